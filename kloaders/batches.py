@@ -1,0 +1,165 @@
+"""One batch under construction: rows filled by threads, then checked, mended and handed over."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kloaders.columns import Odd
+from kloaders.faults import SampleError, explain
+from kloaders.plan import sample_rng
+from kloaders.structure import flatten, pack
+
+if TYPE_CHECKING:
+    from kloaders.sequence import SequenceLoader
+
+__all__ = ["BatchBuild"]
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+# A replacement that does not load is replaced again, this often; then the data are at fault.
+_REPLACEMENTS = 20
+
+
+class BatchBuild:
+    """Fills the arrays of one batch; what the engine works on (`engine.Build`).
+
+    loader: whose samples. indices: which, int64. epoch, draw: what the samples' random numbers
+    are derived from. raw: samples as they are stored, before the transform.
+    """
+
+    def __init__(
+        self, loader: SequenceLoader, indices: Indices, epoch: int, draw: int = 0, raw: bool = False
+    ) -> None:
+        self.loader = loader
+        self.indices = indices
+        self.rows = len(indices)
+        self.epoch, self.draw, self.raw = epoch, draw, raw
+        self.form = loader.raw_spec if raw else loader.sample_spec
+        self.leaves = [
+            loader._pool.take((self.rows, *(n or 1 for n in spec.shape)), spec.dtype)
+            for spec in flatten(self.form)
+        ]
+        self.troubles: list[tuple[int, Exception]] = []
+        self._lock = threading.Lock()
+
+    def fill(self, start: int, stop: int) -> None:
+        """Make rows start to stop."""
+
+        def report(row: int, error: Exception) -> None:
+            if isinstance(error, Odd):
+                error.row += start
+            with self._lock:
+                self.troubles.append((start + row, error))
+
+        out = [leaf[start:stop] for leaf in self.leaves]
+        self.loader._fill(self.indices[start:stop], out, self.epoch, self.draw, self.raw, report)
+
+    def finish(self) -> Any:
+        """The batch as Keras takes it."""
+        indices, leaves = self.finish_leaves()
+        return self.loader._deliver(pack(self.form, leaves), indices)
+
+    def finish_leaves(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
+        """Sample numbers and arrays of the rows that the batch has in the end."""
+        if self.troubles:
+            self.troubles.sort(key=lambda trouble: trouble[0])
+            failed = {row: e for row, e in self.troubles if not isinstance(e, Odd)}
+            keep = self._mend(failed) if failed else None
+            odd = [e for _, e in self.troubles if isinstance(e, Odd) and e.row not in failed]
+            for leaf in sorted({e.leaf for e in odd}):
+                self._fit(leaf, [e for e in odd if e.leaf == leaf], failed)
+            if keep is not None:
+                return self.indices[keep], [leaf[keep] for leaf in self.leaves]
+        return self.indices, self.leaves
+
+    # ------------------------------------------------------------------ samples that failed
+
+    def _mend(self, failed: dict[int, Exception]) -> np.ndarray[Any, Any] | None:
+        """Apply on_error; the rows to keep, or None for all."""
+        loader = self.loader
+        errors = {
+            row: explain(int(self.indices[row]), loader._name(int(self.indices[row])), error)
+            for row, error in failed.items()
+        }
+        if loader.on_error == "raise":
+            raise next(iter(errors.values()))
+        for error in errors.values():
+            loader._record(error)
+        if loader.on_error == "replace":
+            self.indices = self.indices.copy()
+            for row, error in errors.items():
+                self._replace(row, error)
+            failed.clear()
+            return None
+        keep = np.array([row not in failed for row in range(self.rows)])
+        if not keep.any():
+            # Keras cannot take a batch of no samples.
+            first = next(iter(errors.values()))
+            raise SampleError(
+                first.index,
+                first.name,
+                f"{first.cause} (and so for every other sample of this batch: nothing is left "
+                "to skip to; look at loader.errors, or use on_error='replace')",
+            )
+        return keep
+
+    def _replace(self, row: int, error: SampleError) -> None:
+        """Another sample instead, the same one whoever asks."""
+        loader = self.loader
+        rng = sample_rng(loader.seed, self.epoch, error.index, draw=2**32)
+        for _ in range(_REPLACEMENTS):
+            other = int(rng.integers(loader.samples))
+            wrong: list[Exception] = []
+            index = np.array([other], np.int64)
+            out = [leaf[row : row + 1] for leaf in self.leaves]
+            loader._fill(
+                index, out, self.epoch, self.draw, self.raw, lambda _, e, w=wrong: w.append(e)
+            )
+            failures = [e for e in wrong if not isinstance(e, Odd)]
+            if failures:
+                loader._record(explain(other, loader._name(other), failures[0]))
+                continue
+            self.indices[row] = other
+            for odd in wrong:
+                assert isinstance(odd, Odd)
+                odd.row = row
+                self.troubles.append((row, odd))
+            return
+        raise SampleError(
+            error.index,
+            error.name,
+            f"{error.cause} (and {_REPLACEMENTS} samples drawn to replace it do not load either)",
+        )
+
+    # ------------------------------------------------------------------ samples that do not fit
+
+    def _fit(self, leaf: int, odd: list[Odd], failed: dict[int, Exception]) -> None:
+        """Take another shape if the whole batch has it, else say which two samples differ."""
+        first = odd[0].array
+        same = all(o.array.shape == first.shape and o.array.dtype == first.dtype for o in odd)
+        if same and len({o.row for o in odd}) == self.rows - len(failed):
+            new = self.loader._pool.take((self.rows, *first.shape), first.dtype)
+            for o in odd:
+                new[o.row] = o.array
+            self.leaves[leaf] = new
+            return
+        by_row = {o.row: o.array for o in odd}
+        rows = [r for r in range(self.rows) if r not in failed]
+        base = rows[0]
+        want = by_row.get(base, self.leaves[leaf][base])
+        other = next(
+            r
+            for r in rows
+            if by_row.get(r, self.leaves[leaf][r]).shape != want.shape
+            or by_row.get(r, self.leaves[leaf][r]).dtype != want.dtype
+        )
+        got = by_row.get(other, self.leaves[leaf][other])
+        name = self.loader._name
+        raise ValueError(
+            f"{name(int(self.indices[other]))} is {got.dtype} of shape {got.shape}, but "
+            f"{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of shape "
+            f"{want.shape}. {self.loader._shape_advice(got.dtype != want.dtype)}"
+        )

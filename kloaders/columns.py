@@ -1,0 +1,333 @@
+"""One value for each sample, from an array, a list, files or a function."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from kloaders import formats
+from kloaders.structure import ArraySpec, Structure, map_structure
+
+__all__ = ["Column", "Odd", "PackedPaths", "columns_of"]
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Odd(Exception):
+    """A row whose array does not fit the batch: kept, with the row, until the batch is whole."""
+
+    def __init__(self, row: int, leaf: int, array: np.ndarray[Any, Any]) -> None:
+        super().__init__(row, leaf, array)
+        self.row, self.leaf, self.array = row, leaf, array
+
+
+# report(row, error): the row did not load (any exception), or did not fit (Odd).
+Report = Callable[[int, Exception], None]
+
+
+class Column(Protocol):
+    """Values of all samples. Threads share it; it pickles."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> np.ndarray[Any, Any]:
+        """The value of one sample, a fresh array."""
+
+    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+        """Row r of `out` becomes the value of sample indices[r]; what fails is reported."""
+
+    def name(self, index: int) -> str:
+        """What a person would call this value; for messages."""
+
+
+class ArrayColumn:
+    """Rows of an array; a memory map stays one."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, index: int) -> np.ndarray[Any, Any]:
+        return np.array(self.array[index])
+
+    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+        # The default mode="raise" would go through a buffer and take twice as long.
+        np.take(self.array, indices, axis=0, out=out, mode="clip")
+
+    def name(self, index: int) -> str:
+        return f"row {index}"
+
+    def __getstate__(self) -> Any:
+        # A memory map pickles as a copy of all its data; the file's name is enough.
+        a = self.array
+        if type(a) is np.memmap and a.filename is not None and a.base is not None:
+            # A view keeps its parent's offset: where it begins in the file shows in its address.
+            mapped = np.frombuffer(a._mmap, np.uint8).ctypes.data  # type: ignore[attr-defined]
+            offset = a.offset - a.offset % mmap.ALLOCATIONGRANULARITY + a.ctypes.data - mapped
+            if a.flags.c_contiguous:
+                return {"map": (str(a.filename), a.dtype, offset, a.shape)}
+        return {"array": a}
+
+    def __setstate__(self, state: Any) -> None:
+        if "map" in state:
+            name, dtype, offset, shape = state["map"]
+            self.array = np.memmap(name, dtype, "r", offset, shape)
+        else:
+            self.array = state["array"]
+
+
+class ListColumn:
+    """One array a sample, in a list; shapes may differ from batch to batch."""
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self.arrays = list(arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def read(self, index: int) -> np.ndarray[Any, Any]:
+        return np.array(self.arrays[index])
+
+    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+        for row, index in enumerate(indices.tolist()):
+            place(np.asarray(self.arrays[index]), out, row, leaf, report)
+
+    def name(self, index: int) -> str:
+        return f"row {index}"
+
+
+class PackedPaths(Sequence[str]):
+    """Millions of paths in one block of bytes: 9 bytes a path beside its own.
+
+    A list of str costs 57 bytes a path beside its characters, and as many objects for the
+    garbage collector to walk.
+    """
+
+    def __init__(self, paths: Iterable[Any]) -> None:
+        try:
+            # One join over the whole list; surrogates carry names that are not UTF-8.
+            items = paths if isinstance(paths, (list, tuple)) else list(paths)
+            if items and not isinstance(items[0], str):
+                items = [os.fspath(p) for p in items]
+            text = "\0".join(items) + "\0" if items else ""
+        except TypeError:
+            bad = next((k, p) for k, p in enumerate(items) if not isinstance(p, (str, os.PathLike)))
+            raise TypeError(
+                f"paths[{bad[0]}] is {bad[1]!r} ({type(bad[1]).__name__}), expected a file's path "
+                "as str or pathlib.Path. For arrays use ArraySequenceLoader."
+            ) from None
+        self._bytes = text.encode("utf-8", "surrogateescape")
+        del text
+        found = np.flatnonzero(np.frombuffer(self._bytes, np.uint8) == 0)
+        self._ends = found.astype(np.uint32 if len(self._bytes) < 2**32 else np.int64)
+        if len(self._ends) != len(items):
+            bad_path = next(p for p in items if "\0" in p)
+            raise ValueError(f"the path {bad_path!r} holds a NUL character, which no file name can.")
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        k = int(index)
+        if k < 0:
+            k += len(self)
+        if not 0 <= k < len(self):
+            raise IndexError(f"path {index} of {len(self)}")
+        start = int(self._ends[k - 1]) + 1 if k else 0
+        return self._bytes[start : int(self._ends[k])].decode("utf-8", "surrogateescape")
+
+    def take(self, indices: Indices) -> PackedPaths:
+        """The paths at these positions, packed."""
+        return PackedPaths([self[k] for k in indices.tolist()])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return len(self._bytes) + self._ends.nbytes
+
+
+# read(path, out) -> array: `out` itself where the value was put there, else another array.
+ReadPath = Callable[[str, "np.ndarray[Any, Any] | None"], Any]
+
+
+class PathColumn:
+    """One file a sample."""
+
+    def __init__(self, paths: PackedPaths, read: ReadPath) -> None:
+        self.paths = paths
+        self.read_path = read
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> np.ndarray[Any, Any]:
+        return np.asarray(self.read_path(self.paths[index], None))
+
+    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+        read, paths = self.read_path, self.paths
+        for row, index in enumerate(indices.tolist()):
+            target = out[row, ...]
+            try:
+                got = read(paths[index], target)
+            except Exception as error:  # whatever a user's hook raises belongs to the sample
+                report(row, error)
+                continue
+            if got is not target:
+                place(np.asarray(got), out, row, leaf, report)
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+
+class CallColumn:
+    """A function of the path."""
+
+    def __init__(self, function: Callable[[str], Any], paths: PackedPaths) -> None:
+        self.function = function
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> np.ndarray[Any, Any]:
+        value = np.asarray(self.function(self.paths[index]))
+        if value.dtype.kind in "USO":
+            raise ValueError(
+                f"the labels function gave {value.tolist()!r} for {self.paths[index]}, expected "
+                "numbers: return the class's number, as in labels=lambda path: names.index(...)."
+            )
+        return value
+
+    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+        for row, index in enumerate(indices.tolist()):
+            try:
+                place(self.read(index), out, row, leaf, report)
+            except Exception as error:
+                report(row, error)
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+
+def place(
+    value: np.ndarray[Any, Any], out: np.ndarray[Any, Any], row: int, leaf: int, report: Report
+) -> None:
+    """Copy a sample's array into its row, or report that it does not fit."""
+    if value.shape == out.shape[1:] and value.dtype == out.dtype:
+        out[row] = value
+    else:
+        report(row, Odd(row, leaf, value))
+
+
+def columns_of(
+    values: Structure,
+    what: Literal["x", "paths", "labels", "sample_weights"],
+    read: ReadPath | None = None,
+    paths: PackedPaths | None = None,
+) -> Structure:
+    """A column for every leaf of what a user gave.
+
+    read: reads files, for leaves that are paths. paths: what a labels function is applied to.
+    """
+    # A tuple of strings or numbers is one column that happens to be a tuple.
+    if isinstance(values, tuple) and values and np.isscalar(values[0]):
+        values = list(values)
+    if isinstance(values, dict):
+        return {k: columns_of(v, what, read, paths) for k, v in values.items()}
+    if isinstance(values, tuple):
+        return tuple(columns_of(v, what, read, paths) for v in values)
+    return _column(values, what, read, paths)
+
+
+def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | None) -> Column:
+    if callable(values) and paths is not None:
+        return CallColumn(values, paths)
+    if isinstance(values, PackedPaths):
+        assert read is not None
+        return PathColumn(values, read)
+    if not hasattr(values, "__len__"):
+        raise TypeError(
+            f"{what} is a {type(values).__name__}, expected something with a length: an array, "
+            f"a list, or a tuple or dict of these. For a generator, list({what}) makes one."
+        )
+    first = values[0] if isinstance(values, list) and values else None
+    if isinstance(first, (str, os.PathLike)):
+        return _texts(values, what, read)
+    if isinstance(first, np.ndarray) and first.ndim:
+        if any(a.dtype.kind == "O" for a in values):
+            raise _object(what)
+        return ListColumn(values)
+    array = values if isinstance(values, np.ndarray) else _array(values, what)
+    if array.dtype.kind in "US":
+        return _texts(array.astype(str).tolist(), what, read)
+    if array.dtype.kind == "O":
+        items = array.tolist()
+        if items and all(isinstance(v, (str, os.PathLike)) for v in items):
+            return _texts(items, what, read)
+        raise _object(what)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(
+            f"{what} has dtype {array.dtype}, which Keras cannot take: convert it to numbers first."
+        )
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.ndim == 0:
+        raise ValueError(f"{what} is the single number {array}, expected one value a sample.")
+    return ArrayColumn(array)
+
+
+def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # a ragged list
+        if isinstance(values, list):
+            raise ValueError(
+                f"{what} is a list whose entries have different lengths: give one numpy array a "
+                f"sample, [np.asarray(v) for v in {what}], and a batch of equal shapes, or pad them."
+            ) from None
+        raise
+    if array.dtype == np.float64 and isinstance(values, (list, tuple)):
+        # Python's floats carry no choice of precision; Keras' own default does.
+        return array.astype(np.float32)
+    return array
+
+
+def _object(what: str) -> TypeError:
+    return TypeError(
+        f"{what} has dtype object, which can't be put into a batch: use numbers, one numeric array "
+        f"a sample in a list, or np.stack({what}) where all have one shape."
+    )
+
+
+def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
+    suffix = formats.suffix_of(os.fspath(values[0]))
+    if what == "labels" and suffix not in formats.IMAGE_SUFFIXES | formats.ARRAY_SUFFIXES:
+        raise ValueError(
+            f"labels are texts such as {values[0]!r}, expected numbers (or paths of files). Encode "
+            "them: names, labels = np.unique(labels, return_inverse=True); from_directory() and "
+            "from_dataframe() do it for you."
+        )
+    if read is None:
+        raise TypeError(
+            f"{what} are texts such as {values[0]!r}, expected arrays. For files use "
+            "PathSequenceLoader."
+        )
+    return PathColumn(PackedPaths(values), read)
+
+
+def specs_of(columns: Structure, index: int) -> Structure:
+    """Spec of the values of one sample."""
+
+    def spec(column: Column) -> ArraySpec:
+        value = column.read(index)
+        return ArraySpec(value.shape, value.dtype)
+
+    return map_structure(spec, columns)

@@ -1,0 +1,204 @@
+"""Makes batches ahead of their request, on threads, a bounded number at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Protocol
+
+from kloaders.threads import Workers
+
+__all__ = ["Build", "Engine"]
+
+# Handing a batch to a thread and back costs 50 to 100 microseconds while Keras holds the GIL:
+# a batch that takes no longer than this is made where it is asked for.
+INLINE_SECONDS = 200e-6
+# A batch is cut among the threads where each part then takes at least this long.
+CHUNK_SECONDS = 1e-3
+
+
+class Build(Protocol):
+    """A batch under construction: what the engine needs to know of it."""
+
+    rows: int
+
+    def fill(self, start: int, stop: int) -> None:
+        """Make these rows. Called once for each part, from several threads at once."""
+
+    def finish(self) -> Any:
+        """The batch, when all rows are made. Called once."""
+
+
+# make(key, wait) -> Build; None where wait is False and the batch can't be begun yet.
+Make = Callable[[Any, bool], Build | None]
+
+
+class Engine:
+    """Batches by key, made by threads ahead of their request.
+
+    workers: threads; 0 makes every batch in the caller's thread; None: `cores` threads, or none
+        while batches are so cheap that handing them over would cost more (measured).
+    depth: how many batches may lie ready or be under way besides the one asked for.
+
+    Threads: `get` may be called from several at once.
+    """
+
+    def __init__(self, workers: int | None, cores: int, depth: int) -> None:
+        self.auto = workers is None
+        self.count = cores if workers is None else workers
+        self.depth = depth
+        self.workers = Workers(self.count)
+        self._ahead: dict[Hashable, _Job] = {}
+        self._lock = threading.Lock()
+        self._row_seconds: float | None = None
+        #: Batches handed out, seconds that callers waited for them, and the most ever ready.
+        self.batches, self.wait_seconds, self.most_ready = 0, 0.0, 0
+
+    def get(self, key: Hashable, upcoming: Iterable[Hashable], make: Make) -> Any:
+        """The batch of `key`; those of `upcoming` are begun, in that order."""
+        begin = time.perf_counter()
+        with self._lock:
+            job = self._ahead.pop(key, None)
+        if job is None:
+            build = make(key, True)
+            assert build is not None
+            if self.inline(build.rows):
+                try:
+                    return self._here(build)
+                finally:
+                    self.batches += 1
+                    self.wait_seconds += time.perf_counter() - begin
+            job = self._submit(build)
+        self.prepare(upcoming, make)
+        try:
+            return job.wait()
+        finally:
+            self.batches += 1
+            self.wait_seconds += time.perf_counter() - begin
+
+    def prepare(self, upcoming: Iterable[Hashable], make: Make) -> None:
+        """Begin these batches if there is room; drop those that nobody will ask for."""
+        if self.count == 0 or self.depth == 0:
+            return
+        wanted = list(upcoming)[: self.depth]
+        with self._lock:
+            for key in [k for k in self._ahead if k not in wanted]:
+                self._ahead.pop(key).cancelled = True
+            missing = [k for k in wanted if k not in self._ahead]
+        for key in missing:
+            build = make(key, False)
+            if build is None or self.inline(build.rows):
+                return
+            job = self._submit(build)
+            with self._lock:
+                self._ahead.setdefault(key, job)
+        with self._lock:
+            self.most_ready = max(self.most_ready, sum(j.ready for j in self._ahead.values()))
+
+    def inline(self, rows: int) -> bool:
+        """Whether a batch of so many rows is made in the thread that asks for it."""
+        if self.count == 0:
+            return True
+        cheap = self._row_seconds is not None and self._row_seconds * rows < INLINE_SECONDS
+        return self.auto and cheap
+
+    def why(self) -> str:
+        """What was chosen, in words."""
+        if self.count == 0:
+            return "in the caller's thread (workers=0)"
+        if self._row_seconds is None:
+            return f"up to {self.count} threads (nothing measured yet)"
+        cost = f"{self._row_seconds * 1e6:.0f} microseconds a sample"
+        if self.auto and self._row_seconds * 32 < INLINE_SECONDS:
+            return f"in the caller's thread where a batch is this cheap ({cost})"
+        return f"{self.count} threads, {self.depth} batches ahead ({cost})"
+
+    def _submit(self, build: Build) -> _Job:
+        rows = build.rows
+        parts = max(1, min(self.count, rows))
+        if self._row_seconds is not None:
+            parts = max(1, min(parts, int(self._row_seconds * rows / CHUNK_SECONDS)))
+        cuts = [rows * k // parts for k in range(parts + 1)]
+        job = _Job(build, parts)
+        for start, stop in zip(cuts, cuts[1:], strict=False):
+            self.workers.submit(_Part(self, job, start, stop))
+        return job
+
+    def _here(self, build: Build) -> Any:
+        begin = time.perf_counter()
+        build.fill(0, build.rows)
+        self.measured(time.perf_counter() - begin, build.rows)
+        return build.finish()
+
+    def measured(self, seconds: float, rows: int) -> None:
+        """Remember what a row costs; the newest measurement counts a fifth."""
+        if rows:
+            each, old = seconds / rows, self._row_seconds
+            self._row_seconds = each if old is None else 0.8 * old + 0.2 * each
+
+    def forget(self) -> None:
+        """Drop the batches that lie ready and those not begun."""
+        with self._lock:
+            for job in self._ahead.values():
+                job.cancelled = True
+            self._ahead.clear()
+
+    def close(self) -> None:
+        """Free the threads; they come back if another batch is asked for."""
+        self.forget()
+        self.workers.close()
+
+
+class _Job:
+    def __init__(self, build: Build, parts: int) -> None:
+        self._build: Build | None = build
+        self._left = parts
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self.cancelled = False
+
+    @property
+    def ready(self) -> bool:
+        return self._done.is_set()
+
+    def fill(self, start: int, stop: int) -> None:
+        build = self._build
+        try:
+            if build is not None and not self.cancelled and self._error is None:
+                build.fill(start, stop)
+        except BaseException as error:  # re-raised in the thread that waits
+            self._error = error
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last:
+            try:
+                if build is not None and not self.cancelled and self._error is None:
+                    self._result = build.finish()
+            except BaseException as error:
+                self._error = error
+            self._build = None
+            self._done.set()
+
+    def wait(self) -> Any:
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        result, self._result = self._result, None
+        return result
+
+
+class _Part:
+    __slots__ = ("engine", "job", "start", "stop")
+
+    def __init__(self, engine: Engine, job: _Job, start: int, stop: int) -> None:
+        self.engine, self.job, self.start, self.stop = engine, job, start, stop
+
+    def __call__(self) -> None:
+        begin = time.perf_counter()
+        self.job.fill(self.start, self.stop)
+        if not self.job.cancelled:
+            self.engine.measured(time.perf_counter() - begin, self.stop - self.start)

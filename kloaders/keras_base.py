@@ -1,0 +1,32 @@
+"""The class that Keras knows a loader by.
+
+A worker process makes samples and never trains: there the base is a plain object, so that no
+process but the first imports Keras and TensorFlow. TF_USE_LEGACY_KERAS=1 chooses Keras 2.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["WORKER", "Sequence"]
+
+#: Set in the environment of our worker processes.
+WORKER = "KLOADERS_WORKER"
+
+
+class _Plain:
+    """What a worker process needs of a Sequence: nothing."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+
+if TYPE_CHECKING:
+    Sequence = _Plain
+elif os.environ.get(WORKER):
+    Sequence = _Plain
+elif os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
+    from tf_keras.utils import Sequence
+else:
+    from keras.utils import PyDataset as Sequence

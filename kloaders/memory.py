@@ -1,0 +1,135 @@
+"""Memory for batches: aligned, handed over, and taken back only when nobody holds it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+__all__ = ["BufferPool", "available_bytes", "format_bytes", "parse_bytes"]
+
+# TensorFlow and JAX take an array on this boundary as it is; others they copy.
+ALIGNMENT = 64
+# Below this, malloc is as fast as looking for a free buffer, and nothing is kept.
+_SMALL = 1 << 16
+
+_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def aligned(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """`nbytes` fresh bytes on a 64-byte boundary; the whole block is its `.base`."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+class BufferPool:
+    """Batch arrays whose memory comes back when the last reference to it is gone.
+
+    Fresh memory costs a page fault every 4 KiB, which for a large batch takes longer than
+    filling it. An array that `take` gives is an ordinary one: whoever holds it, or a view of
+    it, or a tensor that shares its memory, holds a reference to the block below. Only a block
+    that nobody but the pool refers to is given out again: the very condition under which
+    Python itself would free it. Threads may share a pool.
+    """
+
+    def __init__(self, limit: int = 16) -> None:
+        self.limit = limit
+        self._blocks: list[np.ndarray[Any, Any]] = []
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """An array to fill, C-contiguous; its content is whatever was there."""
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if nbytes < _SMALL:
+            return aligned(nbytes).view(dtype).reshape(shape)
+        with self._lock:
+            block = self._free(nbytes)
+            if block is None:
+                block = np.empty(nbytes + ALIGNMENT, np.uint8)
+                self._blocks.append(block)
+                del self._blocks[: -self.limit]
+            # Referring to the block while the lock is held is what takes it.
+            start = -block.ctypes.data % ALIGNMENT
+            return block[start : start + nbytes].view(dtype).reshape(shape)
+
+    def _free(self, nbytes: int) -> np.ndarray[Any, Any] | None:
+        for k in range(len(self._blocks)):
+            # The list and getrefcount's own argument: 2 references, and nobody else.
+            if (
+                nbytes + ALIGNMENT <= self._blocks[k].nbytes <= 2 * nbytes + ALIGNMENT
+                and sys.getrefcount(self._blocks[k]) == 2
+            ):
+                block = self._blocks.pop(k)
+                self._blocks.append(block)
+                return block
+        return None
+
+    def clear(self) -> None:
+        """Forget all blocks; arrays in use keep theirs."""
+        with self._lock:
+            self._blocks.clear()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BufferPool, (self.limit,)
+
+
+def available_bytes() -> int:
+    """Bytes that can be allocated now without swapping, within the container's limit (cgroup)."""
+    free = int(psutil.virtual_memory().available)
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        try:
+            bound = Path(limit).read_text().strip()
+            if bound != "max":
+                # Page cache counts as used but gives way; it is not subtracted, to stay safe.
+                free = min(free, max(0, int(bound) - int(Path(used).read_text())))
+        except (OSError, ValueError):
+            continue
+    return free
+
+
+def parse_bytes(value: int | str, name: str) -> int:
+    """A byte count from a number or a text such as "4GiB" or "500 MB".
+
+    >>> parse_bytes("4GiB", "ram_budget"), parse_bytes("1.5 MB", "ram_budget")
+    (4294967296, 1500000)
+    """
+    if isinstance(value, str):
+        text = value.strip().lower()
+        number = text.rstrip("bikmgt ")
+        try:
+            size = int(float(number) * _UNITS[text[len(number) :].strip() or "b"])
+        except (ValueError, KeyError):
+            raise ValueError(
+                f'{name}={value!r} is no size: give bytes as an integer, or a text such as "4GiB" '
+                'or "500MB".'
+            ) from None
+    else:
+        size = int(value)
+    if size <= 0:
+        raise ValueError(f"{name}={value!r} must be more than 0 bytes.")
+    return size
+
+
+def format_bytes(size: float) -> str:
+    """A byte count for people, in binary units.
+
+    >>> format_bytes(1536), format_bytes(5 * 2**30)
+    ('1.5 KiB', '5.0 GiB')
+    """
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,237 @@
+"""Loaders over files, one a sample."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kloaders import formats
+from kloaders.columns import PackedPaths, PathColumn, columns_of
+from kloaders.formats import ImageOptions
+from kloaders.sequence import SequenceLoader, _arrays, _columns_checked
+from kloaders.structure import flatten, map_structure
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from kloaders.sequence import Options
+
+__all__ = ["PathSequenceLoader"]
+
+# How many paths are looked at before the first epoch: 0.2 s on a local disk.
+_CHECKED = 2000
+
+Decode = Callable[[bytes], Any]
+
+
+class PathSequenceLoader(SequenceLoader):
+    """Batches read from files, one file a sample.
+
+    JPEG, PNG, BMP, WebP, TIFF, GIF (first frame), .npy and .npz are read by their suffix. For
+    anything else give `decode=`, or override `load_sample(path)` or `load_batch(indices)`.
+
+    Args:
+        paths: files, as str or pathlib.Path. A tuple or dict of these, and of arrays, makes
+            several inputs.
+        labels: one for each path: integers, floats, one-hot rows, an array a sample; paths again
+            (a mask beside an image); a tuple or dict of these; or a function of the path. None
+            for none.
+        batch_size: samples a batch.
+        size: (height, width) to which images are resized; None keeps them as they are.
+        interpolation: "bilinear", "nearest", "bicubic", "area" or "lanczos".
+        channels: 3 (RGB), 1 (grey), 4 (RGBA), or None for what the file has.
+        dtype: of the images; None keeps uint8, and uint16 of 16-bit files. A plain cast:
+            sending uint8 and scaling on the device, by a Rescaling layer, is four times cheaper.
+        rescale: multiply images by this, as Keras' Rescaling does; float32.
+        max_pixels: images with more than this are refused before they are decoded.
+        decode: a function of a file's bytes that gives its array, instead of the suffix's.
+        label_options: these image options for labels that are paths; by default those of the
+            inputs' size, as many channels as stored, and "nearest", which invents no class.
+        check_paths: "sample" looks at up to 2,000 paths, True at all, False at none.
+        **options: see `SequenceLoader`.
+
+    Raises:
+        FileNotFoundError: a path does not exist; names it, and says how many others.
+        IsADirectoryError: a path is a folder.
+        ValueError: a suffix without a decoder, lengths that differ, string labels.
+
+    >>> PathSequenceLoader(["a.xyz"], check_paths=False)
+    Traceback (most recent call last):
+        ...
+    ValueError: a.xyz: no decoder for the suffix '.xyz'...
+    """
+
+    def __init__(
+        self,
+        paths: Any,
+        labels: Any = None,
+        batch_size: int = 32,
+        *,
+        size: tuple[int, int] | None = None,
+        interpolation: str = "bilinear",
+        channels: int | None = 3,
+        dtype: Any = None,
+        rescale: float | None = None,
+        max_pixels: int = ImageOptions.max_pixels,
+        decode: Decode | None = None,
+        label_options: dict[str, Any] | None = None,
+        check_paths: bool | str = "sample",
+        **options: Unpack[Options],
+    ) -> None:
+        self.image_options = ImageOptions(
+            size=size,
+            interpolation=interpolation,
+            channels=channels,
+            dtype=None if dtype is None else np.dtype(dtype),
+            rescale=rescale,
+            max_pixels=max_pixels,
+        )
+        if decode is not None and not callable(decode):
+            raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
+        self.decode = decode
+        masks: dict[str, Any] = {"size": size, "interpolation": "nearest", "channels": None}
+        mask_options = ImageOptions(**{**masks, "max_pixels": max_pixels, **(label_options or {})})
+        x = columns_of(paths, "paths", _Read(self.image_options, decode))
+        store = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
+        y = None
+        if labels is not None:
+            y = columns_of(labels, "labels", _Read(mask_options, None), store)
+        self._parts, samples = _columns_checked(x, y)
+        if store is None:
+            raise TypeError(
+                "paths holds no path of a file, expected str or pathlib.Path. For arrays use "
+                "ArraySequenceLoader."
+            )
+        #: The files, a sequence of str; of the first input where there are several.
+        self.paths = store
+        self._hooked = self._is_hooked()
+        self._check(check_paths)
+        super().__init__(samples, batch_size, **options)
+
+    # ------------------------------------------------------------------ hooks
+
+    def load_sample(self, path: str) -> Any:  # type: ignore[override]
+        """The input of one sample from its file. Override it for a format of your own.
+
+        Called from several threads at once. Returns an array, or a tuple or dict of arrays; the
+        label is added by the loader. Whatever is raised becomes a SampleError that names the
+        file, or is dealt with as `on_error` says.
+        """
+        return _Read(self.image_options, self.decode)(path, None)
+
+    def load_batch(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
+        """The inputs of several samples, for formats that read many at once.
+
+        `self.paths[i]` is the file of sample i. Labels, where the loader has some, are added;
+        without labels a tuple (x, y) may be returned. See `SequenceLoader.load_batch`.
+        """
+        return super().load_batch(indices)
+
+    # ------------------------------------------------------------------ samples
+
+    def _columns(self) -> tuple[Any, ...] | None:
+        return self._parts
+
+    def _is_hooked(self) -> bool:
+        kind = type(self)
+        return (
+            kind.load_sample is not PathSequenceLoader.load_sample
+            or kind.load_batch is not PathSequenceLoader.load_batch
+        )
+
+    def _overrides(self, hook: str) -> bool:
+        return getattr(type(self), hook) is not getattr(PathSequenceLoader, hook)
+
+    def _sample(self, index: int) -> tuple[Any, ...]:
+        if self._overrides("load_sample") and not self._overrides("load_batch"):
+            return self._with_label(_arrays(self.load_sample(self.paths[index])), index)
+        return super()._sample(index)
+
+    def _with_label(self, x: Any, index: int) -> tuple[Any, ...]:
+        if len(self._parts) == 1:
+            return x if isinstance(x, tuple) and len(x) == 2 else (x,)
+        return x, map_structure(lambda column: column.read(index), self._parts[1])
+
+    def _batch_parts(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Any, ...]:
+        x = _arrays(self.load_batch(indices))
+        if len(self._parts) == 1:
+            return x if isinstance(x, tuple) and len(x) == 2 else (x,)
+        rows = [self._with_label(None, int(i))[1] for i in indices]
+        return x, map_structure(lambda *values: np.stack(values), *rows)
+
+    def _fill(self, indices: Any, out: Any, epoch: Any, draw: Any, raw: Any, report: Any) -> None:
+        plain = self.transform is None or raw
+        if plain and self._overrides("load_sample") and not self._overrides("load_batch"):
+            for row, index in enumerate(indices.tolist()):
+                try:
+                    self._place(self._sample(index), self.raw_spec, out, row, report)
+                except Exception as error:  # whatever a user's hook raises
+                    report(row, error)
+        else:
+            super()._fill(indices, out, epoch, draw, raw, report)
+
+    def _name(self, index: int) -> str:
+        return self.paths[index]
+
+    def _shape_advice(self, dtype_differs: bool) -> str:
+        if dtype_differs:
+            return "Pass dtype=, or convert in load_sample()."
+        return "Pass size=(height, width), or resize in load_sample()."
+
+    # ------------------------------------------------------------------ checks
+
+    def _check(self, check_paths: bool | str) -> None:
+        if check_paths not in (True, False, "sample"):
+            raise ValueError(f'check_paths={check_paths!r}: choose "sample", True or False.')
+        own = self.decode is None and not self._hooked
+        for column in flatten(self._parts):
+            if isinstance(column, PathColumn) and len(column):
+                count = len(column) if check_paths is True else min(len(column), _CHECKED)
+                # Spread over all: the first few are rarely the ones that are wrong.
+                looked = np.unique(np.linspace(0, len(column) - 1, count).astype(np.int64))
+                files = [column.paths[k] for k in looked.tolist()]
+                if own or column.paths is not self.paths:
+                    for file in files:
+                        formats.check_suffix(file)
+                if check_paths:
+                    _check_files(files, len(column))
+
+
+def _check_files(files: list[str], total: int) -> None:
+    missing = []
+    for file in files:
+        try:
+            mode = os.stat(file).st_mode
+        except OSError:
+            missing.append(file)
+            continue
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(
+                f"{file} is a folder, expected a file: list its files, or use "
+                "from_directory(folder)."
+            )
+    if missing:
+        others = len(missing) - 1
+        of = f"{len(files):,} looked at" + (f" of {total:,}" if total > len(files) else "")
+        more = f", and {others:,} others do not either ({of})" if others else f" ({of})"
+        raise FileNotFoundError(
+            f"{missing[0]} does not exist{more}. Relative paths start at {os.getcwd()}; "
+            "check_paths=False leaves this check out."
+        )
+
+
+class _Read:
+    """Reads one file into a row; pickles with the loader."""
+
+    def __init__(self, options: ImageOptions, decode: Decode | None) -> None:
+        self.options = options
+        self.decode = decode
+
+    def __call__(self, path: str, out: np.ndarray[Any, Any] | None) -> Any:
+        if self.decode is None:
+            return formats.read_sample(path, self.options, out)
+        return _arrays(self.decode(formats.read_bytes(path)))

@@ -1,0 +1,327 @@
+"""Which samples go into which batch. Index arithmetic only: no files, no Keras, no state."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+__all__ = ["EpochPlan", "Order", "Permutation", "Window", "sample_rng"]
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+# Eight rounds mix a large domain well; where few permutations exist at all, each of them must come
+# up as often as the others, and 24 rounds pass a chi-squared test there (tests/test_plan.py).
+_ROUNDS, _SMALL_ROUNDS, _SMALL = 8, 24, 1024
+# Positions are permuted in blocks: NumPy's cost a call is shared by the batches of one block.
+_BLOCK = 4096
+
+
+def _mix(seed: int, *parts: int | str) -> bytes:
+    """128 hash bits of a seed and what it is for: streams of different purposes never meet."""
+    text = ":".join(map(str, (seed, *parts)))
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+@lru_cache(maxsize=64)
+def _epoch_key(seed: int, epoch: int) -> int:
+    return int.from_bytes(_mix(seed, "sample", epoch), "little")
+
+
+def sample_rng(seed: int, epoch: int, sample: int, draw: int = 0) -> np.random.Generator:
+    """The random generator of one sample in one epoch, whichever thread or process asks.
+
+    `draw` tells apart several uses of the sample in one epoch (data echoing).
+
+    Philox takes its key as it is, and different keys are independent streams (Salmon et al.,
+    "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Adding sample and epoch to the seed
+    instead would make sample i + 1 of one seed equal to sample i of the next.
+    """
+    key = _epoch_key(seed, epoch) ^ (sample << 1 | 1) ^ (draw << 64)
+    return np.random.Generator(np.random.Philox(key=key & (1 << 128) - 1))
+
+
+class Permutation:
+    """A seeded bijection of range(n) that needs no memory for n.
+
+    A generalised Feistel network on the grid a x b >= n: each round adds a hash of one
+    coordinate to the other, modulo its side, which can be undone whatever the hash is; results
+    at n or above are sent through again (cycle walking). Black and Rogaway, "Ciphers with
+    arbitrary finite domains", CT-RSA 2002; the alternating form is from section 4 of Morris,
+    Rogaway and Stegers, "How to encipher messages on a small domain", CRYPTO 2009. Sides that
+    need not be powers of two keep the grid within a + b of n, so that walking is rare.
+
+    >>> sorted(Permutation(7, b"key")(np.arange(7)).tolist())
+    [0, 1, 2, 3, 4, 5, 6]
+    """
+
+    __slots__ = ("_a", "_b", "_keys", "n")
+
+    def __init__(self, n: int, key: bytes) -> None:
+        self.n = n
+        side = int(np.sqrt(float(max(n, 1))))
+        while side * side < n:  # the square root of a large integer may be one off
+            side += 1
+        self._a = np.uint64(max(side, 1))
+        self._b = np.uint64(max(-(-n // max(side, 1)), 1))
+        rounds = _SMALL_ROUNDS if n <= _SMALL else _ROUNDS
+        raw = b"".join(hashlib.blake2b(key, digest_size=64, salt=bytes([i])).digest()
+                       for i in range(rounds // 8))
+        self._keys = np.frombuffer(raw, "<u8").astype(np.uint64)
+
+    def __call__(self, positions: Indices) -> Indices:
+        """The images of `positions` (int64 array of values in range(n)), a new int64 array."""
+        x = self._once(np.asarray(positions).astype(np.uint64))
+        out = np.flatnonzero(x >= np.uint64(self.n))
+        while out.size:
+            x[out] = self._once(x[out])
+            out = out[x[out] >= np.uint64(self.n)]
+        return x.astype(np.int64)
+
+    def _once(self, x: np.ndarray[Any, np.dtype[np.uint64]]) -> Any:
+        left, right = x // self._b, x % self._b
+        for r in range(0, len(self._keys), 2):
+            left = (left + _hash(right, self._keys[r]) % self._a) % self._a
+            right = (right + _hash(left, self._keys[r + 1]) % self._b) % self._b
+        return left * self._b + right
+
+
+def _hash(x: np.ndarray[Any, np.dtype[np.uint64]], key: np.uint64) -> Any:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), keyed."""
+    z = x ^ key
+    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return z ^ z >> np.uint64(31)
+
+
+@lru_cache(maxsize=256)
+def _permutation(n: int, seed: int, *parts: int | str) -> Permutation:
+    return Permutation(n, _mix(seed, *parts))
+
+
+@lru_cache(maxsize=16)
+def _block(n: int, seed: int, epoch: int, head: int, block: int) -> Indices:
+    positions = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, n), dtype=np.int64)
+    found = _permutation(n, seed, "order", epoch, head)(positions)
+    found.flags.writeable = False
+    return found
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of one epoch: its first `head` batches in storage order, the rest shuffled.
+
+    head = 0 is a shuffled epoch; head = the number of batches is storage order. What lies
+    between happens when a request stream began in order and then left it (`tickets.py`).
+    """
+
+    epoch: int
+    head: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """The samples of one RAM batch, and where each batch finds its own.
+
+    samples: sample numbers in the order in which they are read.
+    rows: for each batch of the window, the rows of `samples` that it serves, one after another.
+    starts: the first batch of the window, and where each batch's part of `rows` begins.
+    """
+
+    samples: Indices
+    rows: Indices
+    first_batch: int
+    starts: Indices
+
+    def rows_of(self, batch: int) -> Indices:
+        k = batch - self.first_batch
+        return self.rows[self.starts[k] : self.starts[k + 1]]
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Batches of one epoch as a pure function of (seed, epoch, batch number).
+
+    samples: how many samples there are.
+    batch_size: how many this loader delivers a batch.
+    seed: fixes every order.
+    drop_last: leave out the last batch of an epoch where it is short.
+    shard: (k, n): this is part k of n equal parts of each global batch of batch_size * n samples.
+    window: RAM batch size in samples (of all shards together); None: one level.
+    draw: "windows" cuts storage order into RAM batches, shuffles these and what is in them;
+        "global" cuts a full shuffle into RAM batches.
+    echo: how often a RAM batch is served before the next (Choi et al., "Faster neural network
+        training with data echoing", arXiv:1907.05550).
+
+    >>> plan = EpochPlan(samples=10, batch_size=4, seed=1)
+    >>> [plan.indices(plan.storage_order(0), b).tolist() for b in range(plan.batches)]
+    [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    """
+
+    samples: int
+    batch_size: int
+    seed: int
+    drop_last: bool = False
+    shard: tuple[int, int] = (0, 1)
+    window: int | None = None
+    draw: Literal["windows", "global"] = "windows"
+    echo: int = 1
+    batches: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window % self.global_batch:
+            raise AssertionError("a window holds whole global batches")
+        object.__setattr__(self, "batches", self._count())
+
+    # ------------------------------------------------------------------ sizes
+
+    @property
+    def global_batch(self) -> int:
+        """Samples in a batch of all shards together."""
+        return self.batch_size * self.shard[1]
+
+    def _count(self) -> int:
+        whole, tail = divmod(self.samples, self.global_batch)
+        return (whole + (1 if tail and not self.drop_last else 0)) * self.echo
+
+    def storage_order(self, epoch: int) -> Order:
+        return Order(epoch, self.batches)
+
+    def shuffled_order(self, epoch: int) -> Order:
+        return Order(epoch, 0)
+
+    # ------------------------------------------------------------------ batches
+
+    def indices(self, order: Order, batch: int) -> Indices:
+        """Sample numbers of one batch, int64, in the order in which they are delivered."""
+        if self.window is not None and batch >= order.head:
+            window = self.read_window(order, self.window_of(order, batch))
+            return window.samples[window.rows_of(batch)]
+        start, stop = self._span(batch, order)
+        return self._at(order, np.arange(start, stop, dtype=np.int64))
+
+    def use(self, order: Order, batch: int) -> int:
+        """How often this batch's samples were served before in this epoch (data echoing)."""
+        if self.echo == 1:
+            return 0
+        _, passed, _ = self._place(batch)
+        return passed
+
+    def _span(self, batch: int, order: Order) -> tuple[int, int]:
+        """Positions of this shard's part of a global batch."""
+        size = self.global_batch
+        start = batch * size
+        return self._part(start, min(size, self.samples - start))
+
+    def _part(self, start: int, size: int) -> tuple[int, int]:
+        # size=10, shard=(k, 4) -> 3, 3, 2, 2: parts of a short batch differ by one at most
+        k, n = self.shard
+        each, more = divmod(size, n)
+        low = start + k * each + min(k, more)
+        return low, low + each + (k < more)
+
+    def _at(self, order: Order, positions: Indices) -> Indices:
+        """Sample numbers at positions of the (one level or global) order."""
+        done = min(order.head * self.global_batch, self.samples)
+        if not positions.size or positions[-1] < done:
+            return positions
+        return done + self._shuffled(order, positions - done, self.samples - done)
+
+    def _shuffled(self, order: Order, ranks: Indices, n: int) -> Indices:
+        low, high = int(ranks[0]), int(ranks[-1])
+        first, last = low // _BLOCK, high // _BLOCK
+        blocks = [_block(n, self.seed, order.epoch, order.head, b) for b in range(first, last + 1)]
+        joined = blocks[0] if first == last else np.concatenate(blocks)
+        return joined[ranks - first * _BLOCK]
+
+    # ------------------------------------------------------------------ RAM batches
+
+    def window_of(self, order: Order, batch: int) -> int:
+        """Which RAM batch of the epoch, counted in the order of service, holds `batch`."""
+        if self.window is None:
+            raise AssertionError("this plan has one level")
+        if batch < order.head:
+            return batch * self.global_batch // self.window
+        # Windows of the shuffled rest are counted on from those of the head, however long it was.
+        before = -(-order.head * self.global_batch // self.window)
+        return before + self._place(batch - order.head, self._rest(order))[0]
+
+    def _rest(self, order: Order) -> int:
+        """How many samples are left after the head."""
+        return self.samples - min(order.head * self.global_batch, self.samples)
+
+    def _place(self, batch: int, rest: int | None = None) -> tuple[int, int, int]:
+        """-> (window, how often it was served before, batch within it)."""
+        assert self.window is not None
+        rest = self.samples if rest is None else rest
+        per = self.window // self.global_batch
+        whole = rest // self.window
+        if batch < whole * per * self.echo:
+            window, inside = divmod(batch, per * self.echo)
+            return window, inside // per, inside % per
+        tail, inside = self._batches_in(rest - whole * self.window), batch - whole * per * self.echo
+        return whole, inside // tail, inside % tail
+
+    def _batches_in(self, samples: int) -> int:
+        whole, tail = divmod(samples, self.global_batch)
+        return whole + (1 if tail and not self.drop_last else 0)
+
+    def windows(self, order: Order) -> int:
+        """How many RAM batches an epoch of this order reads."""
+        return self.window_of(order, self.batches - 1) + 1
+
+    def read_window(self, order: Order, window: int) -> Window:
+        """What a RAM batch holds, in reading order, and the rows that each batch takes."""
+        return _window(self, order, window)
+
+    def _make_window(self, order: Order, window: int) -> Window:
+        assert self.window is not None
+        before = -(-order.head * self.global_batch // self.window)
+        if window < before:  # storage order, for as long as requests come in order
+            first = window * self.window // self.global_batch
+            last = min((window + 1) * self.window // self.global_batch, order.head, self.batches)
+            spans = [self._span(b, order) for b in range(first, last)]
+            samples = np.concatenate([np.arange(a, z, dtype=np.int64) for a, z in spans])
+            starts = np.cumsum([0] + [z - a for a, z in spans], dtype=np.int64)
+            return Window(samples, np.arange(len(samples)), first, starts)
+
+        rest, slot = self._rest(order), window - before
+        whole = rest // self.window
+        size = self.window if slot < whole else rest - whole * self.window
+        per = self._batches_in(size)
+        first = order.head + slot * (self.window // self.global_batch) * self.echo
+        spans = [
+            self._part(b * self.global_batch, min(self.global_batch, size - b * self.global_batch))
+            for b in range(per)
+        ]
+        # Ranks of this shard inside the window, batch after batch, for each time it is served.
+        ranks = np.concatenate([np.arange(a, z, dtype=np.int64) for a, z in spans])
+        key = (self.seed, "inside", order.epoch, order.head, slot)
+        served = [ranks if self.draw == "global" else _permutation(size, *key, 0)(ranks)]
+        done = self.samples - rest
+        if self.draw == "global":
+            order_ranks = slot * self.window + ranks
+            samples = self._at(order, done + order_ranks)
+            members = ranks
+        else:
+            # The cut into windows begins at another sample every epoch, so that neighbours at a
+            # boundary, and the short last window, are not the same ones for ever.
+            members = np.sort(served[0])
+            shift = int.from_bytes(_mix(self.seed, "cut", order.epoch, order.head)[:8], "little")
+            full = _permutation(max(whole, 1), self.seed, "windows", order.epoch, order.head)
+            storage = int(full(np.array([slot]))[0]) if slot < whole else slot
+            samples = done + (storage * self.window + members + shift % rest) % rest
+        for again in range(1, self.echo):
+            # Each echo serves the same members of this shard in a new order.
+            served.append(members[_permutation(len(members), *key, again)(np.arange(len(members)))])
+        rows = np.searchsorted(members, np.concatenate(served))
+        sizes = [z - a for a, z in spans] * self.echo
+        return Window(samples, rows, first, np.cumsum([0, *sizes], dtype=np.int64))
+
+
+@lru_cache(maxsize=8)
+def _window(plan: EpochPlan, order: Order, window: int) -> Window:
+    return plan._make_window(order, window)

@@ -1,0 +1,745 @@
+"""The base of all loaders: a plan, an engine that works ahead, and Keras' Sequence interface."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import operator
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from kloaders.batches import BatchBuild
+from kloaders.columns import Column, Odd, Report, place
+from kloaders.engine import Build, Engine
+from kloaders.faults import SampleError, check_policy, explain
+from kloaders.keras_base import Sequence
+from kloaders.memory import BufferPool, format_bytes
+from kloaders.messages import say
+from kloaders.plan import EpochPlan, Order, sample_rng
+from kloaders.structure import ArraySpec, Structure, flatten, map_structure, same_structure, spec_of
+from kloaders.threads import usable_cores
+from kloaders.tickets import Request, Tickets
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Options", "SequenceLoader"]
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+Key = tuple[Order, int]
+Transform = Callable[[Any, Any, np.random.Generator], tuple[Any, Any]]
+
+# What may lie ready ahead of the model: enough to ride out a slow file, small beside a framework.
+AHEAD_BYTES = 256 * 2**20
+# Samples tried for the shape of all, where on_error lets the first ones fail.
+_FIRST_TRIES = 100
+
+
+class Options(TypedDict, total=False):
+    """The options that every loader takes; see `SequenceLoader`."""
+
+    shuffle: bool | None
+    seed: int | None
+    drop_last: bool
+    pad_last: bool
+    shard: tuple[int, int] | None
+    sample_weights: Any
+    transform: Transform | None
+    workers: int | None
+    on_error: str
+    max_queue_size: int
+    use_multiprocessing: bool
+
+
+class SequenceLoader(Sequence):
+    """Batches of numbered samples for Keras' `fit`, `evaluate` and `predict`.
+
+    Subclass it for a source of your own and override one hook, `load_sample(index)` or
+    `load_batch(indices)`; for one file a sample, `PathSequenceLoader` has done the rest already.
+
+    Args:
+        samples: how many samples there are.
+        batch_size: samples a batch.
+        shuffle: None does what Keras asks: `fit` shuffles samples (unless called with
+            shuffle=False); `evaluate`, `predict` and `loader[i]` get storage order, so that
+            predictions line up with the data. True: a new order every epoch, whoever asks.
+            False: batch i of storage order for index i.
+        seed: fixes every order and every random number; None draws one from NumPy's global
+            generator, which `keras.utils.set_random_seed` sets.
+        drop_last: leave out the last batch of an epoch where it is short.
+        pad_last: fill it up instead, with samples of weight 0; every batch then has
+            weights. For backends that need one batch size (JAX's DataParallel).
+        shard: (k, n): be part k of n. The n loaders deliver together, batch by batch, what one
+            loader with batch_size * n would. All have the same number of batches.
+        sample_weights: one weight a sample, delivered as the third part of a batch.
+        transform: `transform(x, y, rng)` -> `(x, y)`, applied to each sample; y is None without
+            labels. `rng` is a `numpy.random.Generator` that depends on seed, epoch and sample
+            only. Called from several threads.
+        workers: threads that load ahead. None chooses: as many as the process may use cores, or
+            none while a batch is cheaper than handing it over. 0: everything in the caller's
+            thread, nothing ahead.
+        on_error: what to do with a sample that does not load: "raise" a SampleError that names
+            it, "skip" it (its batch is that much shorter), or "replace" it by another sample,
+            which the seed picks. Skipped and replaced ones are listed in `errors`.
+        max_queue_size: at most so many batches are made ahead; fewer where they are large
+            (256 MiB).
+
+    Raises:
+        ValueError, TypeError: an option is out of range.
+
+    Threads: `loader[i]` may be called from several at once.
+
+    >>> class Squares(SequenceLoader):
+    ...     def load_sample(self, index):
+    ...         return np.float32(index), np.float32(index**2)
+    >>> x, y = Squares(10, batch_size=4)[1]
+    >>> y
+    array([16., 25., 36., 49.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int = 32,
+        *,
+        shuffle: bool | None = None,
+        seed: int | None = None,
+        drop_last: bool = False,
+        pad_last: bool = False,
+        shard: tuple[int, int] | None = None,
+        sample_weights: Any = None,
+        transform: Transform | None = None,
+        workers: int | None = None,
+        on_error: str = "raise",
+        max_queue_size: int = 10,
+        use_multiprocessing: bool = False,
+    ) -> None:
+        if use_multiprocessing:
+            raise ValueError(_NO_MULTIPROCESSING)
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=max_queue_size)
+        self.samples = _count(samples, "samples", 0)
+        if self.samples == 0:
+            raise ValueError(
+                f"{type(self).__name__} got no samples. Print len(paths), or the pattern that "
+                "found them, and check the folder."
+            )
+        self.batch_size = _count(batch_size, "batch_size", 1)
+        self.shuffle = _tristate(shuffle)
+        # One draw from the global generator: keras.utils.set_random_seed fixes it.
+        self.seed = int(np.random.randint(2**31)) if seed is None else _count(seed, "seed", 0)
+        self.drop_last, self.pad_last = bool(drop_last), bool(pad_last)
+        self.shard = _shard(shard)
+        self.transform = transform
+        self.thread_count = None if workers is None else _count(workers, "workers", 0)
+        self.on_error = check_policy(on_error)
+        self.queue_size = _count(max_queue_size, "max_queue_size", 0)
+        self.weights = self._weights_of(sample_weights)
+        #: Samples that did not load, one SampleError each, in the order in which they were met.
+        self.errors: list[SampleError] = []
+        self.plan = self._make_plan()
+        if self.plan.batches == 0:
+            raise ValueError(
+                f"{self.samples} samples make no full batch of {self.plan.global_batch} "
+                "(batch_size times shards) and drop_last=True leaves the rest out: use a smaller "
+                "batch_size or drop_last=False."
+            )
+        short = self.samples % self.plan.global_batch
+        if not self.drop_last and 0 < short < self.shard[1]:
+            raise ValueError(
+                f"the last batch of an epoch has {short} samples for {self.shard[1]} shards, so "
+                "that some would get none: use drop_last=True, or another batch_size."
+            )
+        self._set_up()
+
+    # ------------------------------------------------------------------ hooks
+
+    def load_sample(self, index: int) -> Any:
+        """One sample: x, or a tuple (x, y). Override this or `load_batch`.
+
+        Called from several threads at once, in any order; `index` is the sample's number in
+        storage order. x and y are arrays or numbers, or tuples or dicts of them, of one shape
+        and dtype for all samples of a batch. Whatever is raised becomes a SampleError that names
+        the sample, or is dealt with as `on_error` says.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no samples to read: override load_sample(index) to return "
+            "x or (x, y), or load_batch(indices) to return a whole batch."
+        )
+
+    def load_batch(self, indices: Indices) -> Any:
+        """Several samples at once: x, or (x, y), each with one row for each of `indices`.
+
+        Override it for formats that read many samples in one go. Called from several threads at
+        once; `indices` is an int64 array in the order of delivery, not sorted. It may be a part
+        of a batch. If it raises, it is called again sample by sample to find the one at fault.
+        """
+        raise AssertionError("only an override is called")
+
+    # ------------------------------------------------------------------ Keras' interface
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self.plan.batches
+
+    @property
+    def num_batches(self) -> int:
+        """Batches an epoch. Keras reads this when it begins a pass; use `len(loader)`."""
+        self._tickets.starting()
+        return self.plan.batches
+
+    def __getitem__(self, index: int) -> Any:
+        """One batch: x, (x, y) or (x, y, sample_weights).
+
+        Between `on_epoch_begin` and `on_epoch_end` the index is a ticket: each new one gets the
+        next batch of this loader's order. Outside, it is batch `index` of the coming epoch.
+        The arrays are the caller's: nobody writes to them again.
+
+        Raises:
+            IndexError: `index` is not in 0 ... len(loader) - 1.
+            SampleError: a sample does not load (on_error="raise").
+            ValueError: samples of one batch differ in shape or dtype; both are named.
+        """
+        request = self._tickets.locate(self._index(index))
+        if self._tickets.permuted and not self._warned:
+            self._warned = True
+            say(
+                f"{type(self).__name__}(shuffle=False) is asked for its batches in a random order: "
+                "fit() permutes them unless it is called with shuffle=False. Batches come as they "
+                "are asked for, without look-ahead. shuffle=None shuffles samples instead."
+            )
+        key = _key(request.order, request.batch)
+        upcoming = self._upcoming(request) if request.sequential else iter(())
+        return self._running().get(key, upcoming, self._make)
+
+    def on_epoch_begin(self) -> None:
+        """Keras calls this before each epoch; call it in a hand-written loop. Overrides call super."""
+        self._tickets.begin()
+
+    def on_epoch_end(self) -> None:
+        """Keras calls this after each epoch; call it in a hand-written loop. Overrides call super."""
+        self._tickets.end()
+
+    @property
+    def workers(self) -> int:
+        """1: what Keras is told, since this loader's own threads do the work (`thread_count`)."""
+        return 1
+
+    @workers.setter
+    def workers(self, value: Any) -> None:
+        raise ValueError(f"workers={value} cannot be set on a loader: pass workers= when making it.")
+
+    @property
+    def use_multiprocessing(self) -> bool:
+        """False: Keras' process pool would be rebuilt every epoch."""
+        return False
+
+    @use_multiprocessing.setter
+    def use_multiprocessing(self, value: Any) -> None:
+        if value:
+            raise ValueError(_NO_MULTIPROCESSING)
+
+    @property
+    def max_queue_size(self) -> int:
+        """How many batches are made ahead at most."""
+        return self.queue_size
+
+    @max_queue_size.setter
+    def max_queue_size(self, value: Any) -> None:
+        self.queue_size = _count(value, "max_queue_size", 0)
+        self.close()
+
+    # ------------------------------------------------------------------ for users
+
+    @property
+    def raw_spec(self) -> Structure:
+        """ArraySpec of each array of a sample before the transform; reads one sample at first."""
+        if self._raw_spec is None:
+            with self._spec_lock:
+                if self._raw_spec is None:
+                    self._raw_spec = self._first(lambda index: spec_of(self._sample(index)))
+        return self._raw_spec
+
+    @property
+    def sample_spec(self) -> Structure:
+        """ArraySpec of each array of a sample as it is delivered, as a tuple (x,) or (x, y)."""
+        if self.transform is None:
+            return self.raw_spec
+        if self._spec is None:
+            raw = self.raw_spec
+            with self._spec_lock:
+                if self._spec is None:
+                    self._spec = self._first(
+                        lambda index: spec_of(self._transformed(index, self._sample(index), 0, 0))
+                    )
+                    del raw
+        return self._spec
+
+    def delivered_spec(self) -> Structure:
+        """`sample_spec`, with None for the dimensions in which samples are known to differ."""
+        return self.sample_spec
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether batches have a third part, sample weights."""
+        return self.weights is not None or self.pad_last
+
+    def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
+        """All batches of one epoch, whatever Keras is doing with this loader.
+
+        Args:
+            epoch: which; shuffled orders and random numbers differ from epoch to epoch.
+            shuffle: None takes the loader's own word, and storage order if that is None too.
+        """
+        shuffled = self._order_asked() if shuffle is None else shuffle
+        order = Order(epoch, 0 if shuffled else len(self))
+        for batch in range(len(self)):
+            upcoming = (_key(order, k) for k in range(batch + 1, len(self)))
+            yield self._running().get(_key(order, batch), upcoming, self._make)
+
+    def close(self) -> None:
+        """Free threads and batches made ahead. The loader can be used again: they come back."""
+        engine = self._engine
+        self._engine = None
+        if engine is not None:
+            engine.close()
+        self._pool.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def view(self) -> Self:
+        """A second loader over the same data, with its own place in the epoch and its own threads.
+
+        For using one source twice at a time, such as `predict(loader.view())` in mid-epoch of a
+        fit on `loader`.
+        """
+        new = self.__class__.__new__(self.__class__)
+        new.__dict__.update(self._settings())
+        new.errors = []
+        new._set_up()
+        return new
+
+    def summary(self) -> str:
+        """Samples, shapes, order and memory in a few lines."""
+        specs = flatten(self.sample_spec)
+        each = sum(spec.nbytes for spec in specs)
+        order = {
+            None: "as Keras asks: shuffled by fit, storage order for predict and evaluate",
+            True: f"shuffled every epoch, seed {self.seed}",
+            False: "storage order",
+        }[self.shuffle]
+        engine = self._engine
+        lines = [
+            f"{type(self).__name__}: {self.samples:,} samples in {len(self):,} batches of "
+            f"{self.batch_size}",
+            "sample: " + ", ".join(f"{s.dtype}{_shape(s)}" for s in specs)
+            + f", {format_bytes(each)} (a batch {format_bytes(each * self.batch_size)})",
+            f"order: {order}",
+            "loading: " + (engine.why() if engine else "nothing asked for yet"),
+        ]
+        if self.errors:
+            lines.append(f"errors: {len(self.errors)} samples, first {self.errors[0]}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.samples:,} samples, batch_size={self.batch_size}, "
+            f"shuffle={self.shuffle}, seed={self.seed})"
+        )
+
+    # ------------------------------------------------------------------ set-up and pickling
+
+    def _make_plan(self) -> EpochPlan:
+        return EpochPlan(
+            self.samples, self.batch_size, self.seed, drop_last=self.drop_last, shard=self.shard
+        )
+
+    def _weights_of(self, sample_weights: Any) -> np.ndarray[Any, Any] | None:
+        if sample_weights is None:
+            return None
+        weights = np.asarray(sample_weights, np.float32)
+        if weights.shape[:1] != (self.samples,):
+            raise ValueError(
+                f"sample_weights has shape {weights.shape}, expected one weight for each of "
+                f"{self.samples} samples."
+            )
+        return weights
+
+    def _set_up(self) -> None:
+        """All that is not the user's word: runs anew after unpickling."""
+        self._tickets = Tickets(self.plan.batches, self._order_asked(), self._by_index())
+        self._engine: Engine | None = None
+        self._pool = BufferPool()
+        self._raw_spec: Structure = None
+        self._spec: Structure = None
+        self._spec_lock = threading.RLock()
+        self._engine_lock = threading.Lock()
+        self._failed: set[int] = set()
+        self._warned = False
+        self._last_epoch: int | None = None
+
+    def _order_asked(self) -> bool | None:
+        return self.shuffle
+
+    def _by_index(self) -> bool:
+        return True
+
+    def _settings(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in _RUNTIME}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._settings()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=state["queue_size"])
+        self.__dict__.update(state)
+        self._set_up()
+
+    # ------------------------------------------------------------------ batches
+
+    def _index(self, index: Any) -> int:
+        try:
+            i = operator.index(index)
+        except TypeError:
+            raise TypeError(f"a loader is indexed by a batch number, got {index!r}.") from None
+        if not 0 <= i < len(self):
+            raise IndexError(
+                f"batch {i} of {type(self).__name__}: batches are numbered from 0 to "
+                f"{len(self) - 1}."
+            )
+        return i
+
+    def _running(self) -> Engine:
+        engine = self._engine
+        if engine is None:
+            each = sum(spec.nbytes for spec in flatten(self.sample_spec))
+            with self._engine_lock:
+                if self._engine is None:
+                    self._engine = self._make_engine(max(1, each * self.batch_size))
+                engine = self._engine
+        return engine
+
+    def _make_engine(self, batch_bytes: int) -> Engine:
+        depth = min(self.queue_size, max(1, AHEAD_BYTES // batch_bytes))
+        # Blocks in use: those ahead, the one being made, and what the framework still holds.
+        self._pool.limit = depth * len(flatten(self.sample_spec)) + 16
+        return Engine(self.thread_count, usable_cores(), depth)
+
+    def _upcoming(self, request: Request) -> Iterator[Key]:
+        order, batch = request.order, request.batch
+        for k in range(batch + 1, len(self)):
+            yield _key(order, k)
+        if order.head < len(self) and order.epoch != self._last_epoch:
+            # The head of the next epoch is made while this one ends and validation runs.
+            following = Order(order.epoch + 1, 0)
+            for k in range(len(self)):
+                yield _key(following, k)
+
+    def _make(self, key: Key, wait: bool) -> Build | None:
+        order, batch = key
+        return BatchBuild(self, self.plan.indices(order, batch), order.epoch)
+
+    def _deliver(self, sample: tuple[Any, ...], indices: Indices) -> Any:
+        """Parts of a batch -> what Keras takes: weights added, padded, a lone x unwrapped."""
+        weights = None if self.weights is None else self.weights[indices]
+        missing = self.batch_size - len(indices)
+        if self.pad_last:
+            if weights is None:
+                weights = np.ones(len(indices), np.float32)
+            if missing > 0:
+                sample = map_structure(lambda a: _padded(a, missing), sample)
+                weights = np.concatenate(
+                    [weights, np.zeros((missing, *weights.shape[1:]), weights.dtype)]
+                )
+        if weights is not None:
+            y = sample[1] if len(sample) > 1 else None
+            return sample[0], y, weights
+        if len(sample) == 1 and not isinstance(sample[0], tuple):
+            return sample[0]
+        return sample
+
+    # ------------------------------------------------------------------ samples
+
+    def _columns(self) -> tuple[Any, ...] | None:
+        """Columns of (x,) or (x, y); None where load_sample or load_batch gives whole samples."""
+        return None
+
+    def _overrides(self, hook: str) -> bool:
+        return getattr(type(self), hook) is not getattr(SequenceLoader, hook)
+
+    def _sample(self, index: int) -> tuple[Any, ...]:
+        """One sample before the transform, as a tuple of parts (x,) or (x, y), fresh arrays."""
+        if self._overrides("load_batch"):
+            parts = self._batch_parts(np.array([index], np.int64))
+            return _parts(map_structure(lambda a: np.asarray(a)[0], parts))
+        columns = self._columns()
+        if columns is not None:
+            return _parts(map_structure(lambda column: column.read(index), columns))
+        return _parts(_arrays(self.load_sample(index)))
+
+    def _batch_parts(self, indices: Indices) -> tuple[Any, ...]:
+        """What the load_batch hook gives, as parts."""
+        return _parts(_arrays(self.load_batch(indices)))
+
+    def _transformed(self, index: int, sample: tuple[Any, ...], epoch: int, draw: int) -> Any:
+        assert self.transform is not None
+        x, y = sample[0], sample[1] if len(sample) > 1 else None
+        got = self.transform(x, y, sample_rng(self.seed, epoch, index, draw))
+        if not isinstance(got, tuple) or len(got) != 2:
+            raise TypeError(
+                f"transform returned {type(got).__name__}, expected a tuple (x, y); y is None "
+                "where there are no labels."
+            )
+        return _parts(_arrays(got if got[1] is not None else (got[0],)))
+
+    def _fill(
+        self,
+        indices: Indices,
+        out: list[np.ndarray[Any, Any]],
+        epoch: int,
+        draw: int,
+        raw: bool,
+        report: Report,
+    ) -> None:
+        """Row r of the arrays `out` becomes sample indices[r]; what fails is reported.
+
+        Runs in several threads at once, each with rows of its own.
+        """
+        if self.transform is not None and not raw:
+            for row, (index, read) in enumerate(self._readers(indices)):
+                try:
+                    sample = self._transformed(index, read(), epoch, draw)
+                    self._place(sample, self.sample_spec, out, row, report)
+                except Exception as error:  # whatever a user's function raises
+                    report(row, error)
+        elif self._overrides("load_batch"):
+            self._fill_by_batch(indices, out, report)
+        elif (columns := self._columns()) is not None:
+            for leaf, column in enumerate(flatten(columns)):
+                column.fill(indices, out[leaf], leaf, report)
+        else:
+            for row, index in enumerate(indices.tolist()):
+                try:
+                    self._place(self._sample(index), self.raw_spec, out, row, report)
+                except Exception as error:
+                    report(row, error)
+
+    def _readers(self, indices: Indices) -> Iterator[tuple[int, Callable[[], tuple[Any, ...]]]]:
+        """For each sample its number, and a function that gives it as it is stored."""
+        parts: tuple[Any, ...] | None = None
+        if self._overrides("load_batch"):
+            with contextlib.suppress(Exception):  # read one by one, to find the sample at fault
+                parts = self._batch_parts(indices)
+        for row, index in enumerate(indices.tolist()):
+            if parts is None:
+                yield index, functools.partial(self._sample, index)
+            else:
+                yield index, functools.partial(map_structure, operator.itemgetter(row), parts)
+
+    def _fill_by_batch(
+        self, indices: Indices, out: list[np.ndarray[Any, Any]], report: Report
+    ) -> None:
+        try:
+            parts = self._batch_parts(indices)
+        except Exception as error:
+            if len(indices) == 1:
+                report(0, error)
+                return
+            for row in range(len(indices)):
+                self._fill_by_batch(
+                    indices[row : row + 1],
+                    [leaf[row : row + 1] for leaf in out],
+                    lambda _, e, row=row: report(row, _moved(e, row)),
+                )
+            return
+        leaves = flatten(parts)
+        for leaf, rows in enumerate(leaves):
+            if len(rows) != len(indices):
+                raise ValueError(
+                    f"load_batch({len(indices)} indices) gave an array of {len(rows)} rows, "
+                    "expected one row for each index, in their order."
+                )
+            if rows.shape[1:] == out[leaf].shape[1:] and rows.dtype == out[leaf].dtype:
+                out[leaf][...] = rows
+            else:
+                for row in range(len(rows)):
+                    place(rows[row], out[leaf], row, leaf, report)
+
+    def _place(
+        self,
+        sample: tuple[Any, ...],
+        form: Structure,
+        out: list[np.ndarray[Any, Any]],
+        row: int,
+        report: Report,
+    ) -> None:
+        if not same_structure(sample, form):
+            raise TypeError(
+                "this sample's x and y nest otherwise than the first sample's: return the same "
+                "tuples and dicts for every sample."
+            )
+        for leaf, value in enumerate(flatten(sample)):
+            place(value, out[leaf], row, leaf, report)
+
+    def _first(self, look: Callable[[int], Structure]) -> Structure:
+        """`look` at the first sample that loads."""
+        failure: SampleError | None = None
+        for index in range(min(self.samples, _FIRST_TRIES)):
+            try:
+                return look(index)
+            except Exception as error:
+                failure = explain(index, self._name(index), error)
+                if self.on_error == "raise":
+                    raise failure from error
+        assert failure is not None
+        raise failure
+
+    def _record(self, error: SampleError) -> None:
+        with self._spec_lock:
+            if error.index not in self._failed:
+                self._failed.add(error.index)
+                self.errors.append(error)
+
+    def _name(self, index: int) -> str:
+        """What a person would call this sample."""
+        columns = self._columns()
+        if columns is None:
+            return f"index {index}"
+        column: Column = flatten(columns)[0]
+        return column.name(index)
+
+    def _shape_advice(self, dtype_differs: bool) -> str:
+        """What to do about samples of different shape."""
+        if dtype_differs:
+            return "Convert to one dtype in the hook or in transform=."
+        return "Bring them to one shape in the hook or in transform=, or use batch_size=1."
+
+
+_RUNTIME = frozenset(
+    "_tickets _engine _pool _raw_spec _spec _spec_lock _engine_lock _failed _warned _last_epoch"
+    .split()
+)
+
+_NO_MULTIPROCESSING = (
+    "use_multiprocessing=True is Keras' process pool, which repeats and loses batches on some "
+    "backends and is rebuilt every epoch. This loader has its own threads (workers=, on by "
+    "default): leave use_multiprocessing out."
+)
+
+
+def _key(order: Order, batch: int) -> Key:
+    # In the head of an order, batches are those of storage order: one name for one batch.
+    return (Order(order.epoch, _STORAGE), batch) if batch < order.head else (order, batch)
+
+
+# More batches than any loader has: the order of an epoch that is never shuffled.
+_STORAGE = 2**62
+
+
+def _padded(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any]:
+    return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])
+
+
+def _moved(error: Exception, row: int) -> Exception:
+    if isinstance(error, Odd):
+        error.row = row
+    return error
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    """x, (x,), or (x, y) -> a tuple of parts."""
+    if not isinstance(value, tuple):
+        return (value,)
+    if len(value) not in (1, 2):
+        raise TypeError(
+            f"a sample is a tuple of {len(value)} parts, expected x or (x, y). Weights go into "
+            "sample_weights=; several inputs into a tuple or dict: ((x1, x2), y)."
+        )
+    return value
+
+
+def _arrays(value: Any) -> Any:
+    """Every leaf as a native numeric array."""
+
+    def leaf(v: Any) -> np.ndarray[Any, Any]:
+        a = np.asarray(v)
+        if a.dtype.kind not in "biufc":
+            raise TypeError(
+                f"got {a.dtype} ({str(v)[:60]!r}), expected numbers: a batch holds numeric arrays."
+            )
+        if a.dtype == np.float64 and isinstance(v, (float, list)):
+            return a.astype(np.float32)  # Python's floats carry no choice of precision
+        return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
+
+    if isinstance(value, list):
+        value = tuple(value)
+    return map_structure(leaf, value)
+
+
+def _count(value: Any, name: str, least: int) -> int:
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name}={value!r} is {type(value).__name__}, expected an integer of at least {least}."
+        ) from None
+    if number < least:
+        raise ValueError(f"{name}={number} is too small, expected at least {least}.")
+    return number
+
+
+def _tristate(shuffle: Any) -> bool | None:
+    if shuffle is None or isinstance(shuffle, (bool, np.bool_)):
+        return None if shuffle is None else bool(shuffle)
+    raise TypeError(
+        f"shuffle={shuffle!r}: choose None (do what Keras asks), True (always shuffled) or False "
+        "(storage order)."
+    )
+
+
+def _shard(shard: Any) -> tuple[int, int]:
+    if shard is None:
+        return 0, 1
+    try:
+        k, n = (operator.index(v) for v in shard)
+    except (TypeError, ValueError):
+        raise TypeError(f"shard={shard!r}, expected (k, n): this is part k of n.") from None
+    if not 0 <= k < n:
+        raise ValueError(f"shard={shard!r}: k counts from 0 to n - 1, so that 0 <= k < n.")
+    return k, n
+
+
+def _shape(spec: ArraySpec) -> tuple[int | None, ...]:
+    return spec.shape
+
+
+def _columns_checked(x: Structure, y: Structure | None) -> tuple[tuple[Any, ...], int]:
+    """Columns of both parts, and their common length."""
+    parts = (x,) if y is None else (x, y)
+    lengths = [len(column) for column in flatten(parts)]
+    if len(set(lengths)) > 1:
+        names = ["x" if k < len(flatten(x)) else "y" for k in range(len(lengths))]
+        said = ", ".join(f"{name} has {n}" for name, n in zip(names, lengths, strict=True))
+        raise ValueError(
+            f"lengths differ: {said}. Every sample needs one value in each; check how they were "
+            "put together."
+        )
+    if not lengths:
+        raise ValueError("x is an empty tuple or dict, expected at least one array.")
+    return parts, lengths[0]
+
+

@@ -1,0 +1,82 @@
+"""Nested tuples and dicts of arrays: the shape of a sample and of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ArraySpec", "flatten", "map_structure", "pack", "same_structure", "spec_of"]
+
+# One leaf, or a tuple or dict of structures. Lists are leaves: Keras refuses them inside a batch.
+Structure = Any
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape (without the batch) and dtype of one array of a sample; None: differs by sample."""
+
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def known(self) -> bool:
+        return None not in self.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one sample; unknown dimensions count as 1."""
+        return int(np.prod([n or 1 for n in self.shape], dtype=np.int64)) * self.dtype.itemsize
+
+
+def map_structure(function: Callable[..., Any], first: Structure, *rest: Structure) -> Structure:
+    """`function` on corresponding leaves of structures of one form."""
+    if isinstance(first, dict):
+        return {k: map_structure(function, v, *(r[k] for r in rest)) for k, v in first.items()}
+    if isinstance(first, tuple):
+        return tuple(map_structure(function, *leaves) for leaves in zip(first, *rest, strict=True))
+    return function(first, *rest)
+
+
+def flatten(structure: Structure) -> list[Any]:
+    """The leaves, in a fixed order."""
+    return list(_leaves(structure))
+
+
+def _leaves(structure: Structure) -> Iterator[Any]:
+    if isinstance(structure, dict):
+        for value in structure.values():
+            yield from _leaves(value)
+    elif isinstance(structure, tuple):
+        for value in structure:
+            yield from _leaves(value)
+    else:
+        yield structure
+
+
+def pack(structure: Structure, leaves: list[Any]) -> Structure:
+    """The form of `structure` with other leaves: the inverse of `flatten`."""
+    left = iter(leaves)
+    return map_structure(lambda _: next(left), structure)
+
+
+def same_structure(a: Structure, b: Structure) -> bool:
+    """Whether both nest alike; leaves are not looked at.
+
+    >>> same_structure((1, {"a": 2}), (3, {"a": 4})), same_structure((1, 2), 1)
+    (True, False)
+    """
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(
+            same_structure(v, b[k]) for k, v in a.items()
+        )
+    if isinstance(a, tuple):
+        return isinstance(b, tuple) and len(a) == len(b) and all(map(same_structure, a, b))
+    return not isinstance(b, (tuple, dict))
+
+
+def spec_of(sample: Structure) -> Structure:
+    """The ArraySpec of every leaf of one sample."""
+    return map_structure(lambda leaf: ArraySpec(leaf.shape, leaf.dtype), sample)

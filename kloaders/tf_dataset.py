@@ -1,0 +1,100 @@
+"""Any loader as a tf.data.Dataset, by from_generator with an explicit signature."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from kloaders.messages import say
+from kloaders.sequence import SequenceLoader
+from kloaders.structure import ArraySpec, Structure, map_structure
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["to_tf_dataset"]
+
+
+def to_tf_dataset(loader: SequenceLoader, shuffle: bool | None = None) -> tf.data.Dataset:
+    """A Dataset of the loader's batches; each iteration over it is a new epoch.
+
+    Args:
+        loader: any loader. Its options hold: order, transform, workers, on_error.
+        shuffle: True or False say in which order; None takes the loader's own word, and storage
+            order if that is None too (a Dataset cannot be asked what it is for).
+
+    The signature comes from the loader's first sample, and no batch is read to find it.
+    Cardinality is asserted. The Dataset holds the loader; TensorFlow's registry of Python
+    functions, which outlives the Dataset, does not. In `fit` pass shuffle=False, which has no
+    effect on a Dataset but a warning.
+
+    Raises:
+        SampleError: the first sample does not load.
+    """
+    import tensorflow as tf
+
+    order = loader.shuffle if shuffle is None else shuffle
+    if order is None:
+        say(
+            "to_tf_dataset serves storage order, since neither it nor the loader was told to "
+            "shuffle; for training pass shuffle=True.",
+            once="to_tf_dataset order",
+        )
+    source = _Source(loader, bool(order))
+
+    signature = _signature(loader)
+    # The generator lives as long as the process, in TensorFlow's registry: it must not hold the
+    # loader. The Dataset does.
+    dataset = tf.data.Dataset.from_generator(_Generator(source), output_signature=signature)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(loader)))
+    dataset = dataset.prefetch(2)
+    dataset._kloaders_source = source
+    return dataset
+
+
+class _Source:
+    """A loader and how many epochs of it were begun."""
+
+    def __init__(self, loader: SequenceLoader, shuffle: bool) -> None:
+        self.loader = loader.view()
+        self.shuffle = shuffle
+        self.epochs = 0
+
+    def epoch(self) -> int:
+        self.epochs += 1
+        return self.epochs - 1
+
+
+class _Generator:
+    def __init__(self, source: _Source) -> None:
+        self._source = weakref.ref(source)
+
+    def __call__(self) -> Iterator[Any]:
+        source = self._source()
+        if source is None:
+            raise RuntimeError(
+                "the Dataset that to_tf_dataset gave was dropped while something made from it is "
+                "still read: keep a reference to it as long as it is used."
+            )
+        loader, epoch, shuffle = source.loader, source.epoch(), source.shuffle
+        del source
+        yield from loader.epoch_batches(epoch, shuffle)
+
+
+def _signature(loader: SequenceLoader) -> Any:
+    import tensorflow as tf
+
+    rows = loader.batch_size if loader.pad_last else None
+
+    def spec(leaf: ArraySpec) -> Any:
+        return tf.TensorSpec((rows, *leaf.shape), leaf.dtype)
+
+    sample: Structure = map_structure(spec, loader.delivered_spec())
+    if loader.has_weights:
+        shape = () if loader.weights is None else loader.weights.shape[1:]
+        weights = tf.TensorSpec((rows, *shape), tf.float32)
+        return sample[0], (sample[1] if len(sample) > 1 else None), weights
+    if len(sample) == 1 and not isinstance(sample[0], tuple):
+        return sample[0]
+    return sample

@@ -1,0 +1,137 @@
+"""Threads that run small jobs in order, and leave by themselves when there is nothing to do."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+__all__ = ["Workers", "usable_cores"]
+
+# A thread without work waits this long for more: long enough to live through a validation step,
+# short enough that a forgotten loader's threads are gone soon.
+IDLE_SECONDS = 5.0
+
+Job = Callable[[], None]
+
+
+class Workers:
+    """At most `count` daemon threads over one queue with two ranks.
+
+    Jobs must not raise. `soon` jobs run before `later` ones, each rank in the order given.
+    Threads start when there is work, and end after IDLE_SECONDS without any; they refer to the
+    queue and never to what submits the jobs, so that a forgotten loader can be collected.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._state = _State()
+        self._pid = os.getpid()
+        _all.add(self)
+        weakref.finalize(self, _State.stop, self._state).atexit = False
+
+    def submit(self, job: Job, later: bool = False) -> None:
+        """Queue a job; starts a thread where one is missing."""
+        if self._pid != os.getpid():  # forked: the threads stayed with the parent
+            self._state, self._pid = _State(), os.getpid()
+        state = self._state
+        with state.ready:
+            (state.later if later else state.soon).append(job)
+            if state.idle >= len(state.soon) + len(state.later):
+                state.ready.notify()
+            elif state.alive < self.count:
+                state.alive += 1
+                threading.Thread(target=_run, args=(state,), daemon=True, name="kloaders").start()
+            else:
+                state.ready.notify()
+
+    def forget(self) -> None:
+        """Drop the jobs that have not begun."""
+        with self._state.ready:
+            self._state.soon.clear()
+            self._state.later.clear()
+
+    def close(self) -> None:
+        """Drop what is queued, wait for what runs, and end the threads."""
+        self.forget()
+        old, self._state = self._state, _State()
+        old.stop()
+        with old.ready:
+            # A job that closes its own loader must not wait for itself.
+            if threading.current_thread().name != "kloaders":
+                old.ready.wait_for(lambda: old.alive == 0, timeout=60)
+
+    @property
+    def alive(self) -> int:
+        """How many threads exist now."""
+        return self._state.alive
+
+
+class _State:
+    def __init__(self) -> None:
+        self.ready = threading.Condition()
+        self.soon: deque[Job] = deque()
+        self.later: deque[Job] = deque()
+        self.alive = 0
+        self.idle = 0
+        self.stopped = False
+
+    def stop(self) -> None:
+        with self.ready:
+            self.stopped = True
+            self.soon.clear()
+            self.later.clear()
+            self.ready.notify_all()
+
+
+def _run(state: _State) -> None:
+    while True:
+        with state.ready:
+            state.idle += 1
+            found = state.ready.wait_for(
+                lambda: state.stopped or state.soon or state.later, timeout=IDLE_SECONDS
+            )
+            state.idle -= 1
+            if state.stopped or not found:
+                state.alive -= 1
+                state.ready.notify_all()
+                return
+            job: Any = (state.soon or state.later).popleft()
+        job()
+        # The last job must not keep its loader alive while this thread waits.
+        del job
+
+
+_all: weakref.WeakSet[Workers] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    for workers in list(_all):
+        workers._state.stop()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, and the container's CPU quota (cgroup)."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        cores = psutil.cpu_count() or 1
+    for name in ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"):
+        try:
+            with open(name) as file:
+                quota = file.read().split()
+            if len(quota) == 1:
+                with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
+                    quota.append(file.read().strip())
+            if quota[0] not in ("max", "-1"):
+                cores = min(cores, max(1, -(-int(quota[0]) // int(quota[1]))))
+        except (OSError, ValueError):
+            continue
+    return max(1, cores)

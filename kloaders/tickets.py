@@ -1,0 +1,199 @@
+"""Which planned batch a request of Keras means. Bookkeeping only: no arrays, no files, no Keras.
+
+Keras asks a Sequence for `loader[i]`, and `fit` asks in a random order of i. If i picked the
+batch, look-ahead and locality would be lost. So inside a Keras epoch i is a *ticket*: the first
+new i gets the next planned batch, and the same i gets the same batch again. What Keras does
+around that, on every version and backend that we promise, is recorded in tests/test_tickets.py:
+
+    B     on_epoch_begin        E   on_epoch_end; an E with no B before it starts a fit
+    #     num_batches is read   i   loader[i]
+
+    tensorflow fit                  # # # 0 1 # E   B # # 4 3 1 5 2 0 E   B # # 5 2 ...
+    torch, jax fit, model unbuilt   # # B # # 5 # E   B # # 3 4 5 0 2 1 # E   ...
+    steps_per_epoch=4 of 6          # # # E   B # # 0 5 2 1 E   B 4 3 # E   B # 2 4 1 5 E
+    stopped in mid-epoch, new fit   B # # 5 3   # # # E   B # # 1 2 0 4 3 5 # E
+
+A `#` inside an epoch is the start of a new pass over all batches: that is what tells a new pass
+from one that goes on over an E.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from kloaders.plan import Order
+
+__all__ = ["Request", "Tickets"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a request means: a batch of an order, and whether the ones after it will be asked."""
+
+    order: Order
+    batch: int
+    sequential: bool
+
+
+class Tickets:
+    """Turns Keras' requests into planned batches, each exactly once a pass.
+
+    batches: how many an epoch has.
+    shuffle: True, False, or None to do what the requests ask for (see `SequenceLoader`).
+    by_index: shuffle=False serves batch i for i, in whatever order it is asked; a two-level
+        loader turns this off and serves its own order.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self, batches: int, shuffle: bool | None, by_index: bool = True) -> None:
+        self.batches = batches
+        self.shuffle = shuffle
+        self.by_index = by_index
+        #: Set once a permuted request met shuffle=False.
+        self.permuted = False
+        self._lock = threading.Lock()
+        self._memo: dict[int, int] = {}  # index -> batch of the current pass
+        self._order = self._begin_order(0)
+        self._next_epoch = 0
+        self._inside = False  # between B and E
+        self._pass_due = True  # the next read begins a new pass
+        self._started = False  # a # came since the last pass began
+        self._by_keras = False  # the current pass began with a #
+        self._reset_seen = False  # an E without a B came last: a fit or evaluate begins
+        self._after_reset = False  # ... and then the B of this epoch
+        self._trained = False  # the current pass began so: it is no probe that builds the model
+        self._plain: set[int] = set()  # indices read outside Keras, for loops without a B
+        self._last_plain = -1
+        # What only a callback can tell
+        self._in_fit = False
+        self._training = False  # the current pass is the one that fit trains on
+        self._training_due = False
+        self._consumed = 0
+        self._offset: int | None = None
+
+    # ------------------------------------------------------------------ what Keras calls
+
+    def begin(self) -> None:
+        """on_epoch_begin."""
+        with self._lock:
+            self._inside = True
+            self._after_reset, self._reset_seen = self._reset_seen, False
+
+    def end(self) -> None:
+        """on_epoch_end."""
+        with self._lock:
+            if self._mid_training():
+                return
+            if not self._inside:
+                self._reset_seen = True
+                if len(self._plain) == self.batches:  # a loop by index, with no on_epoch_begin
+                    self._next_epoch += 1
+                self._plain.clear()
+                return
+            self._inside = False
+            if len(self._memo) == self.batches:
+                self._pass_due = True
+            elif self._pass_due:  # a # since the last read: this E is the start of another fit
+                self._reset_seen = True
+                if not self._trained:
+                    # Keras read a batch to build the model, and no training saw it.
+                    self._next_epoch = self._order.epoch
+            elif not self._by_keras:  # a hand-written loop, left early
+                self._pass_due = True
+
+    def starting(self) -> None:
+        """num_batches was read."""
+        with self._lock:
+            self._plain.clear()
+            if self._inside and not self._mid_training():
+                self._pass_due = self._started = True
+
+    def locate(self, index: int) -> Request:
+        """What `loader[index]` means now."""
+        with self._lock:
+            if not self._inside:
+                return self._ordinary(index)
+            if self._pass_due:
+                self._begin_pass()
+            ticket = self._memo.get(index)
+            if ticket is not None:
+                return Request(self._order, ticket, False)
+            ticket = self._memo[index] = len(self._memo)
+            in_order = index == ticket
+            if self.shuffle is None and not in_order and self._order.head == self.batches:
+                self._order = Order(self._order.epoch, ticket)
+            if self.shuffle is False and not in_order:
+                self.permuted = True
+            if self.shuffle is False and self.by_index:
+                self._memo[index] = index
+                return Request(self._order, index, in_order)
+            return Request(self._order, ticket, True)
+
+    def _ordinary(self, index: int) -> Request:
+        sequential = index == self._last_plain + 1
+        self._last_plain = index
+        self._plain.add(index)
+        return Request(self._begin_order(self._next_epoch), index, sequential)
+
+    def _begin_order(self, epoch: int) -> Order:
+        return Order(epoch, 0 if self.shuffle else self.batches)
+
+    def _begin_pass(self) -> None:
+        self._pass_due = False
+        self._by_keras, self._started = self._started, False
+        self._memo.clear()
+        self._order = self._begin_order(self._next_epoch)
+        self._next_epoch += 1
+        self._trained, self._after_reset = self._after_reset, False
+        self._training, self._training_due = self._training_due, False
+        if self._training:
+            self._consumed = 0
+
+    def upcoming(self) -> Order | None:
+        """The order of the next pass as far as can be told; None while one is under way."""
+        with self._lock:
+            if not self._pass_due or not self._memo:
+                return None
+            shuffled = self._order.head < self.batches
+            return Order(self._next_epoch, 0 if shuffled else self.batches)
+
+    # ------------------------------------------------------------------ what a callback tells
+
+    def fit_begin(self) -> None:
+        """A fit begins: whatever came before is over."""
+        with self._lock:
+            self._in_fit, self._training, self._offset = True, False, None
+            self._pass_due = True
+
+    def epoch_begin(self, epoch: int, steps: int) -> None:
+        """Keras' epoch number, and how many batches it takes an epoch."""
+        with self._lock:
+            passes = epoch if steps >= self.batches else epoch // -(-self.batches // max(steps, 1))
+            if self._offset is None:
+                # A fit that starts at 0 goes on after the epochs already served; one that starts
+                # later (initial_epoch, a restored run) means that very epoch.
+                self._offset = 0 if epoch else self._next_epoch
+            if not self._mid_training():
+                self._next_epoch = self._offset + passes
+                self._pass_due = self._training_due = True
+
+    def consumed(self, batches: int) -> None:
+        """The model has taken this many more batches."""
+        with self._lock:
+            if self._training:
+                self._consumed += batches
+                if self._consumed >= self.batches:
+                    self._training = False
+                    self._pass_due = True
+
+    def fit_end(self) -> None:
+        """The fit is over, in mid-epoch or not."""
+        with self._lock:
+            self._in_fit = self._training = self._training_due = False
+            self._inside = False
+            self._pass_due = True
+
+    def _mid_training(self) -> bool:
+        return self._in_fit and self._training

@@ -1,0 +1,124 @@
+"""Every snippet in the README and in docs/, and every doctest in the package, runs."""
+
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kloaders
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(kloaders.__path__, "kloaders."))
+CLASSES = ["bird", "boat", "tree"]
+
+sybil = pytest.importorskip("sybil", reason="the snippets need the extra [test]")
+markdown = pytest.importorskip("sybil.parsers.markdown")
+
+# `<!--- skip: next -->` above a block leaves it out; so far none needs it.
+READER = sybil.Sybil([markdown.PythonCodeBlockParser(), markdown.SkipParser()])
+
+
+def write_photos(folder):
+    """One folder a class, pictures of different sizes, the class in the colour."""
+    cv2 = pytest.importorskip("cv2")
+    noise = np.random.default_rng(0)
+    for k, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for n in range(20):
+            picture = noise.integers(0, 80, (70 + n, 90, 3), "uint8")
+            picture[..., k] += 150
+            suffix = ".png" if n % 2 else ".jpg"
+            assert cv2.imwrite(str(folder / name / f"{n:02}{suffix}"), picture)
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch):
+    """What the pages speak of without making it, in a folder that is the current one."""
+    keras = pytest.importorskip("keras")
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos")
+    paths = sorted(Path("photos").glob("*/*"))
+    labels = [CLASSES.index(path.parent.name) for path in paths]
+    model = keras.Sequential(
+        [
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Resizing(32, 32),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(len(CLASSES), activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return {"paths": paths, "labels": labels, "model": model}
+
+
+def examples(page):
+    return list(READER.parse(page).examples())
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if examples(p)], ids=lambda p: p.name)
+def test_snippets_run(page, names):
+    """From top to bottom, one namespace a page."""
+    document = READER.parse(page)
+    if page.name == "index.md":  # the one line, out of context: it still has to run
+        names["paths"] = [p for p in names["paths"] if p.stem == "00"]
+        names["labels"] = [0, 1, 2]
+    document.namespace.update(names)
+    for example in document.examples():
+        example.evaluate()
+
+
+def test_there_are_snippets():
+    """A parser that finds nothing would pass everything."""
+    assert len(examples(ROOT / "README.md")) >= 6
+    assert sum(len(examples(page)) for page in PAGES) >= 30
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_doctests(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testmod(module, optionflags=flags)
+    assert not result.failed
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    if not page.exists():
+        pytest.skip(f"{page.name} is not beside these tests")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target and (ROOT / ".git").exists():
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("command", ["demo", "test"])
+def test_readme_has_the_command(command):
+    """`.ci/run` finds it by this mark and runs it word for word: one line, all its set-up."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(rf"<!-- command: {command} -->\n```sh\n(.*)\n```", text)
+    assert found
+    assert "-m venv" in found[1]
+    assert "pip install" in found[1]
+
+
+def test_public_names_are_in_the_api_page():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in kloaders.__all__:
+        if not name.startswith("__"):
+            assert re.search(rf":: {name}\b", text), f"docs/api.md does not list {name}"
+
+
+@pytest.mark.parametrize(
+    "notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.name
+)
+def test_notebooks_are_committed_without_outputs(notebook):
+    """`.ci/run` executes them; what they print would only make noise in a diff."""
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        assert not cell.get("outputs")
+        assert not cell.get("execution_count")
