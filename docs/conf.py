@@ -1,6 +1,7 @@
 """How Sphinx builds these pages: sphinx-build -W -b html docs docs/_build."""
 
 import importlib.metadata
+import re
 
 project = "kloaders"
 author = "kloaders authors"
@@ -10,7 +11,6 @@ release = importlib.metadata.version("kloaders")
 extensions = [
     "myst_parser",  # the pages are Markdown, readable where the code is hosted as well
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
@@ -22,7 +22,23 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signatures of options are long enough without
 autodoc_inherit_docstrings = False  # Keras' docstrings are Keras' own
-autosummary_generate = False
+napoleon_use_ivar = True  # fields as a list, not as entries of their own
 
 html_theme = "furo"
 html_title = f"kloaders {release}"
+
+
+def _give_fields_a_heading(app, what, name, obj, options, lines):
+    """A class that lists its fields as `name: what it is` reads well; Sphinx wants a heading."""
+    start = next(
+        (k for k, line in enumerate(lines) if re.match(r"[a-z_]+(, [a-z_]+)*: \S", line)), None
+    )
+    if what != "class" or start is None or lines[start - 1]:
+        return
+    stop = next((k for k in range(start, len(lines)) if not lines[k]), len(lines))
+    lines[start:stop] = ["Attributes:", *(f"    {line}" for line in lines[start:stop])]
+
+
+def setup(app):
+    """Sphinx calls this. 400 is before napoleon, which takes the heading from there."""
+    app.connect("autodoc-process-docstring", _give_fields_a_heading, priority=400)

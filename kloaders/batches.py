@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kloaders.columns import Odd
+from kloaders.columns import Odd, Report
 from kloaders.faults import SampleError, explain
 from kloaders.plan import sample_rng
 from kloaders.structure import flatten, pack
@@ -27,23 +27,41 @@ class BatchBuild:
     """Fills the arrays of one batch; what the engine works on (`engine.Build`).
 
     loader: whose samples. indices: which, int64. epoch, draw: what the samples' random numbers
-    are derived from. raw: samples as they are stored, before the transform.
+    are derived from. raw: samples as they are stored, before the transform. leaves: arrays to
+    fill, one row a sample; fresh ones if not given.
     """
 
     def __init__(
-        self, loader: SequenceLoader, indices: Indices, epoch: int, draw: int = 0, raw: bool = False
+        self,
+        loader: SequenceLoader,
+        indices: Indices,
+        epoch: int,
+        draw: int = 0,
+        raw: bool = False,
+        leaves: list[np.ndarray[Any, Any]] | None = None,
     ) -> None:
         self.loader = loader
         self.indices = indices
         self.rows = len(indices)
         self.epoch, self.draw, self.raw = epoch, draw, raw
         self.form = loader.raw_spec if raw else loader.sample_spec
-        self.leaves = [
-            loader._pool.take((self.rows, *(n or 1 for n in spec.shape)), spec.dtype)
-            for spec in flatten(self.form)
-        ]
+        self.processes = loader._process_pool()
+        self.leaves = leaves or self._fresh()
         self.troubles: list[tuple[int, Exception]] = []
         self._lock = threading.Lock()
+
+    def _fresh(self) -> list[np.ndarray[Any, Any]]:
+        needs = [((self.rows, *(n or 1 for n in s.shape)), s.dtype) for s in flatten(self.form)]
+        if self.processes is not None:
+            return self.processes.memory.take(needs)
+        return [self.loader._pool.take(shape, dtype) for shape, dtype in needs]
+
+    def _load(self, indices: Indices, out: list[np.ndarray[Any, Any]], report: Report) -> None:
+        """Fill rows with these samples, in a worker process if the loader has some."""
+        if self.processes is None:
+            self.loader._fill(indices, out, self.epoch, self.draw, self.raw, report)
+        else:
+            self.processes.fill(self.loader, indices, out, self.epoch, self.draw, self.raw, report)
 
     def fill(self, start: int, stop: int) -> None:
         """Make rows start to stop."""
@@ -54,8 +72,7 @@ class BatchBuild:
             with self._lock:
                 self.troubles.append((start + row, error))
 
-        out = [leaf[start:stop] for leaf in self.leaves]
-        self.loader._fill(self.indices[start:stop], out, self.epoch, self.draw, self.raw, report)
+        self._load(self.indices[start:stop], [leaf[start:stop] for leaf in self.leaves], report)
 
     def finish(self) -> Any:
         """The batch as Keras takes it."""
@@ -64,16 +81,26 @@ class BatchBuild:
 
     def finish_leaves(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
         """Sample numbers and arrays of the rows that the batch has in the end."""
-        if self.troubles:
-            self.troubles.sort(key=lambda trouble: trouble[0])
-            failed = {row: e for row, e in self.troubles if not isinstance(e, Odd)}
-            keep = self._mend(failed) if failed else None
-            odd = [e for _, e in self.troubles if isinstance(e, Odd) and e.row not in failed]
-            for leaf in sorted({e.leaf for e in odd}):
-                self._fit(leaf, [e for e in odd if e.leaf == leaf], failed)
-            if keep is not None:
-                return self.indices[keep], [leaf[keep] for leaf in self.leaves]
-        return self.indices, self.leaves
+        keep = self.settle()
+        if keep is None:
+            if self.processes is not None:
+                self.leaves = self.processes.memory.keep(self.leaves)
+            return self.indices, self.leaves
+        if not keep.any():
+            raise nothing_left(self.loader, int(self.indices[0]))
+        return self.indices[keep], [leaf[keep] for leaf in self.leaves]
+
+    def settle(self) -> np.ndarray[Any, Any] | None:
+        """Deal with the rows that failed or do not fit; which rows to keep, or None for all."""
+        if not self.troubles:
+            return None
+        self.troubles.sort(key=lambda trouble: trouble[0])
+        failed = {row: e for row, e in self.troubles if not isinstance(e, Odd)}
+        keep = self._mend(failed) if failed else None
+        odd = [e for _, e in self.troubles if isinstance(e, Odd) and e.row not in failed]
+        for leaf in sorted({e.leaf for e in odd}):
+            self._fit(leaf, [e for e in odd if e.leaf == leaf], failed)
+        return keep
 
     # ------------------------------------------------------------------ samples that failed
 
@@ -94,17 +121,7 @@ class BatchBuild:
                 self._replace(row, error)
             failed.clear()
             return None
-        keep = np.array([row not in failed for row in range(self.rows)])
-        if not keep.any():
-            # Keras cannot take a batch of no samples.
-            first = next(iter(errors.values()))
-            raise SampleError(
-                first.index,
-                first.name,
-                f"{first.cause} (and so for every other sample of this batch: nothing is left "
-                "to skip to; look at loader.errors, or use on_error='replace')",
-            )
-        return keep
+        return np.array([row not in failed for row in range(self.rows)])
 
     def _replace(self, row: int, error: SampleError) -> None:
         """Another sample instead, the same one whoever asks."""
@@ -115,9 +132,11 @@ class BatchBuild:
             wrong: list[Exception] = []
             index = np.array([other], np.int64)
             out = [leaf[row : row + 1] for leaf in self.leaves]
-            loader._fill(
-                index, out, self.epoch, self.draw, self.raw, lambda _, e, w=wrong: w.append(e)
-            )
+
+            def report(_: int, found: Exception, wrong: list[Exception] = wrong) -> None:
+                wrong.append(found)
+
+            self._load(index, out, report)
             failures = [e for e in wrong if not isinstance(e, Odd)]
             if failures:
                 loader._record(explain(other, loader._name(other), failures[0]))
@@ -163,3 +182,14 @@ class BatchBuild:
             f"{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of shape "
             f"{want.shape}. {self.loader._shape_advice(got.dtype != want.dtype)}"
         )
+
+
+def nothing_left(loader: SequenceLoader, index: int) -> SampleError:
+    """The error for a batch of which every sample failed: Keras cannot take an empty one."""
+    first = next((e for e in loader.errors if e.index == index), None)
+    return SampleError(
+        index,
+        loader._name(index),
+        f"{first.cause if first else 'did not load'} (and so for every other sample of this "
+        "batch: nothing is left to skip to. Look at loader.errors, or use on_error='replace')",
+    )

@@ -55,8 +55,11 @@ class Engine:
         #: Batches handed out, seconds that callers waited for them, and the most ever ready.
         self.batches, self.wait_seconds, self.most_ready = 0, 0.0, 0
 
-    def get(self, key: Hashable, upcoming: Iterable[Hashable], make: Make) -> Any:
-        """The batch of `key`; those of `upcoming` are begun, in that order."""
+    def get(self, key: Hashable, upcoming: Iterable[Hashable] | None, make: Make) -> Any:
+        """The batch of `key`; those of `upcoming` are begun, in that order.
+
+        None leaves what lies ahead as it is.
+        """
         begin = time.perf_counter()
         with self._lock:
             job = self._ahead.pop(key, None)
@@ -70,7 +73,8 @@ class Engine:
                     self.batches += 1
                     self.wait_seconds += time.perf_counter() - begin
             job = self._submit(build)
-        self.prepare(upcoming, make)
+        if upcoming is not None:
+            self.prepare(upcoming, make)
         try:
             return job.wait()
         finally:

@@ -12,20 +12,33 @@ import numpy as np
 from kloaders import formats
 from kloaders.columns import PackedPaths, PathColumn, columns_of
 from kloaders.formats import ImageOptions
-from kloaders.sequence import SequenceLoader, _arrays, _columns_checked
 from kloaders.structure import flatten, map_structure
+
+from kloaders.sequence import Options, SequenceLoader, _arrays, _columns_checked
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from kloaders.sequence import Options
-
-__all__ = ["PathSequenceLoader"]
+__all__ = ["PathOptions", "PathSequenceLoader"]
 
 # How many paths are looked at before the first epoch: 0.2 s on a local disk.
 _CHECKED = 2000
 
 Decode = Callable[[bytes], Any]
+
+
+class PathOptions(Options, total=False):
+    """The options of loaders over files; see `PathSequenceLoader`."""
+
+    size: tuple[int, int] | None
+    interpolation: str
+    channels: int | None
+    dtype: Any
+    rescale: float | None
+    max_pixels: int
+    decode: Decode | None
+    label_options: dict[str, Any] | None
+    check_paths: bool | str
 
 
 class PathSequenceLoader(SequenceLoader):

@@ -198,8 +198,7 @@ class EpochPlan:
     def indices(self, order: Order, batch: int) -> Indices:
         """Sample numbers of one batch, int64, in the order in which they are delivered."""
         if self.window is not None and batch >= order.head:
-            window = self.read_window(order, self.window_of(order, batch))
-            return window.samples[window.rows_of(batch)]
+            return self._in_window(order, batch)
         start, stop = self._span(batch, order)
         return self._at(order, np.arange(start, stop, dtype=np.int64))
 
@@ -238,6 +237,40 @@ class EpochPlan:
         return joined[ranks - first * _BLOCK]
 
     # ------------------------------------------------------------------ RAM batches
+
+    def _in_window(self, order: Order, batch: int) -> Indices:
+        """Samples of one batch of a RAM batch; without the others, but for a repeated serving."""
+        assert self.window is not None
+        rest = self._rest(order)
+        slot, passed, inside = self._place(batch - order.head, rest)
+        if passed:
+            window = self.read_window(order, self.window_of(order, batch))
+            return window.samples[window.rows_of(batch)]
+        size = min(self.window, rest - slot * self.window)
+        start = inside * self.global_batch
+        low, high = self._part(start, min(self.global_batch, size - start))
+        ranks = np.arange(low, high, dtype=np.int64)
+        if self.draw == "global":
+            return self._at(order, self.samples - rest + slot * self.window + ranks)
+        return self._stored(order, slot, self._inside(order, slot, size, ranks, 0))
+
+    def _inside(self, order: Order, slot: int, size: int, ranks: Indices, echo: int) -> Indices:
+        """Where the ranks of a shuffled RAM batch lie in it."""
+        key = (self.seed, "inside", order.epoch, order.head, slot, echo)
+        return _permutation(size, *key)(ranks)
+
+    def _stored(self, order: Order, slot: int, members: Indices) -> Indices:
+        """Sample numbers of the members of a RAM batch cut from storage order."""
+        assert self.window is not None
+        rest = self._rest(order)
+        whole = rest // self.window
+        # The cut into windows begins at another sample every epoch, so that neighbours at a
+        # boundary, and the short last window, are not the same ones for ever.
+        shift = int.from_bytes(_mix(self.seed, "cut", order.epoch, order.head)[:8], "little")
+        if slot < whole:
+            full = _permutation(whole, self.seed, "windows", order.epoch, order.head)
+            slot = int(full(np.array([slot]))[0])
+        return self.samples - rest + (slot * self.window + members + shift % rest) % rest
 
     def window_of(self, order: Order, batch: int) -> int:
         """Which RAM batch of the epoch, counted in the order of service, holds `batch`."""
@@ -299,29 +332,22 @@ class EpochPlan:
         ]
         # Ranks of this shard inside the window, batch after batch, for each time it is served.
         ranks = np.concatenate([np.arange(a, z, dtype=np.int64) for a, z in spans])
-        key = (self.seed, "inside", order.epoch, order.head, slot)
-        served = [ranks if self.draw == "global" else _permutation(size, *key, 0)(ranks)]
-        done = self.samples - rest
         if self.draw == "global":
-            order_ranks = slot * self.window + ranks
-            samples = self._at(order, done + order_ranks)
-            members = ranks
+            served, members = [ranks], ranks
+            samples = self._at(order, self.samples - rest + slot * self.window + ranks)
         else:
-            # The cut into windows begins at another sample every epoch, so that neighbours at a
-            # boundary, and the short last window, are not the same ones for ever.
+            served = [self._inside(order, slot, size, ranks, 0)]
             members = np.sort(served[0])
-            shift = int.from_bytes(_mix(self.seed, "cut", order.epoch, order.head)[:8], "little")
-            full = _permutation(max(whole, 1), self.seed, "windows", order.epoch, order.head)
-            storage = int(full(np.array([slot]))[0]) if slot < whole else slot
-            samples = done + (storage * self.window + members + shift % rest) % rest
+            samples = self._stored(order, slot, members)
+        everyone = np.arange(len(members), dtype=np.int64)
         for again in range(1, self.echo):
             # Each echo serves the same members of this shard in a new order.
-            served.append(members[_permutation(len(members), *key, again)(np.arange(len(members)))])
+            served.append(members[self._inside(order, slot, len(members), everyone, again)])
         rows = np.searchsorted(members, np.concatenate(served))
         sizes = [z - a for a, z in spans] * self.echo
         return Window(samples, rows, first, np.cumsum([0, *sizes], dtype=np.int64))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _window(plan: EpochPlan, order: Order, window: int) -> Window:
     return plan._make_window(order, window)

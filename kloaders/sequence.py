@@ -20,6 +20,7 @@ from kloaders.keras_base import Sequence
 from kloaders.memory import BufferPool, format_bytes
 from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order, sample_rng
+from kloaders.processes import ProcessPool, check_sendable
 from kloaders.structure import ArraySpec, Structure, flatten, map_structure, same_structure, spec_of
 from kloaders.threads import usable_cores
 from kloaders.tickets import Request, Tickets
@@ -50,6 +51,7 @@ class Options(TypedDict, total=False):
     sample_weights: Any
     transform: Transform | None
     workers: int | None
+    processes: bool
     on_error: str
     max_queue_size: int
     use_multiprocessing: bool
@@ -82,6 +84,11 @@ class SequenceLoader(Sequence):
         workers: threads that load ahead. None chooses: as many as the process may use cores, or
             none while a batch is cheaper than handing it over. 0: everything in the caller's
             thread, nothing ahead.
+        processes: let `workers` processes do the reading and the transform, for functions that
+            hold the GIL. They get a copy of this loader (lambdas need cloudpickle, and so does
+            what a notebook defines), share arrays in RAM, start when the first batch is asked for
+            and stay until `close`. One that dies is replaced and its work done again. The
+            batches are the same ones that threads make.
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
             it, "skip" it (its batch is that much shorter), or "replace" it by another sample,
             which the seed picks. Skipped and replaced ones are listed in `errors`.
@@ -114,6 +121,7 @@ class SequenceLoader(Sequence):
         sample_weights: Any = None,
         transform: Transform | None = None,
         workers: int | None = None,
+        processes: bool = False,
         on_error: str = "raise",
         max_queue_size: int = 10,
         use_multiprocessing: bool = False,
@@ -135,6 +143,9 @@ class SequenceLoader(Sequence):
         self.shard = _shard(shard)
         self.transform = transform
         self.thread_count = None if workers is None else _count(workers, "workers", 0)
+        self.processes = bool(processes)
+        if self.processes and self.thread_count == 0:
+            raise ValueError("processes=True needs workers=1 or more, got workers=0.")
         self.on_error = check_policy(on_error)
         self.queue_size = _count(max_queue_size, "max_queue_size", 0)
         self.weights = self._weights_of(sample_weights)
@@ -154,6 +165,8 @@ class SequenceLoader(Sequence):
                 "that some would get none: use drop_last=True, or another batch_size."
             )
         self._set_up()
+        if self.processes:
+            check_sendable(self)
 
     # ------------------------------------------------------------------ hooks
 
@@ -212,8 +225,11 @@ class SequenceLoader(Sequence):
                 "are asked for, without look-ahead. shuffle=None shuffles samples instead."
             )
         key = _key(request.order, request.batch)
-        upcoming = self._upcoming(request) if request.sequential else iter(())
-        return self._running().get(key, upcoming, self._make)
+        engine = self._running()
+        if not request.sequential:
+            return engine.get(key, None, self._make_alone)
+        self._asked(request)
+        return engine.get(key, self._upcoming(request), self._make)
 
     def on_epoch_begin(self) -> None:
         """Keras calls this before each epoch; call it in a hand-written loop. Overrides call super."""
@@ -260,7 +276,7 @@ class SequenceLoader(Sequence):
         if self._raw_spec is None:
             with self._spec_lock:
                 if self._raw_spec is None:
-                    self._raw_spec = self._first(lambda index: spec_of(self._sample(index)))
+                    self._raw_spec = self._first(lambda index: self._look(index, True))
         return self._raw_spec
 
     @property
@@ -272,9 +288,7 @@ class SequenceLoader(Sequence):
             raw = self.raw_spec
             with self._spec_lock:
                 if self._spec is None:
-                    self._spec = self._first(
-                        lambda index: spec_of(self._transformed(index, self._sample(index), 0, 0))
-                    )
+                    self._spec = self._first(lambda index: self._look(index, False))
                     del raw
         return self._spec
 
@@ -305,7 +319,11 @@ class SequenceLoader(Sequence):
         engine = self._engine
         self._engine = None
         if engine is not None:
+            engine.forget()
+        self._close_processes()
+        if engine is not None:
             engine.close()
+        self._close_processes()  # a thread may have asked for them once more
         self._pool.clear()
 
     def __enter__(self) -> Self:
@@ -359,6 +377,17 @@ class SequenceLoader(Sequence):
             f"shuffle={self.shuffle}, seed={self.seed})"
         )
 
+    # ------------------------------------------------------------------ what LoaderCallback tells
+
+    def _fit_begin(self, epochs: int) -> None:
+        self._tickets.fit_begin()
+        # An epoch that will not come is not read ahead.
+        self._final = epochs
+
+    def _fit_end(self) -> None:
+        self._tickets.fit_end()
+        self.close()
+
     # ------------------------------------------------------------------ set-up and pickling
 
     def _make_plan(self) -> EpochPlan:
@@ -382,6 +411,8 @@ class SequenceLoader(Sequence):
         self._tickets = Tickets(self.plan.batches, self._order_asked(), self._by_index())
         self._engine: Engine | None = None
         self._pool = BufferPool()
+        self._processes: ProcessPool | None = None
+        self._process_lock = threading.Lock()
         self._raw_spec: Structure = None
         self._spec: Structure = None
         self._spec_lock = threading.RLock()
@@ -435,7 +466,26 @@ class SequenceLoader(Sequence):
         depth = min(self.queue_size, max(1, AHEAD_BYTES // batch_bytes))
         # Blocks in use: those ahead, the one being made, and what the framework still holds.
         self._pool.limit = depth * len(flatten(self.sample_spec)) + 16
+        if (processes := self._process_pool()) is not None:
+            processes.memory.limit = depth + 8
+            # A thread for each process: it waits for its answer, and never works itself.
+            return Engine(processes.count, processes.count, depth)
         return Engine(self.thread_count, usable_cores(), depth)
+
+    def _process_pool(self) -> ProcessPool | None:
+        """The worker processes; None where this process reads the samples itself."""
+        if not self.processes or "_processes" not in self.__dict__:
+            return None
+        with self._process_lock:
+            if self._processes is None or not self._processes.usable:
+                self._processes = ProcessPool(self, self.thread_count or usable_cores())
+            return self._processes
+
+    def _close_processes(self) -> None:
+        with self._process_lock:
+            processes, self._processes = self._processes, None
+        if processes is not None:
+            processes.close()
 
     def _upcoming(self, request: Request) -> Iterator[Key]:
         order, batch = request.order, request.batch
@@ -450,6 +500,13 @@ class SequenceLoader(Sequence):
     def _make(self, key: Key, wait: bool) -> Build | None:
         order, batch = key
         return BatchBuild(self, self.plan.indices(order, batch), order.epoch)
+
+    def _make_alone(self, key: Key, wait: bool) -> Build | None:
+        """A batch whose neighbours nobody asks for."""
+        return self._make(key, wait)
+
+    def _asked(self, request: Request) -> None:
+        """A batch of a pass is asked for: a two-level loader moves on to its RAM batch."""
 
     def _deliver(self, sample: tuple[Any, ...], indices: Indices) -> Any:
         """Parts of a batch -> what Keras takes: weights added, padded, a lone x unwrapped."""
@@ -593,6 +650,14 @@ class SequenceLoader(Sequence):
         for leaf, value in enumerate(flatten(sample)):
             place(value, out[leaf], row, leaf, report)
 
+    def _look(self, index: int, raw: bool) -> Structure:
+        """Specs of one sample, as it is stored (raw) or as it is delivered."""
+        processes = self._process_pool()
+        if processes is not None:
+            return processes.look(self, index, raw)
+        sample = self._sample(index)
+        return spec_of(sample if raw else self._transformed(index, sample, 0, 0))
+
     def _first(self, look: Callable[[int], Structure]) -> Structure:
         """`look` at the first sample that loads."""
         failure: SampleError | None = None
@@ -628,8 +693,20 @@ class SequenceLoader(Sequence):
 
 
 _RUNTIME = frozenset(
-    "_tickets _engine _pool _raw_spec _spec _spec_lock _engine_lock _failed _warned _last_epoch"
-    .split()
+    {
+        "_tickets",
+        "_engine",
+        "_pool",
+        "_processes",
+        "_process_lock",
+        "_raw_spec",
+        "_spec",
+        "_spec_lock",
+        "_engine_lock",
+        "_failed",
+        "_warned",
+        "_last_epoch",
+    }
 )
 
 _NO_MULTIPROCESSING = (

@@ -65,7 +65,7 @@ class Tickets:
         self._after_reset = False  # ... and then the B of this epoch
         self._trained = False  # the current pass began so: it is no probe that builds the model
         self._plain: set[int] = set()  # indices read outside Keras, for loops without a B
-        self._last_plain = -1
+        self._last_plain, self._run = -1, 0
         # What only a callback can tell
         self._in_fit = False
         self._training = False  # the current pass is the one that fit trains on
@@ -132,10 +132,11 @@ class Tickets:
             return Request(self._order, ticket, True)
 
     def _ordinary(self, index: int) -> Request:
-        sequential = index == self._last_plain + 1
+        # Keras looks at batches 0 and 1 before it begins: only the third in a row is a loop.
+        self._run = self._run + 1 if index == self._last_plain + 1 else 1
         self._last_plain = index
         self._plain.add(index)
-        return Request(self._begin_order(self._next_epoch), index, sequential)
+        return Request(self._begin_order(self._next_epoch), index, self._run > 2)
 
     def _begin_order(self, epoch: int) -> Order:
         return Order(epoch, 0 if self.shuffle else self.batches)

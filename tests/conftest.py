@@ -1,28 +1,117 @@
-"""What every test starts from: the same random state, and no deadline on a loaded machine."""
+"""What every test starts from: the same random state, no device but the CPU, and no left-overs."""
 
+import gc
+import json
 import os
 import random
+import sys
+
+# Keras and TensorFlow read these when they are first imported. Tests of one backend set their own.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Keras reads this when it is first imported. Tests of one backend set their own.
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("MPLBACKEND", "Agg")
-
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+# Where to write the table of scenarios; see pytest_sessionfinish.
+_TABLE = os.environ.get("KLOADERS_CONTRACT_TABLE")
+_outcomes = {}
 
 
 @pytest.fixture(autouse=True)
 def same_random_state():
     """No test sees what another drew: a loader without a seed takes one from NumPy's generator."""
     before = random.getstate(), np.random.get_state()
-    random.seed(0)
-    np.random.seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+    else:
+        random.seed(0)
+        np.random.seed(0)
     yield
     random.setstate(before[0])
     np.random.set_state(before[1])
+
+
+@pytest.fixture
+def keep():
+    """keep(loader) -> loader, closed when the test ends."""
+    kept = []
+
+    def _keep(loader):
+        kept.append(loader)
+        return loader
+
+    yield _keep
+    for loader in kept:
+        loader.close()
+
+
+@pytest.fixture
+def nothing_running(monkeypatch):
+    """Threads that earlier tests left are gone when this one begins, and idle ones soon go."""
+    from recording import our_threads
+
+    from kloaders import threads
+
+    gc.collect()
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.2)
+    for thread in our_threads():
+        thread.join(30)
+    assert not our_threads()
+
+
+# ---------------------------------------------------------------- the table of scenarios
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "scenario(name): a row of the table of what is exact on which backend"
+    )
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    marker = item.get_closest_marker("scenario")
+    if marker is None:
+        return
+    if report.failed:
+        _outcomes.setdefault(marker.args[0], []).append("failed")
+    elif report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        said = "skipped: " + reason.removeprefix("Skipped: ")
+        _outcomes.setdefault(marker.args[0], []).append(said)
+    elif report.when == "call":
+        _outcomes.setdefault(marker.args[0], []).append("exact")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """Merge {scenario: {"tensorflow 3.15.1": "exact"}} into the file KLOADERS_CONTRACT_TABLE."""
+    if not _TABLE or not _outcomes or "keras" not in sys.modules:
+        return
+    keras = sys.modules["keras"]
+    column = f"{keras.backend.backend()} {keras.__version__}"
+    table = {}
+    if os.path.exists(_TABLE):
+        with open(_TABLE) as file:
+            table = json.load(file)
+    for name, outcomes in _outcomes.items():
+        table.setdefault(name, {})[column] = _verdict(outcomes)
+    with open(_TABLE, "w") as file:
+        json.dump(table, file, indent=1)
+        file.write("\n")
+
+
+def _verdict(outcomes):
+    # One test of a scenario that fails is a failure; one that is skipped says little.
+    if "failed" in outcomes:
+        return "failed"
+    return "exact" if "exact" in outcomes else outcomes[0]

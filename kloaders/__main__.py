@@ -1,0 +1,3 @@
+from kloaders.cli import main
+
+main()

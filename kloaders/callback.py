@@ -1,0 +1,59 @@
+"""Tells a loader what only Keras' callbacks know: the epoch, what was trained on, and the end."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from kloaders.sequence import SequenceLoader
+
+if TYPE_CHECKING:
+    from keras.callbacks import Callback
+elif os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
+    from tf_keras.callbacks import Callback
+else:
+    from keras.callbacks import Callback
+
+__all__ = ["LoaderCallback"]
+
+
+class LoaderCallback(Callback):  # type: ignore[misc]
+    """Give it to `fit` beside the loader that `fit` trains on.
+
+    The loader is exact without it. With it, the loader also knows the true epoch number
+    (`initial_epoch`, `BackupAndRestore`), stays exact when a callback calls `evaluate` on the
+    same loader in mid-epoch, does not read ahead past the last epoch, and frees its threads and
+    the batches made ahead when training ends.
+
+    Args:
+        loader: the loader given to `fit`.
+
+    Raises:
+        TypeError: not one of our loaders.
+    """
+
+    def __init__(self, loader: SequenceLoader) -> None:
+        super().__init__()
+        if not isinstance(loader, SequenceLoader):
+            raise TypeError(
+                f"LoaderCallback({type(loader).__name__}): expected the loader that fit() gets, "
+                "made by kloaders; a Dataset has no position to keep."
+            )
+        self.loader = loader
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Whatever the loader did before is over."""
+        self.loader._fit_begin(int(self.params.get("epochs") or 0))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """The epoch's true number."""
+        steps = self.params.get("steps") or len(self.loader)
+        self.loader._tickets.epoch_begin(int(epoch), int(steps))
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """So many batches more have been trained on."""
+        self.loader._tickets.consumed(int(getattr(self.model, "steps_per_execution", 1) or 1))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Free what only training needs."""
+        self.loader._fit_end()

@@ -1,0 +1,881 @@
+"""The usual ways in: a folder of classes, a table, a split. Each gives (train, validation)."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from kloaders.columns import ArrayColumn, CallColumn, Column, PackedPaths, Report
+from kloaders.formats import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from kloaders.messages import say
+from kloaders.paths import PathSequenceLoader
+from kloaders.ram_batches import RamBatchSequenceLoader
+from kloaders.sequence import SequenceLoader
+from kloaders.structure import flatten, map_structure
+
+__all__ = ["from_dataframe", "from_directory", "split"]
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+Array = np.ndarray[Any, np.dtype[Any]]
+# A loader's class, or a function that is called like one.
+MakeLoader = Callable[..., Any]
+
+
+def split(
+    paths: Any,
+    labels: Any = None,
+    batch_size: int | None = None,
+    *,
+    validation: float = 0.2,
+    stratify: Any = None,
+    groups: Any = None,
+    seed: int | None = None,
+    loader: MakeLoader = PathSequenceLoader,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Two loaders over the same data: one to train on, one to validate with.
+
+    Both share one store: paths, labels and arrays are there once. Each sample is in one of the
+    two, in storage order, and scikit-learn draws which.
+
+    Args:
+        paths: what `loader` takes as its first argument; or a loader that is made already, and
+            then no labels, batch_size or options.
+        labels: as `loader` takes them.
+        batch_size: samples a batch; 32.
+        validation: the share of the samples (with `groups`: of the groups) to validate with.
+        stratify: True keeps the share of every class the same on both sides; an array of one
+            class a sample does so for labels that are not classes. None draws at random.
+        groups: one value a sample; samples of one value stay together (patients, videos).
+        seed: fixes the split and the order of both loaders.
+        loader: the class of both loaders, or a function that makes one.
+        **options: of `loader`. What is for training only stays there: the validation loader has
+            no transform, is not shuffled, and serves every sample, the short last batch too. A
+            `ram_budget` is for both together.
+
+    Returns:
+        (train, validation)
+
+    Raises:
+        ValueError: a side would be empty, a class has a single sample, lengths differ.
+
+    >>> from kloaders.arrays import ArraySequenceLoader
+    >>> train, validation = split(
+    ...     np.arange(10), np.arange(10) % 2, 4, stratify=True, seed=1, loader=ArraySequenceLoader
+    ... )
+    >>> train.samples, validation.samples, sorted(validation[0][1].tolist())
+    (8, 2, [0, 1])
+    """
+    if isinstance(paths, SequenceLoader):
+        given = {"labels": labels, "batch_size": batch_size, **options}
+        extra = [name for name, value in given.items() if value is not None]
+        if extra:
+            raise TypeError(
+                f"split() got a loader, and {', '.join(extra)} with it: give these to "
+                f"{type(paths).__name__}() itself."
+            )
+        whole: SequenceLoader = paths
+    else:
+        whole = _made(loader, paths, labels, batch_size or 32, seed=seed, **options)
+    if stratify is True:
+        stratify = _classes(whole)
+    return _split(whole, validation, stratify, groups, seed)
+
+
+def from_directory(
+    folder: str | os.PathLike[str],
+    *,
+    validation: float | None = 0.2,
+    class_names: list[str] | None = None,
+    label_mode: Literal["int", "categorical", "binary"] | None = "int",
+    extensions: Any = None,
+    follow_links: bool = False,
+    stratify: bool = True,
+    seed: int | None = None,
+    batch_size: int = 32,
+    loader: MakeLoader = PathSequenceLoader,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Loaders over a folder that has one folder of files for each class.
+
+    Classes are numbered in the sorted order of their folders' names, and files are in the same
+    order, as `keras.utils.image_dataset_from_directory` has them. Files in folders inside a
+    class belong to the class. Names that begin with a dot are left out.
+
+    Args:
+        folder: holds `class/file`.
+        validation: the share of the files to validate with; None or 0: none.
+        class_names: the folders to take, in the order of their numbers; None for all.
+        label_mode: "int" numbers classes (int32); "categorical" makes one-hot rows and "binary"
+            0 and 1 of two classes (float32); None leaves labels out.
+        extensions: take files with these suffixes only, such as (".jpg", ".png"). None takes
+            those that can be read, and says how many others there were; all of them with
+            `decode=`, or with a loader of your own that overrides load_sample or load_batch.
+        follow_links: look into links to folders, inside classes. A class may be a link anyway.
+        stratify: keep the share of every class the same on both sides.
+        seed: fixes the split and the order of both loaders.
+        batch_size: samples a batch.
+        loader: the class of both loaders, or a function that makes one.
+        **options: of `loader`; see `split`. RamBatchSequenceLoader gets draw="global" unless told
+            otherwise: runs of neighbouring files are of one class here, and a model that sees one
+            class at a time forgets the others.
+
+    Returns:
+        (train, validation), or (train, None) without validation. Both have `class_names`, a
+        list: `class_names[number]`.
+
+    Raises:
+        NotADirectoryError, FileNotFoundError: no such folder.
+        ValueError: no folders of classes in it, or no files in these.
+    """
+    root = os.fspath(folder)
+    if label_mode not in ("int", "categorical", "binary", None):
+        raise ValueError(
+            f'label_mode={label_mode!r} is not known: choose "int", "categorical", "binary" or '
+            "None."
+        )
+    names = _class_folders(root, class_names)
+    if label_mode == "binary" and len(names) != 2:
+        raise ValueError(
+            f'label_mode="binary" is for two classes, {root} has {len(names)}: '
+            f'{_listed(names)}. Use "int" or "categorical".'
+        )
+    if isinstance(loader, type) and issubclass(loader, RamBatchSequenceLoader):
+        # Files lie class by class: runs of neighbours would make RAM batches of one class or two.
+        options.setdefault("draw", "global")
+    wanted = _wanted_suffixes(extensions, loader, options)
+    paths: list[str] = []
+    counts, left_out = [], _LeftOut()
+    for name in names:
+        before = len(paths)
+        paths += _files(os.path.join(root, name), wanted, follow_links, left_out)
+        counts.append(len(paths) - before)
+    if left_out.count and extensions is None:
+        left_out.tell(root)
+    if not paths:
+        kinds = " ".join(sorted(wanted)) if wanted else "any suffix"
+        raise ValueError(
+            f"{root} has {len(names)} folders of classes ({_listed(names)}), but no file of "
+            f"{kinds} in them. Give extensions=(...) and decode=, a function of a file's bytes, "
+            "for a format of your own."
+        )
+    for name, count in zip(names, counts, strict=True):
+        if not count:
+            say(f"class {name!r} has no files in {os.path.join(root, name)}; it keeps its number.")
+    codes = np.repeat(np.arange(len(names), dtype=np.int32), counts)
+    labels = {None: None, "binary": codes.astype(np.float32)}.get(label_mode, codes)
+    whole = _made(loader, paths, labels, batch_size, seed=seed, **options)
+    if label_mode == "categorical":
+        x, y = whole._columns() or _no_columns(whole, 'label_mode="int"')
+        vars(whole)["_parts"] = (x, OneHotColumn(y, len(names)))
+    vars(whole)["class_names"] = names
+    found = f"{root}: {len(paths):,} files of {len(names)} classes"
+    if not validation:
+        say(f"{found}, all for training.")
+        return whole, None
+    train, val = _split(whole, validation, codes if stratify else None, None, seed, names)
+    say(f"{found}, {train.samples:,} for training and {val.samples:,} for validation.")
+    return train, val
+
+
+def from_dataframe(
+    frame: Any,
+    path_column: str,
+    label_column: str | list[str] | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    weight_column: str | None = None,
+    class_names: list[str] | None = None,
+    validation: float | None = 0.2,
+    stratify: Any = None,
+    groups: Any = None,
+    seed: int | None = None,
+    batch_size: int = 32,
+    loader: MakeLoader = PathSequenceLoader,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Loaders over the files that a table lists.
+
+    Args:
+        frame: a pandas or polars DataFrame, a dict of lists, whatever else gives a column for
+            `frame[name]`, or the path of a CSV file with a header. pandas is not needed.
+        path_column: the column of paths.
+        label_column: of labels. Texts are numbered in sorted order, and their names kept in
+            `class_names`. A list of columns of numbers gives a float32 row a sample. None: no
+            labels.
+        folder: where relative paths start; by default the current folder.
+        weight_column: of sample weights.
+        class_names: the texts of `label_column` in the order of their numbers.
+        validation: the share of the rows to validate with; None or 0: none.
+        stratify: keep the share of every class the same on both sides: True, the name of a
+            column, or an array. None does so where labels are texts; False draws at random.
+        groups: a column, or an array: rows of one value stay on one side.
+        seed: fixes the split and the order of both loaders.
+        batch_size: samples a batch.
+        loader: the class of both loaders, or a function that makes one.
+        **options: of `loader`; see `split`.
+
+    Returns:
+        (train, validation), or (train, None) without validation. Both have `class_names`, None
+        where labels are numbers.
+
+    Raises:
+        ValueError: a column is not there (names those that are), or a value is missing (names
+            the row).
+    """
+    table = _Table(frame)
+    paths = table.paths(path_column, None if folder is None else os.fspath(folder))
+    labels, names = None, None
+    if isinstance(label_column, (list, tuple)):
+        if not label_column:
+            raise ValueError("label_column is an empty list: name columns, or None for no labels.")
+        columns = [table.numbers(column) for column in label_column]
+        labels = np.stack(columns, axis=1).astype(np.float32)
+    elif label_column is not None:
+        labels, names = table.labels(label_column, class_names)
+    if weight_column is not None:
+        options["sample_weights"] = table.numbers(weight_column)
+    whole = _made(loader, paths, labels, batch_size, seed=seed, **options)
+    vars(whole)["class_names"] = names
+    if not validation:
+        return whole, None
+    if isinstance(groups, str):
+        groups = table.column(groups)
+    if stratify is None and groups is None:
+        stratify = names is not None
+    if stratify is True and names is not None:
+        return _split(whole, validation, labels, groups, seed, names)
+    if stratify is True:
+        stratify = _classes(whole)
+    elif isinstance(stratify, str):
+        stratify = table.column(stratify)
+    return _split(whole, validation, stratify, groups, seed)
+
+
+# --------------------------------------------------------------------------------------- splitting
+
+
+def _made(make: MakeLoader, *data: Any, **options: Any) -> SequenceLoader:
+    whole = make(*data, **options)
+    if not isinstance(whole, SequenceLoader):
+        raise TypeError(
+            f"loader={make!r} gave a {type(whole).__name__}, expected a loader such as "
+            "loader=RamBatchSequenceLoader."
+        )
+    return whole
+
+
+def _split(
+    whole: SequenceLoader,
+    validation: float,
+    stratify: Any,
+    groups: Any,
+    seed: int | None,
+    names: list[str] | None = None,
+) -> tuple[Any, Any]:
+    """Both parts. names: what the classes in `stratify`, then numbers, are called."""
+    share = _share(validation)
+    by_class = stratify is not None and stratify is not False
+    if by_class and groups is not None:
+        raise ValueError(
+            "stratify and groups are both given: choose one, since groups that stay together "
+            "fix the share of the classes."
+        )
+    random_state = (whole.seed if seed is None else seed) % 2**32
+    everything = np.arange(whole.samples)
+    if groups is not None:
+        from sklearn.model_selection import GroupShuffleSplit
+
+        values, codes = _codes(groups, whole.samples, "groups")
+        _check_sides(share, len(values), "groups")
+        splitter = GroupShuffleSplit(1, test_size=share, random_state=random_state)
+        first, second = next(splitter.split(everything, groups=codes))
+    else:
+        from sklearn.model_selection import train_test_split
+
+        codes = None
+        sizes = _check_sides(share, whole.samples, "samples")
+        if by_class:
+            values, codes = _codes(stratify, whole.samples, "stratify")
+            _check_classes(values, codes, sizes, share, names)
+        first, second = train_test_split(
+            everything, test_size=share, random_state=random_state, stratify=codes
+        )
+    # Sorted, so that neighbours in storage stay neighbours, and rows line up with `paths`.
+    return (
+        _part(whole, np.sort(first), "training"),
+        _part(whole, np.sort(second), "validation"),
+    )
+
+
+def _share(validation: Any) -> float:
+    if isinstance(validation, (int, float, np.number)) and 0 < validation < 1:
+        return float(validation)
+    raise ValueError(
+        f"validation={validation!r}, expected a share between 0 and 1: 0.2 is a fifth of the "
+        "samples."
+    )
+
+
+def _check_sides(share: float, count: int, what: str) -> tuple[int, int]:
+    """How many go to each side, as scikit-learn rounds."""
+    second = math.ceil(share * count)
+    if second == count:
+        raise ValueError(
+            f"validation={share:g} of {count} {what} leaves none to train on: lower validation, or "
+            f"add {what}."
+        )
+    return count - second, second
+
+
+def _check_classes(
+    values: list[Any],
+    codes: Indices,
+    sizes: tuple[int, int],
+    share: float,
+    names: list[str] | None,
+) -> None:
+    counts = np.bincount(codes)
+    lone = np.flatnonzero(counts == 1)
+    if len(lone):
+        value = values[lone[0]]
+        name = value if names is None else names[value]
+        others = f", and so have {len(lone) - 1} others" if len(lone) > 1 else ""
+        raise ValueError(
+            f"class {name!r} has one sample{others}; stratify needs two of each, one for either "
+            "side. Add samples, leave the class out, or pass stratify=False."
+        )
+    if min(sizes) < len(values):
+        raise ValueError(
+            f"validation={share:g} makes {sizes[0]} samples to train on and {sizes[1]} to validate "
+            f"with, too few to hold each of {len(values)} classes. Change validation, or pass "
+            "stratify=False."
+        )
+
+
+def _codes(values: Any, samples: int, what: str) -> tuple[list[Any], Indices]:
+    """Distinct values in sorted order, and for each sample which of them it has."""
+    array = _array(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(
+            f"{what} has shape {array.shape}, expected one value for each of {samples} samples."
+        )
+    if len(array) != samples:
+        raise ValueError(
+            f"lengths differ: {what} has {len(array)} values, the data {samples} samples. Every "
+            "sample needs one."
+        )
+    missing = _missing(array)
+    if missing is not None:
+        raise ValueError(
+            f"{what}[{missing}] is missing ({array[missing]}): every sample needs one."
+        )
+    if array.dtype.kind == "O":
+        return _encoded(array.tolist())
+    distinct, codes = np.unique(array, return_inverse=True)
+    return distinct.tolist(), codes.reshape(-1)
+
+
+def _encoded(texts: list[Any]) -> tuple[list[Any], Indices]:
+    """Distinct values in sorted order, and for each text its number; less memory than np.unique."""
+    names = sorted(set(texts), key=str)
+    numbers = {name: k for k, name in enumerate(names)}
+    return names, np.fromiter((numbers[text] for text in texts), np.int64, len(texts))
+
+
+def _classes(whole: SequenceLoader) -> Array:
+    """The class of every sample, for stratify=True."""
+    columns = whole._columns()
+    if columns is None:
+        _no_columns(whole, "stratify=, an array of one class a sample")
+    if columns is None or len(columns) < 2:
+        raise ValueError(
+            "stratify=True needs labels, and there are none: pass labels, or stratify=, an array "
+            "of one class a sample."
+        )
+    leaves = flatten(columns[1])
+    values = _values(leaves[0]) if len(leaves) == 1 else None
+    if values is not None and values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values is not None and values.ndim == 2:
+        # A one-hot row is zeros and a single one.
+        if np.all((values == 0) | (values == 1)) and np.all(values.sum(axis=1) == 1):
+            return np.asarray(values.argmax(axis=1))
+        values = None
+    if values is None or values.ndim != 1 or not np.all(values == np.floor(values)):
+        raise ValueError(
+            "stratify=True needs labels that are classes, integers or one-hot rows: pass "
+            "stratify=, an array of one class a sample."
+        )
+    return values
+
+
+def _values(column: Column) -> Array | None:
+    """The values of a column of numbers; None for files and lists."""
+    if isinstance(column, ArrayColumn):
+        return column.array
+    if isinstance(column, SubsetColumn):
+        values = _values(column.column)
+        return None if values is None else values[column.numbers]
+    if isinstance(column, OneHotColumn):
+        return _values(column.column)
+    if isinstance(column, CallColumn):
+        return np.asarray([column.read(k) for k in range(len(column))])
+    return None
+
+
+def _no_columns(whole: SequenceLoader, instead: str) -> Any:
+    raise ValueError(
+        f"{type(whole).__name__} makes its samples in a hook, which does not tell their labels "
+        f"beforehand: pass {instead}."
+    )
+
+
+# ------------------------------------------------------------------------------ some of the samples
+
+
+class SubsetColumn:
+    """Some values of a column, by number; nothing is copied."""
+
+    def __init__(self, column: Column, numbers: Array) -> None:
+        self.column = column
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, index: int) -> Array:
+        return self.column.read(int(self.numbers[index]))
+
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
+        self.column.fill(self.numbers[indices].astype(np.int64), out, leaf, report)
+
+    def name(self, index: int) -> str:
+        return self.column.name(int(self.numbers[index]))
+
+
+class SubsetPaths(PackedPaths):
+    """Some of the paths, by number; nothing is copied."""
+
+    def __init__(self, paths: PackedPaths, numbers: Array) -> None:
+        self._paths = paths
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._paths[k] for k in self._numbers[index].tolist()]
+        try:
+            return self._paths[int(self._numbers[index])]
+        except IndexError:
+            raise IndexError(f"path {index} of {len(self)}") from None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, the shared paths included."""
+        return self._paths.nbytes + self._numbers.nbytes
+
+
+class OneHotColumn:
+    """Rows of zeros with a one at the class, made when they are asked for."""
+
+    def __init__(self, column: Column, classes: int) -> None:
+        self.column = column
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def read(self, index: int) -> Array:
+        row = np.zeros(self.classes, np.float32)
+        row[int(self.column.read(index))] = 1
+        return row
+
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
+        codes = np.empty(len(indices), np.int32)
+        self.column.fill(indices, codes, leaf, report)
+        out[...] = 0
+        out[np.arange(len(codes)), codes] = 1
+
+    def name(self, index: int) -> str:
+        return self.column.name(index)
+
+
+class _Samples:
+    """Samples of a loader, asked for by their number among the chosen ones."""
+
+    def __init__(self, whole: SequenceLoader, numbers: Array) -> None:
+        self.whole = whole
+        self.numbers = numbers
+        columns = whole._columns()
+        self.parts = (
+            None if columns is None else map_structure(lambda c: SubsetColumn(c, numbers), columns)
+        )
+
+    def columns(self) -> Any:
+        return self.parts
+
+    def sample(self, index: int) -> tuple[Any, ...]:
+        return self.whole._sample(int(self.numbers[index]))
+
+    def batch_parts(self, indices: Indices) -> tuple[Any, ...]:
+        return self.whole._batch_parts(self.numbers[indices].astype(np.int64))
+
+    def name(self, index: int) -> str:
+        return self.whole._name(int(self.numbers[index]))
+
+
+def _part(whole: SequenceLoader, numbers: Indices, what: Literal["training", "validation"]) -> Any:
+    """A loader of the same kind over some of the samples; hooks are called on the whole.
+
+    A hook may look samples up by number in a store of its own: the number must be the whole's.
+    """
+    small = numbers.astype(np.uint32 if whole.samples < 2**32 else np.int64)
+    chosen = _Samples(whole, small)
+    new = whole.view()
+    # What a loader asks of itself about a sample goes to the whole, under the whole's number.
+    own = vars(new)
+    own["_sample"], own["_batch_parts"] = chosen.sample, chosen.batch_parts
+    own["_name"], own["_columns"] = chosen.name, chosen.columns
+    own["_parts"] = chosen.parts
+    if isinstance(new, PathSequenceLoader):
+        new.paths = SubsetPaths(new.paths, small)
+    new.samples = len(numbers)
+    if whole.weights is not None:
+        new.weights = whole.weights[numbers]
+    if own.get("_budget") is not None:  # of RAM batches: in proportion, for both together
+        own["_budget"] = max(1, own["_budget"] * len(numbers) // whole.samples)
+    if what == "validation":
+        new.transform = None
+        new.shuffle = None if new.shuffle is None else False
+        # Equal parts for several hosts need equal batches; otherwise every sample counts.
+        new.drop_last = new.drop_last and new.shard[1] > 1
+        if "echo" in own:
+            own["echo"] = 1
+    new.plan = new._make_plan()
+    if new.plan.batches == 0:
+        raise ValueError(
+            f"the {what} part has {len(numbers)} samples, which make no full batch of "
+            f"{new.plan.global_batch}, and drop_last=True leaves the rest out: use a smaller "
+            "batch_size, another validation=, or drop_last=False."
+        )
+    short = new.samples % new.plan.global_batch
+    if not new.drop_last and 0 < short < new.shard[1]:
+        raise ValueError(
+            f"the last batch of the {what} part has {short} samples for {new.shard[1]} shards, so "
+            "that some would get none: use drop_last=True, or another batch_size."
+        )
+    new._set_up()
+    return new
+
+
+# ---------------------------------------------------------------------------------- folders of files
+
+
+def _class_folders(root: str, class_names: list[str] | None) -> list[str]:
+    try:
+        with os.scandir(root) as entries:
+            found = list(entries)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{root} does not exist. Relative paths start at {os.getcwd()}."
+        ) from None
+    except NotADirectoryError:
+        raise NotADirectoryError(
+            f"{root} is a file, expected a folder that holds class/file. For a table of files use "
+            "from_dataframe()."
+        ) from None
+    shown = [entry for entry in found if not entry.name.startswith(".")]
+    there = sorted(entry.name for entry in shown if entry.is_dir())
+    if not there:
+        files = f"{len(shown):,} files" if shown else "nothing"
+        raise ValueError(
+            f"{root} holds {files} and no folders, expected one folder of files for each class: "
+            f"{os.path.join(root, 'cat', '1.jpg')}. For a flat folder use split(paths, labels), "
+            "where labels may be a function of the path."
+        )
+    if class_names is None:
+        return there
+    missing = [name for name in class_names if name not in there]
+    if missing:
+        raise ValueError(
+            f"class_names holds {missing[0]!r}, and {root} has no such folder: it has "
+            f"{_listed(there)}."
+        )
+    if len(set(class_names)) < len(class_names):
+        twice = next(name for name, n in Counter(class_names).items() if n > 1)
+        raise ValueError(f"class_names holds {twice!r} twice, expected each folder once.")
+    return list(class_names)
+
+
+def _wanted_suffixes(
+    extensions: Any, loader: MakeLoader, options: dict[str, Any]
+) -> frozenset[str] | None:
+    """Suffixes in lower case; None for any."""
+    if extensions is not None:
+        given = [extensions] if isinstance(extensions, str) else list(extensions)
+        return frozenset("." + text.lower().removeprefix(".") for text in given)
+    hooks = ("load_sample", "load_batch")
+    hooked = isinstance(loader, type) and any(
+        getattr(loader, hook, None) is not getattr(PathSequenceLoader, hook) for hook in hooks
+    )
+    return None if hooked or options.get("decode") is not None else _READABLE
+
+
+_READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+
+
+class _LeftOut:
+    """Files without a known suffix."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.suffixes: Counter[str] = Counter()
+        self.first = ""
+
+    def add(self, path: str) -> None:
+        self.count += 1
+        self.suffixes[suffix_of(path) or "no suffix"] += 1
+        self.first = self.first or path
+
+    def tell(self, root: str) -> None:
+        kinds = ", ".join(f"{suffix} {n:,}" for suffix, n in self.suffixes.most_common(4))
+        say(
+            f"{root}: {self.count:,} files left out, since nothing here reads them ({kinds}), such "
+            f"as {self.first}. decode= takes them, a function of a file's bytes; extensions= says "
+            "which files are meant."
+        )
+
+
+def _files(
+    top: str, wanted: frozenset[str] | None, follow_links: bool, left_out: _LeftOut
+) -> Iterator[str]:
+    """Files below a folder: folders sorted by their path, files in them by name, as Keras does."""
+    found: list[tuple[str, list[str]]] = []
+    waiting, seen = [top], {os.path.realpath(top)}
+    while waiting:
+        folder = waiting.pop()
+        names = []
+        # The type of an entry comes with its name: a file costs no system call of its own.
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    if entry.is_symlink():
+                        real = os.path.realpath(entry.path)
+                        if not follow_links or real in seen:  # a link to above would never end
+                            continue
+                        seen.add(real)
+                    waiting.append(entry.path)
+                elif wanted is None or suffix_of(entry.name) in wanted:
+                    names.append(entry.name)
+                else:
+                    left_out.add(entry.path)
+        found.append((folder, sorted(names)))
+    for folder, names in sorted(found):
+        prefix = os.path.join(folder, "")
+        for name in names:
+            yield prefix + name
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} others" if len(names) > 8 else "")
+
+
+# -------------------------------------------------------------------------------------------- tables
+
+
+class _Table:
+    """Columns of whatever a user calls a table."""
+
+    def __init__(self, frame: Any) -> None:
+        self.file: str | None = None
+        if isinstance(frame, (str, os.PathLike)):
+            self.file = os.fspath(frame)
+            frame = _read_csv(self.file)
+        if not hasattr(frame, "__getitem__") or isinstance(frame, (list, tuple)):
+            raise TypeError(
+                f"frame is a {type(frame).__name__}, expected a DataFrame, a dict of lists, or the "
+                "path of a CSV file."
+            )
+        self.frame = frame
+        self.rows: int | None = None
+
+    def column(self, name: str) -> Array:
+        """A column as an array; its length is checked against the others."""
+        names = self._names()
+        if names is not None and name not in names:
+            close = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"the table has no column {name!r}, it has {_listed([str(n) for n in names])}."
+                + meant
+            )
+        array = _array(self.frame[name])
+        if array.ndim != 1:
+            raise ValueError(
+                f"column {name!r} has shape {array.shape}, expected one value a row. List the "
+                "columns of several labels: label_column=[...]."
+            )
+        if self.rows is not None and len(array) != self.rows:
+            raise ValueError(
+                f"lengths differ: column {name!r} has {len(array)} values, others {self.rows}."
+            )
+        self.rows = len(array)
+        missing = _missing(array)
+        if missing is not None:
+            raise ValueError(
+                f"{self._row(missing)}: the value of column {name!r} is missing. Fill it in, or "
+                f"drop such rows first{'' if self.file else f': frame.dropna(subset=[{name!r}])'}."
+            )
+        return array
+
+    def paths(self, name: str, folder: str | None) -> list[Any]:
+        items: list[Any] = self.column(name).tolist()
+        for k, item in enumerate(items):
+            if not isinstance(item, str):
+                if not isinstance(item, os.PathLike):
+                    raise TypeError(
+                        f"{self._row(k)}: column {name!r} holds {item!r} "
+                        f"({type(item).__name__}), expected a file's path."
+                    )
+                items[k] = os.fspath(item)
+        if folder is None:
+            return items
+        prefix = os.path.join(folder, "")
+        return [item if os.path.isabs(item) else prefix + item for item in items]
+
+    def labels(self, name: str, class_names: list[str] | None) -> tuple[Array, list[str] | None]:
+        """Labels as numbers; with the names of classes where they are texts."""
+        array = self.column(name)
+        if array.dtype.kind != "O" or not len(array) or not isinstance(array[0], str):
+            return self._numbers(array, name), class_names
+        texts = array.tolist()
+        bad = next((k for k, text in enumerate(texts) if not isinstance(text, str)), None)
+        if bad is not None:
+            raise ValueError(
+                f"{self._row(bad)}: column {name!r} holds {texts[bad]!r}, expected a text as in "
+                "other rows: make all of them texts, or all numbers."
+            )
+        names, codes = _encoded(texts)
+        if class_names is None:
+            return codes.astype(np.int32), names
+        numbers = {text: k for k, text in enumerate(class_names)}
+        unknown = next((text for text in names if text not in numbers), None)
+        if unknown is not None:
+            raise ValueError(
+                f"{self._row(texts.index(unknown))}: {unknown!r} in column {name!r} is not among "
+                f"class_names ({_listed(list(class_names))})."
+            )
+        return np.array([numbers[text] for text in names], np.int32)[codes], list(class_names)
+
+    def numbers(self, name: str) -> Array:
+        """A column of numbers."""
+        return self._numbers(self.column(name), name)
+
+    def _numbers(self, array: Array, name: str) -> Array:
+        if array.dtype.kind == "O":
+            items = array.tolist()
+            bad = next((k for k, v in enumerate(items) if isinstance(v, str)), None)
+            if bad is not None:
+                raise ValueError(
+                    f"{self._row(bad)}: column {name!r} holds {items[bad]!r}, expected a number. "
+                    "Texts are numbered only in a single label column, where all are texts."
+                )
+            array = np.asarray(items)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(
+                f"column {name!r} holds {array.dtype}, expected numbers or texts: convert it first."
+            )
+        # A table's float64 is nobody's choice of precision; Keras computes in float32.
+        return array.astype(np.float32) if array.dtype == np.float64 else array
+
+    def _names(self) -> list[Any] | None:
+        for names in ("columns", "column_names"):
+            if hasattr(self.frame, names):
+                return list(getattr(self.frame, names))
+        if hasattr(self.frame, "keys"):
+            return list(self.frame.keys())
+        fields = getattr(getattr(self.frame, "dtype", None), "names", None)
+        return None if fields is None else list(fields)
+
+    def _row(self, k: int) -> str:
+        # The header is line 1 of a file.
+        return f"row {k} (counted from 0)" if self.file is None else f"{self.file}, row {k + 2}"
+
+
+def _array(values: Any) -> Array:
+    """An array of numbers; of objects where there are texts, so that None and NaN stay what they are."""
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    if not isinstance(values, np.ndarray):
+        values = list(values)
+        if any(isinstance(value, str) for value in values):
+            return np.array(values, object)
+    array = np.asarray(values)
+    return array.astype(str).astype(object) if array.dtype.kind in "SU" else array
+
+
+def _missing(array: Array) -> int | None:
+    """The first row without a value."""
+    if array.dtype.kind == "f":
+        bad = np.flatnonzero(np.isnan(array))
+        return int(bad[0]) if len(bad) else None
+    if array.dtype.kind == "O":
+        for k, value in enumerate(array.tolist()):
+            if type(value) is not str and _is_missing(value):
+                return k
+    return None
+
+
+def _is_missing(value: Any) -> bool:
+    # pandas.NA, NaT and NaN are not equal to themselves, or refuse to say; None is None.
+    if value is None:
+        return True
+    try:
+        return bool(value != value)  # noqa: PLR0124
+    except (TypeError, ValueError):
+        return type(value).__name__ == "NAType"
+
+
+def _read_csv(file: str) -> dict[str, list[Any]]:
+    """Columns of a CSV file with a header: numbers where all of a column are; empty is None."""
+    with open(file, newline="", encoding="utf-8-sig") as stream:
+        rows = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
+        header = next(rows, None)
+        if header is None:
+            raise ValueError(f"{file} is empty, expected a line with the columns' names first.")
+        columns: list[list[Any]] = [[] for _ in header]
+        for row in rows:
+            if not row:  # a blank line
+                continue
+            if len(row) != len(header):
+                raise ValueError(
+                    f"{file}, line {rows.line_num}, has {len(row)} values, the header "
+                    f"{len(header)}. Quote values that hold a comma."
+                )
+            for column, value in zip(columns, row, strict=True):
+                column.append(value or None)
+    return {name: _parsed(column) for name, column in zip(header, columns, strict=True)}
+
+
+def _parsed(column: list[Any]) -> list[Any]:
+    """Texts as integers, else as floats, else as they are."""
+    for kind in (int, float):
+        try:
+            return [None if value is None else kind(value) for value in column]
+        except ValueError:
+            continue
+    return column

@@ -1,0 +1,401 @@
+"""Two levels: a RAM batch of thousands of samples, and the batches that come out of it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from kloaders.batches import BatchBuild, nothing_left
+from kloaders.columns import Odd
+from kloaders.engine import Build, Engine
+from kloaders.memory import aligned, available_bytes, format_bytes, parse_bytes
+from kloaders.messages import say
+from kloaders.paths import PathSequenceLoader
+from kloaders.plan import EpochPlan, Order, Window
+from kloaders.sequence import Key, _count, _key
+from kloaders.structure import flatten, pack
+from kloaders.tickets import Request
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from kloaders.paths import PathOptions
+
+__all__ = ["RamBatchSequenceLoader"]
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+# The budget where the user names none: as large as helps a disk, small beside most machines.
+_BUDGET, _BUDGET_SHARE = 4 * 2**30, 0.25
+# Samples looked at for their size: their shapes must agree anyway.
+_MEASURED = 8
+# Sample numbers and rows, kept for each sample of a RAM batch.
+_BOOKKEEPING = 24
+
+
+class RamBatchSequenceLoader(PathSequenceLoader):
+    """Batches out of a RAM batch that is filled in the background.
+
+    While the batches of one RAM batch are served, in random order, the next one is read; so a
+    step waits only if the disk is slower than the model. Two RAM batches exist at a time.
+
+    Args:
+        paths, labels, batch_size: see `PathSequenceLoader`.
+        ram_batch_size: samples in a RAM batch; rounded down to whole batches.
+        ram_budget: bytes, or a text such as "4GiB", that both RAM batches and the batches made
+            ahead may take together; the size of a RAM batch follows from it and from real
+            samples. Give one of the two; by default 4 GiB, or a quarter of what is free if that
+            is less. Data that fit into half of it are read once and stay.
+        draw: "windows" reads runs of neighbouring files, in storage order, and shuffles the runs
+            and what is in them: for disks that are slow at random reads. "global" fills RAM
+            batches from one shuffle of everything.
+        echo: how often each RAM batch is served before it is replaced, for disks slower than
+            the accelerator: an epoch has each sample so many times (Choi et al., "Faster neural
+            network training with data echoing", arXiv:1907.05550). A transform draws anew
+            each time. More than 1 needs a shuffled order: shuffle=None then means True.
+        **options: those of `PathSequenceLoader` and `SequenceLoader`.
+
+    Raises:
+        ValueError: a RAM batch would be smaller than a batch, or samples differ in shape.
+
+    Besides what `PathSequenceLoader` offers, `ram_batch_size` says what was chosen, and
+    `ram_batches_read` how many RAM batches were begun.
+    """
+
+    def __init__(
+        self,
+        paths: Any,
+        labels: Any = None,
+        batch_size: int = 32,
+        *,
+        ram_batch_size: int | None = None,
+        ram_budget: int | str | None = None,
+        draw: Literal["windows", "global"] = "windows",
+        echo: int = 1,
+        **options: Unpack[PathOptions],
+    ) -> None:
+        if ram_batch_size is not None and ram_budget is not None:
+            raise ValueError(
+                f"ram_batch_size={ram_batch_size} and ram_budget={ram_budget!r} are both given: "
+                "choose one, the other follows from it."
+            )
+        if draw not in ("windows", "global"):
+            raise ValueError(f'draw={draw!r} is not known: choose "windows" or "global".')
+        self.draw = draw
+        self.echo = _count(echo, "echo", 1)
+        if self.echo > 1 and options.get("shuffle") is False:
+            raise ValueError(
+                f"echo={echo} serves samples several times in random order, which shuffle=False "
+                "forbids: leave shuffle out, or echo."
+            )
+        self._asked_size = (
+            None if ram_batch_size is None else _count(ram_batch_size, "ram_batch_size", 1)
+        )
+        self._budget = None if ram_budget is None else parse_bytes(ram_budget, "ram_budget")
+        super().__init__(paths, labels, batch_size, **options)
+
+    # ------------------------------------------------------------------ sizes
+
+    def _make_plan(self) -> EpochPlan:
+        self._early_set_up()
+        batch = self.batch_size
+        if self._asked_size is not None:
+            size = self._asked_size
+            if size < batch:
+                raise ValueError(
+                    f"ram_batch_size={size} is smaller than batch_size={batch}: a RAM batch "
+                    "serves whole batches; make it some hundred times as large."
+                )
+        else:
+            size = self._size_of_budget()
+        size -= size % batch
+        #: Samples in a RAM batch.
+        self.ram_batch_size = min(size, -(-self.samples // batch) * batch)
+        # All of it in RAM: nothing to cut into windows, and nothing to read a second time.
+        self._resident = self.ram_batch_size >= self.samples and self.shard[1] == 1
+        return EpochPlan(
+            self.samples,
+            batch,
+            self.seed,
+            drop_last=self.drop_last,
+            shard=self.shard,
+            window=self.ram_batch_size * self.shard[1],
+            draw="windows" if self._resident else self.draw,
+            echo=self.echo,
+        )
+
+    def _size_of_budget(self) -> int:
+        if self._budget is None:
+            self._budget = int(min(_BUDGET, _BUDGET_SHARE * available_bytes()))
+        each = self._measured_bytes()
+        ahead = self._ahead(each * self.batch_size, self._budget)
+        # Batches ahead, the one served, the one that the framework still holds.
+        batches = (ahead + 2) * each * self.batch_size
+        whole = (each + _BOOKKEEPING) * self.samples + batches
+        if whole <= self._budget:
+            return -(-self.samples // self.batch_size) * self.batch_size
+        size = (self._budget - batches) // (2 * (each + _BOOKKEEPING))
+        if size < self.batch_size:
+            need = batches + 2 * (each + _BOOKKEEPING) * self.batch_size
+            raise ValueError(
+                f"ram_budget={format_bytes(self._budget)} holds no two RAM batches of even one "
+                f"batch: samples are {format_bytes(each)} each, so that batch_size="
+                f"{self.batch_size} needs {format_bytes(need)} or more. Raise ram_budget, or "
+                "lower batch_size or size."
+            )
+        return int(size)
+
+    def _ahead(self, batch_bytes: int, budget: int) -> int:
+        """Batches made ahead: cheap to make from RAM, so an eighth of the budget is plenty."""
+        return max(1, min(self.queue_size, 4, budget // 8 // max(1, batch_bytes)))
+
+    def _measured_bytes(self) -> int:
+        """Bytes of the largest of a few samples from all over, as stored or transformed."""
+        looked = np.unique(np.linspace(0, self.samples - 1, _MEASURED).astype(int)).tolist()
+        sizes = [sum(s.nbytes for s in flatten(self.raw_spec))]
+        if self.transform is not None:
+            sizes.append(sum(s.nbytes for s in flatten(self.sample_spec)))
+        for index in looked[1:]:
+            try:
+                sizes.append(sum(a.nbytes for a in flatten(self._sample(index))))
+            except Exception:  # on_error deals with it when its turn comes
+                continue
+        return max(sizes)
+
+    # ------------------------------------------------------------------ running
+
+    def _early_set_up(self) -> None:
+        """What reading a first sample needs, before there is a plan."""
+        self._raw_spec = self._spec = None
+        self._spec_lock = threading.RLock()
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._windows: dict[tuple[Order, int], _RamBatch] = {}
+        self._window_lock = threading.Lock()
+        self._at: tuple[Order, int] | None = None
+        #: How many RAM batches were begun.
+        self.ram_batches_read = 0
+
+    def _settings(self) -> dict[str, Any]:
+        hidden = ("_windows", "_window_lock", "_at", "ram_batches_read")
+        return {k: v for k, v in super()._settings().items() if k not in hidden}
+
+    def _order_asked(self) -> bool | None:
+        return True if self.echo > 1 else self.shuffle
+
+    def _by_index(self) -> bool:
+        return False
+
+    def _make_engine(self, batch_bytes: int) -> Engine:
+        engine = super()._make_engine(batch_bytes)
+        raw = sum(spec.nbytes for spec in flatten(self.raw_spec))
+        size = self.ram_batch_size
+        budget = self._budget or 2 * size * raw
+        engine.depth = min(engine.depth, self._ahead(batch_bytes, budget))
+        held = min(size, self.samples)
+        say(
+            f"{type(self).__name__}: RAM batches of {held:,} samples ({format_bytes(held * raw)})"
+            + (
+                ": all samples, read once"
+                if self._resident
+                else f", two at a time; {self.plan.windows(Order(0, 0))} an epoch, "
+                f"drawn {'from all samples' if self.draw == 'global' else 'in storage order'}"
+                + (f", served {self.echo} times" if self.echo > 1 else "")
+            )
+        )
+        return engine
+
+    def close(self) -> None:
+        """Free threads, RAM batches and batches made ahead. The loader can be used again."""
+        with self._window_lock:
+            self._windows.clear()
+            self._at = None
+        super().close()
+
+    def _slot(self, key: Key) -> tuple[Order, int]:
+        """The RAM batch of a batch."""
+        if self._resident:
+            return _RESIDENT
+        order, batch = key
+        return order, self.plan.window_of(order, batch)
+
+    def _next_slot(self, slot: tuple[Order, int]) -> tuple[Order, int] | None:
+        """The RAM batch after this one, as far as can be told."""
+        order, number = slot
+        if slot == _RESIDENT:
+            return None
+        shuffled = order.head < len(self)
+        last = self.plan.windows(order if shuffled else Order(order.epoch, len(self))) - 1
+        if number < last:
+            return order, number + 1
+        if shuffled and order.epoch != self._last_epoch:
+            return Order(order.epoch + 1, 0), 0
+        return None
+
+    def _asked(self, request: Request) -> None:
+        key = _key(request.order, request.batch)
+        slot = self._slot(key)
+        with self._window_lock:
+            if self._at == slot:
+                return
+            self._at = slot
+            following = self._next_slot(slot)
+            # Freed first, then filled: no more than two at a time.
+            for old in [k for k in self._windows if k not in (slot, following)]:
+                self._windows.pop(old).cancelled = True
+            for new in (slot, following):
+                if new is not None and new not in self._windows:
+                    self._windows[new] = self._begin(new)
+
+    def _begin(self, slot: tuple[Order, int]) -> _RamBatch:
+        self.ram_batches_read += 1
+        order, number = slot
+        if slot == _RESIDENT:
+            everything = np.arange(self.samples, dtype=np.int64)
+            window = Window(everything, everything, 0, np.array([0, self.samples]))
+        else:
+            window = self.plan.read_window(order, number)
+        batch = _RamBatch(self, window, order.epoch)
+        batch.start(self._running())
+        return batch
+
+    def _make(self, key: Key, wait: bool) -> Build | None:
+        order, batch = key
+        slot = self._slot(key)
+        with self._window_lock:
+            ram = self._windows.get(slot)
+        if ram is None:
+            return self._make_alone(key, wait) if wait else None
+        if slot == _RESIDENT:
+            rows = self.plan.indices(order, batch)
+        else:
+            rows = ram.window.rows_of(batch)
+        if wait:
+            ram.wait_for(rows)
+        elif not ram.ready_for(rows):
+            return None
+        return _Served(self, ram, rows, order.epoch, self.plan.use(order, batch))
+
+    def _make_alone(self, key: Key, wait: bool) -> Build | None:
+        # A batch out of turn is not worth a RAM batch: its samples are read by themselves.
+        order, batch = key
+        indices = self.plan.indices(order, batch)
+        return BatchBuild(self, indices, order.epoch, self.plan.use(order, batch))
+
+
+_RESIDENT = (Order(-1, 0), 0)
+
+
+class _RamBatch:
+    """The samples of a window in RAM, filled part by part."""
+
+    def __init__(self, loader: RamBatchSequenceLoader, window: Window, epoch: int) -> None:
+        self.loader = loader
+        self.window = window
+        self.epoch = epoch
+        self.cancelled = False
+        count = len(window.samples)
+        self.indices = window.samples.copy()
+        self.arrays = []
+        for spec in flatten(loader.raw_spec):
+            shape = (count, *(n or 1 for n in spec.shape))
+            nbytes = int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize
+            self.arrays.append(aligned(nbytes).view(spec.dtype).reshape(shape))
+        self.alive = np.ones(count, bool)
+        # Parts small enough that all threads take part and the first batch is soon there.
+        self.part = max(1, min(loader.batch_size, -(-count // 8)))
+        self.done = [threading.Event() for _ in range(-(-count // self.part))]
+        self.error: BaseException | None = None
+
+    def start(self, engine: Engine) -> None:
+        """Have the parts filled, after batches that are asked for."""
+        for k in range(len(self.done)):
+            if engine.count == 0:
+                self.fill(k)
+            else:
+                engine.workers.submit(lambda k=k: self.fill(k), later=True)
+
+    def fill(self, k: int) -> None:
+        """Read one part; an error is kept for whoever asks for a batch."""
+        start, stop = k * self.part, min((k + 1) * self.part, len(self.indices))
+        try:
+            if not self.cancelled and self.error is None:
+                leaves = [a[start:stop] for a in self.arrays]
+                build = BatchBuild(
+                    self.loader,
+                    self.indices[start:stop],
+                    self.epoch,
+                    raw=True,
+                    leaves=list(leaves),
+                )
+                build.fill(0, stop - start)
+                keep = build.settle()
+                for old, new in zip(leaves, build.leaves, strict=True):
+                    if new is not old:
+                        self._odd(start, old, new)
+                self.indices[start:stop] = build.indices
+                if keep is not None:
+                    self.alive[start:stop] = keep
+        except BaseException as error:  # re-raised in the thread that asks
+            self.error = error
+        self.done[k].set()
+
+    def _odd(self, row: int, old: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> None:
+        loader = self.loader
+        raise ValueError(
+            f"{loader._name(int(self.indices[row]))} is {new.dtype} of shape {new.shape[1:]}, but "
+            f"the first sample is {old.dtype} of shape {old.shape[1:]}, and all samples of a RAM "
+            f"batch have one shape. {loader._shape_advice(new.dtype != old.dtype)}"
+        )
+
+    def ready_for(self, rows: Indices) -> bool:
+        """Whether these rows are there."""
+        return all(self.done[k].is_set() for k in np.unique(rows // self.part).tolist())
+
+    def wait_for(self, rows: Indices) -> None:
+        """Block until these rows are there."""
+        for k in np.unique(rows // self.part).tolist():
+            self.done[k].wait()
+
+
+class _Served(BatchBuild):
+    """A batch out of a RAM batch: rows copied, or transformed where the loader says so."""
+
+    def __init__(
+        self, loader: RamBatchSequenceLoader, ram: _RamBatch, rows: Indices, epoch: int, draw: int
+    ) -> None:
+        if ram.error is not None:
+            raise ram.error
+        alive = rows[ram.alive[rows]]
+        if not len(alive):
+            raise nothing_left(loader, int(ram.indices[rows[0]]))
+        super().__init__(loader, ram.indices[alive], epoch, draw)
+        self.ram = ram
+        self.taken = alive
+
+    def fill(self, start: int, stop: int) -> None:
+        rows = self.taken[start:stop]
+        if self.loader.transform is None:
+            for leaf, array in zip(self.leaves, self.ram.arrays, strict=True):
+                np.take(array, rows, axis=0, out=leaf[start:stop], mode="clip")
+            return
+
+        def report(row: int, error: Exception) -> None:
+            if isinstance(error, Odd):
+                error.row = row
+            with self._lock:
+                self.troubles.append((row, error))
+
+        out = self.leaves
+        for row, k in enumerate(rows.tolist(), start):
+            sample = pack(self.loader.raw_spec, [np.array(a[k]) for a in self.ram.arrays])
+            try:
+                done = self.loader._transformed(
+                    int(self.indices[row]), sample, self.epoch, self.draw
+                )
+                self.loader._place(done, self.form, out, row, report)
+            except Exception as error:  # whatever a user's function raises
+                report(row, error)
