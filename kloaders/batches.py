@@ -65,6 +65,11 @@ class BatchBuild:
 
     def fill(self, start: int, stop: int) -> None:
         """Make rows start to stop."""
+        out = [leaf[start:stop] for leaf in self.leaves]
+        self._load(self.indices[start:stop], out, self._report_from(start))
+
+    def _report_from(self, start: int) -> Report:
+        """Takes down what went wrong, in rows counted from `start`."""
 
         def report(row: int, error: Exception) -> None:
             if isinstance(error, Odd):
@@ -72,7 +77,7 @@ class BatchBuild:
             with self._lock:
                 self.troubles.append((start + row, error))
 
-        self._load(self.indices[start:stop], [leaf[start:stop] for leaf in self.leaves], report)
+        return report
 
     def finish(self) -> Any:
         """The batch as Keras takes it."""

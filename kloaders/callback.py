@@ -43,7 +43,7 @@ class LoaderCallback(Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Whatever the loader did before is over."""
-        self.loader._fit_begin(int(self.params.get("epochs") or 0))
+        self.loader._tickets.fit_begin(int(self.params.get("epochs") or 0))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """The epoch's true number."""

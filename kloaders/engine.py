@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from kloaders.threads import Workers
 
-__all__ = ["Build", "Engine"]
+__all__ = ["Build", "Engine", "made_here"]
 
 # Handing a batch to a thread and back costs 50 to 100 microseconds while Keras holds the GIL:
 # a batch that takes no longer than this is made where it is asked for.
@@ -50,6 +50,7 @@ class Engine:
         self.depth = depth
         self.workers = Workers(self.count)
         self._ahead: dict[Hashable, _Job] = {}
+        self._awaited: list[_Job] = []
         self._lock = threading.Lock()
         self._row_seconds: float | None = None
         #: Batches handed out, seconds that callers waited for them, and the most ever ready.
@@ -61,25 +62,35 @@ class Engine:
         None leaves what lies ahead as it is.
         """
         begin = time.perf_counter()
-        with self._lock:
-            job = self._ahead.pop(key, None)
-        if job is None:
-            build = make(key, True)
-            assert build is not None
-            if self.inline(build.rows):
-                try:
-                    return self._here(build)
-                finally:
-                    self.batches += 1
-                    self.wait_seconds += time.perf_counter() - begin
-            job = self._submit(build)
-        if upcoming is not None:
-            self.prepare(upcoming, make)
         try:
-            return job.wait()
+            return self._get(key, upcoming, make)
         finally:
             self.batches += 1
             self.wait_seconds += time.perf_counter() - begin
+
+    def _get(self, key: Hashable, upcoming: Iterable[Hashable] | None, make: Make) -> Any:
+        with self._lock:
+            job = self._ahead.pop(key, None)
+            if job is not None and job.failed:  # before it was asked for: that may be mended by now
+                job = None
+            if job is not None:
+                self._awaited.append(job)
+        if job is None:
+            build = _made(make, key)
+            if self.inline(build.rows):
+                return self._here(build)
+            job = self._submit(build)
+            with self._lock:
+                self._awaited.append(job)
+        try:
+            if upcoming is not None:
+                self.prepare(upcoming, make)
+            return job.wait()
+        except _Cancelled:  # closed meanwhile, by another thread
+            return self._here(_made(make, key))
+        finally:
+            with self._lock:
+                self._awaited.remove(job)
 
     def prepare(self, upcoming: Iterable[Hashable], make: Make) -> None:
         """Begin these batches if there is room; drop those that nobody will ask for."""
@@ -88,7 +99,7 @@ class Engine:
         wanted = list(upcoming)[: self.depth]
         with self._lock:
             for key in [k for k in self._ahead if k not in wanted]:
-                self._ahead.pop(key).cancelled = True
+                self._ahead.pop(key).cancel()
             missing = [k for k in wanted if k not in self._ahead]
         for key in missing:
             build = make(key, False)
@@ -96,7 +107,8 @@ class Engine:
                 return
             job = self._submit(build)
             with self._lock:
-                self._ahead.setdefault(key, job)
+                if self._ahead.setdefault(key, job) is not job:
+                    job.cancel()
         with self._lock:
             self.most_ready = max(self.most_ready, sum(j.ready for j in self._ahead.values()))
 
@@ -131,9 +143,9 @@ class Engine:
 
     def _here(self, build: Build) -> Any:
         begin = time.perf_counter()
-        build.fill(0, build.rows)
+        batch = made_here(build)
         self.measured(time.perf_counter() - begin, build.rows)
-        return build.finish()
+        return batch
 
     def measured(self, seconds: float, rows: int) -> None:
         """Remember what a row costs; the newest measurement counts a fifth."""
@@ -141,17 +153,33 @@ class Engine:
             each, old = seconds / rows, self._row_seconds
             self._row_seconds = each if old is None else 0.8 * old + 0.2 * each
 
-    def forget(self) -> None:
-        """Drop the batches that lie ready and those not begun."""
+    def cancel(self) -> None:
+        """Drop all batches made ahead; who waits for one makes it in its own thread."""
         with self._lock:
-            for job in self._ahead.values():
-                job.cancelled = True
+            for job in [*self._ahead.values(), *self._awaited]:
+                job.cancel()
             self._ahead.clear()
 
     def close(self) -> None:
         """Free the threads; they come back if another batch is asked for."""
-        self.forget()
+        self.cancel()
         self.workers.close()
+
+
+def made_here(build: Build) -> Any:
+    """The batch, made in the caller's thread."""
+    build.fill(0, build.rows)
+    return build.finish()
+
+
+def _made(make: Make, key: Hashable) -> Build:
+    build = make(key, True)
+    assert build is not None
+    return build
+
+
+class _Cancelled(Exception):
+    """The job waited for will not be done."""
 
 
 class _Job:
@@ -167,6 +195,14 @@ class _Job:
     @property
     def ready(self) -> bool:
         return self._done.is_set()
+
+    @property
+    def failed(self) -> bool:
+        return self._done.is_set() and self._error is not None
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self._done.set()
 
     def fill(self, start: int, stop: int) -> None:
         build = self._build
@@ -189,6 +225,8 @@ class _Job:
 
     def wait(self) -> Any:
         self._done.wait()
+        if self.cancelled:
+            raise _Cancelled
         if self._error is not None:
             raise self._error
         result, self._result = self._result, None
@@ -206,3 +244,6 @@ class _Part:
         self.job.fill(self.start, self.stop)
         if not self.job.cancelled:
             self.engine.measured(time.perf_counter() - begin, self.stop - self.start)
+
+    def dropped(self) -> None:
+        self.job.cancel()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kloaders.batches import BatchBuild, nothing_left
-from kloaders.columns import Odd
 from kloaders.engine import Build, Engine
 from kloaders.memory import aligned, available_bytes, format_bytes, parse_bytes
 from kloaders.messages import say
@@ -48,9 +47,9 @@ class RamBatchSequenceLoader(PathSequenceLoader):
             ahead may take together; the size of a RAM batch follows from it and from real
             samples. Give one of the two; by default 4 GiB, or a quarter of what is free if that
             is less. Data that fit into half of it are read once and stay.
-        draw: "windows" reads runs of neighbouring files, in storage order, and shuffles the runs
-            and what is in them: for disks that are slow at random reads. "global" fills RAM
-            batches from one shuffle of everything.
+        draw: "global" fills RAM batches from one shuffle of everything. "windows" reads runs of
+            neighbouring files, in storage order, and shuffles the runs and what is in them: for
+            disks that are slow at random reads, and data that do not lie sorted by class.
         echo: how often each RAM batch is served before it is replaced, for disks slower than
             the accelerator: an epoch has each sample so many times (Choi et al., "Faster neural
             network training with data echoing", arXiv:1907.05550). A transform draws anew
@@ -72,7 +71,7 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         *,
         ram_batch_size: int | None = None,
         ram_budget: int | str | None = None,
-        draw: Literal["windows", "global"] = "windows",
+        draw: Literal["windows", "global"] = "global",
         echo: int = 1,
         **options: Unpack[PathOptions],
     ) -> None:
@@ -82,7 +81,7 @@ class RamBatchSequenceLoader(PathSequenceLoader):
                 "choose one, the other follows from it."
             )
         if draw not in ("windows", "global"):
-            raise ValueError(f'draw={draw!r} is not known: choose "windows" or "global".')
+            raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
         self.draw = draw
         self.echo = _count(echo, "echo", 1)
         if self.echo > 1 and options.get("shuffle") is False:
@@ -231,7 +230,7 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         last = self.plan.windows(order if shuffled else Order(order.epoch, len(self))) - 1
         if number < last:
             return order, number + 1
-        if shuffled and order.epoch != self._last_epoch:
+        if shuffled and order.epoch != self._tickets.last_epoch:
             return Order(order.epoch + 1, 0), 0
         return None
 
@@ -242,12 +241,18 @@ class RamBatchSequenceLoader(PathSequenceLoader):
             if self._at == slot:
                 return
             self._at = slot
+            wanted = [slot]
             following = self._next_slot(slot)
-            # Freed first, then filled: no more than two at a time.
-            for old in [k for k in self._windows if k not in (slot, following)]:
-                self._windows.pop(old).cancelled = True
-            for new in (slot, following):
-                if new is not None and new not in self._windows:
+            if following is not None and self._running().count:
+                wanted.append(following)
+            # Freed first, then filled: no more than two at a time. An error met ahead may be
+            # mended by now.
+            for old, ram in list(self._windows.items()):
+                if old not in wanted or ram.error is not None:
+                    ram.cancelled = True
+                    del self._windows[old]
+            for new in wanted:
+                if new not in self._windows:
                     self._windows[new] = self._begin(new)
 
     def _begin(self, slot: tuple[Order, int]) -> _RamBatch:
@@ -258,9 +263,14 @@ class RamBatchSequenceLoader(PathSequenceLoader):
             window = Window(everything, everything, 0, np.array([0, self.samples]))
         else:
             window = self.plan.read_window(order, number)
-        batch = _RamBatch(self, window, order.epoch)
-        batch.start(self._running())
-        return batch
+        ram = _RamBatch(self, window, order.epoch)
+        engine = self._running()
+        for k in range(len(ram.done)):
+            if engine.count == 0:
+                ram.fill(self, k)
+            else:  # after batches that are asked for
+                engine.workers.submit(_Part(self, ram, k), later=True)
+        return ram
 
     def _make(self, key: Key, wait: bool) -> Build | None:
         order, batch = key
@@ -277,23 +287,40 @@ class RamBatchSequenceLoader(PathSequenceLoader):
             ram.wait_for(rows)
         elif not ram.ready_for(rows):
             return None
+        if ram.cancelled:  # closed meanwhile, or another thread has moved on
+            return self._make_alone(key, wait) if wait else None
+        if ram.error is not None:
+            if not wait:
+                return None
+            with self._window_lock:  # read anew when asked for again
+                self._at = None
+            raise ram.error
         return _Served(self, ram, rows, order.epoch, self.plan.use(order, batch))
-
-    def _make_alone(self, key: Key, wait: bool) -> Build | None:
-        # A batch out of turn is not worth a RAM batch: its samples are read by themselves.
-        order, batch = key
-        indices = self.plan.indices(order, batch)
-        return BatchBuild(self, indices, order.epoch, self.plan.use(order, batch))
 
 
 _RESIDENT = (Order(-1, 0), 0)
+
+
+class _Part:
+    """The job of filling one part of a RAM batch."""
+
+    __slots__ = ("loader", "number", "ram")
+
+    def __init__(self, loader: RamBatchSequenceLoader, ram: _RamBatch, number: int) -> None:
+        self.loader, self.ram, self.number = loader, ram, number
+
+    def __call__(self) -> None:
+        self.ram.fill(self.loader, self.number)
+
+    def dropped(self) -> None:
+        self.ram.cancelled = True
+        self.ram.done[self.number].set()
 
 
 class _RamBatch:
     """The samples of a window in RAM, filled part by part."""
 
     def __init__(self, loader: RamBatchSequenceLoader, window: Window, epoch: int) -> None:
-        self.loader = loader
         self.window = window
         self.epoch = epoch
         self.cancelled = False
@@ -310,22 +337,14 @@ class _RamBatch:
         self.done = [threading.Event() for _ in range(-(-count // self.part))]
         self.error: BaseException | None = None
 
-    def start(self, engine: Engine) -> None:
-        """Have the parts filled, after batches that are asked for."""
-        for k in range(len(self.done)):
-            if engine.count == 0:
-                self.fill(k)
-            else:
-                engine.workers.submit(lambda k=k: self.fill(k), later=True)
-
-    def fill(self, k: int) -> None:
+    def fill(self, loader: RamBatchSequenceLoader, k: int) -> None:
         """Read one part; an error is kept for whoever asks for a batch."""
         start, stop = k * self.part, min((k + 1) * self.part, len(self.indices))
         try:
             if not self.cancelled and self.error is None:
                 leaves = [a[start:stop] for a in self.arrays]
                 build = BatchBuild(
-                    self.loader,
+                    loader,
                     self.indices[start:stop],
                     self.epoch,
                     raw=True,
@@ -335,7 +354,7 @@ class _RamBatch:
                 keep = build.settle()
                 for old, new in zip(leaves, build.leaves, strict=True):
                     if new is not old:
-                        self._odd(start, old, new)
+                        self._odd(loader, start, old, new)
                 self.indices[start:stop] = build.indices
                 if keep is not None:
                     self.alive[start:stop] = keep
@@ -343,8 +362,13 @@ class _RamBatch:
             self.error = error
         self.done[k].set()
 
-    def _odd(self, row: int, old: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> None:
-        loader = self.loader
+    def _odd(
+        self,
+        loader: RamBatchSequenceLoader,
+        row: int,
+        old: np.ndarray[Any, Any],
+        new: np.ndarray[Any, Any],
+    ) -> None:
         raise ValueError(
             f"{loader._name(int(self.indices[row]))} is {new.dtype} of shape {new.shape[1:]}, but "
             f"the first sample is {old.dtype} of shape {old.shape[1:]}, and all samples of a RAM "
@@ -367,8 +391,6 @@ class _Served(BatchBuild):
     def __init__(
         self, loader: RamBatchSequenceLoader, ram: _RamBatch, rows: Indices, epoch: int, draw: int
     ) -> None:
-        if ram.error is not None:
-            raise ram.error
         alive = rows[ram.alive[rows]]
         if not len(alive):
             raise nothing_left(loader, int(ram.indices[rows[0]]))
@@ -382,20 +404,18 @@ class _Served(BatchBuild):
             for leaf, array in zip(self.leaves, self.ram.arrays, strict=True):
                 np.take(array, rows, axis=0, out=leaf[start:stop], mode="clip")
             return
-
-        def report(row: int, error: Exception) -> None:
-            if isinstance(error, Odd):
-                error.row = row
-            with self._lock:
-                self.troubles.append((row, error))
-
-        out = self.leaves
-        for row, k in enumerate(rows.tolist(), start):
+        report = self._report_from(start)
+        indices, out = self.indices[start:stop], [leaf[start:stop] for leaf in self.leaves]
+        if self.processes is not None:
+            stored = [array[rows] for array in self.ram.arrays]
+            self.processes.fill(
+                self.loader, indices, out, self.epoch, self.draw, False, report, stored
+            )
+            return
+        for row, (index, k) in enumerate(zip(indices.tolist(), rows.tolist(), strict=True)):
             sample = pack(self.loader.raw_spec, [np.array(a[k]) for a in self.ram.arrays])
             try:
-                done = self.loader._transformed(
-                    int(self.indices[row]), sample, self.epoch, self.draw
-                )
+                done = self.loader._transformed(index, sample, self.epoch, self.draw)
                 self.loader._place(done, self.form, out, row, report)
             except Exception as error:  # whatever a user's function raises
                 report(row, error)

@@ -14,7 +14,7 @@ import numpy as np
 
 from kloaders.batches import BatchBuild
 from kloaders.columns import Column, Odd, Report, place
-from kloaders.engine import Build, Engine
+from kloaders.engine import Build, Engine, made_here
 from kloaders.faults import SampleError, check_policy, explain
 from kloaders.keras_base import Sequence
 from kloaders.memory import BufferPool, format_bytes
@@ -201,6 +201,7 @@ class SequenceLoader(Sequence):
     @property
     def num_batches(self) -> int:
         """Batches an epoch. Keras reads this when it begins a pass; use `len(loader)`."""
+        self._resting = False
         self._tickets.starting()
         return self.plan.batches
 
@@ -225,14 +226,17 @@ class SequenceLoader(Sequence):
                 "are asked for, without look-ahead. shuffle=None shuffles samples instead."
             )
         key = _key(request.order, request.batch)
-        engine = self._running()
         if not request.sequential:
-            return engine.get(key, None, self._make_alone)
+            if self._resting:  # closed, and only looked at: that wakes no threads
+                return made_here(self._make_alone(key, True))
+            return self._running().get(key, None, self._make_alone)
+        self._resting = False
         self._asked(request)
-        return engine.get(key, self._upcoming(request), self._make)
+        return self._running().get(key, self._upcoming(request), self._make)
 
     def on_epoch_begin(self) -> None:
         """Keras calls this before each epoch; call it in a hand-written loop. Overrides call super."""
+        self._resting = False
         self._tickets.begin()
 
     def on_epoch_end(self) -> None:
@@ -311,15 +315,17 @@ class SequenceLoader(Sequence):
         shuffled = self._order_asked() if shuffle is None else shuffle
         order = Order(epoch, 0 if shuffled else len(self))
         for batch in range(len(self)):
+            self._resting = False
             upcoming = (_key(order, k) for k in range(batch + 1, len(self)))
             yield self._running().get(_key(order, batch), upcoming, self._make)
 
     def close(self) -> None:
         """Free threads and batches made ahead. The loader can be used again: they come back."""
+        self._resting = True
         engine = self._engine
         self._engine = None
         if engine is not None:
-            engine.forget()
+            engine.cancel()
         self._close_processes()
         if engine is not None:
             engine.close()
@@ -379,11 +385,6 @@ class SequenceLoader(Sequence):
 
     # ------------------------------------------------------------------ what LoaderCallback tells
 
-    def _fit_begin(self, epochs: int) -> None:
-        self._tickets.fit_begin()
-        # An epoch that will not come is not read ahead.
-        self._final = epochs
-
     def _fit_end(self) -> None:
         self._tickets.fit_end()
         self.close()
@@ -419,7 +420,7 @@ class SequenceLoader(Sequence):
         self._engine_lock = threading.Lock()
         self._failed: set[int] = set()
         self._warned = False
-        self._last_epoch: int | None = None
+        self._resting = False
 
     def _order_asked(self) -> bool | None:
         return self.shuffle
@@ -474,7 +475,7 @@ class SequenceLoader(Sequence):
 
     def _process_pool(self) -> ProcessPool | None:
         """The worker processes; None where this process reads the samples itself."""
-        if not self.processes or "_processes" not in self.__dict__:
+        if not self.processes or self.__dict__.get("_resting", True):
             return None
         with self._process_lock:
             if self._processes is None or not self._processes.usable:
@@ -491,19 +492,21 @@ class SequenceLoader(Sequence):
         order, batch = request.order, request.batch
         for k in range(batch + 1, len(self)):
             yield _key(order, k)
-        if order.head < len(self) and order.epoch != self._last_epoch:
+        if order.head < len(self) and order.epoch != self._tickets.last_epoch:
             # The head of the next epoch is made while this one ends and validation runs.
             following = Order(order.epoch + 1, 0)
             for k in range(len(self)):
                 yield _key(following, k)
 
     def _make(self, key: Key, wait: bool) -> Build | None:
-        order, batch = key
-        return BatchBuild(self, self.plan.indices(order, batch), order.epoch)
+        """A batch of a pass; None where it can't be begun without waiting."""
+        return self._make_alone(key, wait)
 
-    def _make_alone(self, key: Key, wait: bool) -> Build | None:
+    def _make_alone(self, key: Key, wait: bool) -> Build:
         """A batch whose neighbours nobody asks for."""
-        return self._make(key, wait)
+        order, batch = key
+        indices = self.plan.indices(order, batch)
+        return BatchBuild(self, indices, order.epoch, self.plan.use(order, batch))
 
     def _asked(self, request: Request) -> None:
         """A batch of a pass is asked for: a two-level loader moves on to its RAM batch."""
@@ -705,7 +708,7 @@ _RUNTIME = frozenset(
         "_engine_lock",
         "_failed",
         "_warned",
-        "_last_epoch",
+        "_resting",
     }
 )
 

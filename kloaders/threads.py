@@ -7,8 +7,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -18,13 +17,21 @@ __all__ = ["Workers", "usable_cores"]
 # short enough that a forgotten loader's threads are gone soon.
 IDLE_SECONDS = 5.0
 
-Job = Callable[[], None]
+
+class Job(Protocol):
+    """What a thread is to do; must not raise."""
+
+    def __call__(self) -> None:
+        """Do it."""
+
+    def dropped(self) -> None:
+        """It will never be done: wake whoever waits for it. Called instead, perhaps in a finalizer."""
 
 
 class Workers:
     """At most `count` daemon threads over one queue with two ranks.
 
-    Jobs must not raise. `soon` jobs run before `later` ones, each rank in the order given.
+    `soon` jobs run before `later` ones, each rank in the order given.
     Threads start when there is work, and end after IDLE_SECONDS without any; they refer to the
     queue and never to what submits the jobs, so that a forgotten loader can be collected.
     """
@@ -51,15 +58,8 @@ class Workers:
             else:
                 state.ready.notify()
 
-    def forget(self) -> None:
-        """Drop the jobs that have not begun."""
-        with self._state.ready:
-            self._state.soon.clear()
-            self._state.later.clear()
-
     def close(self) -> None:
         """Drop what is queued, wait for what runs, and end the threads."""
-        self.forget()
         old, self._state = self._state, _State()
         old.stop()
         with old.ready:
@@ -85,9 +85,12 @@ class _State:
     def stop(self) -> None:
         with self.ready:
             self.stopped = True
+            left = [*self.soon, *self.later]
             self.soon.clear()
             self.later.clear()
             self.ready.notify_all()
+        for job in left:
+            job.dropped()
 
 
 def _run(state: _State) -> None:

@@ -64,6 +64,7 @@ class Tickets:
         self._reset_seen = False  # an E without a B came last: a fit or evaluate begins
         self._after_reset = False  # ... and then the B of this epoch
         self._trained = False  # the current pass began so: it is no probe that builds the model
+        self._ender = 0  # the thread that called E last
         self._plain: set[int] = set()  # indices read outside Keras, for loops without a B
         self._last_plain, self._run = -1, 0
         # What only a callback can tell
@@ -72,6 +73,9 @@ class Tickets:
         self._training_due = False
         self._consumed = 0
         self._offset: int | None = None
+        self._epochs = 0
+        #: The last epoch that this fit will ask for.
+        self.last_epoch: int | None = None
 
     # ------------------------------------------------------------------ what Keras calls
 
@@ -93,27 +97,29 @@ class Tickets:
                 self._plain.clear()
                 return
             self._inside = False
-            if len(self._memo) == self.batches:
-                self._pass_due = True
-            elif self._pass_due:  # a # since the last read: this E is the start of another fit
+            self._ender = threading.get_ident()
+            whole = len(self._memo) == self.batches
+            if self._pass_due:  # a # since the last read: this E may be the start of another fit
                 self._reset_seen = True
-                if not self._trained:
+                if not self._trained and (not whole or self.batches == 1):
                     # Keras read a batch to build the model, and no training saw it.
                     self._next_epoch = self._order.epoch
-            elif not self._by_keras:  # a hand-written loop, left early
+            elif whole or not self._by_keras:  # or a hand-written loop, left early
                 self._pass_due = True
 
     def starting(self) -> None:
         """num_batches was read."""
         with self._lock:
             self._plain.clear()
-            if self._inside and not self._mid_training():
+            if not self._inside:
+                self._reset_seen = False
+            elif not self._mid_training():
                 self._pass_due = self._started = True
 
     def locate(self, index: int) -> Request:
         """What `loader[index]` means now."""
         with self._lock:
-            if not self._inside:
+            if not self._inside and not self._read_on():
                 return self._ordinary(index)
             if self._pass_due:
                 self._begin_pass()
@@ -130,6 +136,12 @@ class Tickets:
                 self._memo[index] = index
                 return Request(self._order, index, in_order)
             return Request(self._order, ticket, True)
+
+    def _read_on(self) -> bool:
+        # steps_per_epoch < len on tensorflow: its thread reads ahead between the E of one epoch
+        # and the B of the next, which both come from the main thread, as probes do.
+        unfinished = self._by_keras and not self._pass_due
+        return unfinished and threading.get_ident() != self._ender
 
     def _ordinary(self, index: int) -> Request:
         # Keras looks at batches 0 and 1 before it begins: only the third in a row is a loop.
@@ -162,22 +174,24 @@ class Tickets:
 
     # ------------------------------------------------------------------ what a callback tells
 
-    def fit_begin(self) -> None:
-        """A fit begins: whatever came before is over."""
+    def fit_begin(self, epochs: int) -> None:
+        """A fit up to epoch number `epochs` - 1 begins: whatever came before is over."""
         with self._lock:
             self._in_fit, self._training, self._offset = True, False, None
+            self._epochs, self.last_epoch = epochs, None
             self._pass_due = True
 
     def epoch_begin(self, epoch: int, steps: int) -> None:
         """Keras' epoch number, and how many batches it takes an epoch."""
         with self._lock:
-            passes = epoch if steps >= self.batches else epoch // -(-self.batches // max(steps, 1))
+            each = max(1, -(-self.batches // max(steps, 1)))  # Keras' epochs a pass
             if self._offset is None:
                 # A fit that starts at 0 goes on after the epochs already served; one that starts
                 # later (initial_epoch, a restored run) means that very epoch.
                 self._offset = 0 if epoch else self._next_epoch
+                self.last_epoch = self._offset + -(-self._epochs // each) - 1
             if not self._mid_training():
-                self._next_epoch = self._offset + passes
+                self._next_epoch = self._offset + epoch // each
                 self._pass_due = self._training_due = True
 
     def consumed(self, batches: int) -> None:
@@ -195,6 +209,7 @@ class Tickets:
             self._in_fit = self._training = self._training_due = False
             self._inside = False
             self._pass_due = True
+            self.last_epoch = None
 
     def _mid_training(self) -> bool:
         return self._in_fit and self._training

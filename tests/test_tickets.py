@@ -306,7 +306,7 @@ def replay(events, tickets, *, callback=False, at_once=1):
         elif callback:
             if kind == "T":
                 steps = int(rest)
-                tickets.fit_begin()
+                tickets.fit_begin(1000)
             elif kind == "c":
                 tickets.epoch_begin(int(rest), steps)
             elif kind == ".":
