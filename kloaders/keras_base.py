@@ -7,9 +7,10 @@ process but the first imports Keras and TensorFlow. TF_USE_LEGACY_KERAS=1 choose
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["WORKER", "Sequence"]
+__all__ = ["WORKER", "Sequence", "keeps_adapters"]
 
 #: Set in the environment of our worker processes.
 WORKER = "KLOADERS_WORKER"
@@ -30,3 +31,9 @@ elif os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
     from tf_keras.utils import Sequence
 else:
     from keras.utils import PyDataset as Sequence
+
+
+def keeps_adapters() -> bool:
+    """Whether the backend keeps what Keras makes around a Sequence, and so the Sequence."""
+    keras = sys.modules.get("keras")
+    return keras is not None and keras.backend.backend() == "tensorflow"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
+from kloaders import forgotten, keras_base
 from kloaders.batches import BatchBuild
 from kloaders.columns import Column, Odd, Report, place
 from kloaders.engine import Build, Engine, made_here
 from kloaders.faults import SampleError, check_policy, explain
-from kloaders.keras_base import Sequence
 from kloaders.memory import BufferPool, format_bytes
 from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order, sample_rng
@@ -57,7 +57,7 @@ class Options(TypedDict, total=False):
     use_multiprocessing: bool
 
 
-class SequenceLoader(Sequence):
+class SequenceLoader(keras_base.Sequence):
     """Batches of numbered samples for Keras' `fit`, `evaluate` and `predict`.
 
     Subclass it for a source of your own and override one hook, `load_sample(index)` or
@@ -246,6 +246,10 @@ class SequenceLoader(Sequence):
     @property
     def workers(self) -> int:
         """1: what Keras is told, since this loader's own threads do the work (`thread_count`)."""
+        # Each of Keras' adapters reads it once, and tensorflow keeps them for ever.
+        self._adapters += 1
+        if self._adapters == 1 and keras_base.keeps_adapters():
+            forgotten.watch(self)
         return 1
 
     @workers.setter
@@ -389,6 +393,12 @@ class SequenceLoader(Sequence):
         self._tickets.fit_end()
         self.close()
 
+    def _empty(self) -> None:
+        """Nobody can reach this loader any more, yet TensorFlow keeps it: let go of the rest."""
+        self.close()
+        if not hasattr(type(self), "__del__"):  # which would miss what is gone
+            self.__dict__.clear()
+
     # ------------------------------------------------------------------ set-up and pickling
 
     def _make_plan(self) -> EpochPlan:
@@ -421,6 +431,7 @@ class SequenceLoader(Sequence):
         self._failed: set[int] = set()
         self._warned = False
         self._resting = False
+        self._adapters = 0
 
     def _order_asked(self) -> bool | None:
         return self.shuffle
@@ -709,6 +720,7 @@ _RUNTIME = frozenset(
         "_failed",
         "_warned",
         "_resting",
+        "_adapters",
     }
 )
 

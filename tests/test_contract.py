@@ -18,6 +18,7 @@ import threading
 import warnings
 import weakref
 from functools import lru_cache
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -118,12 +119,14 @@ def png(files, n, **options):
 
 
 def ram_windows(files, n, **options):
-    return kl.RamBatchSequenceLoader(files.npy[:n], labels(n), BATCH, ram_batch_size=8, **options)
+    return kl.RamBatchSequenceLoader(
+        files.npy[:n], labels(n), BATCH, ram_batch_size=8, draw="windows", **options
+    )
 
 
 def ram_global(files, n, **options):
     return kl.RamBatchSequenceLoader(
-        files.npy[:n], labels(n), BATCH, ram_batch_size=8, draw="global", **options
+        files.npy[:n], labels(n), BATCH, ram_batch_size=8, **options
     )
 
 
@@ -1222,6 +1225,19 @@ def handles():
     return len(os.listdir("/proc/self/fd"))
 
 
+class Wide(kl.ArraySequenceLoader):
+    """4 MB of data, of which the model sees two numbers a sample."""
+
+    def _deliver(self, sample, indices):
+        return super()._deliver((sample[0][:, :2], sample[1]), indices)
+
+
+def wide_array(n=SAMPLES):
+    x = np.zeros((n, 100_000), np.float32)
+    x[:, :2] = rows(n)
+    return x
+
+
 @scenario("a forgotten loader is collected, or leaves little")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 def test_a_forgotten_loader_is_collected(nothing_running, callback):
@@ -1229,28 +1245,80 @@ def test_a_forgotten_loader_is_collected(nothing_running, callback):
     model, _ = model_for()
 
     def train():
-        x = np.zeros((SAMPLES, 100_000), np.float32)
-        x[:, :2] = rows(SAMPLES)
-
-        class Narrow(kl.ArraySequenceLoader):
-            def _deliver(self, sample, indices):
-                return super()._deliver((sample[0][:, :2], sample[1]), indices)
-
-        loader = Narrow(x, labels(SAMPLES), BATCH)
-        fit(model, loader, callbacks=[kl.LoaderCallback(loader)] if callback else [])
+        x = wide_array()
+        loader = Wide(x, labels(SAMPLES), BATCH)
+        callbacks = [kl.LoaderCallback(loader)] if callback else []
+        fit(model, loader, validation_data=loader, callbacks=callbacks)
+        model.evaluate(loader, verbose=0)
+        model.predict(loader, verbose=0)
         wait_for_device()
         return weakref.ref(loader), weakref.ref(x)
 
     loader, x = train()
-    model.stop_training = False
     gc.collect()
     for thread in our_threads():
         thread.join(30)
     assert not our_threads()
     gc.collect()
-    if not TF:
-        assert loader() is None
     assert x() is None, "4 MB of data outlive the loader"
+    if TF:
+        kept = loader()
+        assert kept is None or not vars(kept), "TensorFlow keeps more than an empty object"
+    else:
+        assert loader() is None
+
+
+@kinds([ram_windows, png])
+def test_a_forgotten_loader_of_files_is_collected(files, nothing_running, kind):
+    """Paths, RAM batches and batches made ahead go with the loader that was stopped in mid-epoch."""
+    model, _ = model_for(kind)
+    loader = kind(files, SAMPLES)
+    fit(model, loader, epochs=2, callbacks=[Stop(1)])
+    wait_for_device()
+    gone, paths = weakref.ref(loader), weakref.ref(loader.paths)
+    del loader
+    for thread in our_threads():  # one may just be making a batch
+        thread.join(30)
+    gc.collect()
+    assert paths() is None
+    assert gone() is None or not vars(gone())
+
+
+def test_a_loader_that_only_fit_holds_is_not_taken_for_a_forgotten_one(files):
+    """Full collections in mid-fit leave a loader alone that was made in the call."""
+    model, received = model_for()
+    collect = [Call(lambda _: gc.collect(), when) for when in ("on_train_batch_end", "on_epoch_end")]
+    fit(model, array(files, SAMPLES), epochs=3, callbacks=collect)
+    assert sorted(samples_of(received.trained)) == sorted([*range(SAMPLES)] * 3)
+
+
+@pytest.mark.parametrize("holder", ["closure", "dict", "attribute"])
+def test_a_loader_that_somebody_holds_is_not_taken_for_a_forgotten_one(files, holder):
+    """Wherever the reference is."""
+    model, _ = model_for()
+
+    def held():
+        loader = array(files, SAMPLES)
+        fit(model, loader)
+        match holder:
+            case "closure":
+                return lambda: loader
+            case "dict":
+                return {"loader": loader}.copy
+            case _:
+                return SimpleNamespace(loader=loader)
+
+    kept = held()
+    wait_for_device()
+    gc.collect()
+    match holder:
+        case "closure":
+            loader = kept()
+        case "dict":
+            loader = kept()["loader"]
+        case _:
+            loader = kept.loader
+    assert len(loader[0]) == 2
 
 
 def test_an_unpickled_or_unused_loader_leaves_nothing(files, nothing_running):

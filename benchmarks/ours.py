@@ -1,0 +1,100 @@
+"""kloaders as a user gets it: no option that is not said in the contestant's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import data
+import numpy as np
+from contestants import takes_part
+from workloads import Work, plain_python
+
+SIZE = (data.SIDE, data.SIDE)
+
+
+def taken(loader: Any, work: Work) -> Any:
+    """What `fit` takes, or a hand-written loop over the loader's public interface."""
+    if work.spec.fit:
+        return loader
+
+    def epoch(number: int) -> Iterator[Any]:
+        loader.on_epoch_begin()
+        for batch in range(len(loader)):
+            yield loader[batch]
+        loader.on_epoch_end()
+
+    return epoch
+
+
+def shuffled(work: Work) -> dict[str, Any]:
+    # `fit` makes a loader shuffle; a hand-written loop has to say so.
+    return {"seed": work.seed} if work.spec.fit else {"seed": work.seed, "shuffle": True}
+
+
+def files(work: Work, **options: Any) -> Any:
+    import kloaders as kl
+
+    if work.name != "W6":
+        options["size"] = SIZE
+    if work.is_float:
+        options["rescale"] = 1 / 255
+    return kl.PathSequenceLoader(work.paths, work.labels, work.batch, **shuffled(work), **options)
+
+
+def arrays(work: Work) -> Any:
+    import kloaders as kl
+
+    x, y = (work.packed, work.labels) if work.name == "W3" else work.arrays()
+    return kl.ArraySequenceLoader(x, y, work.batch, **shuffled(work))
+
+
+@takes_part("W1 W2 W2-uint8 W6", "kloaders", "ours", "keras kloaders.paths")
+@takes_part("W5", "kloaders, threads", "ours", "keras kloaders.paths")
+@takes_part("W8", "kloaders, random order", "ours", "keras kloaders.paths")
+def paths(work: Work) -> Any:
+    options = {"transform": in_plain_python} if work.name == "W5" else {}
+    return taken(files(work, **options), work)
+
+
+@takes_part("W3 W4", "kloaders", "ours", "keras kloaders.arrays")
+def rows(work: Work) -> Any:
+    return taken(arrays(work), work)
+
+
+@takes_part("W1 W2 W4", "kloaders, to_tf_dataset", "ours", "tensorflow keras kloaders.paths")
+def tf_dataset(work: Work) -> Any:
+    import kloaders as kl
+
+    loader = arrays(work) if work.name.startswith("W4") else files(work)
+    dataset = kl.to_tf_dataset(loader, shuffle=True)
+    return dataset if work.spec.fit else lambda _: iter(dataset)
+
+
+def in_plain_python(x: Any, y: Any, rng: np.random.Generator) -> Any:
+    return plain_python(x), y
+
+
+@takes_part("W5", "kloaders, processes=True", "ours", "keras kloaders.paths")
+def processes(work: Work) -> Any:
+    return taken(files(work, transform=in_plain_python, processes=True), work)
+
+
+@takes_part("W7", "kloaders, preload", "ours", "keras kloaders.arrays kloaders.paths")
+def preloaded(work: Work) -> Any:
+    import kloaders as kl
+
+    return taken(kl.preload(files(work), progress=False), work)
+
+
+@takes_part("W8", "kloaders, RAM batches in storage order", "ours", "keras kloaders.ram_batches")
+def ram_batches(work: Work) -> Any:
+    import kloaders as kl
+
+    size = min(2048, work.samples // 4)
+    return taken(
+        kl.RamBatchSequenceLoader(
+            work.paths, work.labels, work.batch, ram_batch_size=size, size=SIZE, **shuffled(work)
+        ),
+        work,
+    )
