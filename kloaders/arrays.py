@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from kloaders.batches import BatchBuild
 from kloaders.columns import columns_of
 from kloaders.engine import Engine
+from kloaders.formats import checked_dtype
 from kloaders.memory import available_bytes, format_bytes
 from kloaders.messages import say
 from kloaders.sequence import SequenceLoader, _columns_checked
@@ -51,8 +52,9 @@ class ArraySequenceLoader(SequenceLoader):
     def __init__(
         self, x: Any, y: Any = None, batch_size: int = 32, **options: Unpack[Options]
     ) -> None:
+        dtype = checked_dtype(options.get("dtype"))
         parts, samples = _columns_checked(
-            columns_of(x, "x"), None if y is None else columns_of(y, "labels")
+            columns_of(x, "x", dtype=dtype), None if y is None else columns_of(y, "labels")
         )
         self._parts = parts
         super().__init__(samples, batch_size, **options)
@@ -107,9 +109,7 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
     with tqdm(total=loader.samples, unit=" samples", disable=not progress, desc="preload") as bar:
         try:
             for start in starts:
-                indices, leaves = engine.get(
-                    start, range(start + size, loader.samples, size), make
-                )
+                indices, leaves = engine.get(start, range(start + size, loader.samples, size), make)
                 for array, rows in zip(arrays, leaves, strict=True):
                     if rows.shape[1:] != array.shape[1:] or rows.dtype != array.dtype:
                         raise ValueError(
@@ -137,10 +137,12 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
         sample_weights=weights,
         transform=loader.transform,
         workers=loader.thread_count,
+        processes=loader.processes and loader.transform is not None,
         on_error=loader.on_error,
         max_queue_size=loader.queue_size,
     )
     new.errors = list(loader.errors)
+    new.class_names = loader.class_names
     return new
 
 

@@ -17,7 +17,7 @@ else:
 __all__ = ["LoaderCallback"]
 
 
-class LoaderCallback(Callback):  # type: ignore[misc]
+class LoaderCallback(Callback):
     """Give it to `fit` beside the loader that `fit` trains on.
 
     The loader is exact without it. With it, the loader also knows the true epoch number

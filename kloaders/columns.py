@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, SupportsIndex, overload
 
 import numpy as np
 
@@ -102,6 +102,30 @@ class ListColumn:
         return f"row {index}"
 
 
+class CastColumn:
+    """The values of a column in another dtype."""
+
+    def __init__(self, column: Column, dtype: np.dtype[Any]) -> None:
+        self.column = column
+        self.dtype = dtype
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def read(self, index: int) -> np.ndarray[Any, Any]:
+        return self.column.read(index).astype(self.dtype, copy=False)
+
+    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+        if isinstance(self.column, ArrayColumn):
+            out[...] = self.column.array[indices]
+            return
+        for row, index in enumerate(indices.tolist()):
+            place(self.read(index), out, row, leaf, report)
+
+    def name(self, index: int) -> str:
+        return self.column.name(index)
+
+
 class PackedPaths(Sequence[str]):
     """Millions of paths in one block of bytes: 9 bytes a path beside its own.
 
@@ -128,12 +152,18 @@ class PackedPaths(Sequence[str]):
         self._ends = found.astype(np.uint32 if len(self._bytes) < 2**32 else np.int64)
         if len(self._ends) != len(items):
             bad_path = next(p for p in items if "\0" in p)
-            raise ValueError(f"the path {bad_path!r} holds a NUL character, which no file name can.")
+            raise ValueError(
+                f"the path {bad_path!r} holds a NUL character, which no file name can."
+            )
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: slice | SupportsIndex) -> list[str] | str:
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         k = int(index)
@@ -217,6 +247,31 @@ class CallColumn:
         return self.paths[index]
 
 
+class OneHotColumn:
+    """Rows of zeros with a one at the class, made when they are asked for."""
+
+    def __init__(self, column: Column, classes: int) -> None:
+        self.column = column
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def read(self, index: int) -> np.ndarray[Any, Any]:
+        row = np.zeros(self.classes, np.float32)
+        row[int(self.column.read(index))] = 1
+        return row
+
+    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+        codes = np.empty(len(indices), np.int32)
+        self.column.fill(indices, codes, leaf, report)
+        out[...] = 0
+        out[np.arange(len(codes)), codes] = 1
+
+    def name(self, index: int) -> str:
+        return self.column.name(index)
+
+
 def place(
     value: np.ndarray[Any, Any], out: np.ndarray[Any, Any], row: int, leaf: int, report: Report
 ) -> None:
@@ -232,11 +287,18 @@ def columns_of(
     what: Literal["x", "paths", "labels", "sample_weights"],
     read: ReadPath | None = None,
     paths: PackedPaths | None = None,
+    dtype: np.dtype[Any] | None = None,
 ) -> Structure:
     """A column for every leaf of what a user gave.
 
     read: reads files, for leaves that are paths. paths: what a labels function is applied to.
+    dtype: what arrays are cast to; `read` does so itself.
     """
+    if dtype is not None:
+        return map_structure(
+            lambda c: c if isinstance(c, PathColumn) else CastColumn(c, dtype),
+            columns_of(values, what, read, paths),
+        )
     # A tuple of strings or numbers is one column that happens to be a tuple.
     if isinstance(values, tuple) and values and np.isscalar(values[0]):
         values = list(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
@@ -40,14 +41,16 @@ class Engine:
     workers: threads; 0 makes every batch in the caller's thread; None: `cores` threads, or none
         while batches are so cheap that handing them over would cost more (measured).
     depth: how many batches may lie ready or be under way besides the one asked for.
+    kind: what a person would say that the work is done by.
 
     Threads: `get` may be called from several at once.
     """
 
-    def __init__(self, workers: int | None, cores: int, depth: int) -> None:
+    def __init__(self, workers: int | None, cores: int, depth: int, kind: str = "threads") -> None:
         self.auto = workers is None
         self.count = cores if workers is None else workers
         self.depth = depth
+        self.kind = kind
         self.workers = Workers(self.count)
         self._ahead: dict[Hashable, _Job] = {}
         self._awaited: list[_Job] = []
@@ -119,16 +122,16 @@ class Engine:
         cheap = self._row_seconds is not None and self._row_seconds * rows < INLINE_SECONDS
         return self.auto and cheap
 
-    def why(self) -> str:
-        """What was chosen, in words."""
+    def why(self, rows: int) -> str:
+        """What was chosen for batches of so many rows, in words."""
         if self.count == 0:
             return "in the caller's thread (workers=0)"
         if self._row_seconds is None:
-            return f"up to {self.count} threads (nothing measured yet)"
+            return f"up to {self.count} {self.kind} (nothing measured yet)"
         cost = f"{self._row_seconds * 1e6:.0f} microseconds a sample"
-        if self.auto and self._row_seconds * 32 < INLINE_SECONDS:
+        if self.inline(rows):
             return f"in the caller's thread where a batch is this cheap ({cost})"
-        return f"{self.count} threads, {self.depth} batches ahead ({cost})"
+        return f"{self.count} {self.kind}, {self.depth} batches ahead ({cost})"
 
     def _submit(self, build: Build) -> _Job:
         rows = build.rows
@@ -137,7 +140,7 @@ class Engine:
             parts = max(1, min(parts, int(self._row_seconds * rows / CHUNK_SECONDS)))
         cuts = [rows * k // parts for k in range(parts + 1)]
         job = _Job(build, parts)
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in itertools.pairwise(cuts):
             self.workers.submit(_Part(self, job, start, stop))
         return job
 

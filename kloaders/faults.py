@@ -40,7 +40,7 @@ def check_policy(on_error: Any) -> str:
     """`on_error` if it is one of the three, else a ValueError that names them."""
     if on_error not in POLICIES:
         raise ValueError(
-            f"on_error={on_error!r} is not known: choose \"raise\" (stop, naming the sample), "
+            f'on_error={on_error!r} is not known: choose "raise" (stop, naming the sample), '
             '"skip" (leave it out of its batch) or "replace" (load another sample instead).'
         )
     return str(on_error)

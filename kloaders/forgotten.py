@@ -50,7 +50,9 @@ def _forgotten(held: list[Any]) -> bool:
     # Without the list's own reference and getrefcount's argument. References from running
     # functions are counted too, so a loader in use is never taken for a forgotten one.
     references = sys.getrefcount(held[0]) - 2
-    if references > held[0]._adapters:  # somebody else has one: no need for the search, which takes 50 ms
+    if (
+        references > held[0]._adapters
+    ):  # somebody else has one: no need for the search, which takes 50 ms
         return False
     others = [r for r in gc.get_referrers(held[0]) if r is not held]
     return len(others) == references and all(map(_is_adapter, others))

@@ -98,7 +98,7 @@ class ImageOptions:
                 f"channels={self.channels!r}, expected 1 (gray), 3 (RGB), 4 (RGBA) or None. "
                 "Pass channels=None to keep what the file stores."
             )
-        object.__setattr__(self, "dtype", _checked_dtype(self.dtype))
+        object.__setattr__(self, "dtype", checked_dtype(self.dtype))
         object.__setattr__(self, "rescale", _checked_rescale(self.rescale))
         try:
             max_pixels = operator.index(self.max_pixels)
@@ -129,7 +129,8 @@ def _checked_size(size: Any) -> tuple[int, int] | None:
     return height, width
 
 
-def _checked_dtype(dtype: Any) -> np.dtype[Any] | None:
+def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
+    """A dtype of numbers in this machine's byte order; TypeError for others."""
     if dtype is None:
         return None
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import difflib
 import math
 import os
 from collections import Counter
@@ -12,13 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kloaders.columns import ArrayColumn, CallColumn, Column, PackedPaths, Report
+from kloaders.columns import ArrayColumn, CallColumn, Column, OneHotColumn
 from kloaders.formats import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.messages import say
 from kloaders.paths import PathSequenceLoader
-from kloaders.ram_batches import RamBatchSequenceLoader
 from kloaders.sequence import SequenceLoader
-from kloaders.structure import flatten, map_structure
+from kloaders.structure import flatten
+from kloaders.subset import SubsetColumn, subset
+from kloaders.tables import Table, array_of, encoded, first_missing, listed
 
 __all__ = ["from_dataframe", "from_directory", "split"]
 
@@ -123,9 +122,9 @@ def from_directory(
         seed: fixes the split and the order of both loaders.
         batch_size: samples a batch.
         loader: the class of both loaders, or a function that makes one.
-        **options: of `loader`; see `split`. RamBatchSequenceLoader gets draw="global" unless told
-            otherwise: runs of neighbouring files are of one class here, and a model that sees one
-            class at a time forgets the others.
+        **options: of `loader`; see `split`. Not RamBatchSequenceLoader's draw="windows": runs of
+            neighbouring files are of one class here, and a model that sees one class at a time
+            forgets the others.
 
     Returns:
         (train, validation), or (train, None) without validation. Both have `class_names`, a
@@ -145,11 +144,8 @@ def from_directory(
     if label_mode == "binary" and len(names) != 2:
         raise ValueError(
             f'label_mode="binary" is for two classes, {root} has {len(names)}: '
-            f'{_listed(names)}. Use "int" or "categorical".'
+            f'{listed(names)}. Use "int" or "categorical".'
         )
-    if isinstance(loader, type) and issubclass(loader, RamBatchSequenceLoader):
-        # Files lie class by class: runs of neighbours would make RAM batches of one class or two.
-        options.setdefault("draw", "global")
     wanted = _wanted_suffixes(extensions, loader, options)
     paths: list[str] = []
     counts, left_out = [], _LeftOut()
@@ -162,7 +158,7 @@ def from_directory(
     if not paths:
         kinds = " ".join(sorted(wanted)) if wanted else "any suffix"
         raise ValueError(
-            f"{root} has {len(names)} folders of classes ({_listed(names)}), but no file of "
+            f"{root} has {len(names)} folders of classes ({listed(names)}), but no file of "
             f"{kinds} in them. Give extensions=(...) and decode=, a function of a file's bytes, "
             "for a format of your own."
         )
@@ -175,7 +171,7 @@ def from_directory(
     if label_mode == "categorical":
         x, y = whole._columns() or _no_columns(whole, 'label_mode="int"')
         vars(whole)["_parts"] = (x, OneHotColumn(y, len(names)))
-    vars(whole)["class_names"] = names
+    whole.class_names = names
     found = f"{root}: {len(paths):,} files of {len(names)} classes"
     if not validation:
         say(f"{found}, all for training.")
@@ -230,7 +226,7 @@ def from_dataframe(
         ValueError: a column is not there (names those that are), or a value is missing (names
             the row).
     """
-    table = _Table(frame)
+    table = Table(frame)
     paths = table.paths(path_column, None if folder is None else os.fspath(folder))
     labels, names = None, None
     if isinstance(label_column, (list, tuple)):
@@ -243,7 +239,7 @@ def from_dataframe(
     if weight_column is not None:
         options["sample_weights"] = table.numbers(weight_column)
     whole = _made(loader, paths, labels, batch_size, seed=seed, **options)
-    vars(whole)["class_names"] = names
+    whole.class_names = names
     if not validation:
         return whole, None
     if isinstance(groups, str):
@@ -310,8 +306,8 @@ def _split(
         )
     # Sorted, so that neighbours in storage stay neighbours, and rows line up with `paths`.
     return (
-        _part(whole, np.sort(first), "training"),
-        _part(whole, np.sort(second), "validation"),
+        subset(whole, np.sort(first), "training"),
+        subset(whole, np.sort(second), "validation"),
     )
 
 
@@ -362,7 +358,7 @@ def _check_classes(
 
 def _codes(values: Any, samples: int, what: str) -> tuple[list[Any], Indices]:
     """Distinct values in sorted order, and for each sample which of them it has."""
-    array = _array(values)
+    array = array_of(values)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -374,22 +370,15 @@ def _codes(values: Any, samples: int, what: str) -> tuple[list[Any], Indices]:
             f"lengths differ: {what} has {len(array)} values, the data {samples} samples. Every "
             "sample needs one."
         )
-    missing = _missing(array)
+    missing = first_missing(array)
     if missing is not None:
         raise ValueError(
             f"{what}[{missing}] is missing ({array[missing]}): every sample needs one."
         )
     if array.dtype.kind == "O":
-        return _encoded(array.tolist())
+        return encoded(array.tolist())
     distinct, codes = np.unique(array, return_inverse=True)
     return distinct.tolist(), codes.reshape(-1)
-
-
-def _encoded(texts: list[Any]) -> tuple[list[Any], Indices]:
-    """Distinct values in sorted order, and for each text its number; less memory than np.unique."""
-    names = sorted(set(texts), key=str)
-    numbers = {name: k for k, name in enumerate(names)}
-    return names, np.fromiter((numbers[text] for text in texts), np.int64, len(texts))
 
 
 def _classes(whole: SequenceLoader) -> Array:
@@ -440,146 +429,6 @@ def _no_columns(whole: SequenceLoader, instead: str) -> Any:
     )
 
 
-# ------------------------------------------------------------------------------ some of the samples
-
-
-class SubsetColumn:
-    """Some values of a column, by number; nothing is copied."""
-
-    def __init__(self, column: Column, numbers: Array) -> None:
-        self.column = column
-        self.numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def read(self, index: int) -> Array:
-        return self.column.read(int(self.numbers[index]))
-
-    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
-        self.column.fill(self.numbers[indices].astype(np.int64), out, leaf, report)
-
-    def name(self, index: int) -> str:
-        return self.column.name(int(self.numbers[index]))
-
-
-class SubsetPaths(PackedPaths):
-    """Some of the paths, by number; nothing is copied."""
-
-    def __init__(self, paths: PackedPaths, numbers: Array) -> None:
-        self._paths = paths
-        self._numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self._paths[k] for k in self._numbers[index].tolist()]
-        try:
-            return self._paths[int(self._numbers[index])]
-        except IndexError:
-            raise IndexError(f"path {index} of {len(self)}") from None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory, the shared paths included."""
-        return self._paths.nbytes + self._numbers.nbytes
-
-
-class OneHotColumn:
-    """Rows of zeros with a one at the class, made when they are asked for."""
-
-    def __init__(self, column: Column, classes: int) -> None:
-        self.column = column
-        self.classes = classes
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    def read(self, index: int) -> Array:
-        row = np.zeros(self.classes, np.float32)
-        row[int(self.column.read(index))] = 1
-        return row
-
-    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
-        codes = np.empty(len(indices), np.int32)
-        self.column.fill(indices, codes, leaf, report)
-        out[...] = 0
-        out[np.arange(len(codes)), codes] = 1
-
-    def name(self, index: int) -> str:
-        return self.column.name(index)
-
-
-class _Samples:
-    """Samples of a loader, asked for by their number among the chosen ones."""
-
-    def __init__(self, whole: SequenceLoader, numbers: Array) -> None:
-        self.whole = whole
-        self.numbers = numbers
-        columns = whole._columns()
-        self.parts = (
-            None if columns is None else map_structure(lambda c: SubsetColumn(c, numbers), columns)
-        )
-
-    def columns(self) -> Any:
-        return self.parts
-
-    def sample(self, index: int) -> tuple[Any, ...]:
-        return self.whole._sample(int(self.numbers[index]))
-
-    def batch_parts(self, indices: Indices) -> tuple[Any, ...]:
-        return self.whole._batch_parts(self.numbers[indices].astype(np.int64))
-
-    def name(self, index: int) -> str:
-        return self.whole._name(int(self.numbers[index]))
-
-
-def _part(whole: SequenceLoader, numbers: Indices, what: Literal["training", "validation"]) -> Any:
-    """A loader of the same kind over some of the samples; hooks are called on the whole.
-
-    A hook may look samples up by number in a store of its own: the number must be the whole's.
-    """
-    small = numbers.astype(np.uint32 if whole.samples < 2**32 else np.int64)
-    chosen = _Samples(whole, small)
-    new = whole.view()
-    # What a loader asks of itself about a sample goes to the whole, under the whole's number.
-    own = vars(new)
-    own["_sample"], own["_batch_parts"] = chosen.sample, chosen.batch_parts
-    own["_name"], own["_columns"] = chosen.name, chosen.columns
-    own["_parts"] = chosen.parts
-    if isinstance(new, PathSequenceLoader):
-        new.paths = SubsetPaths(new.paths, small)
-    new.samples = len(numbers)
-    if whole.weights is not None:
-        new.weights = whole.weights[numbers]
-    if own.get("_budget") is not None:  # of RAM batches: in proportion, for both together
-        own["_budget"] = max(1, own["_budget"] * len(numbers) // whole.samples)
-    if what == "validation":
-        new.transform = None
-        new.shuffle = None if new.shuffle is None else False
-        # Equal parts for several hosts need equal batches; otherwise every sample counts.
-        new.drop_last = new.drop_last and new.shard[1] > 1
-        if "echo" in own:
-            own["echo"] = 1
-    new.plan = new._make_plan()
-    if new.plan.batches == 0:
-        raise ValueError(
-            f"the {what} part has {len(numbers)} samples, which make no full batch of "
-            f"{new.plan.global_batch}, and drop_last=True leaves the rest out: use a smaller "
-            "batch_size, another validation=, or drop_last=False."
-        )
-    short = new.samples % new.plan.global_batch
-    if not new.drop_last and 0 < short < new.shard[1]:
-        raise ValueError(
-            f"the last batch of the {what} part has {short} samples for {new.shard[1]} shards, so "
-            "that some would get none: use drop_last=True, or another batch_size."
-        )
-    new._set_up()
-    return new
-
-
 # ---------------------------------------------------------------------------------- folders of files
 
 
@@ -611,7 +460,7 @@ def _class_folders(root: str, class_names: list[str] | None) -> list[str]:
     if missing:
         raise ValueError(
             f"class_names holds {missing[0]!r}, and {root} has no such folder: it has "
-            f"{_listed(there)}."
+            f"{listed(there)}."
         )
     if len(set(class_names)) < len(class_names):
         twice = next(name for name, n in Counter(class_names).items() if n > 1)
@@ -688,194 +537,3 @@ def _files(
         prefix = os.path.join(folder, "")
         for name in names:
             yield prefix + name
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} others" if len(names) > 8 else "")
-
-
-# -------------------------------------------------------------------------------------------- tables
-
-
-class _Table:
-    """Columns of whatever a user calls a table."""
-
-    def __init__(self, frame: Any) -> None:
-        self.file: str | None = None
-        if isinstance(frame, (str, os.PathLike)):
-            self.file = os.fspath(frame)
-            frame = _read_csv(self.file)
-        if not hasattr(frame, "__getitem__") or isinstance(frame, (list, tuple)):
-            raise TypeError(
-                f"frame is a {type(frame).__name__}, expected a DataFrame, a dict of lists, or the "
-                "path of a CSV file."
-            )
-        self.frame = frame
-        self.rows: int | None = None
-
-    def column(self, name: str) -> Array:
-        """A column as an array; its length is checked against the others."""
-        names = self._names()
-        if names is not None and name not in names:
-            close = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(
-                f"the table has no column {name!r}, it has {_listed([str(n) for n in names])}."
-                + meant
-            )
-        array = _array(self.frame[name])
-        if array.ndim != 1:
-            raise ValueError(
-                f"column {name!r} has shape {array.shape}, expected one value a row. List the "
-                "columns of several labels: label_column=[...]."
-            )
-        if self.rows is not None and len(array) != self.rows:
-            raise ValueError(
-                f"lengths differ: column {name!r} has {len(array)} values, others {self.rows}."
-            )
-        self.rows = len(array)
-        missing = _missing(array)
-        if missing is not None:
-            raise ValueError(
-                f"{self._row(missing)}: the value of column {name!r} is missing. Fill it in, or "
-                f"drop such rows first{'' if self.file else f': frame.dropna(subset=[{name!r}])'}."
-            )
-        return array
-
-    def paths(self, name: str, folder: str | None) -> list[Any]:
-        items: list[Any] = self.column(name).tolist()
-        for k, item in enumerate(items):
-            if not isinstance(item, str):
-                if not isinstance(item, os.PathLike):
-                    raise TypeError(
-                        f"{self._row(k)}: column {name!r} holds {item!r} "
-                        f"({type(item).__name__}), expected a file's path."
-                    )
-                items[k] = os.fspath(item)
-        if folder is None:
-            return items
-        prefix = os.path.join(folder, "")
-        return [item if os.path.isabs(item) else prefix + item for item in items]
-
-    def labels(self, name: str, class_names: list[str] | None) -> tuple[Array, list[str] | None]:
-        """Labels as numbers; with the names of classes where they are texts."""
-        array = self.column(name)
-        if array.dtype.kind != "O" or not len(array) or not isinstance(array[0], str):
-            return self._numbers(array, name), class_names
-        texts = array.tolist()
-        bad = next((k for k, text in enumerate(texts) if not isinstance(text, str)), None)
-        if bad is not None:
-            raise ValueError(
-                f"{self._row(bad)}: column {name!r} holds {texts[bad]!r}, expected a text as in "
-                "other rows: make all of them texts, or all numbers."
-            )
-        names, codes = _encoded(texts)
-        if class_names is None:
-            return codes.astype(np.int32), names
-        numbers = {text: k for k, text in enumerate(class_names)}
-        unknown = next((text for text in names if text not in numbers), None)
-        if unknown is not None:
-            raise ValueError(
-                f"{self._row(texts.index(unknown))}: {unknown!r} in column {name!r} is not among "
-                f"class_names ({_listed(list(class_names))})."
-            )
-        return np.array([numbers[text] for text in names], np.int32)[codes], list(class_names)
-
-    def numbers(self, name: str) -> Array:
-        """A column of numbers."""
-        return self._numbers(self.column(name), name)
-
-    def _numbers(self, array: Array, name: str) -> Array:
-        if array.dtype.kind == "O":
-            items = array.tolist()
-            bad = next((k for k, v in enumerate(items) if isinstance(v, str)), None)
-            if bad is not None:
-                raise ValueError(
-                    f"{self._row(bad)}: column {name!r} holds {items[bad]!r}, expected a number. "
-                    "Texts are numbered only in a single label column, where all are texts."
-                )
-            array = np.asarray(items)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(
-                f"column {name!r} holds {array.dtype}, expected numbers or texts: convert it first."
-            )
-        # A table's float64 is nobody's choice of precision; Keras computes in float32.
-        return array.astype(np.float32) if array.dtype == np.float64 else array
-
-    def _names(self) -> list[Any] | None:
-        for names in ("columns", "column_names"):
-            if hasattr(self.frame, names):
-                return list(getattr(self.frame, names))
-        if hasattr(self.frame, "keys"):
-            return list(self.frame.keys())
-        fields = getattr(getattr(self.frame, "dtype", None), "names", None)
-        return None if fields is None else list(fields)
-
-    def _row(self, k: int) -> str:
-        # The header is line 1 of a file.
-        return f"row {k} (counted from 0)" if self.file is None else f"{self.file}, row {k + 2}"
-
-
-def _array(values: Any) -> Array:
-    """An array of numbers; of objects where there are texts, so that None and NaN stay what they are."""
-    if hasattr(values, "to_numpy"):
-        values = values.to_numpy()
-    if not isinstance(values, np.ndarray):
-        values = list(values)
-        if any(isinstance(value, str) for value in values):
-            return np.array(values, object)
-    array = np.asarray(values)
-    return array.astype(str).astype(object) if array.dtype.kind in "SU" else array
-
-
-def _missing(array: Array) -> int | None:
-    """The first row without a value."""
-    if array.dtype.kind == "f":
-        bad = np.flatnonzero(np.isnan(array))
-        return int(bad[0]) if len(bad) else None
-    if array.dtype.kind == "O":
-        for k, value in enumerate(array.tolist()):
-            if type(value) is not str and _is_missing(value):
-                return k
-    return None
-
-
-def _is_missing(value: Any) -> bool:
-    # pandas.NA, NaT and NaN are not equal to themselves, or refuse to say; None is None.
-    if value is None:
-        return True
-    try:
-        return bool(value != value)  # noqa: PLR0124
-    except (TypeError, ValueError):
-        return type(value).__name__ == "NAType"
-
-
-def _read_csv(file: str) -> dict[str, list[Any]]:
-    """Columns of a CSV file with a header: numbers where all of a column are; empty is None."""
-    with open(file, newline="", encoding="utf-8-sig") as stream:
-        rows = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
-        header = next(rows, None)
-        if header is None:
-            raise ValueError(f"{file} is empty, expected a line with the columns' names first.")
-        columns: list[list[Any]] = [[] for _ in header]
-        for row in rows:
-            if not row:  # a blank line
-                continue
-            if len(row) != len(header):
-                raise ValueError(
-                    f"{file}, line {rows.line_num}, has {len(row)} values, the header "
-                    f"{len(header)}. Quote values that hold a comma."
-                )
-            for column, value in zip(columns, row, strict=True):
-                column.append(value or None)
-    return {name: _parsed(column) for name, column in zip(header, columns, strict=True)}
-
-
-def _parsed(column: list[Any]) -> list[Any]:
-    """Texts as integers, else as floats, else as they are."""
-    for kind in (int, float):
-        try:
-            return [None if value is None else kind(value) for value in column]
-        except ValueError:
-            continue
-    return column

@@ -23,9 +23,7 @@ class _Plain:
         pass
 
 
-if TYPE_CHECKING:
-    Sequence = _Plain
-elif os.environ.get(WORKER):
+if TYPE_CHECKING or os.environ.get(WORKER):
     Sequence = _Plain
 elif os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
     from tf_keras.utils import Sequence

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kloaders import formats
-from kloaders.columns import PackedPaths, PathColumn, columns_of
-from kloaders.formats import ImageOptions
-from kloaders.structure import flatten, map_structure
-
+from kloaders.columns import PathColumn, columns_of
+from kloaders.formats import ImageOptions, checked_dtype
 from kloaders.sequence import Options, SequenceLoader, _arrays, _columns_checked
+from kloaders.structure import Structure, flatten, map_structure
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,7 +32,6 @@ class PathOptions(Options, total=False):
     size: tuple[int, int] | None
     interpolation: str
     channels: int | None
-    dtype: Any
     rescale: float | None
     max_pixels: int
     decode: Decode | None
@@ -57,15 +55,15 @@ class PathSequenceLoader(SequenceLoader):
         size: (height, width) to which images are resized; None keeps them as they are.
         interpolation: "bilinear", "nearest", "bicubic", "area" or "lanczos".
         channels: 3 (RGB), 1 (grey), 4 (RGBA), or None for what the file has.
-        dtype: of the images; None keeps uint8, and uint16 of 16-bit files. A plain cast:
-            sending uint8 and scaling on the device, by a Rescaling layer, is four times cheaper.
-        rescale: multiply images by this, as Keras' Rescaling does; float32.
+        rescale: multiply images by this, as Keras' Rescaling does; float32. Arrays from .npy and
+            .npz stay as they are.
         max_pixels: images with more than this are refused before they are decoded.
         decode: a function of a file's bytes that gives its array, instead of the suffix's.
         label_options: these image options for labels that are paths; by default those of the
             inputs' size, as many channels as stored, and "nearest", which invents no class.
         check_paths: "sample" looks at up to 2,000 paths, True at all, False at none.
-        **options: see `SequenceLoader`.
+        **options: see `SequenceLoader`. dtype=None keeps the uint8 of images, and the uint16 of
+            16-bit ones.
 
     Raises:
         FileNotFoundError: a path does not exist; names it, and says how many others.
@@ -75,7 +73,7 @@ class PathSequenceLoader(SequenceLoader):
     >>> PathSequenceLoader(["a.xyz"], check_paths=False)
     Traceback (most recent call last):
         ...
-    ValueError: a.xyz: no decoder for the suffix '.xyz'...
+    ValueError: a.xyz ends in '.xyz', and the suffixes known are .bmp ...
     """
 
     def __init__(
@@ -87,7 +85,6 @@ class PathSequenceLoader(SequenceLoader):
         size: tuple[int, int] | None = None,
         interpolation: str = "bilinear",
         channels: int | None = 3,
-        dtype: Any = None,
         rescale: float | None = None,
         max_pixels: int = ImageOptions.max_pixels,
         decode: Decode | None = None,
@@ -99,7 +96,7 @@ class PathSequenceLoader(SequenceLoader):
             size=size,
             interpolation=interpolation,
             channels=channels,
-            dtype=None if dtype is None else np.dtype(dtype),
+            dtype=checked_dtype(options.get("dtype")),
             rescale=rescale,
             max_pixels=max_pixels,
         )
@@ -108,7 +105,8 @@ class PathSequenceLoader(SequenceLoader):
         self.decode = decode
         masks: dict[str, Any] = {"size": size, "interpolation": "nearest", "channels": None}
         mask_options = ImageOptions(**{**masks, "max_pixels": max_pixels, **(label_options or {})})
-        x = columns_of(paths, "paths", _Read(self.image_options, decode))
+        read = _Read(self.image_options, decode)
+        x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
         store = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
         y = None
         if labels is not None:
@@ -161,20 +159,28 @@ class PathSequenceLoader(SequenceLoader):
 
     def _sample(self, index: int) -> tuple[Any, ...]:
         if self._overrides("load_sample") and not self._overrides("load_batch"):
-            return self._with_label(_arrays(self.load_sample(self.paths[index])), index)
+            return self._labelled(self.load_sample(self.paths[index]), index)
         return super()._sample(index)
 
-    def _with_label(self, x: Any, index: int) -> tuple[Any, ...]:
-        if len(self._parts) == 1:
-            return x if isinstance(x, tuple) and len(x) == 2 else (x,)
-        return x, map_structure(lambda column: column.read(index), self._parts[1])
+    def _labelled(self, loaded: Any, index: int) -> tuple[Any, ...]:
+        """What load_sample gave, with the sample's label beside it if there are labels."""
+        parts = self._from_hook(loaded)
+        return parts if len(self._parts) == 1 else (*parts, self._label(index))
+
+    def _label(self, index: int) -> Structure:
+        return map_structure(lambda column: column.read(index), self._parts[1])
+
+    def _from_hook(self, loaded: Any) -> tuple[Any, ...]:
+        x = _arrays(loaded)
+        whole = len(self._parts) == 1 and isinstance(x, tuple) and len(x) == 2
+        return self._cast(x if whole else (x,))
 
     def _batch_parts(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Any, ...]:
-        x = _arrays(self.load_batch(indices))
+        parts = self._from_hook(self.load_batch(indices))
         if len(self._parts) == 1:
-            return x if isinstance(x, tuple) and len(x) == 2 else (x,)
-        rows = [self._with_label(None, int(i))[1] for i in indices]
-        return x, map_structure(lambda *values: np.stack(values), *rows)
+            return parts
+        labels = [self._label(index) for index in indices.tolist()]
+        return *parts, map_structure(lambda *values: np.stack(values), *labels)
 
     def _fill(self, indices: Any, out: Any, epoch: Any, draw: Any, raw: Any, report: Any) -> None:
         plain = self.transform is None or raw
@@ -246,5 +252,10 @@ class _Read:
 
     def __call__(self, path: str, out: np.ndarray[Any, Any] | None) -> Any:
         if self.decode is None:
-            return formats.read_sample(path, self.options, out)
-        return _arrays(self.decode(formats.read_bytes(path)))
+            got = formats.read_sample(path, self.options, out)
+        else:
+            got = _arrays(self.decode(formats.read_bytes(path)))
+        dtype = self.options.dtype
+        if dtype is None or got is out:
+            return got
+        return map_structure(lambda a: a.astype(dtype, copy=False), got)

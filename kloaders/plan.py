@@ -68,8 +68,10 @@ class Permutation:
         self._a = np.uint64(max(side, 1))
         self._b = np.uint64(max(-(-n // max(side, 1)), 1))
         rounds = _SMALL_ROUNDS if n <= _SMALL else _ROUNDS
-        raw = b"".join(hashlib.blake2b(key, digest_size=64, salt=bytes([i])).digest()
-                       for i in range(rounds // 8))
+        raw = b"".join(
+            hashlib.blake2b(key, digest_size=64, salt=bytes([i])).digest()
+            for i in range(rounds // 8)
+        )
         self._keys = np.frombuffer(raw, "<u8").astype(np.uint64)
 
     def __call__(self, positions: Indices) -> Indices:
@@ -79,7 +81,7 @@ class Permutation:
         while out.size:
             x[out] = self._once(x[out])
             out = out[x[out] >= np.uint64(self.n)]
-        return x.astype(np.int64)
+        return np.asarray(x, np.int64)
 
     def _once(self, x: np.ndarray[Any, np.dtype[np.uint64]]) -> Any:
         left, right = x // self._b, x % self._b

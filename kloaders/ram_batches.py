@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -157,11 +158,9 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         if self.transform is not None:
             sizes.append(sum(s.nbytes for s in flatten(self.sample_spec)))
         for index in looked[1:]:
-            try:
+            with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
                 sizes.append(sum(a.nbytes for a in flatten(self._sample(index))))
-            except Exception:  # on_error deals with it when its turn comes
-                continue
-        return max(sizes)
+        return int(max(sizes))
 
     # ------------------------------------------------------------------ running
 
@@ -279,10 +278,8 @@ class RamBatchSequenceLoader(PathSequenceLoader):
             ram = self._windows.get(slot)
         if ram is None:
             return self._make_alone(key, wait) if wait else None
-        if slot == _RESIDENT:
-            rows = self.plan.indices(order, batch)
-        else:
-            rows = ram.window.rows_of(batch)
+        resident = slot == _RESIDENT
+        rows = self.plan.indices(order, batch) if resident else ram.window.rows_of(batch)
         if wait:
             ram.wait_for(rows)
         elif not ram.ready_for(rows):

@@ -17,11 +17,12 @@ from kloaders.batches import BatchBuild
 from kloaders.columns import Column, Odd, Report, place
 from kloaders.engine import Build, Engine, made_here
 from kloaders.faults import SampleError, check_policy, explain
+from kloaders.formats import checked_dtype
 from kloaders.memory import BufferPool, format_bytes
 from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
-from kloaders.structure import ArraySpec, Structure, flatten, map_structure, same_structure, spec_of
+from kloaders.structure import Structure, flatten, map_structure, same_structure, spec_of
 from kloaders.threads import usable_cores
 from kloaders.tickets import Request, Tickets
 
@@ -52,6 +53,7 @@ class Options(TypedDict, total=False):
     transform: Transform | None
     workers: int | None
     processes: bool
+    dtype: Any
     on_error: str
     max_queue_size: int
     use_multiprocessing: bool
@@ -89,6 +91,9 @@ class SequenceLoader(keras_base.Sequence):
             what a notebook defines), share arrays in RAM, start when the first batch is asked for
             and stay until `close`. One that dies is replaced and its work done again. The
             batches are the same ones that threads make.
+        dtype: of x, or of all arrays in it, before the transform; None keeps what is stored.
+            Sending uint8 and scaling on the device, by a Rescaling layer, is four times cheaper
+            than float32.
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
             it, "skip" it (its batch is that much shorter), or "replace" it by another sample,
             which the seed picks. Skipped and replaced ones are listed in `errors`.
@@ -108,6 +113,21 @@ class SequenceLoader(keras_base.Sequence):
     array([16., 25., 36., 49.], dtype=float32)
     """
 
+    # What `_set_up` makes: state of this process, which is neither pickled nor shared by views.
+    _tickets: Tickets
+    _engine: Engine | None
+    _engine_lock: threading.Lock
+    _pool: BufferPool
+    _processes: ProcessPool | None
+    _process_lock: threading.Lock
+    _raw_spec: Structure
+    _spec: Structure
+    _spec_lock: threading.RLock
+    _failed: set[int]
+    _warned: bool
+    _resting: bool
+    _adapters: int
+
     def __init__(
         self,
         samples: int,
@@ -122,6 +142,7 @@ class SequenceLoader(keras_base.Sequence):
         transform: Transform | None = None,
         workers: int | None = None,
         processes: bool = False,
+        dtype: Any = None,
         on_error: str = "raise",
         max_queue_size: int = 10,
         use_multiprocessing: bool = False,
@@ -146,24 +167,15 @@ class SequenceLoader(keras_base.Sequence):
         self.processes = bool(processes)
         if self.processes and self.thread_count == 0:
             raise ValueError("processes=True needs workers=1 or more, got workers=0.")
+        self.dtype = checked_dtype(dtype)
         self.on_error = check_policy(on_error)
         self.queue_size = _count(max_queue_size, "max_queue_size", 0)
         self.weights = self._weights_of(sample_weights)
         #: Samples that did not load, one SampleError each, in the order in which they were met.
         self.errors: list[SampleError] = []
-        self.plan = self._make_plan()
-        if self.plan.batches == 0:
-            raise ValueError(
-                f"{self.samples} samples make no full batch of {self.plan.global_batch} "
-                "(batch_size times shards) and drop_last=True leaves the rest out: use a smaller "
-                "batch_size or drop_last=False."
-            )
-        short = self.samples % self.plan.global_batch
-        if not self.drop_last and 0 < short < self.shard[1]:
-            raise ValueError(
-                f"the last batch of an epoch has {short} samples for {self.shard[1]} shards, so "
-                "that some would get none: use drop_last=True, or another batch_size."
-            )
+        #: What label k is called, where the labels are classes with names; the user may set it.
+        self.class_names: list[str] | None = None
+        self.plan = self._checked_plan()
         self._set_up()
         if self.processes:
             check_sendable(self)
@@ -254,7 +266,9 @@ class SequenceLoader(keras_base.Sequence):
 
     @workers.setter
     def workers(self, value: Any) -> None:
-        raise ValueError(f"workers={value} cannot be set on a loader: pass workers= when making it.")
+        raise ValueError(
+            f"workers={value} cannot be set on a loader: pass workers= when making it."
+        )
 
     @property
     def use_multiprocessing(self) -> bool:
@@ -363,19 +377,19 @@ class SequenceLoader(keras_base.Sequence):
         """Samples, shapes, order and memory in a few lines."""
         specs = flatten(self.sample_spec)
         each = sum(spec.nbytes for spec in specs)
+        arrays = ", ".join(f"{spec.dtype}{spec.shape}" for spec in specs)
         order = {
             None: "as Keras asks: shuffled by fit, storage order for predict and evaluate",
             True: f"shuffled every epoch, seed {self.seed}",
             False: "storage order",
         }[self.shuffle]
-        engine = self._engine
+        engine, name = self._engine, type(self).__name__
+        batch = format_bytes(each * self.batch_size)
         lines = [
-            f"{type(self).__name__}: {self.samples:,} samples in {len(self):,} batches of "
-            f"{self.batch_size}",
-            "sample: " + ", ".join(f"{s.dtype}{_shape(s)}" for s in specs)
-            + f", {format_bytes(each)} (a batch {format_bytes(each * self.batch_size)})",
+            f"{name}: {self.samples:,} samples in {len(self):,} batches of {self.batch_size}",
+            f"sample: {arrays}, {format_bytes(each)} (a batch {batch})",
             f"order: {order}",
-            "loading: " + (engine.why() if engine else "nothing asked for yet"),
+            "loading: " + (engine.why(self.batch_size) if engine else "nothing asked for yet"),
         ]
         if self.errors:
             lines.append(f"errors: {len(self.errors)} samples, first {self.errors[0]}")
@@ -406,6 +420,22 @@ class SequenceLoader(keras_base.Sequence):
             self.samples, self.batch_size, self.seed, drop_last=self.drop_last, shard=self.shard
         )
 
+    def _checked_plan(self) -> EpochPlan:
+        plan = self._make_plan()
+        if plan.batches == 0:
+            raise ValueError(
+                f"{self.samples} samples make no full batch of {plan.global_batch} (batch_size "
+                "times shards) and drop_last=True leaves the rest out: use a smaller batch_size "
+                "or drop_last=False."
+            )
+        short = self.samples % plan.global_batch
+        if not self.drop_last and 0 < short < self.shard[1]:
+            raise ValueError(
+                f"the last batch of an epoch has {short} samples for {self.shard[1]} shards, so "
+                "that some would get none: use drop_last=True, or another batch_size."
+            )
+        return plan
+
     def _weights_of(self, sample_weights: Any) -> np.ndarray[Any, Any] | None:
         if sample_weights is None:
             return None
@@ -420,15 +450,14 @@ class SequenceLoader(keras_base.Sequence):
     def _set_up(self) -> None:
         """All that is not the user's word: runs anew after unpickling."""
         self._tickets = Tickets(self.plan.batches, self._order_asked(), self._by_index())
-        self._engine: Engine | None = None
+        self._engine = None
         self._pool = BufferPool()
-        self._processes: ProcessPool | None = None
+        self._processes = None
         self._process_lock = threading.Lock()
-        self._raw_spec: Structure = None
-        self._spec: Structure = None
+        self._raw_spec = self._spec = None
         self._spec_lock = threading.RLock()
         self._engine_lock = threading.Lock()
-        self._failed: set[int] = set()
+        self._failed = set()
         self._warned = False
         self._resting = False
         self._adapters = 0
@@ -440,7 +469,7 @@ class SequenceLoader(keras_base.Sequence):
         return True
 
     def _settings(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in _RUNTIME}
+        return {k: v for k, v in self.__dict__.items() if k not in SequenceLoader.__annotations__}
 
     def __getstate__(self) -> dict[str, Any]:
         return self._settings()
@@ -481,7 +510,7 @@ class SequenceLoader(keras_base.Sequence):
         if (processes := self._process_pool()) is not None:
             processes.memory.limit = depth + 8
             # A thread for each process: it waits for its answer, and never works itself.
-            return Engine(processes.count, processes.count, depth)
+            return Engine(processes.count, processes.count, depth, kind="processes")
         return Engine(self.thread_count, usable_cores(), depth)
 
     def _process_pool(self) -> ProcessPool | None:
@@ -558,11 +587,17 @@ class SequenceLoader(keras_base.Sequence):
         columns = self._columns()
         if columns is not None:
             return _parts(map_structure(lambda column: column.read(index), columns))
-        return _parts(_arrays(self.load_sample(index)))
+        return self._cast(_parts(_arrays(self.load_sample(index))))
 
     def _batch_parts(self, indices: Indices) -> tuple[Any, ...]:
         """What the load_batch hook gives, as parts."""
-        return _parts(_arrays(self.load_batch(indices)))
+        return self._cast(_parts(_arrays(self.load_batch(indices))))
+
+    def _cast(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Parts from a hook, with x in the dtype asked for."""
+        if self.dtype is None:
+            return parts
+        return map_structure(lambda a: a.astype(self.dtype, copy=False), parts[0]), *parts[1:]
 
     def _transformed(self, index: int, sample: tuple[Any, ...], epoch: int, draw: int) -> Any:
         assert self.transform is not None
@@ -632,7 +667,7 @@ class SequenceLoader(keras_base.Sequence):
                 self._fill_by_batch(
                     indices[row : row + 1],
                     [leaf[row : row + 1] for leaf in out],
-                    lambda _, e, row=row: report(row, _moved(e, row)),
+                    functools.partial(_report_at, report, row),
                 )
             return
         leaves = flatten(parts)
@@ -706,24 +741,6 @@ class SequenceLoader(keras_base.Sequence):
         return "Bring them to one shape in the hook or in transform=, or use batch_size=1."
 
 
-_RUNTIME = frozenset(
-    {
-        "_tickets",
-        "_engine",
-        "_pool",
-        "_processes",
-        "_process_lock",
-        "_raw_spec",
-        "_spec",
-        "_spec_lock",
-        "_engine_lock",
-        "_failed",
-        "_warned",
-        "_resting",
-        "_adapters",
-    }
-)
-
 _NO_MULTIPROCESSING = (
     "use_multiprocessing=True is Keras' process pool, which repeats and loses batches on some "
     "backends and is rebuilt every epoch. This loader has its own threads (workers=, on by "
@@ -744,10 +761,10 @@ def _padded(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any]:
     return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])
 
 
-def _moved(error: Exception, row: int) -> Exception:
+def _report_at(report: Report, row: int, _: int, error: Exception) -> None:
     if isinstance(error, Odd):
         error.row = row
-    return error
+    report(row, error)
 
 
 def _parts(value: Any) -> tuple[Any, ...]:
@@ -815,10 +832,6 @@ def _shard(shard: Any) -> tuple[int, int]:
     return k, n
 
 
-def _shape(spec: ArraySpec) -> tuple[int | None, ...]:
-    return spec.shape
-
-
 def _columns_checked(x: Structure, y: Structure | None) -> tuple[tuple[Any, ...], int]:
     """Columns of both parts, and their common length."""
     parts = (x,) if y is None else (x, y)
@@ -833,5 +846,3 @@ def _columns_checked(x: Structure, y: Structure | None) -> tuple[tuple[Any, ...]
     if not lengths:
         raise ValueError("x is an empty tuple or dict, expected at least one array.")
     return parts, lengths[0]
-
-

@@ -69,8 +69,10 @@ def same_structure(a: Structure, b: Structure) -> bool:
     (True, False)
     """
     if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(
-            same_structure(v, b[k]) for k, v in a.items()
+        return (
+            isinstance(b, dict)
+            and a.keys() == b.keys()
+            and all(same_structure(v, b[k]) for k, v in a.items())
         )
     if isinstance(a, tuple):
         return isinstance(b, tuple) and len(a) == len(b) and all(map(same_structure, a, b))

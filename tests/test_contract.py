@@ -125,9 +125,7 @@ def ram_windows(files, n, **options):
 
 
 def ram_global(files, n, **options):
-    return kl.RamBatchSequenceLoader(
-        files.npy[:n], labels(n), BATCH, ram_batch_size=8, **options
-    )
+    return kl.RamBatchSequenceLoader(files.npy[:n], labels(n), BATCH, ram_batch_size=8, **options)
 
 
 def by_path(files, n, **options):
@@ -1218,6 +1216,21 @@ def test_next_epoch_is_prefetched_during_validation(keep, make, shuffle):
     assert len(seen) == 2
 
 
+# ---------------------------------------------------------------- dtype
+
+
+@kinds([array, npy, png, ram_global, by_path, by_index, by_batch])
+@pytest.mark.parametrize("transform", [None, lambda x, y, rng: (x, y)], ids=["", "transform"])
+def test_dtype_is_that_of_x_before_the_transform(make, kind, transform):
+    """dtype= means the same for every loader: x is cast, labels are not."""
+    plain, cast = make(kind), make(kind, dtype="float16", transform=transform)
+    for (x, y), (got, label) in zip(loop(plain), loop(cast), strict=True):
+        assert got.dtype == np.float16
+        np.testing.assert_array_equal(got, x.astype(np.float16))
+        assert label.dtype == y.dtype
+    assert cast.sample_spec[0].dtype == np.float16
+
+
 # ---------------------------------------------------------------- nothing is left
 
 
@@ -1287,7 +1300,9 @@ def test_a_forgotten_loader_of_files_is_collected(files, nothing_running, kind):
 def test_a_loader_that_only_fit_holds_is_not_taken_for_a_forgotten_one(files):
     """Full collections in mid-fit leave a loader alone that was made in the call."""
     model, received = model_for()
-    collect = [Call(lambda _: gc.collect(), when) for when in ("on_train_batch_end", "on_epoch_end")]
+    collect = [
+        Call(lambda _: gc.collect(), when) for when in ("on_train_batch_end", "on_epoch_end")
+    ]
     fit(model, array(files, SAMPLES), epochs=3, callbacks=collect)
     assert sorted(samples_of(received.trained)) == sorted([*range(SAMPLES)] * 3)
 

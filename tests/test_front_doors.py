@@ -241,8 +241,11 @@ def test_groups_stay_together(files):
         ({"groups": [1] * 50}, "validation=0.2 of 1 groups leaves none to train on"),
         ({"groups": range(50), "stratify": [0] * 50}, "choose one"),
         ({"labels": range(49)}, "lengths differ"),
-        ({"batch_size": 41, "drop_last": True}, "training part has 40 samples, which make no full"),
-        ({"batch_size": 3, "shard": (0, 3)}, "last batch of the validation part has 1 samples"),
+        ({"batch_size": 41, "drop_last": True}, "the training part: 40 samples make no full"),
+        (
+            {"batch_size": 3, "shard": (0, 3)},
+            "the validation part: the last batch of an epoch has 1 samples",
+        ),
     ],
 )
 def test_bad_input_of_split_is_named(files, options, message):
