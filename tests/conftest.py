@@ -1,7 +1,6 @@
 """What every test starts from: the same random state, no device but the CPU, and no left-overs."""
 
 import gc
-import json
 import os
 import random
 import sys
@@ -87,27 +86,37 @@ def pytest_runtest_makereport(item, call):
         _outcomes.setdefault(marker.args[0], []).append("failed")
     elif report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        said = "skipped: " + reason.removeprefix("Skipped: ")
+        said = f"({reason.removeprefix('Skipped: ')})"
         _outcomes.setdefault(marker.args[0], []).append(said)
     elif report.when == "call":
         _outcomes.setdefault(marker.args[0], []).append("exact")
 
 
 def pytest_sessionfinish(session, exitstatus):
-    """Merge {scenario: {"tensorflow 3.15.1": "exact"}} into the file KLOADERS_CONTRACT_TABLE."""
+    """Merge this run's column into the Markdown table in the file KLOADERS_CONTRACT_TABLE."""
     if not _TABLE or not _outcomes or "keras" not in sys.modules:
         return
     keras = sys.modules["keras"]
-    column = f"{keras.backend.backend()} {keras.__version__}"
-    table = {}
-    if os.path.exists(_TABLE):
-        with open(_TABLE) as file:
-            table = json.load(file)
+    column = f"{keras.backend.backend()}, Keras {keras.__version__}"
+    table = _read_table(_TABLE)
     for name, outcomes in _outcomes.items():
         table.setdefault(name, {})[column] = _verdict(outcomes)
-    with open(_TABLE, "w") as file:
-        json.dump(table, file, indent=1)
-        file.write("\n")
+    columns = sorted({column for row in table.values() for column in row})
+    lines = ["| scenario | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    for name, row in table.items():
+        cells = [row.get(column, "not run") for column in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    with open(_TABLE, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def _read_table(path):
+    """{scenario: {column: verdict}}"""
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in file]
+    return {name: dict(zip(header[1:], cells, strict=True)) for name, *cells in rows}
 
 
 def _verdict(outcomes):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import itertools
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +24,7 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
+import psutil
 import pytest
 from keras import ops
 from recording import (
@@ -589,6 +592,31 @@ def test_initial_epoch(make, kind, shuffle):
     loader = make(kind, shuffle=shuffle)
     fit(model, loader, epochs=4, initial_epoch=2, callbacks=[kl.LoaderCallback(loader)])
     assert_planned(assert_exact(received.trained, loader, passes=2), loader, epochs=[2, 3])
+
+
+@scenario("BackupAndRestore, with LoaderCallback the true order of each epoch")
+@kinds([array, ram_windows])
+def test_backup_and_restore(make, kind, tmp_path):
+    """A training that failed in epoch 2 is made again from the start of that epoch."""
+
+    def train(loader, *others):
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        fit(model, loader, epochs=4, callbacks=[backup, kl.LoaderCallback(loader), *others])
+
+    model, received = recording_model()  # Keras' models remember the epoch they were restored to
+    loader = make(kind)
+    steps = itertools.count(1)
+
+    def fail(model):
+        if next(steps) > 2 * len(loader):  # past the first step of epoch 2
+            raise Interrupted
+
+    with contextlib.suppress(Interrupted):
+        train(loader, Call(fail, "on_train_batch_end"))
+    model, received = recording_model()
+    again = make(kind)
+    train(again)
+    assert_planned(assert_exact(received.trained, again, passes=2), again, epochs=[2, 3])
 
 
 @scenario("initial_epoch")
@@ -1390,23 +1418,50 @@ def test_callback_frees_at_train_end(make, kind, stopped):
         assert not getattr(loader, "_windows", None)
 
 
-@scenario("threads are gone after an exception")
+def _fail(model):
+    raise Interrupted
+
+
+def _press_ctrl_c(model):
+    signal.raise_signal(signal.SIGINT)
+
+
+@scenario("threads are gone after an exception, and after Ctrl-C")
+@pytest.mark.parametrize("end", [_fail, _press_ctrl_c], ids=["exception", "Ctrl-C"])
 @kinds([npy, ram_windows])
-def test_nothing_left_after_an_exception(files, nothing_running, kind):
+def test_nothing_left_after_an_exception(files, nothing_running, kind, end):
     """A with block frees the threads, whatever ended the fit inside it."""
     model, _ = model_for()
-
-    def fail(model):
-        raise Interrupted
-
-    with contextlib.suppress(Interrupted), kind(files, 19, workers=2) as loader:
-        fit(model, loader, callbacks=[Call(fail, "on_train_batch_end", 1)])
+    over = contextlib.suppress(Interrupted, KeyboardInterrupt)
+    with over, kind(files, 19, workers=2) as loader:
+        fit(model, loader, callbacks=[Call(end, "on_train_batch_end", 1)])
     sound_model()
     gc.collect()
     if TF:  # what is left of the fit may ask for one more batch after the block
         for thread in our_threads():
             thread.join(30)
     assert not our_threads()
+
+
+@scenario("memory stays what it was over 30 fits")
+@pytest.mark.parametrize("forgotten", [False, True], ids=["one loader", "a new loader each"])
+def test_memory_over_30_fits(nothing_running, forgotten):
+    """30 fits of 8 MB: where each left its data or a batch behind, 100 MB or more would be gone."""
+    model, _ = model_for()
+    x = wide_array(20)
+    loader = None
+    resident = []
+    for _ in range(35):
+        if loader is None or forgotten:
+            loader = Wide(x.copy() if forgotten else x, labels(20), 5)
+        fit(model, loader)
+        wait_for_device()
+        if forgotten:
+            loader = None
+            gc.collect()
+        resident.append(psutil.Process().memory_info().rss)
+    grown = np.median(resident[-5:]) - np.median(resident[5:10])  # after warming up
+    assert grown < 40e6, f"{grown / 1e6:.0f} MB more after 25 fits"
 
 
 def test_an_error_met_ahead_is_not_kept(keep):

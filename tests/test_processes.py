@@ -291,6 +291,22 @@ def test_stored_samples_are_transformed_in_workers(files):
     assert_same([out], [expected])
 
 
+def where(x, y, rng):
+    return np.array([os.getpid(), x[0]]), y
+
+
+def test_a_ram_batch_is_transformed_in_workers(files):
+    """Files are read once into the RAM batch; the transform runs in the workers each time."""
+    with kl.RamBatchSequenceLoader(
+        files, np.arange(SAMPLES), BATCH, transform=where, processes=True, workers=2, seed=1
+    ) as loader:
+        for epoch in range(2):
+            x, y = (np.concatenate(part) for part in zip(*epoch_of(loader, epoch), strict=True))
+            assert sorted(y.tolist()) == list(range(SAMPLES))
+            assert x[:, 1].tolist() == y.tolist()
+            assert set(x[:, 0].tolist()) <= set(loader._processes.pids)
+
+
 def test_samples_of_another_shape_cross(files):
     """A batch takes the shape that all its samples have; the error names two that differ."""
     with loader_of(files, transform=grows) as loader:
