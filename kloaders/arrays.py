@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from kloaders.batches import BatchBuild
+from kloaders.batches import BatchBuild, nothing_left
 from kloaders.columns import columns_of
 from kloaders.engine import Engine
 from kloaders.formats import checked_dtype
 from kloaders.memory import available_bytes, format_bytes
 from kloaders.messages import say
-from kloaders.sequence import SequenceLoader, _columns_checked
+from kloaders.sequence import SequenceLoader, _columns_checked, check_loader
 from kloaders.structure import flatten, pack
 from kloaders.threads import usable_cores
 
@@ -54,7 +54,10 @@ class ArraySequenceLoader(SequenceLoader):
     ) -> None:
         dtype = checked_dtype(options.get("dtype"))
         parts, samples = _columns_checked(
-            columns_of(x, "x", dtype=dtype), None if y is None else columns_of(y, "labels")
+            self,
+            columns_of(x, "x", dtype=dtype),
+            None if y is None else columns_of(y, "labels"),
+            ("x", "y"),
         )
         self._parts = parts
         super().__init__(samples, batch_size, **options)
@@ -62,7 +65,9 @@ class ArraySequenceLoader(SequenceLoader):
     def _columns(self) -> tuple[Any, ...]:
         return self._parts
 
-    def _shape_advice(self, dtype_differs: bool) -> str:
+    def _shape_advice(self, index: int, dtype_differs: bool) -> str:
+        if dtype_differs:
+            return "Pass dtype=, or convert the arrays to one dtype."
         return "Pad the arrays to one shape, or use batch_size=1."
 
 
@@ -82,6 +87,7 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
         SampleError: a sample does not load (on_error="raise"). With "skip" or "replace" the
             sample is left out or replaced for good.
     """
+    check_loader(loader, "preload")
     specs = flatten(loader.raw_spec)
     need = sum(spec.nbytes for spec in specs) * loader.samples
     free = available_bytes()
@@ -115,7 +121,8 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
                         raise ValueError(
                             f"samples from {loader._name(start)} on are {rows.dtype} of shape "
                             f"{rows.shape[1:]}, earlier ones {array.dtype} of shape "
-                            f"{array.shape[1:]}. {loader._shape_advice(rows.dtype != array.dtype)}"
+                            f"{array.shape[1:]}. "
+                            f"{loader._shape_advice(start, rows.dtype != array.dtype)}"
                         )
                     array[done : done + len(rows)] = rows
                 done += len(indices)
@@ -123,6 +130,8 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
                 bar.update(min(size, loader.samples - start))
         finally:
             engine.close()
+    if not done:
+        raise nothing_left(loader, 0)
     parts = pack(loader.raw_spec, [array[:done] for array in arrays])
     weights = None if loader.weights is None else loader.weights[np.concatenate(kept)]
     new = ArraySequenceLoader(

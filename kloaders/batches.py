@@ -82,17 +82,17 @@ class BatchBuild:
     def finish(self) -> Any:
         """The batch as Keras takes it."""
         indices, leaves = self.finish_leaves()
+        if not len(indices):
+            raise nothing_left(self.loader, int(self.indices[0]))
         return self.loader._deliver(pack(self.form, leaves), indices)
 
     def finish_leaves(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
-        """Sample numbers and arrays of the rows that the batch has in the end."""
+        """Sample numbers and arrays of the rows that the batch has in the end; maybe none."""
         keep = self.settle()
         if keep is None:
             if self.processes is not None:
                 self.leaves = self.processes.memory.keep(self.leaves)
             return self.indices, self.leaves
-        if not keep.any():
-            raise nothing_left(self.loader, int(self.indices[0]))
         return self.indices[keep], [leaf[keep] for leaf in self.leaves]
 
     def settle(self) -> np.ndarray[Any, Any] | None:
@@ -185,7 +185,8 @@ class BatchBuild:
         raise ValueError(
             f"{name(int(self.indices[other]))} is {got.dtype} of shape {got.shape}, but "
             f"{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of shape "
-            f"{want.shape}. {self.loader._shape_advice(got.dtype != want.dtype)}"
+            f"{want.shape}. "
+            f"{self.loader._shape_advice(int(self.indices[other]), got.dtype != want.dtype)}"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from kloaders.sequence import SequenceLoader
+from kloaders.sequence import SequenceLoader, check_loader
 
 if TYPE_CHECKING:
     from keras.callbacks import Callback
@@ -34,11 +34,7 @@ class LoaderCallback(Callback):
 
     def __init__(self, loader: SequenceLoader) -> None:
         super().__init__()
-        if not isinstance(loader, SequenceLoader):
-            raise TypeError(
-                f"LoaderCallback({type(loader).__name__}): expected the loader that fit() gets, "
-                "made by kloaders; a Dataset has no position to keep."
-            )
+        check_loader(loader, "LoaderCallback")
         self.loader = loader
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

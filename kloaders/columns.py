@@ -57,8 +57,11 @@ class ArrayColumn:
         return np.array(self.array[index])
 
     def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
-        # The default mode="raise" would go through a buffer and take twice as long.
-        np.take(self.array, indices, axis=0, out=out, mode="clip")
+        if self.array.flags.c_contiguous:
+            # The default mode="raise" would go through a buffer and take twice as long.
+            np.take(self.array, indices, axis=0, out=out, mode="clip")
+        else:  # np.take would copy all of it first
+            out[...] = self.array[indices]
 
     def name(self, index: int) -> str:
         return f"row {index}"
@@ -133,7 +136,7 @@ class PackedPaths(Sequence[str]):
     garbage collector to walk.
     """
 
-    def __init__(self, paths: Iterable[Any]) -> None:
+    def __init__(self, paths: Iterable[Any], what: str = "paths") -> None:
         try:
             # One join over the whole list; surrogates carry names that are not UTF-8.
             items = paths if isinstance(paths, (list, tuple)) else list(paths)
@@ -143,7 +146,7 @@ class PackedPaths(Sequence[str]):
         except TypeError:
             bad = next((k, p) for k, p in enumerate(items) if not isinstance(p, (str, os.PathLike)))
             raise TypeError(
-                f"paths[{bad[0]}] is {bad[1]!r} ({type(bad[1]).__name__}), expected a file's path "
+                f"{what}[{bad[0]}] is {bad[1]!r} ({type(bad[1]).__name__}), expected a file's path "
                 "as str or pathlib.Path. For arrays use ArraySequenceLoader."
             ) from None
         self._bytes = text.encode("utf-8", "surrogateescape")
@@ -315,35 +318,65 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
     if isinstance(values, PackedPaths):
         assert read is not None
         return PathColumn(values, read)
+    if isinstance(values, _PATH):
+        raise TypeError(
+            f"{what} is the single path {os.fspath(values)!r}, expected a list: [{what}]. All files "
+            "of a folder are sorted(glob.glob(folder + '/*')), or use from_directory()."
+        )
     if not hasattr(values, "__len__"):
         raise TypeError(
             f"{what} is a {type(values).__name__}, expected something with a length: an array, "
             f"a list, or a tuple or dict of these. For a generator, list({what}) makes one."
         )
     first = values[0] if isinstance(values, list) and values else None
-    if isinstance(first, (str, os.PathLike)):
+    if isinstance(first, _PATH):
         return _texts(values, what, read)
     if isinstance(first, np.ndarray) and first.ndim:
-        if any(a.dtype.kind == "O" for a in values):
-            raise _object(what)
-        return ListColumn(values)
+        return _arrays_in_a_list(values, what)
     array = values if isinstance(values, np.ndarray) else _array(values, what)
-    if array.dtype.kind in "US":
-        return _texts(array.astype(str).tolist(), what, read)
-    if array.dtype.kind == "O":
-        items = array.tolist()
-        if items and all(isinstance(v, (str, os.PathLike)) for v in items):
+    if array.dtype.kind in "USO":
+        items = values if isinstance(values, list) else array.tolist()
+        if array.dtype.kind == "S" and isinstance(values, np.ndarray):
+            items = array.astype(str).tolist()
+        _check_mixture(items, what)
+        if items and isinstance(items[0], _PATH):
             return _texts(items, what, read)
         raise _object(what)
     if array.dtype.kind not in "biufc":
         raise TypeError(
             f"{what} has dtype {array.dtype}, which Keras cannot take: convert it to numbers first."
         )
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
     if array.ndim == 0:
         raise ValueError(f"{what} is the single number {array}, expected one value a sample.")
-    return ArrayColumn(array)
+    column = ArrayColumn(array)
+    if array.dtype.isnative:
+        return column
+    return CastColumn(column, array.dtype.newbyteorder("="))
+
+
+_PATH = (str, os.PathLike)
+
+
+def _arrays_in_a_list(values: list[Any], what: str) -> Column:
+    _check_mixture(values, what)
+    for k, value in enumerate(values):
+        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufc":
+            raise TypeError(
+                f"{what}[{k}] is {value!r} ({kind}), expected an array of numbers, one a sample."
+            )
+    return ListColumn(values)
+
+
+def _check_mixture(items: list[Any], what: str) -> None:
+    """Paths, or none: what stands among paths and is none is named."""
+    if any(isinstance(item, _PATH) for item in items):
+        for k, item in enumerate(items):
+            if not isinstance(item, _PATH):
+                raise TypeError(
+                    f"{what}[{k}] is {item!r} ({type(item).__name__}), expected str or "
+                    "pathlib.Path like the others."
+                )
 
 
 def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
@@ -351,6 +384,7 @@ def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
         array = np.asarray(values)
     except ValueError:  # a ragged list
         if isinstance(values, list):
+            _check_mixture(values, what)
             raise ValueError(
                 f"{what} is a list whose entries have different lengths: give one numpy array a "
                 f"sample, [np.asarray(v) for v in {what}], and a batch of equal shapes, or pad them."
@@ -382,7 +416,7 @@ def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
             f"{what} are texts such as {values[0]!r}, expected arrays. For files use "
             "PathSequenceLoader."
         )
-    return PathColumn(PackedPaths(values), read)
+    return PathColumn(PackedPaths(values, what), read)
 
 
 def specs_of(columns: Structure, index: int) -> Structure:

@@ -99,13 +99,16 @@ class Engine:
         """Begin these batches if there is room; drop those that nobody will ask for."""
         if self.count == 0 or self.depth == 0:
             return
-        wanted = list(upcoming)[: self.depth]
+        wanted = list(itertools.islice(upcoming, self.depth))
         with self._lock:
             for key in [k for k in self._ahead if k not in wanted]:
                 self._ahead.pop(key).cancel()
             missing = [k for k in wanted if k not in self._ahead]
         for key in missing:
-            build = make(key, False)
+            try:
+                build = make(key, False)
+            except Exception:  # it is raised again to whoever asks for that batch
+                return
             if build is None or self.inline(build.rows):
                 return
             job = self._submit(build)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 import threading
 from pathlib import Path
@@ -17,7 +19,7 @@ ALIGNMENT = 64
 # Below this, malloc is as fast as looking for a free buffer, and nothing is kept.
 _SMALL = 1 << 16
 
-_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
@@ -82,20 +84,27 @@ class BufferPool:
 def available_bytes() -> int:
     """Bytes that can be allocated now without swapping, within the container's limit (cgroup)."""
     free = int(psutil.virtual_memory().available)
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    for folder, limit, used, cached in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
         (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+            "/sys/fs/cgroup/memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
         ),
     ):
         try:
-            bound = Path(limit).read_text().strip()
-            if bound != "max":
-                # Page cache counts as used but gives way; it is not subtracted, to stay safe.
-                free = min(free, max(0, int(bound) - int(Path(used).read_text())))
+            bound = Path(f"{folder}/{limit}").read_text().strip()
+            if bound == "max":
+                continue
+            left = int(bound) - int(Path(f"{folder}/{used}").read_text())
         except (OSError, ValueError):
             continue
+        with contextlib.suppress(OSError, ValueError):
+            # Files read before count as used, and give way.
+            lines = Path(f"{folder}/memory.stat").read_text().splitlines()
+            left += int(dict(line.split() for line in lines).get(cached, 0))
+        free = min(free, max(0, left))
     return free
 
 
@@ -107,29 +116,39 @@ def parse_bytes(value: int | str, name: str) -> int:
     """
     if isinstance(value, str):
         text = value.strip().lower()
-        number = text.rstrip("bikmgt ")
+        number = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
         try:
             size = int(float(number) * _UNITS[text[len(number) :].strip() or "b"])
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OverflowError):
             raise ValueError(
                 f'{name}={value!r} is no size: give bytes as an integer, or a text such as "4GiB" '
                 'or "500MB".'
             ) from None
     else:
-        size = int(value)
+        try:
+            size = 0 if isinstance(value, (bool, np.bool_)) else int(value)
+        except (TypeError, ValueError, OverflowError):
+            raise TypeError(
+                f'{name}={value!r} is no size: give bytes as an integer, or a text such as "4GiB".'
+            ) from None
     if size <= 0:
         raise ValueError(f"{name}={value!r} must be more than 0 bytes.")
     return size
 
 
-def format_bytes(size: float) -> str:
+def format_bytes(size: float, round_up: bool = False) -> str:
     """A byte count for people, in binary units.
+
+    round_up: never less than `size`, for what a user has to provide.
 
     >>> format_bytes(1536), format_bytes(5 * 2**30)
     ('1.5 KiB', '5.0 GiB')
     """
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+    if size < 1024:
+        return f"{math.ceil(size) if round_up else round(size)} bytes"
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
         size /= 1024
-    return f"{size:.1f} TiB"
+        tenths = math.ceil(size * 10) / 10 if round_up else round(size, 1)
+        if tenths < 1024 or unit == "TiB":
+            break
+    return f"{tenths:.1f} {unit}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import Callable
@@ -104,14 +105,15 @@ class PathSequenceLoader(SequenceLoader):
             raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
         self.decode = decode
         masks: dict[str, Any] = {"size": size, "interpolation": "nearest", "channels": None}
-        mask_options = ImageOptions(**{**masks, "max_pixels": max_pixels, **(label_options or {})})
+        masks |= {"max_pixels": max_pixels, **_checked_label_options(label_options)}
+        mask_options = ImageOptions(**masks)
         read = _Read(self.image_options, decode)
         x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
         store = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
         y = None
         if labels is not None:
             y = columns_of(labels, "labels", _Read(mask_options, None), store)
-        self._parts, samples = _columns_checked(x, y)
+        self._parts, samples = _columns_checked(self, x, y, ("paths", "labels"))
         if store is None:
             raise TypeError(
                 "paths holds no path of a file, expected str or pathlib.Path. For arrays use "
@@ -196,10 +198,14 @@ class PathSequenceLoader(SequenceLoader):
     def _name(self, index: int) -> str:
         return self.paths[index]
 
-    def _shape_advice(self, dtype_differs: bool) -> str:
+    def _shape_advice(self, index: int, dtype_differs: bool) -> str:
+        hook = "load_sample()" if self.decode is None else "decode="
         if dtype_differs:
-            return "Pass dtype=, or convert in load_sample()."
-        return "Pass size=(height, width), or resize in load_sample()."
+            return f"Pass dtype=, or convert in {hook}."
+        suffix = formats.suffix_of(self.paths[index])
+        if self.decode is None and not self._hooked and suffix in formats.IMAGE_SUFFIXES:
+            return "Pass size=(height, width), or resize in load_sample()."
+        return f"Bring them to one shape in {hook} or in transform=."
 
     # ------------------------------------------------------------------ checks
 
@@ -213,11 +219,27 @@ class PathSequenceLoader(SequenceLoader):
                 # Spread over all: the first few are rarely the ones that are wrong.
                 looked = np.unique(np.linspace(0, len(column) - 1, count).astype(np.int64))
                 files = [column.paths[k] for k in looked.tolist()]
+                if check_paths:
+                    _check_files(files, len(column))
                 if own or column.paths is not self.paths:
                     for file in files:
                         formats.check_suffix(file)
-                if check_paths:
-                    _check_files(files, len(column))
+
+
+def _checked_label_options(options: Any) -> dict[str, Any]:
+    known = [field.name for field in dataclasses.fields(ImageOptions)]
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise TypeError(
+            f"label_options={options!r}, expected a dict of options of images: {', '.join(known)}."
+        )
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(
+            f"label_options has {unknown[0]!r}, which is no option of images: {', '.join(known)}."
+        )
+    return options
 
 
 def _check_files(files: list[str], total: int) -> None:

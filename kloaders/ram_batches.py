@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kloaders.batches import BatchBuild, nothing_left
+from kloaders.columns import Odd
 from kloaders.engine import Build, Engine
 from kloaders.memory import aligned, available_bytes, format_bytes, parse_bytes
 from kloaders.messages import say
@@ -142,7 +143,7 @@ class RamBatchSequenceLoader(PathSequenceLoader):
             raise ValueError(
                 f"ram_budget={format_bytes(self._budget)} holds no two RAM batches of even one "
                 f"batch: samples are {format_bytes(each)} each, so that batch_size="
-                f"{self.batch_size} needs {format_bytes(need)} or more. Raise ram_budget, or "
+                f"{self.batch_size} needs {format_bytes(need, round_up=True)} or more. Raise ram_budget, or "
                 "lower batch_size or size."
             )
         return int(size)
@@ -176,9 +177,10 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         self._at: tuple[Order, int] | None = None
         #: How many RAM batches were begun.
         self.ram_batches_read = 0
+        self._said = False
 
     def _settings(self) -> dict[str, Any]:
-        hidden = ("_windows", "_window_lock", "_at", "ram_batches_read")
+        hidden = ("_windows", "_window_lock", "_at", "ram_batches_read", "_said")
         return {k: v for k, v in super()._settings().items() if k not in hidden}
 
     def _order_asked(self) -> bool | None:
@@ -190,21 +192,25 @@ class RamBatchSequenceLoader(PathSequenceLoader):
     def _make_engine(self, batch_bytes: int) -> Engine:
         engine = super()._make_engine(batch_bytes)
         raw = sum(spec.nbytes for spec in flatten(self.raw_spec))
-        size = self.ram_batch_size
-        budget = self._budget or 2 * size * raw
+        budget = self._budget or 2 * self.ram_batch_size * raw
         engine.depth = min(engine.depth, self._ahead(batch_bytes, budget))
-        held = min(size, self.samples)
-        say(
-            f"{type(self).__name__}: RAM batches of {held:,} samples ({format_bytes(held * raw)})"
-            + (
-                ": all samples, read once"
-                if self._resident
-                else f", two at a time; {self.plan.windows(Order(0, 0))} an epoch, "
-                f"drawn {'from all samples' if self.draw == 'global' else 'in storage order'}"
-                + (f", served {self.echo} times" if self.echo > 1 else "")
-            )
-        )
+        if not self._said:
+            self._said = True
+            say(self._sizes(raw))
         return engine
+
+    def _sizes(self, raw: int) -> str:
+        """What was chosen, for samples of so many bytes."""
+        held = min(self.ram_batch_size, self.samples)
+        said = (
+            f"{type(self).__name__}: RAM batches of {held:,} samples ({format_bytes(held * raw)})"
+        )
+        if self._resident:
+            return f"{said}: all samples, read once"
+        drawn = "from all samples" if self.draw == "global" else "in storage order"
+        served = f", served {self.echo} times" if self.echo > 1 else ""
+        number = self.plan.windows(Order(0, 0))
+        return f"{said}, two at a time; {number} an epoch, drawn {drawn}{served}"
 
     def close(self) -> None:
         """Free threads, RAM batches and batches made ahead. The loader can be used again."""
@@ -246,10 +252,9 @@ class RamBatchSequenceLoader(PathSequenceLoader):
                 wanted.append(following)
             # Freed first, then filled: no more than two at a time. An error met ahead may be
             # mended by now.
-            for old, ram in list(self._windows.items()):
-                if old not in wanted or ram.error is not None:
-                    ram.cancelled = True
-                    del self._windows[old]
+            for old in list(self._windows):
+                if old not in wanted or self._windows[old].errors:
+                    self._windows.pop(old).cancelled = True
             for new in wanted:
                 if new not in self._windows:
                     self._windows[new] = self._begin(new)
@@ -286,12 +291,11 @@ class RamBatchSequenceLoader(PathSequenceLoader):
             return None
         if ram.cancelled:  # closed meanwhile, or another thread has moved on
             return self._make_alone(key, wait) if wait else None
-        if ram.error is not None:
-            if not wait:
-                return None
+        failed = [ram.errors[k] for k in ram.parts_of(rows) if k in ram.errors]
+        if failed:
             with self._window_lock:  # read anew when asked for again
                 self._at = None
-            raise ram.error
+            raise failed[0]
         return _Served(self, ram, rows, order.epoch, self.plan.use(order, batch))
 
 
@@ -332,54 +336,51 @@ class _RamBatch:
         # Parts small enough that all threads take part and the first batch is soon there.
         self.part = max(1, min(loader.batch_size, -(-count // 8)))
         self.done = [threading.Event() for _ in range(-(-count // self.part))]
-        self.error: BaseException | None = None
+        self.errors: dict[int, BaseException] = {}
 
     def fill(self, loader: RamBatchSequenceLoader, k: int) -> None:
         """Read one part; an error is kept for whoever asks for a batch."""
         start, stop = k * self.part, min((k + 1) * self.part, len(self.indices))
         try:
-            if not self.cancelled and self.error is None:
+            if not self.cancelled:
                 leaves = [a[start:stop] for a in self.arrays]
-                build = BatchBuild(
-                    loader,
-                    self.indices[start:stop],
-                    self.epoch,
-                    raw=True,
-                    leaves=list(leaves),
-                )
+                samples = self.indices[start:stop]
+                build = _Stored(loader, samples, self.epoch, raw=True, leaves=leaves)
                 build.fill(0, stop - start)
                 keep = build.settle()
-                for old, new in zip(leaves, build.leaves, strict=True):
-                    if new is not old:
-                        self._odd(loader, start, old, new)
                 self.indices[start:stop] = build.indices
                 if keep is not None:
                     self.alive[start:stop] = keep
         except BaseException as error:  # re-raised in the thread that asks
-            self.error = error
+            self.errors[k] = error
         self.done[k].set()
 
-    def _odd(
-        self,
-        loader: RamBatchSequenceLoader,
-        row: int,
-        old: np.ndarray[Any, Any],
-        new: np.ndarray[Any, Any],
-    ) -> None:
-        raise ValueError(
-            f"{loader._name(int(self.indices[row]))} is {new.dtype} of shape {new.shape[1:]}, but "
-            f"the first sample is {old.dtype} of shape {old.shape[1:]}, and all samples of a RAM "
-            f"batch have one shape. {loader._shape_advice(new.dtype != old.dtype)}"
-        )
+    def parts_of(self, rows: Indices) -> list[int]:
+        """The parts that hold these rows."""
+        return [int(k) for k in np.unique(rows // self.part)]
 
     def ready_for(self, rows: Indices) -> bool:
         """Whether these rows are there."""
-        return all(self.done[k].is_set() for k in np.unique(rows // self.part).tolist())
+        return all(self.done[k].is_set() for k in self.parts_of(rows))
 
     def wait_for(self, rows: Indices) -> None:
         """Block until these rows are there."""
-        for k in np.unique(rows // self.part).tolist():
+        for k in self.parts_of(rows):
             self.done[k].wait()
+
+
+class _Stored(BatchBuild):
+    """A part of a RAM batch: its samples have the shape of all others, or there is no place."""
+
+    def _fit(self, leaf: int, odd: list[Odd], failed: dict[int, Exception]) -> None:
+        loader, spec, got = self.loader, flatten(self.form)[leaf], odd[0].array
+        index = int(self.indices[odd[0].row])
+        raise ValueError(
+            f"{loader._name(index)} is {got.dtype} of shape {got.shape}, but "
+            f"{loader._name(loader._model_sample)} is {spec.dtype} of shape {spec.shape}, and all "
+            "samples of a RAM batch have one shape. "
+            f"{loader._shape_advice(index, got.dtype != spec.dtype)}"
+        )
 
 
 class _Served(BatchBuild):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import operator
 import threading
 from collections.abc import Callable, Iterator
@@ -22,14 +23,14 @@ from kloaders.memory import BufferPool, format_bytes
 from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
-from kloaders.structure import Structure, flatten, map_structure, same_structure, spec_of
+from kloaders.structure import Structure, flatten, map_structure, names_of, same_structure, spec_of
 from kloaders.threads import usable_cores
 from kloaders.tickets import Request, Tickets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Options", "SequenceLoader"]
+__all__ = ["Options", "SequenceLoader", "check_loader"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Key = tuple[Order, int]
@@ -123,6 +124,7 @@ class SequenceLoader(keras_base.Sequence):
     _raw_spec: Structure
     _spec: Structure
     _spec_lock: threading.RLock
+    _model_sample: int  # whose specs these are
     _failed: set[int]
     _warned: bool
     _resting: bool
@@ -152,16 +154,14 @@ class SequenceLoader(keras_base.Sequence):
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=max_queue_size)
         self.samples = _count(samples, "samples", 0)
         if self.samples == 0:
-            raise ValueError(
-                f"{type(self).__name__} got no samples. Print len(paths), or the pattern that "
-                "found them, and check the folder."
-            )
+            raise ValueError(_no_samples(self, "print what counts them"))
         self.batch_size = _count(batch_size, "batch_size", 1)
         self.shuffle = _tristate(shuffle)
         # One draw from the global generator: keras.utils.set_random_seed fixes it.
         self.seed = int(np.random.randint(2**31)) if seed is None else _count(seed, "seed", 0)
         self.drop_last, self.pad_last = bool(drop_last), bool(pad_last)
         self.shard = _shard(shard)
+        _check_transform(transform)
         self.transform = transform
         self.thread_count = None if workers is None else _count(workers, "workers", 0)
         self.processes = bool(processes)
@@ -439,13 +439,21 @@ class SequenceLoader(keras_base.Sequence):
     def _weights_of(self, sample_weights: Any) -> np.ndarray[Any, Any] | None:
         if sample_weights is None:
             return None
-        weights = np.asarray(sample_weights, np.float32)
+        try:
+            weights = np.asarray(sample_weights)
+        except ValueError:  # a ragged list
+            weights = np.empty(0, object)
+        if weights.dtype.kind not in "biuf":
+            raise TypeError(
+                f"sample_weights is a {type(sample_weights).__name__} of {weights.dtype}, expected "
+                f"one number for each of {self.samples} samples: np.asarray(weights, np.float32)."
+            )
         if weights.shape[:1] != (self.samples,):
             raise ValueError(
                 f"sample_weights has shape {weights.shape}, expected one weight for each of "
                 f"{self.samples} samples."
             )
-        return weights
+        return weights.astype(np.float32)
 
     def _set_up(self) -> None:
         """All that is not the user's word: runs anew after unpickling."""
@@ -455,6 +463,7 @@ class SequenceLoader(keras_base.Sequence):
         self._processes = None
         self._process_lock = threading.Lock()
         self._raw_spec = self._spec = None
+        self._model_sample = 0
         self._spec_lock = threading.RLock()
         self._engine_lock = threading.Lock()
         self._failed = set()
@@ -604,9 +613,10 @@ class SequenceLoader(keras_base.Sequence):
         x, y = sample[0], sample[1] if len(sample) > 1 else None
         got = self.transform(x, y, sample_rng(self.seed, epoch, index, draw))
         if not isinstance(got, tuple) or len(got) != 2:
+            many = f" of {len(got)}" if isinstance(got, tuple) else ""
             raise TypeError(
-                f"transform returned {type(got).__name__}, expected a tuple (x, y); y is None "
-                "where there are no labels."
+                f"transform returned a {type(got).__name__}{many}, expected a tuple (x, y); y is "
+                "None where there are no labels."
             )
         return _parts(_arrays(got if got[1] is not None else (got[0],)))
 
@@ -712,11 +722,14 @@ class SequenceLoader(keras_base.Sequence):
         failure: SampleError | None = None
         for index in range(min(self.samples, _FIRST_TRIES)):
             try:
-                return look(index)
+                found = look(index)
             except Exception as error:
                 failure = explain(index, self._name(index), error)
                 if self.on_error == "raise":
                     raise failure from error
+            else:
+                self._model_sample = index
+                return found
         assert failure is not None
         raise failure
 
@@ -734,10 +747,10 @@ class SequenceLoader(keras_base.Sequence):
         column: Column = flatten(columns)[0]
         return column.name(index)
 
-    def _shape_advice(self, dtype_differs: bool) -> str:
-        """What to do about samples of different shape."""
+    def _shape_advice(self, index: int, dtype_differs: bool) -> str:
+        """What to do about sample `index`, which differs from others in dtype or shape."""
         if dtype_differs:
-            return "Convert to one dtype in the hook or in transform=."
+            return "Pass dtype=, or convert in the hook."
         return "Bring them to one shape in the hook or in transform=, or use batch_size=1."
 
 
@@ -797,6 +810,15 @@ def _arrays(value: Any) -> Any:
     return map_structure(leaf, value)
 
 
+def check_loader(value: Any, what: str) -> None:
+    """TypeError if `value` is no loader; `what` is who got it."""
+    if not isinstance(value, SequenceLoader):
+        raise TypeError(
+            f"{what}({type(value).__name__}): expected a loader made by kloaders, such as "
+            "PathSequenceLoader(paths, labels)."
+        )
+
+
 def _count(value: Any, name: str, least: int) -> int:
     try:
         if isinstance(value, (bool, np.bool_)):
@@ -832,17 +854,47 @@ def _shard(shard: Any) -> tuple[int, int]:
     return k, n
 
 
-def _columns_checked(x: Structure, y: Structure | None) -> tuple[tuple[Any, ...], int]:
-    """Columns of both parts, and their common length."""
-    parts = (x,) if y is None else (x, y)
-    lengths = [len(column) for column in flatten(parts)]
-    if len(set(lengths)) > 1:
-        names = ["x" if k < len(flatten(x)) else "y" for k in range(len(lengths))]
-        said = ", ".join(f"{name} has {n}" for name, n in zip(names, lengths, strict=True))
+def _columns_checked(
+    owner: Any, x: Structure, y: Structure | None, names: tuple[str, str]
+) -> tuple[tuple[Any, ...], int]:
+    """Columns of both parts, and their common length. names: what the user calls x and y."""
+    lengths: dict[str, int] = {}
+    for part, name in ((x, names[0]), (y, names[1])):
+        if part is None:
+            continue
+        leaves = names_of(part, name)
+        if not leaves:
+            raise ValueError(
+                f"{name} is an empty {type(part).__name__}, expected at least one array or list."
+            )
+        lengths |= dict(zip(leaves, map(len, flatten(part)), strict=True))
+    samples = next(iter(lengths.values()))
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} has {n}" for name, n in lengths.items())
         raise ValueError(
             f"lengths differ: {said}. Every sample needs one value in each; check how they were "
             "put together."
         )
-    if not lengths:
-        raise ValueError("x is an empty tuple or dict, expected at least one array.")
-    return parts, lengths[0]
+    if samples == 0:
+        raise ValueError(_no_samples(owner, f"print len({names[0]}), or the pattern that found it"))
+    return ((x,) if y is None else (x, y)), samples
+
+
+def _no_samples(owner: Any, advice: str) -> str:
+    return f"{type(owner).__name__} got no samples: {advice}, and check where the data lie."
+
+
+def _check_transform(transform: Transform | None) -> None:
+    if transform is None:
+        return
+    form = "expected a function transform(x, y, rng) that returns (x, y)."
+    if not callable(transform):
+        raise TypeError(f"transform={transform!r} is no function, {form}")
+    try:
+        signature = inspect.signature(transform)
+    except (TypeError, ValueError):  # some functions written in C do not tell
+        return
+    try:
+        signature.bind(0, 0, 0)
+    except TypeError:
+        raise TypeError(f"transform={transform!r} takes {signature}, {form}") from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ArraySpec", "flatten", "map_structure", "pack", "same_structure", "spec_of"]
+__all__ = ["ArraySpec", "flatten", "map_structure", "names_of", "pack", "same_structure", "spec_of"]
 
 # One leaf, or a tuple or dict of structures. Lists are leaves: Keras refuses them inside a batch.
 Structure = Any
@@ -54,6 +54,21 @@ def _leaves(structure: Structure) -> Iterator[Any]:
             yield from _leaves(value)
     else:
         yield structure
+
+
+def names_of(structure: Structure, name: str) -> list[str]:
+    """What a person would call each leaf, as `flatten` orders them.
+
+    >>> names_of({"a": 1, "b": (2, 3)}, "x")
+    ["x['a']", "x['b'][0]", "x['b'][1]"]
+    """
+    if isinstance(structure, dict):
+        parts = structure.items()
+    elif isinstance(structure, tuple):
+        parts = dict(enumerate(structure)).items()
+    else:
+        return [name]
+    return [leaf for key, part in parts for leaf in names_of(part, f"{name}[{key!r}]")]
 
 
 def pack(structure: Structure, leaves: list[Any]) -> Structure:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from kloaders.messages import say
-from kloaders.sequence import SequenceLoader
+from kloaders.sequence import SequenceLoader, check_loader
 from kloaders.structure import ArraySpec, Structure, map_structure
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def to_tf_dataset(loader: SequenceLoader, shuffle: bool | None = None) -> tf.dat
     """
     import tensorflow as tf
 
+    check_loader(loader, "to_tf_dataset")
     order = loader.shuffle if shuffle is None else shuffle
     if order is None:
         say(
