@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
-from kloaders.threads import Workers
+from kloaders.threads import Workers, exiting
 
 __all__ = ["Build", "Engine", "made_here"]
 
@@ -179,6 +179,8 @@ def made_here(build: Build) -> Any:
 
 
 def _made(make: Make, key: Hashable) -> Build:
+    if exiting.is_set():
+        raise RuntimeError("the interpreter ends, and with it all loading.")
     build = make(key, True)
     assert build is not None
     return build

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import threading
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 from kloaders.batches import BatchBuild, nothing_left
 from kloaders.columns import Odd
 from kloaders.engine import Build, Engine
-from kloaders.memory import aligned, available_bytes, format_bytes, parse_bytes
+from kloaders.memory import available_bytes, format_bytes, parse_bytes
 from kloaders.messages import say
 from kloaders.paths import PathSequenceLoader
 from kloaders.plan import EpochPlan, Order, Window
@@ -131,9 +132,10 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         if self._budget is None:
             self._budget = int(min(_BUDGET, _BUDGET_SHARE * available_bytes()))
         each = self._measured_bytes()
-        ahead = self._ahead(each * self.batch_size, self._budget)
+        delivered = sum(s.nbytes for s in flatten(self.sample_spec)) if self.transform else each
+        ahead = self._ahead(delivered * self.batch_size, self._budget)
         # Batches ahead, the one served, the one that the framework still holds.
-        batches = (ahead + 2) * each * self.batch_size
+        batches = (ahead + 2) * delivered * self.batch_size
         whole = (each + _BOOKKEEPING) * self.samples + batches
         if whole <= self._budget:
             return -(-self.samples // self.batch_size) * self.batch_size
@@ -143,8 +145,8 @@ class RamBatchSequenceLoader(PathSequenceLoader):
             raise ValueError(
                 f"ram_budget={format_bytes(self._budget)} holds no two RAM batches of even one "
                 f"batch: samples are {format_bytes(each)} each, so that batch_size="
-                f"{self.batch_size} needs {format_bytes(need, round_up=True)} or more. Raise ram_budget, or "
-                "lower batch_size or size."
+                f"{self.batch_size} needs {format_bytes(need, round_up=True)} or more. Raise "
+                "ram_budget, or lower batch_size or size."
             )
         return int(size)
 
@@ -153,11 +155,9 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         return max(1, min(self.queue_size, 4, budget // 8 // max(1, batch_bytes)))
 
     def _measured_bytes(self) -> int:
-        """Bytes of the largest of a few samples from all over, as stored or transformed."""
+        """Bytes of the largest of a few samples from all over, as they are stored."""
         looked = np.unique(np.linspace(0, self.samples - 1, _MEASURED).astype(int)).tolist()
         sizes = [sum(s.nbytes for s in flatten(self.raw_spec))]
-        if self.transform is not None:
-            sizes.append(sum(s.nbytes for s in flatten(self.sample_spec)))
         for index in looked[1:]:
             with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
                 sizes.append(sum(a.nbytes for a in flatten(self._sample(index))))
@@ -330,8 +330,10 @@ class _RamBatch:
         self.arrays = []
         for spec in flatten(loader.raw_spec):
             shape = (count, *(n or 1 for n in spec.shape))
+            # Mapped, so that the memory goes back when it is freed: malloc would keep it.
             nbytes = int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize
-            self.arrays.append(aligned(nbytes).view(spec.dtype).reshape(shape))
+            memory = np.frombuffer(mmap.mmap(-1, max(nbytes, 1)), np.uint8)
+            self.arrays.append(memory[:nbytes].view(spec.dtype).reshape(shape))
         self.alive = np.ones(count, bool)
         # Parts small enough that all threads take part and the first batch is soon there.
         self.part = max(1, min(loader.batch_size, -(-count // 8)))

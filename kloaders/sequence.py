@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
     processes: bool
     dtype: Any
     on_error: str
+    cache: None
     max_queue_size: int
     use_multiprocessing: bool
 
@@ -98,6 +99,7 @@ class SequenceLoader(keras_base.Sequence):
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
             it, "skip" it (its batch is that much shorter), or "replace" it by another sample,
             which the seed picks. Skipped and replaced ones are listed in `errors`.
+        cache: None, until there is one.
         max_queue_size: at most so many batches are made ahead; fewer where they are large
             (256 MiB).
 
@@ -146,6 +148,7 @@ class SequenceLoader(keras_base.Sequence):
         processes: bool = False,
         dtype: Any = None,
         on_error: str = "raise",
+        cache: None = None,
         max_queue_size: int = 10,
         use_multiprocessing: bool = False,
     ) -> None:
@@ -159,12 +162,20 @@ class SequenceLoader(keras_base.Sequence):
         self.shuffle = _tristate(shuffle)
         # One draw from the global generator: keras.utils.set_random_seed fixes it.
         self.seed = int(np.random.randint(2**31)) if seed is None else _count(seed, "seed", 0)
-        self.drop_last, self.pad_last = bool(drop_last), bool(pad_last)
+        self.drop_last = _flag(drop_last, "drop_last")
+        self.pad_last = _flag(pad_last, "pad_last")
+        if self.drop_last and self.pad_last:
+            raise ValueError("drop_last=True and pad_last=True contradict each other: choose one.")
+        if cache is not None:
+            raise ValueError(
+                f"cache={cache!r} is not there yet, only None: use preload(loader) where the data "
+                "fit in RAM, or RamBatchSequenceLoader."
+            )
         self.shard = _shard(shard)
         _check_transform(transform)
         self.transform = transform
         self.thread_count = None if workers is None else _count(workers, "workers", 0)
-        self.processes = bool(processes)
+        self.processes = _flag(processes, "processes")
         if self.processes and self.thread_count == 0:
             raise ValueError("processes=True needs workers=1 or more, got workers=0.")
         self.dtype = checked_dtype(dtype)
@@ -831,6 +842,12 @@ def _count(value: Any, name: str, least: int) -> int:
     if number < least:
         raise ValueError(f"{name}={number} is too small, expected at least {least}.")
     return number
+
+
+def _flag(value: Any, name: str) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{name}={value!r}: choose True or False.")
 
 
 def _tristate(shuffle: Any) -> bool | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -11,7 +13,7 @@ from typing import Any, Protocol
 
 import psutil
 
-__all__ = ["Workers", "usable_cores"]
+__all__ = ["Workers", "exiting", "usable_cores"]
 
 # A thread without work waits this long for more: long enough to live through a validation step,
 # short enough that a forgotten loader's threads are gone soon.
@@ -114,10 +116,22 @@ def _run(state: _State) -> None:
 _all: weakref.WeakSet[Workers] = weakref.WeakSet()
 
 
+#: Set when the interpreter ends: nobody is to wait for a batch any more.
+exiting = threading.Event()
+
+
 @atexit.register
 def _stop_all() -> None:
+    exiting.set()
     for workers in list(_all):
         workers._state.stop()
+    if _all and "tensorflow" in sys.modules:
+        # A fit that an exception ended leaves an iterator, whose destructor waits for its thread:
+        # it must run while threads still do. The exception refers to it.
+        sys.last_value = sys.last_traceback = None
+        if hasattr(sys, "last_exc"):
+            sys.last_exc = None
+        gc.collect()
 
 
 def usable_cores() -> int:

@@ -732,6 +732,30 @@ def test_any_integer_type_will_do(files: Files, make: Make) -> None:
 
 
 @EVERY
+@pytest.mark.parametrize("name", ["drop_last", "pad_last", "processes"])
+@pytest.mark.parametrize("wrong", ["no", 1, None])
+def test_flags(files: Files, make: Make, name: str, wrong: Any) -> None:
+    """A text or a number is not taken for True."""
+    with refused(TypeError, f"{name}={wrong!r}", "True or False"):
+        make(files, **{name: wrong})
+
+
+@EVERY
+def test_options_that_contradict_each_other(files: Files, make: Make) -> None:
+    """The short last batch is left out or filled up, not both."""
+    with refused(ValueError, "drop_last=True", "pad_last=True", "choose one"):
+        make(files, drop_last=True, pad_last=True)
+
+
+@EVERY
+def test_cache(files: Files, make: Make) -> None:
+    """Nothing is cached yet: None says so, and what else to use is named."""
+    assert len(make(files, cache=None)) == 3
+    with refused(ValueError, "cache='ram'", "preload(loader)", "RamBatchSequenceLoader"):
+        make(files, cache="ram")
+
+
+@EVERY
 @pytest.mark.parametrize("wrong", ["ignore", None, True])
 def test_on_error(files: Files, make: Make, wrong: Any) -> None:
     """on_error names its choices, and what each does."""

@@ -347,8 +347,8 @@ def test_what_a_transform_makes_is_within_the_budget(make: Any) -> None:
     def widen(x: Any, y: Any, rng: Any) -> Any:
         return np.resize(x, 100), y
 
-    small, _ = make(width=25, ram_budget=9_000)
-    large, _ = make(width=25, ram_budget=9_000, transform=widen)
+    small, _ = make(width=25, ram_budget=7_000)
+    large, _ = make(width=25, ram_budget=7_000, transform=widen)
     assert large.ram_batch_size < small.ram_batch_size
 
 
@@ -444,8 +444,7 @@ def test_peak_memory_stays_within_the_budget(tmp_path: Path, options: dict[str, 
 def test_close_frees_ram_batches(tmp_path: Path, draw: str) -> None:
     """After close() the process has given the memory back, though the loader is still there."""
     found = measured(tmp_path, draw=draw, ram_budget=64 * MIB)
-    # malloc keeps some of what was freed, batches rather than RAM batches.
-    assert found["left"] < found["size"] * MIB - SLACK
+    assert found["left"] <= SLACK
 
 
 def test_a_pickle_carries_no_ram_batch(make: Any) -> None:
