@@ -51,13 +51,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=machine.cores(), help="of the peers")
     parser.add_argument("--quick", action="store_true", help="small data, one round: does it work?")
     parser.add_argument("--timeout", type=int, default=300, help="seconds until a run is given up")
-    parser.add_argument("--json", default="benchmark.json", help="(default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="all runs (default: in the work folder)")
     parser.add_argument("--plot", metavar="PNG", help="draw the medians as well")
     parser.add_argument("--show", nargs="+", metavar="JSON", help="only show earlier results")
     parser.add_argument("--list", action="store_true", help="only list the contestants")
     args = parser.parse_args()
     args.rounds = args.rounds or (1 if args.quick else 5)
     args.seconds = args.seconds or (0.5 if args.quick else 4)
+    args.json = args.json or os.path.join(args.work, "runs.json")
     return args
 
 

@@ -18,7 +18,7 @@ class Workload:
     samples, quick: how many an epoch has, and how many with --quick. fit: a model takes the
     batches through `model.fit`; otherwise they are taken by hand. kept: decoded pictures may stay
     in RAM from one epoch to the next. cold: nothing is in the page cache, and the first epoch is
-    what is timed.
+    what is timed. at_once: Keras' steps_per_execution.
     """
 
     title: str
@@ -30,6 +30,7 @@ class Workload:
     fit: bool = False
     kept: bool = False
     cold: bool = False
+    at_once: int = 1
 
 
 WORKLOADS = {
@@ -42,14 +43,17 @@ WORKLOADS = {
     "W7": Workload("W1, decoded pictures may stay in RAM", 1000, 200, kept=True),
     "W8": Workload("W1 from a cold page cache", 20_000, 1000, cold=True),
 }
-for _batch in (32, 128, 256):
-    WORKLOADS[f"W4-{_batch}"] = Workload(
-        f"arrays in RAM -> fit, batches of {_batch}",
+for _batch, _at_once in ((32, 1), (32, 10), (128, 1), (256, 1)):
+    _more = f"x{_at_once}" if _at_once > 1 else ""
+    WORKLOADS[f"W4-{_batch}{_more}"] = Workload(
+        f"arrays in RAM -> fit, batches of {_batch}"
+        + (f", steps_per_execution={_at_once}" if _more else ""),
         50_000,
         10_000,
         shape=(32, 32, 3),
         batch=_batch,
         fit=True,
+        at_once=_at_once,
     )
 
 
@@ -234,7 +238,8 @@ def model_of(work: Work) -> Any:
         x = keras.layers.Rescaling(1 / 255)(x)
     x = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(x))
     model = keras.Model(image, x)
-    model.compile("sgd", loss=_small, metrics=[Samples()])
+    at_once = work.spec.at_once
+    model.compile("sgd", loss=_small, metrics=[Samples()], steps_per_execution=at_once)
     return model
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from kloaders import forgotten, keras_base
+from kloaders import distributed, forgotten, keras_base
 from kloaders.batches import BatchBuild
 from kloaders.columns import Column, Odd, Report, place
 from kloaders.engine import Build, Engine, made_here
@@ -80,7 +80,9 @@ class SequenceLoader(keras_base.Sequence):
         pad_last: fill it up instead, with samples of weight 0; every batch then has
             weights. For backends that need one batch size (JAX's DataParallel).
         shard: (k, n): be part k of n. The n loaders deliver together, batch by batch, what one
-            loader with batch_size * n would. All have the same number of batches.
+            loader with batch_size * n would. All have the same number of batches. Give all the
+            same `seed`, and say `shuffle=True` to shuffle: what Keras asks for differs between
+            processes.
         sample_weights: one weight a sample, delivered as the third part of a batch.
         transform: `transform(x, y, rng)` -> `(x, y)`, applied to each sample; y is None without
             labels. `rng` is a `numpy.random.Generator` that depends on seed, epoch and sample
@@ -186,6 +188,7 @@ class SequenceLoader(keras_base.Sequence):
         self.errors: list[SampleError] = []
         #: What label k is called, where the labels are classes with names; the user may set it.
         self.class_names: list[str] | None = None
+        distributed.check_settings(self, seed)
         self.plan = self._checked_plan()
         self._set_up()
         if self.processes:
@@ -224,6 +227,7 @@ class SequenceLoader(keras_base.Sequence):
     @property
     def num_batches(self) -> int:
         """Batches an epoch. Keras reads this when it begins a pass; use `len(loader)`."""
+        distributed.check_pass(self)
         self._resting = False
         self._tickets.starting()
         return self.plan.batches
@@ -238,9 +242,12 @@ class SequenceLoader(keras_base.Sequence):
         Raises:
             IndexError: `index` is not in 0 ... len(loader) - 1.
             SampleError: a sample does not load (on_error="raise").
-            ValueError: samples of one batch differ in shape or dtype; both are named.
+            ValueError: samples of one batch differ in shape or dtype; both are named. Or a loader
+                with a shard and shuffle=None is asked for batches in a random order.
         """
         request = self._tickets.locate(self._index(index))
+        if self.shard[1] > 1 and request.order.head < len(self) and self._order_asked() is None:
+            raise ValueError(_NO_COMMON_ORDER)
         if self._tickets.permuted and not self._warned:
             self._warned = True
             say(
@@ -769,6 +776,12 @@ _NO_MULTIPROCESSING = (
     "use_multiprocessing=True is Keras' process pool, which repeats and loses batches on some "
     "backends and is rebuilt every epoch. This loader has its own threads (workers=, on by "
     "default): leave use_multiprocessing out."
+)
+
+
+_NO_COMMON_ORDER = (
+    "a loader with shard= is asked for its batches in a random order, which is another one in each "
+    "process: pass shuffle=True to the loader, or call fit(shuffle=False)."
 )
 
 

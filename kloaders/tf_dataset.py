@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from kloaders import distributed
 from kloaders.messages import say
 from kloaders.sequence import SequenceLoader, check_loader
 from kloaders.structure import ArraySpec, Structure, map_structure
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = ["to_tf_dataset"]
+
+# TensorFlow prints this name in its error, and allows no other characters in it.
+_ADVICE = "kloaders_needs_distribute_datasets_from_function_and_a_loader_with_shard_k_n"
 
 
 def to_tf_dataset(loader: SequenceLoader, shuffle: bool | None = None) -> tf.data.Dataset:
@@ -29,12 +33,17 @@ def to_tf_dataset(loader: SequenceLoader, shuffle: bool | None = None) -> tf.dat
     functions, which outlives the Dataset, does not. In `fit` pass shuffle=False, which has no
     effect on a Dataset but a warning.
 
+    In a tf.distribute cluster, give each worker a loader with `shard=` and go through
+    `strategy.distribute_datasets_from_function`. What would shard the Dataset by itself is refused.
+
     Raises:
         SampleError: the first sample does not load.
+        ValueError: keras.distribution expects another part of the data than the loader's `shard`.
     """
     import tensorflow as tf
 
     check_loader(loader, "to_tf_dataset")
+    distributed.check_dataset(loader)
     order = loader.shuffle if shuffle is None else shuffle
     if order is None:
         say(
@@ -47,9 +56,17 @@ def to_tf_dataset(loader: SequenceLoader, shuffle: bool | None = None) -> tf.dat
     signature = _signature(loader)
     # The generator lives as long as the process, in TensorFlow's registry: it must not hold the
     # loader. The Dataset does.
-    dataset = tf.data.Dataset.from_generator(_Generator(source), output_signature=signature)
+    dataset = tf.data.Dataset.from_generator(
+        _Generator(source), output_signature=signature, name=_ADVICE
+    )
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(loader)))
     dataset = dataset.prefetch(2)
+    # Only explicit shards: "by file" makes experimental_distribute_dataset fail in a cluster, where
+    # another policy would drop batches (DATA) or halve them (OFF). Elsewhere it has no effect.
+    options = tf.data.Options()
+    by_file = tf.data.experimental.AutoShardPolicy.FILE
+    options.experimental_distribute.auto_shard_policy = by_file
+    dataset = dataset.with_options(options)
     dataset._kloaders_source = source
     return dataset
 

@@ -1,0 +1,91 @@
+"""kloaders for another measuring bed: one that finds contestants in a folder, by a decorator.
+
+Copy or link this file into the bed's `contestants/` as `kloaders_.py`. It needs the bed's module
+`core`, so it is no part of `run.py` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from core import contestant, gil_work
+
+
+def delivered(loader: Any, w: Any) -> Any:
+    """What `fit` takes, or a function of the epoch that gives its batches."""
+    if w.mode == "fit":
+        return loader
+
+    def epoch(number: int) -> Iterator[Any]:
+        loader.on_epoch_begin()
+        for batch in range(len(loader)):
+            yield loader[batch]
+        loader.on_epoch_end()
+
+    return epoch
+
+
+def shuffled(w: Any) -> dict[str, Any]:
+    # `fit` makes a loader shuffle; a hand-written loop has to say so.
+    return {"seed": w.seed} if w.mode == "fit" else {"seed": w.seed, "shuffle": True}
+
+
+def files(w: Any, **options: Any) -> Any:
+    import kloaders as kl
+
+    if w.id == "W6":
+        return kl.PathSequenceLoader(w.npys, w.labels, w.batch, **shuffled(w))
+    if w.float:
+        options["rescale"] = 1 / 255
+    size = w.shape[:2]
+    return kl.PathSequenceLoader(w.jpegs, w.labels, w.batch, size=size, **shuffled(w), **options)
+
+
+def arrays(w: Any) -> Any:
+    import kloaders as kl
+
+    x, y = (w.images(), w.labels) if w.id == "W3" else w.arrays()
+    return kl.ArraySequenceLoader(x, y, w.batch, **shuffled(w))
+
+
+@contestant("W1 W2 W6", "kloaders", needs=["keras", "kloaders.paths"])
+def from_files(w: Any) -> Any:
+    return delivered(files(w), w)
+
+
+@contestant("W3", "kloaders, np.memmap", needs=["keras", "kloaders.arrays"])
+@contestant("W4", "kloaders", needs=["keras", "kloaders.arrays"])
+def from_arrays(w: Any) -> Any:
+    return delivered(arrays(w), w)
+
+
+@contestant("W7", "kloaders, preload", needs=["keras", "kloaders.arrays", "kloaders.paths"])
+def from_ram(w: Any) -> Any:
+    import kloaders as kl
+
+    return delivered(kl.preload(files(w), progress=False), w)
+
+
+@contestant("W1 W2 W4", "kloaders, to_tf_dataset", needs=["tensorflow", "kloaders.tf_dataset"])
+def as_tf_dataset(w: Any) -> Any:
+    import kloaders as kl
+
+    loader = arrays(w) if w.id.startswith("W4") else files(w)
+    dataset = kl.to_tf_dataset(loader, shuffle=True)
+    return dataset if w.mode == "fit" else lambda _: iter(dataset)
+
+
+def in_plain_python(x: Any, y: Any, rng: np.random.Generator) -> Any:
+    return gil_work(x), y
+
+
+def with_transform(**options: Any) -> Callable[[Any], Any]:
+    return lambda w: delivered(files(w, transform=in_plain_python, **options), w)
+
+
+for _name, _options in {"threads": {}, "processes=True": {"processes": True}}.items():
+    contestant("W5", f"kloaders, {_name}", needs=["keras", "kloaders.paths"])(
+        with_transform(**_options)
+    )
