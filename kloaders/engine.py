@@ -56,6 +56,7 @@ class Engine:
         self._awaited: list[_Job] = []
         self._lock = threading.Lock()
         self._row_seconds: float | None = None
+        self._busy_seconds, self._cpu_seconds = 0.0, 0.0
         #: Batches handed out, seconds that callers waited for them, and the most ever ready.
         self.batches, self.wait_seconds, self.most_ready = 0, 0.0, 0
 
@@ -136,6 +137,16 @@ class Engine:
             return f"in the caller's thread where a batch is this cheap ({cost})"
         return f"{self.count} {self.kind}, {self.depth} batches ahead ({cost})"
 
+    @property
+    def cores_busy(self) -> float | None:
+        """Cores that the threads kept busy while they worked; None before a second of work.
+
+        Less than there are threads: they waited for a disk, for Python's lock, or for a core.
+        """
+        if self._busy_seconds < 1:
+            return None
+        return self.count * self._cpu_seconds / self._busy_seconds
+
     def _submit(self, build: Build) -> _Job:
         rows = build.rows
         parts = max(1, min(self.count, rows))
@@ -152,6 +163,12 @@ class Engine:
         batch = made_here(build)
         self.measured(time.perf_counter() - begin, build.rows)
         return batch
+
+    def worked(self, seconds: float, cpu_seconds: float, rows: int) -> None:
+        """A thread made some rows."""
+        self._busy_seconds += seconds
+        self._cpu_seconds += cpu_seconds
+        self.measured(seconds, rows)
 
     def measured(self, seconds: float, rows: int) -> None:
         """Remember what a row costs; the newest measurement counts a fifth."""
@@ -248,10 +265,11 @@ class _Part:
         self.engine, self.job, self.start, self.stop = engine, job, start, stop
 
     def __call__(self) -> None:
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.thread_time()
         self.job.fill(self.start, self.stop)
         if not self.job.cancelled:
-            self.engine.measured(time.perf_counter() - begin, self.stop - self.start)
+            seconds = time.perf_counter() - begin
+            self.engine.worked(seconds, time.thread_time() - cpu, self.stop - self.start)
 
     def dropped(self) -> None:
         self.job.cancel()

@@ -13,7 +13,7 @@ import numpy as np
 from kloaders import formats
 from kloaders.columns import PathColumn, columns_of
 from kloaders.formats import ImageOptions, checked_dtype
-from kloaders.sequence import Options, SequenceLoader, _arrays, _columns_checked
+from kloaders.sequence import Options, SequenceLoader, _arrays, _columns_checked, _flag
 from kloaders.structure import Structure, flatten, map_structure
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class PathOptions(Options, total=False):
     interpolation: str
     channels: int | None
     rescale: float | None
+    dct_scaling: bool
     max_pixels: int
     decode: Decode | None
     label_options: dict[str, Any] | None
@@ -58,6 +59,10 @@ class PathSequenceLoader(SequenceLoader):
         channels: 3 (RGB), 1 (grey), 4 (RGBA), or None for what the file has.
         rescale: multiply images by this, as Keras' Rescaling does; float32. Arrays from .npy and
             .npz stay as they are.
+        dct_scaling: decode JPEGs at 1/2, 1/4 or 1/8 of their size where that is still as large as
+            `size`. 1.2 to 1.4 times as fast for pictures twice as large, and slightly other
+            pixels: 5.8 levels of 255 on average with "bilinear", 2.4 with "area", which then is
+            the smoother of the two.
         max_pixels: images with more than this are refused before they are decoded.
         decode: a function of a file's bytes that gives its array, instead of the suffix's.
         label_options: these image options for labels that are paths; by default those of the
@@ -87,6 +92,7 @@ class PathSequenceLoader(SequenceLoader):
         interpolation: str = "bilinear",
         channels: int | None = 3,
         rescale: float | None = None,
+        dct_scaling: bool = False,
         max_pixels: int = ImageOptions.max_pixels,
         decode: Decode | None = None,
         label_options: dict[str, Any] | None = None,
@@ -100,6 +106,7 @@ class PathSequenceLoader(SequenceLoader):
             dtype=checked_dtype(options.get("dtype")),
             rescale=rescale,
             max_pixels=max_pixels,
+            dct_scaling=_flag(dct_scaling, "dct_scaling"),
         )
         if decode is not None and not callable(decode):
             raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
@@ -158,6 +165,9 @@ class PathSequenceLoader(SequenceLoader):
 
     def _overrides(self, hook: str) -> bool:
         return getattr(type(self), hook) is not getattr(PathSequenceLoader, hook)
+
+    def _runs_users_code(self) -> bool:
+        return self.decode is not None or super()._runs_users_code()
 
     def _sample(self, index: int) -> tuple[Any, ...]:
         if self._overrides("load_sample") and not self._overrides("load_batch"):

@@ -409,6 +409,12 @@ class SequenceLoader(keras_base.Sequence):
             f"order: {order}",
             "loading: " + (engine.why(self.batch_size) if engine else "nothing asked for yet"),
         ]
+        busy = engine.cores_busy if engine and engine.kind == "threads" else None
+        if engine is not None and busy is not None and engine.count > 1:
+            said = f"threads: {engine.count} kept {busy:.1f} cores busy"
+            if busy < 0.75 * engine.count and self._runs_users_code():
+                said += "; if they wait for Python's lock and not for a disk, pass processes=True"
+            lines.append(said)
         if self.errors:
             lines.append(f"errors: {len(self.errors)} samples, first {self.errors[0]}")
         return "\n".join(lines)
@@ -605,6 +611,11 @@ class SequenceLoader(keras_base.Sequence):
 
     def _overrides(self, hook: str) -> bool:
         return getattr(type(self), hook) is not getattr(SequenceLoader, hook)
+
+    def _runs_users_code(self) -> bool:
+        """Whether a sample takes a function of the user's, which may hold Python's lock."""
+        hooked = self._overrides("load_sample") or self._overrides("load_batch")
+        return self.transform is not None or hooked
 
     def _sample(self, index: int) -> tuple[Any, ...]:
         """One sample before the transform, as a tuple of parts (x,) or (x, y), fresh arrays."""

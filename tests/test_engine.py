@@ -15,11 +15,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from recording import our_threads
 
+import kloaders as kl
 from kloaders import threads
 from kloaders.engine import Engine
 from kloaders.threads import Workers
@@ -523,6 +525,28 @@ def test_a_done_job_is_let_go(workers: Any, monkeypatch: Any) -> None:
     assert following.ran.wait(30)
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("cpu_seconds", "transform", "words", "advice"),
+    [
+        (0.5, None, "kept 1.0 cores busy", False),  # a disk, or others use the machine
+        (0.5, "python", "kept 1.0 cores busy", True),
+        (0.95, "python", "kept 1.9 cores busy", False),
+    ],
+)
+def test_summary_says_when_threads_do_not_help(
+    cpu_seconds: float, transform: str | None, words: str, advice: bool, keep: Any
+) -> None:
+    """Two threads that keep one core busy wait for something; plain Python may be it."""
+    function = None if transform is None else lambda x, y, rng: (x, y)
+    loader = keep(kl.ArraySequenceLoader(np.arange(8), transform=function, workers=2))
+    engine = loader._running()
+    assert "cores busy" not in loader.summary()
+    for _ in range(10):
+        engine.worked(1.0, cpu_seconds, 100)
+    assert words in loader.summary()
+    assert ("processes=True" in loader.summary()) == advice
 
 
 FORKED = """

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import kloaders as kl
 from kloaders import formats
 from kloaders.formats import (
     ARRAY_SUFFIXES,
@@ -582,6 +583,20 @@ def test_dct_scaling(interpolation, bound, orientation):
         full = decode_image(raw, ImageOptions(size=size))
         fast = decode_image(raw, ImageOptions(size=size, dct_scaling=True))
         np.testing.assert_array_equal(fast, full)
+
+
+def test_dct_scaling_is_an_option_of_loaders(tmp_path):
+    """Off unless asked for, and then for the pictures only."""
+    samples = pytest.importorskip("sklearn.datasets")
+    raw = encoded(".jpg", samples.load_sample_image("china.jpg"))
+    path = tmp_path / "china.jpg"
+    path.write_bytes(raw)
+    for options in ({}, {"dct_scaling": True}):
+        (got,) = kl.PathSequenceLoader([path], size=(100, 150), **options)[0]
+        wanted = decode_image(raw, ImageOptions(size=(100, 150), **options))
+        np.testing.assert_array_equal(got, wanted)
+    with pytest.raises(TypeError, match="dct_scaling='yes': choose True or False"):
+        kl.PathSequenceLoader([path], dct_scaling="yes")
 
 
 # ---------------------------------------------------------------------------------------------
