@@ -82,8 +82,8 @@ class BatchBuild:
     def finish(self) -> Any:
         """The batch as Keras takes it."""
         indices, leaves = self.finish_leaves()
-        if not len(indices):
-            raise nothing_left(self.loader, int(self.indices[0]))
+        if not len(indices):  # Keras cannot take an empty batch
+            indices, leaves = self._one_instead()
         return self.loader._deliver(pack(self.form, leaves), indices)
 
     def finish_leaves(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
@@ -127,6 +127,19 @@ class BatchBuild:
             failed.clear()
             return None
         return np.array([row not in failed for row in range(self.rows)])
+
+    def _one_instead(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
+        """A batch of one other sample, where all of this one were skipped."""
+        first = int(self.indices[0])
+        error = next((e for e in self.loader.errors if e.index == first), None)
+        self.troubles.clear()
+        self.indices = self.indices.copy()
+        self._replace(0, error or nothing_left(self.loader, first))
+        odd = [trouble for _, trouble in self.troubles if isinstance(trouble, Odd)]
+        rest: dict[int, Exception] = dict.fromkeys(range(1, self.rows), LookupError())
+        for leaf in sorted({e.leaf for e in odd}):
+            self._fit(leaf, [e for e in odd if e.leaf == leaf], rest)
+        return self.indices[:1], [leaf[:1] for leaf in self.leaves]
 
     def _replace(self, row: int, error: SampleError) -> None:
         """Another sample instead, the same one whoever asks."""
@@ -181,12 +194,14 @@ class BatchBuild:
             or by_row.get(r, self.leaves[leaf][r]).dtype != want.dtype
         )
         got = by_row.get(other, self.leaves[leaf][other])
-        name = self.loader._name
+        name, loader = self.loader._name, self.loader
+        inputs = len(flatten(self.form[0]))
+        what = "" if leaf < inputs else "the label of "
         raise ValueError(
-            f"{name(int(self.indices[other]))} is {got.dtype} of shape {got.shape}, but "
-            f"{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of shape "
-            f"{want.shape}. "
-            f"{self.loader._shape_advice(int(self.indices[other]), got.dtype != want.dtype)}"
+            f"{what}{name(int(self.indices[other]))} is {got.dtype} of shape {got.shape}, but "
+            f"{what}{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of "
+            f"shape {want.shape}. "
+            + loader._advice(int(self.indices[other]), leaf, got.dtype != want.dtype, self.raw)
         )
 
 

@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kloaders import formats
-from kloaders.columns import PathColumn, columns_of
+from kloaders.columns import Column, PathColumn, columns_of
 from kloaders.formats import ImageOptions, checked_dtype
-from kloaders.sequence import Options, SequenceLoader, _arrays, _columns_checked, _flag
+from kloaders.sequence import (
+    Options,
+    SequenceLoader,
+    _arrays,
+    _columns_checked,
+    _flag,
+    check_names,
+)
 from kloaders.structure import Structure, flatten, map_structure
 
 if TYPE_CHECKING:
@@ -64,9 +71,10 @@ class PathSequenceLoader(SequenceLoader):
             pixels: 5.8 levels of 255 on average with "bilinear", 2.4 with "area", which then is
             the smoother of the two.
         max_pixels: images with more than this are refused before they are decoded.
-        decode: a function of a file's bytes that gives its array, instead of the suffix's.
-        label_options: these image options for labels that are paths; by default those of the
-            inputs' size, as many channels as stored, and "nearest", which invents no class.
+        decode: a function of a file's bytes that gives its array, instead of the suffix's. Labels
+            that are paths have their own, in label_options.
+        label_options: these image options, or decode, for labels that are paths; by default those
+            of the inputs' size, as many channels as stored, and "nearest", which invents no class.
         check_paths: "sample" looks at up to 2,000 paths, True at all, False at none.
         **options: see `SequenceLoader`. dtype=None keeps the uint8 of images, and the uint16 of
             16-bit ones.
@@ -99,6 +107,7 @@ class PathSequenceLoader(SequenceLoader):
         check_paths: bool | str = "sample",
         **options: Unpack[Options],
     ) -> None:
+        check_names(self, options, PathOptions.__annotations__)
         self.image_options = ImageOptions(
             size=size,
             interpolation=interpolation,
@@ -111,15 +120,22 @@ class PathSequenceLoader(SequenceLoader):
         if decode is not None and not callable(decode):
             raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
         self.decode = decode
+        if decode is not None:
+            _refuse_image_options(self.image_options)
         masks: dict[str, Any] = {"size": size, "interpolation": "nearest", "channels": None}
         masks |= {"max_pixels": max_pixels, **_checked_label_options(label_options)}
+        decode_label = masks.pop("decode", None)
         mask_options = ImageOptions(**masks)
         read = _Read(self.image_options, decode)
         x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
         store = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
         y = None
         if labels is not None:
-            y = columns_of(labels, "labels", _Read(mask_options, None), store)
+            y = columns_of(labels, "labels", _Read(mask_options, decode_label), store)
+        if label_options and not any(isinstance(c, PathColumn) for c in flatten(y or ())):
+            raise ValueError(
+                "label_options are for labels that are files, and there are none: leave them out."
+            )
         self._parts, samples = _columns_checked(self, x, y, ("paths", "labels"))
         if store is None:
             raise TypeError(
@@ -137,7 +153,7 @@ class PathSequenceLoader(SequenceLoader):
     def load_sample(self, path: str) -> Any:  # type: ignore[override]
         """The input of one sample from its file. Override it for a format of your own.
 
-        Called from several threads at once. Returns an array, or a tuple or dict of arrays; the
+        Where there are several inputs, it is called for each one that is a file. Called from several threads at once. Returns an array, or a tuple or dict of arrays; the
         label is added by the loader. Whatever is raised becomes a SampleError that names the
         file, or is dealt with as `on_error` says.
         """
@@ -170,21 +186,30 @@ class PathSequenceLoader(SequenceLoader):
         return self.decode is not None or super()._runs_users_code()
 
     def _sample(self, index: int) -> tuple[Any, ...]:
-        if self._overrides("load_sample") and not self._overrides("load_batch"):
-            return self._labelled(self.load_sample(self.paths[index]), index)
-        return super()._sample(index)
-
-    def _labelled(self, loaded: Any, index: int) -> tuple[Any, ...]:
-        """What load_sample gave, with the sample's label beside it if there are labels."""
-        parts = self._from_hook(loaded)
+        if not self._overrides("load_sample") or self._overrides("load_batch"):
+            return super()._sample(index)
+        parts = self._from_hook(self._hooked_input(index))
         return parts if len(self._parts) == 1 else (*parts, self._label(index))
+
+    def _hooked_input(self, index: int) -> Any:
+        """What load_sample gives for a sample: for each of its files, where it has several."""
+        if not isinstance(self._parts[0], (tuple, dict)):
+            return self.load_sample(self.paths[index])
+
+        def value(column: Column) -> Any:
+            if isinstance(column, PathColumn):
+                return self.load_sample(column.paths[index])
+            return column.read(index)
+
+        return map_structure(value, self._parts[0])
 
     def _label(self, index: int) -> Structure:
         return map_structure(lambda column: column.read(index), self._parts[1])
 
     def _from_hook(self, loaded: Any) -> tuple[Any, ...]:
         x = _arrays(loaded)
-        whole = len(self._parts) == 1 and isinstance(x, tuple) and len(x) == 2
+        several = isinstance(self._parts[0], (tuple, dict))
+        whole = len(self._parts) == 1 and not several and isinstance(x, tuple) and len(x) == 2
         return self._cast(x if whole else (x,))
 
     def _batch_parts(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Any, ...]:
@@ -231,13 +256,15 @@ class PathSequenceLoader(SequenceLoader):
                 files = [column.paths[k] for k in looked.tolist()]
                 if check_paths:
                     _check_files(files, len(column))
-                if own or column.paths is not self.paths:
-                    for file in files:
-                        formats.check_suffix(file)
+                by_suffix = own
+                if column.paths is not self.paths and isinstance(column.read_path, _Read):
+                    by_suffix = column.read_path.decode is None
+                for file in files if by_suffix else ():
+                    formats.check_suffix(file)
 
 
 def _checked_label_options(options: Any) -> dict[str, Any]:
-    known = [field.name for field in dataclasses.fields(ImageOptions)]
+    known = [*(field.name for field in dataclasses.fields(ImageOptions)), "decode"]
     if options is None:
         return {}
     if not isinstance(options, dict):
@@ -250,6 +277,16 @@ def _checked_label_options(options: Any) -> dict[str, Any]:
             f"label_options has {unknown[0]!r}, which is no option of images: {', '.join(known)}."
         )
     return options
+
+
+def _refuse_image_options(given: ImageOptions) -> None:
+    for field in dataclasses.fields(ImageOptions):
+        value = getattr(given, field.name)
+        if value != field.default and field.name not in ("dtype", "max_pixels"):
+            raise ValueError(
+                f"{field.name}={value!r} is for pictures that are read by their suffix, and decode= "
+                "reads these files instead: do it in there, and leave it out here."
+            )
 
 
 def _check_files(files: list[str], total: int) -> None:
@@ -268,7 +305,9 @@ def _check_files(files: list[str], total: int) -> None:
     if missing:
         others = len(missing) - 1
         of = f"{len(files):,} looked at" + (f" of {total:,}" if total > len(files) else "")
-        more = f", and {others:,} others do not either ({of})" if others else f" ({of})"
+        more = f" ({of})"
+        if others:
+            more = f", and {others:,} other{'s do' if others > 1 else ' does'} not either ({of})"
         raise FileNotFoundError(
             f"{missing[0]} does not exist{more}. Relative paths start at {os.getcwd()}; "
             "check_paths=False leaves this check out."

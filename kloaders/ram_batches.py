@@ -15,7 +15,7 @@ from kloaders.engine import Build, Engine
 from kloaders.memory import available_bytes, format_bytes, parse_bytes
 from kloaders.messages import say
 from kloaders.paths import PathSequenceLoader
-from kloaders.plan import EpochPlan, Order, Window
+from kloaders.plan import EpochPlan, Order, Window, sample_rng
 from kloaders.sequence import Key, _count, _key
 from kloaders.structure import flatten, pack
 from kloaders.tickets import Request
@@ -49,7 +49,7 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         ram_budget: bytes, or a text such as "4GiB", that both RAM batches and the batches made
             ahead may take together; the size of a RAM batch follows from it and from real
             samples. Give one of the two; by default 4 GiB, or a quarter of what is free if that
-            is less. Data that fit into half of it are read once and stay.
+            is less. Data that fit into it as a whole are read once and stay.
         draw: "global" fills RAM batches from one shuffle of everything. "windows" reads runs of
             neighbouring files, in storage order, and shuffles the runs and what is in them: for
             disks that are slow at random reads, and data that do not lie sorted by class.
@@ -381,7 +381,7 @@ class _Stored(BatchBuild):
             f"{loader._name(index)} is {got.dtype} of shape {got.shape}, but "
             f"{loader._name(loader._model_sample)} is {spec.dtype} of shape {spec.shape}, and all "
             "samples of a RAM batch have one shape. "
-            f"{loader._shape_advice(index, got.dtype != spec.dtype)}"
+            f"{loader._advice(index, leaf, got.dtype != spec.dtype, raw=True)}"
         )
 
 
@@ -392,8 +392,12 @@ class _Served(BatchBuild):
         self, loader: RamBatchSequenceLoader, ram: _RamBatch, rows: Indices, epoch: int, draw: int
     ) -> None:
         alive = rows[ram.alive[rows]]
-        if not len(alive):
-            raise nothing_left(loader, int(ram.indices[rows[0]]))
+        if not len(alive):  # Keras cannot take an empty batch: one of the others, instead of all
+            others, first = np.flatnonzero(ram.alive), int(ram.indices[rows[0]])
+            if not len(others):
+                raise nothing_left(loader, first)
+            rng = sample_rng(loader.seed, epoch, first, draw=2**32)
+            alive = rng.choice(others, 1)
         super().__init__(loader, ram.indices[alive], epoch, draw)
         self.ram = ram
         self.taken = alive

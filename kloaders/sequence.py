@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import inspect
+import itertools
 import operator
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from kloaders import distributed, forgotten, keras_base
 from kloaders.batches import BatchBuild
-from kloaders.columns import Column, Odd, Report, place
+from kloaders.columns import Column, Odd, Report, place, spec_of_all
 from kloaders.engine import Build, Engine, made_here
 from kloaders.faults import SampleError, check_policy, explain
 from kloaders.formats import checked_dtype
@@ -40,6 +42,12 @@ Transform = Callable[[Any, Any, np.random.Generator], tuple[Any, Any]]
 AHEAD_BYTES = 256 * 2**20
 # Samples tried for the shape of all, where on_error lets the first ones fail.
 _FIRST_TRIES = 100
+
+
+# What a loader's batches follow from.
+_FIXED = frozenset(
+    ("samples", "batch_size", "shuffle", "seed", "drop_last", "pad_last", "shard", "dtype")
+)
 
 
 class Options(TypedDict, total=False):
@@ -78,7 +86,8 @@ class SequenceLoader(keras_base.Sequence):
             generator, which `keras.utils.set_random_seed` sets.
         drop_last: leave out the last batch of an epoch where it is short.
         pad_last: fill it up instead, with samples of weight 0; every batch then has
-            weights. For backends that need one batch size (JAX's DataParallel).
+            weights, where there are labels. For backends that need one batch size (JAX's
+            DataParallel). `predict` gives rows for the padding too: cut them off.
         shard: (k, n): be part k of n. The n loaders deliver together, batch by batch, what one
             loader with batch_size * n would. All have the same number of batches. Give all the
             same `seed`, and say `shuffle=True` to shuffle: what Keras asks for differs between
@@ -99,8 +108,10 @@ class SequenceLoader(keras_base.Sequence):
             Sending uint8 and scaling on the device, by a Rescaling layer, is four times cheaper
             than float32.
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
-            it, "skip" it (its batch is that much shorter), or "replace" it by another sample,
-            which the seed picks. Skipped and replaced ones are listed in `errors`.
+            it, "skip" it (its batch is that much shorter; of a batch with no other sample, it is
+            replaced), or "replace" it by another sample, which the seed picks. Skipped and
+            replaced ones are listed in `errors`. Rows of `predict` line up with the data but for
+            skipped ones.
         cache: None, until there is one.
         max_queue_size: at most so many batches are made ahead; fewer where they are large
             (256 MiB).
@@ -333,13 +344,19 @@ class SequenceLoader(keras_base.Sequence):
         return self._spec
 
     def delivered_spec(self) -> Structure:
-        """`sample_spec`, with None for the dimensions in which samples are known to differ."""
-        return self.sample_spec
+        """`sample_spec`, with None for the dimensions in which samples are known to differ.
+
+        Known are the samples of a list of arrays; others are taken to be like the first one.
+        """
+        columns = self._columns()
+        if columns is None or self.transform is not None or self._runs_users_code():
+            return self.sample_spec
+        return map_structure(spec_of_all, columns, self.sample_spec)
 
     @property
     def has_weights(self) -> bool:
-        """Whether batches have a third part, sample weights."""
-        return self.weights is not None or self.pad_last
+        """Whether batches have a third part, sample weights; without labels they have none."""
+        return (self.weights is not None or self.pad_last) and len(self.sample_spec) > 1
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
         """All batches of one epoch, whatever Keras is doing with this loader.
@@ -439,6 +456,23 @@ class SequenceLoader(keras_base.Sequence):
 
     # ------------------------------------------------------------------ set-up and pickling
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Batches already follow from these: a new value would show, and change nothing.
+        if name in _FIXED and "_tickets" in self.__dict__:
+            raise AttributeError(
+                f"{name} of a loader is fixed when it is made: make another one, with "
+                f"{name}={value!r}."
+            )
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if "samples" not in self.__dict__ and name in ("plan", "_tickets", "_resting", "shard"):
+            raise AttributeError(
+                f"{type(self).__name__} is not set up: its __init__ must call "
+                "super().__init__(samples, batch_size) before anything else is done with it."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def _make_plan(self) -> EpochPlan:
         return EpochPlan(
             self.samples, self.batch_size, self.seed, drop_last=self.drop_last, shard=self.shard
@@ -522,7 +556,7 @@ class SequenceLoader(keras_base.Sequence):
         if not 0 <= i < len(self):
             raise IndexError(
                 f"batch {i} of {type(self).__name__}: batches are numbered from 0 to "
-                f"{len(self) - 1}."
+                f"{len(self) - 1}, for i in range(len(loader))."
             )
         return i
 
@@ -596,9 +630,13 @@ class SequenceLoader(keras_base.Sequence):
                 weights = np.concatenate(
                     [weights, np.zeros((missing, *weights.shape[1:]), weights.dtype)]
                 )
-        if weights is not None:
-            y = sample[1] if len(sample) > 1 else None
-            return sample[0], y, weights
+        if len(sample) == 1 and self.weights is not None:
+            raise ValueError(
+                "sample_weights= need labels beside them: Keras weights a loss, and without labels "
+                "there is none. Leave them out, or give labels."
+            )
+        if weights is not None and len(sample) > 1:
+            return sample[0], sample[1], weights
         if len(sample) == 1 and not isinstance(sample[0], tuple):
             return sample[0]
         return sample
@@ -760,13 +798,21 @@ class SequenceLoader(keras_base.Sequence):
                 self._model_sample = index
                 return found
         assert failure is not None
-        raise failure
+        tried = min(self.samples, _FIRST_TRIES)
+        raise SampleError(
+            failure.index, failure.name, f"{failure.cause} (nor did the {tried - 1} before it)"
+        ) from failure
 
     def _record(self, error: SampleError) -> None:
         with self._spec_lock:
             if error.index not in self._failed:
                 self._failed.add(error.index)
                 self.errors.append(error)
+        if self.on_error == "skip" and len(self.errors) == 1:
+            say(
+                f"{error}. It is skipped, and its batch is one sample shorter: rows of predict() "
+                'behind it do not line up with the data; on_error="replace" keeps them in place.'
+            )
 
     def _name(self, index: int) -> str:
         """What a person would call this sample."""
@@ -776,8 +822,16 @@ class SequenceLoader(keras_base.Sequence):
         column: Column = flatten(columns)[0]
         return column.name(index)
 
+    def _advice(self, index: int, leaf: int, dtype_differs: bool, raw: bool) -> str:
+        """What to do about array `leaf` of sample `index`, whose dtype or shape is another."""
+        if self.transform is not None and not raw:
+            return "Let transform= return arrays of one shape and dtype for all samples."
+        if leaf >= len(flatten(self.raw_spec[0])):
+            return "Give labels of one shape and dtype, padded where they differ."
+        return self._shape_advice(index, dtype_differs)
+
     def _shape_advice(self, index: int, dtype_differs: bool) -> str:
-        """What to do about sample `index`, which differs from others in dtype or shape."""
+        """What to do about the input of a sample, which differs from others in dtype or shape."""
         if dtype_differs:
             return "Pass dtype=, or convert in the hook."
         return "Bring them to one shape in the hook or in transform=, or use batch_size=1."
@@ -786,7 +840,7 @@ class SequenceLoader(keras_base.Sequence):
 _NO_MULTIPROCESSING = (
     "use_multiprocessing=True is Keras' process pool, which repeats and loses batches on some "
     "backends and is rebuilt every epoch. This loader has its own threads (workers=, on by "
-    "default): leave use_multiprocessing out."
+    "default) and processes: leave use_multiprocessing out, or pass processes=True instead."
 )
 
 
@@ -831,7 +885,13 @@ def _arrays(value: Any) -> Any:
     """Every leaf as a native numeric array."""
 
     def leaf(v: Any) -> np.ndarray[Any, Any]:
-        a = np.asarray(v)
+        try:
+            a = np.asarray(v)
+        except ValueError:  # a ragged list
+            raise TypeError(
+                f"got a list of {len(v)} that is no array, expected numbers: return a tuple (x, y) "
+                "for an input and its label, not a list."
+            ) from None
         if a.dtype.kind not in "biufc":
             raise TypeError(
                 f"got {a.dtype} ({str(v)[:60]!r}), expected numbers: a batch holds numeric arrays."
@@ -840,9 +900,16 @@ def _arrays(value: Any) -> Any:
             return a.astype(np.float32)  # Python's floats carry no choice of precision
         return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
-    if isinstance(value, list):
-        value = tuple(value)
     return map_structure(leaf, value)
+
+
+def check_names(owner: Any, options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """TypeError for an option that a loader does not have, with the one that may be meant."""
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1, 0.5)
+            meant = f"did you mean {close[0]}=?" if close else f"it has {', '.join(known)}."
+            raise TypeError(f"{type(owner).__name__} has no option {name}=: {meant}")
 
 
 def check_loader(value: Any, what: str) -> None:
@@ -855,17 +922,22 @@ def check_loader(value: Any, what: str) -> None:
 
 
 def _count(value: Any, name: str, least: int) -> int:
+    example = f", as in {name}={_EXAMPLES[name]}" if name in _EXAMPLES else ""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name}={value!r} is {type(value).__name__}, expected an integer of at least {least}."
+            f"{name}={value!r} is {type(value).__name__}, expected an integer of at least {least}"
+            f"{example}."
         ) from None
     if number < least:
-        raise ValueError(f"{name}={number} is too small, expected at least {least}.")
+        raise ValueError(f"{name}={number} is too small, expected at least {least}{example}.")
     return number
+
+
+_EXAMPLES = {"batch_size": 32, "seed": 7, "workers": 2, "ram_batch_size": 4096, "echo": 2}
 
 
 def _flag(value: Any, name: str) -> bool:
@@ -911,10 +983,12 @@ def _columns_checked(
         lengths |= dict(zip(leaves, map(len, flatten(part)), strict=True))
     samples = next(iter(lengths.values()))
     if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+        said = ", ".join(f"{name} has {n}" for name, n in itertools.islice(lengths.items(), 4))
+        many = len(lengths) > 4
         raise ValueError(
-            f"lengths differ: {said}. Every sample needs one value in each; check how they were "
-            "put together."
+            f"lengths differ: {said}{f' and so on, {len(lengths)} in all' if many else ''}. Every "
+            "sample needs one value in each. A tuple means several inputs or outputs: if yours "
+            "has one row a sample, pass list(...) of it."
         )
     if samples == 0:
         raise ValueError(_no_samples(owner, f"print len({names[0]}), or the pattern that found it"))
