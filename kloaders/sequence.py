@@ -142,6 +142,7 @@ class SequenceLoader(keras_base.Sequence):
     _model_sample: int  # whose specs these are
     _failed: set[int]
     _warned: bool
+    _told: bool
     _resting: bool
     _adapters: int
 
@@ -266,6 +267,9 @@ class SequenceLoader(keras_base.Sequence):
                 "fit() permutes them unless it is called with shuffle=False. Batches come as they "
                 "are asked for, without look-ahead. shuffle=None shuffles samples instead."
             )
+        if self._tickets.interrupted and not self._told:
+            self._told = True
+            say(_INTERRUPTED)
         key = _key(request.order, request.batch)
         if not request.sequential:
             if self._resting:  # closed, and only looked at: that wakes no threads
@@ -525,7 +529,7 @@ class SequenceLoader(keras_base.Sequence):
         self._spec_lock = threading.RLock()
         self._engine_lock = threading.Lock()
         self._failed = set()
-        self._warned = False
+        self._warned = self._told = False
         self._resting = False
         self._adapters = 0
 
@@ -599,9 +603,11 @@ class SequenceLoader(keras_base.Sequence):
         order, batch = request.order, request.batch
         for k in range(batch + 1, len(self)):
             yield _key(order, k)
-        if order.head < len(self) and order.epoch != self._tickets.last_epoch:
+        shuffled = order.head < len(self)
+        another = shuffled or self._tickets.training  # storage order may be that of a predict
+        if another and order.epoch != self._tickets.last_epoch:
             # The head of the next epoch is made while this one ends and validation runs.
-            following = Order(order.epoch + 1, 0)
+            following = Order(order.epoch + 1, 0 if shuffled else len(self))
             for k in range(len(self)):
                 yield _key(following, k)
 
@@ -841,6 +847,13 @@ _NO_MULTIPROCESSING = (
     "use_multiprocessing=True is Keras' process pool, which repeats and loses batches on some "
     "backends and is rebuilt every epoch. This loader has its own threads (workers=, on by "
     "default) and processes: leave use_multiprocessing out, or pass processes=True instead."
+)
+
+
+_INTERRUPTED = (
+    "this loader was evaluated or predicted from in the middle of a pass that fit trains on, and the "
+    "rest of that pass cannot be told from a new one: samples may come twice in this epoch. Give "
+    "fit LoaderCallback(loader), or evaluate loader.view()."
 )
 
 

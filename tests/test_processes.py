@@ -206,7 +206,7 @@ def test_batches_are_those_of_threads(files, workers):
 
 
 def test_every_sample_once_over_epochs_in_the_same_workers(files):
-    """Grain's process_prefetch_test, test_prefetch; and workers persist over epochs."""
+    """Grain's process_prefetch_test.py, test_prefetch_data; and workers persist over epochs."""
     with loader_of(files) as loader:
         assert_exact(epoch_of(loader, 0))
         pids = loader._processes.pids
@@ -334,7 +334,7 @@ def kill_at_random(loader, times, stop):
 @pytest.mark.parametrize("make", [loader_of, "by batch"])
 def test_killed_at_any_moment(files, make):
     """Batches stay exact while workers are killed: torch's test_proper_exit with worker_kill,
-    which is skipped upstream, and Grain's test_fails_with_worker_killed, turned around.
+    which is skipped upstream, and Grain's test_doesnt_hang_on_process_kill, turned around.
     """
     if make == "by batch":
         loader = ByBatch(SAMPLES, BATCH, transform=slow, workers=2, processes=True)
@@ -371,7 +371,7 @@ def test_all_killed_while_idle(files):
     [(ends_at_19, 19, "exit code 3"), (killed_at_first, 0, "SIGKILL")],
 )
 def test_deaths_at_one_sample_name_it(files, transform, sample, how):
-    """Grain's test_fails_with_worker_crash; even the sample that the shapes are taken from."""
+    """Grain's test_reports_worker_crash; even the sample that the shapes are taken from."""
     with loader_of(files, transform=transform) as loader:
         with pytest.raises(kl.SampleError, match=rf"{how}.*3 times") as caught:
             epoch_of(loader)
