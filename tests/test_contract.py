@@ -1293,7 +1293,10 @@ class Watched(kl.SequenceLoader):
 @scenario("batches are loaded ahead while the model computes")
 @pytest.mark.parametrize("workers", [None, 1, 2])
 def test_look_ahead_under_fit(keep, workers):
-    """While a step runs, the batches after those asked for are begun: counted, not timed."""
+    """While a step runs, the batches after those asked for are begun: counted, not timed.
+
+    What Keras' py_dataset_adapter_test.py, test_speedup, times.
+    """
     model, received = model_for()
     loader = keep(Watched(40, BATCH, shuffle=True, seed=1, workers=workers).ready())
     # No matter how long the step takes, there is something ready for the next one.
