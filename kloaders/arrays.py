@@ -8,6 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders.batches import BatchBuild, nothing_left
+from kloaders.cache import paused
 from kloaders.columns import columns_of
 from kloaders.engine import Engine
 from kloaders.formats import checked_dtype
@@ -121,7 +122,10 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
         return _Rows(loader, indices, 0, raw=True)
 
     done = 0
-    with tqdm(total=loader.samples, unit=" samples", disable=not progress, desc="preload") as bar:
+    with (
+        paused(loader._stores()),
+        tqdm(total=loader.samples, unit=" samples", disable=not progress, desc="preload") as bar,
+    ):
         try:
             for start in starts:
                 indices, leaves = engine.get(start, range(start + size, loader.samples, size), make)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from kloaders import formats
+from kloaders.cache import Budget, CachedColumn, FolderCache, HookCache, RamCache, Store, key_of
 from kloaders.columns import Column, PathColumn, columns_of
 from kloaders.formats import ImageOptions, checked_dtype
 from kloaders.sequence import (
@@ -188,7 +191,11 @@ class PathSequenceLoader(SequenceLoader):
     def _sample(self, index: int) -> tuple[Any, ...]:
         if not self._overrides("load_sample") or self._overrides("load_batch"):
             return super()._sample(index)
-        parts = self._from_hook(self._hooked_input(index))
+
+        def load() -> tuple[Any, ...]:
+            return self._from_hook(self._hooked_input(index))
+
+        parts = load() if self._hook_cache is None else self._hook_cache.remember(index, load)
         return parts if len(self._parts) == 1 else (*parts, self._label(index))
 
     def _hooked_input(self, index: int) -> Any:
@@ -230,6 +237,42 @@ class PathSequenceLoader(SequenceLoader):
         else:
             super()._fill(indices, out, epoch, draw, raw, report)
 
+    def _begin_cache(self) -> None:
+        if self.cache is None:
+            return
+        if self._hooked and self.cache != "auto":
+            self._check_hook_cache()
+            kind = type(self)
+            key = key_of(kind.__qualname__, kind.load_sample, self.image_options, cv2.__version__)
+            make = functools.partial(
+                _hook_store, key, self.samples, self.paths, self._cache_place()
+            )
+            self._hook_cache = HookCache(make, self.paths)
+        # Worker processes would keep what they read in RAM each for itself.
+        if self.cache == "ram" and self.processes:
+            self._check_hook_cache()
+        if self.cache != "auto" or not self.processes:
+            hooked = self._parts[:1] if self._hooked else ()  # the hook reads these files
+            rest = self._parts[len(hooked) :]
+            self._parts = (*hooked, *(map_structure(self._kept, part) for part in rest))
+
+    def _kept(self, column: Column) -> Column:
+        """A column with a store in front of it, if there is to be one."""
+        read = getattr(column, "read_path", None)
+        if not isinstance(column, PathColumn) or not isinstance(read, _Read):
+            return column
+        if self.cache == "auto" and read.decode is not None:  # it may draw random numbers
+            return column
+        key = key_of(read.options, read.decode, cv2.__version__)
+        return CachedColumn(column, _store(key, len(column), column.paths, self._cache_place()))
+
+    def _cache_place(self) -> _Place:
+        """Where the cache lies, and how large it may become."""
+        if self.cache in ("auto", "ram"):
+            return self._ram_budget()
+        assert self.cache is not None
+        return self.cache, self.cache_budget
+
     def _name(self, index: int) -> str:
         return self.paths[index]
 
@@ -261,6 +304,21 @@ class PathSequenceLoader(SequenceLoader):
                     by_suffix = column.read_path.decode is None
                 for file in files if by_suffix else ():
                     formats.check_suffix(file)
+
+
+# A budget of RAM, or a folder and how many bytes it may hold.
+_Place = Budget | tuple[str, "int | None"]
+
+
+def _store(key: str, samples: int, paths: Any, place: _Place) -> Store:
+    if isinstance(place, Budget):
+        return RamCache(samples, place)
+    folder, budget = place
+    return FolderCache(folder, key, samples, paths, budget)
+
+
+def _hook_store(key: str, samples: int, paths: Any, place: _Place, leaf: int) -> Store:
+    return _store(f"{key}-{leaf}", samples, paths, place)
 
 
 def _checked_label_options(options: Any) -> dict[str, Any]:

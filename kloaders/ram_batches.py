@@ -96,6 +96,8 @@ class RamBatchSequenceLoader(PathSequenceLoader):
             None if ram_batch_size is None else _count(ram_batch_size, "ram_batch_size", 1)
         )
         self._budget = None if ram_budget is None else parse_bytes(ram_budget, "ram_budget")
+        # What is spare is not asked for: ram_budget says what this loader may use.
+        options["cache"] = None if options.get("cache") == "auto" else options.get("cache")
         super().__init__(paths, labels, batch_size, **options)
 
     # ------------------------------------------------------------------ sizes
@@ -212,12 +214,11 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         number = self.plan.windows(Order(0, 0))
         return f"{said}, two at a time; {number} an epoch, drawn {drawn}{served}"
 
-    def close(self) -> None:
-        """Free threads, RAM batches and batches made ahead. The loader can be used again."""
+    def _release(self) -> None:
         with self._window_lock:
             self._windows.clear()
             self._at = None
-        super().close()
+        super()._release()
 
     def _slot(self, key: Key) -> tuple[Order, int]:
         """The RAM batch of a batch."""

@@ -8,6 +8,7 @@ import functools
 import inspect
 import itertools
 import operator
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -17,11 +18,12 @@ import numpy as np
 
 from kloaders import distributed, forgotten, keras_base
 from kloaders.batches import BatchBuild
+from kloaders.cache import Budget, HookCache, RamCache, Store, spare_ram, stores_in
 from kloaders.columns import Column, Odd, Report, place, spec_of_all
 from kloaders.engine import Build, Engine, made_here
 from kloaders.faults import SampleError, check_policy, explain
 from kloaders.formats import checked_dtype
-from kloaders.memory import BufferPool, format_bytes
+from kloaders.memory import BufferPool, format_bytes, parse_bytes
 from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
@@ -64,7 +66,8 @@ class Options(TypedDict, total=False):
     processes: bool
     dtype: Any
     on_error: str
-    cache: None
+    cache: str | os.PathLike[str] | None
+    cache_budget: int | str | None
     max_queue_size: int
     use_multiprocessing: bool
 
@@ -112,7 +115,12 @@ class SequenceLoader(keras_base.Sequence):
             replaced), or "replace" it by another sample, which the seed picks. Skipped and
             replaced ones are listed in `errors`. Rows of `predict` line up with the data but for
             skipped ones.
-        cache: None, until there is one.
+        cache: where samples are kept as they are first read, before the transform, so that later
+            epochs need not read and decode them. "auto": in spare RAM, a quarter of what is free
+            for all loaders of the process together, for files that are decoded by suffix. "ram":
+            in RAM, whatever reads them. A folder: there, for later runs and other processes too.
+            None: nowhere. What does not fit is read again; a file that has changed is read again.
+        cache_budget: at most so many bytes, as 10**9 or "1GB".
         max_queue_size: at most so many batches are made ahead; fewer where they are large
             (256 MiB).
 
@@ -162,7 +170,8 @@ class SequenceLoader(keras_base.Sequence):
         processes: bool = False,
         dtype: Any = None,
         on_error: str = "raise",
-        cache: None = None,
+        cache: str | os.PathLike[str] | None = "auto",
+        cache_budget: int | str | None = None,
         max_queue_size: int = 10,
         use_multiprocessing: bool = False,
     ) -> None:
@@ -180,11 +189,11 @@ class SequenceLoader(keras_base.Sequence):
         self.pad_last = _flag(pad_last, "pad_last")
         if self.drop_last and self.pad_last:
             raise ValueError("drop_last=True and pad_last=True contradict each other: choose one.")
-        if cache is not None:
-            raise ValueError(
-                f"cache={cache!r} is not there yet, only None: use preload(loader) where the data "
-                "fit in RAM, or RamBatchSequenceLoader."
-            )
+        self.cache = _cache(cache)
+        self.cache_budget = (
+            None if cache_budget is None else parse_bytes(cache_budget, "cache_budget")
+        )
+        self._hook_cache: HookCache | None = None
         self.shard = _shard(shard)
         _check_transform(transform)
         self.transform = transform
@@ -203,6 +212,7 @@ class SequenceLoader(keras_base.Sequence):
         distributed.check_settings(self, seed)
         self.plan = self._checked_plan()
         self._set_up()
+        self._begin_cache()
         if self.processes:
             check_sendable(self)
 
@@ -377,7 +387,16 @@ class SequenceLoader(keras_base.Sequence):
             yield self._running().get(_key(order, batch), upcoming, self._make)
 
     def close(self) -> None:
-        """Free threads and batches made ahead. The loader can be used again: they come back."""
+        """Free threads, files, batches made ahead and the cache in RAM.
+
+        The loader can be used again: they come back.
+        """
+        self._release()
+        for store in self._stores():
+            store.release(self)
+
+    def _release(self) -> None:
+        """Free what is only needed while batches are asked for."""
         self._resting = True
         engine = self._engine
         self._engine = None
@@ -436,6 +455,7 @@ class SequenceLoader(keras_base.Sequence):
             if busy < 0.75 * engine.count and self._runs_users_code():
                 said += "; if they wait for Python's lock and not for a disk, pass processes=True"
             lines.append(said)
+        lines += [f"cache: {store}" for store in self._stores()]
         if self.errors:
             lines.append(f"errors: {len(self.errors)} samples, first {self.errors[0]}")
         return "\n".join(lines)
@@ -450,7 +470,7 @@ class SequenceLoader(keras_base.Sequence):
 
     def _fit_end(self) -> None:
         self._tickets.fit_end()
-        self.close()
+        self._release()
 
     def _empty(self) -> None:
         """Nobody can reach this loader any more, yet TensorFlow keeps it: let go of the rest."""
@@ -570,6 +590,8 @@ class SequenceLoader(keras_base.Sequence):
             each = sum(spec.nbytes for spec in flatten(self.sample_spec))
             with self._engine_lock:
                 if self._engine is None:
+                    for store in self._stores():
+                        store.use(self)
                     self._engine = self._make_engine(max(1, each * self.batch_size))
                 engine = self._engine
         return engine
@@ -656,6 +678,49 @@ class SequenceLoader(keras_base.Sequence):
     def _overrides(self, hook: str) -> bool:
         return getattr(type(self), hook) is not getattr(SequenceLoader, hook)
 
+    # ------------------------------------------------------------------ the cache
+
+    def _begin_cache(self) -> None:
+        """Put stores in front of what reads samples, as `cache` says."""
+        if self.cache in (None, "auto"):
+            return
+        if self._columns() is not None:
+            raise ValueError(
+                f"cache={self.cache!r}: the samples are arrays already. preload(loader) copies a "
+                "memory map into RAM; otherwise leave cache= out."
+            )
+        if self.cache != "ram":
+            raise ValueError(
+                f"cache={self.cache!r}: a folder outlives the loader, and only files tell whether "
+                'a sample is still the same one. Use cache="ram", or a PathSequenceLoader.'
+            )
+        self._check_hook_cache()
+        self._hook_cache = HookCache(
+            functools.partial(_ram_cache, self.samples, self._ram_budget()), None
+        )
+
+    def _check_hook_cache(self) -> None:
+        if self._overrides("load_batch"):
+            raise ValueError(
+                f"cache={self.cache!r} keeps single samples, and load_batch gives many: override "
+                "load_sample instead, or leave cache= out."
+            )
+        if self.cache == "ram" and self.processes:
+            raise ValueError(
+                'cache="ram" lies in this process, and processes=True reads in others: use '
+                "cache=<folder>, which processes share."
+            )
+
+    def _ram_budget(self) -> Budget:
+        if self.cache_budget is not None:
+            return Budget(self.cache_budget)
+        return spare_ram if self.cache == "auto" else Budget(None)
+
+    def _stores(self) -> list[Store]:
+        """What the cache consists of."""
+        hooked = [] if self._hook_cache is None else self._hook_cache.stores
+        return [*stores_in(self._columns() or ()), *hooked]
+
     def _runs_users_code(self) -> bool:
         """Whether a sample takes a function of the user's, which may hold Python's lock."""
         hooked = self._overrides("load_sample") or self._overrides("load_batch")
@@ -669,7 +734,13 @@ class SequenceLoader(keras_base.Sequence):
         columns = self._columns()
         if columns is not None:
             return _parts(map_structure(lambda column: column.read(index), columns))
-        return self._cast(_parts(_arrays(self.load_sample(index))))
+
+        def load() -> tuple[Any, ...]:
+            return self._cast(_parts(_arrays(self.load_sample(index))))
+
+        cache = self._hook_cache
+        kept: tuple[Any, ...] = load() if cache is None else cache.remember(index, load)
+        return kept
 
     def _batch_parts(self, indices: Indices) -> tuple[Any, ...]:
         """What the load_batch hook gives, as parts."""
@@ -951,6 +1022,18 @@ def _count(value: Any, name: str, least: int) -> int:
 
 
 _EXAMPLES = {"batch_size": 32, "seed": 7, "workers": 2, "ram_batch_size": 4096, "echo": 2}
+
+
+def _ram_cache(samples: int, budget: Budget, leaf: int) -> RamCache:
+    return RamCache(samples, budget)
+
+
+def _cache(cache: Any) -> str | None:
+    if cache is None or isinstance(cache, str):
+        return cache
+    if isinstance(cache, os.PathLike):
+        return str(os.fspath(cache))
+    raise TypeError(f'cache={cache!r}: choose "auto", "ram", a folder, or None for no cache.')
 
 
 def _flag(value: Any, name: str) -> bool:

@@ -753,10 +753,25 @@ def test_options_that_contradict_each_other(files: Files, make: Make) -> None:
 
 @EVERY
 def test_cache(files: Files, make: Make) -> None:
-    """Nothing is cached yet: None says so, and what else to use is named."""
-    assert len(make(files, cache=None)) == 3
-    with refused(ValueError, "cache='ram'", "preload(loader)", "RamBatchSequenceLoader"):
-        make(files, cache="ram")
+    """What a cache could not do is refused, with what to use instead."""
+    for fine in (None, "auto"):
+        assert len(make(files, cache=fine)) == 3
+    for wrong in (True, 5):
+        with refused(TypeError, f"cache={wrong!r}", '"auto"', '"ram"', "a folder", "None"):
+            make(files, cache=wrong)
+    with refused(ValueError, "cache_budget='much'", "4GiB"):
+        make(files, cache_budget="much")
+    if make is array:
+        with refused(ValueError, "cache='ram'", "preload(loader)"):
+            make(files, cache="ram")
+    if make is own:
+        with refused(ValueError, "cache='/tmp/there'", 'cache="ram"'):
+            make(files, cache="/tmp/there")
+    if make in (path, ram):
+        with refused(ValueError, 'cache="ram"', "cache=<folder>"):
+            make(files, cache="ram", processes=True)
+        with refused(NotADirectoryError, files.npy[0], "folder"):
+            make(files, cache=files.npy[0])
 
 
 @EVERY

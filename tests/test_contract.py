@@ -1741,6 +1741,7 @@ def test_dataset_after_dropping_the_loader(files):
 
 EXIT = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
 import keras
 import numpy as np
 import kloaders as kl
