@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kloaders.faults import SampleError
     from kloaders.formats import DecodeError
     from kloaders.front_doors import from_dataframe, from_directory, split
-    from kloaders.packs import PackSequenceLoader, write_pack
+    from kloaders.pack_writer import write_pack
+    from kloaders.packs import PackSequenceLoader
     from kloaders.paths import PathSequenceLoader
     from kloaders.ram_batches import RamBatchSequenceLoader
     from kloaders.sequence import SequenceLoader
@@ -36,7 +37,7 @@ _HOMES = {
     "preload": "arrays",
     "split": "front_doors",
     "to_tf_dataset": "tf_dataset",
-    "write_pack": "packs",
+    "write_pack": "pack_writer",
 }
 
 __all__ = [
