@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kloaders.faults import SampleError
     from kloaders.formats import DecodeError
     from kloaders.front_doors import from_dataframe, from_directory, split
+    from kloaders.pack_writer import write_pack
+    from kloaders.packs import PackSequenceLoader
     from kloaders.paths import PathSequenceLoader
     from kloaders.ram_batches import RamBatchSequenceLoader
     from kloaders.sequence import SequenceLoader
@@ -25,6 +27,7 @@ _HOMES = {
     "ArraySequenceLoader": "arrays",
     "DecodeError": "formats",
     "LoaderCallback": "callback",
+    "PackSequenceLoader": "packs",
     "PathSequenceLoader": "paths",
     "RamBatchSequenceLoader": "ram_batches",
     "SampleError": "faults",
@@ -34,12 +37,14 @@ _HOMES = {
     "preload": "arrays",
     "split": "front_doors",
     "to_tf_dataset": "tf_dataset",
+    "write_pack": "pack_writer",
 }
 
 __all__ = [
     "ArraySequenceLoader",
     "DecodeError",
     "LoaderCallback",
+    "PackSequenceLoader",
     "PathSequenceLoader",
     "RamBatchSequenceLoader",
     "SampleError",
@@ -50,6 +55,7 @@ __all__ = [
     "preload",
     "split",
     "to_tf_dataset",
+    "write_pack",
 ]
 
 try:

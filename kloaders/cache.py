@@ -825,11 +825,16 @@ def stores_in(columns: Structure) -> list[Store]:
 
 @contextmanager
 def paused(stores: list[Store]) -> Iterator[None]:
-    """Keep nothing new meanwhile: whoever reads has a place of its own for it."""
-    for store in stores:
-        store.paused += 1
+    """Keep nothing new meanwhile."""
+    with _pausing:
+        for store in stores:
+            store.paused += 1
     try:
         yield
     finally:
-        for store in stores:
-            store.paused -= 1
+        with _pausing:
+            for store in stores:
+                store.paused -= 1
+
+
+_pausing = threading.Lock()

@@ -1,0 +1,309 @@
+"""Decoded samples from a folder that `write_pack` made, at memory speed."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from kloaders.columns import CastColumn, Report, place
+from kloaders.formats import checked_dtype
+from kloaders.pack_format import (
+    HEADER_BYTES,
+    MANIFEST,
+    File,
+    Part,
+    check_files,
+    crc_of_file,
+    dtype_named,
+    manifest_changed,
+    nested,
+    read_manifest,
+    stored_dtype,
+)
+from kloaders.sequence import SequenceLoader
+from kloaders.structure import ArraySpec, Structure, flatten, map_structure, pack
+from kloaders.threads import usable_cores
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from kloaders.sequence import Options
+
+__all__ = ["PackColumn", "PackSequenceLoader"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class PackColumn:
+    """One array of every sample of a pack, mapped when it is first read.
+
+    starts: the first sample of each shard, and their number at the end. shape: None in the
+    dimensions in which samples differ, or altogether if their number differs.
+    """
+
+    # Rows smaller than this are gathered for each shard in one call, and copied once more in the
+    # cache: a microsecond less than a call a row.
+    _SMALL_ROW = 2048
+
+    def __init__(
+        self, folder: str, parts: list[Part], starts: Indices, dtype: np.dtype[Any]
+    ) -> None:
+        self.folder, self.parts, self.starts, self.dtype = folder, parts, starts, dtype
+        self.shape = self._common_shape()
+        self._maps: dict[str, Array] = {}
+
+    def _common_shape(self) -> tuple[int | None, ...] | None:
+        """As far as the manifest tells: what an index holds is not looked at."""
+        full = [part for k, part in enumerate(self.parts) if self.starts[k] < self.starts[k + 1]]
+        if any(part.index is not None for part in full):
+            shapes = {part.values.shape[1:] for part in full if part.index is None}
+            axes = {p.index.shape[1] - 1 for p in full if p.index is not None}
+            axes |= {len(shape) for shape in shapes}
+            return (None,) * axes.pop() if len(axes) == 1 else None
+        shapes = {part.values.shape[1:] for part in full}
+        if len({len(shape) for shape in shapes}) > 1:
+            return None
+        return tuple(
+            sides[0] if len(set(sides)) == 1 else None for sides in zip(*shapes, strict=True)
+        )
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all files of this column."""
+        return [
+            os.path.join(self.folder, file.name)
+            for part in self.parts
+            for file in (part.values, part.index)
+            if file is not None
+        ]
+
+    def read(self, index: int) -> Array:
+        return np.array(self._row(index))
+
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
+        shape = self.shape
+        if shape is None or None in shape or out.shape[1:] != shape or out.dtype != self.dtype:
+            for row, index in enumerate(indices.tolist()):
+                try:
+                    place(self._row(index), out, row, leaf, report)
+                except ValueError as error:  # the index is damaged
+                    report(row, error)
+            return
+        if len(self.parts) == 1:
+            # The default mode="raise" would go through a buffer and take twice as long.
+            np.take(self._values(0), indices, axis=0, out=out, mode="clip")
+            return
+        shards = np.searchsorted(self.starts, indices, "right") - 1
+        rows = indices - self.starts[shards]
+        if out.nbytes < self._SMALL_ROW * len(out):
+            for shard in np.unique(shards).tolist():
+                here = np.flatnonzero(shards == shard)
+                out[here] = self._values(shard)[rows[here]]
+            return
+        maps = {shard: self._values(shard) for shard in set(shards.tolist())}
+        for target, shard, row in zip(out, shards.tolist(), rows.tolist(), strict=True):
+            target[...] = maps[shard][row]
+
+    def name(self, index: int) -> str:
+        shard, row = self._place(index)
+        return f"row {row} of {os.path.join(self.folder, self.parts[shard].values.name)}"
+
+    def all(self) -> Array:
+        """The values of all samples, in RAM; they have one shape."""
+        assert self.shape is not None
+        out = np.empty((len(self), *(n or 0 for n in self.shape)), self.dtype)
+        self.fill(np.arange(len(self)), out, 0, _raise)
+        return out
+
+    def _place(self, index: int) -> tuple[int, int]:
+        shard = int(np.searchsorted(self.starts, index, "right")) - 1
+        return shard, index - int(self.starts[shard])
+
+    def _row(self, index: int) -> Array:
+        """The value of one sample, a view of the map."""
+        shard, row = self._place(index)
+        values, part = self._values(shard), self.parts[shard]
+        if part.index is None:
+            return values[row, ...]
+        start, *sides = self._map(part.index, np.dtype(np.int64))[row].tolist()
+        shape = tuple(itertools.takewhile(lambda side: side >= 0, sides))
+        size = math.prod(shape)
+        if not 0 <= start <= start + size <= len(values):
+            raise ValueError(
+                f"{os.path.join(self.folder, part.index.name)}, row {row}, is damaged: it places "
+                f"{size} values at {start}, and there are {len(values)}. Write the pack again."
+            )
+        return values[start : start + size].reshape(shape)
+
+    def _values(self, shard: int) -> Array:
+        return self._map(self.parts[shard].values, self.dtype)
+
+    def _map(self, file: File, dtype: np.dtype[Any]) -> Array:
+        found = self._maps.get(file.name)
+        if found is None:
+            path = os.path.join(self.folder, file.name)
+            try:
+                mapped = np.memmap(path, stored_dtype(dtype), "r", HEADER_BYTES, file.shape)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                raise OSError(
+                    error.errno,
+                    f"{error.strerror}: a pack keeps its files open, and this one has many. Raise "
+                    "the limit (ulimit -n 4096), or write it again with a larger shard_size",
+                    path,
+                ) from error
+            # A row of an ordinary array is made twice as fast as one of np.memmap.
+            found = self._maps[file.name] = mapped.view(np.ndarray).view(dtype)
+        return found
+
+    def close(self) -> None:
+        """Let go of the files; they are mapped again when they are read."""
+        self._maps = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}
+
+
+def _raise(row: int, error: Exception) -> None:
+    raise error
+
+
+class PackSequenceLoader(SequenceLoader):
+    """Batches of decoded samples from a folder that `write_pack` made.
+
+    Files are mapped into memory: what does not fit in RAM stays on the disk, and a row is copied
+    once, into the batch. Shuffling is over all samples.
+
+    Args:
+        folder: holds pack.json.
+        batch_size: samples a batch.
+        **options: see `SequenceLoader`. sample_weights=None takes those in the pack, if any.
+
+    Samples of different shape come in batches where all of one batch have the same; else bring
+    them to one shape in transform=, or use batch_size=1.
+
+    `class_names` and `job`, what the pack was made of and how, are those of the pack. Pickled, it
+    is names of files (and the weights).
+
+    Raises:
+        FileNotFoundError: no pack, or none that is finished, or a file of it is gone.
+        ValueError: pack.json is damaged, or does not match its files; names the file.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], batch_size: int = 32, **options: Unpack[Options]
+    ) -> None:
+        #: Where the pack is; absolute.
+        self.folder = os.path.abspath(os.fspath(folder))
+        manifest = read_manifest(self.folder)
+        dtypes = [dtype_named(name) for name in manifest.leaves]
+        check_files(self.folder, manifest.shards, dtypes)
+        starts = np.cumsum([0, *(shard.samples for shard in manifest.shards)], dtype=np.int64)
+        columns = [
+            PackColumn(self.folder, [shard.parts[k] for shard in manifest.shards], starts, dtype)
+            for k, dtype in enumerate(dtypes)
+        ]
+        if manifest.weights and options.get("sample_weights") is None:
+            options["sample_weights"] = columns[-1].all()
+            columns[-1].close()
+        self._pack_columns = columns
+        self._shards = manifest.shards
+        self._dtypes = dtypes
+        dtype = checked_dtype(options.get("dtype"))
+        x, *rest = nested(manifest.structure, columns)
+        if dtype is not None:
+            x = map_structure(lambda column: CastColumn(column, dtype), x)
+        self._parts = (x, *rest)
+        super().__init__(manifest.samples, batch_size, **options)
+        self.class_names = manifest.class_names
+        #: What the pack was made of and how, as `write_pack` noted it.
+        self.job = manifest.job
+
+    def verify(self, progress: bool | None = None) -> None:
+        """Read every byte of the pack and compare the sums that were noted when it was written.
+
+        Args:
+            progress: show a bar. None: where stderr is a terminal.
+
+        Raises:
+            ValueError: names the files that differ.
+            OSError: a file is gone or cannot be read.
+        """
+        read_manifest(self.folder)
+        check_files(self.folder, self._shards, self._dtypes)
+        files = [
+            (os.path.join(self.folder, file.name), file.crc32)
+            for shard in self._shards
+            for part in shard.parts
+            for file in (part.values, part.index)
+            if file is not None
+        ]
+        sizes = [os.path.getsize(path) for path, _ in files]
+        disable = None if progress is None else not progress
+        wrong = []
+        with (
+            tqdm(
+                total=sum(sizes), unit="B", unit_scale=True, disable=disable, desc="verify"
+            ) as bar,
+            ThreadPoolExecutor(usable_cores(), "kloaders-verify") as pool,
+        ):
+            sums = pool.map(crc_of_file, [path for path, _ in files])
+            for (path, crc), size, found in zip(files, sizes, sums, strict=True):
+                bar.update(size)
+                if found != crc:
+                    wrong.append(path)
+        if manifest_changed(self.folder):
+            wrong.append(os.path.join(self.folder, MANIFEST))
+        if wrong:
+            more = f" and {len(wrong) - 10:,} others" if len(wrong) > 10 else ""
+            raise ValueError(
+                f"{', '.join(wrong[:10])}{more} changed since the pack was written: copy it from "
+                "where it is whole, or write the pack again."
+            )
+
+    def close(self) -> None:
+        """Free threads, batches made ahead and maps. The loader can be used again."""
+        super().close()
+        for column in self.__dict__.get("_pack_columns", ()):
+            column.close()
+
+    def delivered_spec(self) -> Structure:
+        """`sample_spec`, with None for the dimensions in which samples differ."""
+        spec = super().delivered_spec()
+        if self.transform is not None:
+            return spec
+
+        def delivered(leaf: ArraySpec, column: Any) -> ArraySpec:
+            shape = inner_column(column).shape
+            return leaf if shape is None else ArraySpec(shape, leaf.dtype)
+
+        columns = self._columns()
+        leaves = map(delivered, flatten(spec), flatten(columns))
+        return pack(spec, list(leaves))
+
+    def _columns(self) -> tuple[Any, ...]:
+        return self._parts
+
+    def _shape_advice(self, index: int, dtype_differs: bool) -> str:
+        return (
+            "Bring them to one shape in transform=, use batch_size=1, or write the pack with size=."
+        )
+
+
+def inner_column(column: Any) -> Any:
+    """The column below one that takes some of its values, or casts them."""
+    while hasattr(column, "column"):
+        column = column.column
+    return column
