@@ -256,8 +256,9 @@ def _locked(path: str) -> IO[bytes]:
             if sys.platform != "win32":
                 _lock(file, path)
             # Whoever had it may have finished, and removed the file, since it was opened.
-            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(file.fileno())):
-                return file
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                    return file
         except BaseException:
             file.close()
             raise
