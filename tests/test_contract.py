@@ -1155,13 +1155,14 @@ def test_order_does_not_depend_on_the_machinery(make, kind, workers):
 
 
 @scenario("the same random numbers under fit, for threads and processes, any number of them")
-@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
-@pytest.mark.parametrize("workers", [0, 1, 2, 8])
-@kinds([array, npy, ram_global])
+@pytest.mark.parametrize(
+    ("workers", "processes"),
+    [(0, False), (1, False), (2, False), (8, False), (1, True), (2, True), (8, True)],
+    ids=["inline", "1 thread", "2 threads", "8 threads", "1 process", "2 processes", "8 processes"],
+)
+@kinds([npy, ram_global])
 def test_random_numbers_under_fit(make, kind, workers, processes):
     """The model receives what seed, epoch and sample number say, whoever drew it."""
-    if processes and not workers:
-        pytest.skip("processes=True needs at least one")
     model, received = model_for()
     loader = make(kind, shuffle=True, transform=draw_number, workers=workers, processes=processes)
     with warnings.catch_warnings():
@@ -1785,18 +1786,18 @@ model.fit(loader, epochs=2, verbose=0, callbacks=[End()])
 
 @scenario("a process ends after a fit that ended well, badly, or not at all")
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["threads", "processes"])
 @pytest.mark.parametrize(
-    ("end", "code", "said"),
+    ("end", "workers", "code", "said"),
     [
-        ("well", 0, ""),
-        ("stopped", 0, ""),
-        ("exit", 3, ""),
-        ("exception", 1, "LookupError: the user's own"),
-        ("Ctrl-C", -signal.SIGINT, "KeyboardInterrupt"),
+        ("well", "processes", 0, ""),
+        ("stopped", "threads", 0, ""),
+        ("exit", "threads", 3, ""),
+        ("exception", "threads", 1, "LookupError: the user's own"),
+        ("exception", "processes", 1, "LookupError: the user's own"),
+        ("Ctrl-C", "threads", -signal.SIGINT, "KeyboardInterrupt"),
     ],
 )
-def test_exit_after_fit(end, code, said, workers):
+def test_exit_after_fit(end, workers, code, said):
     """No hang and nothing but the user's own error; after torch's test_proper_exit."""
     here = os.path.dirname(os.path.abspath(__file__))
     path = os.pathsep.join([os.path.dirname(here), here, os.environ.get("PYTHONPATH", "")])
