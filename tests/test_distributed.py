@@ -19,7 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from recording import BACKEND, Counts, Received, loss, numbers_of, recording_model, row_of
+from recording import BACKEND, VERSION, Counts, Received, loss, numbers_of, recording_model, row_of
 
 import kloaders as kl
 from kloaders import distributed, messages
@@ -481,6 +481,7 @@ def jax_worker(rank, ports):
 @pytest.mark.slow
 @scenario("two JAX processes, DataParallel, shard=(k, n)")
 @only_jax
+@pytest.mark.skipif(VERSION < (3, 9), reason="this Keras takes only a Dataset there")
 def test_two_jax_processes(tmp_path):
     """Each process trains on its part of the global batches; together they are one process."""
     found = run_workers(jax_worker, tmp_path, JAX_PLATFORMS="cpu", XLA_FLAGS="")
@@ -620,6 +621,7 @@ def test_two_tensorflow_workers(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND not in ("tensorflow", "jax"), reason="the page has no such program")
+@pytest.mark.skipif(BACKEND == "jax" and VERSION < (3, 9), reason="needs a newer Keras on JAX")
 def test_the_programs_of_the_docs(tmp_path):
     """docs/distributed.md: word for word, but for the ports; two epochs of 3 * x are learnt."""
     page = Path(HERE).parent / "docs" / "distributed.md"
