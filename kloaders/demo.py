@@ -31,7 +31,7 @@ __all__ = ["WAYS", "Result", "compare", "plot", "table", "write_images"]
 #: The ways, and what they use.
 WAYS = {
     "preload": "preload(loader): every sample in RAM",
-    "files": "PathSequenceLoader: files read for each batch",
+    "files": "PathSequenceLoader: files read per batch, then kept in spare RAM",
     "two-level": "RamBatchSequenceLoader: batches out of RAM batches, each of 512 samples",
     "tf.data": "to_tf_dataset(PathSequenceLoader)",
 }

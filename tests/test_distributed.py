@@ -588,6 +588,9 @@ def tensorflow_worker(rank, ports):
         data = kl.to_tf_dataset(make(**options))
         found[name] = refused(lambda data=data: strategy.experimental_distribute_dataset(data))
     found["predict"] = refused(lambda: model.predict(make(), verbose=0))
+    model.compile("sgd", "mse")
+    data = kl.to_tf_dataset(make())
+    found["auto in fit"] = refused(lambda: model.fit(data, shuffle=False, verbose=0))
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
@@ -614,7 +617,7 @@ def test_two_tensorflow_workers(tmp_path):
         assert one["weights"] == found[0]["weights"]
         for weight, other in zip(one["weights"], model.get_weights(), strict=True):
             np.testing.assert_allclose(weight, other, rtol=1e-5, atol=1e-7)
-        for name in ("auto", "auto of a part"):
+        for name in ("auto", "auto of a part", "auto in fit"):
             assert "distribute_datasets_from_function_and_a_loader_with_shard_k_n" in one[name]
         assert "TensorFlow would shard once more" in one["predict"]
 
