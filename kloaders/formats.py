@@ -24,6 +24,7 @@ __all__ = [
     "DecodeError",
     "ImageOptions",
     "check_suffix",
+    "decode_array",
     "decode_image",
     "image_shape",
     "read_array",
@@ -726,6 +727,17 @@ def read_array(path: str, out: Array | None = None) -> Array:
         raise
     finally:
         os.close(descriptor)
+
+
+def decode_array(raw: bytes, out: Array | None = None, name: str = "array") -> Array:
+    """`read_array` of the content of an .npy file; `name` is what messages call it."""
+    layout = _layout(raw[:_HEADER_LIMIT], len(raw), name)
+
+    def fill(body: memoryview) -> None:
+        begin = len(layout.header)
+        body[:] = memoryview(raw)[begin : begin + layout.body_size]
+
+    return _filled(layout, fill, out, name)
 
 
 def _read_npy(descriptor: int, path: str, out: Array | None) -> Array:
