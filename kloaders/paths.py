@@ -19,7 +19,7 @@ from kloaders.structure import Structure, flatten, map_structure
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["PathOptions", "PathSequenceLoader"]
+__all__ = ["PathOptions", "PathSequenceLoader", "checked_decode", "mask_options_of"]
 
 # How many paths are looked at before the first epoch: 0.2 s on a local disk.
 _CHECKED = 2000
@@ -108,12 +108,8 @@ class PathSequenceLoader(SequenceLoader):
             max_pixels=max_pixels,
             dct_scaling=_flag(dct_scaling, "dct_scaling"),
         )
-        if decode is not None and not callable(decode):
-            raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
-        self.decode = decode
-        masks: dict[str, Any] = {"size": size, "interpolation": "nearest", "channels": None}
-        masks |= {"max_pixels": max_pixels, **_checked_label_options(label_options)}
-        mask_options = ImageOptions(**masks)
+        self.decode = checked_decode(decode)
+        mask_options = mask_options_of(self.image_options, label_options)
         read = _Read(self.image_options, decode)
         x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
         store = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
@@ -234,6 +230,21 @@ class PathSequenceLoader(SequenceLoader):
                 if own or column.paths is not self.paths:
                     for file in files:
                         formats.check_suffix(file)
+
+
+def checked_decode(decode: Any) -> Decode | None:
+    """`decode` if it is a function or None, else a TypeError."""
+    if decode is not None and not callable(decode):
+        raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
+    checked: Decode | None = decode
+    return checked
+
+
+def mask_options_of(images: ImageOptions, label_options: Any) -> ImageOptions:
+    """How labels that are pictures are decoded, beside inputs that are decoded so."""
+    masks: dict[str, Any] = {"size": images.size, "interpolation": "nearest", "channels": None}
+    masks |= {"max_pixels": images.max_pixels, **_checked_label_options(label_options)}
+    return ImageOptions(**masks)
 
 
 def _checked_label_options(options: Any) -> dict[str, Any]:
