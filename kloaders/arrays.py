@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from kloaders.batches import BatchBuild, nothing_left
+from kloaders.batches import BatchBuild, in_storage_order, nothing_left
 from kloaders.columns import columns_of
-from kloaders.engine import Engine
 from kloaders.formats import checked_dtype
 from kloaders.memory import available_bytes, format_bytes
 from kloaders.messages import say
 from kloaders.sequence import SequenceLoader, _columns_checked, check_loader
 from kloaders.structure import flatten, pack
-from kloaders.threads import usable_cores
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -103,33 +102,30 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
     say(said)
     arrays = [np.empty((loader.samples, *(n or 1 for n in s.shape)), s.dtype) for s in specs]
     kept: list[np.ndarray[Any, Any]] = []
-    engine = Engine(loader.thread_count, usable_cores(), depth=2)
-    size = max(1, min(1024, 2**25 // max(1, need // loader.samples)))
-    starts = range(0, loader.samples, size)
-
-    def make(start: int, wait: bool) -> _Rows:
-        indices = np.arange(start, min(start + size, loader.samples), dtype=np.int64)
-        return _Rows(loader, indices, 0, raw=True)
-
+    reading = in_storage_order(
+        loader,
+        0,
+        loader.samples,
+        need // loader.samples,
+        lambda indices: _Rows(loader, indices, 0, raw=True),
+    )
     done = 0
-    with tqdm(total=loader.samples, unit=" samples", disable=not progress, desc="preload") as bar:
-        try:
-            for start in starts:
-                indices, leaves = engine.get(start, range(start + size, loader.samples, size), make)
-                for array, rows in zip(arrays, leaves, strict=True):
-                    if rows.shape[1:] != array.shape[1:] or rows.dtype != array.dtype:
-                        raise ValueError(
-                            f"samples from {loader._name(start)} on are {rows.dtype} of shape "
-                            f"{rows.shape[1:]}, earlier ones {array.dtype} of shape "
-                            f"{array.shape[1:]}. "
-                            f"{loader._shape_advice(start, rows.dtype != array.dtype)}"
-                        )
-                    array[done : done + len(rows)] = rows
-                done += len(indices)
-                kept.append(indices)
-                bar.update(min(size, loader.samples - start))
-        finally:
-            engine.close()
+    bar = tqdm(total=loader.samples, unit=" samples", disable=not progress, desc="preload")
+    with bar, closing(reading) as runs:
+        for asked, (indices, leaves) in runs:
+            for array, rows in zip(arrays, leaves, strict=True):
+                if rows.shape[1:] != array.shape[1:] or rows.dtype != array.dtype:
+                    first = int(indices[0])
+                    raise ValueError(
+                        f"samples from {loader._name(first)} on are {rows.dtype} of shape "
+                        f"{rows.shape[1:]}, earlier ones {array.dtype} of shape "
+                        f"{array.shape[1:]}. "
+                        f"{loader._shape_advice(first, rows.dtype != array.dtype)}"
+                    )
+                array[done : done + len(rows)] = rows
+            done += len(indices)
+            kept.append(indices)
+            bar.update(asked)
     if not done:
         raise nothing_left(loader, 0)
     parts = pack(loader.raw_spec, [array[:done] for array in arrays])

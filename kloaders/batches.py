@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kloaders.columns import Odd, Report
+from kloaders.engine import Build, Engine
 from kloaders.faults import SampleError, explain
 from kloaders.plan import sample_rng
 from kloaders.structure import flatten, pack
+from kloaders.threads import usable_cores
 
 if TYPE_CHECKING:
     from kloaders.sequence import SequenceLoader
 
-__all__ = ["BatchBuild"]
+__all__ = ["BatchBuild", "in_storage_order"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+# Samples read at a time where all are wanted in order: 32 MiB, which a few threads share well.
+_RUN_BYTES, _RUN_SAMPLES = 2**25, 1024
 
 # A replacement that does not load is replaced again, this often; then the data are at fault.
 _REPLACEMENTS = 20
@@ -199,3 +205,29 @@ def nothing_left(loader: SequenceLoader, index: int) -> SampleError:
         f"{first.cause if first else 'did not load'} (and so for every other sample of this "
         "batch: nothing is left to skip to. Look at loader.errors, or use on_error='replace')",
     )
+
+
+def in_storage_order(
+    loader: SequenceLoader,
+    start: int,
+    stop: int,
+    sample_bytes: int,
+    make: Callable[[Indices], Build],
+) -> Iterator[tuple[int, Any]]:
+    """Samples start to stop, some neighbours at a time, read ahead by the loader's threads.
+
+    sample_bytes: of one sample. make: what builds those of some indices. Gives how many samples
+    were asked for, and what was built.
+    """
+    size = max(1, min(_RUN_SAMPLES, _RUN_BYTES // max(1, sample_bytes)))
+    engine = Engine(loader.thread_count, usable_cores(), depth=2)
+
+    def begin(first: int, wait: bool) -> Build:
+        return make(np.arange(first, min(first + size, stop), dtype=np.int64))
+
+    try:
+        for first in range(start, stop, size):
+            run = engine.get(first, range(first + size, stop, size), begin)
+            yield min(size, stop - first), run
+    finally:
+        engine.close()

@@ -144,6 +144,11 @@ class Journal:
     ) -> None:
         file, self._file = self._file, None
         assert file is not None
+        if kind is not None and self.finished:
+            say(
+                f"{self.folder}: {len(self.finished):,} shards are finished and stay; the same "
+                "call goes on from there."
+            )
         if kind is None and sys.platform != "win32":
             os.unlink(self.path)  # before the lock is given back
         file.close()
