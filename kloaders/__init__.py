@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kloaders.faults import SampleError
     from kloaders.formats import DecodeError
     from kloaders.front_doors import from_dataframe, from_directory, split
+    from kloaders.packs import PackSequenceLoader, write_pack
     from kloaders.paths import PathSequenceLoader
     from kloaders.ram_batches import RamBatchSequenceLoader
     from kloaders.sequence import SequenceLoader
@@ -25,6 +26,7 @@ _HOMES = {
     "ArraySequenceLoader": "arrays",
     "DecodeError": "formats",
     "LoaderCallback": "callback",
+    "PackSequenceLoader": "packs",
     "PathSequenceLoader": "paths",
     "RamBatchSequenceLoader": "ram_batches",
     "SampleError": "faults",
@@ -34,12 +36,14 @@ _HOMES = {
     "preload": "arrays",
     "split": "front_doors",
     "to_tf_dataset": "tf_dataset",
+    "write_pack": "packs",
 }
 
 __all__ = [
     "ArraySequenceLoader",
     "DecodeError",
     "LoaderCallback",
+    "PackSequenceLoader",
     "PathSequenceLoader",
     "RamBatchSequenceLoader",
     "SampleError",
@@ -50,6 +54,7 @@ __all__ = [
     "preload",
     "split",
     "to_tf_dataset",
+    "write_pack",
 ]
 
 try:

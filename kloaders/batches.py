@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -213,7 +213,7 @@ def in_storage_order(
     stop: int,
     sample_bytes: int,
     make: Callable[[Indices], Build],
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any], None, None]:
     """Samples start to stop, some neighbours at a time, read ahead by the loader's threads.
 
     sample_bytes: of one sample. make: what builds those of some indices. Gives how many samples

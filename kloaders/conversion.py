@@ -348,17 +348,18 @@ class _Stopped(Exception):
 
 
 def errors_of(notes: Iterable[dict[str, Any]]) -> list[SampleError]:
-    """The samples left out, from notes that have a list `errors` of (index, name, cause)."""
+    """The samples that did not load, from notes that have a list `errors` of (index, name, cause)."""
     return [SampleError(*error) for note in notes for error in note["errors"]]
 
 
-def say_errors(errors: Sequence[SampleError], name: str) -> None:
-    """Tell of samples that were left out, the first ten by name."""
+def say_errors(errors: Sequence[SampleError], name: str, on_error: str = "skip") -> None:
+    """Tell of samples that were left out or replaced, the first ten by name."""
     if not errors:
         return
+    done = "replaced" if on_error == "replace" else "left out"
     listed = "".join(f"\n  {error}" for error in errors[:10])
     more = f"\n  and {len(errors) - 10:,} others" if len(errors) > 10 else ""
-    say(f"{name}: {len(errors):,} samples do not load and were left out:{listed}{more}")
+    say(f"{name}: {len(errors):,} samples do not load and were {done}:{listed}{more}")
 
 
 # ---------------------------------------------------------------------------- what makes up a job

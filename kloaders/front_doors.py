@@ -13,6 +13,7 @@ import numpy as np
 from kloaders.columns import ArrayColumn, CallColumn, Column, OneHotColumn
 from kloaders.formats import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.messages import say
+from kloaders.packs import PackColumn
 from kloaders.paths import PathSequenceLoader
 from kloaders.sequence import SequenceLoader
 from kloaders.structure import flatten
@@ -419,6 +420,8 @@ def _values(column: Column) -> Array | None:
         return _values(column.column)
     if isinstance(column, CallColumn):
         return np.asarray([column.read(k) for k in range(len(column))])
+    if isinstance(column, PackColumn):
+        return column.all()
     return None
 
 
