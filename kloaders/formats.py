@@ -23,6 +23,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "DecodeError",
     "ImageOptions",
+    "check_picture",
     "check_suffix",
     "decode_array",
     "decode_image",
@@ -516,6 +517,18 @@ def _picture(raw: bytes, options: ImageOptions, out: Array | None, name: str) ->
         np.copyto(out, image)
         return out
     return image
+
+
+def check_picture(raw: bytes, name: str) -> None:
+    """Raise DecodeError unless this is a whole picture, as far as its header and end tell.
+
+    Takes microseconds: pixels are decoded only where the header is of no kind known here.
+    """
+    options = ImageOptions(channels=None, max_pixels=2**62)
+    header = _header(raw)
+    _check_whole(raw, header, options, name)
+    if header is None:
+        decode_image(raw, options, None, name)
 
 
 def _check_whole(raw: bytes, header: _Header | None, options: ImageOptions, name: str) -> None:

@@ -20,7 +20,7 @@ from kloaders.structure import flatten
 from kloaders.subset import SubsetColumn, subset
 from kloaders.tables import Table, array_of, encoded, first_missing, listed
 
-__all__ = ["from_dataframe", "from_directory", "split"]
+__all__ = ["from_dataframe", "from_directory", "sides", "split"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -84,8 +84,6 @@ def split(
         whole: SequenceLoader = paths
     else:
         whole = _made(loader, paths, labels, batch_size or 32, seed=seed, **options)
-    if stratify is True:
-        stratify = _classes(whole)
     return _split(whole, validation, stratify, groups, seed)
 
 
@@ -249,9 +247,7 @@ def from_dataframe(
         stratify = names is not None
     if stratify is True and names is not None:
         return _split(whole, validation, labels, groups, seed, names)
-    if stratify is True:
-        stratify = _classes(whole)
-    elif isinstance(stratify, str):
+    if isinstance(stratify, str):
         stratify = table.column(stratify)
     return _split(whole, validation, stratify, groups, seed)
 
@@ -277,7 +273,25 @@ def _split(
     seed: int | None,
     names: list[str] | None = None,
 ) -> tuple[Any, Any]:
-    """Both parts. names: what the classes in `stratify`, then numbers, are called."""
+    """Both parts, loaders over one store."""
+    first, second = sides(whole, validation, stratify, groups, seed, names)
+    return subset(whole, first, "training"), subset(whole, second, "validation")
+
+
+def sides(
+    whole: SequenceLoader,
+    validation: float,
+    stratify: Any,
+    groups: Any,
+    seed: int | None,
+    names: list[str] | None = None,
+) -> tuple[Indices, Indices]:
+    """Sample numbers of both parts, sorted. `split` says what the arguments are.
+
+    names: what the classes in `stratify`, then numbers, are called.
+    """
+    if stratify is True:
+        stratify = _classes(whole)
     share = _share(validation)
     by_class = stratify is not None and stratify is not False
     if by_class and groups is not None:
@@ -306,10 +320,7 @@ def _split(
             everything, test_size=share, random_state=random_state, stratify=codes
         )
     # Sorted, so that neighbours in storage stay neighbours, and rows line up with `paths`.
-    return (
-        subset(whole, np.sort(first), "training"),
-        subset(whole, np.sort(second), "validation"),
-    )
+    return np.sort(first), np.sort(second)
 
 
 def _share(validation: Any) -> float:
