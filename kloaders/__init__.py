@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kloaders.features import Feature
     from kloaders.formats import DecodeError
     from kloaders.front_doors import from_dataframe, from_directory, split
+    from kloaders.pack_writer import write_pack
+    from kloaders.packs import PackSequenceLoader
     from kloaders.paths import PathSequenceLoader
     from kloaders.ram_batches import RamBatchSequenceLoader
     from kloaders.sequence import SequenceLoader
@@ -40,6 +42,7 @@ _HOMES = {
     "split": "front_doors",
     "to_tf_dataset": "tf_dataset",
     "write_tfrecords": "tfrecord_writer",
+    "write_pack": "pack_writer",
 }
 
 __all__ = [

@@ -36,6 +36,7 @@ __all__ = [
     "Journal",
     "digest_of_files",
     "digest_of_function",
+    "digest_of_texts",
     "errors_of",
     "say_errors",
     "whole_file",
@@ -102,6 +103,9 @@ class Journal:
         job: what the files are made of and how, by name: JSON values. A conversion goes on only
             where all of it is as it was.
         overwrite: replace what another conversion has made here, finished or not.
+        current: `current(shard, note)` says whether a finished shard is what it would be if it
+            were made now; else it is made again. For sources that may change, such as files.
+            None: always.
 
     In a `with` block it holds a lock, which the system takes back if the process dies; the file
     is removed where the block ends without an exception.
@@ -113,13 +117,21 @@ class Journal:
     Threads may share it.
     """
 
-    def __init__(self, path: str, files: str, job: dict[str, Any], overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        files: str,
+        job: dict[str, Any],
+        overwrite: bool = False,
+        current: Callable[[int, Any], bool] | None = None,
+    ) -> None:
         self.path = os.path.abspath(path)
         self.folder = os.path.dirname(self.path)
         self.pattern = re.compile(files)
         # As it comes back out of a file: tuples are lists there.
         self.job = json.loads(json.dumps({"kloaders": __version__, **job}))
         self.overwrite = overwrite
+        self.current = current
         #: What `write` noted of each finished shard, by its number.
         self.finished: dict[int, Any] = {}
         self._lock = threading.Lock()
@@ -190,8 +202,9 @@ class Journal:
             )
         kept: set[str] = set()
         for line in shards if job == self.job else []:
-            if self._is_whole(line["sizes"]):
-                self.finished[line["shard"]] = line["note"]
+            shard, note = line["shard"], line["note"]
+            if self._is_whole(line["sizes"]) and (not self.current or self.current(shard, note)):
+                self.finished[shard] = note
                 kept |= line["sizes"].keys()
         file.truncate(end if job == self.job else 0)
         if job != self.job:
@@ -365,17 +378,25 @@ def say_errors(errors: Sequence[SampleError], name: str, on_error: str = "skip")
 # ---------------------------------------------------------------------------- what makes up a job
 
 
+def digest_of_texts(texts: Iterable[str]) -> str:
+    """One short text for many: names of files, for example."""
+    digest = hashlib.blake2b(digest_size=12)
+    for text in texts:
+        digest.update(f"{text}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
 def digest_of_files(paths: Iterable[str]) -> str:
     """Names, sizes and modification times of files in one short text; 3 us a file if cached."""
-    digest = hashlib.blake2b(digest_size=12)
-    for path in paths:
+
+    def described(path: str) -> str:
         try:
             status = os.stat(path)
-            found = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:
-            found = "missing"
-        digest.update(f"{path}\0{found}\0".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+            return f"{path}\0missing"
+        return f"{path}\0{status.st_size} {status.st_mtime_ns}"
+
+    return digest_of_texts(map(described, paths))
 
 
 def digest_of_function(function: Any) -> str | None:

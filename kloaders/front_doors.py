@@ -431,8 +431,9 @@ def _values(column: Column) -> Array | None:
         return _values(column.column)
     if isinstance(column, CallColumn):
         return np.asarray([column.read(k) for k in range(len(column))])
-    if isinstance(column, PackColumn):
-        return column.all()
+    if isinstance(column, PackColumn) and column.shape is not None:
+        # Pictures as labels are no classes, and perhaps more than RAM.
+        return column.all() if len(column.shape) < 2 and None not in column.shape else None
     return None
 
 

@@ -14,12 +14,14 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from kloaders import formats
-from kloaders.batches import in_storage_order
-from kloaders.columns import PathColumn
+from kloaders.batches import BatchBuild, in_storage_order
+from kloaders.columns import Odd, PathColumn
 from kloaders.conversion import (
     Advance,
     Journal,
+    digest_of_files,
     digest_of_function,
+    digest_of_texts,
     errors_of,
     say_errors,
     whole_file,
@@ -28,7 +30,7 @@ from kloaders.conversion import (
 from kloaders.examples import array_features, encode_example
 from kloaders.faults import SampleError, explain
 from kloaders.front_doors import sides
-from kloaders.packs import _AnyShape, _digest, _job
+from kloaders.pack_writer import _digest, _job
 from kloaders.paths import PathSequenceLoader
 from kloaders.records import framed, save_index
 from kloaders.sequence import SequenceLoader, _count, _flag
@@ -264,8 +266,7 @@ class _Source:
                 extras[name] = digest_of_function(values)
             else:
                 spread = np.linspace(0, self.samples - 1, 64).astype(int).tolist()
-                said = "\0".join(repr(values[k]) for k in spread)
-                extras[name] = _digest(np.frombuffer(said.encode(), np.uint8))
+                extras[name] = digest_of_texts(repr(values[k]) for k in spread)
         return {"source": _job(self.loader, False), "features": extras, "on_error": self.on_error}
 
     def more(self, number: int) -> dict[str, Any]:
@@ -275,6 +276,10 @@ class _Source:
             value = values(self.loader._name(number)) if callable(values) else values[number]
             found |= _features_of(name, value)
         return found
+
+    def files(self, numbers: Indices) -> str | None:
+        """A digest of the files that these samples are read from, as they are now."""
+        return None
 
     def runs(self, numbers: Indices, threads: int) -> Iterator[list[bytes | SampleError]]:
         """Records of these samples in this order, some at a time; or what is wrong with one."""
@@ -301,6 +306,10 @@ class _Files(_Source):
                 sizes.append(os.path.getsize(self.paths[k]))
         each = sum(sizes) // max(1, len(sizes)) + 1
         self.run = max(1, min(_RUN, _RUN_BYTES // each))
+
+    def files(self, numbers: Indices) -> str | None:
+        columns = [c for _, c in (*self.inputs, *self.labels) if isinstance(c, PathColumn)]
+        return digest_of_files(column.paths[n] for column in columns for n in numbers.tolist())
 
     def runs(self, numbers: Indices, threads: int) -> Iterator[list[bytes | SampleError]]:
         cuts = range(0, len(numbers), self.run)
@@ -370,15 +379,11 @@ class _Samples(_Source):
             0,
             len(numbers),
             self.each,
-            lambda places: _AnyShape(self.view, numbers[places], 0, raw=True),
+            lambda places: _Run(self.view, numbers[places], 0, raw=True),
         )
         with contextlib.closing(reading) as runs:
-            for _, (indices, leaves) in runs:
-                records: list[bytes | SampleError] = [
-                    self._record(int(number), [leaf[row] for leaf in leaves])
-                    for row, number in enumerate(indices)
-                ]
-                yield records
+            for _, samples in runs:
+                yield [self._record(number, arrays) for number, arrays in samples]
         yield list(self.view.errors[met:])
 
     def _record(self, number: int, arrays: list[Array]) -> bytes:
@@ -391,6 +396,29 @@ class _Samples(_Source):
         if self.view.weights is not None:
             features |= array_features(_WEIGHT, self.view.weights[number])
         return framed(encode_example(features | self.more(number)))
+
+
+class _Run(BatchBuild):
+    """Some samples as they are stored, of whatever shape: pairs of number and arrays."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.odd: dict[tuple[int, int], Array] = {}
+
+    def _fit(self, leaf: int, odd: list[Odd], failed: dict[int, Exception]) -> None:
+        self.odd |= {(leaf, one.row): one.array for one in odd}
+
+    def finish(self) -> list[tuple[int, list[Array]]]:
+        """Numbers and arrays of the samples that loaded."""
+        keep = self.settle()
+        rows = range(self.rows) if keep is None else np.flatnonzero(keep).tolist()
+        return [
+            (
+                int(self.indices[row]),
+                [self.odd.get((k, row), a[row]) for k, a in enumerate(self.leaves)],
+            )
+            for row in rows
+        ]
 
 
 def _check_names(names: list[str]) -> None:
@@ -435,7 +463,7 @@ class _Writing:
         job = {
             **self.source.job(),
             "files": [os.path.basename(path) for path in self.paths],
-            "order": _digest(*self.numbers),
+            "order": _digest(np.concatenate(self.numbers)),
             "compression": self.compression,
         }
         names = "|".join(map(re.escape, self.names))
@@ -445,7 +473,11 @@ class _Writing:
         # A loader has threads of its own; files are read by `threads` for each shard.
         workers = 1 if isinstance(self.source, _Samples) else min(4, self.threads)
         sizes = [len(numbers) for numbers in self.numbers]
-        with Journal(record, pattern, job, _flag(overwrite, "overwrite")) as journal:
+
+        def current(shard: int, note: dict[str, Any]) -> bool:
+            return note["files"] == self.source.files(self.numbers[shard])
+
+        with Journal(record, pattern, job, _flag(overwrite, "overwrite"), current) as journal:
             return write_shards(
                 journal, sizes, self, workers=workers, progress=progress, name="write_tfrecords"
             )
@@ -453,6 +485,7 @@ class _Writing:
     def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
         path, numbers = self.paths[shard], self.numbers[shard]
         offsets, errors = [0], []
+        files = self.source.files(numbers)  # before they are read: one that changes shows later
         with whole_file(path) as file, _Squeezed(file, self.compression) as squeezed:
             for run in self.source.runs(numbers, self.threads):
                 for record in run:
@@ -473,6 +506,7 @@ class _Writing:
         save_index(path, np.array(offsets, np.uint64), self.compression)
         note = {
             "samples": len(offsets) - 1,
+            "files": files,
             "errors": [(error.index, error.name, error.cause) for error in errors],
         }
         return [os.path.basename(path)], note
