@@ -31,6 +31,7 @@ _HOMES = {
     "DecodeError": "formats",
     "Feature": "features",
     "LoaderCallback": "callback",
+    "PackSequenceLoader": "packs",
     "PathSequenceLoader": "paths",
     "RamBatchSequenceLoader": "ram_batches",
     "SampleError": "faults",
@@ -41,8 +42,8 @@ _HOMES = {
     "preload": "arrays",
     "split": "front_doors",
     "to_tf_dataset": "tf_dataset",
-    "write_tfrecords": "tfrecord_writer",
     "write_pack": "pack_writer",
+    "write_tfrecords": "tfrecord_writer",
 }
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "DecodeError",
     "Feature",
     "LoaderCallback",
+    "PackSequenceLoader",
     "PathSequenceLoader",
     "RamBatchSequenceLoader",
     "SampleError",
@@ -61,6 +63,7 @@ __all__ = [
     "preload",
     "split",
     "to_tf_dataset",
+    "write_pack",
     "write_tfrecords",
 ]
 

@@ -475,7 +475,7 @@ class _Writing:
         sizes = [len(numbers) for numbers in self.numbers]
 
         def current(shard: int, note: dict[str, Any]) -> bool:
-            return note["files"] == self.source.files(self.numbers[shard])
+            return bool(note["files"] == self.source.files(self.numbers[shard]))
 
         with Journal(record, pattern, job, _flag(overwrite, "overwrite"), current) as journal:
             return write_shards(
