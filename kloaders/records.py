@@ -412,9 +412,19 @@ def _good_headers(heads: list[bytes]) -> int:
     if not heads:
         return 0
     table = np.frombuffer(b"".join(heads), np.uint8).reshape(-1, HEADER)
-    stored = table[:, 8:].copy().view("<u4")[:, 0]
-    wrong = np.flatnonzero(mask_all(of_rows(table[:, :8])) != stored)
+    wrong = np.flatnonzero(~_headers_are_right(table))
     return int(wrong[0]) if len(wrong) else len(heads)
+
+
+def _headers_are_right(rows: Array) -> Array:
+    """For each row of 12 bytes, whether it is a length and its checksum."""
+    stored = np.ascontiguousarray(rows[:, 8:]).view("<u4")[:, 0]
+    right: Array = mask_all(of_rows(rows[:, :8])) == stored
+    return right
+
+
+# The header of a record without data.
+_EMPTY = framed(b"")[:HEADER]
 
 
 def _next_record(file: _Open, at: int, size: int, bound: int) -> int:
@@ -435,16 +445,17 @@ def _next_record(file: _Open, at: int, size: int, bound: int) -> int:
             break
         lengths = np.ndarray((places,), "<u8", chunk, strides=(1,))
         room = np.uint64(size - base - HEADER - FOOTER)
-        likely = np.flatnonzero((lengths <= room) & (lengths > 0))  # much data is zeros
+        # Much data is zeros: records without data are looked for by their header instead.
+        likely = np.flatnonzero((lengths <= room) & (lengths > 0))
         likely = likely[lengths[likely] + likely.astype(np.uint64) <= room]
-        if not len(likely):
-            continue
         content = np.frombuffer(chunk, np.uint8)
         rows = content[likely[:, None] + np.arange(HEADER)]
-        stored = rows[:, 8:].copy().view("<u4")[:, 0]
-        right = np.flatnonzero(mask_all(of_rows(rows[:, :8])) == stored)
-        if len(right):
-            return base + int(likely[right[0]])
+        found = [base + int(likely[k]) for k in np.flatnonzero(_headers_are_right(rows))[:1]]
+        empty = chunk.find(_EMPTY)
+        if empty >= 0 and base + empty <= last:
+            found.append(base + empty)
+        if found:
+            return min(found)
     return size
 
 
