@@ -296,7 +296,8 @@ def _feature(name: str, value: Any) -> bytes:
             "write_tfrecords() the array itself, which keeps its shape."
         )
     array = array.reshape(-1)
-    if array.dtype.kind in "SU" or (array.dtype == object and len(array)):
+    listed = isinstance(value, (list, tuple, np.ndarray)) and len(array) > 0
+    if array.dtype.kind in "SU" or (array.dtype == object and listed):
         return _feature(name, [_content(name, v) for v in array.tolist()])
     if array.dtype.kind == "f":
         values = array.astype("<f4").tobytes()

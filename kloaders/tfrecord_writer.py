@@ -387,7 +387,9 @@ class _Samples(_Source):
         yield list(self.view.errors[met:])
 
     def _record(self, number: int, arrays: list[Array]) -> bytes:
-        features: dict[str, Any] = {} if self.alone else {_ID: number}
+        if self.alone:
+            return framed(encode_example(self.more(number)))
+        features: dict[str, Any] = {_ID: number}
         inputs = len(self.inputs)
         for name, array in zip(self.inputs, arrays, strict=False):
             features |= array_features(name, np.asarray(array))
