@@ -144,6 +144,113 @@ def demo(
         sys.exit(1)
 
 
+@cli.command()
+@click.argument("source", type=click.Path(exists=True))
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    nargs=2,
+    metavar="HEIGHT WIDTH",
+    help="Resize pictures to this.  [default: as they are, each its own]",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["1", "3", "4"]),
+    default="3",
+    show_default=True,
+    help="Grey, RGB or RGBA.",
+)
+@click.option("--path-column", default="path", show_default=True, help="Of a CSV file.")
+@click.option(
+    "--label-column", default="label", show_default=True, help='Of a CSV file; "" for no labels.'
+)
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False),
+    help="Where relative paths of a CSV file start.  [default: this folder]",
+)
+@click.option("--shard-size", help="Of one file, such as 256MiB.  [default: 1GiB, or more]")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Threads that decode.  [default: one a core]"
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="Stop at a file that does not load, or leave it out and list it at the end.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a pack that is in OUT.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
+def pack(
+    source: str,
+    out: str,
+    size: tuple[int, int] | None,
+    channels: str,
+    path_column: str,
+    label_column: str,
+    folder: str | None,
+    shard_size: str | None,
+    workers: int | None,
+    on_error: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Decode files once, into a folder that is read at memory speed.
+
+    SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
+    and one of labels. OUT gets .npy files and pack.json, for PackSequenceLoader. Stopped at any
+    moment, the same command goes on where it was.
+
+    \b
+    Examples:
+        kloaders pack photos/ packed/ --size 224 224
+        kloaders pack train.csv packed/ --path-column file --label-column class
+        kloaders pack photos/ packed/ --on-error skip --json > report.json
+    """  # noqa: D301
+    from kloaders import front_doors, pack_format, pack_writer
+    from kloaders.memory import format_bytes
+
+    begin = time.perf_counter()
+    options: dict[str, Any] = {
+        "size": size,
+        "channels": int(channels),
+        "workers": workers,
+        "on_error": on_error,
+        "validation": None,
+    }
+    if os.path.isdir(source):
+        loader, _ = front_doors.from_directory(source, **options)
+    else:
+        columns = (path_column, label_column or None)
+        loader, _ = front_doors.from_dataframe(source, *columns, folder=folder, **options)
+    errors = pack_writer.write_pack(
+        loader, out, shard_size=shard_size, overwrite=overwrite, progress=None
+    )
+    manifest = pack_format.read_manifest(out)
+    report = {
+        "version": __version__,
+        "seconds": time.perf_counter() - begin,
+        "out": out,
+        "samples": manifest.samples,
+        "shards": len(manifest.shards),
+        "bytes": sum(entry.stat().st_size for entry in os.scandir(out)),
+        "class_names": manifest.class_names,
+        "errors": [{"index": e.index, "name": e.name, "cause": e.cause} for e in errors],
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    print(
+        f"{out}: {report['samples']:,} samples, {format_bytes(report['bytes'])}, in "
+        f"{report['seconds']:.0f} s"
+    )
+    print("\nIn Python:\n    import kloaders as kl")
+    classes = ", stratify=True" if manifest.class_names else ""
+    print(f"    train, val = kl.split(kl.PackSequenceLoader({out!r}, 32){classes})")
+
+
 def main() -> None:
     """The entry point of the command `kloaders`."""
     cli(prog_name="kloaders")

@@ -191,14 +191,14 @@ class Journal:
         if job is None and there and not self.overwrite:
             os.unlink(self.path)
             raise FileExistsError(
-                f"{os.path.join(self.folder, there[0])} is there already, and belongs to no "
-                "unfinished conversion. Choose another place, or pass overwrite=True to replace it."
+                f"{os.path.join(self.folder, there[0])} is there already. Choose another place, or "
+                "pass overwrite=True (--overwrite) to replace what is there."
             )
         if shards and job != self.job and not self.overwrite:
             raise FileExistsError(
                 f"{self.folder} holds an unfinished conversion with other arguments: "
                 f"{_difference(job or {}, self.job)}. Go on with the same ones, or pass "
-                "overwrite=True to begin anew."
+                "overwrite=True (--overwrite) to begin anew."
             )
         kept: set[str] = set()
         for line in shards if job == self.job else []:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import math
 import os
+import shutil
 import zlib
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
@@ -112,7 +113,9 @@ def write_pack(
         OSError: the disk is full; what was finished stays.
     """
     source = _source(data, labels, _flag(transformed, "transformed"), options)
-    folder = os.fspath(folder)
+    folder = os.path.abspath(os.fspath(folder))
+    os.makedirs(folder, exist_ok=True)
+    _check_not_read(source, folder)
     with source.view() as loader:
         form = loader.sample_spec if transformed else loader.raw_spec
         structure = form_of(form, itertools.count())
@@ -126,7 +129,8 @@ def write_pack(
         job = {**_job(loader, transformed), "samples_a_shard": size}
         say(
             f"write_pack: {loader.samples:,} samples, about {format_bytes(each * loader.samples)}, "
-            f"in {len(starts):,} shards to {folder}"
+            f"in {len(starts):,} shard{'s' * (len(starts) > 1)} to {folder}, where "
+            f"{format_bytes(shutil.disk_usage(folder).free)} are free"
         )
         pack_of = _Writer(loader, folder, form, transformed, size, each)
         path = os.path.join(folder, JOURNAL)
@@ -175,6 +179,17 @@ def _source(data: Any, labels: Any, transformed: bool, options: Any) -> Sequence
     if transformed and loader.transform is None:
         raise ValueError("transformed=True, but there is no transform: give the loader one.")
     return loader
+
+
+def _check_not_read(loader: SequenceLoader, folder: str) -> None:
+    for column in flatten(loader._columns() or ()):
+        inner = inner_column(column)
+        if isinstance(inner, PackColumn) and os.path.realpath(inner.folder) == os.path.realpath(
+            folder
+        ):
+            raise ValueError(
+                f"{folder} is the pack that is read: write to another folder, and move it afterwards."
+            )
 
 
 def _mean_bytes(loader: SequenceLoader, transformed: bool) -> int:

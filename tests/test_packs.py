@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -19,13 +20,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from recording import our_threads, picture_of, row_of
 
 import kloaders as kl
-from kloaders import batches, pack_writer
+from kloaders import batches, cli, pack_writer
 from kloaders.structure import flatten, map_structure, same_structure
 
 SAMPLES, BATCH = 20, 4
@@ -820,6 +822,17 @@ def test_from_pack_to_pack(tmp_path: Path, keep: Any) -> None:
     assert ours == again
 
 
+def test_a_pack_onto_itself(tmp_path: Path, keep: Any) -> None:
+    """Refused, before anything is removed; a part of it too."""
+    folder = small(tmp_path)
+    before = contents(folder)
+    loader = keep(kl.PackSequenceLoader(folder))
+    for source in (loader, kl.split(loader, seed=1)[0]):
+        with pytest.raises(ValueError, match="is the pack that is read: write to another folder"):
+            write(keep(source), tmp_path / "." / "pack", overwrite=True)
+    assert contents(folder) == before
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc")
 def test_close_lets_go_of_the_files(tmp_path: Path) -> None:
     """Mapped while they are read, and again afterwards if they are read again."""
@@ -866,3 +879,60 @@ def test_keys_must_be_texts(tmp_path: Path) -> None:
     """JSON has no other names."""
     with pytest.raises(TypeError, match=r"the key 1 of a sample is int, expected str"):
         write(Stored([{1: np.zeros(2)}]), tmp_path)
+
+
+# ------------------------------------------------------------------------------------ the command
+
+
+def run(*arguments: Any) -> Any:
+    return CliRunner().invoke(cli.cli, ["pack", *map(str, arguments)])
+
+
+def test_the_command_packs_a_folder(photos: Path, tmp_path: Path, keep: Any) -> None:
+    """A folder of classes, resized; what comes next is shown, and no bar in a pipe."""
+    done = run(photos, tmp_path / "out", "--size", 8, 6, "--shard-size", "1KB", "--workers", 1)
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path / 'out'}: 12 samples" in done.stdout
+    assert f"kl.PackSequenceLoader({str(tmp_path / 'out')!r}, 32)" in done.stdout
+    assert "it/s" not in done.stderr
+    assert "samples/s" not in done.stderr
+    loader = keep(kl.PackSequenceLoader(tmp_path / "out", 12, shuffle=False))
+    assert loader.class_names == ["cat", "dog"]
+    assert loader[0][0].shape == (12, 8, 6, 3)
+    again = run(photos, tmp_path / "out")
+    assert again.exit_code == 1
+    assert "is there already" in again.stderr
+    assert "--overwrite" in again.stderr
+    assert run(photos, tmp_path / "out", "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize("labels", ["label", ""])
+def test_the_command_packs_a_table(photos: Path, tmp_path: Path, keep: Any, labels: str) -> None:
+    """A CSV file with paths, from the folder named, and perhaps labels."""
+    lines = [f"{p.relative_to(photos)},{p.parent.name}" for p in sorted(photos.glob("*/*"))]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label", *lines]))
+    options = ["--path-column", "file", "--label-column", labels, "--folder", photos]
+    done = run(tmp_path / "t.csv", tmp_path / "out", *options, "--channels", 1, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["samples"] == 12
+    assert report["shards"] == 1
+    assert report["bytes"] == sum(p.stat().st_size for p in (tmp_path / "out").iterdir())
+    assert report["errors"] == []
+    assert report["class_names"] == (["cat", "dog"] if labels else None)
+    batch = keep(kl.PackSequenceLoader(tmp_path / "out", 1, shuffle=False))[3]
+    x = batch[0] if labels else batch
+    assert x.shape == (1, 7, 7, 1)
+
+
+def test_the_command_and_a_broken_file(photos: Path, tmp_path: Path) -> None:
+    """It is named, in one line, or left out and told."""
+    (photos / "cat" / "02.png").write_bytes(b"broken")
+    done = run(photos, tmp_path / "out", "--size", 4, 4)
+    assert done.exit_code == 1
+    assert re.search(r"kloaders: sample 2 \(.*02\.png\): .*\n", done.stderr)
+    done = run(photos, tmp_path / "out", "--size", 4, 4, "--on-error", "skip", "--json")
+    assert done.exit_code == 0
+    (error,) = json.loads(done.stdout)["errors"]
+    assert error["index"] == 2
+    assert error["name"].endswith("02.png")
