@@ -229,7 +229,7 @@ def pack(
         loader, out, shard_size=shard_size, overwrite=overwrite, progress=None
     )
     manifest = pack_format.read_manifest(out)
-    report = {
+    report: dict[str, Any] = {
         "version": __version__,
         "seconds": time.perf_counter() - begin,
         "out": out,

@@ -86,6 +86,7 @@ class Shared:
     def __init__(self, folder):
         import cv2
 
+        self.folder = folder
         self.npy, self.png, self.raw = [], [], []
         for number in range(24):
             name = str(folder / f"{number:03}")
@@ -94,6 +95,14 @@ class Shared:
             row_of(number).tofile(name + ".raw")
             for suffix in ("npy", "png", "raw"):
                 getattr(self, suffix).append(f"{name}.{suffix}")
+
+    def pack(self, n):
+        """A pack of the first n samples, in shards of five."""
+        folder = self.folder / f"pack{n}"
+        if not folder.exists():
+            source = kl.ArraySequenceLoader(rows(n), labels(n))
+            kl.write_pack(source, folder, shard_size=5 * 12, progress=False)
+        return folder
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +156,11 @@ def preloaded(files, n, **options):
     return kl.preload(npy(files, n, **options), progress=False)
 
 
-KINDS = [array, npy, png, ram_windows, ram_global, by_path, by_index, by_batch, preloaded]
+def packed(files, n, **options):
+    return kl.PackSequenceLoader(files.pack(n), BATCH, **options)
+
+
+KINDS = [array, npy, png, ram_windows, ram_global, by_path, by_index, by_batch, preloaded, packed]
 # Kinds whose bookkeeping differs; the others differ only in how a sample is read.
 FEW = [array, npy, ram_windows, ram_global]
 
