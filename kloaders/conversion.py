@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Journal",
+    "begun_with",
     "digest_of_files",
     "digest_of_function",
     "digest_of_texts",
@@ -128,8 +129,7 @@ class Journal:
         self.path = os.path.abspath(path)
         self.folder = os.path.dirname(self.path)
         self.pattern = re.compile(files)
-        # As it comes back out of a file: tuples are lists there.
-        self.job = json.loads(json.dumps({"kloaders": __version__, **job}))
+        self.job = _as_read(job)
         self.overwrite = overwrite
         self.current = current
         #: What `write` noted of each finished shard, by its number.
@@ -226,6 +226,26 @@ class Journal:
             )
         except OSError:
             return False
+
+
+def begun_with(path: str, job: dict[str, Any]) -> dict[str, Any]:
+    """The job of an unfinished conversion that has all of `job`, perhaps more; {} if there is none.
+
+    For what a first run measures, and a run that goes on takes over. `path` is the journal's.
+    """
+    try:
+        with open(path, "rb") as file:
+            lines, _ = _lines_of(file)
+    except FileNotFoundError:
+        return {}
+    found = lines[0].get("job") if lines else None
+    same = found and all(found.get(name) == value for name, value in _as_read(job).items())
+    return found if found and same else {}
+
+
+def _as_read(job: dict[str, Any]) -> Any:
+    # As it comes back out of a file: tuples are lists there.
+    return json.loads(json.dumps({"kloaders": __version__, **job}))
 
 
 def _locked(path: str) -> IO[bytes]:
@@ -362,7 +382,9 @@ class _Stopped(Exception):
 
 def errors_of(notes: Iterable[dict[str, Any]]) -> list[SampleError]:
     """The samples that did not load, from notes that have a list `errors` of (index, name, cause)."""
-    return [SampleError(*error) for note in notes for error in note["errors"]]
+    # A sample that was to replace others in two shards may be in the notes of both.
+    found = {error[0]: SampleError(*error) for note in notes for error in note["errors"]}
+    return [found[index] for index in sorted(found)]
 
 
 def say_errors(errors: Sequence[SampleError], name: str, on_error: str = "skip") -> None:

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -288,7 +288,7 @@ def _check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
         )
 
 
-def crc_of_file(path: str, advance: Callable[[int], Any]) -> int:
+def crc_of_file(path: str) -> int:
     """CRC-32 of all behind the header."""
     crc = 0
     block = bytearray(2**22)
@@ -296,5 +296,4 @@ def crc_of_file(path: str, advance: Callable[[int], Any]) -> int:
         file.seek(HEADER_BYTES)
         while count := file.readinto(block):
             crc = zlib.crc32(memoryview(block)[:count], crc)
-            advance(count)
     return crc

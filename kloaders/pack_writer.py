@@ -19,6 +19,7 @@ from kloaders.columns import Odd, PathColumn
 from kloaders.conversion import (
     Advance,
     Journal,
+    begun_with,
     digest_of_files,
     digest_of_function,
     digest_of_texts,
@@ -120,20 +121,23 @@ def write_pack(
         form = loader.sample_spec if transformed else loader.raw_spec
         structure = form_of(form, itertools.count())
         each = _mean_bytes(loader, transformed)
-        if shard_size is None:
+        path = os.path.join(folder, JOURNAL)
+        wanted = None if shard_size is None else parse_bytes(shard_size, "shard_size")
+        job = {**_job(loader, transformed), "shard_size": wanted}
+        if wanted is None:
             size = max(_SHARD_BYTES // max(1, each), -(-loader.samples // _SHARDS))
         else:
-            size = max(1, parse_bytes(shard_size, "shard_size") // max(1, each))
-        size = min(size, loader.samples)
+            size = max(1, wanted // max(1, each))
+        # Of the samples measured, one may have been mended since the call that goes on.
+        size = begun_with(path, job).get("samples_a_shard", min(size, loader.samples))
         starts = range(0, loader.samples, size)
-        job = {**_job(loader, transformed), "samples_a_shard": size}
         say(
             f"write_pack: {loader.samples:,} samples, about {format_bytes(each * loader.samples)}, "
             f"in {len(starts):,} shard{'s' * (len(starts) > 1)} to {folder}, where "
             f"{format_bytes(shutil.disk_usage(folder).free)} are free"
         )
         pack_of = _Writer(loader, folder, form, transformed, size, each)
-        path = os.path.join(folder, JOURNAL)
+        job["samples_a_shard"] = size
         with Journal(path, FILES, job, overwrite, pack_of.is_current) as journal:
             counts = [min(size, loader.samples - start) for start in starts]
             notes = write_shards(journal, counts, pack_of, progress=progress, name="write_pack")

@@ -195,7 +195,7 @@ class PackSequenceLoader(SequenceLoader):
     them to one shape in transform=, or use batch_size=1.
 
     `class_names` and `job`, what the pack was made of and how, are those of the pack. Pickled, it
-    is names of files.
+    is names of files (and the weights).
 
     Raises:
         FileNotFoundError: no pack, or none that is finished, or a file of it is gone.
@@ -250,14 +250,20 @@ class PackSequenceLoader(SequenceLoader):
             for file in (part.values, part.index)
             if file is not None
         ]
-        total = sum(os.path.getsize(path) - HEADER_BYTES for path, _ in files)
+        sizes = [os.path.getsize(path) for path, _ in files]
         disable = None if progress is None else not progress
+        wrong = []
         with (
-            tqdm(total=total, unit="B", unit_scale=True, disable=disable, desc="verify") as bar,
+            tqdm(
+                total=sum(sizes), unit="B", unit_scale=True, disable=disable, desc="verify"
+            ) as bar,
             ThreadPoolExecutor(usable_cores(), "kloaders-verify") as pool,
         ):
-            found = pool.map(lambda file: crc_of_file(file[0], bar.update), files)
-            wrong = [path for (path, crc), got in zip(files, found, strict=True) if got != crc]
+            sums = pool.map(crc_of_file, [path for path, _ in files])
+            for (path, crc), size, found in zip(files, sizes, sums, strict=True):
+                bar.update(size)
+                if found != crc:
+                    wrong.append(path)
         if manifest_changed(self.folder):
             wrong.append(os.path.join(self.folder, MANIFEST))
         if wrong:

@@ -392,6 +392,18 @@ def test_a_broken_file_is_named(photos: Path, tmp_path: Path, nothing_running: N
         assert loader[0][:, 0, 0, 0].tolist() == list(range(12))
 
 
+def test_a_mended_file_may_be_larger(photos: Path, tmp_path: Path) -> None:
+    """Where samples differ in size, shards stay as they were cut at first."""
+    paths = sorted(photos.glob("*/*"))
+    good = paths[11].read_bytes()
+    paths[11].write_bytes(b"no picture")
+    with pytest.raises(kl.SampleError, match="sample 11"):
+        write(paths, tmp_path / "pack", shard_size="1KB")
+    paths[11].write_bytes(good)
+    write(paths, tmp_path / "pack", shard_size="1KB")
+    kl.PackSequenceLoader(tmp_path / "pack").verify()
+
+
 def test_a_file_that_changed_meanwhile(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Its shard is made again when the call goes on, and no other one."""
     paths = sorted(photos.glob("*/*"))
