@@ -20,7 +20,7 @@ from kloaders.structure import flatten
 from kloaders.subset import SubsetColumn, subset
 from kloaders.tables import Table, array_of, encoded, first_missing, listed
 
-__all__ = ["from_dataframe", "from_directory", "sides", "split"]
+__all__ = ["from_dataframe", "from_directory", "sides", "split", "values_of"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -404,7 +404,7 @@ def _classes(whole: SequenceLoader) -> Array:
             "of one class a sample."
         )
     leaves = flatten(columns[1])
-    values = _values(leaves[0]) if len(leaves) == 1 else None
+    values = values_of(leaves[0]) if len(leaves) == 1 else None
     if values is not None and values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values is not None and values.ndim == 2:
@@ -420,15 +420,15 @@ def _classes(whole: SequenceLoader) -> Array:
     return values
 
 
-def _values(column: Column) -> Array | None:
+def values_of(column: Column) -> Array | None:
     """The values of a column of numbers; None for files and lists."""
     if isinstance(column, ArrayColumn):
         return column.array
     if isinstance(column, SubsetColumn):
-        values = _values(column.column)
+        values = values_of(column.column)
         return None if values is None else values[column.numbers]
     if isinstance(column, OneHotColumn):
-        return _values(column.column)
+        return values_of(column.column)
     if isinstance(column, CallColumn):
         return np.asarray([column.read(k) for k in range(len(column))])
     if isinstance(column, PackColumn) and column.shape is not None:

@@ -10,6 +10,7 @@ from kloaders import distributed
 from kloaders.messages import say
 from kloaders.sequence import SequenceLoader, check_loader
 from kloaders.structure import ArraySpec, Structure, map_structure
+from kloaders.tf_native import native_dataset
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -20,13 +21,19 @@ __all__ = ["to_tf_dataset"]
 _ADVICE = "kloaders_needs_distribute_datasets_from_function_and_a_loader_with_shard_k_n"
 
 
-def to_tf_dataset(loader: SequenceLoader, shuffle: bool | None = None) -> tf.data.Dataset:
+def to_tf_dataset(
+    loader: SequenceLoader, shuffle: bool | None = None, *, native: bool = False
+) -> tf.data.Dataset:
     """A Dataset of the loader's batches; each iteration over it is a new epoch.
 
     Args:
         loader: any loader. Its options hold: order, transform, workers, on_error.
         shuffle: True or False say in which order; None takes the loader's own word, and storage
             order if that is None too (a Dataset cannot be asked what it is for).
+        native: of a `TFRecordSequenceLoader`, read the files by tf.data.TFRecordDataset instead,
+            without a line of Python for a record: for pipelines that are serialised, or must stay
+            in a graph. It is shuffled in a buffer only, cannot skip a damaged record, and
+            pictures are decoded and resized by TensorFlow.
 
     The signature comes from the loader's first sample, and no batch is read to find it.
     Cardinality is asserted. The Dataset holds the loader; TensorFlow's registry of Python
@@ -38,7 +45,8 @@ def to_tf_dataset(loader: SequenceLoader, shuffle: bool | None = None) -> tf.dat
 
     Raises:
         SampleError: the first sample does not load.
-        ValueError: keras.distribution expects another part of the data than the loader's `shard`.
+        ValueError: keras.distribution expects another part of the data than the loader's `shard`;
+            or native=True and an option that takes Python (transform, decode, on_error="skip").
     """
     import tensorflow as tf
 
@@ -51,6 +59,8 @@ def to_tf_dataset(loader: SequenceLoader, shuffle: bool | None = None) -> tf.dat
             "shuffle; for training pass shuffle=True.",
             once="to_tf_dataset order",
         )
+    if native:
+        return native_dataset(loader, bool(order))
     source = _Source(loader, bool(order))
 
     signature = _signature(loader)
