@@ -36,6 +36,7 @@ class Layout:
 
     raw: a record with its frame. slots: of each leaf. form: which bytes all such records share, as
     a mask. direct: leaves whose values are read in place, in the order of their bytes.
+    `same` is equal where two are the same.
     """
 
     def __init__(self, raw: bytes, slots: list[Slot], form: Array, direct: list[int]) -> None:
@@ -49,6 +50,7 @@ class Layout:
         kept = np.concatenate([np.arange(a, z) for a, z in outside])
         self.form = form[kept]
         self.want = np.frombuffer(raw, np.uint8)[kept] & self.form
+        self.same = self.size, tuple(slots), self.want.tobytes(), self.form.tobytes()
         inside = [k for k in range(len(slots)) if k not in direct]
         self.columns = {k: int(np.searchsorted(kept, HEADER + slots[k].start)) for k in inside}
         self.varints = {
@@ -145,6 +147,7 @@ class _Group:
     def __init__(self, jobs: int, layout: Layout) -> None:
         self.lines = np.empty((jobs, len(layout.form)), np.uint8)
         self.rows: list[int] = []
+        self.sums: list[int] = []
 
 
 def read_rows(files: RecordFiles, jobs: list[Job], out: list[Array]) -> list[int]:
@@ -157,56 +160,56 @@ def read_rows(files: RecordFiles, jobs: list[Job], out: list[Array]) -> list[int
         counts[job.layout] = counts.get(job.layout, 0) + 1
     groups = {layout: _Group(count, layout) for layout, count in counts.items()}
     bad: list[int] = []
-    run: list[Job] = []
-    buffers: list[Array] = []
+    run: list[tuple[Job, list[Array]]] = []
     size = 0
 
     def read() -> None:
-        nonlocal size
-        if run:
-            try:
-                descriptor = files.opened(run[0].file).number
-                got = read_at(descriptor, buffers, run[0].start, size)
-            except OSError:
-                got = 0
-            if got < size:
-                bad.extend(job.row for job in run)
-        run.clear()
-        buffers.clear()
-        size = 0
+        first = run[0][0]
+        buffers = run[0][1] if len(run) == 1 else [b for _, pieces in run for b in pieces]
+        try:
+            got = read_at(files.opened(first.file).number, buffers, first.start, size)
+        except OSError:
+            got = 0
+        if got < size:
+            bad.extend(job.row for job, _ in run)
+        if files.check_crc:  # while the bytes are in the processor's cache
+            for job, pieces in run:
+                groups[job.layout].sums.append(_checksum(pieces))
 
     for job in jobs:
-        layout, group = job.layout, groups[job.layout]
-        beside = run and run[0].file == job.file and run[0].start + size == job.start
-        if not beside or size > _AT_ONCE:
-            read()
-        run.append(job)
-        buffers += layout.buffers(group.lines[len(group.rows)], out, job.row)
+        group = groups[job.layout]
+        if run:
+            first = run[0][0]
+            beside = first.file == job.file and first.start + size == job.start
+            if not beside or size > _AT_ONCE:
+                read()
+                run, size = [], 0
+        run.append((job, job.layout.buffers(group.lines[len(group.rows)], out, job.row)))
         group.rows.append(job.row)
-        size += layout.size
-    read()
+        size += job.layout.size
+    if run:
+        read()
     for layout, group in groups.items():
-        bad += _place(layout, group, out, files.check_crc)
+        bad += _place(layout, group, out)
     return list(dict.fromkeys(bad))
 
 
-def _place(layout: Layout, group: _Group, out: list[Array], check_crc: bool) -> list[int]:
+def _place(layout: Layout, group: _Group, out: list[Array]) -> list[int]:
     """Values from the matrix into the batch; rows that are not of this layout."""
     lines, rows = group.lines, group.rows
     wrong = ((lines & layout.form) != layout.want).any(axis=1)
-    if check_crc:
-        sums = np.array([_checksum(layout, lines[k], out, row) for k, row in enumerate(rows)])
-        stored = lines[:, -FOOTER:].copy().view("<u4")[:, 0]
-        wrong |= mask_all(sums.astype(np.uint32)) != stored
+    if group.sums:
+        stored = np.ascontiguousarray(lines[:, -FOOTER:]).view("<u4")[:, 0]
+        wrong |= mask_all(np.array(group.sums, np.uint32)) != stored
     for leaf in layout.columns:
         out[leaf][rows] = layout.values(leaf, lines)
     return [rows[k] for k in np.flatnonzero(wrong).tolist()]
 
 
-def _checksum(layout: Layout, line: Array, out: list[Array], row: int) -> int:
-    if not layout.direct:
-        return crc32c(line[HEADER:-FOOTER])
-    pieces = layout.buffers(line, out, row)
+def _checksum(pieces: list[Array]) -> int:
+    """Of the data of a record that was read in pieces, frame included."""
+    if len(pieces) == 1:
+        return crc32c(pieces[0][HEADER:-FOOTER])
     crc = crc32c(pieces[0][HEADER:])
     for piece in pieces[1:-1]:
         crc = crc32c(piece, crc)

@@ -264,6 +264,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         if layout is not None:
             if len(self._layouts) >= _LAYOUTS_KEPT:
                 self._layouts = {}
+            # Of several files one and the same, so that their records go together.
+            layout = self._layouts.setdefault(layout.same, layout)
             # Writers may order features differently, but hardly within a file.
             self._layouts[self._records.where(index)[0], len(raw)] = layout
             self._layouts.setdefault(len(raw), layout)
