@@ -418,7 +418,8 @@ class Leaf:
             stored = np.dtype("<f4")
             count = (block[1] - block[0]) // 4
         else:
-            count = sum(byte < 0x80 for byte in record[slice(*block)])
+            content = np.frombuffer(record, np.uint8, block[1] - block[0], block[0])
+            count = int(np.count_nonzero(content < 0x80))
         shape = self._shaped(np.empty(count, np.uint8), self._shape(record, found)).shape
         return Slot(*block, stored, shape)
 

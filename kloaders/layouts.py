@@ -97,14 +97,25 @@ class _Varints:
 
 
 def learnt(
-    raw: bytes, found: dict[str, Found], leaves: Sequence[Leaf], specs: Sequence[ArraySpec]
+    raw: bytes,
+    record: bytes,
+    found: dict[str, Found],
+    leaves: Sequence[Leaf],
+    specs: Sequence[ArraySpec],
 ) -> Layout | None:
-    """The layout of a record, with its frame; None where a leaf is no plain block of values.
+    """The layout of a record; None where a leaf is no plain block of values.
 
-    specs: of the leaves, as a batch has them.
+    raw, record: with its frame, and without. specs: of the leaves, as a batch has them.
     """
-    data = raw[HEADER:-FOOTER]
     slots: list[Slot] = []
+    for leaf, spec in zip(leaves, specs, strict=True):
+        slot = leaf.slot(record, found)
+        # An empty block has no place; a feature that two leaves share has one only.
+        if slot is None or slot.shape != spec.shape or slot.start == slot.stop:
+            return None
+        if any(slot.start == other.start for other in slots):
+            return None
+        slots.append(slot)
     form = np.full(len(raw), 0xFF, np.uint8)
     form[-FOOTER:] = 0
     companions = {f"{leaf.name}/{what}" for leaf in leaves for what in ("shape", "dtype")}
@@ -112,14 +123,7 @@ def learnt(
         if name not in companions:
             for start, stop in feature.spans:
                 form[HEADER + start : HEADER + stop] = 0
-    for leaf, spec in zip(leaves, specs, strict=True):
-        slot = leaf.slot(data, found)
-        # An empty block has no place; a feature that two leaves share has one only.
-        if slot is None or slot.shape != spec.shape or slot.start == slot.stop:
-            return None
-        if any(slot.start == other.start for other in slots):
-            return None
-        slots.append(slot)
+    for leaf, slot in zip(leaves, slots, strict=True):
         # In front of the values lies form again, and each number keeps its count of bytes.
         start = found[leaf.name].spans[0][0]
         form[HEADER + start : HEADER + slot.start] = 0xFF

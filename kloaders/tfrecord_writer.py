@@ -112,8 +112,12 @@ def write_tfrecords(
         overwrite: replace files of this name.
         progress: show a bar. None: where stderr is a terminal.
 
-    Killed or stopped at any moment, the same call goes on: files that are finished stay. Plain
-    files get their index at once (`.NAME.index`).
+    Returns:
+        The files of both parts, how many samples are in them, and the errors of those that were
+        left out.
+
+    Killed or stopped at any moment, the same call goes on: files that are finished stay. Each file
+    gets its index at once (`.NAME.index`).
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
@@ -149,7 +153,7 @@ def write_tfrecords(
         files, others = writing.add(_prefix(out, ""), mix(np.arange(source.samples)), shards), []
     notes = writing.run(overwrite, progress)
     errors = errors_of(notes)
-    say_errors(errors, "write_tfrecords")
+    say_errors(errors, "write_tfrecords", source.on_error)
     return Written(files, others, sum(note["samples"] for note in notes), errors)
 
 
@@ -281,6 +285,9 @@ class _Source:
         """A digest of the files that these samples are read from, as they are now."""
         return None
 
+    def close(self) -> None:
+        """Free threads and processes."""
+
     def runs(self, numbers: Indices, threads: int) -> Iterator[list[bytes | SampleError]]:
         """Records of these samples in this order, some at a time; or what is wrong with one."""
         raise NotImplementedError
@@ -386,6 +393,9 @@ class _Samples(_Source):
                 yield [self._record(number, arrays) for number, arrays in samples]
         yield list(self.view.errors[met:])
 
+    def close(self) -> None:
+        self.view.close()
+
     def _record(self, number: int, arrays: list[Array]) -> bytes:
         if self.alone:
             return framed(encode_example(self.more(number)))
@@ -479,7 +489,8 @@ class _Writing:
         def current(shard: int, note: dict[str, Any]) -> bool:
             return bool(note["files"] == self.source.files(self.numbers[shard]))
 
-        with Journal(record, pattern, job, _flag(overwrite, "overwrite"), current) as journal:
+        journal = Journal(record, pattern, job, _flag(overwrite, "overwrite"), current)
+        with contextlib.closing(self.source), journal:
             return write_shards(
                 journal, sizes, self, workers=workers, progress=progress, name="write_tfrecords"
             )

@@ -234,7 +234,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                     got = leaf.read(record, found, target)
                     if got is not target:
                         place(got, out[number], row, number, report)
-                self._learn(int(indices[row]), raw, found)
+                self._learn(int(indices[row]), raw, record, found)
             except Exception as error:  # whatever a user's decode raises belongs to the sample
                 report(row, error)
 
@@ -255,12 +255,12 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                 jobs.append(Job(file, start, row, layout))
         return left + read_rows(self._records, jobs, out)
 
-    def _learn(self, index: int, raw: bytes, found: dict[str, Found]) -> None:
+    def _learn(self, index: int, raw: bytes, record: bytes, found: dict[str, Found]) -> None:
         """Take down the form of a record, so that others like it are read at once."""
         if self._records.compressed or (self._tried >= _TRIES and not self._layouts):
             return
         self._tried += 1
-        layout = learnt(raw, found, flatten(self._leaves), flatten(self.raw_spec))
+        layout = learnt(raw, record, found, flatten(self._leaves), flatten(self.raw_spec))
         if layout is not None:
             if len(self._layouts) >= _LAYOUTS_KEPT:
                 self._layouts = {}
