@@ -36,7 +36,8 @@ class Layout:
 
     raw: a record with its frame. slots: of each leaf. form: which bytes all such records share, as
     a mask. direct: leaves whose values are read in place, in the order of their bytes.
-    `same` is equal where two are the same.
+    siblings: others of this size, itself among them, that records read for it may be of instead;
+    none where values are read in place, since those would be in another place.
     """
 
     def __init__(self, raw: bytes, slots: list[Slot], form: Array, direct: list[int]) -> None:
@@ -50,7 +51,8 @@ class Layout:
         kept = np.concatenate([np.arange(a, z) for a, z in outside])
         self.form = form[kept]
         self.want = np.frombuffer(raw, np.uint8)[kept] & self.form
-        self.same = self.size, tuple(slots), self.want.tobytes(), self.form.tobytes()
+        self.same = tuple(slots), self.want.tobytes(), self.form.tobytes()
+        self.siblings = [self]
         inside = [k for k in range(len(slots)) if k not in direct]
         self.columns = {k: int(np.searchsorted(kept, HEADER + slots[k].start)) for k in inside}
         self.varints = {
@@ -68,8 +70,13 @@ class Layout:
             pieces += [out[leaf][row], line[self.cuts[number] : self.cuts[number + 1]]]
         return pieces
 
-    def values(self, leaf: int, lines: Array) -> Array:
-        """The values of a leaf that is in the matrix, a row each."""
+    def place(self, lines: Array, rows: Array, out: list[Array]) -> None:
+        """Values from rows of the matrix into rows of the batch."""
+        if len(rows):
+            for leaf in self.columns:
+                out[leaf][rows] = self._values(leaf, lines)
+
+    def _values(self, leaf: int, lines: Array) -> Array:
         slot, column = self.slots[leaf], self.columns[leaf]
         block = lines[:, column : column + slot.stop - slot.start]
         if slot.stored is None:
@@ -199,15 +206,24 @@ def read_rows(files: RecordFiles, jobs: list[Job], out: list[Array]) -> list[int
 
 
 def _place(layout: Layout, group: _Group, out: list[Array]) -> list[int]:
-    """Values from the matrix into the batch; rows that are not of this layout."""
-    lines, rows = group.lines, group.rows
-    wrong = ((lines & layout.form) != layout.want).any(axis=1)
+    """Values from the matrix into the batch; rows that are of no such layout, or damaged."""
+    lines, rows = group.lines, np.array(group.rows)
+    whole = np.ones(len(rows), bool)
     if group.sums:
         stored = np.ascontiguousarray(lines[:, -FOOTER:]).view("<u4")[:, 0]
-        wrong |= mask_all(np.array(group.sums, np.uint32)) != stored
-    for leaf in layout.columns:
-        out[leaf][rows] = layout.values(leaf, lines)
-    return [rows[k] for k in np.flatnonzero(wrong).tolist()]
+        whole = mask_all(np.array(group.sums, np.uint32)) == stored
+    bad: list[int] = rows[~whole].tolist()
+    if bad:
+        lines, rows = lines[whole], rows[whole]
+    for one in layout.siblings:
+        right = ((lines & one.form) == one.want).all(axis=1)
+        if right.all():
+            one.place(lines, rows, out)
+            return bad
+        one.place(lines[right], rows[right], out)
+        lines, rows = lines[~right], rows[~right]
+    bad += rows.tolist()
+    return bad
 
 
 def _checksum(pieces: list[Array]) -> int:

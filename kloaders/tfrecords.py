@@ -32,10 +32,10 @@ __all__ = ["TFRecordSequenceLoader"]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, Any]
 
-# Layouts of records kept; files of one writer have a few for each length of a text in them.
-_LAYOUTS_KEPT = 4096
-# After so many records without a layout, and none with one, no more is looked for.
-_TRIES = 16
+# Sizes of records that layouts are learnt for: encoded pictures, which have none, have all sizes.
+_SIZES = 4096
+# Records of one size that a layout is learnt from, or tried to be.
+_TRIES = 256
 
 
 class TFRecordSequenceLoader(TwoLevelLoader):
@@ -130,7 +130,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             options.get("shuffle"),
         )
         self._layouts: dict[Any, Layout] = {}
-        self._tried = 0
+        self._tried: dict[int, int] = {}
         self._leaves: tuple[Structure, ...] = ()
         if len(self._records) and not self._hooked():
             policy = options.get("on_error", "raise")
@@ -257,18 +257,22 @@ class TFRecordSequenceLoader(TwoLevelLoader):
 
     def _learn(self, index: int, raw: bytes, record: bytes, found: dict[str, Found]) -> None:
         """Take down the form of a record, so that others like it are read at once."""
-        if self._records.compressed or (self._tried >= _TRIES and not self._layouts):
+        size = len(raw)
+        tried = self._tried.get(size, 0)
+        if self._records.compressed or tried >= _TRIES or len(self._tried) > _SIZES:
             return
-        self._tried += 1
+        self._tried[size] = tried + 1
         layout = learnt(raw, record, found, flatten(self._leaves), flatten(self.raw_spec))
-        if layout is not None:
-            if len(self._layouts) >= _LAYOUTS_KEPT:
-                self._layouts = {}
-            # Of several files one and the same, so that their records go together.
-            layout = self._layouts.setdefault(layout.same, layout)
-            # Writers may order features differently, but hardly within a file.
-            self._layouts[self._records.where(index)[0], len(raw)] = layout
-            self._layouts.setdefault(len(raw), layout)
+        if layout is None:
+            return
+        known = self._layouts.setdefault(size, layout)
+        if layout.direct or known.direct:
+            # Which one it is must be known before: writers may order features differently, but
+            # hardly within a file. Files of one order share theirs, so that records go together.
+            file, _ = self._records.where(index)
+            self._layouts[file, size] = self._layouts.setdefault((size, *layout.same), layout)
+        elif all(one.same != layout.same for one in known.siblings):
+            known.siblings.append(layout)
 
     def _looked_at(self) -> list[int]:
         # The first ones where others cannot be reached without all that is before them.
@@ -288,7 +292,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         self._records.close()
 
     def _settings(self) -> dict[str, Any]:
-        return {**super()._settings(), "_layouts": {}}
+        return {**super()._settings(), "_layouts": {}, "_tried": {}}
 
 
 def _checked_compression(compression: Any) -> str:
