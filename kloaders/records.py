@@ -423,6 +423,14 @@ def _headers_are_right(rows: Array) -> Array:
     return right
 
 
+def _lengths_before(head: bytes) -> list[int]:
+    """Lengths that differ from this header's in one byte, and have its checksum."""
+    rows = np.repeat(np.frombuffer(head, np.uint8)[None], 8 * 256, axis=0)
+    for place in range(8):
+        rows[256 * place : 256 * (place + 1), place] = np.arange(256)
+    return [_length(row.tobytes()) for row in rows[_headers_are_right(rows)]]
+
+
 # The header of a record without data.
 _EMPTY = framed(b"")[:HEADER]
 
@@ -430,10 +438,11 @@ _EMPTY = framed(b"")[:HEADER]
 def _next_record(file: _Open, at: int, size: int, bound: int) -> int:
     """Where the record after the damaged one at `at` begins; `size` if there is none."""
     head = file.read(HEADER, at)
-    if len(head) == HEADER:
-        after = at + _length(head) + HEADER + FOOTER
+    # The length as it is, if only its checksum is damaged, or as it was before one byte changed.
+    for length in [_length(head), *_lengths_before(head)] if len(head) == HEADER else []:
+        after = at + length + HEADER + FOOTER
         if after == size or (after < size and _is_header(file.read(HEADER, after))):
-            return after  # only the checksum is damaged
+            return after
     # A header may begin at any byte. Few numbers are a length that ends within the file, and of
     # these one in 2**32 has its checksum behind it by chance.
     step = 1 << 20

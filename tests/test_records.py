@@ -26,6 +26,13 @@ VECTORS = [
     (b"\xff" * 32, 0x62A8AB43),
     (bytes(range(32)), 0x46DD794E),
     (bytes(range(31, -1, -1)), 0x113FDB5C),
+    (
+        bytes.fromhex(  # an iSCSI read command
+            "01c00000 00000000 00000000 00000000 14000000 00000400"
+            "00000014 00000018 28000000 00000000 02000000 00000000"
+        ),
+        0xD9963A56,
+    ),
     (b"123456789", 0xE3069283),
     (b"", 0),
 ]
@@ -282,6 +289,16 @@ def test_false_headers_are_passed_over(file):
     raw = bytearray(b"".join(map(framed, [inside, b"next"])))
     raw[0] ^= 4
     assert read_all(RecordFiles([file(raw=raw)]))[1] == b"next"
+
+
+def test_records_inside_of_records(file):
+    """Data that are TFRecords themselves are not taken for the file's own."""
+    inner = b"".join(map(framed, [b"not", b"these"]))
+    raw = bytearray(b"".join(map(framed, [b"one", inner, b"two"])))
+    raw[19 + 1] ^= 0x30
+    found = read_all(RecordFiles([file(raw=raw)]))
+    assert (found[0], found[2]) == (b"one", b"two")
+    assert len(found) == 3
 
 
 # ---------------------------------------------------------------- compressed files
