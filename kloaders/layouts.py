@@ -18,7 +18,6 @@ from kloaders.crc32c import crc32c, mask_all
 from kloaders.examples import Found
 from kloaders.features import Leaf, Slot
 from kloaders.records import FOOTER, HEADER, RecordFiles, read_at
-from kloaders.structure import ArraySpec
 
 __all__ = ["Job", "Layout", "learnt", "read_rows"]
 
@@ -36,8 +35,8 @@ class Layout:
 
     raw: a record with its frame. slots: of each leaf. form: which bytes all such records share, as
     a mask. direct: leaves whose values are read in place, in the order of their bytes.
-    siblings: others of this size, itself among them, that records read for it may be of instead;
-    none where values are read in place, since those would be in another place.
+    siblings: itself, and others of this size that records read for it may be of instead. It has
+    none where values are read in place, since theirs would lie in another place.
     """
 
     def __init__(self, raw: bytes, slots: list[Slot], form: Array, direct: list[int]) -> None:
@@ -108,17 +107,17 @@ def learnt(
     record: bytes,
     found: dict[str, Found],
     leaves: Sequence[Leaf],
-    specs: Sequence[ArraySpec],
+    out: Sequence[Array],
 ) -> Layout | None:
     """The layout of a record; None where a leaf is no plain block of values.
 
-    raw, record: with its frame, and without. specs: of the leaves, as a batch has them.
+    raw, record: with its frame, and without. out: arrays of the leaves, with a row a sample.
     """
     slots: list[Slot] = []
-    for leaf, spec in zip(leaves, specs, strict=True):
+    for leaf, rows in zip(leaves, out, strict=True):
         slot = leaf.slot(record, found)
         # An empty block has no place; a feature that two leaves share has one only.
-        if slot is None or slot.shape != spec.shape or slot.start == slot.stop:
+        if slot is None or slot.shape != rows.shape[1:] or slot.start == slot.stop:
             return None
         if any(slot.start == other.start for other in slots):
             return None
@@ -137,8 +136,8 @@ def learnt(
         form[HEADER + slot.start : HEADER + slot.stop] = 0x80 if slot.stored is None else 0
     direct = [
         k
-        for k, (slot, spec) in enumerate(zip(slots, specs, strict=True))
-        if slot.stored == spec.dtype and slot.stop - slot.start >= _DIRECT
+        for k, (slot, rows) in enumerate(zip(slots, out, strict=True))
+        if slot.stored == rows.dtype and slot.stop - slot.start >= _DIRECT
     ]
     return Layout(raw, slots, form, sorted(direct, key=lambda k: slots[k].start))
 

@@ -284,6 +284,10 @@ def _save(index: Index, places: list[str]) -> None:
     )
 
 
+# Deflate makes so many bytes of one at the most.
+_MOST_INFLATED = 1032
+
+
 def _load(place: str, size: int, modified: int, ends: bytes) -> Index | None:
     """The index at `place`; None where there is none, or not a valid one of such a file."""
     try:
@@ -298,11 +302,18 @@ def _load(place: str, size: int, modified: int, ends: bytes) -> Index | None:
         magic != _MAGIC
         or zlib.crc32(head[:-4] + bytes(4)) != head_sum
         or (of_size, of_time, of_ends) != (size, modified, ends)
+        or width not in (4, 8)
+        or kind >= len(COMPRESSIONS)
         or len(body) != (count + 1) * width
         or zlib.crc32(body) != body_sum
     ):
         return None
     offsets = np.frombuffer(body, f"<u{width}")
+    # Sums keep out accidents, and anybody can compute them: offsets must be possible as well.
+    content = size * _MOST_INFLATED if kind else size
+    in_order = offsets[0] == 0 and bool((offsets[1:] >= offsets[:-1]).all())
+    if not in_order or int(offsets[-1]) > content:
+        return None
     return Index(offsets, COMPRESSIONS[kind], size, modified, ends)
 
 

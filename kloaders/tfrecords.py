@@ -132,7 +132,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         self._layouts: dict[Any, Layout] = {}
         self._tried: dict[int, int] = {}
         self._leaves: tuple[Structure, ...] = ()
-        if len(self._records) and not self._hooked():
+        # A hook may do without features; what it gets from super() needs them.
+        if len(self._records) and (given or not self._hooked()):
             policy = options.get("on_error", "raise")
             self._leaves = self._settled(given, masks, policy)
         if self._records.compressed:
@@ -149,10 +150,12 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     def load_sample(self, index: int) -> Any:
         """One sample from its record: x, or a tuple (x, y). Override it to parse records yourself.
 
-        `self.read_record(index)` gives the bytes. Called from several threads at once. Whatever is
-        raised becomes a SampleError that names file and record, or is dealt with as `on_error` says.
+        `self.read_record(index)` gives the bytes, and `super().load_sample(index)`, if `features`
+        are given, the sample by them. Called from several threads at once. Whatever is raised
+        becomes a SampleError that names file and record, or is dealt with as `on_error` says.
         """
-        return self._sample(index)
+        parts = self._parsed(index)
+        return parts[0] if len(parts) == 1 else parts
 
     def read_record(self, index: int) -> bytes:
         """The data of one record, checked.
@@ -206,8 +209,15 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         return own or super()._runs_users_code()
 
     def _sample(self, index: int) -> tuple[Any, ...]:
-        if self._hooked():
-            return super()._sample(index)
+        return super()._sample(index) if self._hooked() else self._parsed(index)
+
+    def _parsed(self, index: int) -> tuple[Any, ...]:
+        """One sample as `features` say."""
+        if not self._leaves:
+            raise TypeError(
+                f"{type(self).__name__} overrides a hook and has no features: pass features=, or "
+                "parse the bytes that read_record(index) gives."
+            )
         record = self._records.read(index)
         found = self._found(record, self._leaves)
         sample: tuple[Any, ...] = map_structure(
@@ -234,7 +244,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                     got = leaf.read(record, found, target)
                     if got is not target:
                         place(got, out[number], row, number, report)
-                self._learn(int(indices[row]), raw, record, found)
+                self._learn(int(indices[row]), raw, record, found, out)
             except Exception as error:  # whatever a user's decode raises belongs to the sample
                 report(row, error)
 
@@ -255,14 +265,16 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                 jobs.append(Job(file, start, row, layout))
         return left + read_rows(self._records, jobs, out)
 
-    def _learn(self, index: int, raw: bytes, record: bytes, found: dict[str, Found]) -> None:
+    def _learn(
+        self, index: int, raw: bytes, record: bytes, found: dict[str, Found], out: list[Array]
+    ) -> None:
         """Take down the form of a record, so that others like it are read at once."""
         size = len(raw)
         tried = self._tried.get(size, 0)
         if self._records.compressed or tried >= _TRIES or len(self._tried) > _SIZES:
             return
         self._tried[size] = tried + 1
-        layout = learnt(raw, record, found, flatten(self._leaves), flatten(self.raw_spec))
+        layout = learnt(raw, record, found, flatten(self._leaves), out)
         if layout is None:
             return
         known = self._layouts.setdefault(size, layout)

@@ -417,6 +417,21 @@ def test_a_damaged_index_is_made_anew(file, walks, damage):
         assert len(walks) == before + 1 or at in (38, 39)
 
 
+@pytest.mark.parametrize(
+    "offsets", [[0, 2**31, 40], [0, 2**50, 2**60], [5, 10, 20], [0, 70, 2**40]]
+)
+def test_an_index_that_lies_is_made_anew(file, walks, offsets):
+    """Its sums are right, and its offsets impossible."""
+    path = file([b"one", b"two"])
+    found = index_of(path)
+    lie = records.Index(
+        np.array(offsets, np.uint64), found.compression, found.size, found.modified, found.ends
+    )
+    records._save(lie, [index_path(path)])
+    assert read_all(RecordFiles([path])) == [b"one", b"two"]
+    assert len(walks) == 2
+
+
 def test_a_folder_for_indexes(file, tmp_path, walks):
     path = file()
     folder = str(tmp_path / "kept" / "here")

@@ -246,6 +246,25 @@ def test_hooks(write, keep):
     ]
 
 
+class Negated(kl.TFRecordSequenceLoader):
+    """What features say, and one thing more."""
+
+    def load_sample(self, index):
+        x, y = super().load_sample(index)
+        return -x, y
+
+
+def test_hooks_and_features(write, keep):
+    path = write([{"v": [n, 1], "label": n} for n in range(6)])
+    x, y = everything(keep(Negated(path, {"x": "v", "y": "label"}, 4)))
+    assert x[:, 0].tolist() == [-n for n in range(6)]
+    assert y.tolist() == list(range(6))
+    with pytest.raises(
+        kl.SampleError, match="overrides a hook and has no features: pass features="
+    ):
+        keep(Negated(path, None, 4))[0]
+
+
 def test_masks(write, keep):
     """A label that is a picture is resized without inventing classes."""
     mask = np.zeros((8, 8), np.uint8)
@@ -526,6 +545,9 @@ def test_processes(pictures, tmp_path, keep):
     x, y = everything(loader)
     assert numbers_of(x) == list(range(SAMPLES))
     assert y.tolist() == labels.tolist()
+    train, validation = map(keep, kl.split(loader, seed=1))
+    both = [numbers_of(everything(part)[0]) for part in (train, validation)]
+    assert sorted(both[0] + both[1]) == list(range(SAMPLES))
 
 
 def test_transform_sees_the_sample(pictures, tmp_path, keep):
