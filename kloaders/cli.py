@@ -72,8 +72,8 @@ def cli(debug: bool) -> None:
     "--way",
     "ways",
     multiple=True,
-    type=click.Choice(["preload", "files", "two-level", "tf.data"]),
-    help="Only this way; may be given several times.  [default: all four]",
+    type=click.Choice(["preload", "files", "two-level", "TFRecord", "tf.data"]),
+    help="Only this way; may be given several times.  [default: all five]",
 )
 @click.option(
     "--crops",
@@ -93,10 +93,10 @@ def cli(debug: bool) -> None:
 def demo(
     out: str, epochs: int, ways: tuple[str, ...], crops: int, accuracy: float, as_json: bool
 ) -> None:
-    """Train one small model through four loaders, and show what each costs.
+    """Train one small model through five loaders, and show what each costs.
 
     Writes scikit-learn's digits as PNG files and pieces of its two photographs as JPEG files to a
-    temporary folder, trains the same model on them in four ways, and prints samples a second,
+    temporary folder, trains the same model on them in five ways, and prints samples a second,
     seconds to the first batch, memory, and the share of the time that the model waited. Takes
     about a minute and a half. KERAS_BACKEND chooses the backend.
 
