@@ -103,8 +103,9 @@ def rate(loader: Any, seconds: float = 2) -> float:
 
 
 def files(paths: list[str], batch_size: int = BATCH, side: int = data.SIDE, **options: Any) -> Any:
+    labels, size = np.arange(len(paths)), (side, side)
     return kl.PathSequenceLoader(
-        paths, np.arange(len(paths)), batch_size, size=(side, side), shuffle=True, **options
+        paths, labels, batch_size, size=size, shuffle=True, cache=None, **options
     )
 
 

@@ -39,6 +39,8 @@ def files(work: Work, **options: Any) -> Any:
         options["size"] = SIZE
     if work.is_float:
         options["rescale"] = 1 / 255
+    if work.name != "W7":
+        options["cache"] = None  # nothing may be kept from one epoch to the next
     return kl.PathSequenceLoader(work.paths, work.labels, work.batch, **shuffled(work), **options)
 
 
@@ -98,6 +100,11 @@ def in_plain_python(x: Any, y: Any, rng: np.random.Generator) -> Any:
 @takes_part("W5", "kloaders, processes=True", "ours", "keras kloaders.paths")
 def processes(work: Work) -> Any:
     return taken(files(work, transform=in_plain_python, processes=True), work)
+
+
+@takes_part("W7", "kloaders", "ours", "keras kloaders.paths")
+def kept(work: Work) -> Any:
+    return taken(files(work), work)
 
 
 @takes_part("W7", "kloaders, preload", "ours", "keras kloaders.arrays kloaders.paths")

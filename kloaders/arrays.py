@@ -13,13 +13,18 @@ from kloaders.columns import columns_of
 from kloaders.formats import checked_dtype
 from kloaders.memory import available_bytes, format_bytes
 from kloaders.messages import say
-from kloaders.sequence import SequenceLoader, _columns_checked, check_loader
+from kloaders.sequence import (
+    Options,
+    SequenceLoader,
+    _columns_checked,
+    check_loader,
+    check_names,
+)
 from kloaders.structure import flatten, pack
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from kloaders.sequence import Options
 
 __all__ = ["ArraySequenceLoader", "preload"]
 
@@ -51,6 +56,7 @@ class ArraySequenceLoader(SequenceLoader):
     def __init__(
         self, x: Any, y: Any = None, batch_size: int = 32, **options: Unpack[Options]
     ) -> None:
+        check_names(self, options, Options.__annotations__)
         dtype = checked_dtype(options.get("dtype"))
         parts, samples = _columns_checked(
             self,
@@ -95,10 +101,13 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
         f"{format_bytes(free)} are free"
     )
     if need > _SHARE * free:
-        raise MemoryError(
-            f"{said}. Use RamBatchSequenceLoader(paths, labels, ram_budget=...), which keeps a "
-            "part of the data in RAM at a time, or a smaller size=."
+        instead = (
+            "Use RamBatchSequenceLoader(paths, labels, ram_budget=...), which keeps a part of the "
+            "data in RAM at a time, or a smaller size="
+            if hasattr(loader, "paths")
+            else f"Use the {type(loader).__name__} as it is: it reads what a batch needs"
         )
+        raise MemoryError(f"{said}. {instead}.")
     say(said)
     arrays = [np.empty((loader.samples, *(n or 1 for n in s.shape)), s.dtype) for s in specs]
     kept: list[np.ndarray[Any, Any]] = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders.cache import paused
 from kloaders.columns import Odd, Report
 from kloaders.engine import Build, Engine
 from kloaders.faults import SampleError, explain
@@ -88,8 +89,8 @@ class BatchBuild:
     def finish(self) -> Any:
         """The batch as Keras takes it."""
         indices, leaves = self.finish_leaves()
-        if not len(indices):
-            raise nothing_left(self.loader, int(self.indices[0]))
+        if not len(indices):  # Keras cannot take an empty batch
+            indices, leaves = self._one_instead()
         return self.loader._deliver(pack(self.form, leaves), indices)
 
     def finish_leaves(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
@@ -133,6 +134,19 @@ class BatchBuild:
             failed.clear()
             return None
         return np.array([row not in failed for row in range(self.rows)])
+
+    def _one_instead(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
+        """A batch of one other sample, where all of this one were skipped."""
+        first = int(self.indices[0])
+        error = next((e for e in self.loader.errors if e.index == first), None)
+        self.troubles.clear()
+        self.indices = self.indices.copy()
+        self._replace(0, error or nothing_left(self.loader, first))
+        odd = [trouble for _, trouble in self.troubles if isinstance(trouble, Odd)]
+        rest: dict[int, Exception] = dict.fromkeys(range(1, self.rows), LookupError())
+        for leaf in sorted({e.leaf for e in odd}):
+            self._fit(leaf, [e for e in odd if e.leaf == leaf], rest)
+        return self.indices[:1], [leaf[:1] for leaf in self.leaves]
 
     def _replace(self, row: int, error: SampleError) -> None:
         """Another sample instead, the same one whoever asks."""
@@ -187,12 +201,14 @@ class BatchBuild:
             or by_row.get(r, self.leaves[leaf][r]).dtype != want.dtype
         )
         got = by_row.get(other, self.leaves[leaf][other])
-        name = self.loader._name
+        name, loader = self.loader._name, self.loader
+        inputs = len(flatten(self.form[0]))
+        what = "" if leaf < inputs else "the label of "
         raise ValueError(
-            f"{name(int(self.indices[other]))} is {got.dtype} of shape {got.shape}, but "
-            f"{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of shape "
-            f"{want.shape}. "
-            f"{self.loader._shape_advice(int(self.indices[other]), got.dtype != want.dtype)}"
+            f"{what}{name(int(self.indices[other]))} is {got.dtype} of shape {got.shape}, but "
+            f"{what}{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of "
+            f"shape {want.shape}. "
+            + loader._advice(int(self.indices[other]), leaf, got.dtype != want.dtype, self.raw)
         )
 
 
@@ -226,8 +242,9 @@ def in_storage_order(
         return make(np.arange(first, min(first + size, stop), dtype=np.int64))
 
     try:
-        for first in range(start, stop, size):
-            run = engine.get(first, range(first + size, stop, size), begin)
-            yield min(size, stop - first), run
+        with paused(loader._stores()):  # who reads so has a place of its own for what is read
+            for first in range(start, stop, size):
+                run = engine.get(first, range(first + size, stop, size), begin)
+                yield min(size, stop - first), run
     finally:
         engine.close()

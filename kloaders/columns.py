@@ -130,7 +130,7 @@ class CastColumn:
 
 
 class PackedPaths(Sequence[str]):
-    """Millions of paths in one block of bytes: 9 bytes a path beside its own.
+    """Millions of paths in one block of bytes: 5 bytes a path beside its own (9 above 4 GiB).
 
     A list of str costs 57 bytes a path beside its characters, and as many objects for the
     garbage collector to walk.
@@ -318,15 +318,26 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
     if isinstance(values, PackedPaths):
         assert read is not None
         return PathColumn(values, read)
+    if isinstance(values, _PATH) and read is None:
+        raise TypeError(
+            f"{what} is the text {os.fspath(values)!r}, expected arrays: np.load(path, "
+            'mmap_mode="r") maps an .npy file of many samples. For one file a sample use '
+            "PathSequenceLoader."
+        )
     if isinstance(values, _PATH):
         raise TypeError(
             f"{what} is the single path {os.fspath(values)!r}, expected a list: [{what}]. All files "
             "of a folder are sorted(glob.glob(folder + '/*')), or use from_directory()."
         )
-    if not hasattr(values, "__len__"):
+    if hasattr(values, "toarray"):  # SciPy's sparse matrices
         raise TypeError(
-            f"{what} is a {type(values).__name__}, expected something with a length: an array, "
-            f"a list, or a tuple or dict of these. For a generator, list({what}) makes one."
+            f"{what} is a sparse {type(values).__name__}: a batch is dense, {what}.toarray(), or "
+            "made row by row in load_sample()."
+        )
+    if not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
+        raise TypeError(
+            f"{what} is a {type(values).__name__}, expected something with a length and an "
+            f"order: an array, a list, or a tuple or dict of these. list({what}) makes one."
         )
     first = values[0] if isinstance(values, list) and values else None
     if isinstance(first, _PATH):
@@ -335,12 +346,20 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
         return _arrays_in_a_list(values, what)
     array = values if isinstance(values, np.ndarray) else _array(values, what)
     if array.dtype.kind in "USO":
+        if array.ndim != 1 and array.dtype.kind in "US":
+            raise ValueError(
+                f"{what} holds texts in an array of shape {array.shape}, expected one for each "
+                f"sample: {what}.ravel(), or a tuple of columns for several."
+            )
         items = values if isinstance(values, list) else array.tolist()
-        if array.dtype.kind == "S" and isinstance(values, np.ndarray):
-            items = array.astype(str).tolist()
+        if array.dtype.kind == "S" and len(items):
+            items = [os.fsdecode(item) for item in items]
         _check_mixture(items, what)
         if items and isinstance(items[0], _PATH):
             return _texts(items, what, read)
+        empty = next((k for k, item in enumerate(items) if item is None), None)
+        if empty is not None:
+            raise TypeError(f"{what}[{empty}] is None: every sample needs a value.")
         raise _object(what)
     if array.dtype.kind not in "biufc":
         raise TypeError(
@@ -405,11 +424,13 @@ def _object(what: str) -> TypeError:
 
 def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
     suffix = formats.suffix_of(os.fspath(values[0]))
-    if what == "labels" and suffix not in formats.IMAGE_SUFFIXES | formats.ARRAY_SUFFIXES:
+    known = suffix in formats.IMAGE_SUFFIXES | formats.ARRAY_SUFFIXES
+    if what == "labels" and not known and getattr(read, "decode", None) is None:
         raise ValueError(
             f"labels are texts such as {values[0]!r}, expected numbers (or paths of files). Encode "
             "them: names, labels = np.unique(labels, return_inverse=True); from_directory() and "
-            "from_dataframe() do it for you."
+            "from_dataframe() do it for you. For files of a format of your own, pass "
+            'label_options={"decode": a function of their bytes}.'
         )
     if read is None:
         raise TypeError(
@@ -419,11 +440,15 @@ def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
     return PathColumn(PackedPaths(values, what), read)
 
 
-def specs_of(columns: Structure, index: int) -> Structure:
-    """Spec of the values of one sample."""
-
-    def spec(column: Column) -> ArraySpec:
-        value = column.read(index)
-        return ArraySpec(value.shape, value.dtype)
-
-    return map_structure(spec, columns)
+def spec_of_all(column: Column, spec: ArraySpec) -> ArraySpec:
+    """The spec of one value, with None for dimensions in which values in RAM are known to differ."""
+    inner: Any = column
+    while not isinstance(inner, ListColumn):
+        inner = getattr(inner, "column", None)  # of some rows, or cast
+        if inner is None:
+            return spec
+    sides = {array.shape for array in inner.arrays if len(array.shape) == len(spec.shape)}
+    return ArraySpec(
+        tuple(n if len({s[k] for s in sides}) == 1 else None for k, n in enumerate(spec.shape)),
+        spec.dtype,
+    )

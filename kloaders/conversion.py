@@ -73,11 +73,17 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(part)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            said = f"{error.strerror}: free some, and run the same again to go on"
-            raise OSError(error.errno, said, path) from error
+        if isinstance(error, OSError):
+            _tell_full(error, path)
         raise
     sync_folder(folder)
+
+
+def _tell_full(error: OSError, path: str) -> None:
+    """Raise another error, with advice, if it is for lack of space."""
+    if error.errno in _FULL:
+        said = f"{error.strerror}: free some, and run the same again to go on"
+        raise OSError(error.errno, said, path) from error
 
 
 def sync_folder(folder: str) -> None:
@@ -179,9 +185,13 @@ class Journal:
 
     def _append(self, line: dict[str, Any]) -> None:
         assert self._file is not None
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            _tell_full(error, self.path)
+            raise
 
     def _begin(self, file: IO[bytes]) -> None:
         lines, end = _lines_of(file)
@@ -256,8 +266,9 @@ def _locked(path: str) -> IO[bytes]:
             if sys.platform != "win32":
                 _lock(file, path)
             # Whoever had it may have finished, and removed the file, since it was opened.
-            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(file.fileno())):
-                return file
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                    return file
         except BaseException:
             file.close()
             raise

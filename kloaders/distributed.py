@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kloaders.messages import say
+
 if TYPE_CHECKING:
     from kloaders.sequence import SequenceLoader
 
@@ -19,12 +21,14 @@ _PAGE = "docs/distributed.md has an example."
 
 
 def check_settings(loader: SequenceLoader, seed: int | None) -> None:
-    """Refuse what several processes cannot agree on."""
+    """Say what several processes have to agree on; `seed` is the user's word, not the drawn one."""
     k, n = loader.shard
-    if n > 1 and seed is None and (loader.shuffle is not False or loader.transform is not None):
-        raise ValueError(
-            f"shard=({k}, {n}) needs seed=, the same number in every process: without it each "
-            "would draw one of its own, and the parts would overlap."
+    if n > 1 and seed is None and loader.shuffle is not False:
+        say(
+            f"shard=({k}, {n}) without seed=: this process drew seed {loader.seed}. The parts fit "
+            "together only if every process has the same one: pass seed=, or call "
+            "keras.utils.set_random_seed before the loader is made.",
+            once="shard without seed",
         )
 
 

@@ -230,6 +230,8 @@ class Leaf:
         self.options = replace(options, dtype=pixels)
         #: Whether the first record has one number, so that it is a number and no list of one.
         self.single = False
+        #: Whether the first record has a picture or the like, which takes time to decode.
+        self.encoded = False
 
     def settle(self, record: bytes, found: dict[str, Found]) -> None:
         """Look at a first record: what it does not tell is an error that says how to."""
@@ -238,6 +240,7 @@ class Leaf:
             close = difflib.get_close_matches(self.name, list(found), 1)
             meant = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{self._lacks(found)}{meant}")
+        self.encoded = here is not None and here.kind == BYTES and not self.slot(record, found)
         if here is not None and here.kind in (FLOAT, INT64):
             self.single = len(values_of(record, here)) == 1
         elif here is None and self.feature.default is not None:
@@ -425,10 +428,14 @@ class Leaf:
 
 
 def leaves_of(
-    parts: dict[str, Structure], options: ImageOptions, label_options: ImageOptions, decode: Any
+    parts: dict[str, Structure],
+    options: ImageOptions,
+    label_options: ImageOptions,
+    decode: Decode | None,
+    decode_label: Decode | None,
 ) -> tuple[Structure, ...]:
     """A `Leaf` for each `Feature`, in the form of a sample: (x,) or (x, y)."""
     x = map_structure(lambda feature: Leaf(feature, options, decode), parts["x"])
     if "y" not in parts:
         return (x,)
-    return x, map_structure(lambda feature: Leaf(feature, label_options, None), parts["y"])
+    return x, map_structure(lambda feature: Leaf(feature, label_options, decode_label), parts["y"])

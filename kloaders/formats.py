@@ -89,7 +89,7 @@ class ImageOptions:
     def __post_init__(self) -> None:
         # object.__setattr__ because the class is frozen: the fields are normalised once, here.
         object.__setattr__(self, "size", _checked_size(self.size))
-        if self.interpolation not in _INTERPOLATIONS:
+        if not isinstance(self.interpolation, str) or self.interpolation not in _INTERPOLATIONS:
             known = ", ".join(_INTERPOLATIONS)
             raise ValueError(
                 f"interpolation={self.interpolation!r} is unknown, expected one of {known}. "

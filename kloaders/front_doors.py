@@ -54,7 +54,7 @@ def split(
         stratify: True keeps the share of every class the same on both sides; an array of one
             class a sample does so for labels that are not classes. None draws at random.
         groups: one value a sample; samples of one value stay together (patients, videos).
-        seed: fixes the split and the order of both loaders.
+        seed: fixes the split, and the order of both loaders unless a ready-made loader is given.
         loader: the class of both loaders, or a function that makes one.
         **options: of `loader`. What is for training only stays there: the validation loader has
             no transform, is not shuffled, and serves every sample, the short last batch too. A
@@ -83,7 +83,8 @@ def split(
             )
         whole: SequenceLoader = paths
     else:
-        whole = _made(loader, paths, labels, batch_size or 32, seed=seed, **options)
+        size = 32 if batch_size is None else batch_size
+        whole = _made(loader, paths, labels, size, seed=seed, **options)
     return _split(whole, validation, stratify, groups, seed)
 
 
@@ -134,6 +135,11 @@ def from_directory(
         ValueError: no folders of classes in it, or no files in these.
     """
     root = os.fspath(folder)
+    if "labels" in options:
+        raise TypeError(
+            "from_directory() numbers classes by their folders and takes no labels=: choose "
+            "label_mode=, or use split(paths, labels)."
+        )
     if label_mode not in ("int", "categorical", "binary", None):
         raise ValueError(
             f'label_mode={label_mode!r} is not known: choose "int", "categorical", "binary" or '
@@ -256,6 +262,11 @@ def from_dataframe(
 
 
 def _made(make: MakeLoader, *data: Any, **options: Any) -> SequenceLoader:
+    if not callable(make):
+        raise TypeError(
+            f"loader={make!r} makes no loaders, expected a class such as "
+            "loader=RamBatchSequenceLoader. A ready-made one goes first: split(loader)."
+        )
     whole = make(*data, **options)
     if not isinstance(whole, SequenceLoader):
         raise TypeError(

@@ -92,8 +92,9 @@ def write_pack(
         transformed: False writes samples as they are stored, so that a transform can draw anew
             each epoch when the pack is read. True writes them after the loader's transform, with
             the random numbers of epoch 0.
-        shard_size: bytes a file is to have at most, or a text such as "1GiB"; rounded to whole
-            samples. By default 1 GiB, or more where that would make over 128 files.
+        shard_size: bytes of a shard, about, or a text such as "1GiB"; rounded to whole samples,
+            of a size that a few of them have. By default 1 GiB, or more where that would make over
+            128 shards.
         overwrite: replace what another pack has left in the folder.
         progress: show a bar. None: where stderr is a terminal.
         **options: with paths, those of `PathSequenceLoader`: size, channels, dtype, decode,

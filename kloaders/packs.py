@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import math
+import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from tqdm.auto import tqdm
 
 from kloaders.columns import CastColumn, Report, place
 from kloaders.formats import checked_dtype
+from kloaders.memory import available_bytes
 from kloaders.pack_format import (
     HEADER_BYTES,
     MANIFEST,
@@ -41,6 +44,8 @@ __all__ = ["PackColumn", "PackSequenceLoader"]
 Array = np.ndarray[Any, np.dtype[Any]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
+_CAN_ASK = hasattr(mmap, "MADV_WILLNEED")  # not on Windows
+
 
 class PackColumn:
     """One array of every sample of a pack, mapped when it is first read.
@@ -58,7 +63,8 @@ class PackColumn:
     ) -> None:
         self.folder, self.parts, self.starts, self.dtype = folder, parts, starts, dtype
         self.shape = self._common_shape()
-        self._maps: dict[str, Array] = {}
+        self._maps: dict[str, tuple[Array, Any]] = {}
+        self._cold: bool | None = None
 
     def _common_shape(self) -> tuple[int | None, ...] | None:
         """As far as the manifest tells: what an index holds is not looked at."""
@@ -92,6 +98,11 @@ class PackColumn:
         return np.array(self._row(index))
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
+        if self._cold is None:
+            values = sum(math.prod(part.values.shape) for part in self.parts)
+            self._cold = _CAN_ASK and values * self.dtype.itemsize > available_bytes()
+        if self._cold:
+            self._ask_for(indices)
         shape = self.shape
         if shape is None or None in shape or out.shape[1:] != shape or out.dtype != self.dtype:
             for row, index in enumerate(indices.tolist()):
@@ -130,26 +141,49 @@ class PackColumn:
         shard = int(np.searchsorted(self.starts, index, "right")) - 1
         return shard, index - int(self.starts[shard])
 
-    def _row(self, index: int) -> Array:
-        """The value of one sample, a view of the map."""
+    def _span(self, index: int) -> tuple[int, int, tuple[int, ...]]:
+        """Shard, first value and shape of one sample."""
         shard, row = self._place(index)
-        values, part = self._values(shard), self.parts[shard]
+        part = self.parts[shard]
         if part.index is None:
-            return values[row, ...]
-        start, *sides = self._map(part.index, np.dtype(np.int64))[row].tolist()
+            shape = part.values.shape[1:]
+            return shard, row * math.prod(shape), shape
+        rows, _ = self._map(part.index, np.dtype(np.int64))
+        start, *sides = rows[row].tolist()
         shape = tuple(itertools.takewhile(lambda side: side >= 0, sides))
-        size = math.prod(shape)
-        if not 0 <= start <= start + size <= len(values):
+        size, there = math.prod(shape), part.values.shape[0]
+        if not 0 <= start <= start + size <= there:
             raise ValueError(
                 f"{os.path.join(self.folder, part.index.name)}, row {row}, is damaged: it places "
-                f"{size} values at {start}, and there are {len(values)}. Write the pack again."
+                f"{size} values at {start}, and there are {there}. Write the pack again."
             )
-        return values[start : start + size].reshape(shape)
+        return shard, start, shape
+
+    def _row(self, index: int) -> Array:
+        """The value of one sample, a view of the map."""
+        shard, start, shape = self._span(index)
+        return self._values(shard).reshape(-1)[start : start + math.prod(shape)].reshape(shape)
+
+    def _ask_for(self, indices: Indices) -> None:
+        """Have the disk read these samples, and nothing else, all at once.
+
+        A page fault reads the 128 KiB around it, one fault after the other. That is right where
+        all of the file stays in memory; else it reads twice as much, and gave 5,600 samples of
+        150 KB a second where this gives 14,300.
+        """
+        for index in indices.tolist():
+            with contextlib.suppress(ValueError):  # told when it is read
+                shard, start, shape = self._span(index)
+                _, mapped = self._map(self.parts[shard].values, self.dtype)
+                first = HEADER_BYTES + start * self.dtype.itemsize
+                page = first - first % mmap.PAGESIZE
+                stop = first + math.prod(shape) * self.dtype.itemsize
+                mapped.madvise(mmap.MADV_WILLNEED, page, stop - page)
 
     def _values(self, shard: int) -> Array:
-        return self._map(self.parts[shard].values, self.dtype)
+        return self._map(self.parts[shard].values, self.dtype)[0]
 
-    def _map(self, file: File, dtype: np.dtype[Any]) -> Array:
+    def _map(self, file: File, dtype: np.dtype[Any]) -> tuple[Array, Any]:
         found = self._maps.get(file.name)
         if found is None:
             path = os.path.join(self.folder, file.name)
@@ -165,15 +199,16 @@ class PackColumn:
                     path,
                 ) from error
             # A row of an ordinary array is made twice as fast as one of np.memmap.
-            found = self._maps[file.name] = mapped.view(np.ndarray).view(dtype)
+            found = mapped.view(np.ndarray).view(dtype), mapped._mmap  # type: ignore[attr-defined]
+            self._maps[file.name] = found
         return found
 
     def close(self) -> None:
         """Let go of the files; they are mapped again when they are read."""
-        self._maps = {}
+        self._maps, self._cold = {}, None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}
+        return {**self.__dict__, "_maps": {}, "_cold": None}
 
 
 def _raise(row: int, error: Exception) -> None:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from kloaders import formats
-from kloaders.columns import PathColumn, columns_of
+from kloaders.cache import Budget, CachedColumn, FolderCache, HookCache, RamCache, Store, key_of
+from kloaders.columns import Column, PathColumn, columns_of
 from kloaders.formats import ImageOptions, checked_dtype
-from kloaders.sequence import Options, SequenceLoader, _arrays, _columns_checked, _flag
+from kloaders.sequence import (
+    Options,
+    SequenceLoader,
+    _arrays,
+    _columns_checked,
+    _flag,
+    check_names,
+)
 from kloaders.structure import Structure, flatten, map_structure
 
 if TYPE_CHECKING:
@@ -64,9 +74,10 @@ class PathSequenceLoader(SequenceLoader):
             pixels: 5.8 levels of 255 on average with "bilinear", 2.4 with "area", which then is
             the smoother of the two.
         max_pixels: images with more than this are refused before they are decoded.
-        decode: a function of a file's bytes that gives its array, instead of the suffix's.
-        label_options: these image options for labels that are paths; by default those of the
-            inputs' size, as many channels as stored, and "nearest", which invents no class.
+        decode: a function of a file's bytes that gives its array, instead of the suffix's. Labels
+            that are paths have their own, in label_options.
+        label_options: these image options, or decode, for labels that are paths; by default those
+            of the inputs' size, as many channels as stored, and "nearest", which invents no class.
         check_paths: "sample" looks at up to 2,000 paths, True at all, False at none.
         **options: see `SequenceLoader`. dtype=None keeps the uint8 of images, and the uint16 of
             16-bit ones.
@@ -99,6 +110,7 @@ class PathSequenceLoader(SequenceLoader):
         check_paths: bool | str = "sample",
         **options: Unpack[Options],
     ) -> None:
+        check_names(self, options, PathOptions.__annotations__)
         self.image_options = ImageOptions(
             size=size,
             interpolation=interpolation,
@@ -109,13 +121,19 @@ class PathSequenceLoader(SequenceLoader):
             dct_scaling=_flag(dct_scaling, "dct_scaling"),
         )
         self.decode = checked_decode(decode)
-        mask_options = mask_options_of(self.image_options, label_options)
+        if decode is not None:
+            _refuse_image_options(self.image_options)
+        mask_options, decode_label = mask_options_of(self.image_options, label_options)
         read = _Read(self.image_options, decode)
         x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
         store = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
         y = None
         if labels is not None:
-            y = columns_of(labels, "labels", _Read(mask_options, None), store)
+            y = columns_of(labels, "labels", _Read(mask_options, decode_label), store)
+        if label_options and not any(isinstance(c, PathColumn) for c in flatten(y or ())):
+            raise ValueError(
+                "label_options are for labels that are files, and there are none: leave them out."
+            )
         self._parts, samples = _columns_checked(self, x, y, ("paths", "labels"))
         if store is None:
             raise TypeError(
@@ -133,7 +151,7 @@ class PathSequenceLoader(SequenceLoader):
     def load_sample(self, path: str) -> Any:  # type: ignore[override]
         """The input of one sample from its file. Override it for a format of your own.
 
-        Called from several threads at once. Returns an array, or a tuple or dict of arrays; the
+        Where there are several inputs, it is called for each one that is a file. Called from several threads at once. Returns an array, or a tuple or dict of arrays; the
         label is added by the loader. Whatever is raised becomes a SampleError that names the
         file, or is dealt with as `on_error` says.
         """
@@ -166,21 +184,34 @@ class PathSequenceLoader(SequenceLoader):
         return self.decode is not None or super()._runs_users_code()
 
     def _sample(self, index: int) -> tuple[Any, ...]:
-        if self._overrides("load_sample") and not self._overrides("load_batch"):
-            return self._labelled(self.load_sample(self.paths[index]), index)
-        return super()._sample(index)
+        if not self._overrides("load_sample") or self._overrides("load_batch"):
+            return super()._sample(index)
 
-    def _labelled(self, loaded: Any, index: int) -> tuple[Any, ...]:
-        """What load_sample gave, with the sample's label beside it if there are labels."""
-        parts = self._from_hook(loaded)
+        def load() -> tuple[Any, ...]:
+            return self._from_hook(self._hooked_input(index))
+
+        parts = load() if self._hook_cache is None else self._hook_cache.remember(index, load)
         return parts if len(self._parts) == 1 else (*parts, self._label(index))
+
+    def _hooked_input(self, index: int) -> Any:
+        """What load_sample gives for a sample: for each of its files, where it has several."""
+        if not isinstance(self._parts[0], (tuple, dict)):
+            return self.load_sample(self.paths[index])
+
+        def value(column: Column) -> Any:
+            if isinstance(column, PathColumn):
+                return self.load_sample(column.paths[index])
+            return column.read(index)
+
+        return map_structure(value, self._parts[0])
 
     def _label(self, index: int) -> Structure:
         return map_structure(lambda column: column.read(index), self._parts[1])
 
     def _from_hook(self, loaded: Any) -> tuple[Any, ...]:
         x = _arrays(loaded)
-        whole = len(self._parts) == 1 and isinstance(x, tuple) and len(x) == 2
+        several = isinstance(self._parts[0], (tuple, dict))
+        whole = len(self._parts) == 1 and not several and isinstance(x, tuple) and len(x) == 2
         return self._cast(x if whole else (x,))
 
     def _batch_parts(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Any, ...]:
@@ -200,6 +231,42 @@ class PathSequenceLoader(SequenceLoader):
                     report(row, error)
         else:
             super()._fill(indices, out, epoch, draw, raw, report)
+
+    def _begin_cache(self) -> None:
+        if self.cache is None:
+            return
+        if self._hooked and self.cache != "auto":
+            self._check_hook_cache()
+            kind = type(self)
+            key = key_of(kind.__qualname__, kind.load_sample, self.image_options, cv2.__version__)
+            make = functools.partial(
+                _hook_store, key, self.samples, self.paths, self._cache_place()
+            )
+            self._hook_cache = HookCache(make, self.paths)
+        # Worker processes would keep what they read in RAM each for itself.
+        if self.cache == "ram" and self.processes:
+            self._check_hook_cache()
+        if self.cache != "auto" or not self.processes:
+            hooked = self._parts[:1] if self._hooked else ()  # the hook reads these files
+            rest = self._parts[len(hooked) :]
+            self._parts = (*hooked, *(map_structure(self._kept, part) for part in rest))
+
+    def _kept(self, column: Column) -> Column:
+        """A column with a store in front of it, if there is to be one."""
+        read = getattr(column, "read_path", None)
+        if not isinstance(column, PathColumn) or not isinstance(read, _Read):
+            return column
+        if self.cache == "auto" and read.decode is not None:  # it may draw random numbers
+            return column
+        key = key_of(read.options, read.decode, cv2.__version__)
+        return CachedColumn(column, _store(key, len(column), column.paths, self._cache_place()))
+
+    def _cache_place(self) -> _Place:
+        """Where the cache lies, and how large it may become."""
+        if self.cache in ("auto", "ram"):
+            return self._ram_budget()
+        assert self.cache is not None
+        return self.cache, self.cache_budget
 
     def _name(self, index: int) -> str:
         return self.paths[index]
@@ -227,9 +294,26 @@ class PathSequenceLoader(SequenceLoader):
                 files = [column.paths[k] for k in looked.tolist()]
                 if check_paths:
                     _check_files(files, len(column))
-                if own or column.paths is not self.paths:
-                    for file in files:
-                        formats.check_suffix(file)
+                by_suffix = own
+                if column.paths is not self.paths and isinstance(column.read_path, _Read):
+                    by_suffix = column.read_path.decode is None
+                for file in files if by_suffix else ():
+                    formats.check_suffix(file)
+
+
+# A budget of RAM, or a folder and how many bytes it may hold.
+_Place = Budget | tuple[str, "int | None"]
+
+
+def _store(key: str, samples: int, paths: Any, place: _Place) -> Store:
+    if isinstance(place, Budget):
+        return RamCache(samples, place)
+    folder, budget = place
+    return FolderCache(folder, key, samples, paths, budget)
+
+
+def _hook_store(key: str, samples: int, paths: Any, place: _Place, leaf: int) -> Store:
+    return _store(f"{key}-{leaf}", samples, paths, place)
 
 
 def checked_decode(decode: Any) -> Decode | None:
@@ -240,15 +324,16 @@ def checked_decode(decode: Any) -> Decode | None:
     return checked
 
 
-def mask_options_of(images: ImageOptions, label_options: Any) -> ImageOptions:
+def mask_options_of(images: ImageOptions, label_options: Any) -> tuple[ImageOptions, Decode | None]:
     """How labels that are pictures are decoded, beside inputs that are decoded so."""
     masks: dict[str, Any] = {"size": images.size, "interpolation": "nearest", "channels": None}
     masks |= {"max_pixels": images.max_pixels, **_checked_label_options(label_options)}
-    return ImageOptions(**masks)
+    decode = masks.pop("decode", None)
+    return ImageOptions(**masks), decode
 
 
 def _checked_label_options(options: Any) -> dict[str, Any]:
-    known = [field.name for field in dataclasses.fields(ImageOptions)]
+    known = [*(field.name for field in dataclasses.fields(ImageOptions)), "decode"]
     if options is None:
         return {}
     if not isinstance(options, dict):
@@ -261,6 +346,16 @@ def _checked_label_options(options: Any) -> dict[str, Any]:
             f"label_options has {unknown[0]!r}, which is no option of images: {', '.join(known)}."
         )
     return options
+
+
+def _refuse_image_options(given: ImageOptions) -> None:
+    for field in dataclasses.fields(ImageOptions):
+        value = getattr(given, field.name)
+        if value != field.default and field.name not in ("dtype", "max_pixels"):
+            raise ValueError(
+                f"{field.name}={value!r} is for pictures that are read by their suffix, and decode= "
+                "reads these files instead: do it in there, and leave it out here."
+            )
 
 
 def _check_files(files: list[str], total: int) -> None:
@@ -279,7 +374,9 @@ def _check_files(files: list[str], total: int) -> None:
     if missing:
         others = len(missing) - 1
         of = f"{len(files):,} looked at" + (f" of {total:,}" if total > len(files) else "")
-        more = f", and {others:,} others do not either ({of})" if others else f" ({of})"
+        more = f" ({of})"
+        if others:
+            more = f", and {others:,} other{'s do' if others > 1 else ' does'} not either ({of})"
         raise FileNotFoundError(
             f"{missing[0]} does not exist{more}. Relative paths start at {os.getcwd()}; "
             "check_paths=False leaves this check out."

@@ -15,7 +15,7 @@ from kloaders.engine import Build, Engine
 from kloaders.memory import available_bytes, format_bytes, parse_bytes
 from kloaders.messages import say
 from kloaders.paths import PathSequenceLoader
-from kloaders.plan import EpochPlan, Order, Window
+from kloaders.plan import EpochPlan, Order, Window, sample_rng
 from kloaders.sequence import Key, SequenceLoader, _count, _key
 from kloaders.structure import flatten, pack
 from kloaders.tickets import Request
@@ -195,12 +195,11 @@ class TwoLevelLoader(SequenceLoader):
         number = self.plan.windows(Order(0, 0))
         return f"{said}, two at a time; {number} an epoch, drawn {drawn}{served}"
 
-    def close(self) -> None:
-        """Free threads, RAM batches and batches made ahead. The loader can be used again."""
+    def _release(self) -> None:
         with self._window_lock:
             self._windows.clear()
             self._at = None
-        super().close()
+        super()._release()
 
     def _slot(self, key: Key) -> tuple[Order, int]:
         """The RAM batch of a batch."""
@@ -298,7 +297,7 @@ class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
         ram_budget: bytes, or a text such as "4GiB", that both RAM batches and the batches made
             ahead may take together; the size of a RAM batch follows from it and from real
             samples. Give one of the two; by default 4 GiB, or a quarter of what is free if that
-            is less. Data that fit into half of it are read once and stay.
+            is less. Data that fit into it as a whole are read once and stay.
         draw: "global" fills RAM batches from one shuffle of everything. "windows" reads runs of
             neighbouring files, in storage order, and shuffles the runs and what is in them: for
             disks that are slow at random reads, and data that do not lie sorted by class.
@@ -330,6 +329,8 @@ class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
         if draw not in ("windows", "global"):
             raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
         self._set_levels(ram_batch_size, ram_budget, draw, echo, options.get("shuffle"))
+        # What is spare is not asked for: ram_budget says what this loader may use.
+        options["cache"] = None if options.get("cache") == "auto" else options.get("cache")
         super().__init__(paths, labels, batch_size, **options)
 
 
@@ -415,7 +416,7 @@ class _Stored(BatchBuild):
             f"{loader._name(index)} is {got.dtype} of shape {got.shape}, but "
             f"{loader._name(loader._model_sample)} is {spec.dtype} of shape {spec.shape}, and all "
             "samples of a RAM batch have one shape. "
-            f"{loader._shape_advice(index, got.dtype != spec.dtype)}"
+            f"{loader._advice(index, leaf, got.dtype != spec.dtype, raw=True)}"
         )
 
 
@@ -426,8 +427,12 @@ class _Served(BatchBuild):
         self, loader: TwoLevelLoader, ram: _RamBatch, rows: Indices, epoch: int, draw: int
     ) -> None:
         alive = rows[ram.alive[rows]]
-        if not len(alive):
-            raise nothing_left(loader, int(ram.indices[rows[0]]))
+        if not len(alive):  # Keras cannot take an empty batch: one of the others, instead of all
+            others, first = np.flatnonzero(ram.alive), int(ram.indices[rows[0]])
+            if not len(others):
+                raise nothing_left(loader, first)
+            rng = sample_rng(loader.seed, epoch, first, draw=2**32)
+            alive = rng.choice(others, 1)
         super().__init__(loader, ram.indices[alive], epoch, draw)
         self.ram = ram
         self.taken = alive

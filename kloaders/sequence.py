@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import inspect
+import itertools
 import operator
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -15,11 +18,12 @@ import numpy as np
 
 from kloaders import distributed, forgotten, keras_base
 from kloaders.batches import BatchBuild
-from kloaders.columns import Column, Odd, Report, place
+from kloaders.cache import Budget, HookCache, RamCache, Store, spare_ram, stores_in
+from kloaders.columns import Column, Odd, Report, place, spec_of_all
 from kloaders.engine import Build, Engine, made_here
 from kloaders.faults import SampleError, check_policy, explain
 from kloaders.formats import checked_dtype
-from kloaders.memory import BufferPool, format_bytes
+from kloaders.memory import BufferPool, format_bytes, parse_bytes
 from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
@@ -42,6 +46,12 @@ AHEAD_BYTES = 256 * 2**20
 _FIRST_TRIES = 100
 
 
+# What a loader's batches follow from.
+_FIXED = frozenset(
+    ("samples", "batch_size", "shuffle", "seed", "drop_last", "pad_last", "shard", "dtype")
+)
+
+
 class Options(TypedDict, total=False):
     """The options that every loader takes; see `SequenceLoader`."""
 
@@ -56,7 +66,8 @@ class Options(TypedDict, total=False):
     processes: bool
     dtype: Any
     on_error: str
-    cache: None
+    cache: str | os.PathLike[str] | None
+    cache_budget: int | str | None
     max_queue_size: int
     use_multiprocessing: bool
 
@@ -78,7 +89,8 @@ class SequenceLoader(keras_base.Sequence):
             generator, which `keras.utils.set_random_seed` sets.
         drop_last: leave out the last batch of an epoch where it is short.
         pad_last: fill it up instead, with samples of weight 0; every batch then has
-            weights. For backends that need one batch size (JAX's DataParallel).
+            weights, where there are labels. For backends that need one batch size (JAX's
+            DataParallel). `predict` gives rows for the padding too: cut them off.
         shard: (k, n): be part k of n. The n loaders deliver together, batch by batch, what one
             loader with batch_size * n would. All have the same number of batches. Give all the
             same `seed`, and say `shuffle=True` to shuffle: what Keras asks for differs between
@@ -99,9 +111,16 @@ class SequenceLoader(keras_base.Sequence):
             Sending uint8 and scaling on the device, by a Rescaling layer, is four times cheaper
             than float32.
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
-            it, "skip" it (its batch is that much shorter), or "replace" it by another sample,
-            which the seed picks. Skipped and replaced ones are listed in `errors`.
-        cache: None, until there is one.
+            it, "skip" it (its batch is that much shorter; of a batch with no other sample, it is
+            replaced), or "replace" it by another sample, which the seed picks. Skipped and
+            replaced ones are listed in `errors`. Rows of `predict` line up with the data but for
+            skipped ones.
+        cache: where samples are kept as they are first read, before the transform, so that later
+            epochs need not read and decode them. "auto": in spare RAM, a quarter of what is free
+            for all loaders of the process together, for files that are decoded by suffix. "ram":
+            in RAM, whatever reads them. A folder: there, for later runs and other processes too.
+            None: nowhere. What does not fit is read again; a file that has changed is read again.
+        cache_budget: at most so many bytes, as 10**9 or "1GB".
         max_queue_size: at most so many batches are made ahead; fewer where they are large
             (256 MiB).
 
@@ -131,6 +150,7 @@ class SequenceLoader(keras_base.Sequence):
     _model_sample: int  # whose specs these are
     _failed: set[int]
     _warned: bool
+    _told: bool
     _resting: bool
     _adapters: int
 
@@ -150,7 +170,8 @@ class SequenceLoader(keras_base.Sequence):
         processes: bool = False,
         dtype: Any = None,
         on_error: str = "raise",
-        cache: None = None,
+        cache: str | os.PathLike[str] | None = "auto",
+        cache_budget: int | str | None = None,
         max_queue_size: int = 10,
         use_multiprocessing: bool = False,
     ) -> None:
@@ -168,11 +189,11 @@ class SequenceLoader(keras_base.Sequence):
         self.pad_last = _flag(pad_last, "pad_last")
         if self.drop_last and self.pad_last:
             raise ValueError("drop_last=True and pad_last=True contradict each other: choose one.")
-        if cache is not None:
-            raise ValueError(
-                f"cache={cache!r} is not there yet, only None: use preload(loader) where the data "
-                "fit in RAM, or RamBatchSequenceLoader."
-            )
+        self.cache = _cache(cache)
+        self.cache_budget = (
+            None if cache_budget is None else parse_bytes(cache_budget, "cache_budget")
+        )
+        self._hook_cache: HookCache | None = None
         self.shard = _shard(shard)
         _check_transform(transform)
         self.transform = transform
@@ -191,6 +212,7 @@ class SequenceLoader(keras_base.Sequence):
         distributed.check_settings(self, seed)
         self.plan = self._checked_plan()
         self._set_up()
+        self._begin_cache()
         if self.processes:
             check_sendable(self)
 
@@ -255,6 +277,9 @@ class SequenceLoader(keras_base.Sequence):
                 "fit() permutes them unless it is called with shuffle=False. Batches come as they "
                 "are asked for, without look-ahead. shuffle=None shuffles samples instead."
             )
+        if self._tickets.interrupted and not self._told:
+            self._told = True
+            say(_INTERRUPTED)
         key = _key(request.order, request.batch)
         if not request.sequential:
             if self._resting:  # closed, and only looked at: that wakes no threads
@@ -333,13 +358,19 @@ class SequenceLoader(keras_base.Sequence):
         return self._spec
 
     def delivered_spec(self) -> Structure:
-        """`sample_spec`, with None for the dimensions in which samples are known to differ."""
-        return self.sample_spec
+        """`sample_spec`, with None for the dimensions in which samples are known to differ.
+
+        Known are the samples of a list of arrays; others are taken to be like the first one.
+        """
+        columns = self._columns()
+        if columns is None or self.transform is not None or self._runs_users_code():
+            return self.sample_spec
+        return map_structure(spec_of_all, columns, self.sample_spec)
 
     @property
     def has_weights(self) -> bool:
-        """Whether batches have a third part, sample weights."""
-        return self.weights is not None or self.pad_last
+        """Whether batches have a third part, sample weights; without labels they have none."""
+        return (self.weights is not None or self.pad_last) and len(self.sample_spec) > 1
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
         """All batches of one epoch, whatever Keras is doing with this loader.
@@ -356,7 +387,16 @@ class SequenceLoader(keras_base.Sequence):
             yield self._running().get(_key(order, batch), upcoming, self._make)
 
     def close(self) -> None:
-        """Free threads and batches made ahead. The loader can be used again: they come back."""
+        """Free threads, files, batches made ahead and the cache in RAM.
+
+        The loader can be used again: they come back.
+        """
+        self._release()
+        for store in self._stores():
+            store.release(self)
+
+    def _release(self) -> None:
+        """Free what is only needed while batches are asked for."""
         self._resting = True
         engine = self._engine
         self._engine = None
@@ -415,6 +455,7 @@ class SequenceLoader(keras_base.Sequence):
             if busy < 0.75 * engine.count and self._runs_users_code():
                 said += "; if they wait for Python's lock and not for a disk, pass processes=True"
             lines.append(said)
+        lines += [f"cache: {store}" for store in self._stores()]
         if self.errors:
             lines.append(f"errors: {len(self.errors)} samples, first {self.errors[0]}")
         return "\n".join(lines)
@@ -429,7 +470,7 @@ class SequenceLoader(keras_base.Sequence):
 
     def _fit_end(self) -> None:
         self._tickets.fit_end()
-        self.close()
+        self._release()
 
     def _empty(self) -> None:
         """Nobody can reach this loader any more, yet TensorFlow keeps it: let go of the rest."""
@@ -438,6 +479,23 @@ class SequenceLoader(keras_base.Sequence):
             self.__dict__.clear()
 
     # ------------------------------------------------------------------ set-up and pickling
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Batches already follow from these: a new value would show, and change nothing.
+        if name in _FIXED and "_tickets" in self.__dict__:
+            raise AttributeError(
+                f"{name} of a loader is fixed when it is made: make another one, with "
+                f"{name}={value!r}."
+            )
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if "samples" not in self.__dict__ and name in ("plan", "_tickets", "_resting", "shard"):
+            raise AttributeError(
+                f"{type(self).__name__} is not set up: its __init__ must call "
+                "super().__init__(samples, batch_size) before anything else is done with it."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _make_plan(self) -> EpochPlan:
         return EpochPlan(
@@ -491,7 +549,7 @@ class SequenceLoader(keras_base.Sequence):
         self._spec_lock = threading.RLock()
         self._engine_lock = threading.Lock()
         self._failed = set()
-        self._warned = False
+        self._warned = self._told = False
         self._resting = False
         self._adapters = 0
 
@@ -522,7 +580,7 @@ class SequenceLoader(keras_base.Sequence):
         if not 0 <= i < len(self):
             raise IndexError(
                 f"batch {i} of {type(self).__name__}: batches are numbered from 0 to "
-                f"{len(self) - 1}."
+                f"{len(self) - 1}, for i in range(len(loader))."
             )
         return i
 
@@ -532,6 +590,8 @@ class SequenceLoader(keras_base.Sequence):
             each = sum(spec.nbytes for spec in flatten(self.sample_spec))
             with self._engine_lock:
                 if self._engine is None:
+                    for store in self._stores():
+                        store.use(self)
                     self._engine = self._make_engine(max(1, each * self.batch_size))
                 engine = self._engine
         return engine
@@ -565,9 +625,11 @@ class SequenceLoader(keras_base.Sequence):
         order, batch = request.order, request.batch
         for k in range(batch + 1, len(self)):
             yield _key(order, k)
-        if order.head < len(self) and order.epoch != self._tickets.last_epoch:
+        shuffled = order.head < len(self)
+        another = shuffled or self._tickets.training  # storage order may be that of a predict
+        if another and order.epoch != self._tickets.last_epoch:
             # The head of the next epoch is made while this one ends and validation runs.
-            following = Order(order.epoch + 1, 0)
+            following = Order(order.epoch + 1, 0 if shuffled else len(self))
             for k in range(len(self)):
                 yield _key(following, k)
 
@@ -596,9 +658,13 @@ class SequenceLoader(keras_base.Sequence):
                 weights = np.concatenate(
                     [weights, np.zeros((missing, *weights.shape[1:]), weights.dtype)]
                 )
-        if weights is not None:
-            y = sample[1] if len(sample) > 1 else None
-            return sample[0], y, weights
+        if len(sample) == 1 and self.weights is not None:
+            raise ValueError(
+                "sample_weights= need labels beside them: Keras weights a loss, and without labels "
+                "there is none. Leave them out, or give labels."
+            )
+        if weights is not None and len(sample) > 1:
+            return sample[0], sample[1], weights
         if len(sample) == 1 and not isinstance(sample[0], tuple):
             return sample[0]
         return sample
@@ -611,6 +677,49 @@ class SequenceLoader(keras_base.Sequence):
 
     def _overrides(self, hook: str) -> bool:
         return getattr(type(self), hook) is not getattr(SequenceLoader, hook)
+
+    # ------------------------------------------------------------------ the cache
+
+    def _begin_cache(self) -> None:
+        """Put stores in front of what reads samples, as `cache` says."""
+        if self.cache in (None, "auto"):
+            return
+        if self._columns() is not None:
+            raise ValueError(
+                f"cache={self.cache!r}: the samples are arrays already. preload(loader) copies a "
+                "memory map into RAM; otherwise leave cache= out."
+            )
+        if self.cache != "ram":
+            raise ValueError(
+                f"cache={self.cache!r}: a folder outlives the loader, and only files tell whether "
+                'a sample is still the same one. Use cache="ram", or a PathSequenceLoader.'
+            )
+        self._check_hook_cache()
+        self._hook_cache = HookCache(
+            functools.partial(_ram_cache, self.samples, self._ram_budget()), None
+        )
+
+    def _check_hook_cache(self) -> None:
+        if self._overrides("load_batch"):
+            raise ValueError(
+                f"cache={self.cache!r} keeps single samples, and load_batch gives many: override "
+                "load_sample instead, or leave cache= out."
+            )
+        if self.cache == "ram" and self.processes:
+            raise ValueError(
+                'cache="ram" lies in this process, and processes=True reads in others: use '
+                "cache=<folder>, which processes share."
+            )
+
+    def _ram_budget(self) -> Budget:
+        if self.cache_budget is not None:
+            return Budget(self.cache_budget)
+        return spare_ram if self.cache == "auto" else Budget(None)
+
+    def _stores(self) -> list[Store]:
+        """What the cache consists of."""
+        hooked = [] if self._hook_cache is None else self._hook_cache.stores
+        return [*stores_in(self._columns() or ()), *hooked]
 
     def _runs_users_code(self) -> bool:
         """Whether a sample takes a function of the user's, which may hold Python's lock."""
@@ -625,7 +734,13 @@ class SequenceLoader(keras_base.Sequence):
         columns = self._columns()
         if columns is not None:
             return _parts(map_structure(lambda column: column.read(index), columns))
-        return self._cast(_parts(_arrays(self.load_sample(index))))
+
+        def load() -> tuple[Any, ...]:
+            return self._cast(_parts(_arrays(self.load_sample(index))))
+
+        cache = self._hook_cache
+        kept: tuple[Any, ...] = load() if cache is None else cache.remember(index, load)
+        return kept
 
     def _batch_parts(self, indices: Indices) -> tuple[Any, ...]:
         """What the load_batch hook gives, as parts."""
@@ -767,13 +882,21 @@ class SequenceLoader(keras_base.Sequence):
                 self._model_sample = index
                 return found
         assert failure is not None
-        raise failure
+        tried = min(self.samples, _FIRST_TRIES)
+        raise SampleError(
+            failure.index, failure.name, f"{failure.cause} (nor did the {tried - 1} before it)"
+        ) from failure
 
     def _record(self, error: SampleError) -> None:
         with self._spec_lock:
             if error.index not in self._failed:
                 self._failed.add(error.index)
                 self.errors.append(error)
+        if self.on_error == "skip" and len(self.errors) == 1:
+            say(
+                f"{error}. It is skipped, and its batch is one sample shorter: rows of predict() "
+                'behind it do not line up with the data; on_error="replace" keeps them in place.'
+            )
 
     def _name(self, index: int) -> str:
         """What a person would call this sample."""
@@ -783,8 +906,16 @@ class SequenceLoader(keras_base.Sequence):
         column: Column = flatten(columns)[0]
         return column.name(index)
 
+    def _advice(self, index: int, leaf: int, dtype_differs: bool, raw: bool) -> str:
+        """What to do about array `leaf` of sample `index`, whose dtype or shape is another."""
+        if self.transform is not None and not raw:
+            return "Let transform= return arrays of one shape and dtype for all samples."
+        if leaf >= len(flatten(self.raw_spec[0])):
+            return "Give labels of one shape and dtype, padded where they differ."
+        return self._shape_advice(index, dtype_differs)
+
     def _shape_advice(self, index: int, dtype_differs: bool) -> str:
-        """What to do about sample `index`, which differs from others in dtype or shape."""
+        """What to do about the input of a sample, which differs from others in dtype or shape."""
         if dtype_differs:
             return "Pass dtype=, or convert in the hook."
         return "Bring them to one shape in the hook or in transform=, or use batch_size=1."
@@ -793,7 +924,14 @@ class SequenceLoader(keras_base.Sequence):
 _NO_MULTIPROCESSING = (
     "use_multiprocessing=True is Keras' process pool, which repeats and loses batches on some "
     "backends and is rebuilt every epoch. This loader has its own threads (workers=, on by "
-    "default): leave use_multiprocessing out."
+    "default) and processes: leave use_multiprocessing out, or pass processes=True instead."
+)
+
+
+_INTERRUPTED = (
+    "this loader was evaluated or predicted from in the middle of a pass that fit trains on, and the "
+    "rest of that pass cannot be told from a new one: samples may come twice in this epoch. Give "
+    "fit LoaderCallback(loader), or evaluate loader.view()."
 )
 
 
@@ -838,7 +976,13 @@ def _arrays(value: Any) -> Any:
     """Every leaf as a native numeric array."""
 
     def leaf(v: Any) -> np.ndarray[Any, Any]:
-        a = np.asarray(v)
+        try:
+            a = np.asarray(v)
+        except ValueError:  # a ragged list
+            raise TypeError(
+                f"got a list of {len(v)} that is no array, expected numbers: return a tuple (x, y) "
+                "for an input and its label, not a list."
+            ) from None
         if a.dtype.kind not in "biufc":
             raise TypeError(
                 f"got {a.dtype} ({str(v)[:60]!r}), expected numbers: a batch holds numeric arrays."
@@ -847,9 +991,16 @@ def _arrays(value: Any) -> Any:
             return a.astype(np.float32)  # Python's floats carry no choice of precision
         return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
-    if isinstance(value, list):
-        value = tuple(value)
     return map_structure(leaf, value)
+
+
+def check_names(owner: Any, options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """TypeError for an option that a loader does not have, with the one that may be meant."""
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1, 0.5)
+            meant = f"did you mean {close[0]}=?" if close else f"it has {', '.join(known)}."
+            raise TypeError(f"{type(owner).__name__} has no option {name}=: {meant}")
 
 
 def check_loader(value: Any, what: str) -> None:
@@ -862,17 +1013,34 @@ def check_loader(value: Any, what: str) -> None:
 
 
 def _count(value: Any, name: str, least: int) -> int:
+    example = f", as in {name}={_EXAMPLES[name]}" if name in _EXAMPLES else ""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name}={value!r} is {type(value).__name__}, expected an integer of at least {least}."
+            f"{name}={value!r} is {type(value).__name__}, expected an integer of at least {least}"
+            f"{example}."
         ) from None
     if number < least:
-        raise ValueError(f"{name}={number} is too small, expected at least {least}.")
+        raise ValueError(f"{name}={number} is too small, expected at least {least}{example}.")
     return number
+
+
+_EXAMPLES = {"batch_size": 32, "seed": 7, "workers": 2, "ram_batch_size": 4096, "echo": 2}
+
+
+def _ram_cache(samples: int, budget: Budget, leaf: int) -> RamCache:
+    return RamCache(samples, budget)
+
+
+def _cache(cache: Any) -> str | None:
+    if cache is None or isinstance(cache, str):
+        return cache
+    if isinstance(cache, os.PathLike):
+        return str(os.fspath(cache))
+    raise TypeError(f'cache={cache!r}: choose "auto", "ram", a folder, or None for no cache.')
 
 
 def _flag(value: Any, name: str) -> bool:
@@ -918,10 +1086,12 @@ def _columns_checked(
         lengths |= dict(zip(leaves, map(len, flatten(part)), strict=True))
     samples = next(iter(lengths.values()))
     if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+        said = ", ".join(f"{name} has {n}" for name, n in itertools.islice(lengths.items(), 4))
+        many = len(lengths) > 4
         raise ValueError(
-            f"lengths differ: {said}. Every sample needs one value in each; check how they were "
-            "put together."
+            f"lengths differ: {said}{f' and so on, {len(lengths)} in all' if many else ''}. Every "
+            "sample needs one value in each. A tuple means several inputs or outputs: if yours "
+            "has one row a sample, pass list(...) of it."
         )
     if samples == 0:
         raise ValueError(_no_samples(owner, f"print len({names[0]}), or the pattern that found it"))

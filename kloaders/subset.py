@@ -108,16 +108,16 @@ def subset(whole: SequenceLoader, numbers: Indices, what: Literal["training", "v
     own["_parts"] = chosen.parts
     if isinstance(new, PathSequenceLoader):
         new.paths = SubsetPaths(new.paths, small)
-    new.samples = len(numbers)
+    own["samples"] = len(numbers)
     if whole.weights is not None:
         new.weights = whole.weights[numbers]
     if own.get("_budget") is not None:  # of RAM batches: in proportion, for both together
         own["_budget"] = max(1, own["_budget"] * len(numbers) // whole.samples)
     if what == "validation":
         new.transform = None
-        new.shuffle = None if new.shuffle is None else False
+        own["shuffle"] = None if new.shuffle is None else False
         # Equal parts for several hosts need equal batches; otherwise every sample counts.
-        new.drop_last = new.drop_last and new.shard[1] > 1
+        own["drop_last"] = new.drop_last and new.shard[1] > 1
         if "echo" in own:
             own["echo"] = 1
     try:

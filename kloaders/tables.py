@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.formats import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+
 __all__ = ["Table", "array_of", "encoded", "first_missing", "listed"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -79,13 +81,18 @@ class Table:
         """Labels as numbers; with the names of classes where they are texts."""
         array = self.column(name)
         if array.dtype.kind != "O" or not len(array) or not isinstance(array[0], str):
-            return self._numbers(array, name), class_names
+            return self._classes(self._numbers(array, name), name, class_names), class_names
         texts = array.tolist()
         bad = next((k for k, text in enumerate(texts) if not isinstance(text, str)), None)
         if bad is not None:
             raise ValueError(
                 f"{self._row(bad)}: column {name!r} holds {texts[bad]!r}, expected a text as in "
                 "other rows: make all of them texts, or all numbers."
+            )
+        if class_names is None and suffix_of(texts[0]) in IMAGE_SUFFIXES | ARRAY_SUFFIXES:
+            raise ValueError(
+                f"column {name!r} holds files such as {texts[0]!r}, not labels: pass both columns "
+                "to split(paths, masks), which reads a mask beside each picture."
             )
         names, codes = encoded(texts)
         if class_names is None:
@@ -98,6 +105,18 @@ class Table:
                 f"class_names ({listed(list(class_names))})."
             )
         return np.array([numbers[text] for text in names], np.int32)[codes], list(class_names)
+
+    def _classes(self, codes: Array, name: str, class_names: list[str] | None) -> Array:
+        """Numbers of classes, checked against what these are called."""
+        if class_names is not None:
+            bad = np.flatnonzero(~np.isin(codes, np.arange(len(class_names))))
+            if len(bad):
+                raise ValueError(
+                    f"{self._row(int(bad[0]))}: {codes[bad[0]]} in column {name!r} is no class of "
+                    f"class_names, which are numbered from 0 to {len(class_names) - 1}. Leave "
+                    "class_names out where labels are not classes."
+                )
+        return codes
 
     def numbers(self, name: str) -> Array:
         """A column of numbers."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kloaders import distributed
 from kloaders.messages import say
 from kloaders.sequence import SequenceLoader, check_loader
-from kloaders.structure import ArraySpec, Structure, map_structure
+from kloaders.structure import ArraySpec, Structure, flatten, map_structure, same_structure
 from kloaders.tf_native import native_dataset
 
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ _ADVICE = "kloaders_needs_distribute_datasets_from_function_and_a_loader_with_sh
 
 
 def to_tf_dataset(
-    loader: SequenceLoader, shuffle: bool | None = None, *, native: bool = False
+    loader: SequenceLoader,
+    shuffle: bool | None = None,
+    output_signature: Any = None,
+    *,
+    native: bool = False,
 ) -> tf.data.Dataset:
     """A Dataset of the loader's batches; each iteration over it is a new epoch.
 
@@ -30,12 +34,14 @@ def to_tf_dataset(
         loader: any loader. Its options hold: order, transform, workers, on_error.
         shuffle: True or False say in which order; None takes the loader's own word, and storage
             order if that is None too (a Dataset cannot be asked what it is for).
+        output_signature: a `tf.TensorSpec` for each array of a batch, in the batch's structure.
+            By default the first sample's, and no batch is read to find it; of a list of arrays,
+            the dimensions in which they differ are None. Files of different shapes need it.
         native: of a `TFRecordSequenceLoader`, read the files by tf.data.TFRecordDataset instead,
             without a line of Python for a record: for pipelines that are serialised, or must stay
             in a graph. It is shuffled in a buffer only, cannot skip a damaged record, and
             pictures are decoded and resized by TensorFlow.
 
-    The signature comes from the loader's first sample, and no batch is read to find it.
     Cardinality is asserted. The Dataset holds the loader; TensorFlow's registry of Python
     functions, which outlives the Dataset, does not. In `fit` pass shuffle=False, which has no
     effect on a Dataset but a warning.
@@ -61,9 +67,8 @@ def to_tf_dataset(
         )
     if native:
         return native_dataset(loader, bool(order))
-    source = _Source(loader, bool(order))
-
-    signature = _signature(loader)
+    signature = _signature(loader) if output_signature is None else output_signature
+    source = _Source(loader, bool(order), signature)
     # The generator lives as long as the process, in TensorFlow's registry: it must not hold the
     # loader. The Dataset does.
     dataset = tf.data.Dataset.from_generator(
@@ -84,9 +89,10 @@ def to_tf_dataset(
 class _Source:
     """A loader and how many epochs of it were begun."""
 
-    def __init__(self, loader: SequenceLoader, shuffle: bool) -> None:
+    def __init__(self, loader: SequenceLoader, shuffle: bool, signature: Any) -> None:
         self.loader = loader.view()
         self.shuffle = shuffle
+        self.signature = signature
         self.epochs = 0
 
     def epoch(self) -> int:
@@ -106,8 +112,25 @@ class _Generator:
                 "still read: keep a reference to it as long as it is used."
             )
         loader, epoch, shuffle = source.loader, source.epoch(), source.shuffle
+        signature = source.signature
         del source
-        yield from loader.epoch_batches(epoch, shuffle)
+        for number, batch in enumerate(loader.epoch_batches(epoch, shuffle)):
+            _check_batch(batch, signature, number)
+            yield batch
+
+
+def _check_batch(batch: Any, signature: Any, number: int) -> None:
+    """Say what TensorFlow's own message does not: what to do about arrays of another shape."""
+    if not same_structure(batch, signature):
+        return  # TensorFlow names both structures
+    for array, spec in zip(flatten(batch), flatten(signature), strict=True):
+        if not spec.shape.is_compatible_with(array.shape):
+            raise ValueError(
+                f"batch {number} has an array of shape {array.shape}, and the Dataset was made for "
+                f"{tuple(spec.shape)}, as the first sample is: pass output_signature= to "
+                "to_tf_dataset(), with tf.TensorSpec(shape, dtype) for each array of a batch and "
+                "None where shapes differ."
+            )
 
 
 def _signature(loader: SequenceLoader) -> Any:

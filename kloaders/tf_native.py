@@ -89,11 +89,10 @@ def native_dataset(loader: SequenceLoader, shuffle: bool) -> tf.data.Dataset:
 
 
 def _check(loader: TFRecordSequenceLoader) -> None:
-    own = any(leaf.decode is not None for leaf in flatten(loader._leaves))
     for what, there in [
         ("transform= is a function in Python", loader.transform is not None),
         ("load_sample or load_batch is overridden", loader._hooked()),
-        ("decode= is a function in Python", own),
+        ("decode= is a function in Python", loader._decodes_by_user()),
         ("sample_weights= go by sample number", loader.weights is not None),
         ("pad_last= adds weights", loader.pad_last),
         ("shard= cuts batches (use Dataset.shard)", loader.shard[1] > 1),

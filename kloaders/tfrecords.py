@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kloaders.cache import HookCache
 from kloaders.columns import Report, place
 from kloaders.examples import Found, features_of
 from kloaders.faults import SampleError, explain
@@ -18,7 +20,7 @@ from kloaders.messages import say
 from kloaders.paths import checked_decode, mask_options_of
 from kloaders.ram_batches import TwoLevelLoader
 from kloaders.records import COMPRESSIONS, FOOTER, HEADER, RecordFiles, is_index
-from kloaders.sequence import _FIRST_TRIES, _flag
+from kloaders.sequence import _FIRST_TRIES, _flag, _ram_cache
 from kloaders.structure import Structure, flatten, map_structure
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             dct_scaling=_flag(dct_scaling, "dct_scaling"),
         )
         self.decode = checked_decode(decode)
-        masks = mask_options_of(self.image_options, label_options)
+        masks, decode_label = mask_options_of(self.image_options, label_options)
         given = None if features is None else resolved(features)
         kind = _checked_compression(compression)
         if draw not in ("windows", "global"):
@@ -132,10 +134,11 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         self._layouts: dict[Any, Layout] = {}
         self._tried: dict[int, int] = {}
         self._leaves: tuple[Structure, ...] = ()
+        self._encoded = False
         # A hook may do without features; what it gets from super() needs them.
         if len(self._records) and (given or not self._hooked()):
             policy = options.get("on_error", "raise")
-            self._leaves = self._settled(given, masks, policy)
+            self._leaves = self._settled(given, masks, decode_label, policy)
         if self._records.compressed:
             say(
                 f"{self.files[0]} is compressed: records are read front to back, into RAM batches "
@@ -167,7 +170,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     # ------------------------------------------------------------------ features
 
     def _settled(
-        self, features: Any, label_options: ImageOptions, policy: str
+        self, features: Any, masks: ImageOptions, decode_label: Decode | None, policy: str
     ) -> tuple[Structure, ...]:
         """Leaves of a sample, after a look at the first record that can be read."""
         failure: SampleError | None = None
@@ -175,7 +178,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             try:
                 record = self._records.read(index)
                 parts, said = (features, "") if features else guessed(record, self.decode)
-                leaves = leaves_of(parts, self.image_options, label_options, self.decode)
+                leaves = leaves_of(parts, self.image_options, masks, self.decode, decode_label)
                 found = self._found(record, leaves)
                 for leaf in flatten(leaves):
                     leaf.settle(record, found)
@@ -186,6 +189,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                 continue
             except ValueError as error:
                 raise ValueError(f"{self._records.name(index)}: {error}") from None
+            self._encoded = any(leaf.encoded for leaf in flatten(leaves))
             if said:
                 say(f"{self.files[0]}: {said}. features={{...}} chooses otherwise.", once=said)
             return leaves
@@ -205,11 +209,29 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         return self._overrides("load_sample") or self._overrides("load_batch")
 
     def _runs_users_code(self) -> bool:
-        own = any(leaf.decode is not None for leaf in flatten(self._leaves))
-        return own or super()._runs_users_code()
+        return self._decodes_by_user() or super()._runs_users_code()
+
+    def _decodes_by_user(self) -> bool:
+        return any(leaf.decode is not None for leaf in flatten(self._leaves))
 
     def _sample(self, index: int) -> tuple[Any, ...]:
-        return super()._sample(index) if self._hooked() else self._parsed(index)
+        if self._hooked():
+            return super()._sample(index)
+        if self._hook_cache is None:
+            return self._parsed(index)
+        kept: tuple[Any, ...] = self._hook_cache.remember(index, lambda: self._parsed(index))
+        return kept
+
+    def _begin_cache(self) -> None:
+        if self.cache != "auto":
+            super()._begin_cache()
+        elif self._encoded and not (
+            self._decodes_by_user() or self._hooked() or self.processes or self._two_levels
+        ):
+            # Only what is decoded by us: other records are read as fast as a cache is.
+            self._hook_cache = HookCache(
+                functools.partial(_ram_cache, self.samples, self._ram_budget()), None
+            )
 
     def _parsed(self, index: int) -> tuple[Any, ...]:
         """One sample as `features` say."""
@@ -226,7 +248,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         return sample
 
     def _fill_stored(self, indices: Indices, out: list[Array], report: Report) -> None:
-        if self._hooked():
+        if self._hooked() or self._hook_cache is not None:
             super()._fill_stored(indices, out, report)
             return
         leaves = flatten(self._leaves)
@@ -298,9 +320,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             return "Pass dtype=, or kl.Feature(name, dtype=...) in features."
         return "Pass size=(height, width) for pictures; bring lists to one length in transform=."
 
-    def close(self) -> None:
-        """Free threads, files and batches made ahead. The loader can be used again."""
-        super().close()
+    def _release(self) -> None:
+        super()._release()
         self._records.close()
 
     def _settings(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from one that goes on over an E.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kloaders.plan import Order
@@ -53,6 +54,9 @@ class Tickets:
         self.by_index = by_index
         #: Set once a permuted request met shuffle=False.
         self.permuted = False
+        #: Set once another pass of this loader came in the middle of a fit: without a callback
+        #: what is left of the fit's pass cannot be told from a new one.
+        self.interrupted = False
         self._lock = threading.Lock()
         self._memo: dict[int, int] = {}  # index -> batch of the current pass
         self._order = self._begin_order(0)
@@ -65,15 +69,22 @@ class Tickets:
         self._after_reset = False  # ... and then the B of this epoch
         self._trained = False  # the current pass began so: it is no probe that builds the model
         self._ender = 0  # the thread that called E last
+        self._broken = False  # a pass by Keras was left unfinished for another one
+        self._left = False  # an E came in the middle of the current pass
+        self._asked = 0  # how many # since the last B, E or read
+        self._numbered = False  # a # came since the last B
         self._plain: set[int] = set()  # indices read outside Keras, for loops without a B
         self._last_plain, self._run = -1, 0
         # What only a callback can tell
         self._in_fit = False
+        self._over: Callable[[], bool] | None = None  # whether that fit has ended, in an error
         self._training = False  # the current pass is the one that fit trains on
-        self._training_due = False
+        self._training_due = False  # the next pass is, if it begins as fit begins its own
+        self._armed = False  # ... and so it began
+        self._other = False  # an evaluate or predict has begun since the epoch
         self._consumed = 0
         self._offset: int | None = None
-        self._epochs = 0
+        self._epochs = self._first = self._due = 0
         #: The last epoch that this fit will ask for.
         self.last_epoch: int | None = None
 
@@ -82,14 +93,23 @@ class Tickets:
     def begin(self) -> None:
         """on_epoch_begin."""
         with self._lock:
+            self._look_at_fit()
+            self._asked, self._numbered = 0, False
             self._inside = True
             self._after_reset, self._reset_seen = self._reset_seen, False
+            self._armed = self._training_due and not self._other
 
     def end(self) -> None:
         """on_epoch_end."""
         with self._lock:
+            self._look_at_fit()
             if self._mid_training():
                 return
+            self._asked = 0
+            if not self._inside and self._broken and not self._other:
+                self.interrupted = True  # no look came before: it ends the pass of a fit around
+            # An E alone belongs to an evaluate that is about to begin, any other ends a pass.
+            self._other = not self._inside
             if not self._inside:
                 self._reset_seen = True
                 if len(self._plain) == self.batches:  # a loop by index, with no on_epoch_begin
@@ -106,19 +126,29 @@ class Tickets:
                     self._next_epoch = self._order.epoch
             elif whole or not self._by_keras:  # or a hand-written loop, left early
                 self._pass_due = True
+            else:
+                self._left = True
 
     def starting(self) -> None:
         """num_batches was read."""
         with self._lock:
+            self._look_at_fit()
+            self._asked += 1
+            self._numbered = True
             self._plain.clear()
             if not self._inside:
                 self._reset_seen = False
+                self._other = True
             elif not self._mid_training():
+                # One # alone may follow the read that builds a model.
+                if self._by_keras and 0 < len(self._memo) < self.batches:
+                    self._broken |= self._asked > 1 or (self._left and not self._pass_due)
                 self._pass_due = self._started = True
 
     def locate(self, index: int) -> Request:
         """What `loader[index]` means now."""
         with self._lock:
+            self._asked = 0
             if not self._inside and not self._read_on():
                 return self._ordinary(index)
             if self._pass_due:
@@ -128,6 +158,8 @@ class Tickets:
                 return Request(self._order, ticket, False)
             ticket = self._memo[index] = len(self._memo)
             in_order = index == ticket
+            if self._trained and not in_order:
+                self._broken = False  # no evaluate or predict asks so: a new fit has begun
             if self.shuffle is None and not in_order and self._order.head == self.batches:
                 self._order = Order(self._order.epoch, ticket)
             if self.shuffle is False and not in_order:
@@ -144,6 +176,8 @@ class Tickets:
         return unfinished and threading.get_ident() != self._ender
 
     def _ordinary(self, index: int) -> Request:
+        if self._broken and not self._other and len(self._memo) == self.batches:
+            self.interrupted = True  # right after an evaluate, with no # as before a look
         # Keras looks at batches 0 and 1 before it begins: only the third in a row is a loop.
         self._run = self._run + 1 if index == self._last_plain + 1 else 1
         self._last_plain = index
@@ -156,12 +190,18 @@ class Tickets:
     def _begin_pass(self) -> None:
         self._pass_due = False
         self._by_keras, self._started = self._started, False
+        self._left = False
+        if self._broken and not self._numbered:  # the fit that was left goes on, with no #
+            self.interrupted = True
         self._memo.clear()
+        if self._armed:  # whatever was predicted since the callback said so
+            self._next_epoch = self._due
         self._order = self._begin_order(self._next_epoch)
         self._next_epoch += 1
         self._trained, self._after_reset = self._after_reset, False
-        self._training, self._training_due = self._training_due, False
+        self._training = self._armed
         if self._training:
+            self._training_due = self._armed = False
             self._consumed = 0
 
     def upcoming(self) -> Order | None:
@@ -174,10 +214,20 @@ class Tickets:
 
     # ------------------------------------------------------------------ what a callback tells
 
-    def fit_begin(self, epochs: int) -> None:
-        """A fit up to epoch number `epochs` - 1 begins: whatever came before is over."""
+    @property
+    def training(self) -> bool:
+        """Whether the current pass is known to be the one that fit trains on."""
+        return self._in_fit and self._training
+
+    def fit_begin(self, epochs: int, over: Callable[[], bool] | None = None) -> None:
+        """A fit up to epoch number `epochs` - 1 begins: whatever came before is over.
+
+        over: asked later whether this fit has ended without `fit_end`, in an error.
+        """
         with self._lock:
             self._in_fit, self._training, self._offset = True, False, None
+            self._over = over
+            self._first = self._next_epoch
             self._epochs, self.last_epoch = epochs, None
             self._pass_due = True
 
@@ -188,11 +238,12 @@ class Tickets:
             if self._offset is None:
                 # A fit that starts at 0 goes on after the epochs already served; one that starts
                 # later (initial_epoch, a restored run) means that very epoch.
-                self._offset = 0 if epoch else self._next_epoch
+                self._offset = 0 if epoch else self._first
                 self.last_epoch = self._offset + -(-self._epochs // each) - 1
             if not self._mid_training():
-                self._next_epoch = self._offset + epoch // each
+                self._next_epoch = self._due = self._offset + epoch // each
                 self._pass_due = self._training_due = True
+                self._other = False
 
     def consumed(self, batches: int) -> None:
         """The model has taken this many more batches."""
@@ -206,10 +257,19 @@ class Tickets:
     def fit_end(self) -> None:
         """The fit is over, in mid-epoch or not."""
         with self._lock:
-            self._in_fit = self._training = self._training_due = False
+            self._end_fit()
             self._inside = False
             self._pass_due = True
-            self.last_epoch = None
+
+    def _end_fit(self) -> None:
+        self._in_fit = self._training = self._training_due = self._armed = False
+        self._over = None
+        self.last_epoch = None
+
+    def _look_at_fit(self) -> None:
+        # Keras tells callbacks nothing when a fit ends in an error.
+        if self._in_fit and self._over is not None and self._over():
+            self._end_fit()
 
     def _mid_training(self) -> bool:
         return self._in_fit and self._training

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -55,6 +56,9 @@ class Files:
         self.npy = [str(folder / f"{k:02}.npy") for k in range(SAMPLES)]
         for k, path in enumerate(self.npy):
             np.save(path, np.full(3, k, np.float32))
+        self.own = [str(folder / f"{k:02}.own") for k in range(SAMPLES)]
+        for k, path in enumerate(self.own):
+            Path(path).write_bytes(b"." * (k + 1))
         self.png = [str(folder / f"{k:02}.png") for k in range(4)]
         for k, path in enumerate(self.png):
             cv2.imwrite(path, np.full((4 + k % 2, 4, 3), k, np.uint8))
@@ -609,7 +613,7 @@ def test_labels_without_a_length(files: Files, make: Make, what: str) -> None:
         "number": 5,
         "None in a list": [None] * 12,
     }[what]
-    words = ["dtype object"] if what == "None in a list" else [type(y).__name__, "length"]
+    words = ["labels[0] is None"] if what == "None in a list" else [type(y).__name__, "length"]
     with refused(TypeError, "labels", *words):
         make(files, y=y)
 
@@ -749,10 +753,25 @@ def test_options_that_contradict_each_other(files: Files, make: Make) -> None:
 
 @EVERY
 def test_cache(files: Files, make: Make) -> None:
-    """Nothing is cached yet: None says so, and what else to use is named."""
-    assert len(make(files, cache=None)) == 3
-    with refused(ValueError, "cache='ram'", "preload(loader)", "RamBatchSequenceLoader"):
-        make(files, cache="ram")
+    """What a cache could not do is refused, with what to use instead."""
+    for fine in (None, "auto"):
+        assert len(make(files, cache=fine)) == 3
+    for wrong in (True, 5):
+        with refused(TypeError, f"cache={wrong!r}", '"auto"', '"ram"', "a folder", "None"):
+            make(files, cache=wrong)
+    with refused(ValueError, "cache_budget='much'", "4GiB"):
+        make(files, cache_budget="much")
+    if make is array:
+        with refused(ValueError, "cache='ram'", "preload(loader)"):
+            make(files, cache="ram")
+    if make is own:
+        with refused(ValueError, "cache='/tmp/there'", 'cache="ram"'):
+            make(files, cache="/tmp/there")
+    if make in (path, ram):
+        with refused(ValueError, 'cache="ram"', "cache=<folder>"):
+            make(files, cache="ram", processes=True)
+        with refused(NotADirectoryError, files.npy[0], "folder"):
+            make(files, cache=files.npy[0])
 
 
 @EVERY
@@ -1120,3 +1139,185 @@ def test_functions_that_take_a_loader(files: Files, function: Make) -> None:
     """What is no loader is refused by name, not with a missing attribute."""
     with refused(TypeError, function.__name__, "list", "loader"):
         function(files.npy)
+
+
+# ---------------------------------------------------------------- what a second look found
+
+
+def test_split_takes_no_batch_of_nothing(files: Files) -> None:
+    """0 and False are no way to say "the default"."""
+    for value in (0, False, 0.0):
+        with refused((ValueError, TypeError), f"batch_size={value!r}", "batch_size=32"):
+            kl.split(files.npy, None, value)
+
+
+def test_what_cannot_be_changed_later(files: Files) -> None:
+    """An attribute that a batch follows from does not lie."""
+    loader = path(files)
+    for name in ("batch_size", "shuffle", "seed", "drop_last", "shard"):
+        with refused(AttributeError, name, "make another one"):
+            setattr(loader, name, 1)
+
+
+def test_a_subclass_without_super() -> None:
+    """What is missing is said, not which attribute."""
+
+    class Forgetful(kl.SequenceLoader):
+        def __init__(self) -> None:
+            pass
+
+    with refused(AttributeError, "Forgetful", "super().__init__(samples, batch_size)"):
+        len(Forgetful())
+
+
+@WITH_LABELS
+def test_an_option_spelt_wrong(files: Files, make: Make) -> None:
+    """The one that may be meant is named."""
+    with refused(TypeError, "shufle", "did you mean shuffle=?"):
+        make(files, shufle=True)
+
+
+def test_image_options_that_decode_would_ignore(files: Files) -> None:
+    """An option that can mean nothing is refused; those that do mean something are not."""
+    for options in ({"size": (2, 2)}, {"rescale": 0.5}, {"channels": 1}, {"dct_scaling": True}):
+        with refused(ValueError, next(iter(options)), "decode="):
+            kl.PathSequenceLoader(files.npy, decode=np.frombuffer, **options)
+    kl.PathSequenceLoader(files.npy, decode=len, dtype="float32", max_pixels=5)
+    with refused(ValueError, "label_options", "leave them out"):
+        kl.PathSequenceLoader(files.npy, labels(), label_options={"size": (2, 2)})
+
+
+def test_labels_in_files_of_an_own_format(files: Files) -> None:
+    """decode is for the inputs; label_options have their own, and the message says so."""
+    with refused(ValueError, 'label_options={"decode"'):
+        kl.PathSequenceLoader(files.npy, files.own)
+    loader = kl.PathSequenceLoader(files.npy, files.own, label_options={"decode": len})
+    assert loader[0][1].tolist() == [os.path.getsize(file) for file in files.own]
+
+
+def test_weights_without_labels(files: Files) -> None:
+    """Keras' TensorFlow backend takes no (x, None, weights): refused, and padding does without."""
+    with refused(ValueError, "sample_weights=", "labels"):
+        read(kl.PathSequenceLoader(files.npy, sample_weights=np.ones(SAMPLES)))
+    batch = kl.PathSequenceLoader(files.npy, batch_size=SAMPLES + 1, pad_last=True)[0]
+    assert isinstance(batch, np.ndarray)
+    assert len(batch) == SAMPLES + 1
+    signature = kl.to_tf_dataset(kl.PathSequenceLoader(files.npy, pad_last=True)).element_spec
+    assert signature.shape[0] == 32
+
+
+def test_shapes_that_differ_where_size_cannot_help(files: Files) -> None:
+    """Labels and transforms get advice of their own."""
+    y = [np.ones(2 + k % 2, np.float32) for k in range(SAMPLES)]
+    with refused(ValueError, "the label of", "Give labels of one shape"):
+        read(path(files, y=y))
+    with refused(ValueError, "transform= return arrays of one shape"):
+        read(path(files, transform=lambda x, y, rng: (x[: int(y) % 2 + 1], y)))
+
+
+def test_lists_from_hooks(files: Files) -> None:
+    """A list is an array; an input and its label come in a tuple."""
+
+    class Rows(kl.SequenceLoader):
+        def load_batch(self, indices: Any) -> Any:
+            return [[float(i), 0.0] for i in indices]
+
+    assert Rows(5, 5)[0].shape == (5, 2)
+
+    class Pair(kl.SequenceLoader):
+        def load_sample(self, index: int) -> Any:
+            return [np.ones(3), index]
+
+    with refused(kl.SampleError, "tuple (x, y)"):
+        Pair(5, 5)[0]
+
+
+def test_tuples_of_rows() -> None:
+    """A tuple means several inputs; thousands of lengths are not listed."""
+    rows = tuple(np.ones((k % 3 + 1, 2)) for k in range(1000))
+    with pytest.raises(ValueError, match=r"1000 in all.*list\(\.\.\.\)") as caught:
+        kl.ArraySequenceLoader(rows)
+    assert len(str(caught.value)) < 400
+
+
+def test_data_of_unusual_kinds(files: Files) -> None:
+    """Each is told from what is the matter with it."""
+    with refused(TypeError, "paths is a set", "list(paths)"):
+        kl.PathSequenceLoader(set(files.npy))
+    with refused(TypeError, "np.load(path"):
+        kl.ArraySequenceLoader("x.npy")
+    with refused(ValueError, "shape (12, 1)", "paths.ravel()"):
+        kl.PathSequenceLoader(np.array(files.npy).reshape(-1, 1))
+    for paths in (np.array(files.npy), [os.fsencode(file) for file in files.npy]):
+        assert read(kl.PathSequenceLoader(paths))[0][:, 0].tolist() == list(range(SAMPLES))
+    sparse = pytest.importorskip("scipy.sparse")
+    with refused(TypeError, "sparse", "x.toarray()"):
+        kl.ArraySequenceLoader(sparse.eye(3).tocsr())
+    with refused(ValueError, "interpolation=['area']"):
+        kl.PathSequenceLoader(files.npy, interpolation=["area"])
+
+
+def test_front_doors_given_what_they_do_not_take(files: Files, tmp_path: Path) -> None:
+    """A loader in the place of a class, labels for folders, files in the place of labels."""
+    with refused(TypeError, "split(loader)"):
+        kl.split(files.npy, loader=path(files))
+    with refused(TypeError, "label_mode="):
+        kl.from_directory(tmp_path, labels="inferred")
+    table = {"file": files.npy, "mask": files.npy, "class": [0, 1, 2] * 4}
+    with refused(ValueError, "'mask' holds files", "split(paths, masks)"):
+        kl.from_dataframe(table, "file", "mask")
+    with refused(ValueError, "2 in column 'class'", "from 0 to 1"):
+        kl.from_dataframe(table, "file", "class", class_names=["a", "b"])
+
+
+def test_a_dataset_of_shapes_that_differ() -> None:
+    """A list of arrays tells its shapes; files need a signature, and the error says so."""
+    tf = pytest.importorskip("tensorflow")
+    x = [np.ones((k // 4 + 1, 2), np.float32) for k in range(8)]
+    dataset = kl.to_tf_dataset(kl.ArraySequenceLoader(x, None, 4), shuffle=False)
+    assert tuple(dataset.element_spec.shape) == (None, None, 2)
+    assert [batch.shape for batch in dataset.as_numpy_iterator()] == [(4, 1, 2), (4, 2, 2)]
+
+    class Growing(kl.SequenceLoader):
+        def load_sample(self, index: int) -> Any:
+            return x[index]
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"batch 1 .*output_signature="):
+        list(kl.to_tf_dataset(Growing(8, 4), shuffle=False))
+    signature = tf.TensorSpec((None, None, 2), tf.float32)
+    dataset = kl.to_tf_dataset(Growing(8, 4), shuffle=False, output_signature=signature)
+    assert [batch.shape for batch in dataset.as_numpy_iterator()] == [(4, 1, 2), (4, 2, 2)]
+
+
+@pytest.mark.parametrize("make", [path, ram])
+def test_a_batch_of_nothing_but_bad_samples(files: Files, make: Make) -> None:
+    """on_error="skip" does not end a night's training where a bad sample is alone in its batch."""
+    paths = [*files.npy[:4], files.npy[0] + ".gone.npy"]
+    loader = (
+        kl.PathSequenceLoader(paths, labels(5), 4, on_error="skip", check_paths=False)
+        if make is path
+        else kl.RamBatchSequenceLoader(
+            paths, labels(5), 4, ram_batch_size=8, on_error="skip", check_paths=False
+        )
+    )
+    found = [batch[1].tolist() for batch in loader.epoch_batches(shuffle=False)]
+    assert found[0] == [0, 1, 2, 3]
+    assert len(found[1]) == 1
+    assert found[1][0] in found[0]
+    assert [error.index for error in loader.errors] == [4]
+    assert found == [batch[1].tolist() for batch in loader.epoch_batches(shuffle=False)]
+
+
+def test_several_inputs_through_a_hook(files: Files) -> None:
+    """load_sample is asked for each input that is a file; no input is lost."""
+
+    class Own(kl.PathSequenceLoader):
+        def load_sample(self, path: str) -> Any:
+            return np.float32(Path(path).stem)
+
+    x = {"a": files.npy, "b": files.npy[::-1], "c": np.arange(12)}
+    inputs, y = Own(x, labels(), 12)[0]
+    assert inputs["a"].tolist() == list(range(12))
+    assert inputs["b"].tolist() == list(range(12))[::-1]
+    assert inputs["c"].tolist() == list(range(12))
+    assert y.tolist() == list(range(12))

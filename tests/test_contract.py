@@ -26,6 +26,7 @@ import keras
 import numpy as np
 import psutil
 import pytest
+from drawing import draw_number
 from keras import ops
 from recording import (
     BACKEND,
@@ -42,7 +43,7 @@ from recording import (
 )
 
 import kloaders as kl
-from kloaders.plan import Order
+from kloaders.plan import Order, sample_rng
 
 SAMPLES, BATCH = 11, 4  # batches of 4, 4 and 3
 SHUFFLES = [None, True, False]
@@ -195,7 +196,7 @@ KINDS = [
     records_gzip,
 ]
 # Kinds whose bookkeeping differs; the others differ only in how a sample is read.
-FEW = [array, npy, ram_windows, ram_global]
+FEW = [array, npy, ram_windows, ram_global, by_index]
 
 
 def kinds(of):
@@ -355,13 +356,22 @@ def test_fit_of_an_unbuilt_model(make, kind, callback):
 
 
 @scenario("fit, eager")
-@kinds([npy])
-def test_fit_eager(make, kind):
-    """run_eagerly=True changes nothing."""
-    model, received = model_for(run_eagerly=True)
-    loader = make(kind)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+@kinds(KINDS)
+def test_fit_eager(make, kind, shuffle):
+    """run_eagerly=True changes nothing: fit, stopped, fit again, and evaluate."""
+    model, received = model_for(kind, run_eagerly=True)
+    loader = make(kind, shuffle=shuffle)
     fit(model, loader, epochs=2)
-    assert_planned(assert_exact(received.trained, loader, passes=2), loader, epochs=[0, 1])
+    found = assert_exact(received.trained, loader, passes=2)
+    if shuffle is not False:
+        assert_planned(found, loader, epochs=[0, 1])
+    fit(model, loader, callbacks=[Stop(0)])
+    received.clear()
+    fit(model, loader, epochs=3, steps_per_epoch=2)
+    assert_exact(received.trained, loader)
+    model.evaluate(loader, verbose=0)
+    assert_exact(received.inferred, loader, passes=1)
 
 
 @scenario("fit, counted on the device")
@@ -427,23 +437,39 @@ class Interrupted(Exception):
     """Something that a callback may raise."""
 
 
-@scenario("an exception from a callback in mid-epoch, then fit again")
+@scenario("an exception from a callback in mid-epoch, then predict, evaluate, fit again")
+@pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @kinds(FEW)
-def test_callback_raises_and_fit_again(make, kind, shuffle):
-    """A fit after one that a callback broke off in mid-epoch is exact."""
+def test_callback_raises_and_fit_again(make, kind, shuffle, callback):
+    """What follows a fit that a callback broke off in mid-epoch is exact.
+
+    Keras tells no callback that a fit has failed: LoaderCallback has to find out.
+    """
     model, received = model_for()
     loader = make(kind, 19, shuffle=shuffle)
 
     def fail(model):
         raise Interrupted
 
-    with pytest.raises(Interrupted):
-        fit(model, loader, callbacks=[Call(fail, "on_train_batch_end", 1)])
+    ours = [kl.LoaderCallback(loader)] if callback else []
+    with pytest.raises(Interrupted) as held:  # and with it the frame of fit
+        fit(model, loader, epochs=9, callbacks=[*ours, Call(fail, "on_train_batch_end", 1)])
     assert_exact(received.trained, loader)
     model, received = sound_model()
-    fit(model, loader, epochs=2)
-    assert_exact(received.trained, loader, passes=2)
+    predicted = model.predict(loader, verbose=0)[:, 1]
+    assert sorted(predicted) == list(range(19))
+    if not shuffle:
+        np.testing.assert_array_equal(predicted, np.arange(19))
+    received.clear()
+    model.evaluate(loader, verbose=0)
+    assert_exact(received.inferred, loader, passes=1)
+    fit(model, loader, epochs=3)
+    found = assert_exact(received.trained, loader, passes=3)
+    if shuffle is not False:
+        assert_planned(found, loader)
+        assert len({tuple(samples_of(one)) for one in found}) == 3
+    del held
 
 
 def sound_model():
@@ -508,6 +534,49 @@ def test_validated_on_itself(make, kind, shuffle, callback):
     validated = assert_exact(received.inferred, loader, passes=3)
     if not shuffle:
         assert validated == [in_storage_order(loader)] * 3
+
+
+@scenario("predict in on_epoch_begin lines up, with LoaderCallback before or after it")
+@pytest.mark.parametrize("first", [False, True], ids=["last", "first"])
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+@kinds(FEW)
+def test_predictions_before_each_epoch(make, kind, shuffle, first):
+    """A callback that looks at the training data before an epoch does not become that epoch."""
+    model, received = model_for()
+    loader = make(kind, 19, shuffle=shuffle)
+    inner = Call(lambda m: m.predict(loader, verbose=0), "on_epoch_begin")
+    ours = kl.LoaderCallback(loader)
+    fit(model, loader, epochs=3, callbacks=[ours, inner] if first else [inner, ours])
+    found = assert_exact(received.trained, loader, passes=3)
+    if shuffle is not False:
+        assert_planned(found, loader, epochs=[0, 1, 2])
+        assert all(one != in_storage_order(loader) for one in found)
+    predicted = assert_exact(received.inferred, loader, passes=3)
+    if not shuffle:
+        assert predicted == [in_storage_order(loader)] * 3
+
+
+@pytest.mark.parametrize("steps", [None, 2])
+def test_what_only_a_callback_could_tell_is_said(make, caplog, steps):
+    """A pass that comes in the middle of fit's own, with no callback: said once.
+
+    Nothing is said where a fit is stopped, and the next one is an ordinary one.
+    """
+    caplog.set_level("INFO", "kloaders")
+    model, _ = model_for()
+    loader = make(array, 19)
+    fit(model, loader, callbacks=[Stop(1)])
+    fit(model, loader)
+    model.evaluate(loader, verbose=0)
+    model.predict(loader, verbose=0)
+    fit(model, loader, epochs=2)
+    assert not caplog.messages
+    if steps:
+        fit(model, loader, epochs=5, steps_per_epoch=2, validation_data=loader)
+    else:
+        inner = Call(lambda m: m.evaluate(loader, verbose=0), "on_train_batch_end", 1)
+        fit(model, loader, epochs=2, callbacks=[inner])
+    assert len([said for said in caplog.messages if "LoaderCallback(loader)" in said]) == 1
 
 
 @scenario("evaluate of the same object inside a fit, with LoaderCallback")
@@ -624,7 +693,8 @@ def test_steps_per_epoch(make, kind, steps, shuffle, callback):
     ours = [kl.LoaderCallback(loader)] if callback else []
     fit(model, loader, epochs=4, steps_per_epoch=steps, callbacks=ours)
     found = assert_exact(received.trained, loader)
-    assert len(received.trained) >= min(steps, 5)
+    # An epoch of Keras ends early where a pass does.
+    assert len(received.trained) == {1: 4, 2: 7, 4: 10, 5: 20, 7: 20}[steps]
     if shuffle is not False:
         assert_planned(found, loader, epochs=list(range(len(found))))
 
@@ -939,8 +1009,7 @@ def test_y_beside_a_loader(make, part):
         fit(model_for()[0], make(array), **{part: labels(SAMPLES)})
 
 
-@kinds([by_index, array])
-def test_hooks_of_a_subclass(files, kind, keep):
+def test_hooks_of_a_subclass(files, keep):
     """on_epoch_begin and on_epoch_end of a subclass are called in turn, and may call super.
 
     After Keras' epoch_iterator_test.py, test_epoch_callbacks.
@@ -1115,7 +1184,30 @@ def test_order_does_not_depend_on_the_machinery(make, kind, workers):
     """Batches with random transforms are the same bits for any number of threads, everywhere."""
     loader = make(kind, shuffle=True, transform=augment, workers=workers)
     found = digest(loop(loader, epochs=2))
-    assert found == GOLDEN["array" if kind is npy else kind.__name__]
+    assert found == GOLDEN["array" if kind in (npy, by_index) else kind.__name__]
+
+
+@scenario("the same random numbers under fit, for threads and processes, any number of them")
+@pytest.mark.parametrize(
+    ("workers", "processes"),
+    [(0, False), (1, False), (2, False), (8, False), (1, True), (2, True), (8, True)],
+    ids=["inline", "1 thread", "2 threads", "8 threads", "1 process", "2 processes", "8 processes"],
+)
+@kinds([npy, ram_global])
+def test_random_numbers_under_fit(make, kind, workers, processes):
+    """The model receives what seed, epoch and sample number say, whoever drew it."""
+    model, received = model_for()
+    loader = make(kind, shuffle=True, transform=draw_number, workers=workers, processes=processes)
+    with warnings.catch_warnings():
+        model.fit(loader, epochs=2, verbose=0)
+    drawn = [
+        [int(sample_rng(7, epoch, index).integers(2**20)) for index in indices.tolist()]
+        for epoch in range(2)
+        for indices in (
+            loader.plan.indices(loader.plan.shuffled_order(epoch), batch) for batch in range(3)
+        )
+    ]
+    assert received.trained == drawn
 
 
 def draw(x, y, rng):
@@ -1154,9 +1246,10 @@ class CountingRamLoader(kl.RamBatchSequenceLoader):
 
 
 @scenario("each RAM batch is read once an epoch")
+@pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("chosen", ["windows", "global"])
-def test_locality(files, keep, chosen, shuffle):
+def test_locality(files, keep, chosen, shuffle, callback):
     """Under fit's default shuffle a two-level loader reads each RAM batch once an epoch."""
     model, received = model_for()
     loader = keep(
@@ -1165,10 +1258,15 @@ def test_locality(files, keep, chosen, shuffle):
         )
     )
     epochs = 4
-    fit(model, loader, epochs=epochs, callbacks=[kl.LoaderCallback(loader)])
-    assert_exact(received.trained, loader, passes=epochs)
-    # An epoch that begins in order has read a RAM batch in storage order before it is shuffled.
-    extra = epochs if shuffle is None else 0
+    ours = [kl.LoaderCallback(loader)] if callback else []
+    fit(model, loader, epochs=epochs, callbacks=ours)
+    found = assert_exact(received.trained, loader, passes=epochs)
+    # An epoch that begins in order has read RAM batches in storage order before it is shuffled:
+    # the first one, what was read ahead after it, and what the epoch before had read ahead.
+    in_order = sum(one[0] == in_storage_order(loader)[0] for one in found)
+    extra = 4 * in_order if shuffle is None else 0
+    # Without the callback one is read ahead for an epoch that does not come.
+    extra += not callback
     assert 3 * epochs <= loader.ram_batches_read <= 3 * epochs + extra
     # Beside the RAM batches: a first look at sample 0, and the batches 0 and 1 that Keras probes.
     assert sum(loader.reads.values()) <= 8 * loader.ram_batches_read + 2 * BATCH + 2
@@ -1242,7 +1340,10 @@ class Watched(kl.SequenceLoader):
 @scenario("batches are loaded ahead while the model computes")
 @pytest.mark.parametrize("workers", [None, 1, 2])
 def test_look_ahead_under_fit(keep, workers):
-    """While a step runs, the batches after those asked for are begun: counted, not timed."""
+    """While a step runs, the batches after those asked for are begun: counted, not timed.
+
+    What Keras' py_dataset_adapter_test.py, test_speedup, times.
+    """
     model, received = model_for()
     loader = keep(Watched(40, BATCH, shuffle=True, seed=1, workers=workers).ready())
     # No matter how long the step takes, there is something ready for the next one.
@@ -1272,9 +1373,16 @@ def test_no_look_ahead_without_threads(keep):
 
 
 @scenario("the next epoch's head is loaded while validation runs")
-@pytest.mark.parametrize("shuffle", [None, True])
-def test_next_epoch_is_prefetched_during_validation(keep, make, shuffle):
-    """When validation begins, the first batches of the next epoch are on their way."""
+@pytest.mark.parametrize(
+    ("shuffle", "told"),
+    [(None, {}), (True, {}), (None, {"shuffle": False}), (False, {"shuffle": False})],
+    ids=["None", "True", "None, fit(shuffle=False)", "False"],
+)
+def test_next_epoch_is_prefetched_during_validation(keep, make, shuffle, told):
+    """When validation begins, the first batches of the next epoch are on their way.
+
+    In storage order only a callback knows that the pass is not one of predict.
+    """
     model, _ = model_for()
     loader = keep(Watched(20, BATCH, shuffle=shuffle, seed=1, workers=2).ready())
     seen = []
@@ -1286,7 +1394,8 @@ def test_next_epoch_is_prefetched_during_validation(keep, make, shuffle):
 
     waiting = keras.callbacks.Callback()
     waiting.on_test_begin = validation
-    fit(model, loader, epochs=2, validation_data=make(array), callbacks=[waiting])
+    ours = [kl.LoaderCallback(loader)] if told else []
+    fit(model, loader, epochs=2, validation_data=make(array), callbacks=[*ours, waiting], **told)
     assert len(seen) == 2
 
 
@@ -1675,6 +1784,77 @@ def test_dataset_after_dropping_the_loader(files):
 
 
 # ---------------------------------------------------------------- several devices
+
+
+EXIT = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+import keras
+import numpy as np
+import kloaders as kl
+from drawing import draw_number
+
+x = np.arange(96, dtype=np.float32).reshape(48, 2)
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+end, processes = sys.argv[1], sys.argv[2] == "processes"
+loader = kl.ArraySequenceLoader(
+    x, x[:, :1], 4, workers=2, processes=processes, transform=draw_number
+)
+
+class End(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 3 and end == "exception":
+            raise LookupError("the user's own")
+        if batch == 3 and end == "Ctrl-C":
+            signal.raise_signal(signal.SIGINT)
+        if batch == 3 and end == "exit":
+            sys.exit(3)
+        if batch == 3 and end == "stopped":
+            self.model.stop_training = True
+
+model.fit(loader, epochs=2, verbose=0, callbacks=[End()])
+"""
+
+
+@scenario("a process ends after a fit that ended well, badly, or not at all")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "workers", "code", "said"),
+    [
+        ("well", "processes", 0, ""),
+        ("stopped", "threads", 0, ""),
+        ("exit", "threads", 3, ""),
+        ("exception", "threads", 1, "LookupError: the user's own"),
+        ("exception", "processes", 1, "LookupError: the user's own"),
+        ("Ctrl-C", "threads", -signal.SIGINT, "KeyboardInterrupt"),
+    ],
+)
+def test_exit_after_fit(end, workers, code, said):
+    """No hang and nothing but the user's own error; after torch's test_proper_exit."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    path = os.pathsep.join([os.path.dirname(here), here, os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT, end, workers],
+        env={**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": BACKEND},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    if said:
+        assert said in done.stderr
+    else:
+        assert "Traceback" not in done.stderr
+    assert "resource_tracker" not in done.stderr
+    left = [
+        process
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get("PYTHONPATH") == path
+        and "KLOADERS_WORKER" in process.info["environ"]
+    ]
+    assert not psutil.wait_procs(left, timeout=20)[1]
 
 
 def run_script(code, **environment):

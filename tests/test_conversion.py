@@ -220,6 +220,24 @@ def test_arguments_may_change_while_nothing_is_finished(tmp_path: Path) -> None:
     assert contents(tmp_path) == WHOLE
 
 
+def test_a_journal_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The advice is the same; what is there is gone on with."""
+    real = os.fsync
+    path = tmp_path / "journal"
+
+    def fsync(descriptor: int) -> None:
+        if path.exists() and b'"shard": 1' in path.read_bytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(conversion.os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"free some, and run the same again.*journal"):
+        convert(tmp_path)
+    monkeypatch.undo()
+    convert(tmp_path)
+    assert contents(tmp_path) == WHOLE
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 def test_two_at_once(tmp_path: Path) -> None:
     """The second is refused, with the process of the first, and disturbs nothing."""

@@ -20,7 +20,7 @@ CLASSES = ["bird", "boat", "tree"]
 sybil = pytest.importorskip("sybil", reason="the snippets need the extra [test]")
 markdown = pytest.importorskip("sybil.parsers.markdown")
 
-# `<!--- skip: next -->` above a block leaves it out; so far none needs it.
+# `<!--- skip: next -->` above a block leaves it out: programs for two processes, which test_distributed runs.
 READER = sybil.Sybil([markdown.PythonCodeBlockParser(), markdown.SkipParser()])
 
 

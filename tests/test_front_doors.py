@@ -118,7 +118,7 @@ def test_split_shares_one_store(files):
     train, val = split(files, labels)
     (x, y), (x2, y2) = train._columns(), val._columns()
     assert x.column is x2.column
-    assert x.column.paths is train.paths._paths is val.paths._paths
+    assert x.column.column.paths is train.paths._paths is val.paths._paths
     assert y.column.array is y2.column.array is labels
     arrays = split(np.zeros((10, 3)), loader=ArraySequenceLoader)
     assert np.shares_memory(*(part._columns()[0].column.array for part in arrays))

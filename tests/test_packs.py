@@ -27,7 +27,7 @@ from hypothesis.extra import numpy as hnp
 from recording import our_threads, picture_of, row_of
 
 import kloaders as kl
-from kloaders import batches, cli, pack_writer
+from kloaders import batches, cli, pack_writer, packs
 from kloaders.structure import flatten, map_structure, same_structure
 
 SAMPLES, BATCH = 20, 4
@@ -116,7 +116,8 @@ def sample_of(form: Any, data: Any) -> Any:
 def test_round_trip(form: Any, samples: int, shard_size: int, data: Any) -> None:
     """Any nesting, dtypes and shapes, in shards of any size, come back as the same bits."""
     stored = [sample_of(form, data) for _ in range(samples)]
-    weights = data.draw(st.none() | st.just(np.arange(samples, dtype=np.float32)))
+    numbered = np.arange(samples, dtype=np.float32)
+    weights = data.draw(st.sampled_from([None, numbered])) if len(form) == 2 else None
     with tempfile.TemporaryDirectory() as folder:
         loader = Stored(stored, 1, sample_weights=weights, shuffle=False, workers=0)
         write(loader, folder, shard_size=shard_size)
@@ -133,12 +134,14 @@ def test_round_trip(form: Any, samples: int, shard_size: int, data: Any) -> None
             read.verify()
 
 
+@pytest.mark.parametrize("free", [0, 2**40], ids=["larger than RAM", ""])
 @pytest.mark.parametrize("width", [1, 300, 3000])
 @pytest.mark.parametrize("shard_size", [None, "30KB"])
 def test_rows_of_one_and_of_many_shards(
-    tmp_path: Path, keep: Any, width: int, shard_size: Any
+    tmp_path: Path, keep: Any, monkeypatch: Any, width: int, shard_size: Any, free: int
 ) -> None:
-    """Shuffled over all samples, each once, whichever way rows are gathered."""
+    """Shuffled over all samples, each once, whichever way rows are gathered and asked for."""
+    monkeypatch.setattr(packs, "available_bytes", lambda: free)
     x = np.arange(200)[:, None] * np.ones(width, np.float32)
     write(kl.ArraySequenceLoader(x, np.arange(200), 8), tmp_path, shard_size=shard_size)
     loader = keep(kl.PackSequenceLoader(tmp_path, 8, shuffle=True, seed=1))
@@ -246,8 +249,10 @@ def ragged(tmp_path: Path) -> Path:
     return tmp_path / "pack"
 
 
-def test_batches_of_one_shape(ragged: Path, keep: Any) -> None:
+@pytest.mark.parametrize("free", [0, 2**40], ids=["larger than RAM", ""])
+def test_batches_of_one_shape(ragged: Path, keep: Any, monkeypatch: Any, free: int) -> None:
     """Shapes may differ from batch to batch."""
+    monkeypatch.setattr(packs, "available_bytes", lambda: free)
     loader = keep(kl.PackSequenceLoader(ragged, 4, shuffle=False))
     assert [batch.shape for batch in epoch(loader)] == [(4, k) for k in range(5)]
 
@@ -781,7 +786,7 @@ def test_verify_names_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "verify: 100%" in capsys.readouterr().err
 
 
-def test_an_index_that_lies(tmp_path: Path, keep: Any) -> None:
+def test_an_index_that_lies(tmp_path: Path, keep: Any, monkeypatch: Any) -> None:
     """Values are looked for only where there are some; the sample is named."""
     write(Stored([np.zeros(k) for k in (1, 2, 3, 4)], 1), tmp_path)
     path = tmp_path / "x-00000.index.npy"
@@ -790,6 +795,7 @@ def test_an_index_that_lies(tmp_path: Path, keep: Any) -> None:
         index = np.frombuffer(good[256:], np.int64).reshape(4, 2).copy()
         index[2, column] = value
         path.write_bytes(good[:256] + index.tobytes())
+        monkeypatch.setattr(packs, "available_bytes", lambda value=value: value % 2)
         loader = keep(kl.PackSequenceLoader(tmp_path, 1, shuffle=False))
         with pytest.raises(kl.SampleError, match=r"index\.npy, row 2, is damaged: it places"):
             loader[2]

@@ -206,7 +206,7 @@ def test_batches_are_those_of_threads(files, workers):
 
 
 def test_every_sample_once_over_epochs_in_the_same_workers(files):
-    """Grain's process_prefetch_test, test_prefetch; and workers persist over epochs."""
+    """Grain's process_prefetch_test.py, test_prefetch_data; and workers persist over epochs."""
     with loader_of(files) as loader:
         assert_exact(epoch_of(loader, 0))
         pids = loader._processes.pids
@@ -334,7 +334,7 @@ def kill_at_random(loader, times, stop):
 @pytest.mark.parametrize("make", [loader_of, "by batch"])
 def test_killed_at_any_moment(files, make):
     """Batches stay exact while workers are killed: torch's test_proper_exit with worker_kill,
-    which is skipped upstream, and Grain's test_fails_with_worker_killed, turned around.
+    which is skipped upstream, and Grain's test_doesnt_hang_on_process_kill, turned around.
     """
     if make == "by batch":
         loader = ByBatch(SAMPLES, BATCH, transform=slow, workers=2, processes=True)
@@ -371,7 +371,7 @@ def test_all_killed_while_idle(files):
     [(ends_at_19, 19, "exit code 3"), (killed_at_first, 0, "SIGKILL")],
 )
 def test_deaths_at_one_sample_name_it(files, transform, sample, how):
-    """Grain's test_fails_with_worker_crash; even the sample that the shapes are taken from."""
+    """Grain's test_reports_worker_crash; even the sample that the shapes are taken from."""
     with loader_of(files, transform=transform) as loader:
         with pytest.raises(kl.SampleError, match=rf"{how}.*3 times") as caught:
             epoch_of(loader)
@@ -414,6 +414,7 @@ def test_on_error(files, transform, policy):
 
 
 def test_error_crosses_with_file_cause_and_traceback(files):
+    """Grain's process_prefetch_test.py, test_propagates_transform_error."""
     with loader_of(files, transform=fails_at_19) as loader:
         with pytest.raises(kl.SampleError, match="KeyError: 'no such class'") as caught:
             epoch_of(loader)
@@ -424,6 +425,7 @@ def test_error_crosses_with_file_cause_and_traceback(files):
 
 
 def test_broken_file_is_named(files):
+    """Grain's process_prefetch_test.py, test_propagates_transform_error, for a file."""
     Path(files[3]).write_bytes(b"no array")
     with loader_of(files) as loader, pytest.raises(kl.SampleError, match=r"003\.npy"):
         epoch_of(loader)
@@ -437,7 +439,7 @@ def test_error_that_does_not_pickle_crosses_as_text(files):
 
 
 def test_exit_in_a_hook_arrives(files):
-    """sys.exit() in a worker means what it means in a thread."""
+    """sys.exit() in a worker means what it means in a thread: Grain's test_reports_worker_crash."""
     with loader_of(files, transform=leaves_at_19) as loader, pytest.raises(SystemExit):
         epoch_of(loader)
 
@@ -462,6 +464,7 @@ def test_lambdas_closures_and_local_classes(files):
 
 
 def test_lambda_without_cloudpickle_is_refused_at_construction(files, monkeypatch):
+    """Grain's process_prefetch_test.py, test_reports_unpicklable_transform, before it begins."""
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(
         TypeError, match=r"transform=<function .*<lambda>.* pip install cloudpickle"
@@ -476,6 +479,7 @@ def test_lambda_without_cloudpickle_is_refused_at_construction(files, monkeypatc
 
 
 def test_what_cannot_be_sent_is_named(files):
+    """Grain's process_prefetch_test.py, test_reports_unpicklable_transform."""
     lock = threading.Lock()
 
     def guarded(x, y, rng):
@@ -540,11 +544,66 @@ def test_under_fit(files):
         logs = model.fit(loader, validation_data=val, epochs=2, verbose=0).history
         assert len(loader._processes.pids) == len(val._processes.pids) == 2
     trained = list(itertools.chain(*received.trained))
-    for epoch in (trained[-2 * SAMPLES : -SAMPLES], trained[-SAMPLES:]):
+    assert len(trained) == 2 * SAMPLES
+    for epoch in (trained[:SAMPLES], trained[SAMPLES:]):
         assert sorted(epoch) == list(range(SAMPLES))
         assert epoch != list(range(SAMPLES))
-    assert list(itertools.chain(*received.inferred))[-SAMPLES:] == list(range(SAMPLES))
+    assert list(itertools.chain(*received.inferred)) == 2 * list(range(SAMPLES))
     assert set(logs["mismatch"] + logs["val_mismatch"]) == {0}
+
+
+def test_killed_under_fit(files):
+    """Workers die while a model trains; it receives every sample once an epoch, and waits for none.
+
+    After Grain's process_prefetch_test.py, test_doesnt_hang_on_process_kill, turned around.
+    """
+    import keras
+    from recording import recording_model
+
+    class Kill(keras.callbacks.Callback):
+        killed = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            pool = loader._processes
+            for pid in pool.pids[: 1 + batch % 2] if pool is not None else []:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                self.killed += 1
+
+    model, received = recording_model()
+    kill = Kill()
+    with loader_of(files, transform=as_row) as loader:
+        model.fit(loader, epochs=3, verbose=0, callbacks=[kill])
+    assert kill.killed > 3
+    trained = list(itertools.chain(*received.trained))
+    assert len(trained) == 3 * SAMPLES
+    for epoch in range(3):
+        one = trained[epoch * SAMPLES : (epoch + 1) * SAMPLES]
+        assert sorted(one) == list(range(SAMPLES))
+    assert loader.errors == []
+
+
+def test_five_stopped_fits_leave_nothing(files):
+    """What `nothing_left` counts comes back after fits that are stopped, without a with block."""
+    import keras
+    from recording import recording_model
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = True
+
+    model, _ = recording_model()
+    for _ in range(5):
+        loader = loader_of(files, transform=as_row)
+        model.fit(loader, epochs=2, verbose=0, callbacks=[Stop(), kl.LoaderCallback(loader)])
+    del loader
+
+
+def test_batches_lie_in_shared_memory(files):
+    """Arrays are not pickled: what the caller gets is the block that the worker wrote to."""
+    with loader_of(files, transform=wide) as loader:
+        x, _ = loader[0]
+        assert loader._processes.memory.locate([x]) is not None
 
 
 def as_row(x, y, rng):

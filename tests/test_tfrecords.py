@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from recording import numbers_of, picture_of
 
 import kloaders as kl
-from kloaders import cli, tfrecord_writer
+from kloaders import cli, formats, tfrecord_writer
 from kloaders import crc32c as checksums
 from kloaders.examples import array_features, encode_example, parse_example
 from kloaders.records import RecordFiles, framed
@@ -560,6 +560,31 @@ def test_processes(pictures, tmp_path, keep):
     train, validation = map(keep, kl.split(loader, seed=1))
     both = [numbers_of(everything(part)[0]) for part in (train, validation)]
     assert sorted(both[0] + both[1]) == list(range(SAMPLES))
+
+
+@pytest.mark.parametrize(("cache", "kept"), [("auto", True), ("ram", True), (None, False)])
+def test_decoded_pictures_are_kept(pictures, tmp_path, keep, monkeypatch, cache, kept):
+    """A later epoch decodes nothing, and has the same samples."""
+    paths, labels = pictures
+    written = kl.write_tfrecords(paths, labels, tmp_path / "a", progress=False)
+    loader = keep(kl.TFRecordSequenceLoader(written.files, None, 8, seed=1, cache=cache))
+    first = everything(loader)
+    decoded = []
+    real = formats.decode_image
+    monkeypatch.setattr(formats, "decode_image", lambda *a: decoded.append(a) or real(*a))
+    x, y = everything(loader, shuffle=True)
+    assert sorted(numbers_of(x)) == numbers_of(first[0])
+    assert y.tolist() == [labels[n] for n in numbers_of(x)]
+    assert bool(decoded) != kept
+
+
+def test_arrays_are_not_kept_unasked(write, keep):
+    """They are read as fast as a cache is."""
+    loader = keep(kl.TFRecordSequenceLoader(raw_records(write), None, 8))
+    assert everything(loader)[1].tolist() == list(range(60))
+    assert loader._stores() == []
+    with pytest.raises(ValueError, match='Use cache="ram", or a PathSequenceLoader'):
+        kl.TFRecordSequenceLoader(loader.files, None, 8, cache="folder")
 
 
 def test_transform_sees_the_sample(pictures, tmp_path, keep):
