@@ -64,6 +64,26 @@ def rows(work: Work) -> Any:
     return taken(arrays(work), work)
 
 
+def write_records(work: Work) -> None:
+    import kloaders as kl
+
+    source = kl.ArraySequenceLoader(work.packed, work.labels, work.batch)
+    kl.write_tfrecords(source, out=records_of(work), shards=8, overwrite=True, progress=False)
+
+
+def records_of(work: Work) -> str:
+    return f"{work.packed_file}-kloaders"
+
+
+@takes_part("W3", "kloaders, TFRecord", "ours", "keras kloaders.tfrecords", prepare=write_records)
+def records(work: Work) -> Any:
+    import kloaders as kl
+
+    features = {"x": "x", "y": "label"}
+    files = f"{records_of(work)}-*.tfrecord"
+    return taken(kl.TFRecordSequenceLoader(files, features, work.batch, **shuffled(work)), work)
+
+
 @takes_part("W1 W2 W4", "kloaders, to_tf_dataset", "ours", "tensorflow keras kloaders.paths")
 def tf_dataset(work: Work) -> Any:
     import kloaders as kl

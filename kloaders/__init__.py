@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kloaders.arrays import ArraySequenceLoader, preload
     from kloaders.callback import LoaderCallback
     from kloaders.faults import SampleError
+    from kloaders.features import Feature
     from kloaders.formats import DecodeError
     from kloaders.front_doors import from_dataframe, from_directory, split
     from kloaders.pack_writer import write_pack
@@ -22,33 +23,40 @@ if TYPE_CHECKING:
     from kloaders.ram_batches import RamBatchSequenceLoader
     from kloaders.sequence import SequenceLoader
     from kloaders.tf_dataset import to_tf_dataset
+    from kloaders.tfrecord_writer import write_tfrecords
+    from kloaders.tfrecords import TFRecordSequenceLoader
 
 _HOMES = {
     "ArraySequenceLoader": "arrays",
     "DecodeError": "formats",
+    "Feature": "features",
     "LoaderCallback": "callback",
     "PackSequenceLoader": "packs",
     "PathSequenceLoader": "paths",
     "RamBatchSequenceLoader": "ram_batches",
     "SampleError": "faults",
     "SequenceLoader": "sequence",
+    "TFRecordSequenceLoader": "tfrecords",
     "from_dataframe": "front_doors",
     "from_directory": "front_doors",
     "preload": "arrays",
     "split": "front_doors",
     "to_tf_dataset": "tf_dataset",
     "write_pack": "pack_writer",
+    "write_tfrecords": "tfrecord_writer",
 }
 
 __all__ = [
     "ArraySequenceLoader",
     "DecodeError",
+    "Feature",
     "LoaderCallback",
     "PackSequenceLoader",
     "PathSequenceLoader",
     "RamBatchSequenceLoader",
     "SampleError",
     "SequenceLoader",
+    "TFRecordSequenceLoader",
     "__version__",
     "from_dataframe",
     "from_directory",
@@ -56,6 +64,7 @@ __all__ = [
     "split",
     "to_tf_dataset",
     "write_pack",
+    "write_tfrecords",
 ]
 
 try:

@@ -6,11 +6,14 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kloaders import __version__
+
+if TYPE_CHECKING:
+    from kloaders.paths import PathSequenceLoader
 
 __all__ = ["main"]
 
@@ -69,8 +72,8 @@ def cli(debug: bool) -> None:
     "--way",
     "ways",
     multiple=True,
-    type=click.Choice(["preload", "files", "two-level", "tf.data"]),
-    help="Only this way; may be given several times.  [default: all four]",
+    type=click.Choice(["preload", "files", "two-level", "TFRecord", "tf.data"]),
+    help="Only this way; may be given several times.  [default: all five]",
 )
 @click.option(
     "--crops",
@@ -90,10 +93,10 @@ def cli(debug: bool) -> None:
 def demo(
     out: str, epochs: int, ways: tuple[str, ...], crops: int, accuracy: float, as_json: bool
 ) -> None:
-    """Train one small model through four loaders, and show what each costs.
+    """Train one small model through five loaders, and show what each costs.
 
     Writes scikit-learn's digits as PNG files and pieces of its two photographs as JPEG files to a
-    temporary folder, trains the same model on them in four ways, and prints samples a second,
+    temporary folder, trains the same model on them in five ways, and prints samples a second,
     seconds to the first batch, memory, and the share of the time that the model waited. Takes
     about a minute and a half. KERAS_BACKEND chooses the backend.
 
@@ -209,22 +212,18 @@ def pack(
         kloaders pack train.csv packed/ --path-column file --label-column class
         kloaders pack photos/ packed/ --on-error skip --json > report.json
     """  # noqa: D301
-    from kloaders import front_doors, pack_format, pack_writer
+    from kloaders import pack_format, pack_writer
     from kloaders.memory import format_bytes
 
     begin = time.perf_counter()
-    options: dict[str, Any] = {
-        "size": size,
-        "channels": int(channels),
-        "workers": workers,
-        "on_error": on_error,
-        "validation": None,
-    }
-    if os.path.isdir(source):
-        loader, _ = front_doors.from_directory(source, **options)
-    else:
-        columns = (path_column, label_column or None)
-        loader, _ = front_doors.from_dataframe(source, *columns, folder=folder, **options)
+    loader = _loader_of(
+        source,
+        (path_column, label_column or None, folder),
+        size=size,
+        channels=int(channels),
+        workers=workers,
+        on_error=on_error,
+    )
     errors = pack_writer.write_pack(
         loader, out, shard_size=shard_size, overwrite=overwrite, progress=None
     )
@@ -249,6 +248,145 @@ def pack(
     print("\nIn Python:\n    import kloaders as kl")
     classes = ", stratify=True" if manifest.class_names else ""
     print(f"    train, val = kl.split(kl.PackSequenceLoader({out!r}, 32){classes})")
+
+
+@cli.command()
+@click.argument("source", type=click.Path(exists=True))
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option(
+    "--name",
+    help="How the files' names begin.  [default: as SOURCE; train and validation, if it is split]",
+)
+@click.option("--shards", type=click.IntRange(1), default=1, show_default=True, help="Files.")
+@click.option(
+    "--compression",
+    type=click.Choice(["GZIP", "ZLIB"], case_sensitive=False),
+    help="Smaller, and readable front to back only; not for JPEGs.  [default: none]",
+)
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="The share to write to files of their own, such as 0.2, with every class's share the same.",
+)
+@click.option("--shuffle", is_flag=True, help="Write in a random order, for other readers.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--path-column", default="path", show_default=True, help="Of a CSV file.")
+@click.option(
+    "--label-column", default="label", show_default=True, help='Of a CSV file; "" for no labels.'
+)
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False),
+    help="Where relative paths of a CSV file start.  [default: this folder]",
+)
+@click.option("--workers", type=click.IntRange(1), help="Threads that read.  [default: one a core]")
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="Stop at a file that does not read, or leave it out and list it at the end.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace files of these names.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
+def tfrecord(
+    source: str,
+    out: str,
+    name: str | None,
+    shards: int,
+    compression: str | None,
+    validation: float | None,
+    shuffle: bool,
+    seed: int,
+    path_column: str,
+    label_column: str,
+    folder: str | None,
+    workers: int | None,
+    on_error: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Put files into a few TFRecord files, for TFRecordSequenceLoader and for tf.data.
+
+    SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
+    and one of labels. Records are tf.train.Example: image_raw (the file as it is), label, id (its
+    path), and class, where classes have names. OUT is a folder. Stopped at any moment, the same
+    command goes on where it was.
+
+    \b
+    Examples:
+        kloaders tfrecord photos/ records/ --shards 8 --validation 0.2
+        kloaders tfrecord train.csv records/ --path-column file --label-column class
+        kloaders tfrecord photos/ records/ --on-error skip --json > report.json
+    """  # noqa: D301
+    from kloaders import front_doors, tfrecord_writer
+    from kloaders.memory import format_bytes
+
+    begin = time.perf_counter()
+    loader = _loader_of(source, (path_column, label_column or None, folder))
+    parts = loader._columns() or ()
+    labels = front_doors.values_of(parts[1]) if len(parts) > 1 else None
+    features = None
+    if loader.class_names is not None and labels is not None:
+        features = {"class": [loader.class_names[k] for k in labels.tolist()]}
+    stem = os.path.splitext(os.path.basename(os.path.normpath(source)))[0]
+    written = tfrecord_writer.write_tfrecords(
+        loader.paths,
+        labels,
+        os.path.join(out, name or ("" if validation else stem)),
+        shards=shards,
+        compression=compression,
+        features=features,
+        validation=validation,
+        stratify=True if validation and loader.class_names else None,
+        shuffle=shuffle,
+        seed=seed,
+        workers=workers,
+        on_error=on_error,
+        overwrite=overwrite,
+        progress=None,
+    )
+    files = written.files + written.validation
+    report: dict[str, Any] = {
+        "version": __version__,
+        "seconds": time.perf_counter() - begin,
+        "files": written.files,
+        "validation": written.validation,
+        "samples": written.samples,
+        "bytes": sum(os.path.getsize(file) for file in files),
+        "class_names": loader.class_names,
+        "errors": [{"index": e.index, "name": e.name, "cause": e.cause} for e in written.errors],
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    print(
+        f"{out}: {written.samples:,} samples in {len(files)} files, "
+        f"{format_bytes(report['bytes'])}, in {report['seconds']:.0f} s"
+    )
+    print("\nIn Python:\n    import kloaders as kl")
+    chosen = '{"x": "image_raw", "y": "label"}' if labels is not None else '{"x": "image_raw"}'
+    for variable, part in (("train", written.files), ("val", written.validation)):
+        if part:
+            pattern = part[0].rpartition("-00000-of-")[0] + "-*.tfrecord"
+            print(f"    {variable} = kl.TFRecordSequenceLoader({pattern!r}, {chosen}, 32)")
+
+
+def _loader_of(
+    source: str, columns: tuple[str, str | None, str | None], **options: Any
+) -> PathSequenceLoader:
+    """All files of a folder of classes, or of a CSV file. columns: of paths, of labels; a folder."""
+    from kloaders import front_doors
+
+    if os.path.isdir(source):
+        loader, _ = front_doors.from_directory(source, validation=None, **options)
+    else:
+        paths, labels, folder = columns
+        loader, _ = front_doors.from_dataframe(
+            source, paths, labels, folder=folder, validation=None, **options
+        )
+    made: PathSequenceLoader = loader
+    return made
 
 
 def main() -> None:

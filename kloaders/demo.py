@@ -1,4 +1,4 @@
-"""One small model, the same image files, four ways to feed it: what each way costs.
+"""One small model, the same image files, five ways to feed it: what each way costs.
 
 Each way trains in a process of its own (`python -m kloaders.demo`), so that its memory is its own;
 this process draws the bars and watches. It imports no Keras.
@@ -33,6 +33,7 @@ WAYS = {
     "preload": "preload(loader): every sample in RAM",
     "files": "PathSequenceLoader: files read per batch, then kept in spare RAM",
     "two-level": "RamBatchSequenceLoader: batches out of RAM batches, each of 512 samples",
+    "TFRecord": "TFRecordSequenceLoader: the same files, put into TFRecord files at the start",
     "tf.data": "to_tf_dataset(PathSequenceLoader)",
 }
 SEED, SIZE, BATCH = 7, (64, 64), 32
@@ -183,7 +184,25 @@ def _open(way: str, folder: str) -> tuple[Any, Any]:
     )
     if way == "preload":
         return preload(train, progress=False), preload(validation, progress=False)
+    if way == "TFRecord":
+        # Hidden: a folder among those of the classes, and no class.
+        records = Path(folder, ".records")
+        return _converted(train, records / "train"), _converted(validation, records / "validation")
     return train, validation
+
+
+def _converted(loader: Any, out: Path) -> Any:
+    """The same samples from TFRecord files."""
+    from kloaders.front_doors import values_of
+    from kloaders.tfrecord_writer import write_tfrecords
+    from kloaders.tfrecords import TFRecordSequenceLoader
+
+    labels = values_of(loader._columns()[1])
+    written = write_tfrecords(loader.paths, labels, out, overwrite=True, progress=False)
+    features = {"x": "image_raw", "y": "label"}
+    return TFRecordSequenceLoader(
+        written.files, features, BATCH, size=SIZE, seed=SEED, shuffle=loader.shuffle
+    )
 
 
 def _model(keras: Any, shape: tuple[int, ...], classes: int) -> Any:

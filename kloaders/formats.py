@@ -23,7 +23,9 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "DecodeError",
     "ImageOptions",
+    "check_picture",
     "check_suffix",
+    "decode_array",
     "decode_image",
     "image_shape",
     "read_array",
@@ -517,6 +519,18 @@ def _picture(raw: bytes, options: ImageOptions, out: Array | None, name: str) ->
     return image
 
 
+def check_picture(raw: bytes, name: str) -> None:
+    """Raise DecodeError unless this is a whole picture, as far as its header and end tell.
+
+    Takes microseconds: pixels are decoded only where the header is of no kind known here.
+    """
+    options = ImageOptions(channels=None, max_pixels=2**62)
+    header = _header(raw)
+    _check_whole(raw, header, options, name)
+    if header is None:
+        decode_image(raw, options, None, name)
+
+
 def _check_whole(raw: bytes, header: _Header | None, options: ImageOptions, name: str) -> None:
     """Refuse what is too large or cut short, before a decoder spends memory or prints on it.
 
@@ -726,6 +740,17 @@ def read_array(path: str, out: Array | None = None) -> Array:
         raise
     finally:
         os.close(descriptor)
+
+
+def decode_array(raw: bytes, out: Array | None = None, name: str = "array") -> Array:
+    """`read_array` of the content of an .npy file; `name` is what messages call it."""
+    layout = _layout(raw[:_HEADER_LIMIT], len(raw), name)
+
+    def fill(body: memoryview) -> None:
+        begin = len(layout.header)
+        body[:] = memoryview(raw)[begin : begin + layout.body_size]
+
+    return _filled(layout, fill, out, name)
 
 
 def _read_npy(descriptor: int, path: str, out: Array | None) -> Array:

@@ -20,7 +20,7 @@ from kloaders.structure import flatten
 from kloaders.subset import SubsetColumn, subset
 from kloaders.tables import Table, array_of, encoded, first_missing, listed
 
-__all__ = ["from_dataframe", "from_directory", "split"]
+__all__ = ["from_dataframe", "from_directory", "sides", "split", "values_of"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -85,8 +85,6 @@ def split(
     else:
         size = 32 if batch_size is None else batch_size
         whole = _made(loader, paths, labels, size, seed=seed, **options)
-    if stratify is True:
-        stratify = _classes(whole)
     return _split(whole, validation, stratify, groups, seed)
 
 
@@ -255,9 +253,7 @@ def from_dataframe(
         stratify = names is not None
     if stratify is True and names is not None:
         return _split(whole, validation, labels, groups, seed, names)
-    if stratify is True:
-        stratify = _classes(whole)
-    elif isinstance(stratify, str):
+    if isinstance(stratify, str):
         stratify = table.column(stratify)
     return _split(whole, validation, stratify, groups, seed)
 
@@ -288,7 +284,25 @@ def _split(
     seed: int | None,
     names: list[str] | None = None,
 ) -> tuple[Any, Any]:
-    """Both parts. names: what the classes in `stratify`, then numbers, are called."""
+    """Both parts, loaders over one store."""
+    first, second = sides(whole, validation, stratify, groups, seed, names)
+    return subset(whole, first, "training"), subset(whole, second, "validation")
+
+
+def sides(
+    whole: SequenceLoader,
+    validation: float,
+    stratify: Any,
+    groups: Any,
+    seed: int | None,
+    names: list[str] | None = None,
+) -> tuple[Indices, Indices]:
+    """Sample numbers of both parts, sorted. `split` says what the arguments are.
+
+    names: what the classes in `stratify`, then numbers, are called.
+    """
+    if stratify is True:
+        stratify = _classes(whole)
     share = _share(validation)
     by_class = stratify is not None and stratify is not False
     if by_class and groups is not None:
@@ -317,10 +331,7 @@ def _split(
             everything, test_size=share, random_state=random_state, stratify=codes
         )
     # Sorted, so that neighbours in storage stay neighbours, and rows line up with `paths`.
-    return (
-        subset(whole, np.sort(first), "training"),
-        subset(whole, np.sort(second), "validation"),
-    )
+    return np.sort(first), np.sort(second)
 
 
 def _share(validation: Any) -> float:
@@ -404,7 +415,7 @@ def _classes(whole: SequenceLoader) -> Array:
             "of one class a sample."
         )
     leaves = flatten(columns[1])
-    values = _values(leaves[0]) if len(leaves) == 1 else None
+    values = values_of(leaves[0]) if len(leaves) == 1 else None
     if values is not None and values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values is not None and values.ndim == 2:
@@ -420,15 +431,15 @@ def _classes(whole: SequenceLoader) -> Array:
     return values
 
 
-def _values(column: Column) -> Array | None:
+def values_of(column: Column) -> Array | None:
     """The values of a column of numbers; None for files and lists."""
     if isinstance(column, ArrayColumn):
         return column.array
     if isinstance(column, SubsetColumn):
-        values = _values(column.column)
+        values = values_of(column.column)
         return None if values is None else values[column.numbers]
     if isinstance(column, OneHotColumn):
-        return _values(column.column)
+        return values_of(column.column)
     if isinstance(column, CallColumn):
         return np.asarray([column.read(k) for k in range(len(column))])
     if isinstance(column, PackColumn) and column.shape is not None:

@@ -29,7 +29,7 @@ from kloaders.structure import Structure, flatten, map_structure
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["PathOptions", "PathSequenceLoader"]
+__all__ = ["PathOptions", "PathSequenceLoader", "checked_decode", "mask_options_of"]
 
 # How many paths are looked at before the first epoch: 0.2 s on a local disk.
 _CHECKED = 2000
@@ -120,15 +120,10 @@ class PathSequenceLoader(SequenceLoader):
             max_pixels=max_pixels,
             dct_scaling=_flag(dct_scaling, "dct_scaling"),
         )
-        if decode is not None and not callable(decode):
-            raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
-        self.decode = decode
+        self.decode = checked_decode(decode)
         if decode is not None:
             _refuse_image_options(self.image_options)
-        masks: dict[str, Any] = {"size": size, "interpolation": "nearest", "channels": None}
-        masks |= {"max_pixels": max_pixels, **_checked_label_options(label_options)}
-        decode_label = masks.pop("decode", None)
-        mask_options = ImageOptions(**masks)
+        mask_options, decode_label = mask_options_of(self.image_options, label_options)
         read = _Read(self.image_options, decode)
         x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
         store = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
@@ -319,6 +314,22 @@ def _store(key: str, samples: int, paths: Any, place: _Place) -> Store:
 
 def _hook_store(key: str, samples: int, paths: Any, place: _Place, leaf: int) -> Store:
     return _store(f"{key}-{leaf}", samples, paths, place)
+
+
+def checked_decode(decode: Any) -> Decode | None:
+    """`decode` if it is a function or None, else a TypeError."""
+    if decode is not None and not callable(decode):
+        raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
+    checked: Decode | None = decode
+    return checked
+
+
+def mask_options_of(images: ImageOptions, label_options: Any) -> tuple[ImageOptions, Decode | None]:
+    """How labels that are pictures are decoded, beside inputs that are decoded so."""
+    masks: dict[str, Any] = {"size": images.size, "interpolation": "nearest", "channels": None}
+    masks |= {"max_pixels": images.max_pixels, **_checked_label_options(label_options)}
+    decode = masks.pop("decode", None)
+    return ImageOptions(**masks), decode
 
 
 def _checked_label_options(options: Any) -> dict[str, Any]:

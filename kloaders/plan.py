@@ -154,7 +154,8 @@ class EpochPlan:
     shard: (k, n): this is part k of n equal parts of each global batch of batch_size * n samples.
     window: RAM batch size in samples (of all shards together); None: one level.
     draw: "windows" cuts storage order into RAM batches, shuffles these and what is in them;
-        "global" cuts a full shuffle into RAM batches.
+        "front to back" shuffles only what is in them, for files that cannot be read in another
+        order; "global" cuts a full shuffle into RAM batches.
     echo: how often a RAM batch is served before the next (Choi et al., "Faster neural network
         training with data echoing", arXiv:1907.05550).
 
@@ -169,7 +170,7 @@ class EpochPlan:
     drop_last: bool = False
     shard: tuple[int, int] = (0, 1)
     window: int | None = None
-    draw: Literal["windows", "global"] = "windows"
+    draw: Literal["windows", "front to back", "global"] = "windows"
     echo: int = 1
     batches: int = field(init=False)
 
@@ -269,7 +270,7 @@ class EpochPlan:
         # The cut into windows begins at another sample every epoch, so that neighbours at a
         # boundary, and the short last window, are not the same ones for ever.
         shift = int.from_bytes(_mix(self.seed, "cut", order.epoch, order.head)[:8], "little")
-        if slot < whole:
+        if slot < whole and self.draw == "windows":
             full = _permutation(whole, self.seed, "windows", order.epoch, order.head)
             slot = int(full(np.array([slot]))[0])
         return self.samples - rest + (slot * self.window + members + shift % rest) % rest

@@ -16,7 +16,7 @@ from kloaders.memory import available_bytes, format_bytes, parse_bytes
 from kloaders.messages import say
 from kloaders.paths import PathSequenceLoader
 from kloaders.plan import EpochPlan, Order, Window, sample_rng
-from kloaders.sequence import Key, _count, _key
+from kloaders.sequence import Key, SequenceLoader, _count, _key
 from kloaders.structure import flatten, pack
 from kloaders.tickets import Request
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from kloaders.paths import PathOptions
 
-__all__ = ["RamBatchSequenceLoader"]
+__all__ = ["RamBatchSequenceLoader", "TwoLevelLoader"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -37,57 +37,32 @@ _MEASURED = 8
 _BOOKKEEPING = 24
 
 
-class RamBatchSequenceLoader(PathSequenceLoader):
-    """Batches out of a RAM batch that is filled in the background.
+class TwoLevelLoader(SequenceLoader):
+    """What is common to loaders with RAM batches, whatever their samples are read from.
 
-    While the batches of one RAM batch are served, in random order, the next one is read; so a
-    step waits only if the disk is slower than the model. Two RAM batches exist at a time.
-
-    Args:
-        paths, labels, batch_size: see `PathSequenceLoader`.
-        ram_batch_size: samples in a RAM batch; rounded down to whole batches.
-        ram_budget: bytes, or a text such as "4GiB", that both RAM batches and the batches made
-            ahead may take together; the size of a RAM batch follows from it and from real
-            samples. Give one of the two; by default 4 GiB, or a quarter of what is free if that
-            is less. Data that fit into it as a whole are read once and stay.
-        draw: "global" fills RAM batches from one shuffle of everything. "windows" reads runs of
-            neighbouring files, in storage order, and shuffles the runs and what is in them: for
-            disks that are slow at random reads, and data that do not lie sorted by class.
-        echo: how often each RAM batch is served before it is replaced, for disks slower than
-            the accelerator: an epoch has each sample so many times (Choi et al., "Faster neural
-            network training with data echoing", arXiv:1907.05550). A transform draws anew
-            each time. More than 1 needs a shuffled order: shuffle=None then means True.
-        **options: those of `PathSequenceLoader` and `SequenceLoader`.
-
-    Raises:
-        ValueError: a RAM batch would be smaller than a batch, or samples differ in shape.
-
-    Besides what `PathSequenceLoader` offers, `ram_batch_size` says what was chosen, and
-    `ram_batches_read` how many RAM batches were begun.
+    Where `_two_levels` is false it is a loader with one level.
     """
 
-    def __init__(
+    _two_levels = True
+    _resident = False
+
+    def _set_levels(
         self,
-        paths: Any,
-        labels: Any = None,
-        batch_size: int = 32,
-        *,
-        ram_batch_size: int | None = None,
-        ram_budget: int | str | None = None,
-        draw: Literal["windows", "global"] = "global",
-        echo: int = 1,
-        **options: Unpack[PathOptions],
+        ram_batch_size: int | None,
+        ram_budget: int | str | None,
+        draw: Literal["windows", "front to back", "global"],
+        echo: int,
+        shuffle: bool | None,
     ) -> None:
+        """Take down the options of RAM batches; before `SequenceLoader.__init__`."""
         if ram_batch_size is not None and ram_budget is not None:
             raise ValueError(
                 f"ram_batch_size={ram_batch_size} and ram_budget={ram_budget!r} are both given: "
                 "choose one, the other follows from it."
             )
-        if draw not in ("windows", "global"):
-            raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
-        self.draw = draw
+        self.draw: Literal["windows", "front to back", "global"] = draw
         self.echo = _count(echo, "echo", 1)
-        if self.echo > 1 and options.get("shuffle") is False:
+        if self.echo > 1 and shuffle is False:
             raise ValueError(
                 f"echo={echo} serves samples several times in random order, which shuffle=False "
                 "forbids: leave shuffle out, or echo."
@@ -96,13 +71,12 @@ class RamBatchSequenceLoader(PathSequenceLoader):
             None if ram_batch_size is None else _count(ram_batch_size, "ram_batch_size", 1)
         )
         self._budget = None if ram_budget is None else parse_bytes(ram_budget, "ram_budget")
-        # What is spare is not asked for: ram_budget says what this loader may use.
-        options["cache"] = None if options.get("cache") == "auto" else options.get("cache")
-        super().__init__(paths, labels, batch_size, **options)
 
     # ------------------------------------------------------------------ sizes
 
     def _make_plan(self) -> EpochPlan:
+        if not self._two_levels:
+            return super()._make_plan()
         self._early_set_up()
         batch = self.batch_size
         if self._asked_size is not None:
@@ -158,12 +132,17 @@ class RamBatchSequenceLoader(PathSequenceLoader):
 
     def _measured_bytes(self) -> int:
         """Bytes of the largest of a few samples from all over, as they are stored."""
-        looked = np.unique(np.linspace(0, self.samples - 1, _MEASURED).astype(int)).tolist()
+        looked = self._looked_at()
         sizes = [sum(s.nbytes for s in flatten(self.raw_spec))]
         for index in looked[1:]:
             with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
                 sizes.append(sum(a.nbytes for a in flatten(self._sample(index))))
         return int(max(sizes))
+
+    def _looked_at(self) -> list[int]:
+        """Samples to measure."""
+        spread = np.linspace(0, self.samples - 1, _MEASURED).astype(int)
+        return [int(k) for k in np.unique(spread)]
 
     # ------------------------------------------------------------------ running
 
@@ -189,10 +168,12 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         return True if self.echo > 1 else self.shuffle
 
     def _by_index(self) -> bool:
-        return False
+        return not self._two_levels
 
     def _make_engine(self, batch_bytes: int) -> Engine:
         engine = super()._make_engine(batch_bytes)
+        if not self._two_levels:
+            return engine
         raw = sum(spec.nbytes for spec in flatten(self.raw_spec))
         budget = self._budget or 2 * self.ram_batch_size * raw
         engine.depth = min(engine.depth, self._ahead(batch_bytes, budget))
@@ -241,6 +222,8 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         return None
 
     def _asked(self, request: Request) -> None:
+        if not self._two_levels:
+            return
         key = _key(request.order, request.batch)
         slot = self._slot(key)
         with self._window_lock:
@@ -278,6 +261,8 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         return ram
 
     def _make(self, key: Key, wait: bool) -> Build | None:
+        if not self._two_levels:
+            return super()._make(key, wait)
         order, batch = key
         slot = self._slot(key)
         with self._window_lock:
@@ -300,6 +285,55 @@ class RamBatchSequenceLoader(PathSequenceLoader):
         return _Served(self, ram, rows, order.epoch, self.plan.use(order, batch))
 
 
+class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
+    """Batches out of a RAM batch that is filled in the background.
+
+    While the batches of one RAM batch are served, in random order, the next one is read; so a
+    step waits only if the disk is slower than the model. Two RAM batches exist at a time.
+
+    Args:
+        paths, labels, batch_size: see `PathSequenceLoader`.
+        ram_batch_size: samples in a RAM batch; rounded down to whole batches.
+        ram_budget: bytes, or a text such as "4GiB", that both RAM batches and the batches made
+            ahead may take together; the size of a RAM batch follows from it and from real
+            samples. Give one of the two; by default 4 GiB, or a quarter of what is free if that
+            is less. Data that fit into it as a whole are read once and stay.
+        draw: "global" fills RAM batches from one shuffle of everything. "windows" reads runs of
+            neighbouring files, in storage order, and shuffles the runs and what is in them: for
+            disks that are slow at random reads, and data that do not lie sorted by class.
+        echo: how often each RAM batch is served before it is replaced, for disks slower than
+            the accelerator: an epoch has each sample so many times (Choi et al., "Faster neural
+            network training with data echoing", arXiv:1907.05550). A transform draws anew
+            each time. More than 1 needs a shuffled order: shuffle=None then means True.
+        **options: those of `PathSequenceLoader` and `SequenceLoader`.
+
+    Raises:
+        ValueError: a RAM batch would be smaller than a batch, or samples differ in shape.
+
+    Besides what `PathSequenceLoader` offers, `ram_batch_size` says what was chosen, and
+    `ram_batches_read` how many RAM batches were begun.
+    """
+
+    def __init__(
+        self,
+        paths: Any,
+        labels: Any = None,
+        batch_size: int = 32,
+        *,
+        ram_batch_size: int | None = None,
+        ram_budget: int | str | None = None,
+        draw: Literal["windows", "global"] = "global",
+        echo: int = 1,
+        **options: Unpack[PathOptions],
+    ) -> None:
+        if draw not in ("windows", "global"):
+            raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
+        self._set_levels(ram_batch_size, ram_budget, draw, echo, options.get("shuffle"))
+        # What is spare is not asked for: ram_budget says what this loader may use.
+        options["cache"] = None if options.get("cache") == "auto" else options.get("cache")
+        super().__init__(paths, labels, batch_size, **options)
+
+
 _RESIDENT = (Order(-1, 0), 0)
 
 
@@ -308,7 +342,7 @@ class _Part:
 
     __slots__ = ("loader", "number", "ram")
 
-    def __init__(self, loader: RamBatchSequenceLoader, ram: _RamBatch, number: int) -> None:
+    def __init__(self, loader: TwoLevelLoader, ram: _RamBatch, number: int) -> None:
         self.loader, self.ram, self.number = loader, ram, number
 
     def __call__(self) -> None:
@@ -322,7 +356,7 @@ class _Part:
 class _RamBatch:
     """The samples of a window in RAM, filled part by part."""
 
-    def __init__(self, loader: RamBatchSequenceLoader, window: Window, epoch: int) -> None:
+    def __init__(self, loader: TwoLevelLoader, window: Window, epoch: int) -> None:
         self.window = window
         self.epoch = epoch
         self.cancelled = False
@@ -341,7 +375,7 @@ class _RamBatch:
         self.done = [threading.Event() for _ in range(-(-count // self.part))]
         self.errors: dict[int, BaseException] = {}
 
-    def fill(self, loader: RamBatchSequenceLoader, k: int) -> None:
+    def fill(self, loader: TwoLevelLoader, k: int) -> None:
         """Read one part; an error is kept for whoever asks for a batch."""
         start, stop = k * self.part, min((k + 1) * self.part, len(self.indices))
         try:
@@ -390,7 +424,7 @@ class _Served(BatchBuild):
     """A batch out of a RAM batch: rows copied, or transformed where the loader says so."""
 
     def __init__(
-        self, loader: RamBatchSequenceLoader, ram: _RamBatch, rows: Indices, epoch: int, draw: int
+        self, loader: TwoLevelLoader, ram: _RamBatch, rows: Indices, epoch: int, draw: int
     ) -> None:
         alive = rows[ram.alive[rows]]
         if not len(alive):  # Keras cannot take an empty batch: one of the others, instead of all

@@ -784,7 +784,14 @@ class SequenceLoader(keras_base.Sequence):
                     self._place(sample, self.sample_spec, out, row, report)
                 except Exception as error:  # whatever a user's function raises
                     report(row, error)
-        elif self._overrides("load_batch"):
+        else:
+            self._fill_stored(indices, out, report)
+
+    def _fill_stored(
+        self, indices: Indices, out: list[np.ndarray[Any, Any]], report: Report
+    ) -> None:
+        """`_fill` with samples as they are stored."""
+        if self._overrides("load_batch"):
             self._fill_by_batch(indices, out, report)
         elif (columns := self._columns()) is not None:
             for leaf, column in enumerate(flatten(columns)):

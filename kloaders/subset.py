@@ -85,6 +85,9 @@ class _Samples:
     def batch_parts(self, indices: Indices) -> tuple[Any, ...]:
         return self.whole._batch_parts(self.numbers[indices].astype(np.int64))
 
+    def fill_stored(self, indices: Indices, out: list[Array], report: Report) -> None:
+        self.whole._fill_stored(self.numbers[indices].astype(np.int64), out, report)
+
     def name(self, index: int) -> str:
         return self.whole._name(int(self.numbers[index]))
 
@@ -101,6 +104,7 @@ def subset(whole: SequenceLoader, numbers: Indices, what: Literal["training", "v
     own = vars(new)
     own["_sample"], own["_batch_parts"] = chosen.sample, chosen.batch_parts
     own["_name"], own["_columns"] = chosen.name, chosen.columns
+    own["_fill_stored"] = chosen.fill_stored
     own["_parts"] = chosen.parts
     if isinstance(new, PathSequenceLoader):
         new.paths = SubsetPaths(new.paths, small)

@@ -10,6 +10,7 @@ from kloaders import distributed
 from kloaders.messages import say
 from kloaders.sequence import SequenceLoader, check_loader
 from kloaders.structure import ArraySpec, Structure, flatten, map_structure, same_structure
+from kloaders.tf_native import native_dataset
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,7 +22,11 @@ _ADVICE = "kloaders_needs_distribute_datasets_from_function_and_a_loader_with_sh
 
 
 def to_tf_dataset(
-    loader: SequenceLoader, shuffle: bool | None = None, output_signature: Any = None
+    loader: SequenceLoader,
+    shuffle: bool | None = None,
+    output_signature: Any = None,
+    *,
+    native: bool = False,
 ) -> tf.data.Dataset:
     """A Dataset of the loader's batches; each iteration over it is a new epoch.
 
@@ -32,6 +37,10 @@ def to_tf_dataset(
         output_signature: a `tf.TensorSpec` for each array of a batch, in the batch's structure.
             By default the first sample's, and no batch is read to find it; of a list of arrays,
             the dimensions in which they differ are None. Files of different shapes need it.
+        native: of a `TFRecordSequenceLoader`, read the files by tf.data.TFRecordDataset instead,
+            without a line of Python for a record: for pipelines that are serialised, or must stay
+            in a graph. It is shuffled in a buffer only, cannot skip a damaged record, and
+            pictures are decoded and resized by TensorFlow.
 
     Cardinality is asserted. The Dataset holds the loader; TensorFlow's registry of Python
     functions, which outlives the Dataset, does not. In `fit` pass shuffle=False, which has no
@@ -42,7 +51,8 @@ def to_tf_dataset(
 
     Raises:
         SampleError: the first sample does not load.
-        ValueError: keras.distribution expects another part of the data than the loader's `shard`.
+        ValueError: keras.distribution expects another part of the data than the loader's `shard`;
+            or native=True and an option that takes Python (transform, decode, on_error="skip").
     """
     import tensorflow as tf
 
@@ -55,6 +65,8 @@ def to_tf_dataset(
             "shuffle; for training pass shuffle=True.",
             once="to_tf_dataset order",
         )
+    if native:
+        return native_dataset(loader, bool(order))
     signature = _signature(loader) if output_signature is None else output_signature
     source = _Source(loader, bool(order), signature)
     # The generator lives as long as the process, in TensorFlow's registry: it must not hold the

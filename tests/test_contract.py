@@ -105,6 +105,16 @@ class Shared:
             kl.write_pack(source, folder, shard_size=5 * 12, progress=False)
         return folder
 
+    def records(self, n, compression=None):
+        """TFRecord files of the first n samples."""
+        name = self.folder / f"records{n}{compression}"
+        if not list(self.folder.glob(f"{name.name}-*")):
+            source = kl.ArraySequenceLoader(rows(n), labels(n))
+            kl.write_tfrecords(
+                source, out=name, shards=min(n, 2), compression=compression, progress=False
+            )
+        return f"{name}-*"
+
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
@@ -161,7 +171,30 @@ def packed(files, n, **options):
     return kl.PackSequenceLoader(files.pack(n), BATCH, **options)
 
 
-KINDS = [array, npy, png, ram_windows, ram_global, by_path, by_index, by_batch, preloaded, packed]
+def records(files, n, **options):
+    return kl.TFRecordSequenceLoader(files.records(n), {"x": "x", "y": "label"}, BATCH, **options)
+
+
+def records_gzip(files, n, **options):
+    return kl.TFRecordSequenceLoader(
+        files.records(n, "GZIP"), {"x": "x", "y": "label"}, BATCH, ram_batch_size=8, **options
+    )
+
+
+KINDS = [
+    array,
+    npy,
+    png,
+    ram_windows,
+    ram_global,
+    by_path,
+    by_index,
+    by_batch,
+    preloaded,
+    packed,
+    records,
+    records_gzip,
+]
 # Kinds whose bookkeeping differs; the others differ only in how a sample is read.
 FEW = [array, npy, ram_windows, ram_global, by_index]
 
