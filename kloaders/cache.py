@@ -553,7 +553,7 @@ class FolderCache(_Shared):
         key = self._key(index, stamp)
         if key is None or self.paused or self._full or self._pid != os.getpid():
             return
-        values = np.ascontiguousarray(array)
+        values = np.asarray(array, order="C")  # ascontiguousarray makes a list of a number
         about, body = _about(values.dtype, values.shape), values.reshape(-1).view(np.uint8).data
         checksum = zlib.crc32(body, zlib.crc32(about))
         head = _HEAD.pack(_MAGIC, key, len(about), len(body), checksum)

@@ -159,6 +159,18 @@ def test_users_code_only_by_word(pictures, keep):
         assert numbers(loader) == numbers(loader)
 
 
+def test_single_numbers_stay_single_numbers(pictures, where, keep):
+    """What a hook gives comes back as it was, in RAM and in a folder."""
+
+    class Own(kl.PathSequenceLoader):
+        def load_sample(self, path):
+            return super().load_sample(path), np.int64(len(path))
+
+    loader = keep(Own(pictures, None, BATCH, cache=where))
+    for _ in range(2):
+        assert [y.shape for _, y in loader.epoch_batches()] == [(BATCH,)] * 3
+
+
 def test_samples_of_other_shapes_are_read_again(pictures, decoded, keep):
     """What does not have the shape of the others is not kept, and comes as it is."""
     assert cv2.imwrite(pictures[5], np.full((6, 6, 3), 5, np.uint8))
