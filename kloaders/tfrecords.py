@@ -48,7 +48,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     with `decode=`.
 
     Args:
-        files: a path, a pattern such as "train-*.tfrecord", or a list of these. Files of a pattern
+        files: a path, a pattern such as `train-*.tfrecord`, or a list of these. Files of a pattern
             are sorted by name.
         features: which features are x and y: {"x": "image_raw", "y": "label"}. In place of a name
             there may be a tuple or dict of them, for several inputs; a `Feature`, or one of
