@@ -611,7 +611,8 @@ def as_row(x, y, rng):
 
 
 SCRIPT = """
-    import os, sys, time
+    import os, signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     import numpy as np
     import kloaders as kl
 
