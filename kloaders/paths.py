@@ -29,7 +29,13 @@ from kloaders.structure import Structure, flatten, map_structure
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["PathOptions", "PathSequenceLoader", "checked_decode", "mask_options_of"]
+__all__ = [
+    "PathOptions",
+    "PathSequenceLoader",
+    "checked_decode",
+    "mask_options_of",
+    "refuse_image_options",
+]
 
 # How many paths are looked at before the first epoch: 0.2 s on a local disk.
 _CHECKED = 2000
@@ -122,7 +128,7 @@ class PathSequenceLoader(SequenceLoader):
         )
         self.decode = checked_decode(decode)
         if decode is not None:
-            _refuse_image_options(self.image_options)
+            refuse_image_options(self.image_options)
         mask_options, decode_label = mask_options_of(self.image_options, label_options)
         read = _Read(self.image_options, decode)
         x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
@@ -348,13 +354,16 @@ def _checked_label_options(options: Any) -> dict[str, Any]:
     return options
 
 
-def _refuse_image_options(given: ImageOptions) -> None:
+def refuse_image_options(
+    given: ImageOptions,
+    meant: str = "pictures that are read by their suffix, and decode= reads these files instead",
+) -> None:
+    """ValueError for an option of pictures where `decode` makes the arrays."""
     for field in dataclasses.fields(ImageOptions):
         value = getattr(given, field.name)
         if value != field.default and field.name not in ("dtype", "max_pixels"):
             raise ValueError(
-                f"{field.name}={value!r} is for pictures that are read by their suffix, and decode= "
-                "reads these files instead: do it in there, and leave it out here."
+                f"{field.name}={value!r} is for {meant}: do it in there, and leave it out here."
             )
 
 

@@ -803,6 +803,10 @@ class SequenceLoader(keras_base.Sequence):
                 except Exception as error:
                     report(row, error)
 
+    def _at_once(self) -> bool:
+        """Whether `_fill_stored` is quicker for many samples than one by one."""
+        return False
+
     def _readers(self, indices: Indices) -> Iterator[tuple[int, Callable[[], tuple[Any, ...]]]]:
         """For each sample its number, and a function that gives it as it is stored."""
         parts: tuple[Any, ...] | None = None

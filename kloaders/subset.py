@@ -104,7 +104,8 @@ def subset(whole: SequenceLoader, numbers: Indices, what: Literal["training", "v
     own = vars(new)
     own["_sample"], own["_batch_parts"] = chosen.sample, chosen.batch_parts
     own["_name"], own["_columns"] = chosen.name, chosen.columns
-    own["_fill_stored"] = chosen.fill_stored
+    if whole._at_once():
+        own["_fill_stored"] = chosen.fill_stored
     own["_parts"] = chosen.parts
     if isinstance(new, PathSequenceLoader):
         new.paths = SubsetPaths(new.paths, small)

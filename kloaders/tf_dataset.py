@@ -66,6 +66,10 @@ def to_tf_dataset(
             once="to_tf_dataset order",
         )
     if native:
+        if output_signature is not None:
+            raise ValueError(
+                "native=True takes its signature from TensorFlow's ops: leave output_signature out."
+            )
         return native_dataset(loader, bool(order))
     signature = _signature(loader) if output_signature is None else output_signature
     source = _Source(loader, bool(order), signature)

@@ -189,8 +189,8 @@ def _source(data: Any, labels: Any, features: Any, on_error: str, seed: int) -> 
                 "has its own."
             )
         return _Samples(data, features, data.on_error)
-    # No decoder has to know a file whose content is written as it is.
-    loader = PathSequenceLoader(data, labels, 1, decode=_never, seed=seed)
+    # No decoder has to know a file whose content is written as it is, and nothing is kept of it.
+    loader = PathSequenceLoader(data, labels, 1, decode=_never, seed=seed, cache=None)
     return _Files(loader, features, on_error)
 
 

@@ -17,17 +17,16 @@ from kloaders.features import guessed, leaves_of, resolved
 from kloaders.formats import DecodeError, ImageOptions, checked_dtype
 from kloaders.layouts import Job, Layout, learnt, read_rows
 from kloaders.messages import say
-from kloaders.paths import checked_decode, mask_options_of
+from kloaders.paths import checked_decode, mask_options_of, refuse_image_options
 from kloaders.ram_batches import TwoLevelLoader
 from kloaders.records import COMPRESSIONS, FOOTER, HEADER, RecordFiles, is_index
-from kloaders.sequence import _FIRST_TRIES, _flag, _ram_cache
+from kloaders.sequence import _FIRST_TRIES, Options, _flag, _ram_cache, check_names
 from kloaders.structure import Structure, flatten, map_structure
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from kloaders.paths import Decode
-    from kloaders.sequence import Options
 
 __all__ = ["TFRecordSequenceLoader"]
 
@@ -102,6 +101,11 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         draw: Literal["windows", "global"] = "global",
         **options: Unpack[Options],
     ) -> None:
+        check_names(
+            self,
+            options,
+            (*Options.__annotations__, *(TFRecordSequenceLoader.__init__.__kwdefaults__ or {})),
+        )
         self.image_options = ImageOptions(
             size=size,
             interpolation=interpolation,
@@ -112,6 +116,10 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             dct_scaling=_flag(dct_scaling, "dct_scaling"),
         )
         self.decode = checked_decode(decode)
+        if decode is not None:
+            refuse_image_options(
+                self.image_options, "pictures that this loader decodes, and decode= does so instead"
+            )
         masks, decode_label = mask_options_of(self.image_options, label_options)
         given = None if features is None else resolved(features)
         kind = _checked_compression(compression)
@@ -221,6 +229,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             return self._parsed(index)
         kept: tuple[Any, ...] = self._hook_cache.remember(index, lambda: self._parsed(index))
         return kept
+
+    def _at_once(self) -> bool:
+        return not self._hooked()
 
     def _begin_cache(self) -> None:
         if self.cache != "auto":

@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -1112,3 +1113,66 @@ def test_gzip_of_others(write, keep):
     with open(plain + ".gz", "wb") as file:
         file.write(gzip.compress(raw) + gzip.compress(framed(encode_example({"x": 4}))))
     assert everything(keep(kl.TFRecordSequenceLoader(plain + ".gz"))).tolist() == [0, 1, 2, 3, 4]
+
+
+# ------------------------------------------------------------------------------ options, as elsewhere
+
+
+IMAGE = {"x": "image_raw", "y": "label"}
+
+
+@pytest.fixture
+def of_pictures(pictures, tmp_path):
+    """TFRecord files of the pictures and their labels."""
+    paths, labels = pictures
+    return kl.write_tfrecords(paths, labels, tmp_path / "p", shards=2, progress=False).files
+
+
+def test_labels_may_have_a_decode_of_their_own(write):
+    """label_options={"decode": ...} is for labels that are bytes."""
+    path = write([{"image_raw": png(k), "name": b"%d" % k} for k in range(SAMPLES)])
+    loader = kl.TFRecordSequenceLoader(
+        path,
+        {"x": "image_raw", "y": "name"},
+        4,
+        label_options={"decode": np.int64},
+    )
+    with loader:
+        x, y = everything(loader)
+    assert y.tolist() == numbers_of(x) == list(range(SAMPLES))
+
+
+def test_options_that_mean_nothing_are_refused(of_pictures):
+    """Options of pictures beside decode=, options that there are not, a signature for TensorFlow's."""
+    with pytest.raises(ValueError, match=r"size=\(8, 8\) is for pictures that this loader decodes"):
+        kl.TFRecordSequenceLoader(of_pictures, IMAGE, 4, decode=len, size=(8, 8))
+    with pytest.raises(TypeError, match=r"no option ram_batch=: did you mean ram_batch_size=\?"):
+        kl.TFRecordSequenceLoader(of_pictures, IMAGE, 4, ram_batch=8)
+    loader = kl.TFRecordSequenceLoader(of_pictures, IMAGE, 4)
+    with pytest.raises(ValueError, match="leave output_signature out"):
+        kl.to_tf_dataset(loader, False, tf.TensorSpec((None,)), native=True)
+
+
+def test_a_side_does_not_care_for_the_others_damage(write):
+    """A first record that does not load is the error of the side that has it."""
+    path = write([{"image_raw": png(k), "label": k} for k in range(SAMPLES)])
+
+    class Own(kl.TFRecordSequenceLoader):
+        def load_sample(self, index):
+            if index == 0:
+                raise OSError("not this one")
+            return super().load_sample(index)
+
+    sides = kl.split(Own(path, IMAGE, 4, seed=1), validation=0.3, seed=1)
+    has, has_not = sorted(sides, key=lambda side: "record 0 at" not in side._name(0))
+    assert 0 not in everything(has_not)[1]
+    with pytest.raises(kl.SampleError, match="not this one"):
+        everything(has)
+
+
+def test_labels_that_are_files_are_written_as_they_are(pictures, tmp_path):
+    """A mask is as small in a record as it was in its file."""
+    paths, _ = pictures
+    written = kl.write_tfrecords(paths, paths[::-1], tmp_path / "m", progress=False)
+    label = parse_example(RecordFiles(written.files).read(2))["label"]
+    assert label == [Path(paths[-3]).read_bytes()]
