@@ -7,6 +7,7 @@ changed is read again, at the latest CHECK_SECONDS later.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -38,11 +39,14 @@ __all__ = [
     "CachedColumn",
     "FolderCache",
     "HookCache",
+    "Place",
     "RamCache",
     "Store",
     "key_of",
+    "leaf_store",
     "paused",
     "spare_ram",
+    "store_at",
     "stores_in",
 ]
 
@@ -113,14 +117,18 @@ class Budget:
             return _spare_ram, ()
         return Budget, (self._given, self._share, self._floor_share)
 
-    def reserve(self, wanted: int, unit: int) -> int:
-        """As much of `wanted` as is left, in whole units."""
+    def reserve(self, wanted: int, unit: int, beside: int = 0) -> int:
+        """As much of `wanted` as is left, in whole units.
+
+        beside: bytes that go with each unit, and will be reserved by others: room is left for them.
+        """
         with self._lock:
             if not self._used:
                 free = available_bytes()
                 self.total = int(self._share * free) if self._given is None else self._given
                 self._floor = self._floor_share * free
-            granted = max(0, min(wanted, self.total - self._used)) // unit * unit
+            units = min(wanted // unit, max(0, self.total - self._used) // (unit + beside))
+            granted = units * unit
             self._used += granted
             return granted
 
@@ -165,12 +173,15 @@ class RamCache(_Shared):
 
     Nothing is thrown out for something newer: an epoch asks for each sample once, so any part of
     the data is as good as any other. Where memory gets short, half of what is held goes.
+
+    beside: bytes of a sample that are kept elsewhere and of no use without the others.
     """
 
-    def __init__(self, samples: int, budget: Budget) -> None:
+    def __init__(self, samples: int, budget: Budget, beside: int = 0) -> None:
         super().__init__()
         self.samples = samples
         self.budget = budget
+        self.beside = beside
         self.paused = 0
         self._off = bool(os.environ.get(WORKER))  # each process would keep its own
         self._lock = threading.Lock()
@@ -186,7 +197,7 @@ class RamCache(_Shared):
         self._memory_looked_at = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"samples": self.samples, "budget": self.budget}
+        return {"samples": self.samples, "budget": self.budget, "beside": self.beside}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         RamCache.__init__(self, **state)
@@ -271,7 +282,7 @@ class RamCache(_Shared):
         each = max(1, array.nbytes)
         if self._capacity < 0:
             return False
-        self._reserved = self.budget.reserve(each * self.samples, each)
+        self._reserved = self.budget.reserve(each * self.samples, each, self.beside)
         self._capacity = self._reserved // each
         if not self._capacity:
             self._capacity = -1  # not asked for again
@@ -494,9 +505,10 @@ class FolderCache(_Shared):
     def _place_of(self, key: bytes, now: float) -> int:
         place = self._looked_up(key)
         if place < 0 and now - self._refreshed > _REFRESH_SECONDS:
-            with self._lock:
-                self._refreshed = now
-                self._refresh()
+            with self._lock:  # a second thread waits for what the first one finds
+                if now - self._refreshed > _REFRESH_SECONDS:
+                    self._refresh()
+                    self._refreshed = now
             place = self._looked_up(key)
         return place
 
@@ -712,40 +724,62 @@ class CachedColumn:
         return kept
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
-        missing = self.store.serve(indices, out, self._stamp)
-        if not len(missing):
-            return
-        some = len(missing) < len(indices)
-        wanted = indices[missing]
-        rows = np.empty((len(missing), *out.shape[1:]), out.dtype) if some else out
-        stamps = [self._stamp(index) for index in wanted.tolist()]
-        failed = set()
+        def read(wanted: Indices, rows: list[Array], report: Report) -> None:
+            self.column.fill(wanted, rows[0], leaf, report)
 
-        def noted(row: int, error: Exception) -> None:
-            failed.add(row)
-            row = int(missing[row])
-            if isinstance(error, Odd):
-                error.row = row
-            report(row, error)
-
-        self.column.fill(wanted, rows, leaf, noted)
-        for row, index in enumerate(wanted.tolist()):
-            if row not in failed:
-                if some:
-                    out[missing[row]] = rows[row]
-                self.store.put(index, stamps[row], rows[row])
+        _fill([self.store], self._stamp, indices, [out], report, read)
 
     def name(self, index: int) -> str:
         return self.column.name(index)
 
 
+# What reads samples into rows of arrays: its arguments are those of a loader's `_fill_stored`.
+Read = Callable[[Indices, list[Array], Report], None]
+
+
+def _fill(
+    stores: list[Store],
+    stamp: Callable[[int], Stamp],
+    indices: Indices,
+    out: list[Array],
+    report: Report,
+    read: Read,
+) -> None:
+    """Row r of the arrays `out` becomes sample indices[r]: as it is kept, or by `read`, and kept."""
+    served = [store.serve(indices, leaf, stamp) for store, leaf in zip(stores, out, strict=True)]
+    missing = functools.reduce(np.union1d, served)
+    if not len(missing):
+        return
+    some = len(missing) < len(indices)
+    wanted = indices[missing]
+    rows = [np.empty((len(missing), *a.shape[1:]), a.dtype) for a in out] if some else out
+    stamps = [stamp(index) for index in wanted.tolist()]
+    failed = set()
+
+    def noted(row: int, error: Exception) -> None:
+        failed.add(row)
+        row = int(missing[row])
+        if isinstance(error, Odd):
+            error.row = row
+        report(row, error)
+
+    read(wanted, rows, noted)
+    for store, lacked, leaf, made in zip(stores, served, out, rows, strict=True):
+        if some:
+            leaf[missing] = made
+        for row in np.flatnonzero(np.isin(missing, lacked)).tolist():
+            if row not in failed:
+                store.put(int(wanted[row]), stamps[row], made[row])
+
+
 class HookCache:
     """Whole samples that a hook makes: a store for each of their arrays.
 
-    make: the store of array k. paths: the samples' files, None where they have none.
+    make: `make(k, beside)`, the store of array k, where those behind it have so many bytes. paths:
+    the samples' files, None where they have none.
     """
 
-    def __init__(self, make: Callable[[int], Store], paths: Any) -> None:
+    def __init__(self, make: Callable[[int, int], Store], paths: Any) -> None:
         self.make = make
         self.paths = paths
         self.stores: list[Store] = []
@@ -768,14 +802,47 @@ class HookCache:
             return pack(self._form, arrays)
         stamp = self._stamp(index)
         sample = load()
+        self._begin(sample, [array.nbytes for array in flatten(sample)])
+        if same_structure(sample, self._form):
+            kept = arrays or [None] * len(self.stores)
+            for store, array, old in zip(self.stores, flatten(sample), kept, strict=True):
+                if old is None:
+                    store.put(index, stamp, array)
+        return sample
+
+    def fill(
+        self, form: Structure, indices: Indices, out: list[Array], report: Report, read: Read
+    ) -> None:
+        """Row r of `out`, the arrays of samples of this form, becomes sample indices[r].
+
+        What is not kept comes from `read`, and is kept.
+        """
+        self._begin(form, [array[:1].nbytes for array in out])
+        _fill(self.stores, self._stamp, indices, out, report, read)
+
+    def _begin(self, form: Structure, sizes: list[int]) -> None:
+        """Make the stores, for samples whose arrays have so many bytes."""
         with self._lock:
             if not self.stores:
-                self._form = map_structure(lambda _: None, sample)
-                self.stores = [self.make(k) for k in range(len(flatten(sample)))]
-        if same_structure(sample, self._form):
-            for store, array in zip(self.stores, flatten(sample), strict=True):
-                store.put(index, stamp, array)
-        return sample
+                self._form = map_structure(lambda _: None, form)
+                self.stores = [self.make(k, sum(sizes[k + 1 :])) for k in range(len(sizes))]
+
+
+# Where a cache lies: a budget of RAM, or a folder and how many bytes it may hold.
+Place = Budget | tuple[str, "int | None"]
+
+
+def store_at(place: Place, key: str, samples: int, names: Any, beside: int = 0) -> Store:
+    """A store of so many arrays; `FolderCache` says what key and names are, `RamCache` beside."""
+    if isinstance(place, Budget):
+        return RamCache(samples, place, beside)
+    folder, budget = place
+    return FolderCache(folder, key, samples, names, budget)
+
+
+def leaf_store(place: Place, key: str, samples: int, names: Any, leaf: int, beside: int) -> Store:
+    """The store of array `leaf`, for `HookCache`."""
+    return store_at(place, f"{key}-{leaf}", samples, names, beside)
 
 
 def stamp_of(path: str) -> Stamp:

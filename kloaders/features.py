@@ -233,6 +233,12 @@ class Leaf:
         #: Whether the first record has a picture or the like, which takes time to decode.
         self.encoded = False
 
+    def described(self) -> tuple[Any, ...]:
+        """What decides its array besides the record."""
+        feature = self.feature
+        known = (self.name, feature.shape, feature.dtype, feature.default, self.single)
+        return *known, self.options, self.cast, self.decode
+
     def settle(self, record: bytes, found: dict[str, Found]) -> None:
         """Look at a first record: what it does not tell is an error that says how to."""
         here = found.get(self.name)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from kloaders import formats
-from kloaders.cache import Budget, CachedColumn, FolderCache, HookCache, RamCache, Store, key_of
+from kloaders.cache import CachedColumn, HookCache, key_of, leaf_store, store_at
 from kloaders.columns import Column, PathColumn, columns_of
 from kloaders.formats import ImageOptions, checked_dtype
 from kloaders.sequence import (
@@ -245,9 +245,7 @@ class PathSequenceLoader(SequenceLoader):
             self._check_hook_cache()
             kind = type(self)
             key = key_of(kind.__qualname__, kind.load_sample, self.image_options, cv2.__version__)
-            make = functools.partial(
-                _hook_store, key, self.samples, self.paths, self._cache_place()
-            )
+            make = functools.partial(leaf_store, self._cache_place(), key, self.samples, self.paths)
             self._hook_cache = HookCache(make, self.paths)
         # Worker processes would keep what they read in RAM each for itself.
         if self.cache == "ram" and self.processes:
@@ -265,14 +263,8 @@ class PathSequenceLoader(SequenceLoader):
         if self.cache == "auto" and read.decode is not None:  # it may draw random numbers
             return column
         key = key_of(read.options, read.decode, cv2.__version__)
-        return CachedColumn(column, _store(key, len(column), column.paths, self._cache_place()))
-
-    def _cache_place(self) -> _Place:
-        """Where the cache lies, and how large it may become."""
-        if self.cache in ("auto", "ram"):
-            return self._ram_budget()
-        assert self.cache is not None
-        return self.cache, self.cache_budget
+        store = store_at(self._cache_place(), key, len(column), column.paths)
+        return CachedColumn(column, store)
 
     def _name(self, index: int) -> str:
         return self.paths[index]
@@ -305,21 +297,6 @@ class PathSequenceLoader(SequenceLoader):
                     by_suffix = column.read_path.decode is None
                 for file in files if by_suffix else ():
                     formats.check_suffix(file)
-
-
-# A budget of RAM, or a folder and how many bytes it may hold.
-_Place = Budget | tuple[str, "int | None"]
-
-
-def _store(key: str, samples: int, paths: Any, place: _Place) -> Store:
-    if isinstance(place, Budget):
-        return RamCache(samples, place)
-    folder, budget = place
-    return FolderCache(folder, key, samples, paths, budget)
-
-
-def _hook_store(key: str, samples: int, paths: Any, place: _Place, leaf: int) -> Store:
-    return _store(f"{key}-{leaf}", samples, paths, place)
 
 
 def checked_decode(decode: Any) -> Decode | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from kloaders import distributed, forgotten, keras_base
 from kloaders.batches import BatchBuild
-from kloaders.cache import Budget, HookCache, RamCache, Store, spare_ram, stores_in
+from kloaders.cache import Budget, HookCache, Place, Store, leaf_store, spare_ram, stores_in
 from kloaders.columns import Column, Odd, Report, place, spec_of_all
 from kloaders.engine import Build, Engine, made_here
 from kloaders.faults import SampleError, check_policy, explain
@@ -117,9 +117,10 @@ class SequenceLoader(keras_base.Sequence):
             skipped ones.
         cache: where samples are kept as they are first read, before the transform, so that later
             epochs need not read and decode them. "auto": in spare RAM, a quarter of what is free
-            for all loaders of the process together, for files that are decoded by suffix. "ram":
-            in RAM, whatever reads them. A folder: there, for later runs and other processes too.
-            None: nowhere. What does not fit is read again; a file that has changed is read again.
+            for all loaders of the process together, for files that are decoded by suffix and for
+            pictures in records. "ram": in RAM, whatever reads them. A folder: there, for later runs
+            and other processes too. None: nowhere. What does not fit is read again; a file that
+            has changed is read again.
         cache_budget: at most so many bytes, as 10**9 or "1GB".
         max_queue_size: at most so many batches are made ahead; fewer where they are large
             (256 MiB).
@@ -696,7 +697,7 @@ class SequenceLoader(keras_base.Sequence):
             )
         self._check_hook_cache()
         self._hook_cache = HookCache(
-            functools.partial(_ram_cache, self.samples, self._ram_budget()), None
+            functools.partial(leaf_store, self._cache_place(), "", self.samples, None), None
         )
 
     def _check_hook_cache(self) -> None:
@@ -715,6 +716,13 @@ class SequenceLoader(keras_base.Sequence):
         if self.cache_budget is not None:
             return Budget(self.cache_budget)
         return spare_ram if self.cache == "auto" else Budget(None)
+
+    def _cache_place(self) -> Place:
+        """Where the cache lies, and how large it may become."""
+        if self.cache in ("auto", "ram"):
+            return self._ram_budget()
+        assert self.cache is not None
+        return self.cache, self.cache_budget
 
     def _stores(self) -> list[Store]:
         """What the cache consists of."""
@@ -1033,10 +1041,6 @@ def _count(value: Any, name: str, least: int) -> int:
 
 
 _EXAMPLES = {"batch_size": 32, "seed": 7, "workers": 2, "ram_batch_size": 4096, "echo": 2}
-
-
-def _ram_cache(samples: int, budget: Budget, leaf: int) -> RamCache:
-    return RamCache(samples, budget)
 
 
 def _cache(cache: Any) -> str | None:

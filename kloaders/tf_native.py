@@ -96,6 +96,7 @@ def _check(loader: TFRecordSequenceLoader) -> None:
         ("sample_weights= go by sample number", loader.weights is not None),
         ("pad_last= adds weights", loader.pad_last),
         ("shard= cuts batches (use Dataset.shard)", loader.shard[1] > 1),
+        (f"cache={loader.cache!r} is kept in Python", loader.cache not in (None, "auto")),
         (f"on_error={loader.on_error!r} needs the index", loader.on_error != "raise"),
     ]:
         if there:

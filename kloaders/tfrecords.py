@@ -7,9 +7,10 @@ import glob
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 
-from kloaders.cache import HookCache
+from kloaders.cache import HookCache, key_of, leaf_store
 from kloaders.columns import Report, place
 from kloaders.examples import Found, features_of
 from kloaders.faults import SampleError, explain
@@ -20,7 +21,7 @@ from kloaders.messages import say
 from kloaders.paths import checked_decode, mask_options_of, refuse_image_options
 from kloaders.ram_batches import TwoLevelLoader
 from kloaders.records import COMPRESSIONS, FOOTER, HEADER, RecordFiles, is_index
-from kloaders.sequence import _FIRST_TRIES, Options, _flag, _ram_cache, check_names
+from kloaders.sequence import _FIRST_TRIES, Options, _flag, check_names
 from kloaders.structure import Structure, flatten, map_structure
 
 if TYPE_CHECKING:
@@ -234,15 +235,22 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         return not self._hooked()
 
     def _begin_cache(self) -> None:
-        if self.cache != "auto":
-            super()._begin_cache()
-        elif self._encoded and not (
-            self._decodes_by_user() or self._hooked() or self.processes or self._two_levels
-        ):
-            # Only what is decoded by us: other records are read as fast as a cache is.
-            self._hook_cache = HookCache(
-                functools.partial(_ram_cache, self.samples, self._ram_budget()), None
-            )
+        if self.cache is None:
+            return
+        if self.cache == "auto":
+            # Only what is decoded by us: other records are read as fast as a cache is. And worker
+            # processes would keep what they read in RAM each for itself.
+            users = self._decodes_by_user() or self._hooked()
+            if users or not self._encoded or self.processes or self._two_levels:
+                return
+        else:
+            self._check_hook_cache()
+        hook = type(self).load_sample if self._overrides("load_sample") else None
+        said = [part for leaf in flatten(self._leaves) for part in leaf.described()]
+        key = key_of("records", type(self).__qualname__, hook, self.decode, *said, cv2.__version__)
+        names = _Names(self._records)
+        make = functools.partial(leaf_store, self._cache_place(), key, self.samples, names)
+        self._hook_cache = HookCache(make, _Paths(self._records))
 
     def _parsed(self, index: int) -> tuple[Any, ...]:
         """One sample as `features` say."""
@@ -259,9 +267,15 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         return sample
 
     def _fill_stored(self, indices: Indices, out: list[Array], report: Report) -> None:
-        if self._hooked() or self._hook_cache is not None:
+        if self._hooked():
             super()._fill_stored(indices, out, report)
-            return
+        elif self._hook_cache is not None:
+            self._hook_cache.fill(self._leaves, indices, out, report, self._fill_parsed)
+        else:
+            self._fill_parsed(indices, out, report)
+
+    def _fill_parsed(self, indices: Indices, out: list[Array], report: Report) -> None:
+        """Row r of `out` becomes sample indices[r], as `features` say."""
         leaves = flatten(self._leaves)
         left = self._fill_by_layout(indices, out)
         for k, raw in self._records.read_many(indices[left]):
@@ -337,6 +351,23 @@ class TFRecordSequenceLoader(TwoLevelLoader):
 
     def _settings(self) -> dict[str, Any]:
         return {**super()._settings(), "_layouts": {}, "_tried": {}}
+
+
+class _Names:
+    """What records are called, by number."""
+
+    def __init__(self, records: RecordFiles) -> None:
+        self.records = records
+
+    def __getitem__(self, index: int) -> str:
+        return self.records.name(index)
+
+
+class _Paths(_Names):
+    """The files that records are in, by the records' numbers."""
+
+    def __getitem__(self, index: int) -> str:
+        return self.records.paths[self.records.where(index)[0]]
 
 
 def _checked_compression(compression: Any) -> str:

@@ -171,6 +171,25 @@ def test_single_numbers_stay_single_numbers(pictures, where, keep):
         assert [y.shape for _, y in loader.epoch_batches()] == [(BATCH,)] * 3
 
 
+@pytest.mark.parametrize("rows", [5, 5.9])
+def test_a_budget_is_shared_by_the_arrays_of_a_sample(pictures, keep, rows):
+    """None takes the room of another, without which it is of no use."""
+    loaded = []
+
+    class Own(kl.PathSequenceLoader):
+        def load_sample(self, path):
+            loaded.append(path)
+            x = super().load_sample(path)
+            return x, x[:1].copy()
+
+    budget = int(rows * (48 + 12))
+    loader = keep(Own(pictures, None, BATCH, cache="ram", cache_budget=budget))
+    assert numbers(loader) == ALL
+    loaded.clear()
+    assert numbers(loader) == ALL
+    assert SAMPLES - 5 <= len(loaded) <= SAMPLES - 4
+
+
 def test_samples_of_other_shapes_are_read_again(pictures, decoded, keep):
     """What does not have the shape of the others is not kept, and comes as it is."""
     assert cv2.imwrite(pictures[5], np.full((6, 6, 3), 5, np.uint8))
