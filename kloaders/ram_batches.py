@@ -196,10 +196,10 @@ class TwoLevelLoader(SequenceLoader):
         return f"{said}, two at a time; {number} an epoch, drawn {drawn}{served}"
 
     def _release(self) -> None:
+        super()._release()
         with self._window_lock:
             self._windows.clear()
             self._at = None
-        super()._release()
 
     def _slot(self, key: Key) -> tuple[Order, int]:
         """The RAM batch of a batch."""

@@ -153,6 +153,8 @@ class SequenceLoader(keras_base.Sequence):
     _warned: bool
     _told: bool
     _resting: bool
+    _released: int
+    _rest_lock: threading.RLock
     _adapters: int
 
     def __init__(
@@ -268,6 +270,7 @@ class SequenceLoader(keras_base.Sequence):
             ValueError: samples of one batch differ in shape or dtype; both are named. Or a loader
                 with a shard and shuffle=None is asked for batches in a random order.
         """
+        released = self._released
         request = self._tickets.locate(self._index(index))
         if self.shard[1] > 1 and request.order.head < len(self) and self._order_asked() is None:
             raise ValueError(_NO_COMMON_ORDER)
@@ -282,13 +285,20 @@ class SequenceLoader(keras_base.Sequence):
             self._told = True
             say(_INTERRUPTED)
         key = _key(request.order, request.batch)
+        engine = None
+        with self._rest_lock:
+            # Closed and only looked at, or closed since this was asked (TensorFlow reads on for a
+            # moment when a fit has ended): that wakes no threads.
+            if released == self._released and (request.sequential or not self._resting):
+                self._resting = False
+                if request.sequential:
+                    self._asked(request)
+                engine = self._running()
+        if engine is None:
+            return made_here(self._make_alone(key, True))
         if not request.sequential:
-            if self._resting:  # closed, and only looked at: that wakes no threads
-                return made_here(self._make_alone(key, True))
-            return self._running().get(key, None, self._make_alone)
-        self._resting = False
-        self._asked(request)
-        return self._running().get(key, self._upcoming(request), self._make)
+            return engine.get(key, None, self._make_alone)
+        return engine.get(key, self._upcoming(request), self._make)
 
     def on_epoch_begin(self) -> None:
         """Keras calls this before each epoch; call it in a hand-written loop. Overrides call super."""
@@ -398,9 +408,11 @@ class SequenceLoader(keras_base.Sequence):
 
     def _release(self) -> None:
         """Free what is only needed while batches are asked for."""
-        self._resting = True
-        engine = self._engine
-        self._engine = None
+        with self._rest_lock:
+            self._resting = True
+            self._released += 1
+            engine = self._engine
+            self._engine = None
         if engine is not None:
             engine.cancel()
         self._close_processes()
@@ -552,6 +564,8 @@ class SequenceLoader(keras_base.Sequence):
         self._failed = set()
         self._warned = self._told = False
         self._resting = False
+        self._released = 0
+        self._rest_lock = threading.RLock()
         self._adapters = 0
 
     def _order_asked(self) -> bool | None:
