@@ -260,6 +260,8 @@ class Tickets:
             self._end_fit()
             self._inside = False
             self._pass_due = True
+            # What tensorflow still asks for is no loop that goes on from the looks before the fit.
+            self._last_plain, self._run = -1, 0
 
     def _end_fit(self) -> None:
         self._in_fit = self._training = self._training_due = self._armed = False

@@ -416,6 +416,20 @@ def test_recordings_cover_what_is_promised():
     assert {v.split()[0] for v, _ in KERAS} == {"3.8.0", "3.15.1"}
 
 
+def test_a_late_read_after_a_fit_is_no_loop():
+    """tensorflow looks at 0 and 1 before a fit, and may ask for 2 when it is over."""
+    tickets = Tickets(6, None)
+    assert [tickets.locate(k).sequential for k in (0, 1)] == [False, False]
+    tickets.end()
+    tickets.fit_begin(1)
+    tickets.epoch_begin(0, 6)
+    tickets.begin()
+    tickets.locate(4)
+    tickets.fit_end()
+    assert not tickets.locate(2).sequential
+    assert [tickets.locate(k).sequential for k in (0, 1, 2)] == [False, False, True]
+
+
 # ---------------------------------------------------------------- what Keras might do
 
 
