@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -147,6 +148,27 @@ def demo(
         sys.exit(1)
 
 
+def _table_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How a CSV file is read, for commands that convert what it lists."""
+    options = (
+        click.option("--path-column", default="path", show_default=True, help="Of a CSV file."),
+        click.option(
+            "--label-column",
+            default="label",
+            show_default=True,
+            help='Of a CSV file; "" for no labels.',
+        ),
+        click.option(
+            "--folder",
+            type=click.Path(exists=True, file_okay=False),
+            help="Where relative paths of a CSV file start.  [default: this folder]",
+        ),
+    )
+    for option in reversed(options):  # as a stack of decorators: the last one first
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("source", type=click.Path(exists=True))
 @click.argument("out", type=click.Path(file_okay=False))
@@ -164,15 +186,7 @@ def demo(
     show_default=True,
     help="Grey, RGB or RGBA.",
 )
-@click.option("--path-column", default="path", show_default=True, help="Of a CSV file.")
-@click.option(
-    "--label-column", default="label", show_default=True, help='Of a CSV file; "" for no labels.'
-)
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False),
-    help="Where relative paths of a CSV file start.  [default: this folder]",
-)
+@_table_options
 @click.option("--shard-size", help="Of one file, such as 256MiB.  [default: 1GiB, or more]")
 @click.option(
     "--workers", type=click.IntRange(0), help="Threads that decode.  [default: one a core]"
@@ -270,15 +284,7 @@ def pack(
 )
 @click.option("--shuffle", is_flag=True, help="Write in a random order, for other readers.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--path-column", default="path", show_default=True, help="Of a CSV file.")
-@click.option(
-    "--label-column", default="label", show_default=True, help='Of a CSV file; "" for no labels.'
-)
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False),
-    help="Where relative paths of a CSV file start.  [default: this folder]",
-)
+@_table_options
 @click.option("--workers", type=click.IntRange(1), help="Threads that read.  [default: one a core]")
 @click.option(
     "--on-error",
