@@ -8,13 +8,11 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
+from kloaders.choice import Choice
 from kloaders.threads import Workers, exiting
 
 __all__ = ["Build", "Engine", "made_here"]
 
-# Handing a batch to a thread and back costs 50 to 100 microseconds while Keras holds the GIL:
-# a batch that takes no longer than this is made where it is asked for.
-INLINE_SECONDS = 200e-6
 # A batch is cut among the threads where each part then takes at least this long.
 CHUNK_SECONDS = 1e-3
 
@@ -39,7 +37,7 @@ class Engine:
     """Batches by key, made by threads ahead of their request.
 
     workers: threads; 0 makes every batch in the caller's thread; None: `cores` threads, or none
-        while batches are so cheap that handing them over would cost more (measured).
+        while batches are so cheap that handing them over costs more (measured: `choice.py`).
     depth: how many batches may lie ready or be under way besides the one asked for.
     kind: what a person would say that the work is done by.
 
@@ -52,10 +50,12 @@ class Engine:
         self.depth = depth
         self.kind = kind
         self.workers = Workers(self.count)
+        self.choice = Choice()
         self._ahead: dict[Hashable, _Job] = {}
         self._awaited: list[_Job] = []
         self._lock = threading.Lock()
         self._row_seconds: float | None = None
+        self._rows = 0  # of a whole batch: the last one of an epoch may be short
         self._busy_seconds, self._cpu_seconds = 0.0, 0.0
         #: Batches handed out, seconds that callers waited for them, and the most ever ready.
         self.batches, self.wait_seconds, self.most_ready = 0, 0.0, 0
@@ -82,19 +82,23 @@ class Engine:
         if job is None:
             build = _made(make, key)
             if self.inline(build.rows):
-                return self._here(build)
+                batch = self._here(build)
+                self._handed_out(build.rows)
+                return batch
             job = self._submit(build)
             with self._lock:
                 self._awaited.append(job)
         try:
             if upcoming is not None:
                 self.prepare(upcoming, make)
-            return job.wait()
+            batch = job.wait()
         except _Cancelled:  # closed meanwhile, by another thread
             return self._here(_made(make, key))
         finally:
             with self._lock:
                 self._awaited.remove(job)
+        self._handed_out(job.rows)
+        return batch
 
     def prepare(self, upcoming: Iterable[Hashable], make: Make) -> None:
         """Begin these batches if there is room; drop those that nobody will ask for."""
@@ -123,8 +127,15 @@ class Engine:
         """Whether a batch of so many rows is made in the thread that asks for it."""
         if self.count == 0:
             return True
-        cheap = self._row_seconds is not None and self._row_seconds * rows < INLINE_SECONDS
-        return self.auto and cheap
+        if not self.auto or self._row_seconds is None:
+            return False
+        return self.choice.inline(self._row_seconds * max(rows, self._rows))
+
+    def _handed_out(self, rows: int) -> None:
+        if self.auto and self.count and self._row_seconds is not None:
+            with self._lock:
+                self._rows = max(self._rows, rows)
+                self.choice.handed_out(time.perf_counter(), self._row_seconds * self._rows)
 
     def why(self, rows: int) -> str:
         """What was chosen for batches of so many rows, in words."""
@@ -133,8 +144,13 @@ class Engine:
         if self._row_seconds is None:
             return f"up to {self.count} {self.kind} (nothing measured yet)"
         cost = f"{self._row_seconds * 1e6:.0f} microseconds a sample"
+        if self.auto and self.choice.seconds is not None:
+            ahead, here = (f"{seconds * 1e6:.0f}" for seconds in self.choice.seconds)
+            cost += (
+                f"; measured from batch to batch: {ahead} microseconds with them, {here} without"
+            )
         if self.inline(rows):
-            return f"in the caller's thread where a batch is this cheap ({cost})"
+            return f"in the caller's thread, without {self.kind}: a batch is this cheap ({cost})"
         return f"{self.count} {self.kind}, {self.depth} batches ahead ({cost})"
 
     @property
@@ -210,6 +226,7 @@ class _Cancelled(Exception):
 class _Job:
     def __init__(self, build: Build, parts: int) -> None:
         self._build: Build | None = build
+        self.rows = build.rows
         self._left = parts
         self._lock = threading.Lock()
         self._done = threading.Event()

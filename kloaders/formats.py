@@ -951,6 +951,8 @@ def read_sample(path: str, options: ImageOptions, out: Array | None = None) -> A
 
     `out` as in `decode_image`. ValueError for a suffix not known.
     """
+    if path.endswith(".npy"):  # a tenth of the time that a small array takes is this look
+        return read_array(path, out)
     suffix = suffix_of(path)
     if suffix in ARRAY_SUFFIXES:
         return read_array(path, out)

@@ -61,7 +61,7 @@ class BufferPool:
             return block[start : start + nbytes].view(dtype).reshape(shape)
 
     def _free(self, nbytes: int) -> np.ndarray[Any, Any] | None:
-        for k in range(len(self._blocks)):
+        for k in reversed(range(len(self._blocks))):
             # The list and getrefcount's own argument: 2 references, and nobody else.
             if (
                 nbytes + ALIGNMENT <= self._blocks[k].nbytes <= 2 * nbytes + ALIGNMENT

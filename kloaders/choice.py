@@ -1,0 +1,86 @@
+"""Threads or the thread that asks: whichever hands out batches faster. Clock readings only."""
+
+from __future__ import annotations
+
+__all__ = ["Choice"]
+
+# Handing a batch to a thread and back costs 50 to 100 microseconds while Keras holds the GIL: a
+# batch that takes no longer than the first is made where it is asked for, and one that takes longer
+# than the second is made ahead. What is in between is tried.
+CHEAP_SECONDS = 50e-6
+DEAR_SECONDS = 2e-3
+
+# Each way is tried in turns, as machines change their speed, and its better turn counts: in the
+# other an epoch may have ended. The first batches of a turn are not counted: the look-ahead fills,
+# or is used up.
+_TURNS = 4
+_UNCOUNTED, _COUNTED = 14, 32
+# What is decided holds for so many batches, or until the time between them becomes another: an
+# epoch from a cache is another matter than the one before it.
+_HOLDS, _LOOK = 5_000, 64
+_FACTOR = 2.0
+# Threads are kept unless the other way is that much faster: their look-ahead rides out what is slow.
+_MARGIN = 0.97
+
+
+class Choice:
+    """Which of two ways batches are made, by the time from one batch handed out to the next.
+
+    That time has everything in it that matters: the work, what the GIL and the memory cost where
+    threads share them, and what of it hides behind the model's step.
+
+    Threads: callers lock.
+    """
+
+    def __init__(self) -> None:
+        self._begin_trial()
+
+    def _begin_trial(self) -> None:
+        self._turn, self._count = 0, 0
+        self._since = 0.0
+        self._times: dict[bool, list[float]] = {False: [], True: []}
+        self._decided: bool | None = None
+        self._odd_looks = 0
+        #: Seconds from batch to batch, with threads and in the caller's thread.
+        self.seconds: tuple[float, float] | None = None
+
+    def _in_question(self, seconds: float) -> bool:
+        # What a batch seems to cost depends on where it is made: a trial is not left for that.
+        room = 4 if self._turn or self._count else 1
+        return CHEAP_SECONDS / room < seconds < DEAR_SECONDS * room
+
+    def inline(self, seconds: float) -> bool:
+        """Whether to make a batch that costs so many seconds of work where it is asked for."""
+        if not self._in_question(seconds):
+            return seconds < DEAR_SECONDS
+        return self._decided if self._decided is not None else bool(self._turn % 2)
+
+    def handed_out(self, now: float, seconds: float) -> None:
+        """A batch was handed out; such a one costs so many seconds of work."""
+        if not self._in_question(seconds):
+            if self._count or self._turn:
+                self._begin_trial()
+            return
+        self._count += 1
+        if self._decided is not None:
+            self._look(now)
+        elif self._count == _UNCOUNTED:
+            self._since = now
+        elif self._count == _UNCOUNTED + _COUNTED:
+            self._times[bool(self._turn % 2)].append((now - self._since) / _COUNTED)
+            self._turn, self._count, self._since = self._turn + 1, 0, now
+            if self._turn == _TURNS:
+                ahead, here = min(self._times[False]), min(self._times[True])
+                self._decided, self.seconds = here < _MARGIN * ahead, (ahead, here)
+
+    def _look(self, now: float) -> None:
+        """Try anew after a while, or where batches follow one another at another speed."""
+        assert self._decided is not None
+        assert self.seconds is not None
+        if self._count % _LOOK:
+            return
+        change = (now - self._since) / _LOOK / max(self.seconds[self._decided], 1e-9)
+        self._since = now
+        self._odd_looks = 0 if 1 / _FACTOR < change < _FACTOR else self._odd_looks + 1
+        if self._count > _HOLDS or self._odd_looks == 2:  # one look may have met an epoch's end
+            self._begin_trial()
