@@ -138,6 +138,12 @@ class Engine:
         return f"{self.count} {self.kind}, {self.depth} batches ahead ({cost})"
 
     @property
+    def ready(self) -> int:
+        """Batches that lie ready."""
+        with self._lock:
+            return sum(job.ready for job in self._ahead.values())
+
+    @property
     def cores_busy(self) -> float | None:
         """Cores that the threads kept busy while they worked; None before a second of work.
 

@@ -28,6 +28,7 @@ from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
 from kloaders.structure import Structure, flatten, map_structure, names_of, same_structure, spec_of
+from kloaders.telemetry import Fit, Meter
 from kloaders.threads import usable_cores
 from kloaders.tickets import Request, Tickets
 
@@ -156,6 +157,8 @@ class SequenceLoader(keras_base.Sequence):
     _released: int
     _rest_lock: threading.RLock
     _adapters: int
+    _meter: Meter | None  # of the fit that is under way
+    _last_fit: Fit | None
 
     def __init__(
         self,
@@ -296,9 +299,13 @@ class SequenceLoader(keras_base.Sequence):
                 engine = self._running()
         if engine is None:
             return made_here(self._make_alone(key, True))
-        if not request.sequential:
-            return engine.get(key, None, self._make_alone)
-        return engine.get(key, self._upcoming(request), self._make)
+        if request.sequential:
+            batch = engine.get(key, self._upcoming(request), self._make)
+        else:
+            batch = engine.get(key, None, self._make_alone)
+        if self._meter is not None:
+            self._meter.handed(batch, engine.ready)
+        return batch
 
     def on_epoch_begin(self) -> None:
         """Keras calls this before each epoch; call it in a hand-written loop. Overrides call super."""
@@ -567,6 +574,7 @@ class SequenceLoader(keras_base.Sequence):
         self._released = 0
         self._rest_lock = threading.RLock()
         self._adapters = 0
+        self._meter = self._last_fit = None
 
     def _order_asked(self) -> bool | None:
         return self.shuffle
