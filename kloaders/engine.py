@@ -10,7 +10,10 @@ from typing import Any, Protocol
 
 from kloaders.threads import Workers, exiting
 
-__all__ = ["Build", "Engine", "made_here"]
+__all__ = ["AHEAD_BYTES", "Build", "Engine", "made_here"]
+
+# What may lie ready ahead of the model: enough to ride out a slow file, small beside a framework.
+AHEAD_BYTES = 256 * 2**20
 
 # Handing a batch to a thread and back costs 50 to 100 microseconds while Keras holds the GIL:
 # a batch that takes no longer than this is made where it is asked for.
