@@ -399,7 +399,7 @@ def _pack(state: _State, resource: str, stage: str | None) -> list[Advice]:
     m, s = state.m, state.s
     need = s.raw_bytes * s.samples
     fits = need <= _RAM_SHARE * s.free_bytes
-    if not s.cacheable or state.in_ram or m.ram is None or fits or stage != "decode":
+    if not s.cacheable or state.in_ram or m.ram is None or fits or resource != "cpu":
         return []
     rate = m.ram.rate
     if m.disk_rate is not None and s.stored_bytes:
