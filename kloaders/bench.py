@@ -117,11 +117,12 @@ def _ways(
         return PackSequenceLoader(pack, batch, **options)
 
     def records() -> Any:
-        written = write_tfrecords(paths, labels, os.path.join(folder, "records"), progress=False)
+        name = os.path.join(folder, "records")
+        if not os.path.exists(f"{name}-00000-of-00001.tfrecord"):
+            write_tfrecords(paths, labels, name, progress=False)
         features = {"x": "image_raw"} | ({} if labels is None else {"y": "label"})
-        return TFRecordSequenceLoader(
-            written.files, features, batch, cache=None, **image, **options
-        )
+        files = f"{name}-*.tfrecord"
+        return TFRecordSequenceLoader(files, features, batch, cache=None, **image, **options)
 
     def two_levels() -> Any:
         size = max(batch, len(paths) // 4)

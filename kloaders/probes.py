@@ -638,6 +638,8 @@ def _with_model(model: Any, loader: SequenceLoader, view: Any, seconds: float) -
         first = _epochs(keras, model, Same(2), 2)
         # As many steps an epoch for both: what an epoch itself costs is then in both.
         steps = int(min(200, len(view), max(2, seconds / 6 / max(1e-6, first[-1][0] / 2))))
+        if steps * (4 + 60 // steps) > len(view):  # parts of a pass must not run over its end
+            steps = len(view)
         epochs = 4 + 60 // steps
         alone = _middle(_epochs(keras, model, Same(steps), epochs)[1:])
         part = steps if steps < len(view) else None

@@ -345,7 +345,7 @@ def _draw(figure_class: Any, cells: list[_Cell], title: str) -> Figure:
 def _draw_panel(axis: Axes, panel: _Panel, scale: tuple[float, float]) -> None:
     if panel.kind == "picture":
         low, high = scale
-        picture = np.clip((panel.values.astype(float) - low) / (high - low), 0, 1)
+        picture = np.clip((np.nan_to_num(panel.values.astype(float)) - low) / (high - low), 0, 1)
         picture = picture[..., 0] if picture.shape[-1] == 1 else picture
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         if panel.mask is not None:
@@ -397,8 +397,9 @@ def _scale(pictures: list[Array]) -> tuple[float, float]:
     """The values that are drawn black and white: one pair for all, so that they can be compared."""
     if not pictures:
         return 0.0, 1.0
-    low = float(min(np.nanmin(p) for p in pictures))
-    high = float(max(np.nanmax(p) for p in pictures))
+    finite = [p[np.isfinite(p)] for p in pictures]
+    low = float(min((p.min() for p in finite if p.size), default=0.0))
+    high = float(max((p.max() for p in finite if p.size), default=1.0))
     kind = pictures[0].dtype
     if kind.kind == "b":
         return 0.0, 1.0
