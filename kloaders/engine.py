@@ -140,7 +140,6 @@ class Engine:
             return f"in the caller's thread where a batch is this cheap ({cost})"
         return f"{self.count} {self.kind}, {self.depth} batches ahead ({cost})"
 
-    @property
     def ready(self) -> int:
         """Batches that lie ready."""
         with self._lock:

@@ -617,7 +617,7 @@ def as_dict(found: Explanation) -> dict[str, Any]:
     from kloaders import __version__
 
     measured = dataclasses.asdict(found.measured)
-    return _rounded(
+    told: dict[str, Any] = _rounded(
         {
             "version": __version__,
             "loader": found.title,
@@ -652,6 +652,7 @@ def as_dict(found: Explanation) -> dict[str, Any]:
             "machine": found.machine,
         }
     )
+    return told
 
 
 def _rounded(value: Any) -> Any:

@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -469,7 +469,7 @@ def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
     return Run(samples / wall, busy, bool(inline))
 
 
-def _forever(view: Any) -> Iterator[Any]:
+def _forever(view: Any) -> Generator[Any, None, None]:
     while True:
         view.on_epoch_begin()
         for k in range(len(view)):
@@ -623,7 +623,7 @@ def _with_model(model: Any, loader: SequenceLoader, view: Any, seconds: float) -
         )
     batch = view[0]
 
-    class Same(keras.utils.PyDataset):  # type: ignore[misc]
+    class Same(keras.utils.PyDataset):
         def __init__(self, steps: int) -> None:
             super().__init__()
             self.steps = steps
@@ -666,7 +666,7 @@ def _epochs(
     """Seconds, and seconds of processor time, of each epoch of a fit."""
     found: list[tuple[float, float]] = []
 
-    class Clock(keras.callbacks.Callback):  # type: ignore[misc]
+    class Clock(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.began = time.perf_counter(), time.process_time()
 

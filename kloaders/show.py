@@ -24,8 +24,8 @@ __all__ = ["BOX_FORMATS", "show"]
 
 Array = np.ndarray[Any, Any]
 
-BOX_FORMATS = ("xyxy", "xywh", "yxyx", "center_xywh")
-BOX_FORMATS += tuple(f"rel_{name}" for name in BOX_FORMATS)
+_FORMS = ("xyxy", "xywh", "yxyx", "center_xywh")
+BOX_FORMATS = (*_FORMS, *(f"rel_{name}" for name in _FORMS))
 
 # A row of numbers up to this long is read as numbers, a longer one as a line.
 _SHORT = 12

@@ -30,6 +30,9 @@ LOGGED = {
     "sample_errors": "samples that have not loaded so far, each counted once",
 }
 
+# Counting what lies ready costs more than all the rest: an average needs it now and then only.
+_LOOK_EACH = 8
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -106,11 +109,12 @@ class Meter:
         self._handed: deque[tuple[float, int]] = deque()
         self._epoch_begin(0.0)
 
-    def handed(self, batch: Any, ready: int) -> None:
-        """A batch was given to Keras, and so many more lay ready."""
-        leaves = flatten(batch)
-        self._handed.append((self._clock(), len(leaves[0])))
-        self._ready += ready
+    def handed(self, batch: Any, ready: Callable[[], int]) -> None:
+        """A batch was given to Keras. ready: tells how many more lie ready; not always asked."""
+        self._handed.append((self._clock(), len(flatten(batch)[0])))
+        if self._batches % _LOOK_EACH == 0:
+            self._ready += ready()
+            self._looks += 1
         self._batches += 1
 
     def epoch_begin(self, new_pass: bool) -> None:
@@ -121,7 +125,7 @@ class Meter:
 
     def _epoch_begin(self, now: float) -> None:
         self._began = self._ended = now
-        self._steps = self._samples = self._batches = self._ready = 0
+        self._steps = self._samples = self._batches = self._ready = self._looks = 0
         self._waited = 0.0
         self._kept_before = self._kept()
 
@@ -147,7 +151,7 @@ class Meter:
             self._samples,
             self._ended - self._began,
             self._waited,
-            self._ready / max(1, self._batches),
+            self._ready / max(1, self._looks),
             hits / max(1, asked),
             0 if loader is None else len(loader.errors),
         )

@@ -44,7 +44,7 @@ def test_the_wait_is_from_the_last_step_to_the_hand_over():
     meter.epoch_begin(new_pass=True)
     for begin, rows in ((10, 4), (20, 4), (30, 3)):
         clock.now = begin + 3  # three seconds of loading
-        meter.handed(batch(rows), ready=2)
+        meter.handed(batch(rows), ready=lambda: 2)
         clock.now = begin + 10  # seven of training
         meter.step_end(1)
     epoch = meter.epoch_end()
@@ -59,7 +59,7 @@ def test_what_was_handed_over_ahead_of_the_step_is_no_wait():
     meter.epoch_begin(new_pass=True)
     for at in (2, 3, 4):
         clock.now = at
-        meter.handed(batch(4), ready=0)
+        meter.handed(batch(4), ready=lambda: 0)
     for at in (10, 20, 30):
         clock.now = at
         meter.step_end(1)
@@ -72,7 +72,7 @@ def test_batches_of_one_call_are_taken_together():
     meter.epoch_begin(new_pass=True)
     for at, rows in ((1, 4), (2, 4), (3, 3)):
         clock.now = at
-        meter.handed(batch(rows), ready=0)
+        meter.handed(batch(rows), ready=lambda: 0)
     for at in (10, 20):
         clock.now = at
         meter.step_end(2)
@@ -85,7 +85,7 @@ def test_a_pass_that_goes_on_keeps_what_was_read_ahead():
     _loader, clock, meter = metered()
     meter.epoch_begin(new_pass=True)
     for _ in range(2):
-        meter.handed(batch(4), ready=0)
+        meter.handed(batch(4), ready=lambda: 0)
     clock.now = 1
     meter.step_end(1)
     assert meter.epoch_end().samples == 4
@@ -93,7 +93,7 @@ def test_a_pass_that_goes_on_keeps_what_was_read_ahead():
     clock.now = 2
     meter.step_end(1)
     assert meter.epoch_end().samples == 4
-    meter.handed(batch(4), ready=0)
+    meter.handed(batch(4), ready=lambda: 0)
     meter.epoch_begin(new_pass=True)
     meter.step_end(1)
     assert meter.epoch_end().samples == 0
