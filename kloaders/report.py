@@ -9,6 +9,7 @@ import html
 from typing import TYPE_CHECKING
 
 from kloaders.memory import format_bytes
+from kloaders.wording import limits_of, stages_of, standing, time_of, verdict
 
 if TYPE_CHECKING:
     from kloaders.explain import Explanation
@@ -83,13 +84,11 @@ def in_a_notebook(found: Explanation) -> str:
 
 
 def _body(found: Explanation) -> str:
-    from kloaders import explain
-
     m, s = found.measured, found.measured.settings
     parts = [
-        f"<main>\n<h1>{html.escape(explain.verdict(found))}</h1>",
+        f"<main>\n<h1>{html.escape(verdict(found))}</h1>",
         f'<p class="soft">{html.escape(found.title)}</p>',
-        f"<p>{html.escape(found.why)} {html.escape(explain.standing(found))}</p>",
+        f"<p>{html.escape(found.why)} {html.escape(standing(found))}</p>",
         _tiles(found),
     ]
     if found.best is not None:
@@ -105,13 +104,13 @@ def _body(found: Explanation) -> str:
         parts.append(f"<p>{nothing}</p>")
     parts.append("<h2>How fast each part is</h2>")
     parts.append('<p class="soft">Samples a second, each by itself.</p>')
-    limits = explain.limits_of(found)
+    limits = limits_of(found)
     most = max([rate for _, _, rate in limits], default=1.0)
     parts.append(
         _bars([(words, rate / most, f"{rate:,.0f}", _colour(name)) for name, words, rate in limits])
     )
     parts.append("<h2>What a sample costs</h2>")
-    stages = explain.stages_of(found)
+    stages = stages_of(found)
     said = "In one thread; with a model, its share of a batch."
     if any(name == found.stage for name, _, _ in stages):
         said += ' <span class="said"><span class="key mark"></span>what binds</span>'
@@ -123,7 +122,7 @@ def _body(found: Explanation) -> str:
                 (
                     words,
                     seconds / most,
-                    explain._time(seconds),
+                    time_of(seconds),
                     "mark" if name == found.stage else "",
                 )
                 for name, words, seconds in stages
@@ -183,8 +182,6 @@ def _tiles(found: Explanation) -> str:
 
 def _step(found: Explanation) -> str:
     """One bar: of a step's time, what is the model's and what is waiting."""
-    from kloaders import explain
-
     m = found.measured
     if not m.fit_s or m.step_s is None:
         return ""
@@ -192,15 +189,15 @@ def _step(found: Explanation) -> str:
     waited = m.fit_s * wait
     return (
         "<h2>A step of the training</h2>"
-        f'<p class="soft">{explain._time(m.fit_s)} a step.</p>'
+        f'<p class="soft">{time_of(m.fit_s)} a step.</p>'
         '<svg width="100%" height="22" role="img" '
         f'aria-label="{1 - wait:.0%} the model, {wait:.0%} waiting for data">'
         f'<rect class="good" x="0" width="{100 * (1 - wait):.2f}%" height="22"></rect>'
         f'<rect class="mark" x="{100 * (1 - wait):.2f}%" width="{100 * wait:.2f}%" height="22"></rect></svg>'
         '<p><span class="said"><span class="key good"></span>the model, '
-        f"{explain._time(m.fit_s - waited)}</span> "
+        f"{time_of(m.fit_s - waited)}</span> "
         '<span class="said"><span class="key mark"></span>waiting for data, '
-        f"{explain._time(waited)}</span></p>"
+        f"{time_of(waited)}</span></p>"
     )
 
 

@@ -12,8 +12,9 @@ import pytest
 import kloaders as kl
 from kloaders import probes
 from kloaders.cache import bypassed
-from kloaders.explain import RESOURCES, judge
+from kloaders.explain import judge
 from kloaders.probes import Measured, Run, Settings
+from kloaders.wording import RESOURCES
 
 SETTINGS = Settings(
     samples=100_000,
