@@ -42,6 +42,7 @@ __all__ = [
     "Place",
     "RamCache",
     "Store",
+    "bypassed",
     "key_of",
     "leaf_store",
     "paused",
@@ -89,6 +90,10 @@ class Store(Protocol):
 
     #: While more than 0, nothing new is kept.
     paused: int
+    #: While more than 0, nothing is served either: as if there were no cache.
+    bypassed: int
+    #: Arrays served, and asked for, by this process.
+    counts: tuple[int, int]
 
     def __str__(self) -> str:
         """What is held, in words."""
@@ -155,6 +160,13 @@ class _Shared:
 
     def __init__(self) -> None:
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.paused = self.bypassed = 0
+        self.counts = (0, 0)
+        self._count_lock = threading.Lock()
+
+    def _note(self, hits: int, asked: int) -> None:
+        with self._count_lock:
+            self.counts = self.counts[0] + hits, self.counts[1] + asked
 
     def use(self, loader: Any) -> None:
         self._users.add(loader)
@@ -182,7 +194,6 @@ class RamCache(_Shared):
         self.samples = samples
         self.budget = budget
         self.beside = beside
-        self.paused = 0
         self._off = bool(os.environ.get(WORKER))  # each process would keep its own
         self._lock = threading.Lock()
         self._reset()
@@ -214,6 +225,13 @@ class RamCache(_Shared):
         return f"{held} ({most})" if self._rows is not None else "nothing in RAM yet"
 
     def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
+        missing = self._serve(indices, out, stamp)
+        self._note(len(indices) - len(missing), len(indices))
+        return missing
+
+    def _serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
+        if self.bypassed:
+            return np.arange(len(indices))
         self._look_at_memory()
         rows, slots, generation = self._rows, self._slots, self._generation
         if rows is None or rows.shape[1:] != out.shape[1:] or rows.dtype != out.dtype:
@@ -247,13 +265,14 @@ class RamCache(_Shared):
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
         rows = self._rows
         if rows is None:
+            self._note(0, 1)
             return None
         out = np.empty((1, *rows.shape[1:]), rows.dtype)
         missing = self.serve(np.array([index]), out, stamp)
         return None if len(missing) else out[0, ...]
 
     def put(self, index: int, stamp: Stamp, array: Array) -> None:
-        if self._off or self.paused or stamp is None:
+        if self._off or self.paused or self.bypassed or stamp is None:
             return
         with self._lock:
             if self._rows is None and not self._begin(array):
@@ -379,7 +398,6 @@ class FolderCache(_Shared):
         self.folder = os.path.join(os.path.abspath(folder), key)
         self.samples = samples
         self.budget = budget
-        self.paused = 0
         self._names = names
         try:
             os.makedirs(self.folder, exist_ok=True)
@@ -411,7 +429,7 @@ class FolderCache(_Shared):
         self._until_asked = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("folder", "samples", "budget", "paused", "_names")
+        kept = ("folder", "samples", "budget", "paused", "bypassed", "_names")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -426,22 +444,23 @@ class FolderCache(_Shared):
     # ------------------------------------------------------------------ reading
 
     def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
-        if not out.flags.c_contiguous:
+        if self.bypassed or not out.flags.c_contiguous:
+            self._note(0, len(indices))
             return np.arange(len(indices))
         about = _about(out.dtype, out.shape[1:])
         served = [
             self._read(index, about, out[row, ...], stamp)
             for row, index in enumerate(indices.tolist())
         ]
+        self._note(sum(served), len(served))
         return np.flatnonzero(~np.array(served, bool))
 
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
-        place = self._find(index, stamp)
+        place = -1 if self.bypassed else self._find(index, stamp)
         found = None if place < 0 else self._about_at(place)
-        if found is None:
-            return None
-        about, out = found
-        return out if self._read(index, about, out, stamp) else None
+        served = found is not None and self._read(index, *found, stamp)
+        self._note(int(served), 1)
+        return found[1] if found is not None and served else None
 
     def _read(self, index: int, about: bytes, out: Array, stamp: Callable[[int], Stamp]) -> bool:
         place = self._find(index, stamp)
@@ -563,7 +582,7 @@ class FolderCache(_Shared):
 
     def put(self, index: int, stamp: Stamp, array: Array) -> None:
         key = self._key(index, stamp)
-        if key is None or self.paused or self._full or self._pid != os.getpid():
+        if key is None or self.paused or self.bypassed or self._full or self._pid != os.getpid():
             return
         values = np.asarray(array, order="C")  # ascontiguousarray makes a list of a number
         about, body = _about(values.dtype, values.shape), values.reshape(-1).view(np.uint8).data
@@ -902,6 +921,20 @@ def paused(stores: list[Store]) -> Iterator[None]:
         with _pausing:
             for store in stores:
                 store.paused -= 1
+
+
+@contextmanager
+def bypassed(stores: list[Store]) -> Iterator[None]:
+    """Read everything anew meanwhile, as if there were no cache; what is kept stays."""
+    with _pausing:
+        for store in stores:
+            store.bypassed += 1
+    try:
+        yield
+    finally:
+        with _pausing:
+            for store in stores:
+                store.bypassed -= 1
 
 
 _pausing = threading.Lock()

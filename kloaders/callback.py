@@ -10,7 +10,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from kloaders.sequence import SequenceLoader, check_loader
+from kloaders.sequence import SequenceLoader, _flag, check_loader
+from kloaders.telemetry import Meter
 
 if TYPE_CHECKING:
     from keras.callbacks import Callback
@@ -30,34 +31,96 @@ class LoaderCallback(Callback):
     same loader in mid-epoch, does not read ahead past the last epoch, and frees its threads and
     the batches made ahead when training ends.
 
+    And it tells Keras what loading was like: each epoch's logs, and so History, CSVLogger and
+    TensorBoard (listed before or after this callback), have `samples_per_s`, of training without
+    validation; `data_wait_s`, seconds in which the model had nothing to train on;
+    `batches_ahead`, how many batches lay ready when one was taken, on average; `cache_hits`, the
+    share of arrays from the cache, 0 to 1 (of this process: 0 with processes=True); and
+    `sample_errors`, how many samples have not loaded so far. `loader.explain()` uses them after fit.
+
     Args:
         loader: the loader given to `fit`.
+        log: whether to add to the logs.
 
     Raises:
         TypeError: not one of our loaders.
     """
 
-    def __init__(self, loader: SequenceLoader) -> None:
+    def __init__(self, loader: SequenceLoader, *, log: bool = True) -> None:
         super().__init__()
         check_loader(loader, "LoaderCallback")
         self.loader = loader
+        self.log = _flag(log, "log")
+        self._meter: Meter | None = None
+        self._first: _First | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Whatever the loader did before is over."""
-        self.loader._tickets.fit_begin(int(self.params.get("epochs") or 0), _Fit().over)
+        fit = _Fit()
+        self.loader._tickets.fit_begin(int(self.params.get("epochs") or 0), fit.over)
+        if self.log:
+            self._meter = self.loader._meter = Meter(self.loader)
+            self.loader._last_fit = self._meter.fit
+            self._first = _First(self._meter)
+            self._first.join(fit.callbacks())
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """The epoch's true number."""
+        if self._meter is not None:
+            self._meter.epoch_begin(new_pass=not self.loader._tickets.training)
         steps = self.params.get("steps") or len(self.loader)
         self.loader._tickets.epoch_begin(int(epoch), int(steps))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """So many batches more have been trained on."""
-        self.loader._tickets.consumed(int(getattr(self.model, "steps_per_execution", 1) or 1))
+        batches = int(getattr(self.model, "steps_per_execution", 1) or 1)
+        self.loader._tickets.consumed(batches)
+        if self._meter is not None:
+            self._meter.step_end(batches)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add to the logs, where that was not done before all other callbacks."""
+        if self._first is not None:
+            self._first.on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Free what only training needs."""
+        if self._first is not None:
+            self._first.leave()
+        self._meter = self._first = self.loader._meter = None
         self.loader._fit_end()
+
+
+class _First(Callback):
+    """Adds to an epoch's logs before any other callback reads them.
+
+    Keras hands one dict to all callbacks, in the order of their list; CSVLogger and TensorBoard may
+    stand before ours there.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self.async_safe = True  # it does nothing at batches
+        self._measured = meter
+        self._callbacks: Any = None
+        self._epoch: int | None = None
+
+    def join(self, callbacks: Any) -> None:
+        """Stand first among a fit's callbacks; nowhere if they were not found."""
+        if getattr(callbacks, "callbacks", None):
+            self._callbacks = callbacks
+            # A new list: whoever is walking over the old one calls nobody twice.
+            callbacks.callbacks = [self, *callbacks.callbacks]
+
+    def leave(self) -> None:
+        if self._callbacks is not None:
+            rest = [callback for callback in self._callbacks.callbacks if callback is not self]
+            self._callbacks.callbacks, self._callbacks = rest, None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch != self._epoch and logs is not None:
+            self._epoch = epoch
+            logs.update(self._measured.epoch_end().logs())
 
 
 class _Fit:
@@ -70,7 +133,7 @@ class _Fit:
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        self.callbacks: Callable[[], Any] = lambda: True
+        self.callbacks: Callable[[], Any] = lambda: True  # the list, None once it is gone
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_name != "fit":
             caller = frame.f_locals.get("self")

@@ -6,15 +6,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from kloaders import __version__
-
-if TYPE_CHECKING:
-    from kloaders.paths import PathSequenceLoader
+from kloaders.cli_see import bench, explain, show
+from kloaders.cli_sources import loader_of as _loader_of
+from kloaders.cli_sources import table_options as _table_options
 
 __all__ = ["main"]
 
@@ -51,6 +50,11 @@ def cli(debug: bool) -> None:
     \b
     See it train, on pictures that come with scikit-learn:
         kloaders demo
+
+    \b
+    Look at your own data, and at where the time goes:
+        kloaders show photos/ --size 224 224
+        kloaders explain photos/ --size 224 224
 
     \b
     In Python:
@@ -146,27 +150,6 @@ def demo(
         )
     if poor:
         sys.exit(1)
-
-
-def _table_options(command: Callable[..., None]) -> Callable[..., None]:
-    """How a CSV file is read, for commands that convert what it lists."""
-    options = (
-        click.option("--path-column", default="path", show_default=True, help="Of a CSV file."),
-        click.option(
-            "--label-column",
-            default="label",
-            show_default=True,
-            help='Of a CSV file; "" for no labels.',
-        ),
-        click.option(
-            "--folder",
-            type=click.Path(exists=True, file_okay=False),
-            help="Where relative paths of a CSV file start.  [default: this folder]",
-        ),
-    )
-    for option in reversed(options):  # as a stack of decorators: the last one first
-        command = option(command)
-    return command
 
 
 @cli.command()
@@ -378,21 +361,8 @@ def tfrecord(
             print(f"    {variable} = kl.TFRecordSequenceLoader({pattern!r}, {chosen}, 32)")
 
 
-def _loader_of(
-    source: str, columns: tuple[str, str | None, str | None], **options: Any
-) -> PathSequenceLoader:
-    """All files of a folder of classes, or of a CSV file. columns: of paths, of labels; a folder."""
-    from kloaders import front_doors
-
-    if os.path.isdir(source):
-        loader, _ = front_doors.from_directory(source, validation=None, **options)
-    else:
-        paths, labels, folder = columns
-        loader, _ = front_doors.from_dataframe(
-            source, paths, labels, folder=folder, validation=None, **options
-        )
-    made: PathSequenceLoader = loader
-    return made
+for _command in (show, explain, bench):
+    cli.add_command(_command)
 
 
 def main() -> None:

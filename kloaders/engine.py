@@ -11,7 +11,10 @@ from typing import Any, Protocol
 from kloaders.choice import Choice
 from kloaders.threads import Workers, exiting
 
-__all__ = ["Build", "Engine", "made_here"]
+__all__ = ["AHEAD_BYTES", "Build", "Engine", "made_here"]
+
+# What may lie ready ahead of the model: enough to ride out a slow file, small beside a framework.
+AHEAD_BYTES = 256 * 2**20
 
 # A batch is cut among the threads where each part then takes at least this long.
 CHUNK_SECONDS = 1e-3
@@ -152,6 +155,11 @@ class Engine:
         if self.inline(rows):
             return f"in the caller's thread, without {self.kind}: a batch is this cheap ({cost})"
         return f"{self.count} {self.kind}, {self.depth} batches ahead ({cost})"
+
+    def ready(self) -> int:
+        """Batches that lie ready."""
+        with self._lock:
+            return sum(job.ready for job in self._ahead.values())
 
     @property
     def cores_busy(self) -> float | None:

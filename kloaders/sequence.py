@@ -16,23 +16,27 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from kloaders import distributed, forgotten, keras_base
+from kloaders import distributed, forgotten, keras_base, summary
 from kloaders.batches import BatchBuild
 from kloaders.cache import Budget, HookCache, Place, Store, leaf_store, spare_ram, stores_in
 from kloaders.columns import Column, Odd, Report, place, spec_of_all
-from kloaders.engine import Build, Engine, made_here
+from kloaders.engine import AHEAD_BYTES, Build, Engine, made_here
 from kloaders.faults import SampleError, check_policy, explain
 from kloaders.formats import checked_dtype
-from kloaders.memory import BufferPool, format_bytes, parse_bytes
+from kloaders.memory import BufferPool, parse_bytes
 from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
 from kloaders.structure import Structure, flatten, map_structure, names_of, same_structure, spec_of
+from kloaders.telemetry import Fit, Meter
 from kloaders.threads import usable_cores
 from kloaders.tickets import Request, Tickets
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from typing_extensions import Self
+
+    from kloaders.explain import Explanation
 
 __all__ = ["Options", "SequenceLoader", "check_loader"]
 
@@ -40,8 +44,6 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 Key = tuple[Order, int]
 Transform = Callable[[Any, Any, np.random.Generator], tuple[Any, Any]]
 
-# What may lie ready ahead of the model: enough to ride out a slow file, small beside a framework.
-AHEAD_BYTES = 256 * 2**20
 # Samples tried for the shape of all, where on_error lets the first ones fail.
 _FIRST_TRIES = 100
 
@@ -156,6 +158,8 @@ class SequenceLoader(keras_base.Sequence):
     _released: int
     _rest_lock: threading.RLock
     _adapters: int
+    _meter: Meter | None  # of the fit that is under way
+    _last_fit: Fit | None
 
     def __init__(
         self,
@@ -296,9 +300,13 @@ class SequenceLoader(keras_base.Sequence):
                 engine = self._running()
         if engine is None:
             return made_here(self._make_alone(key, True))
-        if not request.sequential:
-            return engine.get(key, None, self._make_alone)
-        return engine.get(key, self._upcoming(request), self._make)
+        if request.sequential:
+            batch = engine.get(key, self._upcoming(request), self._make)
+        else:
+            batch = engine.get(key, None, self._make_alone)
+        if self._meter is not None:
+            self._meter.handed(batch, engine.ready)
+        return batch
 
     def on_epoch_begin(self) -> None:
         """Keras calls this before each epoch; call it in a hand-written loop. Overrides call super."""
@@ -445,33 +453,80 @@ class SequenceLoader(keras_base.Sequence):
         return new
 
     def summary(self) -> str:
-        """Samples, shapes, order and memory in a few lines."""
-        specs = flatten(self.sample_spec)
-        each = sum(spec.nbytes for spec in specs)
-        arrays = ", ".join(f"{spec.dtype}{spec.shape}" for spec in specs)
-        order = {
-            None: "as Keras asks: shuffled by fit, storage order for predict and evaluate",
-            True: f"shuffled every epoch, seed {self.seed}",
-            False: "storage order",
-        }[self.shuffle]
-        engine, name = self._engine, type(self).__name__
-        batch = format_bytes(each * self.batch_size)
-        lines = [
-            f"{name}: {self.samples:,} samples in {len(self):,} batches of {self.batch_size}",
-            f"sample: {arrays}, {format_bytes(each)} (a batch {batch})",
-            f"order: {order}",
-            "loading: " + (engine.why(self.batch_size) if engine else "nothing asked for yet"),
-        ]
-        busy = engine.cores_busy if engine and engine.kind == "threads" else None
-        if engine is not None and busy is not None and engine.count > 1:
-            said = f"threads: {engine.count} kept {busy:.1f} cores busy"
-            if busy < 0.75 * engine.count and self._runs_users_code():
-                said += "; if they wait for Python's lock and not for a disk, pass processes=True"
-            lines.append(said)
-        lines += [f"cache: {store}" for store in self._stores()]
-        if self.errors:
-            lines.append(f"errors: {len(self.errors)} samples, first {self.errors[0]}")
-        return "\n".join(lines)
+        """Samples, shapes, bytes, classes and their balance, order, work and memory, in a few lines.
+
+        Reads one sample at first, for its shape.
+        """
+        return summary.as_text(self)
+
+    def _repr_html_(self) -> str:
+        return summary.as_html(self)
+
+    def show(
+        self,
+        batch: int = 0,
+        *,
+        samples: int = 16,
+        epoch: int = 0,
+        box_format: str | None = None,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
+        """A picture of a batch as the model sees it: after the transform, in the order of `fit`.
+
+        Pictures are drawn with their labels, masks and boxes; rows of numbers as lines or a table,
+        other tensors as heat maps. Labels get their names from `class_names`. A label is drawn over
+        the picture if it has the picture's height and width (a mask), or is called "boxes" or
+        "bboxes"; "labels" or "classes" beside boxes are theirs, and those below 0 are padding.
+        Safe during a fit: it reads on a view, in the caller's thread.
+
+        Args:
+            batch: its number in the epoch.
+            samples: at most so many of it.
+            epoch: which; random transforms draw anew in each.
+            box_format: "xyxy", "xywh", "yxyx" or "center_xywh", in pixels, or with "rel_" before it
+                in shares of the picture; None takes "rel_xyxy" where all is within 0 and 1, and
+                "xyxy" otherwise.
+            save: a file to write, such as "batch.png".
+
+        Returns:
+            A matplotlib Figure, which a notebook shows; `.savefig("batch.png")` writes it.
+
+        Raises:
+            ImportError: matplotlib is missing (`pip install matplotlib`).
+            IndexError: no such batch.
+        """
+        from kloaders.show import show
+
+        return show(self, batch, samples, epoch, box_format, save)
+
+    def explain(
+        self, model: Any = None, *, check: bool = False, seconds: float = 6.0
+    ) -> Explanation:
+        """Where the time goes: measures, names what binds, and what to change.
+
+        Reads a few hundred samples, alone and as a fit would, from the disk and from memory, with
+        the cache left aside. With a model, its step on a batch that is there and a fit of some steps
+        are measured too; the model, its optimizer and its history are as before afterwards. Without
+        one, the last fit with `LoaderCallback(loader)` tells what its step took, if there was one.
+
+        Args:
+            model: a compiled keras.Model.
+            check: try each change that is advised, and tell what came of it beside what was
+                predicted.
+            seconds: how long to measure, about; compiling the model and starting processes come on
+                top.
+
+        Returns:
+            An Explanation. `print` it; `.save("explain.html")` writes a page with charts, `.json` or
+            `.txt` likewise; `.to_dict()` is for scripts, and in a notebook it shows itself.
+
+        Raises:
+            SampleError: a sample does not load.
+            TypeError, ValueError: model is no keras.Model, or is not compiled.
+        """
+        from kloaders.explain import explain
+
+        return explain(self, model, check=check, seconds=seconds)
 
     def __repr__(self) -> str:
         return (
@@ -567,6 +622,7 @@ class SequenceLoader(keras_base.Sequence):
         self._released = 0
         self._rest_lock = threading.RLock()
         self._adapters = 0
+        self._meter = self._last_fit = None
 
     def _order_asked(self) -> bool | None:
         return self.shuffle
