@@ -57,6 +57,45 @@ def from_files(w: Any) -> Any:
     return delivered(files(w), w)
 
 
+def write_pack(w: Any) -> None:
+    import kloaders as kl
+
+    kl.write_pack(arrays(w), w.folder("kloaders-pack"), progress=False)
+
+
+def write_records(w: Any) -> None:
+    import kloaders as kl
+
+    kl.write_tfrecords(arrays(w), out=w.folder("kloaders-records"), shards=8, progress=False)
+
+
+@contestant("W3", "kloaders, pack", needs=["keras", "kloaders.packs"], prepare=write_pack)
+def from_pack(w: Any) -> Any:
+    import kloaders as kl
+
+    return delivered(kl.PackSequenceLoader(w.folder("kloaders-pack"), w.batch, **shuffled(w)), w)
+
+
+RECORDS = {"needs": ["keras", "kloaders.tfrecords"], "prepare": write_records}
+
+
+@contestant("W3", "kloaders, TFRecord", **RECORDS)
+def from_records(w: Any) -> Any:
+    return delivered(records(w), w)
+
+
+@contestant("W3", "kloaders, TFRecord, check_crc=False", **RECORDS)
+def from_unchecked_records(w: Any) -> Any:
+    return delivered(records(w, check_crc=False), w)
+
+
+def records(w: Any, **options: Any) -> Any:
+    import kloaders as kl
+
+    files = w.folder("kloaders-records") + "-*.tfrecord"
+    return kl.TFRecordSequenceLoader(files, {"x": "x", "y": "label"}, w.batch, **shuffled(w), **options)
+
+
 @contestant("W3", "kloaders, np.memmap", needs=["keras", "kloaders.arrays"])
 @contestant("W4", "kloaders", needs=["keras", "kloaders.arrays"])
 def from_arrays(w: Any) -> Any:
