@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from kloaders import formats
-from kloaders.cache import CachedColumn, HookCache, key_of, leaf_store, store_at
+from kloaders.cache import CachedColumn, HookCache, leaf_store, store_at
 from kloaders.columns import Column, PathColumn, columns_of
+from kloaders.folder_cache import key_of
 from kloaders.formats import ImageOptions, checked_dtype
 from kloaders.sequence import (
     Options,

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from kloaders.cache import HookCache, key_of, leaf_store
+from kloaders.cache import HookCache, leaf_store
 from kloaders.columns import Report, place
 from kloaders.examples import Found, features_of
 from kloaders.faults import SampleError, explain
 from kloaders.features import guessed, leaves_of, resolved
+from kloaders.folder_cache import key_of
 from kloaders.formats import DecodeError, ImageOptions, checked_dtype
 from kloaders.layouts import Job, Layout, learnt, read_rows
 from kloaders.messages import say
