@@ -112,6 +112,8 @@ class ImageOptions:
                 "a small hostile file from filling the memory. Pass a larger number, as 10**9."
             )
         object.__setattr__(self, "max_pixels", max_pixels)
+        if not isinstance(self.dct_scaling, (bool, np.bool_)):
+            raise TypeError(f"dct_scaling={self.dct_scaling!r}: choose True or False.")
         object.__setattr__(self, "dct_scaling", bool(self.dct_scaling))
 
 
