@@ -48,6 +48,7 @@ class PathOptions(Options, total=False):
 
     size: tuple[int, int] | None
     interpolation: str
+    aspect: str
     channels: int | None
     rescale: float | None
     dct_scaling: bool
@@ -71,7 +72,11 @@ class PathSequenceLoader(SequenceLoader):
             for none.
         batch_size: samples a batch.
         size: (height, width) to which images are resized; None keeps them as they are.
-        interpolation: "bilinear", "nearest", "bicubic", "area" or "lanczos".
+        interpolation: "bilinear", "nearest", "bicubic", "area" or "lanczos", as OpenCV has them; or
+            "pillow-bilinear", "pillow-bicubic", "pillow-lanczos", "pillow-hamming" or "pillow-box",
+            which need Pillow and average, as "area" does, where pictures get smaller.
+        aspect: "stretch" distorts pictures whose sides are not in the ratio of `size`; "crop" takes
+            the largest part of that ratio from the middle; "pad" puts zeros on both sides.
         channels: 3 (RGB), 1 (grey), 4 (RGBA), or None for what the file has.
         rescale: multiply images by this, as Keras' Rescaling does; float32. Arrays from .npy and
             .npz stay as they are.
@@ -107,6 +112,7 @@ class PathSequenceLoader(SequenceLoader):
         *,
         size: tuple[int, int] | None = None,
         interpolation: str = "bilinear",
+        aspect: str = "stretch",
         channels: int | None = 3,
         rescale: float | None = None,
         dct_scaling: bool = False,
@@ -122,6 +128,7 @@ class PathSequenceLoader(SequenceLoader):
             label_options,
             size=size,
             interpolation=interpolation,
+            aspect=aspect,
             channels=channels,
             dtype=options.get("dtype"),
             rescale=rescale,
@@ -314,6 +321,7 @@ def readings(
         _refuse_image_options(given, meant)
     masks: dict[str, Any] = {"size": given.size, "interpolation": "nearest", "channels": None}
     masks |= {"max_pixels": given.max_pixels, **_checked_label_options(label_options)}
+    masks.setdefault("aspect", "stretch" if masks["size"] is None else given.aspect)
     decode_label = masks.pop("decode", None)
     return (given, decode), (ImageOptions(**masks), decode_label)
 

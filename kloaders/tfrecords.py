@@ -59,7 +59,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         decode: a function of the bytes of an input that gives its array, instead of what they say
             themselves (pictures, .npy, arrays by `write_tfrecords`). If the records are no
             Examples it gets the whole record.
-        size, interpolation, channels, rescale, dct_scaling, max_pixels, label_options: how
+        size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             pictures are decoded; see `PathSequenceLoader`.
         compression: None, "GZIP", "ZLIB", or "auto", which looks at each file. In compressed files
             no record can be found without what lies before it: RAM batches are then filled from
@@ -90,6 +90,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         decode: Decode | None = None,
         size: tuple[int, int] | None = None,
         interpolation: str = "bilinear",
+        aspect: str = "stretch",
         channels: int | None = 3,
         rescale: float | None = None,
         dct_scaling: bool = False,
@@ -114,6 +115,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             "pictures that this loader decodes, and decode= does so instead",
             size=size,
             interpolation=interpolation,
+            aspect=aspect,
             channels=channels,
             dtype=options.get("dtype"),
             rescale=rescale,
