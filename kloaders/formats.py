@@ -53,9 +53,16 @@ _INTERPOLATIONS: dict[str, int] = {
     "area": cv2.INTER_AREA,
     "lanczos": cv2.INTER_LANCZOS4,
 }
-# Pillow's numbers for its filters, which average over all pixels that a smaller one stands for.
-_PILLOW = {"lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
-_PILLOWS = {f"pillow-{name}": number for name, number in _PILLOW.items()}
+# Pillow's numbers for its filters. All but its "nearest" average over the pixels that a smaller one
+# stands for; that one differs from ours by a rounding, in parts of pictures only.
+_PILLOWS = {
+    "pillow-nearest": 0,
+    "pillow-lanczos": 1,
+    "pillow-bilinear": 2,
+    "pillow-bicubic": 3,
+    "pillow-box": 4,
+    "pillow-hamming": 5,
+}
 _ASPECTS = ("stretch", "crop", "pad")
 
 
@@ -68,9 +75,9 @@ class ImageOptions:
     """How a picture becomes an array. Checked when made; safe to pickle and to share.
 
     size: (height, width) in pixels, None for as stored.
-    interpolation: nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's); or pillow-bilinear,
-        pillow-bicubic, pillow-lanczos, pillow-hamming or pillow-box, for 8-bit pictures: Pillow's
-        filters, which antialias. Pillow is then needed.
+    interpolation: nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's); or pillow-nearest,
+        pillow-bilinear, pillow-bicubic, pillow-lanczos, pillow-hamming or pillow-box, for 8-bit
+        pictures: Pillow's filters, which antialias. Pillow is then needed.
     aspect: what becomes of a picture whose sides are not in the ratio of `size`: "stretch" distorts
         it, "crop" takes the largest part from its middle, "pad" puts zeros beside it.
     channels: 1, 3 or 4, None for as stored (gray 1, colour 3, with transparency 4).

@@ -27,8 +27,8 @@ _DATASET_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
 # What Keras calls an interpolation, and what we do.
 _GENERATOR_FILTERS = {
-    "nearest": "nearest",
-    **{k: f"pillow-{k}" for k in ("bilinear", "bicubic", "lanczos", "hamming", "box")},
+    name: f"pillow-{name}"
+    for name in ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box")
 }
 _DATASET_FILTERS = {
     "bilinear": "bilinear",
@@ -477,7 +477,10 @@ class ImageDataGenerator:
         Args:
             seed: fixes what they draw; each gets a number of its own.
 
-        What has no counterpart among Keras' layers is said, with what to write instead.
+        What has no counterpart among Keras' layers is said, with what to write instead. Three are
+        about the same: RandomShear keeps the left edge in place, and not the middle; a channel shift
+        is cut off at 0 and 255, and not at the picture's own extremes; and a wrapped or reflected
+        border is that of the backend.
         """
         import keras
 
@@ -613,7 +616,10 @@ class ImageDataGenerator:
             given,
             size=size,
             channels=channels,
-            interpolation=interpolation,
+            # Of whole pictures ours is the same, and needs no Pillow.
+            interpolation=interpolation
+            if crops
+            else interpolation.replace("pillow-nearest", "nearest"),
             aspect="crop" if crops else "stretch",
             **steps,
             **options,

@@ -227,7 +227,9 @@ def _plain(value: Any) -> Any:
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, tuple):
         return tuple(map(_plain, value))
-    if isinstance(value, list) and any(not isinstance(part, (int, float, list, np.generic)) for part in value):
+    if isinstance(value, list) and any(
+        not isinstance(part, (int, float, list, np.generic)) for part in value
+    ):
         return tuple(map(_plain, value))
     if hasattr(value, "detach"):  # a tensor
         value = value.detach().cpu()

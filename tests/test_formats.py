@@ -564,7 +564,7 @@ def test_bfloat16():
         np.testing.assert_allclose(got.astype(np.float32), wanted, rtol=0.01)
 
 
-@pytest.mark.parametrize("name", ["bilinear", "bicubic", "lanczos", "hamming", "box"])
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos", "hamming", "box"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("aspect", ["stretch", "crop"])
 def test_pillows_filters(name, channels, aspect):
