@@ -79,10 +79,10 @@ class ImageDataGenerator:
 
     >>> datagen = ImageDataGenerator(rescale=1 / 255, validation_split=0.25)
     >>> pictures = np.full((8, 4, 4, 3), 255, np.uint8)
-    >>> train = datagen.flow(pictures, np.arange(8), 4, subset="training")
+    >>> train = datagen.flow(pictures, np.arange(8) % 2, 4, subset="training")
     >>> x, y = train[0]
-    >>> y, x.dtype, x.max()
-    (array([2, 3, 4, 5]), dtype('float32'), np.float32(1.0))
+    >>> train.samples, y, x.dtype, float(x.max())
+    (6, array([0, 1, 0, 1]), dtype('float32'), 1.0)
     """
 
     def __init__(

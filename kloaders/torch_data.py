@@ -15,7 +15,7 @@ import numpy as np
 from kloaders.columns import Report
 from kloaders.keras_base import WORKER
 from kloaders.plan import sample_rng
-from kloaders.sequence import Options, SequenceLoader, _arrays, _flag, _parts, check_names
+from kloaders.sequence import Options, SequenceLoader, _flag, check_names
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -125,10 +125,8 @@ class _TorchLoader(SequenceLoader):
             torch.set_num_threads(1)  # else each process would use all cores
 
     def load_sample(self, index: int) -> Any:
-        """The sample as it is in epoch 0."""
-        return self._item(index, 0, 0)
-
-    def _item(self, index: int, epoch: int, draw: int) -> Any:
+        """The sample, with the random numbers of the epoch that is being filled; else of epoch 0."""
+        epoch, draw = getattr(_filling, "now", (0, 0))
         rng = sample_rng(self.seed, epoch, index, draw) if self.seeded else None
         with self._one_at_a_time, _seeded(rng):
             item = self.dataset[index]
@@ -145,20 +143,19 @@ class _TorchLoader(SequenceLoader):
         raw: bool,
         report: Report,
     ) -> None:
-        if raw or not self.seeded:
+        # Not as an argument: the samples of a part are asked of the whole, by the whole's numbers.
+        _filling.now = (0, 0) if raw else (epoch, draw)
+        try:
             super()._fill(indices, out, epoch, draw, raw, report)
-            return
-        for row, index in enumerate(indices.tolist()):
-            try:
-                sample = self._cast(_parts(_arrays(self._item(index, epoch, draw))))
-                if self.transform is not None:
-                    sample = self._transformed(index, sample, epoch, draw)
-                self._place(sample, self.sample_spec, out, row, report)
-            except Exception as error:  # whatever the dataset raises
-                report(row, error)
+        finally:
+            del _filling.now
 
     def _name(self, index: int) -> str:
         return f"{type(self.dataset).__name__}[{index}]"
+
+
+# Epoch and draw of what this thread is filling.
+_filling = threading.local()
 
 
 def _check(dataset: Any) -> None:

@@ -88,6 +88,19 @@ def test_preload_and_packs_hold_epoch_0(keep, tmp_path):
     np.testing.assert_array_equal(drawn(keep(kl.PackSequenceLoader(tmp_path))), drawn(loader))
 
 
+def test_parts_of_it(keep):
+    """A split has each sample in one part, and what it draws is what the whole draws."""
+    whole = keep(kl.from_torch(Drawing(), BATCH, seed=3))
+    expected = [drawn(whole, epoch) for epoch in range(2)]
+    assert (expected[0][:, :3] != expected[1][:, :3]).all()
+    for part in kl.split(whole, validation=0.3, seed=1):
+        for epoch in range(2):
+            rows = np.concatenate(list(keep(part).epoch_batches(epoch, False)))
+            np.testing.assert_array_equal(rows, expected[epoch][rows[:, 3].astype(int)])
+    numbers = [np.concatenate(list(part.epoch_batches()))[:, 3] for part in kl.split(whole)]
+    assert sorted(np.concatenate(numbers)) == list(range(SAMPLES))
+
+
 class Watched(Numbers):
     """Notes how many threads are inside at a time; each waits there for a second one."""
 
