@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kloaders.tf_dataset import to_tf_dataset
     from kloaders.tfrecord_writer import write_tfrecords
     from kloaders.tfrecords import TFRecordSequenceLoader
+    from kloaders.torch_data import from_torch
 
 _HOMES = {
     "ArraySequenceLoader": "arrays",
@@ -39,6 +40,7 @@ _HOMES = {
     "TFRecordSequenceLoader": "tfrecords",
     "from_dataframe": "front_doors",
     "from_directory": "front_doors",
+    "from_torch": "torch_data",
     "preload": "arrays",
     "split": "front_doors",
     "to_tf_dataset": "tf_dataset",
@@ -60,6 +62,7 @@ __all__ = [
     "__version__",
     "from_dataframe",
     "from_directory",
+    "from_torch",
     "preload",
     "split",
     "to_tf_dataset",

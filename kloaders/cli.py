@@ -221,7 +221,7 @@ def pack(
         workers=workers,
         on_error=on_error,
     )
-    errors = pack_writer.write_pack(
+    written = pack_writer.write_pack(
         loader, out, shard_size=shard_size, overwrite=overwrite, progress=None
     )
     manifest = pack_format.read_manifest(out)
@@ -229,11 +229,11 @@ def pack(
         "version": __version__,
         "seconds": time.perf_counter() - begin,
         "out": out,
-        "samples": manifest.samples,
+        "samples": written.samples,
         "shards": len(manifest.shards),
-        "bytes": sum(entry.stat().st_size for entry in os.scandir(out)),
+        "bytes": sum(map(os.path.getsize, written.files)),
         "class_names": manifest.class_names,
-        "errors": [{"index": e.index, "name": e.name, "cause": e.cause} for e in errors],
+        "errors": [{"index": e.index, "name": e.name, "cause": e.cause} for e in written.errors],
     }
     if as_json:
         print(json.dumps(report, indent=2))

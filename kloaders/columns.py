@@ -12,7 +12,7 @@ import numpy as np
 from kloaders import formats
 from kloaders.structure import ArraySpec, Structure, map_structure
 
-__all__ = ["Column", "Odd", "PackedPaths", "columns_of"]
+__all__ = ["Column", "Odd", "PackedPaths", "columns_of", "inner_column"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -438,6 +438,13 @@ def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
             "PathSequenceLoader."
         )
     return PathColumn(PackedPaths(values, what), read)
+
+
+def inner_column(column: Any) -> Any:
+    """The column below one that takes some of its values, or casts them."""
+    while hasattr(column, "column"):
+        column = column.column
+    return column
 
 
 def spec_of_all(column: Column, spec: ArraySpec) -> ArraySpec:

@@ -20,32 +20,61 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from types import CodeType, TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders import __version__
+from kloaders.columns import PathColumn, inner_column
 from kloaders.faults import SampleError
 from kloaders.messages import say
+from kloaders.structure import flatten
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from kloaders.sequence import SequenceLoader
+
 __all__ = [
     "Journal",
+    "Written",
     "begun_with",
+    "digest_of_array",
     "digest_of_files",
     "digest_of_function",
     "digest_of_texts",
     "errors_of",
+    "is_files",
+    "job_of",
     "say_errors",
+    "spread",
     "whole_file",
     "write_shards",
 ]
 
+Array = np.ndarray[Any, Any]
+
+# Arrays are told apart by so many of their rows: all of them may be more than RAM.
+_ROWS_IN_DIGEST, _BYTES_IN_DIGEST = 64, 2**26
+
 # What a disk says that takes no more.
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class Written(NamedTuple):
+    """What `write_tfrecords` or `write_pack` has made.
+
+    files: their paths. validation: those of the second part, where there are two. samples: how many
+    are in all of them. errors: of those that did not load and were left out, or replaced.
+    """
+
+    files: list[str]
+    validation: list[str]
+    samples: int
+    errors: list[SampleError]
 
 
 # ---------------------------------------------------------------------------------------- files
@@ -456,3 +485,68 @@ def _code(code: CodeType) -> str:
         for c in code.co_consts
     ]
     return f"{code.co_code.hex()} {code.co_names} {constants}"
+
+
+def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
+    """What decides the samples of a loader, by name; a call that goes on must have the same.
+
+    transformed: the samples are those after the transform.
+    """
+    columns = loader._columns()
+    job: dict[str, Any] = {"loader": type(loader).__name__, "samples": loader.samples}
+    if columns is not None:
+        job["data"] = [_digest_of_column(column) for column in flatten(columns)]
+    else:
+        looked = spread(loader.samples, _ROWS_IN_DIGEST)
+        job["data"] = digest_of_texts(map(loader._name, looked))
+    for hook in ("load_sample", "load_batch"):
+        if loader._overrides(hook):
+            job[hook] = digest_of_function(getattr(type(loader), hook))
+    images = getattr(loader, "image_options", None)
+    if images is not None:
+        job |= {name: _plain(value) for name, value in asdict(images).items()}
+    job["decode"] = digest_of_function(getattr(loader, "decode", None))
+    job["dtype"] = _plain(loader.dtype)
+    job["transform"] = digest_of_function(loader.transform) if transformed else None
+    if transformed or loader.on_error == "replace":
+        job["seed"] = loader.seed
+    job["replace"] = loader.on_error == "replace"
+    if loader.weights is not None:
+        job["sample_weights"] = digest_of_array(loader.weights)
+    names = loader.class_names
+    job["class_names"] = None if names is None else [str(name) for name in names]
+    return job
+
+
+def _plain(value: Any) -> Any:
+    return value.name if isinstance(value, np.dtype) else value
+
+
+def is_files(column: Any) -> bool:
+    """Whether the values of a column are read from files, one each."""
+    return isinstance(inner_column(column), PathColumn)
+
+
+def _digest_of_column(column: Any) -> str:
+    count = len(column)
+    if is_files(column):  # each shard notes how they were when it was made
+        return f"{count} files {digest_of_texts(map(column.name, range(count)))}"
+    rows = []
+    with contextlib.suppress(Exception):  # a function of the user's
+        few = max(2, min(_ROWS_IN_DIGEST, _BYTES_IN_DIGEST // max(1, column.read(0).nbytes)))
+        rows = [digest_of_array(column.read(index)) for index in spread(count, few)]
+    files = digest_of_files(getattr(inner_column(column), "files", ()))  # of a pack
+    return f"{count} values {digest_of_texts([*rows, files])}"
+
+
+def spread(samples: int, count: int) -> list[int]:
+    """So many sample numbers from all over."""
+    found: list[int] = np.unique(np.linspace(0, samples - 1, count).astype(np.int64)).tolist()
+    return found
+
+
+def digest_of_array(array: Array) -> str:
+    """Values, shape and dtype of an array in one short text."""
+    digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=12)
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

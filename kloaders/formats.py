@@ -11,7 +11,8 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from io import BytesIO, FileIO
 from typing import IO, Any, NamedTuple
 
@@ -52,6 +53,17 @@ _INTERPOLATIONS: dict[str, int] = {
     "area": cv2.INTER_AREA,
     "lanczos": cv2.INTER_LANCZOS4,
 }
+# Pillow's numbers for its filters. All but its "nearest" average over the pixels that a smaller one
+# stands for; that one differs from ours by a rounding, in parts of pictures only.
+_PILLOWS = {
+    "pillow-nearest": 0,
+    "pillow-lanczos": 1,
+    "pillow-bilinear": 2,
+    "pillow-bicubic": 3,
+    "pillow-box": 4,
+    "pillow-hamming": 5,
+}
+_ASPECTS = ("stretch", "crop", "pad")
 
 
 class DecodeError(ValueError):
@@ -63,7 +75,11 @@ class ImageOptions:
     """How a picture becomes an array. Checked when made; safe to pickle and to share.
 
     size: (height, width) in pixels, None for as stored.
-    interpolation: nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's).
+    interpolation: nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's); or pillow-nearest,
+        pillow-bilinear, pillow-bicubic, pillow-lanczos, pillow-hamming or pillow-box, for 8-bit
+        pictures: Pillow's filters, which antialias. Pillow is then needed.
+    aspect: what becomes of a picture whose sides are not in the ratio of `size`: "stretch" distorts
+        it, "crop" takes the largest part from its middle, "pad" puts zeros beside it.
     channels: 1, 3 or 4, None for as stored (gray 1, colour 3, with transparency 4).
     dtype: None for as decoded (uint8; uint16 and float where the file stores them). Otherwise
         a plain cast that scales nothing: to an integer type it drops the fraction and wraps.
@@ -80,6 +96,7 @@ class ImageOptions:
 
     size: tuple[int, int] | None = None
     interpolation: str = "bilinear"
+    aspect: str = "stretch"
     channels: int | None = 3
     dtype: np.dtype[Any] | None = None
     rescale: float | None = None
@@ -89,11 +106,25 @@ class ImageOptions:
     def __post_init__(self) -> None:
         # object.__setattr__ because the class is frozen: the fields are normalised once, here.
         object.__setattr__(self, "size", _checked_size(self.size))
-        if not isinstance(self.interpolation, str) or self.interpolation not in _INTERPOLATIONS:
-            known = ", ".join(_INTERPOLATIONS)
+        known = ", ".join([*_INTERPOLATIONS, *_PILLOWS])
+        if not isinstance(self.interpolation, str) or self.interpolation not in known.split(", "):
             raise ValueError(
                 f"interpolation={self.interpolation!r} is unknown, expected one of {known}. "
                 'Pass interpolation="bilinear", or resize in load_sample().'
+            )
+        if self.interpolation in _PILLOWS and find_spec("PIL") is None:
+            raise ImportError(
+                f"interpolation={self.interpolation!r} needs Pillow: pip install pillow, or pass "
+                'interpolation="area", which averages as well.'
+            )
+        if self.aspect not in _ASPECTS:
+            raise ValueError(
+                f'aspect={self.aspect!r} is unknown, expected "stretch", "crop" or "pad".'
+            )
+        if self.aspect != "stretch" and self.size is None:
+            raise ValueError(
+                f"aspect={self.aspect!r} says how pictures come to a size, and there is none: pass "
+                "size=(height, width)."
             )
         if self.channels is not None and self.channels not in (1, 3, 4):
             raise ValueError(
@@ -112,6 +143,8 @@ class ImageOptions:
                 "a small hostile file from filling the memory. Pass a larger number, as 10**9."
             )
         object.__setattr__(self, "max_pixels", max_pixels)
+        if not isinstance(self.dct_scaling, (bool, np.bool_)):
+            raise TypeError(f"dct_scaling={self.dct_scaling!r}: choose True or False.")
         object.__setattr__(self, "dct_scaling", bool(self.dct_scaling))
 
 
@@ -499,14 +532,7 @@ def _picture(raw: bytes, options: ImageOptions, out: Array | None, name: str) ->
     size = options.size
     casts = options.rescale is not None or options.dtype not in (None, image.dtype)
     if size is not None and image.shape[:2] != size:
-        channels = 1 if image.ndim == 2 else image.shape[2]
-        direct = not casts and _fits(out, (*size, channels), image.dtype)
-        image = cv2.resize(
-            image,
-            (size[1], size[0]),
-            dst=out if direct else None,
-            interpolation=_INTERPOLATIONS[options.interpolation],
-        )
+        image = _resized(image, size, options, None if casts else out, name)
     if out is not None and image is out:
         return out
     if image.ndim == 2:
@@ -517,6 +543,69 @@ def _picture(raw: bytes, options: ImageOptions, out: Array | None, name: str) ->
         np.copyto(out, image)
         return out
     return image
+
+
+def _resized(
+    image: Array, size: tuple[int, int], options: ImageOptions, out: Array | None, name: str
+) -> Array:
+    """A picture in another size, as `options` say; in `out` where it fits there."""
+    if options.aspect == "pad":
+        return _padded(image, size, options, name)
+    top, left = 0, 0
+    height, width = image.shape[:2]
+    if options.aspect == "crop":
+        whole = height, width
+        height = max(1, min(height, width * size[0] // size[1]))
+        width = max(1, min(width, whole[0] * size[1] // size[0]))
+        top, left = (whole[0] - height) // 2, (whole[1] - width) // 2
+    if options.interpolation in _PILLOWS:
+        return _by_pillow(image, size, options, (left, top, left + width, top + height), name)
+    image = image[top : top + height, left : left + width]
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    resized: Array = cv2.resize(
+        image,
+        (size[1], size[0]),
+        dst=out if _fits(out, (*size, channels), image.dtype) else None,
+        interpolation=_INTERPOLATIONS[options.interpolation],
+    )
+    return resized
+
+
+def _padded(image: Array, size: tuple[int, int], options: ImageOptions, name: str) -> Array:
+    """The whole picture in the middle of zeros; below and to the right may be up to two more."""
+    (rows, columns), (height, width) = size, image.shape[:2]
+    tall = height * columns >= width * rows
+    inner = (rows, width * rows // height) if tall else (height * columns // width, columns)
+    inner = max(1, inner[0]), max(1, inner[1])
+    # As tf.image.resize_with_pad, which halves what is left before it drops the fraction.
+    top = 0 if tall else (rows * width - height * columns) // (2 * width)
+    left = (columns * height - width * rows) // (2 * height) if tall else 0
+    whole = replace(options, size=inner, aspect="stretch")
+    shown = image if image.shape[:2] == inner else _resized(image, inner, whole, None, name)
+    padded = np.zeros((*size, *image.shape[2:]), image.dtype)
+    padded[top : top + inner[0], left : left + inner[1]] = shown
+    return padded
+
+
+def _by_pillow(
+    image: Array,
+    size: tuple[int, int],
+    options: ImageOptions,
+    box: tuple[int, int, int, int],
+    name: str,
+) -> Array:
+    from PIL import Image
+
+    if image.dtype != np.uint8 or image.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise DecodeError(
+            f"{name} holds {image.dtype}, and Pillow resizes pictures of 8 bits only: pass "
+            'interpolation="area", or another one of OpenCV\'s.'
+        )
+    if image.shape[2:] == (1,):
+        image = image[:, :, 0]
+    picture = Image.fromarray(image)
+    filtering = Image.Resampling(_PILLOWS[options.interpolation])
+    return np.asarray(picture.resize((size[1], size[0]), filtering, box))
 
 
 def check_picture(raw: bytes, name: str) -> None:

@@ -20,7 +20,16 @@ from kloaders.structure import flatten
 from kloaders.subset import SubsetColumn, subset
 from kloaders.tables import Table, array_of, encoded, first_missing, listed
 
-__all__ = ["from_dataframe", "from_directory", "sides", "split", "values_of"]
+__all__ = [
+    "class_folders",
+    "files_below",
+    "from_dataframe",
+    "from_directory",
+    "make_one_hot",
+    "sides",
+    "split",
+    "values_of",
+]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -145,7 +154,7 @@ def from_directory(
             f'label_mode={label_mode!r} is not known: choose "int", "categorical", "binary" or '
             "None."
         )
-    names = _class_folders(root, class_names)
+    names = class_folders(root, class_names)
     if label_mode == "binary" and len(names) != 2:
         raise ValueError(
             f'label_mode="binary" is for two classes, {root} has {len(names)}: '
@@ -156,7 +165,7 @@ def from_directory(
     counts, left_out = [], _LeftOut()
     for name in names:
         before = len(paths)
-        paths += _files(os.path.join(root, name), wanted, follow_links, left_out)
+        paths += files_below(os.path.join(root, name), wanted, follow_links, left_out.add)
         counts.append(len(paths) - before)
     if left_out.count and extensions is None:
         left_out.tell(root)
@@ -174,8 +183,7 @@ def from_directory(
     labels = {None: None, "binary": codes.astype(np.float32)}.get(label_mode, codes)
     whole = _made(loader, paths, labels, batch_size, seed=seed, **options)
     if label_mode == "categorical":
-        x, y = whole._columns() or _no_columns(whole, 'label_mode="int"')
-        vars(whole)["_parts"] = (x, OneHotColumn(y, len(names)))
+        make_one_hot(whole, len(names))
     whole.class_names = names
     found = f"{root}: {len(paths):,} files of {len(names)} classes"
     if not validation:
@@ -448,6 +456,12 @@ def values_of(column: Column) -> Array | None:
     return None
 
 
+def make_one_hot(whole: SequenceLoader, classes: int) -> None:
+    """Let a loader whose labels are numbers of classes deliver one-hot rows instead."""
+    x, y = whole._columns() or _no_columns(whole, 'label_mode="int"')
+    vars(whole)["_parts"] = (x, OneHotColumn(y, classes))
+
+
 def _no_columns(whole: SequenceLoader, instead: str) -> Any:
     raise ValueError(
         f"{type(whole).__name__} makes its samples in a hook, which does not tell their labels "
@@ -458,7 +472,8 @@ def _no_columns(whole: SequenceLoader, instead: str) -> Any:
 # ---------------------------------------------------------------------------------- folders of files
 
 
-def _class_folders(root: str, class_names: list[str] | None) -> list[str]:
+def class_folders(root: str, class_names: list[str] | None) -> list[str]:
+    """The folders in `root`, sorted by name; or those that are named, in that order."""
     try:
         with os.scandir(root) as entries:
             found = list(entries)
@@ -533,8 +548,11 @@ class _LeftOut:
         )
 
 
-def _files(
-    top: str, wanted: frozenset[str] | None, follow_links: bool, left_out: _LeftOut
+def files_below(
+    top: str,
+    wanted: frozenset[str] | None,
+    follow_links: bool,
+    left_out: Callable[[str], None] | None = None,
 ) -> Iterator[str]:
     """Files below a folder: folders sorted by their path, files in them by name, as Keras does."""
     found: list[tuple[str, list[str]]] = []
@@ -556,8 +574,8 @@ def _files(
                     waiting.append(entry.path)
                 elif wanted is None or suffix_of(entry.name) in wanted:
                     names.append(entry.name)
-                else:
-                    left_out.add(entry.path)
+                elif left_out is not None:
+                    left_out(entry.path)
         found.append((folder, sorted(names)))
     for folder, names in sorted(found):
         prefix = os.path.join(folder, "")

@@ -63,6 +63,11 @@ class Part:
     values: File
     index: File | None = None
 
+    @property
+    def files(self) -> list[File]:
+        """One or both."""
+        return [self.values] if self.index is None else [self.values, self.index]
+
 
 @dataclass(frozen=True)
 class Shard:

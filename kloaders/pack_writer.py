@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import math
 import os
@@ -15,20 +14,21 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from kloaders.batches import BatchBuild, in_storage_order, nothing_left
-from kloaders.columns import Odd, PathColumn
+from kloaders.columns import Odd, inner_column
 from kloaders.conversion import (
     Advance,
     Journal,
+    Written,
     begun_with,
     digest_of_files,
-    digest_of_function,
-    digest_of_texts,
     errors_of,
+    is_files,
+    job_of,
     say_errors,
+    spread,
     whole_file,
     write_shards,
 )
-from kloaders.faults import SampleError
 from kloaders.memory import format_bytes, parse_bytes
 from kloaders.messages import say
 from kloaders.pack_format import (
@@ -44,7 +44,7 @@ from kloaders.pack_format import (
     shard_of,
     stored_dtype,
 )
-from kloaders.packs import PackColumn, inner_column
+from kloaders.packs import PackColumn
 from kloaders.paths import PathSequenceLoader
 from kloaders.sequence import SequenceLoader, _flag
 from kloaders.structure import ArraySpec, Structure, flatten
@@ -64,8 +64,6 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 _SHARD_BYTES, _SHARDS = 2**30, 128
 # Samples looked at for their size.
 _MEASURED = 8
-# Arrays are told apart by so many of their rows: all of them may be more than RAM.
-_ROWS_IN_DIGEST, _BYTES_IN_DIGEST = 64, 2**26
 
 
 def write_pack(
@@ -78,7 +76,7 @@ def write_pack(
     overwrite: bool = False,
     progress: bool | None = True,
     **options: Unpack[PathOptions],
-) -> list[SampleError]:
+) -> Written:
     """Decode every sample once and write it to a folder, for `PackSequenceLoader`.
 
     Samples are read once, in storage order, by the loader's threads, and written as they are:
@@ -101,7 +99,8 @@ def write_pack(
             workers, on_error and so on.
 
     Returns:
-        The samples that did not load and were left out (on_error="skip").
+        The files of the pack, `pack.json` the last; how many samples are in them; and the errors
+        of those that did not load (on_error="skip" leaves them out).
 
     Killed or stopped at any moment, the same call goes on: shards that are finished stay. The
     folder is a pack when `pack.json` is there, which is written last.
@@ -124,7 +123,7 @@ def write_pack(
         each = _mean_bytes(loader, transformed)
         path = os.path.join(folder, JOURNAL)
         wanted = None if shard_size is None else parse_bytes(shard_size, "shard_size")
-        job = {**_job(loader, transformed), "shard_size": wanted}
+        job = {**job_of(loader, transformed), "shard_size": wanted}
         if wanted is None:
             size = max(_SHARD_BYTES // max(1, each), -(-loader.samples // _SHARDS))
         else:
@@ -161,7 +160,9 @@ def write_pack(
             with whole_file(os.path.join(folder, MANIFEST)) as file:
                 file.write(manifest.text().encode())
     say_errors(errors, "write_pack", loader.on_error)
-    return errors
+    files = [file for shard in manifest.shards for part in shard.parts for file in part.files]
+    names = [*(file.name for file in files), MANIFEST]
+    return Written([os.path.join(folder, name) for name in names], [], samples, errors)
 
 
 def _source(data: Any, labels: Any, transformed: bool, options: Any) -> SequenceLoader:
@@ -200,7 +201,7 @@ def _check_not_read(loader: SequenceLoader, folder: str) -> None:
 def _mean_bytes(loader: SequenceLoader, transformed: bool) -> int:
     """Bytes of a sample, from a few from all over."""
     sizes: list[int] = []
-    for index in _looked(loader.samples, _MEASURED):
+    for index in spread(loader.samples, _MEASURED):
         with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
             sample = loader._sample(index)
             if transformed:
@@ -233,7 +234,7 @@ class _Writer:
             self.leaves.append(ArraySpec(loader.weights.shape[1:], loader.weights.dtype))
             self.names.append("w")
         columns = loader._columns()
-        self.files = [] if columns is None else list(filter(_is_files, flatten(columns)))
+        self.files = [] if columns is None else list(filter(is_files, flatten(columns)))
 
     def is_current(self, shard: int, note: dict[str, Any]) -> bool:
         """Whether the files that this shard was made of are as they were."""
@@ -273,7 +274,7 @@ class _Writer:
             "files": inputs,
             "errors": [(error.index, error.name, error.cause) for error in errors],
         }
-        names = [f.name for part in parts for f in (part.values, part.index) if f is not None]
+        names = [file.name for part in parts for file in part.files]
         return names, note
 
     def _run(self, indices: Indices) -> BatchBuild:
@@ -376,67 +377,3 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any])
     assert header is not None
     file.seek(0)
     file.write(header)
-
-
-# ----------------------------------------------------------------------- what a pack is made of
-
-
-def _job(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
-    """What decides the content of a pack, by name: a call that goes on must have the same."""
-    columns = loader._columns()
-    job: dict[str, Any] = {"loader": type(loader).__name__, "samples": loader.samples}
-    if columns is not None:
-        job["data"] = [_digest_of_column(column) for column in flatten(columns)]
-    else:
-        looked = _looked(loader.samples, _ROWS_IN_DIGEST)
-        job["data"] = digest_of_texts(map(loader._name, looked))
-    for hook in ("load_sample", "load_batch"):
-        if loader._overrides(hook):
-            job[hook] = digest_of_function(getattr(type(loader), hook))
-    images = getattr(loader, "image_options", None)
-    if images is not None:
-        job |= {name: _plain(value) for name, value in asdict(images).items()}
-    job["decode"] = digest_of_function(getattr(loader, "decode", None))
-    job["dtype"] = _plain(loader.dtype)
-    job["transform"] = digest_of_function(loader.transform) if transformed else None
-    if transformed or loader.on_error == "replace":
-        job["seed"] = loader.seed
-    job["replace"] = loader.on_error == "replace"
-    if loader.weights is not None:
-        job["sample_weights"] = _digest(loader.weights)
-    names = loader.class_names
-    job["class_names"] = None if names is None else [str(name) for name in names]
-    return job
-
-
-def _plain(value: Any) -> Any:
-    return value.name if isinstance(value, np.dtype) else value
-
-
-def _is_files(column: Any) -> bool:
-    return isinstance(inner_column(column), PathColumn)
-
-
-def _digest_of_column(column: Any) -> str:
-    count = len(column)
-    if _is_files(column):  # each shard notes how they were when it was made
-        return f"{count} files {digest_of_texts(map(column.name, range(count)))}"
-    rows = []
-    with contextlib.suppress(Exception):  # a function of the user's
-        few = max(2, min(_ROWS_IN_DIGEST, _BYTES_IN_DIGEST // max(1, column.read(0).nbytes)))
-        rows = [_digest(column.read(index)) for index in _looked(count, few)]
-    inner = inner_column(column)
-    files = digest_of_files(inner.files) if isinstance(inner, PackColumn) else ""
-    return f"{count} values {digest_of_texts([*rows, files])}"
-
-
-def _looked(samples: int, count: int) -> list[int]:
-    """So many sample numbers from all over."""
-    found: list[int] = np.unique(np.linspace(0, samples - 1, count).astype(np.int64)).tolist()
-    return found
-
-
-def _digest(array: Array) -> str:
-    digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=12)
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from kloaders.columns import CastColumn, Report, place
+from kloaders.columns import CastColumn, Report, inner_column, place
 from kloaders.formats import checked_dtype
 from kloaders.memory import available_bytes
 from kloaders.pack_format import (
@@ -87,12 +87,7 @@ class PackColumn:
     @property
     def files(self) -> list[str]:
         """Paths of all files of this column."""
-        return [
-            os.path.join(self.folder, file.name)
-            for part in self.parts
-            for file in (part.values, part.index)
-            if file is not None
-        ]
+        return [os.path.join(self.folder, file.name) for part in self.parts for file in part.files]
 
     def read(self, index: int) -> Array:
         return np.array(self._row(index))
@@ -282,8 +277,7 @@ class PackSequenceLoader(SequenceLoader):
             (os.path.join(self.folder, file.name), file.crc32)
             for shard in self._shards
             for part in shard.parts
-            for file in (part.values, part.index)
-            if file is not None
+            for file in part.files
         ]
         sizes = [os.path.getsize(path) for path, _ in files]
         disable = None if progress is None else not progress
@@ -335,10 +329,3 @@ class PackSequenceLoader(SequenceLoader):
         return (
             "Bring them to one shape in transform=, use batch_size=1, or write the pack with size=."
         )
-
-
-def inner_column(column: Any) -> Any:
-    """The column below one that takes some of its values, or casts them."""
-    while hasattr(column, "column"):
-        column = column.column
-    return column

@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 
 from kloaders import formats
-from kloaders.cache import CachedColumn, HookCache, key_of, leaf_store, store_at
+from kloaders.cache import CachedColumn, HookCache, leaf_store, store_at
 from kloaders.columns import Column, PathColumn, columns_of
-from kloaders.formats import ImageOptions, checked_dtype
+from kloaders.folder_cache import key_of
+from kloaders.formats import ImageOptions
 from kloaders.sequence import (
     Options,
     SequenceLoader,
     _arrays,
     _columns_checked,
-    _flag,
     check_names,
 )
 from kloaders.structure import Structure, flatten, map_structure
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 __all__ = [
     "PathOptions",
     "PathSequenceLoader",
-    "checked_decode",
-    "mask_options_of",
-    "refuse_image_options",
+    "readings",
 ]
 
 # How many paths are looked at before the first epoch: 0.2 s on a local disk.
 _CHECKED = 2000
 
 Decode = Callable[[bytes], Any]
+# How files become arrays: options of pictures, and a user's function that does it instead.
+Reading = tuple[ImageOptions, "Decode | None"]
 
 
 class PathOptions(Options, total=False):
@@ -48,6 +48,7 @@ class PathOptions(Options, total=False):
 
     size: tuple[int, int] | None
     interpolation: str
+    aspect: str
     channels: int | None
     rescale: float | None
     dct_scaling: bool
@@ -71,7 +72,11 @@ class PathSequenceLoader(SequenceLoader):
             for none.
         batch_size: samples a batch.
         size: (height, width) to which images are resized; None keeps them as they are.
-        interpolation: "bilinear", "nearest", "bicubic", "area" or "lanczos".
+        interpolation: "bilinear", "nearest", "bicubic", "area" or "lanczos", as OpenCV has them; or
+            "pillow-bilinear", "pillow-bicubic", "pillow-lanczos", "pillow-hamming" or "pillow-box",
+            which need Pillow and average, as "area" does, where pictures get smaller.
+        aspect: "stretch" distorts pictures whose sides are not in the ratio of `size`; "crop" takes
+            the largest part of that ratio from the middle; "pad" puts zeros on both sides.
         channels: 3 (RGB), 1 (grey), 4 (RGBA), or None for what the file has.
         rescale: multiply images by this, as Keras' Rescaling does; float32. Arrays from .npy and
             .npz stay as they are.
@@ -107,6 +112,7 @@ class PathSequenceLoader(SequenceLoader):
         *,
         size: tuple[int, int] | None = None,
         interpolation: str = "bilinear",
+        aspect: str = "stretch",
         channels: int | None = 3,
         rescale: float | None = None,
         dct_scaling: bool = False,
@@ -117,25 +123,25 @@ class PathSequenceLoader(SequenceLoader):
         **options: Unpack[Options],
     ) -> None:
         check_names(self, options, PathOptions.__annotations__)
-        self.image_options = ImageOptions(
+        images, masks = readings(
+            decode,
+            label_options,
             size=size,
             interpolation=interpolation,
+            aspect=aspect,
             channels=channels,
-            dtype=checked_dtype(options.get("dtype")),
+            dtype=options.get("dtype"),
             rescale=rescale,
             max_pixels=max_pixels,
-            dct_scaling=_flag(dct_scaling, "dct_scaling"),
+            dct_scaling=dct_scaling,
         )
-        self.decode = checked_decode(decode)
-        if decode is not None:
-            refuse_image_options(self.image_options)
-        mask_options, decode_label = mask_options_of(self.image_options, label_options)
-        read = _Read(self.image_options, decode)
+        self.image_options, self.decode = images
+        read = _Read(*images)
         x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
         store = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
         y = None
         if labels is not None:
-            y = columns_of(labels, "labels", _Read(mask_options, decode_label), store)
+            y = columns_of(labels, "labels", _Read(*masks), store)
         if label_options and not any(isinstance(c, PathColumn) for c in flatten(y or ())):
             raise ValueError(
                 "label_options are for labels that are files, and there are none: leave them out."
@@ -299,20 +305,30 @@ class PathSequenceLoader(SequenceLoader):
                     formats.check_suffix(file)
 
 
-def checked_decode(decode: Any) -> Decode | None:
-    """`decode` if it is a function or None, else a TypeError."""
-    if decode is not None and not callable(decode):
+def readings(
+    decode: Any,
+    label_options: Any,
+    meant: str = "pictures that are read by their suffix, and decode= reads these files instead",
+    **images: Any,
+) -> tuple[Reading, Reading]:
+    """How the files of inputs and those of labels are read, of the user's words, checked.
+
+    images: fields of `ImageOptions`. meant: what these are for, where `decode` makes the arrays.
+    """
+    given = ImageOptions(**images)
+    if decode is not None:
+        _check_decode(decode)
+        _refuse_image_options(given, meant)
+    masks: dict[str, Any] = {"size": given.size, "interpolation": "nearest", "channels": None}
+    masks |= {"max_pixels": given.max_pixels, **_checked_label_options(label_options)}
+    masks.setdefault("aspect", "stretch" if masks["size"] is None else given.aspect)
+    decode_label = masks.pop("decode", None)
+    return (given, decode), (ImageOptions(**masks), decode_label)
+
+
+def _check_decode(decode: Any) -> None:
+    if not callable(decode):
         raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
-    checked: Decode | None = decode
-    return checked
-
-
-def mask_options_of(images: ImageOptions, label_options: Any) -> tuple[ImageOptions, Decode | None]:
-    """How labels that are pictures are decoded, beside inputs that are decoded so."""
-    masks: dict[str, Any] = {"size": images.size, "interpolation": "nearest", "channels": None}
-    masks |= {"max_pixels": images.max_pixels, **_checked_label_options(label_options)}
-    decode = masks.pop("decode", None)
-    return ImageOptions(**masks), decode
 
 
 def _checked_label_options(options: Any) -> dict[str, Any]:
@@ -331,10 +347,7 @@ def _checked_label_options(options: Any) -> dict[str, Any]:
     return options
 
 
-def refuse_image_options(
-    given: ImageOptions,
-    meant: str = "pictures that are read by their suffix, and decode= reads these files instead",
-) -> None:
+def _refuse_image_options(given: ImageOptions, meant: str) -> None:
     """ValueError for an option of pictures where `decode` makes the arrays."""
     for field in dataclasses.fields(ImageOptions):
         value = getattr(given, field.name)

@@ -18,7 +18,7 @@ import numpy as np
 
 from kloaders import distributed, forgotten, keras_base, summary
 from kloaders.batches import BatchBuild
-from kloaders.cache import Budget, HookCache, Place, Store, leaf_store, spare_ram, stores_in
+from kloaders.cache import HookCache, Place, leaf_store, stores_in
 from kloaders.columns import Column, Odd, Report, place, spec_of_all
 from kloaders.engine import AHEAD_BYTES, Build, Engine, made_here
 from kloaders.faults import SampleError, check_policy, explain
@@ -27,6 +27,8 @@ from kloaders.memory import BufferPool, parse_bytes
 from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
+from kloaders.ram_cache import Budget, spare_ram
+from kloaders.stores import Store
 from kloaders.structure import Structure, flatten, map_structure, names_of, same_structure, spec_of
 from kloaders.telemetry import Fit, Meter
 from kloaders.threads import usable_cores

@@ -158,6 +158,11 @@ def _picture(leaf: Leaf, spec: ArraySpec) -> Callable[[Any], Any]:
     import tensorflow as tf
 
     options = leaf.options
+    if options.interpolation not in _METHODS or options.aspect != "stretch":
+        raise ValueError(
+            f"native=True: TensorFlow has no interpolation={options.interpolation!r} with "
+            f"aspect={options.aspect!r}. Leave native out, or the option."
+        )
     wide = spec.dtype == np.uint16
 
     def decode(value: Any) -> Any:

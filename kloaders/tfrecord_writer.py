@@ -9,7 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,18 +19,21 @@ from kloaders.columns import Odd, PathColumn
 from kloaders.conversion import (
     Advance,
     Journal,
+    Written,
+    digest_of_array,
     digest_of_files,
     digest_of_function,
     digest_of_texts,
     errors_of,
+    job_of,
     say_errors,
+    spread,
     whole_file,
     write_shards,
 )
 from kloaders.examples import array_features, encode_example
 from kloaders.faults import SampleError, explain
 from kloaders.front_doors import sides
-from kloaders.pack_writer import _digest, _job
 from kloaders.paths import PathSequenceLoader
 from kloaders.records import framed, save_index
 from kloaders.sequence import SequenceLoader, _count, _flag
@@ -38,7 +41,7 @@ from kloaders.structure import Structure, flatten
 from kloaders.tables import array_of
 from kloaders.threads import usable_cores
 
-__all__ = ["Written", "write_tfrecords"]
+__all__ = ["write_tfrecords"]
 
 Array = np.ndarray[Any, Any]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -48,19 +51,6 @@ _INPUT, _ARRAY, _LABEL, _ID, _WEIGHT = "image_raw", "x", "label", "id", "weight"
 # Samples that a thread reads and encodes at a time, with at most so many bytes, and how many such
 # runs lie ready for each file.
 _RUN, _RUN_BYTES, _RUNS_AHEAD = 16, 4 << 20, 4
-
-
-class Written(NamedTuple):
-    """What `write_tfrecords` has made.
-
-    files, validation: the files of both parts; samples: how many are in them; errors: those
-    that did not load and were left out.
-    """
-
-    files: list[str]
-    validation: list[str]
-    samples: int
-    errors: list[SampleError]
 
 
 def write_tfrecords(
@@ -269,9 +259,9 @@ class _Source:
             if callable(values):
                 extras[name] = digest_of_function(values)
             else:
-                spread = np.linspace(0, self.samples - 1, 64).astype(int).tolist()
-                extras[name] = digest_of_texts(repr(values[k]) for k in spread)
-        return {"source": _job(self.loader, False), "features": extras, "on_error": self.on_error}
+                looked = spread(self.samples, 64)
+                extras[name] = digest_of_texts(repr(values[k]) for k in looked)
+        return {"source": job_of(self.loader, False), "features": extras, "on_error": self.on_error}
 
     def more(self, number: int) -> dict[str, Any]:
         """The features that the user gave for a sample."""
@@ -308,7 +298,7 @@ class _Files(_Source):
             self.labels = list(zip(_names(parts[1], _LABEL), flatten(parts[1]), strict=True))
         _check_names([*names, _ID])
         sizes = []
-        for k in np.linspace(0, self.samples - 1, 8).astype(int).tolist():
+        for k in spread(self.samples, 8):
             with contextlib.suppress(OSError):
                 sizes.append(os.path.getsize(self.paths[k]))
         each = sum(sizes) // max(1, len(sizes)) + 1
@@ -475,7 +465,7 @@ class _Writing:
         job = {
             **self.source.job(),
             "files": [os.path.basename(path) for path in self.paths],
-            "order": _digest(np.concatenate(self.numbers)),
+            "order": digest_of_array(np.concatenate(self.numbers)),
             "compression": self.compression,
         }
         names = "|".join(map(re.escape, self.names))

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from kloaders.cache import HookCache, key_of, leaf_store
+from kloaders.cache import HookCache, leaf_store
 from kloaders.columns import Report, place
 from kloaders.examples import Found, features_of
 from kloaders.faults import SampleError, explain
 from kloaders.features import guessed, leaves_of, resolved
-from kloaders.formats import DecodeError, ImageOptions, checked_dtype
+from kloaders.folder_cache import key_of
+from kloaders.formats import DecodeError, ImageOptions
 from kloaders.layouts import Job, Layout, learnt, read_rows
 from kloaders.messages import say
-from kloaders.paths import checked_decode, mask_options_of, refuse_image_options
+from kloaders.paths import readings
 from kloaders.ram_batches import TwoLevelLoader
 from kloaders.records import COMPRESSIONS, FOOTER, HEADER, RecordFiles, is_index
 from kloaders.sequence import _FIRST_TRIES, Options, _flag, check_names
@@ -58,7 +59,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         decode: a function of the bytes of an input that gives its array, instead of what they say
             themselves (pictures, .npy, arrays by `write_tfrecords`). If the records are no
             Examples it gets the whole record.
-        size, interpolation, channels, rescale, dct_scaling, max_pixels, label_options: how
+        size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             pictures are decoded; see `PathSequenceLoader`.
         compression: None, "GZIP", "ZLIB", or "auto", which looks at each file. In compressed files
             no record can be found without what lies before it: RAM batches are then filled from
@@ -89,6 +90,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         decode: Decode | None = None,
         size: tuple[int, int] | None = None,
         interpolation: str = "bilinear",
+        aspect: str = "stretch",
         channels: int | None = 3,
         rescale: float | None = None,
         dct_scaling: bool = False,
@@ -107,21 +109,20 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             options,
             (*Options.__annotations__, *(TFRecordSequenceLoader.__init__.__kwdefaults__ or {})),
         )
-        self.image_options = ImageOptions(
+        images, (masks, decode_label) = readings(
+            decode,
+            label_options,
+            "pictures that this loader decodes, and decode= does so instead",
             size=size,
             interpolation=interpolation,
+            aspect=aspect,
             channels=channels,
-            dtype=checked_dtype(options.get("dtype")),
+            dtype=options.get("dtype"),
             rescale=rescale,
             max_pixels=max_pixels,
-            dct_scaling=_flag(dct_scaling, "dct_scaling"),
+            dct_scaling=dct_scaling,
         )
-        self.decode = checked_decode(decode)
-        if decode is not None:
-            refuse_image_options(
-                self.image_options, "pictures that this loader decodes, and decode= does so instead"
-            )
-        masks, decode_label = mask_options_of(self.image_options, label_options)
+        self.image_options, self.decode = images
         given = None if features is None else resolved(features)
         kind = _checked_compression(compression)
         if draw not in ("windows", "global"):

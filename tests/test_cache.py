@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kloaders as kl
-from kloaders import cache, formats
-from kloaders.cache import Budget, FolderCache, RamCache, key_of
+from kloaders import folder_cache, formats, ram_cache, stores
+from kloaders.folder_cache import FolderCache, key_of
+from kloaders.ram_cache import Budget, RamCache
 
 SAMPLES, BATCH = 12, 4
 HERE = Path(__file__).parent
@@ -58,8 +59,8 @@ def decoded(monkeypatch):
 @pytest.fixture(autouse=True)
 def no_grace(monkeypatch):
     """A file is looked at before each time that it is served."""
-    monkeypatch.setattr(cache, "CHECK_SECONDS", 0.0)
-    monkeypatch.setattr(cache, "_REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(stores, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(folder_cache, "_REFRESH_SECONDS", 0.0)
 
 
 def numbers(loader, epoch=0, shuffle=False):
@@ -281,9 +282,9 @@ def test_a_part_is_kept_where_not_all_fits(pictures, decoded, where, keep):
 def test_one_budget_for_all_loaders(pictures, monkeypatch, keep):
     """A quarter of what is free, together; it comes back with the loaders."""
     gc.collect()
-    monkeypatch.setattr(cache, "available_bytes", lambda: 4 * 48 * 15)
+    monkeypatch.setattr(ram_cache, "available_bytes", lambda: 4 * 48 * 15)
     budget = Budget(None, 0.25)
-    monkeypatch.setattr(cache, "spare_ram", budget)
+    monkeypatch.setattr(ram_cache, "spare_ram", budget)
     stores = [RamCache(SAMPLES, budget) for _ in range(2)]
     for store in stores:
         for number in range(SAMPLES):
@@ -296,8 +297,8 @@ def test_one_budget_for_all_loaders(pictures, monkeypatch, keep):
 def test_memory_is_given_back_where_it_is_short(monkeypatch):
     """Half of the rows go; what is left is right, what went is missing."""
     free = [10**9]
-    monkeypatch.setattr(cache, "available_bytes", lambda: free[0])
-    monkeypatch.setattr(cache, "_MEMORY_SECONDS", -1.0)
+    monkeypatch.setattr(ram_cache, "available_bytes", lambda: free[0])
+    monkeypatch.setattr(ram_cache, "_MEMORY_SECONDS", -1.0)
     store = RamCache(SAMPLES, Budget(None, 0.25, 0.1))
     for number in range(SAMPLES):
         store.put(number, (1, 1), np.full(10_000, number, np.uint8))
@@ -484,7 +485,7 @@ def test_a_full_disk_stops_the_cache_only(pictures, tmp_path, keep, monkeypatch,
     assert "No space left on device" in caplog.text
     assert "training goes on" in caplog.text
     (segment,) = segments(folder)
-    assert len(list(cache._entries(os.open(segment, os.O_RDONLY), 0))) == 4
+    assert len(list(folder_cache._entries(os.open(segment, os.O_RDONLY), 0))) == 4
     assert segment.stat().st_size % 4 == 0
 
 
@@ -507,14 +508,14 @@ def test_worker_processes_share_a_folder(pictures, tmp_path, keep):
             assert numbers(loader, epoch) == ALL
     assert len(segments(folder)) >= 1
     store = FolderCache(str(folder), segments(folder)[0].parent.name, SAMPLES, pictures)
-    assert all(store.get(k, lambda k: cache.stamp_of(pictures[k])) is not None for k in ALL)
+    assert all(store.get(k, lambda k: stores.stamp_of(pictures[k])) is not None for k in ALL)
 
 
 KILLING = """
     import os, random, shutil, signal, sys, time
     from pathlib import Path
     import numpy as np
-    from kloaders.cache import FolderCache
+    from kloaders.folder_cache import FolderCache
 
     folder, names = sys.argv[1], [str(k) for k in range(500)]
     generator, served, killed = random.Random(1), 0, 0

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import json
 import pkgutil
 import re
@@ -54,7 +55,8 @@ def names(tmp_path, monkeypatch):
         ]
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return {"paths": paths, "labels": labels, "model": model}
+    no_torch = importlib.util.find_spec("torch") is None
+    return {"paths": paths, "labels": labels, "model": model, "no_torch": no_torch}
 
 
 def examples(page):

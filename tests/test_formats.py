@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -561,6 +562,77 @@ def test_bfloat16():
         assert got.dtype == ml_dtypes.bfloat16
         wanted = picture().astype(np.float32) * extra.get("rescale", 1)
         np.testing.assert_allclose(got.astype(np.float32), wanted, rtol=0.01)
+
+
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos", "hamming", "box"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("aspect", ["stretch", "crop"])
+def test_pillows_filters(name, channels, aspect):
+    """Bit for bit those of Pillow, from the whole picture or from the box in its middle."""
+    pillow = pytest.importorskip("PIL.Image")
+    image = np.random.default_rng(0).integers(0, 256, (37, 61, channels), np.uint8)
+    for size in ((9, 11), (50, 20), (80, 90)):
+        picture = pillow.fromarray(image.squeeze())
+        height, width = min(37, 61 * size[0] // size[1]), min(61, 37 * size[1] // size[0])
+        top, left = (37 - height) // 2, (61 - width) // 2
+        box = (left, top, left + width, top + height) if aspect == "crop" else None
+        filtering = pillow.Resampling[name.upper()]
+        wanted = np.asarray(picture.resize(size[::-1], filtering, box)).reshape(*size, channels)
+        options = ImageOptions(
+            size=size, interpolation=f"pillow-{name}", channels=channels, aspect=aspect
+        )
+        raw = encoded(".png", image)
+        np.testing.assert_array_equal(decode_image(raw, options), wanted)
+        out = np.empty_like(wanted)
+        assert decode_image(raw, options, out) is out
+        np.testing.assert_array_equal(out, wanted)
+
+
+def test_pillow_has_8_bits():
+    """Other pictures are refused, with what does resize them."""
+    raw = encoded(".png", np.zeros((4, 4, 1), np.uint16))
+    options = ImageOptions(size=(2, 2), interpolation="pillow-box", channels=1)
+    with pytest.raises(DecodeError, match=r'8 bits only.*"area"'):
+        decode_image(raw, options)
+    assert decode_image(raw, replace(options, interpolation="area")).shape == (2, 2, 1)
+
+
+def test_without_pillow(monkeypatch):
+    """Told when the loader is made, not sample by sample."""
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match='pip install pillow, or pass interpolation="area"'):
+        ImageOptions(interpolation="pillow-box")
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+def test_aspect(height, width, rows, columns):
+    """A crop leaves out one side only, padding adds to one side only, and neither is off the middle."""
+    image = np.full((height, width, 1), 255, np.uint8)
+    image[:, 0] = image[:, -1] = image[0] = image[-1] = 200
+    options = ImageOptions(size=(rows, columns), interpolation="nearest", channels=1)
+    raw = encoded(".png", image)
+    for aspect in ("crop", "pad"):
+        out = np.empty((rows, columns, 1), np.uint8)
+        got = decode_image(raw, replace(options, aspect=aspect), out)
+        assert got is out
+    there = np.argwhere(got[..., 0])
+    (top, left), (bottom, right) = there.min(0), there.max(0) + 1
+    assert got[top:bottom, left:right].all()
+    assert bottom - top == rows or right - left == columns
+    assert 0 <= rows - bottom - top <= 2
+    assert 0 <= columns - right - left <= 2
+    if height * columns == width * rows:
+        stretched = decode_image(raw, options)
+        np.testing.assert_array_equal(got, stretched)
+        np.testing.assert_array_equal(decode_image(raw, replace(options, aspect="crop")), stretched)
+
+
+def test_aspect_needs_a_size():
+    """And is one of three."""
+    with pytest.raises(ValueError, match=r"size=\(height, width\)"):
+        ImageOptions(aspect="crop")
+    with pytest.raises(ValueError, match='aspect=\'fill\' is unknown, expected "stretch", "crop"'):
+        ImageOptions(aspect="fill", size=(2, 2))
 
 
 @pytest.mark.parametrize(("interpolation", "bound"), [("bilinear", 12), ("area", 4)])

@@ -47,7 +47,7 @@ class Stored(kl.SequenceLoader):
         return found
 
 
-def write(data: Any, folder: Path | str, **options: Any) -> list[kl.SampleError]:
+def write(data: Any, folder: Path | str, **options: Any) -> Any:
     return kl.write_pack(data, folder, progress=False, **options)
 
 
@@ -434,12 +434,16 @@ def test_broken_samples_are_told(
     for k in (0, 7, 19):
         stored[k] = OSError(f"bad {k}")
     with caplog.at_level("INFO", "kloaders"):
-        errors = write(
+        written = write(
             Stored(stored, on_error=on_error, sample_weights=np.arange(20), seed=1),
             tmp_path,
             shard_size=100,
         )
-    assert [error.index for error in errors] == [0, 7, 19]
+    assert [error.index for error in written.errors] == [0, 7, 19]
+    there = sorted(str(path) for path in tmp_path.iterdir())
+    assert sorted(written.files) == there
+    assert written.files[-1] == str(tmp_path / "pack.json")
+    assert written.samples == (17 if on_error == "skip" else SAMPLES)
     done = "left out" if on_error == "skip" else "replaced"
     assert f"3 samples do not load and were {done}:\n  sample 0 (index 0)" in caplog.text
     loader = keep(kl.PackSequenceLoader(tmp_path, 32, shuffle=False))
@@ -469,7 +473,8 @@ def test_skipped_in_another_call(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.undo()
     with pytest.raises(kl.SampleError, match=r"index 1.*bad"):
         write(Stored(stored), tmp_path, shard_size=64)
-    assert [e.index for e in write(Stored(stored, on_error="skip"), tmp_path, shard_size=64)] == [1]
+    written = write(Stored(stored, on_error="skip"), tmp_path, shard_size=64)
+    assert [error.index for error in written.errors] == [1]
 
 
 # ------------------------------------------------------------------------------ kills and full disks

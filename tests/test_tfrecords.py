@@ -18,8 +18,7 @@ from click.testing import CliRunner
 from recording import numbers_of, picture_of
 
 import kloaders as kl
-from kloaders import cache as caching
-from kloaders import cli, formats, tfrecord_writer
+from kloaders import cli, formats, stores, tfrecord_writer
 from kloaders import crc32c as checksums
 from kloaders.examples import array_features, encode_example, parse_example
 from kloaders.records import RecordFiles, framed
@@ -1191,7 +1190,7 @@ def decoded(monkeypatch):
         return real(raw, *arguments)
 
     monkeypatch.setattr(formats, "decode_image", decode)
-    monkeypatch.setattr(caching, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(stores, "CHECK_SECONDS", 0.0)
     return found
 
 
