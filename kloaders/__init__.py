@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kloaders.front_doors import from_dataframe, from_directory, split
     from kloaders.pack_writer import write_pack
     from kloaders.packs import PackSequenceLoader
+    from kloaders.padding import bucket_by_length
     from kloaders.paths import PathSequenceLoader
     from kloaders.ram_batches import RamBatchSequenceLoader
     from kloaders.sequence import SequenceLoader
@@ -37,6 +38,7 @@ _HOMES = {
     "SampleError": "faults",
     "SequenceLoader": "sequence",
     "TFRecordSequenceLoader": "tfrecords",
+    "bucket_by_length": "padding",
     "from_dataframe": "front_doors",
     "from_directory": "front_doors",
     "preload": "arrays",
@@ -58,6 +60,7 @@ __all__ = [
     "SequenceLoader",
     "TFRecordSequenceLoader",
     "__version__",
+    "bucket_by_length",
     "from_dataframe",
     "from_directory",
     "preload",

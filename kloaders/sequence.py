@@ -153,6 +153,7 @@ class SequenceLoader(keras_base.Sequence):
     _warned: bool
     _told: bool
     _resting: bool
+    _numbered: bool  # num_batches was read since the last batch
     _released: int
     _rest_lock: threading.RLock
     _adapters: int
@@ -197,6 +198,8 @@ class SequenceLoader(keras_base.Sequence):
             None if cache_budget is None else parse_bytes(cache_budget, "cache_budget")
         )
         self._hook_cache: HookCache | None = None
+        # What `bucket_by_length` puts here: another order, and batches that are padded.
+        self._buckets: Any = None
         self.shard = _shard(shard)
         _check_transform(transform)
         self.transform = transform
@@ -254,6 +257,7 @@ class SequenceLoader(keras_base.Sequence):
         """Batches an epoch. Keras reads this when it begins a pass; use `len(loader)`."""
         distributed.check_pass(self)
         self._resting = False
+        self._numbered = True
         self._tickets.starting()
         return self.plan.batches
 
@@ -271,6 +275,7 @@ class SequenceLoader(keras_base.Sequence):
                 with a shard and shuffle=None is asked for batches in a random order.
         """
         released = self._released
+        looked, self._numbered = self._numbered and index == 0, False
         request = self._tickets.locate(self._index(index))
         if self.shard[1] > 1 and request.order.head < len(self) and self._order_asked() is None:
             raise ValueError(_NO_COMMON_ORDER)
@@ -285,6 +290,10 @@ class SequenceLoader(keras_base.Sequence):
             self._told = True
             say(_INTERRUPTED)
         key = _key(request.order, request.batch)
+        if looked and self._buckets is not None and not request.sequential:
+            wider = self._buckets.look(self)
+            if wider is not None:
+                return made_here(wider)
         engine = None
         with self._rest_lock:
             # Closed and only looked at, or closed since this was asked (TensorFlow reads on for a
@@ -373,6 +382,8 @@ class SequenceLoader(keras_base.Sequence):
 
         Known are the samples of a list of arrays; others are taken to be like the first one.
         """
+        if self._buckets is not None:
+            return self._buckets.delivered(self, self.sample_spec)
         columns = self._columns()
         if columns is None or self.transform is not None or self._runs_users_code():
             return self.sample_spec
@@ -468,6 +479,8 @@ class SequenceLoader(keras_base.Sequence):
             if busy < 0.75 * engine.count and self._runs_users_code():
                 said += "; if they wait for Python's lock and not for a disk, pass processes=True"
             lines.append(said)
+        if self._buckets is not None:
+            lines.append(f"lengths: {self._buckets}")
         lines += [f"cache: {store}" for store in self._stores()]
         if self.errors:
             lines.append(f"errors: {len(self.errors)} samples, first {self.errors[0]}")
@@ -516,7 +529,7 @@ class SequenceLoader(keras_base.Sequence):
         )
 
     def _checked_plan(self) -> EpochPlan:
-        plan = self._make_plan()
+        plan = self._make_plan() if self._buckets is None else self._buckets.plan(self)
         if plan.batches == 0:
             raise ValueError(
                 f"{self.samples} samples make no full batch of {plan.global_batch} (batch_size "
@@ -564,6 +577,7 @@ class SequenceLoader(keras_base.Sequence):
         self._failed = set()
         self._warned = self._told = False
         self._resting = False
+        self._numbered = False
         self._released = 0
         self._rest_lock = threading.RLock()
         self._adapters = 0
@@ -655,6 +669,9 @@ class SequenceLoader(keras_base.Sequence):
     def _make_alone(self, key: Key, wait: bool) -> Build:
         """A batch whose neighbours nobody asks for."""
         order, batch = key
+        if self._buckets is not None:
+            padded: Build = self._buckets.build(self, order, batch)
+            return padded
         indices = self.plan.indices(order, batch)
         return BatchBuild(self, indices, order.epoch, self.plan.use(order, batch))
 
