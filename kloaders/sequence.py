@@ -200,6 +200,8 @@ class SequenceLoader(keras_base.Sequence):
         self._hook_cache: HookCache | None = None
         # What `bucket_by_length` puts here: another order, and batches that are padded.
         self._buckets: Any = None
+        # Whether inputs are the labels as well (`inputs_as_labels`).
+        self._x_is_y = False
         self.shard = _shard(shard)
         _check_transform(transform)
         self.transform = transform
@@ -382,6 +384,10 @@ class SequenceLoader(keras_base.Sequence):
 
         Known are the samples of a list of arrays; others are taken to be like the first one.
         """
+        spec = self._spec_of_all()
+        return spec * 2 if self._x_is_y and len(spec) == 1 else spec
+
+    def _spec_of_all(self) -> Any:
         if self._buckets is not None:
             return self._buckets.delivered(self, self.sample_spec)
         columns = self._columns()
@@ -392,7 +398,8 @@ class SequenceLoader(keras_base.Sequence):
     @property
     def has_weights(self) -> bool:
         """Whether batches have a third part, sample weights; without labels they have none."""
-        return (self.weights is not None or self.pad_last) and len(self.sample_spec) > 1
+        labels = self._x_is_y or len(self.sample_spec) > 1
+        return (self.weights is not None or self.pad_last) and labels
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
         """All batches of one epoch, whatever Keras is doing with this loader.
@@ -690,6 +697,8 @@ class SequenceLoader(keras_base.Sequence):
                 weights = np.concatenate(
                     [weights, np.zeros((missing, *weights.shape[1:]), weights.dtype)]
                 )
+        if self._x_is_y and len(sample) == 1:
+            sample = sample * 2  # the same arrays, not copies
         if len(sample) == 1 and self.weights is not None:
             raise ValueError(
                 "sample_weights= need labels beside them: Keras weights a loss, and without labels "
@@ -794,6 +803,8 @@ class SequenceLoader(keras_base.Sequence):
     def _transformed(self, index: int, sample: tuple[Any, ...], epoch: int, draw: int) -> Any:
         assert self.transform is not None
         x, y = sample[0], sample[1] if len(sample) > 1 else None
+        if self._x_is_y:
+            y = x
         got = self.transform(x, y, sample_rng(self.seed, epoch, index, draw))
         if not isinstance(got, tuple) or len(got) != 2:
             many = f" of {len(got)}" if isinstance(got, tuple) else ""
