@@ -74,7 +74,7 @@ def bucket_by_length(
     >>> loader = bucket_by_length(
     ...     ArraySequenceLoader(words, batch_size=2, shuffle=True, seed=1), boundaries=[2, 6]
     ... )
-    >>> sorted(loader[i].tolist() for i in range(2))
+    >>> sorted(sorted(loader[i].tolist()) for i in range(2))
     [[[1, 0], [2, 2]], [[5, 5, 5, 5, 5, 0], [6, 6, 6, 6, 6, 6]]]
     """
     check_loader(loader, "bucket_by_length")

@@ -268,7 +268,8 @@ class _Video:
 
 def _time(capture: Any) -> int:
     """When the frame just grabbed is shown, in microseconds."""
-    return int(round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1000))
+    milliseconds: float = capture.get(cv2.CAP_PROP_POS_MSEC)
+    return round(milliseconds * 1000)
 
 
 def _times_of(path: str, folder: str | None) -> Array:
