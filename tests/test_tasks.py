@@ -194,7 +194,9 @@ def test_boxes(tmp_path):
 
     def boxes_of(x):
         count = ops.mod(first_pixel(x)[:, 0, :1], 4.0)
-        there = ops.cast(np.arange(3.0)[None] < count, "float32")[..., None]
+        there = ops.cast(ops.reshape(ops.arange(3, dtype="float32"), (1, 3)) < count, "float32")[
+            ..., None
+        ]
         box = np.array([[[0.0, 1.0, 1.0, 2.0]]], np.float32)
         rows = there * box + (1.0 - there) * -1.0
         return ops.concatenate([ops.reshape(rows, (-1, 12)), count], axis=1)
