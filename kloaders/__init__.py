@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kloaders.arrays import ArraySequenceLoader, preload
+    from kloaders.autoencoders import inputs_as_labels
     from kloaders.callback import LoaderCallback
     from kloaders.faults import SampleError
     from kloaders.features import Feature
@@ -19,28 +20,38 @@ if TYPE_CHECKING:
     from kloaders.front_doors import from_dataframe, from_directory, split
     from kloaders.pack_writer import write_pack
     from kloaders.packs import PackSequenceLoader
+    from kloaders.padding import bucket_by_length
     from kloaders.paths import PathSequenceLoader
+    from kloaders.per_thread import PerThread
     from kloaders.ram_batches import RamBatchSequenceLoader
     from kloaders.sequence import SequenceLoader
+    from kloaders.texts import CsvSequenceLoader, TextLineSequenceLoader
     from kloaders.tf_dataset import to_tf_dataset
     from kloaders.tfrecord_writer import write_tfrecords
     from kloaders.tfrecords import TFRecordSequenceLoader
     from kloaders.torch_data import from_torch
+    from kloaders.video import VideoSequenceLoader
 
 _HOMES = {
     "ArraySequenceLoader": "arrays",
+    "CsvSequenceLoader": "texts",
     "DecodeError": "formats",
     "Feature": "features",
     "LoaderCallback": "callback",
     "PackSequenceLoader": "packs",
     "PathSequenceLoader": "paths",
+    "PerThread": "per_thread",
     "RamBatchSequenceLoader": "ram_batches",
     "SampleError": "faults",
     "SequenceLoader": "sequence",
     "TFRecordSequenceLoader": "tfrecords",
+    "TextLineSequenceLoader": "texts",
+    "VideoSequenceLoader": "video",
+    "bucket_by_length": "padding",
     "from_dataframe": "front_doors",
     "from_directory": "front_doors",
     "from_torch": "torch_data",
+    "inputs_as_labels": "autoencoders",
     "preload": "arrays",
     "split": "front_doors",
     "to_tf_dataset": "tf_dataset",
@@ -50,19 +61,25 @@ _HOMES = {
 
 __all__ = [
     "ArraySequenceLoader",
+    "CsvSequenceLoader",
     "DecodeError",
     "Feature",
     "LoaderCallback",
     "PackSequenceLoader",
     "PathSequenceLoader",
+    "PerThread",
     "RamBatchSequenceLoader",
     "SampleError",
     "SequenceLoader",
     "TFRecordSequenceLoader",
+    "TextLineSequenceLoader",
+    "VideoSequenceLoader",
     "__version__",
+    "bucket_by_length",
     "from_dataframe",
     "from_directory",
     "from_torch",
+    "inputs_as_labels",
     "preload",
     "split",
     "to_tf_dataset",

@@ -157,6 +157,7 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
     )
     new.errors = list(loader.errors)
     new.class_names = loader.class_names
+    new._x_is_y = loader._x_is_y
     return new
 
 

@@ -278,7 +278,7 @@ def _save(index: Index, places: list[str]) -> None:
         else:
             return
     say(
-        f"the index of TFRecord files cannot be kept ({problem}), and is made anew every time: give "
+        f"the index of a file cannot be kept ({problem}), and is made anew every time: give "
         "index_folder=, a folder that can be written.",
         once="index not kept",
     )
@@ -288,8 +288,13 @@ def _save(index: Index, places: list[str]) -> None:
 _MOST_INFLATED = 1032
 
 
-def _load(place: str, size: int, modified: int, ends: bytes) -> Index | None:
-    """The index at `place`; None where there is none, or not a valid one of such a file."""
+def _load(
+    place: str, size: int, modified: int, ends: bytes, most: int | None = None
+) -> Index | None:
+    """The index at `place`; None where there is none, or not a valid one of such a file.
+
+    most: what no offset can be above, if that is not the size of the file.
+    """
     try:
         raw = Path(place).read_bytes()
     except OSError:
@@ -310,7 +315,7 @@ def _load(place: str, size: int, modified: int, ends: bytes) -> Index | None:
         return None
     offsets = np.frombuffer(body, f"<u{width}")
     # Sums keep out accidents, and anybody can compute them: offsets must be possible as well.
-    content = size * _MOST_INFLATED if kind else size
+    content = most or (size * _MOST_INFLATED if kind else size)
     in_order = offsets[0] == 0 and bool((offsets[1:] >= offsets[:-1]).all())
     if not in_order or int(offsets[-1]) > content:
         return None

@@ -157,6 +157,7 @@ class SequenceLoader(keras_base.Sequence):
     _warned: bool
     _told: bool
     _resting: bool
+    _numbered: bool  # num_batches was read since the last batch
     _released: int
     _rest_lock: threading.RLock
     _adapters: int
@@ -203,6 +204,10 @@ class SequenceLoader(keras_base.Sequence):
             None if cache_budget is None else parse_bytes(cache_budget, "cache_budget")
         )
         self._hook_cache: HookCache | None = None
+        # What `bucket_by_length` puts here: another order, and batches that are padded.
+        self._buckets: Any = None
+        # Whether inputs are the labels as well (`inputs_as_labels`).
+        self._x_is_y = False
         self.shard = _shard(shard)
         _check_transform(transform)
         self.transform = transform
@@ -260,6 +265,7 @@ class SequenceLoader(keras_base.Sequence):
         """Batches an epoch. Keras reads this when it begins a pass; use `len(loader)`."""
         distributed.check_pass(self)
         self._resting = False
+        self._numbered = True
         self._tickets.starting()
         return self.plan.batches
 
@@ -277,6 +283,7 @@ class SequenceLoader(keras_base.Sequence):
                 with a shard and shuffle=None is asked for batches in a random order.
         """
         released = self._released
+        looked, self._numbered = self._numbered and index == 0, False
         request = self._tickets.locate(self._index(index))
         if self.shard[1] > 1 and request.order.head < len(self) and self._order_asked() is None:
             raise ValueError(_NO_COMMON_ORDER)
@@ -291,6 +298,10 @@ class SequenceLoader(keras_base.Sequence):
             self._told = True
             say(_INTERRUPTED)
         key = _key(request.order, request.batch)
+        if looked and self._buckets is not None and not request.sequential:
+            wider = self._buckets.look(self)
+            if wider is not None:
+                return made_here(wider)
         engine = None
         with self._rest_lock:
             # Closed and only looked at, or closed since this was asked (TensorFlow reads on for a
@@ -383,6 +394,12 @@ class SequenceLoader(keras_base.Sequence):
 
         Known are the samples of a list of arrays; others are taken to be like the first one.
         """
+        spec = self._spec_of_all()
+        return spec * 2 if self._x_is_y and len(spec) == 1 else spec
+
+    def _spec_of_all(self) -> Any:
+        if self._buckets is not None:
+            return self._buckets.delivered(self, self.sample_spec)
         columns = self._columns()
         if columns is None or self.transform is not None or self._runs_users_code():
             return self.sample_spec
@@ -391,7 +408,8 @@ class SequenceLoader(keras_base.Sequence):
     @property
     def has_weights(self) -> bool:
         """Whether batches have a third part, sample weights; without labels they have none."""
-        return (self.weights is not None or self.pad_last) and len(self.sample_spec) > 1
+        labels = self._x_is_y or len(self.sample_spec) > 1
+        return (self.weights is not None or self.pad_last) and labels
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
         """All batches of one epoch, whatever Keras is doing with this loader.
@@ -573,7 +591,7 @@ class SequenceLoader(keras_base.Sequence):
         )
 
     def _checked_plan(self) -> EpochPlan:
-        plan = self._make_plan()
+        plan = self._make_plan() if self._buckets is None else self._buckets.plan(self)
         if plan.batches == 0:
             raise ValueError(
                 f"{self.samples} samples make no full batch of {plan.global_batch} (batch_size "
@@ -621,6 +639,7 @@ class SequenceLoader(keras_base.Sequence):
         self._failed = set()
         self._warned = self._told = False
         self._resting = False
+        self._numbered = False
         self._released = 0
         self._rest_lock = threading.RLock()
         self._adapters = 0
@@ -713,6 +732,9 @@ class SequenceLoader(keras_base.Sequence):
     def _make_alone(self, key: Key, wait: bool) -> Build:
         """A batch whose neighbours nobody asks for."""
         order, batch = key
+        if self._buckets is not None:
+            padded: Build = self._buckets.build(self, order, batch)
+            return padded
         indices = self.plan.indices(order, batch)
         return BatchBuild(self, indices, order.epoch, self.plan.use(order, batch))
 
@@ -731,6 +753,8 @@ class SequenceLoader(keras_base.Sequence):
                 weights = np.concatenate(
                     [weights, np.zeros((missing, *weights.shape[1:]), weights.dtype)]
                 )
+        if self._x_is_y and len(sample) == 1:
+            sample = sample * 2  # the same arrays, not copies
         if len(sample) == 1 and self.weights is not None:
             raise ValueError(
                 "sample_weights= need labels beside them: Keras weights a loss, and without labels "
@@ -835,6 +859,8 @@ class SequenceLoader(keras_base.Sequence):
     def _transformed(self, index: int, sample: tuple[Any, ...], epoch: int, draw: int) -> Any:
         assert self.transform is not None
         x, y = sample[0], sample[1] if len(sample) > 1 else None
+        if self._x_is_y:
+            y = x
         got = self.transform(x, y, sample_rng(self.seed, epoch, index, draw))
         if not isinstance(got, tuple) or len(got) != 2:
             many = f" of {len(got)}" if isinstance(got, tuple) else ""

@@ -112,6 +112,8 @@ def subset(whole: SequenceLoader, numbers: Indices, what: Literal["training", "v
     own["samples"] = len(numbers)
     if whole.weights is not None:
         new.weights = whole.weights[numbers]
+    if whole._buckets is not None:
+        own["_buckets"] = whole._buckets.of(small)
     if own.get("_budget") is not None:  # of RAM batches: in proportion, for both together
         own["_budget"] = max(1, own["_budget"] * len(numbers) // whole.samples)
     if what == "validation":

@@ -140,6 +140,8 @@ def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
             f"at most {format_bytes(ahead * each * loader.batch_size)} in {ahead} batches ahead",
         )
     )
+    if loader._buckets is not None:
+        found.append(("lengths", str(loader._buckets)))
     found += [("cache", str(store)) for store in loader._stores()]
     if loader.errors:
         found.append(("errors", f"{len(loader.errors)} samples, first {loader.errors[0]}"))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from kloaders.paths import Decode
 
-__all__ = ["TFRecordSequenceLoader"]
+__all__ = ["TFRecordSequenceLoader", "files_of"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, Any]
@@ -128,7 +128,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         if draw not in ("windows", "global"):
             raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
         #: The files, in the order of their samples.
-        self.files = _files(files)
+        self.files = files_of(files)
         folder = None if index_folder is None else os.fspath(index_folder)
         self._records = RecordFiles(self.files, kind, folder, _flag(check_crc, "check_crc"))
         self._two_levels = (
@@ -381,7 +381,9 @@ def _checked_compression(compression: Any) -> str:
     return str(compression)
 
 
-def _files(files: Any) -> list[str]:
+def files_of(
+    files: Any, what: str = "TFRecord files", pattern: str = "train-*.tfrecord"
+) -> list[str]:
     """Paths, with patterns replaced by what matches."""
     if isinstance(files, (str, os.PathLike)):
         files = [files]
@@ -407,5 +409,5 @@ def _files(files: Any) -> list[str]:
                 )
             found += matches
     if not found:
-        raise ValueError("files is empty, expected at least one TFRecord file.")
+        raise ValueError(f"files is empty, expected at least one of {what}.")
     return found

@@ -14,7 +14,7 @@ import pytest
 import kloaders
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(kloaders.__path__, "kloaders."))
 CLASSES = ["bird", "boat", "tree"]
 

@@ -1,0 +1,52 @@
+"""What can be open only once a thread: connections, readers of one file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+__all__ = ["PerThread"]
+
+Opened = TypeVar("Opened")
+
+
+class PerThread(Generic[Opened]):
+    """A connection or file that each thread, and each worker process, opens for itself.
+
+    Hooks of a loader are called by several threads at once, and with `processes=True` the loader is
+    sent to other processes, which nothing that is open survives. Keep one of these in the loader, and
+    call it where the connection is needed.
+
+    Args:
+        opening: makes the connection; called once in each thread that asks, when it first does.
+        *args, **options: what it is called with.
+
+    What was opened is let go, as by `del`, when its thread ends or the PerThread is forgotten.
+
+    >>> import sqlite3
+    >>> database = PerThread(sqlite3.connect, ":memory:")
+    >>> database() is database()
+    True
+    """
+
+    def __init__(self, opening: Callable[..., Opened], *args: Any, **options: Any) -> None:
+        self._call = (opening, args, options)
+        self._local = threading.local()
+
+    def __call__(self) -> Opened:
+        """This thread's own."""
+        try:
+            return self._local.value  # type: ignore[no-any-return]
+        except AttributeError:
+            opening, args, options = self._call
+            self._local.value = opening(*args, **options)
+            return self._local.value  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> Any:
+        opening, args, options = self._call
+        return _again, (opening, args, options)
+
+
+def _again(opening: Any, args: Any, options: Any) -> PerThread[Any]:
+    return PerThread(opening, *args, **options)
