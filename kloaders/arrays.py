@@ -150,6 +150,7 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
         shard=loader.shard if loader.shard[1] > 1 else None,
         sample_weights=weights,
         transform=loader.transform,
+        batch_transform=loader.batch_transform,
         workers=loader.thread_count,
         processes=loader.processes and loader.transform is not None,
         on_error=loader.on_error,

@@ -35,7 +35,8 @@ class BatchBuild:
 
     loader: whose samples. indices: which, int64. epoch, draw: what the samples' random numbers
     are derived from. raw: samples as they are stored, before the transform. leaves: arrays to
-    fill, one row a sample; fresh ones if not given.
+    fill, one row a sample; fresh ones if not given. batch: its number in the epoch, for
+    batch_transform; None leaves that out.
     """
 
     def __init__(
@@ -46,11 +47,12 @@ class BatchBuild:
         draw: int = 0,
         raw: bool = False,
         leaves: list[np.ndarray[Any, Any]] | None = None,
+        batch: int | None = None,
     ) -> None:
         self.loader = loader
         self.indices = indices
         self.rows = len(indices)
-        self.epoch, self.draw, self.raw = epoch, draw, raw
+        self.epoch, self.draw, self.raw, self.batch = epoch, draw, raw, batch
         self.form = loader.raw_spec if raw else loader.sample_spec
         self.processes = loader._process_pool()
         self.leaves = leaves or self._fresh()
@@ -91,7 +93,10 @@ class BatchBuild:
         indices, leaves = self.finish_leaves()
         if not len(indices):  # Keras cannot take an empty batch
             indices, leaves = self._one_instead()
-        return self.loader._deliver(pack(self.form, leaves), indices)
+        parts = pack(self.form, leaves)
+        if self.batch is not None and self.loader.batch_transform is not None:
+            parts = self.loader._batch_transformed(parts, self.epoch, self.batch)
+        return self.loader._deliver(parts, indices)
 
     def finish_leaves(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
         """Sample numbers and arrays of the rows that the batch has in the end; maybe none."""

@@ -317,7 +317,7 @@ class PackSequenceLoader(SequenceLoader):
     def delivered_spec(self) -> Structure:
         """`sample_spec`, with None for the dimensions in which samples differ."""
         spec = super().delivered_spec()
-        if self.transform is not None:
+        if self.transform is not None or self.batch_transform is not None:
             return spec
 
         def delivered(leaf: ArraySpec, column: Any) -> ArraySpec:

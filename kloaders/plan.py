@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["EpochPlan", "Order", "Permutation", "Window", "sample_rng"]
+__all__ = ["EpochPlan", "Order", "Permutation", "Window", "batch_rng", "sample_rng"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -42,6 +42,15 @@ def sample_rng(seed: int, epoch: int, sample: int, draw: int = 0) -> np.random.G
     """
     key = _epoch_key(seed, epoch) ^ (sample << 1 | 1) ^ (draw << 64)
     return np.random.Generator(np.random.Philox(key=key & (1 << 128) - 1))
+
+
+def batch_rng(seed: int, epoch: int, batch: int, part: int = 0) -> np.random.Generator:
+    """The random generator of one batch in one epoch, whichever thread or process asks.
+
+    `part` tells apart the shards of a global batch.
+    """
+    key = int.from_bytes(_mix(seed, "batch", epoch, part), "little")
+    return np.random.Generator(np.random.Philox(key=key ^ batch))
 
 
 class Permutation:

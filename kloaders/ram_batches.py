@@ -148,7 +148,7 @@ class TwoLevelLoader(SequenceLoader):
 
     def _early_set_up(self) -> None:
         """What reading a first sample needs, before there is a plan."""
-        self._raw_spec = self._spec = None
+        self._raw_spec = self._spec = self._batch_spec = None
         self._spec_lock = threading.RLock()
 
     def _set_up(self) -> None:
@@ -282,7 +282,7 @@ class TwoLevelLoader(SequenceLoader):
             with self._window_lock:  # read anew when asked for again
                 self._at = None
             raise failed[0]
-        return _Served(self, ram, rows, order.epoch, self.plan.use(order, batch))
+        return _Served(self, ram, rows, order.epoch, self.plan.use(order, batch), batch)
 
 
 class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
@@ -424,7 +424,13 @@ class _Served(BatchBuild):
     """A batch out of a RAM batch: rows copied, or transformed where the loader says so."""
 
     def __init__(
-        self, loader: TwoLevelLoader, ram: _RamBatch, rows: Indices, epoch: int, draw: int
+        self,
+        loader: TwoLevelLoader,
+        ram: _RamBatch,
+        rows: Indices,
+        epoch: int,
+        draw: int,
+        batch: int,
     ) -> None:
         alive = rows[ram.alive[rows]]
         if not len(alive):  # Keras cannot take an empty batch: one of the others, instead of all
@@ -433,7 +439,7 @@ class _Served(BatchBuild):
                 raise nothing_left(loader, first)
             rng = sample_rng(loader.seed, epoch, first, draw=2**32)
             alive = rng.choice(others, 1)
-        super().__init__(loader, ram.indices[alive], epoch, draw)
+        super().__init__(loader, ram.indices[alive], epoch, draw, batch=batch)
         self.ram = ram
         self.taken = alive
 

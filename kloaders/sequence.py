@@ -25,9 +25,18 @@ from kloaders.faults import SampleError, check_policy, explain
 from kloaders.formats import checked_dtype
 from kloaders.memory import BufferPool, format_bytes, parse_bytes
 from kloaders.messages import say
-from kloaders.plan import EpochPlan, Order, sample_rng
+from kloaders.plan import EpochPlan, Order, batch_rng, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
-from kloaders.structure import Structure, flatten, map_structure, names_of, same_structure, spec_of
+from kloaders.structure import (
+    ArraySpec,
+    Structure,
+    flatten,
+    map_structure,
+    names_of,
+    pack,
+    same_structure,
+    spec_of,
+)
 from kloaders.threads import usable_cores
 from kloaders.tickets import Request, Tickets
 
@@ -62,6 +71,7 @@ class Options(TypedDict, total=False):
     shard: tuple[int, int] | None
     sample_weights: Any
     transform: Transform | None
+    batch_transform: Transform | None
     workers: int | None
     processes: bool
     dtype: Any
@@ -99,6 +109,11 @@ class SequenceLoader(keras_base.Sequence):
         transform: `transform(x, y, rng)` -> `(x, y)`, applied to each sample; y is None without
             labels. `rng` is a `numpy.random.Generator` that depends on seed, epoch and sample
             only. Called from several threads.
+        batch_transform: the same for a whole batch, `batch_transform(x, y, rng)` -> `(x, y)`, when
+            all its samples are in place, and before weights and padding are added. It may change
+            shapes and dtypes, but gives a row for each row; the short last batch has fewer. `rng`
+            depends on seed, epoch and batch only. Called from several threads of this process,
+            with `processes=True` too.
         workers: threads that load ahead. None chooses: as many as the process may use cores, or
             none while a batch is cheaper than handing it over. 0: everything in the caller's
             thread, nothing ahead.
@@ -147,6 +162,7 @@ class SequenceLoader(keras_base.Sequence):
     _process_lock: threading.Lock
     _raw_spec: Structure
     _spec: Structure
+    _batch_spec: Structure
     _spec_lock: threading.RLock
     _model_sample: int  # whose specs these are
     _failed: set[int]
@@ -169,6 +185,7 @@ class SequenceLoader(keras_base.Sequence):
         shard: tuple[int, int] | None = None,
         sample_weights: Any = None,
         transform: Transform | None = None,
+        batch_transform: Transform | None = None,
         workers: int | None = None,
         processes: bool = False,
         dtype: Any = None,
@@ -198,8 +215,10 @@ class SequenceLoader(keras_base.Sequence):
         )
         self._hook_cache: HookCache | None = None
         self.shard = _shard(shard)
-        _check_transform(transform)
+        _check_transform(transform, "transform")
         self.transform = transform
+        _check_transform(batch_transform, "batch_transform")
+        self.batch_transform = batch_transform
         self.thread_count = None if workers is None else _count(workers, "workers", 0)
         self.processes = _flag(processes, "processes")
         if self.processes and self.thread_count == 0:
@@ -368,11 +387,33 @@ class SequenceLoader(keras_base.Sequence):
                     del raw
         return self._spec
 
+    def _row_spec(self) -> Structure:
+        """`sample_spec` of what batch_transform makes of it; tried on a batch of one sample."""
+        if self.batch_transform is None:
+            return self.sample_spec
+        if self._batch_spec is None:
+            form = self.sample_spec  # says which sample loads
+            with self._spec_lock:
+                if self._batch_spec is None:
+                    index = np.array([self._model_sample], np.int64)
+                    build = BatchBuild(self, index, 0)
+                    build.fill(0, 1)
+                    _, leaves = build.finish_leaves()
+                    rows = [np.repeat(leaf, self.batch_size, axis=0) for leaf in leaves]
+                    made = self._batch_transformed(pack(form, rows), 0, 0)
+                    self._batch_spec = map_structure(
+                        lambda leaf: ArraySpec(leaf.shape[1:], leaf.dtype), made
+                    )
+        return self._batch_spec
+
     def delivered_spec(self) -> Structure:
         """`sample_spec`, with None for the dimensions in which samples are known to differ.
 
-        Known are the samples of a list of arrays; others are taken to be like the first one.
+        Known are the samples of a list of arrays; others are taken to be like the first one. With
+        a batch_transform, the spec of a row of what it gives.
         """
+        if self.batch_transform is not None:
+            return self._row_spec()
         columns = self._columns()
         if columns is None or self.transform is not None or self._runs_users_code():
             return self.sample_spec
@@ -381,7 +422,7 @@ class SequenceLoader(keras_base.Sequence):
     @property
     def has_weights(self) -> bool:
         """Whether batches have a third part, sample weights; without labels they have none."""
-        return (self.weights is not None or self.pad_last) and len(self.sample_spec) > 1
+        return (self.weights is not None or self.pad_last) and len(self._row_spec()) > 1
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
         """All batches of one epoch, whatever Keras is doing with this loader.
@@ -557,7 +598,7 @@ class SequenceLoader(keras_base.Sequence):
         self._pool = BufferPool()
         self._processes = None
         self._process_lock = threading.Lock()
-        self._raw_spec = self._spec = None
+        self._raw_spec = self._spec = self._batch_spec = None
         self._model_sample = 0
         self._spec_lock = threading.RLock()
         self._engine_lock = threading.Lock()
@@ -602,7 +643,8 @@ class SequenceLoader(keras_base.Sequence):
     def _running(self) -> Engine:
         engine = self._engine
         if engine is None:
-            each = sum(spec.nbytes for spec in flatten(self.sample_spec))
+            specs = self.sample_spec, self._row_spec()
+            each = max(sum(spec.nbytes for spec in flatten(form)) for form in specs)
             with self._engine_lock:
                 if self._engine is None:
                     for store in self._stores():
@@ -656,7 +698,7 @@ class SequenceLoader(keras_base.Sequence):
         """A batch whose neighbours nobody asks for."""
         order, batch = key
         indices = self.plan.indices(order, batch)
-        return BatchBuild(self, indices, order.epoch, self.plan.use(order, batch))
+        return BatchBuild(self, indices, order.epoch, self.plan.use(order, batch), batch=batch)
 
     def _asked(self, request: Request) -> None:
         """A batch of a pass is asked for: a two-level loader moves on to its RAM batch."""
@@ -777,14 +819,31 @@ class SequenceLoader(keras_base.Sequence):
     def _transformed(self, index: int, sample: tuple[Any, ...], epoch: int, draw: int) -> Any:
         assert self.transform is not None
         x, y = sample[0], sample[1] if len(sample) > 1 else None
-        got = self.transform(x, y, sample_rng(self.seed, epoch, index, draw))
-        if not isinstance(got, tuple) or len(got) != 2:
-            many = f" of {len(got)}" if isinstance(got, tuple) else ""
-            raise TypeError(
-                f"transform returned a {type(got).__name__}{many}, expected a tuple (x, y); y is "
-                "None where there are no labels."
-            )
-        return _parts(_arrays(got if got[1] is not None else (got[0],)))
+        return _pair(self.transform(x, y, sample_rng(self.seed, epoch, index, draw)), "transform")
+
+    def _batch_transformed(self, parts: tuple[Any, ...], epoch: int, batch: int) -> Any:
+        """What batch_transform makes of the parts of a batch; as many rows."""
+        assert self.batch_transform is not None
+        x, y = parts[0], parts[1] if len(parts) > 1 else None
+        rng = batch_rng(self.seed, epoch, batch, self.shard[0])
+        rows = len(flatten(x)[0])
+        try:
+            got = self.batch_transform(x, y, rng)
+        except Exception as error:  # whatever a user's function raises
+            raise RuntimeError(
+                f"batch_transform failed on batch {batch} of epoch {epoch}, of {rows} samples: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        made = _pair(got, "batch_transform")
+        for name, part in zip("xy", made, strict=False):
+            for leaf_name, leaf in zip(names_of(part, name), flatten(part), strict=True):
+                if leaf.shape[:1] != (rows,):
+                    raise ValueError(
+                        f"batch_transform gave {leaf_name} of shape {leaf.shape} for a batch of "
+                        f"{rows} samples, expected {rows} rows: weights and rows of predict go by "
+                        "row. Take the number of rows from len(x); the last batch may be shorter."
+                    )
+        return made
 
     def _fill(
         self,
@@ -998,6 +1057,17 @@ def _parts(value: Any) -> tuple[Any, ...]:
     return value
 
 
+def _pair(got: Any, what: str) -> tuple[Any, ...]:
+    """What a transform returned, as parts of native arrays; `what` is what it is called."""
+    if not isinstance(got, tuple) or len(got) != 2:
+        many = f" of {len(got)}" if isinstance(got, tuple) else ""
+        raise TypeError(
+            f"{what} returned a {type(got).__name__}{many}, expected a tuple (x, y); y is "
+            "None where there are no labels."
+        )
+    return _parts(_arrays(got if got[1] is not None else (got[0],)))
+
+
 def _arrays(value: Any) -> Any:
     """Every leaf as a native numeric array."""
 
@@ -1124,12 +1194,12 @@ def _no_samples(owner: Any, advice: str) -> str:
     return f"{type(owner).__name__} got no samples: {advice}, and check where the data lie."
 
 
-def _check_transform(transform: Transform | None) -> None:
+def _check_transform(transform: Transform | None, name: str) -> None:
     if transform is None:
         return
-    form = "expected a function transform(x, y, rng) that returns (x, y)."
+    form = f"expected a function {name}(x, y, rng) that returns (x, y)."
     if not callable(transform):
-        raise TypeError(f"transform={transform!r} is no function, {form}")
+        raise TypeError(f"{name}={transform!r} is no function, {form}")
     try:
         signature = inspect.signature(transform)
     except (TypeError, ValueError):  # some functions written in C do not tell
@@ -1137,4 +1207,4 @@ def _check_transform(transform: Transform | None) -> None:
     try:
         signature.bind(0, 0, 0)
     except TypeError:
-        raise TypeError(f"transform={transform!r} takes {signature}, {form}") from None
+        raise TypeError(f"{name}={transform!r} takes {signature}, {form}") from None

@@ -115,7 +115,7 @@ def subset(whole: SequenceLoader, numbers: Indices, what: Literal["training", "v
     if own.get("_budget") is not None:  # of RAM batches: in proportion, for both together
         own["_budget"] = max(1, own["_budget"] * len(numbers) // whole.samples)
     if what == "validation":
-        new.transform = None
+        new.transform = new.batch_transform = None
         own["shuffle"] = None if new.shuffle is None else False
         # Equal parts for several hosts need equal batches; otherwise every sample counts.
         own["drop_last"] = new.drop_last and new.shard[1] > 1

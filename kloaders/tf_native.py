@@ -91,6 +91,7 @@ def native_dataset(loader: SequenceLoader, shuffle: bool) -> tf.data.Dataset:
 def _check(loader: TFRecordSequenceLoader) -> None:
     for what, there in [
         ("transform= is a function in Python", loader.transform is not None),
+        ("batch_transform= is a function in Python", loader.batch_transform is not None),
         ("load_sample or load_batch is overridden", loader._hooked()),
         ("decode= is a function in Python", loader._decodes_by_user()),
         ("sample_weights= go by sample number", loader.weights is not None),
