@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from kloaders.features import Feature
     from kloaders.formats import DecodeError
     from kloaders.front_doors import from_dataframe, from_directory, split
+    from kloaders.mixing import mix
     from kloaders.pack_writer import write_pack
     from kloaders.packs import PackSequenceLoader
     from kloaders.paths import PathSequenceLoader
     from kloaders.ram_batches import RamBatchSequenceLoader
     from kloaders.sequence import SequenceLoader
+    from kloaders.subsets import folds, repeat, subset, take
     from kloaders.tf_dataset import to_tf_dataset
     from kloaders.tfrecord_writer import write_tfrecords
     from kloaders.tfrecords import TFRecordSequenceLoader
@@ -37,10 +39,15 @@ _HOMES = {
     "SampleError": "faults",
     "SequenceLoader": "sequence",
     "TFRecordSequenceLoader": "tfrecords",
+    "folds": "subsets",
     "from_dataframe": "front_doors",
     "from_directory": "front_doors",
+    "mix": "mixing",
     "preload": "arrays",
+    "repeat": "subsets",
     "split": "front_doors",
+    "subset": "subsets",
+    "take": "subsets",
     "to_tf_dataset": "tf_dataset",
     "write_pack": "pack_writer",
     "write_tfrecords": "tfrecord_writer",
@@ -58,10 +65,15 @@ __all__ = [
     "SequenceLoader",
     "TFRecordSequenceLoader",
     "__version__",
+    "folds",
     "from_dataframe",
     "from_directory",
+    "mix",
     "preload",
+    "repeat",
     "split",
+    "subset",
+    "take",
     "to_tf_dataset",
     "write_pack",
     "write_tfrecords",

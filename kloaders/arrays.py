@@ -156,6 +156,8 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
         on_error=loader.on_error,
         max_queue_size=loader.queue_size,
     )
+    if loader.sampling:
+        new._sample_as(loader.sampling.of(np.concatenate(kept)))
     new.errors = list(loader.errors)
     new.class_names = loader.class_names
     return new

@@ -12,7 +12,7 @@ from kloaders.cache import paused
 from kloaders.columns import Odd, Report
 from kloaders.engine import Build, Engine
 from kloaders.faults import SampleError, explain
-from kloaders.plan import sample_rng
+from kloaders.plan import Draw, part_of, sample_rng
 from kloaders.structure import flatten, pack
 from kloaders.threads import usable_cores
 
@@ -44,7 +44,7 @@ class BatchBuild:
         loader: SequenceLoader,
         indices: Indices,
         epoch: int,
-        draw: int = 0,
+        draw: Draw = 0,
         raw: bool = False,
         leaves: list[np.ndarray[Any, Any]] | None = None,
         batch: int | None = None,
@@ -65,17 +65,21 @@ class BatchBuild:
             return self.processes.memory.take(needs)
         return [self.loader._pool.take(shape, dtype) for shape, dtype in needs]
 
-    def _load(self, indices: Indices, out: list[np.ndarray[Any, Any]], report: Report) -> None:
+    def _load(
+        self, indices: Indices, rows: slice, out: list[np.ndarray[Any, Any]], report: Report
+    ) -> None:
         """Fill rows with these samples, in a worker process if the loader has some."""
+        draw = part_of(self.draw, rows)
         if self.processes is None:
-            self.loader._fill(indices, out, self.epoch, self.draw, self.raw, report)
+            self.loader._fill(indices, out, self.epoch, draw, self.raw, report)
         else:
-            self.processes.fill(self.loader, indices, out, self.epoch, self.draw, self.raw, report)
+            self.processes.fill(self.loader, indices, out, self.epoch, draw, self.raw, report)
 
     def fill(self, start: int, stop: int) -> None:
         """Make rows start to stop."""
         out = [leaf[start:stop] for leaf in self.leaves]
-        self._load(self.indices[start:stop], out, self._report_from(start))
+        rows = slice(start, stop)
+        self._load(self.indices[rows], rows, out, self._report_from(start))
 
     def _report_from(self, start: int) -> Report:
         """Takes down what went wrong, in rows counted from `start`."""
@@ -166,7 +170,7 @@ class BatchBuild:
             def report(_: int, found: Exception, wrong: list[Exception] = wrong) -> None:
                 wrong.append(found)
 
-            self._load(index, out, report)
+            self._load(index, slice(row, row + 1), out, report)
             failures = [e for e in wrong if not isinstance(e, Odd)]
             if failures:
                 loader._record(explain(other, loader._name(other), failures[0]))

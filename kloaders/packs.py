@@ -130,6 +130,12 @@ class PackColumn:
         shard, row = self._place(index)
         return f"row {row} of {os.path.join(self.folder, self.parts[shard].values.name)}"
 
+    def known_values(self) -> Array | None:
+        """The values of all samples, where they are numbers or rows of them."""
+        # Pictures as labels are no classes, and perhaps more than RAM.
+        small = self.shape is not None and len(self.shape) < 2 and None not in self.shape
+        return self.all() if small else None
+
     def all(self) -> Array:
         """The values of all samples, in RAM; they have one shape."""
         assert self.shape is not None

@@ -36,6 +36,7 @@ from kloaders.faults import explain
 from kloaders.keras_base import WORKER
 from kloaders.memory import ALIGNMENT, aligned
 from kloaders.messages import say
+from kloaders.plan import Draw, part_of
 from kloaders.structure import Structure, pack, spec_of
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class ProcessPool:
         indices: Indices,
         out: list[Array],
         epoch: int,
-        draw: int,
+        draw: Draw,
         raw: bool,
         report: Report,
         stored: list[Array] | None = None,
@@ -772,12 +773,12 @@ def _do(
 
         rows = [leaf[part] for leaf in out]
         if stored is None:
-            loader._fill(indices[part], rows, epoch, draw, raw, report)
+            loader._fill(indices[part], rows, epoch, part_of(draw, part), raw, report)
             continue
         try:
             index = int(indices[first])
             sample = pack(loader.raw_spec, [np.array(leaf[first]) for leaf in stored])
-            made = loader._transformed(index, sample, epoch, draw)
+            made = loader._transformed(index, sample, epoch, part_of(draw, first))
             loader._place(made, loader.sample_spec, rows, 0, report)
         except Exception as error:  # whatever a user's function raises
             report(0, error)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from kloaders import distributed, forgotten, keras_base
+from kloaders import distributed, forgotten, keras_base, sampling
 from kloaders.batches import BatchBuild
 from kloaders.cache import Budget, HookCache, Place, Store, leaf_store, spare_ram, stores_in
 from kloaders.columns import Column, Odd, Report, place, spec_of_all
@@ -25,7 +25,7 @@ from kloaders.faults import SampleError, check_policy, explain
 from kloaders.formats import checked_dtype
 from kloaders.memory import BufferPool, format_bytes, parse_bytes
 from kloaders.messages import say
-from kloaders.plan import EpochPlan, Order, batch_rng, sample_rng
+from kloaders.plan import Draw, EpochPlan, Order, batch_rng, part_of, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
 from kloaders.structure import (
     ArraySpec,
@@ -57,7 +57,10 @@ _FIRST_TRIES = 100
 
 # What a loader's batches follow from.
 _FIXED = frozenset(
-    ("samples", "batch_size", "shuffle", "seed", "drop_last", "pad_last", "shard", "dtype")
+    (
+        *("samples", "batch_size", "shuffle", "seed", "drop_last", "pad_last", "shard", "dtype"),
+        *("epoch_batches", "class_balance", "sampling_weights", "replacement"),
+    )
 )
 
 
@@ -70,6 +73,10 @@ class Options(TypedDict, total=False):
     pad_last: bool
     shard: tuple[int, int] | None
     sample_weights: Any
+    epoch_batches: int | None
+    class_balance: Any
+    sampling_weights: Any
+    replacement: bool
     transform: Transform | None
     batch_transform: Transform | None
     workers: int | None
@@ -106,6 +113,18 @@ class SequenceLoader(keras_base.Sequence):
             same `seed`, and say `shuffle=True` to shuffle: what Keras asks for differs between
             processes.
         sample_weights: one weight a sample, delivered as the third part of a batch.
+        epoch_batches: an epoch has so many batches, however many samples there are. All are full,
+            and the next epoch goes on where this one ended: every sample comes once before any
+            comes again. Like all options of sampling it makes shuffle=None mean True; with
+            shuffle=False storage order goes on from epoch to epoch.
+        class_balance: True gives every batch as many samples of each class, to within one, and in
+            each class every sample once before any again. The labels must be classes known
+            beforehand; an array of one class a sample (numbers or texts) says so otherwise. Takes
+            4 bytes of RAM a sample.
+        sampling_weights: one number a sample: how often it comes, in proportion to the others. In
+            every pass of `samples` draws it comes as often as that says, to within one. Takes 16
+            bytes of RAM a sample.
+        replacement: draw each place by sampling_weights independently of all others instead.
         transform: `transform(x, y, rng)` -> `(x, y)`, applied to each sample; y is None without
             labels. `rng` is a `numpy.random.Generator` that depends on seed, epoch and sample
             only. Called from several threads.
@@ -184,6 +203,10 @@ class SequenceLoader(keras_base.Sequence):
         pad_last: bool = False,
         shard: tuple[int, int] | None = None,
         sample_weights: Any = None,
+        epoch_batches: int | None = None,
+        class_balance: Any = None,
+        sampling_weights: Any = None,
+        replacement: bool = False,
         transform: Transform | None = None,
         batch_transform: Transform | None = None,
         workers: int | None = None,
@@ -227,6 +250,10 @@ class SequenceLoader(keras_base.Sequence):
         self.on_error = check_policy(on_error)
         self.queue_size = _count(max_queue_size, "max_queue_size", 0)
         self.weights = self._weights_of(sample_weights)
+        length = None if epoch_batches is None else _count(epoch_batches, "epoch_batches", 1)
+        self.sampling = sampling.checked(
+            self, length, class_balance, sampling_weights, _flag(replacement, "replacement")
+        )
         #: Samples that did not load, one SampleError each, in the order in which they were met.
         self.errors: list[SampleError] = []
         #: What label k is called, where the labels are classes with names; the user may set it.
@@ -299,6 +326,14 @@ class SequenceLoader(keras_base.Sequence):
                 f"{type(self).__name__}(shuffle=False) is asked for its batches in a random order: "
                 "fit() permutes them unless it is called with shuffle=False. Batches come as they "
                 "are asked for, without look-ahead. shuffle=None shuffles samples instead."
+            )
+        inside = self._tickets.in_order == _IN_ORDER and not self._warned
+        if inside and self.sampling and self.shuffle is None:
+            self._warned = True
+            say(
+                f"this loader samples ({self.sampling}) and is asked for its batches in order, as "
+                "predict and evaluate do: rows do not line up with the data. Predict from a loader "
+                "without these options; shuffle=True says that the order is meant."
             )
         if self._tickets.interrupted and not self._told:
             self._told = True
@@ -429,8 +464,13 @@ class SequenceLoader(keras_base.Sequence):
 
         Args:
             epoch: which; shuffled orders and random numbers differ from epoch to epoch.
-            shuffle: None takes the loader's own word, and storage order if that is None too.
+            shuffle: None takes the loader's own word, and storage order if that is None too. A
+                loader that samples has one order only.
+
+        Raises:
+            ValueError: the loader samples, and `shuffle` is not its own.
         """
+        self._check_order(shuffle)
         shuffled = self._order_asked() if shuffle is None else shuffle
         order = Order(epoch, 0 if shuffled else len(self))
         for batch in range(len(self)):
@@ -494,13 +534,13 @@ class SequenceLoader(keras_base.Sequence):
             None: "as Keras asks: shuffled by fit, storage order for predict and evaluate",
             True: f"shuffled every epoch, seed {self.seed}",
             False: "storage order",
-        }[self.shuffle]
+        }[self._order_asked()]
         engine, name = self._engine, type(self).__name__
         batch = format_bytes(each * self.batch_size)
         lines = [
             f"{name}: {self.samples:,} samples in {len(self):,} batches of {self.batch_size}",
             f"sample: {arrays}, {format_bytes(each)} (a batch {batch})",
-            f"order: {order}",
+            f"order: {order}" + (f"; {self.sampling}" if self.sampling else ""),
             "loading: " + (engine.why(self.batch_size) if engine else "nothing asked for yet"),
         ]
         busy = engine.cores_busy if engine and engine.kind == "threads" else None
@@ -553,8 +593,18 @@ class SequenceLoader(keras_base.Sequence):
 
     def _make_plan(self) -> EpochPlan:
         return EpochPlan(
-            self.samples, self.batch_size, self.seed, drop_last=self.drop_last, shard=self.shard
+            self.samples,
+            self.batch_size,
+            self.seed,
+            drop_last=self.drop_last,
+            shard=self.shard,
+            **self._stream_of(),
         )
+
+    def _stream_of(self) -> dict[str, Any]:
+        """What of the plan is the business of sampling."""
+        stream = self.sampling.stream(self, self.batch_size * self.shard[1])
+        return {"stream": stream, "length": self.sampling.length}
 
     def _checked_plan(self) -> EpochPlan:
         plan = self._make_plan()
@@ -564,13 +614,19 @@ class SequenceLoader(keras_base.Sequence):
                 "times shards) and drop_last=True leaves the rest out: use a smaller batch_size "
                 "or drop_last=False."
             )
-        short = self.samples % plan.global_batch
-        if not self.drop_last and 0 < short < self.shard[1]:
+        short = plan.tail
+        if 0 < short < self.shard[1]:
             raise ValueError(
                 f"the last batch of an epoch has {short} samples for {self.shard[1]} shards, so "
                 "that some would get none: use drop_last=True, or another batch_size."
             )
         return plan
+
+    def _sample_as(self, found: sampling.Sampling) -> None:
+        """Take another sampling, before anything is asked for."""
+        self.sampling = found
+        self.plan = self._checked_plan()
+        self._set_up()
 
     def _weights_of(self, sample_weights: Any) -> np.ndarray[Any, Any] | None:
         if sample_weights is None:
@@ -609,8 +665,16 @@ class SequenceLoader(keras_base.Sequence):
         self._rest_lock = threading.RLock()
         self._adapters = 0
 
+    def _check_order(self, shuffle: bool | None) -> None:
+        """ValueError if `shuffle` is another order than the one that this loader samples in."""
+        if self.sampling and shuffle not in (None, self._order_asked()):
+            raise ValueError(
+                f"shuffle={shuffle} asks for another order than that of a loader that samples "
+                f"({self.sampling}): leave shuffle out, or take a loader without these options."
+            )
+
     def _order_asked(self) -> bool | None:
-        return self.shuffle
+        return True if self.sampling and self.shuffle is None else self.shuffle
 
     def _by_index(self) -> bool:
         return True
@@ -816,8 +880,9 @@ class SequenceLoader(keras_base.Sequence):
             return parts
         return map_structure(lambda a: a.astype(self.dtype, copy=False), parts[0]), *parts[1:]
 
-    def _transformed(self, index: int, sample: tuple[Any, ...], epoch: int, draw: int) -> Any:
+    def _transformed(self, index: int, sample: tuple[Any, ...], epoch: int, draw: Draw) -> Any:
         assert self.transform is not None
+        assert isinstance(draw, int)
         x, y = sample[0], sample[1] if len(sample) > 1 else None
         return _pair(self.transform(x, y, sample_rng(self.seed, epoch, index, draw)), "transform")
 
@@ -850,7 +915,7 @@ class SequenceLoader(keras_base.Sequence):
         indices: Indices,
         out: list[np.ndarray[Any, Any]],
         epoch: int,
-        draw: int,
+        draw: Draw,
         raw: bool,
         report: Report,
     ) -> None:
@@ -861,7 +926,7 @@ class SequenceLoader(keras_base.Sequence):
         if self.transform is not None and not raw:
             for row, (index, read) in enumerate(self._readers(indices)):
                 try:
-                    sample = self._transformed(index, read(), epoch, draw)
+                    sample = self._transformed(index, read(), epoch, part_of(draw, row))
                     self._place(sample, self.sample_spec, out, row, report)
                 except Exception as error:  # whatever a user's function raises
                     report(row, error)
@@ -1030,6 +1095,9 @@ def _key(order: Order, batch: int) -> Key:
     # In the head of an order, batches are those of storage order: one name for one batch.
     return (Order(order.epoch, _STORAGE), batch) if batch < order.head else (order, batch)
 
+
+# So many requests in order are a predict, or a loop: a shuffled fit begins so once in 24 times.
+_IN_ORDER = 4
 
 # More batches than any loader has: the order of an epoch that is never shuffled.
 _STORAGE = 2**62

@@ -95,6 +95,7 @@ def _check(loader: TFRecordSequenceLoader) -> None:
         ("load_sample or load_batch is overridden", loader._hooked()),
         ("decode= is a function in Python", loader._decodes_by_user()),
         ("sample_weights= go by sample number", loader.weights is not None),
+        ("sampling goes by sample number", bool(loader.sampling)),
         ("pad_last= adds weights", loader.pad_last),
         ("shard= cuts batches (use Dataset.shard)", loader.shard[1] > 1),
         (f"cache={loader.cache!r} is kept in Python", loader.cache not in (None, "auto")),

@@ -146,7 +146,7 @@ def test_padding_comes_after_it(make, weighted):
     """It sees no row that is padding, and weights go by row."""
     options = {"sample_weights": np.arange(SAMPLES)} if weighted else {}
     loader = make("array", pad_last=True, **options)
-    x, y, w = loader[2]
+    x, _, w = loader[2]
     assert x.shape == (4, 4)
     assert set(x[:, 3]) == {3}
     assert w.tolist() == ([8, 9, 10, 0] if weighted else [1, 1, 1, 0])
