@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kloaders.adapters import albumentations_transform, keras_transform
     from kloaders.arrays import ArraySequenceLoader, preload
     from kloaders.callback import LoaderCallback
     from kloaders.faults import SampleError
@@ -39,9 +40,11 @@ _HOMES = {
     "SampleError": "faults",
     "SequenceLoader": "sequence",
     "TFRecordSequenceLoader": "tfrecords",
+    "albumentations_transform": "adapters",
     "folds": "subsets",
     "from_dataframe": "front_doors",
     "from_directory": "front_doors",
+    "keras_transform": "adapters",
     "mix": "mixing",
     "preload": "arrays",
     "repeat": "subsets",
@@ -65,9 +68,11 @@ __all__ = [
     "SequenceLoader",
     "TFRecordSequenceLoader",
     "__version__",
+    "albumentations_transform",
     "folds",
     "from_dataframe",
     "from_directory",
+    "keras_transform",
     "mix",
     "preload",
     "repeat",

@@ -24,6 +24,7 @@ import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from multiprocessing import process, reduction, spawn
 from multiprocessing.connection import Connection
@@ -599,7 +600,7 @@ class _Image:
     def __init__(self, loader: SequenceLoader) -> None:
         buffers: list[Any] = []
         try:
-            data, main = _pickled(loader, lambda b: buffers.append(b.raw()))
+            data, main = _pickled(_worker_form(loader), lambda b: buffers.append(b.raw()))
         except Exception:
             check_sendable(loader)  # says what it is
             raise
@@ -613,6 +614,15 @@ class _Image:
             mapped[: len(head)] = head
             for view, start in zip(buffers, starts, strict=False):
                 mapped[self.head + start : self.head + start + view.nbytes] = view
+
+
+def _worker_form(loader: SequenceLoader) -> SequenceLoader:
+    """The loader without what workers have no use for: whole batches, and the order of samples."""
+    new = loader.view()
+    new.batch_transform = None
+    new.plan = replace(new.plan, stream=None)
+    new.sampling = type(new.sampling)()
+    return new
 
 
 def _load_image(fd: int, head: int) -> SequenceLoader:
@@ -669,6 +679,12 @@ def check_sendable(loader: SequenceLoader) -> None:
             return error
         return None
 
+    if getattr(loader.transform, "needs_keras", False):
+        raise TypeError(
+            "processes=True, but transform= applies a Keras layer, and worker processes import no "
+            "Keras: give it as batch_transform=, or leave processes out."
+        )
+    loader = _worker_form(loader)
     error = sendable(loader)
     if error is None:
         return

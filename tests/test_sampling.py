@@ -372,8 +372,16 @@ def test_a_sample_that_comes_again_is_augmented_anew(npy, keep):
         np.testing.assert_array_equal(x, first)
 
 
-def noisy(x, y, rng):
-    return x + np.array([0, rng.random()], np.float32), y
+def _by_value():
+    """A function that is sent to a worker process as it is: this file need not be imported there."""
+
+    def noisy(x, y, rng):
+        return x + np.array([0, rng.random()], np.float32), y
+
+    return noisy
+
+
+noisy = _by_value()
 
 
 def test_processes_draw_the_same(npy, keep):
