@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 __all__ = [
+    "GOLDEN",
     "EpochPlan",
     "Order",
     "Permutation",
@@ -127,9 +128,14 @@ def mixed(seed: int, *parts: int | str) -> bytes:
     return _mix(seed, *parts)
 
 
+# Multiples of 2**64 over the golden ratio: each round of a permutation adds another to its key.
+GOLDEN = 0x9E3779B97F4A7C15
+_STEPS = [np.uint64(GOLDEN * (r + 1) % 2**64) for r in range(_SMALL_ROUNDS)]
+
+
 def hashed(x: Any, key: Any) -> Any:
     """64 hash bits for each of the integers `x`; another hash for each key."""
-    return _hash(np.asarray(x).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15), key)
+    return _hash(np.asarray(x).astype(np.uint64) + _STEPS[0], key)
 
 
 def permuted(ranks: Indices, sizes: Any, keys: Any) -> Indices:
@@ -156,14 +162,15 @@ def permuted(ranks: Indices, sizes: Any, keys: Any) -> Indices:
 def _rounds(x: Any, a: Any, b: Any, keys: Any, n: Any) -> Any:
     left, right = x // b, x % b
     for r in range(0, _ROUNDS, 2):
-        left = (left + _hash(right, _hash(keys, np.uint64(r))) % a) % a
-        right = (right + _hash(left, _hash(keys, np.uint64(r + 1))) % b) % b
+        left = (left + _hash(right, keys + _STEPS[r]) % a) % a
+        right = (right + _hash(left, keys + _STEPS[r + 1]) % b) % b
     small = np.flatnonzero(n <= np.uint64(_SMALL))
     if small.size:
         up, down, high, wide = left[small], right[small], a[small], b[small]
+        keys = keys[small]
         for r in range(_ROUNDS, _SMALL_ROUNDS, 2):
-            up = (up + _hash(down, _hash(keys[small], np.uint64(r))) % high) % high
-            down = (down + _hash(up, _hash(keys[small], np.uint64(r + 1))) % wide) % wide
+            up = (up + _hash(down, keys + _STEPS[r]) % high) % high
+            down = (down + _hash(up, keys + _STEPS[r + 1]) % wide) % wide
         left[small], right[small] = up, down
     return left * b + right
 

@@ -25,7 +25,7 @@ class Sampling:
     say, checked.
 
     length: batches in an epoch; None: as many as the samples make.
-    codes: class of each sample, int64, from 0 without gaps; None where classes do not matter.
+    codes: class of each sample, unsigned, from 0 without gaps; None where classes do not matter.
     weights: how often each sample comes in proportion, float64; None: each as often.
     replacement: draw each place anew.
     source: the stream itself, where a loader mixes others.
@@ -76,13 +76,14 @@ class Sampling:
                 "samples of a mixed loader cannot be chosen: split, take or preload the loaders "
                 "first, and mix what comes of it."
             )
-        codes = None if self.codes is None else np.unique(self.codes[numbers], return_inverse=True)
+        codes = None
+        if self.codes is not None:  # a class may be gone
+            _, found = np.unique(self.codes[numbers], return_inverse=True)
+            codes = found.reshape(-1).astype(self.codes.dtype)
         weights = None if self.weights is None else self.weights[numbers]
         if weights is not None and not weights.any():
             raise ValueError("all sampling_weights of these samples are 0: leave it out for them.")
-        return Sampling(
-            self.length, None if codes is None else codes[1].reshape(-1), weights, self.replacement
-        )
+        return Sampling(self.length, codes, weights, self.replacement)
 
     def __str__(self) -> str:
         parts = []
@@ -117,7 +118,8 @@ def checked(
                 "balance classes are 1 / (how many samples the sample's class has)."
             )
         values = classes_of(loader, "class_balance") if class_balance is True else class_balance
-        _, codes = codes_of(values, loader.samples, "class_balance")
+        names, codes = codes_of(values, loader.samples, "class_balance")
+        codes = codes.astype(np.min_scalar_type(len(names)))
     if sampling_weights is not None:
         weights = _weights(sampling_weights, loader.samples)
     elif replacement:

@@ -120,7 +120,7 @@ class SequenceLoader(keras_base.Sequence):
         class_balance: True gives every batch as many samples of each class, to within one, and in
             each class every sample once before any again. The labels must be classes known
             beforehand; an array of one class a sample (numbers or texts) says so otherwise. Takes
-            4 bytes of RAM a sample.
+            5 bytes of RAM a sample, or 6 with more than 255 classes.
         sampling_weights: one number a sample: how often it comes, in proportion to the others. In
             every pass of `samples` draws it comes as often as that says, to within one. Takes 16
             bytes of RAM a sample.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.plan import Indices, Permutation, Stream, hashed, mixed, permuted
+from kloaders.plan import GOLDEN, Indices, Permutation, Stream, hashed, mixed, permuted
 
 __all__ = ["Balanced", "Draws", "InOrder", "Mixture", "Passes", "Shares", "pattern_of"]
 
@@ -22,7 +22,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _BLOCK = 4096
 # The longest pattern of a mixture: shares that are no small fractions are rounded to so many parts.
 _PATTERN = 10_000
-_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio
 
 
 class _Blocks:
@@ -167,13 +166,15 @@ class Shares(_Blocks):
         passed, rank = np.divmod(places, self.n)
         point = permuted(rank, self.n, hashed(passed, _key(self.seed, "points")))
         with np.errstate(over="ignore"):
-            begin = _key(self.seed, "begin") + passed.astype(np.uint64) * np.uint64(_GOLDEN)
+            begin = _key(self.seed, "begin") + passed.astype(np.uint64) * np.uint64(GOLDEN)
         # Not quite at a sample's end, where rounding would decide.
         shift = np.clip((begin >> np.uint64(11)) * 2.0**-53, 1e-6, 1 - 1e-6)
         return self._found((point + shift) * (self.ends[-1] / self.n))
 
     def _found(self, points: Array) -> Indices:
-        found = np.searchsorted(self.ends, points, side="right")
+        order = np.argsort(points)  # neighbours are found in memory that is near
+        found = np.empty(len(points), np.int64)
+        found[order] = np.searchsorted(self.ends, points[order], side="right")
         return self._lie(np.minimum(found, self._last))
 
     def __repr__(self) -> str:
