@@ -1,10 +1,7 @@
 """Pipelines of albumentations and layers of Keras as transforms: jointly on x and y, repeatable."""
 
-import os
 import pickle
 import threading
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for a newer release
 
 import keras
 import numpy as np
