@@ -87,20 +87,20 @@ class _Mixed(SequenceLoader):
         if len(loaders) < 2:
             raise ValueError(f"mix() got {len(loaders)} loader, expected two or more in a list.")
         shares = _shares(proportions, loaders)
-        self._parts = [loader.view() for loader in loaders]
-        sizes = [part.samples for part in self._parts]
+        self._loaders = [loader.view() for loader in loaders]
+        sizes = [part.samples for part in self._loaders]
         self._firsts: Indices = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
         options = {"seed": loaders[0].seed, **options}
         options.setdefault("processes", any(part.processes for part in loaders))
-        for part in self._parts:
+        for part in self._loaders:
             part.processes = False  # the mixture has them
         size = loaders[0].batch_size if batch_size is None else batch_size
         super().__init__(sum(sizes), size, **options)
-        _check_alike(self._parts)
-        streams: list[tuple[Stream, int]] = [(_stream(p), p.samples) for p in self._parts]
+        _check_alike(self._loaders)
+        streams: list[tuple[Stream, int]] = [(_stream(p), p.samples) for p in self._loaders]
         self._sample_as(Sampling(self.sampling.length, source=Mixture(streams, pattern_of(shares))))
-        self.weights = _weights(self._parts)
-        names = [part.class_names for part in self._parts]
+        self.weights = _weights(self._loaders)
+        names = [part.class_names for part in self._loaders]
         self.class_names = names[0] if all(n == names[0] for n in names) else None
 
     # ------------------------------------------------------------------ samples
@@ -108,17 +108,17 @@ class _Mixed(SequenceLoader):
     def _where(self, index: int) -> tuple[SequenceLoader, int]:
         """The loader of a sample, and the sample's number there."""
         k = int(np.searchsorted(self._firsts, index, side="right")) - 1
-        return self._parts[k], index - int(self._firsts[k])
+        return self._loaders[k], index - int(self._firsts[k])
 
     @property
     def raw_spec(self) -> Structure:
         """ArraySpec of each array of a sample, as the loaders deliver it."""
-        return self._parts[0].sample_spec
+        return self._loaders[0].sample_spec
 
     @property
     def sample_spec(self) -> Structure:
         """ArraySpec of each array of a sample, as the loaders deliver it."""
-        return self._parts[0].sample_spec
+        return self._loaders[0].sample_spec
 
     def delivered_spec(self) -> Structure:
         """`sample_spec`; with a batch_transform, the spec of a row of what it gives."""
@@ -145,7 +145,7 @@ class _Mixed(SequenceLoader):
                     error.row += start
                 report(start + row, error)
 
-            self._parts[owner]._fill(
+            self._loaders[owner]._fill(
                 indices[rows] - self._firsts[owner],
                 [leaf[rows] for leaf in out],
                 epoch,
@@ -155,7 +155,7 @@ class _Mixed(SequenceLoader):
             )
 
     def _check_raw(self) -> None:
-        if any(part.transform is not None for part in self._parts):
+        if any(part.transform is not None for part in self._loaders):
             raise ValueError(
                 "samples of a mixed loader are transformed each time, and cannot be kept: preload "
                 "or pack the loaders first, and mix what comes of it."
@@ -170,15 +170,15 @@ class _Mixed(SequenceLoader):
         return loader._advice(number, leaf, dtype_differs, raw)
 
     def _runs_users_code(self) -> bool:
-        return any(part._runs_users_code() for part in self._parts)
+        return any(part._runs_users_code() for part in self._loaders)
 
     def _stores(self) -> list[Store]:
-        return [store for part in self._parts for store in part._stores()]
+        return [store for part in self._loaders for store in part._stores()]
 
     def close(self) -> None:
         """Free threads, files, batches made ahead and the cache in RAM, of the loaders in it too."""
         super().close()
-        for part in self.__dict__.get("_parts", ()):
+        for part in self.__dict__.get("_loaders", ()):
             part.close()
 
 
