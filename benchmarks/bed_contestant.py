@@ -93,7 +93,9 @@ def records(w: Any, **options: Any) -> Any:
     import kloaders as kl
 
     files = w.folder("kloaders-records") + "-*.tfrecord"
-    return kl.TFRecordSequenceLoader(files, {"x": "x", "y": "label"}, w.batch, **shuffled(w), **options)
+    return kl.TFRecordSequenceLoader(
+        files, {"x": "x", "y": "label"}, w.batch, **shuffled(w), **options
+    )
 
 
 @contestant("W3", "kloaders, np.memmap", needs=["keras", "kloaders.arrays"])

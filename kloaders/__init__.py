@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kloaders.adapters import albumentations_transform, keras_transform
     from kloaders.arrays import ArraySequenceLoader, preload
     from kloaders.autoencoders import inputs_as_labels
     from kloaders.callback import LoaderCallback
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kloaders.features import Feature
     from kloaders.formats import DecodeError
     from kloaders.front_doors import from_dataframe, from_directory, split
+    from kloaders.mixing import mix
     from kloaders.pack_writer import write_pack
     from kloaders.packs import PackSequenceLoader
     from kloaders.padding import bucket_by_length
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from kloaders.per_thread import PerThread
     from kloaders.ram_batches import RamBatchSequenceLoader
     from kloaders.sequence import SequenceLoader
+    from kloaders.subsets import folds, repeat, subset, take
     from kloaders.texts import CsvSequenceLoader, TextLineSequenceLoader
     from kloaders.tf_dataset import to_tf_dataset
     from kloaders.tfrecord_writer import write_tfrecords
@@ -47,13 +50,20 @@ _HOMES = {
     "TFRecordSequenceLoader": "tfrecords",
     "TextLineSequenceLoader": "texts",
     "VideoSequenceLoader": "video",
+    "albumentations_transform": "adapters",
     "bucket_by_length": "padding",
+    "folds": "subsets",
     "from_dataframe": "front_doors",
     "from_directory": "front_doors",
     "from_torch": "torch_data",
     "inputs_as_labels": "autoencoders",
+    "keras_transform": "adapters",
+    "mix": "mixing",
     "preload": "arrays",
+    "repeat": "subsets",
     "split": "front_doors",
+    "subset": "subsets",
+    "take": "subsets",
     "to_tf_dataset": "tf_dataset",
     "write_pack": "pack_writer",
     "write_tfrecords": "tfrecord_writer",
@@ -75,13 +85,20 @@ __all__ = [
     "TextLineSequenceLoader",
     "VideoSequenceLoader",
     "__version__",
+    "albumentations_transform",
     "bucket_by_length",
+    "folds",
     "from_dataframe",
     "from_directory",
     "from_torch",
     "inputs_as_labels",
+    "keras_transform",
+    "mix",
     "preload",
+    "repeat",
     "split",
+    "subset",
+    "take",
     "to_tf_dataset",
     "write_pack",
     "write_tfrecords",

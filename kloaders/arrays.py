@@ -150,11 +150,14 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
         shard=loader.shard if loader.shard[1] > 1 else None,
         sample_weights=weights,
         transform=loader.transform,
+        batch_transform=loader.batch_transform,
         workers=loader.thread_count,
         processes=loader.processes and loader.transform is not None,
         on_error=loader.on_error,
         max_queue_size=loader.queue_size,
     )
+    if loader.sampling:
+        new._sample_as(loader.sampling.of(np.concatenate(kept)))
     new.errors = list(loader.errors)
     new.class_names = loader.class_names
     new._x_is_y = loader._x_is_y

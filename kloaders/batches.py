@@ -12,7 +12,7 @@ from kloaders.cache import paused
 from kloaders.columns import Odd, Report
 from kloaders.engine import Build, Engine
 from kloaders.faults import SampleError, explain
-from kloaders.plan import sample_rng
+from kloaders.plan import Draw, part_of, sample_rng
 from kloaders.structure import flatten, pack
 from kloaders.threads import usable_cores
 
@@ -35,7 +35,8 @@ class BatchBuild:
 
     loader: whose samples. indices: which, int64. epoch, draw: what the samples' random numbers
     are derived from. raw: samples as they are stored, before the transform. leaves: arrays to
-    fill, one row a sample; fresh ones if not given.
+    fill, one row a sample; fresh ones if not given. batch: its number in the epoch, for
+    batch_transform; None leaves that out.
     """
 
     def __init__(
@@ -43,14 +44,15 @@ class BatchBuild:
         loader: SequenceLoader,
         indices: Indices,
         epoch: int,
-        draw: int = 0,
+        draw: Draw = 0,
         raw: bool = False,
         leaves: list[np.ndarray[Any, Any]] | None = None,
+        batch: int | None = None,
     ) -> None:
         self.loader = loader
         self.indices = indices
         self.rows = len(indices)
-        self.epoch, self.draw, self.raw = epoch, draw, raw
+        self.epoch, self.draw, self.raw, self.batch = epoch, draw, raw, batch
         self.form = loader.raw_spec if raw else loader.sample_spec
         self.processes = loader._process_pool()
         self.leaves = leaves or self._fresh()
@@ -63,17 +65,21 @@ class BatchBuild:
             return self.processes.memory.take(needs)
         return [self.loader._pool.take(shape, dtype) for shape, dtype in needs]
 
-    def _load(self, indices: Indices, out: list[np.ndarray[Any, Any]], report: Report) -> None:
+    def _load(
+        self, indices: Indices, rows: slice, out: list[np.ndarray[Any, Any]], report: Report
+    ) -> None:
         """Fill rows with these samples, in a worker process if the loader has some."""
+        draw = part_of(self.draw, rows)
         if self.processes is None:
-            self.loader._fill(indices, out, self.epoch, self.draw, self.raw, report)
+            self.loader._fill(indices, out, self.epoch, draw, self.raw, report)
         else:
-            self.processes.fill(self.loader, indices, out, self.epoch, self.draw, self.raw, report)
+            self.processes.fill(self.loader, indices, out, self.epoch, draw, self.raw, report)
 
     def fill(self, start: int, stop: int) -> None:
         """Make rows start to stop."""
         out = [leaf[start:stop] for leaf in self.leaves]
-        self._load(self.indices[start:stop], out, self._report_from(start))
+        rows = slice(start, stop)
+        self._load(self.indices[rows], rows, out, self._report_from(start))
 
     def _report_from(self, start: int) -> Report:
         """Takes down what went wrong, in rows counted from `start`."""
@@ -91,7 +97,10 @@ class BatchBuild:
         indices, leaves = self.finish_leaves()
         if not len(indices):  # Keras cannot take an empty batch
             indices, leaves = self._one_instead()
-        return self.loader._deliver(pack(self.form, leaves), indices)
+        parts = pack(self.form, leaves)
+        if self.batch is not None and self.loader.batch_transform is not None:
+            parts = self.loader._batch_transformed(parts, self.epoch, self.batch)
+        return self.loader._deliver(parts, indices)
 
     def finish_leaves(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
         """Sample numbers and arrays of the rows that the batch has in the end; maybe none."""
@@ -161,7 +170,7 @@ class BatchBuild:
             def report(_: int, found: Exception, wrong: list[Exception] = wrong) -> None:
                 wrong.append(found)
 
-            self._load(index, out, report)
+            self._load(index, slice(row, row + 1), out, report)
             failures = [e for e in wrong if not isinstance(e, Odd)]
             if failures:
                 loader._record(explain(other, loader._name(other), failures[0]))

@@ -66,6 +66,10 @@ class ArrayColumn:
     def name(self, index: int) -> str:
         return f"row {index}"
 
+    def known_values(self) -> np.ndarray[Any, Any]:
+        """The values of all samples."""
+        return self.array
+
     def __getstate__(self) -> Any:
         # A memory map pickles as a copy of all its data; the file's name is enough.
         a = self.array
@@ -249,6 +253,10 @@ class CallColumn:
     def name(self, index: int) -> str:
         return self.paths[index]
 
+    def known_values(self) -> np.ndarray[Any, Any]:
+        """The values of all samples."""
+        return np.asarray([self.read(k) for k in range(len(self))])
+
 
 class OneHotColumn:
     """Rows of zeros with a one at the class, made when they are asked for."""
@@ -273,6 +281,12 @@ class OneHotColumn:
 
     def name(self, index: int) -> str:
         return self.column.name(index)
+
+    def known_values(self) -> np.ndarray[Any, Any] | None:
+        """The class of every sample, as a number."""
+        known: Callable[[], np.ndarray[Any, Any] | None] | None
+        known = getattr(self.column, "known_values", None)
+        return None if known is None else known()
 
 
 def place(

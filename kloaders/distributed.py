@@ -84,8 +84,8 @@ def _check_part(loader: SequenceLoader, distribution: Any) -> None:
         )
     if loader.pad_last or replicas == 1:
         return
-    short = loader.samples % loader.plan.global_batch
-    if short % replicas and not loader.drop_last:
+    short = loader.plan.tail
+    if short % replicas:
         raise ValueError(
             f"the last batch of an epoch has {short} samples for {replicas} devices, which need "
             "equal parts: use pad_last=True (padded with weight 0) or drop_last=True."

@@ -10,15 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kloaders.columns import ArrayColumn, CallColumn, Column, OneHotColumn
+from kloaders.columns import OneHotColumn
 from kloaders.formats import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from kloaders.labels import classes_of, codes_of, values_of
 from kloaders.messages import say
-from kloaders.packs import PackColumn
 from kloaders.paths import PathSequenceLoader
 from kloaders.sequence import SequenceLoader
-from kloaders.structure import flatten
-from kloaders.subset import SubsetColumn, subset
-from kloaders.tables import Table, array_of, encoded, first_missing, listed
+from kloaders.subsets import part
+from kloaders.tables import Table, listed
 
 __all__ = [
     "class_folders",
@@ -294,7 +293,7 @@ def _split(
 ) -> tuple[Any, Any]:
     """Both parts, loaders over one store."""
     first, second = sides(whole, validation, stratify, groups, seed, names)
-    return subset(whole, first, "training"), subset(whole, second, "validation")
+    return part(whole, first, "training"), part(whole, second, "validation")
 
 
 def sides(
@@ -310,7 +309,7 @@ def sides(
     names: what the classes in `stratify`, then numbers, are called.
     """
     if stratify is True:
-        stratify = _classes(whole)
+        stratify = classes_of(whole, "stratify")
     share = _share(validation)
     by_class = stratify is not None and stratify is not False
     if by_class and groups is not None:
@@ -323,7 +322,7 @@ def sides(
     if groups is not None:
         from sklearn.model_selection import GroupShuffleSplit
 
-        values, codes = _codes(groups, whole.samples, "groups")
+        values, codes = codes_of(groups, whole.samples, "groups")
         _check_sides(share, len(values), "groups")
         splitter = GroupShuffleSplit(1, test_size=share, random_state=random_state)
         first, second = next(splitter.split(everything, groups=codes))
@@ -333,7 +332,7 @@ def sides(
         codes = None
         sizes = _check_sides(share, whole.samples, "samples")
         if by_class:
-            values, codes = _codes(stratify, whole.samples, "stratify")
+            values, codes = codes_of(stratify, whole.samples, "stratify")
             _check_classes(values, codes, sizes, share, names)
         first, second = train_test_split(
             everything, test_size=share, random_state=random_state, stratify=codes
@@ -385,75 +384,6 @@ def _check_classes(
             f"with, too few to hold each of {len(values)} classes. Change validation, or pass "
             "stratify=False."
         )
-
-
-def _codes(values: Any, samples: int, what: str) -> tuple[list[Any], Indices]:
-    """Distinct values in sorted order, and for each sample which of them it has."""
-    array = array_of(values)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise ValueError(
-            f"{what} has shape {array.shape}, expected one value for each of {samples} samples."
-        )
-    if len(array) != samples:
-        raise ValueError(
-            f"lengths differ: {what} has {len(array)} values, the data {samples} samples. Every "
-            "sample needs one."
-        )
-    missing = first_missing(array)
-    if missing is not None:
-        raise ValueError(
-            f"{what}[{missing}] is missing ({array[missing]}): every sample needs one."
-        )
-    if array.dtype.kind == "O":
-        return encoded(array.tolist())
-    distinct, codes = np.unique(array, return_inverse=True)
-    return distinct.tolist(), codes.reshape(-1)
-
-
-def _classes(whole: SequenceLoader) -> Array:
-    """The class of every sample, for stratify=True."""
-    columns = whole._columns()
-    if columns is None:
-        _no_columns(whole, "stratify=, an array of one class a sample")
-    if columns is None or len(columns) < 2:
-        raise ValueError(
-            "stratify=True needs labels, and there are none: pass labels, or stratify=, an array "
-            "of one class a sample."
-        )
-    leaves = flatten(columns[1])
-    values = values_of(leaves[0]) if len(leaves) == 1 else None
-    if values is not None and values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values is not None and values.ndim == 2:
-        # A one-hot row is zeros and a single one.
-        if np.all((values == 0) | (values == 1)) and np.all(values.sum(axis=1) == 1):
-            return np.asarray(values.argmax(axis=1))
-        values = None
-    if values is None or values.ndim != 1 or not np.all(values == np.floor(values)):
-        raise ValueError(
-            "stratify=True needs labels that are classes, integers or one-hot rows: pass "
-            "stratify=, an array of one class a sample."
-        )
-    return values
-
-
-def values_of(column: Column) -> Array | None:
-    """The values of a column of numbers; None for files and lists."""
-    if isinstance(column, ArrayColumn):
-        return column.array
-    if isinstance(column, SubsetColumn):
-        values = values_of(column.column)
-        return None if values is None else values[column.numbers]
-    if isinstance(column, OneHotColumn):
-        return values_of(column.column)
-    if isinstance(column, CallColumn):
-        return np.asarray([column.read(k) for k in range(len(column))])
-    if isinstance(column, PackColumn) and column.shape is not None:
-        # Pictures as labels are no classes, and perhaps more than RAM.
-        return column.all() if len(column.shape) < 2 and None not in column.shape else None
-    return None
 
 
 def make_one_hot(whole: SequenceLoader, classes: int) -> None:

@@ -125,6 +125,12 @@ class PackColumn:
         shard, row = self._place(index)
         return f"row {row} of {os.path.join(self.folder, self.parts[shard].values.name)}"
 
+    def known_values(self) -> Array | None:
+        """The values of all samples, where they are numbers or rows of them."""
+        # Pictures as labels are no classes, and perhaps more than RAM.
+        small = self.shape is not None and len(self.shape) < 2 and None not in self.shape
+        return self.all() if small else None
+
     def all(self) -> Array:
         """The values of all samples, in RAM; they have one shape."""
         assert self.shape is not None
@@ -311,7 +317,7 @@ class PackSequenceLoader(SequenceLoader):
     def delivered_spec(self) -> Structure:
         """`sample_spec`, with None for the dimensions in which samples differ."""
         spec = super().delivered_spec()
-        if self.transform is not None:
+        if self.transform is not None or self.batch_transform is not None:
             return spec
 
         def delivered(leaf: ArraySpec, column: Any) -> ArraySpec:

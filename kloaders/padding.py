@@ -18,7 +18,7 @@ from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order
 from kloaders.sequence import SequenceLoader, check_loader
 from kloaders.structure import ArraySpec, Structure, flatten, names_of, pack
-from kloaders.subset import SubsetColumn
+from kloaders.subsets import SubsetColumn
 from kloaders.threads import usable_cores
 
 __all__ = ["bucket_by_length"]
@@ -85,6 +85,17 @@ def bucket_by_length(
         )
     if loader._buckets is not None:
         raise ValueError("bucket_by_length() got a loader that has buckets already.")
+    if loader.sampling:
+        raise ValueError(
+            f"bucket_by_length() got a loader that samples ({loader.sampling}): both decide which "
+            "samples share a batch. Leave out epoch_batches=, class_balance= and sampling_weights=, "
+            "or weigh samples in the loss by sample_weights=."
+        )
+    if loader.batch_transform is not None:
+        raise ValueError(
+            "bucket_by_length() got a loader with batch_transform=, which may change what is padded: "
+            "use transform=, or a layer in the model."
+        )
     known = _lengths_of(loader) if lengths is None else _checked_lengths(lengths, loader.samples)
     limits = _even(known) if boundaries is None else _checked_boundaries(boundaries)
     longest = int(known.argmax())

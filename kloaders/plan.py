@@ -5,13 +5,28 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-__all__ = ["EpochPlan", "Order", "Permutation", "Window", "sample_rng"]
+__all__ = [
+    "GOLDEN",
+    "EpochPlan",
+    "Order",
+    "Permutation",
+    "Stream",
+    "Window",
+    "batch_rng",
+    "hashed",
+    "mixed",
+    "part_of",
+    "permuted",
+    "sample_rng",
+]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
+# How often a batch's samples were served before: one number for all, or one for each.
+Draw = int | Indices
 
 # Eight rounds mix a large domain well; where few permutations exist at all, each of them must come
 # up as often as the others, and 24 rounds pass a chi-squared test there (tests/test_plan.py).
@@ -42,6 +57,15 @@ def sample_rng(seed: int, epoch: int, sample: int, draw: int = 0) -> np.random.G
     """
     key = _epoch_key(seed, epoch) ^ (sample << 1 | 1) ^ (draw << 64)
     return np.random.Generator(np.random.Philox(key=key & (1 << 128) - 1))
+
+
+def batch_rng(seed: int, epoch: int, batch: int, part: int = 0) -> np.random.Generator:
+    """The random generator of one batch in one epoch, whichever thread or process asks.
+
+    `part` tells apart the shards of a global batch.
+    """
+    key = int.from_bytes(_mix(seed, "batch", epoch, part), "little")
+    return np.random.Generator(np.random.Philox(key=key ^ batch))
 
 
 class Permutation:
@@ -99,6 +123,58 @@ def _hash(x: np.ndarray[Any, np.dtype[np.uint64]], key: np.uint64) -> Any:
     return z ^ z >> np.uint64(31)
 
 
+def mixed(seed: int, *parts: int | str) -> bytes:
+    """128 hash bits of a seed and what it is for: streams of different purposes never meet."""
+    return _mix(seed, *parts)
+
+
+# Multiples of 2**64 over the golden ratio: each round of a permutation adds another to its key.
+GOLDEN = 0x9E3779B97F4A7C15
+_STEPS = [np.uint64(GOLDEN * (r + 1) % 2**64) for r in range(_SMALL_ROUNDS)]
+
+
+def hashed(x: Any, key: Any) -> Any:
+    """64 hash bits for each of the integers `x`; another hash for each key."""
+    return _hash(np.asarray(x).astype(np.uint64) + _STEPS[0], key)
+
+
+def permuted(ranks: Indices, sizes: Any, keys: Any) -> Indices:
+    """Images of `ranks` under many permutations at once: rank k under one of range(sizes[k]).
+
+    As `Permutation`, with a key of 64 bits for each rank, and no cost for another permutation.
+
+    ranks: int64 array, each below its size. sizes: one, or one for each. keys: uint64, likewise.
+    """
+    n = np.broadcast_to(np.asarray(sizes).astype(np.uint64), ranks.shape)
+    keys = np.broadcast_to(np.asarray(keys, np.uint64), ranks.shape)
+    side = np.sqrt(n.astype(np.float64)).astype(np.uint64)
+    side = side + (side * side < n)  # the square root is rounded down, or one off
+    side = np.maximum(side + (side * side < n), np.uint64(1))
+    other = (n + side - np.uint64(1)) // side
+    x = _rounds(np.asarray(ranks).astype(np.uint64), side, other, keys, n)
+    out = np.flatnonzero(x >= n)
+    while out.size:
+        x[out] = _rounds(x[out], side[out], other[out], keys[out], n[out])
+        out = out[x[out] >= n[out]]
+    return np.asarray(x, np.int64)
+
+
+def _rounds(x: Any, a: Any, b: Any, keys: Any, n: Any) -> Any:
+    left, right = x // b, x % b
+    for r in range(0, _ROUNDS, 2):
+        left = (left + _hash(right, keys + _STEPS[r]) % a) % a
+        right = (right + _hash(left, keys + _STEPS[r + 1]) % b) % b
+    small = np.flatnonzero(n <= np.uint64(_SMALL))
+    if small.size:
+        up, down, high, wide = left[small], right[small], a[small], b[small]
+        keys = keys[small]
+        for r in range(_ROUNDS, _SMALL_ROUNDS, 2):
+            up = (up + _hash(down, keys + _STEPS[r]) % high) % high
+            down = (down + _hash(up, keys + _STEPS[r + 1]) % wide) % wide
+        left[small], right[small] = up, down
+    return left * b + right
+
+
 @lru_cache(maxsize=256)
 def _permutation(n: int, seed: int, *parts: int | str) -> Permutation:
     return Permutation(n, _mix(seed, *parts))
@@ -143,6 +219,20 @@ class Window:
         return self.rows[self.starts[k] : self.starts[k + 1]]
 
 
+class Stream(Protocol):
+    """An endless order: a pure function from places to sample numbers (`streams.py`)."""
+
+    def samples(self, start: int, stop: int) -> Indices:
+        """Sample numbers at places start to stop, int64."""
+
+
+def part_of(draw: Draw, rows: int | slice) -> Draw:
+    """What `EpochPlan.use` said, for some rows of the batch."""
+    if isinstance(draw, int):
+        return draw
+    return int(draw[rows]) if isinstance(rows, int) else draw[rows]
+
+
 @dataclass(frozen=True)
 class EpochPlan:
     """Batches of one epoch as a pure function of (seed, epoch, batch number).
@@ -158,6 +248,9 @@ class EpochPlan:
         order; "global" cuts a full shuffle into RAM batches.
     echo: how often a RAM batch is served before the next (Choi et al., "Faster neural network
         training with data echoing", arXiv:1907.05550).
+    stream: an endless order, of which each epoch is a piece and the next goes on where it ended;
+        batches are full, and a storage order there is only if the stream is one.
+    length: batches in an epoch of a stream; None: as many as the samples make.
 
     >>> plan = EpochPlan(samples=10, batch_size=4, seed=1)
     >>> [plan.indices(plan.storage_order(0), b).tolist() for b in range(plan.batches)]
@@ -172,6 +265,8 @@ class EpochPlan:
     window: int | None = None
     draw: Literal["windows", "front to back", "global"] = "windows"
     echo: int = 1
+    stream: Stream | None = None
+    length: int | None = None
     batches: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -186,7 +281,14 @@ class EpochPlan:
         """Samples in a batch of all shards together."""
         return self.batch_size * self.shard[1]
 
+    @property
+    def tail(self) -> int:
+        """Samples in the short last batch of an epoch, of all shards together; 0 if there is none."""
+        return 0 if self.drop_last or self.stream is not None else self.samples % self.global_batch
+
     def _count(self) -> int:
+        if self.length is not None:
+            return self.length
         whole, tail = divmod(self.samples, self.global_batch)
         return (whole + (1 if tail and not self.drop_last else 0)) * self.echo
 
@@ -200,17 +302,32 @@ class EpochPlan:
 
     def indices(self, order: Order, batch: int) -> Indices:
         """Sample numbers of one batch, int64, in the order in which they are delivered."""
+        if self.stream is not None:
+            return self.stream.samples(*self._places(order, batch))
         if self.window is not None and batch >= order.head:
             return self._in_window(order, batch)
         start, stop = self._span(batch, order)
         return self._at(order, np.arange(start, stop, dtype=np.int64))
 
-    def use(self, order: Order, batch: int) -> int:
-        """How often this batch's samples were served before in this epoch (data echoing)."""
+    def use(self, order: Order, batch: int) -> Draw:
+        """How often this batch's samples were served before in this epoch (data echoing).
+
+        Of a stream, in which a sample may come several times even in a batch, a number for each
+        place: no two servings draw the same.
+        """
+        if self.stream is not None:
+            low, high = self._places(order, batch)
+            first = order.epoch * self.batches * self.global_batch
+            return _PLACED + np.arange(low - first, high - first, dtype=np.int64)
         if self.echo == 1:
             return 0
         _, passed, _ = self._place(batch)
         return passed
+
+    def _places(self, order: Order, batch: int) -> tuple[int, int]:
+        """Where in the stream this shard's part of a batch begins and ends."""
+        before = order.epoch * self.batches + batch
+        return self._part(before * self.global_batch, self.global_batch)
 
     def _span(self, batch: int, order: Order) -> tuple[int, int]:
         """Positions of this shard's part of a global batch."""
@@ -279,6 +396,8 @@ class EpochPlan:
         """Which RAM batch of the epoch, counted in the order of service, holds `batch`."""
         if self.window is None:
             raise AssertionError("this plan has one level")
+        if self.stream is not None:
+            return batch * self.global_batch // self.window
         if batch < order.head:
             return batch * self.global_batch // self.window
         # Windows of the shuffled rest are counted on from those of the head, however long it was.
@@ -311,6 +430,8 @@ class EpochPlan:
 
     def read_window(self, order: Order, window: int) -> Window:
         """What a RAM batch holds, in reading order, and the rows that each batch takes."""
+        if self.stream is not None:  # not kept: it may hold an array over all samples
+            return self._piece(order, window)
         return _window(self, order, window)
 
     def _make_window(self, order: Order, window: int) -> Window:
@@ -349,6 +470,19 @@ class EpochPlan:
         rows = np.searchsorted(members, np.concatenate(served))
         sizes = [z - a for a, z in spans] * self.echo
         return Window(samples, rows, first, np.cumsum([0, *sizes], dtype=np.int64))
+
+    def _piece(self, order: Order, window: int) -> Window:
+        """Batches of a stream that a RAM batch serves; a sample that comes again is read once."""
+        assert self.window is not None
+        per = self.window // self.global_batch
+        first, last = window * per, min((window + 1) * per, self.batches)
+        found = [self.indices(order, batch) for batch in range(first, last)]
+        samples, rows = np.unique(np.concatenate(found), return_inverse=True)
+        return Window(samples, rows.reshape(-1), first, np.cumsum([0, *map(len, found)]))
+
+
+# Above all numbers of other uses of a sample.
+_PLACED = 2**40
 
 
 @lru_cache(maxsize=2)

@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kloaders.cache import FolderCache, RamCache, bypassed
+from kloaders.cache import bypassed
 from kloaders.columns import ArrayColumn, PathColumn
+from kloaders.folder_cache import FolderCache
 from kloaders.formats import ARRAY_SUFFIXES, ImageOptions, read_bytes, suffix_of
 from kloaders.memory import aligned, available_bytes
 from kloaders.plan import Order
+from kloaders.ram_cache import RamCache
 from kloaders.structure import flatten, map_structure
 from kloaders.threads import usable_cores
 

@@ -24,6 +24,7 @@ import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from multiprocessing import process, reduction, spawn
 from multiprocessing.connection import Connection
@@ -36,6 +37,7 @@ from kloaders.faults import explain
 from kloaders.keras_base import WORKER
 from kloaders.memory import ALIGNMENT, aligned
 from kloaders.messages import say
+from kloaders.plan import Draw, part_of
 from kloaders.structure import Structure, pack, spec_of
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ class ProcessPool:
         indices: Indices,
         out: list[Array],
         epoch: int,
-        draw: int,
+        draw: Draw,
         raw: bool,
         report: Report,
         stored: list[Array] | None = None,
@@ -598,7 +600,7 @@ class _Image:
     def __init__(self, loader: SequenceLoader) -> None:
         buffers: list[Any] = []
         try:
-            data, main = _pickled(loader, lambda b: buffers.append(b.raw()))
+            data, main = _pickled(_worker_form(loader), lambda b: buffers.append(b.raw()))
         except Exception:
             check_sendable(loader)  # says what it is
             raise
@@ -612,6 +614,15 @@ class _Image:
             mapped[: len(head)] = head
             for view, start in zip(buffers, starts, strict=False):
                 mapped[self.head + start : self.head + start + view.nbytes] = view
+
+
+def _worker_form(loader: SequenceLoader) -> SequenceLoader:
+    """The loader without what workers have no use for: whole batches, and the order of samples."""
+    new = loader.view()
+    new.batch_transform = None
+    new.plan = replace(new.plan, stream=None)
+    new.sampling = type(new.sampling)()
+    return new
 
 
 def _load_image(fd: int, head: int) -> SequenceLoader:
@@ -668,6 +679,12 @@ def check_sendable(loader: SequenceLoader) -> None:
             return error
         return None
 
+    if getattr(loader.transform, "needs_keras", False):
+        raise TypeError(
+            "processes=True, but transform= applies a Keras layer, and worker processes import no "
+            "Keras: give it as batch_transform=, or leave processes out."
+        )
+    loader = _worker_form(loader)
     error = sendable(loader)
     if error is None:
         return
@@ -772,12 +789,12 @@ def _do(
 
         rows = [leaf[part] for leaf in out]
         if stored is None:
-            loader._fill(indices[part], rows, epoch, draw, raw, report)
+            loader._fill(indices[part], rows, epoch, part_of(draw, part), raw, report)
             continue
         try:
             index = int(indices[first])
             sample = pack(loader.raw_spec, [np.array(leaf[first]) for leaf in stored])
-            made = loader._transformed(index, sample, epoch, draw)
+            made = loader._transformed(index, sample, epoch, part_of(draw, first))
             loader._place(made, loader.sample_spec, rows, 0, report)
         except Exception as error:  # whatever a user's function raises
             report(0, error)

@@ -15,7 +15,7 @@ from kloaders.engine import Build, Engine
 from kloaders.memory import available_bytes, format_bytes, parse_bytes
 from kloaders.messages import say
 from kloaders.paths import PathSequenceLoader
-from kloaders.plan import EpochPlan, Order, Window, sample_rng
+from kloaders.plan import Draw, EpochPlan, Order, Window, part_of, sample_rng
 from kloaders.sequence import Key, SequenceLoader, _count, _key
 from kloaders.structure import flatten, pack
 from kloaders.tickets import Request
@@ -93,6 +93,8 @@ class TwoLevelLoader(SequenceLoader):
         self.ram_batch_size = min(size, -(-self.samples // batch) * batch)
         # All of it in RAM: nothing to cut into windows, and nothing to read a second time.
         self._resident = self.ram_batch_size >= self.samples and self.shard[1] == 1
+        if self.sampling:
+            self._check_sampling()
         return EpochPlan(
             self.samples,
             batch,
@@ -102,6 +104,26 @@ class TwoLevelLoader(SequenceLoader):
             window=self.ram_batch_size * self.shard[1],
             draw="windows" if self._resident else self.draw,
             echo=self.echo,
+            **self._stream_of(),
+        )
+
+    def _check_sampling(self) -> None:
+        """Refuse what RAM batches cannot be drawn from."""
+        if self.echo > 1:
+            raise ValueError(
+                f"echo={self.echo} serves a RAM batch several times, and the loader samples "
+                f"({self.sampling}), which says how often a sample comes: choose one."
+            )
+        if self._resident or self.draw == "global":
+            return
+        if self.draw == "windows":
+            raise ValueError(
+                f'draw="windows" reads runs of neighbours, and the loader samples ({self.sampling}) '
+                'from all: use draw="global", or a ram_budget that holds everything.'
+            )
+        raise ValueError(
+            f"the loader samples ({self.sampling}), and compressed files are read front to back: "
+            "give a ram_budget that holds everything, or write the files without compression."
         )
 
     def _size_of_budget(self) -> int:
@@ -148,7 +170,7 @@ class TwoLevelLoader(SequenceLoader):
 
     def _early_set_up(self) -> None:
         """What reading a first sample needs, before there is a plan."""
-        self._raw_spec = self._spec = None
+        self._raw_spec = self._spec = self._batch_spec = None
         self._spec_lock = threading.RLock()
 
     def _set_up(self) -> None:
@@ -165,7 +187,7 @@ class TwoLevelLoader(SequenceLoader):
         return {k: v for k, v in super()._settings().items() if k not in hidden}
 
     def _order_asked(self) -> bool | None:
-        return True if self.echo > 1 else self.shuffle
+        return True if self.echo > 1 else super()._order_asked()
 
     def _by_index(self) -> bool:
         return not self._two_levels
@@ -282,7 +304,7 @@ class TwoLevelLoader(SequenceLoader):
             with self._window_lock:  # read anew when asked for again
                 self._at = None
             raise failed[0]
-        return _Served(self, ram, rows, order.epoch, self.plan.use(order, batch))
+        return _Served(self, ram, rows, order.epoch, self.plan.use(order, batch), batch)
 
 
 class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
@@ -424,16 +446,25 @@ class _Served(BatchBuild):
     """A batch out of a RAM batch: rows copied, or transformed where the loader says so."""
 
     def __init__(
-        self, loader: TwoLevelLoader, ram: _RamBatch, rows: Indices, epoch: int, draw: int
+        self,
+        loader: TwoLevelLoader,
+        ram: _RamBatch,
+        rows: Indices,
+        epoch: int,
+        draw: Draw,
+        batch: int,
     ) -> None:
-        alive = rows[ram.alive[rows]]
+        kept = ram.alive[rows]
+        alive = rows[kept]
+        if not isinstance(draw, int):
+            draw = draw[kept] if len(alive) else draw[:1]
         if not len(alive):  # Keras cannot take an empty batch: one of the others, instead of all
             others, first = np.flatnonzero(ram.alive), int(ram.indices[rows[0]])
             if not len(others):
                 raise nothing_left(loader, first)
             rng = sample_rng(loader.seed, epoch, first, draw=2**32)
             alive = rng.choice(others, 1)
-        super().__init__(loader, ram.indices[alive], epoch, draw)
+        super().__init__(loader, ram.indices[alive], epoch, draw, batch=batch)
         self.ram = ram
         self.taken = alive
 
@@ -445,16 +476,15 @@ class _Served(BatchBuild):
             return
         report = self._report_from(start)
         indices, out = self.indices[start:stop], [leaf[start:stop] for leaf in self.leaves]
+        draw = part_of(self.draw, slice(start, stop))
         if self.processes is not None:
             stored = [array[rows] for array in self.ram.arrays]
-            self.processes.fill(
-                self.loader, indices, out, self.epoch, self.draw, False, report, stored
-            )
+            self.processes.fill(self.loader, indices, out, self.epoch, draw, False, report, stored)
             return
         for row, (index, k) in enumerate(zip(indices.tolist(), rows.tolist(), strict=True)):
             sample = pack(self.loader.raw_spec, [np.array(a[k]) for a in self.ram.arrays])
             try:
-                done = self.loader._transformed(index, sample, self.epoch, self.draw)
+                done = self.loader._transformed(index, sample, self.epoch, part_of(draw, row))
                 self.loader._place(done, self.form, out, row, report)
             except Exception as error:  # whatever a user's function raises
                 report(row, error)

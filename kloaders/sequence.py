@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from kloaders import distributed, forgotten, keras_base, summary
+from kloaders import distributed, forgotten, keras_base, sampling, summary
 from kloaders.batches import BatchBuild
 from kloaders.cache import HookCache, Place, leaf_store, stores_in
 from kloaders.columns import Column, Odd, Report, place, spec_of_all
@@ -25,11 +25,20 @@ from kloaders.faults import SampleError, check_policy, explain
 from kloaders.formats import checked_dtype
 from kloaders.memory import BufferPool, parse_bytes
 from kloaders.messages import say
-from kloaders.plan import EpochPlan, Order, sample_rng
+from kloaders.plan import Draw, EpochPlan, Order, batch_rng, part_of, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
 from kloaders.ram_cache import Budget, spare_ram
 from kloaders.stores import Store
-from kloaders.structure import Structure, flatten, map_structure, names_of, same_structure, spec_of
+from kloaders.structure import (
+    ArraySpec,
+    Structure,
+    flatten,
+    map_structure,
+    names_of,
+    pack,
+    same_structure,
+    spec_of,
+)
 from kloaders.telemetry import Fit, Meter
 from kloaders.threads import usable_cores
 from kloaders.tickets import Request, Tickets
@@ -40,7 +49,7 @@ if TYPE_CHECKING:
 
     from kloaders.explain import Explanation
 
-__all__ = ["Options", "SequenceLoader", "check_loader"]
+__all__ = ["Options", "SequenceLoader", "check_loader", "report_at"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Key = tuple[Order, int]
@@ -52,7 +61,10 @@ _FIRST_TRIES = 100
 
 # What a loader's batches follow from.
 _FIXED = frozenset(
-    ("samples", "batch_size", "shuffle", "seed", "drop_last", "pad_last", "shard", "dtype")
+    (
+        *("samples", "batch_size", "shuffle", "seed", "drop_last", "pad_last", "shard", "dtype"),
+        *("epoch_batches", "class_balance", "sampling_weights", "replacement"),
+    )
 )
 
 
@@ -65,7 +77,12 @@ class Options(TypedDict, total=False):
     pad_last: bool
     shard: tuple[int, int] | None
     sample_weights: Any
+    epoch_batches: int | None
+    class_balance: Any
+    sampling_weights: Any
+    replacement: bool
     transform: Transform | None
+    batch_transform: Transform | None
     workers: int | None
     processes: bool
     dtype: Any
@@ -100,9 +117,26 @@ class SequenceLoader(keras_base.Sequence):
             same `seed`, and say `shuffle=True` to shuffle: what Keras asks for differs between
             processes.
         sample_weights: one weight a sample, delivered as the third part of a batch.
+        epoch_batches: an epoch has so many batches, however many samples there are. All are full,
+            and the next epoch goes on where this one ended: every sample comes once before any
+            comes again. Like all options of sampling it makes shuffle=None mean True; with
+            shuffle=False storage order goes on from epoch to epoch.
+        class_balance: True gives every batch as many samples of each class, to within one, and in
+            each class every sample once before any again. The labels must be classes known
+            beforehand; an array of one class a sample (numbers or texts) says so otherwise. Takes
+            5 bytes of RAM a sample, or 6 with more than 255 classes.
+        sampling_weights: one number a sample: how often it comes, in proportion to the others. In
+            every pass of `samples` draws it comes as often as that says, to within one. Takes 16
+            bytes of RAM a sample.
+        replacement: draw each place by sampling_weights independently of all others instead.
         transform: `transform(x, y, rng)` -> `(x, y)`, applied to each sample; y is None without
             labels. `rng` is a `numpy.random.Generator` that depends on seed, epoch and sample
             only. Called from several threads.
+        batch_transform: the same for a whole batch, `batch_transform(x, y, rng)` -> `(x, y)`, when
+            all its samples are in place, and before weights and padding are added. It may change
+            shapes and dtypes, but gives a row for each row; the short last batch has fewer. `rng`
+            depends on seed, epoch and batch only. Called from several threads of this process,
+            with `processes=True` too.
         workers: threads that load ahead. None chooses: as many as the process may use cores, or
             none while a batch is cheaper than handing it over. 0: everything in the caller's
             thread, nothing ahead.
@@ -151,6 +185,7 @@ class SequenceLoader(keras_base.Sequence):
     _process_lock: threading.Lock
     _raw_spec: Structure
     _spec: Structure
+    _batch_spec: Structure
     _spec_lock: threading.RLock
     _model_sample: int  # whose specs these are
     _failed: set[int]
@@ -175,7 +210,12 @@ class SequenceLoader(keras_base.Sequence):
         pad_last: bool = False,
         shard: tuple[int, int] | None = None,
         sample_weights: Any = None,
+        epoch_batches: int | None = None,
+        class_balance: Any = None,
+        sampling_weights: Any = None,
+        replacement: bool = False,
         transform: Transform | None = None,
+        batch_transform: Transform | None = None,
         workers: int | None = None,
         processes: bool = False,
         dtype: Any = None,
@@ -209,8 +249,10 @@ class SequenceLoader(keras_base.Sequence):
         # Whether inputs are the labels as well (`inputs_as_labels`).
         self._x_is_y = False
         self.shard = _shard(shard)
-        _check_transform(transform)
+        _check_transform(transform, "transform")
         self.transform = transform
+        _check_transform(batch_transform, "batch_transform")
+        self.batch_transform = batch_transform
         self.thread_count = None if workers is None else _count(workers, "workers", 0)
         self.processes = _flag(processes, "processes")
         if self.processes and self.thread_count == 0:
@@ -219,6 +261,10 @@ class SequenceLoader(keras_base.Sequence):
         self.on_error = check_policy(on_error)
         self.queue_size = _count(max_queue_size, "max_queue_size", 0)
         self.weights = self._weights_of(sample_weights)
+        length = None if epoch_batches is None else _count(epoch_batches, "epoch_batches", 1)
+        self.sampling = sampling.checked(
+            self, length, class_balance, sampling_weights, _flag(replacement, "replacement")
+        )
         #: Samples that did not load, one SampleError each, in the order in which they were met.
         self.errors: list[SampleError] = []
         #: What label k is called, where the labels are classes with names; the user may set it.
@@ -293,6 +339,14 @@ class SequenceLoader(keras_base.Sequence):
                 f"{type(self).__name__}(shuffle=False) is asked for its batches in a random order: "
                 "fit() permutes them unless it is called with shuffle=False. Batches come as they "
                 "are asked for, without look-ahead. shuffle=None shuffles samples instead."
+            )
+        inside = self._tickets.in_order == _IN_ORDER and not self._warned
+        if inside and self.sampling and self.shuffle is None:
+            self._warned = True
+            say(
+                f"this loader samples ({self.sampling}) and is asked for its batches in order, as "
+                "predict and evaluate do: rows do not line up with the data. Predict from a loader "
+                "without these options; shuffle=True says that the order is meant."
             )
         if self._tickets.interrupted and not self._told:
             self._told = True
@@ -389,15 +443,37 @@ class SequenceLoader(keras_base.Sequence):
                     del raw
         return self._spec
 
+    def _row_spec(self) -> Structure:
+        """`sample_spec` of what batch_transform makes of it; tried on a batch of one sample."""
+        if self.batch_transform is None:
+            return self.sample_spec
+        if self._batch_spec is None:
+            form = self.sample_spec  # says which sample loads
+            with self._spec_lock:
+                if self._batch_spec is None:
+                    index = np.array([self._model_sample], np.int64)
+                    build = BatchBuild(self, index, 0)
+                    build.fill(0, 1)
+                    _, leaves = build.finish_leaves()
+                    rows = [np.repeat(leaf, self.batch_size, axis=0) for leaf in leaves]
+                    made = self._batch_transformed(pack(form, rows), 0, 0)
+                    self._batch_spec = map_structure(
+                        lambda leaf: ArraySpec(leaf.shape[1:], leaf.dtype), made
+                    )
+        return self._batch_spec
+
     def delivered_spec(self) -> Structure:
         """`sample_spec`, with None for the dimensions in which samples are known to differ.
 
-        Known are the samples of a list of arrays; others are taken to be like the first one.
+        Known are the samples of a list of arrays; others are taken to be like the first one. With
+        a batch_transform, the spec of a row of what it gives.
         """
         spec = self._spec_of_all()
         return spec * 2 if self._x_is_y and len(spec) == 1 else spec
 
     def _spec_of_all(self) -> Any:
+        if self.batch_transform is not None:
+            return self._row_spec()
         if self._buckets is not None:
             return self._buckets.delivered(self, self.sample_spec)
         columns = self._columns()
@@ -408,7 +484,7 @@ class SequenceLoader(keras_base.Sequence):
     @property
     def has_weights(self) -> bool:
         """Whether batches have a third part, sample weights; without labels they have none."""
-        labels = self._x_is_y or len(self.sample_spec) > 1
+        labels = self._x_is_y or len(self._row_spec()) > 1
         return (self.weights is not None or self.pad_last) and labels
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
@@ -416,8 +492,13 @@ class SequenceLoader(keras_base.Sequence):
 
         Args:
             epoch: which; shuffled orders and random numbers differ from epoch to epoch.
-            shuffle: None takes the loader's own word, and storage order if that is None too.
+            shuffle: None takes the loader's own word, and storage order if that is None too. A
+                loader that samples has one order only.
+
+        Raises:
+            ValueError: the loader samples, and `shuffle` is not its own.
         """
+        self._check_order(shuffle)
         shuffled = self._order_asked() if shuffle is None else shuffle
         order = Order(epoch, 0 if shuffled else len(self))
         for batch in range(len(self)):
@@ -587,8 +668,18 @@ class SequenceLoader(keras_base.Sequence):
 
     def _make_plan(self) -> EpochPlan:
         return EpochPlan(
-            self.samples, self.batch_size, self.seed, drop_last=self.drop_last, shard=self.shard
+            self.samples,
+            self.batch_size,
+            self.seed,
+            drop_last=self.drop_last,
+            shard=self.shard,
+            **self._stream_of(),
         )
+
+    def _stream_of(self) -> dict[str, Any]:
+        """What of the plan is the business of sampling."""
+        stream = self.sampling.stream(self, self.batch_size * self.shard[1])
+        return {"stream": stream, "length": self.sampling.length}
 
     def _checked_plan(self) -> EpochPlan:
         plan = self._make_plan() if self._buckets is None else self._buckets.plan(self)
@@ -598,13 +689,19 @@ class SequenceLoader(keras_base.Sequence):
                 "times shards) and drop_last=True leaves the rest out: use a smaller batch_size "
                 "or drop_last=False."
             )
-        short = self.samples % plan.global_batch
-        if not self.drop_last and 0 < short < self.shard[1]:
+        short = plan.tail
+        if 0 < short < self.shard[1]:
             raise ValueError(
                 f"the last batch of an epoch has {short} samples for {self.shard[1]} shards, so "
                 "that some would get none: use drop_last=True, or another batch_size."
             )
         return plan
+
+    def _sample_as(self, found: sampling.Sampling) -> None:
+        """Take another sampling, before anything is asked for."""
+        self.sampling = found
+        self.plan = self._checked_plan()
+        self._set_up()
 
     def _weights_of(self, sample_weights: Any) -> np.ndarray[Any, Any] | None:
         if sample_weights is None:
@@ -632,7 +729,7 @@ class SequenceLoader(keras_base.Sequence):
         self._pool = BufferPool()
         self._processes = None
         self._process_lock = threading.Lock()
-        self._raw_spec = self._spec = None
+        self._raw_spec = self._spec = self._batch_spec = None
         self._model_sample = 0
         self._spec_lock = threading.RLock()
         self._engine_lock = threading.Lock()
@@ -645,8 +742,16 @@ class SequenceLoader(keras_base.Sequence):
         self._adapters = 0
         self._meter = self._last_fit = None
 
+    def _check_order(self, shuffle: bool | None) -> None:
+        """ValueError if `shuffle` is another order than the one that this loader samples in."""
+        if self.sampling and shuffle not in (None, self._order_asked()):
+            raise ValueError(
+                f"shuffle={shuffle} asks for another order than that of a loader that samples "
+                f"({self.sampling}): leave shuffle out, or take a loader without these options."
+            )
+
     def _order_asked(self) -> bool | None:
-        return self.shuffle
+        return True if self.sampling and self.shuffle is None else self.shuffle
 
     def _by_index(self) -> bool:
         return True
@@ -679,7 +784,8 @@ class SequenceLoader(keras_base.Sequence):
     def _running(self) -> Engine:
         engine = self._engine
         if engine is None:
-            each = sum(spec.nbytes for spec in flatten(self.sample_spec))
+            specs = self.sample_spec, self._row_spec()
+            each = max(sum(spec.nbytes for spec in flatten(form)) for form in specs)
             with self._engine_lock:
                 if self._engine is None:
                     for store in self._stores():
@@ -736,7 +842,7 @@ class SequenceLoader(keras_base.Sequence):
             padded: Build = self._buckets.build(self, order, batch)
             return padded
         indices = self.plan.indices(order, batch)
-        return BatchBuild(self, indices, order.epoch, self.plan.use(order, batch))
+        return BatchBuild(self, indices, order.epoch, self.plan.use(order, batch), batch=batch)
 
     def _asked(self, request: Request) -> None:
         """A batch of a pass is asked for: a two-level loader moves on to its RAM batch."""
@@ -856,26 +962,46 @@ class SequenceLoader(keras_base.Sequence):
             return parts
         return map_structure(lambda a: a.astype(self.dtype, copy=False), parts[0]), *parts[1:]
 
-    def _transformed(self, index: int, sample: tuple[Any, ...], epoch: int, draw: int) -> Any:
+    def _transformed(self, index: int, sample: tuple[Any, ...], epoch: int, draw: Draw) -> Any:
         assert self.transform is not None
+        assert isinstance(draw, int)
         x, y = sample[0], sample[1] if len(sample) > 1 else None
         if self._x_is_y:
             y = x
-        got = self.transform(x, y, sample_rng(self.seed, epoch, index, draw))
-        if not isinstance(got, tuple) or len(got) != 2:
-            many = f" of {len(got)}" if isinstance(got, tuple) else ""
-            raise TypeError(
-                f"transform returned a {type(got).__name__}{many}, expected a tuple (x, y); y is "
-                "None where there are no labels."
-            )
-        return _parts(_arrays(got if got[1] is not None else (got[0],)))
+        return _pair(self.transform(x, y, sample_rng(self.seed, epoch, index, draw)), "transform")
+
+    def _batch_transformed(self, parts: tuple[Any, ...], epoch: int, batch: int) -> Any:
+        """What batch_transform makes of the parts of a batch; as many rows."""
+        assert self.batch_transform is not None
+        x, y = parts[0], parts[1] if len(parts) > 1 else None
+        if self._x_is_y:
+            y = x
+        rng = batch_rng(self.seed, epoch, batch, self.shard[0])
+        rows = len(flatten(x)[0])
+        try:
+            got = self.batch_transform(x, y, rng)
+        except Exception as error:  # whatever a user's function raises
+            raise RuntimeError(
+                f"batch_transform failed on batch {batch} of epoch {epoch}, of {rows} samples: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        made = _pair(got, "batch_transform")
+        for name, part in zip("xy", made, strict=False):
+            for leaf_name, leaf in zip(names_of(part, name), flatten(part), strict=True):
+                if leaf.shape[:1] != (rows,):
+                    raise ValueError(
+                        f"batch_transform gave {leaf_name} of shape {leaf.shape} for a batch of "
+                        f"{rows} samples, expected {rows} rows: weights and rows of predict go by "
+                        "row. Take the number of rows from len(x); the last batch may be shorter."
+                    )
+        return made
 
     def _fill(
         self,
         indices: Indices,
         out: list[np.ndarray[Any, Any]],
         epoch: int,
-        draw: int,
+        draw: Draw,
         raw: bool,
         report: Report,
     ) -> None:
@@ -886,7 +1012,7 @@ class SequenceLoader(keras_base.Sequence):
         if self.transform is not None and not raw:
             for row, (index, read) in enumerate(self._readers(indices)):
                 try:
-                    sample = self._transformed(index, read(), epoch, draw)
+                    sample = self._transformed(index, read(), epoch, part_of(draw, row))
                     self._place(sample, self.sample_spec, out, row, report)
                 except Exception as error:  # whatever a user's function raises
                     report(row, error)
@@ -938,7 +1064,7 @@ class SequenceLoader(keras_base.Sequence):
                 self._fill_by_batch(
                     indices[row : row + 1],
                     [leaf[row : row + 1] for leaf in out],
-                    functools.partial(_report_at, report, row),
+                    functools.partial(report_at, report, row),
                 )
             return
         leaves = flatten(parts)
@@ -1056,6 +1182,9 @@ def _key(order: Order, batch: int) -> Key:
     return (Order(order.epoch, _STORAGE), batch) if batch < order.head else (order, batch)
 
 
+# So many requests in order are a predict, or a loop: a shuffled fit begins so once in 24 times.
+_IN_ORDER = 4
+
 # More batches than any loader has: the order of an epoch that is never shuffled.
 _STORAGE = 2**62
 
@@ -1064,7 +1193,8 @@ def _padded(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any]:
     return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])
 
 
-def _report_at(report: Report, row: int, _: int, error: Exception) -> None:
+def report_at(report: Report, row: int, _: int, error: Exception) -> None:
+    """What goes wrong with the only row of a part, told as row `row` of the whole."""
     if isinstance(error, Odd):
         error.row = row
     report(row, error)
@@ -1080,6 +1210,17 @@ def _parts(value: Any) -> tuple[Any, ...]:
             "sample_weights=; several inputs into a tuple or dict: ((x1, x2), y)."
         )
     return value
+
+
+def _pair(got: Any, what: str) -> tuple[Any, ...]:
+    """What a transform returned, as parts of native arrays; `what` is what it is called."""
+    if not isinstance(got, tuple) or len(got) != 2:
+        many = f" of {len(got)}" if isinstance(got, tuple) else ""
+        raise TypeError(
+            f"{what} returned a {type(got).__name__}{many}, expected a tuple (x, y); y is "
+            "None where there are no labels."
+        )
+    return _parts(_arrays(got if got[1] is not None else (got[0],)))
 
 
 def _arrays(value: Any) -> Any:
@@ -1208,12 +1349,12 @@ def _no_samples(owner: Any, advice: str) -> str:
     return f"{type(owner).__name__} got no samples: {advice}, and check where the data lie."
 
 
-def _check_transform(transform: Transform | None) -> None:
+def _check_transform(transform: Transform | None, name: str) -> None:
     if transform is None:
         return
-    form = "expected a function transform(x, y, rng) that returns (x, y)."
+    form = f"expected a function {name}(x, y, rng) that returns (x, y)."
     if not callable(transform):
-        raise TypeError(f"transform={transform!r} is no function, {form}")
+        raise TypeError(f"{name}={transform!r} is no function, {form}")
     try:
         signature = inspect.signature(transform)
     except (TypeError, ValueError):  # some functions written in C do not tell
@@ -1221,4 +1362,4 @@ def _check_transform(transform: Transform | None) -> None:
     try:
         signature.bind(0, 0, 0)
     except TypeError:
-        raise TypeError(f"transform={transform!r} takes {signature}, {form}") from None
+        raise TypeError(f"{name}={transform!r} takes {signature}, {form}") from None

@@ -108,7 +108,9 @@ def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
         None: "as Keras asks: shuffled by fit, storage order for predict and evaluate",
         True: f"shuffled every epoch, seed {loader.seed}",
         False: "storage order",
-    }[loader.shuffle]
+    }[loader._order_asked()]
+    if loader.sampling:
+        order += f"; {loader.sampling}"
     found = [("sample", f"{arrays}, {format_bytes(each)} (a batch {batch})")]
     if len(specs) > 2:
         names = ("x", "y", "weights")

@@ -58,7 +58,7 @@ def to_tf_dataset(
 
     check_loader(loader, "to_tf_dataset")
     distributed.check_dataset(loader)
-    order = loader.shuffle if shuffle is None else shuffle
+    order = loader._order_asked() if shuffle is None else shuffle
     if order is None:
         say(
             "to_tf_dataset serves storage order, since neither it nor the loader was told to "
@@ -71,6 +71,7 @@ def to_tf_dataset(
                 "native=True takes its signature from TensorFlow's ops: leave output_signature out."
             )
         return native_dataset(loader, bool(order))
+    loader._check_order(order)
     signature = _signature(loader) if output_signature is None else output_signature
     source = _Source(loader, bool(order), signature)
     # The generator lives as long as the process, in TensorFlow's registry: it must not hold the

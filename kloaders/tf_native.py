@@ -91,9 +91,11 @@ def native_dataset(loader: SequenceLoader, shuffle: bool) -> tf.data.Dataset:
 def _check(loader: TFRecordSequenceLoader) -> None:
     for what, there in [
         ("transform= is a function in Python", loader.transform is not None),
+        ("batch_transform= is a function in Python", loader.batch_transform is not None),
         ("load_sample or load_batch is overridden", loader._hooked()),
         ("decode= is a function in Python", loader._decodes_by_user()),
         ("sample_weights= go by sample number", loader.weights is not None),
+        ("sampling goes by sample number", bool(loader.sampling)),
         ("pad_last= adds weights", loader.pad_last),
         ("shard= cuts batches (use Dataset.shard)", loader.shard[1] > 1),
         (f"cache={loader.cache!r} is kept in Python", loader.cache not in (None, "auto")),

@@ -57,6 +57,8 @@ class Tickets:
         #: Set once another pass of this loader came in the middle of a fit: without a callback
         #: what is left of the fit's pass cannot be told from a new one.
         self.interrupted = False
+        #: How many requests of the current pass came in order before any that did not.
+        self.in_order = 0
         self._lock = threading.Lock()
         self._memo: dict[int, int] = {}  # index -> batch of the current pass
         self._order = self._begin_order(0)
@@ -158,6 +160,7 @@ class Tickets:
                 return Request(self._order, ticket, False)
             ticket = self._memo[index] = len(self._memo)
             in_order = index == ticket
+            self.in_order += in_order and self.in_order == ticket
             if self._trained and not in_order:
                 self._broken = False  # no evaluate or predict asks so: a new fit has begun
             if self.shuffle is None and not in_order and self._order.head == self.batches:
@@ -194,6 +197,7 @@ class Tickets:
         if self._broken and not self._numbered:  # the fit that was left goes on, with no #
             self.interrupted = True
         self._memo.clear()
+        self.in_order = 0
         if self._armed:  # whatever was predicted since the callback said so
             self._next_epoch = self._due
         self._order = self._begin_order(self._next_epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import sys
@@ -14,8 +15,8 @@ import numpy as np
 
 from kloaders.columns import Report
 from kloaders.keras_base import WORKER
-from kloaders.plan import sample_rng
-from kloaders.sequence import Options, SequenceLoader, _flag, check_names
+from kloaders.plan import Draw, sample_rng
+from kloaders.sequence import Options, SequenceLoader, _flag, check_names, report_at
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -139,10 +140,17 @@ class _TorchLoader(SequenceLoader):
         indices: Indices,
         out: list[Array],
         epoch: int,
-        draw: int,
+        draw: Draw,
         raw: bool,
         report: Report,
     ) -> None:
+        if not isinstance(draw, int):  # a sample that comes twice in a batch draws twice
+            for row in range(len(indices)):
+                here = slice(row, row + 1)
+                one, rows = int(draw[row]), [leaf[here] for leaf in out]
+                told = functools.partial(report_at, report, row)
+                self._fill(indices[here], rows, epoch, one, raw, told)
+            return
         # Not as an argument: the samples of a part are asked of the whole, by the whole's numbers.
         _filling.now = (0, 0) if raw else (epoch, draw)
         try:

@@ -385,6 +385,84 @@ def test_fit_counted_by_a_metric(make, kind):
     np.testing.assert_array_equal(history["counts"], np.ones((2, SAMPLES)))
 
 
+def stream_of(loader, batches):
+    """The first batches of a loader's endless order."""
+    size = loader.batch_size
+    stream = loader.plan.stream
+    return [stream.samples(k * size, (k + 1) * size).tolist() for k in range(batches)]
+
+
+@scenario("epochs of any length, each going on where the last ended")
+@pytest.mark.parametrize("length", [1, 2, 7])
+@kinds([array, ram_global])
+def test_epoch_batches(make, kind, length):
+    """Two fits, and a validation, on one stream: nothing is lost between epochs of any length."""
+    model, received = model_for()
+    loader = make(kind, epoch_batches=length)
+    fit(model, loader, epochs=3, validation_data=make(array))
+    fit(model, loader, epochs=2)
+    assert received.trained == stream_of(loader, 5 * length)
+    assert received.inferred == 3 * in_storage_order(make(array))
+
+
+@scenario("epochs of any length, the model is built by fit")
+@pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
+@pytest.mark.parametrize("length", [1, 4])
+def test_epoch_batches_of_an_unbuilt_model(make, length, callback):
+    """A batch that Keras reads to build the model is none of the stream."""
+    model, received = recording_model()
+    loader = make(array, epoch_batches=length)
+    fit(model, loader, epochs=3, callbacks=[kl.LoaderCallback(loader)] if callback else [])
+    assert received.trained == stream_of(loader, 3 * length)
+
+
+@scenario("class_balance, sampling_weights and mix")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_balance": np.arange(SAMPLES) // 9},
+        {"sampling_weights": np.arange(SAMPLES), "epoch_batches": 2},
+        {"sampling_weights": np.arange(SAMPLES), "replacement": True},
+        {},
+    ],
+    ids=["class_balance", "sampling_weights", "replacement", "mix"],
+)
+@kinds([array, ram_global, records])
+def test_sampling(make, kind, options):
+    """What is drawn is drawn alike by every loader, and reaches the model in the order drawn."""
+    model, received = model_for()
+    if options:
+        loader = make(kind, **options)
+    else:
+        first = kind if kind is not ram_global else npy
+        loader = kl.mix([make(first), make(array, 5, seed=8)], [2, 1], seed=7)
+    fit(model, loader, epochs=3)
+    want = stream_of(loader, 3 * len(loader))
+    if not options:  # numbers of the second loader begin again
+        want = [[k if k < SAMPLES else k - SAMPLES for k in batch] for batch in want]
+    assert received.trained == want
+    loader.close()
+
+
+@scenario("batch_transform")
+@kinds([*FEW, by_batch])
+def test_batch_transform(make, kind):
+    """Sees every batch once, in fit and in predict, and short ones as they are."""
+    model, received = model_for()
+    seen = []
+
+    def move(x, y, rng):
+        seen.append(len(x))
+        return x + np.array([100, 0], x.dtype), y + 100
+
+    loader = make(kind, batch_transform=move)
+    fit(model, loader, epochs=2)
+    model.predict(loader, verbose=0)
+    assert_exact([[k - 100 for k in b] for b in received.trained], loader, passes=2)
+    assert [[k - 100 for k in b] for b in received.inferred] == in_storage_order(loader)
+    assert set(seen) == {3, 4}
+
+
 @scenario("epochs of 1, 2 and 3 batches")
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("batches", [1, 2, 3])
