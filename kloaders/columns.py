@@ -12,7 +12,7 @@ import numpy as np
 from kloaders import formats
 from kloaders.structure import ArraySpec, Structure, map_structure
 
-__all__ = ["Column", "Odd", "PackedPaths", "columns_of"]
+__all__ = ["Column", "Odd", "PackedPaths", "SubsetColumn", "columns_of", "taken"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -250,6 +250,26 @@ class CallColumn:
         return self.paths[index]
 
 
+class SubsetColumn:
+    """Some values of a column, by number; nothing is copied."""
+
+    def __init__(self, column: Column, numbers: np.ndarray[Any, Any]) -> None:
+        self.column = column
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, index: int) -> np.ndarray[Any, Any]:
+        return self.column.read(int(self.numbers[index]))
+
+    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+        self.column.fill(self.numbers[indices].astype(np.int64), out, leaf, report)
+
+    def name(self, index: int) -> str:
+        return self.column.name(int(self.numbers[index]))
+
+
 class OneHotColumn:
     """Rows of zeros with a one at the class, made when they are asked for."""
 
@@ -273,6 +293,15 @@ class OneHotColumn:
 
     def name(self, index: int) -> str:
         return self.column.name(index)
+
+
+def taken(column: Column, numbers: Indices) -> Column:
+    """Some values of a column, by number; columns of files stay such."""
+    if isinstance(column, PathColumn):
+        return PathColumn(column.paths.take(numbers), column.read_path)
+    if isinstance(column, CallColumn):
+        return CallColumn(column.function, column.paths.take(numbers))
+    return SubsetColumn(column, numbers)
 
 
 def place(

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kloaders.columns import ArrayColumn, CallColumn, Column, OneHotColumn
+from kloaders.columns import ArrayColumn, CallColumn, Column, OneHotColumn, SubsetColumn
 from kloaders.formats import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.messages import say
 from kloaders.packs import PackColumn
 from kloaders.paths import PathSequenceLoader
 from kloaders.sequence import SequenceLoader
 from kloaders.structure import flatten
-from kloaders.subset import SubsetColumn, subset
+from kloaders.subset import subset
 from kloaders.tables import Table, array_of, encoded, first_missing, listed
 
 __all__ = ["from_dataframe", "from_directory", "sides", "split", "values_of"]
@@ -177,7 +177,8 @@ def from_directory(
         x, y = whole._columns() or _no_columns(whole, 'label_mode="int"')
         vars(whole)["_parts"] = (x, OneHotColumn(y, len(names)))
     whole.class_names = names
-    found = f"{root}: {len(paths):,} files of {len(names)} classes"
+    codes = _of_kept(whole, codes)
+    found = f"{root}: {whole.samples:,} files of {len(names)} classes"
     if not validation:
         say(f"{found}, all for training.")
         return whole, None
@@ -276,6 +277,15 @@ def _made(make: MakeLoader, *data: Any, **options: Any) -> SequenceLoader:
     return whole
 
 
+def _of_kept(whole: SequenceLoader, values: Any) -> Any:
+    """Values given for all samples, of those that `exclude` left in `whole`."""
+    kept = vars(whole).get("_included")
+    if kept is None or values is None or isinstance(values, bool):
+        return values
+    array = array_of(values)
+    return array[kept] if array.shape[:1] == kept.shape else values
+
+
 def _split(
     whole: SequenceLoader,
     validation: float,
@@ -285,6 +295,7 @@ def _split(
     names: list[str] | None = None,
 ) -> tuple[Any, Any]:
     """Both parts, loaders over one store."""
+    stratify, groups = _of_kept(whole, stratify), _of_kept(whole, groups)
     first, second = sides(whole, validation, stratify, groups, seed, names)
     return subset(whole, first, "training"), subset(whole, second, "validation")
 

@@ -19,6 +19,7 @@ from kloaders.formats import DecodeError, ImageOptions, checked_dtype
 from kloaders.layouts import Job, Layout, learnt, read_rows
 from kloaders.messages import say
 from kloaders.paths import checked_decode, mask_options_of, refuse_image_options
+from kloaders.quarantine import excluded, record_of, say_left_out
 from kloaders.ram_batches import TwoLevelLoader
 from kloaders.records import COMPRESSIONS, FOOTER, HEADER, RecordFiles, is_index
 from kloaders.sequence import _FIRST_TRIES, Options, _flag, check_names
@@ -69,6 +70,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ram_batch_size, ram_budget: serve from RAM batches of this size, for slow disks; see
             `RamBatchSequenceLoader`. Compressed files always are.
         draw: how RAM batches of plain files are drawn; see `RamBatchSequenceLoader`.
+        exclude: leave out records that this CSV file lists in its column `path`, as `quarantine=`
+            and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         **options: see `SequenceLoader`.
 
     Raises:
@@ -100,6 +103,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ram_batch_size: int | None = None,
         ram_budget: int | str | None = None,
         draw: Literal["windows", "global"] = "global",
+        exclude: Any = None,
         **options: Unpack[Options],
     ) -> None:
         check_names(
@@ -130,6 +134,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         self.files = _files(files)
         folder = None if index_folder is None else os.fspath(index_folder)
         self._records = RecordFiles(self.files, kind, folder, _flag(check_crc, "check_crc"))
+        names = excluded(exclude, options.get("quarantine"))
+        if names:
+            self._leave_out(names, options)
         self._two_levels = (
             self._records.compressed or ram_batch_size is not None or ram_budget is not None
         )
@@ -177,6 +184,20 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         return self._records.read(index)
 
     # ------------------------------------------------------------------ features
+
+    def _leave_out(self, names: set[str], options: Options) -> None:
+        """Do without records among `names`."""
+        samples = len(self._records)
+        count = self._records.leave_out(filter(None, map(record_of, names)))
+        say_left_out(count, samples, names)
+        weights = options.get("sample_weights")
+        if count and weights is not None and np.shape(weights)[:1] == (samples,):
+            options["sample_weights"] = np.asarray(weights)[self._records.kept]
+        if count == samples and count:
+            raise ValueError(
+                f"exclude= leaves out all {samples:,} records, so that none is left to load: look "
+                "at what it lists, or leave it out."
+            )
 
     def _settled(
         self, features: Any, masks: ImageOptions, decode_label: Decode | None, policy: str
