@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kloaders.tf_dataset import to_tf_dataset
     from kloaders.tfrecord_writer import write_tfrecords
     from kloaders.tfrecords import TFRecordSequenceLoader
+    from kloaders.verification import verify
 
 _HOMES = {
     "ArraySequenceLoader": "arrays",
@@ -42,6 +43,7 @@ _HOMES = {
     "preload": "arrays",
     "split": "front_doors",
     "to_tf_dataset": "tf_dataset",
+    "verify": "verification",
     "write_pack": "pack_writer",
     "write_tfrecords": "tfrecord_writer",
 }
@@ -63,6 +65,7 @@ __all__ = [
     "preload",
     "split",
     "to_tf_dataset",
+    "verify",
     "write_pack",
     "write_tfrecords",
 ]

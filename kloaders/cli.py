@@ -361,6 +361,102 @@ def tfrecord(
             print(f"    {variable} = kl.TFRecordSequenceLoader({pattern!r}, {chosen}, 32)")
 
 
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@_table_options
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    help="Pictures with more are reported, and not decoded.  [default: 178,956,970, as loaders]",
+)
+@click.option("--no-duplicates", is_flag=True, help="Do not compare files by content.")
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Processes that read.  [default: one a core]"
+)
+@click.option("--json", "json_file", metavar="FILE", help='Write a JSON report; "-": print it.')
+@click.option(
+    "--csv",
+    "csv_file",
+    metavar="FILE",
+    help="Write a list of what is wrong, for exclude= of loaders: path, error, first_seen.",
+)
+def verify(
+    sources: tuple[str, ...],
+    path_column: str,
+    label_column: str,
+    folder: str | None,
+    max_pixels: int | None,
+    no_duplicates: bool,
+    strict: bool,
+    workers: int | None,
+    json_file: str | None,
+    csv_file: str | None,
+) -> None:
+    """Read a data set, all of it, and name every file that would break a training.
+
+    SOURCE is a folder, a CSV file with a column of paths, a TFRecord file, the folder of a pack, or
+    several of these.
+
+    \b
+    Errors:   unreadable   missing, or no permission
+              empty        0 bytes
+              truncated    cut short, a JPEG at whatever byte
+              broken       does not decode, or does not match its checksum
+              bomb         more pixels than --max-pixels
+              misnamed     PNG bytes in a .jpg, for example
+    Warnings: two classes  the same content with two labels
+              duplicate    the same content again
+              odd          another shape or type than nearly all others
+
+    \b
+    Exit code: 0 no errors (with --strict: nothing at all), 1 something found, 2 nothing to read.
+
+    \b
+    Examples:
+        kloaders verify photos/
+        kloaders verify train.csv --path-column file --label-column class
+        kloaders verify 'records/*.tfrecord' --json report.json
+        kloaders verify photos/ --csv bad.csv
+    and then, in Python: kl.from_directory("photos", exclude="bad.csv")
+    """  # noqa: D301
+    from kloaders import verification
+    from kloaders.formats import ImageOptions
+
+    try:
+        report = verification.verify(
+            sources,
+            path_column=path_column,
+            label_column=label_column or None,
+            folder=folder,
+            max_pixels=max_pixels or ImageOptions.max_pixels,
+            duplicates=not no_duplicates,
+            workers=workers,
+            progress=None,
+        )
+        rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0
+    except (OSError, ValueError) as error:
+        raise click.UsageError(" ".join(str(error).split())) from error
+    if json_file == "-":
+        print(report.to_json())
+    else:
+        if json_file:
+            with open(json_file, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(report.to_json() + "\n")
+        for line in verification.told(report):
+            print(_shown(line))
+        print(_shown(verification.summary(report)))
+        if csv_file:
+            print(f"{csv_file}: {rows:,} to leave out, by exclude={csv_file!r} of a loader")
+    if not report.ok or (strict and report.findings):
+        sys.exit(1)
+
+
+def _shown(text: str) -> str:
+    """What any terminal can print: names of files are bytes, and not always UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 for _command in (show, explain, bench):
     cli.add_command(_command)
 

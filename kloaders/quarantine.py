@@ -21,6 +21,8 @@ __all__ = [
     "FIELDS",
     "Quarantine",
     "excluded",
+    "first_seen",
+    "lines",
     "numbers_of",
     "record_of",
     "say_left_out",
@@ -81,7 +83,7 @@ class Quarantine:
                     self._known.add(path)
                     rows.append((path, " ".join(error.split()), now))
             if rows:
-                content = _lines(rows)
+                content = lines(rows)
                 _write(file, content)
                 self._at += len(content)
         return len(rows)
@@ -111,12 +113,29 @@ class Quarantine:
             self._known.update(row[0] for row in _cells(whole))
             self._at += len(whole)
         if self._at == 0:
-            header = _lines([FIELDS])
+            header = lines([FIELDS])
             _write(file, header)
             self._at = len(header)
 
 
-def _lines(rows: Iterable[Sequence[str]]) -> bytes:
+def first_seen(path: str | os.PathLike[str]) -> dict[str, str]:
+    """When each path was listed first, by a file that may not be there.
+
+    ValueError where the file is none of this kind: it is not to be overwritten.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        return {}
+    _check_header(content, name)
+    return {row[0]: row[2] for row in _cells(_whole_lines(content))[1:] if len(row) > 2}
+
+
+def lines(rows: Iterable[Sequence[str]]) -> bytes:
+    """Rows as they lie in the file."""
+
     # csv.writer leaves a lone carriage return without quotes, and no reader takes it so.
     def cell(text: str) -> str:
         return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
@@ -166,7 +185,7 @@ def _cells(content: bytes) -> list[list[str]]:
 
 def _check_header(content: bytes, path: str) -> None:
     """Nothing is to be added to, or cut off, a file that was named by mistake."""
-    if _lines([FIELDS]).startswith(content):  # a killed process came no further
+    if lines([FIELDS]).startswith(content):  # a killed process came no further
         return
     rows = _cells(content[: content.find(b"\n") + 1])
     if not rows or tuple(rows[0][: len(FIELDS)]) != FIELDS:
