@@ -181,6 +181,11 @@ def demo(
     show_default=True,
     help="Stop at a file that does not load, or leave it out and list it at the end.",
 )
+@click.option(
+    "--exclude",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a pack that is in OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 def pack(
@@ -194,6 +199,7 @@ def pack(
     shard_size: str | None,
     workers: int | None,
     on_error: str,
+    exclude: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -220,6 +226,7 @@ def pack(
         channels=int(channels),
         workers=workers,
         on_error=on_error,
+        exclude=exclude,
     )
     errors = pack_writer.write_pack(
         loader, out, shard_size=shard_size, overwrite=overwrite, progress=None
@@ -276,6 +283,11 @@ def pack(
     show_default=True,
     help="Stop at a file that does not read, or leave it out and list it at the end.",
 )
+@click.option(
+    "--exclude",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files of these names.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 def tfrecord(
@@ -292,6 +304,7 @@ def tfrecord(
     folder: str | None,
     workers: int | None,
     on_error: str,
+    exclude: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -312,7 +325,7 @@ def tfrecord(
     from kloaders.memory import format_bytes
 
     begin = time.perf_counter()
-    loader = _loader_of(source, (path_column, label_column or None, folder))
+    loader = _loader_of(source, (path_column, label_column or None, folder), exclude=exclude)
     parts = loader._columns() or ()
     labels = front_doors.values_of(parts[1]) if len(parts) > 1 else None
     features = None

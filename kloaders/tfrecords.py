@@ -19,7 +19,7 @@ from kloaders.formats import DecodeError, ImageOptions, checked_dtype
 from kloaders.layouts import Job, Layout, learnt, read_rows
 from kloaders.messages import say
 from kloaders.paths import checked_decode, mask_options_of, refuse_image_options
-from kloaders.quarantine import excluded, record_of, say_left_out
+from kloaders.quarantine import Quarantine, excluded, record_of, say_left_out
 from kloaders.ram_batches import TwoLevelLoader
 from kloaders.records import COMPRESSIONS, FOOTER, HEADER, RecordFiles, is_index
 from kloaders.sequence import _FIRST_TRIES, Options, _flag, check_names
@@ -153,8 +153,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         self._encoded = False
         # A hook may do without features; what it gets from super() needs them.
         if len(self._records) and (given or not self._hooked()):
-            policy = options.get("on_error", "raise")
-            self._leaves = self._settled(given, masks, decode_label, policy)
+            self._leaves = self._settled(given, masks, decode_label, options)
         if self._records.compressed:
             say(
                 f"{self.files[0]} is compressed: records are read front to back, into RAM batches "
@@ -200,7 +199,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             )
 
     def _settled(
-        self, features: Any, masks: ImageOptions, decode_label: Decode | None, policy: str
+        self, features: Any, masks: ImageOptions, decode_label: Decode | None, options: Options
     ) -> tuple[Structure, ...]:
         """Leaves of a sample, after a look at the first record that can be read."""
         failure: SampleError | None = None
@@ -214,7 +213,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                     leaf.settle(record, found)
             except (OSError, DecodeError) as error:
                 failure = explain(index, self._records.name(index), error)
-                if policy == "raise":
+                if options.get("on_error", "raise") == "raise":
+                    if (quarantine := options.get("quarantine")) is not None:
+                        Quarantine(quarantine).add([(failure.name, failure.cause)])
                     raise failure from error
                 continue
             except ValueError as error:

@@ -179,10 +179,10 @@ def verify(
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     names = [os.fspath(one) for one in sources]
     found = _Found(Report(", ".join(names)))
-    tasks: list[dict[str, Any]] = []
+    tasks: list[_Task] = []
     for name in names:
-        _plan(name, (path_column, label_column, folder), max_pixels, found, tasks)
-    total = sum(task.get("count", 1) for task in tasks)
+        _plan(name, (path_column, label_column, folder), found, tasks)
+    total = sum(map(_size_of, tasks))
     if not total and not found.report.findings:
         raise ValueError(
             f"{found.report.source} holds nothing that is read here: expected files such as .jpg, "
@@ -190,9 +190,10 @@ def verify(
         )
     disable = None if progress is None else not progress
     with tqdm(total=total, unit=" files", desc="verify", disable=disable, smoothing=0.1) as bar:
-        for task, answers in _answers(tasks, usable_cores() if workers is None else workers):
+        count = usable_cores() if workers is None else workers
+        for task, answers in _answers(tasks, count, max_pixels):
             found.take(task, answers)
-            bar.update(task.get("count", 1))
+            bar.update(_size_of(task))
             if found.report.findings and not disable:
                 bar.set_postfix(found=len(found.report.findings), refresh=False)
     found.finish(duplicates)
@@ -202,23 +203,34 @@ def verify(
 
 # ------------------------------------------------------------------------------------ what to read
 
+# A file and its class, as there may be millions; or what `inspect` takes, for others.
+_Task = tuple[str, "str | None"] | dict[str, Any]
+
+
+def _size_of(task: _Task) -> int:
+    """Files or records."""
+    return task.get("count", 1) if isinstance(task, dict) else 1
+
+
+def _asked(task: _Task, max_pixels: int) -> dict[str, Any]:
+    """A task as `inspect` takes it."""
+    if isinstance(task, dict):
+        return {**task, "max_pixels": max_pixels}
+    # An array is read in blocks, and may well take long.
+    hangs = suffix_of(task[0]) not in ARRAY_SUFFIXES
+    return {"path": task[0], "max_pixels": max_pixels, "hangs": hangs}
+
 
 def _plan(
-    name: str,
-    columns: tuple[str, str | None, Any],
-    max_pixels: int,
-    found: _Found,
-    tasks: list[dict[str, Any]],
+    name: str, columns: tuple[str, str | None, Any], found: _Found, tasks: list[_Task]
 ) -> None:
     """Append the tasks of one source."""
 
     def file(path: str, label: str | None = None) -> None:
         if _RECORDS.search(os.path.basename(path)):
-            _plan_records(path, max_pixels, found, tasks)
+            _plan_records(path, found, tasks)
         else:
-            hangs = suffix_of(path) not in ARRAY_SUFFIXES
-            task = {"path": path, "max_pixels": max_pixels, "hangs": hangs, "class": label}
-            tasks.append(task)
+            tasks.append((path, None if label is None else sys.intern(label)))
 
     if os.path.isdir(name):
         if os.path.exists(os.path.join(name, MANIFEST)):
@@ -234,7 +246,7 @@ def _plan(
         if suffix_of(name) in _READABLE:
             file(name)
         else:
-            _plan_records(name, max_pixels, found, tasks)
+            _plan_records(name, found, tasks)
     else:
         matches = [path for path in sorted(glob.glob(name, recursive=True)) if not is_index(path)]
         if not matches:
@@ -242,7 +254,7 @@ def _plan(
                 f"{name} does not exist. Relative paths start at {os.getcwd()}."
             )
         for path in matches:
-            _plan(path, columns, max_pixels, found, tasks)
+            _plan(path, columns, found, tasks)
 
 
 def _files_in(root: str, report: Report) -> Iterator[tuple[str, str | None]]:
@@ -277,7 +289,7 @@ def _table(
     return paths, [str(value) for value in table.column(label_column).tolist()]
 
 
-def _plan_records(path: str, max_pixels: int, found: _Found, tasks: list[dict[str, Any]]) -> None:
+def _plan_records(path: str, found: _Found, tasks: list[_Task]) -> None:
     try:
         files = RecordFiles([path], progress=False)
     except (OSError, DecodeError) as error:
@@ -294,15 +306,7 @@ def _plan_records(path: str, max_pixels: int, found: _Found, tasks: list[dict[st
             _, starts, ends = files.locate(indices)
             within = int(np.searchsorted(ends - starts[0], _TASK_BYTES, side="right"))
             stop = first + max(1, within)
-        tasks.append(
-            {
-                "path": path,
-                "first": first,
-                "count": stop - first,
-                "examples": examples,
-                "max_pixels": max_pixels,
-            }
-        )
+        tasks.append({"path": path, "first": first, "count": stop - first, "examples": examples})
         first = stop
 
 
@@ -320,7 +324,7 @@ def _examples_in(files: RecordFiles) -> bool:
     return False
 
 
-def _plan_pack(folder: str, found: _Found, tasks: list[dict[str, Any]]) -> None:
+def _plan_pack(folder: str, found: _Found, tasks: list[_Task]) -> None:
     """The sums of a pack's files, after their sizes and headers."""
     manifest_path = os.path.join(folder, MANIFEST)
     try:
@@ -364,14 +368,14 @@ def _kind_of(error: Exception) -> str:
 # ---------------------------------------------------------------------------------------- reading
 
 
-def _answers(tasks: list[dict[str, Any]], workers: int) -> Iterator[tuple[dict[str, Any], Answer]]:
+def _answers(tasks: list[_Task], workers: int, max_pixels: int) -> Iterator[tuple[_Task, Answer]]:
     """Each task with its answer, as they come, done by so many processes."""
     if workers <= 0:
         opened: dict[str, RecordFiles] = {}
         for task in tasks:
-            yield task, inspect(task, opened)
+            yield task, inspect(_asked(task, max_pixels), opened)
         return
-    done: queue.SimpleQueue[tuple[dict[str, Any], Any]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[_Task, Any]] = queue.SimpleQueue()
     left = iter(tasks)
     lock = threading.Lock()
     stopped = threading.Event()
@@ -384,7 +388,7 @@ def _answers(tasks: list[dict[str, Any]], workers: int) -> Iterator[tuple[dict[s
             if task is None:
                 break
             try:
-                done.put((task, inspector.ask(task)))
+                done.put((task, inspector.ask(_asked(task, max_pixels))))
             except Exception as error:  # raised in the thread that waits
                 done.put((task, error))
         inspector.close()
@@ -423,19 +427,21 @@ class _Found:
     def add(self, path: str, kind: str, message: str) -> None:
         self.report.findings.append(Finding(path, kind, message))
 
-    def take(self, task: dict[str, Any], answers: Answer) -> None:
+    def take(self, task: _Task, answers: Answer) -> None:
         """Take down the answer to a task."""
-        self.report.files += task.get("count", 1)
+        self.report.files += _size_of(task)
         for answer in answers:
+            name, label = answer["name"], answer["class"]
+            if not isinstance(task, dict):
+                name, label = task  # what is in memory already
             bad = False
             for kind, message in answer["problems"]:
-                self.add(answer["name"], kind, message)
+                self.add(name, kind, message)
                 bad = bad or kind != "misnamed"
             if bad or not answer["digest"]:
                 continue
-            self._names.append(answer["name"])
+            self._names.append(name)
             self._digests.append(bytes.fromhex(answer["digest"]))
-            label = answer["class"] if answer["class"] is not None else task.get("class")
             self._classes.append(None if label is None else sys.intern(label))
             form = tuple(answer["form"])
             self._form_of.append(self._forms.setdefault(form, len(self._forms)))

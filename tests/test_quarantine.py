@@ -210,6 +210,23 @@ def test_raise_names_file_position_and_cause_through_fit(
     assert name in paths_of(quarantine)  # so that the next run can do without it
 
 
+@LOADERS
+def test_a_first_sample_that_raises_is_written_down(
+    files: Any, tmp_path: Path, keep: Any, two_levels: bool
+) -> None:
+    """The one that is looked at for its shape: a second run leaves it out and goes on."""
+    Path(files[0]).write_bytes(b"no array")
+    bad = tmp_path / "bad.csv"
+    with pytest.raises(kl.SampleError, match=r"00\.npy"):
+        epoch(keep(loader_of(files, None, two_levels, quarantine=bad, exclude=bad)))
+    assert paths_of(bad) == [files[0]]
+    while len(paths_of(bad)) < 1 + len(BAD):  # each run names at least one more
+        with pytest.raises(kl.SampleError, match="no .npy file"):
+            epoch(keep(loader_of(files, None, two_levels, quarantine=bad, exclude=bad)))
+    loader = keep(loader_of(files, None, two_levels, quarantine=bad, exclude=bad))
+    assert flat(epoch(loader)) == sorted(set(range(SAMPLES)) - {0, *BAD})
+
+
 def test_skip_keeps_counts_right_in_fit(files: Any, keep: Any) -> None:
     """What the model receives is every sound sample once an epoch; steps stay the same."""
     loader = keep(loader_of(files, np.arange(SAMPLES, dtype=np.float32), on_error="skip"))
@@ -464,6 +481,37 @@ def test_exclude_in_the_front_doors(tmp_path: Path) -> None:
     train, val = kl.from_dataframe(frame, "file", "kind", groups="who", stratify=False, **options)
     who = dict(zip(files, frame["who"], strict=True))
     assert not {who[p] for p in train.paths} & {who[p] for p in val.paths}
+
+
+def test_exclude_in_the_converters(tmp_path: Path) -> None:
+    """kloaders pack and kloaders tfrecord leave out what is listed."""
+    from click.testing import CliRunner
+
+    from kloaders.cli import cli
+
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for k in range(5):
+            np.save(tmp_path / "data" / name / f"{k}.npy", np.float32([k]))
+    bad = tmp_path / "bad.csv"
+    (tmp_path / "data" / "a" / "2.npy").write_bytes(b"no array")
+    Quarantine(bad).add([(str(tmp_path / "data" / "a" / "2.npy"), "bad")])
+    for command in ("pack", "tfrecord"):
+        arguments = [
+            command,
+            str(tmp_path / "data"),
+            str(tmp_path / command),
+            "--exclude",
+            str(bad),
+        ]
+        assert CliRunner().invoke(cli, arguments).exit_code == 0
+    packed = kl.PackSequenceLoader(tmp_path / "pack", 10)[0]
+    records = kl.TFRecordSequenceLoader(
+        str(tmp_path / "tfrecord" / "*"), {"x": "image_raw", "y": "label"}, 10
+    )[0]
+    for x, y in (packed, records):
+        assert x[:, 0].tolist() == [0, 1, 3, 4, 0, 1, 2, 3, 4]
+        assert y.tolist() == [0] * 4 + [1] * 5
 
 
 def test_exclude_of_records(tmp_path: Path, keep: Any) -> None:

@@ -614,8 +614,8 @@ def test_nothing_is_left_of_one_that_was_stopped(photos: Path, monkeypatch: Any)
         return process
 
     monkeypatch.setattr(inspection.Inspector, "_started", noted)
-    tasks = [{"path": str(path), "max_pixels": 10**6} for path in photos.glob("*/*.jpg")]
-    answers = verification._answers(tasks, 2)
+    tasks = [(str(path), None) for path in photos.glob("*/*.jpg")]
+    answers = verification._answers(tasks, 2, 10**6)
     next(answers)
     answers.close()
     assert begun
