@@ -221,7 +221,7 @@ def test_a_first_sample_that_raises_is_written_down(
         epoch(keep(loader_of(files, None, two_levels, quarantine=bad, exclude=bad)))
     assert paths_of(bad) == [files[0]]
     while len(paths_of(bad)) < 1 + len(BAD):  # each run names at least one more
-        with pytest.raises(kl.SampleError, match="no .npy file"):
+        with pytest.raises(kl.SampleError, match=r"no \.npy file"):
             epoch(keep(loader_of(files, None, two_levels, quarantine=bad, exclude=bad)))
     loader = keep(loader_of(files, None, two_levels, quarantine=bad, exclude=bad))
     assert flat(epoch(loader)) == sorted(set(range(SAMPLES)) - {0, *BAD})
