@@ -168,7 +168,8 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         return
     missing = unfinished(raw)
     if missing is not None:
-        found.add("truncated", f"{name} is truncated: {missing}")
+        mend = "; only the marker is missing: append the bytes ff d9" if _lacks_end(raw) else ""
+        found.add("truncated", f"{name} is truncated: {missing}{mend}")
         return
     options = ImageOptions(channels=None, max_pixels=max_pixels)
     try:
@@ -337,6 +338,18 @@ def _data_end_early(raw: bytes, picture: Array, options: ImageOptions) -> bool:
         return not np.array_equal(picture, formats.decode_image(more, options))
     except DecodeError:  # nor would a whole one be refused for what follows it
         return True
+
+
+def _lacks_end(raw: bytes) -> bool:
+    """Whether a JPEG is whole but for its end marker."""
+    ended = raw.removesuffix(b"\xff") + b"\xff\xd9"
+    if not raw.startswith(b"\xff\xd8") or unfinished(ended) is not None:
+        return False
+    options = ImageOptions(channels=None)
+    try:
+        return not _data_end_early(ended, formats.decode_image(ended, options), options)
+    except DecodeError:
+        return False
 
 
 def _png(raw: bytes) -> str | None:

@@ -169,7 +169,7 @@ def verify(
         progress: show a bar. None: where stderr is a terminal.
 
     Files of other suffixes, and names that begin with a dot, are left out of folders. Takes about
-    twice the time of decoding every file once, and 200 bytes of memory a file.
+    twice the time of decoding every file once, and 400 bytes of memory a file.
 
     Raises:
         FileNotFoundError: no such source.

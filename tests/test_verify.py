@@ -159,6 +159,19 @@ def test_an_end_marker_behind_half_the_data(name: str) -> None:
     assert len(missed) <= len(cuts) // 50
 
 
+@pytest.mark.parametrize("name", JPEGS)
+def test_only_the_end_marker_is_missing(name: str) -> None:
+    """It is said, and what to do works; where data are missing as well it is not."""
+    raw = JPEGS[name]
+    for cut in (1, 2):
+        ((kind, said),) = check_content(raw[:-cut], "it").problems
+        assert (kind, said.endswith("append the bytes ff d9")) == ("truncated", True)
+    whole = decode_image(raw, ImageOptions())
+    np.testing.assert_array_equal(decode_image(raw[:-2] + b"\xff\xd9", ImageOptions()), whole)
+    ((_, said),) = check_content(raw[:-40], "it").problems
+    assert "append" not in said
+
+
 def test_scans_that_are_missing() -> None:
     """A progressive JPEG that ends well after its first scans is blurred, and not whole."""
     raw = JPEGS["progressive"]
