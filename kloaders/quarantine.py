@@ -35,6 +35,8 @@ FIELDS = ("path", "error", "first_seen")
 
 # What a record of a TFRecord file is called.
 _RECORD = re.compile(r"(.+), record (\d+) at byte \d+( of the decompressed content)?", re.DOTALL)
+# What a sample of an array, of a pack, or of a loader of one's own, is called.
+_NUMBER = re.compile(r"(row|index) \d+( of .*)?")
 
 
 class Quarantine:
@@ -232,7 +234,8 @@ def whole_name(name: str) -> str:
     """A file's name that holds in any folder; the place of a record stays behind it."""
     record = _RECORD.fullmatch(name)
     path = record[1] if record else name
-    if "://" in path:  # an address, which load_sample() understands
+    # An address, which load_sample() understands; or a sample that is no file.
+    if "://" in path or _NUMBER.fullmatch(path):
         return name
     return os.path.abspath(path) + name[len(path) :]
 

@@ -127,8 +127,8 @@ class SequenceLoader(keras_base.Sequence):
             than float32.
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
             it, "skip" it (its batch is that much shorter; of a batch with no other sample, it is
-            replaced), or "replace" it by another sample, which the seed picks. Skipped and
-            replaced ones are listed in `errors`. Rows of `predict` line up with the data but for
+            replaced), or "replace" it by another sample, which the seed picks. What
+            did not load is listed in `errors`. Rows of `predict` line up with the data but for
             skipped ones. With pad_last=True a batch that is shorter is filled up to its size.
         max_errors: so many samples may be skipped or replaced, a count as 100 or a share of the
             samples as 0.01; one more raises. Counted over the loader's life, each sample once

@@ -275,6 +275,24 @@ def test_columns_and_time(files: Any, tmp_path: Path, keep: Any) -> None:
         assert abs(datetime.now(timezone.utc) - seen) < timedelta(minutes=5)
 
 
+def test_addresses_stay_as_they_are(tmp_path: Path, keep: Any) -> None:
+    """What a hook of the user's reads need not be a file of this machine."""
+    urls = [f"gs://bucket/{k}.raw" for k in range(4)]
+
+    class Remote(kl.PathSequenceLoader):
+        def load_sample(self, path: str) -> Any:
+            if path.endswith("2.raw"):
+                raise OSError("403 Forbidden")
+            return np.float32([1])
+
+    options: Any = {"check_paths": False, "quarantine": tmp_path / "bad.csv"}
+    epoch(keep(Remote(urls, None, 4, on_error="skip", **options)))
+    assert paths_of(tmp_path / "bad.csv") == [urls[2]]
+    assert list(keep(Remote(urls, exclude=tmp_path / "bad.csv", **options)).paths) == [
+        url for url in urls if url != urls[2]
+    ]
+
+
 def test_a_resumed_run_adds_no_doubles(
     files: Any, tmp_path: Path, keep: Any, monkeypatch: Any
 ) -> None:
@@ -387,7 +405,7 @@ def test_what_the_machine_lacks_is_not_the_files_fault(tmp_path: Path, keep: Any
     loader = keep(Own(8, 8, on_error="skip", quarantine=tmp_path / "bad.csv"))
     epoch(loader)
     assert [error.index for error in loader.errors] == [4, 5, 6]
-    assert [os.path.basename(path) for path in paths_of(tmp_path / "bad.csv")] == ["index 6"]
+    assert paths_of(tmp_path / "bad.csv") == ["index 6"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a folder in place of a file")
