@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kloaders.tfrecord_writer import write_tfrecords
     from kloaders.tfrecords import TFRecordSequenceLoader
     from kloaders.torch_data import from_torch
+    from kloaders.verification import verify
     from kloaders.video import VideoSequenceLoader
 
 _HOMES = {
@@ -65,6 +66,7 @@ _HOMES = {
     "subset": "subsets",
     "take": "subsets",
     "to_tf_dataset": "tf_dataset",
+    "verify": "verification",
     "write_pack": "pack_writer",
     "write_tfrecords": "tfrecord_writer",
 }
@@ -100,6 +102,7 @@ __all__ = [
     "subset",
     "take",
     "to_tf_dataset",
+    "verify",
     "write_pack",
     "write_tfrecords",
 ]

@@ -154,6 +154,7 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
         workers=loader.thread_count,
         processes=loader.processes and loader.transform is not None,
         on_error=loader.on_error,
+        max_errors=loader.max_errors,  # no quarantine: all files have been read
         max_queue_size=loader.queue_size,
     )
     if loader.sampling:

@@ -132,10 +132,10 @@ class BatchBuild:
             row: explain(int(self.indices[row]), loader._name(int(self.indices[row])), error)
             for row, error in failed.items()
         }
-        if loader.on_error == "raise":
-            raise next(iter(errors.values()))
         for error in errors.values():
             loader._record(error)
+        if loader.on_error == "raise":
+            raise next(iter(errors.values()))
         if loader.on_error == "replace":
             self.indices = self.indices.copy()
             for row, error in errors.items():

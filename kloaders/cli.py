@@ -181,6 +181,11 @@ def demo(
     show_default=True,
     help="Stop at a file that does not load, or leave it out and list it at the end.",
 )
+@click.option(
+    "--exclude",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a pack that is in OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 def pack(
@@ -194,6 +199,7 @@ def pack(
     shard_size: str | None,
     workers: int | None,
     on_error: str,
+    exclude: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -220,6 +226,7 @@ def pack(
         channels=int(channels),
         workers=workers,
         on_error=on_error,
+        exclude=exclude,
     )
     written = pack_writer.write_pack(
         loader, out, shard_size=shard_size, overwrite=overwrite, progress=None
@@ -276,6 +283,11 @@ def pack(
     show_default=True,
     help="Stop at a file that does not read, or leave it out and list it at the end.",
 )
+@click.option(
+    "--exclude",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files of these names.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 def tfrecord(
@@ -292,6 +304,7 @@ def tfrecord(
     folder: str | None,
     workers: int | None,
     on_error: str,
+    exclude: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -312,7 +325,7 @@ def tfrecord(
     from kloaders.memory import format_bytes
 
     begin = time.perf_counter()
-    loader = _loader_of(source, (path_column, label_column or None, folder))
+    loader = _loader_of(source, (path_column, label_column or None, folder), exclude=exclude)
     parts = loader._columns() or ()
     labels = front_doors.values_of(parts[1]) if len(parts) > 1 else None
     features = None
@@ -359,6 +372,102 @@ def tfrecord(
         if part:
             pattern = part[0].rpartition("-00000-of-")[0] + "-*.tfrecord"
             print(f"    {variable} = kl.TFRecordSequenceLoader({pattern!r}, {chosen}, 32)")
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@_table_options
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    help="Pictures with more are reported, and not decoded.  [default: 178,956,970, as loaders]",
+)
+@click.option("--no-duplicates", is_flag=True, help="Do not compare files by content.")
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Processes that read.  [default: one a core]"
+)
+@click.option("--json", "json_file", metavar="FILE", help='Write a JSON report; "-": print it.')
+@click.option(
+    "--csv",
+    "csv_file",
+    metavar="FILE",
+    help="Write a list of what is wrong, for exclude= of loaders: path, error, first_seen.",
+)
+def verify(
+    sources: tuple[str, ...],
+    path_column: str,
+    label_column: str,
+    folder: str | None,
+    max_pixels: int | None,
+    no_duplicates: bool,
+    strict: bool,
+    workers: int | None,
+    json_file: str | None,
+    csv_file: str | None,
+) -> None:
+    """Read a data set, all of it, and name every file that would break a training.
+
+    SOURCE is a folder, a CSV file with a column of paths, a TFRecord file, the folder of a pack, or
+    several of these.
+
+    \b
+    Errors:   unreadable   missing, or no permission
+              empty        0 bytes
+              truncated    cut short, a JPEG at whatever byte
+              broken       does not decode, or does not match its checksum
+              bomb         more pixels than --max-pixels
+              misnamed     PNG bytes in a .jpg, for example
+    Warnings: two classes  the same content with two labels
+              duplicate    the same content again
+              odd          another shape or type than nearly all others
+
+    \b
+    Exit code: 0 no errors (with --strict: nothing at all), 1 something found, 2 nothing to read.
+
+    \b
+    Examples:
+        kloaders verify photos/
+        kloaders verify train.csv --path-column file --label-column class
+        kloaders verify 'records/*.tfrecord' --json report.json
+        kloaders verify photos/ --csv bad.csv
+    and then, in Python: kl.from_directory("photos", exclude="bad.csv")
+    """  # noqa: D301
+    from kloaders import verification
+    from kloaders.formats import ImageOptions
+
+    try:
+        report = verification.verify(
+            sources,
+            path_column=path_column,
+            label_column=label_column or None,
+            folder=folder,
+            max_pixels=max_pixels or ImageOptions.max_pixels,
+            duplicates=not no_duplicates,
+            workers=workers,
+            progress=None,
+        )
+        rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0
+    except (OSError, ValueError) as error:
+        raise click.UsageError(" ".join(str(error).split())) from error
+    if json_file == "-":
+        print(report.to_json())
+    else:
+        if json_file:
+            with open(json_file, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(report.to_json() + "\n")
+        for line in verification.told(report):
+            print(_shown(line))
+        print(_shown(verification.summary(report)))
+        if csv_file:
+            print(f"{csv_file}: {rows:,} to leave out, by exclude={csv_file!r} of a loader")
+    if not report.ok or (strict and report.findings):
+        sys.exit(1)
+
+
+def _shown(text: str) -> str:
+    """What any terminal can print: names of files are bytes, and not always UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 for _command in (show, explain, bench):

@@ -12,7 +12,16 @@ import numpy as np
 from kloaders import formats
 from kloaders.structure import ArraySpec, Structure, map_structure
 
-__all__ = ["Column", "Odd", "PackedPaths", "columns_of", "inner_column"]
+__all__ = [
+    "Column",
+    "Odd",
+    "PackedPaths",
+    "SubsetColumn",
+    "columns_of",
+    "inner_column",
+    "taken",
+    "values_of",
+]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -258,6 +267,31 @@ class CallColumn:
         return np.asarray([self.read(k) for k in range(len(self))])
 
 
+class SubsetColumn:
+    """Some values of a column, by number; nothing is copied."""
+
+    def __init__(self, column: Column, numbers: np.ndarray[Any, Any]) -> None:
+        self.column = column
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, index: int) -> np.ndarray[Any, Any]:
+        return self.column.read(int(self.numbers[index]))
+
+    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+        self.column.fill(self.numbers[indices].astype(np.int64), out, leaf, report)
+
+    def name(self, index: int) -> str:
+        return self.column.name(int(self.numbers[index]))
+
+    def known_values(self) -> np.ndarray[Any, Any] | None:
+        """The values of the chosen samples, where the column knows them."""
+        values = values_of(self.column)
+        return None if values is None else values[self.numbers]
+
+
 class OneHotColumn:
     """Rows of zeros with a one at the class, made when they are asked for."""
 
@@ -284,9 +318,23 @@ class OneHotColumn:
 
     def known_values(self) -> np.ndarray[Any, Any] | None:
         """The class of every sample, as a number."""
-        known: Callable[[], np.ndarray[Any, Any] | None] | None
-        known = getattr(self.column, "known_values", None)
-        return None if known is None else known()
+        return values_of(self.column)
+
+
+def values_of(column: Any) -> np.ndarray[Any, Any] | None:
+    """The values of a column of numbers; None for files, lists and large values."""
+    values: Callable[[], np.ndarray[Any, Any] | None] | None
+    values = getattr(column, "known_values", None)
+    return None if values is None else values()
+
+
+def taken(column: Column, numbers: Indices) -> Column:
+    """Some values of a column, by number; columns of files stay such."""
+    if isinstance(column, PathColumn):
+        return PathColumn(column.paths.take(numbers), column.read_path)
+    if isinstance(column, CallColumn):
+        return CallColumn(column.function, column.paths.take(numbers))
+    return SubsetColumn(column, numbers)
 
 
 def place(

@@ -1,10 +1,21 @@
-"""What happens to a sample that does not load: raise, skip or replace."""
+"""What happens to a sample that does not load: raise, skip or replace, and how often at most."""
 
 from __future__ import annotations
 
+import errno
+import math
+import operator
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["SampleError", "explain"]
+__all__ = [
+    "SampleError",
+    "check_limit",
+    "check_max_errors",
+    "check_policy",
+    "explain",
+    "is_its_own",
+]
 
 POLICIES = ("raise", "skip", "replace")
 
@@ -44,3 +55,73 @@ def check_policy(on_error: Any) -> str:
             '"skip" (leave it out of its batch) or "replace" (load another sample instead).'
         )
     return str(on_error)
+
+
+# What the machine lacks for the moment, and another file would meet as well.
+_NOT_ITS_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+def is_its_own(error: SampleError) -> bool:
+    """Whether the sample is to blame, and not that memory or file descriptors ran out."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno not in _NOT_ITS_OWN
+    return not isinstance(cause, MemoryError)
+
+
+def check_max_errors(max_errors: Any, on_error: str) -> int | float | None:
+    """`max_errors` if it is a count, a share or None, else a TypeError or ValueError."""
+    if max_errors is None:
+        return None
+    example = (
+        "Pass a count, as max_errors=100, a share of the samples, as max_errors=0.01, or None."
+    )
+    checked: int | float
+    try:
+        if isinstance(max_errors, bool):
+            raise TypeError
+        checked = operator.index(max_errors)
+    except TypeError:
+        try:
+            checked = float(max_errors) if not isinstance(max_errors, (bool, str)) else math.nan
+        except (TypeError, ValueError):
+            checked = math.nan
+        if math.isnan(checked):
+            raise TypeError(f"max_errors={max_errors!r} is no number. {example}") from None
+        if not 0 <= checked <= 1:
+            raise ValueError(
+                f"max_errors={max_errors!r}: a share lies between 0 and 1. {example}"
+            ) from None
+    if checked < 0:
+        raise ValueError(f"max_errors={max_errors!r} is less than nothing. {example}")
+    if on_error == "raise":
+        raise ValueError(
+            f'max_errors={max_errors!r} has no effect with on_error="raise", which stops at the '
+            'first sample that does not load: pass on_error="skip" or "replace" as well.'
+        )
+    return checked
+
+
+def check_limit(
+    errors: Sequence[SampleError], max_errors: int | float | None, samples: int, quarantine: Any
+) -> None:
+    """Raise a SampleError if more samples have failed than `max_errors` allows."""
+    if max_errors is None:
+        return
+    share = isinstance(max_errors, float)
+    allowed = math.floor(max_errors * samples + 1e-9) if share else int(max_errors)
+    if len(errors) <= allowed:
+        return
+    last = errors[-1]
+    said = "".join(f"\n  {error}" for error in errors[-4:-1])
+    before = f" Before it:{said}\n" if said else " "
+    worth = f", {allowed:,} samples" if share else ""
+    listed = "loader.errors" + (f" and {quarantine}" if quarantine else "")
+    raise SampleError(
+        last.index,
+        last.name,
+        f"{last.cause} (With it {len(errors):,} of {samples:,} samples did not load, and "
+        f"max_errors={max_errors!r}{worth}, allows no more.{before}All are in {listed}. Are the "
+        "data still where they were? `kloaders verify` reads all of them; mend them, leave them "
+        "out with exclude=, or raise max_errors.)",
+    )

@@ -644,7 +644,9 @@ def _check_whole(raw: bytes, header: _Header | None, options: ImageOptions, name
     if header.kind == "jpeg":
         # OpenCV 4.10 returns half a picture for a JPEG cut short, and says nothing (4.12 not). The
         # end marker cannot occur within compressed pixels (ff is followed by 00 there); a
-        # thumbnail's own end lies before them. What follows the end marker is no concern.
+        # thumbnail's own end lies before them. What follows the end marker is no concern. A picture
+        # that lacks nothing but the marker is refused as well: only decoding every block would
+        # tell it from one that is cut, and OpenCV from 4.12 on takes neither.
         if not raw.endswith(b"\xff\xd9") and raw.rfind(b"\xff\xd9", header.scan) < 0:
             raise _truncated(name, "a JPEG without end marker", raw)
     elif header.kind == "png":

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kloaders.columns import OneHotColumn
+from kloaders.columns import OneHotColumn, values_of
 from kloaders.formats import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
-from kloaders.labels import classes_of, codes_of, values_of
+from kloaders.labels import classes_of, codes_of
 from kloaders.messages import say
 from kloaders.paths import PathSequenceLoader
 from kloaders.sequence import SequenceLoader
 from kloaders.subsets import part
-from kloaders.tables import Table, listed
+from kloaders.tables import Table, array_of, listed
 
 __all__ = [
     "class_folders",
@@ -184,7 +184,8 @@ def from_directory(
     if label_mode == "categorical":
         make_one_hot(whole, len(names))
     whole.class_names = names
-    found = f"{root}: {len(paths):,} files of {len(names)} classes"
+    codes = _of_kept(whole, codes)
+    found = f"{root}: {whole.samples:,} files of {len(names)} classes"
     if not validation:
         say(f"{found}, all for training.")
         return whole, None
@@ -283,6 +284,15 @@ def _made(make: MakeLoader, *data: Any, **options: Any) -> SequenceLoader:
     return whole
 
 
+def _of_kept(whole: SequenceLoader, values: Any) -> Any:
+    """Values given for all samples, of those that `exclude` left in `whole`."""
+    kept = vars(whole).get("_included")
+    if kept is None or values is None or isinstance(values, bool):
+        return values
+    array = array_of(values)
+    return array[kept] if array.shape[:1] == kept.shape else values
+
+
 def _split(
     whole: SequenceLoader,
     validation: float,
@@ -292,6 +302,7 @@ def _split(
     names: list[str] | None = None,
 ) -> tuple[Any, Any]:
     """Both parts, loaders over one store."""
+    stratify, groups = _of_kept(whole, stratify), _of_kept(whole, groups)
     first, second = sides(whole, validation, stratify, groups, seed, names)
     return part(whole, first, "training"), part(whole, second, "validation")
 

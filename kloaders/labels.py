@@ -6,22 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders.columns import values_of
 from kloaders.structure import flatten
 from kloaders.tables import array_of, encoded, first_missing
 
 if TYPE_CHECKING:
     from kloaders.sequence import SequenceLoader
 
-__all__ = ["classes_of", "codes_of", "known_labels", "values_of"]
+__all__ = ["classes_of", "codes_of", "known_labels"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def values_of(column: Any) -> Array | None:
-    """The values of a column of numbers; None for files, lists and large values."""
-    values = getattr(column, "known_values", None)
-    return None if values is None else values()
 
 
 def codes_of(values: Any, samples: int, what: str) -> tuple[list[Any], Indices]:

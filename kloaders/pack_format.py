@@ -26,6 +26,7 @@ __all__ = [
     "Manifest",
     "Part",
     "Shard",
+    "check_file",
     "check_files",
     "crc_of_file",
     "dtype_named",
@@ -35,6 +36,7 @@ __all__ = [
     "nested",
     "read_manifest",
     "shard_of",
+    "size_of",
     "stored_dtype",
 ]
 
@@ -263,12 +265,18 @@ def check_files(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]
     """Each file is there, with the size and the header that the manifest says."""
     for shard in shards:
         for part, dtype in zip(shard.parts, dtypes, strict=True):
-            _check_file(folder, part.values, dtype)
+            check_file(folder, part.values, dtype)
             if part.index is not None:
-                _check_file(folder, part.index, np.dtype(np.int64))
+                check_file(folder, part.index, np.dtype(np.int64))
 
 
-def _check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
+def size_of(file: File, dtype: np.dtype[Any]) -> int:
+    """Bytes of a file with its header."""
+    return HEADER_BYTES + math.prod(file.shape) * dtype.itemsize
+
+
+def check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
+    """One file is there, with the size and the header that the manifest says."""
     path = os.path.join(folder, file.name)
     # A manifest from elsewhere is not to lead out of its folder.
     if not re.fullmatch(r"[A-Za-z0-9.-]+\.npy", file.name):
@@ -277,7 +285,7 @@ def _check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
             "name of an .npy file in its own folder. Write the pack again."
         )
     again = "Copy it from where it is whole, or write the pack again."
-    size = HEADER_BYTES + math.prod(file.shape) * dtype.itemsize
+    size = size_of(file, dtype)
     try:
         with open(path, "rb") as stream:
             found = os.fstat(stream.fileno()).st_size

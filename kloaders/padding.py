@@ -11,14 +11,13 @@ from tqdm.auto import tqdm
 
 from kloaders.batches import BatchBuild
 from kloaders.buckets import BucketPlan, Buckets
-from kloaders.columns import Column, ListColumn, Odd
+from kloaders.columns import Column, ListColumn, Odd, SubsetColumn
 from kloaders.engine import Build
 from kloaders.faults import explain
 from kloaders.messages import say
 from kloaders.plan import EpochPlan, Order
 from kloaders.sequence import SequenceLoader, check_loader
 from kloaders.structure import ArraySpec, Structure, flatten, names_of, pack
-from kloaders.subsets import SubsetColumn
 from kloaders.threads import usable_cores
 
 __all__ = ["bucket_by_length"]

@@ -14,9 +14,10 @@ import numpy as np
 
 from kloaders import formats
 from kloaders.cache import CachedColumn, HookCache, leaf_store, store_at
-from kloaders.columns import Column, PathColumn, columns_of
+from kloaders.columns import CallColumn, Column, PathColumn, columns_of, taken
 from kloaders.folder_cache import key_of
 from kloaders.formats import ImageOptions
+from kloaders.quarantine import excluded, numbers_of, say_left_out
 from kloaders.sequence import (
     Options,
     SequenceLoader,
@@ -56,6 +57,7 @@ class PathOptions(Options, total=False):
     decode: Decode | None
     label_options: dict[str, Any] | None
     check_paths: bool | str
+    exclude: Any
 
 
 class PathSequenceLoader(SequenceLoader):
@@ -90,6 +92,10 @@ class PathSequenceLoader(SequenceLoader):
         label_options: these image options, or decode, for labels that are paths; by default those
             of the inputs' size, as many channels as stored, and "nearest", which invents no class.
         check_paths: "sample" looks at up to 2,000 paths, True at all, False at none.
+        exclude: leave out the samples with a file that this CSV file lists in its column `path`,
+            as `quarantine=` and `kloaders verify --csv` write it; or a list of such files.
+            Labels and sample_weights are given for all. It may be the file that `quarantine=`
+            names, and not be there yet: then each run leaves out what the ones before it met.
         **options: see `SequenceLoader`. dtype=None keeps the uint8 of images, and the uint16 of
             16-bit ones.
 
@@ -120,6 +126,7 @@ class PathSequenceLoader(SequenceLoader):
         decode: Decode | None = None,
         label_options: dict[str, Any] | None = None,
         check_paths: bool | str = "sample",
+        exclude: Any = None,
         **options: Unpack[Options],
     ) -> None:
         check_names(self, options, PathOptions.__annotations__)
@@ -154,6 +161,10 @@ class PathSequenceLoader(SequenceLoader):
             )
         #: The files, a sequence of str; of the first input where there are several.
         self.paths = store
+        self._included: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+        names = excluded(exclude, options.get("quarantine"))
+        if names:
+            samples = self._leave_out(names, samples, options)
         self._hooked = self._is_hooked()
         self._check(check_paths)
         super().__init__(samples, batch_size, **options)
@@ -285,6 +296,33 @@ class PathSequenceLoader(SequenceLoader):
         return f"Bring them to one shape in {hook} or in transform=."
 
     # ------------------------------------------------------------------ checks
+
+    def _leave_out(self, names: set[str], samples: int, options: Options) -> int:
+        """Do without samples with a file among `names`; how many are left."""
+        files = [c for c in flatten(self._parts) if isinstance(c, PathColumn)]
+        keep = np.ones(samples, bool)
+        for column in files:
+            keep[numbers_of(names, column.paths)] = False
+        kept = np.flatnonzero(keep)
+        say_left_out(samples - len(kept), samples, names)
+        if not len(kept):
+            raise ValueError(
+                f"exclude= leaves out all {samples:,} samples, so that none is left to load: look "
+                "at what it lists, or leave it out."
+            )
+        if len(kept) < samples:
+            weights = options.get("sample_weights")
+            if weights is not None and np.shape(weights)[:1] == (samples,):
+                options["sample_weights"] = np.asarray(weights)[kept]
+            first = next(k for k, c in enumerate(files) if c.paths is self.paths)
+            self._parts = map_structure(lambda column: taken(column, kept), self._parts)
+            columns = flatten(self._parts)
+            self.paths = [c for c in columns if isinstance(c, PathColumn)][first].paths
+            for column in columns:  # one block of paths, as before
+                if isinstance(column, CallColumn):
+                    column.paths = self.paths
+            self._included = keep  # front doors have values of all samples in hand
+        return len(kept)
 
     def _check(self, check_paths: bool | str) -> None:
         if check_paths not in (True, False, "sample"):

@@ -172,6 +172,7 @@ class TwoLevelLoader(SequenceLoader):
         """What reading a first sample needs, before there is a plan."""
         self._raw_spec = self._spec = self._batch_spec = None
         self._spec_lock = threading.RLock()
+        self._failed = set()
 
     def _set_up(self) -> None:
         super()._set_up()

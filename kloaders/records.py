@@ -17,7 +17,7 @@ import struct
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
@@ -686,6 +686,8 @@ class RecordFiles:
         counts = np.array([len(index) for index in indexes], np.int64)
         #: The number of each file's first record, and how many there are in all.
         self.firsts: Indices = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        #: Records that the numbers stand for, sorted, if some are left out.
+        self.kept: Indices | None = None
         # Of each file one more than it has records: where the last one ends.
         self._offsets = np.concatenate([index.offsets.astype(np.int64) for index in indexes])
         self._set_up()
@@ -696,7 +698,19 @@ class RecordFiles:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return int(self.firsts[-1])
+        return int(self.firsts[-1]) if self.kept is None else len(self.kept)
+
+    def leave_out(self, records: Iterable[tuple[str, int]]) -> int:
+        """Do without these, file and number each; how many of them there are."""
+        files = {os.path.abspath(path): k for k, path in enumerate(self.paths)}
+        keep = np.ones(int(self.firsts[-1]), bool)
+        for path, number in records:
+            file = files.get(os.path.abspath(path))
+            if file is not None and number < self.firsts[file + 1] - self.firsts[file]:
+                keep[self.firsts[file] + number] = False
+        if not keep.all():
+            self.kept = np.flatnonzero(keep)
+        return len(keep) - int(keep.sum())
 
     @property
     def compressed(self) -> bool:
@@ -705,19 +719,29 @@ class RecordFiles:
 
     def locate(self, indices: Indices) -> tuple[Indices, Indices, Indices]:
         """For each record the number of its file, and where it begins and ends there."""
+        if self.kept is not None:
+            indices = self.kept[indices]
         files = np.searchsorted(self.firsts, indices, side="right") - 1
         places = indices + files
         return files, self._offsets[places], self._offsets[places + 1]
 
     def where(self, index: int) -> tuple[int, int]:
         """The file of a record, and its number there."""
+        if self.kept is not None:
+            index = int(self.kept[index])
         file = int(np.searchsorted(self.firsts, index, side="right")) - 1
         return file, index - int(self.firsts[file])
+
+    def _span(self, file: int, number: int) -> tuple[int, int]:
+        """Where a record begins and ends in its file."""
+        at = int(self.firsts[file]) + number + file
+        start, end = self._offsets[at : at + 2].tolist()
+        return start, end
 
     def name(self, index: int) -> str:
         """What a person would call a record."""
         file, number = self.where(index)
-        at = int(self._offsets[index + file])
+        at, _ = self._span(file, number)
         inside = " of the decompressed content" if self.compressions[file] else ""
         return f"{self.paths[file]}, record {number} at byte {at}{inside}"
 
@@ -767,7 +791,7 @@ class RecordFiles:
 
     def _raw(self, index: int) -> bytes:
         file, number = self.where(index)
-        start, end = self._offsets[index + file : index + file + 2].tolist()
+        start, end = self._span(file, number)
         if self.compressions[file]:
             return self._stream(file).read(number)
         size = end - start
@@ -781,8 +805,8 @@ class RecordFiles:
 
     def check(self, raw: bytes, index: int) -> None:
         """Raise DecodeError unless `raw` is that record, whole."""
-        file, _ = self.where(index)
-        start, end = self._offsets[index + file : index + file + 2].tolist()
+        file, number = self.where(index)
+        start, end = self._span(file, number)
         size = end - start
         advice = "Write the file again, or pass on_error='skip' to leave such records out."
         head = raw[:HEADER]

@@ -21,12 +21,20 @@ from kloaders.batches import BatchBuild
 from kloaders.cache import HookCache, Place, leaf_store, stores_in
 from kloaders.columns import Column, Odd, Report, place, spec_of_all
 from kloaders.engine import AHEAD_BYTES, Build, Engine, made_here
-from kloaders.faults import SampleError, check_policy, explain
+from kloaders.faults import (
+    SampleError,
+    check_limit,
+    check_max_errors,
+    check_policy,
+    explain,
+    is_its_own,
+)
 from kloaders.formats import checked_dtype
 from kloaders.memory import BufferPool, parse_bytes
 from kloaders.messages import say
 from kloaders.plan import Draw, EpochPlan, Order, batch_rng, part_of, sample_rng
 from kloaders.processes import ProcessPool, check_sendable
+from kloaders.quarantine import Quarantine
 from kloaders.ram_cache import Budget, spare_ram
 from kloaders.stores import Store
 from kloaders.structure import (
@@ -59,6 +67,9 @@ Transform = Callable[[Any, Any, np.random.Generator], tuple[Any, Any]]
 _FIRST_TRIES = 100
 
 
+# Bad samples told one by one; then the hundredth, the thousandth and so on.
+_TOLD, _MILESTONES = 10, frozenset(10**k for k in range(2, 12))
+
 # What a loader's batches follow from.
 _FIXED = frozenset(
     (
@@ -87,6 +98,8 @@ class Options(TypedDict, total=False):
     processes: bool
     dtype: Any
     on_error: str
+    max_errors: int | float | None
+    quarantine: str | os.PathLike[str] | None
     cache: str | os.PathLike[str] | None
     cache_budget: int | str | None
     max_queue_size: int
@@ -150,9 +163,15 @@ class SequenceLoader(keras_base.Sequence):
             than float32.
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
             it, "skip" it (its batch is that much shorter; of a batch with no other sample, it is
-            replaced), or "replace" it by another sample, which the seed picks. Skipped and
-            replaced ones are listed in `errors`. Rows of `predict` line up with the data but for
-            skipped ones.
+            replaced), or "replace" it by another sample, which the seed picks. What
+            did not load is listed in `errors`. Rows of `predict` line up with the data but for
+            skipped ones. With pad_last=True a batch that is shorter is filled up to its size.
+        max_errors: so many samples may be skipped or replaced, a count as 100 or a share of the
+            samples as 0.01; one more raises. Counted over the loader's life, each sample once
+            however many epochs meet it. None: no limit.
+        quarantine: a CSV file, "bad.csv", which gets a line for each sample that does not load:
+            path, error, first_seen. It is added to, by any number of runs and processes, and
+            names nothing twice; `exclude=` of loaders over files leaves out what it lists.
         cache: where samples are kept as they are first read, before the transform, so that later
             epochs need not read and decode them. "auto": in spare RAM, a quarter of what is free
             for all loaders of the process together, for files that are decoded by suffix and for
@@ -220,6 +239,8 @@ class SequenceLoader(keras_base.Sequence):
         processes: bool = False,
         dtype: Any = None,
         on_error: str = "raise",
+        max_errors: int | float | None = None,
+        quarantine: str | os.PathLike[str] | None = None,
         cache: str | os.PathLike[str] | None = "auto",
         cache_budget: int | str | None = None,
         max_queue_size: int = 10,
@@ -259,6 +280,8 @@ class SequenceLoader(keras_base.Sequence):
             raise ValueError("processes=True needs workers=1 or more, got workers=0.")
         self.dtype = checked_dtype(dtype)
         self.on_error = check_policy(on_error)
+        self.max_errors = check_max_errors(max_errors, self.on_error)
+        self.quarantine = None if quarantine is None else Quarantine(quarantine)
         self.queue_size = _count(max_queue_size, "max_queue_size", 0)
         self.weights = self._weights_of(sample_weights)
         length = None if epoch_batches is None else _count(epoch_batches, "epoch_batches", 1)
@@ -1113,6 +1136,7 @@ class SequenceLoader(keras_base.Sequence):
             except Exception as error:
                 failure = explain(index, self._name(index), error)
                 if self.on_error == "raise":
+                    self._record(failure)
                     raise failure from error
             else:
                 self._model_sample = index
@@ -1124,15 +1148,47 @@ class SequenceLoader(keras_base.Sequence):
         ) from failure
 
     def _record(self, error: SampleError) -> None:
+        """Take down a sample that does not load: once, however often it is met."""
         with self._spec_lock:
-            if error.index not in self._failed:
+            known = error.index in self._failed
+            if not known:
                 self._failed.add(error.index)
                 self.errors.append(error)
-        if self.on_error == "skip" and len(self.errors) == 1:
+                count = len(self.errors)
+        if not known:
+            if self.quarantine is not None and is_its_own(error):
+                self._write_down(error)
+            if self.on_error != "raise" and (count <= _TOLD or count in _MILESTONES):
+                self._tell(error, count)
+        if self.on_error != "raise":
+            # Met again, too: a batch made ahead that failed is made once more for who asks.
+            where = None if self.quarantine is None else self.quarantine.path
+            check_limit(self.errors, self.max_errors, self.samples, where)
+
+    def _write_down(self, error: SampleError) -> None:
+        assert self.quarantine is not None
+        try:
+            self.quarantine.add([(error.name, error.cause)])
+        except (OSError, ValueError) as problem:  # the night is not to end for it
             say(
-                f"{error}. It is skipped, and its batch is one sample shorter: rows of predict() "
-                'behind it do not line up with the data; on_error="replace" keeps them in place.'
+                f"{self.quarantine.path} cannot be written ({problem}): bad samples are listed in "
+                "loader.errors only.",
+                once=f"quarantine {self.quarantine.path}",
             )
+
+    def _tell(self, error: SampleError, count: int) -> None:
+        done = "replaced" if self.on_error == "replace" else "skipped"
+        more = ""
+        if count == 1 and self.on_error == "skip":
+            more = (
+                ", and its batch is one sample shorter: rows of predict() behind it do not line up "
+                'with the data; on_error="replace" keeps them in place'
+            )
+        elif count == _TOLD:
+            more = "; of others only each tenfold is told, and all are in loader.errors"
+        elif count > _TOLD:
+            more = f", the {count:,}th of {self.samples:,} samples that does not load"
+        say(f"{str(error).rstrip('.')}. It is {done}{more}.")
 
     def _name(self, index: int) -> str:
         """What a person would call this sample."""

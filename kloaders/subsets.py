@@ -7,42 +7,17 @@ from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
 
-from kloaders.columns import Column, PackedPaths, Report
-from kloaders.labels import codes_of, known_labels, values_of
+from kloaders.columns import PackedPaths, Report, SubsetColumn
+from kloaders.labels import codes_of, known_labels
 from kloaders.paths import PathSequenceLoader
 from kloaders.sampling import Sampling
 from kloaders.sequence import SequenceLoader, _count, check_loader
 from kloaders.structure import map_structure
 
-__all__ = ["SubsetColumn", "SubsetPaths", "folds", "part", "repeat", "subset", "take"]
+__all__ = ["SubsetPaths", "folds", "part", "repeat", "subset", "take"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-class SubsetColumn:
-    """Some values of a column, by number; nothing is copied."""
-
-    def __init__(self, column: Column, numbers: Array) -> None:
-        self.column = column
-        self.numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def read(self, index: int) -> Array:
-        return self.column.read(int(self.numbers[index]))
-
-    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
-        self.column.fill(self.numbers[indices].astype(np.int64), out, leaf, report)
-
-    def name(self, index: int) -> str:
-        return self.column.name(int(self.numbers[index]))
-
-    def known_values(self) -> Array | None:
-        """The values of the chosen samples, where the column knows them."""
-        values = values_of(self.column)
-        return None if values is None else values[self.numbers]
 
 
 class SubsetPaths(PackedPaths):

@@ -100,6 +100,8 @@ def _check(loader: TFRecordSequenceLoader) -> None:
         ("shard= cuts batches (use Dataset.shard)", loader.shard[1] > 1),
         (f"cache={loader.cache!r} is kept in Python", loader.cache not in (None, "auto")),
         (f"on_error={loader.on_error!r} needs the index", loader.on_error != "raise"),
+        ("quarantine= needs the index", loader.quarantine is not None),
+        ("exclude= needs the index", loader._records.kept is not None),
     ]:
         if there:
             raise ValueError(

@@ -20,6 +20,7 @@ from kloaders.formats import DecodeError, ImageOptions
 from kloaders.layouts import Job, Layout, learnt, read_rows
 from kloaders.messages import say
 from kloaders.paths import readings
+from kloaders.quarantine import Quarantine, excluded, record_of, say_left_out
 from kloaders.ram_batches import TwoLevelLoader
 from kloaders.records import COMPRESSIONS, FOOTER, HEADER, RecordFiles, is_index
 from kloaders.sequence import _FIRST_TRIES, Options, _flag, check_names
@@ -70,6 +71,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ram_batch_size, ram_budget: serve from RAM batches of this size, for slow disks; see
             `RamBatchSequenceLoader`. Compressed files always are.
         draw: how RAM batches of plain files are drawn; see `RamBatchSequenceLoader`.
+        exclude: leave out records that this CSV file lists in its column `path`, as `quarantine=`
+            and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         **options: see `SequenceLoader`.
 
     Raises:
@@ -102,6 +105,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ram_batch_size: int | None = None,
         ram_budget: int | str | None = None,
         draw: Literal["windows", "global"] = "global",
+        exclude: Any = None,
         **options: Unpack[Options],
     ) -> None:
         check_names(
@@ -131,6 +135,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         self.files = files_of(files)
         folder = None if index_folder is None else os.fspath(index_folder)
         self._records = RecordFiles(self.files, kind, folder, _flag(check_crc, "check_crc"))
+        names = excluded(exclude, options.get("quarantine"))
+        if names:
+            self._leave_out(names, options)
         self._two_levels = (
             self._records.compressed or ram_batch_size is not None or ram_budget is not None
         )
@@ -147,8 +154,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         self._encoded = False
         # A hook may do without features; what it gets from super() needs them.
         if len(self._records) and (given or not self._hooked()):
-            policy = options.get("on_error", "raise")
-            self._leaves = self._settled(given, masks, decode_label, policy)
+            self._leaves = self._settled(given, masks, decode_label, options)
         if self._records.compressed:
             say(
                 f"{self.files[0]} is compressed: records are read front to back, into RAM batches "
@@ -179,8 +185,22 @@ class TFRecordSequenceLoader(TwoLevelLoader):
 
     # ------------------------------------------------------------------ features
 
+    def _leave_out(self, names: set[str], options: Options) -> None:
+        """Do without records among `names`."""
+        samples = len(self._records)
+        count = self._records.leave_out(filter(None, map(record_of, names)))
+        say_left_out(count, samples, names)
+        weights = options.get("sample_weights")
+        if count and weights is not None and np.shape(weights)[:1] == (samples,):
+            options["sample_weights"] = np.asarray(weights)[self._records.kept]
+        if count == samples and count:
+            raise ValueError(
+                f"exclude= leaves out all {samples:,} records, so that none is left to load: look "
+                "at what it lists, or leave it out."
+            )
+
     def _settled(
-        self, features: Any, masks: ImageOptions, decode_label: Decode | None, policy: str
+        self, features: Any, masks: ImageOptions, decode_label: Decode | None, options: Options
     ) -> tuple[Structure, ...]:
         """Leaves of a sample, after a look at the first record that can be read."""
         failure: SampleError | None = None
@@ -194,7 +214,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                     leaf.settle(record, found)
             except (OSError, DecodeError) as error:
                 failure = explain(index, self._records.name(index), error)
-                if policy == "raise":
+                if options.get("on_error", "raise") == "raise":
+                    if (quarantine := options.get("quarantine")) is not None:
+                        Quarantine(quarantine).add([(failure.name, failure.cause)])
                     raise failure from error
                 continue
             except ValueError as error:
