@@ -346,9 +346,24 @@ class Tickets:
         with self._lock:
             self._in_fit, self._training, self._offset = True, False, None
             self._over, self._shuffles = over, shuffle
+            self._consumed = 0
             self._first = self._due = self._next_epoch
             self._epochs, self.last_epoch = epochs, None
             self._pass_due = True
+
+    def fit_goes_on(self, epoch: int, trained: bool) -> None:
+        """Where `go_on` said is in this epoch of Keras'; or behind it, if it is trained already."""
+        with self._lock:
+            self._offset = self._due - epoch - trained
+            if trained:  # an epoch without a batch, for what Keras does at the end of one
+                order = self._begin_order(self._due - 1)
+                self._goes_on = Position(order, self.batches, 0)
+
+    def was_read(self) -> bool:
+        """Whether this fit asked for a batch, or went on behind one, as it does if it trains on it."""
+        with self._lock:
+            trained = self._goes_on is not None and self._goes_on.size == 0
+            return self._training or self._consumed > 0 or trained
 
     def epoch_begin(self, epoch: int, steps: int) -> None:
         """Keras' epoch number, and how many batches it takes an epoch."""
@@ -360,9 +375,12 @@ class Tickets:
                 self._offset = 0 if epoch else self._first
                 if self._goes_on is not None:
                     self._offset = self._goes_on.order.epoch - epoch // each
+            if self.last_epoch is None:
                 self.last_epoch = self._offset + -(-self._epochs // each) - 1
             if not self._mid_training():
                 self._next_epoch = self._due = self._offset + epoch // each
+                if self._goes_on is not None and self._goes_on.order.epoch != self._due:
+                    self._goes_on = None
                 self._pass_due = self._training_due = True
                 self._other = False
 
