@@ -791,3 +791,28 @@ def test_storage_order_goes_on_after_a_stop(keep):
     one[0], one[1]
     other.load_state_dict(one.state_dict())
     assert flat(served_by(other, 2)) == [k % 23 for k in range(8, 32)]
+
+
+def test_a_fit_that_stops_goes_on_in_the_stream(keep, tmp_path):
+    """With LoaderCallback's file, batch by batch over the stop, in mid-epoch."""
+    keras = pytest.importorskip("keras")
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1 and self.params["epochs"] and len(received.trained) >= 6:
+                raise KeyboardInterrupt
+
+    def make():
+        return keep(numbered(23, class_balance=CLASSES, epoch_batches=4))
+
+    model, received = recording_model((2,), "float32")
+    loader = make()
+    callback = kl.LoaderCallback(loader, tmp_path / "state", save_freq=1)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(loader, epochs=3, callbacks=[callback, Stop()], verbose=0)
+    done = received.trained[:6]
+    again, after = recording_model((2,), "float32")
+    loader = make()
+    callback = kl.LoaderCallback(loader, tmp_path / "state", save_freq=1)
+    again.fit(loader, epochs=3, callbacks=[callback], verbose=0)
+    assert done + after.trained == epochs_of(make(), 3)
