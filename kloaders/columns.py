@@ -194,6 +194,10 @@ class PackedPaths(Sequence[str]):
         """The paths at these positions, packed."""
         return PackedPaths([self[k] for k in indices.tolist()])
 
+    def joined(self) -> bytes:
+        """All paths, each with a NUL character behind it."""
+        return self._bytes
+
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""

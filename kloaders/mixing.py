@@ -169,6 +169,13 @@ class _Mixed(SequenceLoader):
         loader, number = self._where(index)
         return loader._advice(number, leaf, dtype_differs, raw)
 
+    def _data_fingerprint(self) -> dict[str, str]:
+        return {
+            f"{name} of loader {k}": text
+            for k, loader in enumerate(self._loaders)
+            for name, text in loader._data_fingerprint().items()
+        }
+
     def _runs_users_code(self) -> bool:
         return any(part._runs_users_code() for part in self._loaders)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -14,6 +14,7 @@ __all__ = [
     "EpochPlan",
     "Order",
     "Permutation",
+    "Rest",
     "Stream",
     "Window",
     "batch_rng",
@@ -189,15 +190,35 @@ def _block(n: int, seed: int, epoch: int, head: int, block: int) -> Indices:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """What is left of an epoch that was cut into batches in another way, or by another process.
+
+    start: so many samples of the epoch's order, of all shards together, came before.
+    stored: how many of the epoch's samples came in storage order before the shuffle began; None
+        where it has not begun.
+    head: how many batches that were then, which is what the shuffle is drawn for.
+    window: the RAM batch that the epoch's order was made with, where it depends on that.
+    """
+
+    start: int
+    stored: int | None = None
+    head: int = 0
+    window: int | None = None
+
+
+@dataclass(frozen=True)
 class Order:
     """The order of one epoch: its first `head` batches in storage order, the rest shuffled.
 
     head = 0 is a shuffled epoch; head = the number of batches is storage order. What lies
     between happens when a request stream began in order and then left it (`tickets.py`).
+
+    rest: the epoch goes on in the middle: its batches are counted, and cut, from there.
     """
 
     epoch: int
     head: int
+    rest: Rest | None = None
 
 
 @dataclass(frozen=True)
@@ -298,6 +319,116 @@ class EpochPlan:
     def shuffled_order(self, epoch: int) -> Order:
         return Order(epoch, 0)
 
+    def count(self, order: Order) -> int:
+        """Batches of this order."""
+        if self.stream is not None:
+            return self.batches
+        return self._batches_in(self.samples - _start(order)) * self.echo
+
+    def is_stored(self, order: Order) -> bool:
+        """Whether this order is storage order to its end."""
+        return order.head >= self.count(order)
+
+    # ------------------------------------------------------------------ positions
+
+    def made_for(self) -> dict[str, Any]:
+        """What `position` needs to be as it was for `state`."""
+        return {
+            "samples": self.samples,
+            "seed": self.seed,
+            "drop_last": self.drop_last,
+            "draw": "global" if self.window is None else self.draw,
+            "echo": self.echo,
+            # Places are counted in batches there, and classes balanced in batches of one size.
+            "stream": self.stream
+            and f"{self.stream} in {self.batches} batches of {self.global_batch}",
+        }
+
+    def state(self, order: Order, batch: int) -> dict[str, Any]:
+        """The position before a batch of an order, in integers, for `position`.
+
+        samples: how many of the epoch came before, of all shards together (not with `echo`).
+        epoch, batch, start, stored, head, window: the order, and the batch in it.
+        global_batch, ram_batch, shards: how the epoch is cut, which may differ at `position`.
+        """
+        rest = order.rest or Rest(0)
+        stored = None if self.is_stored(order) else self._stored_count(order)
+        return {
+            "epoch": order.epoch,
+            "samples": min(_start(order) + batch * self.global_batch, self.samples),
+            "batch": batch,
+            "start": rest.start,
+            "stored": stored,
+            "head": 0 if stored is None else _drawn_for(order),
+            "window": rest.window,
+            "global_batch": self.global_batch,
+            "ram_batch": self.window,
+            "shards": self.shard[1],
+        }
+
+    def position(self, state: dict[str, Any]) -> tuple[Order, int]:
+        """Where a loader with this plan goes on: an order, and the first batch to be served of it.
+
+        Exact for any batch size, number of shards and RAM batch size, but for this: where the
+        last batch would hold fewer samples than there are shards, the epoch goes on that many
+        samples earlier; and with `echo`, where one of the three differs, at the beginning of
+        the RAM batch.
+
+        Raises ValueError for what is no position in an epoch of so many samples.
+        """
+        if self.stream is not None:
+            epoch, batch = divmod(state["epoch"] * self.batches + state["batch"], self.batches)
+            return Order(epoch, self.batches if state["stored"] is None else 0), batch
+        most = {
+            "start": self.samples,
+            "stored": self.samples,
+            "batch": (-(-self.samples // state["global_batch"]) + 1) * self.echo,
+        }
+        for name, value in most.items():
+            if (state[name] or 0) > value:
+                raise ValueError(f"the state is damaged: {name} is {state[name]}, above {value}.")
+        same = state["global_batch"] == self.global_batch and state["ram_batch"] == self.window
+        if self.echo > 1:
+            same = same and state["shards"] == self.shard[1]
+        cut: int | None = None
+        if self.window is not None and self.draw != "global":
+            cut = state["window"] or state["ram_batch"]
+        else:
+            same = (
+                same and self.echo > 1
+            )  # nothing but the position matters: RAM batches begin there
+        epoch, stored = state["epoch"], state["stored"]
+        start, batch = (state["start"], state["batch"]) if same else (self._start_of(state), 0)
+        rest = Rest(start, stored, state["head"], cut)
+        order = self._going_on(epoch, rest)
+        if batch >= self.count(order):
+            return Order(epoch + 1, self.batches if stored is None else 0), 0
+        return order, batch
+
+    def _start_of(self, state: dict[str, Any]) -> int:
+        """How many samples came before the position, to be cut anew from there."""
+        size = state["global_batch"]
+        start: int = state["start"] + state["batch"] * size
+        if self.echo > 1:  # begin the RAM batch again that was being served
+            begun = replace(
+                self, batch_size=size, shard=(0, 1), window=state["ram_batch"] or self.window
+            )
+            start = state["start"] + begun._place(state["batch"], self.samples - state["start"])[
+                0
+            ] * (begun.window or 0)
+        short = (self.samples - start) % self.global_batch
+        if not self.drop_last and 0 < short < self.shard[1]:
+            start = max(0, start - (self.shard[1] - short))
+        return min(start, self.samples)
+
+    def _going_on(self, epoch: int, rest: Rest) -> Order:
+        """The order that a rest belongs to."""
+        alike = rest.stored in (None, min(rest.head * self.global_batch, self.samples))
+        if not rest.start and alike and rest.window in (None, self.window):
+            return Order(epoch, self.batches if rest.stored is None else rest.head)
+        order = Order(epoch, 0, rest)
+        return replace(order, head=self.count(order)) if rest.stored is None else order
+
     # ------------------------------------------------------------------ batches
 
     def indices(self, order: Order, batch: int) -> Indices:
@@ -321,7 +452,7 @@ class EpochPlan:
             return _PLACED + np.arange(low - first, high - first, dtype=np.int64)
         if self.echo == 1:
             return 0
-        _, passed, _ = self._place(batch)
+        _, passed, _ = self._place(batch, self.samples - _start(order))
         return passed
 
     def _places(self, order: Order, batch: int) -> tuple[int, int]:
@@ -332,7 +463,7 @@ class EpochPlan:
     def _span(self, batch: int, order: Order) -> tuple[int, int]:
         """Positions of this shard's part of a global batch."""
         size = self.global_batch
-        start = batch * size
+        start = _start(order) + batch * size
         return self._part(start, min(size, self.samples - start))
 
     def _part(self, start: int, size: int) -> tuple[int, int]:
@@ -343,18 +474,34 @@ class EpochPlan:
         return low, low + each + (k < more)
 
     def _at(self, order: Order, positions: Indices) -> Indices:
-        """Sample numbers at positions of the (one level or global) order."""
-        done = min(order.head * self.global_batch, self.samples)
-        if not positions.size or positions[-1] < done:
+        """Sample numbers at positions of the epoch's order, however that is cut into batches."""
+        stored = self._stored_count(order)
+        if not positions.size or positions[-1] < stored:
             return positions
-        return done + self._shuffled(order, positions - done, self.samples - done)
+        if positions[0] < stored:
+            early = positions < stored
+            return np.concatenate([positions[early], self._at(order, positions[~early])])
+        if self.window is not None and self.draw != "global":
+            return self._drawn(order, positions - stored)
+        return stored + self._shuffled(order, positions - stored, self.samples - stored)
 
     def _shuffled(self, order: Order, ranks: Indices, n: int) -> Indices:
         low, high = int(ranks[0]), int(ranks[-1])
         first, last = low // _BLOCK, high // _BLOCK
-        blocks = [_block(n, self.seed, order.epoch, order.head, b) for b in range(first, last + 1)]
+        key = (n, self.seed, order.epoch, _drawn_for(order))
+        blocks = [_block(*key, b) for b in range(first, last + 1)]
         joined = blocks[0] if first == last else np.concatenate(blocks)
         return joined[ranks - first * _BLOCK]
+
+    def _begin(self, order: Order) -> int:
+        """The position at which RAM batches of shuffled samples begin."""
+        return min(_start(order) + order.head * self.global_batch, self.samples)
+
+    def _stored_count(self, order: Order) -> int:
+        """How many samples of the epoch come in storage order before the shuffle."""
+        if order.rest is None or order.rest.stored is None:
+            return self._begin(order)
+        return order.rest.stored
 
     # ------------------------------------------------------------------ RAM batches
 
@@ -369,28 +516,45 @@ class EpochPlan:
         size = min(self.window, rest - slot * self.window)
         start = inside * self.global_batch
         low, high = self._part(start, min(self.global_batch, size - start))
-        ranks = np.arange(low, high, dtype=np.int64)
-        if self.draw == "global":
-            return self._at(order, self.samples - rest + slot * self.window + ranks)
-        return self._stored(order, slot, self._inside(order, slot, size, ranks, 0))
+        first = self.samples - rest + slot * self.window
+        return self._at(order, np.arange(first + low, first + high, dtype=np.int64))
 
     def _inside(self, order: Order, slot: int, size: int, ranks: Indices, echo: int) -> Indices:
         """Where the ranks of a shuffled RAM batch lie in it."""
-        key = (self.seed, "inside", order.epoch, order.head, slot, echo)
+        key = (self.seed, "inside", order.epoch, _drawn_for(order), slot, echo)
         return _permutation(size, *key)(ranks)
 
-    def _stored(self, order: Order, slot: int, members: Indices) -> Indices:
-        """Sample numbers of the members of a RAM batch cut from storage order."""
-        assert self.window is not None
-        rest = self._rest(order)
-        whole = rest // self.window
-        # The cut into windows begins at another sample every epoch, so that neighbours at a
-        # boundary, and the short last window, are not the same ones for ever.
-        shift = int.from_bytes(_mix(self.seed, "cut", order.epoch, order.head)[:8], "little")
+    def _drawn(self, order: Order, ranks: Indices) -> Indices:
+        """Sample numbers at ranks of an order that is cut from storage order, and shuffled inside."""
+        size = (order.rest and order.rest.window) or self.window
+        assert size is not None
+        n = self.samples - self._stored_count(order)
+        found = []
+        for slot in range(int(ranks[0]) // size, int(ranks[-1]) // size + 1):
+            here = ranks[(ranks >= slot * size) & (ranks < (slot + 1) * size)] - slot * size
+            members = self._inside(order, slot, min(size, n - slot * size), here, 0)
+            found.append(self._stored(order, slot, members, size))
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _stored(self, order: Order, slot: int, members: Indices, size: int) -> Indices:
+        """Sample numbers of the members of a RAM batch of this size, cut from storage order."""
+        stored = self._stored_count(order)
+        n = self.samples - stored
+        whole = n // size
         if slot < whole and self.draw == "windows":
-            full = _permutation(whole, self.seed, "windows", order.epoch, order.head)
+            full = _permutation(whole, self.seed, "windows", order.epoch, _drawn_for(order))
             slot = int(full(np.array([slot]))[0])
-        return self.samples - rest + (slot * self.window + members + shift % rest) % rest
+        return stored + (slot * size + members + self._shift(order)) % n
+
+    def _shift(self, order: Order) -> int:
+        """Where in storage order the cut into RAM batches begins.
+
+        At another sample every epoch, so that neighbours at a boundary, and the short last RAM
+        batch, are not the same ones for ever.
+        """
+        key = (self.seed, "cut", order.epoch, _drawn_for(order))
+        shift = int.from_bytes(_mix(*key)[:8], "little")
+        return shift % (self.samples - self._stored_count(order))
 
     def window_of(self, order: Order, batch: int) -> int:
         """Which RAM batch of the epoch, counted in the order of service, holds `batch`."""
@@ -406,7 +570,7 @@ class EpochPlan:
 
     def _rest(self, order: Order) -> int:
         """How many samples are left after the head."""
-        return self.samples - min(order.head * self.global_batch, self.samples)
+        return self.samples - self._begin(order)
 
     def _place(self, batch: int, rest: int | None = None) -> tuple[int, int, int]:
         """-> (window, how often it was served before, batch within it)."""
@@ -426,7 +590,7 @@ class EpochPlan:
 
     def windows(self, order: Order) -> int:
         """How many RAM batches an epoch of this order reads."""
-        return self.window_of(order, self.batches - 1) + 1
+        return self.window_of(order, self.count(order) - 1) + 1
 
     def read_window(self, order: Order, window: int) -> Window:
         """What a RAM batch holds, in reading order, and the rows that each batch takes."""
@@ -439,7 +603,8 @@ class EpochPlan:
         before = -(-order.head * self.global_batch // self.window)
         if window < before:  # storage order, for as long as requests come in order
             first = window * self.window // self.global_batch
-            last = min((window + 1) * self.window // self.global_batch, order.head, self.batches)
+            last = (window + 1) * self.window // self.global_batch
+            last = min(last, order.head, self.count(order))
             spans = [self._span(b, order) for b in range(first, last)]
             samples = np.concatenate([np.arange(a, z, dtype=np.int64) for a, z in spans])
             starts = np.cumsum([0] + [z - a for a, z in spans], dtype=np.int64)
@@ -456,20 +621,23 @@ class EpochPlan:
         ]
         # Ranks of this shard inside the window, batch after batch, for each time it is served.
         ranks = np.concatenate([np.arange(a, z, dtype=np.int64) for a, z in spans])
-        if self.draw == "global":
-            served, members = [ranks], ranks
-            samples = self._at(order, self.samples - rest + slot * self.window + ranks)
-        else:
-            served = [self._inside(order, slot, size, ranks, 0)]
-            members = np.sort(served[0])
-            samples = self._stored(order, slot, members)
-        everyone = np.arange(len(members), dtype=np.int64)
-        for again in range(1, self.echo):
-            # Each echo serves the same members of this shard in a new order.
-            served.append(members[self._inside(order, slot, len(members), everyone, again)])
-        rows = np.searchsorted(members, np.concatenate(served))
+        drawn = self._at(order, self.samples - rest + slot * self.window + ranks)
+        everyone = np.arange(len(drawn), dtype=np.int64)
+        reading = everyone
+        if self.draw != "global":  # as they are stored, from where the cut begins
+            stored = self._stored_count(order)
+            turned = (drawn - stored - self._shift(order)) % (self.samples - stored)
+            reading = np.argsort(turned)
+        rows = np.empty_like(reading)
+        rows[reading] = everyone
+        served = [rows]
+        # Each echo serves the same members of this shard in a new order.
+        served += [
+            self._inside(order, slot, len(drawn), everyone, again) for again in range(1, self.echo)
+        ]
         sizes = [z - a for a, z in spans] * self.echo
-        return Window(samples, rows, first, np.cumsum([0, *sizes], dtype=np.int64))
+        starts = np.cumsum([0, *sizes], dtype=np.int64)
+        return Window(drawn[reading], np.concatenate(served), first, starts)
 
     def _piece(self, order: Order, window: int) -> Window:
         """Batches of a stream that a RAM batch serves; a sample that comes again is read once."""
@@ -479,6 +647,17 @@ class EpochPlan:
         found = [self.indices(order, batch) for batch in range(first, last)]
         samples, rows = np.unique(np.concatenate(found), return_inverse=True)
         return Window(samples, rows.reshape(-1), first, np.cumsum([0, *map(len, found)]))
+
+
+def _start(order: Order) -> int:
+    return 0 if order.rest is None else order.rest.start
+
+
+def _drawn_for(order: Order) -> int:
+    """The head that the shuffle of the others is drawn for."""
+    if order.rest is None or order.rest.stored is None:
+        return order.head
+    return order.rest.head
 
 
 # Above all numbers of other uses of a sample.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -102,7 +103,7 @@ class TwoLevelLoader(SequenceLoader):
             drop_last=self.drop_last,
             shard=self.shard,
             window=self.ram_batch_size * self.shard[1],
-            draw="windows" if self._resident else self.draw,
+            draw=self.draw,
             echo=self.echo,
             **self._stream_of(),
         )
@@ -236,8 +237,10 @@ class TwoLevelLoader(SequenceLoader):
         order, number = slot
         if slot == _RESIDENT:
             return None
-        shuffled = order.head < len(self)
-        last = self.plan.windows(order if shuffled else Order(order.epoch, len(self))) - 1
+        shuffled = not self.plan.is_stored(order)
+        # Storage order by its true length, not by the one that names a batch of it.
+        true = order if shuffled else replace(order, head=self.plan.count(order))
+        last = self.plan.windows(true) - 1
         if number < last:
             return order, number + 1
         if shuffled and order.epoch != self._tickets.last_epoch:

@@ -717,6 +717,10 @@ class RecordFiles:
         """Whether any file is."""
         return any(self.compressions)
 
+    def extent(self) -> tuple[Indices, Indices]:
+        """The first record of each file, and where each record begins and ends in its file."""
+        return self.firsts, self._offsets
+
     def locate(self, indices: Indices) -> tuple[Indices, Indices, Indices]:
         """For each record the number of its file, and where it begins and ends there."""
         if self.kept is not None:

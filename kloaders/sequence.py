@@ -11,12 +11,13 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from kloaders import distributed, forgotten, keras_base, sampling, summary
+from kloaders import distributed, fingerprint, forgotten, keras_base, sampling, summary
 from kloaders.batches import BatchBuild
 from kloaders.cache import HookCache, Place, leaf_store, stores_in
 from kloaders.columns import Column, Odd, Report, place, spec_of_all
@@ -49,7 +50,7 @@ from kloaders.structure import (
 )
 from kloaders.telemetry import Fit, Meter
 from kloaders.threads import usable_cores
-from kloaders.tickets import Request, Tickets
+from kloaders.tickets import Position, Request, Tickets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -217,6 +218,7 @@ class SequenceLoader(keras_base.Sequence):
     _adapters: int
     _meter: Meter | None  # of the fit that is under way
     _last_fit: Fit | None
+    _made_for: dict[str, Any] | None
 
     def __init__(
         self,
@@ -256,6 +258,7 @@ class SequenceLoader(keras_base.Sequence):
         self.shuffle = _tristate(shuffle)
         # One draw from the global generator: keras.utils.set_random_seed fixes it.
         self.seed = int(np.random.randint(2**31)) if seed is None else _count(seed, "seed", 0)
+        self._seed_drawn = seed is None
         self.drop_last = _flag(drop_last, "drop_last")
         self.pad_last = _flag(pad_last, "pad_last")
         if self.drop_last and self.pad_last:
@@ -326,8 +329,12 @@ class SequenceLoader(keras_base.Sequence):
     # ------------------------------------------------------------------ Keras' interface
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        return self.plan.batches
+        """Batches an epoch; in one that goes on after `load_state_dict`, those that are left."""
+        return self._tickets.length()
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches, one after another, as by their index."""
+        return (self[k] for k in range(len(self)))
 
     @property
     def num_batches(self) -> int:
@@ -335,8 +342,7 @@ class SequenceLoader(keras_base.Sequence):
         distributed.check_pass(self)
         self._resting = False
         self._numbered = True
-        self._tickets.starting()
-        return self.plan.batches
+        return self._tickets.starting()
 
     def __getitem__(self, index: int) -> Any:
         """One batch: x, (x, y) or (x, y, sample_weights).
@@ -354,7 +360,8 @@ class SequenceLoader(keras_base.Sequence):
         released = self._released
         looked, self._numbered = self._numbered and index == 0, False
         request = self._tickets.locate(self._index(index))
-        if self.shard[1] > 1 and request.order.head < len(self) and self._order_asked() is None:
+        shuffled = not self.plan.is_stored(request.order)
+        if self.shard[1] > 1 and shuffled and self._order_asked() is None:
             raise ValueError(_NO_COMMON_ORDER)
         if self._tickets.permuted and not self._warned:
             self._warned = True
@@ -510,6 +517,110 @@ class SequenceLoader(keras_base.Sequence):
         labels = self._x_is_y or len(self._row_spec()) > 1
         return (self.weights is not None or self.pad_last) and labels
 
+    def state_dict(self, epoch: int | None = None, batch: int | None = None) -> dict[str, Any]:
+        """The position in the data, as a dictionary of integers and short texts that JSON takes.
+
+        It is the position behind the last batch that the model has consumed: in `fit` that needs
+        `LoaderCallback(loader)`, in a loop of your own it is behind the last `loader[i]` between
+        `on_epoch_begin` and `on_epoch_end`. The first call looks at the names of all files, or at
+        rows from all over an array; later ones take microseconds.
+
+        Args:
+            epoch: of which epoch the position shall be, for who counts batches by other means, as
+                with `to_tf_dataset`; None for that of the model.
+            batch: the batch of that epoch which comes next.
+
+        Raises:
+            ValueError: it cannot be told how far the model is.
+            TypeError: one of epoch and batch without the other.
+        """
+        if (epoch is None) != (batch is None):
+            raise TypeError("epoch= and batch= go together: give both, or none.")
+        if epoch is None or batch is None:
+            order, done = self._tickets.position()
+        else:
+            order = self._order_of(_count(epoch, "epoch", 0), None)
+            done = _count(batch, "batch", 0)
+            if done > self.plan.batches:
+                raise ValueError(
+                    f"batch={done} is behind the end of an epoch of {self.plan.batches} batches."
+                )
+            if done == self.plan.batches:
+                order, done = self._order_of(epoch + 1, None), 0
+        return {
+            "version": fingerprint.VERSION,
+            **self.plan.state(order, done),
+            "made_for": self._fingerprint(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on at a position that `state_dict` gave, in this process or another one.
+
+        The next epoch (the next one that is trained on, where `fit` has a `LoaderCallback`) has
+        the batches that are left of the one that the state was taken in. workers, processes,
+        cache, on_error and the loader's class over the same data may be others, and so may
+        batch_size, shard and the size of RAM batches: the epoch goes on at the very sample,
+        with these exceptions. The last batch of an epoch needs a sample for each shard: if there
+        are too few left, it goes on as many samples earlier. With `echo`, and another batch size,
+        shard or RAM batch, it goes on at the beginning of the RAM batch. A loader that was made
+        without seed= takes the seed of the state.
+
+        Raises:
+            TypeError, ValueError: no state, or one for other data or options: says what differs.
+        """
+        whose = f"this {type(self).__name__}"
+        self._take_seed(state)
+        checked = fingerprint.checked_state(state, self._fingerprint(), whose)
+        order, first = self.plan.position(checked)
+        self._tickets.go_on(Position(order, first, self.plan.count(order) - first))
+        self._release()
+
+    def _take_seed(self, state: Any) -> None:
+        made_for = state.get("made_for") if isinstance(state, dict) else None
+        seed = made_for.get("seed") if isinstance(made_for, dict) else None
+        if self._seed_drawn and type(seed) is int and 0 <= seed != self.seed:
+            self._release()
+            self.__dict__["seed"] = (
+                seed  # past __setattr__: no batch follows from the drawn one yet
+            )
+            self.plan = replace(self.plan, seed=seed, **self._stream_of())
+            self._made_for = None
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What a state is made for: it is refused by a loader where anything of this differs.
+
+        What may differ, as workers and batch sizes may, is not in it.
+        """
+        if self._made_for is None:
+            specs = [f"{spec.dtype}{list(spec.shape)}" for spec in flatten(self.sample_spec)]
+            weights = None
+            if self.weights is not None:
+                digest = fingerprint.Digest()
+                digest.add_bytes(self.weights)
+                weights = digest.text()
+            self._made_for = {
+                **self.plan.made_for(),
+                "shuffle": self._order_asked(),
+                "sample": " ".join(specs),
+                "weights": weights,
+                **self._data_fingerprint(),
+            }
+        return self._made_for
+
+    def _data_fingerprint(self) -> dict[str, str]:
+        """Short texts for what the samples are."""
+        parts = self.__dict__.get("_parts") or self._columns()
+        if not parts:
+            return {"data": fingerprint.of_names(self._name, self.samples)}
+        return {
+            name: fingerprint.of_columns(part)
+            for name, part in zip(("data", "labels"), parts, strict=False)
+        }
+
+    def _order_of(self, epoch: int, shuffle: bool | None) -> Order:
+        shuffled = self._order_asked() if shuffle is None else shuffle
+        return self.plan.shuffled_order(epoch) if shuffled else self.plan.storage_order(epoch)
+
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
         """All batches of one epoch, whatever Keras is doing with this loader.
 
@@ -522,11 +633,14 @@ class SequenceLoader(keras_base.Sequence):
             ValueError: the loader samples, and `shuffle` is not its own.
         """
         self._check_order(shuffle)
-        shuffled = self._order_asked() if shuffle is None else shuffle
-        order = Order(epoch, 0 if shuffled else len(self))
-        for batch in range(len(self)):
+        return self._batches_from(self._order_of(epoch, shuffle), 0)
+
+    def _batches_from(self, order: Order, first: int) -> Iterator[Any]:
+        """All batches of an order from this one on."""
+        count = self.plan.count(order)
+        for batch in range(first, count):
             self._resting = False
-            upcoming = (_key(order, k) for k in range(batch + 1, len(self)))
+            upcoming = (_key(order, k) for k in range(batch + 1, count))
             yield self._running().get(_key(order, batch), upcoming, self._make)
 
     def close(self) -> None:
@@ -764,6 +878,7 @@ class SequenceLoader(keras_base.Sequence):
         self._rest_lock = threading.RLock()
         self._adapters = 0
         self._meter = self._last_fit = None
+        self._made_for = None
 
     def _check_order(self, shuffle: bool | None) -> None:
         """ValueError if `shuffle` is another order than the one that this loader samples in."""
@@ -797,10 +912,10 @@ class SequenceLoader(keras_base.Sequence):
             i = operator.index(index)
         except TypeError:
             raise TypeError(f"a loader is indexed by a batch number, got {index!r}.") from None
-        if not 0 <= i < len(self):
+        if not 0 <= i < self.plan.batches:
             raise IndexError(
                 f"batch {i} of {type(self).__name__}: batches are numbered from 0 to "
-                f"{len(self) - 1}, for i in range(len(loader))."
+                f"{self.plan.batches - 1}, for i in range(len(loader))."
             )
         return i
 
@@ -844,14 +959,14 @@ class SequenceLoader(keras_base.Sequence):
 
     def _upcoming(self, request: Request) -> Iterator[Key]:
         order, batch = request.order, request.batch
-        for k in range(batch + 1, len(self)):
+        for k in range(batch + 1, self.plan.count(order)):
             yield _key(order, k)
-        shuffled = order.head < len(self)
+        shuffled = not self.plan.is_stored(order)
         another = shuffled or self._tickets.training  # storage order may be that of a predict
         if another and order.epoch != self._tickets.last_epoch:
             # The head of the next epoch is made while this one ends and validation runs.
-            following = Order(order.epoch + 1, 0 if shuffled else len(self))
-            for k in range(len(self)):
+            following = self._order_of(order.epoch + 1, shuffled)
+            for k in range(self.plan.batches):
                 yield _key(following, k)
 
     def _make(self, key: Key, wait: bool) -> Build | None:
@@ -1235,7 +1350,7 @@ _NO_COMMON_ORDER = (
 
 def _key(order: Order, batch: int) -> Key:
     # In the head of an order, batches are those of storage order: one name for one batch.
-    return (Order(order.epoch, _STORAGE), batch) if batch < order.head else (order, batch)
+    return (replace(order, head=_STORAGE), batch) if batch < order.head else (order, batch)
 
 
 # So many requests in order are a predict, or a loop: a shuffled fit begins so once in 24 times.

@@ -42,6 +42,10 @@ class SubsetPaths(PackedPaths):
         except IndexError:
             raise IndexError(f"path {index} of {len(self)}") from None
 
+    def joined(self) -> bytes:
+        """All paths, each with a NUL character behind it."""
+        return b"".join(f"{path}\0".encode("utf-8", "surrogateescape") for path in self)
+
     @property
     def nbytes(self) -> int:
         """Bytes in memory, the shared paths included."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
+from kloaders import fingerprint
 from kloaders.cache import HookCache, leaf_store
 from kloaders.columns import Report, place
 from kloaders.examples import Found, features_of
@@ -182,6 +183,13 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         Raises DecodeError where it is damaged.
         """
         return self._records.read(index)
+
+    def _data_fingerprint(self) -> dict[str, str]:
+        digest = fingerprint.Digest()
+        digest.add_names([self._name(k) for k in fingerprint.spread(self.samples)])
+        for array in self._records.extent():
+            digest.add_bytes(array)
+        return {"data": digest.text()}
 
     # ------------------------------------------------------------------ features
 

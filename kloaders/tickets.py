@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kloaders.plan import Order
 
-__all__ = ["Request", "Tickets"]
+__all__ = ["Position", "Request", "Tickets"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,30 @@ class Request:
     order: Order
     batch: int
     sequential: bool
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a pass goes on: at batch `first` of an order; `size` batches are left from there."""
+
+    order: Order
+    first: int
+    size: int
+
+
+_READ_AHEAD = (
+    "how much of this pass the model has consumed is not known: Keras reads ahead of it. Give "
+    "fit(callbacks=[LoaderCallback(loader)]), after which state_dict() counts what was trained on."
+)
+_SCATTERED = (
+    "shuffle=False serves the batches that are asked for, and fit() asks for them in a random order: "
+    "a position in the middle of such an epoch is no number. Use shuffle=None or True on the loader, "
+    "or fit(shuffle=False)."
+)
+_BY_NUMBER = (
+    "batches were read by their number, outside of an epoch, which moves no position: call "
+    "loader.on_epoch_begin() before the loop and loader.on_epoch_end() behind it."
+)
 
 
 class Tickets:
@@ -61,7 +85,13 @@ class Tickets:
         self.in_order = 0
         self._lock = threading.Lock()
         self._memo: dict[int, int] = {}  # index -> batch of the current pass
+        self._shuffles: bool | None = None  # the word of a fit with a callback, where it is known
+        self._armed = False  # what comes now is the pass that this fit trains on
         self._order = self._begin_order(0)
+        self._first_batch, self._size = 0, batches  # of the current pass
+        self._goes_on: Position | None = None  # where the next pass does, if not at its beginning
+        self._went_on: Position | None = None  # where the current one did
+        self._scattered = False  # batches of the current pass were asked for in no order
         self._next_epoch = 0
         self._inside = False  # between B and E
         self._pass_due = True  # the next read begins a new pass
@@ -82,7 +112,6 @@ class Tickets:
         self._over: Callable[[], bool] | None = None  # whether that fit has ended, in an error
         self._training = False  # the current pass is the one that fit trains on
         self._training_due = False  # the next pass is, if it begins as fit begins its own
-        self._armed = False  # ... and so it began
         self._other = False  # an evaluate or predict has begun since the epoch
         self._consumed = 0
         self._offset: int | None = None
@@ -97,6 +126,7 @@ class Tickets:
         with self._lock:
             self._look_at_fit()
             self._asked, self._numbered = 0, False
+            self._plain.clear()
             self._inside = True
             self._after_reset, self._reset_seen = self._reset_seen, False
             self._armed = self._training_due and not self._other
@@ -120,19 +150,20 @@ class Tickets:
                 return
             self._inside = False
             self._ender = threading.get_ident()
-            whole = len(self._memo) == self.batches
+            whole = len(self._memo) == self._size
             if self._pass_due:  # a # since the last read: this E may be the start of another fit
                 self._reset_seen = True
                 if not self._trained and (not whole or self.batches == 1):
                     # Keras read a batch to build the model, and no training saw it.
                     self._next_epoch = self._order.epoch
+                    self._goes_on = self._went_on
             elif whole or not self._by_keras:  # or a hand-written loop, left early
                 self._pass_due = True
             else:
                 self._left = True
 
-    def starting(self) -> None:
-        """num_batches was read."""
+    def starting(self) -> int:
+        """num_batches was read: how many batches the pass has that begins with it."""
         with self._lock:
             self._look_at_fit()
             self._asked += 1
@@ -143,9 +174,19 @@ class Tickets:
                 self._other = True
             elif not self._mid_training():
                 # One # alone may follow the read that builds a model.
-                if self._by_keras and 0 < len(self._memo) < self.batches:
+                if self._by_keras and 0 < len(self._memo) < self._size:
                     self._broken |= self._asked > 1 or (self._left and not self._pass_due)
                 self._pass_due = self._started = True
+            due = self._position_due() if self._pass_due else None
+            return self.batches if due is None else due.size
+
+    def length(self) -> int:
+        """Batches of an epoch; less in one that goes on in the middle."""
+        with self._lock:
+            if not self._inside:
+                return self.batches
+            now = self._position_due() if self._pass_due else self._went_on
+            return self.batches if now is None else now.size
 
     def locate(self, index: int) -> Request:
         """What `loader[index]` means now."""
@@ -158,19 +199,32 @@ class Tickets:
             ticket = self._memo.get(index)
             if ticket is not None:
                 return Request(self._order, ticket, False)
-            ticket = self._memo[index] = len(self._memo)
+            ticket = len(self._memo)
+            if ticket >= self._size or index >= self._size:
+                raise IndexError(
+                    f"batch {index} of an epoch that went on in the middle, with {self._size} batches "
+                    "left: ask len(loader) after on_epoch_begin()."
+                )
             in_order = index == ticket
             self.in_order += in_order and self.in_order == ticket
             if self._trained and not in_order:
                 self._broken = False  # no evaluate or predict asks so: a new fit has begun
-            if self.shuffle is None and not in_order and self._order.head == self.batches:
-                self._order = Order(self._order.epoch, ticket)
+            batch = self._first_batch + ticket
+            if (
+                self.shuffle is None
+                and not in_order
+                and self._order.head >= self._first_batch + self._size
+            ):
+                self._order = replace(self._order, head=batch)
             if self.shuffle is False and not in_order:
                 self.permuted = True
             if self.shuffle is False and self.by_index:
-                self._memo[index] = index
-                return Request(self._order, index, in_order)
-            return Request(self._order, ticket, True)
+                self._scattered |= not in_order
+                batch = self._first_batch + index
+                self._memo[index] = batch
+                return Request(self._order, batch, in_order)
+            self._memo[index] = batch
+            return Request(self._order, batch, True)
 
     def _read_on(self) -> bool:
         # steps_per_epoch < len on tensorflow: its thread reads ahead between the E of one epoch
@@ -179,7 +233,7 @@ class Tickets:
         return unfinished and threading.get_ident() != self._ender
 
     def _ordinary(self, index: int) -> Request:
-        if self._broken and not self._other and len(self._memo) == self.batches:
+        if self._broken and not self._other and len(self._memo) == self._size:
             self.interrupted = True  # right after an evaluate, with no # as before a look
         # Keras looks at batches 0 and 1 before it begins: only the third in a row is a loop.
         self._run = self._run + 1 if index == self._last_plain + 1 else 1
@@ -188,7 +242,10 @@ class Tickets:
         return Request(self._begin_order(self._next_epoch), index, self._run > 2)
 
     def _begin_order(self, epoch: int) -> Order:
-        return Order(epoch, 0 if self.shuffle else self.batches)
+        shuffle = self.shuffle
+        if shuffle is None and self._armed:
+            shuffle = self._shuffles
+        return Order(epoch, 0 if shuffle else self.batches)
 
     def _begin_pass(self) -> None:
         self._pass_due = False
@@ -198,15 +255,67 @@ class Tickets:
             self.interrupted = True
         self._memo.clear()
         self.in_order = 0
+        self._scattered = False
         if self._armed:  # whatever was predicted since the callback said so
             self._next_epoch = self._due
-        self._order = self._begin_order(self._next_epoch)
+        position = self._position_due()
+        self._went_on = position
+        if position is None:
+            position = Position(self._begin_order(self._next_epoch), 0, self.batches)
+        else:
+            self._goes_on = None
+        self._order, self._first_batch, self._size = position.order, position.first, position.size
+        self._next_epoch = self._order.epoch
         self._next_epoch += 1
         self._trained, self._after_reset = self._after_reset, False
         self._training = self._armed
         if self._training:
             self._training_due = self._armed = False
             self._consumed = 0
+
+    # ------------------------------------------------------------------ positions
+
+    def go_on(self, position: Position) -> None:
+        """The next pass begins here: the next one that fit trains on, if a callback knows it."""
+        with self._lock:
+            whole = position.first == 0 and position.order.rest is None
+            self._goes_on = None if whole else position
+            self._next_epoch = self._due = position.order.epoch
+            self._pass_due = True
+
+    def position(self) -> tuple[Order, int]:
+        """What comes next: a batch of an order. What was read but not trained on comes again.
+
+        Raises:
+            ValueError: that cannot be told.
+        """
+        with self._lock:
+            self._look_at_fit()
+            if self._in_fit:
+                done, under_way = self._consumed, self._training
+            else:
+                done, under_way = len(self._memo), bool(self._memo) and not self._pass_due
+                if not self._inside and self._run > 2 and 0 < len(self._plain) < self.batches:
+                    raise ValueError(_BY_NUMBER)
+                if under_way and self._by_keras:
+                    raise ValueError(_READ_AHEAD)
+            if under_way and 0 < done < self._size:
+                if self._scattered:
+                    raise ValueError(_SCATTERED)
+                return self._order, self._first_batch + done
+            if under_way and done:
+                return self._begin_order(self._order.epoch + 1), 0
+            if under_way:
+                return self._order, self._first_batch
+            if self._goes_on is not None:
+                return self._goes_on.order, self._goes_on.first
+            return self._begin_order(self._due if self._in_fit else self._next_epoch), 0
+
+    def _position_due(self) -> Position | None:
+        """Where the pass goes on that begins now."""
+        if self._inside and (self._armed or not self._in_fit):
+            return self._goes_on
+        return None
 
     def upcoming(self) -> Order | None:
         """The order of the next pass as far as can be told; None while one is under way."""
@@ -223,17 +332,38 @@ class Tickets:
         """Whether the current pass is known to be the one that fit trains on."""
         return self._in_fit and self._training
 
-    def fit_begin(self, epochs: int, over: Callable[[], bool] | None = None) -> None:
+    def fit_begin(
+        self,
+        epochs: int,
+        over: Callable[[], bool] | None = None,
+        shuffle: bool | None = None,
+    ) -> None:
         """A fit up to epoch number `epochs` - 1 begins: whatever came before is over.
 
         over: asked later whether this fit has ended without `fit_end`, in an error.
+        shuffle: what fit was told, where that is known.
         """
         with self._lock:
             self._in_fit, self._training, self._offset = True, False, None
-            self._over = over
-            self._first = self._next_epoch
+            self._over, self._shuffles = over, shuffle
+            self._consumed = 0
+            self._first = self._due = self._next_epoch
             self._epochs, self.last_epoch = epochs, None
             self._pass_due = True
+
+    def fit_goes_on(self, epoch: int, trained: bool) -> None:
+        """Where `go_on` said is in this epoch of Keras'; or behind it, if it is trained already."""
+        with self._lock:
+            self._offset = self._due - epoch - trained
+            if trained:  # an epoch without a batch, for what Keras does at the end of one
+                order = self._begin_order(self._due - 1)
+                self._goes_on = Position(order, self.batches, 0)
+
+    def was_read(self) -> bool:
+        """Whether this fit asked for a batch, or went on behind one, as it does if it trains on it."""
+        with self._lock:
+            trained = self._goes_on is not None and self._goes_on.size == 0
+            return self._training or self._consumed > 0 or trained
 
     def epoch_begin(self, epoch: int, steps: int) -> None:
         """Keras' epoch number, and how many batches it takes an epoch."""
@@ -243,9 +373,14 @@ class Tickets:
                 # A fit that starts at 0 goes on after the epochs already served; one that starts
                 # later (initial_epoch, a restored run) means that very epoch.
                 self._offset = 0 if epoch else self._first
+                if self._goes_on is not None:
+                    self._offset = self._goes_on.order.epoch - epoch // each
+            if self.last_epoch is None:
                 self.last_epoch = self._offset + -(-self._epochs // each) - 1
             if not self._mid_training():
                 self._next_epoch = self._due = self._offset + epoch // each
+                if self._goes_on is not None and self._goes_on.order.epoch != self._due:
+                    self._goes_on = None
                 self._pass_due = self._training_due = True
                 self._other = False
 
@@ -254,9 +389,10 @@ class Tickets:
         with self._lock:
             if self._training:
                 self._consumed += batches
-                if self._consumed >= self.batches:
+                if self._consumed >= self._size:
                     self._training = False
                     self._pass_due = True
+                    self._due = self._order.epoch + 1
 
     def fit_end(self) -> None:
         """The fit is over, in mid-epoch or not."""

@@ -1,5 +1,6 @@
 """How often samples come: epochs of any length, balanced classes, weights, mixtures and choices."""
 
+import json
 import pickle
 from collections import Counter
 
@@ -710,3 +711,108 @@ def test_ram_batches_are_not_mixed_nor_mixtures_cut(npy):
         kl.take(mixture, 3)
     with pytest.raises(ValueError, match="preload or pack the loaders first"):
         kl.preload(mixture, progress=False)
+
+
+# ---------------------------------------------------------------- going on after a stop
+
+
+def served_by(loader, epochs):
+    """Batches of a loop of one's own, with the hooks called as Keras calls them."""
+    found = []
+    for _ in range(epochs):
+        loader.on_epoch_begin()
+        found += [numbers_of(loader[k][0]) for k in range(len(loader))]
+        loader.on_epoch_end()
+    return found
+
+
+@options
+@pytest.mark.parametrize("kind", ["array", "ram", "index"])
+def test_a_state_goes_on_in_the_stream(npy, keep, kind, options):
+    """From the middle of the second epoch, in another loader, with the augmentation of each place."""
+    options = {**options, "seed": 3, "transform": noisy}
+    whole = keep(LOADERS["array"](npy, **options))
+    want = [x for epoch in range(3) for x, _ in whole.epoch_batches(epoch)]
+    length = len(whole)
+    first = keep(LOADERS[kind](npy, **options))
+    served_by(first, 1)
+    first.on_epoch_begin()
+    for k in range(length // 2):
+        first[k]
+    state = json.loads(json.dumps(first.state_dict()))
+    again = keep(LOADERS[kind](npy, **options))
+    again.load_state_dict(state)
+    found = []
+    for _ in range(2):
+        again.on_epoch_begin()
+        found += [again[k][0] for k in range(len(again))]
+        again.on_epoch_end()
+    assert len(found) == 2 * length - length // 2
+    np.testing.assert_array_equal(found, want[length + length // 2 :])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"class_balance": CLASSES[::-1]},
+        {"class_balance": CLASSES, "epoch_batches": 7},
+        {"sampling_weights": np.ones(23)},
+        {},
+    ],
+)
+def test_a_state_of_another_sampling_is_refused(other):
+    state = numbered(23, class_balance=CLASSES).state_dict()
+    numbered(23, class_balance=CLASSES, workers=0).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"belongs to other data or options.*stream was"):
+        numbered(23, **other).load_state_dict(state)
+
+
+def test_a_mixture_goes_on(keep):
+    def make(seed=2):
+        a, b = numbered(50, seed=1), numbered(9, first=100, seed=seed)
+        return keep(kl.mix([a, b], [0.7, 0.3], 8, epoch_batches=5))
+
+    one, other = make(), make()
+    one.on_epoch_begin()
+    for k in range(3):
+        one[k]
+    other.load_state_dict(one.state_dict())
+    assert served_by(other, 2) == epochs_of(make(), 2)[3:]
+    with pytest.raises(ValueError, match="stream was"):
+        make(seed=5).load_state_dict(one.state_dict())
+
+
+def test_storage_order_goes_on_after_a_stop(keep):
+    def make():
+        return keep(numbered(23, epoch_batches=4, shuffle=False))
+
+    one, other = make(), make()
+    one.on_epoch_begin()
+    one[0], one[1]
+    other.load_state_dict(one.state_dict())
+    assert flat(served_by(other, 2)) == [k % 23 for k in range(8, 32)]
+
+
+def test_a_fit_that_stops_goes_on_in_the_stream(keep, tmp_path):
+    """With LoaderCallback's file, batch by batch over the stop, in mid-epoch."""
+    keras = pytest.importorskip("keras")
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1 and self.params["epochs"] and len(received.trained) >= 6:
+                raise KeyboardInterrupt
+
+    def make():
+        return keep(numbered(23, class_balance=CLASSES, epoch_batches=4))
+
+    model, received = recording_model((2,), "float32")
+    loader = make()
+    callback = kl.LoaderCallback(loader, tmp_path / "state", save_freq=1)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(loader, epochs=3, callbacks=[callback, Stop()], verbose=0)
+    done = received.trained[:6]
+    again, after = recording_model((2,), "float32")
+    loader = make()
+    callback = kl.LoaderCallback(loader, tmp_path / "state", save_freq=1)
+    again.fit(loader, epochs=3, callbacks=[callback], verbose=0)
+    assert done + after.trained == epochs_of(make(), 3)

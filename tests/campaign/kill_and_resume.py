@@ -1,0 +1,406 @@
+"""A training is killed at random moments and started again, until it has ended; then it is counted.
+
+    python -m tests.campaign.kill_and_resume --kills 100 --backend torch --json out.json
+
+A model counts, in a variable of its own, how often it has received each sample, and keeps a hash of
+the batches in their order; it has dropout, a learning-rate schedule and moving averages. It is trained
+once without interruption. Then it is trained from the same start by a process that SIGKILL ends after
+a random time, while it starts, trains or saves (it saves after every batch); the next process goes on
+from the file. Some of them train with two or four shards instead of one, in a loop of their own: the
+parts of a batch are put together. When the training has ended, each sample must have arrived once an
+epoch, in the same order, and all variables must be those of the training that was never killed.
+
+Processes are forked from one that has imported Keras and done nothing with it, which saves the seconds
+that an import takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LOADERS = ("path", "two-level", "windows", "records", "pack")
+SAMPLES, BATCH, EPOCHS = (
+    205,
+    8,
+    4,
+)  # 26 steps an epoch; the last batch has a sample for each of 4 shards
+SHARDS = (1, 2, 1, 4, 1)  # of one process after another
+
+
+# ------------------------------------------------------------------------------------------- data
+
+
+def write_data(folder: Path) -> None:
+    """The same samples in each kind of storage: a number and three features."""
+    import numpy as np
+
+    import kloaders as kl
+
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.arange(SAMPLES)[:, None], rng.normal(size=(SAMPLES, 3))], axis=1)
+    x = x.astype(np.float32)
+    y = rng.normal(size=(SAMPLES, 1)).astype(np.float32)
+    (folder / "files").mkdir(parents=True)
+    for number, row in enumerate(x):
+        np.save(folder / "files" / f"{number:04}.npy", row)
+    np.save(folder / "labels.npy", y)
+    source = kl.ArraySequenceLoader(x, y, 32)
+    kl.write_pack(source, folder / "pack", progress=False)
+    kl.write_tfrecords(source, out=folder / "records", shards=3, progress=False)
+
+
+def make_loader(kind: str, folder: Path, batch_size: int, shard=None):
+    """A loader over the data, shuffled."""
+    import numpy as np
+
+    import kloaders as kl
+
+    options = {"shuffle": True, "seed": 11, "shard": shard, "workers": 2}
+    if kind == "records":
+        return kl.TFRecordSequenceLoader(
+            f"{folder}/records-*", {"x": "x", "y": "label"}, batch_size, **options
+        )
+    if kind == "pack":
+        return kl.PackSequenceLoader(folder / "pack", batch_size, **options)
+    paths, labels = sorted(map(str, (folder / "files").iterdir())), np.load(folder / "labels.npy")
+    if kind == "path":
+        return kl.PathSequenceLoader(paths, labels, batch_size, **options)
+    draw = "windows" if kind == "windows" else "global"
+    parts = 1 if shard is None else shard[1]
+    # 48 samples in a RAM batch of all shards together
+    return kl.RamBatchSequenceLoader(
+        paths, labels, batch_size, ram_batch_size=48 // parts, draw=draw, **options
+    )
+
+
+# ------------------------------------------------------------------------------------------ model
+
+
+def make_model():
+    """A model that writes down what it receives."""
+    import keras
+    from keras import ops
+
+    class Tally(keras.layers.Layer):
+        def build(self, shape):
+            def variable(name, shape, dtype):
+                return self.add_weight(
+                    name=name, shape=shape, dtype=dtype, initializer="zeros", trainable=False
+                )
+
+            self.counts = variable("counts", (SAMPLES,), "float32")
+            self.trail = variable("trail", (), "int32")
+
+        def call(self, x, training=False):
+            if training:
+                number = ops.cast(x[:, 0], "int32")
+                seen = ops.sum(ops.one_hot(number, SAMPLES, dtype="float32"), axis=0)
+                self.counts.assign(self.counts + seen)
+                places = ops.arange(1, ops.shape(number)[0] + 1, dtype="int32")
+                # A number below 2**31 of the batches so far, in their order.
+                here = ops.sum((number + 1) * places)
+                self.trail.assign((self.trail * 31 + here) % 10_000_019)
+            return x[:, 1:]
+
+    keras.utils.set_random_seed(5)
+    x = inputs = keras.Input((4,))
+    x = Tally()(x)
+    x = keras.layers.Dense(8, activation="tanh")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Dropout(0.25)(x)
+    model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 120)
+    optimizer = keras.optimizers.Adam(rate, use_ema=True, ema_overwrite_frequency=40)
+    options = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
+    model.compile(optimizer, "mse", metrics=["mae"], **options)
+    return model
+
+
+def life(kind: str, folder: Path, state: str, result: str, shards: int, ticks: int) -> None:
+    """One process: train to the end from where the state is, and write down how it ended."""
+    import keras
+    import numpy as np
+
+    import kloaders as kl
+
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+
+    class Tick(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            os.write(ticks, b".")
+
+    last = {}
+
+    class Last(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            last.update(logs or {})
+
+    model = make_model()
+    if shards == 1:
+        loader = make_loader(kind, folder, BATCH)
+        saving = kl.LoaderCallback(loader, state, save_freq=1)
+        model.fit(loader, epochs=EPOCHS, verbose=0, callbacks=[saving, Tick(), Last()])
+    else:
+        parts = [make_loader(kind, folder, BATCH // shards, (k, shards)) for k in range(shards)]
+        saving = kl.LoaderCallback(parts[0], state, save_freq=1)
+        callbacks = keras.callbacks.CallbackList(
+            [saving, Tick(), Last()], model=model, epochs=EPOCHS, steps=len(parts[0])
+        )
+        callbacks.on_train_begin()
+        for part in parts[1:]:
+            part.load_state_dict(parts[0].state_dict())
+        for epoch in range(saving.initial_epoch, EPOCHS):
+            model.reset_metrics()
+            callbacks.on_epoch_begin(epoch)
+            for part in parts:
+                part.on_epoch_begin()
+            logs = {}
+            for i in range(len(parts[0])):
+                x, y = (np.concatenate(both) for both in zip(*(p[i] for p in parts), strict=True))
+                logs = model.train_on_batch(x, y, return_dict=True)
+                callbacks.on_train_batch_end(i, logs)
+            for part in parts:
+                part.on_epoch_end()
+            callbacks.on_epoch_end(epoch, {k: float(v) for k, v in logs.items()})
+        model.optimizer.finalize_variable_values(model.trainable_weights)
+        callbacks.on_train_end()
+    variables = [*model.variables, *model.optimizer.variables]
+    arrays = {str(k): keras.ops.convert_to_numpy(v) for k, v in enumerate(variables)}
+    tally = next(layer for layer in model.layers if type(layer).__name__ == "Tally")
+    part = f"{result}.{os.getpid()}.part"
+    with open(part, "wb") as file:
+        np.savez(
+            file,
+            **arrays,
+            counts=keras.ops.convert_to_numpy(tally.counts),
+            trail=keras.ops.convert_to_numpy(tally.trail),
+            logs=np.array([last.get("loss", np.nan), last.get("mae", np.nan)]),
+        )
+    os.replace(part, result)
+
+
+# -------------------------------------------------------------------------------------- processes
+
+
+class Child:
+    """A life in a process of its own."""
+
+    def __init__(self, *arguments) -> None:
+        self.ticks, theirs = os.pipe()
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                os.close(self.ticks)
+                life(*arguments, theirs)
+                code = 0
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        os.close(theirs)
+
+    def ended(self, seconds: float) -> bool:
+        """Wait for the end, or for so many seconds."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if select.select([self.ticks], [], [], left)[0] and not os.read(self.ticks, 4096):
+                return True
+        return False
+
+    def began(self, seconds: float) -> bool:
+        """Wait for the first batch, or for so many seconds; whether there was one."""
+        if select.select([self.ticks], [], [], seconds)[0]:
+            return bool(os.read(self.ticks, 1))
+        return False
+
+    def wait(self) -> int:
+        """The exit code; negative: the signal."""
+        os.close(self.ticks)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def run_to_the_end(kind: str, folder: Path, place: Path) -> Path:
+    """The training that nobody interrupts."""
+    place.mkdir()
+    child = Child(kind, folder, str(place / "state"), str(place / "result.npz"), 1)
+    if not child.ended(300):
+        os.kill(child.pid, signal.SIGKILL)
+    if child.wait() != 0:
+        raise SystemExit(f"{kind}: the training fails even where nothing interrupts it")
+    return place / "result.npz"
+
+
+def kill_until_it_ends(kind, folder, place, kills, chance, figures, say) -> Path:
+    """The training that is killed, at most so many times."""
+    place.mkdir()
+    state, result = place / "state", place / "result.npz"
+    done = 0
+    while True:
+        shards = SHARDS[figures["processes"] % len(SHARDS)]
+        figures["processes"] += 1
+        figures["shards"][str(shards)] = figures["shards"].get(str(shards), 0) + 1
+        child = Child(kind, folder, str(state), str(result), shards)
+        ended = False
+        if done < kills:
+            if chance.random() < 0.15:  # while it starts
+                ended = child.ended(chance.uniform(0, 1.5))
+            elif child.began(300):  # while it trains and saves
+                ended = child.ended(chance.uniform(0, 0.4))
+            if not ended:
+                os.kill(child.pid, signal.SIGKILL)
+        elif not child.ended(300):
+            os.kill(child.pid, signal.SIGKILL)
+            raise SystemExit(f"{kind}: the training hangs")
+        code = child.wait()
+        if code == -signal.SIGKILL:
+            done += 1
+            figures["kills"] += 1
+            halves = list(place.glob(".state.*.part"))
+            figures["kills_while_saving"] += bool(halves)
+            for half in halves:
+                half.unlink()
+        elif code:
+            raise SystemExit(f"{kind}: a process that went on failed with exit code {code}")
+        else:
+            if state.exists():
+                raise SystemExit(f"{kind}: the state is still there when the training is over")
+            say(f"{kind}: ended after {done} kills")
+            return result
+
+
+def compare(ours: Path, theirs: Path, figures: dict) -> None:
+    """Put down what differs between a killed training and one that was not."""
+    import numpy as np
+
+    with np.load(ours) as a, np.load(theirs) as b:
+        counts = a["counts"]
+        figures["samples_checked"] += int(counts.size) * EPOCHS
+        figures["samples_lost"] += int(np.maximum(EPOCHS - counts, 0).sum())
+        figures["samples_repeated"] += int(np.maximum(counts - EPOCHS, 0).sum())
+        figures["orders_equal"] += bool(a["trail"] == b["trail"])
+        numbers = [name for name in b.files if name.isdigit()]
+        figures["variables"] = len(numbers)
+        same = all(np.array_equal(a[name], b[name]) for name in numbers)
+        figures["weights_equal"] += same
+        apart = max(float(np.abs(np.float64(a[n]) - np.float64(b[n])).max()) for n in numbers)
+        figures["largest_difference"] = max(figures["largest_difference"], apart)
+        figures["logs_equal"] += bool(np.allclose(a["logs"], b["logs"], rtol=1e-5, equal_nan=False))
+    figures["trainings"] += 1
+
+
+def campaign(kinds, kills: int, seed: int, say) -> dict:
+    """Kill so many times with each kind of loader; figures for each."""
+    folder = Path(tempfile.mkdtemp(prefix="kloaders-kill-"))
+    found = {}
+    try:
+        write_data(folder / "data")
+        for kind in kinds:
+            chance = random.Random(f"{seed} {kind}")
+            figures = {
+                "kills": 0,
+                "kills_while_saving": 0,
+                "processes": 0,
+                "shards": {},
+                "trainings": 0,
+                "epochs": EPOCHS,
+                "samples_checked": 0,
+                "samples_lost": 0,
+                "samples_repeated": 0,
+                "variables": 0,
+                "weights_equal": 0,
+                "orders_equal": 0,
+                "logs_equal": 0,
+                "largest_difference": 0.0,
+            }
+            place = folder / kind
+            place.mkdir()
+            whole = run_to_the_end(kind, folder / "data", place / "whole")
+            while figures["kills"] < kills:
+                left = kills - figures["kills"]
+                here = place / str(figures["trainings"])
+                compare(
+                    kill_until_it_ends(kind, folder / "data", here, left, chance, figures, say),
+                    whole,
+                    figures,
+                )
+            figures["passed"] = (
+                figures["samples_lost"] == figures["samples_repeated"] == 0
+                and figures["trainings"]
+                == figures["weights_equal"]
+                == figures["orders_equal"]
+                == figures["logs_equal"]
+            )
+            found[kind] = figures
+            say(f"{kind}: {json.dumps(figures)}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def main(arguments=None) -> int:
+    """Exit code 0: nothing was lost or repeated, and all weights are equal."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100, help="for each loader")
+    parser.add_argument("--backend", choices=("tensorflow", "torch", "jax"), default="tensorflow")
+    parser.add_argument(
+        "--loaders", default=",".join(LOADERS), help="some of the default, by commas"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", help="a file for the figures")
+    options = parser.parse_args(arguments)
+    kinds = options.loaders.split(",")
+    if unknown := set(kinds) - set(LOADERS):
+        parser.error(f"no such loaders: {unknown}; there are {', '.join(LOADERS)}")
+    os.environ["KERAS_BACKEND"] = options.backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import logging
+
+    import keras
+    import tensorflow as tf  # noqa: F401 - Keras' adapters import it in the first fit, on any backend
+
+    logging.getLogger("kloaders").setLevel("WARNING")
+
+    def say(text: str) -> None:
+        sys.stdout.write(f"{options.backend}: {text}\n")
+        sys.stdout.flush()
+
+    found = campaign(kinds, options.kills, options.seed, say)
+    passed = all(figures["passed"] for figures in found.values())
+    report = {
+        "campaign": "kill_and_resume",
+        "backend": options.backend,
+        "keras": keras.__version__,
+        "kills_each": options.kills,
+        "passed": passed,
+        "loaders": found,
+    }
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
