@@ -158,6 +158,7 @@ class SequenceLoader(keras_base.Sequence):
     _rest_lock: threading.RLock
     _adapters: int
     _made_for: dict[str, Any] | None
+    _loaded: Position | None
 
     def __init__(
         self,
@@ -445,7 +446,8 @@ class SequenceLoader(keras_base.Sequence):
         self._take_seed(state)
         checked = fingerprint.checked_state(state, self._fingerprint(), whose)
         order, first = self.plan.position(checked)
-        self._tickets.go_on(Position(order, first, self.plan.count(order) - first))
+        self._loaded = Position(order, first, self.plan.count(order) - first)
+        self._tickets.go_on(self._loaded)
         self._release()
 
     def _take_seed(self, state: Any) -> None:
@@ -682,6 +684,7 @@ class SequenceLoader(keras_base.Sequence):
         self._rest_lock = threading.RLock()
         self._adapters = 0
         self._made_for = None
+        self._loaded = None
 
     def _order_asked(self) -> bool | None:
         return self.shuffle
