@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -66,6 +67,12 @@ class BucketPlan(EpochPlan):
 
     buckets: Buckets = field(default_factory=lambda: Buckets(np.zeros(0), np.zeros(0, np.int64)))
 
+    def made_for(self) -> dict[str, Any]:
+        """What `position` needs to be as it was: here the batch size too, which decides the order."""
+        sums = zlib.crc32(self.buckets.codes), zlib.crc32(self.buckets.boundaries)
+        buckets = f"{sums[0]:08x}{sums[1]:08x}"
+        return {**super().made_for(), "global_batch": self.global_batch, "buckets": buckets}
+
     def indices(self, order: Order, batch: int) -> Indices:
         """Sample numbers of one batch, int64, in the order in which they are delivered."""
         return self.planned(order, batch)[0]
@@ -80,9 +87,14 @@ class BucketPlan(EpochPlan):
     def _everyone(self, order: Order, batch: int) -> Indices:
         """Samples of a batch of all shards together."""
         size = self.global_batch
+        rest = order.rest
         if batch < order.head:
-            start = batch * size
+            start = (0 if rest is None else rest.start) + batch * size
             return np.arange(start, min(start + size, self.samples), dtype=np.int64)
+        if rest is not None:  # the epoch goes on in the middle, cut as it was (`made_for`)
+            begun = rest.start // size
+            order = Order(order.epoch, order.head + begun if rest.stored is None else rest.head)
+            batch += begun
         firsts = self._firsts(order)
         counts = self.buckets.starts[1:] - firsts
         full = counts // size

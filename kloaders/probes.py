@@ -491,8 +491,8 @@ def _names(loader: SequenceLoader, stages: _Stages, count: int) -> list[str]:
     assert stages.paths is not None
     numbers: list[int] = []
     shuffled = loader._order_asked() is not False
-    order = Order(0, 0 if shuffled else len(loader))
-    for batch in range(len(loader)):
+    order = Order(0, 0 if shuffled else loader.plan.batches)
+    for batch in range(loader.plan.batches):
         numbers += loader.plan.indices(order, batch).tolist()
         if len(numbers) >= count:
             break

@@ -219,6 +219,7 @@ class SequenceLoader(keras_base.Sequence):
     _meter: Meter | None  # of the fit that is under way
     _last_fit: Fit | None
     _made_for: dict[str, Any] | None
+    _loaded: Position | None
 
     def __init__(
         self,
@@ -572,7 +573,8 @@ class SequenceLoader(keras_base.Sequence):
         self._take_seed(state)
         checked = fingerprint.checked_state(state, self._fingerprint(), whose)
         order, first = self.plan.position(checked)
-        self._tickets.go_on(Position(order, first, self.plan.count(order) - first))
+        self._loaded = Position(order, first, self.plan.count(order) - first)
+        self._tickets.go_on(self._loaded)
         self._release()
 
     def _take_seed(self, state: Any) -> None:
@@ -879,6 +881,7 @@ class SequenceLoader(keras_base.Sequence):
         self._adapters = 0
         self._meter = self._last_fit = None
         self._made_for = None
+        self._loaded = None
 
     def _check_order(self, shuffle: bool | None) -> None:
         """ValueError if `shuffle` is another order than the one that this loader samples in."""

@@ -152,7 +152,7 @@ def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
 
 def title(loader: SequenceLoader) -> str:
     return (
-        f"{type(loader).__name__}: {loader.samples:,} samples in {len(loader):,} batches of "
+        f"{type(loader).__name__}: {loader.samples:,} samples in {loader.plan.batches:,} batches of "
         f"{loader.batch_size}"
     )
 

@@ -42,9 +42,13 @@ def to_tf_dataset(
             in a graph. It is shuffled in a buffer only, cannot skip a damaged record, and
             pictures are decoded and resized by TensorFlow.
 
-    Cardinality is asserted. The Dataset holds the loader; TensorFlow's registry of Python
-    functions, which outlives the Dataset, does not. In `fit` pass shuffle=False, which has no
-    effect on a Dataset but a warning.
+    After `loader.load_state_dict(state)` the Dataset begins there: its first iteration has what is
+    left of that epoch. Count its batches yourself, `loader.state_dict(epoch=..., batch=...)` makes
+    a state of the count; the loader must say `shuffle=` itself then.
+
+    Cardinality is asserted, but where the Dataset begins in the middle of an epoch. The Dataset
+    holds the loader; TensorFlow's registry of Python functions, which outlives the Dataset, does
+    not. In `fit` pass shuffle=False, which has no effect on a Dataset but a warning.
 
     In a tf.distribute cluster, give each worker a loader with `shard=` and go through
     `strategy.distribute_datasets_from_function`. What would shard the Dataset by itself is refused.
@@ -52,7 +56,8 @@ def to_tf_dataset(
     Raises:
         SampleError: the first sample does not load.
         ValueError: keras.distribution expects another part of the data than the loader's `shard`;
-            or native=True and an option that takes Python (transform, decode, on_error="skip").
+            native=True and an option that takes Python (transform, decode, on_error="skip"); or
+            the loader goes on in the middle of an epoch of another order.
     """
     import tensorflow as tf
 
@@ -70,16 +75,23 @@ def to_tf_dataset(
             raise ValueError(
                 "native=True takes its signature from TensorFlow's ops: leave output_signature out."
             )
+        if loader._loaded is not None:
+            raise ValueError(
+                "native=True reads the files from their beginning, and the loader is to go on after "
+                "load_state_dict(): leave native out."
+            )
         return native_dataset(loader, bool(order))
     loader._check_order(order)
     signature = _signature(loader) if output_signature is None else output_signature
     source = _Source(loader, bool(order), signature)
+    whole = source.position is None or source.position.size == len(loader)
     # The generator lives as long as the process, in TensorFlow's registry: it must not hold the
     # loader. The Dataset does.
     dataset = tf.data.Dataset.from_generator(
         _Generator(source), output_signature=signature, name=_ADVICE
     )
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(loader)))
+    if whole:
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(loader)))
     dataset = dataset.prefetch(2)
     # Only explicit shards: "by file" makes experimental_distribute_dataset fail in a cluster, where
     # another policy would drop batches (DATA) or halve them (OFF). Elsewhere it has no effect.
@@ -98,11 +110,27 @@ class _Source:
         self.loader = loader.view()
         self.shuffle = shuffle
         self.signature = signature
-        self.epochs = 0
+        #: Where the first iteration begins, if not at epoch 0.
+        self.position = loader._loaded
+        if self.position is None:
+            self.epochs = 0
+            return
+        self.epochs = self.position.order.epoch
+        stored = loader.plan.is_stored(self.position.order)
+        if self.position.size < len(loader) and stored == shuffle:
+            raise ValueError(
+                "the state that was loaded is in the middle of an epoch "
+                f"{'in storage order' if stored else 'that is shuffled'}, and the Dataset is not: say "
+                "shuffle= to the loader, before the state is taken, and not to to_tf_dataset()."
+            )
 
-    def epoch(self) -> int:
-        self.epochs += 1
-        return self.epochs - 1
+    def batches(self) -> Iterator[Any]:
+        """Batches of the next epoch."""
+        epoch, position = self.epochs, self.position
+        self.epochs, self.position = epoch + 1, None
+        if position is None or position.size == len(self.loader):
+            return self.loader.epoch_batches(epoch, self.shuffle)
+        return self.loader._batches_from(position.order, position.first)
 
 
 class _Generator:
@@ -116,10 +144,9 @@ class _Generator:
                 "the Dataset that to_tf_dataset gave was dropped while something made from it is "
                 "still read: keep a reference to it as long as it is used."
             )
-        loader, epoch, shuffle = source.loader, source.epoch(), source.shuffle
-        signature = source.signature
+        batches, signature = source.batches(), source.signature
         del source
-        for number, batch in enumerate(loader.epoch_batches(epoch, shuffle)):
+        for number, batch in enumerate(batches):
             _check_batch(batch, signature, number)
             yield batch
 

@@ -305,6 +305,26 @@ def test_what_is_wrong_is_said(change, message):
         make(**change)
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_epoch_goes_on_where_it_was_left(shuffle):
+    loader = make(shuffle=shuffle)
+    want = list(loader.epoch_batches(1))
+    again = make(shuffle=shuffle)
+    again.load_state_dict(loader.state_dict(1, 3))
+    again.on_epoch_begin()
+    got = [again[k] for k in range(len(again))]
+    assert len(got) == len(want) - 3
+    for (x, y), (x_want, y_want) in zip(got, want[3:], strict=True):
+        np.testing.assert_array_equal(x, x_want)
+        np.testing.assert_array_equal(y, y_want)
+
+
+def test_a_state_for_other_buckets_is_refused():
+    state = make(shuffle=True).state_dict(1, 3)
+    with pytest.raises(ValueError, match="buckets"):
+        make(shuffle=True, boundaries=(10, 30)).load_state_dict(state)
+
+
 def test_a_sample_longer_than_was_said_is_named():
     longest = int(LENGTHS.argmax())
     loader = make(given=np.where(np.arange(37) == longest, 1, LENGTHS))

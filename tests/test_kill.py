@@ -1,0 +1,36 @@
+"""Trainings that are killed and go on: the short form of tests/campaign/kill_and_resume.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_killed_trainings_end_as_if_they_had_not_been(tmp_path):
+    """SIGKILL at random moments, 1, 2 and 4 shards in turn: every sample once, equal weights."""
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-m", "tests.campaign.kill_and_resume", "--kills", "3"]
+    backend = keras.backend.backend()
+    done = subprocess.run(
+        [*command, "--backend", backend, "--json", str(report), "--seed", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())["loaders"]
+    assert set(found) == {"path", "two-level", "records", "pack", "windows"}
+    for kind, figures in found.items():
+        assert figures["kills"] == 3, kind
+        assert figures["samples_checked"] >= 820, kind
+        assert figures["samples_lost"] == figures["samples_repeated"] == 0, kind
+        assert figures["weights_equal"] == figures["trainings"] > 0, kind
