@@ -69,7 +69,10 @@ class BucketPlan(EpochPlan):
 
     def made_for(self) -> dict[str, Any]:
         """What `position` needs to be as it was: here the batch size too, which decides the order."""
-        sums = zlib.crc32(self.buckets.codes), zlib.crc32(self.buckets.boundaries)
+        sums = (
+            zlib.crc32(self.buckets.codes.tobytes()),
+            zlib.crc32(self.buckets.boundaries.tobytes()),
+        )
         buckets = f"{sums[0]:08x}{sums[1]:08x}"
         return {**super().made_for(), "global_batch": self.global_batch, "buckets": buckets}
 
@@ -123,7 +126,7 @@ class BucketPlan(EpochPlan):
         if slot < ends[-1]:
             bucket = int(np.searchsorted(ends, slot, side="right"))
             rank = (slot - int(ends[bucket]) + int(full[bucket])) * size
-            return self._drawn(order, firsts, bucket, rank, rank + size)
+            return self._drawn_of(order, firsts, bucket, rank, rank + size)
         start = over + (slot - int(ends[-1])) * size
         before, behind = min(start + size, cut), max(start, cut) + short
         return several((start, before), (behind, start + size + short))
@@ -139,7 +142,7 @@ class BucketPlan(EpochPlan):
         ]
         return starts[:-1] + np.array(inside, np.int64)
 
-    def _drawn(self, order: Order, firsts: Indices, bucket: int, low: int, high: int) -> Indices:
+    def _drawn_of(self, order: Order, firsts: Indices, bucket: int, low: int, high: int) -> Indices:
         """Samples of ranks low to high of a shuffled bucket."""
         start = int(firsts[bucket])
         n = int(self.buckets.starts[bucket + 1]) - start
@@ -161,5 +164,5 @@ class BucketPlan(EpochPlan):
             a, z = max(low, start), min(high, int(ends[bucket]))
             if a < z:
                 rank = int(full[bucket]) * self.global_batch - start
-                parts.append(self._drawn(order, firsts, bucket, rank + a, rank + z))
+                parts.append(self._drawn_of(order, firsts, bucket, rank + a, rank + z))
         return np.concatenate(parts)
