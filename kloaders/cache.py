@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kloaders import forks
 from kloaders.columns import Indices, Odd, PathColumn, Report
 from kloaders.keras_base import WORKER
 from kloaders.memory import available_bytes, format_bytes
@@ -107,10 +108,14 @@ class Budget:
 
     def __init__(self, total: int | None, share: float = _RAM_SHARE, floor: float = 0.0) -> None:
         self._given, self._share, self._floor_share = total, share, floor
-        self._lock = threading.Lock()
+        self._forked()
+        forks.watch(self)
         self._used = 0
         self.total = total or 0
         self._floor = 0.0
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> Any:
         if self is spare_ram:
@@ -184,8 +189,12 @@ class RamCache(_Shared):
         self.beside = beside
         self.paused = 0
         self._off = bool(os.environ.get(WORKER))  # each process would keep its own
-        self._lock = threading.Lock()
+        self._forked()
         self._reset()
+        forks.watch(self)
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
 
     def _reset(self) -> None:
         self._rows: Array | None = None
@@ -390,7 +399,8 @@ class FolderCache(_Shared):
         self._set_up()
 
     def _set_up(self) -> None:
-        self._lock = threading.Lock()
+        self._forked()
+        forks.watch(self)
         self._pid = os.getpid()
         self._files: list[int] = []  # descriptors, by number of segment
         self._close = weakref.finalize(self, _close_all, self._files)
@@ -409,6 +419,9 @@ class FolderCache(_Shared):
         self._full = False
         self._refreshed = -_REFRESH_SECONDS
         self._until_asked = 0
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("folder", "samples", "budget", "paused", "_names")
@@ -784,6 +797,10 @@ class HookCache:
         self.paths = paths
         self.stores: list[Store] = []
         self._form: Structure = None
+        self._forked()
+        forks.watch(self)
+
+    def _forked(self) -> None:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
