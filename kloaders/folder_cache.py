@@ -78,8 +78,11 @@ class FolderCache(SharedStore):
             ) from None
         self._set_up()
 
-    def _set_up(self) -> None:
+    def _forked(self) -> None:
+        super()._forked()
         self._lock = threading.Lock()
+
+    def _set_up(self) -> None:
         self._pid = os.getpid()
         self._files: list[int] = []  # descriptors, by number of segment
         self._close = weakref.finalize(self, _close_all, self._files)
