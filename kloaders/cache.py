@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kloaders import forks
 from kloaders.columns import Indices, Odd, PathColumn, Report
 from kloaders.folder_cache import FolderCache
 from kloaders.ram_cache import Budget, RamCache
@@ -116,6 +117,10 @@ class HookCache:
         self.paths = paths
         self.stores: list[Store] = []
         self._form: Structure = None
+        self._forked()
+        forks.watch(self)
+
+    def _forked(self) -> None:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
+from kloaders import stalls
 from kloaders.choice import Choice
 from kloaders.threads import Workers, exiting
 
@@ -274,7 +275,7 @@ class _Job:
             self._done.set()
 
     def wait(self) -> Any:
-        self._done.wait()
+        stalls.wait(self._done)
         if self.cancelled:
             raise _Cancelled
         if self._error is not None:

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import struct
-import threading
 import time
 import weakref
 import zlib
@@ -79,7 +78,6 @@ class FolderCache(SharedStore):
         self._set_up()
 
     def _set_up(self) -> None:
-        self._lock = threading.Lock()
         self._pid = os.getpid()
         self._files: list[int] = []  # descriptors, by number of segment
         self._close = weakref.finalize(self, _close_all, self._files)

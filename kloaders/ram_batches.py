@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kloaders import stalls
 from kloaders.batches import BatchBuild, nothing_left
 from kloaders.columns import Odd
 from kloaders.engine import Build, Engine
@@ -177,12 +178,15 @@ class TwoLevelLoader(SequenceLoader):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._windows: dict[tuple[Order, int], _RamBatch] = {}
-        self._window_lock = threading.Lock()
-        self._at: tuple[Order, int] | None = None
         #: How many RAM batches were begun.
         self.ram_batches_read = 0
         self._said = False
+
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        self._windows: dict[tuple[Order, int], _RamBatch] = {}
+        self._window_lock = threading.Lock()
+        self._at: tuple[Order, int] | None = None
 
     def _settings(self) -> dict[str, Any]:
         hidden = ("_windows", "_window_lock", "_at", "ram_batches_read", "_said")
@@ -429,7 +433,7 @@ class _RamBatch:
     def wait_for(self, rows: Indices) -> None:
         """Block until these rows are there."""
         for k in self.parts_of(rows):
-            self.done[k].wait()
+            stalls.wait(self.done[k])
 
 
 class _Stored(BatchBuild):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kloaders import stores
+from kloaders import forks, stores
 from kloaders.columns import Indices
 from kloaders.keras_base import WORKER
 from kloaders.memory import available_bytes, format_bytes
@@ -41,10 +41,14 @@ class Budget:
 
     def __init__(self, total: int | None, share: float = _RAM_SHARE, floor: float = 0.0) -> None:
         self._given, self._share, self._floor_share = total, share, floor
-        self._lock = threading.Lock()
+        self._forked()
+        forks.watch(self)
         self._used = 0
         self.total = total or 0
         self._floor = 0.0
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> Any:
         if self is spare_ram:
@@ -99,7 +103,6 @@ class RamCache(SharedStore):
         self.budget = budget
         self.beside = beside
         self._off = bool(os.environ.get(WORKER))  # each process would keep its own
-        self._lock = threading.Lock()
         self._reset()
 
     def _reset(self) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from kloaders import forks
 from kloaders.conversion import whole_file
 from kloaders.crc32c import HARDWARE, crc32c, mask, mask_all, of_rows
 from kloaders.formats import DecodeError
@@ -694,6 +695,11 @@ class RecordFiles:
 
     def _set_up(self) -> None:
         self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._forked()
+        forks.watch(self)
+
+    def _forked(self) -> None:
+        # A stream may have been moved on by half: it begins anew.
         self._streams: OrderedDict[int, _Stream] = OrderedDict()
         self._lock = threading.Lock()
 

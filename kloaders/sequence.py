@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from kloaders import distributed, fingerprint, forgotten, keras_base, sampling, summary
+from kloaders import distributed, fingerprint, forgotten, forks, keras_base, sampling, summary
 from kloaders.batches import BatchBuild
 from kloaders.cache import HookCache, Place, leaf_store, stores_in
 from kloaders.columns import Column, Odd, Report, place, spec_of_all
@@ -864,24 +864,34 @@ class SequenceLoader(keras_base.Sequence):
     def _set_up(self) -> None:
         """All that is not the user's word: runs anew after unpickling."""
         self._tickets = Tickets(self.plan.batches, self._order_asked(), self._by_index())
-        self._engine = None
-        self._pool = BufferPool()
-        self._processes = None
-        self._process_lock = threading.Lock()
         self._raw_spec = self._spec = self._batch_spec = None
         self._model_sample = 0
-        self._spec_lock = threading.RLock()
-        self._engine_lock = threading.Lock()
         self._failed = set()
         self._warned = self._told = False
         self._resting = False
         self._numbered = False
         self._released = 0
-        self._rest_lock = threading.RLock()
         self._adapters = 0
         self._meter = self._last_fit = None
         self._made_for = None
         self._loaded = None
+        self._begin_anew()
+        forks.watch(self)
+
+    def _begin_anew(self) -> None:
+        """No threads, no processes, nothing made ahead; locks that nobody holds."""
+        self._engine = None
+        self._pool = BufferPool()
+        self._processes = None
+        self._process_lock = threading.Lock()
+        self._spec_lock = threading.RLock()
+        self._rest_lock = threading.RLock()
+
+    def _forked(self) -> None:
+        """In the child of os.fork: the place in the epoch stays, what threads were to do is gone."""
+        if "_tickets" in self.__dict__:  # not emptied
+            self._tickets.forked()
+            self._begin_anew()
 
     def _check_order(self, shuffle: bool | None) -> None:
         """ValueError if `shuffle` is another order than the one that this loader samples in."""

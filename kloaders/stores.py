@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kloaders import forks
 from kloaders.columns import Indices
 
 __all__ = ["CHECK_SECONDS", "SharedStore", "Stamp", "Store", "stamp_of"]
@@ -72,7 +73,11 @@ class SharedStore:
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
         self.paused = self.bypassed = 0
         self.counts = (0, 0)
-        self._count_lock = threading.Lock()
+        self._forked()
+        forks.watch(self)
+
+    def _forked(self) -> None:
+        self._lock, self._count_lock = threading.Lock(), threading.Lock()
 
     def _note(self, hits: int, asked: int) -> None:
         with self._count_lock:

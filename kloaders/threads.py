@@ -41,14 +41,13 @@ class Workers:
     def __init__(self, count: int) -> None:
         self.count = count
         self._state = _State()
-        self._pid = os.getpid()
         _all.add(self)
         weakref.finalize(self, _State.stop, self._state).atexit = False
 
     def submit(self, job: Job, later: bool = False) -> None:
         """Queue a job; starts a thread where one is missing."""
-        if self._pid != os.getpid():  # forked: the threads stayed with the parent
-            self._state, self._pid = _State(), os.getpid()
+        if self._state.pid != os.getpid():  # forked: the threads stayed with the parent
+            self._state = _State()
         state = self._state
         with state.ready:
             (state.later if later else state.soon).append(job)
@@ -64,6 +63,8 @@ class Workers:
         """Drop what is queued, wait for what runs, and end the threads."""
         old, self._state = self._state, _State()
         old.stop()
+        if old.pid != os.getpid():
+            return
         with old.ready:
             # A job that closes its own loader must not wait for itself.
             if threading.current_thread().name != "kloaders":
@@ -77,6 +78,7 @@ class Workers:
 
 class _State:
     def __init__(self) -> None:
+        self.pid = os.getpid()
         self.ready = threading.Condition()
         self.soon: deque[Job] = deque()
         self.later: deque[Job] = deque()
@@ -85,6 +87,8 @@ class _State:
         self.stopped = False
 
     def stop(self) -> None:
+        if self.pid != os.getpid():  # forked: a thread of the parent may have held the lock
+            return
         with self.ready:
             self.stopped = True
             left = [*self.soon, *self.later]

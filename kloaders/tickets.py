@@ -119,6 +119,10 @@ class Tickets:
         #: The last epoch that this fit will ask for.
         self.last_epoch: int | None = None
 
+    def forked(self) -> None:
+        """A thread that this process does not have may have held the lock."""
+        self._lock = threading.Lock()
+
     # ------------------------------------------------------------------ what Keras calls
 
     def begin(self) -> None:

@@ -1,0 +1,46 @@
+"""What a fork leaves behind is made usable in the child: locks that a thread of the parent held.
+
+`os.fork` copies the memory of a process and one of its threads. A lock that another thread held
+stays locked for ever in the child, and a batch that another thread was making is never finished.
+So what has locks, or waits for threads, says how it begins anew (`_forked`).
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any, Protocol
+
+__all__ = ["watch"]
+
+
+class Forked(Protocol):
+    """What is to be told of a fork."""
+
+    def _forked(self) -> None:
+        """This process is the child: take new locks, and forget what threads were to do."""
+
+
+# By id, since a user's subclass of a loader may compare by value and have no hash.
+_watched: dict[int, weakref.ref[Any]] = {}
+
+
+def watch(owner: Forked) -> None:
+    """Have `owner._forked()` called in the child of each fork, as long as it lives."""
+    key, watched = id(owner), _watched
+
+    def gone(_: weakref.ref[Any]) -> None:
+        watched.pop(key, None)
+
+    watched[key] = weakref.ref(owner, gone)
+
+
+def _in_the_child() -> None:
+    for reference in list(_watched.values()):
+        owner = reference()
+        if owner is not None:
+            owner._forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_in_the_child)
