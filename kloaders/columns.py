@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol, SupportsIndex, overload
@@ -10,6 +9,8 @@ from typing import Any, Literal, Protocol, SupportsIndex, overload
 import numpy as np
 
 from kloaders import formats
+from kloaders.formats import DecodeError
+from kloaders.positioned import FileRows, place_in_file
 from kloaders.structure import ArraySpec, Structure, map_structure
 
 __all__ = [
@@ -54,26 +55,56 @@ class Column(Protocol):
 
 
 class ArrayColumn:
-    """Rows of an array; a memory map stays one."""
+    """Rows of an array; a memory map stays one, and where its file is cut short, that is an error."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self.array = array
+        self.file = FileRows.of(array)
 
     def __len__(self) -> int:
         return len(self.array)
 
     def read(self, index: int) -> np.ndarray[Any, Any]:
+        if self.file is not None:
+            self.file.check(index)
         return np.array(self.array[index])
 
     def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+        if self.file is not None and not self._copies_safely(self.file, out):
+            self._fill_one_by_one(self.file, indices, out, report)
+            return
         if self.array.flags.c_contiguous:
             # The default mode="raise" would go through a buffer and take twice as long.
             np.take(self.array, indices, axis=0, out=out, mode="clip")
         else:  # np.take would copy all of it first
             out[...] = self.array[indices]
 
+    def _copies_safely(self, file: FileRows, out: np.ndarray[Any, Any]) -> bool:
+        """Whether rows may be copied from the map, all at once."""
+        if file.readable and out.dtype == self.array.dtype and out.flags.c_contiguous:
+            return False
+        try:
+            file.check()
+        except DecodeError:
+            return False
+        return True
+
+    def _fill_one_by_one(
+        self, file: FileRows, indices: Indices, out: np.ndarray[Any, Any], report: Report
+    ) -> None:
+        read = file.readable and out.dtype == self.array.dtype and out.flags.c_contiguous
+        for row, index in enumerate(indices.tolist()):
+            try:
+                if read:
+                    file.read(index, out[row])
+                else:
+                    file.check(index)
+                    out[row] = self.array[index]
+            except (DecodeError, OSError) as error:
+                report(row, error)
+
     def name(self, index: int) -> str:
-        return f"row {index}"
+        return f"row {index}" if self.file is None else f"row {index} of {self.file.path}"
 
     def known_values(self) -> np.ndarray[Any, Any]:
         """The values of all samples."""
@@ -82,20 +113,15 @@ class ArrayColumn:
     def __getstate__(self) -> Any:
         # A memory map pickles as a copy of all its data; the file's name is enough.
         a = self.array
-        if type(a) is np.memmap and a.filename is not None and a.base is not None:
-            # A view keeps its parent's offset: where it begins in the file shows in its address.
-            mapped = np.frombuffer(a._mmap, np.uint8).ctypes.data  # type: ignore[attr-defined]
-            offset = a.offset - a.offset % mmap.ALLOCATIONGRANULARITY + a.ctypes.data - mapped
-            if a.flags.c_contiguous:
-                return {"map": (str(a.filename), a.dtype, offset, a.shape)}
-        return {"array": a}
+        place = place_in_file(a)
+        return {"array": a} if place is None else {"map": (place[0], a.dtype, place[1], a.shape)}
 
     def __setstate__(self, state: Any) -> None:
         if "map" in state:
             name, dtype, offset, shape = state["map"]
-            self.array = np.memmap(name, dtype, "r", offset, shape)
+            self.__init__(np.memmap(name, dtype, "r", offset, shape))  # type: ignore[misc]
         else:
-            self.array = state["array"]
+            self.__init__(state["array"])  # type: ignore[misc]
 
 
 class ListColumn:
@@ -132,7 +158,7 @@ class CastColumn:
         return self.column.read(index).astype(self.dtype, copy=False)
 
     def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
-        if isinstance(self.column, ArrayColumn):
+        if isinstance(self.column, ArrayColumn) and self.column.file is None:
             out[...] = self.column.array[indices]
             return
         for row, index in enumerate(indices.tolist()):

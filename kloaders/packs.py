@@ -15,7 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders.columns import CastColumn, Report, inner_column, place
-from kloaders.formats import checked_dtype
+from kloaders.formats import DecodeError, checked_dtype
 from kloaders.memory import available_bytes
 from kloaders.pack_format import (
     HEADER_BYTES,
@@ -30,6 +30,7 @@ from kloaders.pack_format import (
     read_manifest,
     stored_dtype,
 )
+from kloaders.positioned import check_whole
 from kloaders.sequence import SequenceLoader
 from kloaders.structure import ArraySpec, Structure, flatten, map_structure, pack
 from kloaders.threads import usable_cores
@@ -93,6 +94,12 @@ class PackColumn:
         return np.array(self._row(index))
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
+        try:
+            self._fill(indices, out, leaf, report)
+        except DecodeError:  # a file was cut short: what is in others comes
+            self._fill_one_by_one(indices, out, leaf, report)
+
+    def _fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         if self._cold is None:
             values = sum(math.prod(part.values.shape) for part in self.parts)
             self._cold = _CAN_ASK and values * self.dtype.itemsize > available_bytes()
@@ -100,11 +107,7 @@ class PackColumn:
             self._ask_for(indices)
         shape = self.shape
         if shape is None or None in shape or out.shape[1:] != shape or out.dtype != self.dtype:
-            for row, index in enumerate(indices.tolist()):
-                try:
-                    place(self._row(index), out, row, leaf, report)
-                except ValueError as error:  # the index is damaged
-                    report(row, error)
+            self._fill_one_by_one(indices, out, leaf, report)
             return
         if len(self.parts) == 1:
             # The default mode="raise" would go through a buffer and take twice as long.
@@ -120,6 +123,13 @@ class PackColumn:
         maps = {shard: self._values(shard) for shard in set(shards.tolist())}
         for target, shard, row in zip(out, shards.tolist(), rows.tolist(), strict=True):
             target[...] = maps[shard][row]
+
+    def _fill_one_by_one(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
+        for row, index in enumerate(indices.tolist()):
+            try:
+                place(self._row(index), out, row, leaf, report)
+            except ValueError as error:  # the index is damaged, or a file cut short
+                report(row, error)
 
     def name(self, index: int) -> str:
         shard, row = self._place(index)
@@ -202,6 +212,8 @@ class PackColumn:
             # A row of an ordinary array is made twice as fast as one of np.memmap.
             found = mapped.view(np.ndarray).view(dtype), mapped._mmap  # type: ignore[attr-defined]
             self._maps[file.name] = found
+        array, raw = found
+        check_whole(raw, os.path.join(self.folder, file.name), HEADER_BYTES + array.nbytes)
         return found
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ follows from its arguments, so that a part whose worker died is simply done agai
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import mmap
 import multiprocessing
@@ -35,7 +36,7 @@ import numpy as np
 from kloaders.columns import Odd, Report
 from kloaders.faults import explain
 from kloaders.keras_base import WORKER
-from kloaders.memory import ALIGNMENT, aligned
+from kloaders.memory import ALIGNMENT, aligned, format_bytes
 from kloaders.messages import say
 from kloaders.plan import Draw, part_of
 from kloaders.structure import Structure, pack, spec_of
@@ -587,7 +588,20 @@ def _anonymous_file(nbytes: int) -> int:
     else:  # macOS
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.ftruncate(fd, nbytes)
+    try:
+        os.ftruncate(fd, nbytes)
+        # All of it now: memory that is lacking is an error here, and SIGBUS where it is written to.
+        with contextlib.suppress(AttributeError):  # not on macOS
+            os.posix_fallocate(fd, 0, nbytes)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+            return fd
+        os.close(fd)
+        raise OSError(
+            error.errno,
+            f"no shared memory for {format_bytes(nbytes)} more ({error.strerror}): processes=True "
+            "passes batches through it. Use a smaller batch_size or max_queue_size, or threads",
+        ) from error
     return fd
 
 

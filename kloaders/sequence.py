@@ -885,6 +885,7 @@ class SequenceLoader(keras_base.Sequence):
         self._processes = None
         self._process_lock = threading.Lock()
         self._spec_lock = threading.RLock()
+        self._engine_lock = threading.Lock()
         self._rest_lock = threading.RLock()
 
     def _forked(self) -> None:
