@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
@@ -179,7 +180,8 @@ class Journal:
             self._begin(file)
         except BaseException:
             self._file = None
-            file.close()
+            with contextlib.suppress(OSError):  # what a full disk did not take is written once more
+                file.close()
             raise
         return self
 
@@ -198,7 +200,8 @@ class Journal:
             )
         if kind is None and sys.platform != "win32":
             os.unlink(self.path)  # before the lock is given back
-        file.close()
+        with contextlib.suppress(OSError):  # as above
+            file.close()
         if kind is None and sys.platform == "win32":
             os.unlink(self.path)  # only files that are closed can be removed
 
@@ -215,7 +218,9 @@ class Journal:
     def _append(self, line: dict[str, Any]) -> None:
         assert self._file is not None
         try:
-            self._file.write(json.dumps(line).encode() + b"\n")
+            # With its sum: a line that is damaged counts as one that is not there.
+            text = json.dumps({**line, "crc32": _sum_of(line)})
+            self._file.write(text.encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -324,6 +329,10 @@ def _lock(file: IO[bytes], path: str) -> None:
         )
 
 
+def _sum_of(line: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(line, sort_keys=True).encode())
+
+
 def _lines_of(file: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
     """The whole lines of a journal, and where they end: a kill may have cut the last one."""
     file.seek(0)
@@ -332,9 +341,10 @@ def _lines_of(file: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
     for line in file.read().splitlines(keepends=True):
         try:
             found = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        if not isinstance(found, dict) or not line.endswith(b"\n"):
+        whole = isinstance(found, dict) and line.endswith(b"\n")
+        if not whole or found.pop("crc32", None) != _sum_of(found):
             break
         lines.append(found)
         end += len(line)

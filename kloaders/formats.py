@@ -652,6 +652,13 @@ def _check_whole(raw: bytes, header: _Header | None, options: ImageOptions, name
     elif header.kind == "png":
         if raw.rfind(b"IEND") < 0:
             raise _truncated(name, "a PNG without IEND chunk", raw)
+        # Deflate makes 1032 bytes of one at the most: what cannot be there is not allocated.
+        bits = raw[24] * {2: 3, 4: 2, 6: 4}.get(raw[25], 1)
+        if header.height * header.width * bits // 8 > 1032 * len(raw):
+            raise DecodeError(
+                f"{name} claims {header.height} x {header.width} pixels, more than its {len(raw)} "
+                "bytes can hold. Copy or download it again, or leave it out."
+            )
     elif header.kind.endswith("webp"):
         (size,) = struct.unpack_from("<I", raw, 4)
         if size + 8 > len(raw):

@@ -577,6 +577,8 @@ KILLS = """
                     assert data == whole[name], name
             if "pack.json" in there:
                 kl.PackSequenceLoader(to).verify()
+                if "unfinished.jsonl" not in there:
+                    break  # killed when all was done: another call would be refused
         else:
             assert forked(to, None)
         assert contents(to) == whole
