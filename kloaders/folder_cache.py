@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import struct
-import threading
 import time
 import weakref
 import zlib
@@ -77,10 +76,6 @@ class FolderCache(SharedStore):
                 f"cache={folder!r} is or lies in a file, expected a folder: choose another name."
             ) from None
         self._set_up()
-
-    def _forked(self) -> None:
-        super()._forked()
-        self._lock = threading.Lock()
 
     def _set_up(self) -> None:
         self._pid = os.getpid()

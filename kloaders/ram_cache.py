@@ -105,10 +105,6 @@ class RamCache(SharedStore):
         self._off = bool(os.environ.get(WORKER))  # each process would keep its own
         self._reset()
 
-    def _forked(self) -> None:
-        super()._forked()
-        self._lock = threading.Lock()
-
     def _reset(self) -> None:
         self._rows: Array | None = None
         self._map: mmap.mmap | None = None

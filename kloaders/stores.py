@@ -77,7 +77,7 @@ class SharedStore:
         forks.watch(self)
 
     def _forked(self) -> None:
-        self._count_lock = threading.Lock()
+        self._lock, self._count_lock = threading.Lock(), threading.Lock()
 
     def _note(self, hits: int, asked: int) -> None:
         with self._count_lock:
