@@ -143,8 +143,12 @@ def learnt(
 
 
 class Job(NamedTuple):
-    """A record that is to be read into a row of a batch."""
+    """A record that is to be read into a row of a batch.
 
+    record: its number among all records of all files.
+    """
+
+    record: int
     file: int
     start: int
     row: int
@@ -157,7 +161,11 @@ class _Group:
     def __init__(self, jobs: int, layout: Layout) -> None:
         self.lines = np.empty((jobs, len(layout.form)), np.uint8)
         self.rows: list[int] = []
+        # Checksums of what was read, the places of those records in `rows`, and their numbers.
         self.sums: list[int] = []
+        self.summed: list[int] = []
+        self.records: list[int] = []
+        self.sound: list[int] = []  # those whose checksum is right
 
 
 def read_rows(files: RecordFiles, jobs: list[Job], out: list[Array]) -> list[int]:
@@ -169,22 +177,26 @@ def read_rows(files: RecordFiles, jobs: list[Job], out: list[Array]) -> list[int
     for job in jobs:
         counts[job.layout] = counts.get(job.layout, 0) + 1
     groups = {layout: _Group(count, layout) for layout, count in counts.items()}
+    to_check, changes = files.to_check([job.record for job in jobs], {job.file for job in jobs})
     bad: list[int] = []
-    run: list[tuple[Job, list[Array]]] = []
+    run: list[tuple[Job, list[Array], int]] = []
     size = 0
 
     def read() -> None:
         first = run[0][0]
-        buffers = run[0][1] if len(run) == 1 else [b for _, pieces in run for b in pieces]
+        buffers = run[0][1] if len(run) == 1 else [b for _, pieces, _ in run for b in pieces]
         try:
             got = read_at(files.opened(first.file).number, buffers, first.start, size)
         except OSError:
             got = 0
         if got < size:
-            bad.extend(job.row for job, _ in run)
-        if files.check_crc:  # while the bytes are in the processor's cache
-            for job, pieces in run:
-                groups[job.layout].sums.append(_checksum(pieces))
+            bad.extend(job.row for job, _, _ in run)
+        for job, pieces, place in run:
+            if job.record in to_check:  # while the bytes are in the processor's cache
+                group = groups[job.layout]
+                group.sums.append(_checksum(pieces))
+                group.summed.append(place)
+                group.records.append(job.record)
 
     for job in jobs:
         group = groups[job.layout]
@@ -194,13 +206,15 @@ def read_rows(files: RecordFiles, jobs: list[Job], out: list[Array]) -> list[int
             if not beside or size > _AT_ONCE:
                 read()
                 run, size = [], 0
-        run.append((job, job.layout.buffers(group.lines[len(group.rows)], out, job.row)))
+        place = len(group.rows)
+        run.append((job, job.layout.buffers(group.lines[place], out, job.row), place))
         group.rows.append(job.row)
         size += job.layout.size
     if run:
         read()
     for layout, group in groups.items():
         bad += _place(layout, group, out)
+        files.checked(np.array(group.sound, np.int64), changes)
     return list(dict.fromkeys(bad))
 
 
@@ -209,8 +223,11 @@ def _place(layout: Layout, group: _Group, out: list[Array]) -> list[int]:
     lines, rows = group.lines, np.array(group.rows)
     whole = np.ones(len(rows), bool)
     if group.sums:
-        stored = np.ascontiguousarray(lines[:, -FOOTER:]).view("<u4")[:, 0]
-        whole = mask_all(np.array(group.sums, np.uint32)) == stored
+        summed = np.array(group.summed)
+        stored = np.ascontiguousarray(lines[summed, -FOOTER:]).view("<u4")[:, 0]
+        sound = mask_all(np.array(group.sums, np.uint32)) == stored
+        whole[summed] = sound
+        group.sound = np.array(group.records)[sound].tolist()
     bad: list[int] = rows[~whole].tolist()
     if bad:
         lines, rows = lines[whole], rows[whole]

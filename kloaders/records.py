@@ -15,6 +15,7 @@ import os
 import stat
 import struct
 import threading
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -655,6 +656,8 @@ class _Stream:
 _AT_ONCE = 1 << 24
 # Files held open at a time, so that a record costs one system call and not three.
 _OPEN_FILES = 128
+# A file that was changed so long ago shows by its time when it changes again.
+_SETTLED_NS = 2 * 10**9
 # Streams of compressed files with their blocks (128 MiB each).
 _STREAMS = 2
 
@@ -695,6 +698,10 @@ class RecordFiles:
 
     def _set_up(self) -> None:
         self._open: OrderedDict[int, _Open] = OrderedDict()
+        # Of each record, once its checksum was compared; and of each file, what it was like then.
+        self._sound = np.zeros(int(self.firsts[-1]), bool)
+        self._sound_in: dict[int, tuple[int, int]] = {}
+        self._changes = 0
         self._forked()
         forks.watch(self)
 
@@ -727,13 +734,49 @@ class RecordFiles:
         """The first record of each file, and where each record begins and ends in its file."""
         return self.firsts, self._offsets
 
+    def numbers(self, indices: Indices) -> Indices:
+        """Numbers of records among all that the files hold."""
+        return indices if self.kept is None else self.kept[indices]
+
     def locate(self, indices: Indices) -> tuple[Indices, Indices, Indices]:
         """For each record the number of its file, and where it begins and ends there."""
-        if self.kept is not None:
-            indices = self.kept[indices]
+        indices = self.numbers(indices)
         files = np.searchsorted(self.firsts, indices, side="right") - 1
         places = indices + files
         return files, self._offsets[places], self._offsets[places + 1]
+
+    def to_check(self, records: list[int], files: Iterable[int]) -> tuple[set[int], int]:
+        """Those of some records, of these files, whose checksums are to be compared.
+
+        That is when a record is first read, and again when its file has changed. And how often
+        files have changed, to be told to `checked`.
+        """
+        if not self.check_crc:
+            return set(), self._changes
+        for file in files:
+            try:
+                status = os.fstat(self.opened(file).number)
+            except OSError:  # met again by who reads
+                continue
+            stamp = status.st_size, status.st_mtime_ns
+            if self._sound_in.get(file) != stamp:
+                with self._lock:
+                    self._changes += 1
+                    self._sound_in.pop(file, None)
+                    self._sound[self.firsts[file] : self.firsts[file + 1]] = False
+                    # One that is being written may change again within a tick of its clock.
+                    if time.time_ns() - status.st_mtime_ns > _SETTLED_NS:
+                        self._sound_in[file] = stamp
+        numbers = np.array(records, np.int64)
+        return set(numbers[~self._sound[numbers]].tolist()), self._changes
+
+    def checked(self, records: Indices, changes: int) -> None:
+        """The checksums of these records are right, if no file has changed since `to_check`."""
+        files = np.searchsorted(self.firsts, records, side="right") - 1
+        with self._lock:
+            if changes == self._changes:
+                settled = [file in self._sound_in for file in files.tolist()]
+                self._sound[records[settled]] = True
 
     def where(self, index: int) -> tuple[int, int]:
         """The file of a record, and its number there."""
@@ -875,7 +918,7 @@ class RecordFiles:
             self._streams.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        hidden = ("_open", "_streams", "_lock")
+        hidden = ("_open", "_streams", "_lock", "_sound", "_sound_in", "_changes")
         return {k: v for k, v in self.__dict__.items() if k not in hidden}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

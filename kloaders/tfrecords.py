@@ -334,13 +334,14 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         order = np.lexsort((starts, files))
         jobs: list[Job] = []
         left: list[int] = []
-        places = (files[order], starts[order], ends[order], order)
-        for file, start, end, row in zip(*(a.tolist() for a in places), strict=True):
+        numbers = self._records.numbers(indices)
+        places = (numbers[order], files[order], starts[order], ends[order], order)
+        for record, file, start, end, row in zip(*(a.tolist() for a in places), strict=True):
             layout = self._layouts.get((file, end - start)) or self._layouts.get(end - start)
             if layout is None:
                 left.append(row)
             else:
-                jobs.append(Job(file, start, row, layout))
+                jobs.append(Job(record, file, start, row, layout))
         return left + read_rows(self._records, jobs, out)
 
     def _learn(

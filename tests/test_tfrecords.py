@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from recording import numbers_of, picture_of
 
 import kloaders as kl
-from kloaders import cli, formats, stores, tfrecord_writer
+from kloaders import cli, formats, layouts, stores, tfrecord_writer
 from kloaders import crc32c as checksums
 from kloaders.examples import array_features, encode_example, parse_example
 from kloaders.records import RecordFiles, framed
@@ -402,6 +402,34 @@ def test_damage_in_rows_that_are_read_in_place(write, keep, place):
         assert numbers_of(x) == y.tolist() == [n for n in range(40) if n != 20]
     (error,) = loader.errors
     assert f"{path}, record 20 at byte {start}" in error.name
+
+
+def test_a_checksum_is_compared_again_when_the_file_has_changed(write, keep, monkeypatch):
+    """Once for a record, and once more behind a change, even of a file that is open already."""
+    path = raw_records(write, samples=20)
+    settled = os.stat(path).st_mtime - 3600
+    os.utime(path, (settled, settled))
+    loader = keep(kl.TFRecordSequenceLoader(path, {"x": "x", "y": "label"}, 5, workers=0))
+    summed = []
+
+    def counted(pieces):
+        summed.append(len(pieces))
+        return checksum(pieces)
+
+    checksum = layouts._checksum
+    monkeypatch.setattr(layouts, "_checksum", counted)
+    want = everything(loader)
+    first = len(summed)
+    assert first >= 19  # all but the one that the form was learnt from
+    np.testing.assert_array_equal(everything(loader, shuffle=True, epoch=1)[1].sum(), want[1].sum())
+    assert len(summed) - first <= 1  # the one that was parsed
+    with open(path, "r+b") as file:  # one byte of the pixels of a record in the middle
+        file.seek(os.path.getsize(path) // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(kl.SampleError, match="do not match their checksum"):
+        everything(loader)
 
 
 def test_without_the_wheel(write, keep, monkeypatch, said):
