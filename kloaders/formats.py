@@ -659,10 +659,28 @@ def _check_whole(raw: bytes, header: _Header | None, options: ImageOptions, name
                 f"{name} claims {header.height} x {header.width} pixels, more than its {len(raw)} "
                 "bytes can hold. Copy or download it again, or leave it out."
             )
+        _check_chunks(raw, name)
     elif header.kind.endswith("webp"):
         (size,) = struct.unpack_from("<I", raw, 4)
         if size + 8 > len(raw):
             raise _truncated(name, f"a WebP of {size + 8} bytes by its header", raw)
+
+
+# A PNG of a gigabyte has as many of the usual size, 8 KiB.
+_CHUNKS = 125_000
+
+
+def _check_chunks(raw: bytes, name: str) -> None:
+    """Each chunk of a PNG lies in the file: OpenCV 4.12 allocates what a length says, up to 4 GiB."""
+    at = 8
+    for _ in range(_CHUNKS):
+        if at + 8 > len(raw):
+            break
+        length, kind = _CHUNK.unpack_from(raw, at)
+        if kind == b"IEND":
+            return
+        at += 12 + length
+    raise _truncated(name, f"a PNG whose chunks do not end before byte {at}", raw)
 
 
 def _truncated(name: str, what: str, raw: bytes) -> DecodeError:
