@@ -1,0 +1,47 @@
+"""`python -m tests.campaign`: see the package."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib
+import json
+import sys
+import time
+
+from . import page
+
+PARTS = ("faults", "fuzz", "memory", "threads")
+
+
+def store(name, found, seconds, old):
+    """Keep a part's figures beside the page; old: those that stay."""
+    page.RESULTS.mkdir(exist_ok=True)
+    head = {"date": dt.datetime.now(dt.timezone.utc).date().isoformat()}
+    head["seconds"] = round(seconds) + old.get("seconds", 0)
+    figures = {key: {**old.get(key, {}), **value} for key, value in found.items()}
+    text = json.dumps({**head, **figures}, indent=1)
+    (page.RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser("python -m tests.campaign", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=" ".join(PARTS))
+    parser.add_argument("--only", metavar="NAME", action="append", help="of one part: this again")
+    parser.add_argument("--short", action="store_true", help="as the suite does; keeps no figures")
+    parser.add_argument("--page", action="store_true", help="only write docs/promises.md anew")
+    args = parser.parse_args()
+    for name in [] if args.page else args.parts or PARTS:
+        begin = time.monotonic()
+        part = importlib.import_module(f"{__package__}.{name}")
+        found = part.run(not args.short, args.only)
+        print(f"{name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+        if not args.short:
+            old = page.result(name) if args.only else {}
+            store(name, found, time.monotonic() - begin, old)
+    if not args.short:
+        page.PAGE.write_text(page.text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""docs/promises.md, out of the figures that the campaign keeps in docs/promises/*.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, RESULTS, CONTRACT = DOCS / "promises.md", DOCS / "promises", DOCS / "contract-table.md"
+
+
+class Promise(NamedTuple):
+    """A row: what is promised, the tests that try it in the suite, the last figure."""
+
+    text: str
+    tests: tuple[str, ...]
+    figure: str
+
+
+def result(part):
+    """What the campaign found when this part last ran; {} if it never did."""
+    path = RESULTS / f"{part}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def said(found, but=()):
+    """Figures in words."""
+    parts = [
+        f"{value:,} {name}" if type(value) is int else f"{name}: {value}"
+        for name, value in found.items()
+        if name not in but
+    ]
+    return "; ".join(parts)
+
+
+# ------------------------------------------------------------------------------ the sections
+
+
+def order():
+    """What the table of scenarios says of every backend."""
+    rows = [line.split("|")[1:-1] for line in CONTRACT.read_text().splitlines()]
+    cells = [(row[0].strip(), cell.strip()) for row in rows[2:] for cell in row[1:]]
+
+    def exact(*names):
+        some = [cell for name, cell in cells if not names or name in names]
+        ran = [cell for cell in some if not cell.startswith("(")]
+        return f"{ran.count('exact')} of {len(ran)} runs exact"
+
+    contract = "test_contract.py::test_"
+    yield Promise(
+        "Every sample exactly once an epoch, counted in what the model received, on each backend "
+        "and in every way to call `fit`",
+        (contract + "fit", contract + "fit_counted_by_a_metric", contract + "steps_per_epoch"),
+        exact(),
+    )
+    yield Promise(
+        "The same batches for any number of threads or processes",
+        (
+            contract + "order_does_not_depend_on_the_machinery",
+            contract + "random_numbers_under_fit",
+        ),
+        exact(
+            "the same batches for any number of workers",
+            "the same random numbers under fit, for threads and processes, any number of them",
+        ),
+    )
+    yield Promise(
+        "Predictions line up with the data",
+        (contract + "predictions_line_up", contract + "predictions_inside_fit_line_up"),
+        exact(
+            "predict lines up with the paths, right after fit on the same object",
+            "predict lines up after a fit that was stopped in mid-epoch",
+            "predict in on_epoch_end lines up",
+        ),
+    )
+    yield Promise(
+        "A converter that is killed at any moment goes on where it was, and nothing in half has a "
+        "name",
+        (
+            "test_packs.py::test_killed_at_random_moments",
+            "test_tfrecords.py::test_killed_and_gone_on",
+        ),
+        "25 conversions, killed up to three times each, in every run of the suite",
+    )
+
+
+def resume():
+    """What tests/campaign/kill_and_resume.py found on each backend: one file each."""
+    for path in sorted(RESULTS.glob("kill_and_resume*.json")):
+        report = json.loads(path.read_text())
+        for loader, found in report["loaders"].items():
+            yield Promise(
+                f"{report['backend']}, {loader}: killed at random moments and gone on, the model gets "
+                "every sample of every epoch once, and the weights of a training never killed",
+                ("test_resume.py::test_a_loop_goes_on",),
+                f"{found['kills']} kills, {found['kills_while_saving']} of them while it saved; "
+                f"{found['samples_lost']} samples lost, {found['samples_repeated']} repeated; "
+                f"{found['weights_equal']} of {found['trainings']} trainings with equal weights",
+            )
+
+
+def faults():
+    """Each fault with what came of it."""
+    for name, found in result("faults").get("faults", {}).items():
+        what = found["injected"]
+        yield Promise(
+            f"{what[0].upper()}{what[1:]}: {found['survived']}",
+            (f"test_campaign.py::test_{'fits' if name == 'many fits' else 'fault'}",),
+            said(found, ("injected", "survived")),
+        )
+
+
+def fuzz():
+    """Each kind of file."""
+    for name, found in result("fuzz").get("fuzz", {}).items():
+        figures = {**found, "failures": len(found["failures"])}
+        yield Promise(
+            f"{name}, with changed bytes: an error or a right answer",
+            ("test_campaign.py::test_fuzz",),
+            said(figures),
+        )
+
+
+def memory():
+    """Each loader, then the budgets."""
+    for name, found in result("memory").get("memory", {}).items():
+        budget = "budget, MiB" in found
+        what = "stays within its budget" if budget else "resident memory stays what it is"
+        test = "test_budget" if budget else "test_memory_is_flat"
+        yield Promise(f"{name}: {what}", (f"test_campaign.py::{test}",), said(found))
+
+
+def threads():
+    """Each way to share."""
+    tests = {
+        "threads at one loader": "test_threads_at_one_loader",
+        "views at once": "test_views_at_once",
+        "loaders at one store": "test_loaders_at_one_store",
+    }
+    for name, found in result("threads").get("threads", {}).items():
+        yield Promise(name, (f"test_campaign.py::{tests[name.split(':')[0]]}",), said(found))
+
+
+SECTIONS = {
+    "Never a sample lost, never one twice": order,
+    "Stopped, and gone on": resume,
+    "Faults": faults,
+    "Damaged and hostile files": fuzz,
+    "Memory": memory,
+    "Threads": threads,
+}
+
+ABOUT = {
+    resume: """\
+A training process is killed at random moments over its life, also while it saves, and started again.""",
+    faults: """\
+Injected for real where that can be done: a signal, a limit, a file cut short, another user. Each runs in a process of its
+own, so that one which is not survived shows.""",
+    fuzz: """\
+One to four changes to a good file: bits, bytes, numbers near the limits of their type, parts cut, repeated, spliced; in
+text, tokens; checksums made to fit where someone who means harm would. A case that takes more than 30 seconds or 3 GiB,
+ends the process, runs code out of the file, reads outside of the folder, or gives a wrong sample, is a failure. Nothing is
+unpickled from a disk.""",
+    memory: """\
+1.5 MB of data an epoch, so that a batch that stays would show; each loader in a process of its own. Growth is the slope of
+a line through the last three quarters of the epochs.""",
+    threads: """\
+`loader[i]` from 16 threads at once, as a plain index and as a ticket of an epoch; `loader.view()` for each of several
+threads; several loaders and processes over one pack, one set of TFRecord files, one cache folder.""",
+}
+
+HEAD = """\
+# What we promise, and how it is tested
+
+<!-- Written by `python -m tests.campaign`: edit tests/campaign/page.py, not this. -->
+
+Each promise has a test that runs with every change, and most of them a long form, the campaign: the same
+injection, hundreds or thousands of times. `python -m tests.campaign` in a clone runs it (an hour or two, Linux), keeps its
+figures in `docs/promises/`, and writes this page from them.
+"""
+
+LIMITS = """\
+## What is not promised
+
+- A file that is cut short *in place* while it is mapped, in rows below 16 KiB: its size is looked at before each batch,
+  and what is missing is an error. Cut within the microseconds between that look and the copy, the process ends with
+  SIGBUS, as any program that maps files does. Rows of a plain array that are larger are read and not copied from the map,
+  and have no such moment; rows of a pack have. Write a new file and rename it: that is always safe, as our converters do.
+- A thread that hangs cannot be ended. The log says after a minute, and again after two, four and so on, which sample it
+  is at, its file, and the line of code (`kloaders.stalls.SECONDS`). A worker *process* that works on one sample for a
+  minute is ended, the sample tried once more, and then it is an error (`kloaders.processes.TIMEOUT_SECONDS`). With
+  `workers=0` nobody watches.
+- After `os.fork` a loader works in the child as well. Keras and TensorFlow do not promise so.
+- Formats without checksums (JPEG, BMP, WebP, TIFF, `.npy`) cannot tell a changed value from another value.
+"""
+
+
+def rows():
+    """All promises, by section."""
+    return {title: list(make()) for title, make in SECTIONS.items()}
+
+
+def text():
+    """The page."""
+    lines = [HEAD]
+    for title, promises in rows().items():
+        make = SECTIONS[title]
+        if not promises:
+            continue
+        lines += [f"## {title}", ""]
+        if make in ABOUT:
+            found = result(make.__name__)
+            ran = f" Last run: {found['date']}, {found['seconds']:,} seconds." if found else ""
+            lines += [ABOUT[make] + ran, ""]
+        lines += ["| promise | test | last figure |", "| --- | --- | --- |"]
+        for promise in promises:
+            tests = ", ".join(f"`{name}`" for name in promise.tests)
+            lines.append(f"| {promise.text} | {tests} | {promise.figure} |")
+        lines.append("")
+    return "\n".join([*lines, LIMITS])
