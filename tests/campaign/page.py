@@ -27,7 +27,7 @@ def result(part):
 def said(found, but=()):
     """Figures in words."""
     parts = [
-        f"{value:,} {name}" if type(value) is int else f"{name}: {value}"
+        f"{value:,} {name}" if type(value) is int and "," not in name else f"{name}: {value}"
         for name, value in found.items()
         if name not in but
     ]
@@ -164,7 +164,7 @@ ends the process, runs code out of the file, reads outside of the folder, or giv
 unpickled from a disk.""",
     memory: """\
 1.5 MB of data an epoch, so that a batch that stays would show; each loader in a process of its own. Growth is the slope of
-a line through the last three quarters of the epochs.""",
+a line through the last three quarters of the epochs. Resident beside a budget are the batches and the files being read.""",
     threads: """\
 `loader[i]` from 16 threads at once, as a plain index and as a ticket of an epoch; `loader.view()` for each of several
 threads; several loaders and processes over one pack, one set of TFRecord files, one cache folder.""",
