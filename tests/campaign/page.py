@@ -93,7 +93,7 @@ def resume():
             yield Promise(
                 f"{report['backend']}, {loader}: killed at random moments and gone on, the model gets "
                 "every sample of every epoch once, and the weights of a training never killed",
-                ("test_resume.py::test_a_loop_goes_on",),
+                ("test_kill.py::test_killed_trainings_end_as_if_they_had_not_been",),
                 f"{found['kills']} kills, {found['kills_while_saving']} of them while it saved; "
                 f"{found['samples_lost']} samples lost, {found['samples_repeated']} repeated; "
                 f"{found['weights_equal']} of {found['trainings']} trainings with equal weights",
