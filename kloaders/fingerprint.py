@@ -150,7 +150,7 @@ def checked_state(state: Any, own: dict[str, Any], whose: str) -> dict[str, Any]
         )
     for name, least in (_LEAST | _LEAST_OR_NONE).items():
         value = state.get(name)
-        if value is None and name in _LEAST_OR_NONE:
+        if value is None and name in _LEAST_OR_NONE and name in state:
             continue
         if type(value) is not int or not least <= value < 2**62:
             raise ValueError(

@@ -344,6 +344,7 @@ def test_other_stores_are_refused(kind, data, keep, tmp_path):
         (lambda s: s | {"epoch": 1.5}, ValueError, "epoch is 1.5"),
         (lambda s: s | {"start": True}, ValueError, "start is True"),
         (lambda s: s | {"stored": "x"}, ValueError, "stored is 'x'"),
+        (lambda s: {k: v for k, v in s.items() if k != "stored"}, ValueError, "stored is None"),
         (lambda s: s | {"global_batch": 0}, ValueError, "global_batch is 0"),
         (lambda s: s | {"made_for": None}, ValueError, "made_for is None"),
         (lambda s: s | {"start": 10**9}, ValueError, "start is 1000000000"),

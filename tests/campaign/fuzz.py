@@ -631,6 +631,68 @@ class Csv(Files):
                         raise Wrong("more rows than asked for")
 
 
+@kind("state of a training")
+class Training(Files):
+    suffix, long = ".state", 1_000
+
+    def make(self):
+        from kloaders import training_state
+
+        rng = np.random.default_rng(0)
+        self.arrays = {
+            "variables": [
+                (f"v{n}", rng.normal(size=shape)) for n, shape in enumerate(((3, 4), ()))
+            ],
+            "metrics": [("m", np.arange(5, dtype=np.int64))],
+        }
+        path = os.path.join(self.folder, "seed.state")
+        training_state.write(path, {"epoch": 3, "position": {"samples": 8}}, self.arrays)
+        return [Path(path).read_bytes()]
+
+    def check(self, data, seed):
+        from kloaders import training_state
+
+        facts, arrays = training_state.read(self.path)
+        if facts["epoch"] != 3 or facts["position"] != {"samples": 8}:
+            raise Wrong("another position than was written")
+        if set(arrays) != set(self.arrays):
+            raise Wrong("other arrays than were written")
+        for kind_of, named in self.arrays.items():
+            for (name, want), (got_name, got) in zip(named, arrays[kind_of], strict=True):
+                if name != got_name or got.dtype != want.dtype or not np.array_equal(got, want):
+                    raise Wrong(f"{name} is not what was written")
+
+
+@kind("position of a loader")
+class Positions(Files):
+    suffix, text, long = ".json", True, 1_000
+
+    def loader(self, shuffle):
+        x = np.arange(SAMPLES)
+        return self.kl.ArraySequenceLoader(x, batch_size=BATCH, shuffle=shuffle, seed=1, workers=0)
+
+    def make(self):
+        seeds = []
+        for shuffle in (True, False):
+            with self.loader(shuffle) as loader:
+                for epoch, batch in ((0, 0), (1, 2), (70, len(loader) - 1)):
+                    state = loader.state_dict(epoch, batch)
+                    seeds.append(json.dumps(state, indent=0).encode())
+        return seeds
+
+    def check(self, data, seed):
+        state = json.loads(data)
+        with self.loader(b'"shuffle": true' in seed) as loader:
+            loader.load_state_dict(state)
+            loader.on_epoch_begin()
+            got = [int(n) for k in range(len(loader)) for n in loader[k]]
+        left = SAMPLES - state["samples"]
+        if len(set(got)) != len(got) or not set(got) <= set(range(SAMPLES)):
+            raise Wrong(f"samples come twice, or from nowhere: {got}")
+        if len(got) != left:
+            raise Wrong(f"{len(got)} samples behind {state['samples']} of {SAMPLES}")
+
+
 # ------------------------------------------------------------------------------ cases
 
 
