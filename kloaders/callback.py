@@ -105,7 +105,6 @@ class LoaderCallback(Callback):
         self._metrics: list[tuple[str, Any]] | None = None
         self._random: list[tuple[str, Any]] | None = None
         self._short = False  # the epoch goes on in the middle
-        self._kept: tuple[list[Any], list[tuple[str, Any]]] | None = None
         self._logs: dict[str, Any] = {}
         self._epoch = 0
         self._batches = 0  # since the last save
@@ -120,7 +119,7 @@ class LoaderCallback(Callback):
         model = self.model
         self._steps = int(getattr(model, "steps_per_execution", 1) or 1)
         self._restored, self._metrics, self._random = None, None, None
-        self._logs, self._kept, self._short = {}, None, False
+        self._logs, self._short = {}, False
         self.initial_epoch = 0
         state = None
         if self.path is not None:
@@ -149,7 +148,14 @@ class LoaderCallback(Callback):
         self.loader._tickets.epoch_begin(self._epoch, int(steps))
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """The first step behind a restart: random layers draw as they would have drawn."""
+        """End an epoch that went on in the middle when its batches are used up.
+
+        Keras counts on those of a whole epoch. On TensorFlow part of a step runs without a batch
+        (the optimizer counts it, random layers draw), and on JAX the model's variables are put
+        away before the batch is asked for. Both end an epoch at a StopIteration; torch did already.
+        """
+        if self._short and self.loader._tickets.used_up():
+            raise StopIteration
         self._set_random()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -162,19 +168,17 @@ class LoaderCallback(Callback):
         self._batches += self._steps
         if self._due():
             self._save(self._epoch)
-        if self._short and not self.loader._tickets.training:
-            self._keep()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Validation begins: the epoch's training is over."""
-        self._give_back()
+        self._end_short()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Save where the next epoch begins, or where this one was left."""
         self._speak_again()
         if self._first is not None:  # where it was not done before all other callbacks
             self._first.on_epoch_end(epoch, logs)
-        self._give_back()
+        self._end_short()
         if self._logs and logs is not None:  # nothing was left to train on: Keras has no logs
             for name, value in self._logs.items():
                 logs.setdefault(name, value)
@@ -309,21 +313,7 @@ class LoaderCallback(Callback):
         warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
         self._quiet = warnings.filters[0]
 
-    def _keep(self) -> None:
-        """The last batch of an epoch that went on in the middle.
-
-        Keras asks for another one. On TensorFlow part of the step runs all the same, what does not
-        wait for the batch: the optimizer counts it, random layers draw. That is undone.
-        """
-        if sys.modules["keras"].backend.backend() == "tensorflow":
-            model = self.model
-            variables = training_state.variables_of(model) + training_state.metrics_of(model)
-            self._kept = variables, training_state.values_of(variables)
-
-    def _give_back(self) -> None:
-        if self._kept is not None:
-            (variables, values), self._kept = self._kept, None
-            training_state.assign(variables, values, str(self.path))
+    def _end_short(self) -> None:
         if self._short:
             self._short = False
             self._set_random()

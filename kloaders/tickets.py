@@ -160,7 +160,7 @@ class Tickets:
                 if not self._trained and (not whole or self.batches == 1):
                     # Keras read a batch to build the model, and no training saw it.
                     self._next_epoch = self._order.epoch
-                    self._goes_on = self._went_on
+                    self._goes_on = self._goes_on or self._went_on
             elif whole or not self._by_keras:  # or a hand-written loop, left early
                 self._pass_due = True
             else:
@@ -362,6 +362,13 @@ class Tickets:
             if trained:  # an epoch without a batch, for what Keras does at the end of one
                 order = self._begin_order(self._due - 1)
                 self._goes_on = Position(order, self.batches, 0)
+
+    def used_up(self) -> bool:
+        """Whether the pass that fit trains on has no batch left for another step."""
+        with self._lock:
+            if self._goes_on is not None:
+                return self._goes_on.size == 0
+            return self._consumed > 0 and not self._training
 
     def was_read(self) -> bool:
         """Whether this fit asked for a batch, or went on behind one, as it does if it trains on it."""
