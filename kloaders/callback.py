@@ -105,6 +105,7 @@ class LoaderCallback(Callback):
         self._metrics: list[tuple[str, Any]] | None = None
         self._random: list[tuple[str, Any]] | None = None
         self._short = False  # the epoch goes on in the middle
+        self._idle: Any = None  # what Keras steps with, while it takes a step without a batch
         self._logs: dict[str, Any] = {}
         self._epoch = 0
         self._batches = 0  # since the last save
@@ -119,7 +120,7 @@ class LoaderCallback(Callback):
         model = self.model
         self._steps = int(getattr(model, "steps_per_execution", 1) or 1)
         self._restored, self._metrics, self._random = None, None, None
-        self._logs, self._short = {}, False
+        self._logs, self._short, self._idle = {}, False, None
         self.initial_epoch = 0
         state = None
         if self.path is not None:
@@ -155,11 +156,19 @@ class LoaderCallback(Callback):
         away before the batch is asked for. Both end an epoch at a StopIteration; torch did already.
         """
         if self._short and self.loader._tickets.used_up():
-            raise StopIteration
+            if not self._logs or sys.modules["keras"].backend.backend() != "jax":
+                raise StopIteration
+            # Keras on JAX has no logs before a first step, and needs them: this one gives it some.
+            model, logs, self._logs = self.model, self._logs, {}
+            self._idle, model.train_function = model.train_function, lambda state, _: (logs, state)
+            return
         self._set_random()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """So many batches more have been trained on."""
+        if self._idle is not None:  # a step without a batch
+            self.model.train_function, self._idle = self._idle, None
+            return
         self.loader._tickets.consumed(self._steps)
         if self._meter is not None:
             self._meter.step_end(self._steps)

@@ -157,7 +157,7 @@ class Tickets:
             whole = len(self._memo) == self._size
             if self._pass_due:  # a # since the last read: this E may be the start of another fit
                 self._reset_seen = True
-                if not self._trained and (not whole or self.batches == 1):
+                if self._memo and not self._trained and (not whole or self.batches == 1):
                     # Keras read a batch to build the model, and no training saw it.
                     self._next_epoch = self._order.epoch
                     self._goes_on = self._goes_on or self._went_on
@@ -286,6 +286,7 @@ class Tickets:
             self._goes_on = None if whole else position
             self._next_epoch = self._due = position.order.epoch
             self._pass_due = True
+            self._memo.clear()
 
     def position(self) -> tuple[Order, int]:
         """What comes next: a batch of an order. What was read but not trained on comes again.

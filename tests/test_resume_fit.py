@@ -66,14 +66,14 @@ class Epochs(keras.callbacks.Callback):
         self.logs[epoch] = dict(logs)
 
 
-def make_model(built=True, width=4, **options):
+def make_model(built=True, width=4, ema=True, **options):
     keras.utils.set_random_seed(3)
     layers = [Tally(), keras.layers.Dense(width), keras.layers.Dropout(0.3), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((3,)), *layers] if built else layers)
     rate = keras.optimizers.schedules.ExponentialDecay(0.01, 5, 0.9)
     if BACKEND == "tensorflow":
         options["jit_compile"] = False
-    model.compile(keras.optimizers.Adam(rate, use_ema=True), "mse", metrics=["mae"], **options)
+    model.compile(keras.optimizers.Adam(rate, use_ema=ema), "mse", metrics=["mae"], **options)
     return model
 
 
@@ -360,7 +360,7 @@ def test_how_often_it_saves(tmp_path, monkeypatch):
         (4, [(0, 4), (1, 0), (1, 4), (2, 0)]),
         ("epoch", [(1, 0), (2, 0)]),
         ("2h", [(1, 0), (2, 0)]),
-        ("0.001s", 12),
+        ("0.0000001s", 12),
     ):
         written.clear()
         loader = make_loader()
@@ -407,9 +407,9 @@ def test_one_part_of_several_reads_and_does_not_write(tmp_path):
 def test_what_was_kept_for_the_fit_is_put_back(tmp_path):
     """The next fit of this model begins at epoch 0, and Keras may warn again."""
     path = tmp_path / "state"
-    train(path, after=9)
+    train(path, after=9, ema=False)  # with it, Keras 3.15 on JAX fails in any second fit
     before = list(warnings.filters)
-    model, seen = train(path)
+    model, seen = train(path, ema=False)
     assert seen.begun == [1, 2]
     assert warnings.filters == before
     again = Epochs()
