@@ -50,6 +50,7 @@ class LineFiles(RecordFiles):
         progress: bool = True,
     ) -> None:
         self.paths = list(paths)
+        self.kept = None
         self.rows = rows
         with (
             ThreadPoolExecutor(usable_cores(), "kloaders-index") as threads,
