@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kloaders import forks
 from kloaders.structure import map_structure
 
 __all__ = ["albumentations_transform", "keras_transform"]
@@ -188,7 +189,8 @@ class _KerasLayer:
         self.alone = y is None and x is None
         self.layer = layer
         self.targets = _Targets("images" if x is None else x, y)
-        self._lock = threading.Lock()
+        self._forked()
+        forks.watch(self)
         self._state: tuple[list[Any], list[Any]] | None = None
 
     def __call__(self, x: Any, y: Any, rng: np.random.Generator) -> tuple[Any, Any]:
@@ -239,6 +241,10 @@ class _KerasLayer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._forked()
+        forks.watch(self)
+
+    def _forked(self) -> None:
         self._lock = threading.Lock()
 
 

@@ -20,7 +20,7 @@ class PerThread(Generic[Opened]):
 
     Args:
         opening: makes the connection; called once in each thread that asks, when it first does.
-        *args, **options: what it is called with.
+        args, options: what it is called with.
 
     What was opened is let go, as by `del`, when its thread ends or the PerThread is forgotten.
 

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from kloaders import forks
 from kloaders.messages import say
 
 __all__ = [
@@ -60,8 +61,12 @@ class Quarantine:
         with self._opened() as file:
             self._catch_up(file)
 
-    def _set_up(self) -> None:
+    def _forked(self) -> None:
         self._lock = threading.Lock()
+
+    def _set_up(self) -> None:
+        self._forked()
+        forks.watch(self)
         self._known: set[str] = set()
         self._at = 0  # up to where the file was read, and which file that was
         self._file_number = -1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders import forks
 from kloaders.columns import Report
 from kloaders.keras_base import WORKER
 from kloaders.plan import Draw, sample_rng
@@ -191,7 +192,11 @@ class _Lock:
 
     def __init__(self, locks: bool) -> None:
         self.locks = locks
-        self._lock: Any = threading.RLock() if locks else contextlib.nullcontext()
+        self._forked()
+        forks.watch(self)
+
+    def _forked(self) -> None:
+        self._lock: Any = threading.RLock() if self.locks else contextlib.nullcontext()
 
     def __enter__(self) -> None:
         self._lock.__enter__()

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import warnings
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 from itertools import chain
@@ -217,12 +218,18 @@ def test_a_first_sample_that_raises_is_written_down(
     """The one that is looked at for its shape: a second run leaves it out and goes on."""
     Path(files[0]).write_bytes(b"no array")
     bad = tmp_path / "bad.csv"
+
+    def run() -> None:
+        # Closed before the list is looked at: threads that read ahead add to it.
+        with loader_of(files, None, two_levels, quarantine=bad, exclude=bad) as loader:
+            epoch(loader)
+
     with pytest.raises(kl.SampleError, match=r"00\.npy"):
-        epoch(keep(loader_of(files, None, two_levels, quarantine=bad, exclude=bad)))
+        run()
     assert paths_of(bad) == [files[0]]
     while len(paths_of(bad)) < 1 + len(BAD):  # each run names at least one more
         with pytest.raises(kl.SampleError, match=r"no \.npy file"):
-            epoch(keep(loader_of(files, None, two_levels, quarantine=bad, exclude=bad)))
+            run()
     loader = keep(loader_of(files, None, two_levels, quarantine=bad, exclude=bad))
     assert flat(epoch(loader)) == sorted(set(range(SAMPLES)) - {0, *BAD})
 
@@ -573,3 +580,16 @@ def test_wrong_lists(files: Any, tmp_path: Path, caplog: Any) -> None:
     with caplog.at_level("INFO", "kloaders"):
         assert loader_of(files, exclude=tmp_path / "other.csv").samples == SAMPLES
     assert "none of the paths listed is among these" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_does_not_wait_for_the_parents_lock(tmp_path):
+    """A lock that a thread of the parent holds at the moment of a fork is free in the child."""
+    listed = Quarantine(tmp_path / "bad.csv")
+    with listed._lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads run: that is the point
+        child = os.fork()
+        if child == 0:
+            added = listed._lock.acquire(blocking=False)
+            os._exit(0 if added else 1)
+    assert os.waitpid(child, 0)[1] == 0
