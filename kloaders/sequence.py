@@ -723,7 +723,7 @@ class SequenceLoader(keras_base.Sequence):
             batch: its number in the epoch.
             samples: at most so many of it.
             epoch: which; random transforms draw anew in each.
-            box_format: "xyxy", "xywh", "yxyx" or "center_xywh", in pixels, or with "rel_" before it
+            box_format: "xyxy", "xywh", "yxyx" or "center_xywh", in pixels, or with `rel_` before it
                 in shares of the picture; None takes "rel_xyxy" where all is within 0 and 1, and
                 "xyxy" otherwise.
             save: a file to write, such as "batch.png".
