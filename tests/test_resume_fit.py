@@ -66,13 +66,13 @@ class Epochs(keras.callbacks.Callback):
         self.logs[epoch] = dict(logs)
 
 
-def make_model(built=True, width=4, ema=True, **options):
+def make_model(built=True, width=4, ema=True, compiled=False, **options):
     keras.utils.set_random_seed(3)
     layers = [Tally(), keras.layers.Dense(width), keras.layers.Dropout(0.3), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((3,)), *layers] if built else layers)
     rate = keras.optimizers.schedules.ExponentialDecay(0.01, 5, 0.9)
-    if BACKEND == "tensorflow":
-        options["jit_compile"] = False
+    if BACKEND == "tensorflow":  # a trace costs more than the steps of most tests
+        options |= {"jit_compile": False, "run_eagerly": not compiled}
     model.compile(keras.optimizers.Adam(rate, use_ema=ema), "mse", metrics=["mae"], **options)
     return model
 
@@ -114,7 +114,7 @@ def counts(model):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The training that nothing interrupts."""
-    return train(tmp_path_factory.mktemp("whole") / "state")
+    return train(tmp_path_factory.mktemp("whole") / "state", compiled=True)
 
 
 @pytest.mark.parametrize("stops", [(1,), (6,), (3, 2, 1, 4), (18,)])
@@ -122,10 +122,10 @@ def test_fit_goes_on(stops, whole, tmp_path):
     """In mid-epoch, at its last batch, in the last epoch: samples, weights and metrics are equal."""
     path = tmp_path / "state"
     for after in stops:
-        train(path, after=after)
+        train(path, after=after, compiled=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        model, seen = train(path)
+        model, seen = train(path, compiled=True)
     assert counts(model) == [3] * SAMPLES
     for ours, theirs in zip(weights(model), weights(whole[0]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -141,8 +141,8 @@ def test_fit_goes_on(stops, whole, tmp_path):
 def test_a_model_that_fit_builds(tmp_path):
     """Layers without an input shape have no variables yet when training begins."""
     path = tmp_path / "state"
-    train(path, after=8, built=False)
-    model, _ = train(path, built=False)
+    train(path, after=8, built=False, compiled=True)
+    model, _ = train(path, built=False, compiled=True)
     assert counts(model) == [3] * SAMPLES
 
 
@@ -166,8 +166,8 @@ def test_validation_at_the_end_of_an_epoch_that_was_trained(tmp_path):
 def test_several_steps_at_once(after, tmp_path):
     """steps_per_execution=4 of 6 batches: positions lie where Keras tells of a step."""
     path = tmp_path / "state"
-    train(path, after=after, steps_per_execution=4)
-    model, _ = train(path, steps_per_execution=4)
+    train(path, after=after, steps_per_execution=4, compiled=True)
+    model, _ = train(path, steps_per_execution=4, compiled=True)
     assert counts(model) == [3] * SAMPLES
     assert int(model.optimizer.iterations) == 18
 
