@@ -1,13 +1,13 @@
 """What a position in the data is worth: which data and which options it belongs to, in short texts.
 
-Nothing is read but names and a few rows of arrays, and that once: a million paths take 0.1 s.
+Nothing is read but names and a few rows of arrays, and that once: a million paths take 0.3 s.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,10 +80,14 @@ def of_columns(part: Structure) -> str:
     return digest.text()
 
 
-def of_names(name: Callable[[int], str], samples: int) -> str:
-    """A short text for samples of which nothing is known but what a person would call them."""
+def of_names(
+    name: Callable[[int], str], samples: int, arrays: Iterable[np.ndarray[Any, Any]] = ()
+) -> str:
+    """A short text for samples by what a person would call them, and by what else is known."""
     digest = Digest()
     digest.add_names([name(k) for k in spread(samples)])
+    for array in arrays:
+        digest.add_bytes(array)
     return digest.text()
 
 

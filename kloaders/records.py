@@ -730,9 +730,9 @@ class RecordFiles:
         """Whether any file is."""
         return any(self.compressions)
 
-    def extent(self) -> tuple[Indices, Indices]:
-        """The first record of each file, and where each record begins and ends in its file."""
-        return self.firsts, self._offsets
+    def extent(self) -> list[Indices]:
+        """The first record of each file, where each record begins and ends, and which are kept."""
+        return [self.firsts, self._offsets, *([] if self.kept is None else [self.kept])]
 
     def numbers(self, indices: Indices) -> Indices:
         """Numbers of records among all that the files hold."""

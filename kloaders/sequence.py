@@ -570,9 +570,14 @@ class SequenceLoader(keras_base.Sequence):
             TypeError, ValueError: no state, or one for other data or options: says what differs.
         """
         whose = f"this {type(self).__name__}"
+        before = {name: self.__dict__[name] for name in ("seed", "plan", "_made_for")}
         self._take_seed(state)
-        checked = fingerprint.checked_state(state, self._fingerprint(), whose)
-        order, first = self.plan.position(checked)
+        try:
+            checked = fingerprint.checked_state(state, self._fingerprint(), whose)
+            order, first = self.plan.position(checked)
+        except Exception:
+            self.__dict__.update(before)
+            raise
         self._loaded = Position(order, first, self.plan.count(order) - first)
         self._tickets.go_on(self._loaded)
         self._release()
@@ -582,9 +587,7 @@ class SequenceLoader(keras_base.Sequence):
         seed = made_for.get("seed") if isinstance(made_for, dict) else None
         if self._seed_drawn and type(seed) is int and 0 <= seed != self.seed:
             self._release()
-            self.__dict__["seed"] = (
-                seed  # past __setattr__: no batch follows from the drawn one yet
-            )
+            self.__dict__["seed"] = seed  # past __setattr__: what follows from it is made anew
             self.plan = replace(self.plan, seed=seed, **self._stream_of())
             self._made_for = None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders import fingerprint
 from kloaders.lines import LineFiles
 from kloaders.sequence import Options, SequenceLoader, _flag, check_names
 from kloaders.structure import Structure, flatten, map_structure
@@ -56,6 +57,11 @@ class _Lines(SequenceLoader):
 
     def _name(self, index: int) -> str:
         return self._lines.name(index)
+
+    def _data_fingerprint(self) -> dict[str, str]:
+        return {
+            "data": fingerprint.of_names(self._name, self.samples, self._lines.extent()),
+        }
 
     def _release(self) -> None:
         super()._release()

@@ -185,11 +185,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         return self._records.read(index)
 
     def _data_fingerprint(self) -> dict[str, str]:
-        digest = fingerprint.Digest()
-        digest.add_names([self._name(k) for k in fingerprint.spread(self.samples)])
-        for array in self._records.extent():
-            digest.add_bytes(array)
-        return {"data": digest.text()}
+        return {
+            "data": fingerprint.of_names(self._name, self.samples, self._records.extent()),
+        }
 
     # ------------------------------------------------------------------ features
 

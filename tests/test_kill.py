@@ -40,6 +40,6 @@ def test_killed_trainings_end_as_if_they_had_not_been(tmp_path):
     assert list(found) == kinds
     for kind, figures in found.items():
         assert figures["kills"] == 1, kind
-        assert figures["samples_checked"] >= 410, kind
+        assert figures["samples_checked"] >= 408, kind
         assert figures["samples_lost"] == figures["samples_repeated"] == 0, kind
         assert figures["weights_equal"] == figures["trainings"] > 0, kind

@@ -230,6 +230,23 @@ def test_a_position_between_epochs(data, keep):
     assert (loader.state_dict()["epoch"], loader.state_dict()["batch"]) == (1, 0)
 
 
+@pytest.mark.parametrize("loader", [kl.TextLineSequenceLoader, kl.CsvSequenceLoader])
+def test_lines_are_data(loader, keep, tmp_path):
+    """Files of lines: the same under another folder, and others if a line has another length."""
+
+    def lines(folder, text):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.csv").write_text(text)
+        options = {"x": "n"} if loader is kl.CsvSequenceLoader else {}
+        numbers = {} if options else {"decode": lambda line: np.float32(len(line))}
+        return keep(loader(tmp_path / folder / "a.csv", batch_size=2, seed=1, **options, **numbers))
+
+    state = lines("a", "n\n1\n2\n3\n").state_dict()
+    lines("b", "n\n1\n2\n3\n").load_state_dict(state)
+    with pytest.raises(ValueError, match="data was"):
+        lines("c", "n\n1\n22\n3\n").load_state_dict(state)
+
+
 def test_two_levels_may_become_one(data, keep):
     """A RAM batch drawn from everything is a cut of the same order: other sizes, or none, go on."""
     whole = flat(loop(keep(KINDS["paths"](data, 4, shuffle=True, seed=3)), 1))
@@ -264,6 +281,17 @@ def test_without_a_seed_the_state_has_one(data, keep):
     after.load_state_dict(through_json(begun))
     assert after.seed == begun.seed
     assert sorted(flat(got + loop(after, 1))) == list(range(SAMPLES))
+
+
+def test_a_state_that_is_refused_changes_nothing(data, keep):
+    """Not even the seed of a loader that was made without one."""
+    _, paths, x = data
+    state = keep(kl.PathSequenceLoader(paths[1:], x[1:, 0], 4, shuffle=True, seed=1)).state_dict()
+    loader = keep(kl.PathSequenceLoader(paths, x[:, 0], 4, shuffle=True))
+    before = loader.state_dict()
+    with pytest.raises(ValueError, match="samples was 46 and is 47"):
+        loader.load_state_dict(state)
+    assert loader.state_dict() == before
 
 
 def test_a_position_told_by_the_caller(data, keep):
