@@ -20,6 +20,7 @@ import numpy as np
 from kloaders import distributed, fingerprint, forgotten, forks, keras_base, sampling, summary
 from kloaders.batches import BatchBuild
 from kloaders.cache import HookCache, Place, leaf_store, stores_in
+from kloaders.collection import held_off
 from kloaders.columns import Column, Odd, Report, place, spec_of_all
 from kloaders.engine import AHEAD_BYTES, Build, Engine, made_here
 from kloaders.faults import (
@@ -388,7 +389,7 @@ class SequenceLoader(keras_base.Sequence):
             if wider is not None:
                 return made_here(wider)
         engine = None
-        with self._rest_lock:
+        with held_off, self._rest_lock:
             # Closed and only looked at, or closed since this was asked (TensorFlow reads on for a
             # moment when a fit has ended): that wakes no threads.
             if released == self._released and (request.sequential or not self._resting):
