@@ -56,7 +56,9 @@ def names(tmp_path, monkeypatch):
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     no_torch = importlib.util.find_spec("torch") is None
-    return {"paths": paths, "labels": labels, "model": model, "no_torch": no_torch}
+    no_zarr = importlib.util.find_spec("zarr") is None
+    without = {"no_torch": no_torch, "no_zarr": no_zarr}
+    return {"paths": paths, "labels": labels, "model": model, **without}
 
 
 def examples(page):
