@@ -15,6 +15,7 @@ import os
 import statistics
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -69,7 +70,8 @@ def meter_seconds(steps: int) -> float:
     loader = kl.ArraySequenceLoader(np.zeros((320, 8), "f4"), np.zeros(320, "f4"), 32)
     meter, batch = Meter(loader), loader[0]
     engine = loader._engine
-    engine._ahead = {k: _Job(None, 1) for k in range(10)}  # as many as lie ready in a fit
+    build = SimpleNamespace(rows=32)  # a job asks no more of it until it is filled
+    engine._ahead = {k: _Job(build, 1) for k in range(10)}  # as many as lie ready in a fit
     begin = time.perf_counter()
     meter.epoch_begin(new_pass=True)
     for _ in range(steps):
