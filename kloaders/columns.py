@@ -75,8 +75,8 @@ class ArrayColumn:
             return
         if self.array.flags.c_contiguous:
             # The default mode="raise" would go through a buffer and take twice as long.
-            np.take(self.array, indices, axis=0, out=out, mode="clip")
-        else:  # np.take would copy all of it first
+            self.array.take(indices, axis=0, out=out, mode="clip")
+        else:  # take would copy all of it first
             out[...] = self.array[indices]
 
     def _copies_safely(self, file: FileRows, out: np.ndarray[Any, Any]) -> bool:

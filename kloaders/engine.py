@@ -110,9 +110,13 @@ class Engine:
             return
         wanted = list(itertools.islice(upcoming, self.depth))
         with self._lock:
-            for key in [k for k in self._ahead if k not in wanted]:
-                self._ahead.pop(key).cancel()
-            missing = [k for k in wanted if k not in self._ahead]
+            ahead = list(self._ahead)
+            if ahead == wanted[: len(ahead)]:  # as ever, where nobody changes their mind
+                missing = wanted[len(ahead) :]
+            else:
+                for key in [k for k in ahead if k not in wanted]:
+                    self._ahead.pop(key).cancel()
+                missing = [k for k in wanted if k not in self._ahead]
         for key in missing:
             try:
                 build = make(key, False)
@@ -238,22 +242,25 @@ class _Job:
         self.rows = build.rows
         self._left = parts
         self._lock = threading.Lock()
-        self._done = threading.Event()
+        self._awaited: threading.Event | None = None  # made by who waits: most find it ready
         self._result: Any = None
         self._error: BaseException | None = None
-        self.cancelled = False
-
-    @property
-    def ready(self) -> bool:
-        return self._done.is_set()
+        self.ready = self.cancelled = False
 
     @property
     def failed(self) -> bool:
-        return self._done.is_set() and self._error is not None
+        return self.ready and self._error is not None
 
     def cancel(self) -> None:
         self.cancelled = True
-        self._done.set()
+        self._end()
+
+    def _end(self) -> None:
+        # No lock, since a finalizer may come here: who waits writes the one and then reads the
+        # other, this writes the other and then reads the one.
+        self.ready = True
+        if (awaited := self._awaited) is not None:
+            awaited.set()
 
     def fill(self, start: int, stop: int) -> None:
         build = self._build
@@ -272,10 +279,13 @@ class _Job:
             except BaseException as error:
                 self._error = error
             self._build = None
-            self._done.set()
+            self._end()
 
     def wait(self) -> Any:
-        stalls.wait(self._done)
+        if not self.ready:
+            awaited = self._awaited = threading.Event()
+            if not self.ready:
+                stalls.wait(awaited)
         if self.cancelled:
             raise _Cancelled
         if self._error is not None:

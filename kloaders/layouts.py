@@ -9,7 +9,7 @@ of NumPy: what differs in any byte that is not a value is read again by itself, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from kloaders.examples import Found
 from kloaders.features import Leaf, Slot
 from kloaders.records import FOOTER, HEADER, RecordFiles, read_at
 
-__all__ = ["Job", "Layout", "learnt", "read_rows"]
+__all__ = ["Jobs", "Layout", "learnt", "read_rows"]
 
 Array = np.ndarray[Any, Any]
 
@@ -60,14 +60,14 @@ class Layout:
             if slots[k].stored is None
         }
 
-    def buffers(self, line: Array, out: list[Array], row: int) -> list[Array]:
-        """Where a record is read to: pieces of a row of the matrix, and rows of the batch."""
-        if not self.direct:
-            return [line]
-        pieces = [line[: self.cuts[1]]]
+    def buffers(self, lines: Array, out: list[Array], rows: list[int]) -> list[tuple[Array, ...]]:
+        """Where each record is read to: pieces of a row of the matrix, and rows of the batch."""
+        pieces = [list(lines[:, : self.cuts[1]])]
         for number, leaf in enumerate(self.direct, 1):
-            pieces += [out[leaf][row], line[self.cuts[number] : self.cuts[number + 1]]]
-        return pieces
+            values = out[leaf]
+            pieces.append([values[row] for row in rows])
+            pieces.append(list(lines[:, self.cuts[number] : self.cuts[number + 1]]))
+        return list(zip(*pieces, strict=True))
 
     def place(self, lines: Array, rows: Array, out: list[Array]) -> None:
         """Values from rows of the matrix into rows of the batch."""
@@ -142,95 +142,109 @@ def learnt(
     return Layout(raw, slots, form, sorted(direct, key=lambda k: slots[k].start))
 
 
-class Job(NamedTuple):
-    """A record that is to be read into a row of a batch.
+class Jobs(NamedTuple):
+    """Records that are to be read into rows of a batch, sorted by file and by place in it.
 
-    record: its number among all records of all files.
+    records: their numbers among all records of all files. files, starts, ends: where they lie.
     """
 
-    record: int
-    file: int
-    start: int
-    row: int
-    layout: Layout
+    records: Array
+    files: Array
+    starts: Array
+    ends: Array
+    rows: Array
+    layouts: list[Layout]
 
 
 class _Group:
-    """Records of one layout."""
+    """Jobs of one layout. places: their numbers among all jobs; lines: what is no direct value."""
 
-    def __init__(self, jobs: int, layout: Layout) -> None:
-        self.lines = np.empty((jobs, len(layout.form)), np.uint8)
-        self.rows: list[int] = []
-        # Checksums of what was read, the places of those records in `rows`, and their numbers.
-        self.sums: list[int] = []
-        self.summed: list[int] = []
-        self.records: list[int] = []
-        self.sound: list[int] = []  # those whose checksum is right
+    def __init__(self, layout: Layout, places: list[int]) -> None:
+        self.layout, self.places = layout, np.array(places)
+        self.lines = np.empty((len(places), len(layout.form)), np.uint8)
 
 
-def read_rows(files: RecordFiles, jobs: list[Job], out: list[Array]) -> list[int]:
+def read_rows(files: RecordFiles, jobs: Jobs, out: list[Array]) -> list[int]:
     """Fill rows of `out`; gives those whose record has another form or is damaged, in any order.
 
-    jobs: sorted by file and start. What lies in a file side by side is read by one call.
+    What lies in a file side by side is read by one call. Few steps are taken between one call and
+    the next: other threads wait for Python's lock meanwhile.
     """
-    counts: dict[Layout, int] = {}
-    for job in jobs:
-        counts[job.layout] = counts.get(job.layout, 0) + 1
-    groups = {layout: _Group(count, layout) for layout, count in counts.items()}
-    to_check, changes = files.to_check([job.record for job in jobs], {job.file for job in jobs})
+    by_layout: dict[Layout, list[int]] = {}
+    for place, layout in enumerate(jobs.layouts):
+        by_layout.setdefault(layout, []).append(place)
+    groups = [_Group(layout, places) for layout, places in by_layout.items()]
+    pieces: list[tuple[Array, ...]] = [()] * len(jobs.layouts)
+    for group in groups:
+        buffers = group.layout.buffers(group.lines, out, jobs.rows[group.places].tolist())
+        for place, found in zip(group.places.tolist(), buffers, strict=True):
+            pieces[place] = found
+    to_check, changes = files.to_check(jobs.records, jobs.files)
+    unchecked = set(np.flatnonzero(to_check).tolist())
+    sums: dict[int, int] = {}
     bad: list[int] = []
-    run: list[tuple[Job, list[Array], int]] = []
-    size = 0
-
-    def read() -> None:
-        first = run[0][0]
-        buffers = run[0][1] if len(run) == 1 else [b for _, pieces, _ in run for b in pieces]
+    file, opened = -1, None
+    for first, last, number, start, size in _runs(jobs):
+        if number != file:
+            file = number
+            try:
+                opened = files.opened(file)
+            except OSError:
+                opened = None
+        run = pieces[first] if last - first == 1 else [b for p in pieces[first:last] for b in p]
         try:
-            got = read_at(files.opened(first.file).number, buffers, first.start, size)
+            got = 0 if opened is None else read_at(opened.number, run, start, size)
         except OSError:
             got = 0
         if got < size:
-            bad.extend(job.row for job, _, _ in run)
-        for job, pieces, place in run:
-            if job.record in to_check:  # while the bytes are in the processor's cache
-                group = groups[job.layout]
-                group.sums.append(_checksum(pieces))
-                group.summed.append(place)
-                group.records.append(job.record)
-
-    for job in jobs:
-        group = groups[job.layout]
-        if run:
-            first = run[0][0]
-            beside = first.file == job.file and first.start + size == job.start
-            if not beside or size > _AT_ONCE:
-                read()
-                run, size = [], 0
-        place = len(group.rows)
-        run.append((job, job.layout.buffers(group.lines[place], out, job.row), place))
-        group.rows.append(job.row)
-        size += job.layout.size
-    if run:
-        read()
-    for layout, group in groups.items():
-        bad += _place(layout, group, out)
-        files.checked(np.array(group.sound, np.int64), changes)
+            bad += jobs.rows[first:last].tolist()
+        if unchecked:
+            for place in range(first, last):
+                if place in unchecked:  # while the bytes are in the processor's cache
+                    sums[place] = _checksum(pieces[place])
+    for group in groups:
+        bad += _place(files, changes, jobs, group, sums, out)
     return list(dict.fromkeys(bad))
 
 
-def _place(layout: Layout, group: _Group, out: list[Array]) -> list[int]:
+def _runs(jobs: Jobs) -> Iterator[tuple[int, int, int, int, int]]:
+    """Jobs that are read at once: the first, the one behind the last, file, start and bytes."""
+    starts, ends = jobs.starts, jobs.ends
+    follows = np.zeros(len(starts), bool)
+    follows[1:] = (jobs.files[1:] == jobs.files[:-1]) & (starts[1:] == ends[:-1])
+    if follows.any():
+        first = np.maximum.accumulate(np.where(follows, 0, np.arange(len(starts))))
+        parts = (starts - starts[first]) // _AT_ONCE
+        follows[1:] &= parts[1:] == parts[:-1]
+    firsts = np.flatnonzero(~follows)
+    lasts = np.append(firsts[1:], len(starts))
+    begins = starts[firsts]
+    columns = firsts, lasts, jobs.files[firsts], begins, ends[lasts - 1] - begins
+    return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def _place(
+    files: RecordFiles,
+    changes: int,
+    jobs: Jobs,
+    group: _Group,
+    sums: dict[int, int],
+    out: list[Array],
+) -> list[int]:
     """Values from the matrix into the batch; rows that are of no such layout, or damaged."""
-    lines, rows = group.lines, np.array(group.rows)
-    whole = np.ones(len(rows), bool)
-    if group.sums:
-        summed = np.array(group.summed)
+    layout, lines, rows = group.layout, group.lines, jobs.rows[group.places]
+    bad: list[int] = []
+    if sums:
+        whole = np.ones(len(rows), bool)
+        summed = np.array([place in sums for place in group.places.tolist()])
+        places = group.places[summed]
         stored = np.ascontiguousarray(lines[summed, -FOOTER:]).view("<u4")[:, 0]
-        sound = mask_all(np.array(group.sums, np.uint32)) == stored
-        whole[summed] = sound
-        group.sound = np.array(group.records)[sound].tolist()
-    bad: list[int] = rows[~whole].tolist()
-    if bad:
-        lines, rows = lines[whole], rows[whole]
+        found = np.array([sums[place] for place in places.tolist()], np.uint32)
+        whole[summed] = sound = mask_all(found) == stored
+        files.checked(jobs.records[places[sound]], changes)
+        if not whole.all():
+            bad = rows[~whole].tolist()
+            lines, rows = lines[whole], rows[whole]
     for one in layout.siblings:
         right = ((lines & one.form) == one.want).all(axis=1)
         if right.all():
@@ -242,7 +256,7 @@ def _place(layout: Layout, group: _Group, out: list[Array]) -> list[int]:
     return bad
 
 
-def _checksum(pieces: list[Array]) -> int:
+def _checksum(pieces: Sequence[Array]) -> int:
     """Of the data of a record that was read in pieces, frame included."""
     if len(pieces) == 1:
         return crc32c(pieces[0][HEADER:-FOOTER])

@@ -47,7 +47,7 @@ class BufferPool:
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """An array to fill, C-contiguous; its content is whatever was there."""
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        nbytes = math.prod(shape) * dtype.itemsize
         if nbytes < _SMALL:
             return aligned(nbytes).view(dtype).reshape(shape)
         with self._lock:

@@ -437,8 +437,7 @@ class EpochPlan:
             return self.stream.samples(*self._places(order, batch))
         if self.window is not None and batch >= order.head:
             return self._in_window(order, batch)
-        start, stop = self._span(batch, order)
-        return self._at(order, np.arange(start, stop, dtype=np.int64))
+        return self._between(order, *self._span(batch, order))
 
     def use(self, order: Order, batch: int) -> Draw:
         """How often this batch's samples were served before in this epoch (data echoing).
@@ -472,6 +471,18 @@ class EpochPlan:
         each, more = divmod(size, n)
         low = start + k * each + min(k, more)
         return low, low + each + (k < more)
+
+    def _between(self, order: Order, start: int, stop: int) -> Indices:
+        """`_at` positions start to stop."""
+        stored = self._stored_count(order)
+        if stored <= start < stop and (self.window is None or self.draw == "global"):
+            low, high = start - stored, stop - stored
+            first = low // _BLOCK
+            if first == (high - 1) // _BLOCK:  # nearly always; then no position is written down
+                key = (self.samples - stored, self.seed, order.epoch, _drawn_for(order))
+                block = _block(*key, first)
+                return stored + block[low - first * _BLOCK : high - first * _BLOCK]
+        return self._at(order, np.arange(start, stop, dtype=np.int64))
 
     def _at(self, order: Order, positions: Indices) -> Indices:
         """Sample numbers at positions of the epoch's order, however that is cut into batches."""
@@ -517,7 +528,7 @@ class EpochPlan:
         start = inside * self.global_batch
         low, high = self._part(start, min(self.global_batch, size - start))
         first = self.samples - rest + slot * self.window
-        return self._at(order, np.arange(first + low, first + high, dtype=np.int64))
+        return self._between(order, first + low, first + high)
 
     def _inside(self, order: Order, slot: int, size: int, ranks: Indices, echo: int) -> Indices:
         """Where the ranks of a shuffled RAM batch lie in it."""

@@ -84,11 +84,13 @@ def read_at(descriptor: int, buffers: Sequence[Any], offset: int, size: int) -> 
     Gives how many bytes came, fewer only at the end of the file: positioned reads, and no memory
     map, so that a file that somebody cuts short is an error and not the end of the process.
     """
+    if len(buffers) <= _BUFFERS:  # mostly, and then all of it comes
+        done = _read_once(descriptor, buffers, offset)
+        return done if done == size else _read_rest(descriptor, buffers, offset, done)
     done = 0
     for start in range(0, len(buffers), _BUFFERS):
         part = list(buffers[start : start + _BUFFERS])
-        whole = len(buffers) <= _BUFFERS
-        want = size if whole else sum(memoryview(b).nbytes for b in part)
+        want = sum(memoryview(b).nbytes for b in part)
         got = _read_once(descriptor, part, offset + done)
         if got < want:  # the end, a signal, or more than 2 GiB
             got = _read_rest(descriptor, part, offset + done, got)
@@ -98,7 +100,7 @@ def read_at(descriptor: int, buffers: Sequence[Any], offset: int, size: int) -> 
     return done
 
 
-def _read_once(descriptor: int, buffers: list[Any], offset: int) -> int:
+def _read_once(descriptor: int, buffers: Sequence[Any], offset: int) -> int:
     if hasattr(os, "preadv"):
         return os.preadv(descriptor, buffers, offset)
     with _seek_lock:  # Windows
@@ -106,7 +108,7 @@ def _read_once(descriptor: int, buffers: list[Any], offset: int) -> int:
         return FileIO(descriptor, closefd=False).readinto(buffers[0]) or 0
 
 
-def _read_rest(descriptor: int, buffers: list[Any], offset: int, done: int) -> int:
+def _read_rest(descriptor: int, buffers: Sequence[Any], offset: int, done: int) -> int:
     skip = done
     for buffer in buffers:
         view = memoryview(buffer).cast("B")
@@ -745,15 +747,15 @@ class RecordFiles:
         places = indices + files
         return files, self._offsets[places], self._offsets[places + 1]
 
-    def to_check(self, records: list[int], files: Iterable[int]) -> tuple[set[int], int]:
-        """Those of some records, of these files, whose checksums are to be compared.
+    def to_check(self, records: Indices, files: Indices) -> tuple[Array, int]:
+        """Whether the checksum of each of these records, of these files, is to be compared.
 
         That is when a record is first read, and again when its file has changed. And how often
         files have changed, to be told to `checked`.
         """
         if not self.check_crc:
-            return set(), self._changes
-        for file in files:
+            return np.zeros(len(records), bool), self._changes
+        for file in dict.fromkeys(files.tolist()):
             try:
                 status = os.fstat(self.opened(file).number)
             except OSError:  # met again by who reads
@@ -767,8 +769,7 @@ class RecordFiles:
                     # One that is being written may change again within a tick of its clock.
                     if time.time_ns() - status.st_mtime_ns > _SETTLED_NS:
                         self._sound_in[file] = stamp
-        numbers = np.array(records, np.int64)
-        return set(numbers[~self._sound[numbers]].tolist()), self._changes
+        return ~self._sound[records], self._changes
 
     def checked(self, records: Indices, changes: int) -> None:
         """The checksums of these records are right, if no file has changed since `to_check`."""

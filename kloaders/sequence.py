@@ -360,10 +360,12 @@ class SequenceLoader(keras_base.Sequence):
                 with a shard and shuffle=None is asked for batches in a random order.
         """
         released = self._released
-        looked, self._numbered = self._numbered and index == 0, False
+        looked = self._numbered and index == 0
+        if self._numbered:
+            self._numbered = False
         request = self._tickets.locate(self._index(index))
-        shuffled = not self.plan.is_stored(request.order)
-        if self.shard[1] > 1 and shuffled and self._order_asked() is None:
+        order = request.order
+        if self.shard[1] > 1 and self._order_asked() is None and not self.plan.is_stored(order):
             raise ValueError(_NO_COMMON_ORDER)
         if self._tickets.permuted and not self._warned:
             self._warned = True
@@ -383,7 +385,7 @@ class SequenceLoader(keras_base.Sequence):
         if self._tickets.interrupted and not self._told:
             self._told = True
             say(_INTERRUPTED)
-        key = _key(request.order, request.batch)
+        key = _key(order, request.batch)
         if looked and self._buckets is not None and not request.sequential:
             wider = self._buckets.look(self)
             if wider is not None:
@@ -393,7 +395,8 @@ class SequenceLoader(keras_base.Sequence):
             # Closed and only looked at, or closed since this was asked (TensorFlow reads on for a
             # moment when a fit has ended): that wakes no threads.
             if released == self._released and (request.sequential or not self._resting):
-                self._resting = False
+                if self._resting:
+                    self._resting = False
                 if request.sequential:
                     self._asked(request)
                 engine = self._running()
@@ -646,7 +649,7 @@ class SequenceLoader(keras_base.Sequence):
         count = self.plan.count(order)
         for batch in range(first, count):
             self._resting = False
-            upcoming = (_key(order, k) for k in range(batch + 1, count))
+            upcoming = _keys(order, batch + 1, count)
             yield self._running().get(_key(order, batch), upcoming, self._make)
 
     def close(self) -> None:
@@ -977,15 +980,12 @@ class SequenceLoader(keras_base.Sequence):
 
     def _upcoming(self, request: Request) -> Iterator[Key]:
         order, batch = request.order, request.batch
-        for k in range(batch + 1, self.plan.count(order)):
-            yield _key(order, k)
+        yield from _keys(order, batch + 1, self.plan.count(order))
         shuffled = not self.plan.is_stored(order)
         another = shuffled or self._tickets.training  # storage order may be that of a predict
         if another and order.epoch != self._tickets.last_epoch:
             # The head of the next epoch is made while this one ends and validation runs.
-            following = self._order_of(order.epoch + 1, shuffled)
-            for k in range(self.plan.batches):
-                yield _key(following, k)
+            yield from _keys(self._order_of(order.epoch + 1, shuffled), 0, self.plan.batches)
 
     def _make(self, key: Key, wait: bool) -> Build | None:
         """A batch of a pass; None where it can't be begun without waiting."""
@@ -1368,7 +1368,20 @@ _NO_COMMON_ORDER = (
 
 def _key(order: Order, batch: int) -> Key:
     # In the head of an order, batches are those of storage order: one name for one batch.
-    return (replace(order, head=_STORAGE), batch) if batch < order.head else (order, batch)
+    return (_in_storage_order(order), batch) if batch < order.head else (order, batch)
+
+
+def _keys(order: Order, start: int, stop: int) -> Iterator[Key]:
+    """`_key` of batches start to stop."""
+    if start < order.head:
+        stored = _in_storage_order(order)
+        yield from ((stored, batch) for batch in range(start, min(stop, order.head)))
+    yield from ((order, batch) for batch in range(max(start, order.head), stop))
+
+
+@functools.lru_cache(maxsize=16)
+def _in_storage_order(order: Order) -> Order:
+    return replace(order, head=_STORAGE)
 
 
 # So many requests in order are a predict, or a loop: a shuffled fit begins so once in 24 times.

@@ -42,18 +42,19 @@ def map_structure(function: Callable[..., Any], first: Structure, *rest: Structu
 
 def flatten(structure: Structure) -> list[Any]:
     """The leaves, in a fixed order."""
-    return list(_leaves(structure))
+    found: list[Any] = []
+    _collect(structure, found)
+    return found
 
 
-def _leaves(structure: Structure) -> Iterator[Any]:
+def _collect(structure: Structure, found: list[Any]) -> None:
     if isinstance(structure, dict):
-        for value in structure.values():
-            yield from _leaves(value)
-    elif isinstance(structure, tuple):
-        for value in structure:
-            yield from _leaves(value)
-    else:
-        yield structure
+        structure = structure.values()
+    elif not isinstance(structure, tuple):
+        found.append(structure)
+        return
+    for value in structure:
+        _collect(value, found)
 
 
 def names_of(structure: Structure, name: str) -> list[str]:
@@ -73,8 +74,15 @@ def names_of(structure: Structure, name: str) -> list[str]:
 
 def pack(structure: Structure, leaves: list[Any]) -> Structure:
     """The form of `structure` with other leaves: the inverse of `flatten`."""
-    left = iter(leaves)
-    return map_structure(lambda _: next(left), structure)
+    return _packed(structure, iter(leaves))
+
+
+def _packed(structure: Structure, left: Iterator[Any]) -> Structure:
+    if isinstance(structure, dict):
+        return {key: _packed(value, left) for key, value in structure.items()}
+    if isinstance(structure, tuple):
+        return tuple([_packed(value, left) for value in structure])
+    return next(left)
 
 
 def same_structure(a: Structure, b: Structure) -> bool:

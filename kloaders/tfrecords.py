@@ -18,7 +18,7 @@ from kloaders.faults import SampleError, explain
 from kloaders.features import guessed, leaves_of, resolved
 from kloaders.folder_cache import key_of
 from kloaders.formats import DecodeError, ImageOptions
-from kloaders.layouts import Job, Layout, learnt, read_rows
+from kloaders.layouts import Jobs, Layout, learnt, read_rows
 from kloaders.messages import say
 from kloaders.paths import readings
 from kloaders.quarantine import Quarantine, excluded, record_of, say_left_out
@@ -330,16 +330,18 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             return list(range(len(indices)))
         files, starts, ends = self._records.locate(indices)
         order = np.lexsort((starts, files))
-        jobs: list[Job] = []
+        places = zip(files[order].tolist(), (ends - starts)[order].tolist(), strict=True)
+        get = self._layouts.get
+        layouts = [get((file, size)) or get(size) for file, size in places]
         left: list[int] = []
+        if None in layouts:
+            known = np.array([layout is not None for layout in layouts])
+            left, order = order[~known].tolist(), order[known]
+            if not len(order):
+                return left
         numbers = self._records.numbers(indices)
-        places = (numbers[order], files[order], starts[order], ends[order], order)
-        for record, file, start, end, row in zip(*(a.tolist() for a in places), strict=True):
-            layout = self._layouts.get((file, end - start)) or self._layouts.get(end - start)
-            if layout is None:
-                left.append(row)
-            else:
-                jobs.append(Job(record, file, start, row, layout))
+        where = (numbers[order], files[order], starts[order], ends[order])
+        jobs = Jobs(*where, order, [layout for layout in layouts if layout is not None])
         return left + read_rows(self._records, jobs, out)
 
     def _learn(

@@ -102,12 +102,13 @@ class _State:
 def _run(state: _State) -> None:
     while True:
         with state.ready:
-            state.idle += 1
-            found = state.ready.wait_for(
-                lambda: state.stopped or state.soon or state.later, timeout=IDLE_SECONDS
-            )
-            state.idle -= 1
-            if state.stopped or not found:
+            if not (state.soon or state.later or state.stopped):
+                state.idle += 1
+                state.ready.wait_for(
+                    lambda: state.stopped or state.soon or state.later, timeout=IDLE_SECONDS
+                )
+                state.idle -= 1
+            if state.stopped or not (state.soon or state.later):
                 state.alive -= 1
                 state.ready.notify_all()
                 return
