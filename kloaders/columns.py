@@ -259,6 +259,11 @@ class PathColumn:
             if got is not target:
                 place(np.asarray(got), out, row, leaf, report)
 
+    def expect(self, indices: Indices) -> None:
+        """These will be read soon: have the kernel begin."""
+        for index in indices.tolist():
+            formats.read_ahead(self.paths[index])
+
     def name(self, index: int) -> str:
         return self.paths[index]
 

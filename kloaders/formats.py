@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import operator
@@ -221,6 +222,17 @@ def check_suffix(path: str) -> None:
 
 # O_BINARY is Windows' own: without it every b"\r\n" there would be read as b"\n".
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+
+
+def read_ahead(path: str) -> None:
+    """Have the kernel begin to read a file, and do not wait for it. Nothing where it cannot."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS and Windows
+        with contextlib.suppress(OSError):  # told by who reads the file
+            descriptor = os.open(path, _OPEN_FLAGS)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(descriptor)
 
 
 def read_bytes(path: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from kloaders import stalls
 from kloaders.batches import BatchBuild, nothing_left
-from kloaders.columns import Odd
+from kloaders.columns import Odd, PathColumn
 from kloaders.engine import Build, Engine
 from kloaders.memory import available_bytes, format_bytes, parse_bytes
 from kloaders.messages import say
@@ -273,6 +274,12 @@ class TwoLevelLoader(SequenceLoader):
                 if new not in self._windows:
                     self._windows[new] = self._begin(new)
 
+    def _expect(self, indices: Indices) -> None:
+        """These samples will be read soon."""
+        for column in flatten(self._columns() or ()):
+            if isinstance(column, PathColumn):
+                column.expect(indices)
+
     def _begin(self, slot: tuple[Order, int]) -> _RamBatch:
         self.ram_batches_read += 1
         order, number = slot
@@ -366,6 +373,10 @@ class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
 
 _RESIDENT = (Order(-1, 0), 0)
 
+# A thread that waits for so much of the time in which it reads a part has a slow disk, or no core:
+# the kernel is told what comes next. That takes 4 us a file, and has many of them read at once.
+_WAITING = 0.2
+
 
 class _Part:
     """The job of filling one part of a RAM batch."""
@@ -404,12 +415,17 @@ class _RamBatch:
         self.part = max(1, min(loader.batch_size, -(-count // 8)))
         self.done = [threading.Event() for _ in range(-(-count // self.part))]
         self.errors: dict[int, BaseException] = {}
+        self.waits = False
 
     def fill(self, loader: TwoLevelLoader, k: int) -> None:
         """Read one part; an error is kept for whoever asks for a batch."""
         start, stop = k * self.part, min((k + 1) * self.part, len(self.indices))
+        begin, busy = time.perf_counter(), time.thread_time()
         try:
             if not self.cancelled:
+                if self.waits:  # other threads are about to read the parts in between
+                    ahead = self.part * max(1, loader._running().count)
+                    loader._expect(self.indices[start + ahead : stop + ahead])
                 leaves = [a[start:stop] for a in self.arrays]
                 samples = self.indices[start:stop]
                 build = _Stored(loader, samples, self.epoch, raw=True, leaves=leaves)
@@ -421,6 +437,8 @@ class _RamBatch:
         except BaseException as error:  # re-raised in the thread that asks
             self.errors[k] = error
         self.done[k].set()
+        seconds = time.perf_counter() - begin
+        self.waits = seconds - (time.thread_time() - busy) > _WAITING * seconds
 
     def parts_of(self, rows: Indices) -> list[int]:
         """The parts that hold these rows."""
