@@ -59,9 +59,28 @@ def paths(work: Work) -> Any:
     return taken(files(work, **options), work)
 
 
-@takes_part("W3 W4", "kloaders", "ours", "keras kloaders.arrays")
+@takes_part("W3", "kloaders, np.memmap", "ours", "keras kloaders.arrays")
+@takes_part("W4", "kloaders", "ours", "keras kloaders.arrays")
 def rows(work: Work) -> Any:
     return taken(arrays(work), work)
+
+
+def write_pack(work: Work) -> None:
+    import kloaders as kl
+
+    source = kl.ArraySequenceLoader(work.packed, work.labels, work.batch)
+    kl.write_pack(source, pack_of(work), overwrite=True, progress=False)
+
+
+def pack_of(work: Work) -> str:
+    return f"{work.packed_file}-pack"
+
+
+@takes_part("W3", "kloaders, pack", "ours", "keras kloaders.packs", prepare=write_pack)
+def pack(work: Work) -> Any:
+    import kloaders as kl
+
+    return taken(kl.PackSequenceLoader(pack_of(work), work.batch, **shuffled(work)), work)
 
 
 def write_records(work: Work) -> None:
@@ -119,9 +138,10 @@ def ram_batches(work: Work) -> Any:
     import kloaders as kl
 
     size = min(2048, work.samples // 4)
+    in_order = {"draw": "windows", "ram_batch_size": size, "size": SIZE}
     return taken(
         kl.RamBatchSequenceLoader(
-            work.paths, work.labels, work.batch, ram_batch_size=size, size=SIZE, **shuffled(work)
+            work.paths, work.labels, work.batch, **in_order, **shuffled(work)
         ),
         work,
     )

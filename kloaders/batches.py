@@ -55,9 +55,21 @@ class BatchBuild:
         self.epoch, self.draw, self.raw, self.batch = epoch, draw, raw, batch
         self.form = loader.raw_spec if raw else loader.sample_spec
         self.processes = loader._process_pool()
-        self.leaves = leaves or self._fresh()
+        self._leaves = leaves
         self.troubles: list[tuple[int, Exception]] = []
         self._lock = threading.Lock()
+
+    @property
+    def leaves(self) -> list[np.ndarray[Any, Any]]:
+        """The arrays; fresh ones are taken by whoever fills the first row.
+
+        Taken ten batches before, the memory would have left the processor's cache by then.
+        """
+        if self._leaves is None:
+            with self._lock:
+                if self._leaves is None:
+                    self._leaves = self._fresh()
+        return self._leaves
 
     def _fresh(self) -> list[np.ndarray[Any, Any]]:
         needs = [((self.rows, *(n or 1 for n in s.shape)), s.dtype) for s in flatten(self.form)]
@@ -107,7 +119,7 @@ class BatchBuild:
         keep = self.settle()
         if keep is None:
             if self.processes is not None:
-                self.leaves = self.processes.memory.keep(self.leaves)
+                self._leaves = self.processes.memory.keep(self.leaves)
             return self.indices, self.leaves
         return self.indices[keep], [leaf[keep] for leaf in self.leaves]
 

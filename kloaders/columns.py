@@ -19,6 +19,7 @@ __all__ = [
     "PackedPaths",
     "SubsetColumn",
     "columns_of",
+    "expect",
     "inner_column",
     "taken",
     "values_of",
@@ -259,11 +260,6 @@ class PathColumn:
             if got is not target:
                 place(np.asarray(got), out, row, leaf, report)
 
-    def expect(self, indices: Indices) -> None:
-        """These will be read soon: have the kernel begin."""
-        for index in indices.tolist():
-            formats.read_ahead(self.paths[index])
-
     def name(self, index: int) -> str:
         return self.paths[index]
 
@@ -361,6 +357,17 @@ def values_of(column: Any) -> np.ndarray[Any, Any] | None:
     values: Callable[[], np.ndarray[Any, Any] | None] | None
     values = getattr(column, "known_values", None)
     return None if values is None else values()
+
+
+def expect(column: Column, indices: Indices) -> None:
+    """These samples will be read soon: where they are files, the kernel is told to begin."""
+    if isinstance(column, SubsetColumn):
+        expect(column.column, column.numbers[indices])
+    elif isinstance(column, CastColumn):
+        expect(column.column, indices)
+    elif isinstance(column, PathColumn):
+        for index in indices.tolist():
+            formats.read_ahead(column.paths[index])
 
 
 def taken(column: Column, numbers: Indices) -> Column:

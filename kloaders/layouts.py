@@ -9,7 +9,7 @@ of NumPy: what differs in any byte that is not a value is read again by itself, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,14 +184,13 @@ def read_rows(files: RecordFiles, jobs: Jobs, out: list[Array]) -> list[int]:
     sums: dict[int, int] = {}
     bad: list[int] = []
     file, opened = -1, None
-    for first, last, number, start, size in _runs(jobs):
+    for first, last, run, number, start, size in _reads(jobs, pieces):
         if number != file:
             file = number
             try:
                 opened = files.opened(file)
-            except OSError:
+            except OSError:  # whoever reads these records by themselves meets it again
                 opened = None
-        run = pieces[first] if last - first == 1 else [b for p in pieces[first:last] for b in p]
         try:
             got = 0 if opened is None else read_at(opened.number, run, start, size)
         except OSError:
@@ -207,20 +206,28 @@ def read_rows(files: RecordFiles, jobs: Jobs, out: list[Array]) -> list[int]:
     return list(dict.fromkeys(bad))
 
 
-def _runs(jobs: Jobs) -> Iterator[tuple[int, int, int, int, int]]:
-    """Jobs that are read at once: the first, the one behind the last, file, start and bytes."""
+def _reads(
+    jobs: Jobs, pieces: list[tuple[Array, ...]]
+) -> Iterable[tuple[int, int, Sequence[Array], int, int, int]]:
+    """What is read at once: first job and the one behind the last, where to, file, start and bytes."""
     starts, ends = jobs.starts, jobs.ends
     follows = np.zeros(len(starts), bool)
     follows[1:] = (jobs.files[1:] == jobs.files[:-1]) & (starts[1:] == ends[:-1])
-    if follows.any():
-        first = np.maximum.accumulate(np.where(follows, 0, np.arange(len(starts))))
-        parts = (starts - starts[first]) // _AT_ONCE
-        follows[1:] &= parts[1:] == parts[:-1]
+    if not follows.any():
+        where = (column.tolist() for column in (jobs.files, starts, ends - starts))
+        count = len(starts)
+        return zip(range(count), range(1, count + 1), pieces, *where, strict=True)
+    first = np.maximum.accumulate(np.where(follows, 0, np.arange(len(starts))))
+    parts = (starts - starts[first]) // _AT_ONCE
+    follows[1:] &= parts[1:] == parts[:-1]
     firsts = np.flatnonzero(~follows)
     lasts = np.append(firsts[1:], len(starts))
-    begins = starts[firsts]
-    columns = firsts, lasts, jobs.files[firsts], begins, ends[lasts - 1] - begins
-    return zip(*(column.tolist() for column in columns), strict=True)
+    found = []
+    for a, z in zip(firsts.tolist(), lasts.tolist(), strict=True):
+        start = int(starts[a])
+        joined = [buffer for piece in pieces[a:z] for buffer in piece]
+        found.append((a, z, joined, int(jobs.files[a]), start, int(ends[z - 1]) - start))
+    return found
 
 
 def _place(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import sys
 import threading
 from pathlib import Path
@@ -18,6 +19,10 @@ __all__ = ["BufferPool", "available_bytes", "format_bytes", "parse_bytes"]
 ALIGNMENT = 64
 # Below this, malloc is as fast as looking for a free buffer, and nothing is kept.
 _SMALL = 1 << 16
+# From here on, blocks are whole pages of their own.
+_MAPPED = 1 << 20
+# ... and from here on of huge ones, as NumPy has them.
+_HUGE = 1 << 22
 
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -28,6 +33,22 @@ def aligned(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes]
+
+
+def _block(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Fresh memory; large blocks go back to the system when they are freed.
+
+    malloc would keep what a thread of ours allocates and another thread frees.
+    """
+    if nbytes < _MAPPED:
+        return np.empty(nbytes, np.uint8)
+    private = getattr(mmap, "MAP_PRIVATE", None)  # not on Windows
+    flags = {} if private is None else {"flags": private | mmap.MAP_ANONYMOUS}
+    block = mmap.mmap(-1, nbytes, **flags)
+    if nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(block, np.uint8)
 
 
 class BufferPool:
@@ -53,7 +74,7 @@ class BufferPool:
         with self._lock:
             block = self._free(nbytes)
             if block is None:
-                block = np.empty(nbytes + ALIGNMENT, np.uint8)
+                block = _block(nbytes + ALIGNMENT)
                 self._blocks.append(block)
                 del self._blocks[: -self.limit]
             # Referring to the block while the lock is held is what takes it.

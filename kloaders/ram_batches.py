@@ -13,7 +13,7 @@ import numpy as np
 
 from kloaders import stalls
 from kloaders.batches import BatchBuild, nothing_left
-from kloaders.columns import Odd, PathColumn
+from kloaders.columns import Odd, expect
 from kloaders.engine import Build, Engine
 from kloaders.memory import available_bytes, format_bytes, parse_bytes
 from kloaders.messages import say
@@ -274,12 +274,6 @@ class TwoLevelLoader(SequenceLoader):
                 if new not in self._windows:
                     self._windows[new] = self._begin(new)
 
-    def _expect(self, indices: Indices) -> None:
-        """These samples will be read soon."""
-        for column in flatten(self._columns() or ()):
-            if isinstance(column, PathColumn):
-                column.expect(indices)
-
     def _begin(self, slot: tuple[Order, int]) -> _RamBatch:
         self.ram_batches_read += 1
         order, number = slot
@@ -425,7 +419,8 @@ class _RamBatch:
             if not self.cancelled:
                 if self.waits:  # other threads are about to read the parts in between
                     ahead = self.part * max(1, loader._running().count)
-                    loader._expect(self.indices[start + ahead : stop + ahead])
+                    for column in flatten(loader._columns() or ()):
+                        expect(column, self.indices[start + ahead : stop + ahead])
                 leaves = [a[start:stop] for a in self.arrays]
                 samples = self.indices[start:stop]
                 build = _Stored(loader, samples, self.epoch, raw=True, leaves=leaves)

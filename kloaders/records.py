@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import math
 import os
 import stat
 import struct
@@ -660,6 +661,9 @@ _AT_ONCE = 1 << 24
 _OPEN_FILES = 128
 # A file that was changed so long ago shows by its time when it changes again.
 _SETTLED_NS = 2 * 10**9
+# Whether a file has changed is looked up this often at most: for many files a batch it takes as long
+# as to read a record.
+_LOOK_SECONDS = 0.05
 # Streams of compressed files with their blocks (128 MiB each).
 _STREAMS = 2
 
@@ -704,6 +708,8 @@ class RecordFiles:
         self._sound = np.zeros(int(self.firsts[-1]), bool)
         self._sound_in: dict[int, tuple[int, int]] = {}
         self._changes = 0
+        # When the files were last looked at, and which of them since.
+        self._looked, self._looked_at = -math.inf, set[int]()
         self._forked()
         forks.watch(self)
 
@@ -755,7 +761,11 @@ class RecordFiles:
         """
         if not self.check_crc:
             return np.zeros(len(records), bool), self._changes
-        for file in dict.fromkeys(files.tolist()):
+        now = time.monotonic()
+        if now > self._looked + _LOOK_SECONDS:
+            self._looked_at, self._looked = set(), now
+        for file in {*files.tolist()} - self._looked_at:
+            self._looked_at.add(file)
             try:
                 status = os.fstat(self.opened(file).number)
             except OSError:  # met again by who reads

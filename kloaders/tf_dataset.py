@@ -46,6 +46,10 @@ def to_tf_dataset(
     left of that epoch. Count its batches yourself, `loader.state_dict(epoch=..., batch=...)` makes
     a state of the count; the loader must say `shuffle=` itself then.
 
+    tf.data's autotuning is off, of what is added behind it too: a `map` with AUTOTUNE runs on all
+    cores. `dataset.with_options` turns it on again (`options.autotune.enabled = True`), and with
+    it, now and then, a pause at the end of a loop, of up to half of what the loop took.
+
     Cardinality is asserted, but where the Dataset begins in the middle of an epoch. The Dataset
     holds the loader; TensorFlow's registry of Python functions, which outlives the Dataset, does
     not. In `fit` pass shuffle=False, which has no effect on a Dataset but a warning.
@@ -98,6 +102,10 @@ def to_tf_dataset(
     options = tf.data.Options()
     by_file = tf.data.experimental.AutoShardPolicy.FILE
     options.experimental_distribute.auto_shard_policy = by_file
+    # TensorFlow's tuner looks for a cancellation that is not there yet when it is woken, and sleeps on:
+    # every other loop over a Dataset ended with a second, or up to half of its time, in which nothing
+    # happened. Nothing here is left to tune.
+    options.autotune.enabled = False
     dataset = dataset.with_options(options)
     dataset._kloaders_source = source
     return dataset

@@ -626,6 +626,36 @@ def test_a_view_has_ram_batches_of_its_own(make: Any) -> None:
     assert sorted(samples(found)) == list(range(SAMPLES))
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_the_kernel_is_told_what_comes_next(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch, half: bool
+) -> None:
+    """Of a disk that is waited for, parts behind those that the threads are at; each file once."""
+    told: list[str] = []
+    monkeypatch.setattr(kl.formats, "read_ahead", told.append)
+    monkeypatch.setattr(kl.ram_batches, "_WAITING", -1)
+    loader = kl.RamBatchSequenceLoader(
+        paths, None, BATCH, ram_batch_size=RAM, decode=Reads(), shuffle=False, workers=1
+    )
+    if half:
+        loader, _ = kl.split(loader, validation=0.5)
+    with loader:
+        loader.on_epoch_begin()
+        for batch in range(len(loader)):
+            loader[batch]
+    # The first part of each RAM batch is read before anything is known to be slow, and parts of one
+    # sample follow it: one thread is at the next one already.
+    assert sorted(set(told)) == sorted(told)
+    assert set(told) < set(paths[: loader.samples] if not half else paths)
+    assert len(told) >= loader.samples // 2
+
+
+def test_reading_ahead_tells_of_nothing(tmp_path: Path) -> None:
+    """A file that is not there is the business of who reads it."""
+    kl.formats.read_ahead(str(tmp_path / "gone"))
+    kl.formats.read_ahead(str(tmp_path))
+
+
 def test_close_while_a_ram_batch_is_awaited(make: Any) -> None:
     """Who waits for a RAM batch when another thread closes the loader gets the batch all the same."""
     loader, reads = make(workers=1, shuffle=False)
