@@ -110,6 +110,8 @@ class PackColumn:
         if shape is None or None in shape or out.shape[1:] != shape or out.dtype != self.dtype:
             self._fill_one_by_one(indices, out, leaf, report)
             return
+        if not len(indices):
+            return
         if len(self.parts) == 1:
             # The default mode="raise" would go through a buffer and take twice as long.
             np.take(self._values(0), indices, axis=0, out=out, mode="clip")

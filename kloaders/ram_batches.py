@@ -284,6 +284,7 @@ class TwoLevelLoader(SequenceLoader):
             window = self.plan.read_window(order, number)
         ram = _RamBatch(self, window, order.epoch)
         engine = self._running()
+        ram.threads = engine.count
         for k in range(len(ram.done)):
             if engine.count == 0:
                 ram.fill(self, k)
@@ -409,7 +410,7 @@ class _RamBatch:
         self.part = max(1, min(loader.batch_size, -(-count // 8)))
         self.done = [threading.Event() for _ in range(-(-count // self.part))]
         self.errors: dict[int, BaseException] = {}
-        self.waits = False
+        self.threads, self.waits = 0, False
 
     def fill(self, loader: TwoLevelLoader, k: int) -> None:
         """Read one part; an error is kept for whoever asks for a batch."""
@@ -417,8 +418,8 @@ class _RamBatch:
         begin, busy = time.perf_counter(), time.thread_time()
         try:
             if not self.cancelled:
-                if self.waits:  # other threads are about to read the parts in between
-                    ahead = self.part * max(1, loader._running().count)
+                if self.waits:  # the threads are about to read the parts in between
+                    ahead = self.part * max(1, self.threads)
                     for column in flatten(loader._columns() or ()):
                         expect(column, self.indices[start + ahead : stop + ahead])
                 leaves = [a[start:stop] for a in self.arrays]

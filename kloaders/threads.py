@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ __all__ = ["Workers", "exiting", "usable_cores"]
 # A thread without work waits this long for more: long enough to live through a validation step,
 # short enough that a forgotten loader's threads are gone soon.
 IDLE_SECONDS = 5.0
+# At the end of the program, what threads are at may take so long to finish.
+EXIT_SECONDS = 10.0
 
 
 class Job(Protocol):
@@ -65,10 +68,9 @@ class Workers:
         old.stop()
         if old.pid != os.getpid():
             return
-        with old.ready:
-            # A job that closes its own loader must not wait for itself.
-            if threading.current_thread().name != "kloaders":
-                old.ready.wait_for(lambda: old.alive == 0, timeout=60)
+        # A job that closes its own loader must not wait for itself.
+        if threading.current_thread().name != "kloaders":
+            old.wait_until_ended(60)
 
     @property
     def alive(self) -> int:
@@ -97,6 +99,12 @@ class _State:
             self.ready.notify_all()
         for job in left:
             job.dropped()
+
+    def wait_until_ended(self, seconds: float) -> None:
+        """Block until no thread is left, or that time is over."""
+        if self.pid == os.getpid():
+            with self.ready:
+                self.ready.wait_for(lambda: self.alive == 0, timeout=max(0.0, seconds))
 
 
 def _run(state: _State) -> None:
@@ -128,8 +136,14 @@ exiting = threading.Event()
 @atexit.register
 def _stop_all() -> None:
     exiting.set()
-    for workers in list(_all):
-        workers._state.stop()
+    states = [workers._state for workers in list(_all)]
+    for state in states:
+        state.stop()
+    # A thread that comes back from OpenCV when the interpreter is gone ends in C++'s terminate(), and
+    # the program with "Aborted".
+    end = time.monotonic() + EXIT_SECONDS
+    for state in states:
+        state.wait_until_ended(end - time.monotonic())
     if _all and "tensorflow" in sys.modules:
         # A fit that an exception ended leaves an iterator, whose destructor waits for its thread:
         # it must run while threads still do. The exception refers to it.

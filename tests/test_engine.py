@@ -13,6 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -591,3 +592,39 @@ def test_a_fork_gets_threads_of_its_own() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+ENDS_WHILE_DECODING = """
+import sys
+import cv2
+import numpy as np
+import kloaders as kl
+
+noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
+content = cv2.imencode(".jpg", noise)[1].tobytes()
+paths = [f"{sys.argv[1]}/{k}.jpg" for k in range(24)]
+for path in paths:
+    with open(path, "wb") as file:
+        file.write(content)
+loader = kl.PathSequenceLoader(paths, None, 4, size=(32, 32), cache=None, shuffle=True, workers=2)
+loader.on_epoch_begin()
+loader[0]
+print("done")
+"""
+
+
+def test_a_program_ends_while_threads_decode(tmp_path: Path) -> None:
+    """Threads come back from OpenCV before the interpreter is gone, or all ends in an abort."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS_WHILE_DECODING, str(tmp_path)],
+        env={
+            **os.environ,
+            "KLOADERS_WORKER": "1",
+            "PYTHONPATH": os.path.dirname(os.path.dirname(threads.__file__)),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-2000:]
