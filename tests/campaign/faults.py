@@ -484,8 +484,9 @@ def interrupted_calls(kl, folder, long):
 
 
 LIFE = """
-    import hashlib, os, sys, threading
+    import hashlib, os, signal, sys, threading
     import numpy as np
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts with &
     from campaign import beds
     kl = beds.loaders_alone()
     folder = sys.argv[1]
