@@ -226,11 +226,20 @@ _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 def read_ahead(path: str) -> None:
     """Have the kernel begin to read a file, and do not wait for it. Nothing where it cannot."""
+    _advise(path, "POSIX_FADV_WILLNEED")
+
+
+def evict(path: str) -> None:
+    """Ask the kernel to forget what it holds of a file. Nothing where it cannot."""
+    _advise(path, "POSIX_FADV_DONTNEED")
+
+
+def _advise(path: str, advice: str) -> None:
     if hasattr(os, "posix_fadvise"):  # not on macOS and Windows
         with contextlib.suppress(OSError):  # told by who reads the file
             descriptor = os.open(path, _OPEN_FLAGS)
             try:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(descriptor, 0, 0, getattr(os, advice))
             finally:
                 os.close(descriptor)
 

@@ -477,11 +477,8 @@ class EpochPlan:
         stored = self._stored_count(order)
         if stored <= start < stop and (self.window is None or self.draw == "global"):
             low, high = start - stored, stop - stored
-            first = low // _BLOCK
-            if first == (high - 1) // _BLOCK:  # nearly always; then no position is written down
-                key = (self.samples - stored, self.seed, order.epoch, _drawn_for(order))
-                block = _block(*key, first)
-                return stored + block[low - first * _BLOCK : high - first * _BLOCK]
+            shuffled, first = self._blocks(order, low, high - 1, self.samples - stored)
+            return stored + shuffled[low - first : high - first]
         return self._at(order, np.arange(start, stop, dtype=np.int64))
 
     def _at(self, order: Order, positions: Indices) -> Indices:
@@ -497,12 +494,15 @@ class EpochPlan:
         return stored + self._shuffled(order, positions - stored, self.samples - stored)
 
     def _shuffled(self, order: Order, ranks: Indices, n: int) -> Indices:
-        low, high = int(ranks[0]), int(ranks[-1])
+        shuffled, first = self._blocks(order, int(ranks[0]), int(ranks[-1]), n)
+        return shuffled[ranks - first]
+
+    def _blocks(self, order: Order, low: int, high: int, n: int) -> tuple[Indices, int]:
+        """Whole blocks of a shuffle of range(n) that hold ranks low to high, and their first rank."""
         first, last = low // _BLOCK, high // _BLOCK
         key = (n, self.seed, order.epoch, _drawn_for(order))
         blocks = [_block(*key, b) for b in range(first, last + 1)]
-        joined = blocks[0] if first == last else np.concatenate(blocks)
-        return joined[ranks - first * _BLOCK]
+        return blocks[0] if first == last else np.concatenate(blocks), first * _BLOCK
 
     def _begin(self, order: Order) -> int:
         """The position at which RAM batches of shuffled samples begin."""

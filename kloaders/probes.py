@@ -10,7 +10,6 @@ import contextlib
 import copy
 import dataclasses
 import itertools
-import os
 import shutil
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders import formats
 from kloaders.cache import bypassed
 from kloaders.columns import ArrayColumn, PathColumn
 from kloaders.folder_cache import FolderCache
@@ -501,15 +501,8 @@ def _names(loader: SequenceLoader, stages: _Stages, count: int) -> list[str]:
 
 def evict(names: Iterable[str]) -> None:
     """Ask the system to forget what it holds of these files."""
-    if not hasattr(os, "posix_fadvise"):
-        return
     for name in names:
-        with contextlib.suppress(OSError):
-            descriptor = os.open(name, os.O_RDONLY)
-            try:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(descriptor)
+        formats.evict(name)
 
 
 def _disk(

@@ -580,17 +580,23 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_fork_gets_threads_of_its_own() -> None:
-    """After os.fork the child starts threads anew, and the parent's go on."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKED],
-        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(threads.__file__))},
+def run_alone(code: str, *arguments: str, **environment: str) -> Any:
+    """Run a program in a process of its own."""
+    package = os.path.dirname(os.path.dirname(threads.__file__))
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": package, **environment},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_gets_threads_of_its_own() -> None:
+    """After os.fork the child starts threads anew, and the parent's go on."""
+    done = run_alone(FORKED)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -615,16 +621,5 @@ print("done")
 
 def test_a_program_ends_while_threads_decode(tmp_path: Path) -> None:
     """Threads come back from OpenCV before the interpreter is gone, or all ends in an abort."""
-    done = subprocess.run(
-        [sys.executable, "-c", ENDS_WHILE_DECODING, str(tmp_path)],
-        env={
-            **os.environ,
-            "KLOADERS_WORKER": "1",
-            "PYTHONPATH": os.path.dirname(os.path.dirname(threads.__file__)),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_alone(ENDS_WHILE_DECODING, str(tmp_path), KLOADERS_WORKER="1")
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-2000:]
