@@ -71,36 +71,32 @@ class ArrayColumn:
         return np.array(self.array[index])
 
     def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
-        if self.file is not None and not self._copies_safely(self.file, out):
-            self._fill_one_by_one(self.file, indices, out, report)
-            return
+        if self.file is not None:
+            if self._is_read(self.file, out):
+                for row, error in self.file.fill(indices, out):
+                    report(row, error)
+                return
+            try:
+                self.file.check()
+            except DecodeError:
+                self._fill_one_by_one(self.file, indices, out, report)
+                return
         if self.array.flags.c_contiguous:
             # The default mode="raise" would go through a buffer and take twice as long.
             self.array.take(indices, axis=0, out=out, mode="clip")
         else:  # take would copy all of it first
             out[...] = self.array[indices]
 
-    def _copies_safely(self, file: FileRows, out: np.ndarray[Any, Any]) -> bool:
-        """Whether rows may be copied from the map, all at once."""
-        if file.readable and out.dtype == self.array.dtype and out.flags.c_contiguous:
-            return False
-        try:
-            file.check()
-        except DecodeError:
-            return False
-        return True
+    def _is_read(self, file: FileRows, out: np.ndarray[Any, Any]) -> bool:
+        return file.readable and out.dtype == self.array.dtype and out.flags.c_contiguous
 
     def _fill_one_by_one(
         self, file: FileRows, indices: Indices, out: np.ndarray[Any, Any], report: Report
     ) -> None:
-        read = file.readable and out.dtype == self.array.dtype and out.flags.c_contiguous
         for row, index in enumerate(indices.tolist()):
             try:
-                if read:
-                    file.read(index, out[row])
-                else:
-                    file.check(index)
-                    out[row] = self.array[index]
+                file.check(index)
+                out[row] = self.array[index]
             except (DecodeError, OSError) as error:
                 report(row, error)
 

@@ -24,6 +24,7 @@ from kloaders import stores
 from kloaders.columns import Indices
 from kloaders.memory import format_bytes
 from kloaders.messages import say
+from kloaders.reads import read_at
 from kloaders.stores import SharedStore, Stamp
 
 __all__ = ["FolderCache", "key_of"]
@@ -152,8 +153,9 @@ class FolderCache(SharedStore):
     ) -> int | None:
         """Read an entry, and its checksum, if it is the one expected."""
         file, offset = self._files[place >> _OFFSET_BITS], place & (1 << _OFFSET_BITS) - 1
+        size = len(front) + len(body)
         try:
-            if _read_at(file, [memoryview(front), body], offset) != len(front) + len(body):
+            if read_at(file, [front, body], offset, size) != size:
                 return None
         except OSError:
             return None
@@ -237,10 +239,10 @@ class FolderCache(SharedStore):
         file, offset = self._files[place >> _OFFSET_BITS], place & (1 << _OFFSET_BITS) - 1
         head = bytearray(_HEAD_SIZE)
         with suppress(OSError, ValueError, TypeError):  # a damaged description is none
-            if _read_at(file, [memoryview(head)], offset) == _HEAD_SIZE and _is_head(head):
+            if read_at(file, [head], offset, _HEAD_SIZE) == _HEAD_SIZE and _is_head(head):
                 _, _, length, nbytes, _ = _HEAD.unpack_from(head)
                 about = bytearray(length)
-                if _read_at(file, [memoryview(about)], offset + _HEAD_SIZE) == length:
+                if read_at(file, [about], offset + _HEAD_SIZE, length) == length:
                     name, *shape = about.decode("ascii").split()
                     dtype, sides = np.dtype(name), tuple(map(int, shape))
                     if math.prod(sides) * dtype.itemsize == nbytes and not dtype.hasobject:
@@ -344,7 +346,7 @@ def _entries(file: int, start: int) -> Iterator[tuple[bytes, int, int]]:
     size, at = os.fstat(file).st_size, start
     while at + _HEAD_SIZE <= size:
         head = bytearray(_HEAD_SIZE)
-        if _read_at(file, [memoryview(head)], at) != _HEAD_SIZE or not _is_head(head):
+        if read_at(file, [head], at, _HEAD_SIZE) != _HEAD_SIZE or not _is_head(head):
             return
         _, key, length, nbytes, _ = _HEAD.unpack_from(head)
         end = at + _HEAD_SIZE + length + nbytes
@@ -352,18 +354,6 @@ def _entries(file: int, start: int) -> Iterator[tuple[bytes, int, int]]:
             return
         yield key, at, end
         at = end
-
-
-def _read_at(file: int, parts: list[memoryview], offset: int) -> int:
-    """Fill `parts` from a place in a file; the bytes that were there."""
-    got = os.preadv(file, parts, offset)
-    wanted = sum(map(len, parts))
-    while 0 < got < wanted:  # a signal, or more than 2 GiB
-        more = os.preadv(file, _rest(parts, got), offset + got)
-        if not more:
-            break
-        got += more
-    return got
 
 
 def _write_at(file: int, parts: list[memoryview], offset: int) -> int:

@@ -9,7 +9,7 @@ of NumPy: what differs in any byte that is not a value is read again by itself, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,8 @@ import numpy as np
 from kloaders.crc32c import crc32c, mask_all
 from kloaders.examples import Found
 from kloaders.features import Leaf, Slot
-from kloaders.records import FOOTER, HEADER, RecordFiles, read_at
+from kloaders.reads import Buffers, Part, read_many
+from kloaders.records import FOOTER, HEADER, RecordFiles
 
 __all__ = ["Jobs", "Layout", "learnt", "read_rows"]
 
@@ -60,14 +61,13 @@ class Layout:
             if slots[k].stored is None
         }
 
-    def buffers(self, lines: Array, out: list[Array], rows: list[int]) -> list[tuple[Array, ...]]:
-        """Where each record is read to: pieces of a row of the matrix, and rows of the batch."""
-        pieces = [list(lines[:, : self.cuts[1]])]
+    def parts(self, lines: Array, out: list[Array], rows: Array) -> list[Part]:
+        """Where records are read to: pieces of a row of the matrix, and rows of the batch."""
+        parts: list[Part] = [(lines[:, : self.cuts[1]], None)]
         for number, leaf in enumerate(self.direct, 1):
-            values = out[leaf]
-            pieces.append([values[row] for row in rows])
-            pieces.append(list(lines[:, self.cuts[number] : self.cuts[number + 1]]))
-        return list(zip(*pieces, strict=True))
+            parts.append((out[leaf], rows))
+            parts.append((lines[:, self.cuts[number] : self.cuts[number + 1]], None))
+        return parts
 
     def place(self, lines: Array, rows: Array, out: list[Array]) -> None:
         """Values from rows of the matrix into rows of the batch."""
@@ -91,15 +91,13 @@ class _Varints:
     def __init__(self, block: bytes) -> None:
         ends = np.flatnonzero(np.frombuffer(block, np.uint8) < 0x80)
         self.starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])
-        self.sizes = ends - self.starts + 1
+        sizes = ends - self.starts + 1
+        places = np.arange(len(block)) - np.repeat(self.starts, sizes)
+        self.shifts = (7 * places).astype(np.uint64)
 
     def __call__(self, rows: Array) -> Array:
-        values = np.zeros((len(rows), len(self.starts)), np.uint64)
-        for place in range(int(self.sizes.max())):
-            has = self.sizes > place
-            bits = (rows[:, self.starts[has] + place] & 0x7F).astype(np.uint64)
-            values[:, has] |= bits << np.uint64(7 * place)
-        return values.view(np.int64)
+        bits = (rows & 0x7F).astype(np.uint64) << self.shifts
+        return np.add.reduceat(bits, self.starts, axis=1).view(np.int64)
 
 
 def learnt(
@@ -174,60 +172,38 @@ def read_rows(files: RecordFiles, jobs: Jobs, out: list[Array]) -> list[int]:
     for place, layout in enumerate(jobs.layouts):
         by_layout.setdefault(layout, []).append(place)
     groups = [_Group(layout, places) for layout, places in by_layout.items()]
-    pieces: list[tuple[Array, ...]] = [()] * len(jobs.layouts)
+    buffers = Buffers(len(jobs.layouts))
     for group in groups:
-        buffers = group.layout.buffers(group.lines, out, jobs.rows[group.places].tolist())
-        for place, found in zip(group.places.tolist(), buffers, strict=True):
-            pieces[place] = found
+        parts = group.layout.parts(group.lines, out, jobs.rows[group.places])
+        buffers.add(group.places, parts)
     to_check, changes = files.to_check(jobs.records, jobs.files)
-    unchecked = set(np.flatnonzero(to_check).tolist())
+    bounds = _bounds(jobs)
+    firsts = bounds[:-1]
+    starts = jobs.starts[firsts]
+    sizes = jobs.ends[bounds[1:] - 1] - starts
+    opened = files.opened_at_once(jobs.files[firsts].tolist())
+    descriptors = [-1 if file is None else file.number for file in opened]
+    whole = read_many(descriptors, starts, sizes, bounds, buffers)
+    bad = jobs.rows[np.repeat(~whole, np.diff(bounds))].tolist()
     sums: dict[int, int] = {}
-    bad: list[int] = []
-    file, opened = -1, None
-    for first, last, run, number, start, size in _reads(jobs, pieces):
-        if number != file:
-            file = number
-            try:
-                opened = files.opened(file)
-            except OSError:  # whoever reads these records by themselves meets it again
-                opened = None
-        try:
-            got = 0 if opened is None else read_at(opened.number, run, start, size)
-        except OSError:
-            got = 0
-        if got < size:
-            bad += jobs.rows[first:last].tolist()
-        if unchecked:
-            for place in range(first, last):
-                if place in unchecked:  # while the bytes are in the processor's cache
-                    sums[place] = _checksum(pieces[place])
+    if to_check.any():
+        pieces = buffers.pieces()
+        sums = {place: _checksum(pieces[place]) for place in np.flatnonzero(to_check).tolist()}
     for group in groups:
         bad += _place(files, changes, jobs, group, sums, out)
     return list(dict.fromkeys(bad))
 
 
-def _reads(
-    jobs: Jobs, pieces: list[tuple[Array, ...]]
-) -> Iterable[tuple[int, int, Sequence[Array], int, int, int]]:
-    """What is read at once: first job and the one behind the last, where to, file, start and bytes."""
-    starts, ends = jobs.starts, jobs.ends
-    follows = np.zeros(len(starts), bool)
-    follows[1:] = (jobs.files[1:] == jobs.files[:-1]) & (starts[1:] == ends[:-1])
-    if not follows.any():
-        where = (column.tolist() for column in (jobs.files, starts, ends - starts))
-        count = len(starts)
-        return zip(range(count), range(1, count + 1), pieces, *where, strict=True)
-    first = np.maximum.accumulate(np.where(follows, 0, np.arange(len(starts))))
-    parts = (starts - starts[first]) // _AT_ONCE
-    follows[1:] &= parts[1:] == parts[:-1]
-    firsts = np.flatnonzero(~follows)
-    lasts = np.append(firsts[1:], len(starts))
-    found = []
-    for a, z in zip(firsts.tolist(), lasts.tolist(), strict=True):
-        start = int(starts[a])
-        joined = [buffer for piece in pieces[a:z] for buffer in piece]
-        found.append((a, z, joined, int(jobs.files[a]), start, int(ends[z - 1]) - start))
-    return found
+def _bounds(jobs: Jobs) -> Array:
+    """Jobs from one bound to the next are read at once: they lie side by side in a file."""
+    starts, ends, count = jobs.starts, jobs.ends, len(jobs.starts)
+    follows = np.zeros(count + 1, bool)
+    follows[1:-1] = (jobs.files[1:] == jobs.files[:-1]) & (starts[1:] == ends[:-1])
+    if follows.any():
+        first = np.maximum.accumulate(np.where(follows[:-1], 0, np.arange(count)))
+        parts = (starts - starts[first]) // _AT_ONCE
+        follows[1:-1] &= parts[1:] == parts[:-1]
+    return np.flatnonzero(~follows)
 
 
 def _place(

@@ -10,11 +10,13 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from kloaders.formats import DecodeError
+from kloaders.reads import Buffers, read_at, read_many
 
 __all__ = ["FileRows", "check_whole", "place_in_file"]
 
@@ -82,7 +84,7 @@ class FileRows:
 
     @property
     def readable(self) -> bool:
-        """Whether `read` can be used, and takes no longer than to copy a row."""
+        """Whether `fill` can be used, and takes no longer than to copy rows."""
         return self._descriptor is not None
 
     def check(self, row: int | None = None) -> None:
@@ -90,21 +92,28 @@ class FileRows:
         end = self.end if row is None else self.offset + (row + 1) * self.row_bytes
         check_whole(self._mapped, self.path, end)
 
-    def read(self, row: int, out: Array) -> None:
-        """Row `row` of the array becomes `out`, C-contiguous and of its dtype and shape.
+    def fill(self, rows: Array, out: Array) -> Iterator[tuple[int, Exception]]:
+        """out[k] becomes row rows[k] of the array; gives each k that does not, and why.
 
-        Raises DecodeError where the file ends before it.
+        out: C-contiguous, and of the array's dtype.
         """
         assert self._descriptor is not None
-        at = self.offset + row * self.row_bytes
-        got = os.preadv(self._descriptor, (out.data,), at)
-        if got < self.row_bytes:
-            view = out.reshape(-1).view(np.uint8).data
-            while got < self.row_bytes:  # a signal, a network drive, or the end
-                more = os.preadv(self._descriptor, (view[got:],), at + got)
-                if not more:
-                    raise _cut(self.path, os.fstat(self._descriptor).st_size, self.end)
-                got += more
+        count = len(rows)
+        places = self.offset + rows * self.row_bytes
+        buffers, sizes = Buffers(count), np.full(count, self.row_bytes)
+        buffers.add(np.arange(count), [(out, None)])
+        descriptors = [self._descriptor] * count
+        whole = read_many(descriptors, places, sizes, np.arange(count + 1), buffers)
+        for k in np.flatnonzero(~whole).tolist():
+            try:
+                self._read(int(places[k]), out[k])
+            except (DecodeError, OSError) as error:
+                yield k, error
+
+    def _read(self, place: int, out: Array) -> None:
+        assert self._descriptor is not None
+        if read_at(self._descriptor, [out], place, self.row_bytes) < self.row_bytes:
+            raise _cut(self.path, os.fstat(self._descriptor).st_size, self.end)
 
 
 def _opened(path: str, array: Array) -> int | None:

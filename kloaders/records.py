@@ -22,7 +22,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from kloaders.conversion import whole_file
 from kloaders.crc32c import HARDWARE, crc32c, mask, mask_all, of_rows
 from kloaders.formats import DecodeError
 from kloaders.messages import say
+from kloaders.reads import read_at
 from kloaders.threads import usable_cores
 
 __all__ = [
@@ -73,57 +73,6 @@ def _is_header(head: bytes) -> bool:
 
 
 # --------------------------------------------------------------------------- reading at an offset
-
-# At most so many buffers a call: what Linux and macOS allow (IOV_MAX).
-_BUFFERS = 1024
-_seek_lock = threading.Lock()
-
-
-def read_at(descriptor: int, buffers: Sequence[Any], offset: int, size: int) -> int:
-    """Fill writable buffers of `size` bytes, one after another, from one place of a file.
-
-    Gives how many bytes came, fewer only at the end of the file: positioned reads, and no memory
-    map, so that a file that somebody cuts short is an error and not the end of the process.
-    """
-    if len(buffers) <= _BUFFERS:  # mostly, and then all of it comes
-        done = _read_once(descriptor, buffers, offset)
-        return done if done == size else _read_rest(descriptor, buffers, offset, done)
-    done = 0
-    for start in range(0, len(buffers), _BUFFERS):
-        part = list(buffers[start : start + _BUFFERS])
-        want = sum(memoryview(b).nbytes for b in part)
-        got = _read_once(descriptor, part, offset + done)
-        if got < want:  # the end, a signal, or more than 2 GiB
-            got = _read_rest(descriptor, part, offset + done, got)
-        done += got
-        if got < want:
-            break
-    return done
-
-
-def _read_once(descriptor: int, buffers: Sequence[Any], offset: int) -> int:
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, buffers, offset)
-    with _seek_lock:  # Windows
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return FileIO(descriptor, closefd=False).readinto(buffers[0]) or 0
-
-
-def _read_rest(descriptor: int, buffers: Sequence[Any], offset: int, done: int) -> int:
-    skip = done
-    for buffer in buffers:
-        view = memoryview(buffer).cast("B")
-        if skip >= len(view):
-            skip -= len(view)
-            continue
-        view, skip = view[skip:], 0
-        while len(view):
-            got = _read_once(descriptor, [view], offset + done)
-            if not got:
-                return done
-            done += got
-            view = view[got:]
-    return done
 
 
 class _Open:
@@ -909,6 +858,16 @@ class RecordFiles:
                 while len(self._open) > _OPEN_FILES:
                     self._open.popitem(last=False)
             return found
+
+    def opened_at_once(self, files: list[int]) -> list[_Open | None]:
+        """As `opened`, for each of these; None where a file does not open."""
+        found: dict[int, _Open | None] = {}
+        for file in dict.fromkeys(files):
+            try:
+                found[file] = self.opened(file)
+            except OSError:  # met again by who reads its records by themselves
+                found[file] = None
+        return [found[file] for file in files]
 
     def _stream(self, file: int) -> _Stream:
         with self._lock:

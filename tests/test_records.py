@@ -509,20 +509,6 @@ def test_large_offsets(monkeypatch, file, tmp_path):
         assert files.read(1) == b"behind"
 
 
-def test_short_reads_are_completed(file, monkeypatch):
-    """A signal, a network drive: fewer bytes than asked for, again and again."""
-    path = file()
-    descriptor = records._Open(path)
-    real = os.preadv
-    monkeypatch.setattr(
-        os, "preadv", lambda number, buffers, at: real(number, [memoryview(buffers[0])[:7]], at)
-    )
-    first, second = np.empty(50, np.uint8), np.empty((2, 30), np.uint8)
-    assert records.read_at(descriptor.number, [first, second], 5, 110) == 110
-    with open(path, "rb") as handle:
-        assert first.tobytes() + second.tobytes() == handle.read(115)[5:]
-
-
 def test_without_positioned_reads(file, monkeypatch):
     """Windows has neither pread nor preadv."""
     monkeypatch.delattr(os, "pread")
