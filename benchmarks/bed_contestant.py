@@ -120,6 +120,13 @@ def as_tf_dataset(w: Any) -> Any:
     return dataset if w.mode == "fit" else lambda _: iter(dataset)
 
 
+@contestant("W4", "kloaders, native=True", needs=["tensorflow", "kloaders.tf_dataset"])
+def gathered(w: Any) -> Any:
+    import kloaders as kl
+
+    return kl.to_tf_dataset(arrays(w), shuffle=True, native=True)
+
+
 def in_plain_python(x: Any, y: Any, rng: np.random.Generator) -> Any:
     return gil_work(x), y
 

@@ -112,6 +112,13 @@ def tf_dataset(work: Work) -> Any:
     return dataset if work.spec.fit else lambda _: iter(dataset)
 
 
+@takes_part("W4", "kloaders, native=True", "ours", "tensorflow keras kloaders.tf_dataset")
+def gathered(work: Work) -> Any:
+    import kloaders as kl
+
+    return kl.to_tf_dataset(arrays(work), shuffle=True, native=True)
+
+
 def in_plain_python(x: Any, y: Any, rng: np.random.Generator) -> Any:
     return plain_python(x), y
 

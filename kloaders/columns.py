@@ -20,6 +20,7 @@ __all__ = [
     "SubsetColumn",
     "columns_of",
     "expect",
+    "in_ram",
     "inner_column",
     "taken",
     "values_of",
@@ -163,6 +164,21 @@ class CastColumn:
 
     def name(self, index: int) -> str:
         return self.column.name(index)
+
+
+def in_ram(column: Any) -> np.ndarray[Any, Any] | None:
+    """The array whose rows a column delivers, before a cast; None where it is none in RAM.
+
+    The rows of a subset are copied together.
+    """
+    if isinstance(column, CastColumn):
+        return in_ram(column.column)
+    if isinstance(column, SubsetColumn):
+        whole = in_ram(column.column)
+        return None if whole is None else whole[column.numbers]
+    if isinstance(column, ArrayColumn) and column.file is None:
+        return column.array
+    return None
 
 
 class PackedPaths(Sequence[str]):

@@ -1,16 +1,19 @@
-"""Any loader as a tf.data.Dataset, by from_generator with an explicit signature."""
+"""Any loader as a tf.data.Dataset: by from_generator with an explicit signature, or by TensorFlow's ops."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kloaders import distributed
 from kloaders.messages import say
+from kloaders.plan import Order
 from kloaders.sequence import SequenceLoader, check_loader
 from kloaders.structure import ArraySpec, Structure, flatten, map_structure, same_structure
+from kloaders.tf_gather import Gather, dataset_of, index_blocks
 from kloaders.tf_native import native_dataset
+from kloaders.tfrecords import TFRecordSequenceLoader
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -37,10 +40,13 @@ def to_tf_dataset(
         output_signature: a `tf.TensorSpec` for each array of a batch, in the batch's structure.
             By default the first sample's, and no batch is read to find it; of a list of arrays,
             the dimensions in which they differ are None. Files of different shapes need it.
-        native: of a `TFRecordSequenceLoader`, read the files by tf.data.TFRecordDataset instead,
-            without a line of Python for a record: for pipelines that are serialised, or must stay
-            in a graph. It is shuffled in a buffer only, cannot skip a damaged record, and
-            pictures are decoded and resized by TensorFlow.
+        native: no line of Python for a sample, for small steps and for pipelines that must stay in
+            a graph. Of arrays in RAM (`ArraySequenceLoader`, what `preload` gives, parts of it that
+            `split` made): Python gives TensorFlow the numbers of the samples, 64 batches at a time,
+            and TensorFlow gathers them from a copy of the arrays that it makes now; the batches
+            are the loader's, shuffled as a whole. Of a `TFRecordSequenceLoader`: the files are read
+            by tf.data.TFRecordDataset; it is shuffled in a buffer only, cannot skip a damaged
+            record, and pictures are decoded and resized by TensorFlow.
 
     After `loader.load_state_dict(state)` the Dataset begins there: its first iteration has what is
     left of that epoch. Count its batches yourself, `loader.state_dict(epoch=..., batch=...)` makes
@@ -62,6 +68,8 @@ def to_tf_dataset(
         ValueError: keras.distribution expects another part of the data than the loader's `shard`;
             native=True and an option that takes Python (transform, decode, on_error="skip"); or
             the loader goes on in the middle of an epoch of another order.
+        TypeError: native=True and a loader of files other than TFRecord files.
+        MemoryError: native=True, and no room for a second copy of the arrays.
     """
     import tensorflow as tf
 
@@ -74,11 +82,11 @@ def to_tf_dataset(
             "shuffle; for training pass shuffle=True.",
             once="to_tf_dataset order",
         )
-    if native:
-        if output_signature is not None:
-            raise ValueError(
-                "native=True takes its signature from TensorFlow's ops: leave output_signature out."
-            )
+    if native and output_signature is not None:
+        raise ValueError(
+            "native=True takes its signature from TensorFlow's ops: leave output_signature out."
+        )
+    if native and isinstance(loader, TFRecordSequenceLoader):
         if loader._loaded is not None:
             raise ValueError(
                 "native=True reads the files from their beginning, and the loader is to go on after "
@@ -86,14 +94,17 @@ def to_tf_dataset(
             )
         return native_dataset(loader, bool(order))
     loader._check_order(order)
-    signature = _signature(loader) if output_signature is None else output_signature
-    source = _Source(loader, bool(order), signature)
+    source = _Source(loader, bool(order))
     whole = source.position is None or source.position.size == len(loader)
     # The generator lives as long as the process, in TensorFlow's registry: it must not hold the
     # loader. The Dataset does.
-    dataset = tf.data.Dataset.from_generator(
-        _Generator(source), output_signature=signature, name=_ADVICE
-    )
+    if native:
+        dataset = dataset_of(Gather(loader), _Generator(source, index_blocks), _ADVICE)
+    else:
+        signature = _signature(loader) if output_signature is None else output_signature
+        dataset = tf.data.Dataset.from_generator(
+            _Generator(source, _Batches(signature)), output_signature=signature, name=_ADVICE
+        )
     if whole:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(loader)))
     dataset = dataset.prefetch(2)
@@ -114,10 +125,9 @@ def to_tf_dataset(
 class _Source:
     """A loader and how many epochs of it were begun."""
 
-    def __init__(self, loader: SequenceLoader, shuffle: bool, signature: Any) -> None:
+    def __init__(self, loader: SequenceLoader, shuffle: bool) -> None:
         self.loader = loader.view()
         self.shuffle = shuffle
-        self.signature = signature
         #: Where the first iteration begins, if not at epoch 0.
         self.position = loader._loaded
         if self.position is None:
@@ -132,18 +142,23 @@ class _Source:
                 "shuffle= to the loader, before the state is taken, and not to to_tf_dataset()."
             )
 
-    def batches(self) -> Iterator[Any]:
-        """Batches of the next epoch."""
+    def next_epoch(self) -> tuple[Order, int]:
+        """The order of the next epoch, and its first batch."""
         epoch, position = self.epochs, self.position
         self.epochs, self.position = epoch + 1, None
         if position is None or position.size == len(self.loader):
-            return self.loader.epoch_batches(epoch, self.shuffle)
-        return self.loader._batches_from(position.order, position.first)
+            return self.loader._order_of(epoch, self.shuffle), 0
+        return position.order, position.first
 
 
 class _Generator:
-    def __init__(self, source: _Source) -> None:
+    """What from_generator calls for each epoch; `items` gives what it yields, of an order."""
+
+    def __init__(
+        self, source: _Source, items: Callable[[SequenceLoader, Order, int], Iterator[Any]]
+    ) -> None:
         self._source = weakref.ref(source)
+        self._items = items
 
     def __call__(self) -> Iterator[Any]:
         source = self._source()
@@ -152,10 +167,18 @@ class _Generator:
                 "the Dataset that to_tf_dataset gave was dropped while something made from it is "
                 "still read: keep a reference to it as long as it is used."
             )
-        batches, signature = source.batches(), source.signature
-        del source
-        for number, batch in enumerate(batches):
-            _check_batch(batch, signature, number)
+        return self._items(source.loader, *source.next_epoch())
+
+
+class _Batches:
+    """The batches of an order, checked against the signature."""
+
+    def __init__(self, signature: Any) -> None:
+        self._signature = signature
+
+    def __call__(self, loader: SequenceLoader, order: Order, first: int) -> Iterator[Any]:
+        for number, batch in enumerate(loader._batches_from(order, first)):
+            _check_batch(batch, self._signature, number)
             yield batch
 
 

@@ -15,14 +15,13 @@ from kloaders.examples import BYTES, FLOAT, INT64, features_of
 from kloaders.features import Leaf
 from kloaders.memory import format_bytes
 from kloaders.messages import say
-from kloaders.sequence import SequenceLoader
 from kloaders.structure import ArraySpec, flatten, pack
 from kloaders.tfrecords import TFRecordSequenceLoader
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["native_dataset"]
+__all__ = ["native_dataset", "refuse"]
 
 # What the buffer that is shuffled in may hold.
 _BUFFER_BYTES, _BUFFER_LEAST = 512 << 20, 1024
@@ -35,7 +34,7 @@ _METHODS = {
 }
 
 
-def native_dataset(loader: SequenceLoader, shuffle: bool) -> tf.data.Dataset:
+def native_dataset(loader: TFRecordSequenceLoader, shuffle: bool) -> tf.data.Dataset:
     """Batches of a `TFRecordSequenceLoader`'s files, read by tf.data.TFRecordDataset.
 
     Structure, shapes and dtypes are those that the loader delivers; so are arrays and numbers.
@@ -43,16 +42,10 @@ def native_dataset(loader: SequenceLoader, shuffle: bool) -> tf.data.Dataset:
     their EXIF tag.
 
     Raises:
-        TypeError: it is no TFRecordSequenceLoader.
         ValueError: an option of the loader takes Python, or the loader's index.
     """
     import tensorflow as tf
 
-    if not isinstance(loader, TFRecordSequenceLoader):
-        raise TypeError(
-            f"native=True is for TFRecordSequenceLoader, this is a {type(loader).__name__}: leave "
-            "native out."
-        )
     _check(loader)
     kinds = set(loader._records.compressions)
     if len(kinds) > 1:
@@ -89,23 +82,31 @@ def native_dataset(loader: SequenceLoader, shuffle: bool) -> tf.data.Dataset:
 
 
 def _check(loader: TFRecordSequenceLoader) -> None:
-    for what, there in [
-        ("transform= is a function in Python", loader.transform is not None),
-        ("batch_transform= is a function in Python", loader.batch_transform is not None),
-        ("load_sample or load_batch is overridden", loader._hooked()),
-        ("decode= is a function in Python", loader._decodes_by_user()),
-        ("sample_weights= go by sample number", loader.weights is not None),
-        ("sampling goes by sample number", bool(loader.sampling)),
-        ("pad_last= adds weights", loader.pad_last),
-        ("shard= cuts batches (use Dataset.shard)", loader.shard[1] > 1),
-        (f"cache={loader.cache!r} is kept in Python", loader.cache not in (None, "auto")),
-        (f"on_error={loader.on_error!r} needs the index", loader.on_error != "raise"),
-        ("quarantine= needs the index", loader.quarantine is not None),
-        ("exclude= needs the index", loader._records.kept is not None),
-    ]:
+    refuse(
+        "reads records",
+        [
+            ("transform= is a function in Python", loader.transform is not None),
+            ("batch_transform= is a function in Python", loader.batch_transform is not None),
+            ("load_sample or load_batch is overridden", loader._hooked()),
+            ("decode= is a function in Python", loader._decodes_by_user()),
+            ("sample_weights= go by sample number", loader.weights is not None),
+            ("sampling goes by sample number", bool(loader.sampling)),
+            ("pad_last= adds weights", loader.pad_last),
+            ("shard= cuts batches (use Dataset.shard)", loader.shard[1] > 1),
+            (f"cache={loader.cache!r} is kept in Python", loader.cache not in (None, "auto")),
+            (f"on_error={loader.on_error!r} needs the index", loader.on_error != "raise"),
+            ("quarantine= needs the index", loader.quarantine is not None),
+            ("exclude= needs the index", loader._records.kept is not None),
+        ],
+    )
+
+
+def refuse(does: str, conditions: list[tuple[str, bool]]) -> None:
+    """Raise ValueError for the first of these that is there and cannot be had in a graph."""
+    for what, there in conditions:
         if there:
             raise ValueError(
-                f"native=True reads records by TensorFlow's ops only, and {what}: leave native out, "
+                f"native=True {does} by TensorFlow's ops only, and {what}: leave native out, "
                 "or the option."
             )
 

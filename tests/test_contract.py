@@ -1780,6 +1780,20 @@ def test_dataset_under_fit(make, kind, shuffle):
         assert found == [in_storage_order(loader)] * 2
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_gathered_dataset_under_fit(make, shuffle):
+    """native=True over arrays: the loader's own order, in every epoch."""
+    model, received = model_for()
+    loader = make(array)
+    dataset = kl.to_tf_dataset(loader, shuffle=shuffle, native=True)
+    fit(model, dataset, epochs=2, shuffle=False)
+    found = assert_exact(received.trained, loader, passes=2)
+    if shuffle:
+        assert_planned(found, loader)
+    else:
+        assert found == [in_storage_order(loader)] * 2
+
+
 @scenario("to_tf_dataset under fit without warnings")
 def test_dataset_without_warnings(make):
     """fit(dataset, shuffle=False) has nothing to complain about."""

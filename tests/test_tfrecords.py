@@ -754,7 +754,7 @@ def test_native_refuses_what_takes_python(write, pictures):
         with pytest.raises(ValueError, match=words):
             kl.to_tf_dataset(loader, True, native=True)
     with pytest.raises(
-        TypeError, match="native=True is for TFRecordSequenceLoader, this is a Path"
+        TypeError, match=r"native=True is for TFRecord\w+ and for arrays in RAM, .* a Path"
     ):
         kl.to_tf_dataset(kl.PathSequenceLoader(pictures[0]), True, native=True)
 
