@@ -23,7 +23,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 # Where to write the table of scenarios; see pytest_sessionfinish.
 _TABLE = os.environ.get("KLOADERS_CONTRACT_TABLE")
-_outcomes = {}
+_outcomes, _columns = {}, set()
 
 
 @pytest.fixture(autouse=True)
@@ -79,27 +79,39 @@ def pytest_configure(config):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
+    """Note in the report which scenario it is of: with `-n` this is another process than below."""
     outcome = yield
-    report = outcome.get_result()
     marker = item.get_closest_marker("scenario")
-    if marker is None:
+    if marker is not None:
+        properties = outcome.get_result().user_properties
+        properties.append(("scenario", marker.args[0]))
+        if "keras" in sys.modules:
+            keras = sys.modules["keras"]
+            properties.append(("column", f"{keras.backend.backend()}, Keras {keras.__version__}"))
+
+
+def pytest_runtest_logreport(report):
+    noted = dict(report.user_properties)
+    name = noted.get("scenario")
+    if name is None:
         return
+    _columns.add(noted.get("column"))
     if report.failed:
-        _outcomes.setdefault(marker.args[0], []).append("failed")
+        _outcomes.setdefault(name, []).append("failed")
     elif report.skipped:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        said = f"({reason.removeprefix('Skipped: ')})"
-        _outcomes.setdefault(marker.args[0], []).append(said)
+        longrepr = report.longrepr
+        reason = longrepr[2] if isinstance(longrepr, (tuple, list)) else str(longrepr)
+        _outcomes.setdefault(name, []).append(f"({reason.removeprefix('Skipped: ')})")
     elif report.when == "call":
-        _outcomes.setdefault(marker.args[0], []).append("exact")
+        _outcomes.setdefault(name, []).append("exact")
 
 
 def pytest_sessionfinish(session, exitstatus):
     """Merge this run's column into the Markdown table in the file KLOADERS_CONTRACT_TABLE."""
-    if not _TABLE or not _outcomes or "keras" not in sys.modules:
+    known = _columns - {None}
+    if not _TABLE or not known or hasattr(session.config, "workerinput"):
         return
-    keras = sys.modules["keras"]
-    column = f"{keras.backend.backend()}, Keras {keras.__version__}"
+    (column,) = known
     table = _read_table(_TABLE)
     for name, outcomes in _outcomes.items():
         table.setdefault(name, {})[column] = _verdict(outcomes)
