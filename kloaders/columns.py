@@ -166,18 +166,21 @@ class CastColumn:
         return self.column.name(index)
 
 
-def in_ram(column: Any) -> np.ndarray[Any, Any] | None:
-    """The array whose rows a column delivers, before a cast; None where it is none in RAM.
+def in_ram(column: Any) -> tuple[np.ndarray[Any, Any], Any] | None:
+    """The array whose rows a column delivers, before a cast, and which rows (None: all).
 
-    The rows of a subset are copied together.
+    None where it delivers no rows of an array in RAM.
     """
     if isinstance(column, CastColumn):
         return in_ram(column.column)
     if isinstance(column, SubsetColumn):
-        whole = in_ram(column.column)
-        return None if whole is None else whole[column.numbers]
+        found = in_ram(column.column)
+        if found is None:
+            return None
+        array, numbers = found
+        return array, column.numbers if numbers is None else numbers[column.numbers]
     if isinstance(column, ArrayColumn) and column.file is None:
-        return column.array
+        return column.array, None
     return None
 
 

@@ -99,6 +99,8 @@ class FileRows:
         """
         assert self._descriptor is not None
         count = len(rows)
+        if not count:
+            return
         places = self.offset + rows * self.row_bytes
         buffers, sizes = Buffers(count), np.full(count, self.row_bytes)
         buffers.add(np.arange(count), [(out, None)])

@@ -103,8 +103,12 @@ class Buffers:
             # Their addresses are all that the kernel gets.
             if not values[0].flags.c_contiguous or not values.flags.writeable:
                 raise ValueError("a row to be read into must be contiguous and writable")
-            if rows is not None and not 0 <= int(rows.min()) <= int(rows.max()) < len(values):
-                raise IndexError(f"rows {rows} of an array of {len(values)}")
+            if rows is None:
+                fits = len(values) == len(reads)
+            else:
+                fits = 0 <= int(rows.min()) <= int(rows.max()) < len(values)
+            if not fits:
+                raise IndexError(f"{len(reads)} reads, of rows {rows} of an array of {len(values)}")
         self._added.append((reads, parts))
 
     def pieces(self) -> list[tuple[Array, ...]]:
@@ -296,7 +300,7 @@ def _submitter() -> _Submitter | None:
     if not known or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
     try:
-        descriptor = os.open(sys.executable, os.O_RDONLY)
+        descriptor = os.open(sys.executable or "", os.O_RDONLY)
     except OSError:
         return None
     try:

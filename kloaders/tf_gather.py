@@ -11,7 +11,7 @@ from kloaders.columns import Indices, in_ram
 from kloaders.memory import available_bytes, format_bytes
 from kloaders.plan import Order
 from kloaders.sequence import SequenceLoader
-from kloaders.structure import flatten, map_structure
+from kloaders.structure import flatten, map_structure, pack
 from kloaders.tf_native import refuse
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Gather:
         import tensorflow as tf
 
         columns = loader._columns()
-        arrays: Any = None if columns is None else map_structure(in_ram, columns)
-        if arrays is None or any(array is None for array in flatten(arrays)):
+        found = [in_ram(column) for column in flatten(columns or ())]
+        if not found or None in found:
             raise TypeError(
                 "native=True is for TFRecordSequenceLoader and for arrays in RAM, and this is a "
                 f"{type(loader).__name__} over something else: leave native out, or give it "
@@ -56,9 +56,13 @@ class Gather:
                 ),
                 ("bucket_by_length pads in NumPy", loader._buckets is not None),
                 ("pad_last= pads in NumPy", loader.pad_last),
+                (
+                    "sample_weights= need labels beside them",
+                    loader.weights is not None and not loader.has_weights,
+                ),
             ],
         )
-        need, free = sum(array.nbytes for array in flatten(arrays)), available_bytes()
+        need, free = sum(_bytes(*rows) for rows in found if rows is not None), available_bytes()
         if need > free:
             raise MemoryError(
                 f"native=True copies the arrays into memory of TensorFlow's: {format_bytes(need)}, "
@@ -66,7 +70,8 @@ class Gather:
             )
         with tf.device("CPU:0"):
             self._weights = None if loader.weights is None else tf.constant(loader.weights)
-            self._parts = map_structure(lambda array: tf.constant(_plain(array)), arrays)
+            tensors = [tf.constant(_plain(*rows)) for rows in found if rows is not None]
+        self._parts = pack(columns, tensors)
         self._specs = loader.raw_spec
         self._twice = loader._x_is_y and len(self._parts) == 1
 
@@ -110,6 +115,12 @@ def dataset_of(gather: Gather, blocks: Any, name: str) -> tf.data.Dataset:
     return dataset.map(gather)
 
 
-def _plain(array: Any) -> Any:
-    """Contiguous, and in this machine's byte order."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+def _bytes(array: Any, numbers: Any) -> int:
+    """What a copy takes, and the rows of a subset brought together for it."""
+    return int(array.nbytes if numbers is None else 2 * array[:1].nbytes * len(numbers))
+
+
+def _plain(array: Any, numbers: Any) -> Any:
+    """These rows, contiguous and in this machine's byte order."""
+    rows = array if numbers is None else array[numbers]
+    return np.ascontiguousarray(rows, rows.dtype.newbyteorder("="))

@@ -164,9 +164,10 @@ def test_a_row_that_is_not_contiguous_is_refused():
 
 
 def test_a_row_outside_of_the_array_is_refused():
-    for rows in ([0, 4], [-1, 0]):
+    for rows in ([0, 4], [-1, 0], None):
+        which = None if rows is None else np.array(rows)
         with pytest.raises(IndexError, match="array of 4"):
-            Buffers(2).add(np.arange(2), [(np.zeros((4, 8), np.uint8), np.array(rows))])
+            Buffers(2).add(np.arange(2), [(np.zeros((4, 8), np.uint8), which)])
 
 
 def test_memory_that_must_not_be_written_to_is_refused():

@@ -18,8 +18,11 @@ def rows(n=N):
     return np.repeat(np.arange(n, dtype=np.float32), 6).reshape(n, 2, 3)
 
 
-def make(**options):
-    return kl.ArraySequenceLoader(rows(), np.arange(N), 8, seed=3, **options)
+LABELS = np.arange(N)
+
+
+def make(labels=LABELS, **options):
+    return kl.ArraySequenceLoader(rows(), labels, 8, seed=3, **options)
 
 
 def both(loader, **options):
@@ -156,6 +159,7 @@ def test_it_may_go_on_being_processed():
         ({"transform": lambda x, y, rng: (x, y)}, "transform= is a function in Python"),
         ({"batch_transform": lambda x, y, rng: (x, y)}, "batch_transform= is a function"),
         ({"pad_last": True}, "pad_last= pads in NumPy"),
+        ({"labels": None, "sample_weights": np.ones(N)}, "sample_weights= need labels"),
     ],
 )
 def test_what_takes_python_is_refused(options, words):
