@@ -409,6 +409,8 @@ def file_removed(kl, folder, long):
         with beds.quiet(), beds.make(kl, kind, where, on_error="skip") as loader:
             exact(beds.epoch(loader), loader)
             path = store_of(loader, kind, where)
+            if kind in ("path", "RAM batches"):
+                loader.close()  # what was read ahead for the next epoch is there without the file
             os.unlink(path)
             gone += 1
             got = {k for batch in beds.epoch(loader) for k in numbers(batch)}
