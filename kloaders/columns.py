@@ -73,7 +73,8 @@ class ArrayColumn:
 
     def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
         if self.file is not None:
-            if self._is_read(self.file, out):
+            fits = out.dtype == self.array.dtype and out.flags.c_contiguous
+            if fits and self.file.readable:
                 for row, error in self.file.fill(indices, out):
                     report(row, error)
                 return
@@ -87,9 +88,6 @@ class ArrayColumn:
             self.array.take(indices, axis=0, out=out, mode="clip")
         else:  # take would copy all of it first
             out[...] = self.array[indices]
-
-    def _is_read(self, file: FileRows, out: np.ndarray[Any, Any]) -> bool:
-        return file.readable and out.dtype == self.array.dtype and out.flags.c_contiguous
 
     def _fill_one_by_one(
         self, file: FileRows, indices: Indices, out: np.ndarray[Any, Any], report: Report

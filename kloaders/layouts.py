@@ -165,8 +165,7 @@ class _Group:
 def read_rows(files: RecordFiles, jobs: Jobs, out: list[Array]) -> list[int]:
     """Fill rows of `out`; gives those whose record has another form or is damaged, in any order.
 
-    What lies in a file side by side is read by one call. Few steps are taken between one call and
-    the next: other threads wait for Python's lock meanwhile.
+    What lies in a file side by side is one read, and all reads go together (`read_many`).
     """
     by_layout: dict[Layout, list[int]] = {}
     for place, layout in enumerate(jobs.layouts):

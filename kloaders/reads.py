@@ -231,13 +231,9 @@ class _Submitter:
         whole: Array,
     ) -> None:
         """Note in `whole` what came; the rest is to be read in another way."""
-        try:
-            context = self._idle.pop()
-        except IndexError:
-            made = self._new()
-            if made is None:
-                return
-            context = made
+        context = self._taken()
+        if context is None:
+            return
         table, begins, counts = buffers.table(bounds)
         context.held = buffers, table
         requests, address = context.requests, table.ctypes.data
@@ -255,6 +251,12 @@ class _Submitter:
             whole[which] = done["result"] == sizes[which]
         context.held = None
         self._idle.append(context)
+
+    def _taken(self) -> _Context | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._new()
 
     def _new(self) -> _Context | None:
         context = _Context()

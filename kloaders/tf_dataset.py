@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -102,9 +103,8 @@ def to_tf_dataset(
         dataset = dataset_of(Gather(loader), _Generator(source, index_blocks), _ADVICE)
     else:
         signature = _signature(loader) if output_signature is None else output_signature
-        dataset = tf.data.Dataset.from_generator(
-            _Generator(source, _Batches(signature)), output_signature=signature, name=_ADVICE
-        )
+        batches = _Generator(source, functools.partial(_batches, signature))
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature, name=_ADVICE)
     if whole:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(loader)))
     dataset = dataset.prefetch(2)
@@ -170,16 +170,11 @@ class _Generator:
         return self._items(source.loader, *source.next_epoch())
 
 
-class _Batches:
+def _batches(signature: Any, loader: SequenceLoader, order: Order, first: int) -> Iterator[Any]:
     """The batches of an order, checked against the signature."""
-
-    def __init__(self, signature: Any) -> None:
-        self._signature = signature
-
-    def __call__(self, loader: SequenceLoader, order: Order, first: int) -> Iterator[Any]:
-        for number, batch in enumerate(loader._batches_from(order, first)):
-            _check_batch(batch, self._signature, number)
-            yield batch
+    for number, batch in enumerate(loader._batches_from(order, first)):
+        _check_batch(batch, signature, number)
+        yield batch
 
 
 def _check_batch(batch: Any, signature: Any, number: int) -> None:

@@ -39,7 +39,8 @@ class Gather:
 
         columns = loader._columns()
         found = [in_ram(column) for column in flatten(columns or ())]
-        if not found or None in found:
+        arrays = [rows for rows in found if rows is not None]
+        if not arrays or len(arrays) < len(found):
             raise TypeError(
                 "native=True is for TFRecordSequenceLoader and for arrays in RAM, and this is a "
                 f"{type(loader).__name__} over something else: leave native out, or give it "
@@ -62,7 +63,7 @@ class Gather:
                 ),
             ],
         )
-        need, free = sum(_bytes(*rows) for rows in found if rows is not None), available_bytes()
+        need, free = sum(_bytes(*rows) for rows in arrays), available_bytes()
         if need > free:
             raise MemoryError(
                 f"native=True copies the arrays into memory of TensorFlow's: {format_bytes(need)}, "
@@ -70,7 +71,7 @@ class Gather:
             )
         with tf.device("CPU:0"):
             self._weights = None if loader.weights is None else tf.constant(loader.weights)
-            tensors = [tf.constant(_plain(*rows)) for rows in found if rows is not None]
+            tensors = [tf.constant(_plain(*rows)) for rows in arrays]
         self._parts = pack(columns, tensors)
         self._specs = loader.raw_spec
         self._twice = loader._x_is_y and len(self._parts) == 1

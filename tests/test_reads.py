@@ -26,20 +26,24 @@ def opened(tmp_path_factory):
     os.close(descriptor)
 
 
+def need_io_submit():
+    if reads._submitter() is None:
+        pytest.skip("this machine has no io_submit, or forbids it")
+
+
 @pytest.fixture(params=["one call", "one by one"])
 def way(request, monkeypatch):
     if request.param == "one by one":
         monkeypatch.setattr(reads, "_submitter", lambda: None)
-    elif reads._submitter() is None:
-        pytest.skip("this machine has no io_submit, or forbids it")
+    else:
+        need_io_submit()
     return request.param
 
 
 @pytest.fixture
 def submitter(monkeypatch):
     """One of the test's own, for what is to go wrong in it."""
-    if reads._submitter() is None:
-        pytest.skip("this machine has no io_submit, or forbids it")
+    need_io_submit()
     made = reads._Submitter()
     monkeypatch.setattr(reads, "_submitter", lambda: made)
     return made
@@ -216,14 +220,13 @@ def test_the_child_of_a_fork_reads(opened, submitter):
 
 
 def refusing(submitter, monkeypatch, number, answers):
-    """System call `number` answers so, one after another, and then as it does."""
+    """System call `number` answers so, or as these functions do, one after another; then as ever."""
     real, answers = submitter._call, list(answers)
 
     def call(what, *rest):
         if what == number and answers:
             answer = answers.pop(0)
-            if answer is not None:
-                return answer(*rest) if callable(answer) else answer
+            return answer(*rest) if callable(answer) else answer
         return real(what, *rest)
 
     monkeypatch.setattr(submitter, "_call", call)
@@ -298,8 +301,7 @@ def test_a_machine_without_it_reads_one_by_one(opened, monkeypatch):
 
 def test_a_kernel_that_forbids_it_is_noticed(monkeypatch):
     """As seccomp does in a container: the calls fail."""
-    if reads._submitter() is None:
-        pytest.skip("this machine has no io_submit, or forbids it")
+    need_io_submit()
     monkeypatch.setattr(reads._Submitter, "_new", lambda self: None)
     reads._submitter.cache_clear()
     try:
