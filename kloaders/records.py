@@ -17,6 +17,7 @@ import stat
 import struct
 import threading
 import time
+import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -78,14 +79,12 @@ def _is_header(head: bytes) -> bool:
 class _Open:
     """A file descriptor that is closed when nobody refers to it any more."""
 
-    __slots__ = ("number",)
+    __slots__ = ("__weakref__", "number")
 
     def __init__(self, path: str) -> None:
         self.number = os.open(path, _OPEN_FLAGS)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):
-            os.close(self.number)
+        # Not __del__, which may come when the interpreter has taken this module apart.
+        weakref.finalize(self, os.close, self.number).atexit = False
 
     def read(self, size: int, offset: int) -> bytes:
         """At most `size` bytes; fewer at the end of the file."""

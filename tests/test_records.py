@@ -514,3 +514,27 @@ def test_without_positioned_reads(file, monkeypatch):
     monkeypatch.delattr(os, "pread")
     monkeypatch.delattr(os, "preadv")
     assert read_all(RecordFiles([file()])) == DATA
+
+
+AT_EXIT = """
+import os, sys
+from kloaders import records
+
+file = records._Open(sys.argv[1])
+number = file.number
+for name in vars(records):  # as the interpreter leaves a module behind
+    setattr(records, name, None)
+del file
+try:
+    os.fstat(number)
+except OSError:
+    print("closed")
+"""
+
+
+def test_files_are_closed_when_the_module_is_gone(file):
+    """A loader that outlives its module at exit says nothing on stderr."""
+    command = [sys.executable, "-c", AT_EXIT, file([b"0"])]
+    environment = {**os.environ, "KLOADERS_WORKER": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=100, check=False)
+    assert (done.stdout.split(), done.stderr) == ([b"closed"], b"")
