@@ -8,15 +8,16 @@ import itertools
 import math
 import mmap
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders.columns import CastColumn, Report, inner_column, place
 from kloaders.formats import DecodeError, checked_dtype
+from kloaders.joined import JoinedFiles
 from kloaders.memory import available_bytes
 from kloaders.pack_format import (
     HEADER_BYTES,
@@ -48,6 +49,10 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 _CAN_ASK = hasattr(mmap, "MADV_WILLNEED")  # not on Windows
 
+# Fewer values than this NumPy copies without giving Python's lock away. Between two threads, to
+# give it away and wait for it again takes longer than to copy a batch of labels.
+_LOCKED = 500
+
 
 class PackColumn:
     """One array of every sample of a pack, mapped when it is first read.
@@ -56,16 +61,14 @@ class PackColumn:
     dimensions in which samples differ, or altogether if their number differs.
     """
 
-    # Rows smaller than this are gathered for each shard in one call, and copied once more in the
-    # cache: a microsecond less than a call a row.
-    _SMALL_ROW = 2048
-
     def __init__(
         self, folder: str, parts: list[Part], starts: Indices, dtype: np.dtype[Any]
     ) -> None:
         self.folder, self.parts, self.starts, self.dtype = folder, parts, starts, dtype
         self.shape = self._common_shape()
         self._maps: dict[str, tuple[Array, Any]] = {}
+        self._joined: JoinedFiles | None = None
+        self._joins = True  # until it turned out that they cannot be
         self._cold: bool | None = None
 
     def _common_shape(self) -> tuple[int | None, ...] | None:
@@ -112,21 +115,21 @@ class PackColumn:
             return
         if not len(indices):
             return
-        if len(self.parts) == 1:
-            # The default mode="raise" would go through a buffer and take twice as long.
-            np.take(self._values(0), indices, axis=0, out=out, mode="clip")
-            return
-        shards = np.searchsorted(self.starts, indices, "right") - 1
+        shards = self.starts.searchsorted(indices, "right") - 1
         rows = indices - self.starts[shards]
-        if out.nbytes < self._SMALL_ROW * len(out):
-            for shard in np.unique(shards).tolist():
-                here = np.flatnonzero(shards == shard)
-                out[here] = self._values(shard)[rows[here]]
+        joined = self._all_shards()
+        if joined is not None:
+            joined.check_whole(set(shards.tolist()))
+            rows += joined.firsts[shards]
+            if out.size < _LOCKED:
+                out[...] = joined.rows[rows]
+            else:
+                # mode="raise" would go through a buffer and take twice as long.
+                joined.rows.take(rows, 0, out, "clip")
             return
-        maps = {shard: _bytes_of_rows(self._values(shard)) for shard in set(shards.tolist())}
-        places = zip(shards.tolist(), rows.tolist(), strict=True)
-        # One call, in which other threads have Python's lock: a third faster than a loop over rows.
-        cv2.vconcat([maps[shard][row : row + 1] for shard, row in places], _bytes_of_rows(out))
+        for shard in np.unique(shards).tolist():
+            here = np.flatnonzero(shards == shard)
+            out[here] = self._values(shard)[rows[here]]
 
     def _fill_one_by_one(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         for row, index in enumerate(indices.tolist()):
@@ -189,30 +192,41 @@ class PackColumn:
         for index in indices.tolist():
             with contextlib.suppress(ValueError):  # told when it is read
                 shard, start, shape = self._span(index)
-                _, mapped = self._map(self.parts[shard].values, self.dtype)
                 first = HEADER_BYTES + start * self.dtype.itemsize
-                page = first - first % mmap.PAGESIZE
                 stop = first + math.prod(shape) * self.dtype.itemsize
-                mapped.madvise(mmap.MADV_WILLNEED, page, stop - page)
+                first -= first % mmap.PAGESIZE
+                if self._joined is not None:
+                    self._joined.advise(shard, first, stop, mmap.MADV_WILLNEED)
+                else:
+                    _, mapped = self._map(self.parts[shard].values, self.dtype)
+                    mapped.madvise(mmap.MADV_WILLNEED, first, stop - first)
+
+    def _all_shards(self) -> JoinedFiles | None:
+        """All rows in one array, where the system lets us have them so."""
+        joined = self._joined
+        if joined is None and self._joins:
+            assert self.shape is not None
+            paths = [os.path.join(self.folder, part.values.name) for part in self.parts]
+            rows = np.diff(self.starts).tolist()
+            shape = tuple(n or 0 for n in self.shape)
+            with _many_files():
+                joined = JoinedFiles.of(paths, rows, shape, self.dtype, HEADER_BYTES)
+            self._joined, self._joins = joined, joined is not None
+            if joined is not None:
+                self._maps = {}  # what a first sample was read from
+        return joined
 
     def _values(self, shard: int) -> Array:
+        if self._joined is not None:  # and not map it once more
+            return self._joined.part(shard)
         return self._map(self.parts[shard].values, self.dtype)[0]
 
     def _map(self, file: File, dtype: np.dtype[Any]) -> tuple[Array, Any]:
         found = self._maps.get(file.name)
         if found is None:
             path = os.path.join(self.folder, file.name)
-            try:
+            with _many_files():
                 mapped = np.memmap(path, stored_dtype(dtype), "r", HEADER_BYTES, file.shape)
-            except OSError as error:
-                if error.errno != errno.EMFILE:
-                    raise
-                raise OSError(
-                    error.errno,
-                    f"{error.strerror}: a pack keeps its files open, and this one has many. Raise "
-                    "the limit (ulimit -n 4096), or write it again with a larger shard_size",
-                    path,
-                ) from error
             # A row of an ordinary array is made twice as fast as one of np.memmap.
             found = mapped.view(np.ndarray).view(dtype), mapped._mmap  # type: ignore[attr-defined]
             self._maps[file.name] = found
@@ -222,14 +236,27 @@ class PackColumn:
 
     def close(self) -> None:
         """Let go of the files; they are mapped again when they are read."""
-        self._maps, self._cold = {}, None
+        self._maps, self._joined, self._joins, self._cold = {}, None, True, None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}, "_cold": None}
+        closed = {"_joined": None, "_joins": True, "_cold": None}
+        return {**self.__dict__, "_maps": {}, **closed}
 
 
-def _bytes_of_rows(array: Array) -> Array:
-    return array.reshape(len(array), -1).view(np.uint8)
+@contextlib.contextmanager
+def _many_files() -> Iterator[None]:
+    """Say what to do where the process may not have so many files open."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: a pack keeps its files open, and this one has many. Raise "
+            "the limit (ulimit -n 4096), or write it again with a larger shard_size",
+            error.filename,
+        ) from error
 
 
 def _raise(row: int, error: Exception) -> None:

@@ -27,7 +27,7 @@ from hypothesis.extra import numpy as hnp
 from recording import our_threads, picture_of, row_of
 
 import kloaders as kl
-from kloaders import batches, cli, pack_writer, packs
+from kloaders import batches, cli, joined, pack_writer, packs
 from kloaders.structure import flatten, map_structure, same_structure
 
 SAMPLES, BATCH = 20, 4
@@ -136,12 +136,14 @@ def test_round_trip(form: Any, samples: int, shard_size: int, data: Any) -> None
 
 @pytest.mark.parametrize("free", [0, 2**40], ids=["larger than RAM", ""])
 @pytest.mark.parametrize("width", [1, 300, 3000])
-@pytest.mark.parametrize("shard_size", [None, "30KB"])
+@pytest.mark.parametrize(("shard_size", "join"), [(None, True), ("30KB", True), ("30KB", False)])
 def test_rows_of_one_and_of_many_shards(
-    tmp_path: Path, keep: Any, monkeypatch: Any, width: int, shard_size: Any, free: int
+    tmp_path: Path, keep: Any, monkeypatch: Any, width: int, shard_size: Any, join: bool, free: int
 ) -> None:
     """Shuffled over all samples, each once, whichever way rows are gathered and asked for."""
     monkeypatch.setattr(packs, "available_bytes", lambda: free)
+    if not join:
+        monkeypatch.setattr(joined, "_calls", lambda: None)
     x = np.arange(200)[:, None] * np.ones(width, np.float32)
     write(kl.ArraySequenceLoader(x, np.arange(200), 8), tmp_path, shard_size=shard_size)
     loader = keep(kl.PackSequenceLoader(tmp_path, 8, shuffle=True, seed=1))
@@ -879,15 +881,24 @@ def test_close_lets_go_of_the_files(tmp_path: Path) -> None:
     loader.close()
 
 
-def test_too_many_files(tmp_path: Path, keep: Any, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("join", [True, False])
+def test_too_many_files(tmp_path: Path, keep: Any, monkeypatch: Any, join: bool) -> None:
     """The limit of open files is explained."""
     loader = keep(kl.PackSequenceLoader(small(tmp_path), SAMPLES, workers=0))
     loader.sample_spec  # noqa: B018
 
-    def refuse(*arguments: Any) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
+    def refusing(call: Any) -> Any:
+        def refuse(path: Any, *arguments: Any) -> Any:
+            if str(path).endswith("x-00001.npy"):
+                raise OSError(errno.EMFILE, "Too many open files", path)
+            return call(path, *arguments)
 
-    monkeypatch.setattr(np, "memmap", refuse)
+        return refuse
+
+    if not join:
+        monkeypatch.setattr(joined, "_calls", lambda: None)
+    monkeypatch.setattr(np, "memmap", refusing(np.memmap))
+    monkeypatch.setattr(os, "open", refusing(os.open))
     with pytest.raises(OSError, match=r"ulimit -n 4096.*x-00001\.npy"):
         loader[0]
 
