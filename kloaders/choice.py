@@ -10,17 +10,21 @@ __all__ = ["Choice"]
 CHEAP_SECONDS = 50e-6
 DEAR_SECONDS = 2e-3
 
-# Each way is tried in turns, as machines change their speed, and its better turn counts: in the
-# other an epoch may have ended. The first batches of a turn are not counted: the look-ahead fills,
-# or is used up.
-_TURNS = 4
+# Each way is tried twice, as machines change their speed, and its better turn counts: in the other
+# an epoch may have ended. The first batches of a turn are not counted: the look-ahead fills, or is
+# used up, and the system takes some hundredths of a second to spread threads that woke over cores.
+_TURNS = (False, True, True, False)
 _UNCOUNTED, _COUNTED = 14, 32
+_UNCOUNTED_SECONDS, _COUNTED_SECONDS = 0.04, 0.06
 # What is decided holds for so many batches, or until the time between them becomes another: an
 # epoch from a cache is another matter than the one before it.
-_HOLDS, _LOOK = 5_000, 64
+_HOLDS, _LOOK = 20_000, 64
 _FACTOR = 2.0
 # Threads are kept unless the other way is that much faster: their look-ahead rides out what is slow.
 _MARGIN = 0.97
+# ... and where batches follow one another in more than so many times what one costs: there a trial
+# compares the model's steps, and what it takes to make a batch is hidden behind them.
+_HIDDEN = 10
 
 
 class Choice:
@@ -37,7 +41,8 @@ class Choice:
 
     def _begin_trial(self) -> None:
         self._turn, self._count = 0, 0
-        self._since = 0.0
+        self._since: float | None = None  # the beginning of a turn, and then of what counts in it
+        self._counts = False
         self._times: dict[bool, list[float]] = {False: [], True: []}
         self._decided: bool | None = None
         self._odd_looks = 0
@@ -53,7 +58,7 @@ class Choice:
         """Whether to make a batch that costs so many seconds of work where it is asked for."""
         if not self._in_question(seconds):
             return seconds < DEAR_SECONDS
-        return self._decided if self._decided is not None else bool(self._turn % 2)
+        return self._decided if self._decided is not None else _TURNS[self._turn]
 
     def handed_out(self, now: float, seconds: float) -> None:
         """A batch was handed out; such a one costs so many seconds of work."""
@@ -64,19 +69,24 @@ class Choice:
         self._count += 1
         if self._decided is not None:
             self._look(now)
-        elif self._count == _UNCOUNTED:
+        elif self._since is None:
             self._since = now
-        elif self._count == _UNCOUNTED + _COUNTED:
-            self._times[bool(self._turn % 2)].append((now - self._since) / _COUNTED)
-            self._turn, self._count, self._since = self._turn + 1, 0, now
-            if self._turn == _TURNS:
+        elif not self._counts:
+            if self._count >= _UNCOUNTED and now >= self._since + _UNCOUNTED_SECONDS:
+                self._counts, self._count, self._since = True, 0, now
+        elif self._count >= _COUNTED and now >= self._since + _COUNTED_SECONDS:
+            self._times[_TURNS[self._turn]].append((now - self._since) / self._count)
+            self._turn, self._count, self._since, self._counts = self._turn + 1, 0, now, False
+            if self._turn == len(_TURNS):
                 ahead, here = min(self._times[False]), min(self._times[True])
-                self._decided, self.seconds = here < _MARGIN * ahead, (ahead, here)
+                self._decided = here < min(_MARGIN * ahead, _HIDDEN * seconds)
+                self.seconds = ahead, here
 
     def _look(self, now: float) -> None:
         """Try anew after a while, or where batches follow one another at another speed."""
         assert self._decided is not None
         assert self.seconds is not None
+        assert self._since is not None
         if self._count % _LOOK:
             return
         change = (now - self._since) / _LOOK / max(self.seconds[self._decided], 1e-9)
