@@ -182,7 +182,7 @@ class SequenceLoader(keras_base.Sequence):
             has changed is read again.
         cache_budget: at most so many bytes, as 10**9 or "1GB".
         max_queue_size: at most so many batches are made ahead; fewer where they are large
-            (256 MiB).
+            (256 MiB), or cheap and workers= is left to us.
 
     Raises:
         ValueError, TypeError: an option is out of range.

@@ -293,6 +293,32 @@ def test_who_asks_for_threads_gets_them(engine: Any) -> None:
     assert "MainThread" not in asked.threads
 
 
+@pytest.mark.parametrize(("cores", "few"), [(1, 2), (2, 2), (4, 4), (64, 10)])
+def test_few_cheap_batches_are_made_ahead(engine: Any, cores: int, few: int) -> None:
+    """As many as there are threads; all that are allowed as soon as a batch takes long."""
+    asked, made = Asked(rows=4), engine(None, 10, cores)
+    made.measured = lambda seconds, rows: None  # what these batches really take
+    made._row_seconds = DEAR
+    made.get(0, range(1, 100), asked)
+    assert asked.begun == list(range(11))
+    made._row_seconds = 1e-4  # so cheap that threads are tried
+    made.get(11, range(12, 100), asked)
+    assert asked.begun == list(range(12 + few))
+    assert f"{few} batches ahead" in made.why(4)
+    made._row_seconds = DEAR
+    made.get(12, range(13, 100), asked)
+    assert asked.begun == list(range(23))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_who_asks_for_threads_gets_all_ahead(engine: Any, workers: int) -> None:
+    """With workers= given, max_queue_size is what it says."""
+    asked, made = Asked(rows=4), engine(workers, 10)
+    made.measured(4 * CHEAP, 4)
+    made.get(0, range(1, 100), asked)
+    assert asked.begun == list(range(11))
+
+
 def test_empty_measurements_change_nothing(engine: Any) -> None:
     """A batch of which no row was made says nothing about costs."""
     made = engine(None)
