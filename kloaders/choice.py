@@ -10,11 +10,13 @@ __all__ = ["Choice"]
 CHEAP_SECONDS = 50e-6
 DEAR_SECONDS = 2e-3
 
-# Each way is tried twice, as machines change their speed, and its better turn counts: in the other
-# an epoch may have ended. The first batches of a turn are not counted: the look-ahead fills, or is
-# used up, and the system takes some hundredths of a second to spread threads that woke over cores.
+# Each way is tried twice, as machines change their speed, and its better turn counts. In each the
+# longest pause is left out: an epoch may have ended. The first batches of a turn are not counted:
+# the look-ahead fills, or is used up.
 _TURNS = (False, True, True, False)
 _UNCOUNTED, _COUNTED = 14, 32
+# With threads a turn takes at least so long: some hundredths of a second go by until the system has
+# spread those that woke over cores.
 _UNCOUNTED_SECONDS, _COUNTED_SECONDS = 0.04, 0.06
 # What is decided holds for so many batches, or until the time between them becomes another: an
 # epoch from a cache is another matter than the one before it.
@@ -43,6 +45,7 @@ class Choice:
         self._turn, self._count = 0, 0
         self._since: float | None = None  # the beginning of a turn, and then of what counts in it
         self._counts = False
+        self._last, self._longest = 0.0, 0.0
         self._times: dict[bool, list[float]] = {False: [], True: []}
         self._decided: bool | None = None
         self._odd_looks = 0
@@ -67,30 +70,38 @@ class Choice:
                 self._begin_trial()
             return
         self._count += 1
+        self._longest, self._last = max(self._longest, now - self._last), now
         if self._decided is not None:
             self._look(now)
         elif self._since is None:
             self._since = now
         elif not self._counts:
-            if self._count >= _UNCOUNTED and now >= self._since + _UNCOUNTED_SECONDS:
-                self._counts, self._count, self._since = True, 0, now
-        elif self._count >= _COUNTED and now >= self._since + _COUNTED_SECONDS:
-            self._times[_TURNS[self._turn]].append((now - self._since) / self._count)
-            self._turn, self._count, self._since, self._counts = self._turn + 1, 0, now, False
+            if self._count >= _UNCOUNTED and self._lasted(now, _UNCOUNTED_SECONDS):
+                self._counts, self._count, self._since, self._longest = True, 0, now, 0.0
+        elif self._count >= _COUNTED and self._lasted(now, _COUNTED_SECONDS):
+            self._times[_TURNS[self._turn]].append(self._each(now, self._count))
+            self._turn, self._count, self._counts = self._turn + 1, 0, False
+            self._since, self._longest = now, 0.0
             if self._turn == len(_TURNS):
                 ahead, here = min(self._times[False]), min(self._times[True])
                 self._decided = here < min(_MARGIN * ahead, _HIDDEN * seconds)
                 self.seconds = ahead, here
 
+    def _lasted(self, now: float, seconds: float) -> bool:
+        return _TURNS[self._turn] or now >= (self._since or 0.0) + seconds
+
+    def _each(self, now: float, batches: int) -> float:
+        """Seconds from batch to batch since `_since`, the longest pause left out."""
+        return (now - (self._since or 0.0) - self._longest) / (batches - 1)
+
     def _look(self, now: float) -> None:
         """Try anew after a while, or where batches follow one another at another speed."""
         assert self._decided is not None
         assert self.seconds is not None
-        assert self._since is not None
         if self._count % _LOOK:
             return
-        change = (now - self._since) / _LOOK / max(self.seconds[self._decided], 1e-9)
-        self._since = now
+        change = self._each(now, _LOOK) / max(self.seconds[self._decided], 1e-9)
+        self._since, self._longest = now, 0.0
         self._odd_looks = 0 if 1 / _FACTOR < change < _FACTOR else self._odd_looks + 1
         if self._count > _HOLDS or self._odd_looks == 2:  # one look may have met an epoch's end
             self._begin_trial()
