@@ -24,6 +24,8 @@ _HOLDS, _LOOK = 20_000, 64
 _FACTOR = 2.0
 # Threads are kept unless the other way is that much faster: their look-ahead rides out what is slow.
 _MARGIN = 0.97
+# ... and at once if that is found so much slower.
+_CLEARLY = 1.2
 # ... and where batches follow one another in more than so many times what one costs: there a trial
 # compares the model's steps, and what it takes to make a batch is hidden behind them.
 _HIDDEN = 10
@@ -82,8 +84,8 @@ class Choice:
             self._times[_TURNS[self._turn]].append(self._each(now, self._count))
             self._turn, self._count, self._counts = self._turn + 1, 0, False
             self._since, self._longest = now, 0.0
-            if self._turn == len(_TURNS):
-                ahead, here = min(self._times[False]), min(self._times[True])
+            ahead, here = (min(self._times[way], default=0.0) for way in (False, True))
+            if self._turn == len(_TURNS) or here > _CLEARLY * ahead:
                 self._decided = here < min(_MARGIN * ahead, _HIDDEN * seconds)
                 self.seconds = ahead, here
 

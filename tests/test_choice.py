@@ -49,6 +49,16 @@ def test_threads_stay_where_nothing_is_gained() -> None:
     assert not Run(1e-2, 1e-2).batches(2500).choice.inline(BETWEEN)
 
 
+def test_what_is_clearly_slower_is_not_tried_twice() -> None:
+    """It costs as few batches as it can."""
+    run = Run(2e-4, 5e-4)
+    ways = []
+    for _ in range(3000):
+        ways.append(run.choice.inline(BETWEEN))
+        run.batches(1)
+    assert sum(ways) < 50
+
+
 def test_threads_have_time_to_wake() -> None:
     """For their first hundredths of a second, which may be many batches, they are not themselves."""
     assert not Run(2e-4, 3e-4, waking=0.03).batches(2500).choice.inline(BETWEEN)
