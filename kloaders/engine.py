@@ -109,15 +109,15 @@ class Engine:
         """Begin these batches if there is room; drop those that nobody will ask for."""
         if self.count == 0 or self.depth == 0:
             return
-        wanted = list(itertools.islice(upcoming, self._depth_now()))
+        wanted, now = list(itertools.islice(upcoming, self.depth)), self._depth_now()
         with self._lock:
             ahead = list(self._ahead)
             if ahead == wanted[: len(ahead)]:  # as ever, where nobody changes their mind
-                missing = wanted[len(ahead) :]
+                missing = wanted[len(ahead) : now]
             else:
                 for key in [k for k in ahead if k not in wanted]:
                     self._ahead.pop(key).cancel()
-                missing = [k for k in wanted if k not in self._ahead]
+                missing = [k for k in wanted[:now] if k not in self._ahead]
         for key in missing:
             try:
                 build = make(key, False)

@@ -310,6 +310,18 @@ def test_few_cheap_batches_are_made_ahead(engine: Any, cores: int, few: int) -> 
     assert asked.begun == list(range(23))
 
 
+def test_what_lies_ahead_stays_when_batches_turn_out_cheap(engine: Any) -> None:
+    """No batch is made twice because fewer are to be ahead."""
+    asked, made = Asked(rows=4), engine(None, 10)
+    made.measured = lambda seconds, rows: None
+    made._row_seconds = DEAR
+    made.get(0, range(1, 100), asked)
+    made._row_seconds = 1e-4
+    for key in range(1, 30):
+        assert made.get(key, range(key + 1, 100), asked) == f"batch {key}"
+    assert asked.begun == list(range(32))
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_who_asks_for_threads_gets_all_ahead(engine: Any, workers: int) -> None:
     """With workers= given, max_queue_size is what it says."""
