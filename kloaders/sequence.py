@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from kloaders import distributed, fingerprint, forgotten, forks, keras_base, sampling, summary
+from kloaders import (
+    distributed,
+    fingerprint,
+    forgotten,
+    forks,
+    keras_base,
+    sampling,
+    summary,
+    tf_iterators,
+)
 from kloaders.batches import BatchBuild
 from kloaders.cache import HookCache, Place, leaf_store, stores_in
 from kloaders.collection import held_off
@@ -417,6 +426,8 @@ class SequenceLoader(keras_base.Sequence):
 
     def on_epoch_end(self) -> None:
         """Keras calls this after each epoch; call it in a hand-written loop. Overrides call super."""
+        if self._tickets.asked_for_all() and keras_base.keeps_adapters():
+            tf_iterators.free_beside()
         self._tickets.end()
 
     @property

@@ -125,6 +125,11 @@ class Tickets:
 
     # ------------------------------------------------------------------ what Keras calls
 
+    def asked_for_all(self) -> bool:
+        """Whether Keras has asked for every batch of the current pass."""
+        with self._lock:
+            return self._inside and self._by_keras and len(self._memo) == self._size
+
     def begin(self) -> None:
         """on_epoch_begin."""
         with self._lock:
