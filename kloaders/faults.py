@@ -15,6 +15,7 @@ __all__ = [
     "check_policy",
     "explain",
     "is_its_own",
+    "noted",
 ]
 
 POLICIES = ("raise", "skip", "replace")
@@ -44,6 +45,24 @@ def explain(index: int, name: str, error: BaseException) -> SampleError:
     kind = type(error).__name__
     found = SampleError(index, name, text if kind == "DecodeError" else f"{kind}: {text}")
     found.__cause__ = error
+    return found
+
+
+def noted(error: SampleError, on_error: str) -> SampleError:
+    """The error as it is kept in a list, which may be as long as the data.
+
+    Without tracebacks: their frames hold the batch that was being made, and those below them the
+    variables of whoever asked for it, up to `fit` with its model. What is to be raised keeps its own.
+    """
+    found = SampleError(error.index, error.name, error.cause)
+    if on_error == "raise":
+        return found
+    found.__cause__ = error.__cause__
+    chain: list[BaseException | None] = [error]
+    for one in chain:
+        if one is not None:
+            one.__traceback__ = None
+            chain += [e for e in (one.__cause__, one.__context__) if e not in chain]
     return found
 
 

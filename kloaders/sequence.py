@@ -39,6 +39,7 @@ from kloaders.faults import (
     check_policy,
     explain,
     is_its_own,
+    noted,
 )
 from kloaders.formats import checked_dtype
 from kloaders.memory import BufferPool, parse_bytes
@@ -1293,11 +1294,12 @@ class SequenceLoader(keras_base.Sequence):
 
     def _record(self, error: SampleError) -> None:
         """Take down a sample that does not load: once, however often it is met."""
+        kept = noted(error, self.on_error)
         with self._spec_lock:
             known = error.index in self._failed
             if not known:
                 self._failed.add(error.index)
-                self.errors.append(error)
+                self.errors.append(kept)
                 count = len(self.errors)
         if not known:
             if self.quarantine is not None and is_its_own(error):

@@ -32,7 +32,7 @@ from kloaders.conversion import (
     write_shards,
 )
 from kloaders.examples import array_features, encode_example
-from kloaders.faults import SampleError, explain
+from kloaders.faults import SampleError, explain, noted
 from kloaders.front_doors import sides
 from kloaders.paths import PathSequenceLoader
 from kloaders.records import framed, save_index
@@ -493,9 +493,9 @@ class _Writing:
             for run in self.source.runs(numbers, self.threads):
                 for record in run:
                     if isinstance(record, SampleError):
-                        errors.append(record)
                         if self.source.on_error == "raise":
                             raise record
+                        errors.append(noted(record, self.source.on_error))
                     else:
                         squeezed.write(record)
                         offsets.append(offsets[-1] + len(record))

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -412,6 +413,60 @@ def test_a_sample_error_tells_its_parts(files: Files) -> None:
     assert (error.index, error.name) == (12, bad)
     assert "no .npy file" in error.cause
     assert isinstance(error.__cause__, kl.DecodeError)
+
+
+class _Variable:
+    """Something in a variable of a function that an error went through."""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("policy", ["skip", "replace", "raise"])
+def test_kept_errors_hold_nothing_but_words(policy: str, workers: int) -> None:
+    """No batch that was being made, no variable of a hook, nor of whoever asked for the batch.
+
+    A night with thousands of bad files would otherwise end in the OOM killer.
+    """
+    variables: list[weakref.ref[_Variable]] = []
+
+    def variable() -> _Variable:
+        new = _Variable()
+        variables.append(weakref.ref(new))
+        return new
+
+    class Broken(Own):
+        def load_sample(self, index: int) -> Any:
+            mine = variable()
+            if index in (3, 7):
+                try:
+                    raise KeyError(index)
+                except KeyError:
+                    raise LookupError(f"{mine} has no {index}") from None
+            return super().load_sample(index)
+
+    loader = Broken(SAMPLES, BATCH, workers=workers, on_error=policy)
+
+    def ask() -> None:
+        mine = variable()
+        for k in range(len(loader)):
+            with contextlib.suppress(kl.SampleError):
+                loader[k]
+        del mine
+
+    loader[0] if policy != "raise" else None
+    gc.collect()
+    gc.disable()  # not even until a collection
+    try:
+        ask()
+        loader.close()
+        if policy == "raise":  # Python's own: an error that is raised holds what raised it
+            gc.collect()
+        assert [error.index for error in loader.errors] == [3, 7]
+        assert len(variables) > SAMPLES
+        assert not [found for found in variables if found() is not None]
+    finally:
+        gc.enable()
+    if policy != "raise":
+        assert isinstance(loader.errors[0].__cause__, LookupError)
 
 
 @OVER_FILES
