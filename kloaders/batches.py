@@ -72,7 +72,7 @@ class BatchBuild:
         return self._leaves
 
     def _fresh(self) -> list[np.ndarray[Any, Any]]:
-        needs = [((self.rows, *(n or 1 for n in s.shape)), s.dtype) for s in flatten(self.form)]
+        needs = [((self.rows, *[n or 1 for n in s.shape]), s.dtype) for s in flatten(self.form)]
         if self.processes is not None:
             return self.processes.memory.take(needs)
         return [self.loader._pool.take(shape, dtype) for shape, dtype in needs]

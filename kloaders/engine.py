@@ -40,8 +40,9 @@ Make = Callable[[Any, bool], Build | None]
 class Engine:
     """Batches by key, made by threads ahead of their request.
 
-    workers: threads; 0 makes every batch in the caller's thread; None: `cores` threads, or none
-        while batches are so cheap that handing them over costs more (measured: `choice.py`).
+    workers: threads; 0 makes every batch in the caller's thread; None: `cores` threads, the caller's
+        among them while batches are cheap, or none but that while they are so cheap that handing
+        them over costs more (measured: `choice.py`).
     depth: how many batches may lie ready or be under way besides the one asked for; with workers=None
         fewer while they are cheap.
     kind: what a person would say that the work is done by.
@@ -96,6 +97,7 @@ class Engine:
         try:
             if upcoming is not None:
                 self.prepare(upcoming, make)
+            self._help(job)
             batch = job.wait()
         except _Cancelled:  # closed meanwhile, by another thread
             return self._here(_made(make, key))
@@ -105,17 +107,42 @@ class Engine:
         self._handed_out(job.rows)
         return batch
 
+    def _shared(self, rows: int) -> bool:
+        """Whether who waits for a batch of so many rows works as well, in place of one thread.
+
+        To be woken takes as long as such a batch, and one thread more than there are cores is one
+        more that waits for Python's lock: of batches of 5 MB, a quarter more come so.
+        """
+        seconds = self._row_seconds
+        if not self.auto or self.count < 2 or seconds is None:
+            return False
+        return seconds * max(rows, self._rows) < DEAR_SECONDS
+
+    def _help(self, job: _Job) -> None:
+        """Until this batch is there, or all that is queued is begun: make what is next in the queue."""
+        while not job.ready and self._shared(job.rows):
+            part: Any = self.workers.take()
+            if part is None:
+                return
+            part()
+            error = part.job.error
+            if error is not None and not isinstance(error, Exception):  # Ctrl-C, meant for who asks
+                raise error
+
     def prepare(self, upcoming: Iterable[Hashable], make: Make) -> None:
         """Begin these batches if there is room; drop those that nobody will ask for."""
         if self.count == 0 or self.depth == 0:
             return
-        wanted, now = list(itertools.islice(upcoming, self.depth)), self._depth_now()
+        upcoming, now = iter(upcoming), self._depth_now()
+        wanted = list(itertools.islice(upcoming, max(now, len(self._ahead))))
         with self._lock:
             ahead = list(self._ahead)
-            if ahead == wanted[: len(ahead)]:  # as ever, where nobody changes their mind
-                missing = wanted[len(ahead) : now]
-            else:
-                for key in [k for k in ahead if k not in wanted]:
+        if ahead == wanted[: len(ahead)]:  # as ever, where nobody changes their mind
+            missing = wanted[len(ahead) : now]
+        else:
+            wanted += itertools.islice(upcoming, max(0, self.depth - len(wanted)))
+            with self._lock:
+                for key in [k for k in self._ahead if k not in wanted]:
                     self._ahead.pop(key).cancel()
                 missing = [k for k in wanted[:now] if k not in self._ahead]
         for key in missing:
@@ -129,8 +156,8 @@ class Engine:
             with self._lock:
                 if self._ahead.setdefault(key, job) is not job:
                     job.cancel()
-        with self._lock:
-            self.most_ready = max(self.most_ready, sum(j.ready for j in self._ahead.values()))
+        if len(self._ahead) > self.most_ready:
+            self.most_ready = max(self.most_ready, self.ready())
 
     def inline(self, rows: int) -> bool:
         """Whether a batch of so many rows is made in the thread that asks for it."""
@@ -171,7 +198,8 @@ class Engine:
             )
         if self.inline(rows):
             return f"in the caller's thread, without {self.kind}: a batch is this cheap ({cost})"
-        return f"{self.count} {self.kind}, {self._depth_now()} batches ahead ({cost})"
+        among = ", the one that asks among them" if self._shared(rows) else ""
+        return f"{self.count} {self.kind}{among}, {self._depth_now()} batches ahead ({cost})"
 
     def ready(self) -> int:
         """Batches that lie ready."""
@@ -195,8 +223,9 @@ class Engine:
             parts = max(1, min(parts, int(self._row_seconds * rows / CHUNK_SECONDS)))
         cuts = [rows * k // parts for k in range(parts + 1)]
         job = _Job(build, parts)
+        most = self.count - 1 if self._shared(rows) else None
         for start, stop in itertools.pairwise(cuts):
-            self.workers.submit(_Part(self, job, start, stop))
+            self.workers.submit(_Part(self, job, start, stop), most=most)
         return job
 
     def _here(self, build: Build) -> Any:
@@ -256,12 +285,12 @@ class _Job:
         self._lock = threading.Lock()
         self._awaited: threading.Event | None = None  # made by who waits: most find it ready
         self._result: Any = None
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
         self.ready = self.cancelled = False
 
     @property
     def failed(self) -> bool:
-        return self.ready and self._error is not None
+        return self.ready and self.error is not None
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -277,19 +306,19 @@ class _Job:
     def fill(self, start: int, stop: int) -> None:
         build = self._build
         try:
-            if build is not None and not self.cancelled and self._error is None:
+            if build is not None and not self.cancelled and self.error is None:
                 build.fill(start, stop)
         except BaseException as error:  # re-raised in the thread that waits
-            self._error = error
+            self.error = error
         with self._lock:
             self._left -= 1
             last = self._left == 0
         if last:
             try:
-                if build is not None and not self.cancelled and self._error is None:
+                if build is not None and not self.cancelled and self.error is None:
                     self._result = build.finish()
             except BaseException as error:
-                self._error = error
+                self.error = error
             self._build = None
             self._end()
 
@@ -300,8 +329,8 @@ class _Job:
                 stalls.wait(awaited)
         if self.cancelled:
             raise _Cancelled
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         result, self._result = self._result, None
         return result
 

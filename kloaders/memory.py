@@ -19,6 +19,8 @@ __all__ = ["BufferPool", "available_bytes", "format_bytes", "parse_bytes"]
 ALIGNMENT = 64
 # Below this, malloc is as fast as looking for a free buffer, and nothing is kept.
 _SMALL = 1 << 16
+# ... and below this a copy costs less than to find the boundary.
+_TINY = 1 << 12
 # From here on, blocks are whole pages of their own.
 _MAPPED = 1 << 20
 # ... and from here on of huge ones, as NumPy has them.
@@ -63,34 +65,37 @@ class BufferPool:
 
     def __init__(self, limit: int = 16) -> None:
         self.limit = limit
-        self._blocks: list[np.ndarray[Any, Any]] = []
+        # Each block, and where in it the boundary is.
+        self._blocks: list[tuple[np.ndarray[Any, Any], int]] = []
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-        """An array to fill, C-contiguous; its content is whatever was there."""
+        """An array to fill, C-contiguous, from 4 KiB on aligned; its content is whatever was there."""
         nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes < _TINY:
+            return np.empty(shape, dtype)
         if nbytes < _SMALL:
             return aligned(nbytes).view(dtype).reshape(shape)
         with self._lock:
-            block = self._free(nbytes)
-            if block is None:
+            found = self._free(nbytes)
+            if found is None:
                 block = _block(nbytes + ALIGNMENT)
-                self._blocks.append(block)
+                found = block, -block.ctypes.data % ALIGNMENT
+                self._blocks.append(found)
                 del self._blocks[: -self.limit]
             # Referring to the block while the lock is held is what takes it.
-            start = -block.ctypes.data % ALIGNMENT
-            return block[start : start + nbytes].view(dtype).reshape(shape)
+            return np.ndarray(shape, dtype, *found)
 
-    def _free(self, nbytes: int) -> np.ndarray[Any, Any] | None:
+    def _free(self, nbytes: int) -> tuple[np.ndarray[Any, Any], int] | None:
         for k in reversed(range(len(self._blocks))):
-            # The list and getrefcount's own argument: 2 references, and nobody else.
+            # The pair in the list and getrefcount's own argument: 2 references, and nobody else.
             if (
-                nbytes + ALIGNMENT <= self._blocks[k].nbytes <= 2 * nbytes + ALIGNMENT
-                and sys.getrefcount(self._blocks[k]) == 2
+                nbytes + ALIGNMENT <= self._blocks[k][0].nbytes <= 2 * nbytes + ALIGNMENT
+                and sys.getrefcount(self._blocks[k][0]) == 2
             ):
-                block = self._blocks.pop(k)
-                self._blocks.append(block)
-                return block
+                found = self._blocks.pop(k)
+                self._blocks.append(found)
+                return found
         return None
 
     def clear(self) -> None:

@@ -65,6 +65,7 @@ class PackColumn:
         self, folder: str, parts: list[Part], starts: Indices, dtype: np.dtype[Any]
     ) -> None:
         self.folder, self.parts, self.starts, self.dtype = folder, parts, starts, dtype
+        self._ends = starts[1:]
         self.shape = self._common_shape()
         self._maps: dict[str, tuple[Array, Any]] = {}
         self._joined: JoinedFiles | None = None
@@ -115,18 +116,18 @@ class PackColumn:
             return
         if not len(indices):
             return
-        shards = self.starts.searchsorted(indices, "right") - 1
-        rows = indices - self.starts[shards]
+        shards = self._ends.searchsorted(indices, "right")
         joined = self._all_shards()
         if joined is not None:
             joined.check_whole(set(shards.tolist()))
-            rows += joined.firsts[shards]
+            rows = indices + self._shifts[shards]
             if out.size < _LOCKED:
                 out[...] = joined.rows[rows]
             else:
                 # mode="raise" would go through a buffer and take twice as long.
                 joined.rows.take(rows, 0, out, "clip")
             return
+        rows = indices - self.starts[shards]
         for shard in np.unique(shards).tolist():
             here = np.flatnonzero(shards == shard)
             out[here] = self._values(shard)[rows[here]]
@@ -212,9 +213,10 @@ class PackColumn:
             shape = tuple(n or 0 for n in self.shape)
             with _many_files():
                 joined = JoinedFiles.of(paths, rows, shape, self.dtype, HEADER_BYTES)
-            self._joined, self._joins = joined, joined is not None
             if joined is not None:
+                self._shifts = joined.firsts - self.starts[:-1]
                 self._maps = {}  # what a first sample was read from
+            self._joined, self._joins = joined, joined is not None
         return joined
 
     def _values(self, shard: int) -> Array:

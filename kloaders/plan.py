@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -189,8 +189,7 @@ def _block(n: int, seed: int, epoch: int, head: int, block: int) -> Indices:
     return found
 
 
-@dataclass(frozen=True)
-class Rest:
+class Rest(NamedTuple):
     """What is left of an epoch that was cut into batches in another way, or by another process.
 
     start: so many samples of the epoch's order, of all shards together, came before.
@@ -206,8 +205,7 @@ class Rest:
     window: int | None = None
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """The order of one epoch: its first `head` batches in storage order, the rest shuffled.
 
     head = 0 is a shuffled epoch; head = the number of batches is storage order. What lies
@@ -288,19 +286,18 @@ class EpochPlan:
     echo: int = 1
     stream: Stream | None = None
     length: int | None = None
+    #: Samples in a batch of all shards together.
+    global_batch: int = field(init=False)
+    #: Batches in an epoch.
     batches: int = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "global_batch", self.batch_size * self.shard[1])
         if self.window is not None and self.window % self.global_batch:
             raise AssertionError("a window holds whole global batches")
         object.__setattr__(self, "batches", self._count())
 
     # ------------------------------------------------------------------ sizes
-
-    @property
-    def global_batch(self) -> int:
-        """Samples in a batch of all shards together."""
-        return self.batch_size * self.shard[1]
 
     @property
     def tail(self) -> int:
@@ -427,7 +424,7 @@ class EpochPlan:
         if not rest.start and alike and rest.window in (None, self.window):
             return Order(epoch, self.batches if rest.stored is None else rest.head)
         order = Order(epoch, 0, rest)
-        return replace(order, head=self.count(order)) if rest.stored is None else order
+        return order._replace(head=self.count(order)) if rest.stored is None else order
 
     # ------------------------------------------------------------------ batches
 
@@ -468,6 +465,8 @@ class EpochPlan:
     def _part(self, start: int, size: int) -> tuple[int, int]:
         # size=10, shard=(k, 4) -> 3, 3, 2, 2: parts of a short batch differ by one at most
         k, n = self.shard
+        if n == 1:
+            return start, start + size
         each, more = divmod(size, n)
         low = start + k * each + min(k, more)
         return low, low + each + (k < more)
@@ -510,9 +509,10 @@ class EpochPlan:
 
     def _stored_count(self, order: Order) -> int:
         """How many samples of the epoch come in storage order before the shuffle."""
-        if order.rest is None or order.rest.stored is None:
-            return self._begin(order)
-        return order.rest.stored
+        rest = order.rest
+        if rest is None:
+            return min(order.head * self.global_batch, self.samples)
+        return self._begin(order) if rest.stored is None else rest.stored
 
     # ------------------------------------------------------------------ RAM batches
 

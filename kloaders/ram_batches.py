@@ -6,7 +6,6 @@ import contextlib
 import mmap
 import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -244,7 +243,7 @@ class TwoLevelLoader(SequenceLoader):
             return None
         shuffled = not self.plan.is_stored(order)
         # Storage order by its true length, not by the one that names a batch of it.
-        true = order if shuffled else replace(order, head=self.plan.count(order))
+        true = order if shuffled else order._replace(head=self.plan.count(order))
         last = self.plan.windows(true) - 1
         if number < last:
             return order, number + 1

@@ -1386,15 +1386,17 @@ def _key(order: Order, batch: int) -> Key:
 
 def _keys(order: Order, start: int, stop: int) -> Iterator[Key]:
     """`_key` of batches start to stop."""
-    if start < order.head:
-        stored = _in_storage_order(order)
-        yield from ((stored, batch) for batch in range(start, min(stop, order.head)))
-    yield from ((order, batch) for batch in range(max(start, order.head), stop))
+    others = range(max(start, order.head), stop)
+    keys = zip(itertools.repeat(order), others, strict=False)
+    if start >= order.head:
+        return keys
+    stored = itertools.repeat(_in_storage_order(order))
+    return itertools.chain(zip(stored, range(start, min(stop, order.head)), strict=False), keys)
 
 
 @functools.lru_cache(maxsize=16)
 def _in_storage_order(order: Order) -> Order:
-    return replace(order, head=_STORAGE)
+    return order._replace(head=_STORAGE)
 
 
 # So many requests in order are a predict, or a loop: a shuffled fit begins so once in 24 times.

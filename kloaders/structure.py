@@ -42,19 +42,19 @@ def map_structure(function: Callable[..., Any], first: Structure, *rest: Structu
 
 def flatten(structure: Structure) -> list[Any]:
     """The leaves, in a fixed order."""
+    if not isinstance(structure, (tuple, dict)):
+        return [structure]
     found: list[Any] = []
     _collect(structure, found)
     return found
 
 
 def _collect(structure: Structure, found: list[Any]) -> None:
-    if isinstance(structure, dict):
-        structure = structure.values()
-    elif not isinstance(structure, tuple):
-        found.append(structure)
-        return
-    for value in structure:
-        _collect(value, found)
+    for value in structure.values() if isinstance(structure, dict) else structure:
+        if isinstance(value, (tuple, dict)):
+            _collect(value, found)
+        else:
+            found.append(value)
 
 
 def names_of(structure: Structure, name: str) -> list[str]:
@@ -81,7 +81,9 @@ def _packed(structure: Structure, left: Iterator[Any]) -> Structure:
     if isinstance(structure, dict):
         return {key: _packed(value, left) for key, value in structure.items()}
     if isinstance(structure, tuple):
-        return tuple([_packed(value, left) for value in structure])
+        return tuple(
+            [_packed(v, left) if isinstance(v, (tuple, dict)) else next(left) for v in structure]
+        )
     return next(left)
 
 

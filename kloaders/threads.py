@@ -47,20 +47,34 @@ class Workers:
         _all.add(self)
         weakref.finalize(self, _State.stop, self._state).atexit = False
 
-    def submit(self, job: Job, later: bool = False) -> None:
-        """Queue a job; starts a thread where one is missing."""
+    def submit(self, job: Job, later: bool = False, most: int | None = None) -> None:
+        """Queue a job; starts a thread where one is missing.
+
+        most: from now on, `soon` jobs keep no more threads than this busy.
+        """
         if self._state.pid != os.getpid():  # forked: the threads stayed with the parent
             self._state = _State()
         state = self._state
-        with state.ready:
+        with state.lock:
             (state.later if later else state.soon).append(job)
-            if state.idle >= len(state.soon) + len(state.later):
-                state.ready.notify()
-            elif state.alive < self.count:
+            if not later:
+                state.most = self.count if most is None else most
+            wanted = min(len(state.soon), state.most - state.busy) + len(state.later)
+            if wanted <= 0:  # who is busy will come for it
+                return
+            if state.idle < wanted and state.alive < self.count:
                 state.alive += 1
                 threading.Thread(target=_run, args=(state,), daemon=True, name="kloaders").start()
             else:
                 state.ready.notify()
+
+    def take(self) -> Job | None:
+        """The next `soon` job, for the caller to do; None if there is none."""
+        state = self._state
+        if state.pid != os.getpid():
+            return None
+        with state.lock:
+            return state.soon.popleft() if state.soon else None
 
     def close(self) -> None:
         """Drop what is queued, wait for what runs, and end the threads."""
@@ -81,17 +95,21 @@ class Workers:
 class _State:
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.ready = threading.Condition()
+        # May be taken again by who holds it: a finalizer stops threads, in whichever one it runs.
+        self.lock = threading.RLock()
+        self.ready = threading.Condition(self.lock)
         self.soon: deque[Job] = deque()
         self.later: deque[Job] = deque()
         self.alive = 0
         self.idle = 0
+        self.busy = 0  # with `soon` jobs
+        self.most = 0  # to be so
         self.stopped = False
 
     def stop(self) -> None:
         if self.pid != os.getpid():  # forked: a thread of the parent may have held the lock
             return
-        with self.ready:
+        with self.lock:
             self.stopped = True
             left = [*self.soon, *self.later]
             self.soon.clear()
@@ -103,24 +121,31 @@ class _State:
     def wait_until_ended(self, seconds: float) -> None:
         """Block until no thread is left, or that time is over."""
         if self.pid == os.getpid():
-            with self.ready:
+            with self.lock:
                 self.ready.wait_for(lambda: self.alive == 0, timeout=max(0.0, seconds))
+
+    def has_work(self) -> bool:
+        return bool(self.later or (self.soon and self.busy < self.most))
 
 
 def _run(state: _State) -> None:
+    soon = False
     while True:
-        with state.ready:
-            if not (state.soon or state.later or state.stopped):
+        with state.lock:
+            state.busy -= soon
+            if not (state.has_work() or state.stopped):
                 state.idle += 1
                 state.ready.wait_for(
-                    lambda: state.stopped or state.soon or state.later, timeout=IDLE_SECONDS
+                    lambda: state.stopped or state.has_work(), timeout=IDLE_SECONDS
                 )
                 state.idle -= 1
-            if state.stopped or not (state.soon or state.later):
+            if state.stopped or not state.has_work():
                 state.alive -= 1
                 state.ready.notify_all()
                 return
-            job: Any = (state.soon or state.later).popleft()
+            soon = bool(state.soon) and state.busy < state.most
+            state.busy += soon
+            job: Any = (state.soon if soon else state.later).popleft()
         job()
         # The last job must not keep its loader alive while this thread waits.
         del job

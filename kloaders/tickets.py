@@ -21,15 +21,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from kloaders.plan import Order
 
 __all__ = ["Position", "Request", "Tickets"]
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What a request means: a batch of an order, and whether the ones after it will be asked."""
 
     order: Order
@@ -37,8 +36,7 @@ class Request:
     sequential: bool
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """Where a pass goes on: at batch `first` of an order; `size` batches are left from there."""
 
     order: Order
@@ -224,7 +222,7 @@ class Tickets:
                 and not in_order
                 and self._order.head >= self._first_batch + self._size
             ):
-                self._order = replace(self._order, head=batch)
+                self._order = self._order._replace(head=batch)
             if self.shuffle is False and not in_order:
                 self.permuted = True
             if self.shuffle is False and self.by_index:

@@ -43,6 +43,7 @@ class Asked:
         self.filled: list[Any] = []
         self.parts: list[tuple[int, int]] = []
         self.threads: set[str] = set()
+        self.makers: dict[Any, str] = {}
         self.gates: dict[Any, threading.Event] = {}
         self.broken: dict[Any, str] = {}
         self.not_yet: set[Any] = set()
@@ -80,6 +81,7 @@ class Build:
             asked.filled.append(self.key)
             asked.parts.append((start, stop))
             asked.threads.add(threading.current_thread().name)
+            asked.makers[self.key] = threading.current_thread().name
             asked.changed.notify_all()
         if self.key in asked.gates:
             assert asked.gates[self.key].wait(30)
@@ -293,6 +295,91 @@ def test_who_asks_for_threads_gets_them(engine: Any) -> None:
     assert "MainThread" not in asked.threads
 
 
+def sharing(made: Engine) -> None:
+    """Batches seem to be so cheap that who asks for one works as well."""
+    made.measured = lambda seconds, rows: None  # type: ignore[method-assign]
+    made._row_seconds = 1e-4
+
+
+def test_who_waits_for_a_cheap_batch_makes_the_next(engine: Any) -> None:
+    """One thread fewer, and the caller instead: it makes what is queued until its own is there."""
+    asked, made = Asked(), engine(None, 3)
+    sharing(made)
+    opened = asked.gate(0)
+
+    class Opening(Build):
+        def finish(self) -> str:
+            if self.key == 1:
+                opened.set()
+            return super().finish()
+
+    def make(key: Any, wait: bool) -> Any:
+        asked(key, wait)
+        return Opening(asked, key)
+
+    made.prepare([0], make)
+    asked.wait_until(lambda: 0 in asked.makers)
+    assert made.get(0, [1], make) == "batch 0"
+    assert asked.makers == {0: "kloaders", 1: "MainThread"}
+    assert made.get(1, [], make) == "batch 1"
+    assert asked.begun == [0, 1]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 3)])
+def test_who_asks_counts_as_one_of_the_threads(
+    engine: Any, cores: int, threads: int, nothing_running: None
+) -> None:
+    """Of cheap batches no more are made at a time than there are cores."""
+    asked, made = Asked(), engine(None, 10, cores)
+    sharing(made)
+    gates = [asked.gate(key) for key in range(1, cores + 2)]
+    assert made.get(0, [], asked) == "batch 0"
+    made.prepare(range(1, cores + 2), asked)
+    asked.wait_until(lambda: len(asked.makers) == 1 + threads)
+    assert made.workers._state.busy == threads
+    said = "the one that asks among them" in made.why(1)
+    assert said == (cores > 1)
+    for gate in gates:
+        gate.set()
+    for key in range(1, cores + 2):
+        assert made.get(key, None, asked) == f"batch {key}"
+
+
+def test_who_waits_for_a_dear_batch_only_waits(engine: Any) -> None:
+    """It would hold up the model for as long as the next one takes."""
+    asked, made = Asked(), engine(None, 3)
+    made.measured = lambda seconds, rows: None
+    made._row_seconds = DEAR
+    for key in range(6):
+        assert made.get(key, range(key + 1, 9), asked) == f"batch {key}"
+    assert asked.threads == {"kloaders"}
+
+
+def test_an_interrupt_while_another_batch_is_made(engine: Any) -> None:
+    """Ctrl-C ends the request during which it came, and that batch is made anew."""
+    asked, made = Asked(), engine(None, 3)
+    sharing(made)
+    opened = asked.gate(0)
+
+    class Interrupted(Build):
+        def finish(self) -> str:
+            if self.key == 1 and asked.begun.count(1) == 1:
+                opened.set()
+                raise KeyboardInterrupt
+            return super().finish()
+
+    def make(key: Any, wait: bool) -> Any:
+        asked(key, wait)
+        return Interrupted(asked, key)
+
+    made.prepare([0], make)
+    asked.wait_until(lambda: 0 in asked.makers)
+    with pytest.raises(KeyboardInterrupt):
+        made.get(0, [1], make)
+    assert made.get(1, [], make) == "batch 1"
+    assert made.get(0, [], make) == "batch 0"
+
+
 @pytest.mark.parametrize(("cores", "few"), [(1, 2), (2, 2), (4, 4), (64, 10)])
 def test_few_cheap_batches_are_made_ahead(engine: Any, cores: int, few: int) -> None:
     """As many as there are threads; all that are allowed as soon as a batch takes long."""
@@ -499,6 +586,28 @@ def test_no_more_threads_than_asked_for(workers: Any, nothing_running: None) -> 
     gate.set()
     assert jobs[-1].ran.wait(30)
     assert len(our_threads()) == 3
+
+
+def test_few_threads_are_kept_busy(workers: Any, nothing_running: None) -> None:
+    """`most` holds for jobs that are needed soon, from the last that was given on."""
+    made, done, gate = workers(3), [], threading.Event()
+    needed = [Job(k, done, gate) for k in range(3)]
+    made.submit(needed[0], most=1)
+    assert needed[0].ran.wait(30)
+    made.submit(needed[1], most=1)
+    assert len(our_threads()) == 1
+    others = [Job("later", done, gate), Job("later, too", done, gate)]
+    for job in others:  # of these as many as there are threads
+        made.submit(job, later=True)
+        assert job.ran.wait(30)
+    assert not needed[1].ran.is_set()
+    taken = made.take()
+    assert taken is needed[1]
+    assert made.take() is None
+    gate.set()
+    taken()
+    made.submit(needed[2])
+    assert needed[2].ran.wait(30)
 
 
 def test_threads_leave_when_idle(workers: Any, nothing_running: None, monkeypatch: Any) -> None:

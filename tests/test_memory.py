@@ -178,11 +178,12 @@ def test_aligned(nbytes: int) -> None:
     dtype=st.sampled_from(["bool", "uint16", "float32", "complex128"]),
 )
 def test_taken_arrays_are_aligned(shape: list[int], dtype: str) -> None:
-    """Whatever shape and type is taken, small or large, begins on the boundary."""
+    """Whatever shape and type is taken begins on the boundary, if that is worth it."""
     array = BufferPool().take(tuple(shape), np.dtype(dtype))
     assert array.shape == tuple(shape)
     assert array.dtype == dtype
-    assert address(array) % ALIGNMENT == 0
+    assert array.flags.c_contiguous
+    assert array.nbytes < 4096 or address(array) % ALIGNMENT == 0
 
 
 # ---------------------------------------------------------------- sizes as text
