@@ -111,7 +111,7 @@ class Engine:
         """Whether who waits for a batch of so many rows works as well, in place of one thread.
 
         To be woken takes as long as such a batch, and one thread more than there are cores is one
-        more that waits for Python's lock: of batches of 5 MB, a quarter more come so.
+        more that waits for Python's lock: of batches of 5 MB, a sixth more come so.
         """
         seconds = self._row_seconds
         if not self.auto or self.count < 2 or seconds is None:

@@ -200,7 +200,7 @@ def _stream(loader: SequenceLoader) -> Stream:
 
 def _check_part(loader: SequenceLoader) -> None:
     kind = type(loader).__name__
-    if getattr(loader, "_two_levels", False):
+    if loader._two_levels:
         raise ValueError(
             f"mix() got a {kind} with RAM batches, which hold samples in an order of their own: mix "
             'loaders of one level, such as PathSequenceLoader(paths, labels, cache="ram").'

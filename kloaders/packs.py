@@ -117,7 +117,7 @@ class PackColumn:
         if not len(indices):
             return
         shards = self._ends.searchsorted(indices, "right")
-        joined = self._all_shards()
+        joined = self._joined or self._all_shards()
         if joined is not None:
             joined.check_whole(set(shards.tolist()))
             rows = indices + self._shifts[shards]

@@ -318,7 +318,7 @@ class EpochPlan:
 
     def count(self, order: Order) -> int:
         """Batches of this order."""
-        if self.stream is not None:
+        if order.rest is None or self.stream is not None:
             return self.batches
         return self._batches_in(self.samples - _start(order)) * self.echo
 
@@ -500,8 +500,9 @@ class EpochPlan:
         """Whole blocks of a shuffle of range(n) that hold ranks low to high, and their first rank."""
         first, last = low // _BLOCK, high // _BLOCK
         key = (n, self.seed, order.epoch, _drawn_for(order))
-        blocks = [_block(*key, b) for b in range(first, last + 1)]
-        return blocks[0] if first == last else np.concatenate(blocks), first * _BLOCK
+        if first == last:
+            return _block(*key, first), first * _BLOCK
+        return np.concatenate([_block(*key, b) for b in range(first, last + 1)]), first * _BLOCK
 
     def _begin(self, order: Order) -> int:
         """The position at which RAM batches of shuffled samples begin."""

@@ -231,6 +231,7 @@ class SequenceLoader(keras_base.Sequence):
     _last_fit: Fit | None
     _made_for: dict[str, Any] | None
     _loaded: Position | None
+    _two_levels = False  # whether RAM batches lie between the data and the batches
 
     def __init__(
         self,
@@ -373,7 +374,9 @@ class SequenceLoader(keras_base.Sequence):
         looked = self._numbered and index == 0
         if self._numbered:
             self._numbered = False
-        request = self._tickets.locate(self._index(index))
+        if type(index) is not int or not 0 <= index < self.plan.batches:
+            index = self._index(index)
+        request = self._tickets.locate(index)
         order = request.order
         if self.shard[1] > 1 and self._order_asked() is None and not self.plan.is_stored(order):
             raise ValueError(_NO_COMMON_ORDER)
@@ -400,16 +403,9 @@ class SequenceLoader(keras_base.Sequence):
             wider = self._buckets.look(self)
             if wider is not None:
                 return made_here(wider)
-        engine = None
-        with held_off, self._rest_lock:
-            # Closed and only looked at, or closed since this was asked (TensorFlow reads on for a
-            # moment when a fit has ended): that wakes no threads.
-            if released == self._released and (request.sequential or not self._resting):
-                if self._resting:
-                    self._resting = False
-                if request.sequential:
-                    self._asked(request)
-                engine = self._running()
+        engine = None if self._resting or self._two_levels else self._engine
+        if engine is None:
+            engine = self._engine_for(request, released)
         if engine is None:
             return made_here(self._make_alone(key, True))
         if request.sequential:
@@ -964,6 +960,19 @@ class SequenceLoader(keras_base.Sequence):
                     self._engine = self._make_engine(max(1, each * self.batch_size))
                 engine = self._engine
         return engine
+
+    def _engine_for(self, request: Request, released: int) -> Engine | None:
+        """What makes this batch. None: closed and only looked at, or closed since it was asked.
+
+        TensorFlow reads on for a moment when a fit has ended: that wakes no threads.
+        """
+        with held_off, self._rest_lock:
+            if released != self._released or (self._resting and not request.sequential):
+                return None
+            self._resting = False
+            if request.sequential:
+                self._asked(request)
+            return self._running()
 
     def _make_engine(self, batch_bytes: int) -> Engine:
         depth = min(self.queue_size, max(1, AHEAD_BYTES // batch_bytes))
