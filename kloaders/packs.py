@@ -69,6 +69,7 @@ class PackColumn:
         self.shape = self._common_shape()
         self._maps: dict[str, tuple[Array, Any]] = {}
         self._joined: JoinedFiles | None = None
+        self._shifts = starts[:0]  # for each shard: from a sample's number to its row of all joined
         self._joins = True  # until it turned out that they cannot be
         self._cold: bool | None = None
 
