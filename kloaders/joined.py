@@ -131,7 +131,7 @@ class JoinedFiles:
         seek = self._calls.lseek
         for file in files:
             size = seek(self._descriptors[file], 0, os.SEEK_END)
-            if size < self._layout.ends[file]:
+            if size < self._layout.ends[file]:  # asked here, since this is done for every batch
                 check_size(size, self.paths[file], self._layout.ends[file])
 
     def part(self, file: int) -> Array:

@@ -297,7 +297,7 @@ def test_who_asks_for_threads_gets_them(engine: Any) -> None:
 
 def sharing(made: Engine) -> None:
     """Batches seem to be so cheap that who asks for one works as well."""
-    made.measured = lambda seconds, rows: None  # type: ignore[method-assign]
+    made.measured = lambda seconds, rows: None  # not what these batches really take
     made._row_seconds = 1e-4
 
 
