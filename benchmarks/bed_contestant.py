@@ -52,7 +52,7 @@ def arrays(w: Any) -> Any:
     return kl.ArraySequenceLoader(x, y, w.batch, **shuffled(w))
 
 
-@contestant("W1 W2 W6 W7", "kloaders", needs=["keras", "kloaders.paths"])
+@contestant("W1 W2 W6 W7", "kloaders", needs=["keras", "kloaders.loaders.paths"])
 def from_files(w: Any) -> Any:
     return delivered(files(w), w)
 
@@ -69,14 +69,14 @@ def write_records(w: Any) -> None:
     kl.write_tfrecords(arrays(w), out=w.folder("kloaders-records"), shards=8, progress=False)
 
 
-@contestant("W3", "kloaders, pack", needs=["keras", "kloaders.packs"], prepare=write_pack)
+@contestant("W3", "kloaders, pack", needs=["keras", "kloaders.loaders.packs"], prepare=write_pack)
 def from_pack(w: Any) -> Any:
     import kloaders as kl
 
     return delivered(kl.PackSequenceLoader(w.folder("kloaders-pack"), w.batch, **shuffled(w)), w)
 
 
-RECORDS = {"needs": ["keras", "kloaders.tfrecords"], "prepare": write_records}
+RECORDS = {"needs": ["keras", "kloaders.loaders.tfrecords"], "prepare": write_records}
 
 
 @contestant("W3", "kloaders, TFRecord", **RECORDS)
@@ -98,20 +98,24 @@ def records(w: Any, **options: Any) -> Any:
     )
 
 
-@contestant("W3", "kloaders, np.memmap", needs=["keras", "kloaders.arrays"])
-@contestant("W4", "kloaders", needs=["keras", "kloaders.arrays"])
+@contestant("W3", "kloaders, np.memmap", needs=["keras", "kloaders.loaders.arrays"])
+@contestant("W4", "kloaders", needs=["keras", "kloaders.loaders.arrays"])
 def from_arrays(w: Any) -> Any:
     return delivered(arrays(w), w)
 
 
-@contestant("W7", "kloaders, preload", needs=["keras", "kloaders.arrays", "kloaders.paths"])
+@contestant(
+    "W7", "kloaders, preload", needs=["keras", "kloaders.loaders.arrays", "kloaders.loaders.paths"]
+)
 def from_ram(w: Any) -> Any:
     import kloaders as kl
 
     return delivered(kl.preload(files(w), progress=False), w)
 
 
-@contestant("W1 W2 W4", "kloaders, to_tf_dataset", needs=["tensorflow", "kloaders.tf_dataset"])
+@contestant(
+    "W1 W2 W4", "kloaders, to_tf_dataset", needs=["tensorflow", "kloaders.interop.tf_dataset"]
+)
 def as_tf_dataset(w: Any) -> Any:
     import kloaders as kl
 
@@ -120,7 +124,7 @@ def as_tf_dataset(w: Any) -> Any:
     return dataset if w.mode == "fit" else lambda _: iter(dataset)
 
 
-@contestant("W4", "kloaders, native=True", needs=["tensorflow", "kloaders.tf_dataset"])
+@contestant("W4", "kloaders, native=True", needs=["tensorflow", "kloaders.interop.tf_dataset"])
 def gathered(w: Any) -> Any:
     import kloaders as kl
 
@@ -136,6 +140,6 @@ def with_transform(**options: Any) -> Callable[[Any], Any]:
 
 
 for _name, _options in {"threads": {}, "processes=True": {"processes": True}}.items():
-    contestant("W5", f"kloaders, {_name}", needs=["keras", "kloaders.paths"])(
+    contestant("W5", f"kloaders, {_name}", needs=["keras", "kloaders.loaders.paths"])(
         with_transform(**_options)
     )

@@ -25,7 +25,7 @@ import machine
 import numpy as np
 
 import kloaders as kl
-from kloaders.plan import EpochPlan, Order
+from kloaders.plan.epoch import EpochPlan, Order
 
 Rows = list[dict[str, Any]]
 BATCH = 32

@@ -51,16 +51,16 @@ def arrays(work: Work) -> Any:
     return kl.ArraySequenceLoader(x, y, work.batch, **shuffled(work))
 
 
-@takes_part("W1 W2 W2-uint8 W6", "kloaders", "ours", "keras kloaders.paths")
-@takes_part("W5", "kloaders, threads", "ours", "keras kloaders.paths")
-@takes_part("W8", "kloaders, random order", "ours", "keras kloaders.paths")
+@takes_part("W1 W2 W2-uint8 W6", "kloaders", "ours", "keras kloaders.loaders.paths")
+@takes_part("W5", "kloaders, threads", "ours", "keras kloaders.loaders.paths")
+@takes_part("W8", "kloaders, random order", "ours", "keras kloaders.loaders.paths")
 def paths(work: Work) -> Any:
     options = {"transform": in_plain_python} if work.name == "W5" else {}
     return taken(files(work, **options), work)
 
 
-@takes_part("W3", "kloaders, np.memmap", "ours", "keras kloaders.arrays")
-@takes_part("W4", "kloaders", "ours", "keras kloaders.arrays")
+@takes_part("W3", "kloaders, np.memmap", "ours", "keras kloaders.loaders.arrays")
+@takes_part("W4", "kloaders", "ours", "keras kloaders.loaders.arrays")
 def rows(work: Work) -> Any:
     return taken(arrays(work), work)
 
@@ -76,7 +76,7 @@ def pack_of(work: Work) -> str:
     return f"{work.packed_file}-pack"
 
 
-@takes_part("W3", "kloaders, pack", "ours", "keras kloaders.packs", prepare=write_pack)
+@takes_part("W3", "kloaders, pack", "ours", "keras kloaders.loaders.packs", prepare=write_pack)
 def pack(work: Work) -> Any:
     import kloaders as kl
 
@@ -94,7 +94,9 @@ def records_of(work: Work) -> str:
     return f"{work.packed_file}-kloaders"
 
 
-@takes_part("W3", "kloaders, TFRecord", "ours", "keras kloaders.tfrecords", prepare=write_records)
+@takes_part(
+    "W3", "kloaders, TFRecord", "ours", "keras kloaders.loaders.tfrecords", prepare=write_records
+)
 def records(work: Work) -> Any:
     import kloaders as kl
 
@@ -103,7 +105,9 @@ def records(work: Work) -> Any:
     return taken(kl.TFRecordSequenceLoader(files, features, work.batch, **shuffled(work)), work)
 
 
-@takes_part("W1 W2 W4", "kloaders, to_tf_dataset", "ours", "tensorflow keras kloaders.paths")
+@takes_part(
+    "W1 W2 W4", "kloaders, to_tf_dataset", "ours", "tensorflow keras kloaders.loaders.paths"
+)
 def tf_dataset(work: Work) -> Any:
     import kloaders as kl
 
@@ -112,7 +116,7 @@ def tf_dataset(work: Work) -> Any:
     return dataset if work.spec.fit else lambda _: iter(dataset)
 
 
-@takes_part("W4", "kloaders, native=True", "ours", "tensorflow keras kloaders.tf_dataset")
+@takes_part("W4", "kloaders, native=True", "ours", "tensorflow keras kloaders.interop.tf_dataset")
 def gathered(work: Work) -> Any:
     import kloaders as kl
 
@@ -123,24 +127,28 @@ def in_plain_python(x: Any, y: Any, rng: np.random.Generator) -> Any:
     return plain_python(x), y
 
 
-@takes_part("W5", "kloaders, processes=True", "ours", "keras kloaders.paths")
+@takes_part("W5", "kloaders, processes=True", "ours", "keras kloaders.loaders.paths")
 def processes(work: Work) -> Any:
     return taken(files(work, transform=in_plain_python, processes=True), work)
 
 
-@takes_part("W7", "kloaders", "ours", "keras kloaders.paths")
+@takes_part("W7", "kloaders", "ours", "keras kloaders.loaders.paths")
 def kept(work: Work) -> Any:
     return taken(files(work), work)
 
 
-@takes_part("W7", "kloaders, preload", "ours", "keras kloaders.arrays kloaders.paths")
+@takes_part(
+    "W7", "kloaders, preload", "ours", "keras kloaders.loaders.arrays kloaders.loaders.paths"
+)
 def preloaded(work: Work) -> Any:
     import kloaders as kl
 
     return taken(kl.preload(files(work), progress=False), work)
 
 
-@takes_part("W8", "kloaders, RAM batches in storage order", "ours", "keras kloaders.ram_batches")
+@takes_part(
+    "W8", "kloaders, RAM batches in storage order", "ours", "keras kloaders.loaders.ram_batches"
+)
 def ram_batches(work: Work) -> Any:
     import kloaders as kl
 

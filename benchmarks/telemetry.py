@@ -26,8 +26,8 @@ import machine
 import numpy as np
 
 import kloaders as kl
-from kloaders.engine import _Job
-from kloaders.telemetry import Meter
+from kloaders.engine.lookahead import _Job
+from kloaders.keras_api.telemetry import Meter
 
 
 def model_of() -> Any:

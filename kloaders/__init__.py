@@ -11,64 +11,64 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kloaders.adapters import albumentations_transform, keras_transform
-    from kloaders.arrays import ArraySequenceLoader, preload
-    from kloaders.autoencoders import inputs_as_labels
-    from kloaders.callback import LoaderCallback
-    from kloaders.faults import SampleError
-    from kloaders.features import Feature
-    from kloaders.formats import DecodeError
-    from kloaders.front_doors import from_dataframe, from_directory, split
-    from kloaders.mixing import mix
-    from kloaders.pack_writer import write_pack
-    from kloaders.packs import PackSequenceLoader
-    from kloaders.padding import bucket_by_length
-    from kloaders.paths import PathSequenceLoader
-    from kloaders.per_thread import PerThread
-    from kloaders.ram_batches import RamBatchSequenceLoader
-    from kloaders.sequence import SequenceLoader
-    from kloaders.subsets import folds, repeat, subset, take
-    from kloaders.texts import CsvSequenceLoader, TextLineSequenceLoader
-    from kloaders.tf_dataset import to_tf_dataset
-    from kloaders.tfrecord_writer import write_tfrecords
-    from kloaders.tfrecords import TFRecordSequenceLoader
-    from kloaders.torch_data import from_torch
-    from kloaders.verification import verify
-    from kloaders.video import VideoSequenceLoader
+    from kloaders.convert.packs import write_pack
+    from kloaders.convert.tfrecords import write_tfrecords
+    from kloaders.core.errors import SampleError
+    from kloaders.core.per_thread import PerThread
+    from kloaders.diagnostics.verify.report import verify
+    from kloaders.formats.images import DecodeError
+    from kloaders.interop.augmentation import albumentations_transform, keras_transform
+    from kloaders.interop.tf_dataset import to_tf_dataset
+    from kloaders.interop.torch_dataset import from_torch
+    from kloaders.loaders.arrays import ArraySequenceLoader, preload
+    from kloaders.loaders.autoencoders import inputs_as_labels
+    from kloaders.loaders.from_files import from_dataframe, from_directory, split
+    from kloaders.loaders.mixing import mix
+    from kloaders.loaders.packs import PackSequenceLoader
+    from kloaders.loaders.padding import bucket_by_length
+    from kloaders.loaders.paths import PathSequenceLoader
+    from kloaders.loaders.ram_batches import RamBatchSequenceLoader
+    from kloaders.loaders.sequence import SequenceLoader
+    from kloaders.loaders.subsets import folds, repeat, subset, take
+    from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
+    from kloaders.loaders.tfrecords import TFRecordSequenceLoader
+    from kloaders.loaders.video import VideoSequenceLoader
+    from kloaders.sources.tfrecord.features import Feature
+    from kloaders.training.callback import LoaderCallback
 
 _HOMES = {
-    "ArraySequenceLoader": "arrays",
-    "CsvSequenceLoader": "texts",
-    "DecodeError": "formats",
-    "Feature": "features",
-    "LoaderCallback": "callback",
-    "PackSequenceLoader": "packs",
-    "PathSequenceLoader": "paths",
-    "PerThread": "per_thread",
-    "RamBatchSequenceLoader": "ram_batches",
-    "SampleError": "faults",
-    "SequenceLoader": "sequence",
-    "TFRecordSequenceLoader": "tfrecords",
-    "TextLineSequenceLoader": "texts",
-    "VideoSequenceLoader": "video",
-    "albumentations_transform": "adapters",
-    "bucket_by_length": "padding",
-    "folds": "subsets",
-    "from_dataframe": "front_doors",
-    "from_directory": "front_doors",
-    "from_torch": "torch_data",
-    "inputs_as_labels": "autoencoders",
-    "keras_transform": "adapters",
-    "mix": "mixing",
-    "preload": "arrays",
-    "repeat": "subsets",
-    "split": "front_doors",
-    "subset": "subsets",
-    "take": "subsets",
-    "to_tf_dataset": "tf_dataset",
-    "verify": "verification",
-    "write_pack": "pack_writer",
-    "write_tfrecords": "tfrecord_writer",
+    "ArraySequenceLoader": "loaders.arrays",
+    "CsvSequenceLoader": "loaders.text",
+    "DecodeError": "formats.images",
+    "Feature": "sources.tfrecord.features",
+    "LoaderCallback": "training.callback",
+    "PackSequenceLoader": "loaders.packs",
+    "PathSequenceLoader": "loaders.paths",
+    "PerThread": "core.per_thread",
+    "RamBatchSequenceLoader": "loaders.ram_batches",
+    "SampleError": "core.errors",
+    "SequenceLoader": "loaders.sequence",
+    "TFRecordSequenceLoader": "loaders.tfrecords",
+    "TextLineSequenceLoader": "loaders.text",
+    "VideoSequenceLoader": "loaders.video",
+    "albumentations_transform": "interop.augmentation",
+    "bucket_by_length": "loaders.padding",
+    "folds": "loaders.subsets",
+    "from_dataframe": "loaders.from_files",
+    "from_directory": "loaders.from_files",
+    "from_torch": "interop.torch_dataset",
+    "inputs_as_labels": "loaders.autoencoders",
+    "keras_transform": "interop.augmentation",
+    "mix": "loaders.mixing",
+    "preload": "loaders.arrays",
+    "repeat": "loaders.subsets",
+    "split": "loaders.from_files",
+    "subset": "loaders.subsets",
+    "take": "loaders.subsets",
+    "to_tf_dataset": "interop.tf_dataset",
+    "verify": "diagnostics.verify.report",
+    "write_pack": "convert.packs",
+    "write_tfrecords": "convert.tfrecords",
 }
 
 __all__ = [

@@ -1,3 +1,3 @@
-from kloaders.cli import main
+from kloaders.cli.main import main
 
 main()

@@ -57,9 +57,8 @@ def keep():
 @pytest.fixture
 def nothing_running(monkeypatch):
     """Threads that earlier tests left are gone when this one begins, and idle ones soon go."""
-    from recording import our_threads
-
-    from kloaders import threads
+    from kloaders.core import threads
+    from tests.support.recording import our_threads
 
     gc.collect()
     monkeypatch.setattr(threads, "IDLE_SECONDS", 0.2)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from campaign import beds, faults, fuzz, memory, page, threads
 
 import kloaders as kl
-from kloaders import formats
-from kloaders.conversion import Journal
+from kloaders.convert.journal import Journal
+from kloaders.formats import images as formats
+from tests.campaign import beds, faults, fuzz, memory, page, threads
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the faults are those of Linux")
 

@@ -90,6 +90,11 @@ def test_console_script_points_at_a_function():
     assert callable(script.load())
 
 
+def file_of(module):
+    path = PACKAGE.parent / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def imports_of(file):
     """The modules of this package that a file imports, anywhere in it, but for type checkers only."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -115,11 +120,7 @@ def imports_of(file):
 
 def test_imports_run_one_way():
     """No cycles, not even through an import inside a function."""
-    graph = {
-        name: set(imports_of(PACKAGE / (name.removeprefix("kloaders.").replace(".", "/") + ".py")))
-        for name in MODULES
-        if (PACKAGE / (name.removeprefix("kloaders.").replace(".", "/") + ".py")).is_file()
-    }
+    graph = {name: set(imports_of(file_of(name))) for name in MODULES}
     free = set()
     while waiting := {name: needs - free for name, needs in graph.items() if name not in free}:
         ready = {name for name, needs in waiting.items() if not needs}

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from recording import BACKEND, Received, Recorder, numbers_of, recording_model, row_of
 
 import kloaders as kl
+from tests.support.recording import BACKEND, Received, Recorder, numbers_of, recording_model, row_of
 
 N = 24
 PAGES = Path(__file__).parents[1] / "docs" / "tasks"

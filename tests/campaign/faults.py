@@ -99,7 +99,7 @@ class StopsOnce:
 
 @fault("SIGSTOP to a worker process at a sample: it hangs, and does not end")
 def worker_hangs(kl, folder, long):
-    from kloaders import processes
+    from kloaders.engine.processes import pool as processes
 
     processes.TIMEOUT_SECONDS = 0.8
     said, stops, samples = messages(), 0, 0
@@ -136,7 +136,7 @@ class Slow:
 
 @fault("a file whose read does not return, in a thread")
 def reader_hangs(kl, folder, long):
-    from kloaders import stalls
+    from kloaders.engine import stalls
 
     stalls.SECONDS = 0.1
     said = messages()

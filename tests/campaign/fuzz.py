@@ -166,7 +166,7 @@ class Files:
 
 class Picture(Files):
     def check(self, data, seed):
-        from kloaders import formats
+        from kloaders.formats import images as formats
 
         options = formats.ImageOptions(channels=None)
         shape = formats.image_shape(data)
@@ -281,7 +281,7 @@ class Npy(Files):
         return [*map(npy, ARRAYS), npy(objects, allow_pickle=True), pickle.dumps(Trap(self.trap))]
 
     def check(self, data, seed):
-        from kloaders import formats
+        from kloaders.formats import images as formats
 
         try:
             got = formats.read_array(self.path)
@@ -404,7 +404,7 @@ class Index(Store):
     of, files = "TFRecord", r"\.index$"
 
     def spoil(self, rng, data):
-        from kloaders import records
+        from kloaders.formats.tfrecord import files as records
 
         data = bytearray(super().spoil(rng, data))
         size = records._INDEX.size
@@ -433,7 +433,7 @@ class Example(Store):
         return super().choose(rng)
 
     def spoil(self, rng, data):
-        from kloaders import records
+        from kloaders.formats.tfrecord import files as records
 
         found, at = [], 0
         while at < len(data):
@@ -472,7 +472,7 @@ class Manifest(Pack):
         return []
 
     def check(self, name):
-        from kloaders.pack_format import manifest_changed
+        from kloaders.formats.pack import manifest_changed
 
         loader = self.kl.PackSequenceLoader(self.home, BATCH, workers=0, on_error="skip")
         with loader:
@@ -533,7 +533,7 @@ class PackJournal(Pack):
 
     def prepare(self):
         # Stopped when all but the manifest was there.
-        from kloaders import pack_writer
+        from kloaders.convert import packs as pack_writer
 
         shutil.rmtree(self.home)
         real = pack_writer.Manifest.text
@@ -565,7 +565,7 @@ class RecordJournal(Store):
     of, files = "TFRecord", r"\.unfinished\.jsonl"
 
     def prepare(self):
-        from kloaders import tfrecord_writer
+        from kloaders.convert import tfrecords as tfrecord_writer
 
         shutil.rmtree(self.home)
         real = tfrecord_writer.write_shards
@@ -636,7 +636,7 @@ class Training(Files):
     suffix, long = ".state", 1_000
 
     def make(self):
-        from kloaders import training_state
+        from kloaders.training import state_file as training_state
 
         rng = np.random.default_rng(0)
         self.arrays = {
@@ -650,7 +650,7 @@ class Training(Files):
         return [Path(path).read_bytes()]
 
     def check(self, data, seed):
-        from kloaders import training_state
+        from kloaders.training import state_file as training_state
 
         facts, arrays = training_state.read(self.path)
         if facts["epoch"] != 3 or facts["position"] != {"samples": 8}:

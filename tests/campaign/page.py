@@ -47,7 +47,7 @@ def order():
         ran = [cell for cell in some if not cell.startswith("(")]
         return f"{ran.count('exact')} of {len(ran)} runs exact"
 
-    contract = "test_contract.py::test_"
+    contract = "contract/test_contract.py::test_"
     yield Promise(
         "Every sample exactly once an epoch, counted in what the model received, on each backend "
         "and in every way to call `fit`",
@@ -78,8 +78,8 @@ def order():
         "A converter that is killed at any moment goes on where it was, and nothing in half has a "
         "name",
         (
-            "test_packs.py::test_killed_at_random_moments",
-            "test_tfrecords.py::test_killed_and_gone_on",
+            "loaders/test_packs.py::test_killed_at_random_moments",
+            "loaders/test_tfrecords.py::test_killed_and_gone_on",
         ),
         "25 conversions, killed up to three times each, in every run of the suite",
     )
@@ -188,8 +188,8 @@ LIMITS = """\
   SIGBUS, as any program that maps files does. Rows of a plain array that are larger are read and not copied from the map,
   and have no such moment; rows of a pack have. Write a new file and rename it: that is always safe, as our converters do.
 - A thread that hangs cannot be ended. The log says after a minute, and again after two, four and so on, which sample it
-  is at, its file, and the line of code (`kloaders.stalls.SECONDS`). A worker *process* that works on one sample for a
-  minute is ended, the sample tried once more, and then it is an error (`kloaders.processes.TIMEOUT_SECONDS`). With
+  is at, its file, and the line of code (`kloaders.engine.stalls.SECONDS`). A worker *process* that works on one sample for a
+  minute is ended, the sample tried once more, and then it is an error (`kloaders.engine.processes.pool.TIMEOUT_SECONDS`). With
   `workers=0` nobody watches.
 - After `os.fork` a loader works in the child as well. Keras and TensorFlow do not promise so.
 - Formats without checksums (JPEG, BMP, WebP, TIFF, `.npy`) cannot tell a changed value from another value.

@@ -1,0 +1,220 @@
+"""The ways to load a user's files, measured beside the least that they cost. Needs no Keras model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from kloaders.cli import demo
+from kloaders.convert.packs import write_pack
+from kloaders.convert.tfrecords import write_tfrecords
+from kloaders.core.memory import aligned
+from kloaders.core.structure import flatten
+from kloaders.core.threads import usable_cores
+from kloaders.diagnostics.explain import probes
+from kloaders.formats.images import read_bytes, read_sample
+from kloaders.loaders.arrays import preload
+from kloaders.loaders.from_files import values_of
+from kloaders.loaders.packs import PackSequenceLoader
+from kloaders.loaders.paths import PathSequenceLoader
+from kloaders.loaders.ram_batches import RamBatchSequenceLoader
+from kloaders.loaders.tfrecords import TFRecordSequenceLoader
+
+__all__ = ["Row", "as_dicts", "compare", "made_or", "table"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way. rate: samples a second; of_limit: as a share of reading and decoding by threads."""
+
+    name: str
+    what: str
+    rate: float
+    of_limit: float | None = None
+
+
+@contextlib.contextmanager
+def made_or(source: str | None) -> Iterator[str]:
+    """The user's source, or a folder of pictures that is gone afterwards."""
+    if source is not None:
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="kloaders-bench-") as folder:
+        demo.write_images(folder, crops=150, progress=False)
+        for name in os.listdir(folder):
+            if name.isdigit():  # the tiny ones
+                os.rename(os.path.join(folder, name), os.path.join(folder, f".{name}"))
+        yield folder
+
+
+def compare(loader: Any, files: int, seconds: float, progress: bool | None = None) -> list[Row]:
+    """Measure each way over at most so many of a loader's files, for so many seconds each."""
+    if not isinstance(loader, PathSequenceLoader) or loader.decode is not None:
+        raise ValueError(
+            f"bench compares ways to read files, and this is a {type(loader).__name__}: name a folder "
+            "of files or a CSV file. `kloaders explain` takes packs and TFRecord files, too."
+        )
+    chosen = np.unique(np.linspace(0, loader.samples - 1, min(files, loader.samples)).astype(int))
+    paths = [loader.paths[k] for k in chosen.tolist()]
+    columns = loader._columns() or ()
+    values = values_of(columns[1]) if len(columns) > 1 else None
+    labels = None if values is None else values[chosen]
+    seconds /= _ROUNDS
+    with tempfile.TemporaryDirectory(prefix="kloaders-bench-") as folder:
+        ways = _ways(loader, paths, labels, seconds, folder)
+        rates: dict[str, float] = {}
+        # disable=None: no bar where stderr is no terminal.
+        disable = None if progress is None else not progress
+        with tqdm(ways * _ROUNDS, unit=" runs", disable=disable) as bar:
+            for name, _, measure in bar:
+                bar.set_description(name)
+                # What else the machine does can only make one slower.
+                rates[name] = max(measure(), rates.get(name, 0.0))
+    return [Row(name, what, rates[name], rates[name] / rates[_LIMIT]) for name, what, _ in ways]
+
+
+_LIMIT = "limit: decode"
+# Every way is measured so often, one after the other, and the better figure taken.
+_ROUNDS = 2
+
+
+def _ways(
+    loader: Any, paths: list[str], labels: Any, seconds: float, folder: str
+) -> list[tuple[str, str, Callable[[], float]]]:
+    batch, pictures = loader.batch_size, loader.image_options
+    options: dict[str, Any] = {"seed": 0, "shuffle": True}
+    image = {"size": pictures.size, "channels": pictures.channels}
+
+    def files(**more: Any) -> Any:
+        return PathSequenceLoader(paths, labels, batch, **image, **options, **more)
+
+    def driven(make: Callable[[], Any]) -> Callable[[], float]:
+        def run() -> float:
+            with make() as made:
+                made._said = True
+                return probes.drive(made, seconds).rate
+
+        return run
+
+    def cold() -> float:
+        probes.evict(paths)
+        with files(cache=None) as made:
+            return probes.drive(made, seconds, len(paths)).rate
+
+    def packed() -> Any:
+        pack = os.path.join(folder, "pack")
+        if not os.path.exists(pack):
+            with files(cache=None) as made:
+                write_pack(made, pack, progress=False)
+        return PackSequenceLoader(pack, batch, **options)
+
+    def records() -> Any:
+        name = os.path.join(folder, "records")
+        if not os.path.exists(f"{name}-00000-of-00001.tfrecord"):
+            write_tfrecords(paths, labels, name, progress=False)
+        features = {"x": "image_raw"} | ({} if labels is None else {"y": "label"})
+        files = f"{name}-*.tfrecord"
+        return TFRecordSequenceLoader(files, features, batch, cache=None, **image, **options)
+
+    def two_levels() -> Any:
+        size = max(batch, len(paths) // 4)
+        return RamBatchSequenceLoader(
+            paths, labels, batch, ram_batch_size=size, cache=None, **image, **options
+        )
+
+    spec = flatten(loader.sample_spec)[0]
+
+    def read(path: str) -> None:
+        read_bytes(path)
+
+    def decode(path: str) -> None:
+        rows = getattr(_own, "row", None)
+        if rows is None or rows.nbytes != spec.nbytes:
+            rows = _own.row = aligned(spec.nbytes)
+        read_sample(path, pictures, rows.view(spec.dtype).reshape(spec.shape))
+
+    return [
+        ("limit: read", "files read by bare threads", lambda: _by_threads(paths, read, seconds)),
+        (
+            _LIMIT,
+            "files read and decoded by bare threads, into memory that is used again",
+            lambda: _by_threads(paths, decode, seconds),
+        ),
+        ("first epoch", "PathSequenceLoader, files not in memory", cold),
+        (
+            "files",
+            "PathSequenceLoader(cache=None), files in memory",
+            driven(lambda: files(cache=None)),
+        ),
+        ("two-level", "RamBatchSequenceLoader", driven(two_levels)),
+        ("TFRecord", "TFRecordSequenceLoader, the same files in records", driven(records)),
+        ("pack", "PackSequenceLoader, decoded once", driven(packed)),
+        (
+            "preload",
+            "preload(loader): decoded samples in RAM",
+            driven(lambda: preload(files(), False)),
+        ),
+    ]
+
+
+_own = threading.local()
+
+
+def _by_threads(paths: list[str], work: Callable[[str], None], seconds: float) -> float:
+    """Files a second, each thread one after another; the first round is not counted."""
+    threads = usable_cores()
+    end = [0.0]
+    done = [0] * threads
+
+    def run(k: int) -> None:
+        for path in paths[k::threads]:
+            work(path)
+        ready.wait()
+        while True:
+            for path in paths[k::threads]:
+                work(path)
+                done[k] += 1
+                if time.perf_counter() >= end[0]:
+                    return
+
+    def begin() -> None:
+        end[0] = time.perf_counter() + seconds
+
+    ready = threading.Barrier(threads, begin)
+    with ThreadPoolExecutor(threads, "kloaders-bench") as pool:
+        list(pool.map(run, range(threads)))
+    return sum(done) / (time.perf_counter() - end[0] + seconds)
+
+
+def table(rows: list[Row]) -> str:
+    """For people."""
+    head = ("", "samples/s", "of the limit", "")
+    cells = [head]
+    for row in rows:
+        share = "" if row.of_limit is None else f"{row.of_limit:.2f}"
+        cells.append((row.name, f"{row.rate:,.0f}", share, row.what))
+    widths = [max(len(line[k]) for line in cells) for k in range(len(head))]
+    lines = [
+        "   ".join(
+            [line[0].ljust(widths[0]), *map(str.rjust, line[1:3], widths[1:3]), line[3]]
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join(
+        [*lines, "", f"On {usable_cores()} cores, without a model; all files fit in memory."]
+    )
+
+
+def as_dicts(rows: list[Row]) -> list[dict[str, Any]]:
+    """For scripts."""
+    return [asdict(row) for row in rows]

@@ -1,0 +1,562 @@
+r"""Many samples become files, shard by shard, and a kill loses no finished shard. No formats here.
+
+    with Journal(path, files=r"x-\d{5}\.npy", job=job) as journal:
+        notes = write_shards(journal, sizes, write)  # only what is not finished yet
+        ...  # last of all, the file that makes the others valid
+
+A shard's files get their names when they are whole (`whole_file`), and then a line in the journal.
+The journal is gone when all is done; while it is there, the conversion is not finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from types import CodeType, TracebackType
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from kloaders import __version__
+from kloaders.core.errors import SampleError
+from kloaders.core.messages import say
+from kloaders.core.structure import flatten
+from kloaders.sources.columns import PathColumn, inner_column
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from kloaders.loaders.sequence import SequenceLoader
+
+__all__ = [
+    "Journal",
+    "Written",
+    "begun_with",
+    "digest_of_array",
+    "digest_of_files",
+    "digest_of_function",
+    "digest_of_texts",
+    "errors_of",
+    "is_files",
+    "job_of",
+    "say_errors",
+    "spread",
+    "whole_file",
+    "write_shards",
+]
+
+Array = np.ndarray[Any, Any]
+
+# Arrays are told apart by so many of their rows: all of them may be more than RAM.
+_ROWS_IN_DIGEST, _BYTES_IN_DIGEST = 64, 2**26
+
+# What a disk says that takes no more.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class Written(NamedTuple):
+    """What `write_tfrecords` or `write_pack` has made.
+
+    files: their paths. validation: those of the second part, where there are two. samples: how many
+    are in all of them. errors: of those that did not load and were left out, or replaced.
+    """
+
+    files: list[str]
+    validation: list[str]
+    samples: int
+    errors: list[SampleError]
+
+
+# ---------------------------------------------------------------------------------------- files
+
+
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when it is whole and on the disk.
+
+    Until then it has another name in the same folder, `.NAME.PROCESS-THREAD.part`; if the block
+    raises, whatever it is, that is removed and what was at `path` before is untouched. Several
+    processes may write one path at a time: the last to finish stays.
+
+    Raises:
+        OSError: as the disk has it; one that is full says what to do.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    part = os.path.join(folder, f".{name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        if isinstance(error, OSError):
+            _tell_full(error, path)
+        raise
+    sync_folder(folder)
+
+
+def _tell_full(error: OSError, path: str) -> None:
+    """Raise another error, with advice, if it is for lack of space."""
+    if error.errno in _FULL:
+        said = f"{error.strerror}: free some, and run the same again to go on"
+        raise OSError(error.errno, said, path) from error
+
+
+def sync_folder(folder: str) -> None:
+    """Let the names in a folder reach the disk."""
+    if sys.platform == "win32":  # where a folder cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -------------------------------------------------------------------------------------- journal
+
+
+class Journal:
+    """Which shards of a conversion are finished: a file of JSON lines beside them.
+
+    Args:
+        path: of the journal; its folder is that of the shards, and is made.
+        files: a regular expression of the names of all files that conversions like this one
+            make in the folder. What is there by such a name and is not finished is removed.
+        job: what the files are made of and how, by name: JSON values. A conversion goes on only
+            where all of it is as it was.
+        overwrite: replace what another conversion has made here, finished or not.
+        current: `current(shard, note)` says whether a finished shard is what it would be if it
+            were made now; else it is made again. For sources that may change, such as files.
+            None: always.
+
+    In a `with` block it holds a lock, which the system takes back if the process dies; the file
+    is removed where the block ends without an exception.
+
+    Raises, where the block begins:
+        BlockingIOError: another process is at it; says which.
+        FileExistsError: there are files of another conversion; says in what it differs.
+
+    Threads may share it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        files: str,
+        job: dict[str, Any],
+        overwrite: bool = False,
+        current: Callable[[int, Any], bool] | None = None,
+    ) -> None:
+        self.path = os.path.abspath(path)
+        self.folder = os.path.dirname(self.path)
+        self.pattern = re.compile(files)
+        self.job = _as_read(job)
+        self.overwrite = overwrite
+        self.current = current
+        #: What `write` noted of each finished shard, by its number.
+        self.finished: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        os.makedirs(self.folder, exist_ok=True)
+        self._file = file = _locked(self.path)
+        try:
+            self._begin(file)
+        except BaseException:
+            self._file = None
+            with contextlib.suppress(OSError):  # what a full disk did not take is written once more
+                file.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        file, self._file = self._file, None
+        assert file is not None
+        if kind is not None and self.finished:
+            say(
+                f"{self.folder}: {len(self.finished):,} shards are finished and stay; the same "
+                "call goes on from there."
+            )
+        if kind is None and sys.platform != "win32":
+            os.unlink(self.path)  # before the lock is given back
+        with contextlib.suppress(OSError):  # as above
+            file.close()
+        if kind is None and sys.platform == "win32":
+            os.unlink(self.path)  # only files that are closed can be removed
+
+    def add(self, shard: int, names: Iterable[str], note: Any) -> None:
+        """Shard number `shard` is finished: files by these names are on the disk.
+
+        note: whatever will be wanted of it when all are finished; a JSON value.
+        """
+        sizes = {name: os.path.getsize(os.path.join(self.folder, name)) for name in names}
+        with self._lock:
+            self._append({"shard": shard, "sizes": sizes, "note": note})
+            self.finished[shard] = note
+
+    def _append(self, line: dict[str, Any]) -> None:
+        assert self._file is not None
+        try:
+            # With its sum: a line that is damaged counts as one that is not there.
+            text = json.dumps({**line, "crc32": _sum_of(line)})
+            self._file.write(text.encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            _tell_full(error, self.path)
+            raise
+
+    def _begin(self, file: IO[bytes]) -> None:
+        lines, end = _lines_of(file)
+        job = lines[0].get("job") if lines else None
+        shards = [line for line in lines if "shard" in line]
+        there = sorted(name for name in os.listdir(self.folder) if self.pattern.fullmatch(name))
+        if job is None and there and not self.overwrite:
+            os.unlink(self.path)
+            raise FileExistsError(
+                f"{os.path.join(self.folder, there[0])} is there already. Choose another place, or "
+                "pass overwrite=True (--overwrite) to replace what is there."
+            )
+        if shards and job != self.job and not self.overwrite:
+            raise FileExistsError(
+                f"{self.folder} holds an unfinished conversion with other arguments: "
+                f"{_difference(job or {}, self.job)}. Go on with the same ones, or pass "
+                "overwrite=True (--overwrite) to begin anew."
+            )
+        kept: set[str] = set()
+        for line in shards if job == self.job else []:
+            shard, note = line["shard"], line["note"]
+            if self._is_whole(line["sizes"]) and (not self.current or self.current(shard, note)):
+                self.finished[shard] = note
+                kept |= line["sizes"].keys()
+        file.truncate(end if job == self.job else 0)
+        if job != self.job:
+            self._append({"job": self.job})
+        self._append({"process": os.getpid()})
+        # The journal says by now what is wanted: a kill in here leaves nothing that is taken for
+        # more than it is.
+        for name in os.listdir(self.folder):
+            part = re.fullmatch(r"\.(.*)\.\d+-\d+\.part", name)
+            if self.pattern.fullmatch(part[1] if part else name) and name not in kept:
+                os.unlink(os.path.join(self.folder, name))
+        sync_folder(self.folder)
+
+    def _is_whole(self, sizes: dict[str, int]) -> bool:
+        try:
+            return all(
+                os.path.getsize(os.path.join(self.folder, name)) == size
+                for name, size in sizes.items()
+            )
+        except OSError:
+            return False
+
+
+def begun_with(path: str, job: dict[str, Any]) -> dict[str, Any]:
+    """The job of an unfinished conversion that has all of `job`, perhaps more; {} if there is none.
+
+    For what a first run measures, and a run that goes on takes over. `path` is the journal's.
+    """
+    try:
+        with open(path, "rb") as file:
+            lines, _ = _lines_of(file)
+    except FileNotFoundError:
+        return {}
+    found = lines[0].get("job") if lines else None
+    same = found and all(found.get(name) == value for name, value in _as_read(job).items())
+    return found if found and same else {}
+
+
+def _as_read(job: dict[str, Any]) -> Any:
+    # As it comes back out of a file: tuples are lists there.
+    return json.loads(json.dumps({"kloaders": __version__, **job}))
+
+
+def _locked(path: str) -> IO[bytes]:
+    """The file at `path`, made if it is not there, open to append and locked for this process."""
+    while True:
+        file = open(path, "a+b")  # noqa: SIM115 (the journal closes it)
+        try:
+            if sys.platform != "win32":
+                _lock(file, path)
+            # Whoever had it may have finished, and removed the file, since it was opened.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _lock(file: IO[bytes], path: str) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lines, _ = _lines_of(file)
+        process = next((line["process"] for line in reversed(lines) if "process" in line), "?")
+        raise BlockingIOError(
+            f"process {process} is writing to {os.path.dirname(path)}: wait until it is done, or "
+            "choose another place."
+        ) from None
+    except OSError as error:
+        say(
+            f"{os.path.dirname(path)} cannot be locked ({error}): see to it yourself that no "
+            "other process writes there at the same time.",
+            once="lock",
+        )
+
+
+def _sum_of(line: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(line, sort_keys=True).encode())
+
+
+def _lines_of(file: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
+    """The whole lines of a journal, and where they end: a kill may have cut the last one."""
+    file.seek(0)
+    lines: list[dict[str, Any]] = []
+    end = 0
+    for line in file.read().splitlines(keepends=True):
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        whole = isinstance(found, dict) and line.endswith(b"\n")
+        if not whole or found.pop("crc32", None) != _sum_of(found):
+            break
+        lines.append(found)
+        end += len(line)
+    return lines, end
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    said = [
+        f"{name} was {old.get(name)!r:.80}, is {new.get(name)!r:.80}"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+    return "; ".join(said)
+
+
+# --------------------------------------------------------------------------------------- shards
+
+# advance(count): so many samples more are written. Raises where the conversion is to end.
+Advance = Callable[[int], None]
+
+
+def write_shards(
+    journal: Journal,
+    samples: Sequence[int],
+    write: Callable[[int, Advance], tuple[list[str], Any]],
+    *,
+    workers: int = 1,
+    progress: bool | None = True,
+    name: str = "writing",
+) -> list[Any]:
+    """Write the shards that are not finished; gives the notes of all, in their order.
+
+    Args:
+        journal: which shards are finished; entered.
+        samples: how many each shard has, for the bar.
+        write: `write(shard, advance)` -> (names of its files, note): makes the files of one shard
+            with `whole_file` and calls `advance` as it goes, some times a second. Called from
+            `workers` threads at once.
+        workers: shards at a time; 1 writes in the caller's thread.
+        progress: show a bar with rate and time left. None: where stderr is a terminal.
+        name: what the bar says.
+
+    What `write` raises ends the others at their next `advance`, and is raised; so does Ctrl-C.
+    Finished shards stay in the journal.
+    """
+    stop = threading.Event()
+    lock = threading.Lock()
+    done = sum(samples[k] for k in journal.finished)
+    left = [k for k in range(len(samples)) if k not in journal.finished]
+    if journal.finished:
+        say(f"{name}: goes on, {len(journal.finished):,} of {len(samples):,} shards are there.")
+    disable = None if progress is None else not progress
+    with tqdm(total=sum(samples), initial=done, unit=" samples", disable=disable, desc=name) as bar:
+
+        def advance(count: int) -> None:
+            if stop.is_set():
+                raise _Stopped
+            with lock:
+                bar.update(count)
+
+        def one(shard: int) -> None:
+            if not stop.is_set():
+                names, note = write(shard, advance)
+                journal.add(shard, names, note)
+
+        if workers <= 1 or len(left) <= 1:
+            for shard in left:
+                one(shard)
+        else:
+            with ThreadPoolExecutor(min(workers, len(left)), "kloaders-write") as pool:
+                futures = [pool.submit(one, shard) for shard in left]
+                try:
+                    for future in as_completed(futures):
+                        future.result()
+                except BaseException:  # Ctrl-C too; leaving the block waits for the threads
+                    stop.set()
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+    return [journal.finished[k] for k in range(len(samples))]
+
+
+class _Stopped(Exception):
+    """Another shard failed."""
+
+
+def errors_of(notes: Iterable[dict[str, Any]]) -> list[SampleError]:
+    """The samples that did not load, from notes that have a list `errors` of (index, name, cause)."""
+    # A sample that was to replace others in two shards may be in the notes of both.
+    found = {error[0]: SampleError(*error) for note in notes for error in note["errors"]}
+    return [found[index] for index in sorted(found)]
+
+
+def say_errors(errors: Sequence[SampleError], name: str, on_error: str = "skip") -> None:
+    """Tell of samples that were left out or replaced, the first ten by name."""
+    if not errors:
+        return
+    done = "replaced" if on_error == "replace" else "left out"
+    listed = "".join(f"\n  {error}" for error in errors[:10])
+    more = f"\n  and {len(errors) - 10:,} others" if len(errors) > 10 else ""
+    say(f"{name}: {len(errors):,} samples do not load and were {done}:{listed}{more}")
+
+
+# ---------------------------------------------------------------------------- what makes up a job
+
+
+def digest_of_texts(texts: Iterable[str]) -> str:
+    """One short text for many: names of files, for example."""
+    digest = hashlib.blake2b(digest_size=12)
+    for text in texts:
+        digest.update(f"{text}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def digest_of_files(paths: Iterable[str]) -> str:
+    """Names, sizes and modification times of files in one short text; 3 us a file if cached."""
+
+    def described(path: str) -> str:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return f"{path}\0missing"
+        return f"{path}\0{status.st_size} {status.st_mtime_ns}"
+
+    return digest_of_texts(map(described, paths))
+
+
+def digest_of_function(function: Any) -> str | None:
+    """Name and code of a user's function: an edit changes it, another line number does not.
+
+    What the function calls, and what it closes over, is not looked at.
+    """
+    if function is None:
+        return None
+    owner = getattr(function, "func", function)  # of a functools.partial
+    name = getattr(owner, "__qualname__", type(owner).__qualname__)
+    code = getattr(owner, "__code__", getattr(type(owner).__call__, "__code__", None))
+    if code is None:  # written in C
+        return str(name)
+    return f"{name} {hashlib.blake2b(_code(code).encode(), digest_size=6).hexdigest()}"
+
+
+def _code(code: CodeType) -> str:
+    constants = [
+        _code(c)
+        if isinstance(c, CodeType)
+        # The order within a set of texts is another one in every process.
+        else repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c)
+        for c in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
+
+
+def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
+    """What decides the samples of a loader, by name; a call that goes on must have the same.
+
+    transformed: the samples are those after the transform.
+    """
+    columns = loader._columns()
+    job: dict[str, Any] = {"loader": type(loader).__name__, "samples": loader.samples}
+    if columns is not None:
+        job["data"] = [_digest_of_column(column) for column in flatten(columns)]
+    else:
+        looked = spread(loader.samples, _ROWS_IN_DIGEST)
+        job["data"] = digest_of_texts(map(loader._name, looked))
+    for hook in ("load_sample", "load_batch"):
+        if loader._overrides(hook):
+            job[hook] = digest_of_function(getattr(type(loader), hook))
+    images = getattr(loader, "image_options", None)
+    if images is not None:
+        job |= {name: _plain(value) for name, value in asdict(images).items()}
+    job["decode"] = digest_of_function(getattr(loader, "decode", None))
+    job["dtype"] = _plain(loader.dtype)
+    job["transform"] = digest_of_function(loader.transform) if transformed else None
+    if transformed or loader.on_error == "replace":
+        job["seed"] = loader.seed
+    job["replace"] = loader.on_error == "replace"
+    if loader.weights is not None:
+        job["sample_weights"] = digest_of_array(loader.weights)
+    names = loader.class_names
+    job["class_names"] = None if names is None else [str(name) for name in names]
+    return job
+
+
+def _plain(value: Any) -> Any:
+    return value.name if isinstance(value, np.dtype) else value
+
+
+def is_files(column: Any) -> bool:
+    """Whether the values of a column are read from files, one each."""
+    return isinstance(inner_column(column), PathColumn)
+
+
+def _digest_of_column(column: Any) -> str:
+    count = len(column)
+    if is_files(column):  # each shard notes how they were when it was made
+        return f"{count} files {digest_of_texts(map(column.name, range(count)))}"
+    rows = []
+    with contextlib.suppress(Exception):  # a function of the user's
+        few = max(2, min(_ROWS_IN_DIGEST, _BYTES_IN_DIGEST // max(1, column.read(0).nbytes)))
+        rows = [digest_of_array(column.read(index)) for index in spread(count, few)]
+    files = digest_of_files(getattr(inner_column(column), "files", ()))  # of a pack
+    return f"{count} values {digest_of_texts([*rows, files])}"
+
+
+def spread(samples: int, count: int) -> list[int]:
+    """So many sample numbers from all over."""
+    found: list[int] = np.unique(np.linspace(0, samples - 1, count).astype(np.int64)).tolist()
+    return found
+
+
+def digest_of_array(array: Array) -> str:
+    """Values, shape and dtype of an array in one short text."""
+    digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=12)
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

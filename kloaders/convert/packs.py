@@ -1,0 +1,379 @@
+"""Writes the samples of any loader into a pack, each read once."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+import shutil
+import zlib
+from dataclasses import asdict
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from kloaders.convert.journal import (
+    Advance,
+    Journal,
+    Written,
+    begun_with,
+    digest_of_files,
+    errors_of,
+    is_files,
+    job_of,
+    say_errors,
+    spread,
+    whole_file,
+    write_shards,
+)
+from kloaders.core.memory import format_bytes, parse_bytes
+from kloaders.core.messages import say
+from kloaders.core.structure import ArraySpec, Structure, flatten
+from kloaders.engine.batches import BatchBuild, in_storage_order, nothing_left
+from kloaders.formats.pack import (
+    FILES,
+    HEADER_BYTES,
+    JOURNAL,
+    MANIFEST,
+    File,
+    Manifest,
+    Part,
+    form_of,
+    header_of,
+    shard_of,
+    stored_dtype,
+)
+from kloaders.loaders.packs import PackColumn
+from kloaders.loaders.paths import PathSequenceLoader
+from kloaders.loaders.sequence import SequenceLoader, _flag
+from kloaders.sources.columns import Odd, inner_column
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from kloaders.loaders.paths import PathOptions
+
+__all__ = ["write_pack"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+# Shards of this size or more; each file of a pack takes a descriptor while it is mapped, and 1024
+# is what a process may have.
+_SHARD_BYTES, _SHARDS = 2**30, 128
+# Samples looked at for their size.
+_MEASURED = 8
+
+
+def write_pack(
+    data: Any,
+    folder: str | os.PathLike[str],
+    *,
+    labels: Any = None,
+    transformed: bool = False,
+    shard_size: int | str | None = None,
+    overwrite: bool = False,
+    progress: bool | None = True,
+    **options: Unpack[PathOptions],
+) -> Written:
+    """Decode every sample once and write it to a folder, for `PackSequenceLoader`.
+
+    Samples are read once, in storage order, by the loader's threads, and written as they are:
+    shape, dtype, nesting of inputs and labels, sample weights and class names are kept. What is
+    in memory is a few samples, however large the source.
+
+    Args:
+        data: any loader; or paths, as `PathSequenceLoader` takes them.
+        folder: where to; made if it is not there.
+        labels: with paths, their labels.
+        transformed: False writes samples as they are stored, so that a transform can draw anew
+            each epoch when the pack is read. True writes them after the loader's transform, with
+            the random numbers of epoch 0.
+        shard_size: bytes of a shard, about, or a text such as "1GiB"; rounded to whole samples,
+            of a size that a few of them have. By default 1 GiB, or more where that would make over
+            128 shards.
+        overwrite: replace what another pack has left in the folder.
+        progress: show a bar. None: where stderr is a terminal.
+        **options: with paths, those of `PathSequenceLoader`: size, channels, dtype, decode,
+            workers, on_error and so on.
+
+    Returns:
+        The files of the pack, `pack.json` the last; how many samples are in them; and the errors
+        of those that did not load (on_error="skip" leaves them out).
+
+    Killed or stopped at any moment, the same call goes on: shards that are finished stay. The
+    folder is a pack when `pack.json` is there, which is written last.
+
+    Raises:
+        SampleError: a sample does not load (on_error="raise").
+        ValueError: samples differ in dtype; both are named.
+        FileExistsError: the folder holds another pack, or a part of one made with other
+            arguments; says which.
+        BlockingIOError: another process writes there.
+        OSError: the disk is full; what was finished stays.
+    """
+    source = _source(data, labels, _flag(transformed, "transformed"), options)
+    folder = os.path.abspath(os.fspath(folder))
+    os.makedirs(folder, exist_ok=True)
+    _check_not_read(source, folder)
+    with source.view() as loader:
+        form = loader.sample_spec if transformed else loader.raw_spec
+        structure = form_of(form, itertools.count())
+        each = _mean_bytes(loader, transformed)
+        path = os.path.join(folder, JOURNAL)
+        wanted = None if shard_size is None else parse_bytes(shard_size, "shard_size")
+        job = {**job_of(loader, transformed), "shard_size": wanted}
+        if wanted is None:
+            size = max(_SHARD_BYTES // max(1, each), -(-loader.samples // _SHARDS))
+        else:
+            size = max(1, wanted // max(1, each))
+        # Of the samples measured, one may have been mended since the call that goes on.
+        size = begun_with(path, job).get("samples_a_shard", min(size, loader.samples))
+        starts = range(0, loader.samples, size)
+        say(
+            f"write_pack: {loader.samples:,} samples, about {format_bytes(each * loader.samples)}, "
+            f"in {len(starts):,} shard{'s' * (len(starts) > 1)} to {folder}, where "
+            f"{format_bytes(shutil.disk_usage(folder).free)} are free"
+        )
+        pack_of = _Writer(loader, folder, form, transformed, size, each)
+        job["samples_a_shard"] = size
+        with Journal(path, FILES, job, overwrite, pack_of.is_current) as journal:
+            counts = [min(size, loader.samples - start) for start in starts]
+            notes = write_shards(journal, counts, pack_of, progress=progress, name="write_pack")
+            errors = errors_of(notes)
+            if errors and loader.on_error == "raise":  # finished with "skip", and now told so
+                raise errors[0]
+            samples = sum(note["samples"] for note in notes)
+            if not samples:
+                loader.errors = errors
+                raise nothing_left(loader, errors[0].index)
+            manifest = Manifest(
+                samples,
+                structure,
+                [leaf.dtype.name for leaf in pack_of.leaves],
+                loader.weights is not None,
+                [shard_of(note) for note in notes],
+                journal.job["class_names"],
+                journal.job,
+            )
+            with whole_file(os.path.join(folder, MANIFEST)) as file:
+                file.write(manifest.text().encode())
+    say_errors(errors, "write_pack", loader.on_error)
+    files = [file for shard in manifest.shards for part in shard.parts for file in part.files]
+    names = [*(file.name for file in files), MANIFEST]
+    return Written([os.path.join(folder, name) for name in names], [], samples, errors)
+
+
+def _source(data: Any, labels: Any, transformed: bool, options: Any) -> SequenceLoader:
+    if isinstance(data, SequenceLoader):
+        given = [*(["labels"] if labels is not None else []), *options]
+        if given:
+            raise TypeError(
+                f"write_pack() got a loader, and {', '.join(given)} with it: give these to "
+                f"{type(data).__name__}() itself."
+            )
+        loader = data
+    else:
+        # A number that is the same when a killed call is made again.
+        loader = PathSequenceLoader(data, labels, **{"seed": 0, **options})
+        if loader.transform is not None and not transformed:
+            raise ValueError(
+                "transform= is given, and transformed=False leaves it out: pass transformed=True "
+                "to write what it makes, or give it to PackSequenceLoader, to draw anew each epoch."
+            )
+    if transformed and loader.transform is None:
+        raise ValueError("transformed=True, but there is no transform: give the loader one.")
+    return loader
+
+
+def _check_not_read(loader: SequenceLoader, folder: str) -> None:
+    for column in flatten(loader._columns() or ()):
+        inner = inner_column(column)
+        if isinstance(inner, PackColumn) and os.path.realpath(inner.folder) == os.path.realpath(
+            folder
+        ):
+            raise ValueError(
+                f"{folder} is the pack that is read: write to another folder, and move it afterwards."
+            )
+
+
+def _mean_bytes(loader: SequenceLoader, transformed: bool) -> int:
+    """Bytes of a sample, from a few from all over."""
+    sizes: list[int] = []
+    for index in spread(loader.samples, _MEASURED):
+        with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
+            sample = loader._sample(index)
+            if transformed:
+                sample = loader._transformed(index, sample, 0, 0)
+            sizes.append(sum(a.nbytes for a in flatten(sample)))
+    return sum(sizes) // max(1, len(sizes))
+
+
+class _Writer:
+    """Writes one shard: what `write_shards` calls."""
+
+    def __init__(
+        self,
+        loader: SequenceLoader,
+        folder: str,
+        form: Structure,
+        transformed: bool,
+        size: int,
+        sample_bytes: int,
+    ) -> None:
+        self.loader, self.folder, self.form, self.transformed = loader, folder, form, transformed
+        self.size, self.sample_bytes = size, sample_bytes
+        self.leaves: list[ArraySpec] = flatten(form)
+        self.names = []
+        for letter, part in zip("xy", form, strict=False):
+            inner = len(flatten(part))
+            alone = not isinstance(part, (tuple, dict))
+            self.names += [letter] if alone else [f"{letter}{k}" for k in range(inner)]
+        if loader.weights is not None:
+            self.leaves.append(ArraySpec(loader.weights.shape[1:], loader.weights.dtype))
+            self.names.append("w")
+        columns = loader._columns()
+        self.files = [] if columns is None else list(filter(is_files, flatten(columns)))
+
+    def is_current(self, shard: int, note: dict[str, Any]) -> bool:
+        """Whether the files that this shard was made of are as they were."""
+        found: str = note["files"]
+        return found == self._files_of(shard)
+
+    def _files_of(self, shard: int) -> str:
+        samples = range(*self._span(shard))
+        return digest_of_files(column.name(k) for column in self.files for k in samples)
+
+    def _span(self, shard: int) -> tuple[int, int]:
+        return shard * self.size, min((shard + 1) * self.size, self.loader.samples)
+
+    def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
+        start, stop = self._span(shard)
+        met = len(self.loader.errors)
+        # Before they are read: what changes meanwhile is then another file.
+        inputs = self._files_of(shard)
+        reading = in_storage_order(self.loader, start, stop, self.sample_bytes, self._run)
+        with contextlib.ExitStack() as stack:
+            runs = stack.enter_context(contextlib.closing(reading))
+            files = [
+                _Values(stack, self.folder, f"{name}-{shard:05}", spec)
+                for name, spec in zip(self.names, self.leaves, strict=True)
+            ]
+            for asked, (indices, leaves) in runs:
+                if self.loader.weights is not None:
+                    leaves = [*leaves, self.loader.weights[indices]]  # noqa: PLW2901
+                for file, rows in zip(files, leaves, strict=True):
+                    file.add(rows)
+                advance(asked)
+            parts = [file.finish() for file in files]
+        errors = sorted(self.loader.errors[met:], key=lambda error: error.index)
+        note = {
+            "samples": files[0].samples,
+            "parts": [asdict(part) for part in parts],
+            "files": inputs,
+            "errors": [(error.index, error.name, error.cause) for error in errors],
+        }
+        names = [file.name for part in parts for file in part.files]
+        return names, note
+
+    def _run(self, indices: Indices) -> BatchBuild:
+        return _AnyShape(self.loader, indices, 0, raw=not self.transformed)
+
+
+class _AnyShape(BatchBuild):
+    """A run of samples as leaves; one whose samples differ in shape is a list of arrays."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.lists: dict[int, list[Array]] = {}
+
+    def _fit(self, leaf: int, odd: list[Odd], failed: dict[int, Exception]) -> None:
+        spec: ArraySpec = flatten(self.form)[leaf]
+        rows = list(self.leaves[leaf])
+        for one in odd:
+            if one.array.dtype != spec.dtype:
+                loader, index = self.loader, int(self.indices[one.row])
+                raise ValueError(
+                    f"{loader._name(index)} is {one.array.dtype}, but "
+                    f"{loader._name(loader._model_sample)} is {spec.dtype}, and a pack has one "
+                    f"dtype. {loader._shape_advice(index, True)}"
+                )
+            rows[one.row] = one.array
+        self.lists[leaf] = rows
+
+    def finish(self) -> tuple[Indices, list[Any]]:
+        """Sample numbers and leaves of the rows that loaded."""
+        keep = self.settle()
+        leaves: list[Any] = [self.lists.get(k, leaf) for k, leaf in enumerate(self.leaves)]
+        if keep is None:
+            return self.indices, leaves
+        return self.indices[keep], [
+            list(itertools.compress(leaf, keep)) if isinstance(leaf, list) else leaf[keep]
+            for leaf in leaves
+        ]
+
+
+class _Values:
+    """One array of the samples of a shard, on its way into a file; the header comes last."""
+
+    def __init__(
+        self, stack: contextlib.ExitStack, folder: str, name: str, spec: ArraySpec
+    ) -> None:
+        self.stack, self.folder, self.name = stack, folder, name
+        self.dtype = stored_dtype(spec.dtype)
+        self.empty = tuple(n or 0 for n in spec.shape)
+        self.file = stack.enter_context(whole_file(os.path.join(folder, f"{name}.npy")))
+        self.file.write(bytes(HEADER_BYTES))
+        self.crc, self.samples, self.values = 0, 0, 0
+        # (shape, how many samples have it), in order: of few shapes, mostly of one.
+        self.shapes: list[tuple[tuple[int, ...], int]] = []
+
+    def add(self, rows: Array | list[Array]) -> None:
+        """Append samples."""
+        if isinstance(rows, list):
+            for row in rows:
+                self._append(row, row.shape, 1)
+        elif len(rows):
+            self._append(rows, rows.shape[1:], len(rows))
+
+    def _append(self, values: Array, shape: tuple[int, ...], count: int) -> None:
+        if self.shapes and self.shapes[-1][0] == shape:
+            self.shapes[-1] = shape, self.shapes[-1][1] + count
+        else:
+            self.shapes.append((shape, count))
+        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+        self.crc = zlib.crc32(data, self.crc)
+        self.file.write(data)
+        self.samples += count
+        self.values += values.size
+
+    def finish(self) -> Part:
+        """Write the header, and the index where shapes differ."""
+        rows = (self.samples, *(self.shapes[0][0] if self.shapes else self.empty))
+        one_shape = len(self.shapes) <= 1 and header_of(rows, self.dtype) is not None
+        shape = rows if one_shape else (self.values,)
+        values = File(f"{self.name}.npy", shape, self.crc)
+        _write_header(self.file, shape, self.dtype)
+        if one_shape:
+            return Part(values)
+        axes = max(len(shape) for shape, _ in self.shapes)
+        index = np.full((self.samples, 1 + axes), -1, np.int64)
+        row = start = 0
+        for shape, count in self.shapes:
+            size = math.prod(shape)
+            index[row : row + count, 0] = start + size * np.arange(count)
+            index[row : row + count, 1 : 1 + len(shape)] = shape
+            row, start = row + count, start + count * size
+        name = f"{self.name}.index.npy"
+        file = self.stack.enter_context(whole_file(os.path.join(self.folder, name)))
+        _write_header(file, index.shape, index.dtype)
+        file.write(index.data)
+        return Part(values, File(name, index.shape, zlib.crc32(index.data)))
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    header = header_of(shape, dtype)
+    assert header is not None
+    file.seek(0)
+    file.write(header)

@@ -1,0 +1,1 @@
+"""What a loader tells of itself: `summary`, `show`, `explain`, `verify`."""

@@ -1,0 +1,1 @@
+"""What bounds a training, measured and put into words."""

@@ -1,0 +1,150 @@
+"""An explanation in words: what its figures are called, and how they are told in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kloaders.diagnostics.explain.verdict import Explanation
+
+__all__ = ["RESOURCES", "as_text", "limits_of", "stages_of", "standing", "time_of", "verdict"]
+
+#: What a training can be bound by, and what that means.
+RESOURCES = {
+    "model": "the model's step: the data is there in time",
+    "disk": "reading: the disk, or whatever the files come through",
+    "cpu": "the processor: all cores are at work",
+    "gil": "Python's lock: threads wait for each other, and cores idle",
+    "copy": "copying: bytes into batches, and batches to the device",
+    "waiting": "waiting: nothing runs ahead of the model",
+    "unknown": "nothing that was measured",
+}
+
+
+def time_of(seconds: float | None) -> str:
+    """Seconds for people.
+
+    >>> time_of(0.0123), time_of(4.2e-5), time_of(2)
+    ('12.3 ms', '42 us', '2.00 s')
+    """
+    if seconds is None:
+        return "-"
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} us"
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def stages_of(found: Explanation) -> list[tuple[str, str, float]]:
+    """Name, words and seconds of what a sample costs in one thread."""
+    m = found.measured
+    rows = [
+        (
+            "read",
+            "read, from the disk" if m.disk_rate is not None else "wait for its source",
+            m.read_s,
+        ),
+        ("decode", "decode", m.decode_s),
+        ("transform", "transform", m.transform_s if m.settings.has_transform else None),
+        ("copy", "copy into the batch", m.copy_s),
+        (
+            "device",
+            "copy to the device",
+            None if m.to_device_s is None else m.to_device_s / m.settings.batch_size,
+        ),
+        (
+            "step",
+            "the model's step",
+            None if m.step_s is None else m.step_s / m.settings.batch_size,
+        ),
+    ]
+    return [(name, words, seconds) for name, words, seconds in rows if seconds is not None]
+
+
+def limits_of(found: Explanation) -> list[tuple[str, str, float]]:
+    """Name, words and samples a second of what was measured by itself."""
+    m, s = found.measured, found.measured.settings
+    rows: list[tuple[str, str, float | None]] = [
+        ("disk", "reading files, nothing else", _most(m.disk_rate, m.disk_rate_more)),
+        ("cold", "this loader, files on the disk", m.cold.rate if m.cold and m.disk_rate else None),
+        ("warm", "this loader, files in memory", m.warm.rate if m.warm else None),
+        (
+            "ram",
+            "this loader, decoded samples in RAM",
+            m.ram.rate if m.ram and s.cacheable else None,
+        ),
+        ("model", "the model, its batch there already", found.best),
+        ("fit", "both together, in fit", s.batch_size / m.fit_s if m.fit_s else None),
+    ]
+    return [(name, words, rate) for name, words, rate in rows if rate]
+
+
+def _most(*values: float | None) -> float | None:
+    return max((v for v in values if v is not None), default=None)
+
+
+def verdict(found: Explanation) -> str:
+    """One sentence."""
+    what = RESOURCES[found.bound]
+    if found.best is None:
+        return f"Loading is bound by {what}."
+    return f"Training is bound by {what}."
+
+
+def standing(found: Explanation) -> str:
+    """How fast it is, and how fast it could be."""
+    m = found.measured
+    who = "in fit" if m.fit_s else "by the loader alone"
+    said = f"{found.now:,.0f} samples/s {who}, {found.reached:.0%} of what this machine can do"
+    if found.best is not None and found.wait is not None:
+        said += (
+            f"; {found.best:,.0f} if no batch were waited for (the model waits {found.wait:.0%} "
+            "of its time)"
+        )
+    return said + "."
+
+
+def as_text(found: Explanation) -> str:
+    """For a terminal."""
+    m, s = found.measured, found.measured.settings
+    lines = [found.title, "", verdict(found), found.why, standing(found)]
+    if s.kept and s.cacheable:
+        lines.append(
+            f"That is after the first epoch, with {s.kept:.0%} of the samples in the cache. In the first, "
+            f"the loader alone makes {found.first:,.0f} samples/s, bound by "
+            f"{RESOURCES[found.first_bound]}."
+        )
+    lines += ["", "One sample, in one thread:"]
+    lines += _table([(words, time_of(seconds)) for _, words, seconds in stages_of(found)])
+    lines += ["", "Samples a second:"]
+    lines += _table([(words, f"{rate:,.0f}") for _, words, rate in limits_of(found)])
+    lines.append("")
+    if found.best is None:
+        lines.append(
+            "No model was given: whether it waits at all is not known. Pass model=, or call "
+            "explain() after a fit with LoaderCallback."
+        )
+    if found.advice:
+        lines.append("To change:")
+        for advice in found.advice:
+            lines.append(f"  {advice.setting}")
+            lines.append(f"      {advice.why}")
+            said = f"      predicted: {advice.predicted:,.0f} samples/s, {advice.gain:.1f} times"
+            if advice.measured is not None:
+                said += (
+                    f"; measured: {advice.measured:,.0f}, {advice.measured / found.now:.1f} times"
+                )
+            lines.append(said)
+    else:
+        lines.append(
+            "Nothing to change: a faster loader would gain nothing."
+            if found.bound == "model"
+            else "No setting promises more than a tenth."
+        )
+    lines.append(f"\nMeasured on {m.probed} samples in {m.seconds:.0f} s, on {s.cores} cores.")
+    return "\n".join(lines)
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    left = max((len(name) for name, _ in rows), default=0)
+    right = max((len(value) for _, value in rows), default=0)
+    return [f"  {name.ljust(left)}  {value.rjust(right)}" for name, value in rows]

@@ -1,0 +1,204 @@
+"""One process of `verify`: reads what it is told to, and answers. It brings in no Keras.
+
+A process of its own for three reasons: a file that ends the decoder ends nothing else and is named,
+decoders print what they think of a file to stderr, and Python's lock is not shared. Tasks and
+answers are lines of JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+
+from kloaders.formats.images import DecodeError
+from kloaders.formats.integrity import Checked, check_content, check_file, kind_of
+from kloaders.formats.pack import crc_of_file
+from kloaders.formats.tfrecord.examples import BYTES, INT64, features_of, values_of
+from kloaders.formats.tfrecord.files import FOOTER, HEADER, RecordFiles
+
+__all__ = ["Inspector", "inspect", "main"]
+
+# A picture that takes longer than this hangs, or its disk does.
+HANG_SECONDS = 120.0
+
+# Answers of one task: name, problems, digest, form, class (of a record, by its label) each.
+Answer = list[dict[str, Any]]
+
+
+def inspect(task: dict[str, Any], opened: dict[str, RecordFiles]) -> Answer:
+    """Do one task: a file, some records of a file, or a file whose sum is known.
+
+    opened: files of records, kept from one task to the next.
+    """
+    if "crc32" in task:
+        return [_sum(task["path"], task["crc32"])]
+    if "first" in task:
+        return _records(task, opened)
+    found = check_file(task["path"], task["max_pixels"])
+    return [_answer(task["path"], found)]
+
+
+def _answer(name: str, found: Checked, label: str | None = None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "problems": found.problems,
+        "digest": found.digest.hex(),
+        "form": found.form,
+        "class": label,
+    }
+
+
+def _sum(path: str, crc32: int) -> dict[str, Any]:
+    found = Checked()
+    try:
+        if crc_of_file(path) != crc32:
+            found.problems.append(
+                ("broken", f"{path} changed since the pack was written: its sum differs")
+            )
+    except OSError as error:
+        found.problems.append(("unreadable", f"{path} cannot be read: {error.strerror}"))
+    return _answer(path, found)
+
+
+def _records(task: dict[str, Any], opened: dict[str, RecordFiles]) -> Answer:
+    path = task["path"]
+    if path not in opened:
+        opened.clear()  # tasks of a file follow one another
+        opened[path] = RecordFiles([path], progress=False)
+    files = opened[path]
+    indices = np.arange(task["first"], task["first"] + task["count"], dtype=np.int64)
+    return [_record(files, int(indices[k]), raw, task) for k, raw in files.read_many(indices)]
+
+
+def _record(
+    files: RecordFiles, index: int, raw: bytes | Exception, task: dict[str, Any]
+) -> dict[str, Any]:
+    name, found, label = files.name(index), Checked(), None
+    try:
+        if isinstance(raw, Exception):
+            raise raw
+        files.check(raw, index)
+        record = raw[HEADER:-FOOTER]
+        found = Checked(digest=Checked.digest_of(record))
+        for feature, where in features_of(record).items() if task["examples"] else ():
+            values = values_of(record, where)
+            if feature == "label" and where.kind == INT64 and len(values) == 1:
+                label = str(int(values[0]))
+            if where.kind != BYTES:
+                continue
+            for value in values:
+                if _is_picture(value):
+                    # A record of a picture is told apart by its picture: names differ.
+                    inner = check_content(value, f"{name}, {feature}", task["max_pixels"])
+                    found.problems += inner.problems
+                    found.digest, found.form = inner.digest, inner.form
+    except (DecodeError, OSError) as error:
+        said = str(error)
+        cut = "truncated" in said and not isinstance(error, OSError)
+        kind = "unreadable" if isinstance(error, OSError) else "truncated" if cut else "broken"
+        found.add(kind, f"{name}: {said}")
+    return _answer(name, found, label)
+
+
+def _is_picture(value: bytes) -> bool:
+    kind = kind_of(value[:12])
+    if kind == "BMP":  # two letters are no proof
+        return len(value) > 26 and value[14] in (12, 40, 52, 56, 108, 124) and not any(value[6:10])
+    return kind not in (None, "npy", "npz")
+
+
+def main() -> None:
+    """Answer tasks from stdin until it ends."""
+    opened: dict[str, RecordFiles] = {}
+    for line in sys.stdin.buffer:
+        answer = inspect(json.loads(line), opened)
+        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _there_soon(descriptor: int) -> bool:
+    """Whether there is something to read, or the end, before HANG_SECONDS are over."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(descriptor)
+    return bool(poll.poll(HANG_SECONDS * 1000))
+
+
+class Inspector:
+    """A process that does tasks one after another; made anew where one ends it.
+
+    Used by one thread, but for `close`.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, task: dict[str, Any]) -> Answer:
+        """The answer; a task that ends its process twice, or hangs, is answered with that."""
+        line = json.dumps(task).encode() + b"\n"
+        code = 0
+        for _ in range(2):  # it may have been ended for another reason
+            process = self._started()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            answer = b""
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(line)
+                process.stdin.flush()
+                if task.get("hangs") and not _there_soon(process.stdout.fileno()):
+                    self.close()
+                    how = f"takes more than {HANG_SECONDS:.0f} seconds to read"
+                    return self._gave_up(task, how)
+                answer = process.stdout.readline()
+            if answer.endswith(b"\n"):
+                found: Answer = json.loads(answer)
+                return found
+            code = process.wait()
+            self.close()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return self._gave_up(task, f"ends the process that reads it ({how})")
+
+    def _gave_up(self, task: dict[str, Any], how: str) -> Answer:
+        path = task["path"]
+        what = (
+            f"{path}, one of records {task['first']} to {task['first'] + task['count'] - 1},"
+            if ("first" in task)
+            else path
+        )
+        return [_answer(path, Checked([("broken", f"{what} {how}")]))]
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            code = (
+                f"import sys; sys.path[:] = {sys.path!r}; "
+                "from kloaders.diagnostics.verify.worker import main; main()"
+            )
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OPENCV_LOG_LEVEL": "SILENT", "OMP_NUM_THREADS": "1"},
+                # Ctrl-C is for the process that asks to decide on.
+                start_new_session=True,
+            )
+        return self._process
+
+    def close(self) -> None:
+        """End the process; from any thread."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    if pipe is not None:
+                        pipe.close()

@@ -1,0 +1,1 @@
+"""Batches made ahead, on threads and in processes."""

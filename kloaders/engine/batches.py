@@ -1,0 +1,271 @@
+"""One batch under construction: rows filled by threads, then checked, mended and handed over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kloaders.core.errors import SampleError, explain
+from kloaders.core.structure import flatten, pack
+from kloaders.core.threads import usable_cores
+from kloaders.engine.lookahead import Build, Engine
+from kloaders.plan.epoch import Draw, part_of, sample_rng
+from kloaders.sources.cache.columns import paused
+from kloaders.sources.columns import Odd, Report
+
+if TYPE_CHECKING:
+    from kloaders.loaders.sequence import SequenceLoader
+
+__all__ = ["BatchBuild", "in_storage_order"]
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+# Samples read at a time where all are wanted in order: 32 MiB, which a few threads share well.
+_RUN_BYTES, _RUN_SAMPLES = 2**25, 1024
+
+# A replacement that does not load is replaced again, this often; then the data are at fault.
+_REPLACEMENTS = 20
+
+
+class BatchBuild:
+    """Fills the arrays of one batch; what the engine works on (`engine.Build`).
+
+    loader: whose samples. indices: which, int64. epoch, draw: what the samples' random numbers
+    are derived from. raw: samples as they are stored, before the transform. leaves: arrays to
+    fill, one row a sample; fresh ones if not given. batch: its number in the epoch, for
+    batch_transform; None leaves that out.
+    """
+
+    def __init__(
+        self,
+        loader: SequenceLoader,
+        indices: Indices,
+        epoch: int,
+        draw: Draw = 0,
+        raw: bool = False,
+        leaves: list[np.ndarray[Any, Any]] | None = None,
+        batch: int | None = None,
+    ) -> None:
+        self.loader = loader
+        self.indices = indices
+        self.rows = len(indices)
+        self.epoch, self.draw, self.raw, self.batch = epoch, draw, raw, batch
+        self.form = loader.raw_spec if raw else loader.sample_spec
+        self.processes = loader._process_pool()
+        self._leaves = leaves
+        self.troubles: list[tuple[int, Exception]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def leaves(self) -> list[np.ndarray[Any, Any]]:
+        """The arrays; fresh ones are taken by whoever fills the first row.
+
+        Taken ten batches before, the memory would have left the processor's cache by then.
+        """
+        if self._leaves is None:
+            with self._lock:
+                if self._leaves is None:
+                    self._leaves = self._fresh()
+        return self._leaves
+
+    def _fresh(self) -> list[np.ndarray[Any, Any]]:
+        needs = [((self.rows, *[n or 1 for n in s.shape]), s.dtype) for s in flatten(self.form)]
+        if self.processes is not None:
+            return self.processes.memory.take(needs)
+        return [self.loader._pool.take(shape, dtype) for shape, dtype in needs]
+
+    def _load(
+        self, indices: Indices, rows: slice, out: list[np.ndarray[Any, Any]], report: Report
+    ) -> None:
+        """Fill rows with these samples, in a worker process if the loader has some."""
+        draw = part_of(self.draw, rows)
+        if self.processes is None:
+            self.loader._fill(indices, out, self.epoch, draw, self.raw, report)
+        else:
+            self.processes.fill(self.loader, indices, out, self.epoch, draw, self.raw, report)
+
+    def fill(self, start: int, stop: int) -> None:
+        """Make rows start to stop."""
+        out = [leaf[start:stop] for leaf in self.leaves]
+        rows = slice(start, stop)
+        self._load(self.indices[rows], rows, out, self._report_from(start))
+
+    def _report_from(self, start: int) -> Report:
+        """Takes down what went wrong, in rows counted from `start`."""
+
+        def report(row: int, error: Exception) -> None:
+            if isinstance(error, Odd):
+                error.row += start
+            with self._lock:
+                self.troubles.append((start + row, error))
+
+        return report
+
+    def finish(self) -> Any:
+        """The batch as Keras takes it."""
+        indices, leaves = self.finish_leaves()
+        if not len(indices):  # Keras cannot take an empty batch
+            indices, leaves = self._one_instead()
+        parts = pack(self.form, leaves)
+        if self.batch is not None and self.loader.batch_transform is not None:
+            parts = self.loader._batch_transformed(parts, self.epoch, self.batch)
+        return self.loader._deliver(parts, indices)
+
+    def finish_leaves(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
+        """Sample numbers and arrays of the rows that the batch has in the end; maybe none."""
+        keep = self.settle()
+        if keep is None:
+            if self.processes is not None:
+                self._leaves = self.processes.memory.keep(self.leaves)
+            return self.indices, self.leaves
+        return self.indices[keep], [leaf[keep] for leaf in self.leaves]
+
+    def settle(self) -> np.ndarray[Any, Any] | None:
+        """Deal with the rows that failed or do not fit; which rows to keep, or None for all."""
+        if not self.troubles:
+            return None
+        self.troubles.sort(key=lambda trouble: trouble[0])
+        failed = {row: e for row, e in self.troubles if not isinstance(e, Odd)}
+        keep = self._mend(failed) if failed else None
+        odd = [e for _, e in self.troubles if isinstance(e, Odd) and e.row not in failed]
+        for leaf in sorted({e.leaf for e in odd}):
+            self._fit(leaf, [e for e in odd if e.leaf == leaf], failed)
+        return keep
+
+    # ------------------------------------------------------------------ samples that failed
+
+    def _mend(self, failed: dict[int, Exception]) -> np.ndarray[Any, Any] | None:
+        """Apply on_error; the rows to keep, or None for all."""
+        loader = self.loader
+        errors = {
+            row: explain(int(self.indices[row]), loader._name(int(self.indices[row])), error)
+            for row, error in failed.items()
+        }
+        for error in errors.values():
+            loader._record(error)
+        if loader.on_error == "raise":
+            raise next(iter(errors.values()))
+        if loader.on_error == "replace":
+            self.indices = self.indices.copy()
+            for row, error in errors.items():
+                self._replace(row, error)
+            failed.clear()
+            return None
+        return np.array([row not in failed for row in range(self.rows)])
+
+    def _one_instead(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
+        """A batch of one other sample, where all of this one were skipped."""
+        first = int(self.indices[0])
+        error = next((e for e in self.loader.errors if e.index == first), None)
+        self.troubles.clear()
+        self.indices = self.indices.copy()
+        self._replace(0, error or nothing_left(self.loader, first))
+        odd = [trouble for _, trouble in self.troubles if isinstance(trouble, Odd)]
+        rest: dict[int, Exception] = dict.fromkeys(range(1, self.rows), LookupError())
+        for leaf in sorted({e.leaf for e in odd}):
+            self._fit(leaf, [e for e in odd if e.leaf == leaf], rest)
+        return self.indices[:1], [leaf[:1] for leaf in self.leaves]
+
+    def _replace(self, row: int, error: SampleError) -> None:
+        """Another sample instead, the same one whoever asks."""
+        loader = self.loader
+        rng = sample_rng(loader.seed, self.epoch, error.index, draw=2**32)
+        for _ in range(_REPLACEMENTS):
+            other = int(rng.integers(loader.samples))
+            wrong: list[Exception] = []
+            index = np.array([other], np.int64)
+            out = [leaf[row : row + 1] for leaf in self.leaves]
+
+            def report(_: int, found: Exception, wrong: list[Exception] = wrong) -> None:
+                wrong.append(found)
+
+            self._load(index, slice(row, row + 1), out, report)
+            failures = [e for e in wrong if not isinstance(e, Odd)]
+            if failures:
+                loader._record(explain(other, loader._name(other), failures[0]))
+                continue
+            self.indices[row] = other
+            for odd in wrong:
+                assert isinstance(odd, Odd)
+                odd.row = row
+                self.troubles.append((row, odd))
+            return
+        raise SampleError(
+            error.index,
+            error.name,
+            f"{error.cause} (and {_REPLACEMENTS} samples drawn to replace it do not load either)",
+        )
+
+    # ------------------------------------------------------------------ samples that do not fit
+
+    def _fit(self, leaf: int, odd: list[Odd], failed: dict[int, Exception]) -> None:
+        """Take another shape if the whole batch has it, else say which two samples differ."""
+        first = odd[0].array
+        same = all(o.array.shape == first.shape and o.array.dtype == first.dtype for o in odd)
+        if same and len({o.row for o in odd}) == self.rows - len(failed):
+            new = self.loader._pool.take((self.rows, *first.shape), first.dtype)
+            for o in odd:
+                new[o.row] = o.array
+            self.leaves[leaf] = new
+            return
+        by_row = {o.row: o.array for o in odd}
+        rows = [r for r in range(self.rows) if r not in failed]
+        base = rows[0]
+        want = by_row.get(base, self.leaves[leaf][base])
+        other = next(
+            r
+            for r in rows
+            if by_row.get(r, self.leaves[leaf][r]).shape != want.shape
+            or by_row.get(r, self.leaves[leaf][r]).dtype != want.dtype
+        )
+        got = by_row.get(other, self.leaves[leaf][other])
+        name, loader = self.loader._name, self.loader
+        inputs = len(flatten(self.form[0]))
+        what = "" if leaf < inputs else "the label of "
+        raise ValueError(
+            f"{what}{name(int(self.indices[other]))} is {got.dtype} of shape {got.shape}, but "
+            f"{what}{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of "
+            f"shape {want.shape}. "
+            + loader._advice(int(self.indices[other]), leaf, got.dtype != want.dtype, self.raw)
+        )
+
+
+def nothing_left(loader: SequenceLoader, index: int) -> SampleError:
+    """The error for a batch of which every sample failed: Keras cannot take an empty one."""
+    first = next((e for e in loader.errors if e.index == index), None)
+    return SampleError(
+        index,
+        loader._name(index),
+        f"{first.cause if first else 'did not load'} (and so for every other sample of this "
+        "batch: nothing is left to skip to. Look at loader.errors, or use on_error='replace')",
+    )
+
+
+def in_storage_order(
+    loader: SequenceLoader,
+    start: int,
+    stop: int,
+    sample_bytes: int,
+    make: Callable[[Indices], Build],
+) -> Generator[tuple[int, Any], None, None]:
+    """Samples start to stop, some neighbours at a time, read ahead by the loader's threads.
+
+    sample_bytes: of one sample. make: what builds those of some indices. Gives how many samples
+    were asked for, and what was built.
+    """
+    size = max(1, min(_RUN_SAMPLES, _RUN_BYTES // max(1, sample_bytes)))
+    engine = Engine(loader.thread_count, usable_cores(), depth=2)
+
+    def begin(first: int, wait: bool) -> Build:
+        return make(np.arange(first, min(first + size, stop), dtype=np.int64))
+
+    try:
+        with paused(loader._stores()):  # who reads so has a place of its own for what is read
+            for first in range(start, stop, size):
+                run = engine.get(first, range(first + size, stop, size), begin)
+                yield min(size, stop - first), run
+    finally:
+        engine.close()

@@ -1,0 +1,312 @@
+"""What lies in the folder of a pack: a manifest, and .npy files of which it tells.
+
+For each array of a sample and each shard there is one .npy file that `np.load` reads: rows where
+all samples of the shard have one shape; else their values one after another, and beside it
+`NAME.index.npy`, int64, a row a sample: where its values begin, and its shape (filled up with -1).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kloaders import __version__
+from kloaders.core.structure import Structure, flatten
+
+__all__ = [
+    "File",
+    "Manifest",
+    "Part",
+    "Shard",
+    "check_file",
+    "check_files",
+    "crc_of_file",
+    "dtype_named",
+    "form_of",
+    "header_of",
+    "manifest_changed",
+    "nested",
+    "read_manifest",
+    "shard_of",
+    "size_of",
+    "stored_dtype",
+]
+
+# Old packs are read for ever: what a later version cannot read as it stands gets another number.
+FORMAT, VERSION = "kloaders pack", 1
+MANIFEST, JOURNAL = "pack.json", "unfinished.jsonl"
+#: A regular expression of the names of all files of a pack.
+FILES = r"pack\.json|[xyw]\d*-\d{5,}(\.index)?\.npy"
+# Magic, version, length and text of an .npy header; it is written last, so its length is fixed.
+HEADER_BYTES = 256
+
+
+@dataclass(frozen=True)
+class File:
+    """One .npy file: its shape, and the CRC-32 (as in zlib) of all bytes behind the header."""
+
+    name: str
+    shape: tuple[int, ...]
+    crc32: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array of the samples of one shard. index: None where all have one shape."""
+
+    values: File
+    index: File | None = None
+
+    @property
+    def files(self) -> list[File]:
+        """One or both."""
+        return [self.values] if self.index is None else [self.values, self.index]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Samples that follow one another, one `Part` for each of their arrays."""
+
+    samples: int
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What pack.json says.
+
+    structure: how the arrays of a sample nest, as `form_of` writes it; leaves: their dtypes.
+    weights: whether the last of `leaves` is the samples' weights.
+    job: what the pack was made of, and how.
+    """
+
+    samples: int
+    structure: Any
+    leaves: list[str]
+    weights: bool
+    shards: list[Shard]
+    class_names: list[str] | None
+    job: dict[str, Any] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The content of pack.json."""
+        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        return json.dumps({**content, "crc32": crc_of(content)}, indent=1)
+
+
+def crc_of(content: dict[str, Any]) -> int:
+    """CRC-32 of a JSON value, however it is laid out."""
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def form_of(structure: Structure, count: Iterator[int]) -> Any:
+    """How a sample nests, for JSON: a leaf is its number.
+
+    >>> import itertools
+    >>> form_of(({"a": 0, "b": (0, 0)}, 0), itertools.count())
+    {'tuple': [{'dict': {'a': 0, 'b': {'tuple': [1, 2]}}}, 3]}
+    """
+    if isinstance(structure, dict):
+        for key in structure:
+            if not isinstance(key, str):
+                raise TypeError(
+                    f"the key {key!r} of a sample is {type(key).__name__}, expected str: a pack "
+                    "names its arrays by texts. Rename it in the loader or its transform."
+                )
+        return {"dict": {key: form_of(value, count) for key, value in structure.items()}}
+    if isinstance(structure, tuple):
+        return {"tuple": [form_of(value, count) for value in structure]}
+    return next(count)
+
+
+def nested(form: Any, leaves: list[Any]) -> Structure:
+    """The inverse of `form_of`, with these leaves."""
+    if isinstance(form, int):
+        return leaves[form]
+    if set(form) == {"dict"}:
+        return {key: nested(value, leaves) for key, value in form["dict"].items()}
+    return tuple(nested(value, leaves) for value in form["tuple"])
+
+
+def dtype_named(name: str) -> np.dtype[Any]:
+    """A dtype of numbers by its name; ValueError, TypeError or AttributeError for others."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(name)
+    except TypeError:  # bfloat16 and its like, known to NumPy once ml_dtypes is imported
+        import ml_dtypes
+
+        dtype = np.dtype(getattr(ml_dtypes, name))
+    if dtype.kind not in "biufc" and dtype.isbuiltin != 2:
+        raise ValueError(f"dtype {name!r}")
+    return dtype
+
+
+def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What np.load is to see: bfloat16 and its like as integers of their size."""
+    return dtype if dtype.kind in "biufc" else np.dtype(f"u{dtype.itemsize}")
+
+
+def header_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes | None:
+    """The header of an .npy file, always of one length; None where the shape has no room in it."""
+    text = f"{{'descr': {dtype.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    room = HEADER_BYTES - 10 - 1
+    if len(text) > room:
+        return None
+    body = text.ljust(room) + "\n"
+    return b"\x93NUMPY\1\0" + len(body).to_bytes(2, "little") + body.encode("ascii")
+
+
+def shard_of(note: dict[str, Any]) -> Shard:
+    """From JSON; KeyError, TypeError or ValueError where it is none."""
+
+    def file(found: dict[str, Any]) -> File:
+        name, shape, crc32 = found["name"], tuple(found["shape"]), found["crc32"]
+        if not all(type(n) is int and n >= 0 for n in (*shape, crc32)):
+            raise ValueError(f"shape {shape}, crc32 {crc32}")
+        if not isinstance(name, str):
+            raise TypeError(f"name {name!r}")
+        return File(name, shape, crc32)
+
+    def part(found: dict[str, Any]) -> Part:
+        index = found["index"]
+        return Part(file(found["values"]), None if index is None else file(index))
+
+    if type(note["samples"]) is not int or note["samples"] < 0:
+        raise ValueError(f"samples {note['samples']!r}")
+    return Shard(note["samples"], [part(found) for found in note["parts"]])
+
+
+def _bytes_of(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def manifest_changed(folder: str) -> bool:
+    """Whether the manifest is another one than `write_pack` wrote; by hand or by accident."""
+    content = json.loads(_bytes_of(os.path.join(folder, MANIFEST)))
+    return bool(content.pop("crc32", None) != crc_of(content))
+
+
+def read_manifest(folder: str) -> Manifest:
+    """The manifest of a pack; FileNotFoundError or ValueError, with advice, where it has none."""
+    path = os.path.join(folder, MANIFEST)
+    try:
+        text = _bytes_of(path)
+    except NotADirectoryError:
+        raise NotADirectoryError(
+            f"{folder} is a file, expected the folder that write_pack(loader, folder) made."
+        ) from None
+    except FileNotFoundError:
+        if os.path.exists(os.path.join(folder, JOURNAL)):
+            problem = "holds a pack that is not finished: run the same write_pack again to go on."
+        elif os.path.isdir(folder):
+            problem = f"holds no pack (no {MANIFEST}): make one with write_pack(loader, folder)."
+        else:
+            problem = f"does not exist. Relative paths start at {os.getcwd()}."
+        raise FileNotFoundError(f"{folder} {problem}") from None
+    try:
+        content = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}")
+        version = content["version"]
+        if version == VERSION:
+            return _parsed(content)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Copy it from where it is "
+            "whole, or write the pack again."
+        ) from error
+    raise ValueError(
+        f"{path} has version {version!r}, and kloaders {__version__} reads {VERSION}: upgrade "
+        "kloaders, or write the pack again."
+    )
+
+
+def _parsed(content: dict[str, Any]) -> Manifest:
+    """What the manifest says, if it agrees with itself."""
+    shards = [shard_of(shard) for shard in content["shards"]]
+    leaves, samples = list(content["leaves"]), content["samples"]
+    if sum(shard.samples for shard in shards) != samples or samples < 1:
+        raise ValueError(f"its shards do not add up to {samples} samples")
+    for shard in shards:
+        if len(shard.parts) != len(leaves):
+            raise ValueError(f"a shard has {len(shard.parts)} arrays for {len(leaves)} leaves")
+        for part in shard.parts:
+            first = part.values.shape if part.index is None else part.index.shape
+            axes = 1 if part.index is None else 2
+            if len(first) < axes or first[0] != shard.samples:
+                raise ValueError(f"{part.values.name} is not of {shard.samples} samples")
+            if part.index is not None and len(part.values.shape) != 1:
+                raise ValueError(f"{part.values.name} has an index and more than one axis")
+    structure, weights = content["structure"], bool(content["weights"])
+    numbers = flatten(nested(structure, list(range(len(leaves)))))
+    parts = structure["tuple"]
+    if numbers != list(range(len(leaves) - weights)) or len(parts) not in (1, 2):
+        raise ValueError("its structure does not fit its leaves")
+    for name in leaves:
+        dtype_named(name)
+    if weights and any(shard.parts[-1].index is not None for shard in shards):
+        raise ValueError("its sample weights differ in shape")
+    names = content["class_names"]
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names {names!r:.40}")
+    return Manifest(samples, structure, leaves, weights, shards, names, content["job"])
+
+
+def check_files(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]]) -> None:
+    """Each file is there, with the size and the header that the manifest says."""
+    for shard in shards:
+        for part, dtype in zip(shard.parts, dtypes, strict=True):
+            check_file(folder, part.values, dtype)
+            if part.index is not None:
+                check_file(folder, part.index, np.dtype(np.int64))
+
+
+def size_of(file: File, dtype: np.dtype[Any]) -> int:
+    """Bytes of a file with its header."""
+    return HEADER_BYTES + math.prod(file.shape) * dtype.itemsize
+
+
+def check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
+    """One file is there, with the size and the header that the manifest says."""
+    path = os.path.join(folder, file.name)
+    # A manifest from elsewhere is not to lead out of its folder.
+    if not re.fullmatch(r"[A-Za-z0-9.-]+\.npy", file.name):
+        raise ValueError(
+            f"{os.path.join(folder, MANIFEST)} names the file {file.name!r}, expected the plain "
+            "name of an .npy file in its own folder. Write the pack again."
+        )
+    again = "Copy it from where it is whole, or write the pack again."
+    size = size_of(file, dtype)
+    try:
+        with open(path, "rb") as stream:
+            found = os.fstat(stream.fileno()).st_size
+            header = stream.read(HEADER_BYTES)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing, which {MANIFEST} names. {again}") from None
+    if found != size:
+        raise ValueError(f"{path} has {found:,} bytes, and {MANIFEST} says {size:,}. {again}")
+    if header != header_of(file.shape, stored_dtype(dtype)):
+        raise ValueError(
+            f"{path} has another header than {MANIFEST} says: {dtype} of shape {file.shape}. "
+            f"{again}"
+        )
+
+
+def crc_of_file(path: str) -> int:
+    """CRC-32 of all behind the header."""
+    crc = 0
+    block = bytearray(2**22)
+    with open(path, "rb") as file:
+        file.seek(HEADER_BYTES)
+        while count := file.readinto(block):
+            crc = zlib.crc32(memoryview(block)[:count], crc)
+    return crc

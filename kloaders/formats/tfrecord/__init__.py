@@ -1,0 +1,1 @@
+"""TFRecord files: records, their checksums, and the Examples in them."""

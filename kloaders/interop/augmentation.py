@@ -1,0 +1,269 @@
+"""Augmentation by other libraries as `transform=` and `batch_transform=`; repeatable, as all is.
+
+Neither library is imported here: what a user hands in has been made with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import random
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from kloaders.core import forks
+from kloaders.core.structure import map_structure
+
+__all__ = ["albumentations_transform", "keras_transform"]
+
+Array = np.ndarray[Any, Any]
+# What x and y are to the other library: a name for the whole, or names for some of a dict's entries.
+Names = str | Mapping[str, str] | None
+
+# What fills up boxes and their labels, where there are fewer than the array has rows.
+_PADDING = -1
+
+
+def albumentations_transform(pipeline: Any, y: Names = None, x: Names = "image") -> Any:
+    """`transform=` that applies an albumentations pipeline, seeded anew for each sample.
+
+    Args:
+        pipeline: an `albumentations.Compose`, or one of its transforms. Its own `seed` is left aside.
+        y: what the labels are to the pipeline. None: they pass unchanged. A name: all of y is that
+            target ("mask", "masks", "keypoints"). A dict from y's keys to targets, such as
+            `{"boxes": "bboxes", "classes": "labels"}` ("labels" being one of `label_fields` of the
+            pipeline's BboxParams); other keys pass unchanged.
+        x: likewise for the inputs: all of x is the picture, or `{"photo": "image"}`.
+
+    Boxes, keypoints and their label fields have one number of rows for all samples: rows of -1 are
+    no boxes. What the pipeline drops is made up for by such rows, at the end.
+
+    Each thread has a copy of the pipeline, whose generators are the sample's: the same sample of the
+    same epoch comes out alike in any number of threads or processes. Keep pipelines that Compose
+    everything; an `A.Lambda` with random numbers of its own is not repeatable.
+
+    Raises:
+        TypeError: `pipeline` cannot be seeded (albumentations before 2.0).
+    """
+    if not callable(getattr(pipeline, "set_random_state", None)):
+        raise TypeError(
+            f"albumentations_transform({type(pipeline).__name__}): expected a pipeline such as "
+            "A.Compose([...]) of albumentations 2.0 or newer, which can be seeded from outside."
+        )
+    return _Albumentations(pipeline, y, x)
+
+
+def keras_transform(layer: Any, y: Names = None, x: Names = None) -> Any:
+    """`batch_transform=` (or `transform=`) that applies a Keras preprocessing layer, seeded anew.
+
+    For layers that cannot be in the model: those that change labels too (MixUp, CutMix, boxes and
+    masks). A layer that changes pictures only is quicker inside the model, on the accelerator.
+
+    Args:
+        layer: a layer, `keras.layers.Pipeline` or `keras.Sequential` of layers. It is called with
+            training=True, by its stateless form: every generator in it starts from numbers drawn
+            for this very batch, and it keeps no state from one call to the next.
+        y: what the labels are to the layer. None: they pass unchanged, and the layer gets x alone. A
+            name: all of y is that entry of the dict that the layer gets ("labels",
+            "segmentation_masks", "bounding_boxes"). A dict from y's keys to such names; other keys
+            pass unchanged.
+        x: likewise, where x is a dict: `{"photo": "images"}`.
+
+    A batch comes out alike in any number of threads, on one backend; backends draw differently from
+    one another. It runs on the CPU, in this process: with processes=True use it for batches.
+
+    Raises:
+        TypeError: `layer` is no Keras layer.
+        ValueError: it draws from a global generator (AugMix).
+    """
+    if not callable(getattr(layer, "stateless_call", None)):
+        raise TypeError(
+            f"keras_transform({type(layer).__name__}): expected a layer of Keras 3, such as "
+            "keras.layers.MixUp()."
+        )
+    if any(type(inner).__name__ == "AugMix" for inner in _inside(layer)):
+        raise ValueError(
+            "AugMix draws from Python's global generator and cannot be repeated: use RandAugment, or "
+            "put it into the model."
+        )
+    return _KerasLayer(layer, y, x)
+
+
+class _Targets:
+    """Which parts of x and y go under which name, there and back."""
+
+    def __init__(self, x: Names, y: Names) -> None:
+        for name, given in (("x", x), ("y", y)):
+            if given is not None and not isinstance(given, (str, Mapping)):
+                raise TypeError(
+                    f"{name}={given!r}, expected a name, or a dict from keys of {name} to names."
+                )
+        self.names = x, y
+
+    def collect(self, x: Any, y: Any) -> dict[str, Any]:
+        """Values by name."""
+        found: dict[str, Any] = {}
+        for part, said, names in zip((x, y), "xy", self.names, strict=True):
+            if isinstance(names, str):
+                found[names] = part
+            elif names is not None:
+                missing = [k for k in names if not isinstance(part, dict) or k not in part]
+                if missing:
+                    has = sorted(part) if isinstance(part, dict) else f"a {type(part).__name__}"
+                    raise KeyError(f"{said} has no entry {missing[0]!r}: it is {has}.")
+                found |= {name: part[key] for key, name in names.items()}
+        return found
+
+    def put_back(self, made: Mapping[str, Any], x: Any, y: Any) -> tuple[Any, Any]:
+        """Both parts, with the new values."""
+        parts = []
+        for part, names in zip((x, y), self.names, strict=True):
+            if isinstance(names, str):
+                parts.append(made[names])
+            elif names is not None:
+                parts.append({**part, **{key: made[name] for key, name in names.items()}})
+            else:
+                parts.append(part)
+        return parts[0], parts[1]
+
+
+class _Albumentations:
+    def __init__(self, pipeline: Any, y: Names, x: Names) -> None:
+        self.pipeline = pipeline
+        self.targets = _Targets(x, y)
+        # Processors are those of bboxes and keypoints, each with names of fields that go by row.
+        self.rows = {
+            name: [name, *(getattr(processor.params, "label_fields", None) or ())]
+            for name, processor in getattr(pipeline, "processors", {}).items()
+        }
+        self._own = threading.local()
+
+    def __call__(self, x: Any, y: Any, rng: np.random.Generator) -> tuple[Any, Any]:
+        pipeline = getattr(self._own, "pipeline", None)
+        if pipeline is None:
+            pipeline = self._own.pipeline = copy.deepcopy(self.pipeline)
+        pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))  # noqa: S311
+        given = self.targets.collect(x, y)
+        made = pipeline(**self._without_padding(given))
+        return self.targets.put_back(self._padded(made, given), x, y)
+
+    def _without_padding(self, given: dict[str, Any]) -> dict[str, Any]:
+        found = dict(given)
+        for name, fields in self.rows.items():
+            if name in given:
+                there = ~np.all(np.asarray(given[name]) == _PADDING, axis=-1)
+                for field in fields:
+                    if field in given:
+                        found[field] = np.asarray(given[field])[there]
+        return found
+
+    def _padded(self, made: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        found = dict(made)
+        for name, fields in self.rows.items():
+            for field in fields if name in given else ():
+                if field in given:
+                    like = np.asarray(given[field])
+                    rows = np.full_like(like, _PADDING)
+                    values = np.asarray(made[field], like.dtype).reshape(-1, *like.shape[1:])
+                    rows[: len(values)] = values
+                    found[field] = rows
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_own"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._own = threading.local()
+
+
+class _KerasLayer:
+    #: Worker processes have no Keras: `pool.check_sendable` looks for this.
+    needs_keras = True
+
+    def __init__(self, layer: Any, y: Names, x: Names) -> None:
+        # A layer that gets a dict knows its pictures as "images".
+        self.alone = y is None and x is None
+        self.layer = layer
+        self.targets = _Targets("images" if x is None else x, y)
+        self._forked()
+        forks.watch(self)
+        self._state: tuple[list[Any], list[Any]] | None = None
+
+    def __call__(self, x: Any, y: Any, rng: np.random.Generator) -> tuple[Any, Any]:
+        import keras
+
+        given = self.targets.collect(x, y)
+        with keras.device("cpu"):
+            put = keras.ops.convert_to_tensor
+            data = {name: _mapped(put, value) for name, value in given.items()}
+            trainable, other = self._values(data)
+            # Seeds are two small integers on every backend; [a, b] are drawn from one sequence.
+            values = [
+                rng.integers(2**31, size=value.shape).astype(value.dtype) if seed else value
+                for value, seed in other
+            ]
+            # Thread by thread: the stateless form writes to no variable.
+            made, _ = self.layer.stateless_call(
+                [put(value) for value in trainable],
+                [put(value) for value in values],
+                data["images"] if self.alone else dict(data),
+                **({"training": True} if _takes_training(self.layer) else {}),
+            )
+            made = {"images": made} if self.alone else made
+            found = {name: _mapped(_numpy, made[name]) for name in data}
+        mask = given.get("segmentation_masks")
+        if mask is not None:  # nearest neighbours: still classes, though as floats
+            found["segmentation_masks"] = found["segmentation_masks"].astype(mask.dtype)
+        return self.targets.put_back(found, x, y)
+
+    def _values(self, data: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+        """Values of the layer's variables, and of those that are not trained whether it is a seed."""
+        import keras
+
+        with self._lock:
+            if self._state is None:
+                if not self.layer.built:
+                    self.layer(data["images"] if self.alone else dict(data))
+                plain = keras.ops.convert_to_numpy
+                other = self.layer.non_trainable_variables
+                self._state = (
+                    [np.array(plain(v)) for v in self.layer.trainable_variables],
+                    [(np.array(plain(v)), v.name == "seed_generator_state") for v in other],
+                )
+            return self._state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_state": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forked()
+        forks.watch(self)
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+
+
+def _inside(layer: Any) -> Iterator[Any]:
+    """A layer, and those that it consists of."""
+    yield layer
+    for inner in getattr(layer, "layers", ()):
+        yield from _inside(inner)
+
+
+def _takes_training(layer: Any) -> bool:
+    return "training" in inspect.signature(layer.call).parameters
+
+
+def _mapped(function: Any, value: Any) -> Any:
+    return map_structure(function, value)
+
+
+def _numpy(tensor: Any) -> Array:
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(tensor))

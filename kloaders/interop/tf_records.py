@@ -1,0 +1,190 @@
+"""TFRecord files through TensorFlow's own ops, for those who must stay inside a graph.
+
+No Python runs for a record, and no index is asked. What that costs: the shuffle is a buffer's, and
+one damaged byte ends the pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kloaders.core.memory import format_bytes
+from kloaders.core.messages import say
+from kloaders.core.structure import ArraySpec, flatten, pack
+from kloaders.formats.tfrecord.examples import BYTES, FLOAT, INT64, features_of
+from kloaders.loaders.tfrecords import TFRecordSequenceLoader
+from kloaders.sources.tfrecord.features import Leaf
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["native_dataset", "refuse"]
+
+# What the buffer that is shuffled in may hold.
+_BUFFER_BYTES, _BUFFER_LEAST = 512 << 20, 1024
+_METHODS = {
+    "nearest": "nearest",
+    "bilinear": "bilinear",
+    "bicubic": "bicubic",
+    "area": "area",
+    "lanczos": "lanczos5",
+}
+
+
+def native_dataset(loader: TFRecordSequenceLoader, shuffle: bool) -> tf.data.Dataset:
+    """Batches of a `TFRecordSequenceLoader`'s files, read by tf.data.TFRecordDataset.
+
+    Structure, shapes and dtypes are those that the loader delivers; so are arrays and numbers.
+    Pictures are decoded and resized by TensorFlow: a few levels of 255 apart, and not turned by
+    their EXIF tag.
+
+    Raises:
+        ValueError: an option of the loader takes Python, or the loader's index.
+    """
+    import tensorflow as tf
+
+    _check(loader)
+    kinds = set(loader._records.compressions)
+    if len(kinds) > 1:
+        raise ValueError(
+            f"native=True: some files are compressed as {' and '.join(sorted(kinds - {''}))} and "
+            "others otherwise, and a TFRecordDataset has one kind. Make a loader for each."
+        )
+    leaves, specs = flatten(loader._leaves), flatten(loader.raw_spec)
+    steps = [_step(loader, leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
+    wanted = {leaf.name: step[0] for leaf, step in zip(leaves, steps, strict=True)}
+
+    def parse(raw: Any) -> Any:
+        found = tf.io.parse_single_example(raw, wanted)
+        made = [
+            tf.ensure_shape(decode(found[leaf.name]), spec.shape)
+            for leaf, spec, (_, decode) in zip(leaves, specs, steps, strict=True)
+        ]
+        sample = pack(loader.raw_spec, made)
+        return sample[0] if len(sample) == 1 and not isinstance(sample[0], tuple) else sample
+
+    (compression,) = kinds
+    if shuffle:
+        files = tf.data.Dataset.from_tensor_slices(loader.files)
+        files = files.shuffle(len(loader.files), seed=loader.seed)
+        dataset = files.flat_map(lambda file: tf.data.TFRecordDataset(file, compression))
+        dataset = dataset.shuffle(_buffer(loader), seed=loader.seed)
+    else:
+        dataset = tf.data.TFRecordDataset(loader.files, compression)
+    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    # Not drop_remainder, which would make the size of a batch part of the signature.
+    dataset = dataset.batch(loader.batch_size).take(len(loader))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(loader)))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _check(loader: TFRecordSequenceLoader) -> None:
+    refuse(
+        "reads records",
+        [
+            ("transform= is a function in Python", loader.transform is not None),
+            ("batch_transform= is a function in Python", loader.batch_transform is not None),
+            ("load_sample or load_batch is overridden", loader._hooked()),
+            ("decode= is a function in Python", loader._decodes_by_user()),
+            ("sample_weights= go by sample number", loader.weights is not None),
+            ("sampling goes by sample number", bool(loader.sampling)),
+            ("pad_last= adds weights", loader.pad_last),
+            ("shard= cuts batches (use Dataset.shard)", loader.shard[1] > 1),
+            (f"cache={loader.cache!r} is kept in Python", loader.cache not in (None, "auto")),
+            (f"on_error={loader.on_error!r} needs the index", loader.on_error != "raise"),
+            ("quarantine= needs the index", loader.quarantine is not None),
+            ("exclude= needs the index", loader._records.kept is not None),
+        ],
+    )
+
+
+def refuse(does: str, conditions: list[tuple[str, bool]]) -> None:
+    """Raise ValueError for the first of these that is there and cannot be had in a graph."""
+    for what, there in conditions:
+        if there:
+            raise ValueError(
+                f"native=True {does} by TensorFlow's ops only, and {what}: leave native out, "
+                "or the option."
+            )
+
+
+def _buffer(loader: TFRecordSequenceLoader) -> int:
+    """Records in the buffer."""
+    each = int(loader._records._offsets.max()) // max(1, len(loader._records))
+    size = min(loader.samples, max(_BUFFER_LEAST, _BUFFER_BYTES // max(1, each)))
+    if size < loader.samples:
+        say(
+            f"native=True shuffles in a buffer of {size:,} of {loader.samples:,} records "
+            f"({format_bytes(size * each)}); the loader itself shuffles all.",
+            once="native buffer",
+        )
+    return size
+
+
+# What parses a feature, and what makes its array of it.
+_Step = tuple[Any, Callable[[Any], Any]]
+
+
+def _step(loader: TFRecordSequenceLoader, leaf: Leaf, spec: ArraySpec) -> _Step:
+    import tensorflow as tf
+
+    record = loader.read_record(loader._model_sample)
+    found = features_of(record)
+    here = found.get(leaf.name)
+    kind = BYTES if here is None else here.kind
+    default = leaf.feature.default
+    if kind in (FLOAT, INT64):
+        stored = tf.float32 if kind == FLOAT else tf.int64
+        if default is not None:
+            default = np.broadcast_to(np.asarray(default), [n or 0 for n in spec.shape])
+        feature = tf.io.FixedLenFeature(spec.shape, stored, default)
+        return feature, lambda value: tf.cast(value, spec.dtype)
+    if here is None:
+        raise ValueError(
+            f"native=True: the first record has no feature {leaf.name!r}, so that its kind is not "
+            "known. Leave native out."
+        )
+    slot = leaf.slot(record, found)
+    text = tf.io.FixedLenFeature([], tf.string)
+    if slot is not None and slot.stored is not None:
+        raw = tf.as_dtype(slot.stored.newbyteorder("="))
+
+        def numbers(value: Any) -> Any:
+            return tf.cast(tf.reshape(tf.io.decode_raw(value, raw), spec.shape), spec.dtype)
+
+        return text, numbers
+    return text, _picture(leaf, spec)
+
+
+def _picture(leaf: Leaf, spec: ArraySpec) -> Callable[[Any], Any]:
+    import tensorflow as tf
+
+    options = leaf.options
+    if options.interpolation not in _METHODS or options.aspect != "stretch":
+        raise ValueError(
+            f"native=True: TensorFlow has no interpolation={options.interpolation!r} with "
+            f"aspect={options.aspect!r}. Leave native out, or the option."
+        )
+    wide = spec.dtype == np.uint16
+
+    def decode(value: Any) -> Any:
+        image = tf.io.decode_image(
+            value,
+            channels=spec.shape[-1] or 0,
+            dtype=tf.uint16 if wide else tf.uint8,
+            expand_animations=False,
+        )
+        if options.size is not None:
+            image = tf.image.resize(image, options.size, _METHODS[options.interpolation])
+            if options.rescale is None and np.issubdtype(spec.dtype, np.integer):
+                image = tf.round(
+                    tf.clip_by_value(tf.cast(image, tf.float32), 0, 65535 if wide else 255)
+                )
+        if options.rescale is not None:
+            image = tf.cast(image, tf.float32) * options.rescale
+        return tf.cast(image, spec.dtype)
+
+    return decode

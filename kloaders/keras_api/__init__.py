@@ -1,0 +1,1 @@
+"""How Keras drives a loader."""

@@ -1,0 +1,127 @@
+"""Whether a loader delivers this process's part of the data, where several train one model.
+
+`shard=(k, n)` is the loader's word; what Keras and TensorFlow make of it is looked up here, when
+Keras begins a pass and when a Dataset is made. Where nothing is distributed that costs a look into
+a dictionary.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kloaders.core.messages import say
+
+if TYPE_CHECKING:
+    from kloaders.loaders.sequence import SequenceLoader
+
+__all__ = ["check_dataset", "check_pass", "check_settings"]
+
+_PAGE = "docs/distributed.md has an example."
+
+
+def check_settings(loader: SequenceLoader, seed: int | None) -> None:
+    """Say what several processes have to agree on; `seed` is the user's word, not the drawn one."""
+    k, n = loader.shard
+    if n > 1 and seed is None and loader.shuffle is not False:
+        say(
+            f"shard=({k}, {n}) without seed=: this process drew seed {loader.seed}. The parts fit "
+            "together only if every process has the same one: pass seed=, or call "
+            "keras.utils.set_random_seed before the loader is made.",
+            once="shard without seed",
+        )
+
+
+def check_pass(loader: SequenceLoader) -> None:
+    """Called in the thread that calls fit, evaluate or predict, when it begins to read."""
+    keras = sys.modules.get("keras")
+    if keras is None:
+        return
+    if keras.backend.backend() == "jax":
+        distribution = keras.distribution.distribution()
+        if distribution is not None:
+            _check_part(loader, distribution)
+    elif loader.shard[1] > 1 and _tensorflow_tasks() > 1:
+        raise ValueError(
+            f"this loader has shard={loader.shard}, and in a cluster TensorFlow would shard once "
+            "more what Keras' methods get from it. Train in a loop of your own, over strategy."
+            "distribute_datasets_from_function(lambda context: to_tf_dataset(loader)). " + _PAGE
+        )
+
+
+def check_dataset(loader: SequenceLoader) -> None:
+    """Called when a Dataset is made, which does not know who will read it."""
+    keras = sys.modules.get("keras")
+    if keras is None or keras.backend.backend() != "jax":
+        return
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return
+    if _processes() > 1 and getattr(distribution, "auto_shard_dataset", False):
+        k, n = _part(distribution)
+        raise ValueError(
+            "keras.distribution would shard this Dataset by itself, on top of the loader's "
+            f"shard=. Set auto_shard_dataset=False on {type(distribution).__name__}, and "
+            f"shard=({k}, {n}) on the loader of this process. {_PAGE}"
+        )
+    _check_part(loader, distribution)
+
+
+def _check_part(loader: SequenceLoader, distribution: Any) -> None:
+    part = _part(distribution)
+    if _processes() > 1 and loader.shard != part:
+        given = "no shard=" if loader.shard == (0, 1) else f"shard={loader.shard}"
+        raise ValueError(
+            f"this loader has {given}, but its process has to read part {part[0]} of {part[1]}: "
+            f"pass shard={part} and the same seed= in all processes. {_PAGE}"
+        )
+    replicas = _replicas(distribution)
+    devices = max(1, replicas // part[1])  # that share a batch of this loader
+    if loader.batch_size % devices:
+        raise ValueError(
+            f"batch_size={loader.batch_size} cannot be divided among {devices} devices: choose a "
+            "multiple."
+        )
+    if loader.pad_last or replicas == 1:
+        return
+    short = loader.plan.tail
+    if short % replicas:
+        raise ValueError(
+            f"the last batch of an epoch has {short} samples for {replicas} devices, which need "
+            "equal parts: use pad_last=True (padded with weight 0) or drop_last=True."
+        )
+    if loader.on_error == "skip":
+        raise ValueError(
+            'on_error="skip" makes batches shorter, and devices need equal parts: use "replace", '
+            "or pad_last=True with it."
+        )
+
+
+def _part(distribution: Any) -> tuple[int, int]:
+    """Which part of the data this process reads, of how many."""
+    import jax
+
+    processes = jax.process_count()
+    parts = min(processes, _replicas(distribution))
+    # 8 processes, 2 replicas of a model that spans 4 each -> processes 0-3 read part 0
+    return int(jax.process_index()) // (processes // parts), parts
+
+
+def _replicas(distribution: Any) -> int:
+    mesh = distribution.device_mesh
+    return int(dict(zip(mesh.axis_names, mesh.shape, strict=True))[distribution.batch_dim_name])
+
+
+def _processes() -> int:
+    import jax
+
+    return int(jax.process_count())
+
+
+def _tensorflow_tasks() -> int:
+    """How many tasks of a TensorFlow cluster this process knows."""
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return 1
+    # /job:worker/replica:0/task:1/device:CPU:0
+    return len({d.name.split("/device:")[0] for d in tf.config.list_logical_devices()})

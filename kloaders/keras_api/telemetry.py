@@ -1,0 +1,165 @@
+"""What a fit's epochs were like, seen from its loader: waits, speed, look-ahead, cache, errors. No Keras.
+
+`LoaderCallback` tells a `Meter` when epochs and steps begin and end, the loader tells it when a batch
+was handed over, and both times together say how long the model waited.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kloaders.core.structure import flatten
+
+if TYPE_CHECKING:
+    from kloaders.loaders.sequence import SequenceLoader
+
+__all__ = ["LOGGED", "Epoch", "Fit", "Meter"]
+
+#: The names that epochs are logged under, and what they are.
+LOGGED = {
+    "samples_per_s": "samples that the model took a second, while it trained",
+    "data_wait_s": "seconds of the epoch in which the model had no batch to train on",
+    "batches_ahead": "batches that lay ready when the model took one, on average",
+    "cache_hits": "share of arrays that came from the cache, from 0 to 1",
+    "sample_errors": "samples that have not loaded so far, each counted once",
+}
+
+# Counting what lies ready costs more than all the rest: an average needs it now and then only.
+_LOOK_EACH = 8
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch: of its training steps, without validation."""
+
+    steps: int
+    samples: int
+    seconds: float
+    wait_seconds: float
+    batches_ahead: float
+    cache_hits: float
+    sample_errors: int
+
+    @property
+    def samples_per_s(self) -> float:
+        return self.samples / self.seconds if self.seconds > 0 else 0.0
+
+    def logs(self) -> dict[str, float]:
+        """What goes into Keras' logs; always the same names, since CSVLogger fixes its columns."""
+        return {
+            "samples_per_s": self.samples_per_s,
+            "data_wait_s": self.wait_seconds,
+            "batches_ahead": self.batches_ahead,
+            "cache_hits": self.cache_hits,
+            "sample_errors": float(self.sample_errors),
+        }
+
+
+@dataclass
+class Fit:
+    """The epochs of one call of fit, for `explain`."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def steady(self) -> Epoch | None:
+        """All epochs as one, but the first, which compiles the model and fills the cache."""
+        rest = self.epochs[1:] or self.epochs
+        rest = [epoch for epoch in rest if epoch.steps and epoch.seconds > 0]
+        if not rest:
+            return None
+        steps = sum(epoch.steps for epoch in rest)
+
+        def mean(values: list[float]) -> float:
+            weighed = (v * e.steps for v, e in zip(values, rest, strict=True))
+            return math.fsum(weighed) / steps
+
+        return Epoch(
+            steps,
+            sum(epoch.samples for epoch in rest),
+            math.fsum(epoch.seconds for epoch in rest),
+            math.fsum(epoch.wait_seconds for epoch in rest),
+            mean([epoch.batches_ahead for epoch in rest]),
+            mean([epoch.cache_hits for epoch in rest]),
+            rest[-1].sample_errors,
+        )
+
+
+class Meter:
+    """Measures a fit that trains on `loader`.
+
+    The model waits for a batch from the end of the step before, or the beginning of the epoch,
+    until the batch is handed over. That holds where Keras asks for batches in the thread that
+    trains (PyTorch, JAX) and where a thread asks ahead of it (TensorFlow). With
+    steps_per_execution above 1, batches of one call are taken together.
+
+    Threads: `handed` may be called from another than the rest.
+    """
+
+    def __init__(self, loader: SequenceLoader, clock: Callable[[], float] | None = None) -> None:
+        self._loader = weakref.ref(loader)
+        self._clock = clock or time.perf_counter
+        self.fit = Fit()
+        # When a batch was handed over, and its samples: of those that no step has taken yet.
+        self._handed: deque[tuple[float, int]] = deque()
+        self._epoch_begin(0.0)
+
+    def handed(self, batch: Any, ready: Callable[[], int]) -> None:
+        """A batch was given to Keras. ready: tells how many more lie ready; not always asked."""
+        self._handed.append((self._clock(), len(flatten(batch)[0])))
+        if self._batches % _LOOK_EACH == 0:
+            self._ready += ready()
+            self._looks += 1
+        self._batches += 1
+
+    def epoch_begin(self, new_pass: bool) -> None:
+        """new_pass: what was handed over and not trained on belongs to another pass."""
+        if new_pass:
+            self._handed.clear()
+        self._epoch_begin(self._clock())
+
+    def _epoch_begin(self, now: float) -> None:
+        self._began = self._ended = now
+        self._steps = self._samples = self._batches = self._ready = self._looks = 0
+        self._waited = 0.0
+        self._kept_before = self._kept()
+
+    def step_end(self, batches: int) -> None:
+        """The model has trained on so many batches more."""
+        now = self._clock()
+        at = self._ended
+        for _ in range(min(batches, len(self._handed))):
+            at, samples = self._handed.popleft()
+            self._samples += samples
+        self._waited += max(0.0, min(at, now) - self._ended)
+        self._steps += batches
+        self._ended = now
+
+    def epoch_end(self) -> Epoch:
+        """What the epoch was like."""
+        loader = self._loader()
+        hits, asked = (
+            now - before for now, before in zip(self._kept(), self._kept_before, strict=True)
+        )
+        epoch = Epoch(
+            self._steps,
+            self._samples,
+            self._ended - self._began,
+            self._waited,
+            self._ready / max(1, self._looks),
+            hits / max(1, asked),
+            0 if loader is None else len(loader.errors),
+        )
+        self.fit.epochs.append(epoch)
+        return epoch
+
+    def _kept(self) -> tuple[int, int]:
+        """Arrays that the cache has served, and that it was asked for."""
+        loader = self._loader()
+        counts = [] if loader is None else [store.counts for store in loader._stores()]
+        return sum(hits for hits, _ in counts), sum(asked for _, asked in counts)

@@ -1,0 +1,80 @@
+"""Frees tf.data's finished iterators beside the training, so that no epoch waits for it.
+
+On the tensorflow backend Keras makes a Dataset of a Sequence, with tf.data's tuner on, and drops its
+iterator when the next epoch's first step begins. The tuner sleeps for 10 ms, then for twice as long,
+up to a minute. It is woken to be told of the end; but the cancellation that it looks for is set after
+it was woken: TensorFlow's `CancellationManager` runs its callbacks first, among them the one that wakes
+`Model::OptimizeLoop`. Where that is the quicker, as on busy cores, it sleeps on, and the thread that
+dropped the iterator waits for it: in `fit` on two cores that read ahead, at every third epoch's end,
+for nearly as long as the epoch had taken.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+import weakref
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+__all__ = ["free_beside"]
+
+# Whose local variable has the iterator. If Keras gives these another name, epochs wait as they do for
+# any Sequence, and tests/keras_api/test_tf_iterators.py fails.
+_METHODS = ("fit", "evaluate", "predict")
+_VARIABLE = "iterator"
+
+_waiting: dict[threading.Thread, weakref.finalize[..., Any]] = {}
+
+
+def free_beside() -> None:
+    """Have another thread wait, once the method of Keras around this call drops its iterator.
+
+    To be called when that iterator has been read to its end: nothing may come from it any more.
+    """
+    iterator = _iterator()
+    resource = getattr(iterator, "_iterator_resource", None)
+    if resource is None:  # another backend, or one iterator for each replica
+        return
+    # The dataset has the functions that the iterator calls as it ends, and is dropped after it.
+    dropped: SimpleQueue[list[Any]] = SimpleQueue()  # a put from a finalizer is safe
+    finalizer = weakref.finalize(
+        iterator, dropped.put, [getattr(iterator, "_dataset", None), resource]
+    )
+    finalizer.atexit = False
+    thread = threading.Thread(
+        target=_free, args=(dropped,), name="tf.data's finished iterator", daemon=True
+    )
+    _waiting[thread] = finalizer
+    thread.start()
+
+
+def _iterator() -> Any:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in _METHODS and _VARIABLE in code.co_varnames:
+            variables = frame.f_locals
+            iterator = variables.get(_VARIABLE)
+            if type(variables) is dict:  # before Python 3.13 a copy that lives as long as the call
+                variables.pop(_VARIABLE, None)
+            return iterator
+        frame = frame.f_back
+    return None
+
+
+def _free(dropped: SimpleQueue[list[Any]]) -> None:
+    held = dropped.get()
+    while held:
+        held.pop()  # the iterator first; waits here
+    del _waiting[threading.current_thread()]
+
+
+@atexit.register
+def _finish() -> None:
+    # A thread that the end of the program overtakes inside of TensorFlow may end it with a crash.
+    for thread, finalizer in list(_waiting.items()):
+        if not finalizer.alive:  # dropped, and so about to be freed
+            thread.join()

@@ -1,0 +1,1 @@
+"""The public classes, and the functions from loader to loader."""

@@ -1,0 +1,39 @@
+"""Inputs that are their own labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kloaders.loaders.sequence import check_loader
+
+__all__ = ["inputs_as_labels"]
+
+
+def inputs_as_labels(loader: Any) -> Any:
+    """A loader of the same kind whose labels are its inputs, for an autoencoder.
+
+    A sample is read and copied once: x and y of a batch are one array. A transform gets the input as
+    both x and y, also one array, and changes what it wants: return `(x + noise, y)` to learn to
+    remove noise, both for what both must show.
+
+    Args:
+        loader: any loader without labels; options and data are shared with it.
+
+    Raises:
+        ValueError: the loader has labels.
+
+    >>> import numpy as np
+    >>> from kloaders.loaders.arrays import ArraySequenceLoader
+    >>> x, y = inputs_as_labels(ArraySequenceLoader(np.arange(5), batch_size=5))[0]
+    >>> x is y
+    True
+    """
+    check_loader(loader, "inputs_as_labels")
+    if len(loader.raw_spec) > 1:
+        raise ValueError(
+            f"inputs_as_labels({type(loader).__name__}): this loader has labels already. Make one "
+            "without them, or return (x, x) from transform=."
+        )
+    new = loader.view()
+    new._x_is_y = True
+    return new

@@ -1,0 +1,8 @@
+"""Drop-ins for Keras' old image loaders: the same calls, the same files and labels, as loaders."""
+
+from kloaders.migrate.image_data_generator import (
+    ImageDataGenerator,
+    image_dataset_from_directory,
+)
+
+__all__ = ["ImageDataGenerator", "image_dataset_from_directory"]

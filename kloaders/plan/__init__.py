@@ -1,0 +1,1 @@
+"""Which sample comes when: arithmetic only, without files, threads or Keras."""

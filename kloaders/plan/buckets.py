@@ -1,0 +1,168 @@
+"""Samples of like length in one batch: index arithmetic only, as in `plan`."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from kloaders.plan.epoch import EpochPlan, Indices, Order, _mix, _permutation
+
+__all__ = ["BucketPlan", "Buckets"]
+
+# Ranks are permuted in blocks: NumPy's cost a call is shared by the batches of one block.
+_BLOCK = 4096
+
+
+class Buckets:
+    """Which samples are of like length. Takes 5 bytes a sample.
+
+    lengths: of each sample, in steps. boundaries: the lengths that batches are padded to, rising;
+    a sample belongs to the first that is not below its own length.
+    """
+
+    def __init__(self, lengths: np.ndarray[Any, Any], boundaries: np.ndarray[Any, Any]) -> None:
+        self.boundaries = boundaries
+        self.codes = np.searchsorted(boundaries, lengths).astype(np.uint8)
+        wide = np.uint32 if len(lengths) < 2**32 else np.int64
+        # Stable: in a bucket, samples are in storage order, so that the head of an epoch is found.
+        self.members = np.argsort(self.codes, kind="stable").astype(wide)
+        counts = np.bincount(self.codes, minlength=len(boundaries))
+        self.starts: Indices = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        #: Steps that are there, and steps that are delivered where every sample meets its own kind.
+        self.steps = int(np.sum(lengths, dtype=np.int64))
+        self.padded = int(np.sum(counts * boundaries))
+
+    @property
+    def shapes(self) -> int:
+        """How many lengths a batch can have."""
+        return int(np.count_nonzero(np.diff(self.starts)))
+
+
+@lru_cache(maxsize=64)
+def _block(n: int, seed: int, epoch: int, head: int, bucket: int, block: int) -> Indices:
+    ranks = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, n), dtype=np.int64)
+    found = _permutation(n, seed, "bucket", epoch, head, bucket)(ranks)
+    found.flags.writeable = False
+    return found
+
+
+@dataclass(frozen=True)
+class BucketPlan(EpochPlan):
+    """An EpochPlan whose shuffled batches hold samples of one bucket.
+
+    A shuffled epoch shuffles the samples of each bucket, cuts them into full batches, and serves
+    the batches of all buckets in one shuffled order. What is left in the buckets, less than a batch
+    in each, makes batches of neighbouring buckets. So an epoch has as many batches as any other,
+    all of them full but the last. Storage order is storage order.
+
+    >>> buckets = Buckets(np.array([3, 9, 2, 8, 1, 7]), np.array([4, 10]))
+    >>> plan = BucketPlan(samples=6, batch_size=3, seed=1, buckets=buckets)
+    >>> sorted(sorted(plan.indices(plan.shuffled_order(0), b).tolist()) for b in range(2))
+    [[0, 2, 4], [1, 3, 5]]
+    """
+
+    buckets: Buckets = field(default_factory=lambda: Buckets(np.zeros(0), np.zeros(0, np.int64)))
+
+    def made_for(self) -> dict[str, Any]:
+        """What `position` needs to be as it was: here the batch size too, which decides the order."""
+        sums = (
+            zlib.crc32(self.buckets.codes.tobytes()),
+            zlib.crc32(self.buckets.boundaries.tobytes()),
+        )
+        buckets = f"{sums[0]:08x}{sums[1]:08x}"
+        return {**super().made_for(), "global_batch": self.global_batch, "buckets": buckets}
+
+    def indices(self, order: Order, batch: int) -> Indices:
+        """Sample numbers of one batch, int64, in the order in which they are delivered."""
+        return self.planned(order, batch)[0]
+
+    def planned(self, order: Order, batch: int) -> tuple[Indices, int]:
+        """`indices`, and what the batch is padded to, which is the same for all shards."""
+        found = self._everyone(order, batch)
+        low, high = self._part(0, len(found))
+        longest = int(self.buckets.codes[found].max())
+        return found[low:high], int(self.buckets.boundaries[longest])
+
+    def _everyone(self, order: Order, batch: int) -> Indices:
+        """Samples of a batch of all shards together."""
+        size = self.global_batch
+        rest = order.rest
+        if batch < order.head:
+            start = (0 if rest is None else rest.start) + batch * size
+            return np.arange(start, min(start + size, self.samples), dtype=np.int64)
+        if rest is not None:  # the epoch goes on in the middle, cut as it was (`made_for`)
+            begun = rest.start // size
+            order = Order(order.epoch, order.head + begun if rest.stored is None else rest.head)
+            batch += begun
+        firsts = self._firsts(order)
+        counts = self.buckets.starts[1:] - firsts
+        full = counts // size
+        ends = np.cumsum(full)
+        left = counts - full * size
+        short = int(left.sum()) % size
+        mixed = int(left.sum()) // size
+        slots = int(ends[-1]) + mixed
+        slot = batch - order.head
+        total = int(left.sum())
+        # The short batch is the last one of the epoch; which samples it has, or drop_last leaves
+        # out, is drawn from all that is left, so that no length is favoured.
+        key = _mix(self.seed, "short", order.epoch, order.head)
+        cut = int.from_bytes(key[:8], "little") % max(1, total)
+        over = max(0, cut + short - total)  # it begins again at the front
+
+        def several(*spans: tuple[int, int]) -> Indices:
+            parts = [self._left(order, firsts, full, left, a, z) for a, z in spans if a < z]
+            return np.concatenate(parts)
+
+        if slot == slots:
+            return several((0, over), (cut, min(cut + short, total)))
+        if slots > 1:
+            shuffled = _permutation(slots, self.seed, "batches", order.epoch, order.head)
+            slot = int(shuffled(np.array([slot]))[0])
+        if slot < ends[-1]:
+            bucket = int(np.searchsorted(ends, slot, side="right"))
+            rank = (slot - int(ends[bucket]) + int(full[bucket])) * size
+            return self._drawn_of(order, firsts, bucket, rank, rank + size)
+        start = over + (slot - int(ends[-1])) * size
+        before, behind = min(start + size, cut), max(start, cut) + short
+        return several((start, before), (behind, start + size + short))
+
+    def _firsts(self, order: Order) -> Indices:
+        """Where in each bucket the samples begin that were not in the head of the epoch."""
+        starts, done = self.buckets.starts, min(order.head * self.global_batch, self.samples)
+        if not done:
+            return starts[:-1]
+        inside = [
+            int(np.searchsorted(self.buckets.members[a:z], done))
+            for a, z in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+        ]
+        return starts[:-1] + np.array(inside, np.int64)
+
+    def _drawn_of(self, order: Order, firsts: Indices, bucket: int, low: int, high: int) -> Indices:
+        """Samples of ranks low to high of a shuffled bucket."""
+        start = int(firsts[bucket])
+        n = int(self.buckets.starts[bucket + 1]) - start
+        first, last = low // _BLOCK, (high - 1) // _BLOCK
+        key = (n, self.seed, order.epoch, order.head, bucket)
+        joined = np.concatenate([_block(*key, block) for block in range(first, last + 1)])
+        ranks = joined[low - first * _BLOCK : high - first * _BLOCK]
+        found: Indices = self.buckets.members[start + ranks].astype(np.int64)
+        return found
+
+    def _left(
+        self, order: Order, firsts: Indices, full: Indices, left: Indices, low: int, high: int
+    ) -> Indices:
+        """Of what is left in the buckets, one behind another, samples low to high."""
+        ends = np.cumsum(left)
+        parts = []
+        for bucket in range(len(left)):
+            start = int(ends[bucket]) - int(left[bucket])
+            a, z = max(low, start), min(high, int(ends[bucket]))
+            if a < z:
+                rank = int(full[bucket]) * self.global_batch - start
+                parts.append(self._drawn_of(order, firsts, bucket, rank + a, rank + z))
+        return np.concatenate(parts)

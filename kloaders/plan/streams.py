@@ -1,0 +1,258 @@
+"""Endless orders: which sample stands at which place of a stream. Index arithmetic only, as in `plan`.
+
+A stream is asked for the samples at places start to stop, and is a pure function of these: an epoch
+of any length is a piece of it, and the next one goes on where that ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+
+from kloaders.plan.epoch import GOLDEN, Indices, Permutation, Stream, hashed, mixed, permuted
+
+__all__ = ["Balanced", "Draws", "InOrder", "Mixture", "Passes", "Shares", "pattern_of"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Places are worked out in blocks: NumPy's cost a call is shared by the batches of one block.
+_BLOCK = 4096
+# The longest pattern of a mixture: shares that are no small fractions are rounded to so many parts.
+_PATTERN = 10_000
+
+
+class _Blocks:
+    """Keeps the last few blocks of a stream. Threads may do a block's work twice, to no harm."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Indices] = {}
+
+    def samples(self, start: int, stop: int) -> Indices:
+        """Sample numbers at places start to stop, int64."""
+        if start >= stop:
+            return np.empty(0, np.int64)
+        first, last = start // _BLOCK, (stop - 1) // _BLOCK
+        blocks = [self._block(k) for k in range(first, last + 1)]
+        joined = blocks[0] if first == last else np.concatenate(blocks)
+        return joined[start - first * _BLOCK : stop - first * _BLOCK]
+
+    def _block(self, number: int) -> Indices:
+        found = self._kept.get(number)
+        if found is None:
+            places = np.arange(number * _BLOCK, (number + 1) * _BLOCK, dtype=np.int64)
+            found = self._at(places)
+            found.flags.writeable = False
+            # A new dict each time, so that no thread meets one that changes.
+            recent = list(self._kept.items())[-3:]
+            self._kept = dict([*recent, (number, found)])
+        return found
+
+    def _at(self, places: Indices) -> Indices:
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}
+
+
+def _key(seed: int, what: str) -> np.uint64:
+    return np.uint64(int.from_bytes(mixed(seed, what)[:8], "little"))
+
+
+def _digest(*arrays: Array) -> str:
+    found = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+class InOrder:
+    """Storage order, over and over."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def samples(self, start: int, stop: int) -> Indices:
+        """Sample numbers at places start to stop, int64."""
+        return np.arange(start, stop, dtype=np.int64) % self.n
+
+    def __repr__(self) -> str:
+        return f"InOrder({self.n})"
+
+
+class Passes(_Blocks):
+    """One shuffled pass over n samples after another, each with every sample once.
+
+    >>> stream = Passes(3, seed=1)
+    >>> sorted(stream.samples(0, 3).tolist()), sorted(stream.samples(3, 6).tolist())
+    ([0, 1, 2], [0, 1, 2])
+    """
+
+    def __init__(self, n: int, seed: int) -> None:
+        super().__init__()
+        self.n, self.seed = n, seed
+
+    def _at(self, places: Indices) -> Indices:
+        passed, rank = np.divmod(places, self.n)
+        return permuted(rank, self.n, hashed(passed, _key(self.seed, "passes")))
+
+    def __repr__(self) -> str:
+        return f"Passes({self.n}, seed={self.seed})"
+
+
+class Balanced(_Blocks):
+    """As many samples of each class, to within one, in every global batch and in any part of it.
+
+    Classes take turns. Which samples of a class come is a stream of shuffled passes over that
+    class: each of its samples once before any comes again. The order in which classes take turns
+    changes after whole batches only, so that with more classes than fit into a batch, a class has
+    other company each time.
+
+    codes: class of each sample, int in range(classes), each class at least once. Takes 4 bytes a
+    sample (8 above 2**32 samples). size: samples in a global batch.
+    """
+
+    def __init__(self, codes: Array, size: int, seed: int) -> None:
+        super().__init__()
+        wide = np.uint32 if len(codes) < 2**32 else np.int64
+        self.members = np.argsort(codes, kind="stable").astype(wide)
+        self.counts: Indices = np.bincount(codes).astype(np.int64)
+        self.starts: Indices = np.concatenate([[0], np.cumsum(self.counts)[:-1]]).astype(np.int64)
+        self.size, self.seed = size, seed
+
+    def _at(self, places: Indices) -> Indices:
+        classes = len(self.counts)
+        cycle = math.lcm(classes, self.size)  # whole batches, and whole turns
+        turn, place = np.divmod(places, cycle)
+        keys = hashed(turn, _key(self.seed, "turns"))
+        code = permuted(place % classes, classes, keys)
+        rank = turn * (cycle // classes) + place // classes
+        passed, inside = np.divmod(rank, self.counts[code])
+        keys = hashed(passed, hashed(code, _key(self.seed, "class")))
+        within = permuted(inside, self.counts[code], keys)
+        found: Indices = self.members[self.starts[code] + within].astype(np.int64)
+        return found
+
+    def __repr__(self) -> str:
+        return (
+            f"Balanced({len(self.counts)} classes, {len(self.members)} samples, size={self.size}, "
+            f"seed={self.seed}, {_digest(self.members, self.counts)})"
+        )
+
+
+class Shares(_Blocks):
+    """Each sample as often as its weight says, to within one, in every pass of n draws.
+
+    Systematic sampling (Madow, "On the theory of systematic sampling, II", Annals of Mathematical
+    Statistics 20, 1949): samples lie side by side, each as long as its weight, and n points at
+    equal distances fall on them. Where they begin moves on by the golden ratio each pass, so that
+    over passes, too, a sample comes as often as it should. Samples lie in a shuffled order, and
+    the points are shuffled. Takes 8 bytes a sample.
+
+    weights: float64, not negative, not all zero.
+    """
+
+    def __init__(self, weights: Array, seed: int) -> None:
+        super().__init__()
+        self.n, self.seed = len(weights), seed
+        self._lie = Permutation(self.n, mixed(seed, "lie"))
+        lying = weights[self._lie(np.arange(self.n, dtype=np.int64))]
+        self.ends = np.cumsum(lying, dtype=np.float64)
+        self._last = int(np.flatnonzero(lying)[-1])
+
+    def _at(self, places: Indices) -> Indices:
+        passed, rank = np.divmod(places, self.n)
+        point = permuted(rank, self.n, hashed(passed, _key(self.seed, "points")))
+        with np.errstate(over="ignore"):
+            begin = _key(self.seed, "begin") + passed.astype(np.uint64) * np.uint64(GOLDEN)
+        # Not quite at a sample's end, where rounding would decide.
+        shift = np.clip((begin >> np.uint64(11)) * 2.0**-53, 1e-6, 1 - 1e-6)
+        return self._found((point + shift) * (self.ends[-1] / self.n))
+
+    def _found(self, points: Array) -> Indices:
+        order = np.argsort(points)  # neighbours are found in memory that is near
+        found = np.empty(len(points), np.int64)
+        found[order] = np.searchsorted(self.ends, points[order], side="right")
+        return self._lie(np.minimum(found, self._last))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.n}, seed={self.seed}, {_digest(self.ends)})"
+
+
+class Draws(Shares):
+    """Each place drawn by weight, independently of all others: with replacement."""
+
+    def _at(self, places: Indices) -> Indices:
+        number = hashed(places, _key(self.seed, "draws"))
+        return self._found((number >> np.uint64(11)) * 2.0**-53 * self.ends[-1])
+
+
+class Mixture:
+    """Several streams in fixed shares, one behind another inside a piece that is asked for.
+
+    parts: streams, and how many samples each is of; their numbers follow one another. pattern: which
+    part has which place, over and over.
+    """
+
+    def __init__(self, parts: list[tuple[Stream, int]], pattern: Indices) -> None:
+        self.parts = [stream for stream, _ in parts]
+        self.firsts = np.cumsum([0, *(n for _, n in parts)])[:-1].tolist()
+        #: Row k: how many of the first t places of the pattern are part k's.
+        self.before = np.stack(
+            [np.concatenate([[0], np.cumsum(pattern == k)]) for k in range(len(parts))]
+        )
+
+    def samples(self, start: int, stop: int) -> Indices:
+        """Sample numbers at places start to stop, int64, part by part."""
+        counts = [self.count(place) for place in (start, stop)]
+        found = [
+            first + stream.samples(int(a), int(z))
+            for stream, first, a, z in zip(self.parts, self.firsts, *counts, strict=True)
+        ]
+        return np.concatenate(found)
+
+    def count(self, place: int) -> Indices:
+        """How many of the first `place` places are each part's."""
+        rounds, rest = divmod(place, self.before.shape[1] - 1)
+        return np.asarray(rounds * self.before[:, -1] + self.before[:, rest])
+
+    def __repr__(self) -> str:
+        return f"Mixture({self.parts}, {_digest(self.before)})"
+
+
+def pattern_of(shares: list[float]) -> Indices:
+    """Which of several parts has which place.
+
+    After any number of places each part has had its share, to within one.
+
+    Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980. The shortest pattern
+    that has the shares exactly, or else one of 10,000 places.
+
+    >>> pattern_of([0.5, 0.25, 0.25]).tolist()
+    [0, 1, 2, 0]
+    """
+    total = sum(shares)
+    wanted = np.array([share / total for share in shares])
+    for length in range(1, 1001):
+        counts = np.rint(wanted * length)
+        if np.all(np.abs(wanted * length - counts) < 1e-9 * length) and counts.min() > 0:
+            break
+    else:
+        length = _PATTERN
+        counts = np.floor(wanted * length)
+        rest = np.argsort(counts - wanted * length, kind="stable")[: length - int(counts.sum())]
+        counts[rest] += 1
+        counts = np.maximum(counts, 1)
+        counts[np.argmax(counts)] += length - counts.sum()
+    wanted, had = counts / length, np.zeros(len(counts))
+    least = 1 / (2 * len(counts) - 2) if len(counts) > 1 else 0.0
+    found = np.empty(length, np.int64)
+    for place in range(length):
+        owed = wanted * (place + 1) - had
+        # Of those who may have the place, the one who must have had it soonest.
+        due = np.where(owed >= least - 1e-12, (1 - least - owed) / wanted, np.inf)
+        found[place] = chosen = int(np.argmin(due))
+        had[chosen] += 1
+    return found

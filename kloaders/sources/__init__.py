@@ -1,0 +1,1 @@
+"""Numbered samples: columns of files and arrays, tables, labels."""

@@ -1,0 +1,1 @@
+"""Decoded samples, kept in RAM or in a folder."""

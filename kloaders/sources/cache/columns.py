@@ -1,0 +1,225 @@
+"""Stores in front of what reads, so that later epochs need not read and decode again.
+
+`CachedColumn` puts one in front of a column of files, `HookCache` in front of a loader's own hook. What
+they put there are a `RamCache` or a `FolderCache`.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from kloaders.core import forks
+from kloaders.core.structure import Structure, flatten, map_structure, pack, same_structure
+from kloaders.sources.cache.folder import FolderCache
+from kloaders.sources.cache.ram import Budget, RamCache
+from kloaders.sources.cache.store import Stamp, Store, stamp_of
+from kloaders.sources.columns import Indices, Odd, PathColumn, Report
+
+__all__ = [
+    "CachedColumn",
+    "HookCache",
+    "Place",
+    "bypassed",
+    "leaf_store",
+    "paused",
+    "store_at",
+    "stores_in",
+]
+
+Array = np.ndarray[Any, Any]
+
+
+class CachedColumn:
+    """A column of files, of which a store keeps the arrays."""
+
+    def __init__(self, column: PathColumn, store: Store) -> None:
+        self.column = column
+        self.store = store
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def _stamp(self, index: int) -> Stamp:
+        return stamp_of(self.column.paths[index])
+
+    def read(self, index: int) -> Array:
+        kept = self.store.get(index, self._stamp)
+        if kept is None:
+            stamp = self._stamp(index)
+            kept = self.column.read(index)
+            self.store.put(index, stamp, kept)
+        return kept
+
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
+        def read(wanted: Indices, rows: list[Array], report: Report) -> None:
+            self.column.fill(wanted, rows[0], leaf, report)
+
+        _fill([self.store], self._stamp, indices, [out], report, read)
+
+    def name(self, index: int) -> str:
+        return self.column.name(index)
+
+
+# What reads samples into rows of arrays: its arguments are those of a loader's `_fill_stored`.
+Read = Callable[[Indices, list[Array], Report], None]
+
+
+def _fill(
+    stores: list[Store],
+    stamp: Callable[[int], Stamp],
+    indices: Indices,
+    out: list[Array],
+    report: Report,
+    read: Read,
+) -> None:
+    """Row r of the arrays `out` becomes sample indices[r]: as it is kept, or by `read`, and kept."""
+    served = [store.serve(indices, leaf, stamp) for store, leaf in zip(stores, out, strict=True)]
+    missing = functools.reduce(np.union1d, served)
+    if not len(missing):
+        return
+    some = len(missing) < len(indices)
+    wanted = indices[missing]
+    rows = [np.empty((len(missing), *a.shape[1:]), a.dtype) for a in out] if some else out
+    stamps = [stamp(index) for index in wanted.tolist()]
+    failed = set()
+
+    def noted(row: int, error: Exception) -> None:
+        failed.add(row)
+        row = int(missing[row])
+        if isinstance(error, Odd):
+            error.row = row
+        report(row, error)
+
+    read(wanted, rows, noted)
+    for store, lacked, leaf, made in zip(stores, served, out, rows, strict=True):
+        if some:
+            leaf[missing] = made
+        for row in np.flatnonzero(np.isin(missing, lacked)).tolist():
+            if row not in failed:
+                store.put(int(wanted[row]), stamps[row], made[row])
+
+
+class HookCache:
+    """Whole samples that a hook makes: a store for each of their arrays.
+
+    make: `make(k, beside)`, the store of array k, where those behind it have so many bytes. paths:
+    the samples' files, None where they have none.
+    """
+
+    def __init__(self, make: Callable[[int, int], Store], paths: Any) -> None:
+        self.make = make
+        self.paths = paths
+        self.stores: list[Store] = []
+        self._form: Structure = None
+        self._forked()
+        forks.watch(self)
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"make": self.make, "paths": self.paths}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        HookCache.__init__(self, **state)
+
+    def _stamp(self, index: int) -> Stamp:
+        return (0, 0) if self.paths is None else stamp_of(self.paths[index])
+
+    def remember(self, index: int, load: Callable[[], Structure]) -> Structure:
+        """The sample of this number: as it was kept, or loaded and kept."""
+        arrays = [store.get(index, self._stamp) for store in self.stores]
+        if arrays and all(array is not None for array in arrays):
+            return pack(self._form, arrays)
+        stamp = self._stamp(index)
+        sample = load()
+        self._begin(sample, [array.nbytes for array in flatten(sample)])
+        if same_structure(sample, self._form):
+            kept = arrays or [None] * len(self.stores)
+            for store, array, old in zip(self.stores, flatten(sample), kept, strict=True):
+                if old is None:
+                    store.put(index, stamp, array)
+        return sample
+
+    def fill(
+        self, form: Structure, indices: Indices, out: list[Array], report: Report, read: Read
+    ) -> None:
+        """Row r of `out`, the arrays of samples of this form, becomes sample indices[r].
+
+        What is not kept comes from `read`, and is kept.
+        """
+        self._begin(form, [array[:1].nbytes for array in out])
+        _fill(self.stores, self._stamp, indices, out, report, read)
+
+    def _begin(self, form: Structure, sizes: list[int]) -> None:
+        """Make the stores, for samples whose arrays have so many bytes."""
+        with self._lock:
+            if not self.stores:
+                self._form = map_structure(lambda _: None, form)
+                self.stores = [self.make(k, sum(sizes[k + 1 :])) for k in range(len(sizes))]
+
+
+# Where a cache lies: a budget of RAM, or a folder and how many bytes it may hold.
+Place = Budget | tuple[str, "int | None"]
+
+
+def store_at(place: Place, key: str, samples: int, names: Any, beside: int = 0) -> Store:
+    """A store of so many arrays; `FolderCache` says what key and names are, `RamCache` beside."""
+    if isinstance(place, Budget):
+        return RamCache(samples, place, beside)
+    folder, budget = place
+    return FolderCache(folder, key, samples, names, budget)
+
+
+def leaf_store(place: Place, key: str, samples: int, names: Any, leaf: int, beside: int) -> Store:
+    """The store of array `leaf`, for `HookCache`."""
+    return store_at(place, f"{key}-{leaf}", samples, names, beside)
+
+
+def stores_in(columns: Structure) -> list[Store]:
+    """The stores in front of columns, and of what columns are made of."""
+    found = []
+    for column in flatten(columns):
+        inner = column
+        while inner is not None:
+            if isinstance(inner, CachedColumn):
+                found.append(inner.store)
+            inner = getattr(inner, "column", None)
+    return found
+
+
+@contextmanager
+def paused(stores: list[Store]) -> Iterator[None]:
+    """Keep nothing new meanwhile."""
+    with _pausing:
+        for store in stores:
+            store.paused += 1
+    try:
+        yield
+    finally:
+        with _pausing:
+            for store in stores:
+                store.paused -= 1
+
+
+@contextmanager
+def bypassed(stores: list[Store]) -> Iterator[None]:
+    """Read everything anew meanwhile, as if there were no cache; what is kept stays."""
+    with _pausing:
+        for store in stores:
+            store.bypassed += 1
+    try:
+        yield
+    finally:
+        with _pausing:
+            for store in stores:
+                store.bypassed -= 1
+
+
+_pausing = threading.Lock()

@@ -1,0 +1,400 @@
+"""Decoded samples in a folder, where they outlive the process and are shared by several."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import secrets
+import shutil
+import struct
+import time
+import weakref
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.memory import format_bytes
+from kloaders.core.messages import say
+from kloaders.formats.positioned_reads import read_at
+from kloaders.sources.cache import store as stores
+from kloaders.sources.cache.store import SharedStore, Stamp
+from kloaders.sources.columns import Indices
+
+__all__ = ["FolderCache", "key_of"]
+
+Array = np.ndarray[Any, Any]
+
+# A segment is a file that one process appends to: entries, each a head, a description of the
+# array ("|u1 224 224 3"), and its bytes. Who reads checks all of it, so that the entry which a
+# killed process leaves half-written, or a disk damages, is never served.
+_HEAD = struct.Struct("<4s16sIQI")  # magic, key, bytes of description and of array, their checksum
+_SUM = struct.Struct("<I")  # checksum of the head itself
+_HEAD_SIZE = _HEAD.size + _SUM.size
+_MAGIC = b"kle1"
+_SUFFIX = ".segment"
+# Raise it when the same options begin to give other pixels.
+_FORMAT = 1
+# A place is the number of a segment and, in so many bits (16 TiB), the offset of the entry in it.
+_OFFSET_BITS = 44
+# A folder cache leaves this much of a disk free.
+_DISK_RESERVE = 2**30
+# Other processes' entries are looked for when something is missing, at most so often.
+_REFRESH_SECONDS = 5.0
+# The disk is asked what is free after so many bytes written.
+_DISK_STEP = 2**26
+
+
+class FolderCache(SharedStore):
+    """Arrays in a folder, where they outlive the process; several processes may share it.
+
+    folder: made if missing. key: what besides the file decides the array, hashed. names: a
+    sample's file, by number. budget: most bytes in the folder; None: until the disk has less than
+    1 GiB left.
+
+    Raises:
+        OSError: the folder cannot be made or read.
+    """
+
+    def __init__(
+        self, folder: str, key: str, samples: int, names: Any, budget: int | None = None
+    ) -> None:
+        super().__init__()
+        self.folder = os.path.join(os.path.abspath(folder), key)
+        self.samples = samples
+        self.budget = budget
+        self._names = names
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise NotADirectoryError(
+                f"cache={folder!r} is or lies in a file, expected a folder: choose another name."
+            ) from None
+        self._set_up()
+
+    def _set_up(self) -> None:
+        self._pid = os.getpid()
+        self._files: list[int] = []  # descriptors, by number of segment
+        self._close = weakref.finalize(self, _close_all, self._files)
+        self._close.atexit = False
+        self._seen: dict[str, tuple[int, int]] = {}  # segment -> its number, bytes looked at
+        self._hashes = np.zeros(0, np.uint64)  # sorted: the first 8 bytes of keys
+        self._places = np.zeros(0, np.int64)  # of their entries
+        # Of each sample, once looked up. Zeros take no memory before they are written to.
+        self._where = np.zeros(self.samples, np.int64)  # 1 + the place
+        self._keys = np.zeros((self.samples, 16), np.uint8)
+        self._looked_at = np.zeros(self.samples)
+        self._sound = np.zeros(self.samples, bool)  # the checksum was compared
+        self._own: int | None = None  # number of the segment that this process writes
+        self._end = 0
+        self._used = self._added = 0
+        self._full = False
+        self._refreshed = -_REFRESH_SECONDS
+        self._until_asked = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("folder", "samples", "budget", "paused", "bypassed", "_names")
+        return {name: getattr(self, name) for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__init__()
+        self.__dict__.update(state)
+        self._set_up()
+
+    def __str__(self) -> str:
+        held = len(self._places) + self._added
+        return f"{held:,} arrays in {self.folder} ({format_bytes(self._used)})"
+
+    # ------------------------------------------------------------------ reading
+
+    def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
+        if self.bypassed or not out.flags.c_contiguous:
+            self._note(0, len(indices))
+            return np.arange(len(indices))
+        about = _about(out.dtype, out.shape[1:])
+        served = [
+            self._read(index, about, out[row, ...], stamp)
+            for row, index in enumerate(indices.tolist())
+        ]
+        self._note(sum(served), len(served))
+        return np.flatnonzero(~np.array(served, bool))
+
+    def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        place = -1 if self.bypassed else self._find(index, stamp)
+        found = None if place < 0 else self._about_at(place)
+        served = found is not None and self._read(index, *found, stamp)
+        self._note(int(served), 1)
+        return found[1] if found is not None and served else None
+
+    def _read(self, index: int, about: bytes, out: Array, stamp: Callable[[int], Stamp]) -> bool:
+        place = self._find(index, stamp)
+        if place < 0:
+            return False
+        front = bytearray(_HEAD_SIZE + len(about))
+        body = out.reshape(-1).view(np.uint8).data
+        key = self._keys[index].tobytes()
+        checksum = self._load(place, front, body, key, about)
+        right = checksum is not None
+        if checksum is not None and not self._sound[index]:
+            right = zlib.crc32(body, zlib.crc32(about)) == checksum
+            self._sound[index] = right
+        if not right:
+            self._where[index] = 0
+        return right
+
+    def _load(
+        self, place: int, front: bytearray, body: memoryview, key: bytes, about: bytes
+    ) -> int | None:
+        """Read an entry, and its checksum, if it is the one expected."""
+        file, offset = self._files[place >> _OFFSET_BITS], place & (1 << _OFFSET_BITS) - 1
+        size = len(front) + len(body)
+        try:
+            if read_at(file, [front, body], offset, size) != size:
+                return None
+        except OSError:
+            return None
+        magic, stored, length, nbytes, checksum = _HEAD.unpack_from(front)
+        expected = (_MAGIC, key, len(about), len(body))
+        if (magic, stored, length, nbytes) != expected or not front.endswith(about):
+            return None
+        return int(checksum)
+
+    def _find(self, index: int, stamp: Callable[[int], Stamp]) -> int:
+        """The place of a sample's entry, -1 for none."""
+        if self._pid != os.getpid():  # a fork: each process writes a segment of its own
+            self.clear()
+        now = time.monotonic()
+        place = int(self._where[index]) - 1
+        if place >= 0 and now - self._looked_at[index] < stores.CHECK_SECONDS:
+            return place
+        key = self._key(index, stamp(index))
+        if key is None:
+            return -1
+        if place < 0 or self._keys[index].tobytes() != key:
+            place = self._place_of(key, now)
+            if place < 0:
+                return -1
+            self._keys[index] = np.frombuffer(key, np.uint8)
+            self._sound[index] = False
+            self._where[index] = place + 1
+        self._looked_at[index] = now
+        return place
+
+    def _key(self, index: int, stamp: Stamp) -> bytes | None:
+        if stamp is None:
+            return None
+        what = f"{self._names[index]}\0{stamp[0]}\0{stamp[1]}"
+        return hashlib.blake2b(os.fsencode(what), digest_size=16).digest()
+
+    def _place_of(self, key: bytes, now: float) -> int:
+        place = self._looked_up(key)
+        if place < 0 and now - self._refreshed > _REFRESH_SECONDS:
+            with self._lock:  # a second thread waits for what the first one finds
+                if now - self._refreshed > _REFRESH_SECONDS:
+                    self._refresh()
+                    self._refreshed = now
+            place = self._looked_up(key)
+        return place
+
+    def _looked_up(self, key: bytes) -> int:
+        hashes, places = self._hashes, self._places
+        wanted = np.frombuffer(key, np.uint64, 1)[0]
+        at = int(np.searchsorted(hashes, wanted))
+        found = at < len(hashes) and at < len(places) and hashes[at] == wanted
+        return int(places[at]) if found else -1
+
+    def _refresh(self) -> None:
+        """Look at what other processes, now or earlier, have written."""
+        hashes, places = [], []
+        for entry in sorted(Path(self.folder).glob(f"*{_SUFFIX}")):
+            with suppress(OSError):
+                if entry.name not in self._seen:
+                    self._files.append(os.open(entry, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
+                    self._seen[entry.name] = len(self._files) - 1, 0
+                number, start = self._seen[entry.name]
+                if number == self._own:
+                    continue
+                end = start
+                for key, offset, after in _entries(self._files[number], start):
+                    hashes.append(int.from_bytes(key[:8], "little"))
+                    places.append(number << _OFFSET_BITS | offset)
+                    end = after
+                self._seen[entry.name] = number, end
+                self._used += end - start
+        if hashes:
+            merged = np.concatenate([self._hashes, np.array(hashes, np.uint64)])
+            order = np.argsort(merged, kind="stable")
+            both = np.concatenate([self._places, np.array(places, np.int64)])
+            # In this order: who looks meanwhile finds nothing, or an entry that its key refutes.
+            self._places, self._hashes = both[order], merged[order]
+
+    def _about_at(self, place: int) -> tuple[bytes, Array] | None:
+        """The description of an entry, and an array like it to read into."""
+        file, offset = self._files[place >> _OFFSET_BITS], place & (1 << _OFFSET_BITS) - 1
+        head = bytearray(_HEAD_SIZE)
+        with suppress(OSError, ValueError, TypeError):  # a damaged description is none
+            if read_at(file, [head], offset, _HEAD_SIZE) == _HEAD_SIZE and _is_head(head):
+                _, _, length, nbytes, _ = _HEAD.unpack_from(head)
+                about = bytearray(length)
+                if read_at(file, [about], offset + _HEAD_SIZE, length) == length:
+                    name, *shape = about.decode("ascii").split()
+                    dtype, sides = np.dtype(name), tuple(map(int, shape))
+                    if math.prod(sides) * dtype.itemsize == nbytes and not dtype.hasobject:
+                        return bytes(about), np.empty(sides, dtype)
+        return None
+
+    # ------------------------------------------------------------------ writing
+
+    def put(self, index: int, stamp: Stamp, array: Array) -> None:
+        key = self._key(index, stamp)
+        if key is None or self.paused or self.bypassed or self._full or self._pid != os.getpid():
+            return
+        values = np.asarray(array, order="C")  # ascontiguousarray makes a list of a number
+        about, body = _about(values.dtype, values.shape), values.reshape(-1).view(np.uint8).data
+        checksum = zlib.crc32(body, zlib.crc32(about))
+        head = _HEAD.pack(_MAGIC, key, len(about), len(body), checksum)
+        front = head + _SUM.pack(zlib.crc32(head)) + about
+        with self._lock:
+            place = self._append(front, body)
+        if place is not None:
+            self._keys[index] = np.frombuffer(key, np.uint8)
+            self._sound[index] = True
+            self._looked_at[index] = time.monotonic()
+            self._where[index] = place + 1
+
+    def _append(self, front: bytes, body: memoryview) -> int | None:
+        size = len(front) + len(body)
+        try:
+            if self._full or not self._room(size):
+                return None
+            if self._own is None:
+                self._open_own()
+            assert self._own is not None
+            file, offset = self._files[self._own], self._end
+            written = _write_at(file, [memoryview(front), body], offset)
+            if written != size:
+                self._stop("the disk is full", file)
+                return None
+        except OSError as error:
+            own = None if self._own is None else self._files[self._own]
+            self._stop(error.strerror or str(error), own)
+            return None
+        self._end += size
+        self._used += size
+        self._added += 1
+        return self._own << _OFFSET_BITS | offset
+
+    def _open_own(self) -> None:
+        name = f"{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        self._files.append(os.open(os.path.join(self.folder, name), flags, 0o666))
+        self._own, self._end = len(self._files) - 1, 0
+        self._seen[name] = self._own, 0
+
+    def _room(self, size: int) -> bool:
+        """Whether so many bytes more may be written."""
+        if self.budget is not None and self._used + size > self.budget:
+            self._full = True  # as asked for: nothing to say
+            return False
+        self._until_asked -= size
+        if self._until_asked < 0:
+            self._until_asked = _DISK_STEP
+            if shutil.disk_usage(self.folder).free < _DISK_RESERVE + size:
+                self._stop(f"the disk has less than {format_bytes(_DISK_RESERVE)} left", None)
+        return not self._full
+
+    def _stop(self, why: str, file: int | None) -> None:
+        self._full = True
+        if file is not None:
+            with suppress(OSError):
+                os.ftruncate(file, self._end)
+        say(f"{why}: nothing more goes into the cache in {self.folder}, training goes on.")
+
+    def clear(self) -> None:
+        self._close()
+        self._set_up()
+
+
+def _close_all(files: list[int]) -> None:
+    for file in files:
+        with suppress(OSError):
+            os.close(file)
+    files.clear()
+
+
+def _about(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """The description of an array: its dtype and shape."""
+    return " ".join([dtype.str, *map(str, shape)]).encode("ascii")
+
+
+def _is_head(head: bytes | bytearray) -> bool:
+    return (
+        len(head) == _HEAD_SIZE
+        and head.startswith(_MAGIC)
+        and zlib.crc32(head[: _HEAD.size]) == _SUM.unpack_from(head, _HEAD.size)[0]
+    )
+
+
+def _entries(file: int, start: int) -> Iterator[tuple[bytes, int, int]]:
+    """Key, offset and end of the whole entries of a segment, up to the first that is not."""
+    size, at = os.fstat(file).st_size, start
+    while at + _HEAD_SIZE <= size:
+        head = bytearray(_HEAD_SIZE)
+        if read_at(file, [head], at, _HEAD_SIZE) != _HEAD_SIZE or not _is_head(head):
+            return
+        _, key, length, nbytes, _ = _HEAD.unpack_from(head)
+        end = at + _HEAD_SIZE + length + nbytes
+        if end > size:
+            return
+        yield key, at, end
+        at = end
+
+
+def _write_at(file: int, parts: list[memoryview], offset: int) -> int:
+    """Write `parts` to a place in a file; the bytes that it took."""
+    done, wanted = 0, sum(map(len, parts))
+    while done < wanted:
+        more = os.pwritev(file, _rest(parts, done), offset + done)
+        if not more:
+            break
+        done += more
+    return done
+
+
+def _rest(parts: list[memoryview], done: int) -> list[memoryview]:
+    """What is left of `parts` after so many bytes."""
+    left = []
+    for part in parts:
+        left.append(part[done:])
+        done = max(0, done - len(part))
+    return [part for part in left if len(part)]
+
+
+def key_of(*parts: Any) -> str:
+    """A name for what decides an array besides its file: options, and the code of functions.
+
+    Of a function its own code counts, and not that of what it calls.
+    """
+    described = json.dumps([_FORMAT, *map(_described, parts)], sort_keys=True)
+    return hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
+
+
+def _described(part: Any) -> Any:
+    function = getattr(part, "__func__", part)
+    code = getattr(function, "__code__", None)
+    if isinstance(code, CodeType):
+        return [function.__module__, function.__qualname__, *_code(code)]
+    if callable(part):
+        return [type(part).__module__, type(part).__qualname__, getattr(part, "__qualname__", "")]
+    return repr(part)
+
+
+def _code(code: CodeType) -> list[Any]:
+    consts = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return [code.co_code.hex(), consts, list(code.co_names)]

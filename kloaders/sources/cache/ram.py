@@ -1,0 +1,267 @@
+"""Decoded samples in spare RAM, and the budget of bytes that loaders share for it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kloaders.core import forks
+from kloaders.core.memory import available_bytes, format_bytes
+from kloaders.core.messages import say
+from kloaders.keras_api.base import WORKER
+from kloaders.sources.cache import store as stores
+from kloaders.sources.cache.store import SharedStore, Stamp
+from kloaders.sources.columns import Indices
+
+__all__ = ["Budget", "RamCache", "spare_ram"]
+
+Array = np.ndarray[Any, Any]
+
+# How often it is looked whether memory has become short.
+_MEMORY_SECONDS = 1.0
+# Of the memory that is free, all caches with cache="auto" together take at most this share ...
+_SPARE_SHARE = 0.25
+# ... and give back what they hold where less than this share of it is left.
+_SHORT_SHARE = 0.1
+# Of the memory that is free, cache="ram" takes at most this share.
+_RAM_SHARE = 0.8
+
+
+class Budget:
+    """Bytes that one or several caches may use together.
+
+    total: how many; None for a share of what is free when the first of them begins. floor: where
+    less than this share of that is left free later, caches give back.
+    """
+
+    def __init__(self, total: int | None, share: float = _RAM_SHARE, floor: float = 0.0) -> None:
+        self._given, self._share, self._floor_share = total, share, floor
+        self._forked()
+        forks.watch(self)
+        self._used = 0
+        self.total = total or 0
+        self._floor = 0.0
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> Any:
+        if self is spare_ram:
+            return _spare_ram, ()
+        return Budget, (self._given, self._share, self._floor_share)
+
+    def reserve(self, wanted: int, unit: int, beside: int = 0) -> int:
+        """As much of `wanted` as is left, in whole units.
+
+        beside: bytes that go with each unit, and will be reserved by others: room is left for them.
+        """
+        with self._lock:
+            if not self._used:
+                free = available_bytes()
+                self.total = int(self._share * free) if self._given is None else self._given
+                self._floor = self._floor_share * free
+            units = min(wanted // unit, max(0, self.total - self._used) // (unit + beside))
+            granted = units * unit
+            self._used += granted
+            return granted
+
+    def release(self, nbytes: int) -> None:
+        """Give back what `reserve` gave."""
+        with self._lock:
+            self._used -= nbytes
+
+    def short(self) -> bool:
+        """Whether memory is to be given back."""
+        return bool(self._floor) and available_bytes() < self._floor
+
+
+#: One budget for all loaders of this process that were given none.
+spare_ram = Budget(None, _SPARE_SHARE, _SHORT_SHARE)
+
+
+def _spare_ram() -> Budget:
+    return spare_ram
+
+
+class RamCache(SharedStore):
+    """Arrays of one shape and dtype, that of the first one, in memory that is used as it fills.
+
+    Nothing is thrown out for something newer: an epoch asks for each sample once, so any part of
+    the data is as good as any other. Where memory gets short, half of what is held goes.
+
+    beside: bytes of a sample that are kept elsewhere and of no use without the others.
+    """
+
+    def __init__(self, samples: int, budget: Budget, beside: int = 0) -> None:
+        super().__init__()
+        self.samples = samples
+        self.budget = budget
+        self.beside = beside
+        self._off = bool(os.environ.get(WORKER))  # each process would keep its own
+        self._reset()
+
+    def _reset(self) -> None:
+        self._rows: Array | None = None
+        self._map: mmap.mmap | None = None
+        self._slots = np.zeros(0, np.int32)  # of each sample: 1 + its row, 0 for none
+        self._capacity = self._count = self._reserved = 0
+        # What was copied out of a row counts only if this is the same before and after.
+        self._generation = 0
+        self._memory_looked_at = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"samples": self.samples, "budget": self.budget, "beside": self.beside}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        RamCache.__init__(self, **state)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays held."""
+        rows = self._rows
+        return 0 if rows is None else self._count * rows[0].nbytes
+
+    def __str__(self) -> str:
+        held = f"{self._count:,} of {self.samples:,} samples in RAM"
+        most = f"{format_bytes(self.nbytes)}, at most {format_bytes(self.budget.total)}"
+        return f"{held} ({most})" if self._rows is not None else "nothing in RAM yet"
+
+    def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
+        missing = self._serve(indices, out, stamp)
+        self._note(len(indices) - len(missing), len(indices))
+        return missing
+
+    def _serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
+        if self.bypassed:
+            return np.arange(len(indices))
+        self._look_at_memory()
+        rows, slots, generation = self._rows, self._slots, self._generation
+        if rows is None or rows.shape[1:] != out.shape[1:] or rows.dtype != out.dtype:
+            return np.arange(len(indices))
+        at = slots[indices] - 1
+        there = at >= 0
+        self._check(indices, at, there, stamp)
+        if there.all() and out.flags.c_contiguous:
+            np.take(rows, at, axis=0, out=out, mode="clip")
+        else:
+            for row in np.flatnonzero(there).tolist():
+                out[row] = rows[at[row]]
+        if generation != self._generation:
+            return np.arange(len(indices))
+        return np.flatnonzero(~there)
+
+    def _check(
+        self, indices: Indices, at: Array, there: Array, stamp: Callable[[int], Stamp]
+    ) -> None:
+        """Take out of `there` the rows whose file has changed."""
+        now = time.monotonic()
+        old = np.flatnonzero(there)
+        old = old[now - self._looked_at[at[old]] > stores.CHECK_SECONDS]
+        for row in old.tolist():
+            index, slot = int(indices[row]), int(at[row])
+            if stamp(index) == tuple(self._stamps[slot].tolist()):
+                self._looked_at[slot] = now
+            else:
+                there[row] = False
+
+    def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        rows = self._rows
+        if rows is None:
+            self._note(0, 1)
+            return None
+        out = np.empty((1, *rows.shape[1:]), rows.dtype)
+        missing = self.serve(np.array([index]), out, stamp)
+        return None if len(missing) else out[0, ...]
+
+    def put(self, index: int, stamp: Stamp, array: Array) -> None:
+        if self._off or self.paused or self.bypassed or stamp is None:
+            return
+        with self._lock:
+            if self._rows is None and not self._begin(array):
+                return
+            rows, generation = self._rows, self._generation
+            if rows is None or rows.shape[1:] != array.shape or rows.dtype != array.dtype:
+                return
+            slot = int(self._slots[index]) - 1
+            if slot >= 0:  # changed since: nobody may copy from the row while it is written
+                self._slots[index] = 0
+                self._generation = generation = generation + 1
+            elif self._count < self._capacity:
+                slot = self._count
+                self._count += 1
+            else:
+                return
+        rows[slot] = array
+        with self._lock:
+            if generation == self._generation or (slot < self._capacity and rows is self._rows):
+                self._stamps[slot] = stamp
+                self._looked_at[slot] = time.monotonic()
+                self._slots[index] = slot + 1
+
+    def _begin(self, array: Array) -> bool:
+        """Reserve room for arrays like this one."""
+        each = max(1, array.nbytes)
+        if self._capacity < 0:
+            return False
+        self._reserved = self.budget.reserve(each * self.samples, each, self.beside)
+        self._capacity = self._reserved // each
+        if not self._capacity:
+            self._capacity = -1  # not asked for again
+            return False
+        try:
+            self._map = _mapped(self._reserved)
+        except (OSError, ValueError):
+            self.budget.release(self._reserved)
+            self._reserved, self._capacity = 0, -1
+            return False
+        shape = (self._capacity, *array.shape)
+        memory = np.frombuffer(self._map, np.uint8, self._reserved)
+        # Zeros take no memory before they are written to.
+        self._slots = np.zeros(self.samples, np.int32)
+        self._stamps = np.zeros((self._capacity, 2), np.int64)
+        self._looked_at = np.zeros(self._capacity)
+        self._rows = memory.view(array.dtype).reshape(shape)
+        return True
+
+    def _look_at_memory(self) -> None:
+        now = time.monotonic()
+        if now - self._memory_looked_at > _MEMORY_SECONDS:
+            self._memory_looked_at = now
+            if self.budget.short():
+                self.shrink()
+
+    def shrink(self) -> None:
+        """Give back half of what is held, and grow no more."""
+        with self._lock:
+            rows, memory = self._rows, self._map
+            if rows is None or memory is None:
+                return
+            self._generation += 1
+            keep = self._count // 2
+            self._slots[self._slots > keep] = 0
+            self._count = self._capacity = keep
+            start = -(-keep * rows[0].nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+            if start < len(memory) and hasattr(memory, "madvise"):
+                memory.madvise(mmap.MADV_DONTNEED, start)
+            left = keep * rows[0].nbytes
+            self.budget.release(self._reserved - left)
+            self._reserved = left
+        say(f"memory is short: the cache gives half of it back, and keeps {self}", once="short")
+
+    def clear(self) -> None:
+        with self._lock:
+            self.budget.release(self._reserved)
+            self._reset()
+
+
+def _mapped(nbytes: int) -> mmap.mmap:
+    """Zeroed memory that goes back to the system when it is freed."""
+    if hasattr(mmap, "MAP_PRIVATE"):  # shared memory, the default, could not be given back in part
+        return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, nbytes)

@@ -1,0 +1,95 @@
+"""What a store of decoded samples is: arrays by sample number. Nothing is kept here.
+
+What is kept is known by its file's size and modification time: a file that changed is read again, at
+the latest CHECK_SECONDS later.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from kloaders.core import forks
+from kloaders.sources.columns import Indices
+
+__all__ = ["CHECK_SECONDS", "SharedStore", "Stamp", "Store", "stamp_of"]
+
+Array = np.ndarray[Any, Any]
+
+# Size in bytes and modification time in nanoseconds of a file; None where it can't be looked at.
+Stamp = tuple[int, int] | None
+
+# A stored file is looked at again before it is served, unless it was so many seconds ago.
+CHECK_SECONDS = 2.0
+
+
+def stamp_of(path: str) -> Stamp:
+    """Size and modification time of a file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+class Store(Protocol):
+    """Arrays by sample number. All methods may be called from several threads at once."""
+
+    def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
+        """Row r of `out` becomes the array of sample indices[r]; the rows that are not here."""
+
+    def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        """A fresh copy of one sample's array, if it is here."""
+
+    def put(self, index: int, stamp: Stamp, array: Array) -> None:
+        """Keep an array, if there is room. `stamp` was taken before its file was read."""
+
+    def use(self, loader: Any) -> None:
+        """A loader begins to read through it."""
+
+    def release(self, loader: Any) -> None:
+        """A loader does so no longer: memory and files go with the last one. Folders stay."""
+
+    #: While more than 0, nothing new is kept.
+    paused: int
+    #: While more than 0, nothing is served either: as if there were no cache.
+    bypassed: int
+    #: Arrays served, and asked for, by this process.
+    counts: tuple[int, int]
+
+    def __str__(self) -> str:
+        """What is held, in words."""
+
+
+class SharedStore:
+    """What several views of a loader use: cleared when the last one is closed."""
+
+    def __init__(self) -> None:
+        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.paused = self.bypassed = 0
+        self.counts = (0, 0)
+        self._forked()
+        forks.watch(self)
+
+    def _forked(self) -> None:
+        self._lock, self._count_lock = threading.Lock(), threading.Lock()
+
+    def _note(self, hits: int, asked: int) -> None:
+        with self._count_lock:
+            self.counts = self.counts[0] + hits, self.counts[1] + asked
+
+    def use(self, loader: Any) -> None:
+        self._users.add(loader)
+
+    def release(self, loader: Any) -> None:
+        self._users.discard(loader)
+        if not self._users:
+            self.clear()
+
+    def clear(self) -> None:
+        raise NotImplementedError

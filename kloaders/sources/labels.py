@@ -1,0 +1,82 @@
+"""What class each sample is of, as far as that is known before anything is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kloaders.core.structure import flatten
+from kloaders.sources.columns import values_of
+from kloaders.sources.tables import array_of, encoded, first_missing
+
+if TYPE_CHECKING:
+    from kloaders.loaders.sequence import SequenceLoader
+
+__all__ = ["classes_of", "codes_of", "known_labels"]
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def codes_of(values: Any, samples: int, what: str) -> tuple[list[Any], Indices]:
+    """Distinct values in sorted order, and for each sample which of them it has."""
+    array = array_of(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(
+            f"{what} has shape {array.shape}, expected one value for each of {samples} samples."
+        )
+    if len(array) != samples:
+        raise ValueError(
+            f"lengths differ: {what} has {len(array)} values, the data {samples} samples. Every "
+            "sample needs one."
+        )
+    missing = first_missing(array)
+    if missing is not None:
+        raise ValueError(
+            f"{what}[{missing}] is missing ({array[missing]}): every sample needs one."
+        )
+    if array.dtype.kind == "O":
+        return encoded(array.tolist())
+    distinct, codes = np.unique(array, return_inverse=True)
+    return distinct.tolist(), codes.reshape(-1)
+
+
+def known_labels(loader: SequenceLoader) -> Array | None:
+    """The class of every sample; None where that is not known beforehand."""
+    try:
+        return classes_of(loader, "labels")
+    except ValueError:
+        return None
+
+
+def classes_of(whole: SequenceLoader, option: str) -> Array:
+    """The class of every sample, for an option such as "stratify" that is True."""
+    columns = whole._columns()
+    if columns is None:
+        raise ValueError(
+            f"{type(whole).__name__} makes its samples in a hook, which does not tell their labels "
+            f"beforehand: pass {option}=, an array of one class a sample."
+        )
+    if len(columns) < 2:
+        raise ValueError(
+            f"{option}=True needs labels, and there are none: pass labels, or {option}=, an array "
+            "of one class a sample."
+        )
+    leaves = flatten(columns[1])
+    values = values_of(leaves[0]) if len(leaves) == 1 else None
+    if values is not None and values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values is not None and values.ndim == 2:
+        # A one-hot row is zeros and a single one.
+        if np.all((values == 0) | (values == 1)) and np.all(values.sum(axis=1) == 1):
+            return np.asarray(values.argmax(axis=1))
+        values = None
+    if values is None or values.ndim != 1 or not np.all(values == np.floor(values)):
+        raise ValueError(
+            f"{option}=True needs labels that are classes, integers or one-hot rows: pass "
+            f"{option}=, an array of one class a sample."
+        )
+    return values

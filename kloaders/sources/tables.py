@@ -1,0 +1,230 @@
+"""Columns of whatever a user calls a table: a DataFrame, a dict of lists, a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+from typing import Any
+
+import numpy as np
+
+from kloaders.formats.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+
+__all__ = ["Table", "array_of", "encoded", "first_missing", "listed"]
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Table:
+    """Columns of whatever a user calls a table."""
+
+    def __init__(self, frame: Any) -> None:
+        self.file: str | None = None
+        if isinstance(frame, (str, os.PathLike)):
+            self.file = os.fspath(frame)
+            frame = _read_csv(self.file)
+        if not hasattr(frame, "__getitem__") or isinstance(frame, (list, tuple)):
+            raise TypeError(
+                f"frame is a {type(frame).__name__}, expected a DataFrame, a dict of lists, or the "
+                "path of a CSV file."
+            )
+        self.frame = frame
+        self.rows: int | None = None
+
+    def column(self, name: str) -> Array:
+        """A column as an array; its length is checked against the others."""
+        names = self._names()
+        if names is not None and name not in names:
+            close = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"the table has no column {name!r}, it has {listed([str(n) for n in names])}."
+                + meant
+            )
+        array = array_of(self.frame[name])
+        if array.ndim != 1:
+            raise ValueError(
+                f"column {name!r} has shape {array.shape}, expected one value a row. List the "
+                "columns of several labels: label_column=[...]."
+            )
+        if self.rows is not None and len(array) != self.rows:
+            raise ValueError(
+                f"lengths differ: column {name!r} has {len(array)} values, others {self.rows}."
+            )
+        self.rows = len(array)
+        missing = first_missing(array)
+        if missing is not None:
+            raise ValueError(
+                f"{self._row(missing)}: the value of column {name!r} is missing. Fill it in, or "
+                f"drop such rows first{'' if self.file else f': frame.dropna(subset=[{name!r}])'}."
+            )
+        return array
+
+    def paths(self, name: str, folder: str | None) -> list[Any]:
+        items: list[Any] = self.column(name).tolist()
+        for k, item in enumerate(items):
+            if not isinstance(item, str):
+                if not isinstance(item, os.PathLike):
+                    raise TypeError(
+                        f"{self._row(k)}: column {name!r} holds {item!r} "
+                        f"({type(item).__name__}), expected a file's path."
+                    )
+                items[k] = os.fspath(item)
+        if folder is None:
+            return items
+        prefix = os.path.join(folder, "")
+        return [item if os.path.isabs(item) else prefix + item for item in items]
+
+    def labels(self, name: str, class_names: list[str] | None) -> tuple[Array, list[str] | None]:
+        """Labels as numbers; with the names of classes where they are texts."""
+        array = self.column(name)
+        if array.dtype.kind != "O" or not len(array) or not isinstance(array[0], str):
+            return self._classes(self._numbers(array, name), name, class_names), class_names
+        texts = array.tolist()
+        bad = next((k for k, text in enumerate(texts) if not isinstance(text, str)), None)
+        if bad is not None:
+            raise ValueError(
+                f"{self._row(bad)}: column {name!r} holds {texts[bad]!r}, expected a text as in "
+                "other rows: make all of them texts, or all numbers."
+            )
+        if class_names is None and suffix_of(texts[0]) in IMAGE_SUFFIXES | ARRAY_SUFFIXES:
+            raise ValueError(
+                f"column {name!r} holds files such as {texts[0]!r}, not labels: pass both columns "
+                "to split(paths, masks), which reads a mask beside each picture."
+            )
+        names, codes = encoded(texts)
+        if class_names is None:
+            return codes.astype(np.int32), names
+        numbers = {text: k for k, text in enumerate(class_names)}
+        unknown = next((text for text in names if text not in numbers), None)
+        if unknown is not None:
+            raise ValueError(
+                f"{self._row(texts.index(unknown))}: {unknown!r} in column {name!r} is not among "
+                f"class_names ({listed(list(class_names))})."
+            )
+        return np.array([numbers[text] for text in names], np.int32)[codes], list(class_names)
+
+    def _classes(self, codes: Array, name: str, class_names: list[str] | None) -> Array:
+        """Numbers of classes, checked against what these are called."""
+        if class_names is not None:
+            bad = np.flatnonzero(~np.isin(codes, np.arange(len(class_names))))
+            if len(bad):
+                raise ValueError(
+                    f"{self._row(int(bad[0]))}: {codes[bad[0]]} in column {name!r} is no class of "
+                    f"class_names, which are numbered from 0 to {len(class_names) - 1}. Leave "
+                    "class_names out where labels are not classes."
+                )
+        return codes
+
+    def numbers(self, name: str) -> Array:
+        """A column of numbers."""
+        return self._numbers(self.column(name), name)
+
+    def _numbers(self, array: Array, name: str) -> Array:
+        if array.dtype.kind == "O":
+            items = array.tolist()
+            bad = next((k for k, v in enumerate(items) if isinstance(v, str)), None)
+            if bad is not None:
+                raise ValueError(
+                    f"{self._row(bad)}: column {name!r} holds {items[bad]!r}, expected a number. "
+                    "Texts are numbered only in a single label column, where all are texts."
+                )
+            array = np.asarray(items)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(
+                f"column {name!r} holds {array.dtype}, expected numbers or texts: convert it first."
+            )
+        # A table's float64 is nobody's choice of precision; Keras computes in float32.
+        return array.astype(np.float32) if array.dtype == np.float64 else array
+
+    def _names(self) -> list[Any] | None:
+        for names in ("columns", "column_names"):
+            if hasattr(self.frame, names):
+                return list(getattr(self.frame, names))
+        if hasattr(self.frame, "keys"):
+            return list(self.frame.keys())
+        fields = getattr(getattr(self.frame, "dtype", None), "names", None)
+        return None if fields is None else list(fields)
+
+    def _row(self, k: int) -> str:
+        # The header is line 1 of a file.
+        return f"row {k} (counted from 0)" if self.file is None else f"{self.file}, row {k + 2}"
+
+
+def array_of(values: Any) -> Array:
+    """An array of numbers; of objects where there are texts, so that None and NaN stay what they are."""
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    if not isinstance(values, np.ndarray):
+        values = list(values)
+        if any(isinstance(value, str) for value in values):
+            return np.array(values, object)
+    array = np.asarray(values)
+    return array.astype(str).astype(object) if array.dtype.kind in "SU" else array
+
+
+def first_missing(array: Array) -> int | None:
+    """The first row without a value."""
+    if array.dtype.kind == "f":
+        bad = np.flatnonzero(np.isnan(array))
+        return int(bad[0]) if len(bad) else None
+    if array.dtype.kind == "O":
+        for k, value in enumerate(array.tolist()):
+            if type(value) is not str and _is_missing(value):
+                return k
+    return None
+
+
+def _is_missing(value: Any) -> bool:
+    # pandas.NA, NaT and NaN are not equal to themselves, or refuse to say; None is None.
+    if value is None:
+        return True
+    try:
+        return bool(value != value)  # noqa: PLR0124
+    except (TypeError, ValueError):
+        return type(value).__name__ == "NAType"
+
+
+def _read_csv(file: str) -> dict[str, list[Any]]:
+    """Columns of a CSV file with a header: numbers where all of a column are; empty is None."""
+    with open(file, newline="", encoding="utf-8-sig") as stream:
+        rows = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
+        header = next(rows, None)
+        if header is None:
+            raise ValueError(f"{file} is empty, expected a line with the columns' names first.")
+        columns: list[list[Any]] = [[] for _ in header]
+        for row in rows:
+            if not row:  # a blank line
+                continue
+            if len(row) != len(header):
+                raise ValueError(
+                    f"{file}, line {rows.line_num}, has {len(row)} values, the header "
+                    f"{len(header)}. Quote values that hold a comma."
+                )
+            for column, value in zip(columns, row, strict=True):
+                column.append(value or None)
+    return {name: _parsed(column) for name, column in zip(header, columns, strict=True)}
+
+
+def _parsed(column: list[Any]) -> list[Any]:
+    """Texts as integers, else as floats, else as they are."""
+    for kind in (int, float):
+        try:
+            return [None if value is None else kind(value) for value in column]
+        except ValueError:
+            continue
+    return column
+
+
+def encoded(texts: list[Any]) -> tuple[list[Any], Indices]:
+    """Distinct values in sorted order, and for each text its number; less memory than np.unique."""
+    names = sorted(set(texts), key=str)
+    numbers = {name: k for k, name in enumerate(names)}
+    return names, np.fromiter((numbers[text] for text in texts), np.int64, len(texts))
+
+
+def listed(names: list[str]) -> str:
+    """The first few names, and how many others there are."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} others" if len(names) > 8 else "")

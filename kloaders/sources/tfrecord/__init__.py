@@ -1,0 +1,1 @@
+"""The features of Examples as arrays."""

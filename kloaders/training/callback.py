@@ -1,0 +1,434 @@
+"""Tells a loader what only Keras' callbacks know: the epoch, what was trained on, and the end.
+
+Given a path, it also saves where the training stands, and goes on there in another process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from kloaders.core.messages import say
+from kloaders.keras_api.telemetry import Meter
+from kloaders.loaders.sequence import SequenceLoader, _flag, check_loader
+from kloaders.training import state_file as training_state
+
+if TYPE_CHECKING:
+    from keras.callbacks import Callback
+elif os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
+    from tf_keras.callbacks import Callback
+else:
+    from keras.callbacks import Callback
+
+__all__ = ["LoaderCallback"]
+
+
+class LoaderCallback(Callback):
+    """Give it to `fit` beside the loader that `fit` trains on.
+
+    The loader is exact without it. With it, the loader also knows the true epoch number
+    (`initial_epoch`, `BackupAndRestore`), stays exact when a callback calls `evaluate` on the
+    same loader in mid-epoch, does not read ahead past the last epoch, and frees its threads and
+    the batches made ahead when training ends. `loader.state_dict()` is the position behind the
+    last batch that was trained on.
+
+    With `path`, a training that was killed goes on where it was saved last, in the middle of an
+    epoch too: run the same program again. Put it behind callbacks that change the model or the
+    optimizer (but before `SwapEMAWeights`).
+
+    And it tells Keras what loading was like: each epoch's logs, and so History, CSVLogger and
+    TensorBoard (listed before or after this callback), have `samples_per_s`, of training without
+    validation; `data_wait_s`, seconds in which the model had nothing to train on;
+    `batches_ahead`, how many batches lay ready when one was taken, on average; `cache_hits`, the
+    share of arrays from the cache, 0 to 1 (of this process: 0 with processes=True); and
+    `sample_errors`, how many samples have not loaded so far. `loader.explain()` uses them after fit.
+
+    Args:
+        loader: the loader given to `fit`.
+        path: a file for the state of the training: the position in the data together with the
+            model's and the optimizer's variables. It is written at the end of each epoch and as
+            often as `save_freq` says, whole or not at all; read when training begins, if it is
+            there; and deleted when training is over. Of several processes with `shard=`, the one
+            with part 0 writes and all read it: they must all see it.
+        save_freq: 100: after so many batches (with steps_per_execution, at the next one that Keras
+            tells of); "30s", "5min" or "2h": after the first batch behind so much time; "epoch":
+            at the end of epochs only.
+        log: whether to add to the logs.
+
+    Raises:
+        TypeError: not one of our loaders.
+        ValueError: save_freq is not understood; or, when training begins: the state is one of other
+            data or another model, or damaged; `BackupAndRestore`, which restores a state of its
+            own, is there too; or steps_per_epoch is less than the loader's length.
+        OSError: the state cannot be written or read.
+    """
+
+    def __init__(
+        self,
+        loader: SequenceLoader,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        save_freq: int | str = "5min",
+        log: bool = True,
+    ) -> None:
+        super().__init__()
+        check_loader(loader, "LoaderCallback")
+        self.loader = loader
+        self.log = _flag(log, "log")
+        self._meter: Meter | None = None
+        self._first: _First | None = None
+        self.path = None if path is None else os.fspath(path)
+        self._every, self._seconds = _checked_freq(save_freq)
+        if self.path is not None and Callback.__module__.startswith("tf_keras"):
+            raise ValueError(
+                "path= needs Keras 3: tf_keras ends the training behind an epoch that goes on in the "
+                "middle. Leave path= out, and use tf_keras.callbacks.BackupAndRestore."
+            )
+        if self.path is not None and os.path.isdir(self.path):
+            raise ValueError(
+                f"path={self.path!r} is a folder, expected a file's name: "
+                f"{os.path.join(self.path, 'state')!r}, for example."
+            )
+        #: The epoch that training begins with, for a loop of your own; known in `on_train_begin`.
+        self.initial_epoch = 0
+        self._steps = 1  # that Keras takes at a time
+        self._restored: dict[str, Any] | None = None
+        self._metrics: list[tuple[str, Any]] | None = None
+        self._random: list[tuple[str, Any]] | None = None
+        self._short = False  # the epoch goes on in the middle
+        self._idle: Any = None  # what Keras steps with, while it takes a step without a batch
+        self._logs: dict[str, Any] = {}
+        self._epoch = 0
+        self._batches = 0  # since the last save
+        self._saved_at = 0.0
+        self._quiet: Any = None
+
+    # ------------------------------------------------------------------ what Keras calls
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Whatever the loader did before is over; with a path, go on where it was saved."""
+        fit = _Fit()
+        model = self.model
+        self._steps = int(getattr(model, "steps_per_execution", 1) or 1)
+        self._restored, self._metrics, self._random = None, None, None
+        self._logs, self._short, self._idle = {}, False, None
+        self.initial_epoch = 0
+        state = None
+        if self.path is not None:
+            self._check(fit)
+            state = self._restore(self.path, model)
+        tickets = self.loader._tickets
+        tickets.fit_begin(int(self.params.get("epochs") or 0), fit.over, fit.shuffle)
+        if state is not None:
+            tickets.fit_goes_on(state["epoch"], state["epoch_trained"])
+        self._batches, self._saved_at = 0, time.monotonic()
+        if self.log:
+            self._meter = self.loader._meter = Meter(self.loader)
+            self.loader._last_fit = self._meter.fit
+            self._first = _First(self._meter)
+            self._first.join(fit.callbacks())
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """The epoch's true number."""
+        self._epoch = int(epoch)
+        self._speak_again()
+        if self._meter is not None:
+            self._meter.epoch_begin(new_pass=not self.loader._tickets.training)
+        steps = self.params.get("steps") or self.loader.plan.batches
+        if self._restored is not None:
+            self._begin_restored(self._epoch)
+        self.loader._tickets.epoch_begin(self._epoch, int(steps))
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """End an epoch that went on in the middle when its batches are used up.
+
+        Keras counts on those of a whole epoch. On TensorFlow part of a step runs without a batch
+        (the optimizer counts it, random layers draw), and on JAX the model's variables are put
+        away before the batch is asked for. Both end an epoch at a StopIteration; torch did already.
+        """
+        if self._short and self.loader._tickets.used_up():
+            if not self._logs or sys.modules["keras"].backend.backend() != "jax":
+                raise StopIteration
+            # Keras on JAX has no logs before a first step, and needs them: this one gives it some.
+            model, logs, self._logs = self.model, self._logs, {}
+            self._idle, model.train_function = model.train_function, lambda state, _: (logs, state)
+            return
+        self._set_random()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """So many batches more have been trained on."""
+        if self._idle is not None:  # a step without a batch
+            self.model.train_function, self._idle = self._idle, None
+            return
+        self.loader._tickets.consumed(self._steps)
+        if self._meter is not None:
+            self._meter.step_end(self._steps)
+        if self.path is None:
+            return
+        self._batches += self._steps
+        if self._due():
+            self._save(self._epoch)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Validation begins: the epoch's training is over."""
+        self._end_short()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save where the next epoch begins, or where this one was left."""
+        self._speak_again()
+        if self._first is not None:  # where it was not done before all other callbacks
+            self._first.on_epoch_end(epoch, logs)
+        self._end_short()
+        if self._logs and logs is not None:  # nothing was left to train on: Keras has no logs
+            for name, value in self._logs.items():
+                logs.setdefault(name, value)
+            self._logs = {}
+        if self.path is not None:
+            left = self.loader._tickets.training
+            self._save(int(epoch) + (not left))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Free what only training needs; delete the state, unless an epoch was left early."""
+        left = self.loader._tickets.training
+        self._speak_again()
+        if self._first is not None:
+            self._first.leave()
+        self._meter = self._first = self.loader._meter = None
+        self.loader._fit_end()
+        if self.path is not None and not left and self.loader.shard[0] == 0:
+            training_state.remove(self.path)
+
+    # ------------------------------------------------------------------ saving
+
+    def _due(self) -> bool:
+        if self._every is not None:
+            return self._batches >= self._every
+        return self._seconds is not None and time.monotonic() - self._saved_at >= self._seconds
+
+    def _save(self, epoch: int) -> None:
+        """Position and variables, together: Keras goes on in this epoch."""
+        assert self.path is not None
+        self._batches, self._saved_at = 0, time.monotonic()
+        if not self.loader._tickets.was_read():
+            raise ValueError(
+                "fit does not train on the loader that LoaderCallback has, so there is no position "
+                "to save: give both the same object. A Dataset of to_tf_dataset counts in a loop of "
+                "your own, with loader.state_dict(epoch=..., batch=...)."
+            )
+        if self.loader.shard[0] > 0:
+            return
+        model = self.model
+        position = self.loader.state_dict()
+        facts = {
+            "epoch": epoch,
+            # All batches of this epoch were trained on, but its end, with validation, is to come.
+            "epoch_trained": epoch == self._epoch and not self.loader._tickets.training,
+            "position": position,
+        }
+        arrays = {
+            "variables": training_state.values_of(training_state.variables_of(model)),
+            "metrics": training_state.values_of(training_state.metrics_of(model)),
+            "random": training_state.random_state(),
+        }
+        training_state.write(self.path, facts, arrays)
+
+    # ------------------------------------------------------------------ going on
+
+    def _check(self, fit: _Fit) -> None:
+        names = [type(callback).__name__ for callback in fit.others()]
+        if "BackupAndRestore" in names:
+            raise ValueError(
+                "BackupAndRestore beside LoaderCallback(loader, path): both would restore the model "
+                "when training begins, each to another moment. Leave BackupAndRestore out, "
+                "LoaderCallback saves the end of each epoch as well; or leave path= out."
+            )
+        if "SwapEMAWeights" in names[: next(iter(fit.places(self)), 0)]:
+            raise ValueError(
+                "SwapEMAWeights before LoaderCallback(loader, path) in callbacks=[...]: at the end of "
+                "an epoch the averages would be saved as the weights. Put LoaderCallback first."
+            )
+        steps, batches = self.params.get("steps"), self.loader.plan.batches
+        if steps and steps < batches:
+            raise ValueError(
+                f"steps_per_epoch={steps} spreads a pass of {batches} batches over several epochs, "
+                "and then Keras cannot go on in the middle of it: leave steps_per_epoch out with "
+                "LoaderCallback(loader, path), or leave path= out."
+            )
+
+    def _restore(self, path: str, model: Any) -> dict[str, Any] | None:
+        if not os.path.exists(path):
+            return None
+        state, arrays = training_state.read(path)
+        epoch, trained = state.get("epoch"), state.get("epoch_trained")
+        if type(epoch) is not int or epoch < 0 or type(trained) is not bool:
+            raise ValueError(f"{path} is damaged: delete it to begin the training anew.")
+        variables, metrics = arrays.get("variables", []), arrays.get("metrics", [])
+        try:
+            self.loader.load_state_dict(state.get("position"))  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        counts = len(variables), len(metrics)
+        if not model.built or counts != (
+            len(training_state.variables_of(model)),
+            len(training_state.metrics_of(model)),
+        ):
+            # Keras on TensorFlow makes variables in the first step: now, by the public way to do so.
+            batch = self.loader[0]
+            model.test_on_batch(*(batch if isinstance(batch, tuple) else (batch,)))
+        training_state.assign(training_state.variables_of(model), variables, path)
+        if len(metrics) == len(training_state.metrics_of(model)):
+            self._metrics = metrics
+        self._random = arrays.get("random", [])
+        self._restored = state
+        self._before = getattr(model, "_initial_epoch", None)
+        # What Keras' own BackupAndRestore does; whether it had its effect is seen in on_epoch_begin.
+        model._initial_epoch = self.initial_epoch = epoch
+        done = "all" if trained else f"{state['position']['samples']:,}"
+        say(
+            f"going on from {path}: epoch {epoch + 1} of {self.params.get('epochs')}, behind "
+            f"{done} of {self.loader.samples:,} samples"
+        )
+        return state
+
+    def _begin_restored(self, epoch: int) -> None:
+        """The first epoch behind a restart, whose metrics were reset a moment ago."""
+        state, self._restored = self._restored, None
+        assert state is not None
+        model = self.model
+        model._initial_epoch = self._before
+        if epoch != state["epoch"]:
+            raise ValueError(
+                f"{self.path} was saved in epoch {state['epoch']} (counted from 0), and fit begins "
+                f"with epoch {epoch}: call fit(initial_epoch={state['epoch']})."
+            )
+        if not (state["epoch_trained"] or state["position"]["samples"]):
+            self._set_random()
+            return
+        self._short = True
+        if self._metrics is not None:
+            training_state.assign(training_state.metrics_of(model), self._metrics, str(self.path))
+        if state["epoch_trained"]:
+            self._logs = {k: float(v) for k, v in model.get_metrics_result().items()}
+        # Keras counts on the batches of a whole epoch, and says so where there are less.
+        warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+        self._quiet = warnings.filters[0]
+
+    def _end_short(self) -> None:
+        if self._short:
+            self._short = False
+            self._set_random()
+            training_state.draw_as_between_epochs()
+
+    def _set_random(self) -> None:
+        if self._random is not None:
+            saved, self._random = self._random, None
+            training_state.set_random_state(saved)
+
+    def _speak_again(self) -> None:
+        if self._quiet is not None:
+            with contextlib.suppress(ValueError):
+                warnings.filters.remove(self._quiet)  # type: ignore[attr-defined]
+            self._quiet = None
+
+
+_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def _checked_freq(save_freq: Any) -> tuple[int | None, float | None]:
+    """-> after how many batches, or after how many seconds."""
+    if type(save_freq) is int and save_freq >= 1:
+        return save_freq, None
+    if save_freq == "epoch":
+        return None, None
+    if isinstance(save_freq, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|min|h)\s*", save_freq)
+        if found and float(found[1]) > 0:
+            return None, float(found[1]) * _UNITS[found[2]]
+    raise ValueError(
+        f'save_freq={save_freq!r} is not understood: 100 means every 100 batches, "5min" every five '
+        'minutes ("30s", "2h"), "epoch" the end of each epoch.'
+    )
+
+
+class _First(Callback):
+    """Adds to an epoch's logs before any other callback reads them.
+
+    Keras hands one dict to all callbacks, in the order of their list; CSVLogger and TensorBoard may
+    stand before ours there.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self.async_safe = True  # it does nothing at batches
+        self._measured = meter
+        self._callbacks: Any = None
+        self._epoch: int | None = None
+
+    def join(self, callbacks: Any) -> None:
+        """Stand first among a fit's callbacks; nowhere if they were not found."""
+        if getattr(callbacks, "callbacks", None):
+            self._callbacks = callbacks
+            # A new list: whoever is walking over the old one calls nobody twice.
+            callbacks.callbacks = [self, *callbacks.callbacks]
+
+    def leave(self) -> None:
+        if self._callbacks is not None:
+            rest = [callback for callback in self._callbacks.callbacks if callback is not self]
+            self._callbacks.callbacks, self._callbacks = rest, None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch != self._epoch and logs is not None:
+            self._epoch = epoch
+            logs.update(self._measured.epoch_end().logs())
+
+
+class _Fit:
+    """The call of fit that is under way; made in `on_train_begin`.
+
+    Keras calls no callback when a fit ends in an error. Its frame is then no longer on the stack
+    of its thread; the frame is known by its address, which is its own as long as the list of
+    callbacks, a local variable of fit, is alive. Neither is kept alive by this.
+
+    shuffle: the argument of that name; None where it cannot be seen.
+    """
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.callbacks: Callable[[], Any] = lambda: True  # the list, None once it is gone
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_name != "fit":
+            caller = frame.f_locals.get("self")
+            if type(caller).__name__ == "CallbackList":
+                self.callbacks = weakref.ref(caller)
+            frame = frame.f_back
+        self.address = id(frame) if frame is not None else 0
+        said = frame.f_locals.get("shuffle") if frame is not None else None
+        self.shuffle: bool | None = said if isinstance(said, bool) else None
+
+    def others(self) -> list[Any]:
+        """The callbacks of this fit, in their order."""
+        return list(getattr(self.callbacks(), "callbacks", ()))
+
+    def places(self, callback: Any) -> list[int]:
+        """Where a callback is among them."""
+        return [k for k, other in enumerate(self.others()) if other is callback]
+
+    def over(self) -> bool:
+        """Whether it has ended. What another thread asks is not known to be."""
+        if not self.address or threading.get_ident() != self.thread:
+            return False
+        if self.callbacks() is None:
+            return True
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and id(frame) != self.address:
+            frame = frame.f_back
+        return frame is None

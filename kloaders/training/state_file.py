@@ -1,0 +1,233 @@
+"""Where a training stands, in one file: the position in the data and all variables of the model.
+
+A ZIP file without compression: `state.json`, and the bytes of each variable under its number. It gets
+its name when it is whole, so that a position is never found beside weights of another moment; ZIP's
+checksums tell when it was damaged later. Nothing of it is ever executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from kloaders.convert.journal import whole_file
+from kloaders.formats.pack import dtype_named
+
+__all__ = [
+    "assign",
+    "draw_as_between_epochs",
+    "metrics_of",
+    "random_state",
+    "read",
+    "remove",
+    "set_random_state",
+    "values_of",
+    "variables_of",
+    "write",
+]
+
+Array = np.ndarray[Any, Any]
+
+_FORMAT, _VERSION = "kloaders training state", 1
+_HEAD = "state.json"
+# state.json is some hundred bytes a variable: more is no file of ours.
+_LARGEST_HEAD = 64 * 2**20
+
+
+# ---------------------------------------------------------------------------------------- the file
+
+
+def write(path: str, facts: dict[str, Any], arrays: dict[str, list[tuple[str, Array]]]) -> None:
+    """Write a state; what was at `path` before stays there until this one is on the disk.
+
+    facts: for JSON. arrays: lists of named arrays, each list under a name of its own.
+
+    Raises OSError as the disk has it.
+    """
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    listed = {
+        kind: [{"name": name, "dtype": a.dtype.name, "shape": list(a.shape)} for name, a in named]
+        for kind, named in arrays.items()
+    }
+    head = {"format": _FORMAT, "version": _VERSION, **facts, "arrays": listed}
+    everything = [a for named in arrays.values() for _, a in named]
+    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_HEAD, json.dumps(head, indent=1))
+        for number, array in enumerate(everything):
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            # Without a date: the same state is the same bytes.
+            with archive.open(zipfile.ZipInfo(str(number)), "w", force_zip64=True) as member:
+                member.write(data.data)
+
+
+def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]:
+    """The facts and the arrays of a state. Nothing is allocated that the file does not hold.
+
+    Raises:
+        ValueError: it is no state, or it is damaged; names the file.
+        OSError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = os.path.getsize(path)
+            if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
+                raise ValueError("it is compressed, as states are not")
+            if archive.getinfo(_HEAD).file_size > min(held, _LARGEST_HEAD):
+                raise ValueError("its head is larger than the file")
+            head = json.loads(archive.read(_HEAD))
+            if not isinstance(head, dict) or head.get("format") != _FORMAT:
+                raise ValueError("it is another kind of file")
+            if head.get("version") != _VERSION:
+                raise ValueError(f"it is of version {head.get('version')!r}, expected {_VERSION}")
+            numbers = iter(range(len(archive.namelist())))
+            arrays = {
+                str(kind): [_array(archive, next(numbers), spec, held) for spec in specs]
+                for kind, specs in head["arrays"].items()
+            }
+            return head, arrays
+    except OSError:
+        raise
+    except Exception as error:  # zipfile, json and NumPy have many ways to say it
+        raise ValueError(
+            f"{path} is no training state, or a damaged one ({str(error) or type(error).__name__}): "
+            "delete it to begin the training anew."
+        ) from error
+
+
+def _array(
+    archive: zipfile.ZipFile, number: int, spec: dict[str, Any], held: int
+) -> tuple[str, Array]:
+    info = archive.getinfo(str(number))
+    dtype = dtype_named(spec["dtype"])
+    shape = tuple(int(n) for n in spec["shape"])
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if min(shape, default=0) < 0 or not info.file_size == size <= held:
+        raise ValueError(f"{spec['name']} does not have the size that its shape says")
+    return str(spec["name"]), np.frombuffer(archive.read(info), dtype).reshape(shape)
+
+
+# ----------------------------------------------------------------------------------------- a model
+
+
+def variables_of(model: Any) -> list[Any]:
+    """Everything that a training step of this model reads and writes, but for its metrics.
+
+    Weights, the seeds of random layers, the optimizer with its iterations, learning rate and moving
+    averages, and on torch the buffers of modules that are wrapped into layers.
+    """
+    found = {id(v): v for v in model.variables}
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        if not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        found |= {id(v): v for v in optimizer.variables}
+    for metric in metrics_of(model):
+        found.pop(id(metric), None)
+    if hasattr(model, "named_buffers"):  # torch
+        found |= {id(b): _Buffer(name, b) for name, b in model.named_buffers()}
+    return list(found.values())
+
+
+def metrics_of(model: Any) -> list[Any]:
+    """The variables of the metrics that `fit` shows."""
+    return list(model.metrics_variables)
+
+
+class _Buffer:
+    """A tensor of a torch module, as a variable."""
+
+    def __init__(self, path: str, tensor: Any) -> None:
+        self.path, self._tensor = path, tensor
+
+    def numpy(self) -> Array:
+        return np.asarray(self._tensor.detach().cpu().numpy())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._tensor.shape)
+
+    def assign(self, value: Array) -> None:
+        import torch
+
+        with torch.no_grad():
+            self._tensor.copy_(torch.from_numpy(np.array(value)))
+
+
+def values_of(variables: list[Any]) -> list[tuple[str, Array]]:
+    """Names and values, as arrays of their own."""
+    convert = sys.modules["keras"].ops.convert_to_numpy
+    return [
+        (v.path, np.array(v.numpy() if isinstance(v, _Buffer) else convert(v))) for v in variables
+    ]
+
+
+def random_state() -> list[tuple[str, Array]]:
+    """The state of torch's own generators, from which Keras' random layers draw there."""
+    torch = _torch()
+    if torch is None:
+        return []
+    states = [("cpu", torch.get_rng_state())]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states += [(f"cuda:{k}", s) for k, s in enumerate(torch.cuda.get_rng_state_all())]
+    return [(name, np.array(state.numpy())) for name, state in states]
+
+
+def set_random_state(saved: list[tuple[str, Array]]) -> None:
+    """Give torch's generators a saved state, as far as there are such devices."""
+    torch = _torch()
+    if torch is None:
+        return
+    for name, state in saved:
+        value = torch.from_numpy(np.array(state))
+        if name == "cpu":
+            torch.set_rng_state(value)
+        elif torch.cuda.is_available() and int(name.split(":")[1]) < torch.cuda.device_count():
+            torch.cuda.set_rng_state(value, name)
+
+
+def draw_as_between_epochs() -> None:
+    """What Keras draws on torch at the end of a whole epoch: the seed of a DataLoader's iterator."""
+    torch = _torch()
+    if torch is not None:
+        torch.empty((), dtype=torch.int64).random_()
+
+
+def _torch() -> Any:
+    return sys.modules.get("torch") if sys.modules["keras"].backend.backend() == "torch" else None
+
+
+def assign(variables: list[Any], saved: list[tuple[str, Array]], path: str) -> None:
+    """Give variables their saved values.
+
+    Raises ValueError, and leaves the model as it is, where the state is that of another model.
+    """
+    if len(variables) != len(saved):
+        raise ValueError(
+            f"{path} was saved for a model and an optimizer with {len(saved)} variables, and these "
+            f"have {len(variables)}. {_ADVICE}"
+        )
+    for variable, (name, value) in zip(variables, saved, strict=True):
+        if tuple(variable.shape) != value.shape:
+            raise ValueError(
+                f"{path} was saved for another model or optimizer: {name} had shape {value.shape}, "
+                f"and {variable.path} has {tuple(variable.shape)}. {_ADVICE}"
+            )
+    for variable, (_, value) in zip(variables, saved, strict=True):
+        variable.assign(value)
+
+
+_ADVICE = "Build and compile the model as it was, or delete the file to begin the training anew."
+
+
+def remove(path: str) -> None:
+    """Delete a state, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

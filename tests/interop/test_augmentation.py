@@ -1,0 +1,264 @@
+"""Pipelines of albumentations and layers of Keras as transforms: jointly on x and y, repeatable."""
+
+import pickle
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+import kloaders as kl
+from tests.support.recording import BACKEND
+
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def A():
+    return pytest.importorskip("albumentations", reason="the extra [test] has it")
+
+
+def pictures(n=10, side=8):
+    """Pictures whose every pixel says where it is, and of which sample: moved pixels are seen."""
+    rows, columns = np.mgrid[:side, :side].astype(np.uint8)
+    return np.stack([np.stack([rows, columns, np.full_like(rows, k)], -1) for k in range(n)])
+
+
+def masks_of(x):
+    """A mask that follows from the picture: it must still do so when both were transformed."""
+    return (x[..., :1] > x[..., 1:2]).astype(np.uint8)
+
+
+def batches(loader, epoch=1):
+    return list(loader.epoch_batches(epoch))
+
+
+def alike(one, two):
+    """Whether batches are equal in every array."""
+    flat = [
+        (a, b)
+        for p, q in zip(one, two, strict=True)
+        for a, b in zip(_leaves(p), _leaves(q), strict=True)
+    ]
+    return all(np.array_equal(a, b) for a, b in flat)
+
+
+def _leaves(value):
+    if isinstance(value, dict):
+        return [leaf for key in sorted(value) for leaf in _leaves(value[key])]
+    if isinstance(value, tuple):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [value]
+
+
+# ---------------------------------------------------------------- albumentations
+
+
+def geometry(A, **options):
+    return A.Compose([A.HorizontalFlip(p=0.5), A.RandomCrop(5, 5), A.Transpose(p=0.5)], **options)
+
+
+def test_pictures_and_masks_move_together(A):
+    """The mask still follows from the picture, and most samples differ from what they were."""
+    x = pictures()
+    transform = kl.albumentations_transform(geometry(A), y="mask")
+    loader = kl.ArraySequenceLoader(x, masks_of(x), 4, seed=3, transform=transform)
+    moved = 0
+    for got, mask in batches(loader):
+        assert got.shape[1:] == (5, 5, 3)
+        np.testing.assert_array_equal(mask, masks_of(got))
+        moved += sum(not np.array_equal(p, x[p[0, 0, 2], :5, :5]) for p in got)
+    assert moved >= 7
+
+
+def test_a_pipeline_is_repeatable_in_threads_and_processes(A):
+    """And differs from epoch to epoch, seed to seed and sample to sample."""
+    x = pictures()
+    pipeline = A.Compose([geometry(A), A.RandomBrightnessContrast(p=1), A.GaussNoise(p=1)], seed=9)
+    transform = kl.albumentations_transform(pipeline)
+
+    def make(**options):
+        return kl.ArraySequenceLoader(x, np.arange(10), 4, transform=transform, **options)
+
+    with (
+        make(seed=3, workers=0) as one,
+        make(seed=3, workers=3) as threads,
+        make(seed=3, workers=1, processes=True) as processes,
+    ):
+        pipeline(image=x[0])  # using it elsewhere changes nothing
+        assert alike(batches(one), batches(threads))
+        assert alike(batches(one), batches(processes))
+        assert not alike(batches(one, 1), batches(one, 2))
+        assert not alike(batches(one), batches(make(seed=4)))
+        again = pickle.loads(pickle.dumps(one))
+        assert alike(batches(one), batches(again))
+
+
+def test_boxes_that_leave_the_picture_make_room_for_padding(A):
+    """Arrays keep their shape, rows of -1 are no boxes, and labels stay with their boxes."""
+    x = np.zeros((6, 20, 20, 3), np.uint8)
+    boxes = np.full((6, 3, 4), -1, np.float32)
+    classes = np.full((6, 3), -1, np.int32)
+    for k in range(6):
+        boxes[k, 0], classes[k, 0] = [0, 0, 4, 4], 10 + k  # top left
+        boxes[k, 1], classes[k, 1] = [14, 15, 19, 20], 20 + k  # bottom right
+    y = {"boxes": boxes, "classes": classes, "id": np.arange(6)}
+    params = A.BboxParams(format="pascal_voc", label_fields=["labels"])
+    pipeline = A.Compose([A.Crop(0, 0, 10, 10), A.HorizontalFlip(p=1)], bbox_params=params)
+    names = {"boxes": "bboxes", "classes": "labels"}
+    transform = kl.albumentations_transform(pipeline, y=names)
+    _, got = kl.ArraySequenceLoader(x, y, 6, transform=transform)[0]
+    assert got["boxes"].shape == (6, 3, 4)
+    assert got["boxes"].dtype == np.float32
+    assert got["boxes"][:, 0].tolist() == [[6, 0, 10, 4]] * 6
+    assert (got["boxes"][:, 1:] == -1).all()
+    assert got["classes"].tolist() == [[10 + k, -1, -1] for k in range(6)]
+    assert got["id"].tolist() == list(range(6))
+
+
+def test_one_entry_of_a_dict_is_the_picture(A):
+    x = {"photo": pictures(), "row": np.arange(10.0)}
+    transform = kl.albumentations_transform(geometry(A), x={"photo": "image"})
+    got = kl.ArraySequenceLoader(x, batch_size=10, transform=transform)[0]
+    assert got["photo"].shape == (10, 5, 5, 3)
+    assert got["row"].tolist() == list(range(10))
+
+
+def test_what_is_no_pipeline_is_refused(A):
+    with pytest.raises(TypeError, match=r"expected a pipeline such as A.Compose"):
+        kl.albumentations_transform(lambda image: image)
+    transform = kl.albumentations_transform(geometry(A), y={"mask": "mask"})
+    loader = kl.ArraySequenceLoader(pictures(), np.arange(10), 4, transform=transform)
+    with pytest.raises(kl.SampleError, match="y has no entry 'mask': it is a ndarray"):
+        loader[0]
+
+
+# ---------------------------------------------------------------- Keras
+
+
+@pytest.mark.parametrize("where", ["transform", "batch_transform"])
+def test_a_layer_is_repeatable_in_any_number_of_threads(where):
+    """And differs from epoch to epoch and between samples; the layer itself keeps its state."""
+    x = pictures().astype(np.float32)
+    pipeline = layers.Pipeline([layers.RandomFlip(), layers.RandomTranslation(0.5, 0.5)])
+    adapted = {where: kl.keras_transform(pipeline)}
+
+    def make(**options):
+        return kl.ArraySequenceLoader(x, np.arange(10), 4, seed=3, **adapted, **options)
+
+    with make(workers=0) as one, make(workers=3) as three:
+        first = batches(one)
+        pipeline(x[:4])  # using it elsewhere changes nothing
+        state = [np.array(keras.ops.convert_to_numpy(v)) for v in pipeline.variables]
+        assert alike(first, batches(three))
+        assert not alike(first, batches(one, 2))
+        after = [np.array(keras.ops.convert_to_numpy(v)) for v in pipeline.variables]
+        assert len(state) == 2
+        assert alike(state, after)
+    flips = {tuple(np.sign(np.diff(p[..., :2], axis=0)).ravel().tolist()) for p in first[0][0]}
+    assert len(flips) > 1
+
+
+def test_calls_at_a_time_do_not_disturb_each_other():
+    transform = kl.keras_transform(layers.RandomRotation(0.5))
+    x = pictures().astype(np.float32)
+
+    def call(k):
+        return transform(x, None, np.random.default_rng(k))[0]
+
+    want, got = [call(k) for k in range(8)], [None] * 8
+    threads = [threading.Thread(target=lambda k=k: got.__setitem__(k, call(k))) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert alike(want, got)
+
+
+def test_labels_are_mixed_with_their_pictures():
+    """MixUp: what share of whom is in a label is in the picture, too."""
+    x = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None, None, None], (8, 4, 4, 3))
+    transform = kl.keras_transform(layers.MixUp(), y="labels")
+    loader = kl.ArraySequenceLoader(
+        x, np.eye(8, dtype=np.float32), 8, seed=3, batch_transform=transform
+    )
+    mixed, labels = loader[0]
+    np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(labels @ np.arange(8), mixed[:, 0, 0, 0], rtol=1e-4)
+    assert ((labels > 0.01).sum(axis=1) == 2).any()
+    assert loader.delivered_spec()[1].shape == (8,)
+
+
+def test_masks_move_with_their_pictures_and_stay_classes():
+    x = pictures()
+    y = {"mask": masks_of(x), "id": np.arange(10)}
+    flips = kl.keras_transform(layers.RandomFlip(), y={"mask": "segmentation_masks"})
+    for options in ({"transform": flips}, {"batch_transform": flips}):
+        got, labels = kl.ArraySequenceLoader(x, y, 10, seed=3, **options)[0]
+        np.testing.assert_array_equal(labels["mask"], masks_of(got))
+        assert labels["mask"].dtype == np.uint8
+        assert labels["id"].tolist() == list(range(10))
+        assert not np.array_equal(got, x)
+
+
+def test_boxes_move_with_their_pictures():
+    x = np.zeros((6, 10, 10, 3), np.float32)
+    x[:, 2:4, 1:5] = 1
+    box = np.tile(np.array([[1, 2, 5, 4]], np.float32), (6, 1, 1))
+    y = {"boxes": box, "labels": np.ones((6, 1), np.float32)}
+    flip = layers.RandomFlip("horizontal", bounding_box_format="xyxy")
+    transform = kl.keras_transform(flip, y="bounding_boxes")
+    got, found = kl.ArraySequenceLoader(x, y, 6, seed=3, batch_transform=transform)[0]
+    for picture, (left, top, right, bottom) in zip(got, found["boxes"][:, 0], strict=True):
+        rows, columns = np.nonzero(picture[..., 0])
+        want = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose([left, top, right, bottom], want, atol=1e-4)
+    assert len(np.unique(found["boxes"][:, 0, 0])) == 2
+
+
+def test_a_model_trains_on_it():
+    """On every backend, with a layer that changes labels and one that does not train."""
+    augment = layers.Pipeline([layers.RandomFlip(), layers.MixUp()])
+    transform = kl.keras_transform(augment, y="labels")
+    y = np.eye(2, dtype=np.float32)[np.arange(10) % 2]
+    loader = kl.ArraySequenceLoader(pictures(), y, 4, seed=3, batch_transform=transform)
+    model = keras.Sequential([layers.Flatten(), layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "categorical_crossentropy")
+    history = model.fit(loader, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_worker_processes_get_no_layer():
+    """For batches it runs in this process; for single samples it is refused."""
+
+    def same(x, y, rng):  # sent by value: a worker need not import this file
+        return x, y
+
+    x, flip = pictures(), kl.keras_transform(layers.RandomFlip())
+    options = {"processes": True, "workers": 1, "seed": 3}
+    with kl.ArraySequenceLoader(
+        x, batch_size=5, batch_transform=flip, transform=same, **options
+    ) as loader:
+        alone = kl.ArraySequenceLoader(x, batch_size=5, batch_transform=flip, seed=3)
+        assert alike(batches(loader), batches(alone))
+    with pytest.raises(TypeError, match="give it as batch_transform="):
+        kl.ArraySequenceLoader(x, batch_size=5, transform=flip, **options)
+
+
+def test_a_layer_that_cannot_be_seeded_is_refused():
+    if not hasattr(layers, "AugMix"):
+        pytest.skip("this Keras has no AugMix")
+    with pytest.raises(ValueError, match="AugMix draws from Python's global generator"):
+        kl.keras_transform(keras.Sequential([layers.RandomFlip(), layers.AugMix()]))
+
+
+@pytest.mark.parametrize("value", [lambda x: x, 3])
+def test_what_is_no_layer_is_refused(value):
+    with pytest.raises(TypeError, match=r"expected a layer of Keras 3"):
+        kl.keras_transform(value)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="one backend will do")
+def test_names_that_are_none_are_refused():
+    with pytest.raises(TypeError, match="expected a name, or a dict"):
+        kl.keras_transform(layers.MixUp(), y=["labels"])

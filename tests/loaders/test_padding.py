@@ -1,0 +1,413 @@
+"""Samples of unequal length: which come together, how they are filled up, what the model receives."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
+
+import kloaders as kl
+from kloaders.plan.buckets import BucketPlan, Buckets
+from kloaders.plan.epoch import Order
+from tests.support.recording import BACKEND, Received, Recorder, loss
+
+
+def sequence_of(number, steps, width=2):
+    """A sample whose steps all hold its number plus one: 0 is for padding."""
+    return np.full((steps, width), number + 1, np.float32)
+
+
+def sequences(lengths):
+    return [sequence_of(k, n) for k, n in enumerate(lengths)]
+
+
+LENGTHS = np.random.default_rng(0).integers(1, 30, 37)
+BOUNDARIES = (8, 16, 30)
+
+
+# ---------------------------------------------------------------- the plan
+
+
+@st.composite
+def plans(draw):
+    lengths = np.array(draw(st.lists(st.integers(1, 40), min_size=1, max_size=90)))
+    boundaries = np.array([*sorted(draw(st.sets(st.integers(1, 39), max_size=6))), 40])
+    shards = draw(st.integers(1, 3))
+    options = {
+        "samples": len(lengths),
+        "batch_size": draw(st.integers(1, 9)),
+        "seed": draw(st.integers(0, 99)),
+        "buckets": Buckets(lengths, boundaries),
+    }
+    head = draw(st.integers(0, 4))
+    return lengths, [BucketPlan(shard=(k, shards), **options) for k in range(shards)], head
+
+
+@given(plans(), st.integers(0, 3))
+def test_every_sample_comes_once_whatever_the_head_and_the_shards(drawn, epoch):
+    lengths, parts, head = drawn
+    order = Order(epoch, min(head, parts[0].batches))
+    batches = [
+        np.concatenate([part.indices(order, b) for part in parts]) for b in range(parts[0].batches)
+    ]
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    size = parts[0].global_batch
+    assert [len(b) for b in batches[:-1]] == [size] * (len(batches) - 1)
+    for number, batch in enumerate(batches):
+        needs = {part.planned(order, number)[1] for part in parts}
+        assert len(needs) == 1
+        boundaries = parts[0].buckets.boundaries
+        assert needs.pop() == boundaries[np.searchsorted(boundaries, lengths[batch].max())]
+
+
+@given(plans())
+def test_few_batches_hold_samples_of_several_buckets(drawn):
+    """What is left of each bucket is less than a batch: no more batches than buckets are mixed."""
+    _, (plan, *_), _ = drawn
+    order = plan.shuffled_order(0)
+    codes = plan.buckets.codes
+    mixed = 0
+    for batch in range(plan.batches):
+        mixed += len(set(codes[plan._everyone(order, batch)].tolist())) > 1
+    assert mixed <= plan.buckets.shapes
+
+
+def test_order_of_a_seed_is_frozen():
+    plan = BucketPlan(
+        samples=12,
+        batch_size=3,
+        seed=7,
+        buckets=Buckets(np.array([1, 9, 2, 8, 3, 7, 4, 6, 5, 5, 1, 9]), np.array([3, 6, 9])),
+    )
+    got = [plan.indices(plan.shuffled_order(e), b).tolist() for e in range(2) for b in range(4)]
+    assert got == GOLDEN
+
+
+def test_every_epoch_pairs_other_samples():
+    plan = BucketPlan(
+        samples=400,
+        batch_size=10,
+        seed=1,
+        buckets=Buckets(np.arange(400) % 40 + 1, np.array([10, 20, 40])),
+    )
+    first, second = (
+        {tuple(sorted(plan.indices(plan.shuffled_order(e), b))) for b in range(40)}
+        for e in range(2)
+    )
+    assert not first & second
+
+
+def test_no_length_is_favoured_by_drop_last():
+    """The short batch is cut from another place in every epoch."""
+    lengths = np.repeat([1, 2, 3, 4], [23, 24, 26, 25])
+    plan = BucketPlan(
+        samples=98,
+        batch_size=10,
+        seed=3,
+        drop_last=True,
+        buckets=Buckets(lengths, np.arange(1, 5)),
+    )
+    left_out = np.zeros(4, int)
+    for epoch in range(60):
+        order = plan.shuffled_order(epoch)
+        seen = np.concatenate([plan.indices(order, b) for b in range(plan.batches)])
+        codes = plan.buckets.codes[np.setdiff1d(np.arange(98), seen)]
+        left_out += np.bincount(codes, minlength=4)
+    assert np.all(left_out > 10)
+
+
+# ---------------------------------------------------------------- batches
+
+
+def make(lengths=LENGTHS, labels=None, boundaries=BOUNDARIES, given=None, pad=None, **options):
+    y = np.arange(len(lengths)) if labels is None else labels
+    loader = kl.ArraySequenceLoader(sequences(lengths), y, 5, **{"seed": 7, **options})
+    return kl.bucket_by_length(loader, given, boundaries, **(pad or {}))
+
+
+def test_rows_are_filled_up_behind_their_end():
+    loader = make(shuffle=True)
+    shapes = set()
+    for x, y in loader.epoch_batches():
+        shapes.add(x.shape[1])
+        for row, number in zip(x, y, strict=True):
+            want = np.zeros((x.shape[1], 2), np.float32)
+            want[: LENGTHS[number]] = number + 1
+            np.testing.assert_array_equal(row, want)
+    assert shapes <= set(BOUNDARIES)
+    assert len(shapes) > 1
+
+
+def test_storage_order_stays_for_predictions():
+    loader = make()
+    y = np.concatenate([y for _, y in loader.epoch_batches()])
+    assert y.tolist() == list(range(len(LENGTHS)))
+
+
+def test_padding_reused_memory_leaves_nothing_behind():
+    """Large arrays come from blocks that were batches before."""
+    lengths = np.tile([700, 300, 500], 20)
+    x = [np.full((n, 20), k + 1, np.float32) for k, n in enumerate(lengths)]
+    loader = kl.bucket_by_length(
+        kl.ArraySequenceLoader(x, np.arange(60), 6, shuffle=True, seed=1), boundaries=[600, 900]
+    )
+    for epoch in range(2):
+        for batch, y in loader.epoch_batches(epoch):
+            assert batch.nbytes > 1 << 16
+            for row, number in zip(batch, y, strict=True):
+                assert row.sum() == (number + 1) * 20 * lengths[number]
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": 0}, {"workers": 3}, {"processes": True, "workers": 2}]
+)
+def test_batches_are_the_same_however_they_are_made(options, keep):
+    want = list(make(shuffle=True, workers=1).epoch_batches(1))
+    got = list(keep(make(shuffle=True, **options)).epoch_batches(1))
+    for (x, y), (x_want, y_want) in zip(got, want, strict=True):
+        np.testing.assert_array_equal(x, x_want)
+        np.testing.assert_array_equal(y, y_want)
+
+
+def test_shards_make_the_batches_of_one_loader_with_one_length():
+    whole = make(shuffle=True, drop_last=True, given=LENGTHS)
+    parts = [
+        kl.bucket_by_length(
+            kl.ArraySequenceLoader(
+                sequences(LENGTHS),
+                np.arange(37),
+                2,
+                seed=7,
+                shuffle=True,
+                shard=(k, 2),
+                drop_last=True,
+            ),
+            boundaries=BOUNDARIES,
+        )
+        for k in range(2)
+    ]
+    both = [list(part.epoch_batches()) for part in parts]
+    assert len({len(batches) for batches in both}) == 1
+    seen = []
+    for a, b in zip(*both, strict=True):
+        assert a[0].shape == b[0].shape
+        seen += [*a[1], *b[1]]
+    assert len(set(seen)) == len(seen) == 36
+    assert len(whole) == 7
+
+
+def test_labels_a_step_are_padded_with_their_own_value():
+    labels = [np.full(n, k) for k, n in enumerate(LENGTHS)]
+    loader = make(labels=labels, pad={"label_pad_value": -1}, shuffle=True)
+    for x, y in loader.epoch_batches():
+        np.testing.assert_array_equal(y >= 0, x[..., 0] > 0)
+        np.testing.assert_array_equal(y[y >= 0] + 1, x[..., 0][y >= 0])
+    with pytest.raises(ValueError, match=r"y has .* pass label_pad_value="):
+        make(labels=labels)[0]
+
+
+def test_a_mask_says_where_the_steps_are():
+    x, _y = make(pad={"mask": True})[0]
+    np.testing.assert_array_equal(x[1], x[0][..., 0] > 0)
+    named = kl.bucket_by_length(
+        kl.ArraySequenceLoader({"words": sequences(LENGTHS)}, batch_size=5), mask=True
+    )
+    batch = named[0]
+    assert list(batch) == ["words", "mask"]
+    np.testing.assert_array_equal(batch["mask"], batch["words"][..., 0] > 0)
+
+
+def test_only_what_has_steps_is_padded():
+    table = np.arange(37 * 4, dtype=np.float32).reshape(37, 4)
+    loader = kl.ArraySequenceLoader({"words": sequences(LENGTHS), "table": table}, batch_size=5)
+    batch = kl.bucket_by_length(loader)[1]
+    np.testing.assert_array_equal(batch["table"], table[5:10])
+    assert batch["words"].ndim == 3
+
+
+def crop(x, y, rng):
+    return x[: 1 + rng.integers(len(x))], y
+
+
+def test_a_transform_may_shorten_samples():
+    loader = make(transform=crop, shuffle=True, given=LENGTHS, pad={"mask": True})
+    lengths = set()
+    for (x, mask), y in loader.epoch_batches():
+        np.testing.assert_array_equal(mask, x[..., 0] > 0)
+        assert np.all(x[:, 0, 0] == y + 1)
+        lengths |= set(mask.sum(axis=1).tolist())
+    assert len(lengths) > 5
+
+
+def test_boundaries_are_chosen_so_that_padding_is_little():
+    loader = make(np.arange(1, 801), boundaries=None)
+    assert loader._buckets.buckets.boundaries.tolist() == [100, 200, 300, 400, 500, 600, 700, 800]
+    assert "padding" in loader.summary()
+
+
+def test_split_keeps_the_buckets():
+    train, val = kl.split(make(), validation=0.3)
+    seen = []
+    for part in (train, val):
+        for x, y in part.epoch_batches(shuffle=part is train):
+            assert np.all(x[:, 0, 0] == y + 1)
+            assert x.shape[1] in BOUNDARIES
+            seen += y.tolist()
+    assert sorted(seen) == list(range(len(LENGTHS)))
+
+
+def test_a_broken_sample_is_skipped_or_replaced(tmp_path):
+    paths = []
+    for k, n in enumerate(LENGTHS):
+        np.save(tmp_path / f"{k:02}.npy", sequence_of(k, n))
+        paths.append(tmp_path / f"{k:02}.npy")
+    paths[6].write_bytes(b"no array")
+    for policy, left in (("skip", 36), ("replace", 37)):
+        loader = kl.PathSequenceLoader(
+            paths, np.arange(37), 5, seed=1, on_error=policy, shuffle=True, cache=None
+        )
+        seen = []
+        for x, y in kl.bucket_by_length(loader, LENGTHS, BOUNDARIES).epoch_batches():
+            assert x.shape[1] in BOUNDARIES
+            assert np.all(x[:, 0, 0] == y + 1)
+            seen += y.tolist()
+        assert len(seen) == left
+        assert 6 not in seen
+
+
+def test_lengths_of_files_are_read_where_they_are_not_given(tmp_path, caplog):
+    caplog.set_level("INFO", logger="kloaders")
+    paths = []
+    for k, n in enumerate(LENGTHS[:9]):
+        np.save(tmp_path / f"{k}.npy", sequence_of(k, n))
+        paths.append(tmp_path / f"{k}.npy")
+    loader = kl.bucket_by_length(kl.PathSequenceLoader(paths, batch_size=4), mask=True)
+    assert "read once" in caplog.text
+    ((_, mask),) = loader[0]
+    assert mask.sum(axis=1).tolist() == LENGTHS[:4].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"boundaries": (8, 16)}, r"row \d+ has 29 steps, and the last boundary is 16"),
+        ({"boundaries": (8, 8)}, "expected 1 to 255 rising lengths"),
+        ({"boundaries": ()}, "rising lengths"),
+        ({"boundaries": "ab"}, "rising lengths"),
+        ({"given": [1, 2]}, "expected one integer for each of 37 samples"),
+        ({"given": np.ones(37)}, "float64"),
+        ({"given": -np.arange(37)}, "expected 0 or more"),
+    ],
+)
+def test_what_is_wrong_is_said(change, message):
+    with pytest.raises(ValueError, match=message):
+        make(**change)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_epoch_goes_on_where_it_was_left(shuffle):
+    loader = make(shuffle=shuffle)
+    want = list(loader.epoch_batches(1))
+    again = make(shuffle=shuffle)
+    again.load_state_dict(loader.state_dict(1, 3))
+    again.on_epoch_begin()
+    got = [again[k] for k in range(len(again))]
+    assert len(got) == len(want) - 3
+    for (x, y), (x_want, y_want) in zip(got, want[3:], strict=True):
+        np.testing.assert_array_equal(x, x_want)
+        np.testing.assert_array_equal(y, y_want)
+
+
+def test_a_state_for_other_buckets_is_refused():
+    state = make(shuffle=True).state_dict(1, 3)
+    with pytest.raises(ValueError, match="buckets"):
+        make(shuffle=True, boundaries=(10, 30)).load_state_dict(state)
+
+
+def test_a_sample_longer_than_was_said_is_named():
+    longest = int(LENGTHS.argmax())
+    loader = make(given=np.where(np.arange(37) == longest, 1, LENGTHS))
+    with pytest.raises(ValueError, match=rf"row {longest} has {LENGTHS[longest]} steps, and 1 by"):
+        loader[longest // 5]
+
+
+def test_two_levels_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    loader = kl.RamBatchSequenceLoader([tmp_path / "a.npy"] * 4, batch_size=2, ram_batch_size=2)
+    with pytest.raises(ValueError, match="a loader of one level"):
+        kl.bucket_by_length(loader)
+
+
+# ---------------------------------------------------------------- models
+
+
+class FirstStep(keras.layers.Layer):
+    """The number of the sample, which stands in its first step."""
+
+    def call(self, x):
+        return x[:, 0, :1] - 1.0
+
+
+def model_of_sequences():
+    received = Received()
+    inputs = keras.Input((None, 2))
+    number = Recorder(received)(FirstStep()(inputs))
+    masked = keras.layers.Masking(0.0)(inputs)
+    steps = keras.layers.GlobalAveragePooling1D()(masked)  # of the steps that are there
+    outputs = keras.layers.Concatenate()([keras.layers.Dense(1)(steps), number, steps[:, :1]])
+    model = keras.Model(inputs, outputs)
+
+    def mismatch(y, p):
+        """Zero if the label is that of the input, and padding is not averaged."""
+        y = ops.reshape(ops.cast(y, "float32"), (-1, 1))
+        return ops.abs(y - p[:, 1:2]) + ops.abs(y + 1.0 - p[:, 2:3]) / 100
+
+    options = {"jit_compile": False} if BACKEND == "tensorflow" else {}
+    model.compile("sgd", loss, metrics=[mismatch], **options)
+    return model, received
+
+
+@pytest.mark.parametrize("shuffle", [None, True])
+def test_a_model_receives_each_sequence_once_with_its_label(shuffle):
+    """The first two batches of storage order are of one length, which TensorFlow must not fix."""
+    lengths = np.concatenate([[30] * 10, LENGTHS])
+    loader = make(lengths, shuffle=shuffle)
+    model, received = model_of_sequences()
+    for _ in range(2):  # a second fit looks at batches again
+        history = model.fit(loader, epochs=2, verbose=0).history
+        assert max(history["mismatch"]) < 1e-4
+    model.evaluate(loader, verbose=0)
+    trained = received.trained
+    per = len(loader)
+    assert len(trained) == 4 * per
+    for epoch in range(4):
+        got = [n for batch in trained[epoch * per : (epoch + 1) * per] for n in batch]
+        assert sorted(got) == list(range(47))
+    if shuffle is None:
+        got = model.predict(loader, verbose=0)
+        assert np.rint(got[:, 1]).astype(int).tolist() == list(range(47))
+
+
+def test_as_a_dataset():
+    if BACKEND != "tensorflow":
+        pytest.skip("a part of TensorFlow")
+    dataset = kl.to_tf_dataset(make(pad={"mask": True}), shuffle=True)
+    (words, mask), labels = dataset.element_spec
+    assert words.shape.as_list() == [None, None, 2]
+    assert mask.shape.as_list() == [None, None]
+    seen = [int(n) for _, y in dataset for n in y]
+    assert sorted(seen) == list(range(37))
+    assert labels.shape.as_list() == [None]
+
+
+GOLDEN = [
+    [9, 7, 6],
+    [10, 8, 5],
+    [1, 3, 11],
+    [4, 0, 2],
+    [3, 11, 1],
+    [7, 8, 9],
+    [0, 2, 10],
+    [4, 6, 5],
+]
