@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Self
 
-    from kloaders.diagnostics.explain.verdict import Explanation
+    from kloaders.diagnostics.explain.explanation import Explanation
 
 __all__ = ["Options", "SequenceLoader", "check_loader", "report_at"]
 
@@ -776,7 +776,7 @@ class SequenceLoader(keras_base.Sequence):
             SampleError: a sample does not load.
             TypeError, ValueError: model is no keras.Model, or is not compiled.
         """
-        from kloaders.diagnostics.explain.verdict import explain
+        from kloaders.diagnostics.explain.run import explain
 
         return explain(self, model, check=check, seconds=seconds)
 
