@@ -437,7 +437,7 @@ def verify(
     """  # noqa: D301
     from kloaders.diagnostics.verify.report import lines_of, summary
     from kloaders.diagnostics.verify.run import verify as verify_files
-    from kloaders.formats.images import ImageOptions
+    from kloaders.formats.options import ImageOptions
 
     try:
         report = verify_files(

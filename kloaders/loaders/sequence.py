@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from kloaders.core import forks
+from kloaders.core.checks import checked_dtype
 from kloaders.core.errors import (
     SampleError,
     check_limit,
@@ -45,7 +46,6 @@ from kloaders.diagnostics import summary
 from kloaders.engine.batches import BatchBuild
 from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, made_here
 from kloaders.engine.processes.pool import ProcessPool, check_sendable
-from kloaders.formats.images import checked_dtype
 from kloaders.keras_api import base as keras_base
 from kloaders.keras_api import distributed, tf_iterators
 from kloaders.keras_api import retained_loaders as forgotten

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kloaders.core.structure import flatten
-from kloaders.formats.images import ImageOptions
+from kloaders.formats.options import ImageOptions
 from kloaders.sources.columns import PathColumn
 
 if TYPE_CHECKING:

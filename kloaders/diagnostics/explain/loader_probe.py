@@ -12,8 +12,8 @@ from typing import Any
 
 from kloaders.core.structure import flatten
 from kloaders.diagnostics.explain.measured import Run
-from kloaders.formats import images as formats
-from kloaders.formats.images import read_bytes
+from kloaders.formats import files
+from kloaders.formats.files import read_bytes
 
 __all__ = ["drive", "evict", "files_per_second"]
 
@@ -58,7 +58,7 @@ def _forever(view: Any) -> Generator[Any, None, None]:
 def evict(names: Iterable[str]) -> None:
     """Ask the system to forget what it holds of these files."""
     for name in names:
-        formats.evict(name)
+        files.evict(name)
 
 
 def files_per_second(names: list[str], threads: int, seconds: float) -> float:

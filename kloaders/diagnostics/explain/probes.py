@@ -20,7 +20,7 @@ from kloaders.diagnostics.explain.measured import Measured, Settings
 from kloaders.diagnostics.explain.model_probe import measure_model
 from kloaders.diagnostics.explain.stages import Stages, measure_stages
 from kloaders.diagnostics.explain.variants import changed, over_arrays, quiet
-from kloaders.formats.images import ARRAY_SUFFIXES, suffix_of
+from kloaders.formats.files import ARRAY_SUFFIXES, suffix_of
 from kloaders.plan.epoch import Order
 from kloaders.sources.cache.columns import bypassed
 from kloaders.sources.cache.folder import FolderCache

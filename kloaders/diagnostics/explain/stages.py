@@ -16,7 +16,7 @@ from kloaders.diagnostics.explain.file_columns import (
     with_dct_scaling,
 )
 from kloaders.diagnostics.explain.loader_probe import evict
-from kloaders.formats.images import read_bytes, suffix_of
+from kloaders.formats.files import read_bytes, suffix_of
 from kloaders.plan.epoch import Order
 
 if TYPE_CHECKING:

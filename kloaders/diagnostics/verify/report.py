@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 
 from kloaders import __version__
-from kloaders.convert.journal import whole_file
+from kloaders.formats.atomic import whole_file
 from kloaders.sources import quarantine
 
 __all__ = ["ERRORS", "WARNINGS", "Finding", "Report", "lines_of", "summary"]

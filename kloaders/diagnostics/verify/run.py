@@ -16,7 +16,7 @@ from kloaders.diagnostics.verify.comparison import Comparison
 from kloaders.diagnostics.verify.report import Report
 from kloaders.diagnostics.verify.tasks import Task, as_question, plan_source, size_of
 from kloaders.diagnostics.verify.worker import Answer, Inspector, inspect
-from kloaders.formats.images import ImageOptions
+from kloaders.formats.options import ImageOptions
 from kloaders.formats.tfrecord.files import RecordFiles
 
 __all__ = ["verify"]

@@ -14,10 +14,12 @@ import numpy as np
 
 from kloaders.diagnostics.verify.report import Report
 from kloaders.formats import pack as pack_format
-from kloaders.formats.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, DecodeError, suffix_of
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.formats.pack import MANIFEST
+from kloaders.formats.sidecar_index import is_index
 from kloaders.formats.tfrecord.examples import features_of
-from kloaders.formats.tfrecord.files import RecordFiles, is_index
+from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.sources.tables import Table
 
 __all__ = ["Task", "as_question", "plan_source", "size_of"]
