@@ -12,7 +12,7 @@ from kloaders.core.errors import SampleError, explain
 from kloaders.core.structure import flatten, pack
 from kloaders.core.threads import usable_cores
 from kloaders.engine.lookahead import Build, Engine
-from kloaders.plan.epoch import Draw, part_of, sample_rng
+from kloaders.plan.rng import Draw, part_of, sample_rng
 from kloaders.sources.cache.columns import paused
 from kloaders.sources.columns import Odd, Report
 

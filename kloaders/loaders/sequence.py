@@ -43,8 +43,9 @@ from kloaders.core.structure import (
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics import summary
 from kloaders.engine.batches import BatchBuild
-from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, made_here
-from kloaders.engine.processes.pool import ProcessPool, check_sendable
+from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, build_inline
+from kloaders.engine.processes.pickling import check_sendable
+from kloaders.engine.processes.pool import ProcessPool
 from kloaders.formats.images import checked_dtype
 from kloaders.keras_api import base as keras_base
 from kloaders.keras_api import distributed, tf_iterators
@@ -52,7 +53,8 @@ from kloaders.keras_api import retained_loaders as forgotten
 from kloaders.keras_api.telemetry import Fit, Meter
 from kloaders.keras_api.tickets import Position, Request, Tickets
 from kloaders.plan import sampling
-from kloaders.plan.epoch import Draw, EpochPlan, Order, batch_rng, part_of, sample_rng
+from kloaders.plan.epoch import EpochPlan, Order
+from kloaders.plan.rng import Draw, batch_rng, part_of, sample_rng
 from kloaders.sources import fingerprint
 from kloaders.sources.cache.columns import HookCache, Place, leaf_store, stores_in
 from kloaders.sources.cache.ram import Budget, spare_ram
@@ -399,12 +401,12 @@ class SequenceLoader(keras_base.Sequence):
         if looked and self._buckets is not None and not request.sequential:
             wider = self._buckets.look(self)
             if wider is not None:
-                return made_here(wider)
+                return build_inline(wider)
         engine = None if self._resting or self._two_levels else self._engine
         if engine is None:
             engine = self._engine_for(request, released)
         if engine is None:
-            return made_here(self._make_alone(key, True))
+            return build_inline(self._make_alone(key, True))
         if request.sequential:
             batch = engine.get(key, self._upcoming(request), self._make)
         else:

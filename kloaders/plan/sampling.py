@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders.core.arrays import Array
 from kloaders.plan.epoch import Stream
-from kloaders.plan.streams import Balanced, Draws, InOrder, Passes, Shares
+from kloaders.plan.streams import (
+    Balanced,
+    InOrder,
+    ShuffledPasses,
+    WeightedSystematic,
+    WeightedWithReplacement,
+)
 from kloaders.sources.labels import classes_of, codes_of
 
 if TYPE_CHECKING:
     from kloaders.loaders.sequence import SequenceLoader
 
 __all__ = ["Sampling", "checked"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Sampling:
@@ -60,10 +65,11 @@ class Sampling:
         if self.codes is not None:
             return Balanced(self.codes, size, loader.seed)
         if self.weights is not None:
-            return (Draws if self.replacement else Shares)(self.weights, loader.seed)
+            kind = WeightedWithReplacement if self.replacement else WeightedSystematic
+            return kind(self.weights, loader.seed)
         if loader.shuffle is False:
             return InOrder(loader.samples)
-        return Passes(loader.samples, loader.seed)
+        return ShuffledPasses(loader.samples, loader.seed)
 
     def of(self, numbers: Array) -> Sampling:
         """The same for some of the samples.
