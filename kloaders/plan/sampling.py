@@ -6,7 +6,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.plan.epoch import Stream
-from kloaders.plan.streams import Balanced, Draws, InOrder, Passes, Shares
+from kloaders.plan.streams import Balanced, WeightedWithReplacement, InOrder, ShuffledPasses, WeightedSystematic
 
 __all__ = ["Sampling"]
 
@@ -55,8 +55,8 @@ class Sampling:
         if self.codes is not None:
             return Balanced(self.codes, size, seed)
         if self.weights is not None:
-            return (Draws if self.replacement else Shares)(self.weights, seed)
-        return InOrder(samples) if shuffle is False else Passes(samples, seed)
+            return (WeightedWithReplacement if self.replacement else WeightedSystematic)(self.weights, seed)
+        return InOrder(samples) if shuffle is False else ShuffledPasses(samples, seed)
 
     def of(self, numbers: Array) -> Sampling:
         """The same for some of the samples.

@@ -30,7 +30,8 @@ import pytest
 from keras import ops
 
 import kloaders as kl
-from kloaders.plan.epoch import Order, sample_rng
+from kloaders.plan.epoch import Order
+from kloaders.plan.rng import sample_rng
 from tests.support.drawing import draw_number
 from tests.support.recording import (
     BACKEND,
