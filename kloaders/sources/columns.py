@@ -18,8 +18,9 @@ from kloaders.core.structure import (
     is_numeric,
     map_structure,
 )
-from kloaders.formats import images as formats
-from kloaders.formats.images import DecodeError
+from kloaders.formats import files
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.formats.mapped_rows import FileRows, place_in_file
 
 __all__ = [
@@ -436,7 +437,7 @@ def prefetch(column: Column, indices: Indices) -> None:
         prefetch(column.column, indices)
     elif isinstance(column, PathColumn):
         for index in indices.tolist():
-            formats.read_ahead(column.paths[index])
+            files.read_ahead(column.paths[index])
 
 
 def take_rows(column: Column, numbers: Indices) -> Column:
@@ -586,8 +587,8 @@ def _object(what: str) -> TypeError:
 
 
 def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
-    suffix = formats.suffix_of(os.fspath(values[0]))
-    known = suffix in formats.IMAGE_SUFFIXES | formats.ARRAY_SUFFIXES
+    suffix = suffix_of(os.fspath(values[0]))
+    known = suffix in IMAGE_SUFFIXES | ARRAY_SUFFIXES
     if what == "labels" and not known and getattr(read, "decode", None) is None:
         raise ValueError(
             f"labels are texts such as {values[0]!r}, expected numbers (or paths of files). Encode "
