@@ -328,7 +328,7 @@ def tfrecord(
 
     begin = time.perf_counter()
     loader = _loader_of(source, (path_column, label_column or None, folder), exclude=exclude)
-    parts = loader._columns() or ()
+    parts = loader.source.columns or ()
     labels = front_doors.values_of(parts[1]) if len(parts) > 1 else None
     features = None
     if loader.class_names is not None and labels is not None:

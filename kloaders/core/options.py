@@ -30,6 +30,7 @@ from kloaders.core.memory import parse_bytes
 
 __all__ = [
     "GROUPS",
+    "NO_MULTIPROCESSING",
     "CacheOptions",
     "FaultOptions",
     "Options",
@@ -38,7 +39,6 @@ __all__ = [
     "SamplingOptions",
     "TransformOptions",
     "WorkOptions",
-    "NO_MULTIPROCESSING",
     "defaults",
     "shows_options",
 ]

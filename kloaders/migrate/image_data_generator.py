@@ -13,8 +13,9 @@ import numpy as np
 
 from kloaders.core.messages import say
 from kloaders.loaders.arrays import ArraySequenceLoader
-from kloaders.loaders.from_files import class_folders, files_below, make_one_hot
+from kloaders.loaders.from_files import one_hot
 from kloaders.loaders.paths import PathSequenceLoader
+from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import Table, listed
 
 __all__ = ["ImageDataGenerator", "image_dataset_from_directory"]
@@ -625,7 +626,7 @@ class ImageDataGenerator:
             **options,
         )
         if class_mode == "categorical" and given is not None and given.ndim == 1:
-            make_one_hot(loader, len(names or ()))
+            loader = one_hot(loader, len(names or ()))
         loader.class_names = names
         found: Any = loader
         found.class_mode, found.target_size = class_mode, tuple(size)
@@ -746,7 +747,7 @@ def image_dataset_from_directory(
             **{"dtype": "float32", **options},
         )
         if label_mode == "categorical":
-            make_one_hot(loader, len(names or ()))
+            loader = one_hot(loader, len(names or ()))
         loader.class_names = names
         made.append(_with(loader, file_paths=list(loader.paths)))
     return tuple(made) if subset == "both" else made[0]

@@ -5,7 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample, check_limit, without_traceback
+from kloaders.core.errors import (
+    SampleError,
+    as_sample_error,
+    blames_the_sample,
+    check_limit,
+    without_traceback,
+)
 from kloaders.core.messages import say
 from kloaders.core.options import FaultOptions
 from kloaders.sources.quarantine import Quarantine

@@ -22,22 +22,20 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import reduction, spawn
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
-from kloaders.core.arrays import Array, Indices
+from kloaders.core.arrays import Indices
 from kloaders.core.messages import say
-from kloaders.core.structure import Structure
-from kloaders.engine.processes.pickling import PickledLoader
+from kloaders.core.rows import Report, RowMismatch, Rows
+from kloaders.core.structure import Structure, map_structure
+from kloaders.engine.processes.pickling import PickledPipeline
 from kloaders.engine.processes.shared_memory import Block, SharedBlocks, anonymous_file
 from kloaders.engine.processes.worker import is_worker, unpack_error
 from kloaders.keras_api.base import WORKER
-from kloaders.plan.rng import Draw
-from kloaders.sources.columns import Odd, Report
-
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
+from kloaders.plan.rng import Moment
+from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["ProcessPool", "WorkerLost"]
 
@@ -58,16 +56,16 @@ _SINGLE = (
 
 
 class ProcessPool:
-    """Up to `count` processes, each with a copy of the loader.
+    """Up to `count` processes, each with a copy of a pipeline.
 
     They start together when the first job comes, stay until `close`, and are replaced when they
-    die. The pool refers to the loader's pickled form and never to the loader, so that a forgotten
+    die. The pool refers to the pipeline's pickled form and never to a loader, so that a forgotten
     loader is collected, and its workers end.
 
     Threads: all methods may be called from several at once.
     """
 
-    def __init__(self, loader: SequenceLoader, count: int) -> None:
+    def __init__(self, pipeline: SamplePipeline, count: int) -> None:
         if is_worker():
             raise RuntimeError(
                 "a worker process, which imports your script again, asked for a batch itself: put "
@@ -76,7 +74,7 @@ class ProcessPool:
             )
         self.count = count
         self.memory = SharedBlocks()
-        self._group = _WorkerGroup(loader)
+        self._group = _WorkerGroup(pipeline)
         weakref.finalize(self, _WorkerGroup.close, self._group)
 
     @property
@@ -91,59 +89,59 @@ class ProcessPool:
 
     def fill(
         self,
-        loader: SequenceLoader,
+        pipeline: SamplePipeline,
         indices: Indices,
-        out: list[Array],
-        epoch: int,
-        draw: Draw,
-        raw: bool,
+        out: Rows,
         report: Report,
-        stored: list[Array] | None = None,
+        moment: Moment,
+        raw: bool,
+        stored: Rows | None = None,
     ) -> None:
-        """What `loader._fill` does, in a worker process.
+        """What `pipeline.fill` does, in a worker process.
 
         A sample that ends its worker again and again, or never ends, is reported like one that
         does not load. Blocks until all rows are done; the GIL is free meanwhile.
 
-        stored: the samples' arrays before the transform, where they need not be read.
+        stored: the samples before the transform, where they need not be read.
         """
         rows = len(indices)
-        target = self.memory.locate(out)
+        target = self.memory.locate(out.arrays)
         if target is None:  # not shared memory: filled there, and copied
-            inner = self.memory.take([(leaf.shape, leaf.dtype) for leaf in out])
-            self.fill(loader, indices, inner, epoch, draw, raw, report, stored)
-            for leaf, made in zip(out, inner, strict=True):
+            needs = [(leaf.shape, leaf.dtype) for leaf in out.arrays]
+            inner = Rows(out.form, self.memory.take(needs))
+            self.fill(pipeline, indices, inner, report, moment, raw, stored)
+            for leaf, made in zip(out.arrays, inner.arrays, strict=True):
                 leaf[...] = made
             return
         blocks, source = [target.block], None
         if stored is not None:
-            given = self.memory.take([(leaf.shape, leaf.dtype) for leaf in stored])
-            for leaf, rows_of in zip(given, stored, strict=True):
+            given = self.memory.take([(leaf.shape, leaf.dtype) for leaf in stored.arrays])
+            for leaf, rows_of in zip(given, stored.arrays, strict=True):
                 leaf[...] = rows_of
             source = self.memory.locate(given)
             assert source is not None
             blocks.append(source.block)
         where = target.layout, source and source.layout
-        forms = loader._raw_spec, loader._spec
+        forms = _form(out.form), None if stored is None else _form(stored.form)
 
         def job(at: int, step: int) -> tuple[Any, ...]:
-            return "fill", where, indices, at, step, epoch, draw, raw, forms
+            return "fill", where, indices, at, step, moment, raw, forms
 
         def name(row: int) -> str:
-            return f"sample {indices[row]} ({loader._name(int(indices[row]))})"
+            return f"sample {indices[row]} ({pipeline.source.name(int(indices[row]))})"
 
         # The load_batch hook wants many samples at once; else the worker tells each one it is at.
-        step = rows if stored is None and loader._overrides("load_batch") else 1
+        step = rows if stored is None and pipeline.source.whole_batches else 1
         self._run(job, rows, step, name, report, blocks)
 
-    def look(self, loader: SequenceLoader, index: int, raw: bool) -> Structure:
+    def look(self, pipeline: SamplePipeline, index: int, raw: bool) -> Structure:
         """The specs of one sample; raises what went wrong with it."""
 
         def report(row: int, error: Exception) -> NoReturn:
             raise error
 
         def name(row: int) -> str:
-            return f"sample {index} ({loader._name(index)})"
+            return f"sample {index} ({pipeline.source.name(index)})"
 
         def job(at: int, step: int) -> tuple[Any, ...]:
             return "look", index, raw
@@ -229,11 +227,16 @@ class WorkerLost(Exception):
         )
 
 
+def _form(form: Structure) -> Structure:
+    """The structure of a sample without specs, which would be sent for nothing."""
+    return map_structure(lambda _: None, form)
+
+
 class _WorkerGroup:
     """The workers of a pool, and what they start from."""
 
-    def __init__(self, loader: SequenceLoader) -> None:
-        self.pickled = PickledLoader(loader)
+    def __init__(self, pipeline: SamplePipeline) -> None:
+        self.pickled = PickledPipeline(pipeline)
         self.all: list[_Worker] = []
         self.free: list[_Worker] = []
         self.closed = False
@@ -330,7 +333,7 @@ class _WorkerGroup:
 class _Worker:
     """A worker process, its pipe, and the row that it is at."""
 
-    def __init__(self, pickled: PickledLoader, life: int) -> None:
+    def __init__(self, pickled: PickledPipeline, life: int) -> None:
         self.ready = False
         self._known: set[int] = set()
         cell = anonymous_file(8)
@@ -402,7 +405,7 @@ class _Worker:
             if kind == "odd":
                 row, leaf, shape, dtype = rest
                 array = np.frombuffer(self._bytes(), dtype).reshape(shape)
-                troubles.append((row, Odd(row, leaf, array)))
+                troubles.append((row, RowMismatch(row, leaf, array)))
             elif kind == "error":
                 troubles.append((rest[0], unpack_error(rest[1])))
             elif kind == "raised":

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from kloaders.core import forks
+from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import available_bytes, format_bytes
 from kloaders.core.messages import say
 from kloaders.keras_api.base import WORKER
 from kloaders.sources.cache import store as stores
 from kloaders.sources.cache.store import SharedStore, Stamp
-from kloaders.sources.columns import Indices
 
 __all__ = ["Budget", "RamCache", "spare_ram"]
 
-Array = np.ndarray[Any, Any]
 
 # How often it is looked whether memory has become short.
 _MEMORY_SECONDS = 1.0

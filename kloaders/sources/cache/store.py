@@ -12,14 +12,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
-
 from kloaders.core import forks
-from kloaders.sources.columns import Indices
+from kloaders.core.arrays import Array, Indices
 
 __all__ = ["CHECK_SECONDS", "SharedStore", "Stamp", "Store", "stamp_of"]
 
-Array = np.ndarray[Any, Any]
 
 # Size in bytes and modification time in nanoseconds of a file; None where it can't be looked at.
 Stamp = tuple[int, int] | None
