@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kloaders.core import stall_watch
 from kloaders.core.memory import available_bytes, format_bytes, parse_bytes
 from kloaders.core.messages import say
 from kloaders.core.structure import flatten, pack
-from kloaders.engine import stalls
 from kloaders.engine.batches import BatchBuild, nothing_left
 from kloaders.engine.lookahead import Build, Engine
 from kloaders.keras_api.tickets import Request
@@ -447,7 +447,7 @@ class _RamBatch:
     def wait_for(self, rows: Indices) -> None:
         """Block until these rows are there."""
         for k in self.parts_of(rows):
-            stalls.wait(self.done[k])
+            stall_watch.wait(self.done[k])
 
 
 class _Stored(BatchBuild):

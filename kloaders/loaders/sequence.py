@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from kloaders.core import forks
+from kloaders.core import forks, stall_watch
 from kloaders.core.errors import (
     SampleError,
     check_limit,
@@ -1187,6 +1187,7 @@ class SequenceLoader(keras_base.Sequence):
         """
         if self.transform is not None and not raw:
             for row, (index, read) in enumerate(self._readers(indices)):
+                stall_watch.at(_Names(self), index)
                 try:
                     sample = self._transformed(index, read(), epoch, part_of(draw, row))
                     self._place(sample, self.sample_spec, out, row, report)
@@ -1206,6 +1207,7 @@ class SequenceLoader(keras_base.Sequence):
                 column.fill(indices, out[leaf], leaf, report)
         else:
             for row, index in enumerate(indices.tolist()):
+                stall_watch.at(_Names(self), index)
                 try:
                     self._place(self._sample(index), self.raw_spec, out, row, report)
                 except Exception as error:
@@ -1230,6 +1232,7 @@ class SequenceLoader(keras_base.Sequence):
     def _fill_by_batch(
         self, indices: Indices, out: list[np.ndarray[Any, Any]], report: Report
     ) -> None:
+        stall_watch.at(_Names(self), int(indices[0]) if len(indices) else 0)
         try:
             parts = self._batch_parts(indices)
         except Exception as error:
@@ -1468,6 +1471,15 @@ def _arrays(value: Any) -> Any:
         return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
     return map_structure(leaf, value)
+
+
+class _Names(NamedTuple):
+    """What `stall_watch` needs to know of a loader."""
+
+    loader: SequenceLoader
+
+    def name(self, index: int) -> str:
+        return self.loader._name(index)
 
 
 def check_names(owner: Any, options: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, SupportsIndex, overload
 
 import numpy as np
 
+from kloaders.core import stall_watch
 from kloaders.core.structure import ArraySpec, Structure, map_structure
 from kloaders.formats import images as formats
 from kloaders.formats.images import DecodeError
@@ -264,6 +265,7 @@ class PathColumn:
     def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
         read, paths = self.read_path, self.paths
         for row, index in enumerate(indices.tolist()):
+            stall_watch.at(self, index)
             target = out[row, ...]
             try:
                 got = read(paths[index], target)

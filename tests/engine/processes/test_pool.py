@@ -23,17 +23,12 @@ import psutil
 import pytest
 
 import kloaders as kl
-from kloaders.engine.processes import pool as processes
-from kloaders.engine.processes import worker
+from kloaders.engine.processes import timeouts
 from kloaders.keras_api.base import WORKER
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no worker processes there")
 
 SAMPLES, BATCH = 30, 8
-
-# Workers import this module: the way to set what is set in them.
-if "KLOADERS_TEST_IDLE" in os.environ:
-    worker.IDLE_SECONDS = float(os.environ["KLOADERS_TEST_IDLE"])
 
 
 @pytest.fixture
@@ -391,9 +386,9 @@ def test_deaths_in_load_batch_are_traced_to_the_sample():
 
 def test_hang_names_the_sample(files, monkeypatch):
     """torch's test_timeout, with the name of the sample."""
-    monkeypatch.setattr(processes, "TIMEOUT_SECONDS", 0.4)
+    monkeypatch.setenv(timeouts.SAMPLE, "0.4")
     with loader_of(files, transform=hangs_at_19) as loader:
-        with pytest.raises(kl.SampleError, match=r"TimeoutError.*0.4 seconds.*TIMEOUT_SECONDS"):
+        with pytest.raises(kl.SampleError, match=r"TimeoutError.*0.4 seconds.*KLOADERS_WORKER_T"):
             epoch_of(loader)
         with pytest.raises(kl.SampleError) as caught:
             epoch_of(loader)
@@ -528,7 +523,7 @@ def test_forgotten_loader_ends_its_workers(files):
 
 def test_idle_workers_leave(files, monkeypatch):
     """Of a loader that something keeps alive; the next epoch has new ones."""
-    monkeypatch.setitem(os.environ, "KLOADERS_TEST_IDLE", "0.2")
+    monkeypatch.setenv(timeouts.IDLE, "0.2")
     with loader_of(files, transform=slow) as loader:
         assert_exact(epoch_of(loader))
         children = [each.process for each in loader._processes._group.all]
