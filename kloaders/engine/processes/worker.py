@@ -27,10 +27,6 @@ from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["is_worker", "unpack_error", "work"]
 
-# A worker that nobody asks for anything leaves: what Keras keeps alive after fit is light. A new
-# one takes a fraction of a second.
-IDLE_SECONDS = 60.0
-
 _is_worker = False
 
 
@@ -39,8 +35,8 @@ def is_worker() -> bool:
     return _is_worker
 
 
-def work(conn_fd: int, row_fd: int, life_fd: int, pipeline_fd: int, head: int) -> None:
-    """The life of a worker process."""
+def work(conn_fd: int, row_fd: int, life_fd: int, pipeline_fd: int, head: int, idle: float) -> None:
+    """The life of a worker process, which ends when it is asked for nothing for `idle` seconds."""
     global _is_worker  # noqa: PLW0603
     _is_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -66,7 +62,7 @@ def work(conn_fd: int, row_fd: int, life_fd: int, pipeline_fd: int, head: int) -
     tell("ready")
     while True:
         try:
-            if not conn.poll(IDLE_SECONDS):
+            if not conn.poll(idle):
                 return
             job, stale, new = conn.recv()
             for number in stale:
