@@ -14,7 +14,7 @@ import pytest
 import kloaders as kl
 from kloaders.convert.journal import Journal
 from kloaders.formats import images as formats
-from tests.campaign import beds, faults, fuzz, memory, page, threads
+from tests.campaign import beds, faults, fuzz, memory, mutations, page, threads
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the faults are those of Linux")
 
@@ -54,7 +54,7 @@ def test_cases_are_repeatable(tmp_path):
     import random
 
     data = bytes(range(200))
-    first, second = (fuzz.mutated(random.Random("NPY 7"), data) for _ in range(2))
+    first, second = (mutations.mutated(random.Random("NPY 7"), data) for _ in range(2))
     assert first == second != data
 
 
