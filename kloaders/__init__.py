@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kloaders.core.errors import SampleError
     from kloaders.core.per_thread import PerThread
     from kloaders.diagnostics.verify.report import verify
-    from kloaders.formats.images import DecodeError
+    from kloaders.formats.errors import DecodeError
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
     from kloaders.interop.tf_dataset import to_tf_dataset
     from kloaders.interop.torch_dataset import from_torch
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ArraySequenceLoader": "loaders.arrays",
     "CsvSequenceLoader": "loaders.text",
-    "DecodeError": "formats.images",
+    "DecodeError": "formats.errors",
     "Feature": "sources.tfrecord.features",
     "LoaderCallback": "training.callback",
     "PackSequenceLoader": "loaders.packs",

@@ -22,7 +22,8 @@ from kloaders.core.memory import aligned
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.explain import probes
-from kloaders.formats.images import read_bytes, read_sample
+from kloaders.formats.by_suffix import read_sample
+from kloaders.formats.files import read_bytes
 from kloaders.loaders.arrays import preload
 from kloaders.loaders.from_files import values_of
 from kloaders.loaders.packs import PackSequenceLoader

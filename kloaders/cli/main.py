@@ -436,7 +436,7 @@ def verify(
     and then, in Python: kl.from_directory("photos", exclude="bad.csv")
     """  # noqa: D301
     from kloaders.diagnostics.verify import report as verification
-    from kloaders.formats.images import ImageOptions
+    from kloaders.formats.options import ImageOptions
 
     try:
         report = verification.verify(

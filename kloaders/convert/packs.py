@@ -24,13 +24,13 @@ from kloaders.convert.journal import (
     job_of,
     say_errors,
     spread,
-    whole_file,
     write_shards,
 )
 from kloaders.core.memory import format_bytes, parse_bytes
 from kloaders.core.messages import say
 from kloaders.core.structure import ArraySpec, Structure, flatten
 from kloaders.engine.batches import BatchBuild, in_storage_order, nothing_left
+from kloaders.formats.atomic import whole_file
 from kloaders.formats.pack import (
     FILES,
     HEADER_BYTES,

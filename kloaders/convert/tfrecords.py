@@ -25,16 +25,19 @@ from kloaders.convert.journal import (
     job_of,
     say_errors,
     spread,
-    whole_file,
     write_shards,
 )
 from kloaders.core.errors import SampleError, explain, noted
 from kloaders.core.structure import Structure, flatten
 from kloaders.core.threads import usable_cores
 from kloaders.engine.batches import BatchBuild, in_storage_order
-from kloaders.formats import images as formats
+from kloaders.formats.atomic import whole_file
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, read_bytes, suffix_of
+from kloaders.formats.images import check_picture
+from kloaders.formats.npy import read_array
+from kloaders.formats.sidecar_index import save_index
 from kloaders.formats.tfrecord.examples import array_features, encode_example
-from kloaders.formats.tfrecord.files import framed, save_index
+from kloaders.formats.tfrecord.framing import framed
 from kloaders.loaders.from_files import sides
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader, _count, _flag
@@ -343,11 +346,11 @@ class _Files(_Source):
 
 
 def _content(name: str, path: str) -> dict[str, Any]:
-    if formats.suffix_of(path) in formats.ARRAY_SUFFIXES:
-        return array_features(name, formats.read_array(path))
-    raw = formats.read_bytes(path)
-    if formats.suffix_of(path) in formats.IMAGE_SUFFIXES:
-        formats.check_picture(raw, path)
+    if suffix_of(path) in ARRAY_SUFFIXES:
+        return array_features(name, read_array(path))
+    raw = read_bytes(path)
+    if suffix_of(path) in IMAGE_SUFFIXES:
+        check_picture(raw, path)
     return {name: raw}
 
 

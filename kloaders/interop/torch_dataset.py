@@ -16,7 +16,7 @@ import numpy as np
 from kloaders.core import forks
 from kloaders.keras_api.base import WORKER
 from kloaders.loaders.sequence import Options, SequenceLoader, _flag, check_names, report_at
-from kloaders.plan.epoch import Draw, sample_rng
+from kloaders.plan.rng import Draw, sample_rng
 from kloaders.sources.columns import Report
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from kloaders.core.checks import checked_dtype
 from kloaders.core.memory import available_bytes, format_bytes
 from kloaders.core.messages import say
 from kloaders.core.structure import flatten, pack
 from kloaders.engine.batches import BatchBuild, in_storage_order, nothing_left
-from kloaders.formats.images import checked_dtype
 from kloaders.loaders.sequence import (
     Options,
     SequenceLoader,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kloaders.core.messages import say
-from kloaders.formats.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.subsets import part

@@ -10,9 +10,10 @@ import numpy as np
 
 from kloaders.core.structure import Structure, flatten, same_structure
 from kloaders.loaders.sequence import Options, SequenceLoader, check_loader, check_names
-from kloaders.plan.epoch import Draw, Stream, part_of
+from kloaders.plan.epoch import Stream
+from kloaders.plan.rng import Draw, part_of
 from kloaders.plan.sampling import Sampling
-from kloaders.plan.streams import InOrder, Mixture, Passes, pattern_of
+from kloaders.plan.streams import InOrder, Mixture, ShuffledPasses, pattern_of
 from kloaders.sources.cache.store import Store
 from kloaders.sources.columns import Odd, Report
 
@@ -195,7 +196,7 @@ def _stream(loader: SequenceLoader) -> Stream:
         return loader.plan.stream
     if loader.shuffle is False:
         return InOrder(loader.samples)
-    return Passes(loader.samples, loader.seed)
+    return ShuffledPasses(loader.samples, loader.seed)
 
 
 def _check_part(loader: SequenceLoader) -> None:

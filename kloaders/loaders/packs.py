@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from kloaders.core.checks import checked_dtype
 from kloaders.core.memory import available_bytes
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, pack
 from kloaders.core.threads import usable_cores
-from kloaders.formats.images import DecodeError, checked_dtype
+from kloaders.formats.errors import DecodeError
 from kloaders.formats.mapped_files import JoinedFiles
 from kloaders.formats.mapped_rows import check_whole
 from kloaders.formats.pack import (

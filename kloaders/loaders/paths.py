@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from kloaders.core.structure import Structure, flatten, map_structure
-from kloaders.formats import images as formats
-from kloaders.formats.images import ImageOptions
+from kloaders.formats import by_suffix
+from kloaders.formats.files import IMAGE_SUFFIXES, check_suffix, read_bytes, suffix_of
+from kloaders.formats.options import ImageOptions
 from kloaders.loaders.sequence import (
     Options,
     SequenceLoader,
@@ -290,8 +291,8 @@ class PathSequenceLoader(SequenceLoader):
         hook = "load_sample()" if self.decode is None else "decode="
         if dtype_differs:
             return f"Pass dtype=, or convert in {hook}."
-        suffix = formats.suffix_of(self.paths[index])
-        if self.decode is None and not self._hooked and suffix in formats.IMAGE_SUFFIXES:
+        suffix = suffix_of(self.paths[index])
+        if self.decode is None and not self._hooked and suffix in IMAGE_SUFFIXES:
             return "Pass size=(height, width), or resize in load_sample()."
         return f"Bring them to one shape in {hook} or in transform=."
 
@@ -340,7 +341,7 @@ class PathSequenceLoader(SequenceLoader):
                 if column.paths is not self.paths and isinstance(column.read_path, _Read):
                     by_suffix = column.read_path.decode is None
                 for file in files if by_suffix else ():
-                    formats.check_suffix(file)
+                    check_suffix(file)
 
 
 def readings(
@@ -429,9 +430,9 @@ class _Read:
 
     def __call__(self, path: str, out: np.ndarray[Any, Any] | None) -> Any:
         if self.decode is None:
-            got = formats.read_sample(path, self.options, out)
+            got = by_suffix.read_sample(path, self.options, out)
         else:
-            got = _arrays(self.decode(formats.read_bytes(path)))
+            got = _arrays(self.decode(read_bytes(path)))
         dtype = self.options.dtype
         if dtype is None or got is out:
             return got

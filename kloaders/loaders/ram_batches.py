@@ -19,7 +19,8 @@ from kloaders.engine.lookahead import Build, Engine
 from kloaders.keras_api.tickets import Request
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import Key, SequenceLoader, _count, _key
-from kloaders.plan.epoch import Draw, EpochPlan, Order, Window, part_of, sample_rng
+from kloaders.plan.epoch import EpochPlan, Order, Window
+from kloaders.plan.rng import Draw, part_of, sample_rng
 from kloaders.sources.columns import Odd, expect
 
 if TYPE_CHECKING:

@@ -13,9 +13,12 @@ import numpy as np
 from kloaders.core.errors import SampleError, explain
 from kloaders.core.messages import say
 from kloaders.core.structure import Structure, flatten, map_structure
-from kloaders.formats.images import DecodeError, ImageOptions
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.options import ImageOptions
+from kloaders.formats.sidecar_index import COMPRESSIONS, is_index
 from kloaders.formats.tfrecord.examples import Found, features_of
-from kloaders.formats.tfrecord.files import COMPRESSIONS, FOOTER, HEADER, RecordFiles, is_index
+from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.formats.tfrecord.framing import FOOTER, HEADER
 from kloaders.loaders.paths import readings
 from kloaders.loaders.ram_batches import TwoLevelLoader
 from kloaders.loaders.sequence import _FIRST_TRIES, Options, _flag, check_names

@@ -11,11 +11,15 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
+from kloaders.core.checks import checked_dtype
 from kloaders.core.per_thread import PerThread
 from kloaders.core.structure import flatten, map_structure
 from kloaders.core.threads import usable_cores
-from kloaders.formats.images import _INTERPOLATIONS, DecodeError, ImageOptions, checked_dtype
-from kloaders.formats.tfrecord.files import Index, _digest_of_ends, _load, _Open, _places, _save
+from kloaders.formats import sidecar_index
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import OpenFile
+from kloaders.formats.options import INTERPOLATIONS, ImageOptions
+from kloaders.formats.sidecar_index import Index
 from kloaders.loaders.sequence import Options, SequenceLoader, _count, check_names
 from kloaders.loaders.tfrecords import files_of
 from kloaders.sources.columns import Column, columns_of
@@ -168,7 +172,7 @@ class VideoSequenceLoader(SequenceLoader):
         if options.size is not None:
             height, width = options.size
             frame = cv2.resize(
-                frame, (width, height), interpolation=_INTERPOLATIONS[options.interpolation]
+                frame, (width, height), interpolation=INTERPOLATIONS[options.interpolation]
             )
         return frame[..., None] if frame.ndim == 2 else frame
 
@@ -274,12 +278,12 @@ def _time(capture: Any) -> int:
 
 def _times_of(path: str, folder: str | None) -> Array:
     """When each frame is shown, in microseconds: read from an index, else found by decoding."""
-    file = _Open(path)
+    file = OpenFile(path)
     status = os.fstat(file.number)
-    places = _places(f"{path}.frames", folder)
-    ends = _digest_of_ends(file, status.st_size)
+    places = sidecar_index.places(f"{path}.frames", folder)
+    ends = sidecar_index.digest_of_ends(file, status.st_size)
     for place in places:
-        found = _load(place, status.st_size, status.st_mtime_ns, ends, _LATEST)
+        found = sidecar_index.load(place, status.st_size, status.st_mtime_ns, ends, _LATEST)
         if found is not None:
             return found.offsets[1:].astype(np.int64) - 1
     capture = cv2.VideoCapture(path)
@@ -294,7 +298,7 @@ def _times_of(path: str, folder: str | None) -> Array:
     # An index of rising numbers that begin with 0: times may begin there as well.
     shown = np.maximum.accumulate(np.array(times, np.int64))
     offsets = np.concatenate([[0], shown + 1]).astype(np.uint64)
-    _save(Index(offsets, "", status.st_size, status.st_mtime_ns, ends), places)
+    sidecar_index.save(Index(offsets, "", status.st_size, status.st_mtime_ns, ends), places)
     return shown
 
 

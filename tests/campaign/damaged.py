@@ -54,16 +54,18 @@ class Files:
 
 class Picture(Files):
     def check(self, data, seed):
-        from kloaders.formats import images as formats
+        from kloaders.formats.image_headers import image_shape
+        from kloaders.formats.images import read_image
+        from kloaders.formats.options import ImageOptions
 
-        options = formats.ImageOptions(channels=None)
-        shape = formats.image_shape(data)
-        got = formats.read_image(self.path, options)
+        options = ImageOptions(channels=None)
+        shape = image_shape(data)
+        got = read_image(self.path, options)
         if got.ndim != 3 or got.shape[0] * got.shape[1] > options.max_pixels:
             raise Wrong(f"shape {got.shape}")
         if shape is not None and got.shape[:2] != shape:
             raise Wrong(f"{got.shape} is not the header's {shape}")
-        formats.read_image(self.path, formats.ImageOptions(size=(8, 8)))
+        read_image(self.path, ImageOptions(size=(8, 8)))
 
 
 def photograph():
@@ -169,14 +171,14 @@ class Npy(Files):
         return [*map(npy, ARRAYS), npy(objects, allow_pickle=True), pickle.dumps(Trap(self.trap))]
 
     def check(self, data, seed):
-        from kloaders.formats import images as formats
+        from kloaders.formats import npy
 
         try:
-            got = formats.read_array(self.path)
+            got = npy.read_array(self.path)
             if got.nbytes > len(data) * self.ratio or got.dtype.kind not in "biufc":
                 raise Wrong(f"{got.dtype} {got.shape} out of {len(data)} bytes")
             out = np.empty((5, 12), np.int64)
-            formats.read_array(self.path, out)
+            npy.read_array(self.path, out)
         finally:
             if os.path.exists(self.trap):
                 raise Wrong("code out of a file was run")
@@ -292,10 +294,10 @@ class Index(Store):
     of, files = "TFRecord", r"\.index$"
 
     def spoil(self, rng, data):
-        from kloaders.formats.tfrecord import files as records
+        from kloaders.formats import sidecar_index
 
         data = bytearray(super().spoil(rng, data))
-        size = records._INDEX.size
+        size = sidecar_index._INDEX.size
         if rng.random() < 0.6 and len(data) > size:  # sums that fit, as an index that lies has them
             data[size - 8 : size - 4] = struct.pack("<I", zlib.crc32(data[size:]))
             head = bytes(data[: size - 4]) + bytes(4)
@@ -321,7 +323,7 @@ class Example(Store):
         return super().choose(rng)
 
     def spoil(self, rng, data):
-        from kloaders.formats.tfrecord import files as records
+        from kloaders.formats.tfrecord.framing import framed
 
         found, at = [], 0
         while at < len(data):
@@ -330,7 +332,7 @@ class Example(Store):
             at += 16 + size
         k = rng.randrange(len(found))
         found[k] = mutated(rng, found[k], found)
-        return b"".join(map(records.framed, found))
+        return b"".join(map(framed, found))
 
     def numbers(self, batch):
         return np.asarray(batch[1]).reshape(-1).tolist()

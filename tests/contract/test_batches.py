@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
-from kloaders.plan.epoch import sample_rng
+from kloaders.plan.rng import sample_rng
 from tests.support.assertions import assert_exact, assert_planned
 from tests.support.batches import digest, leaves, loop
 from tests.support.drawing import draw_number

@@ -18,21 +18,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import kloaders as kl
-from kloaders.formats import images as formats
-from kloaders.formats.images import (
+from kloaders.formats import npy
+from kloaders.formats.by_suffix import read_sample
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import (
     ARRAY_SUFFIXES,
     IMAGE_SUFFIXES,
-    DecodeError,
-    ImageOptions,
     check_suffix,
-    decode_image,
-    image_shape,
-    read_array,
     read_bytes,
-    read_image,
-    read_sample,
     suffix_of,
 )
+from kloaders.formats.image_headers import image_shape
+from kloaders.formats.images import decode_image, read_image
+from kloaders.formats.npy import read_array
+from kloaders.formats.options import ImageOptions
 
 STORED = ImageOptions(channels=None)
 OPENCV = tuple(int(part) for part in cv2.__version__.split(".")[:2])
@@ -599,7 +598,7 @@ def test_pillow_has_8_bits():
 
 def test_without_pillow(monkeypatch):
     """Told when the loader is made, not sample by sample."""
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr("kloaders.formats.options.find_spec", lambda name: None)
     with pytest.raises(ImportError, match='pip install pillow, or pass interpolation="area"'):
         ImageOptions(interpolation="pillow-box")
 
@@ -908,7 +907,7 @@ def test_one_read_for_a_known_header(tmp_path, monkeypatch):
         np.save(tmp_path / f"{number}.npy", np.full((5, 7), number, np.int16))
     out = np.zeros((5, 7), np.int16)
     read_array(str(tmp_path / "0.npy"), out)
-    if not formats._HAS_PREADV:
+    if not npy._HAS_PREADV:
         pytest.skip("this system has no preadv")
     with monkeypatch.context() as without:
         without.setattr(os, "fstat", None)
@@ -931,7 +930,7 @@ def test_known_header_short_body(tmp_path):
 
 def test_read_without_preadv(tmp_path, monkeypatch):
     """Systems without preadv read the same."""
-    monkeypatch.setattr(formats, "_HAS_PREADV", False)
+    monkeypatch.setattr(npy, "_HAS_PREADV", False)
     np.save(tmp_path / "a.npy", np.arange(6))
     out = np.zeros(6, int)
     for _ in range(2):

@@ -19,10 +19,11 @@ from click.testing import CliRunner
 import kloaders as kl
 from kloaders.cli import main as cli
 from kloaders.convert import tfrecords as tfrecord_writer
-from kloaders.formats import images as formats
+from kloaders.formats import images
 from kloaders.formats.tfrecord import crc32c as checksums
 from kloaders.formats.tfrecord.examples import array_features, encode_example, parse_example
-from kloaders.formats.tfrecord.files import RecordFiles, framed
+from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.formats.tfrecord.framing import framed
 from kloaders.sources.cache import store as stores
 from kloaders.sources.tfrecord import layouts
 from tests.support.recording import numbers_of, picture_of
@@ -604,8 +605,8 @@ def test_decoded_pictures_are_kept(pictures, tmp_path, keep, monkeypatch, cache,
     loader = keep(kl.TFRecordSequenceLoader(written.files, None, 8, seed=1, cache=cache))
     first = everything(loader)
     decoded = []
-    real = formats.decode_image
-    monkeypatch.setattr(formats, "decode_image", lambda *a: decoded.append(a) or real(*a))
+    real = images.decode_image
+    monkeypatch.setattr(images, "decode_image", lambda *a: decoded.append(a) or real(*a))
     x, y = everything(loader, shuffle=True)
     assert sorted(numbers_of(x)) == numbers_of(first[0])
     assert y.tolist() == [labels[n] for n in numbers_of(x)]
@@ -989,7 +990,7 @@ def test_the_index_comes_with_the_files(pictures, tmp_path, monkeypatch):
         for name, kind in (("a", None), ("b", "GZIP"))
     ]
     for name in ("_walk", "_walk_stream"):
-        monkeypatch.setattr(f"kloaders.formats.tfrecord.files.{name}", None)
+        monkeypatch.setattr(f"kloaders.formats.tfrecord.scan.{name}", None)
     for files in written:
         assert len(RecordFiles(files)) == SAMPLES
 
@@ -1216,13 +1217,13 @@ def test_labels_that_are_files_are_written_as_they_are(pictures, tmp_path):
 def decoded(monkeypatch):
     """How many pictures were decoded, as a list."""
     found = []
-    real = formats.decode_image
+    real = images.decode_image
 
     def decode(raw, *arguments):
         found.append(len(raw))
         return real(raw, *arguments)
 
-    monkeypatch.setattr(formats, "decode_image", decode)
+    monkeypatch.setattr(images, "decode_image", decode)
     monkeypatch.setattr(stores, "CHECK_SECONDS", 0.0)
     return found
 

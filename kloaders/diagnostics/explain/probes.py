@@ -23,8 +23,9 @@ import numpy as np
 from kloaders.core.memory import aligned, available_bytes
 from kloaders.core.structure import flatten, map_structure
 from kloaders.core.threads import usable_cores
-from kloaders.formats import images as formats
-from kloaders.formats.images import ARRAY_SUFFIXES, ImageOptions, read_bytes, suffix_of
+from kloaders.formats import files
+from kloaders.formats.files import ARRAY_SUFFIXES, read_bytes, suffix_of
+from kloaders.formats.options import ImageOptions
 from kloaders.plan.epoch import Order
 from kloaders.sources.cache.columns import bypassed
 from kloaders.sources.cache.folder import FolderCache
@@ -502,7 +503,7 @@ def _names(loader: SequenceLoader, stages: _Stages, count: int) -> list[str]:
 def evict(names: Iterable[str]) -> None:
     """Ask the system to forget what it holds of these files."""
     for name in names:
-        formats.evict(name)
+        files.evict(name)
 
 
 def _disk(

@@ -21,20 +21,17 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders import __version__
-from kloaders.convert.journal import whole_file
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.verify.worker import Answer, Inspector, inspect
 from kloaders.formats import pack as pack_format
-from kloaders.formats.images import (
-    ARRAY_SUFFIXES,
-    IMAGE_SUFFIXES,
-    DecodeError,
-    ImageOptions,
-    suffix_of,
-)
+from kloaders.formats.atomic import whole_file
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from kloaders.formats.options import ImageOptions
 from kloaders.formats.pack import MANIFEST
+from kloaders.formats.sidecar_index import is_index
 from kloaders.formats.tfrecord.examples import features_of
-from kloaders.formats.tfrecord.files import RecordFiles, is_index
+from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.sources import quarantine
 from kloaders.sources.tables import Table
 

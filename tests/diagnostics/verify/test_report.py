@@ -28,8 +28,11 @@ import kloaders as kl
 from kloaders.cli.main import cli
 from kloaders.diagnostics.verify import report as verification
 from kloaders.diagnostics.verify import worker as inspection
-from kloaders.formats.images import DecodeError, ImageOptions, decode_image
-from kloaders.formats.integrity import check_content, check_file, kind_of, unfinished
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.image_structure import kind_of, unfinished
+from kloaders.formats.images import decode_image
+from kloaders.formats.integrity import check_content, check_file
+from kloaders.formats.options import ImageOptions
 
 
 def picture(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -517,7 +520,7 @@ def test_records(photos: Path, tmp_path: Path, compression: Any) -> None:
 def test_a_cut_picture_in_a_record(tmp_path: Path) -> None:
     """Written by somebody else: the record is sound, and what is in it is not."""
     from kloaders.formats.tfrecord.examples import encode_example
-    from kloaders.formats.tfrecord.files import framed
+    from kloaders.formats.tfrecord.framing import framed
 
     raw = JPEGS["baseline"]
     pictures = [raw, saved(picture(seed=3), "JPEG"), JPEGS["progressive"][:-100]]

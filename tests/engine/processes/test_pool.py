@@ -24,6 +24,7 @@ import pytest
 
 import kloaders as kl
 from kloaders.engine.processes import pool as processes
+from kloaders.engine.processes import worker
 from kloaders.keras_api.base import WORKER
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no worker processes there")
@@ -32,7 +33,7 @@ SAMPLES, BATCH = 30, 8
 
 # Workers import this module: the way to set what is set in them.
 if "KLOADERS_TEST_IDLE" in os.environ:
-    processes.IDLE_SECONDS = float(os.environ["KLOADERS_TEST_IDLE"])
+    worker.IDLE_SECONDS = float(os.environ["KLOADERS_TEST_IDLE"])
 
 
 @pytest.fixture
@@ -263,8 +264,8 @@ def test_memory_is_reused(files):
             for _ in loader.epoch_batches(epoch):
                 pass
         assert len(loader._processes.memory.numbers()) <= 8
-        for worker in loader._processes._crew.all:
-            assert worker._known <= loader._processes.memory.numbers()
+        for each in loader._processes._group.all:
+            assert each._known <= loader._processes.memory.numbers()
 
 
 def test_arrays_in_ram_are_shared_not_copied_to_each_worker():
@@ -530,7 +531,7 @@ def test_idle_workers_leave(files, monkeypatch):
     monkeypatch.setitem(os.environ, "KLOADERS_TEST_IDLE", "0.2")
     with loader_of(files, transform=slow) as loader:
         assert_exact(epoch_of(loader))
-        children = [worker.process for worker in loader._processes._crew.all]
+        children = [each.process for each in loader._processes._group.all]
         assert [child.wait(10) for child in children] == [0, 0]
         assert_exact(epoch_of(loader, 1))
 

@@ -14,11 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kloaders.formats.images import DecodeError
+from kloaders.formats import sidecar_index
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import OpenFile
+from kloaders.formats.sidecar_index import is_index
 from kloaders.formats.tfrecord import crc32c as checksums
 from kloaders.formats.tfrecord import files as records
+from kloaders.formats.tfrecord import inflate, scan
 from kloaders.formats.tfrecord.crc32c import crc32c, mask
-from kloaders.formats.tfrecord.files import RecordFiles, framed, index_of, is_index
+from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.formats.tfrecord.framing import framed
+from kloaders.formats.tfrecord.scan import index_of
 
 # RFC 3720, B.4, and the usual check value.
 VECTORS = [
@@ -123,15 +129,15 @@ def test_any_records(tmp_path_factory, data, step):
     """Headers are found however the file is cut into reads."""
     path = tmp_path_factory.mktemp("any") / "a"
     path.write_bytes(b"".join(map(framed, data)))
-    found = records._walk(records._Open(str(path)), path.stat().st_size, str(path))
+    found = scan._walk(OpenFile(str(path)), path.stat().st_size, str(path))
     assert found.tolist() == [sum(len(d) + 16 for d in data[:k]) for k in range(len(data) + 1)]
 
 
 def test_steps_of_all_sizes(file, monkeypatch):
     """Small records in large steps, large ones header by header, and checksums in several goes."""
-    monkeypatch.setattr(records, "_STEP", 1000)
-    monkeypatch.setattr(records, "_LARGE", 400)
-    monkeypatch.setattr(records, "_CHECKED", 7)
+    monkeypatch.setattr(scan, "_STEP", 1000)
+    monkeypatch.setattr(scan, "_LARGE", 400)
+    monkeypatch.setattr(scan, "_CHECKED", 7)
     rng = np.random.default_rng(3)
     data = [bytes(int(n)) for n in rng.choice([0, 5, 50, 900, 5000], 200)]
     assert read_all(RecordFiles([file(data)])) == data
@@ -150,9 +156,9 @@ def test_neighbours_are_read_at_once(file, monkeypatch):
     """A run of records in a file is one read, and comes back under the right numbers."""
     files = RecordFiles([file(DATA[:4], "a"), file(DATA[4:], "b")])
     reads = []
-    read = records._Open.read
+    read = OpenFile.read
     monkeypatch.setattr(
-        records._Open, "read", lambda self, size, at: reads.append(size) or read(self, size, at)
+        OpenFile, "read", lambda self, size, at: reads.append(size) or read(self, size, at)
     )
     indices = np.array([5, 2, 0, 6, 1, 4])
     found = {int(indices[k]): raw for k, raw in files.read_many(indices)}
@@ -307,8 +313,8 @@ def test_records_inside_of_records(file):
 @pytest.mark.parametrize("order", ["in order", "a bit out of order", "far apart", "random"])
 def test_streams_in_any_order(file, monkeypatch, order):
     """Quick only in order, and right in every other."""
-    monkeypatch.setattr(records, "_BLOCK", 1000)
-    monkeypatch.setattr(records, "_BLOCKS_KEPT", 4)
+    monkeypatch.setattr(inflate, "_BLOCK", 1000)
+    monkeypatch.setattr(inflate, "_BLOCKS_KEPT", 4)
     rng = np.random.default_rng(1)
     data = [rng.bytes(int(n)) for n in rng.integers(0, 700, 300)]
     files = RecordFiles([file(raw=gzip.compress(b"".join(map(framed, data))))])
@@ -322,12 +328,12 @@ def test_streams_in_any_order(file, monkeypatch, order):
 
 
 def test_in_order_decompresses_once(file, monkeypatch):
-    monkeypatch.setattr(records, "_BLOCK", 1000)
+    monkeypatch.setattr(inflate, "_BLOCK", 1000)
     begun = []
-    inflate = records._Inflate
+    real = inflate.Inflate
     data = [bytes(100)] * 500
     files = RecordFiles([file(raw=gzip.compress(b"".join(map(framed, data))))])
-    monkeypatch.setattr(records, "_Inflate", lambda *a: begun.append(a) or inflate(*a))
+    monkeypatch.setattr(inflate, "Inflate", lambda *a: begun.append(a) or real(*a))
     for k in np.arange(500).reshape(-1, 20)[:, ::-1].ravel().tolist():
         assert files.read(k) == data[k]
     assert len(begun) == 1
@@ -355,8 +361,8 @@ def walks(monkeypatch):
     """How often a file was walked."""
     count = []
     for name in ("_walk", "_walk_stream"):
-        real = getattr(records, name)
-        monkeypatch.setattr(records, name, lambda *a, real=real: count.append(a) or real(*a))
+        real = getattr(scan, name)
+        monkeypatch.setattr(scan, name, lambda *a, real=real: count.append(a) or real(*a))
     return count
 
 
@@ -424,10 +430,10 @@ def test_an_index_that_lies_is_made_anew(file, walks, offsets):
     """Its sums are right, and its offsets impossible."""
     path = file([b"one", b"two"])
     found = index_of(path)
-    lie = records.Index(
+    lie = sidecar_index.Index(
         np.array(offsets, np.uint64), found.compression, found.size, found.modified, found.ends
     )
-    records._save(lie, [index_path(path)])
+    sidecar_index.save(lie, [index_path(path)])
     assert read_all(RecordFiles([path])) == [b"one", b"two"]
     assert len(walks) == 2
 
@@ -443,14 +449,14 @@ def test_a_folder_for_indexes(file, tmp_path, walks):
 
 
 def unwritable(monkeypatch, folders):
-    real = records.whole_file
+    real = sidecar_index.whole_file
 
     def refuse(path):
         if any(path.startswith(folder) for folder in folders):
             raise PermissionError(13, "Permission denied", path)
         return real(path)
 
-    monkeypatch.setattr(records, "whole_file", refuse)
+    monkeypatch.setattr(sidecar_index, "whole_file", refuse)
 
 
 def test_where_data_cannot_be_written_a_cache_folder_is_used(file, tmp_path, walks, monkeypatch):
@@ -479,12 +485,12 @@ def test_two_processes_make_one_index_at_a_time(file):
     """Many at once, and whoever reads gets a whole one."""
     path = file([b"%d" % k for k in range(3000)])
     code = (
-        "import sys, os; from kloaders.formats.tfrecord import files as records\n"
+        "import sys, os; from kloaders.formats.tfrecord import files, scan\n"
         "for k in range(30):\n"
         "    try: os.unlink(sys.argv[2])\n"
         "    except FileNotFoundError: pass\n"
-        "    assert len(records.index_of(sys.argv[1])) == 3000\n"
-        "    assert records.RecordFiles([sys.argv[1]]).read(2999) == b'2999'\n"
+        "    assert len(scan.index_of(sys.argv[1])) == 3000\n"
+        "    assert files.RecordFiles([sys.argv[1]]).read(2999) == b'2999'\n"
     )
     command = [sys.executable, "-c", code, path, index_path(path)]
     running = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
@@ -518,12 +524,12 @@ def test_without_positioned_reads(file, monkeypatch):
 
 AT_EXIT = """
 import os, sys
-from kloaders.formats.tfrecord import files as records
+from kloaders.formats import files
 
-file = records._Open(sys.argv[1])
+file = files.OpenFile(sys.argv[1])
 number = file.number
-for name in vars(records):  # as the interpreter leaves a module behind
-    setattr(records, name, None)
+for name in vars(files):  # as the interpreter leaves a module behind
+    setattr(files, name, None)
 del file
 try:
     os.fstat(number)
