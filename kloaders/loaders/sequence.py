@@ -588,7 +588,7 @@ class SequenceLoader(keras_base.Sequence):
             self.__dict__.update(before)
             raise
         self._loaded = Position(order, first, self.plan.count(order) - first)
-        self._tickets.go_on(self._loaded)
+        self._tickets.resume_at(self._loaded)
         self._release()
 
     def _take_seed(self, state: Any) -> None:
