@@ -461,7 +461,7 @@ class SequenceLoader(base.Sequence):
             raise
         super().__setattr__("options", options)
         super().__setattr__("_position", keeper)
-        runner.tickets.go_on(position)
+        runner.tickets.resume_at(position)
         runner.release()
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:

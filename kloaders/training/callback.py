@@ -130,7 +130,7 @@ class LoaderCallback(Callback):
         tickets = self.loader.runner.tickets
         tickets.fit_begin(int(self.params.get("epochs") or 0), fit.over, fit.shuffle)
         if state is not None:
-            tickets.fit_goes_on(state["epoch"], state["epoch_trained"])
+            tickets.fit_resumes(state["epoch"], state["epoch_trained"])
         self._batches, self._saved_at = 0, time.monotonic()
         if self.log:
             self._meter = self.loader.runner.meter = Meter(self.loader)
