@@ -21,7 +21,7 @@ from kloaders.convert.tfrecords import write_tfrecords
 from kloaders.core.memory import aligned
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
-from kloaders.diagnostics.explain import probes
+from kloaders.diagnostics.explain import loader_probe
 from kloaders.formats.by_suffix import read_sample
 from kloaders.formats.files import read_bytes
 from kloaders.loaders.arrays import preload
@@ -103,14 +103,14 @@ def _ways(
         def run() -> float:
             with make() as made:
                 made._said = True
-                return probes.drive(made, seconds).rate
+                return loader_probe.drive(made, seconds).rate
 
         return run
 
     def cold() -> float:
-        probes.evict(paths)
+        loader_probe.evict(paths)
         with files(cache=None) as made:
-            return probes.drive(made, seconds, len(paths)).rate
+            return loader_probe.drive(made, seconds, len(paths)).rate
 
     def packed() -> Any:
         pack = os.path.join(folder, "pack")

@@ -605,7 +605,7 @@ class SequenceLoader(base.Sequence):
             SampleError: a sample does not load.
             TypeError, ValueError: model is no keras.Model, or is not compiled.
         """
-        from kloaders.diagnostics.explain.verdict import explain
+        from kloaders.diagnostics.explain.run import explain
 
         return explain(self, model, check=check, seconds=seconds)
 

@@ -21,8 +21,9 @@ from click.testing import CliRunner
 
 import kloaders as kl
 from kloaders.cli.main import cli
-from kloaders.diagnostics.verify import report as verification
+from kloaders.diagnostics.verify import run as verification
 from kloaders.diagnostics.verify import worker as inspection
+from kloaders.diagnostics.verify.report import ERRORS
 from tests.support.pillow_images import JPEGS, picture, saved
 
 # ---------------------------------------------------------------------------------------- a folder
@@ -71,12 +72,12 @@ def spoilt(photos: Path) -> dict[str, str]:
         str(cat / "none.jpg"): "empty",
         str(cat / "html.jpg"): "broken",
         str(cat / "lie.jpg"): "misnamed",
-        str(dog / "bomb.png"): "bomb",
+        str(dog / "bomb.png"): "too many pixels",
         str(dog / "gone.jpg"): "unreadable",
         str(dog / "pipe.jpg"): "unreadable",
-        str(dog / "both.jpg"): "two classes",
+        str(dog / "both.jpg"): "conflicting labels",
         str(dog / "again.jpg"): "duplicate",
-        str(dog / "grey.png"): "odd",
+        str(dog / "grey.png"): "inconsistent",
     }
 
 
@@ -92,8 +93,8 @@ def test_each_kind_is_found(photos: Path, spoilt: dict[str, str], workers: int) 
     assert len(report.findings) == len(spoilt)
     assert (report.files, report.left_out) == (12 + 10, 1)
     assert [one.kind for one in report.errors] == sorted(
-        (kind for kind in spoilt.values() if kind in verification.ERRORS),
-        key=verification.ERRORS.index,
+        (kind for kind in spoilt.values() if kind in ERRORS),
+        key=ERRORS.index,
     )
     assert not report.ok
 
@@ -139,7 +140,9 @@ def test_json(photos: Path, spoilt: dict[str, str], tmp_path: Path) -> None:
     assert not report["ok"]
     assert {one["path"]: one["kind"] for one in report["findings"]} == spoilt
     assert report["counts"]["unreadable"] == 2
-    assert {one["severity"] for one in report["findings"] if one["kind"] == "odd"} == {"warning"}
+    assert {one["severity"] for one in report["findings"] if one["kind"] == "inconsistent"} == {
+        "warning"
+    }
     assert "cut.jpg" in run(photos, "--json", tmp_path / "report.json").stdout
     assert json.loads((tmp_path / "report.json").read_text())["findings"] == report["findings"]
 
@@ -153,7 +156,7 @@ def test_the_csv_is_what_exclude_takes(
     assert "exclude='bad.csv'" in done.stdout
     with open("bad.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    errors = {path: kind for path, kind in spoilt.items() if kind in verification.ERRORS}
+    errors = {path: kind for path, kind in spoilt.items() if kind in ERRORS}
     assert {row["path"]: row["error"].split(":")[0] for row in rows} == errors
     train, _ = kl.from_directory(photos, validation=None, size=(8, 8), exclude="bad.csv")
     with train:
@@ -233,7 +236,7 @@ def test_odd_shapes(tmp_path: Path) -> None:
     for k in range(20):
         np.save(tmp_path / f"{k:02}.npy", np.full(3 + (k == 7), k, np.float32))
     (one,) = kl.verify(tmp_path, workers=0, progress=False).findings
-    assert (one.kind, os.path.basename(one.path)) == ("odd", "07.npy")
+    assert (one.kind, os.path.basename(one.path)) == ("inconsistent", "07.npy")
     assert "float32 of shape (4,), and 19 others are float32 of shape (3,)" in one.message
     for k in range(20):
         np.save(tmp_path / f"{k:02}.npy", np.full(3 + k % 5, k, np.float32))
@@ -256,7 +259,7 @@ def test_records(photos: Path, tmp_path: Path, compression: Any) -> None:
     )  # fmt: skip
     assert written.samples == 11  # the converter sees it too; so it is put in by hand
     report = kl.verify(tmp_path / "out", progress=False)
-    assert (report.files, [one.kind for one in report.findings]) == (11, ["two classes"])
+    assert (report.files, [one.kind for one in report.findings]) == (11, ["conflicting labels"])
     assert "record 7 at byte" in report.findings[0].path
 
 
@@ -334,7 +337,7 @@ def test_packs(tmp_path: Path) -> None:
 def test_workers_bring_in_nothing_heavy() -> None:
     """No Keras, no TensorFlow: a process is there in half a second."""
     code = (
-        "import sys, kloaders.diagnostics.verify.report; "
+        "import sys, kloaders.diagnostics.verify.run; "
         "print(sorted({'keras', 'tensorflow', 'sklearn', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
