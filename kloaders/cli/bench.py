@@ -25,11 +25,11 @@ from kloaders.diagnostics.explain import loader_probe
 from kloaders.formats.by_suffix import read_sample
 from kloaders.formats.files import read_bytes
 from kloaders.loaders.arrays import preload
-from kloaders.sources.columns import values_of
 from kloaders.loaders.packs import PackSequenceLoader
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.ram_batches import RamBatchSequenceLoader
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
+from kloaders.sources.columns import values_of
 
 __all__ = ["Row", "as_dicts", "compare", "made_or", "table"]
 

@@ -194,7 +194,7 @@ def _open(way: str, folder: str) -> tuple[Any, Any]:
 def _converted(loader: Any, out: Path) -> Any:
     """The same samples from TFRecord files."""
     from kloaders.convert.tfrecords import write_tfrecords
-    from kloaders.loaders.from_files import values_of
+    from kloaders.sources.columns import values_of
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
 
     labels = values_of(loader.source.columns[1])

@@ -45,7 +45,7 @@ from kloaders.formats.pack import (
     shard_of,
     stored_dtype,
 )
-from kloaders.loaders.packs import PackColumn
+from kloaders.sources.pack import PackColumn
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.plan.rng import Moment

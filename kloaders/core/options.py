@@ -216,7 +216,7 @@ class CacheOptions(_Group):
 
     @property
     def place(self) -> str | None:
-        """ "auto", "ram", a folder, or None."""
+        """The place: "auto", "ram", a folder, or None."""
         return None if self.cache is None else str(self.cache)
 
     @property

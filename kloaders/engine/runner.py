@@ -85,7 +85,7 @@ class Runner:
         #: How often `release` was called.
         self.released = 0
         self._batch_spec: Structure = None
-        specs.look = self._look
+        specs.look_by(self._look)
         self._reset_after_fork()
         forks.watch(self)
 

@@ -114,7 +114,7 @@ def refuse(does: str, conditions: list[tuple[str, bool]]) -> None:
 
 def _buffer(loader: TFRecordSequenceLoader) -> int:
     """Records in the buffer."""
-    each = loader.records.records.nbytes // max(1, loader.samples)
+    each = loader.records.records.bytes_in_all // max(1, loader.samples)
     size = min(loader.samples, max(_BUFFER_LEAST, _BUFFER_BYTES // max(1, each)))
     if size < loader.samples:
         say(

@@ -15,7 +15,7 @@ from kloaders.core.structure import flatten, same_structure
 from kloaders.loaders.sequence import SequenceLoader, check_loader
 from kloaders.plan.epoch import Stream
 from kloaders.plan.sampling import Sampling
-from kloaders.plan.streams import InOrder, Mixture, pattern_of
+from kloaders.plan.streams import InOrder, Mixture, ShuffledPasses, pattern_of
 from kloaders.sources.mixture import MixtureSource
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def mix(
                 f"{', '.join(_OWN)}."
             )
     check_names("a mixture", options, _OWN)
-    parts = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
+    parts: list[Any] = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
     for loader in parts:
         check_loader(loader, "mix")
         _check_part(loader)

@@ -165,6 +165,9 @@ class SequenceLoader(base.Sequence):
     class_names: list[str] | None
     _source: Source
     _position: PositionKeeper
+    _warned: bool
+    _told: bool
+    _numbered: bool
 
     @shows_options(Options)
     def __init__(

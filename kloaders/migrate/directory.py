@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from kloaders.loaders.from_files import one_hot
-from kloaders.sources.folders import class_folders, files_below
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.migrate.shared import CHANNELS, Array, filter_named, with_keras_names
+from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import listed
 
 __all__ = ["image_dataset_from_directory"]

@@ -14,7 +14,6 @@ import numpy as np
 from kloaders.core.messages import say
 from kloaders.loaders.arrays import ArraySequenceLoader
 from kloaders.loaders.from_files import one_hot
-from kloaders.sources.folders import class_folders, files_below
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.migrate.augmentation_layers import augmentation_layers
 from kloaders.migrate.shared import (
@@ -27,6 +26,7 @@ from kloaders.migrate.shared import (
     with_keras_names,
 )
 from kloaders.migrate.targets import hot_rows, targets_of
+from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import Table, listed
 
 __all__ = ["ImageDataGenerator"]

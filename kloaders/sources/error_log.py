@@ -54,7 +54,7 @@ class ErrorLog:
 
     @property
     def policy(self) -> str:
-        """ "raise", "skip" or "replace"."""
+        """What happens to a bad sample: "raise", "skip" or "replace"."""
         return self.options.on_error
 
     def explained(self, index: int, error: BaseException) -> SampleError:

@@ -125,9 +125,10 @@ class Source:
         return f"index {index}"
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
-        """What a user can do about array `leaf` of a sample, whose shape or dtype is not that of others.
+        """What a user can do about an array of a sample whose shape or dtype is not that of others.
 
         Args:
+            index: the sample's number.
             leaf: which array of x, in the order of `flatten`; labels have advice of their own.
             dtype_differs: the dtype is another one; else the shape is.
         """

@@ -82,10 +82,10 @@ class _Lock:
 
     def __init__(self, locks: bool) -> None:
         self.locks = locks
-        self._forked()
+        self.after_fork()
         forks.watch(self)
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock: Any = threading.RLock() if self.locks else contextlib.nullcontext()
 
     def __enter__(self) -> None:

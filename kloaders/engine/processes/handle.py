@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.rows import RowMismatch
 from kloaders.engine.processes.pickling import PickledPipeline
 from kloaders.engine.processes.shared_memory import Block, anonymous_file
 from kloaders.engine.processes.timeouts import SAMPLE, START, Timeouts
 from kloaders.engine.processes.worker import unpack_error
 from kloaders.keras_api.base import WORKER
-from kloaders.core.rows import RowMismatch
 
 __all__ = ["Raised", "WorkerHandle", "WorkerLost"]
 

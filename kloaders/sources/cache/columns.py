@@ -118,10 +118,10 @@ class HookCache:
         self.paths = paths
         self.stores: list[Store] = []
         self._form: Structure = None
-        self._forked()
+        self.after_fork()
         forks.watch(self)
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -41,13 +41,13 @@ class Budget:
 
     def __init__(self, total: int | None, share: float = _RAM_SHARE, floor: float = 0.0) -> None:
         self._given, self._share, self._floor_share = total, share, floor
-        self._forked()
+        self.after_fork()
         forks.watch(self)
         self._used = 0
         self.total = total or 0
         self._floor = 0.0
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> Any:

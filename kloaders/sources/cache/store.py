@@ -70,10 +70,10 @@ class SharedStore:
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
         self.paused = self.bypassed = 0
         self.counts = (0, 0)
-        self._forked()
+        self.after_fork()
         forks.watch(self)
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock, self._count_lock = threading.Lock(), threading.Lock()
 
     def _note(self, hits: int, asked: int) -> None:
