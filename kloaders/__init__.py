@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
     from kloaders.loaders.video import VideoSequenceLoader
+    from kloaders.sources.source import Source
     from kloaders.sources.tfrecord.features import Feature
     from kloaders.training.callback import LoaderCallback
 
@@ -48,6 +49,7 @@ _HOMES = {
     "RamBatchSequenceLoader": "loaders.ram_batches",
     "SampleError": "core.errors",
     "SequenceLoader": "loaders.sequence",
+    "Source": "sources.source",
     "TFRecordSequenceLoader": "loaders.tfrecords",
     "TextLineSequenceLoader": "loaders.text",
     "VideoSequenceLoader": "loaders.video",
@@ -83,6 +85,7 @@ __all__ = [
     "RamBatchSequenceLoader",
     "SampleError",
     "SequenceLoader",
+    "Source",
     "TFRecordSequenceLoader",
     "TextLineSequenceLoader",
     "VideoSequenceLoader",

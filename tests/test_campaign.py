@@ -16,7 +16,7 @@ from kloaders.convert.journal import Journal
 from kloaders.formats import npy
 from kloaders.formats.images import decode_image
 from kloaders.formats.options import ImageOptions
-from tests.campaign import beds, faults, fuzz, memory, page, threads
+from tests.campaign import beds, faults, fuzz, memory, mutations, page, threads
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the faults are those of Linux")
 
@@ -56,7 +56,7 @@ def test_cases_are_repeatable(tmp_path):
     import random
 
     data = bytes(range(200))
-    first, second = (fuzz.mutated(random.Random("NPY 7"), data) for _ in range(2))
+    first, second = (mutations.mutated(random.Random("NPY 7"), data) for _ in range(2))
     assert first == second != data
 
 

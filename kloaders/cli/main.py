@@ -324,12 +324,12 @@ def tfrecord(
     """  # noqa: D301
     from kloaders.convert import tfrecords as tfrecord_writer
     from kloaders.core.memory import format_bytes
-    from kloaders.loaders import from_files as front_doors
+    from kloaders.sources.columns import values_of
 
     begin = time.perf_counter()
     loader = _loader_of(source, (path_column, label_column or None, folder), exclude=exclude)
-    parts = loader._columns() or ()
-    labels = front_doors.values_of(parts[1]) if len(parts) > 1 else None
+    parts = loader.source.columns or ()
+    labels = values_of(parts[1]) if len(parts) > 1 else None
     features = None
     if loader.class_names is not None and labels is not None:
         features = {"class": [loader.class_names[k] for k in labels.tolist()]}

@@ -12,9 +12,10 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.core.messages import say
-from kloaders.loaders.from_files import class_folders, files_below, make_one_hot
+from kloaders.loaders.from_files import one_hot
 from kloaders.migrate.flows import DatasetLoader
 from kloaders.migrate.shared import channels_of, check_data_format, filter_named, report_found
+from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import listed
 
 __all__ = ["image_dataset_from_directory"]
@@ -151,7 +152,7 @@ def image_dataset_from_directory(
             **{"dtype": "float32", "depth": 8, **options},
         )
         if label_mode == "categorical":
-            make_one_hot(loader, len(names or ()))
+            loader = one_hot(loader, len(names or ()))
         loader.class_names = names
         made.append(loader)
     return tuple(made) if subset == "both" else made[0]

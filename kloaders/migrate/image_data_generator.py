@@ -13,7 +13,6 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.core.messages import say
-from kloaders.loaders.from_files import class_folders, files_below
 from kloaders.migrate.augmentation_layers import augmentation_layers, drawing_options
 from kloaders.migrate.flows import ArrayFlow, FileFlow
 from kloaders.migrate.image_files import ImageFiles
@@ -27,6 +26,7 @@ from kloaders.migrate.shared import (
 )
 from kloaders.migrate.standardization import Standardizer, StandardizingTransform
 from kloaders.migrate.targets import targets_of
+from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import Table, listed
 
 __all__ = ["ImageDataGenerator"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.loaders.from_files import make_one_hot
+from kloaders.loaders.from_files import one_hot
 from kloaders.migrate.flows import FileFlow
 from kloaders.migrate.shared import channels_of, filter_named, keras_setting
 from kloaders.migrate.standardization import Standardizer, StandardizingTransform
@@ -77,12 +77,12 @@ class ImageFiles:
         """
         dtype, classes = standardizer.dtype, len(names or ())
         given: Any = None
-        one_hot = False
+        hot = False
         if class_mode in ("binary", "sparse"):
             given = np.asarray(labels, dtype)
         elif class_mode == "categorical":
-            one_hot = dtype == np.float32 and not any(isinstance(label, list) for label in labels)
-            given = np.asarray(labels, np.int32) if one_hot else hot_rows(labels, classes, dtype)
+            hot = dtype == np.float32 and not any(isinstance(label, list) for label in labels)
+            given = np.asarray(labels, np.int32) if hot else hot_rows(labels, classes, dtype)
         elif class_mode == "multi_output":
             given = tuple(labels)
         elif class_mode == "raw":
@@ -101,7 +101,7 @@ class ImageFiles:
             known["num_classes"] = classes
             known["class_indices"] = {name: k for k, name in enumerate(names)}
         loader = FileFlow(known, files, given, **self.options, **steps, **options)
-        if one_hot:
-            make_one_hot(loader, classes)
+        if hot:
+            loader = one_hot(loader, classes)
         loader.class_names = names
         return loader
