@@ -137,7 +137,8 @@ def checked_columns(
 
     Args:
         owner: whose they are, for messages.
-        x, y: columns, nested.
+        x: columns, nested.
+        y: likewise; None for no labels.
         names: what the user calls x and y.
 
     Raises:

@@ -72,7 +72,9 @@ class LoaderRef:
     """
 
     def __init__(self, loader: Hooks, keep: bool = False) -> None:
-        self.loader: Callable[[], Any] = functools.partial(_same, loader) if keep else weakref.ref(loader)
+        self.loader: Callable[[], Any] = (
+            functools.partial(_same, loader) if keep else weakref.ref(loader)
+        )
 
     def __call__(self) -> Any:
         """The loader."""
@@ -276,7 +278,9 @@ class PathHookSource(HookSource):
             return self._cast(sample_parts(as_arrays(hook(self.paths[index]))))
 
         def value(column: Column) -> Any:
-            return hook(column.paths[index]) if isinstance(column, PathColumn) else column.read(index)
+            return (
+                hook(column.paths[index]) if isinstance(column, PathColumn) else column.read(index)
+            )
 
         return self._cast((as_arrays(map_structure(value, self.inputs)),))
 

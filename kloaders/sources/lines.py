@@ -262,9 +262,7 @@ class CsvSource(LineSource):
     def _what_is_wrong(self, line: str, error: ValueError) -> str:
         fields = self.fields([line])[0]
         if len(fields) != len(self.names):
-            return (
-                f"it has {len(fields)} fields, expected {len(self.names)}, as in the first row."
-            )
+            return f"it has {len(fields)} fields, expected {len(self.names)}, as in the first row."
         for position in self._numbers:
             text = fields[position]
             try:

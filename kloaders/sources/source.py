@@ -309,7 +309,7 @@ class SubsetSource(WrappedSource):
     a store of its own. Takes 4 bytes of RAM per sample, 8 above four billion.
     """
 
-    def __init__(self, inner: Source, numbers: Indices) -> None:
+    def __init__(self, inner: Source, numbers: Array) -> None:
         super().__init__(inner)
         self.numbers = numbers.astype(np.uint32 if len(inner) < 2**32 else np.int64)
         if inner.columns is not None:
