@@ -21,6 +21,7 @@ from kloaders.formats.sidecar_index import COMPRESSIONS
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.ram_batches import TwoLevelLoader
+from kloaders.plan.rng import Moment
 from kloaders.sources.cache.columns import HookCache, leaf_store
 from kloaders.sources.cache.folder import key_of
 from kloaders.sources.cache.policy import check_single_samples, place_of
@@ -166,7 +167,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         are given, the sample by them. Called from several threads at once. Whatever is raised
         becomes a SampleError that names file and record, or is dealt with as `on_error` says.
         """
-        parts = self.records.sample(index)
+        parts = self.records.sample(index, Moment())
         return parts[0] if len(parts) == 1 else parts
 
     def read_record(self, index: int) -> bytes:
