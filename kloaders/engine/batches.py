@@ -298,7 +298,8 @@ def in_storage_order(
 
     Args:
         maker: whose samples.
-        start, stop: which of them.
+        start: the first of them.
+        stop: the first after them.
         sample_bytes: of one sample.
         make: what builds those of some indices.
         threads: how many; None chooses.

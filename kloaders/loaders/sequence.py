@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 import os
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.checks import Transform, checked_count, checked_dtype, no_samples
+from kloaders.core.checks import Transform, checked_count, no_samples
 from kloaders.core.errors import SampleError
-from kloaders.core.messages import say
-from kloaders.core.options import NO_MULTIPROCESSING, Options, shows_options
+from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import Structure
 from kloaders.diagnostics import summary
 from kloaders.engine.processes.pickling import check_sendable
+from kloaders.engine.requests import Requests
 from kloaders.engine.runner import Runner
 from kloaders.keras_api import base, distributed, retained_loaders, tf_iterators
-from kloaders.keras_api.tickets import Position, Request
-from kloaders.loaders.assembly import runner_of, stream_of
+from kloaders.loaders.assembly import runner_of
 from kloaders.loaders.options import LoaderOptions
-from kloaders.loaders.position import PositionKeeper, seed_in
+from kloaders.loaders.position import PositionKeeper
 from kloaders.loaders.settings import refuse_setting
 from kloaders.plan.epoch import EpochPlan
 from kloaders.plan.sampling import Sampling
@@ -165,9 +163,7 @@ class SequenceLoader(base.Sequence):
     class_names: list[str] | None
     _source: Source
     _position: PositionKeeper
-    _warned: bool
-    _told: bool
-    _numbered: bool
+    _requests: Requests
 
     @shows_options(Options)
     def __init__(
@@ -178,29 +174,27 @@ class SequenceLoader(base.Sequence):
     def _begin(self, samples: int | Source, batch_size: int, given: Any, **more: Any) -> None:
         """Set up, with options as a user gave them; more: other fields of `LoaderOptions`."""
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=10)
-        source = self._sourced(samples, given.get("dtype"))
-        if len(source) == 0:
+        count = len(samples) if isinstance(samples, Source) else samples
+        if checked_count(count, "samples", 0) == 0:
             raise ValueError(no_samples(type(self).__name__, "print what counts them"))
-        chosen = LoaderOptions.of(source, batch_size, given, **more)
         self.class_names = None
-        distributed.check_settings(chosen.order)
-        source = self._cached(source, chosen)
-        self._install(source, chosen)
-        if chosen.work.processes:
+        options = LoaderOptions.of(samples, batch_size, given, **more)
+        distributed.check_settings(options.order)
+        self._install(self._sourced(samples, options), options)
+        if options.work.processes:
             check_sendable(self.runner.pipeline)
 
     def _install(self, source: Source, options: LoaderOptions) -> None:
         """Set up what runs, anew: nothing is made ahead, and the next epoch is number 0."""
-        source = source.with_seed(options.order.number)
-        runner = runner_of(source, options, type(self).__name__)
+        source, title = source.with_seed(options.order.number), type(self).__name__
+        runner = runner_of(source, options, title)
+        sampling = str(options.sampling) if options.sampling else ""
         fresh = {
             "_source": source,
             "options": options,
             "runner": runner,
             "_position": PositionKeeper(runner, options),
-            "_warned": False,
-            "_told": False,
-            "_numbered": False,
+            "_requests": Requests(runner, options.order.shuffle, sampling, title),
         }
         for name, value in fresh.items():
             super().__setattr__(name, value)
@@ -245,18 +239,16 @@ class SequenceLoader(base.Sequence):
         """What this loader's samples are read from."""
         return self._source.held()
 
-    def _sourced(self, samples: int | Source, dtype: Any) -> Source:
-        """The source of the samples: what was given, with the hooks of this class in front."""
-        given = samples if isinstance(samples, Source) else None
-        kind = type(self)
+    def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
+        """The source of the samples: what was given, with hooks of this class and a cache in front."""
+        kind, dtype = type(self), options.transforms.dtype
+        source = samples if isinstance(samples, Source) else None
         by_batch = overrides(kind, "load_batch")
-        if by_batch or given is None or overrides(kind, "load_sample"):
-            count = len(given) if given is not None else checked_count(samples, "samples", 0)
-            given = HookSource(self, count, checked_dtype(dtype), by_batch=by_batch, base=given)
-        return NamedSource(given, self) if overrides(kind, "sample_name") else given
-
-    def _cached(self, source: Source, options: LoaderOptions) -> Source:
-        """The source with a cache in front, as `cache` says."""
+        if source is None or by_batch or overrides(kind, "load_sample"):
+            count = samples if isinstance(samples, int) else len(source or ())
+            source = HookSource(self, count, dtype, by_batch=by_batch, base=source)
+        if overrides(kind, "sample_name"):
+            source = NamedSource(source, self)
         return cached_in_ram(source, options.cache, options.work)
 
     # ------------------------------------------------------------------ Keras' interface
@@ -273,9 +265,7 @@ class SequenceLoader(base.Sequence):
     def num_batches(self) -> int:
         """Batches per epoch. Keras reads this when it begins a pass; use `len(loader)`."""
         distributed.check_pass(self)
-        self.runner.resting = False
-        self._numbered = True
-        return self.runner.tickets.starting()
+        return self._requests.starting()
 
     def __getitem__(self, index: int) -> Any:
         """One batch: x, (x, y) or (x, y, sample_weights).
@@ -290,55 +280,7 @@ class SequenceLoader(base.Sequence):
             ValueError: samples of one batch differ in shape or dtype; both are named. Or a loader
                 with a shard and shuffle=None is asked for batches in a random order.
         """
-        runner = self.runner
-        released = runner.released
-        looked = self._numbered and index == 0
-        if self._numbered:
-            self._numbered = False
-        if type(index) is not int or not 0 <= index < runner.plan.batches:
-            index = self._index(index)
-        request = runner.tickets.locate(index)
-        self._warn(request)
-        if looked and not request.sequential and (wider := runner.wider()) is not None:
-            return wider
-        return runner.batch(request, released)
-
-    def _index(self, index: Any) -> int:
-        try:
-            i = operator.index(index)
-        except TypeError:
-            raise TypeError(f"a loader is indexed by a batch number, got {index!r}.") from None
-        if not 0 <= i < self.plan.batches:
-            raise IndexError(
-                f"batch {i} of {type(self).__name__}: batches are numbered from 0 to "
-                f"{self.plan.batches - 1}, for i in range(len(loader))."
-            )
-        return i
-
-    def _warn(self, request: Request) -> None:
-        """Say what is wrong about the order in which batches are asked for."""
-        tickets, options = self.runner.tickets, self.options
-        stored = self.plan.is_stored(request.order)
-        if options.order.part[1] > 1 and options.effective_shuffle is None and not stored:
-            raise ValueError(_NO_COMMON_ORDER)
-        if tickets.permuted and not self._warned:
-            self._warned = True
-            say(
-                f"{type(self).__name__}(shuffle=False) is asked for its batches in a random order: "
-                "fit() permutes them unless it is called with shuffle=False. Batches come as they "
-                "are asked for, without look-ahead. shuffle=None shuffles samples instead."
-            )
-        inside = tickets.in_order == _IN_ORDER and not self._warned
-        if inside and self.sampling and options.order.shuffle is None:
-            self._warned = True
-            say(
-                f"this loader samples ({self.sampling}) and is asked for its batches in order, as "
-                "predict and evaluate do: rows do not line up with the data. Predict from a loader "
-                "without these options; shuffle=True says that the order is meant."
-            )
-        if tickets.interrupted and not self._told:
-            self._told = True
-            say(_INTERRUPTED)
+        return self._requests.batch(index)
 
     def on_epoch_begin(self) -> None:
         """Keras calls this before each epoch; call it in a hand-written loop. Overrides call super."""
@@ -357,21 +299,10 @@ class SequenceLoader(base.Sequence):
         retained_loaders.note_adapter(self, _drop_contents)
         return 1
 
-    @workers.setter
-    def workers(self, value: Any) -> None:
-        raise ValueError(
-            f"workers={value} cannot be set on a loader: pass workers= when making it."
-        )
-
     @property
     def use_multiprocessing(self) -> bool:
         """False: Keras' process pool would be rebuilt every epoch."""
         return False
-
-    @use_multiprocessing.setter
-    def use_multiprocessing(self, value: Any) -> None:
-        if value:
-            raise ValueError(NO_MULTIPROCESSING)
 
     @property
     def max_queue_size(self) -> int:
@@ -429,11 +360,6 @@ class SequenceLoader(base.Sequence):
         """
         return self._position.state(epoch, batch)
 
-    @property
-    def position(self) -> Position | None:
-        """Where the state that was loaded last goes on; None if none was."""
-        return self._position.loaded
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on at a position that `state_dict` gave, in this process or another one.
 
@@ -449,23 +375,9 @@ class SequenceLoader(base.Sequence):
         Raises:
             TypeError, ValueError: no state, or one for other data or options: says what differs.
         """
-        runner, options, keeper = self.runner, self.options, self._position
-        before = runner.pipeline, runner.plan
-        seed = seed_in(state)
-        if options.order.seed_drawn and seed is not None and seed != self.seed:
-            order = dataclasses.replace(options.order, seed=seed)
-            options = dataclasses.replace(options, order=order)
-            runner.reseed(seed, stream_of(options, self.samples))
-            keeper = PositionKeeper(runner, options)
-        try:
-            position = keeper.load(state, f"this {type(self).__name__}")
-        except Exception:
-            runner.pipeline, runner.plan = before
-            raise
+        keeper, options = self._position.restored(state, f"this {type(self).__name__}")
         super().__setattr__("options", options)
         super().__setattr__("_position", keeper)
-        runner.tickets.resume_at(position)
-        runner.release()
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
         """All batches of one epoch, whatever Keras is doing with this loader.
@@ -478,21 +390,8 @@ class SequenceLoader(base.Sequence):
         Raises:
             ValueError: the loader samples, and `shuffle` is not its own.
         """
-        return self.runner.batches(self.runner.order_of(epoch, self.order_for(shuffle)), 0)
-
-    def order_for(self, shuffle: bool | None) -> bool | None:
-        """Whether to shuffle, where somebody asks for `shuffle`; None uses the loader's setting.
-
-        Raises:
-            ValueError: the loader samples, and this is another order.
-        """
-        own = self.options.effective_shuffle
-        if self.sampling and shuffle not in (None, own):
-            raise ValueError(
-                f"shuffle={shuffle} asks for another order than that of a loader that samples "
-                f"({self.sampling}): leave shuffle out, or take a loader without these options."
-            )
-        return own if shuffle is None else shuffle
+        order = self.runner.order_of(epoch, self.options.order_for(shuffle))
+        return self.runner.batches(order, 0)
 
     def close(self) -> None:
         """Free threads, files, batches made ahead and the cache in RAM.
@@ -520,20 +419,20 @@ class SequenceLoader(base.Sequence):
         """
         return self.replace()
 
-    def replace(self, source: Source | None = None, **changes: Any) -> Self:
+    def replace(
+        self, source: Source | None = None, options: LoaderOptions | None = None, **changes: Any
+    ) -> Self:
         """A loader like this one over other samples, or with other options.
 
         Args:
             source: the samples; None: those of this loader, read by its hooks.
-            **changes: fields of `options`.
+            options: all options; None: those of this loader.
+            **changes: fields of `options` to replace.
         """
-        return self.like(source, dataclasses.replace(self.options, **changes))
-
-    def like(self, source: Source | None, options: LoaderOptions) -> Self:
-        """`replace`, with all options."""
         new = type(self).__new__(type(self))
+        chosen = dataclasses.replace(options or self.options, **changes)
         read = self._source.rebound(self, new) if source is None else source
-        new.__setstate__({**self.__getstate__(), "options": options, "_source": read})
+        new.__setstate__({**self.__getstate__(), "options": chosen, "_source": read})
         return new
 
     def summary(self) -> str:
@@ -671,22 +570,7 @@ def _drop_contents(loader: SequenceLoader) -> None:
 
 
 # What belongs to this process and this epoch: neither pickled nor shared by views.
-_RUNTIME = ("runner", "_position", "_warned", "_told", "_numbered")
+_RUNTIME = ("runner", "_position", "_requests")
 _SET_UP = ("runner", "options", "plan", "shard", "samples", "_source", "_position")
 # What may be set on a loader that is set up.
-_FREE = ("class_names", "max_queue_size", "workers", "use_multiprocessing")
-
-_INTERRUPTED = (
-    "this loader was evaluated or predicted from in the middle of a pass that fit trains on, and the "
-    "rest of that pass cannot be told from a new one: samples may come twice in this epoch. Give "
-    "fit LoaderCallback(loader), or evaluate loader.view()."
-)
-
-
-_NO_COMMON_ORDER = (
-    "a loader with shard= is asked for its batches in a random order, which is another one in each "
-    "process: pass shuffle=True to the loader, or call fit(shuffle=False)."
-)
-
-# So many requests in order are a predict, or a loop: a shuffled fit begins so once in 24 times.
-_IN_ORDER = 4
+_FREE = ("class_names", "max_queue_size")

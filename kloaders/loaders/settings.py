@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 from typing import Any
 
@@ -38,9 +37,14 @@ def refuse_setting(loader: Any, name: str, value: Any) -> None:
 _LIVE = ("samples", "plan", "errors", "quarantine", "source", "runner", "options")
 
 
-@functools.lru_cache(maxsize=256)
+_known: dict[type[Any], tuple[str, ...]] = {}
+
+
 def _options_of(kind: type[Any]) -> tuple[str, ...]:
     """Names of all arguments of our class that this one is, or is derived from."""
+    if kind in _known:
+        return _known[kind]
     ours = next(c for c in kind.__mro__ if c.__module__.split(".")[0] == "kloaders")
     names = inspect.signature(ours).parameters
-    return tuple(name for name in names if name not in ("self", "samples"))
+    _known[kind] = tuple(name for name in names if name not in ("self", "samples"))
+    return _known[kind]

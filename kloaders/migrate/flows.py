@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from kloaders.core.arrays import Array
+from kloaders.core.options import Options, shows_options
 from kloaders.loaders.arrays import ArraySequenceLoader
-from kloaders.loaders.paths import PathSequenceLoader
+from kloaders.loaders.paths import PathOptions, PathSequenceLoader
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ArrayFlow", "DatasetLoader", "FileFlow"]
 
@@ -58,10 +62,10 @@ class ArrayFlow(_KerasIterator, ArraySequenceLoader):
     """What `ImageDataGenerator.flow` gives: an `ArraySequenceLoader` with the names of Keras' iterator.
 
     Args:
-        keras: attributes, by name.
         x: images, or a tuple of images and other inputs.
         y: labels, or None.
         batch_size: samples per batch.
+        keras: attributes, by name.
         **options: of `ArraySequenceLoader`.
 
     Attributes:
@@ -72,10 +76,17 @@ class ArrayFlow(_KerasIterator, ArraySequenceLoader):
     image_data_generator: Any
     data_format: str
 
+    @shows_options(Options)
     def __init__(
-        self, keras: dict[str, Any], x: Any, y: Any, batch_size: int, **options: Any
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        *,
+        keras: Mapping[str, Any],
+        **options: Unpack[Options],
     ) -> None:
-        vars(self).update(keras)
+        _set_all(self, keras)
         super().__init__(x, y, batch_size, **options)
 
 
@@ -83,10 +94,10 @@ class FileFlow(_KerasIterator, PathSequenceLoader):
     """What `flow_from_directory` and `flow_from_dataframe` give: a `PathSequenceLoader` with more names.
 
     Args:
-        keras: attributes, by name.
         paths: the files.
         labels: their labels, or None.
         batch_size: samples per batch.
+        keras: attributes, by name.
         **options: of `PathSequenceLoader`.
 
     Attributes:
@@ -123,16 +134,29 @@ class FileFlow(_KerasIterator, PathSequenceLoader):
     keep_aspect_ratio: bool
     subset: str | None
 
+    @shows_options(PathOptions, PathSequenceLoader.__init__)
     def __init__(
-        self, keras: dict[str, Any], paths: Any, labels: Any, batch_size: int, **options: Any
+        self,
+        paths: Any,
+        labels: Any = None,
+        batch_size: int = 32,
+        *,
+        keras: Mapping[str, Any],
+        **options: Unpack[PathOptions],
     ) -> None:
-        vars(self).update(keras)
+        _set_all(self, keras)
         super().__init__(paths, labels, batch_size, **options)
 
     @property
     def filepaths(self) -> list[str]:
         """The files, as they are opened."""
         return list(self.paths)
+
+
+def _set_all(loader: Any, attributes: Mapping[str, Any]) -> None:
+    """Set attributes of a loader that is not made yet: afterwards it refuses names of its options."""
+    for name, value in attributes.items():
+        setattr(loader, name, value)
 
 
 class DatasetLoader(PathSequenceLoader):

@@ -203,10 +203,10 @@ class ImageDataGenerator(Standardizer):
                 )
         weights = None if sample_weight is None else np.asarray(sample_weight)[rows]
         return ArrayFlow(
-            {"image_data_generator": self, "data_format": self.data_format},
             inputs if several else inputs[0],
             labels,
             batch_size,
+            keras={"image_data_generator": self, "data_format": self.data_format},
             shuffle=shuffle,
             seed=seed,
             sample_weights=weights,

@@ -100,7 +100,7 @@ class ImageFiles:
         if names is not None:
             known["num_classes"] = classes
             known["class_indices"] = {name: k for k, name in enumerate(names)}
-        loader = FileFlow(known, files, given, **self.options, **steps, **options)
+        loader = FileFlow(files, given, keras=known, **self.options, **steps, **options)
         if hot:
             loader = one_hot(loader, classes)
         loader.class_names = names

@@ -72,7 +72,7 @@ def measure_stages(view: Loader, seconds: float, transform: bool = True) -> Stag
             break
         cached = _read_alone(stages, index)
         begin, cpu = time.perf_counter(), time.thread_time()
-        sample = source.sample(index)
+        sample = source.sample(index, Moment())
         wall, used = time.perf_counter() - begin, time.thread_time() - cpu
         if stages.paths is None:  # what a hook waits for, and what it computes
             stages.add("read_s", max(0.0, wall - used))

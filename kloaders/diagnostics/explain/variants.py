@@ -15,7 +15,7 @@ from kloaders.plan.sampling import Sampling
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import ArrayColumn
 
-__all__ = ["changed", "over_arrays", "quiet"]
+__all__ = ["changed", "over_arrays", "quiet", "silenced"]
 
 # A whole epoch of samples in RAM has so many batches at least.
 _BATCHES = 4
@@ -27,10 +27,11 @@ def quiet(loader: Loader) -> Loader:
     shuffled = order.shuffle is None
     if shuffled:
         order = dataclasses.replace(order, shuffle=True)
-    return _silenced(loader.replace(order=order))
+    return silenced(loader.replace(order=order))
 
 
-def _silenced(view: Loader) -> Loader:
+def silenced(view: Loader) -> Loader:
+    """The view, which logs nothing about itself when it begins."""
     if view.runner.two_levels:
         view.runner.sizes_logged = True
     return view
@@ -50,16 +51,16 @@ def changed(loader: Loader, change: str, value: Any, seconds: float = 2.0) -> Lo
     """
     new, options = quiet(loader), loader.options
     if change == "workers":
-        return _silenced(new.replace(work=dataclasses.replace(options.work, workers=value)))
+        return silenced(new.replace(work=dataclasses.replace(options.work, workers=value)))
     if change == "processes":
-        return _silenced(new.replace(work=dataclasses.replace(options.work, processes=value)))
+        return silenced(new.replace(work=dataclasses.replace(options.work, processes=value)))
     if change == "transform":
         transforms = dataclasses.replace(options.transforms, transform=value)
-        return _silenced(new.replace(transforms=transforms))
+        return silenced(new.replace(transforms=transforms))
     if change == "dct_scaling":
         source = new.source
         columns = map_structure(with_dct_scaling, source.columns)
-        return _silenced(new.replace(source=ColumnSource(columns, source.paths)))
+        return silenced(new.replace(source=ColumnSource(columns, source.paths)))
     assert change == "ram", change
     arrays = measure_stages(new, seconds, transform=False).arrays()
     held = None if arrays is None else over_arrays(loader, arrays)

@@ -14,6 +14,7 @@ from kloaders.diagnostics.explain import probes
 from kloaders.diagnostics.explain.measured import Measured, Run, Settings
 from kloaders.diagnostics.explain.text import RESOURCES
 from kloaders.diagnostics.explain.verdict import judge
+from kloaders.plan.rng import Moment
 from kloaders.sources.cache.columns import bypassed
 
 SETTINGS = Settings(
@@ -341,7 +342,7 @@ def test_a_changed_loader_serves_the_same_samples(pictures, change, value):
     assert labels == set(range(24))
     for x, y in got:
         for picture, label in zip(x, y, strict=True):
-            want = loader.source.sample(int(label))[0].astype(int)
+            want = loader.source.sample(int(label), Moment())[0].astype(int)
             assert np.abs(picture - want).mean() <= (40 if change == "dct_scaling" else 0)
     assert loader.thread_count is None
     assert loader.transform is _same
