@@ -460,7 +460,7 @@ def _two(value: Any, name: str, otherwise: str = "") -> list[float]:
         and all(isinstance(v, (int, float)) for v in value)
     ):
         return [value[0], value[1]]
-    raise ValueError(f"{name}={value!r}, expected {otherwise}two of them, as in {name}=(0.8, 1.2).")
+    raise ValueError(f"{name}={value!r}, expected {otherwise}two numbers, as in {name}=(0.8, 1.2).")
 
 
 def _is_image(path: str) -> bool:
