@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from kloaders.interop.torch_dataset import from_torch
     from kloaders.loaders.arrays import ArraySequenceLoader, preload
     from kloaders.loaders.autoencoders import inputs_as_labels
-    from kloaders.loaders.from_files import from_dataframe, from_directory, split
+    from kloaders.loaders.from_files import from_dataframe, from_directory
+from kloaders.loaders.splits import split
     from kloaders.loaders.mixing import mix
     from kloaders.loaders.packs import PackSequenceLoader
     from kloaders.loaders.padding import bucket_by_length
@@ -65,7 +66,7 @@ _HOMES = {
     "mix": "loaders.mixing",
     "preload": "loaders.arrays",
     "repeat": "loaders.subsets",
-    "split": "loaders.from_files",
+    "split": "loaders.splits",
     "subset": "loaders.subsets",
     "take": "loaders.subsets",
     "to_tf_dataset": "interop.tf_dataset",

@@ -21,8 +21,9 @@ from kloaders.sources.cache.folder import key_of
 from kloaders.sources.cache.policy import check_single_samples, place_of
 from kloaders.sources.cache.source import CachedSource
 from kloaders.sources.column_source import checked_columns
-from kloaders.sources.columns import CallColumn, Column, PathColumn, columns_of, take_rows
+from kloaders.sources.columns import CallColumn, Column, PathColumn, take_rows
 from kloaders.sources.files import Decode, FileReader, FileSource, check_paths_of, readings
+from kloaders.sources.given_columns import columns_of
 from kloaders.sources.hooks import (
     LabelledSource,
     NamedSource,

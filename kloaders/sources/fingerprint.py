@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.structure import Structure, flatten
-from kloaders.sources.columns import ArrayColumn, Column, ListColumn, PackedPaths
+from kloaders.sources.columns import ArrayColumn, Column, ListColumn
+from kloaders.sources.path_lists import PackedPaths
 
 __all__ = ["VERSION", "Digest", "checked_state", "of_columns", "of_names", "of_parts", "spread"]
 

@@ -16,7 +16,8 @@ from kloaders.core.structure import Structure, as_sample, map_structure
 from kloaders.plan.rng import Moment
 from kloaders.sources import fingerprint
 from kloaders.sources.cache.store import Store
-from kloaders.sources.columns import SubsetColumn, SubsetPaths
+from kloaders.sources.columns import SubsetColumn
+from kloaders.sources.path_lists import SubsetPaths
 
 __all__ = ["Source", "SubsetSource", "WrappedSource"]
 
