@@ -27,10 +27,10 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from kloaders import __version__
 from kloaders.core.errors import SampleError
 from kloaders.core.messages import say
 from kloaders.core.structure import flatten
+from kloaders.core.version import __version__
 from kloaders.formats.atomic import raise_if_full, sync_folder
 from kloaders.sources.columns import PathColumn, inner_column
 from kloaders.sources.hooks import overrides

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from kloaders import __version__
 from kloaders.core.structure import Structure, flatten
+from kloaders.core.version import __version__
 
 __all__ = [
     "File",

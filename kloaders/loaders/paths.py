@@ -50,6 +50,8 @@ class PathOptions(Options, total=False):
     rescale: float | None
     dct_scaling: bool
     max_pixels: int
+    depth: int | None
+    reader: str
     decode: Decode | None
     label_options: dict[str, Any] | None
     check_paths: bool | str
@@ -83,6 +85,10 @@ class PathSequenceLoader(SequenceLoader):
             pixels: 5.8 levels of 255 on average with "bilinear", 2.4 with "area", which then is
             the smoother of the two.
         max_pixels: images with more than this are refused before they are decoded.
+        depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
+            what is stored.
+        reader: "opencv", or "pillow" for images with the pixels of Pillow, as Keras' load_img has
+            them: gray ones of 16 bits keep their values, colour comes in 8 bits.
         decode: a function of a file's bytes that gives its array, instead of the suffix's. Labels
             that are paths have their own, in label_options.
         label_options: these image options, or decode, for labels that are paths; by default those
@@ -120,6 +126,8 @@ class PathSequenceLoader(SequenceLoader):
         rescale: float | None = None,
         dct_scaling: bool = False,
         max_pixels: int = ImageOptions.max_pixels,
+        depth: int | None = None,
+        reader: str = "opencv",
         decode: Decode | None = None,
         label_options: dict[str, Any] | None = None,
         check_paths: bool | str = "sample",
@@ -139,6 +147,8 @@ class PathSequenceLoader(SequenceLoader):
                 "rescale": rescale,
                 "dct_scaling": dct_scaling,
                 "max_pixels": max_pixels,
+                "depth": depth,
+                "reader": reader,
             },
             decode=decode,
             label_options=label_options,
