@@ -69,8 +69,9 @@ def from_torch(
             `lambda item: (item["image"], item["label"])`.
         seeded: while `dataset[i]` runs, the global generators of torch (its CPU one), NumPy and
             `random` are seeded from seed, epoch and i, and then set back: what it draws is the same
-            with any number of workers, and another in each epoch. In this process, another thread
-            that uses them at that moment sees the seeded ones; processes=True keeps them apart.
+            with any number of workers, and another in each epoch. Loaders that do so take turns:
+            in one process, one of them reads at a time. Any other thread that uses the generators
+            at that moment sees the seeded ones; processes=True keeps them apart.
             False leaves them alone: quicker, for a dataset that draws nothing, whose samples can
             then be kept by `cache="ram"`.
         **options: see `SequenceLoader`. workers=N without processes needs seeded=False, and a
@@ -117,7 +118,7 @@ class _TorchLoader(SequenceLoader):
             )
         if not options.get("processes") and options.get("workers") is None:
             options["workers"] = 1
-        self._one_at_a_time = _Lock(not threads > 1)
+        self._one_at_a_time = _generators if self.seeded else _Lock(not threads > 1)
         super().__init__(len(dataset), batch_size, **options)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -206,6 +207,16 @@ class _Lock:
 
     def __reduce__(self) -> Any:
         return _Lock, (self.locks,)
+
+
+class _GlobalLock(_Lock):
+    """One lock for all loaders of the process, whose datasets draw from the same generators."""
+
+    def __reduce__(self) -> str:
+        return "_generators"
+
+
+_generators = _GlobalLock(True)
 
 
 @contextlib.contextmanager
