@@ -84,12 +84,23 @@ def digest_of(value: Any, what: str = "it", special: Special | None = None) -> s
     return _safely(lambda: _Walk(special or {}, None, frozenset(), what).of(value), what).hex()
 
 
-def digest_of_method(owner: Any, name: str, special: Special | None = None) -> str:
+def digest_of_method(
+    owner: Any,
+    name: str,
+    special: Special | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> str:
     """A short text for what a method of an object depends on: of the object, what its code reads.
 
     That is attributes of the instance and of the classes that users wrote, and what methods among
-    these read in turn. Of attributes that our own classes set, only plain values count, and those
-    of `special` types.
+    these read in turn. Attributes that our own classes set do not count.
+
+    Args:
+        owner: has the method.
+        name: of the method.
+        special: how some types are compared.
+        settings: attributes of our own classes that count where the method reads them, if they are
+            plain values or of a special type.
 
     Raises:
         NotComparable: something that it reads has no value.
@@ -97,6 +108,7 @@ def digest_of_method(owner: Any, name: str, special: Special | None = None) -> s
     names: frozenset[str] = frozenset({name})
     while True:  # until no attribute leads to another one
         walk = _Walk(special or {}, owner, names, f"{type(owner).__name__}.{name}()")
+        walk.settings = settings or {}
         found = _safely(walk.of_owner, walk.trail[0])
         if walk.names <= names:
             return found.hex()
@@ -132,6 +144,7 @@ class _Walk:
         self.owner = owner
         self.names = set(names)
         self.of_self: set[str] = set()
+        self.settings: Mapping[str, Any] = {}
         self.trail = [what]
         # By identity, of what may contain itself; what is still at work has a number. Kept alive,
         # since an identity may be another object's later.
@@ -376,7 +389,9 @@ class _Walk:
             return self._of_array(np.asarray(value))
         if callable(getattr(kind, "comparable_value", None)):  # one of ours
             return _joined(kind.__qualname__, self.of(value.comparable_value()))
-        if hasattr(kind, "detach") and hasattr(kind, "cpu"):  # a torch tensor, whose storage has no value
+        if hasattr(kind, "detach") and hasattr(
+            kind, "cpu"
+        ):  # a torch tensor, whose storage has no value
             return _joined("tensor", self._of_array(np.asarray(value.detach().cpu())))
         wrapped = getattr(value, "__wrapped__", None)
         if callable(wrapped) and version_of(kind.__module__):  # lru_cache, numba's compiler
@@ -392,7 +407,9 @@ class _Walk:
         except Exception as error:  # whatever a user's class raises
             raise self._refuse(f"of type {kind.__module__}.{kind.__qualname__}") from error
         if isinstance(reduced, str):
-            return _joined("global", f"{kind.__module__}.{reduced}", version_of(kind.__module__) or "")
+            return _joined(
+                "global", f"{kind.__module__}.{reduced}", version_of(kind.__module__) or ""
+            )
         make, arguments, *rest = reduced
         state, items, entries = [*rest, None, None, None][:3]
         inside = state if isinstance(state, dict) else {}
@@ -422,18 +439,16 @@ class _Walk:
                 if name not in _NOT_OF_A_CLASS:
                     parts += [_joined(str(k), name), self.of(value, f"{kind.__name__}.{name}")]
         ours = _set_by(tuple(kind for kind in self._ours if kind is not object))
-        for name in sorted(inside):
-            value = inside[name]
-            if name in ours:
-                if name not in self.of_self or not self._counts(value):
-                    continue
-            elif name not in self.names and not everything:
-                continue
-            parts += [_joined(name), self.of(value, f"self.{name}")]
+        for name in sorted(set(inside) - ours):
+            if name in self.names or everything:
+                parts += [_joined(name), self.of(inside[name], f"self.{name}")]
+        for name in sorted(self.of_self & set(self.settings)):
+            if self._counts(self.settings[name]):
+                parts += [_joined("setting", name), self.of(self.settings[name], f"self.{name}")]
         return _joined("owner", *parts)
 
     def _counts(self, value: Any) -> bool:
-        """Whether an attribute that our classes set is a value a sample may follow from."""
+        """Whether a setting is a value that a sample may follow from."""
         if isinstance(value, (list, tuple)):
             return all(map(self._counts, value))
         plain = (*_PLAIN, str, bytes, np.dtype, np.ndarray, *self.special)
@@ -443,11 +458,8 @@ class _Walk:
 @functools.lru_cache(maxsize=64)
 def _set_by(kinds: tuple[type, ...]) -> frozenset[str]:
     """Attributes that methods of these classes set."""
-    functions = [
-        getattr(value, "fget", value)
-        for kind in kinds
-        for value in vars(kind).values()
-        if isinstance(value, (types.FunctionType, property))
-    ]
-    names = {n for f in functions if f is not None for n in stored_attributes(f.__code__)}
+    values = [value for kind in kinds for value in vars(kind).values()]
+    functions = [value.fget if isinstance(value, property) else value for value in values]
+    codes = [f.__code__ for f in functions if isinstance(f, types.FunctionType)]
+    names = {name for code in codes for name in stored_attributes(code)}
     return frozenset(names.union(*(vars(kind).get("__annotations__", {}) for kind in kinds)))

@@ -65,7 +65,7 @@ class Choice:
             return seconds < DEAR_SECONDS
         return self._decided if self._decided is not None else _TURNS[self._turn]
 
-    def handed_out(self, now: float, seconds: float) -> None:
+    def record_delivery(self, now: float, seconds: float) -> None:
         """A batch was handed out; such a one costs so many seconds of work."""
         if not self._in_question(seconds):
             if self._count or self._turn:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
+from kloaders.core import stall_watch
 from kloaders.core.threads import Workers, exiting
-from kloaders.engine import stalls
 from kloaders.engine.inline_trial import DEAR_SECONDS, Choice
 
-__all__ = ["AHEAD_BYTES", "Build", "Engine", "made_here"]
+__all__ = ["AHEAD_BYTES", "Build", "Engine", "build_inline"]
 
 # What may lie ready ahead of the model: enough to ride out a slow file, small beside a framework.
 AHEAD_BYTES = 256 * 2**20
@@ -64,7 +64,7 @@ class Engine:
         self._rows = 0  # of a whole batch: the last one of an epoch may be short
         self._busy_seconds, self._cpu_seconds = 0.0, 0.0
         #: Batches handed out, seconds that callers waited for them, and the most ever ready.
-        self.batches, self.wait_seconds, self.most_ready = 0, 0.0, 0
+        self.batches, self.wait_seconds, self.peak_ready = 0, 0.0, 0
 
     def get(self, key: Hashable, upcoming: Iterable[Hashable] | None, make: Make) -> Any:
         """The batch of `key`; those of `upcoming` are begun, in that order.
@@ -89,7 +89,7 @@ class Engine:
             build = _made(make, key)
             if self.inline(build.rows):
                 batch = self._here(build)
-                self._handed_out(build.rows)
+                self._record_delivery(build.rows)
                 return batch
             job = self._submit(build)
             with self._lock:
@@ -104,7 +104,7 @@ class Engine:
         finally:
             with self._lock:
                 self._awaited.remove(job)
-        self._handed_out(job.rows)
+        self._record_delivery(job.rows)
         return batch
 
     def _shared(self, rows: int) -> bool:
@@ -156,8 +156,8 @@ class Engine:
             with self._lock:
                 if self._ahead.setdefault(key, job) is not job:
                     job.cancel()
-        if len(self._ahead) > self.most_ready:
-            self.most_ready = max(self.most_ready, self.ready())
+        if len(self._ahead) > self.peak_ready:
+            self.peak_ready = max(self.peak_ready, self.ready())
 
     def inline(self, rows: int) -> bool:
         """Whether a batch of so many rows is made in the thread that asks for it."""
@@ -178,11 +178,11 @@ class Engine:
             return min(self.depth, max(2, self.count))
         return self.depth
 
-    def _handed_out(self, rows: int) -> None:
+    def _record_delivery(self, rows: int) -> None:
         if self.auto and self.count and self._row_seconds is not None:
             with self._lock:
                 self._rows = max(self._rows, rows)
-                self.choice.handed_out(time.perf_counter(), self._row_seconds * self._rows)
+                self.choice.record_delivery(time.perf_counter(), self._row_seconds * self._rows)
 
     def why(self, rows: int) -> str:
         """What was chosen for batches of so many rows, in words."""
@@ -230,7 +230,7 @@ class Engine:
 
     def _here(self, build: Build) -> Any:
         begin = time.perf_counter()
-        batch = made_here(build)
+        batch = build_inline(build)
         self.measured(time.perf_counter() - begin, build.rows)
         return batch
 
@@ -259,7 +259,7 @@ class Engine:
         self.workers.close()
 
 
-def made_here(build: Build) -> Any:
+def build_inline(build: Build) -> Any:
     """The batch, made in the caller's thread."""
     build.fill(0, build.rows)
     return build.finish()
@@ -326,7 +326,7 @@ class _Job:
         if not self.ready:
             awaited = self._awaited = threading.Event()
             if not self.ready:
-                stalls.wait(awaited)
+                stall_watch.wait(awaited)
         if self.cancelled:
             raise _Cancelled
         if self.error is not None:

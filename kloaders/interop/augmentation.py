@@ -221,7 +221,7 @@ class _KerasLayer:
         self.alone = y is None and x is None
         self.layer = layer
         self.targets = _Targets("images" if x is None else x, y)
-        self._forked()
+        self.after_fork()
         forks.watch(self)
         self._state: tuple[list[Any], list[Any]] | None = None
 
@@ -273,10 +273,10 @@ class _KerasLayer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forked()
+        self.after_fork()
         forks.watch(self)
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.Lock()
 
 

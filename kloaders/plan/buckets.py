@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from kloaders.plan.epoch import EpochPlan, Indices, Order, _mix, _permutation
+from kloaders.core.arrays import Array, Indices
+from kloaders.plan.epoch import EpochPlan, Order
+from kloaders.plan.permutation import mixed, permutation_of, permuted_span
 
 __all__ = ["BucketPlan", "Buckets"]
-
-# Ranks are permuted in blocks: NumPy's cost a call is shared by the batches of one block.
-_BLOCK = 4096
 
 
 class Buckets:
@@ -24,7 +22,7 @@ class Buckets:
     a sample belongs to the first that is not below its own length.
     """
 
-    def __init__(self, lengths: np.ndarray[Any, Any], boundaries: np.ndarray[Any, Any]) -> None:
+    def __init__(self, lengths: Array, boundaries: Array) -> None:
         self.boundaries = boundaries
         self.codes = np.searchsorted(boundaries, lengths).astype(np.uint8)
         wide = np.uint32 if len(lengths) < 2**32 else np.int64
@@ -40,14 +38,6 @@ class Buckets:
     def shapes(self) -> int:
         """How many lengths a batch can have."""
         return int(np.count_nonzero(np.diff(self.starts)))
-
-
-@lru_cache(maxsize=64)
-def _block(n: int, seed: int, epoch: int, head: int, bucket: int, block: int) -> Indices:
-    ranks = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, n), dtype=np.int64)
-    found = _permutation(n, seed, "bucket", epoch, head, bucket)(ranks)
-    found.flags.writeable = False
-    return found
 
 
 @dataclass(frozen=True)
@@ -104,13 +94,12 @@ class BucketPlan(EpochPlan):
         ends = np.cumsum(full)
         left = counts - full * size
         short = int(left.sum()) % size
-        mixed = int(left.sum()) // size
-        slots = int(ends[-1]) + mixed
+        slots = int(ends[-1]) + int(left.sum()) // size
         slot = batch - order.head
         total = int(left.sum())
         # The short batch is the last one of the epoch; which samples it has, or drop_last leaves
         # out, is drawn from all that is left, so that no length is favoured.
-        key = _mix(self.seed, "short", order.epoch, order.head)
+        key = mixed(self.seed, "short", order.epoch, order.head)
         cut = int.from_bytes(key[:8], "little") % max(1, total)
         over = max(0, cut + short - total)  # it begins again at the front
 
@@ -121,7 +110,7 @@ class BucketPlan(EpochPlan):
         if slot == slots:
             return several((0, over), (cut, min(cut + short, total)))
         if slots > 1:
-            shuffled = _permutation(slots, self.seed, "batches", order.epoch, order.head)
+            shuffled = permutation_of(slots, self.seed, "batches", order.epoch, order.head)
             slot = int(shuffled(np.array([slot]))[0])
         if slot < ends[-1]:
             bucket = int(np.searchsorted(ends, slot, side="right"))
@@ -146,10 +135,8 @@ class BucketPlan(EpochPlan):
         """Samples of ranks low to high of a shuffled bucket."""
         start = int(firsts[bucket])
         n = int(self.buckets.starts[bucket + 1]) - start
-        first, last = low // _BLOCK, (high - 1) // _BLOCK
-        key = (n, self.seed, order.epoch, order.head, bucket)
-        joined = np.concatenate([_block(*key, block) for block in range(first, last + 1)])
-        ranks = joined[low - first * _BLOCK : high - first * _BLOCK]
+        purpose = ("bucket", order.epoch, order.head, bucket)
+        ranks = permuted_span(low, high, n, self.seed, *purpose)
         found: Indices = self.buckets.members[start + ranks].astype(np.int64)
         return found
 

@@ -2,191 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-__all__ = [
-    "GOLDEN",
-    "EpochPlan",
-    "Order",
-    "Permutation",
-    "Rest",
-    "Stream",
-    "Window",
-    "batch_rng",
-    "hashed",
-    "mixed",
-    "part_of",
-    "permuted",
-    "sample_rng",
-]
+from kloaders.core.arrays import Indices
+from kloaders.plan.permutation import mixed, permutation_of, permuted_span
+from kloaders.plan.rng import Draw
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-# How often a batch's samples were served before: one number for all, or one for each.
-Draw = int | Indices
-
-# Eight rounds mix a large domain well; where few permutations exist at all, each of them must come
-# up as often as the others, and 24 rounds pass a chi-squared test there (tests/plan/test_epoch.py).
-_ROUNDS, _SMALL_ROUNDS, _SMALL = 8, 24, 1024
-# Positions are permuted in blocks: NumPy's cost a call is shared by the batches of one block.
-_BLOCK = 4096
-
-
-def _mix(seed: int, *parts: int | str) -> bytes:
-    """128 hash bits of a seed and what it is for: streams of different purposes never meet."""
-    text = ":".join(map(str, (seed, *parts)))
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-@lru_cache(maxsize=64)
-def _epoch_key(seed: int, epoch: int) -> int:
-    return int.from_bytes(_mix(seed, "sample", epoch), "little")
-
-
-def sample_rng(seed: int, epoch: int, sample: int, draw: int = 0) -> np.random.Generator:
-    """The random generator of one sample in one epoch, whichever thread or process asks.
-
-    `draw` tells apart several uses of the sample in one epoch (data echoing).
-
-    Philox takes its key as it is, and different keys are independent streams (Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Adding sample and epoch to the seed
-    instead would make sample i + 1 of one seed equal to sample i of the next.
-    """
-    key = _epoch_key(seed, epoch) ^ (sample << 1 | 1) ^ (draw << 64)
-    return np.random.Generator(np.random.Philox(key=key & (1 << 128) - 1))
-
-
-def batch_rng(seed: int, epoch: int, batch: int, part: int = 0) -> np.random.Generator:
-    """The random generator of one batch in one epoch, whichever thread or process asks.
-
-    `part` tells apart the shards of a global batch.
-    """
-    key = int.from_bytes(_mix(seed, "batch", epoch, part), "little")
-    return np.random.Generator(np.random.Philox(key=key ^ batch))
-
-
-class Permutation:
-    """A seeded bijection of range(n) that needs no memory for n.
-
-    A generalised Feistel network on the grid a x b >= n: each round adds a hash of one
-    coordinate to the other, modulo its side, which can be undone whatever the hash is; results
-    at n or above are sent through again (cycle walking). Black and Rogaway, "Ciphers with
-    arbitrary finite domains", CT-RSA 2002; the alternating form is from section 4 of Morris,
-    Rogaway and Stegers, "How to encipher messages on a small domain", CRYPTO 2009. Sides that
-    need not be powers of two keep the grid within a + b of n, so that walking is rare.
-
-    >>> sorted(Permutation(7, b"key")(np.arange(7)).tolist())
-    [0, 1, 2, 3, 4, 5, 6]
-    """
-
-    __slots__ = ("_a", "_b", "_keys", "n")
-
-    def __init__(self, n: int, key: bytes) -> None:
-        self.n = n
-        side = int(np.sqrt(float(max(n, 1))))
-        while side * side < n:  # the square root of a large integer may be one off
-            side += 1
-        self._a = np.uint64(max(side, 1))
-        self._b = np.uint64(max(-(-n // max(side, 1)), 1))
-        rounds = _SMALL_ROUNDS if n <= _SMALL else _ROUNDS
-        raw = b"".join(
-            hashlib.blake2b(key, digest_size=64, salt=bytes([i])).digest()
-            for i in range(rounds // 8)
-        )
-        self._keys = np.frombuffer(raw, "<u8").astype(np.uint64)
-
-    def __call__(self, positions: Indices) -> Indices:
-        """The images of `positions` (int64 array of values in range(n)), a new int64 array."""
-        x = self._once(np.asarray(positions).astype(np.uint64))
-        out = np.flatnonzero(x >= np.uint64(self.n))
-        while out.size:
-            x[out] = self._once(x[out])
-            out = out[x[out] >= np.uint64(self.n)]
-        return np.asarray(x, np.int64)
-
-    def _once(self, x: np.ndarray[Any, np.dtype[np.uint64]]) -> Any:
-        left, right = x // self._b, x % self._b
-        for r in range(0, len(self._keys), 2):
-            left = (left + _hash(right, self._keys[r]) % self._a) % self._a
-            right = (right + _hash(left, self._keys[r + 1]) % self._b) % self._b
-        return left * self._b + right
-
-
-def _hash(x: np.ndarray[Any, np.dtype[np.uint64]], key: np.uint64) -> Any:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), keyed."""
-    z = x ^ key
-    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return z ^ z >> np.uint64(31)
-
-
-def mixed(seed: int, *parts: int | str) -> bytes:
-    """128 hash bits of a seed and what it is for: streams of different purposes never meet."""
-    return _mix(seed, *parts)
-
-
-# Multiples of 2**64 over the golden ratio: each round of a permutation adds another to its key.
-GOLDEN = 0x9E3779B97F4A7C15
-_STEPS = [np.uint64(GOLDEN * (r + 1) % 2**64) for r in range(_SMALL_ROUNDS)]
-
-
-def hashed(x: Any, key: Any) -> Any:
-    """64 hash bits for each of the integers `x`; another hash for each key."""
-    return _hash(np.asarray(x).astype(np.uint64) + _STEPS[0], key)
-
-
-def permuted(ranks: Indices, sizes: Any, keys: Any) -> Indices:
-    """Images of `ranks` under many permutations at once: rank k under one of range(sizes[k]).
-
-    As `Permutation`, with a key of 64 bits for each rank, and no cost for another permutation.
-
-    ranks: int64 array, each below its size. sizes: one, or one for each. keys: uint64, likewise.
-    """
-    n = np.broadcast_to(np.asarray(sizes).astype(np.uint64), ranks.shape)
-    keys = np.broadcast_to(np.asarray(keys, np.uint64), ranks.shape)
-    side = np.sqrt(n.astype(np.float64)).astype(np.uint64)
-    side = side + (side * side < n)  # the square root is rounded down, or one off
-    side = np.maximum(side + (side * side < n), np.uint64(1))
-    other = (n + side - np.uint64(1)) // side
-    x = _rounds(np.asarray(ranks).astype(np.uint64), side, other, keys, n)
-    out = np.flatnonzero(x >= n)
-    while out.size:
-        x[out] = _rounds(x[out], side[out], other[out], keys[out], n[out])
-        out = out[x[out] >= n[out]]
-    return np.asarray(x, np.int64)
-
-
-def _rounds(x: Any, a: Any, b: Any, keys: Any, n: Any) -> Any:
-    left, right = x // b, x % b
-    for r in range(0, _ROUNDS, 2):
-        left = (left + _hash(right, keys + _STEPS[r]) % a) % a
-        right = (right + _hash(left, keys + _STEPS[r + 1]) % b) % b
-    small = np.flatnonzero(n <= np.uint64(_SMALL))
-    if small.size:
-        up, down, high, wide = left[small], right[small], a[small], b[small]
-        keys = keys[small]
-        for r in range(_ROUNDS, _SMALL_ROUNDS, 2):
-            up = (up + _hash(down, keys + _STEPS[r]) % high) % high
-            down = (down + _hash(up, keys + _STEPS[r + 1]) % wide) % wide
-        left[small], right[small] = up, down
-    return left * b + right
-
-
-@lru_cache(maxsize=256)
-def _permutation(n: int, seed: int, *parts: int | str) -> Permutation:
-    return Permutation(n, _mix(seed, *parts))
-
-
-@lru_cache(maxsize=16)
-def _block(n: int, seed: int, epoch: int, head: int, block: int) -> Indices:
-    positions = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, n), dtype=np.int64)
-    found = _permutation(n, seed, "order", epoch, head)(positions)
-    found.flags.writeable = False
-    return found
+__all__ = ["EpochPlan", "Order", "Rest", "Stream", "Window"]
 
 
 class Rest(NamedTuple):
@@ -243,13 +69,6 @@ class Stream(Protocol):
 
     def samples(self, start: int, stop: int) -> Indices:
         """Sample numbers at places start to stop, int64."""
-
-
-def part_of(draw: Draw, rows: int | slice) -> Draw:
-    """What `EpochPlan.use` said, for some rows of the batch."""
-    if isinstance(draw, int):
-        return draw
-    return int(draw[rows]) if isinstance(rows, int) else draw[rows]
 
 
 @dataclass(frozen=True)
@@ -476,8 +295,7 @@ class EpochPlan:
         stored = self._stored_count(order)
         if stored <= start < stop and (self.window is None or self.draw == "global"):
             low, high = start - stored, stop - stored
-            shuffled, first = self._blocks(order, low, high - 1, self.samples - stored)
-            return stored + shuffled[low - first : high - first]
+            return stored + self._shuffled(order, low, high, self.samples - stored)
         return self._at(order, np.arange(start, stop, dtype=np.int64))
 
     def _at(self, order: Order, positions: Indices) -> Indices:
@@ -490,19 +308,13 @@ class EpochPlan:
             return np.concatenate([positions[early], self._at(order, positions[~early])])
         if self.window is not None and self.draw != "global":
             return self._drawn(order, positions - stored)
-        return stored + self._shuffled(order, positions - stored, self.samples - stored)
+        ranks = positions - stored
+        low, high = int(ranks[0]), int(ranks[-1]) + 1
+        return stored + self._shuffled(order, low, high, self.samples - stored)[ranks - low]
 
-    def _shuffled(self, order: Order, ranks: Indices, n: int) -> Indices:
-        shuffled, first = self._blocks(order, int(ranks[0]), int(ranks[-1]), n)
-        return shuffled[ranks - first]
-
-    def _blocks(self, order: Order, low: int, high: int, n: int) -> tuple[Indices, int]:
-        """Whole blocks of a shuffle of range(n) that hold ranks low to high, and their first rank."""
-        first, last = low // _BLOCK, high // _BLOCK
-        key = (n, self.seed, order.epoch, _drawn_for(order))
-        if first == last:
-            return _block(*key, first), first * _BLOCK
-        return np.concatenate([_block(*key, b) for b in range(first, last + 1)]), first * _BLOCK
+    def _shuffled(self, order: Order, low: int, high: int, n: int) -> Indices:
+        """Ranks low to high of a shuffle of range(n)."""
+        return permuted_span(low, high, n, self.seed, "order", order.epoch, _drawn_for(order))
 
     def _begin(self, order: Order) -> int:
         """The position at which RAM batches of shuffled samples begin."""
@@ -534,7 +346,7 @@ class EpochPlan:
     def _inside(self, order: Order, slot: int, size: int, ranks: Indices, echo: int) -> Indices:
         """Where the ranks of a shuffled RAM batch lie in it."""
         key = (self.seed, "inside", order.epoch, _drawn_for(order), slot, echo)
-        return _permutation(size, *key)(ranks)
+        return permutation_of(size, *key)(ranks)
 
     def _drawn(self, order: Order, ranks: Indices) -> Indices:
         """Sample numbers at ranks of an order that is cut from storage order, and shuffled inside."""
@@ -554,7 +366,7 @@ class EpochPlan:
         n = self.samples - stored
         whole = n // size
         if slot < whole and self.draw == "windows":
-            full = _permutation(whole, self.seed, "windows", order.epoch, _drawn_for(order))
+            full = permutation_of(whole, self.seed, "windows", order.epoch, _drawn_for(order))
             slot = int(full(np.array([slot]))[0])
         return stored + (slot * size + members + self._shift(order)) % n
 
@@ -565,7 +377,7 @@ class EpochPlan:
         batch, are not the same ones for ever.
         """
         key = (self.seed, "cut", order.epoch, _drawn_for(order))
-        shift = int.from_bytes(_mix(*key)[:8], "little")
+        shift = int.from_bytes(mixed(*key)[:8], "little")
         return shift % (self.samples - self._stored_count(order))
 
     def window_of(self, order: Order, batch: int) -> int:

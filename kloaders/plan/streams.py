@@ -2,6 +2,9 @@
 
 A stream is asked for the samples at places start to stop, and is a pure function of these: an epoch
 of any length is a piece of it, and the next one goes on where that ended.
+
+A saved position holds the text of its stream (`repr`), which therefore never changes: some say what
+the class was called when the first positions were saved.
 """
 
 from __future__ import annotations
@@ -12,11 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.plan.epoch import GOLDEN, Indices, Permutation, Stream, hashed, mixed, permuted
+from kloaders.core.arrays import Array, Indices
+from kloaders.plan.epoch import Stream
+from kloaders.plan.permutation import GOLDEN, Permutation, hashed, mixed, permuted
 
-__all__ = ["Balanced", "Draws", "InOrder", "Mixture", "Passes", "Shares", "pattern_of"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
+__all__ = [
+    "Balanced",
+    "InOrder",
+    "Mixture",
+    "ShuffledPasses",
+    "WeightedSystematic",
+    "WeightedWithReplacement",
+    "pattern_of",
+]
 
 # Places are worked out in blocks: NumPy's cost a call is shared by the batches of one block.
 _BLOCK = 4096
@@ -82,10 +93,10 @@ class InOrder:
         return f"InOrder({self.n})"
 
 
-class Passes(_Blocks):
+class ShuffledPasses(_Blocks):
     """One shuffled pass over n samples after another, each with every sample once.
 
-    >>> stream = Passes(3, seed=1)
+    >>> stream = ShuffledPasses(3, seed=1)
     >>> sorted(stream.samples(0, 3).tolist()), sorted(stream.samples(3, 6).tolist())
     ([0, 1, 2], [0, 1, 2])
     """
@@ -142,7 +153,7 @@ class Balanced(_Blocks):
         )
 
 
-class Shares(_Blocks):
+class WeightedSystematic(_Blocks):
     """Each sample as often as its weight says, to within one, in every pass of n draws.
 
     Systematic sampling (Madow, "On the theory of systematic sampling, II", Annals of Mathematical
@@ -153,6 +164,8 @@ class Shares(_Blocks):
 
     weights: float64, not negative, not all zero.
     """
+
+    _saved_as = "Shares"
 
     def __init__(self, weights: Array, seed: int) -> None:
         super().__init__()
@@ -178,11 +191,13 @@ class Shares(_Blocks):
         return self._lie(np.minimum(found, self._last))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.n}, seed={self.seed}, {_digest(self.ends)})"
+        return f"{self._saved_as}({self.n}, seed={self.seed}, {_digest(self.ends)})"
 
 
-class Draws(Shares):
+class WeightedWithReplacement(WeightedSystematic):
     """Each place drawn by weight, independently of all others: with replacement."""
+
+    _saved_as = "Draws"
 
     def _at(self, places: Indices) -> Indices:
         number = hashed(places, _key(self.seed, "draws"))

@@ -22,6 +22,7 @@ __all__ = [
     "common_folder",
     "of_columns",
     "of_names",
+    "of_parts",
     "spread",
 ]
 
@@ -103,6 +104,13 @@ def of_columns(part: Structure) -> str:
     for column in flatten(part):
         _add(digest, column)
     return digest.text()
+
+
+def of_parts(parts: Sequence[Structure]) -> dict[str, str]:
+    """`of_columns` of x and of y, where there are labels, by what a saved state calls them."""
+    return {
+        name: of_columns(part) for name, part in zip(("data", "labels"), parts, strict=False)
+    }
 
 
 def of_names(

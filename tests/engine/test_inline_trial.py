@@ -31,7 +31,7 @@ class Run:
                 self.now += self.threads
             if gap_every and k % gap_every == 0:  # an epoch ends
                 self.now += 0.1
-            self.choice.handed_out(self.now, self.cost)
+            self.choice.record_delivery(self.now, self.cost)
         return self
 
 
@@ -98,11 +98,11 @@ def test_what_a_batch_seems_to_cost_differs_with_the_way() -> None:
     for _ in range(2500):
         inline = choice.inline(BETWEEN)
         now += 2e-4 if inline else 3e-4
-        choice.handed_out(now, CHEAP_SECONDS * 0.6 if inline else DEAR_SECONDS * 2)
+        choice.record_delivery(now, CHEAP_SECONDS * 0.6 if inline else DEAR_SECONDS * 2)
     assert choice.seconds is None  # that dear, no trial begins at all
     for _ in range(2500):
         inline = choice.inline(BETWEEN)
         now += 2e-4 if inline else 3e-4
-        choice.handed_out(now, CHEAP_SECONDS * 0.6 if inline else DEAR_SECONDS * 0.9)
+        choice.record_delivery(now, CHEAP_SECONDS * 0.6 if inline else DEAR_SECONDS * 0.9)
     assert choice.seconds is not None
     assert choice.inline(CHEAP_SECONDS * 0.6)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
-from kloaders.plan.epoch import batch_rng
+from kloaders.plan.rng import batch_rng
 from tests.support.recording import BACKEND, row_of
 
 SAMPLES, BATCH = 11, 4  # batches of 4, 4 and 3

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kloaders.plan.epoch import EpochPlan, Order, Permutation, sample_rng
+from kloaders.plan.epoch import EpochPlan, Order
+from kloaders.plan.permutation import Permutation
+from kloaders.plan.rng import sample_rng
 
 DRAWS = ["windows", "global"]
 

@@ -10,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kloaders as kl
-from kloaders.plan.epoch import EpochPlan, permuted
-from kloaders.plan.streams import Balanced, Draws, Mixture, Passes, Shares, pattern_of
+from kloaders.plan.epoch import EpochPlan
+from kloaders.plan.permutation import permuted
+from kloaders.plan.streams import (
+    Balanced,
+    Mixture,
+    ShuffledPasses,
+    WeightedSystematic,
+    WeightedWithReplacement,
+    pattern_of,
+)
 from tests.support.recording import BACKEND, numbers_of, recording_model, row_of
 
 sizes = st.integers(1, 40)
@@ -75,12 +83,12 @@ def stream_of(kind, n, size, seed):
     codes = np.unique(rng.integers(0, 5, n), return_inverse=True)[1].reshape(-1)
     weights = rng.random(n) + 0.01
     return {
-        "passes": lambda: Passes(n, seed),
+        "passes": lambda: ShuffledPasses(n, seed),
         "balanced": lambda: Balanced(codes, size, seed),
-        "shares": lambda: Shares(weights, seed),
-        "draws": lambda: Draws(weights, seed),
+        "shares": lambda: WeightedSystematic(weights, seed),
+        "draws": lambda: WeightedWithReplacement(weights, seed),
         "mixture": lambda: Mixture(
-            [(Passes(n, seed), n), (Passes(3, seed), 3)], pattern_of([0.8, 0.2])
+            [(ShuffledPasses(n, seed), n), (ShuffledPasses(3, seed), 3)], pattern_of([0.8, 0.2])
         ),
     }[kind]()
 
@@ -124,7 +132,7 @@ def test_shards_make_up_the_global_batch(kind, n, size, shards, seed):
 
 @given(n=sizes, seed=seeds, start=st.integers(0, 200), stop=st.integers(0, 200))
 def test_every_pass_has_every_sample_once(n, seed, start, stop):
-    stream = Passes(n, seed)
+    stream = ShuffledPasses(n, seed)
     for k in range(4):
         assert sorted(stream.samples(k * n, (k + 1) * n).tolist()) == list(range(n))
     whole = stream.samples(0, 200).tolist()
@@ -170,7 +178,7 @@ def test_every_sample_comes_as_often_as_its_weight_says(weights, seed):
     """In every pass of n draws to within one; weight 0 never."""
     weights = np.array(weights, np.float64)
     n = len(weights)
-    stream = Shares(weights, seed)
+    stream = WeightedSystematic(weights, seed)
     due = n * weights / weights.sum()
     for k in range(6):
         counts = np.bincount(stream.samples(k * n, (k + 1) * n), minlength=n)
@@ -181,12 +189,12 @@ def test_every_sample_comes_as_often_as_its_weight_says(weights, seed):
 def test_over_passes_shares_stay_exact():
     """The remainder goes round: after 1,000 passes nobody is more than a few draws off."""
     weights = np.random.default_rng(1).random(50)
-    counts = np.bincount(Shares(weights, 5).samples(0, 50_000), minlength=50)
+    counts = np.bincount(WeightedSystematic(weights, 5).samples(0, 50_000), minlength=50)
     assert np.abs(counts - 50_000 * weights / weights.sum()).max() < 5
 
 
 def test_equal_weights_are_a_shuffle():
-    stream = Shares(np.full(1000, 0.1), 3)
+    stream = WeightedSystematic(np.full(1000, 0.1), 3)
     first, second = (stream.samples(k * 1000, k * 1000 + 1000).tolist() for k in range(2))
     assert sorted(first) == sorted(second) == list(range(1000))
     assert first != second
@@ -195,11 +203,11 @@ def test_equal_weights_are_a_shuffle():
 def test_draws_with_replacement_are_independent():
     """Counts scatter as those of a multinomial: 40,000 draws, four standard deviations."""
     weights = np.array([1, 2, 0, 3, 4.0])
-    counts = np.bincount(Draws(weights, 3).samples(0, 40_000), minlength=5)
+    counts = np.bincount(WeightedWithReplacement(weights, 3).samples(0, 40_000), minlength=5)
     p = weights / weights.sum()
     assert counts[2] == 0
     assert np.all(np.abs(counts - 40_000 * p) <= 4 * np.sqrt(40_000 * p * (1 - p)) + 1e-9)
-    pairs = Draws(weights, 3).samples(0, 40_000).reshape(-1, 2)
+    pairs = WeightedWithReplacement(weights, 3).samples(0, 40_000).reshape(-1, 2)
     again = np.mean(pairs[:, 0] == pairs[:, 1])  # 0.3 expected
     assert abs(again - np.sum(p**2)) < 4 * np.sqrt(0.21 / 20_000)
 
@@ -219,10 +227,10 @@ def test_a_pattern_gives_each_part_its_share_at_every_place(shares):
 def test_a_golden_order_for_each_stream():
     """What a seed gives is a promise."""
     codes = np.array([0, 0, 0, 0, 1, 1, 2])
-    assert Passes(7, 1).samples(0, 10).tolist() == GOLDEN["passes"]
+    assert ShuffledPasses(7, 1).samples(0, 10).tolist() == GOLDEN["passes"]
     assert Balanced(codes, 4, 1).samples(0, 10).tolist() == GOLDEN["balanced"]
-    assert Shares(np.arange(7.0), 1).samples(0, 10).tolist() == GOLDEN["shares"]
-    assert Draws(np.arange(7.0), 1).samples(0, 10).tolist() == GOLDEN["draws"]
+    assert WeightedSystematic(np.arange(7.0), 1).samples(0, 10).tolist() == GOLDEN["shares"]
+    assert WeightedWithReplacement(np.arange(7.0), 1).samples(0, 10).tolist() == GOLDEN["draws"]
 
 
 GOLDEN = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from kloaders.sources.cache.store import NO_FILES, Stamp, stamp_of
 from kloaders.sources.columns import Column
@@ -19,18 +20,18 @@ class SampleFiles:
     apart.
 
     Args:
-        paths: for each of its files, the paths of all samples.
+        paths: for each of its files, what gives its path by the number of a sample.
         values: what else of a sample is part of what is kept: its value counts, not its number.
-        names: what samples are called, for those that share a file; None: as their files.
+        names: what samples are called, by number, for those that share a file; None: as their files.
         folder: what all paths begin with and is no part of a name; None: what they have in common.
     """
 
     def __init__(
         self,
-        paths: Sequence[Sequence[str]],
+        paths: Sequence[Any],
         values: Sequence[Column] = (),
         *,
-        names: Sequence[str] | None = None,
+        names: Any = None,
         folder: str | None = None,
     ) -> None:
         self.paths = list(paths)
@@ -40,7 +41,9 @@ class SampleFiles:
 
     def __getitem__(self, index: int) -> str:
         """What a sample is called, wherever the data lie."""
-        names = [column[index] for column in self.paths] if self.names is None else [self.names[index]]
+        names = (
+            [column[index] for column in self.paths] if self.names is None else [self.names[index]]
+        )
         parts = [name.removeprefix(self.folder) for name in names]
         for column in self.values:
             digest = Digest()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
-from kloaders.interop import torch_dataset
+from kloaders.sources import torch_dataset
 
 SAMPLES, BATCH = 40, 4
 
@@ -90,9 +90,9 @@ def test_the_lock_is_one_for_views_copies_and_forks(keep):
     """It pickles as itself, and a child of a fork can take it whoever held it."""
     loader = keep(kl.from_torch([1.0, 2.0], 2, seed=1))
     copy = keep(pickle.loads(pickle.dumps(loader)))
-    assert copy._one_at_a_time is loader._one_at_a_time is torch_dataset._generators
+    assert copy.source._one_at_a_time is loader.source._one_at_a_time is torch_dataset._generators
     other = keep(kl.from_torch([1.0, 2.0], 2, seeded=False))
-    assert other._one_at_a_time is not torch_dataset._generators
+    assert other.source._one_at_a_time is not torch_dataset._generators
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

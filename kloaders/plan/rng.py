@@ -1,0 +1,69 @@
+"""Random generators for samples and batches, each keyed by what it is for. No global state."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from kloaders.core.arrays import Indices
+from kloaders.plan.permutation import mixed
+
+__all__ = ["Draw", "Moment", "batch_rng", "part_of", "sample_rng"]
+
+#: How often a batch's samples were served before: one number for all, or one for each.
+Draw = int | Indices
+
+
+@lru_cache(maxsize=64)
+def _epoch_key(seed: int, epoch: int) -> int:
+    return int.from_bytes(mixed(seed, "sample", epoch), "little")
+
+
+def sample_rng(seed: int, epoch: int, sample: int, draw: int = 0) -> np.random.Generator:
+    """The random generator of one sample in one epoch, whichever thread or process asks.
+
+    `draw` tells apart several uses of the sample in one epoch (data echoing).
+
+    Philox takes its key as it is, and different keys are independent streams (Salmon et al.,
+    "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Adding sample and epoch to the seed
+    instead would make sample i + 1 of one seed equal to sample i of the next.
+    """
+    key = _epoch_key(seed, epoch) ^ (sample << 1 | 1) ^ (draw << 64)
+    return np.random.Generator(np.random.Philox(key=key & (1 << 128) - 1))
+
+
+def batch_rng(seed: int, epoch: int, batch: int, part: int = 0) -> np.random.Generator:
+    """The random generator of one batch in one epoch, whichever thread or process asks.
+
+    `part` tells apart the shards of a global batch.
+    """
+    key = int.from_bytes(mixed(seed, "batch", epoch, part), "little")
+    return np.random.Generator(np.random.Philox(key=key ^ batch))
+
+
+def part_of(draw: Draw, rows: int | slice) -> Draw:
+    """What `EpochPlan.use` said, for some rows of the batch."""
+    if isinstance(draw, int):
+        return draw
+    return int(draw[rows]) if isinstance(rows, int) else draw[rows]
+
+
+class Moment(NamedTuple):
+    """When samples are read: in which epoch, and how often each was served in it before.
+
+    A sample's random numbers follow from the seed, its number and this, and from nothing else.
+    """
+
+    epoch: int = 0
+    draw: Draw = 0
+
+    def part(self, rows: int | slice) -> Moment:
+        """The moment of some rows of a batch, or of one."""
+        return self if isinstance(self.draw, int) else Moment(self.epoch, part_of(self.draw, rows))
+
+    def rng(self, seed: int, sample: int) -> np.random.Generator:
+        """The random generator of one sample at this moment, which is that of one row."""
+        assert isinstance(self.draw, int)
+        return sample_rng(seed, self.epoch, sample, self.draw)
