@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[3]
 
 
 def write(path, number):
-    assert cv2.imwrite(str(path), np.full((4, 4, 3), number, np.uint8))
+    image = np.full((4, 4, 3), number, np.uint8)
+    assert cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 0])  # all of one size
 
 
 def numbers(loader, epoch=0, shuffle=False):
