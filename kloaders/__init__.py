@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kloaders.convert.tfrecords import write_tfrecords
     from kloaders.core.errors import SampleError
     from kloaders.core.per_thread import PerThread
-    from kloaders.diagnostics.verify.report import verify
+    from kloaders.diagnostics.verify.run import verify
     from kloaders.formats.errors import DecodeError
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
     from kloaders.interop.tf_dataset import to_tf_dataset
@@ -68,7 +68,7 @@ _HOMES = {
     "subset": "loaders.subsets",
     "take": "loaders.subsets",
     "to_tf_dataset": "interop.tf_dataset",
-    "verify": "diagnostics.verify.report",
+    "verify": "diagnostics.verify.run",
     "write_pack": "convert.packs",
     "write_tfrecords": "convert.tfrecords",
 }

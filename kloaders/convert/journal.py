@@ -33,6 +33,7 @@ from kloaders.core.messages import say
 from kloaders.core.structure import flatten
 from kloaders.formats.atomic import raise_if_full, sync_folder
 from kloaders.sources.columns import PathColumn, inner_column
+from kloaders.sources.hooks import overrides
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -449,15 +450,15 @@ def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
 
     transformed: the samples are those after the transform.
     """
-    columns = loader._columns()
+    columns = loader.source.columns
     job: dict[str, Any] = {"loader": type(loader).__name__, "samples": loader.samples}
     if columns is not None:
         job["data"] = [_digest_of_column(column) for column in flatten(columns)]
     else:
         looked = spread(loader.samples, _ROWS_IN_DIGEST)
-        job["data"] = digest_of_texts(map(loader._name, looked))
+        job["data"] = digest_of_texts(map(loader.source.name, looked))
     for hook in ("load_sample", "load_batch"):
-        if loader._overrides(hook):
+        if overrides(type(loader), hook):
             job[hook] = digest_of_function(getattr(type(loader), hook))
     images = getattr(loader, "image_options", None)
     if images is not None:

@@ -91,7 +91,7 @@ def checked_shard(shard: Any) -> tuple[int, int]:
 
 
 def checked_cache(cache: Any) -> str | None:
-    """ "auto", "ram", a folder, or None."""
+    """A cache: "auto", "ram", a folder, or None."""
     if cache is None or isinstance(cache, str):
         return cache
     if isinstance(cache, os.PathLike):
@@ -124,18 +124,19 @@ def checked_transform(transform: Any, name: str) -> Transform | None:
     """A function of x, y and rng, or None."""
     if transform is None:
         return None
+    checked: Transform = transform
     form = f"expected a function {name}(x, y, rng) that returns (x, y)."
     if not callable(transform):
         raise TypeError(f"{name}={transform!r} is no function, {form}")
     try:
         signature = inspect.signature(transform)
     except (TypeError, ValueError):  # some functions written in C have none
-        return transform
+        return checked
     try:
         signature.bind(0, 0, 0)
     except TypeError:
         raise TypeError(f"{name}={transform!r} takes {signature}, {form}") from None
-    return transform
+    return checked
 
 
 def no_samples(owner: str, advice: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 
 __all__ = [
     "SampleError",
+    "as_sample_error",
+    "blames_the_sample",
     "check_limit",
     "check_max_errors",
     "check_policy",
-    "as_sample_error",
-    "blames_the_sample",
     "without_traceback",
 ]
 

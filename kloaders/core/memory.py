@@ -6,6 +6,7 @@ import contextlib
 import math
 import mmap
 import sys
+import sysconfig
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,17 @@ from typing import Any
 import numpy as np
 import psutil
 
-__all__ = ["BufferPool", "available_bytes", "format_bytes", "parse_bytes"]
+from kloaders.core.arrays import Array
+
+__all__ = [
+    "ALIGNMENT",
+    "BufferPool",
+    "aligned",
+    "available_bytes",
+    "format_bytes",
+    "parse_bytes",
+    "references_are_counted",
+]
 
 # TensorFlow and JAX take an array on this boundary as it is; others they copy.
 ALIGNMENT = 64
@@ -28,6 +39,21 @@ _HUGE = 1 << 22
 
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def references_are_counted() -> bool:
+    """Whether `sys.getrefcount` says if anybody else holds an object.
+
+    In CPython with the GIL it does. Without the GIL, threads count in places of their own, and other
+    implementations count nothing: what would be given out again may be in use.
+    """
+    if sys.implementation.name != "cpython":
+        return False
+    gil = getattr(sys, "_is_gil_enabled", None)  # from Python 3.13 on
+    if gil is not None and not (gil() and not sysconfig.get_config_var("Py_GIL_DISABLED")):
+        return False
+    held = [np.empty(0)]
+    return sys.getrefcount(held[0]) == 2  # the list's, and that of getrefcount's own argument
 
 
 def aligned(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -61,15 +87,18 @@ class BufferPool:
     it, or a tensor that shares its memory, holds a reference to the block below. Only a block
     that nobody but the pool refers to is given out again: the very condition under which
     Python itself would free it. Threads may share a pool.
+
+    Where references are not counted (`references_are_counted`), each array has fresh memory.
     """
 
     def __init__(self, limit: int = 16) -> None:
         self.limit = limit
+        self.recycles = references_are_counted()
         # Each block, and where in it the boundary is.
-        self._blocks: list[tuple[np.ndarray[Any, Any], int]] = []
+        self._blocks: list[tuple[Array, int]] = []
         self._lock = threading.Lock()
 
-    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array to fill, C-contiguous, from 4 KiB on aligned; its content is whatever was there."""
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes < _TINY:
@@ -81,12 +110,13 @@ class BufferPool:
             if found is None:
                 block = _block(nbytes + ALIGNMENT)
                 found = block, -block.ctypes.data % ALIGNMENT
-                self._blocks.append(found)
-                del self._blocks[: -self.limit]
+                if self.recycles:
+                    self._blocks.append(found)
+                    del self._blocks[: -self.limit]
             # Referring to the block while the lock is held is what takes it.
             return np.ndarray(shape, dtype, *found)
 
-    def _free(self, nbytes: int) -> tuple[np.ndarray[Any, Any], int] | None:
+    def _free(self, nbytes: int) -> tuple[Array, int] | None:
         for k in reversed(range(len(self._blocks))):
             # The pair in the list and getrefcount's own argument: 2 references, and nobody else.
             if (

@@ -30,6 +30,7 @@ from kloaders.core.memory import parse_bytes
 
 __all__ = [
     "GROUPS",
+    "NO_MULTIPROCESSING",
     "CacheOptions",
     "FaultOptions",
     "Options",
@@ -38,7 +39,6 @@ __all__ = [
     "SamplingOptions",
     "TransformOptions",
     "WorkOptions",
-    "NO_MULTIPROCESSING",
     "defaults",
     "shows_options",
 ]
@@ -216,7 +216,7 @@ class CacheOptions(_Group):
 
     @property
     def place(self) -> str | None:
-        """ "auto", "ram", a folder, or None."""
+        """The place: "auto", "ram", a folder, or None."""
         return None if self.cache is None else str(self.cache)
 
     @property

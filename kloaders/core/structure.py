@@ -13,6 +13,7 @@ __all__ = [
     "Structure",
     "as_arrays",
     "as_sample",
+    "cast",
     "flatten",
     "is_numeric",
     "map_structure",
@@ -172,6 +173,11 @@ def as_arrays(value: Any) -> Any:
         return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
     return map_structure(leaf, value)
+
+
+def cast(arrays: Structure, dtype: np.dtype[Any]) -> Structure:
+    """Arrays in another dtype; those that have it already are not copied."""
+    return map_structure(lambda array: array.astype(dtype, copy=False), arrays)
 
 
 def padded_rows(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any]:

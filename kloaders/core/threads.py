@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import psutil
 
+from kloaders.core import stall_watch
+
 __all__ = ["Workers", "exiting", "usable_cores"]
 
 # A thread without work waits this long for more: long enough to live through a validation step,
@@ -129,6 +131,11 @@ class _State:
 
 
 def _run(state: _State) -> None:
+    with stall_watch.watched():
+        _work(state)
+
+
+def _work(state: _State) -> None:
     soon = False
     while True:
         with state.lock:
@@ -147,6 +154,7 @@ def _run(state: _State) -> None:
             state.busy += soon
             job: Any = (state.soon if soon else state.later).popleft()
         job()
+        stall_watch.done()
         # The last job must not keep its loader alive while this thread waits.
         del job
 

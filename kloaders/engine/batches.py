@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from kloaders.sources.cache.columns import paused
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 
-__all__ = ["BatchBuild", "Maker", "in_storage_order"]
+__all__ = ["AnyShapeBuild", "BatchBuild", "Maker", "in_storage_order"]
 
 # Samples read at a time where all are wanted in order: 32 MiB, which a few threads share well.
 _RUN_BYTES, _RUN_SAMPLES = 2**25, 1024
@@ -250,6 +251,39 @@ class BatchBuild:
             f"{what}{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of "
             f"shape {want.shape}. {advice}"
         )
+
+
+class AnyShapeBuild(BatchBuild):
+    """A run of samples as leaves; one whose samples differ in shape is a list of arrays."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.lists: dict[int, list[Array]] = {}
+
+    def _fit(self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]) -> None:
+        spec = flatten(self.form)[leaf]
+        rows = list(self.leaves[leaf])
+        for one in odd:
+            if one.array.dtype != spec.dtype:
+                index, model = int(self.indices[one.row]), self.maker.specs.model_sample
+                raise ValueError(
+                    f"{self.log.name(index)} is {one.array.dtype}, but {self.log.name(model)} is "
+                    f"{spec.dtype}, and all samples here need one dtype. "
+                    f"{self.pipeline.source.advice(index, leaf, True)}"
+                )
+            rows[one.row] = one.array
+        self.lists[leaf] = rows
+
+    def finish(self) -> tuple[Indices, list[Any]]:
+        """Sample numbers and leaves of the rows that loaded."""
+        keep = self.settle()
+        leaves: list[Any] = [self.lists.get(k, leaf) for k, leaf in enumerate(self.leaves)]
+        if keep is None:
+            return self.indices, leaves
+        return self.indices[keep], [
+            list(itertools.compress(leaf, keep)) if isinstance(leaf, list) else leaf[keep]
+            for leaf in leaves
+        ]
 
 
 def in_storage_order(

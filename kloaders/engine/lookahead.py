@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
+from kloaders.core import stall_watch
 from kloaders.core.threads import Workers, exiting
-from kloaders.engine import stalls
 from kloaders.engine.inline_trial import DEAR_SECONDS, Choice
 
 __all__ = ["AHEAD_BYTES", "Build", "Engine", "build_inline"]
@@ -326,7 +326,7 @@ class _Job:
         if not self.ready:
             awaited = self._awaited = threading.Event()
             if not self.ready:
-                stalls.wait(awaited)
+                stall_watch.wait(awaited)
         if self.cancelled:
             raise _Cancelled
         if self.error is not None:

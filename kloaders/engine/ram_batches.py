@@ -22,7 +22,7 @@ from kloaders.engine.lookahead import Build, Engine
 from kloaders.engine.runner import Key, Runner, key_of
 from kloaders.engine.specs import SampleSpecs
 from kloaders.keras_api.tickets import Request
-from kloaders.plan.epoch import EpochPlan, Order, Window
+from kloaders.plan.epoch import Order, Window
 from kloaders.plan.rng import Moment, sample_rng
 
 __all__ = ["RamRunner", "RamSize"]

@@ -85,7 +85,7 @@ class Runner:
         #: How often `release` was called.
         self.released = 0
         self._batch_spec: Structure = None
-        specs.look = self._look
+        specs.look_by(self._look)
         self._reset_after_fork()
         forks.watch(self)
 
@@ -107,7 +107,8 @@ class Runner:
 
     def reseed(self, seed: int, stream: Stream | None) -> None:
         """Take another seed, before anything is asked for. stream: what samples are drawn from."""
-        self.pipeline = self.specs.pipeline = replace(self.pipeline, seed=seed)
+        source = self.pipeline.source.with_seed(seed)
+        self.pipeline = self.specs.pipeline = replace(self.pipeline, seed=seed, source=source)
         self.plan = replace(self.plan, seed=seed, stream=stream)
 
     # ------------------------------------------------------------------ batches
@@ -286,6 +287,11 @@ class Runner:
         self._close_processes()  # a thread may have asked for them once more
         self.pool.clear()
         self.pipeline.source.close()
+
+    def fit_end(self) -> None:
+        """The fit that a LoaderCallback watched is over."""
+        self.tickets.fit_end()
+        self.release()
 
     def close(self) -> None:
         """Free all, the cache in RAM as well; it comes back when a batch is asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 
 from kloaders.core.errors import SampleError
@@ -11,6 +12,9 @@ from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["FIRST_TRIES", "SampleSpecs"]
+
+#: look(index, raw): the specs of one sample.
+Look = Callable[[int, bool], Structure]
 
 #: Samples tried for the shape of all, where on_error lets the first ones fail.
 FIRST_TRIES = 100
@@ -22,20 +26,13 @@ class SampleSpecs:
     Args:
         pipeline: whose samples.
         log: where samples are recorded that do not load.
-        look: `look(index, raw)` gives the specs of one sample; by default the pipeline's, and a
-            worker process's where hooks run there.
 
     Threads: may be asked from several at once; one of them reads.
     """
 
-    def __init__(
-        self,
-        pipeline: SamplePipeline,
-        log: ErrorLog,
-        look: Callable[[int, bool], Structure] | None = None,
-    ) -> None:
+    def __init__(self, pipeline: SamplePipeline, log: ErrorLog) -> None:
         self.pipeline, self.log = pipeline, log
-        self.look = look or pipeline.look
+        self._elsewhere: weakref.WeakMethod[Look] | None = None
         self._raw: Structure = None
         self._delivered: Structure = None
         #: The sample whose specs these are.
@@ -45,6 +42,18 @@ class SampleSpecs:
     def after_fork(self) -> None:
         """New locks, in the child of a fork."""
         self.lock = threading.RLock()
+
+    def look_by(self, look: Look) -> None:
+        """Have `look`, a method, read samples: in a worker process, where hooks run there.
+
+        It is not kept alive: it belongs to whatever has these specs.
+        """
+        self._elsewhere = weakref.WeakMethod(look)
+
+    def look(self, index: int, raw: bool) -> Structure:
+        """The specs of one sample."""
+        elsewhere = None if self._elsewhere is None else self._elsewhere()
+        return (elsewhere or self.pipeline.look)(index, raw)
 
     @property
     def raw(self) -> Structure:

@@ -103,7 +103,8 @@ def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
                 _check_array(path, file, found, max_pixels)
             elif found.size > _LARGEST:
                 found.add(
-                    "bomb", f"{path} has {found.size:,} bytes, more than OpenCV reads of a picture"
+                    "too many pixels",
+                    f"{path} has {found.size:,} bytes, more than OpenCV reads of a picture",
                 )
             else:
                 _check_picture(file.read(), path, found, max_pixels)
@@ -111,7 +112,7 @@ def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
         reason = error.strerror or str(error) or type(error).__name__
         found.add("unreadable", f"{path} cannot be read: {reason}")
     except MemoryError:
-        found.add("bomb", f"{path} takes more memory to read than there is")
+        found.add("too many pixels", f"{path} takes more memory to read than there is")
     return found
 
 
@@ -142,7 +143,7 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
     sides = image_shape(raw)
     if sides is not None and sides[0] * sides[1] > max_pixels:
         found.add(
-            "bomb",
+            "too many pixels",
             f"{name} is {sides[0]} x {sides[1]} by its header, {sides[0] * sides[1]:,} pixels, "
             f"and max_pixels allows {max_pixels:,}",
         )
@@ -232,7 +233,7 @@ def _check_npz(path: str, found: Checked, max_pixels: int) -> None:
                 check_member(member, found.size, path)
                 if member.file_size > max(3 * max_pixels, 100 * member.compress_size):
                     found.add(
-                        "bomb",
+                        "too many pixels",
                         f"{path} holds {member.filename} of {member.file_size:,} bytes in "
                         f"{member.compress_size:,}",
                     )

@@ -16,12 +16,10 @@ from kloaders.core.messages import say
 from kloaders.core.options import NO_MULTIPROCESSING, Options, shows_options
 from kloaders.core.structure import Structure
 from kloaders.diagnostics import summary
-from kloaders.diagnostics.explain.verdict import explain as explained
-from kloaders.diagnostics.show import show as draw
 from kloaders.engine.processes.pickling import check_sendable
 from kloaders.engine.runner import Runner
 from kloaders.keras_api import base, distributed, retained_loaders, tf_iterators
-from kloaders.keras_api.tickets import Request
+from kloaders.keras_api.tickets import Position, Request
 from kloaders.loaders.assembly import runner_of, stream_of
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.position import PositionKeeper, seed_in
@@ -167,6 +165,9 @@ class SequenceLoader(base.Sequence):
     class_names: list[str] | None
     _source: Source
     _position: PositionKeeper
+    _warned: bool
+    _told: bool
+    _numbered: bool
 
     @shows_options(Options)
     def __init__(
@@ -182,7 +183,7 @@ class SequenceLoader(base.Sequence):
             raise ValueError(no_samples(type(self).__name__, "print what counts them"))
         chosen = LoaderOptions.of(source, batch_size, given, **more)
         self.class_names = None
-        distributed.check_settings(chosen.order, given.get("seed"))
+        distributed.check_settings(chosen.order)
         source = self._cached(source, chosen)
         self._install(source, chosen)
         if chosen.work.processes:
@@ -190,6 +191,7 @@ class SequenceLoader(base.Sequence):
 
     def _install(self, source: Source, options: LoaderOptions) -> None:
         """Set up what runs, anew: nothing is made ahead, and the next epoch is number 0."""
+        source = source.with_seed(options.order.number)
         runner = runner_of(source, options, type(self).__name__)
         fresh = {
             "_source": source,
@@ -427,6 +429,11 @@ class SequenceLoader(base.Sequence):
         """
         return self._position.state(epoch, batch)
 
+    @property
+    def position(self) -> Position | None:
+        """Where the state that was loaded last goes on; None if none was."""
+        return self._position.loaded
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on at a position that `state_dict` gave, in this process or another one.
 
@@ -520,8 +527,11 @@ class SequenceLoader(base.Sequence):
             source: the samples; None: those of this loader, read by its hooks.
             **changes: fields of `options`.
         """
+        return self.like(source, dataclasses.replace(self.options, **changes))
+
+    def like(self, source: Source | None, options: LoaderOptions) -> Self:
+        """`replace`, with all options."""
         new = type(self).__new__(type(self))
-        options = dataclasses.replace(self.options, **changes)
         read = self._source.rebound(self, new) if source is None else source
         new.__setstate__({**self.__getstate__(), "options": options, "_source": read})
         return new
@@ -569,7 +579,9 @@ class SequenceLoader(base.Sequence):
             ImportError: matplotlib is missing (`pip install matplotlib`).
             IndexError: no such batch.
         """
-        return draw(self, batch, samples, epoch, box_format, save)
+        from kloaders.diagnostics.show import show
+
+        return show(self, batch, samples, epoch, box_format, save)
 
     def explain(
         self, model: Any = None, *, check: bool = False, seconds: float = 6.0
@@ -596,7 +608,9 @@ class SequenceLoader(base.Sequence):
             SampleError: a sample does not load.
             TypeError, ValueError: model is no keras.Model, or is not compiled.
         """
-        return explained(self, model, check=check, seconds=seconds)
+        from kloaders.diagnostics.explain.run import explain
+
+        return explain(self, model, check=check, seconds=seconds)
 
     def __repr__(self) -> str:
         return (

@@ -42,5 +42,5 @@ _LIVE = ("samples", "plan", "errors", "quarantine", "source", "runner", "options
 def _options_of(kind: type[Any]) -> tuple[str, ...]:
     """Names of all arguments of our class that this one is, or is derived from."""
     ours = next(c for c in kind.__mro__ if c.__module__.split(".")[0] == "kloaders")
-    names = inspect.signature(ours.__init__).parameters
+    names = inspect.signature(ours).parameters
     return tuple(name for name in names if name not in ("self", "samples"))

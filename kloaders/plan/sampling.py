@@ -6,7 +6,13 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.plan.epoch import Stream
-from kloaders.plan.streams import Balanced, WeightedWithReplacement, InOrder, ShuffledPasses, WeightedSystematic
+from kloaders.plan.streams import (
+    Balanced,
+    InOrder,
+    ShuffledPasses,
+    WeightedSystematic,
+    WeightedWithReplacement,
+)
 
 __all__ = ["Sampling"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from kloaders.core.arrays import Array, Indices
@@ -94,6 +95,13 @@ class ColumnSource(Source):
         if self.runs_user_code:
             return spec
         found: Structure = map_structure(_spec, self.columns, spec)
+        return found
+
+    def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
+        if len(self.columns) < 2:
+            return None
+        columns = (self.columns[0], map_structure(change, self.columns[1]))
+        found: Source = self._with(columns=columns, _leaves=flatten(columns))
         return found
 
     def stores(self) -> list[Store]:

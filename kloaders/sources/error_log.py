@@ -5,7 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample, check_limit, without_traceback
+from kloaders.core.errors import (
+    SampleError,
+    as_sample_error,
+    blames_the_sample,
+    check_limit,
+    without_traceback,
+)
 from kloaders.core.messages import say
 from kloaders.core.options import FaultOptions
 from kloaders.sources.quarantine import Quarantine
@@ -48,7 +54,7 @@ class ErrorLog:
 
     @property
     def policy(self) -> str:
-        """ "raise", "skip" or "replace"."""
+        """What happens to a bad sample: "raise", "skip" or "replace"."""
         return self.options.on_error
 
     def explained(self, index: int, error: BaseException) -> SampleError:

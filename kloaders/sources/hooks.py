@@ -15,12 +15,12 @@ from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.options import TransformOptions, WorkOptions
 from kloaders.core.rows import Report, Rows, copy_into_row, report_at
-from kloaders.core.structure import Structure, as_arrays, flatten, map_structure, sample_parts
+from kloaders.core.structure import Structure, as_arrays, cast, flatten, map_structure, sample_parts
 from kloaders.plan.rng import Moment
 from kloaders.plan.sampling import Sampling
 from kloaders.sources import fingerprint
-from kloaders.sources.cache.store import Store
 from kloaders.sources.cache.columns import stores_in
+from kloaders.sources.cache.store import Store
 from kloaders.sources.columns import Column, PathColumn, labels_of
 from kloaders.sources.source import Source, WrappedSource
 
@@ -157,7 +157,7 @@ class HookSource(Source):
         """Parts with x in the dtype asked for."""
         if self.dtype is None:
             return parts
-        return map_structure(lambda a: a.astype(self.dtype, copy=False), parts[0]), *parts[1:]
+        return cast(parts[0], self.dtype), *parts[1:]
 
     def fill(
         self,
@@ -340,6 +340,12 @@ class LabelledSource(WrappedSource):
 
     def labels(self) -> Array | None:
         return labels_of(self.columns)
+
+    def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
+        assert self.columns is not None
+        labels = map_structure(change, self.label_columns)
+        found: Source = self._with(label_columns=labels, columns=(self.columns[0], labels))
+        return found
 
     def stores(self) -> list[Store]:
         return [*super().stores(), *stores_in(self.label_columns)]

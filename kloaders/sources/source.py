@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.rows import Report, Rows
@@ -126,9 +125,10 @@ class Source:
         return f"index {index}"
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
-        """What a user can do about array `leaf` of a sample, whose shape or dtype is not that of others.
+        """What a user can do about an array of a sample whose shape or dtype is not that of others.
 
         Args:
+            index: the sample's number.
             leaf: which array of x, in the order of `flatten`; labels have advice of their own.
             dtype_differs: the dtype is another one; else the shape is.
         """
@@ -164,6 +164,14 @@ class Source:
     def take(self, numbers: Indices) -> Source:
         """The samples of these numbers, in this order, as a source; nothing is read or copied."""
         return SubsetSource(self, numbers)
+
+    def with_seed(self, seed: int) -> Source:
+        """This source, with the seed of a loader, for samples that are `random`."""
+        return self
+
+    def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
+        """This source with other columns of labels, by `change(column)`; None if it has no such."""
+        return None
 
     def held(self) -> Source:
         """This source, but keeping alive whatever it reads with; see `owner`."""
@@ -253,6 +261,18 @@ class WrappedSource(Source):
     def delivered(self, spec: Structure) -> Structure:
         return self.inner.delivered(spec)
 
+    def with_seed(self, seed: int) -> Source:
+        inner = self.inner.with_seed(seed)
+        found: Source = self if inner is self.inner else self._with(inner=inner)
+        return found
+
+    def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
+        inner = self.inner.with_labels(change)
+        if inner is None:
+            return None
+        found: Source = self._with(inner=inner, columns=inner.columns)
+        return found
+
     def held(self) -> Source:
         found: Source = self._with(inner=self.inner.held())
         return found
@@ -341,6 +361,10 @@ class SubsetSource(WrappedSource):
     def labels(self) -> Array | None:
         found = self.inner.labels()
         return None if found is None else found[self.numbers]
+
+    def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
+        inner = self.inner.with_labels(change)
+        return None if inner is None else SubsetSource(inner, self.numbers)
 
     def lengths(self) -> Array | None:
         found = self.inner.lengths()

@@ -99,9 +99,7 @@ class StopsOnce:
 
 @fault("SIGSTOP to a worker process at a sample: it hangs, and does not end")
 def worker_hangs(kl, folder, long):
-    from kloaders.engine.processes import pool as processes
-
-    processes.TIMEOUT_SECONDS = 0.8
+    os.environ["KLOADERS_WORKER_TIMEOUT"] = "0.8"  # a fault has a process of its own
     said, stops, samples = messages(), 0, 0
     paths = beds.files(os.path.join(folder, "files"))
     for sample in range(0, SAMPLES, 2 if long else SAMPLES):
@@ -136,9 +134,7 @@ class Slow:
 
 @fault("a file whose read does not return, in a thread")
 def reader_hangs(kl, folder, long):
-    from kloaders.engine import stalls
-
-    stalls.SECONDS = 0.1
+    os.environ["KLOADERS_STALL_SECONDS"] = "0.1"
     said = messages()
     told = threading.Event()
     paths = beds.files(os.path.join(folder, "files"))
@@ -163,7 +159,7 @@ def reader_hangs(kl, folder, long):
     for line in found:
         assert "has not come for" in line
         assert f"sample 17 ({paths[17]})" in line, line
-    return {"survived": "the log names the sample, its file, how long and where; then all arrive"}
+    return {"survived": "the log names the sample, its file and for how long; then all arrive"}
 
 
 @fault("a slow disk: each third file comes only when the model has waited for it")

@@ -190,9 +190,8 @@ LIMITS = """\
   SIGBUS, as any program that maps files does. Rows of a plain array that are larger are read and not copied from the map,
   and have no such moment; rows of a pack have. Write a new file and rename it: that is always safe, as our converters do.
 - A thread that hangs cannot be ended. The log says after a minute, and again after two, four and so on, which sample it
-  is at, its file, and the line of code (`kloaders.engine.stalls.SECONDS`). A worker *process* that works on one sample for a
-  minute is ended, the sample tried once more, and then it is an error (`kloaders.engine.processes.pool.TIMEOUT_SECONDS`). With
-  `workers=0` nobody watches.
+  is at, and its file (`KLOADERS_STALL_SECONDS`). A worker *process* that works on one sample for a minute is ended, the
+  sample tried once more, and then it is an error (`KLOADERS_WORKER_TIMEOUT`). With `workers=0` nobody watches.
 - After `os.fork` a loader works in the child as well. Keras and TensorFlow do not promise so.
 - Formats without checksums (JPEG, BMP, WebP, TIFF, `.npy`) cannot tell a changed value from another value.
 """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -152,6 +154,50 @@ def test_threads_share_a_pool() -> None:
     for worker in workers:
         worker.join(60)
     assert not wrong
+
+
+def test_nothing_is_recycled_where_references_are_not_counted(monkeypatch: Any) -> None:
+    """Then no array that was let go is given out again, and the pool keeps none."""
+    monkeypatch.setattr(memory, "references_are_counted", lambda: False)
+    pool = BufferPool()
+    shape, dtype = (LARGE,), np.dtype("uint8")
+    arrays = [pool.take(shape, dtype) for _ in range(3)]
+    assert len({address(array) for array in arrays}) == 3
+    for value, array in enumerate(arrays):
+        array[...] = value
+    assert [int(array.max()) for array in arrays] == [0, 1, 2]
+    gone = weakref.ref(arrays[0].base)
+    arrays.clear()
+    assert gone() is None
+    assert pool._blocks == []
+
+
+@pytest.mark.parametrize(
+    ("name", "gil", "built_without", "counted"),
+    [
+        ("cpython", None, None, True),  # before Python 3.13
+        ("cpython", True, 0, True),
+        ("cpython", True, 1, False),  # free-threaded, the GIL turned on again by an extension
+        ("cpython", False, 1, False),
+        ("pypy", None, None, False),
+    ],
+)
+def test_where_references_are_counted(
+    monkeypatch: Any, name: str, gil: bool | None, built_without: int | None, counted: bool
+) -> None:
+    """Only in CPython that is built with the GIL."""
+    monkeypatch.setattr(sys, "implementation", SimpleNamespace(name=name))
+    monkeypatch.delattr(sys, "_is_gil_enabled", raising=False)
+    if gil is not None:
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda: gil, raising=False)
+    monkeypatch.setattr(memory.sysconfig, "get_config_var", lambda _: built_without)
+    assert memory.references_are_counted() is counted
+
+
+def test_a_count_that_is_not_as_expected_is_not_relied_on(monkeypatch: Any) -> None:
+    """Of an interpreter that counts otherwise, as no released one does for such an expression."""
+    monkeypatch.setattr(memory.sys, "getrefcount", lambda _: 1)
+    assert not memory.references_are_counted()
 
 
 def test_a_pool_pickles_without_its_memory() -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.memory import ALIGNMENT, aligned, format_bytes
+from kloaders.core.memory import ALIGNMENT, aligned, format_bytes, references_are_counted
 
 __all__ = ["Block", "Layout", "SharedBlocks", "anonymous_file", "arrays_at"]
 
@@ -27,12 +27,14 @@ _SMALL = 1 << 16
 class SharedBlocks:
     """Memory for batches that workers fill; like `memory.BufferPool`, a block per batch.
 
-    A block is given out again when nobody holds an array of it. Each is a file without a name,
-    so that nothing is left whatever happens to the processes.
+    A block is given out again when nobody holds an array of it; where that is not known
+    (`memory.references_are_counted`), it is dropped with its last array. Each is a file without a
+    name, so that nothing is left whatever happens to the processes.
     """
 
     def __init__(self, limit: int = 16) -> None:
         self.limit = limit
+        self.recycles = references_are_counted()
         self._blocks: dict[int, Block] = {}
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -49,35 +51,43 @@ class SharedBlocks:
             ]
 
     def _free(self, nbytes: int) -> Array:
-        # The block itself and getrefcount's own argument: 2 references, and nobody else.
-        free = [b for b in self._blocks.values() if sys.getrefcount(b.array) == 2]
-        for block in free:
-            if nbytes <= block.nbytes <= 2 * nbytes + mmap.PAGESIZE and not block.spare:
-                return block.array
-        for block in free:  # of another size
-            if block.spare or len(self._blocks) >= self.limit:
-                del self._blocks[id(block.array)]
+        if self.recycles:
+            # The block itself and getrefcount's own argument: 2 references, and nobody else.
+            free = [b for b in self._blocks.values() if sys.getrefcount(b.kept) == 2]
+            for block in free:
+                if nbytes <= block.nbytes <= 2 * nbytes + mmap.PAGESIZE and not block.spare:
+                    assert block.kept is not None
+                    return block.kept
+            for block in free:  # of another size
+                if block.spare or len(self._blocks) >= self.limit:
+                    del self._blocks[id(block.kept)]
         block = Block(next(self._numbers), nbytes, len(self._blocks) >= self.limit)
-        self._blocks[id(block.array)] = block
-        return block.array
+        array = block.map()
+        self._blocks[id(array)] = block
+        if self.recycles:
+            block.kept = array
+        else:
+            weakref.finalize(array, self._blocks.pop, id(array), None).atexit = False
+        return array
 
     def locate(self, leaves: list[Array]) -> Place | None:
         """Where these arrays lie; None if not in one of these blocks."""
         with self._lock:
-            block = self._blocks.get(id(leaves[0].base))
+            base: Any = leaves[0].base
+            block = self._blocks.get(id(base))
         if block is None or not all(
-            leaf.base is block.array and leaf.flags.c_contiguous for leaf in leaves
+            leaf.base is base and leaf.flags.c_contiguous for leaf in leaves
         ):
             return None
-        start = _address(block.array)
+        start = _address(base)
         offsets = [_address(leaf) - start for leaf in leaves]
         shapes = [(leaf.shape, leaf.dtype) for leaf in leaves]
         return Place(block, (block.number, list(zip(offsets, shapes, strict=True))))
 
     def numbers(self) -> set[int]:
         """Of all blocks that there are."""
-        with self._lock:
-            return {block.number for block in self._blocks.values()}
+        # A copy, since a block that is not kept goes whenever its last array does.
+        return {block.number for block in list(self._blocks.values())}
 
     def keep(self, leaves: list[Array]) -> list[Array]:
         """The arrays as they are handed over: small ones are copied, so that they hold no block.
@@ -117,14 +127,26 @@ def arrays_at(layout: Layout, blocks: dict[int, Array]) -> list[Array]:
 
 
 class Block:
-    """Memory that other processes can map by its file descriptor."""
+    """Memory that other processes can map by its file descriptor.
+
+    Attributes:
+        number: what processes call it.
+        nbytes: its size.
+        spare: it is one beyond the limit, and never given out again.
+        fd: the file descriptor.
+        kept: the array over all of it, where that is kept to be given out again.
+    """
 
     def __init__(self, number: int, nbytes: int, spare: bool) -> None:
         self.number, self.spare = number, spare
         self.nbytes = max(1, nbytes)
         self.fd = anonymous_file(self.nbytes)
-        self.array = np.frombuffer(mmap.mmap(self.fd, self.nbytes), np.uint8)
+        self.kept: Array | None = None
         weakref.finalize(self, os.close, self.fd).atexit = False
+
+    def map(self) -> Array:
+        """An array over all of it."""
+        return np.frombuffer(mmap.mmap(self.fd, self.nbytes), np.uint8)
 
 
 def _address(array: Array) -> int:

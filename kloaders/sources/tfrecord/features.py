@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kloaders.core.checks import checked_dtype
-from kloaders.core.structure import Structure, flatten, map_structure
+from kloaders.core.structure import Structure, as_arrays, flatten, map_structure
 from kloaders.formats import images
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.image_headers import image_shape
@@ -26,7 +26,6 @@ from kloaders.formats.tfrecord.examples import (
     packed,
     values_of,
 )
-from kloaders.loaders.sequence import _arrays
 from kloaders.sources.tables import listed
 
 __all__ = ["Feature", "Leaf", "Slot", "guessed", "leaves_of", "resolved"]
@@ -412,7 +411,7 @@ class Leaf:
 
     def _from_user(self, raw: bytes) -> Array:
         assert self.decode is not None
-        got = _arrays(self.decode(raw))
+        got = as_arrays(self.decode(raw))
         if not isinstance(got, np.ndarray):
             raise TypeError(
                 f"decode gave a {type(got).__name__}, expected one array: several inputs are "

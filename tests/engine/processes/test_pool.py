@@ -1,13 +1,9 @@
-"""Worker processes: the same batches as threads make, whatever happens to the workers.
-
-Functions are at the top level, and nothing here imports Keras: workers import this module.
-"""
+"""Worker processes: the same batches as threads make, whatever happens to the workers."""
 
 import contextlib
 import gc
 import itertools
 import os
-import pickle
 import random
 import re
 import signal
@@ -16,170 +12,30 @@ import sys
 import textwrap
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
 import kloaders as kl
-from kloaders.engine.processes import pool as processes
-from kloaders.engine.processes import worker
 from kloaders.keras_api.base import WORKER
+from tests.engine.processes.hooks import (
+    BATCH,
+    SAMPLES,
+    ByBatch,
+    BySample,
+    as_row,
+    assert_exact,
+    assert_same,
+    epoch_of,
+    loader_of,
+    noisy,
+    slow,
+    where,
+    witness,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no worker processes there")
-
-SAMPLES, BATCH = 30, 8
-
-# Workers import this module: the way to set what is set in them.
-if "KLOADERS_TEST_IDLE" in os.environ:
-    worker.IDLE_SECONDS = float(os.environ["KLOADERS_TEST_IDLE"])
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Files of four numbers, each the number of its sample."""
-    paths = [tmp_path / f"{k:03d}.npy" for k in range(SAMPLES)]
-    for k, path in enumerate(paths):
-        np.save(path, np.full(4, k, np.int64))
-    return [str(path) for path in paths]
-
-
-@pytest.fixture(autouse=True)
-def nothing_left():
-    """After each test there is no process, thread, file or shared memory that was not before."""
-    before = resources()
-    yield
-    end = time.monotonic() + 8  # idle threads of a loader that was not closed leave after 5 s
-    while resources() - before and time.monotonic() < end:
-        gc.collect()
-        time.sleep(0.05)
-    assert not resources() - before
-
-
-def resources():
-    """What must come back: children, our threads, open memory files and what /dev/shm holds."""
-    children = {child.pid for child in psutil.Process().children(recursive=True)}
-    threads = {t.ident for t in threading.enumerate() if t.name.startswith("kloaders")}
-    shared = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-    return children | threads | memory_files() | shared
-
-
-def memory_files():
-    with contextlib.suppress(FileNotFoundError):
-        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-        return {link for link in links if os.path.islink(link) and "kloaders" in os.readlink(link)}
-    return set()
-
-
-def loader_of(files, **options):
-    options = {"seed": 4, "workers": 2, "processes": True, **options}
-    return kl.PathSequenceLoader(files, np.arange(len(files)), BATCH, **options)
-
-
-def epoch_of(loader, epoch=0, shuffle=True):
-    return list(loader.epoch_batches(epoch, shuffle))
-
-
-def assert_exact(batches, samples=SAMPLES):
-    """Every sample once, every x with its own y."""
-    x, y = (np.concatenate([batch[k] for batch in batches]) for k in (0, 1))
-    assert sorted(y.tolist()) == list(range(samples))
-    np.testing.assert_array_equal(x, np.repeat(y[:, None], x.shape[1], axis=1))
-
-
-def assert_same(a, b):
-    for p, q in zip(a, b, strict=True):
-        for left, right in zip(p, q, strict=True):
-            assert left.dtype == right.dtype
-            np.testing.assert_array_equal(left, right)
-
-
-# ---------------------------------------------------------------------- hooks, run in the workers
-
-
-def noisy(x, y, rng):
-    return x + rng.random(x.shape), y + rng.integers(100)
-
-
-def slow(x, y, rng):
-    time.sleep(0.01)
-    return x, y
-
-
-def witness(x, y, rng):
-    import cv2
-
-    heavy = ("keras", "tensorflow", "torch", "jax", "tf_keras")
-    time.sleep(0.01)
-    return np.array([os.getpid(), sum(m in sys.modules for m in heavy), cv2.getNumThreads()]), y
-
-
-def ends_at_19(x, y, rng):
-    if y == 19:
-        os._exit(3)
-    return x, y
-
-
-def killed_at_first(x, y, rng):
-    if y == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x, y
-
-
-def hangs_at_19(x, y, rng):
-    if y == 19:
-        time.sleep(1000)
-    return x, y
-
-
-def fails_at_19(x, y, rng):
-    if y == 19:
-        raise KeyError("no such class")
-    return x, y
-
-
-class Odd(Exception):
-    """Does not pickle: its arguments are not those of Exception."""
-
-    def __init__(self, one, two):
-        super().__init__(f"{one} and {two}")
-
-
-def fails_oddly_at_19(x, y, rng):
-    if y == 19:
-        raise Odd(1, 2)
-    return x, y
-
-
-def leaves_at_19(x, y, rng):
-    if y == 19:
-        sys.exit("enough")
-    return x, y
-
-
-def grows(x, y, rng):
-    return np.zeros((int(y) // BATCH + 1, 2), np.float32) + y, y
-
-
-def wide(x, y, rng):
-    return np.full(20_000, y, np.int64), y
-
-
-class ByBatch(kl.SequenceLoader):
-    """Counts its calls in what it delivers; ends its process at sample `bad`."""
-
-    bad = -1
-
-    def load_batch(self, indices):
-        if self.bad in indices:
-            os._exit(1)
-        return np.repeat(indices[:, None], 3, axis=1), indices
-
-
-class BySample(kl.SequenceLoader):
-    def load_sample(self, index):
-        return np.full(3, index), index
 
 
 # ---------------------------------------------------------------------- the same batches
@@ -217,17 +73,6 @@ def test_every_sample_once_over_epochs_in_the_same_workers(files):
         assert len(pids) == 2
 
 
-def test_workers_import_no_framework_and_use_one_thread(files):
-    """Two processes, neither this one, without Keras (Grain's workers import JAX lazily)."""
-    with loader_of(files, transform=witness) as loader:
-        x = np.concatenate([x for x, _ in epoch_of(loader)])
-    pids, heavy, threads = x.T
-    assert os.getpid() not in pids
-    assert len(set(pids)) == 2
-    assert set(heavy) == {0}
-    assert set(threads) <= {0, 1}
-
-
 def test_by_default_as_many_workers_as_cores(files):
     """workers=None with processes=True never works in the caller's thread."""
     with loader_of(files, workers=None, transform=witness) as loader:
@@ -239,43 +84,6 @@ def test_by_default_as_many_workers_as_cores(files):
 def test_workers_0_is_refused(files):
     with pytest.raises(ValueError, match="workers=1 or more"):
         loader_of(files, workers=0)
-
-
-def test_arrays_are_the_callers(files):
-    """A batch that is held, or written to, is never written again (memory is reused otherwise)."""
-    with loader_of(files, transform=wide, max_queue_size=1) as loader:
-        batches = [batch for epoch in range(12) for batch in epoch_of(loader, epoch, shuffle=False)]
-        blocks = len(loader._processes.memory.numbers())
-        assert blocks <= loader._processes.memory.limit + 3
-        for k, (x, y) in enumerate(batches):
-            assert x.ctypes.data % 64 == 0
-            np.testing.assert_array_equal(x[:, 0], y)
-            assert y[0] == BATCH * (k % len(loader))
-            x[:] = -1
-        loader.close()
-        assert all((x == -1).all() for x, _ in batches)  # they outlive the loader's processes
-        assert len(memory_files()) < 2 * len(batches)
-
-
-def test_memory_is_reused(files):
-    """Blocks come back when their batch is dropped: no more of them than are in flight."""
-    with loader_of(files, transform=wide, max_queue_size=2) as loader:
-        for epoch in range(5):
-            for _ in loader.epoch_batches(epoch):
-                pass
-        assert len(loader._processes.memory.numbers()) <= 8
-        for each in loader._processes._group.all:
-            assert each._known <= loader._processes.memory.numbers()
-
-
-def test_arrays_in_ram_are_shared_not_copied_to_each_worker():
-    """One copy for all workers."""
-    x = np.arange(100).repeat(500_000).reshape(100, -1)  # 400 MB
-    with kl.ArraySequenceLoader(x, batch_size=1, workers=2, processes=True) as loader:
-        for k in (0, 99):
-            assert (loader[k] == k).all()
-        for pid in loader._processes.pids:
-            assert psutil.Process(pid).memory_full_info().uss < 150 * 2**20
 
 
 def test_stored_samples_are_transformed_in_workers(files):
@@ -292,10 +100,6 @@ def test_stored_samples_are_transformed_in_workers(files):
     assert_same([out], [expected])
 
 
-def where(x, y, rng):
-    return np.array([os.getpid(), x[0]]), y
-
-
 def test_a_ram_batch_is_transformed_in_workers(files):
     """Files are read once into the RAM batch; the transform runs in the workers each time."""
     with kl.RamBatchSequenceLoader(
@@ -306,15 +110,6 @@ def test_a_ram_batch_is_transformed_in_workers(files):
             assert sorted(y.tolist()) == list(range(SAMPLES))
             assert x[:, 1].tolist() == y.tolist()
             assert set(x[:, 0].tolist()) <= set(loader._processes.pids)
-
-
-def test_samples_of_another_shape_cross(files):
-    """A batch takes the shape that all its samples have; the error names two that differ."""
-    with loader_of(files, transform=grows) as loader:
-        shapes = [x.shape for x, _ in epoch_of(loader, shuffle=False)]
-        assert shapes == [(8, 1, 2), (8, 2, 2), (8, 3, 2), (6, 4, 2)]
-        with pytest.raises(ValueError, match="earlier in the same batch"):
-            epoch_of(loader, shuffle=True)
 
 
 # ---------------------------------------------------------------------- workers that die
@@ -367,136 +162,6 @@ def test_all_killed_while_idle(files):
         assert not set(old) & set(loader._processes.pids)
 
 
-@pytest.mark.parametrize(
-    ("transform", "sample", "how"),
-    [(ends_at_19, 19, "exit code 3"), (killed_at_first, 0, "SIGKILL")],
-)
-def test_deaths_at_one_sample_name_it(files, transform, sample, how):
-    """Grain's test_reports_worker_crash; even the sample that the shapes are taken from."""
-    with loader_of(files, transform=transform) as loader:
-        with pytest.raises(kl.SampleError, match=rf"{how}.*3 times") as caught:
-            epoch_of(loader)
-        assert caught.value.index == sample
-        assert caught.value.name == files[sample]
-
-
-def test_deaths_in_load_batch_are_traced_to_the_sample():
-    """The hook gets whole parts; after two deaths it gets them one by one."""
-    loader = ByBatch(SAMPLES, BATCH, workers=2, processes=True, seed=1)
-    loader.bad = 13
-    with loader, pytest.raises(kl.SampleError, match=r"sample 13 .*exit code 1") as caught:
-        epoch_of(loader)
-    assert caught.value.index == 13
-
-
-def test_hang_names_the_sample(files, monkeypatch):
-    """torch's test_timeout, with the name of the sample."""
-    monkeypatch.setattr(processes, "TIMEOUT_SECONDS", 0.4)
-    with loader_of(files, transform=hangs_at_19) as loader:
-        with pytest.raises(kl.SampleError, match=r"TimeoutError.*0.4 seconds.*TIMEOUT_SECONDS"):
-            epoch_of(loader)
-        with pytest.raises(kl.SampleError) as caught:
-            epoch_of(loader)
-        assert caught.value.index == 19
-
-
-@pytest.mark.parametrize("policy", ["skip", "replace"])
-@pytest.mark.parametrize("transform", [ends_at_19, fails_at_19])
-def test_on_error(files, transform, policy):
-    """A sample that ends its worker is dealt with like one that does not load."""
-    with loader_of(files, transform=transform, on_error=policy) as loader:
-        y = np.concatenate([y for _, y in epoch_of(loader)]).tolist()
-        assert [error.index for error in loader.errors] == [19]
-    assert len(y) == SAMPLES - (policy == "skip")
-    assert sorted(set(y)) == [k for k in range(SAMPLES) if k != 19]
-
-
-# ---------------------------------------------------------------------- errors cross
-
-
-def test_error_crosses_with_file_cause_and_traceback(files):
-    """Grain's process_prefetch_test.py, test_propagates_transform_error."""
-    with loader_of(files, transform=fails_at_19) as loader:
-        with pytest.raises(kl.SampleError, match="KeyError: 'no such class'") as caught:
-            epoch_of(loader)
-        assert caught.value.name == files[19]
-        assert isinstance(caught.value.__cause__, KeyError)
-        assert "in fails_at_19" in str(caught.value.__cause__.__cause__)
-        pickle.loads(pickle.dumps(caught.value))
-
-
-def test_broken_file_is_named(files):
-    """Grain's process_prefetch_test.py, test_propagates_transform_error, for a file."""
-    Path(files[3]).write_bytes(b"no array")
-    with loader_of(files) as loader, pytest.raises(kl.SampleError, match=r"003\.npy"):
-        epoch_of(loader)
-
-
-def test_error_that_does_not_pickle_crosses_as_text(files):
-    with loader_of(files, transform=fails_oddly_at_19) as loader:
-        with pytest.raises(kl.SampleError, match="Odd: 1 and 2") as caught:
-            epoch_of(loader)
-        assert caught.value.index == 19
-
-
-def test_exit_in_a_hook_arrives(files):
-    """sys.exit() in a worker means what it means in a thread: Grain's test_reports_worker_crash."""
-    with loader_of(files, transform=leaves_at_19) as loader, pytest.raises(SystemExit):
-        epoch_of(loader)
-
-
-# ---------------------------------------------------------------------- what can be sent
-
-
-def test_lambdas_closures_and_local_classes(files):
-    pytest.importorskip("cloudpickle")
-    offset = 1000
-
-    class Local(kl.PathSequenceLoader):
-        def load_sample(self, path):
-            return super().load_sample(path) + offset
-
-    options = {"seed": 1, "workers": 2, "processes": True}
-    loader = Local(
-        files, np.arange(SAMPLES), 8, transform=lambda x, y, rng: (x - offset, y), **options
-    )
-    with loader:
-        assert_exact(epoch_of(loader))
-
-
-def test_lambda_without_cloudpickle_is_refused_at_construction(files, monkeypatch):
-    """Grain's process_prefetch_test.py, test_reports_unpicklable_transform, before it begins."""
-    monkeypatch.setitem(sys.modules, "cloudpickle", None)
-    with pytest.raises(
-        TypeError, match=r"transform=<function .*<lambda>.* pip install cloudpickle"
-    ):
-        loader_of(files, transform=lambda x, y, rng: (x, y))
-
-    class Local(kl.PathSequenceLoader):
-        pass
-
-    with pytest.raises(TypeError, match=r"class .*Local.* pip install cloudpickle"):
-        Local(files, processes=True)
-
-
-def test_what_cannot_be_sent_is_named(files):
-    """Grain's process_prefetch_test.py, test_reports_unpicklable_transform."""
-    lock = threading.Lock()
-
-    def guarded(x, y, rng):
-        with lock:
-            return x, y
-
-    with pytest.raises(TypeError, match=r"transform=<function .*guarded.* cannot be sent"):
-        loader_of(files, transform=guarded)
-
-
-def test_module_functions_need_no_cloudpickle(files, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cloudpickle", None)
-    with loader_of(files, transform=slow) as loader:
-        assert_exact(epoch_of(loader))
-
-
 # ---------------------------------------------------------------------- the end
 
 
@@ -524,16 +189,6 @@ def test_forgotten_loader_ends_its_workers(files):
         gc.collect()
         time.sleep(0.05)
     assert not any(child.is_running() for child in children)
-
-
-def test_idle_workers_leave(files, monkeypatch):
-    """Of a loader that something keeps alive; the next epoch has new ones."""
-    monkeypatch.setitem(os.environ, "KLOADERS_TEST_IDLE", "0.2")
-    with loader_of(files, transform=slow) as loader:
-        assert_exact(epoch_of(loader))
-        children = [each.process for each in loader._processes._group.all]
-        assert [child.wait(10) for child in children] == [0, 0]
-        assert_exact(epoch_of(loader, 1))
 
 
 def test_under_fit(files):
@@ -600,17 +255,6 @@ def test_five_stopped_fits_leave_nothing(files):
         loader = loader_of(files, transform=as_row)
         model.fit(loader, epochs=2, verbose=0, callbacks=[Stop(), kl.LoaderCallback(loader)])
     del loader
-
-
-def test_batches_lie_in_shared_memory(files):
-    """Arrays are not pickled: what the caller gets is the block that the worker wrote to."""
-    with loader_of(files, transform=wide) as loader:
-        x, _ = loader[0]
-        assert loader._processes.memory.locate([x]) is not None
-
-
-def as_row(x, y, rng):
-    return x[:2].astype(np.float32), np.float32(y)
 
 
 SCRIPT = """

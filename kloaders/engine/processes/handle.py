@@ -1,0 +1,197 @@
+"""One worker process, seen from the process that started it: its pipe, and the row that it is at."""
+# ruff: noqa: S301  both ends of what is pickled are ours
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing import reduction, spawn
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.rows import RowMismatch
+from kloaders.engine.processes.pickling import PickledPipeline
+from kloaders.engine.processes.shared_memory import Block, anonymous_file
+from kloaders.engine.processes.timeouts import SAMPLE, START, Timeouts
+from kloaders.engine.processes.worker import unpack_error
+from kloaders.keras_api.base import WORKER
+
+__all__ = ["Raised", "WorkerHandle", "WorkerLost"]
+
+# One thread for each worker: others would only compete with the workers beside it.
+_SINGLE = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"
+)  # fmt: skip
+
+
+class Raised:
+    """The answer to a job that raised an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class WorkerLost(Exception):
+    """A worker ended, or was ended, at a row of its job; -1: before the first."""
+
+    def __init__(self, row: int, how: str, hangs: bool = False) -> None:
+        super().__init__(how)
+        self.row, self.hangs = row, hangs
+
+    def as_error(self, times: int, timeouts: Timeouts) -> Exception:
+        """The error of the sample at which so many workers were lost."""
+        if self.hangs:
+            return TimeoutError(
+                f"not loaded after {timeouts.sample:g} seconds in a worker process, {times} "
+                f"times. If a sample may take longer, set the environment variable {SAMPLE}, in "
+                "seconds, before the first batch."
+            )
+        return RuntimeError(
+            f"the worker process that loaded it {self}, {times} times: a crash in a library, or "
+            "no memory left."
+        )
+
+
+class WorkerHandle:
+    """A worker process, its pipe, and the row that it is at."""
+
+    def __init__(self, pickled: PickledPipeline, life: int, timeouts: Timeouts) -> None:
+        self.ready = False
+        self.timeouts = timeouts
+        self._known: set[int] = set()
+        cell = anonymous_file(8)
+        self._row = np.frombuffer(mmap.mmap(cell, 8), np.int64)
+        self._row[0] = -1
+        self.conn, theirs = multiprocessing.Pipe()
+        fds = (theirs.fileno(), cell, life, pickled.fd)
+        # Its own path first: kloaders may be found by nothing else than this process' path.
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"from kloaders.engine.processes.worker import work; work(*{fds}, {pickled.head}, {timeouts.idle})"
+        )
+        environment = {**os.environ, WORKER: "1"}
+        for single in _SINGLE:
+            environment.setdefault(single, "1")
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        try:
+            self.process = subprocess.Popen(  # noqa: S603
+                [os.fsdecode(spawn.get_executable()), *flags, "-c", code],
+                pass_fds=fds,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                # Ctrl-C is for this process to decide on.
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+            os.close(cell)
+
+    def wait_ready(self) -> None:
+        """Block until it has loaded the loader."""
+        if self.ready:
+            return
+        try:
+            kind, *rest = self._receive(self.timeouts.start)
+        except WorkerLost as end:
+            if not end.hangs:
+                raise
+            raise RuntimeError(
+                f"a worker process {end} while it started. If importing your modules takes "
+                f"longer, set the environment variable {START} to more seconds."
+            ) from None
+        if kind == "failed":
+            raise RuntimeError(
+                "a worker process could not load this loader; what it says:\n\n" + rest[0]
+            )
+        self.ready = True
+
+    def ask(
+        self,
+        job: tuple[Any, ...],
+        troubles: list[tuple[int, Exception]],
+        blocks: Sequence[Block],
+        in_use: set[int],
+    ) -> Any:
+        """Have a job done; rows that fail come into `troubles`, as soon as they do.
+
+        blocks: what the job works on. in_use: numbers of all that exist; it forgets others.
+        """
+        self._row[0] = -1
+        stale, self._known = self._known - in_use, self._known & in_use
+        new = [block for block in blocks if block.number not in self._known]
+        try:
+            self.conn.send((job, stale, [(block.number, block.nbytes) for block in new]))
+            for block in new:
+                reduction.send_handle(self.conn, block.fd, self.process.pid)
+                self._known.add(block.number)
+        except OSError:
+            raise self._lost() from None
+        while True:
+            kind, *rest = self._receive(self.timeouts.sample)
+            if kind == "odd":
+                row, leaf, shape, dtype = rest
+                array = np.frombuffer(self._bytes(), dtype).reshape(shape)
+                troubles.append((row, RowMismatch(row, leaf, array)))
+            elif kind == "error":
+                troubles.append((rest[0], unpack_error(rest[1])))
+            elif kind == "raised":
+                return Raised(unpack_error(rest[0]))
+            else:
+                return rest[0]
+
+    def _receive(self, limit: float) -> Any:
+        row, since = self._row[0], time.monotonic()
+        while not self.conn.poll(min(0.5, limit / 4)):
+            if self.process.poll() is not None and not self.conn.poll():
+                raise self._lost()
+            if self._row[0] != row:
+                row, since = self._row[0], time.monotonic()
+            elif time.monotonic() - since > limit:
+                how = f"did not answer for {limit:g} seconds"
+                raise WorkerLost(int(self._row[0]), how, hangs=True)
+        return pickle.loads(self._bytes())
+
+    def _bytes(self) -> bytes:
+        try:
+            return self.conn.recv_bytes()
+        except (EOFError, OSError):
+            raise self._lost() from None
+
+    def _lost(self) -> WorkerLost:
+        try:
+            code = self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            return WorkerLost(int(self._row[0]), "closed its pipe")
+        if code >= 0:
+            return WorkerLost(int(self._row[0]), f"ended with exit code {code}")
+        try:
+            return WorkerLost(int(self._row[0]), f"ended with {signal.Signals(-code).name}")
+        except ValueError:
+            return WorkerLost(int(self._row[0]), f"ended with signal {-code}")
+
+    def shut_down(self) -> None:
+        """Let it see the end of its pipe; it then leaves as any Python process does."""
+        end = socket.socket(fileno=os.dup(self.conn.fileno()))
+        with end, contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        """Kill it, if it is not gone yet."""
+        self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel
+            self.process.wait(5)
+
+    def end(self) -> None:
+        """Kill it and free what belongs to it."""
+        self.kill()
+        self.conn.close()
