@@ -45,11 +45,11 @@ from kloaders.formats.pack import (
     shard_of,
     stored_dtype,
 )
-from kloaders.sources.pack import PackColumn
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import inner_column
+from kloaders.sources.pack import PackColumn
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -139,7 +139,9 @@ def write_tfrecords(
     source = _source(paths_or_loader, labels, features, on_error, seed)
     threads = usable_cores() if workers is None else max(1, checked_count(workers, "workers", 0))
     writing = _Writing(source, compression or "", threads)
-    mix = np.random.default_rng(seed).permutation if checked_flag(shuffle, "shuffle") else np.asarray
+    mix = (
+        np.random.default_rng(seed).permutation if checked_flag(shuffle, "shuffle") else np.asarray
+    )
     if validation:
         first, second = sides(source.loader, validation, stratify, groups, seed)
         files = writing.add(_prefix(out, "train"), mix(first), shards)

@@ -107,7 +107,7 @@ class RamSize:
         sizes = [self.specs.raw_bytes]
         for index in looked[1:].tolist():
             with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
-                sizes.append(sum(a.nbytes for a in flatten(source.sample(index))))
+                sizes.append(sum(a.nbytes for a in flatten(source.sample(index, Moment()))))
         return int(max(sizes))
 
 

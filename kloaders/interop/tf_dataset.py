@@ -88,13 +88,13 @@ def to_tf_dataset(
             "native=True takes its signature from TensorFlow's ops: leave output_signature out."
         )
     if native and isinstance(loader, TFRecordSequenceLoader):
-        if loader.position is not None:
+        if loader.runner.loaded is not None:
             raise ValueError(
                 "native=True reads the files from their beginning, and the loader is to go on after "
                 "load_state_dict(): leave native out."
             )
         return native_dataset(loader, bool(order))
-    loader.order_for(order)
+    loader.options.order_for(order)
     source = _Source(loader, bool(order))
     whole = source.position is None or source.position.size == len(loader)
     # The generator lives as long as the process, in TensorFlow's registry: it must not hold the
@@ -129,7 +129,7 @@ class _Source:
         self.loader = loader.view()
         self.shuffle = shuffle
         #: Where the first iteration begins, if not at epoch 0.
-        self.position = loader.position
+        self.position = loader.runner.loaded
         if self.position is None:
             self.epochs = 0
             return

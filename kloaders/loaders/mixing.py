@@ -83,11 +83,13 @@ def mix(
     given.setdefault("processes", any(part.processes for part in parts))
     # The mixture has the processes.
     source = MixtureSource([replace(part.runner.pipeline, source=part.source) for part in parts])
-    mixed = SequenceLoader(source, parts[0].batch_size if batch_size is None else batch_size, **given)
+    mixed = SequenceLoader(
+        source, parts[0].batch_size if batch_size is None else batch_size, **given
+    )
     _check_alike(parts)
     streams: list[tuple[Stream, int]] = [(_stream(part), part.samples) for part in parts]
     drawn = Sampling(mixed.sampling.length, source=Mixture(streams, pattern_of(shares)))
-    mixed = mixed.like(source, replace(mixed.options, sampling=drawn, weights=_weights(parts)))
+    mixed = mixed.replace(source, sampling=drawn, weights=_weights(parts))
     names = [part.class_names for part in parts]
     mixed.class_names = names[0] if all(n == names[0] for n in names) else None
     return mixed
