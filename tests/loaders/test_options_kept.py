@@ -553,3 +553,17 @@ def test_a_mixture_has_an_option_or_refuses_it(name, files, keep, tmp_path, monk
         assert shifted.min() >= 100 > x.max()
         return
     assert same(option.seen(mixture), want)
+
+
+def test_a_mixture_lists_what_did_not_load(files, keep, tmp_path):
+    """Its own quarantine and limit count: those of the loaders in it see nothing of its reading."""
+    gone = [*files.npy[:-1], files.npy[-1] + ".gone.npy"]
+    parts = [
+        keep(kl.PathSequenceLoader(paths, CLASSES, check_paths=False, **SETTINGS))
+        for paths in (files.npy, gone)
+    ]
+    listed = tmp_path / "bad.csv"
+    mixture = keep(kl.mix(parts, on_error="skip", quarantine=listed))
+    list(mixture.epoch_batches())
+    assert gone[-1] in listed.read_text()
+    assert [error.index for error in mixture.errors] == [2 * SAMPLES - 1]
