@@ -249,7 +249,8 @@ class RamRunner(Runner):
             with self._window_lock:  # read anew when asked for again
                 self._at = None
             raise failed[0]
-        return _Served(self, ram, rows, Moment(order.epoch, self.plan.use(order, batch)), batch)
+        moment = Moment(order.epoch, self.plan.use(order, batch))
+        return _Served(self, ram, rows, moment, self.plan.number(order, batch))
 
 
 _RESIDENT = (Order(-1, 0), 0)

@@ -119,6 +119,11 @@ class Runner:
         self.tickets.resume_at(position)
         self.release()
 
+    @property
+    def loaded_at(self) -> tuple[Order, int] | None:
+        """The order and batch that the state loaded last goes on with."""
+        return None if self.loaded is None else (self.loaded.order, self.loaded.first)
+
     # ------------------------------------------------------------------ batches
 
     def batch(self, request: Request, released: int) -> Any:
@@ -172,7 +177,8 @@ class Runner:
         if self.padding is not None:
             return self.padding.build(self, self.plan, order, batch)
         moment = Moment(order.epoch, self.plan.use(order, batch))
-        return BatchBuild(self, self.plan.indices(order, batch), moment, batch=batch)
+        number = self.plan.number(order, batch)
+        return BatchBuild(self, self.plan.indices(order, batch), moment, batch=number)
 
     def _upcoming(self, request: Request) -> Iterator[Key]:
         order, batch = request.order, request.batch

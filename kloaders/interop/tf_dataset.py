@@ -12,7 +12,7 @@ from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure
 from kloaders.interop.tf_gather import Gather, dataset_of, index_blocks
 from kloaders.interop.tf_records import native_dataset
 from kloaders.keras_api import distributed
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
 from kloaders.plan.epoch import Order
 
@@ -75,6 +75,7 @@ def to_tf_dataset(
     import tensorflow as tf
 
     check_loader(loader, "to_tf_dataset")
+    check_own_batches(loader, "to_tf_dataset")
     distributed.check_dataset(loader)
     order = loader.options.effective_shuffle if shuffle is None else shuffle
     if order is None:

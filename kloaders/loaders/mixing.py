@@ -12,7 +12,7 @@ from kloaders.core.arrays import Array
 from kloaders.core.checks import check_names
 from kloaders.core.options import Options
 from kloaders.core.structure import flatten, same_structure
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
 from kloaders.plan.epoch import Stream
 from kloaders.plan.sampling import Sampling
 from kloaders.plan.streams import InOrder, Mixture, ShuffledPasses, pattern_of
@@ -75,6 +75,7 @@ def mix(
     parts: list[Any] = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
     for loader in parts:
         check_loader(loader, "mix")
+        check_own_batches(loader, "mix")
         _check_part(loader)
     if len(parts) < 2:
         raise ValueError(f"mix() got {len(parts)} loader, expected two or more in a list.")

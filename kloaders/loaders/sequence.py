@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from kloaders.diagnostics.explain.explanation import Explanation
 
-__all__ = ["SequenceLoader", "check_loader"]
+__all__ = ["SequenceLoader", "check_loader", "check_own_batches"]
 
 
 class SequenceLoader(base.Sequence):
@@ -241,6 +241,7 @@ class SequenceLoader(base.Sequence):
         distributed.check_pass(self)
         return self._requests.starting()
 
+    @default_hook
     def __getitem__(self, index: int) -> Any:
         """One batch: x, (x, y) or (x, y, sample_weights).
 
@@ -358,6 +359,7 @@ class SequenceLoader(base.Sequence):
         Raises:
             ValueError: the loader samples, and `shuffle` is not its own.
         """
+        check_own_batches(self, "epoch_batches")
         order = self.runner.order_of(epoch, self.options.order_for(shuffle))
         return self.runner.batches(order, 0)
 
@@ -494,6 +496,16 @@ def check_loader(value: Any, what: str) -> None:
         raise TypeError(
             f"{what}({type(value).__name__}): expected a loader made by kloaders, such as "
             "PathSequenceLoader(paths, labels)."
+        )
+
+
+def check_own_batches(loader: SequenceLoader, what: str) -> None:
+    """TypeError if the loader's class has a `__getitem__` of its own, which `what` does not call."""
+    if overrides(type(loader), "__getitem__"):
+        raise TypeError(
+            f"{type(loader).__name__} overrides __getitem__, which {what}() does not call: it would "
+            "give other data than loader[i]. Do that work in transform= or batch_transform=, or "
+            "override load_sample or load_batch instead."
         )
 
 
