@@ -323,7 +323,7 @@ def store_of(loader, kind, folder):
     if kind.startswith("TFRecord"):
         return sorted(str(p) for p in Path(own).glob("*.tfrecord"))[1]
     if kind.startswith("pack"):
-        return os.path.join(own, "x-00001.npy")
+        return os.path.join(own, "x.npy")
     return os.path.join(folder, "files", "0020.npy")
 
 

@@ -78,8 +78,8 @@ def order():
         "A converter that is killed at any moment goes on where it was, and nothing in half has a "
         "name",
         (
-            "loaders/test_packs.py::test_killed_at_random_moments",
-            "loaders/test_tfrecords.py::test_killed_and_gone_on",
+            "convert/test_packs.py::test_killed_at_random_moments",
+            "convert/test_tfrecords.py::test_killed_and_gone_on",
         ),
         "25 conversions, killed up to three times each, in every run of the suite",
     )

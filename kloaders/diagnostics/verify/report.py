@@ -29,6 +29,7 @@ from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.formats.options import ImageOptions
 from kloaders.formats.pack import MANIFEST
+from kloaders.formats.pack_files import check_file, pieces_of, size_of
 from kloaders.formats.sidecar_index import is_index
 from kloaders.formats.tfrecord.examples import features_of
 from kloaders.formats.tfrecord.files import RecordFiles
@@ -334,26 +335,27 @@ def _plan_pack(folder: str, found: _Found, tasks: list[_Task]) -> None:
         found.add(manifest_path, _kind_of(error), str(error))
         return
     dtypes = [pack_format.dtype_named(name) for name in manifest.leaves]
-    for shard in manifest.shards:
-        for part, dtype in zip(shard.parts, dtypes, strict=True):
-            files = [(part.values, dtype), (part.index, np.dtype(np.int64))]
-            for file, kind in files:
-                if file is None:
-                    continue
-                path = os.path.join(folder, file.name)
-                try:
-                    pack_format.check_file(folder, file, kind)
-                except (OSError, ValueError) as error:
-                    found.report.files += 1
-                    cut = _is_shorter(path, file, kind)
-                    found.add(path, "truncated" if cut else _kind_of(error), str(error))
-                else:
-                    tasks.append({"path": path, "crc32": file.crc32})
+    damaged = set()
+    for file, dtype in pack_format.files_of(manifest.shards, dtypes).values():
+        path = os.path.join(folder, file.name)
+        try:
+            check_file(folder, file, dtype)
+        except (OSError, ValueError) as error:
+            damaged.add(path)
+            found.report.files += 1
+            cut = _is_shorter(path, size_of(file, dtype))
+            found.add(path, "truncated" if cut else _kind_of(error), str(error))
+    counted = set(damaged)
+    for piece in pieces_of(folder, manifest.shards, dtypes):
+        if piece.path not in damaged:
+            count = int(piece.path not in counted)  # a file is read in pieces, and is one file
+            counted.add(piece.path)
+            tasks.append({**piece._asdict(), "count": count})
 
 
-def _is_shorter(path: str, file: pack_format.File, dtype: np.dtype[Any]) -> bool:
+def _is_shorter(path: str, size: int) -> bool:
     with contextlib.suppress(OSError):
-        return os.path.getsize(path) < pack_format.size_of(file, dtype)
+        return os.path.getsize(path) < size
     return False
 
 
