@@ -183,10 +183,9 @@ figures in `docs/promises/`, and writes this page from them.
 LIMITS = """\
 ## What is not promised
 
-- A file that is cut short *in place* while it is mapped, in rows below 16 KiB: its size is looked at before each batch,
-  and what is missing is an error. Cut within the microseconds between that look and the copy, the process ends with
-  SIGBUS, as any program that maps files does. Rows of a plain array that are larger are read and not copied from the map,
-  and have no such moment; rows of a pack have. Write a new file and rename it: that is always safe, as our converters do.
+- A file that is cut short *in place* while it is mapped, as a memory map or a pack: its size is looked at before each
+  batch, and what is missing is an error. Cut within the microseconds between that look and the copy, the process ends with
+  SIGBUS, as any program that maps files does. Write a new file and rename it: that is always safe, as our converters do.
 - A thread that hangs cannot be ended. The log says after a minute, and again after two, four and so on, which sample it
   is at, its file, and the line of code (`kloaders.engine.stalls.SECONDS`). A worker *process* that works on one sample for a
   minute is ended, the sample tried once more, and then it is an error (`kloaders.engine.processes.pool.TIMEOUT_SECONDS`). With
