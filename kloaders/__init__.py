@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from kloaders.convert.tfrecords import write_tfrecords
     from kloaders.core.errors import SampleError
     from kloaders.core.per_thread import PerThread
-    from kloaders.diagnostics.verify.report import verify
-    from kloaders.formats.images import DecodeError
+    from kloaders.diagnostics.verify.run import verify
+    from kloaders.formats.errors import DecodeError
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
     from kloaders.interop.tf_dataset import to_tf_dataset
     from kloaders.interop.torch_dataset import from_torch
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
     from kloaders.loaders.video import VideoSequenceLoader
+    from kloaders.sources.source import Source
     from kloaders.sources.tfrecord.features import Feature
     from kloaders.training.callback import LoaderCallback
 
 _HOMES = {
     "ArraySequenceLoader": "loaders.arrays",
     "CsvSequenceLoader": "loaders.text",
-    "DecodeError": "formats.images",
+    "DecodeError": "formats.errors",
     "Feature": "sources.tfrecord.features",
     "LoaderCallback": "training.callback",
     "PackSequenceLoader": "loaders.packs",
@@ -48,6 +49,7 @@ _HOMES = {
     "RamBatchSequenceLoader": "loaders.ram_batches",
     "SampleError": "core.errors",
     "SequenceLoader": "loaders.sequence",
+    "Source": "sources.source",
     "TFRecordSequenceLoader": "loaders.tfrecords",
     "TextLineSequenceLoader": "loaders.text",
     "VideoSequenceLoader": "loaders.video",
@@ -66,7 +68,7 @@ _HOMES = {
     "subset": "loaders.subsets",
     "take": "loaders.subsets",
     "to_tf_dataset": "interop.tf_dataset",
-    "verify": "diagnostics.verify.report",
+    "verify": "diagnostics.verify.run",
     "write_pack": "convert.packs",
     "write_tfrecords": "convert.tfrecords",
 }
@@ -83,6 +85,7 @@ __all__ = [
     "RamBatchSequenceLoader",
     "SampleError",
     "SequenceLoader",
+    "Source",
     "TFRecordSequenceLoader",
     "TextLineSequenceLoader",
     "VideoSequenceLoader",

@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Asserts in shared helpers say what they compared, as those in the tests do.
+pytest.register_assert_rewrite("tests.support")
+
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")

@@ -13,8 +13,10 @@ import pytest
 
 import kloaders as kl
 from kloaders.convert.journal import Journal
-from kloaders.formats import images as formats
-from tests.campaign import beds, faults, fuzz, memory, page, threads
+from kloaders.formats import npy
+from kloaders.formats.images import decode_image
+from kloaders.formats.options import ImageOptions
+from tests.campaign import beds, faults, fuzz, memory, mutations, page, threads
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the faults are those of Linux")
 
@@ -41,11 +43,11 @@ def test_fuzz(tmp_path):
 
 def test_fuzz_finds(tmp_path, monkeypatch):
     """A reader that lets damage through, or takes too long, is found out."""
-    monkeypatch.setattr(formats, "read_array", lambda path, out=None: np.zeros(10**6))
+    monkeypatch.setattr(npy, "read_array", lambda path, out=None: np.zeros(10**6))
     found = fuzz.cases("NPY", 0, 3, str(tmp_path))
     assert len(found["failures"]) == 3
     assert "Wrong" in found["failures"][0][1]
-    monkeypatch.setattr(formats, "read_array", lambda path, out=None: {}["x"])
+    monkeypatch.setattr(npy, "read_array", lambda path, out=None: {}["x"])
     assert "KeyError" in fuzz.cases("NPY", 0, 1, str(tmp_path))["failures"][0][1]
 
 
@@ -54,7 +56,7 @@ def test_cases_are_repeatable(tmp_path):
     import random
 
     data = bytes(range(200))
-    first, second = (fuzz.mutated(random.Random("NPY 7"), data) for _ in range(2))
+    first, second = (mutations.mutated(random.Random("NPY 7"), data) for _ in range(2))
     assert first == second != data
 
 
@@ -143,9 +145,9 @@ def png(width, height, content):
 def test_a_small_png_that_claims_to_be_large():
     """Deflate makes 1,032 bytes of one at most: what cannot be there is not allocated."""
     with pytest.raises(kl.DecodeError, match=r"claims .* more than its \d+ bytes can hold"):
-        formats.decode_image(png(13_000, 13_000, b"x" * 100), formats.ImageOptions())
+        decode_image(png(13_000, 13_000, b"x" * 100), ImageOptions())
     rows = (b"\0" + bytes(3 * 300)) * 300
-    assert formats.decode_image(png(300, 300, rows), formats.ImageOptions()).shape == (300, 300, 3)
+    assert decode_image(png(300, 300, rows), ImageOptions()).shape == (300, 300, 3)
 
 
 @pytest.mark.parametrize("length", [2**16, 2**31 - 1, 2**32 - 1])
@@ -155,7 +157,7 @@ def test_a_chunk_that_claims_to_be_large(length):
     at = raw.index(b"IDAT") - 4
     raw = raw[:at] + struct.pack(">I", length) + raw[at + 4 :]
     with pytest.raises(kl.DecodeError, match="truncated: a PNG whose chunks do not end"):
-        formats.decode_image(raw, formats.ImageOptions())
+        decode_image(raw, ImageOptions())
 
 
 # ------------------------------------------------------------------------------ the page

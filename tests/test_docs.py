@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import kloaders
+from tests.support import rooms
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -116,6 +117,18 @@ def test_public_names_are_in_the_api_page():
     for name in kloaders.__all__:
         if not name.startswith("__"):
             assert re.search(rf":: {name}\b", text), f"docs/api.md does not list {name}"
+
+
+def test_the_architecture_page_has_the_rooms():
+    """The table that people read is the one that tests/test_rooms.py checks imports with."""
+    page = ROOT / "docs" / "architecture.md"
+    if not page.exists():
+        pytest.skip("docs/ is not beside these tests")
+    text = page.read_text(encoding="utf-8").partition("## The rooms")[2].partition("\n## ")[0]
+    table = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    assert tuple(tuple(re.findall(r"`(\w+)`", line[1])) for line in table) == rooms.ROOMS
+    for above, line in zip(rooms.ROOMS[:-1], table[1:-1], strict=False):
+        assert f"`{above[0]}`" in line[3], line[1]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What is promised of the package as a whole: its names, its weight, its shape."""
 
-import ast
 import configparser
 import importlib
 import importlib.metadata
@@ -88,58 +87,3 @@ def test_console_script_points_at_a_function():
     ]
     assert script.name == "kloaders"
     assert callable(script.load())
-
-
-def file_of(module):
-    path = PACKAGE.parent / module.replace(".", "/")
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-def imports_of(file):
-    """The modules of this package that a file imports, anywhere in it, but for type checkers only."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    hidden = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in hidden:
-            continue
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            package = ["kloaders"] if node.level else []
-            base = ".".join(package + ([node.module] if node.module else []))
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        yield from (name for name in names if name in MODULES)
-
-
-def test_imports_run_one_way():
-    """No cycles, not even through an import inside a function."""
-    graph = {name: set(imports_of(file_of(name))) for name in MODULES}
-    free = set()
-    while waiting := {name: needs - free for name, needs in graph.items() if name not in free}:
-        ready = {name for name, needs in waiting.items() if not needs}
-        assert ready, f"these modules import each other: {waiting}"
-        free |= ready
-
-
-def test_nothing_inside_imports_the_front_door():
-    """A module names the module that it needs, so that `__init__` can stay a list of names."""
-    for file in PACKAGE.rglob("*.py"):
-        if file.name in ("__init__.py", "__main__.py"):
-            continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom):
-                names = {alias.name for alias in node.names}
-                whole = (node.module == "kloaders" and not node.level) or (
-                    node.level and not node.module
-                )
-                loose = whole and {n for n in names if f"kloaders.{n}" not in MODULES}
-                assert not loose or loose <= {"__version__"}, f"{file.name}:{node.lineno}: {loose}"
-            elif isinstance(node, ast.Import):
-                assert "kloaders" not in [a.name for a in node.names], f"{file.name}:{node.lineno}"

@@ -21,14 +21,15 @@ from kloaders.convert.tfrecords import write_tfrecords
 from kloaders.core.memory import aligned
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
-from kloaders.diagnostics.explain import probes
-from kloaders.formats.images import read_bytes, read_sample
+from kloaders.diagnostics.explain import loader_probe
+from kloaders.formats.by_suffix import read_sample
+from kloaders.formats.files import read_bytes
 from kloaders.loaders.arrays import preload
-from kloaders.loaders.from_files import values_of
 from kloaders.loaders.packs import PackSequenceLoader
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.ram_batches import RamBatchSequenceLoader
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
+from kloaders.sources.columns import values_of
 
 __all__ = ["Row", "as_dicts", "compare", "made_or", "table"]
 
@@ -66,7 +67,7 @@ def compare(loader: Any, files: int, seconds: float, progress: bool | None = Non
         )
     chosen = np.unique(np.linspace(0, loader.samples - 1, min(files, loader.samples)).astype(int))
     paths = [loader.paths[k] for k in chosen.tolist()]
-    columns = loader._columns() or ()
+    columns = loader.source.columns or ()
     values = values_of(columns[1]) if len(columns) > 1 else None
     labels = None if values is None else values[chosen]
     seconds /= _ROUNDS
@@ -102,14 +103,14 @@ def _ways(
         def run() -> float:
             with make() as made:
                 made._said = True
-                return probes.drive(made, seconds).rate
+                return loader_probe.drive(made, seconds).rate
 
         return run
 
     def cold() -> float:
-        probes.evict(paths)
+        loader_probe.evict(paths)
         with files(cache=None) as made:
-            return probes.drive(made, seconds, len(paths)).rate
+            return loader_probe.drive(made, seconds, len(paths)).rate
 
     def packed() -> Any:
         pack = os.path.join(folder, "pack")

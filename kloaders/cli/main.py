@@ -324,12 +324,12 @@ def tfrecord(
     """  # noqa: D301
     from kloaders.convert import tfrecords as tfrecord_writer
     from kloaders.core.memory import format_bytes
-    from kloaders.loaders import from_files as front_doors
+    from kloaders.sources.columns import values_of
 
     begin = time.perf_counter()
     loader = _loader_of(source, (path_column, label_column or None, folder), exclude=exclude)
-    parts = loader._columns() or ()
-    labels = front_doors.values_of(parts[1]) if len(parts) > 1 else None
+    parts = loader.source.columns or ()
+    labels = values_of(parts[1]) if len(parts) > 1 else None
     features = None
     if loader.class_names is not None and labels is not None:
         features = {"class": [loader.class_names[k] for k in labels.tolist()]}
@@ -414,15 +414,15 @@ def verify(
     several of these.
 
     \b
-    Errors:   unreadable   missing, or no permission
-              empty        0 bytes
-              truncated    cut short, a JPEG at whatever byte
-              broken       does not decode, or does not match its checksum
-              bomb         more pixels than --max-pixels
-              misnamed     PNG bytes in a .jpg, for example
-    Warnings: two classes  the same content with two labels
-              duplicate    the same content again
-              odd          another shape or type than nearly all others
+    Errors:   unreadable          missing, or no permission
+              empty               0 bytes
+              truncated           cut short, a JPEG at whatever byte
+              broken              does not decode, or does not match its checksum
+              too many pixels     more than --max-pixels
+              misnamed            PNG bytes in a .jpg, for example
+    Warnings: conflicting labels  the same content with two labels
+              duplicate           the same content again
+              inconsistent        another shape or type than nearly all others
 
     \b
     Exit code: 0 no errors (with --strict: nothing at all), 1 something found, 2 nothing to read.
@@ -435,11 +435,12 @@ def verify(
         kloaders verify photos/ --csv bad.csv
     and then, in Python: kl.from_directory("photos", exclude="bad.csv")
     """  # noqa: D301
-    from kloaders.diagnostics.verify import report as verification
-    from kloaders.formats.images import ImageOptions
+    from kloaders.diagnostics.verify.report import lines_of, summary
+    from kloaders.diagnostics.verify.run import verify as verify_files
+    from kloaders.formats.options import ImageOptions
 
     try:
-        report = verification.verify(
+        report = verify_files(
             sources,
             path_column=path_column,
             label_column=label_column or None,
@@ -458,9 +459,9 @@ def verify(
         if json_file:
             with open(json_file, "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(report.to_json() + "\n")
-        for line in verification.told(report):
+        for line in lines_of(report):
             print(_shown(line))
-        print(_shown(verification.summary(report)))
+        print(_shown(summary(report)))
         if csv_file:
             print(f"{csv_file}: {rows:,} to leave out, by exclude={csv_file!r} of a loader")
     if not report.ok or (strict and report.findings):

@@ -131,7 +131,7 @@ def _flat(
     folder: str, names: list[str], size: tuple[int, int] | None, options: dict[str, Any]
 ) -> PathSequenceLoader:
     """Files without labels."""
-    from kloaders.formats.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+    from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
     from kloaders.loaders.paths import PathSequenceLoader
 
     known = IMAGE_SUFFIXES | ARRAY_SUFFIXES
@@ -149,7 +149,8 @@ def _flat(
 
 def _sizes_differ(paths: Any) -> bool:
     """Whether pictures differ in size, as far as a look at some tells; says so."""
-    from kloaders.formats.images import IMAGE_SUFFIXES, image_shape, read_bytes, suffix_of
+    from kloaders.formats.files import IMAGE_SUFFIXES, read_bytes, suffix_of
+    from kloaders.formats.image_headers import image_shape
 
     sizes: set[Any] = set()
     for k in sorted({n * len(paths) // _LOOKED_AT for n in range(_LOOKED_AT)}):

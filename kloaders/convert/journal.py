@@ -11,7 +11,6 @@ The journal is gone when all is done; while it is there, the conversion is not f
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ import re
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from types import CodeType, TracebackType
@@ -32,7 +31,9 @@ from kloaders import __version__
 from kloaders.core.errors import SampleError
 from kloaders.core.messages import say
 from kloaders.core.structure import flatten
+from kloaders.formats.atomic import raise_if_full, sync_folder
 from kloaders.sources.columns import PathColumn, inner_column
+from kloaders.sources.hooks import overrides
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,7 +53,6 @@ __all__ = [
     "job_of",
     "say_errors",
     "spread",
-    "whole_file",
     "write_shards",
 ]
 
@@ -60,9 +60,6 @@ Array = np.ndarray[Any, Any]
 
 # Arrays are told apart by so many of their rows: all of them may be more than RAM.
 _ROWS_IN_DIGEST, _BYTES_IN_DIGEST = 64, 2**26
-
-# What a disk says that takes no more.
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class Written(NamedTuple):
@@ -76,55 +73,6 @@ class Written(NamedTuple):
     validation: list[str]
     samples: int
     errors: list[SampleError]
-
-
-# ---------------------------------------------------------------------------------------- files
-
-
-@contextlib.contextmanager
-def whole_file(path: str) -> Iterator[IO[bytes]]:
-    """A file to write, which gets its name when it is whole and on the disk.
-
-    Until then it has another name in the same folder, `.NAME.PROCESS-THREAD.part`; if the block
-    raises, whatever it is, that is removed and what was at `path` before is untouched. Several
-    processes may write one path at a time: the last to finish stays.
-
-    Raises:
-        OSError: as the disk has it; one that is full says what to do.
-    """
-    folder, name = os.path.split(os.path.abspath(path))
-    part = os.path.join(folder, f".{name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        if isinstance(error, OSError):
-            _tell_full(error, path)
-        raise
-    sync_folder(folder)
-
-
-def _tell_full(error: OSError, path: str) -> None:
-    """Raise another error, with advice, if it is for lack of space."""
-    if error.errno in _FULL:
-        said = f"{error.strerror}: free some, and run the same again to go on"
-        raise OSError(error.errno, said, path) from error
-
-
-def sync_folder(folder: str) -> None:
-    """Let the names in a folder reach the disk."""
-    if sys.platform == "win32":  # where a folder cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # -------------------------------------------------------------------------------------- journal
@@ -224,7 +172,7 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            _tell_full(error, self.path)
+            raise_if_full(error, self.path)
             raise
 
     def _begin(self, file: IO[bytes]) -> None:
@@ -502,15 +450,15 @@ def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
 
     transformed: the samples are those after the transform.
     """
-    columns = loader._columns()
+    columns = loader.source.columns
     job: dict[str, Any] = {"loader": type(loader).__name__, "samples": loader.samples}
     if columns is not None:
         job["data"] = [_digest_of_column(column) for column in flatten(columns)]
     else:
         looked = spread(loader.samples, _ROWS_IN_DIGEST)
-        job["data"] = digest_of_texts(map(loader._name, looked))
+        job["data"] = digest_of_texts(map(loader.source.name, looked))
     for hook in ("load_sample", "load_batch"):
-        if loader._overrides(hook):
+        if overrides(type(loader), hook):
             job[hook] = digest_of_function(getattr(type(loader), hook))
     images = getattr(loader, "image_options", None)
     if images is not None:

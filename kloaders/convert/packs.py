@@ -24,13 +24,14 @@ from kloaders.convert.journal import (
     job_of,
     say_errors,
     spread,
-    whole_file,
     write_shards,
 )
+from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
 from kloaders.core.messages import say
 from kloaders.core.structure import ArraySpec, Structure, flatten
-from kloaders.engine.batches import BatchBuild, in_storage_order, nothing_left
+from kloaders.engine.batches import AnyShapeBuild, in_storage_order
+from kloaders.formats.atomic import whole_file
 from kloaders.formats.pack import (
     FILES,
     HEADER_BYTES,
@@ -44,10 +45,11 @@ from kloaders.formats.pack import (
     shard_of,
     stored_dtype,
 )
-from kloaders.loaders.packs import PackColumn
+from kloaders.sources.pack import PackColumn
 from kloaders.loaders.paths import PathSequenceLoader
-from kloaders.loaders.sequence import SequenceLoader, _flag
-from kloaders.sources.columns import Odd, inner_column
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.plan.rng import Moment
+from kloaders.sources.columns import inner_column
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -113,7 +115,7 @@ def write_pack(
         BlockingIOError: another process writes there.
         OSError: the disk is full; what was finished stays.
     """
-    source = _source(data, labels, _flag(transformed, "transformed"), options)
+    source = _source(data, labels, checked_flag(transformed, "transformed"), options)
     folder = os.path.abspath(os.fspath(folder))
     os.makedirs(folder, exist_ok=True)
     _check_not_read(source, folder)
@@ -147,7 +149,7 @@ def write_pack(
             samples = sum(note["samples"] for note in notes)
             if not samples:
                 loader.errors = errors
-                raise nothing_left(loader, errors[0].index)
+                raise loader.runner.log.nothing_left(errors[0].index)
             manifest = Manifest(
                 samples,
                 structure,
@@ -188,7 +190,7 @@ def _source(data: Any, labels: Any, transformed: bool, options: Any) -> Sequence
 
 
 def _check_not_read(loader: SequenceLoader, folder: str) -> None:
-    for column in flatten(loader._columns() or ()):
+    for column in flatten(loader.source.columns or ()):
         inner = inner_column(column)
         if isinstance(inner, PackColumn) and os.path.realpath(inner.folder) == os.path.realpath(
             folder
@@ -203,9 +205,7 @@ def _mean_bytes(loader: SequenceLoader, transformed: bool) -> int:
     sizes: list[int] = []
     for index in spread(loader.samples, _MEASURED):
         with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
-            sample = loader._sample(index)
-            if transformed:
-                sample = loader._transformed(index, sample, 0, 0)
+            sample = loader.runner.pipeline.sample(index, Moment(), raw=not transformed)
             sizes.append(sum(a.nbytes for a in flatten(sample)))
     return sum(sizes) // max(1, len(sizes))
 
@@ -233,7 +233,7 @@ class _Writer:
         if loader.weights is not None:
             self.leaves.append(ArraySpec(loader.weights.shape[1:], loader.weights.dtype))
             self.names.append("w")
-        columns = loader._columns()
+        columns = loader.source.columns
         self.files = [] if columns is None else list(filter(is_files, flatten(columns)))
 
     def is_current(self, shard: int, note: dict[str, Any]) -> bool:
@@ -253,7 +253,9 @@ class _Writer:
         met = len(self.loader.errors)
         # Before they are read: what changes meanwhile is then another file.
         inputs = self._files_of(shard)
-        reading = in_storage_order(self.loader, start, stop, self.sample_bytes, self._run)
+        reading = in_storage_order(
+            self.loader.runner, start, stop, self.sample_bytes, self._run, self.loader.thread_count
+        )
         with contextlib.ExitStack() as stack:
             runs = stack.enter_context(contextlib.closing(reading))
             files = [
@@ -277,41 +279,8 @@ class _Writer:
         names = [file.name for part in parts for file in part.files]
         return names, note
 
-    def _run(self, indices: Indices) -> BatchBuild:
-        return _AnyShape(self.loader, indices, 0, raw=not self.transformed)
-
-
-class _AnyShape(BatchBuild):
-    """A run of samples as leaves; one whose samples differ in shape is a list of arrays."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.lists: dict[int, list[Array]] = {}
-
-    def _fit(self, leaf: int, odd: list[Odd], failed: dict[int, Exception]) -> None:
-        spec: ArraySpec = flatten(self.form)[leaf]
-        rows = list(self.leaves[leaf])
-        for one in odd:
-            if one.array.dtype != spec.dtype:
-                loader, index = self.loader, int(self.indices[one.row])
-                raise ValueError(
-                    f"{loader._name(index)} is {one.array.dtype}, but "
-                    f"{loader._name(loader._model_sample)} is {spec.dtype}, and a pack has one "
-                    f"dtype. {loader._shape_advice(index, True)}"
-                )
-            rows[one.row] = one.array
-        self.lists[leaf] = rows
-
-    def finish(self) -> tuple[Indices, list[Any]]:
-        """Sample numbers and leaves of the rows that loaded."""
-        keep = self.settle()
-        leaves: list[Any] = [self.lists.get(k, leaf) for k, leaf in enumerate(self.leaves)]
-        if keep is None:
-            return self.indices, leaves
-        return self.indices[keep], [
-            list(itertools.compress(leaf, keep)) if isinstance(leaf, list) else leaf[keep]
-            for leaf in leaves
-        ]
+    def _run(self, indices: Indices) -> AnyShapeBuild:
+        return AnyShapeBuild(self.loader.runner, indices, Moment(), raw=not self.transformed)
 
 
 class _Values:

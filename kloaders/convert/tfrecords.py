@@ -25,20 +25,26 @@ from kloaders.convert.journal import (
     job_of,
     say_errors,
     spread,
-    whole_file,
     write_shards,
 )
-from kloaders.core.errors import SampleError, explain, noted
+from kloaders.core.checks import checked_count, checked_flag
+from kloaders.core.errors import SampleError, as_sample_error, without_traceback
+from kloaders.core.rows import RowMismatch
 from kloaders.core.structure import Structure, flatten
 from kloaders.core.threads import usable_cores
 from kloaders.engine.batches import BatchBuild, in_storage_order
-from kloaders.formats import images as formats
+from kloaders.formats.atomic import whole_file
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, read_bytes, suffix_of
+from kloaders.formats.images import check_picture
+from kloaders.formats.npy import read_array
+from kloaders.formats.sidecar_index import save_index
 from kloaders.formats.tfrecord.examples import array_features, encode_example
-from kloaders.formats.tfrecord.files import framed, save_index
+from kloaders.formats.tfrecord.framing import framed
 from kloaders.loaders.from_files import sides
 from kloaders.loaders.paths import PathSequenceLoader
-from kloaders.loaders.sequence import SequenceLoader, _count, _flag
-from kloaders.sources.columns import Odd, PathColumn
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.plan.rng import Moment
+from kloaders.sources.columns import PathColumn
 from kloaders.sources.tables import array_of
 
 __all__ = ["write_tfrecords"]
@@ -116,7 +122,7 @@ def write_tfrecords(
         OSError: the disk is full; what was finished stays.
         ValueError, TypeError: an argument is out of range, or lengths differ.
     """
-    shards = _count(shards, "shards", 1)
+    shards = checked_count(shards, "shards", 1)
     if compression not in (None, "", "GZIP", "ZLIB"):
         raise ValueError(
             f'compression={compression!r} is not known: choose None, "GZIP" or "ZLIB".'
@@ -127,13 +133,13 @@ def write_tfrecords(
         raise TypeError(
             'out is missing: how the names of the files begin, as in out="folder/train".'
         )
-    seed = 0 if seed is None else _count(seed, "seed", 0)
+    seed = 0 if seed is None else checked_count(seed, "seed", 0)
     if not validation and (stratify is not None or groups is not None):
         raise ValueError("stratify and groups are for validation=, the share of the second part.")
     source = _source(paths_or_loader, labels, features, on_error, seed)
-    threads = usable_cores() if workers is None else max(1, _count(workers, "workers", 0))
+    threads = usable_cores() if workers is None else max(1, checked_count(workers, "workers", 0))
     writing = _Writing(source, compression or "", threads)
-    mix = np.random.default_rng(seed).permutation if _flag(shuffle, "shuffle") else np.asarray
+    mix = np.random.default_rng(seed).permutation if checked_flag(shuffle, "shuffle") else np.asarray
     if validation:
         first, second = sides(source.loader, validation, stratify, groups, seed)
         files = writing.add(_prefix(out, "train"), mix(first), shards)
@@ -267,7 +273,7 @@ class _Source:
         """The features that the user gave for a sample."""
         found: dict[str, Any] = {}
         for name, values in self.extras.items():
-            value = values(self.loader._name(number)) if callable(values) else values[number]
+            value = values(self.loader.source.name(number)) if callable(values) else values[number]
             found |= _features_of(name, value)
         return found
 
@@ -289,7 +295,7 @@ class _Files(_Source):
     def __init__(self, loader: PathSequenceLoader, extras: Any, on_error: str) -> None:
         super().__init__(loader, extras, on_error)
         self.paths = loader.paths
-        parts = loader._columns() or ()
+        parts = loader.source.columns or ()
         names = _names(parts[0], _INPUT)
         self.inputs = list(zip(names, flatten(parts[0]), strict=True))
         self.labels: list[tuple[str, Any]] = []
@@ -339,15 +345,15 @@ class _Files(_Source):
                     features |= array_features(name, _label(column.read(number)))
             return framed(encode_example(features | self.more(number)))
         except Exception as error:  # a function of the user's may raise anything
-            return explain(number, self.paths[number], error)
+            return as_sample_error(number, self.paths[number], error)
 
 
 def _content(name: str, path: str) -> dict[str, Any]:
-    if formats.suffix_of(path) in formats.ARRAY_SUFFIXES:
-        return array_features(name, formats.read_array(path))
-    raw = formats.read_bytes(path)
-    if formats.suffix_of(path) in formats.IMAGE_SUFFIXES:
-        formats.check_picture(raw, path)
+    if suffix_of(path) in ARRAY_SUFFIXES:
+        return array_features(name, read_array(path))
+    raw = read_bytes(path)
+    if suffix_of(path) in IMAGE_SUFFIXES:
+        check_picture(raw, path)
     return {name: raw}
 
 
@@ -372,11 +378,12 @@ class _Samples(_Source):
     def runs(self, numbers: Indices, threads: int) -> Iterator[list[bytes | SampleError]]:
         met = len(self.view.errors)
         reading = in_storage_order(
-            self.view,
+            self.view.runner,
             0,
             len(numbers),
             self.each,
-            lambda places: _Run(self.view, numbers[places], 0, raw=True),
+            lambda rows: _Run(self.view.runner, numbers[rows], Moment(), raw=True),
+            self.view.thread_count,
         )
         with contextlib.closing(reading) as runs:
             for _, samples in runs:
@@ -407,7 +414,7 @@ class _Run(BatchBuild):
         super().__init__(*arguments, **options)
         self.odd: dict[tuple[int, int], Array] = {}
 
-    def _fit(self, leaf: int, odd: list[Odd], failed: dict[int, Exception]) -> None:
+    def _fit(self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]) -> None:
         self.odd |= {(leaf, one.row): one.array for one in odd}
 
     def finish(self) -> list[tuple[int, list[Array]]]:
@@ -479,7 +486,7 @@ class _Writing:
         def current(shard: int, note: dict[str, Any]) -> bool:
             return bool(note["files"] == self.source.files(self.numbers[shard]))
 
-        journal = Journal(record, pattern, job, _flag(overwrite, "overwrite"), current)
+        journal = Journal(record, pattern, job, checked_flag(overwrite, "overwrite"), current)
         with contextlib.closing(self.source), journal:
             return write_shards(
                 journal, sizes, self, workers=workers, progress=progress, name="write_tfrecords"
@@ -495,7 +502,7 @@ class _Writing:
                     if isinstance(record, SampleError):
                         if self.source.on_error == "raise":
                             raise record
-                        errors.append(noted(record, self.source.on_error))
+                        errors.append(without_traceback(record, self.source.on_error))
                     else:
                         squeezed.write(record)
                         offsets.append(offsets[-1] + len(record))

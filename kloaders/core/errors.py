@@ -10,12 +10,12 @@ from typing import Any
 
 __all__ = [
     "SampleError",
+    "as_sample_error",
+    "blames_the_sample",
     "check_limit",
     "check_max_errors",
     "check_policy",
-    "explain",
-    "is_its_own",
-    "noted",
+    "without_traceback",
 ]
 
 POLICIES = ("raise", "skip", "replace")
@@ -37,7 +37,7 @@ class SampleError(ValueError):
         return f"sample {self.index} ({self.name}): {self.cause}"
 
 
-def explain(index: int, name: str, error: BaseException) -> SampleError:
+def as_sample_error(index: int, name: str, error: BaseException) -> SampleError:
     """A SampleError whose cause is `error`; pickles, so that it can cross processes."""
     if isinstance(error, SampleError):
         return error
@@ -48,7 +48,7 @@ def explain(index: int, name: str, error: BaseException) -> SampleError:
     return found
 
 
-def noted(error: SampleError, on_error: str) -> SampleError:
+def without_traceback(error: SampleError, on_error: str) -> SampleError:
     """The error as it is kept in a list, which may be as long as the data.
 
     Without tracebacks: their frames hold the batch that was being made, and those below them the
@@ -80,7 +80,7 @@ def check_policy(on_error: Any) -> str:
 _NOT_ITS_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
-def is_its_own(error: SampleError) -> bool:
+def blames_the_sample(error: SampleError) -> bool:
     """Whether the sample is to blame, and not that memory or file descriptors ran out."""
     cause = error.__cause__
     if isinstance(cause, OSError):

@@ -2,7 +2,7 @@
 
 `os.fork` copies the memory of a process and one of its threads. A lock that another thread held
 stays locked for ever in the child, and a batch that another thread was making is never finished.
-So what has locks, or waits for threads, says how it begins anew (`_forked`).
+So what has locks, or waits for threads, says how it begins anew (`after_fork`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["watch"]
 class Forked(Protocol):
     """What is to be told of a fork."""
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         """This process is the child: take new locks, and forget what threads were to do."""
 
 
@@ -26,7 +26,7 @@ _watched: dict[int, weakref.ref[Any]] = {}
 
 
 def watch(owner: Forked) -> None:
-    """Have `owner._forked()` called in the child of each fork, as long as it lives."""
+    """Have `owner.after_fork()` called in the child of each fork, as long as it lives."""
     key, watched = id(owner), _watched
 
     def gone(_: weakref.ref[Any]) -> None:
@@ -39,7 +39,7 @@ def _in_the_child() -> None:
     for reference in list(_watched.values()):
         owner = reference()
         if owner is not None:
-            owner._forked()
+            owner.after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

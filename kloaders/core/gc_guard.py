@@ -23,10 +23,10 @@ class _HeldOff:
     def __init__(self) -> None:
         self._inside = 0
         self._was_on = False
-        self._forked()
+        self.after_fork()
         forks.watch(self)
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:

@@ -1,4 +1,4 @@
-"""Nested tuples and dicts of arrays: the shape of a sample and of a batch."""
+"""Nested tuples and dicts of arrays: the structure of a sample and of a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,23 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ArraySpec", "flatten", "map_structure", "names_of", "pack", "same_structure", "spec_of"]
+__all__ = [
+    "ArraySpec",
+    "Structure",
+    "as_arrays",
+    "as_sample",
+    "cast",
+    "flatten",
+    "is_numeric",
+    "map_structure",
+    "names_of",
+    "padded_rows",
+    "same_structure",
+    "sample_parts",
+    "spec_of",
+    "transformed_parts",
+    "unflatten",
+]
 
 # One leaf, or a tuple or dict of structures. Lists are leaves: Keras refuses them inside a batch.
 Structure = Any
@@ -72,17 +88,17 @@ def names_of(structure: Structure, name: str) -> list[str]:
     return [leaf for key, part in parts for leaf in names_of(part, f"{name}[{key!r}]")]
 
 
-def pack(structure: Structure, leaves: list[Any]) -> Structure:
+def unflatten(structure: Structure, leaves: list[Any]) -> Structure:
     """The form of `structure` with other leaves: the inverse of `flatten`."""
-    return _packed(structure, iter(leaves))
+    return _unflattened(structure, iter(leaves))
 
 
-def _packed(structure: Structure, left: Iterator[Any]) -> Structure:
+def _unflattened(structure: Structure, left: Iterator[Any]) -> Structure:
     if isinstance(structure, dict):
-        return {key: _packed(value, left) for key, value in structure.items()}
+        return {key: _unflattened(value, left) for key, value in structure.items()}
     if isinstance(structure, tuple):
         return tuple(
-            [_packed(v, left) if isinstance(v, (tuple, dict)) else next(left) for v in structure]
+            [_unflattened(v, left) if isinstance(v, (tuple, dict)) else next(left) for v in structure]
         )
     return next(left)
 
@@ -107,3 +123,68 @@ def same_structure(a: Structure, b: Structure) -> bool:
 def spec_of(sample: Structure) -> Structure:
     """The ArraySpec of every leaf of one sample."""
     return map_structure(lambda leaf: ArraySpec(leaf.shape, leaf.dtype), sample)
+
+
+def sample_parts(value: Any) -> tuple[Any, ...]:
+    """x, (x,), or (x, y) -> a tuple of parts."""
+    if not isinstance(value, tuple):
+        return (value,)
+    if len(value) not in (1, 2):
+        raise TypeError(
+            f"a sample is a tuple of {len(value)} parts, expected x or (x, y). Weights go into "
+            "sample_weights=; several inputs into a tuple or dict: ((x1, x2), y)."
+        )
+    return value
+
+
+def as_sample(value: Any) -> tuple[Any, ...]:
+    """What a hook gave, x or (x, y), as parts of native numeric arrays."""
+    return sample_parts(as_arrays(value))
+
+
+def transformed_parts(got: Any, what: str) -> tuple[Any, ...]:
+    """What a transform returned, as parts of native arrays; `what` is what it is called."""
+    if not isinstance(got, tuple) or len(got) != 2:
+        many = f" of {len(got)}" if isinstance(got, tuple) else ""
+        raise TypeError(
+            f"{what} returned a {type(got).__name__}{many}, expected a tuple (x, y); y is "
+            "None where there are no labels."
+        )
+    return as_sample(got if got[1] is not None else (got[0],))
+
+
+def as_arrays(value: Any) -> Any:
+    """Every leaf as a native numeric array."""
+
+    def leaf(v: Any) -> np.ndarray[Any, Any]:
+        try:
+            a = np.asarray(v)
+        except ValueError:  # a ragged list
+            raise TypeError(
+                f"got a list of {len(v)} that is no array, expected numbers: return a tuple (x, y) "
+                "for an input and its label, not a list."
+            ) from None
+        if not is_numeric(a.dtype):
+            raise TypeError(
+                f"got {a.dtype} ({str(v)[:60]!r}), expected numbers: a batch holds numeric arrays."
+            )
+        if a.dtype == np.float64 and isinstance(v, (float, list)):
+            return a.astype(np.float32)  # Python's floats carry no choice of precision
+        return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
+
+    return map_structure(leaf, value)
+
+
+def cast(arrays: Structure, dtype: np.dtype[Any]) -> Structure:
+    """Arrays in another dtype; those that have it already are not copied."""
+    return map_structure(lambda array: array.astype(dtype, copy=False), arrays)
+
+
+def padded_rows(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any]:
+    """Rows with `missing` more behind them, each like the first one."""
+    return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])
+
+
+def is_numeric(dtype: np.dtype[Any]) -> bool:
+    """Whether a batch may hold it: numbers, and registered types such as ml_dtypes.bfloat16."""
+    return dtype.kind in "biufc" or dtype.isbuiltin == 2

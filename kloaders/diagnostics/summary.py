@@ -60,7 +60,7 @@ class Classes:
 
 def classes_of(loader: SequenceLoader) -> Classes | None:
     """How many samples each class has; None where labels are no classes that lie in RAM."""
-    columns = loader._columns()
+    columns = loader.source.columns
     if columns is None or len(columns) < 2 or isinstance(columns[1], (tuple, dict)):
         return None
     values = _values(columns[1])
@@ -108,7 +108,7 @@ def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
         None: "as Keras asks: shuffled by fit, storage order for predict and evaluate",
         True: f"shuffled every epoch, seed {loader.seed}",
         False: "storage order",
-    }[loader._order_asked()]
+    }[loader.options.effective_shuffle]
     if loader.sampling:
         order += f"; {loader.sampling}"
     found = [("sample", f"{arrays}, {format_bytes(each)} (a batch {batch})")]
@@ -127,12 +127,12 @@ def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
     found.append(("order", order))
     if loader.shard[1] > 1:
         found.append(("shard", f"part {loader.shard[0]} of {loader.shard[1]}"))
-    engine = loader._engine
+    engine = loader.runner.engine
     found.append(("loading", engine.why(loader.batch_size) if engine else "nothing asked for yet"))
     busy = engine.cores_busy if engine and engine.kind == "threads" else None
     if engine is not None and busy is not None and engine.count > 1:
         said = f"{engine.count} kept {busy:.1f} cores busy"
-        if busy < 0.75 * engine.count and loader._runs_users_code():
+        if busy < 0.75 * engine.count and loader.runner.pipeline.runs_user_code:
             said += "; if they wait for Python's lock and not for a disk, pass processes=True"
         found.append(("threads", said))
     ahead = min(loader.queue_size, max(1, AHEAD_BYTES // max(1, each * loader.batch_size)))
@@ -142,9 +142,9 @@ def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
             f"at most {format_bytes(ahead * each * loader.batch_size)} in {ahead} batches ahead",
         )
     )
-    if loader._buckets is not None:
-        found.append(("lengths", str(loader._buckets)))
-    found += [("cache", str(store)) for store in loader._stores()]
+    if loader.options.padding is not None:
+        found.append(("lengths", str(loader.options.padding)))
+    found += [("cache", str(store)) for store in loader.source.stores()]
     if loader.errors:
         found.append(("errors", f"{len(loader.errors)} samples, first {loader.errors[0]}"))
     return found

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from kloaders.core.errors import SampleError, explain
-from kloaders.core.structure import flatten, pack
+from kloaders.core.arrays import Array, Indices, Mask
+from kloaders.core.errors import SampleError
+from kloaders.core.memory import BufferPool
+from kloaders.core.rows import Report, RowMismatch, Rows
+from kloaders.core.structure import Structure, flatten, unflatten
 from kloaders.core.threads import usable_cores
+from kloaders.engine.delivery import Delivery
 from kloaders.engine.lookahead import Build, Engine
-from kloaders.plan.rng import Draw, part_of, sample_rng
+from kloaders.engine.processes.pool import ProcessPool
+from kloaders.engine.specs import SampleSpecs
+from kloaders.plan.rng import Moment, sample_rng
 from kloaders.sources.cache.columns import paused
-from kloaders.sources.columns import Odd, Report
+from kloaders.sources.error_log import ErrorLog
+from kloaders.sources.pipeline import SamplePipeline
 
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
-
-__all__ = ["BatchBuild", "in_storage_order"]
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
+__all__ = ["AnyShapeBuild", "BatchBuild", "Maker", "in_storage_order"]
 
 # Samples read at a time where all are wanted in order: 32 MiB, which a few threads share well.
 _RUN_BYTES, _RUN_SAMPLES = 2**25, 1024
@@ -30,37 +33,54 @@ _RUN_BYTES, _RUN_SAMPLES = 2**25, 1024
 _REPLACEMENTS = 20
 
 
-class BatchBuild:
-    """Fills the arrays of one batch; what the engine works on (`engine.Build`).
+class Maker(Protocol):
+    """Whose batches are made: what a batch under construction asks of it (`runner.Runner`)."""
 
-    loader: whose samples. indices: which, int64. epoch, draw: what the samples' random numbers
-    are derived from. raw: samples as they are stored, before the transform. leaves: arrays to
-    fill, one row a sample; fresh ones if not given. batch: its number in the epoch, for
-    batch_transform; None leaves that out.
+    pipeline: SamplePipeline
+    specs: SampleSpecs
+    log: ErrorLog
+    pool: BufferPool
+    delivery: Delivery
+
+    def process_pool(self) -> ProcessPool | None:
+        """The worker processes; None where this process reads the samples itself."""
+
+
+class BatchBuild:
+    """Fills the arrays of one batch; what the engine works on (`lookahead.Build`).
+
+    Args:
+        maker: whose samples.
+        indices: which, int64.
+        moment: what the samples' random numbers are derived from.
+        raw: samples as they are stored, before the transform.
+        leaves: arrays to fill, one row for each sample; fresh ones if not given.
+        batch: its number in the epoch, for batch_transform; None leaves that out.
     """
 
     def __init__(
         self,
-        loader: SequenceLoader,
+        maker: Maker,
         indices: Indices,
-        epoch: int,
-        draw: Draw = 0,
+        moment: Moment,
         raw: bool = False,
-        leaves: list[np.ndarray[Any, Any]] | None = None,
+        leaves: list[Array] | None = None,
         batch: int | None = None,
     ) -> None:
-        self.loader = loader
+        self.maker = maker
+        self.pipeline, self.log = maker.pipeline, maker.log
         self.indices = indices
         self.rows = len(indices)
-        self.epoch, self.draw, self.raw, self.batch = epoch, draw, raw, batch
-        self.form = loader.raw_spec if raw else loader.sample_spec
-        self.processes = loader._process_pool()
+        self.moment, self.raw, self.batch = moment, raw, batch
+        self.form: Structure = maker.specs.raw if raw else maker.specs.delivered
+        self.processes = maker.process_pool()
+        self.keeps_alive = self.pipeline.source.owner()  # until the batch is made
         self._leaves = leaves
         self.troubles: list[tuple[int, Exception]] = []
         self._lock = threading.Lock()
 
     @property
-    def leaves(self) -> list[np.ndarray[Any, Any]]:
+    def leaves(self) -> list[Array]:
         """The arrays; fresh ones are taken by whoever fills the first row.
 
         Taken ten batches before, the memory would have left the processor's cache by then.
@@ -71,21 +91,19 @@ class BatchBuild:
                     self._leaves = self._fresh()
         return self._leaves
 
-    def _fresh(self) -> list[np.ndarray[Any, Any]]:
+    def _fresh(self) -> list[Array]:
         needs = [((self.rows, *[n or 1 for n in s.shape]), s.dtype) for s in flatten(self.form)]
         if self.processes is not None:
             return self.processes.memory.take(needs)
-        return [self.loader._pool.take(shape, dtype) for shape, dtype in needs]
+        return [self.maker.pool.take(shape, dtype) for shape, dtype in needs]
 
-    def _load(
-        self, indices: Indices, rows: slice, out: list[np.ndarray[Any, Any]], report: Report
-    ) -> None:
-        """Fill rows with these samples, in a worker process if the loader has some."""
-        draw = part_of(self.draw, rows)
+    def _load(self, indices: Indices, rows: slice, out: list[Array], report: Report) -> None:
+        """Fill rows with these samples, in a worker process if there are some."""
+        target, moment = Rows(self.form, out), self.moment.part(rows)
         if self.processes is None:
-            self.loader._fill(indices, out, self.epoch, draw, self.raw, report)
+            self.pipeline.fill(indices, target, report, moment, self.raw)
         else:
-            self.processes.fill(self.loader, indices, out, self.epoch, draw, self.raw, report)
+            self.processes.fill(self.pipeline, indices, target, report, moment, self.raw)
 
     def fill(self, start: int, stop: int) -> None:
         """Make rows start to stop."""
@@ -97,7 +115,7 @@ class BatchBuild:
         """Takes down what went wrong, in rows counted from `start`."""
 
         def report(row: int, error: Exception) -> None:
-            if isinstance(error, Odd):
+            if isinstance(error, RowMismatch):
                 error.row += start
             with self._lock:
                 self.troubles.append((start + row, error))
@@ -109,12 +127,12 @@ class BatchBuild:
         indices, leaves = self.finish_leaves()
         if not len(indices):  # Keras cannot take an empty batch
             indices, leaves = self._one_instead()
-        parts = pack(self.form, leaves)
-        if self.batch is not None and self.loader.batch_transform is not None:
-            parts = self.loader._batch_transformed(parts, self.epoch, self.batch)
-        return self.loader._deliver(parts, indices)
+        parts = unflatten(self.form, leaves)
+        if self.batch is not None and self.pipeline.transforms.batch_transform is not None:
+            parts = self.pipeline.batch_transformed(parts, self.moment.epoch, self.batch)
+        return self.maker.delivery(parts, indices)
 
-    def finish_leaves(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
+    def finish_leaves(self) -> tuple[Indices, list[Array]]:
         """Sample numbers and arrays of the rows that the batch has in the end; maybe none."""
         keep = self.settle()
         if keep is None:
@@ -123,32 +141,31 @@ class BatchBuild:
             return self.indices, self.leaves
         return self.indices[keep], [leaf[keep] for leaf in self.leaves]
 
-    def settle(self) -> np.ndarray[Any, Any] | None:
+    def settle(self) -> Mask | None:
         """Deal with the rows that failed or do not fit; which rows to keep, or None for all."""
         if not self.troubles:
             return None
         self.troubles.sort(key=lambda trouble: trouble[0])
-        failed = {row: e for row, e in self.troubles if not isinstance(e, Odd)}
+        failed = {row: e for row, e in self.troubles if not isinstance(e, RowMismatch)}
         keep = self._mend(failed) if failed else None
-        odd = [e for _, e in self.troubles if isinstance(e, Odd) and e.row not in failed]
+        odd = [e for _, e in self.troubles if isinstance(e, RowMismatch) and e.row not in failed]
         for leaf in sorted({e.leaf for e in odd}):
             self._fit(leaf, [e for e in odd if e.leaf == leaf], failed)
         return keep
 
     # ------------------------------------------------------------------ samples that failed
 
-    def _mend(self, failed: dict[int, Exception]) -> np.ndarray[Any, Any] | None:
+    def _mend(self, failed: dict[int, Exception]) -> Mask | None:
         """Apply on_error; the rows to keep, or None for all."""
-        loader = self.loader
+        log = self.log
         errors = {
-            row: explain(int(self.indices[row]), loader._name(int(self.indices[row])), error)
-            for row, error in failed.items()
+            row: log.explained(int(self.indices[row]), error) for row, error in failed.items()
         }
         for error in errors.values():
-            loader._record(error)
-        if loader.on_error == "raise":
+            log.record(error)
+        if log.policy == "raise":
             raise next(iter(errors.values()))
-        if loader.on_error == "replace":
+        if log.policy == "replace":
             self.indices = self.indices.copy()
             for row, error in errors.items():
                 self._replace(row, error)
@@ -156,14 +173,14 @@ class BatchBuild:
             return None
         return np.array([row not in failed for row in range(self.rows)])
 
-    def _one_instead(self) -> tuple[Indices, list[np.ndarray[Any, Any]]]:
+    def _one_instead(self) -> tuple[Indices, list[Array]]:
         """A batch of one other sample, where all of this one were skipped."""
         first = int(self.indices[0])
-        error = next((e for e in self.loader.errors if e.index == first), None)
+        error = next((e for e in self.log.errors if e.index == first), None)
         self.troubles.clear()
         self.indices = self.indices.copy()
-        self._replace(0, error or nothing_left(self.loader, first))
-        odd = [trouble for _, trouble in self.troubles if isinstance(trouble, Odd)]
+        self._replace(0, error or self.log.nothing_left(first))
+        odd = [trouble for _, trouble in self.troubles if isinstance(trouble, RowMismatch)]
         rest: dict[int, Exception] = dict.fromkeys(range(1, self.rows), LookupError())
         for leaf in sorted({e.leaf for e in odd}):
             self._fit(leaf, [e for e in odd if e.leaf == leaf], rest)
@@ -171,10 +188,10 @@ class BatchBuild:
 
     def _replace(self, row: int, error: SampleError) -> None:
         """Another sample instead, the same one whoever asks."""
-        loader = self.loader
-        rng = sample_rng(loader.seed, self.epoch, error.index, draw=2**32)
+        log = self.log
+        rng = sample_rng(self.pipeline.seed, self.moment.epoch, error.index, draw=2**32)
         for _ in range(_REPLACEMENTS):
-            other = int(rng.integers(loader.samples))
+            other = int(rng.integers(log.samples))
             wrong: list[Exception] = []
             index = np.array([other], np.int64)
             out = [leaf[row : row + 1] for leaf in self.leaves]
@@ -183,13 +200,13 @@ class BatchBuild:
                 wrong.append(found)
 
             self._load(index, slice(row, row + 1), out, report)
-            failures = [e for e in wrong if not isinstance(e, Odd)]
+            failures = [e for e in wrong if not isinstance(e, RowMismatch)]
             if failures:
-                loader._record(explain(other, loader._name(other), failures[0]))
+                log.record(log.explained(other, failures[0]))
                 continue
             self.indices[row] = other
             for odd in wrong:
-                assert isinstance(odd, Odd)
+                assert isinstance(odd, RowMismatch)
                 odd.row = row
                 self.troubles.append((row, odd))
             return
@@ -201,12 +218,12 @@ class BatchBuild:
 
     # ------------------------------------------------------------------ samples that do not fit
 
-    def _fit(self, leaf: int, odd: list[Odd], failed: dict[int, Exception]) -> None:
+    def _fit(self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]) -> None:
         """Take another shape if the whole batch has it, else say which two samples differ."""
         first = odd[0].array
         same = all(o.array.shape == first.shape and o.array.dtype == first.dtype for o in odd)
         if same and len({o.row for o in odd}) == self.rows - len(failed):
-            new = self.loader._pool.take((self.rows, *first.shape), first.dtype)
+            new = self.maker.pool.take((self.rows, *first.shape), first.dtype)
             for o in odd:
                 new[o.row] = o.array
             self.leaves[leaf] = new
@@ -222,48 +239,81 @@ class BatchBuild:
             or by_row.get(r, self.leaves[leaf][r]).dtype != want.dtype
         )
         got = by_row.get(other, self.leaves[leaf][other])
-        name, loader = self.loader._name, self.loader
+        name = self.log.name
         inputs = len(flatten(self.form[0]))
         what = "" if leaf < inputs else "the label of "
+        stored = len(flatten(self.maker.specs.raw[0]))
+        advice = self.pipeline.advice(
+            int(self.indices[other]), leaf, got.dtype != want.dtype, self.raw, stored
+        )
         raise ValueError(
             f"{what}{name(int(self.indices[other]))} is {got.dtype} of shape {got.shape}, but "
             f"{what}{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of "
-            f"shape {want.shape}. "
-            + loader._advice(int(self.indices[other]), leaf, got.dtype != want.dtype, self.raw)
+            f"shape {want.shape}. {advice}"
         )
 
 
-def nothing_left(loader: SequenceLoader, index: int) -> SampleError:
-    """The error for a batch of which every sample failed: Keras cannot take an empty one."""
-    first = next((e for e in loader.errors if e.index == index), None)
-    return SampleError(
-        index,
-        loader._name(index),
-        f"{first.cause if first else 'did not load'} (and so for every other sample of this "
-        "batch: nothing is left to skip to. Look at loader.errors, or use on_error='replace')",
-    )
+class AnyShapeBuild(BatchBuild):
+    """A run of samples as leaves; one whose samples differ in shape is a list of arrays."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.lists: dict[int, list[Array]] = {}
+
+    def _fit(self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]) -> None:
+        spec = flatten(self.form)[leaf]
+        rows = list(self.leaves[leaf])
+        for one in odd:
+            if one.array.dtype != spec.dtype:
+                index, model = int(self.indices[one.row]), self.maker.specs.model_sample
+                raise ValueError(
+                    f"{self.log.name(index)} is {one.array.dtype}, but {self.log.name(model)} is "
+                    f"{spec.dtype}, and all samples here need one dtype. "
+                    f"{self.pipeline.source.advice(index, leaf, True)}"
+                )
+            rows[one.row] = one.array
+        self.lists[leaf] = rows
+
+    def finish(self) -> tuple[Indices, list[Any]]:
+        """Sample numbers and leaves of the rows that loaded."""
+        keep = self.settle()
+        leaves: list[Any] = [self.lists.get(k, leaf) for k, leaf in enumerate(self.leaves)]
+        if keep is None:
+            return self.indices, leaves
+        return self.indices[keep], [
+            list(itertools.compress(leaf, keep)) if isinstance(leaf, list) else leaf[keep]
+            for leaf in leaves
+        ]
 
 
 def in_storage_order(
-    loader: SequenceLoader,
+    maker: Maker,
     start: int,
     stop: int,
     sample_bytes: int,
     make: Callable[[Indices], Build],
+    threads: int | None = None,
 ) -> Generator[tuple[int, Any], None, None]:
-    """Samples start to stop, some neighbours at a time, read ahead by the loader's threads.
+    """Samples start to stop, some neighbours at a time, read ahead by threads.
 
-    sample_bytes: of one sample. make: what builds those of some indices. Gives how many samples
-    were asked for, and what was built.
+    Args:
+        maker: whose samples.
+        start, stop: which of them.
+        sample_bytes: of one sample.
+        make: what builds those of some indices.
+        threads: how many; None chooses.
+
+    Yields:
+        How many samples were asked for, and what was built.
     """
     size = max(1, min(_RUN_SAMPLES, _RUN_BYTES // max(1, sample_bytes)))
-    engine = Engine(loader.thread_count, usable_cores(), depth=2)
+    engine = Engine(threads, usable_cores(), depth=2)
 
     def begin(first: int, wait: bool) -> Build:
         return make(np.arange(first, min(first + size, stop), dtype=np.int64))
 
     try:
-        with paused(loader._stores()):  # who reads so has a place of its own for what is read
+        with paused(maker.pipeline.source.stores()):  # who reads so has a place of its own for what is read
             for first in range(start, stop, size):
                 run = engine.get(first, range(first + size, stop, size), begin)
                 yield min(size, stop - first), run

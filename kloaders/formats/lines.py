@@ -10,22 +10,15 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from kloaders.core.arrays import Array, Indices
 from kloaders.core.threads import usable_cores
-from kloaders.formats.images import DecodeError
-from kloaders.formats.tfrecord.files import (
-    Index,
-    RecordFiles,
-    _digest_of_ends,
-    _load,
-    _Open,
-    _places,
-    _save,
-)
+from kloaders.formats import sidecar_index
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import OpenFile
+from kloaders.formats.sidecar_index import Index
+from kloaders.formats.tfrecord.files import RecordFiles
 
 __all__ = ["LineFiles"]
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Array = np.ndarray[Any, Any]
 
 # A thread looks for the ends of lines in so many bytes at a time.
 _CHUNK = 1 << 23
@@ -84,7 +77,7 @@ class LineFiles(RecordFiles):
             [index.offsets[self.skipped :].astype(np.int64) for index in indexes]
         )
         self.heads = [
-            _Open(path).read(int(index.offsets[1]), 0)
+            OpenFile(path).read(int(index.offsets[1]), 0)
             for path, index in zip(self.paths, indexes, strict=True)
         ]
         self._set_up()
@@ -128,16 +121,16 @@ def _index_of(
     path: str, rows: bool, quote: str | None, folder: str | None, threads: Executor, bar: Any
 ) -> Index:
     """The index of a file: read where there is a valid one, else made and kept (`records`)."""
-    file = _Open(path)
+    file = OpenFile(path)
     status = os.fstat(file.number)
     size = status.st_size
     _check_kind(path, file.read(8, 0), size, rows)
     # What is a row depends on the quotes.
     kind = "lines" if not rows else f"rows{'' if quote is None else f'{ord(quote):02x}'}"
-    places = _places(f"{path}.{kind}", folder)
-    ends = _digest_of_ends(file, size)
+    places = sidecar_index.places(f"{path}.{kind}", folder)
+    ends = sidecar_index.digest_of_ends(file, size)
     for place in places:
-        found = _load(place, size, status.st_mtime_ns, ends)
+        found = sidecar_index.load(place, size, status.st_mtime_ns, ends)
         if found is not None:
             bar.update(size)
             return found
@@ -146,7 +139,7 @@ def _index_of(
     if len(offsets) < 2:
         raise DecodeError(f"{path} has blank rows only, expected a CSV file: leave it out.")
     index = Index(offsets, "", size, status.st_mtime_ns, ends)
-    _save(index, places)
+    sidecar_index.save(index, places)
     return index
 
 
@@ -169,7 +162,7 @@ def _check_kind(path: str, head: bytes, size: int, rows: bool) -> None:
 
 
 def _offsets(
-    file: _Open, size: int, path: str, rows: bool, quote: int | None, threads: Executor, bar: Any
+    file: OpenFile, size: int, path: str, rows: bool, quote: int | None, threads: Executor, bar: Any
 ) -> Array:
     """Where each line begins, and where the last one ends."""
 
@@ -200,7 +193,9 @@ def _offsets(
     return (_without_blank(file, offsets) if rows else offsets).astype(np.uint64)
 
 
-def _scan(file: _Open, start: int, size: int, quote: int | None) -> tuple[Array, Array | None, int]:
+def _scan(
+    file: OpenFile, start: int, size: int, quote: int | None
+) -> tuple[Array, Array | None, int]:
     """Ends of lines in a part of a file, and what the quotes in it say.
 
     Which ends lie behind an odd number of them (None: there are none), and whether there is an odd
@@ -216,7 +211,7 @@ def _scan(file: _Open, start: int, size: int, quote: int | None) -> tuple[Array,
     return ends + 1, np.searchsorted(quotes, ends) & 1, len(quotes) & 1
 
 
-def _without_blank(file: _Open, offsets: Array) -> Array:
+def _without_blank(file: OpenFile, offsets: Array) -> Array:
     """Offsets without those of blank rows, which then belong to the row before."""
     sizes = np.diff(offsets)
     blank = sizes == 1

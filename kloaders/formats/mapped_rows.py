@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.formats.images import DecodeError
+from kloaders.formats.errors import DecodeError
 from kloaders.formats.positioned_reads import Buffers, read_at, read_many
 
 __all__ = ["FileRows", "check_size", "check_whole", "place_in_file"]

@@ -218,7 +218,7 @@ class _Submitter:
         self._idle: list[_Context] = []
         forks.watch(self)
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._all, self._idle = [], []  # a context belongs to the process that made it
 
     def read(

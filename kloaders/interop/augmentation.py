@@ -23,8 +23,10 @@ Array = np.ndarray[Any, Any]
 # What x and y are to the other library: a name for the whole, or names for some of a dict's entries.
 Names = str | Mapping[str, str] | None
 
-# What fills up boxes and their labels, where there are fewer than the array has rows.
+# What fills up boxes, keypoints and their labels, where there are fewer than the array has rows.
 _PADDING = -1
+# A label field of keypoints that the pipeline carries along: the row in which each one came.
+_ROW = "kloaders_row"
 
 
 def albumentations_transform(pipeline: Any, y: Names = None, x: Names = "image") -> Any:
@@ -39,7 +41,8 @@ def albumentations_transform(pipeline: Any, y: Names = None, x: Names = "image")
         x: likewise for the inputs: all of x is the picture, or `{"photo": "image"}`.
 
     Boxes, keypoints and their label fields have one number of rows for all samples: rows of -1 are
-    no boxes. What the pipeline drops is made up for by such rows, at the end.
+    none. What the pipeline drops leaves such rows: at the end of the boxes, and in its own place
+    among the keypoints, where row 3 may be the left elbow. A keypoint keeps its row.
 
     Each thread has a copy of the pipeline, whose generators are the sample's: the same sample of the
     same epoch comes out alike in any number of threads or processes. Keep pipelines that Compose
@@ -139,12 +142,23 @@ class _Albumentations:
             name: [name, *(getattr(processor.params, "label_fields", None) or ())]
             for name, processor in getattr(pipeline, "processors", {}).items()
         }
+        # Label fields go with one target only: where there are several, rows have no numbers.
+        keypoints = getattr(pipeline, "processors", {}).get("keypoints")
+        self.numbered = keypoints is not None and len(keypoints.data_fields) == 1
         self._own = threading.local()
+
+    def _copy_of_pipeline(self) -> Any:
+        """A pipeline for one thread, whose keypoints say which row they are from."""
+        pipeline = copy.deepcopy(self.pipeline)
+        if self.numbered:
+            fields = [*self.rows["keypoints"][1:], _ROW]
+            pipeline.processors["keypoints"].params.label_fields = fields
+        return pipeline
 
     def __call__(self, x: Any, y: Any, rng: np.random.Generator) -> tuple[Any, Any]:
         pipeline = getattr(self._own, "pipeline", None)
         if pipeline is None:
-            pipeline = self._own.pipeline = copy.deepcopy(self.pipeline)
+            pipeline = self._own.pipeline = self._copy_of_pipeline()
         pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))  # noqa: S311
         given = self.targets.collect(x, y)
         made = pipeline(**self._without_padding(given))
@@ -152,12 +166,16 @@ class _Albumentations:
 
     def _without_padding(self, given: dict[str, Any]) -> dict[str, Any]:
         found = dict(given)
+        if self.numbered:
+            found[_ROW] = np.zeros(0, np.int64)  # asked for even where there are no keypoints
         for name, fields in self.rows.items():
             if name in given:
                 there = ~np.all(np.asarray(given[name]) == _PADDING, axis=-1)
                 for field in fields:
                     if field in given:
                         found[field] = np.asarray(given[field])[there]
+                if name == "keypoints" and self.numbered:
+                    found[_ROW] = np.flatnonzero(there)
         return found
 
     def _padded(self, made: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -168,9 +186,23 @@ class _Albumentations:
                     like = np.asarray(given[field])
                     rows = np.full_like(like, _PADDING)
                     values = np.asarray(made[field], like.dtype).reshape(-1, *like.shape[1:])
-                    rows[: len(values)] = values
+                    rows[self._rows_of(name, made, len(values), len(rows))] = values
                     found[field] = rows
         return found
+
+    def _rows_of(self, name: str, made: dict[str, Any], left: int, rows: int) -> Any:
+        """In which rows go what the pipeline has left of so many rows of a target."""
+        if name != "keypoints":
+            return slice(left)
+        if self.numbered:
+            return np.asarray(made[_ROW], np.int64)
+        if left < rows:
+            raise ValueError(
+                f"{left} of {rows} keypoints are left, and with additional_targets= for keypoints "
+                "it cannot be said which: make the pipeline with "
+                "A.KeypointParams(..., remove_invisible=False), and give no rows of -1."
+            )
+        return slice(rows)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_own"}
@@ -189,7 +221,7 @@ class _KerasLayer:
         self.alone = y is None and x is None
         self.layer = layer
         self.targets = _Targets("images" if x is None else x, y)
-        self._forked()
+        self.after_fork()
         forks.watch(self)
         self._state: tuple[list[Any], list[Any]] | None = None
 
@@ -241,10 +273,10 @@ class _KerasLayer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forked()
+        self.after_fork()
         forks.watch(self)
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.Lock()
 
 

@@ -76,7 +76,7 @@ def to_tf_dataset(
 
     check_loader(loader, "to_tf_dataset")
     distributed.check_dataset(loader)
-    order = loader._order_asked() if shuffle is None else shuffle
+    order = loader.options.effective_shuffle if shuffle is None else shuffle
     if order is None:
         say(
             "to_tf_dataset serves storage order, since neither it nor the loader was told to "
@@ -88,13 +88,13 @@ def to_tf_dataset(
             "native=True takes its signature from TensorFlow's ops: leave output_signature out."
         )
     if native and isinstance(loader, TFRecordSequenceLoader):
-        if loader._loaded is not None:
+        if loader.position is not None:
             raise ValueError(
                 "native=True reads the files from their beginning, and the loader is to go on after "
                 "load_state_dict(): leave native out."
             )
         return native_dataset(loader, bool(order))
-    loader._check_order(order)
+    loader.order_for(order)
     source = _Source(loader, bool(order))
     whole = source.position is None or source.position.size == len(loader)
     # The generator lives as long as the process, in TensorFlow's registry: it must not hold the
@@ -129,7 +129,7 @@ class _Source:
         self.loader = loader.view()
         self.shuffle = shuffle
         #: Where the first iteration begins, if not at epoch 0.
-        self.position = loader._loaded
+        self.position = loader.position
         if self.position is None:
             self.epochs = 0
             return
@@ -147,7 +147,7 @@ class _Source:
         epoch, position = self.epochs, self.position
         self.epochs, self.position = epoch + 1, None
         if position is None or position.size == len(self.loader):
-            return self.loader._order_of(epoch, self.shuffle), 0
+            return self.loader.runner.order_of(epoch, self.shuffle), 0
         return position.order, position.first
 
 
@@ -172,7 +172,7 @@ class _Generator:
 
 def _batches(signature: Any, loader: SequenceLoader, order: Order, first: int) -> Iterator[Any]:
     """The batches of an order, checked against the signature."""
-    for number, batch in enumerate(loader._batches_from(order, first)):
+    for number, batch in enumerate(loader.runner.batches(order, first)):
         _check_batch(batch, signature, number)
         yield batch
 

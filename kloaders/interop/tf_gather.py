@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders.core.arrays import Indices
 from kloaders.core.memory import available_bytes, format_bytes
-from kloaders.core.structure import flatten, map_structure, pack
+from kloaders.core.structure import flatten, map_structure, unflatten
 from kloaders.interop.tf_records import refuse
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.plan.epoch import Order
-from kloaders.sources.columns import Indices, in_ram
+from kloaders.sources.columns import in_ram
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -37,7 +38,8 @@ class Gather:
     def __init__(self, loader: SequenceLoader) -> None:
         import tensorflow as tf
 
-        columns = loader._columns()
+        source = loader.source
+        columns = source.columns
         found = [in_ram(column) for column in flatten(columns or ())]
         arrays = [rows for rows in found if rows is not None]
         if not arrays or len(arrays) < len(found):
@@ -53,9 +55,9 @@ class Gather:
                 ("batch_transform= is a function in Python", loader.batch_transform is not None),
                 (
                     "load_sample or load_batch is overridden",
-                    loader._overrides("load_sample") or loader._overrides("load_batch"),
+                    source.runs_user_code,
                 ),
-                ("bucket_by_length pads in NumPy", loader._buckets is not None),
+                ("bucket_by_length pads in NumPy", loader.options.padding is not None),
                 ("pad_last= pads in NumPy", loader.pad_last),
                 (
                     "sample_weights= need labels beside them",
@@ -72,9 +74,9 @@ class Gather:
         with tf.device("CPU:0"):
             self._weights = None if loader.weights is None else tf.constant(loader.weights)
             tensors = [tf.constant(_plain(*rows)) for rows in arrays]
-        self._parts = pack(columns, tensors)
+        self._parts = unflatten(columns, tensors)
         self._specs = loader.raw_spec
-        self._twice = loader._x_is_y and len(self._parts) == 1
+        self._twice = loader.options.inputs_as_labels and len(self._parts) == 1
 
     def __call__(self, indices: Any) -> Any:
         """A batch; `indices` is a tensor of int64, of shape (rows,)."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import say
-from kloaders.core.structure import ArraySpec, flatten, pack
+from kloaders.core.structure import ArraySpec, flatten, unflatten
 from kloaders.formats.tfrecord.examples import BYTES, FLOAT, INT64, features_of
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
 from kloaders.sources.tfrecord.features import Leaf
@@ -47,13 +47,13 @@ def native_dataset(loader: TFRecordSequenceLoader, shuffle: bool) -> tf.data.Dat
     import tensorflow as tf
 
     _check(loader)
-    kinds = set(loader._records.compressions)
+    kinds = set(loader.records.records.compressions)
     if len(kinds) > 1:
         raise ValueError(
             f"native=True: some files are compressed as {' and '.join(sorted(kinds - {''}))} and "
             "others otherwise, and a TFRecordDataset has one kind. Make a loader for each."
         )
-    leaves, specs = flatten(loader._leaves), flatten(loader.raw_spec)
+    leaves, specs = flatten(loader.records.leaves), flatten(loader.raw_spec)
     steps = [_step(loader, leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
     wanted = {leaf.name: step[0] for leaf, step in zip(leaves, steps, strict=True)}
 
@@ -63,7 +63,7 @@ def native_dataset(loader: TFRecordSequenceLoader, shuffle: bool) -> tf.data.Dat
             tf.ensure_shape(decode(found[leaf.name]), spec.shape)
             for leaf, spec, (_, decode) in zip(leaves, specs, steps, strict=True)
         ]
-        sample = pack(loader.raw_spec, made)
+        sample = unflatten(loader.raw_spec, made)
         return sample[0] if len(sample) == 1 and not isinstance(sample[0], tuple) else sample
 
     (compression,) = kinds
@@ -87,8 +87,9 @@ def _check(loader: TFRecordSequenceLoader) -> None:
         [
             ("transform= is a function in Python", loader.transform is not None),
             ("batch_transform= is a function in Python", loader.batch_transform is not None),
-            ("load_sample or load_batch is overridden", loader._hooked()),
-            ("decode= is a function in Python", loader._decodes_by_user()),
+            ("load_sample or load_batch is overridden", loader.source.owner() is not None),
+            ("the loader has some of the records only", len(loader.records) != loader.samples),
+            ("decode= is a function in Python", loader.records.runs_user_code),
             ("sample_weights= go by sample number", loader.weights is not None),
             ("sampling goes by sample number", bool(loader.sampling)),
             ("pad_last= adds weights", loader.pad_last),
@@ -96,7 +97,7 @@ def _check(loader: TFRecordSequenceLoader) -> None:
             (f"cache={loader.cache!r} is kept in Python", loader.cache not in (None, "auto")),
             (f"on_error={loader.on_error!r} needs the index", loader.on_error != "raise"),
             ("quarantine= needs the index", loader.quarantine is not None),
-            ("exclude= needs the index", loader._records.kept is not None),
+            ("exclude= needs the index", loader.records.records.kept is not None),
         ],
     )
 
@@ -113,7 +114,7 @@ def refuse(does: str, conditions: list[tuple[str, bool]]) -> None:
 
 def _buffer(loader: TFRecordSequenceLoader) -> int:
     """Records in the buffer."""
-    each = int(loader._records._offsets.max()) // max(1, len(loader._records))
+    each = loader.records.records.bytes_in_all // max(1, loader.samples)
     size = min(loader.samples, max(_BUFFER_LEAST, _BUFFER_BYTES // max(1, each)))
     if size < loader.samples:
         say(
@@ -131,7 +132,7 @@ _Step = tuple[Any, Callable[[Any], Any]]
 def _step(loader: TFRecordSequenceLoader, leaf: Leaf, spec: ArraySpec) -> _Step:
     import tensorflow as tf
 
-    record = loader.read_record(loader._model_sample)
+    record = loader.read_record(loader.runner.specs.model_sample)
     found = features_of(record)
     here = found.get(leaf.name)
     kind = BYTES if here is None else here.kind

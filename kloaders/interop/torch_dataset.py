@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import random
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kloaders.core import forks
-from kloaders.keras_api.base import WORKER
-from kloaders.loaders.sequence import Options, SequenceLoader, _flag, check_names, report_at
-from kloaders.plan.rng import Draw, sample_rng
-from kloaders.sources.columns import Report
+from kloaders.core.checks import check_names, checked_dtype, checked_flag
+from kloaders.core.options import Options, shows_options
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.sources.torch_dataset import TorchSource
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["from_torch"]
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Array = np.ndarray[Any, Any]
 
 # Options of DataLoader, and what to write instead.
 _DATALOADER = {
@@ -45,6 +33,7 @@ _DATALOADER = {
 }
 
 
+@shows_options(Options)
 def from_torch(
     dataset: Any,
     batch_size: int = 32,
@@ -84,87 +73,28 @@ def from_torch(
     for name, instead in _DATALOADER.items():
         if name in options:
             raise TypeError(f"from_torch() has no {name}=: {instead}.")
-    return _TorchLoader(dataset, batch_size, select=select, seeded=seeded, **options)
-
-
-class _TorchLoader(SequenceLoader):
-    def __init__(
-        self,
-        dataset: Any,
-        batch_size: int,
-        *,
-        select: Callable[[Any], Any] | None,
-        seeded: bool,
-        **options: Unpack[Options],
-    ) -> None:
-        check_names(self, options, Options.__annotations__)
-        _check(dataset)
-        if select is not None and not callable(select):
-            raise TypeError(f"select={select!r} is not a function of dataset[i].")
-        self.dataset, self.select = dataset, select
-        self.seeded = _flag(seeded, "seeded")
-        threads = 0 if options.get("processes") else options.get("workers") or 0
-        if self.seeded and threads > 1:
-            raise ValueError(
-                f"workers={threads} threads would wait for each other, since random numbers are "
-                "seeded for each sample in turn: pass processes=True, or seeded=False for a dataset "
-                "that draws nothing and may be called from several threads."
-            )
-        if self.seeded and options.get("cache", "auto") not in ("auto", None):
-            raise ValueError(
-                f"cache={options['cache']!r} keeps what was drawn at first, for all epochs: pass "
-                "seeded=False if the dataset draws no random numbers, or leave cache= out."
-            )
-        if not options.get("processes") and options.get("workers") is None:
-            options["workers"] = 1
-        self._one_at_a_time = _Lock(not threads > 1)
-        super().__init__(len(dataset), batch_size, **options)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        torch = sys.modules.get("torch")
-        if torch is not None and os.environ.get(WORKER):
-            torch.set_num_threads(1)  # else each process would use all cores
-
-    def load_sample(self, index: int) -> Any:
-        """The sample, with the random numbers of the epoch that is being filled; else of epoch 0."""
-        epoch, draw = getattr(_filling, "now", (0, 0))
-        rng = sample_rng(self.seed, epoch, index, draw) if self.seeded else None
-        with self._one_at_a_time, _seeded(rng):
-            item = self.dataset[index]
-            if self.select is not None:
-                item = self.select(item)
-        return _plain(item)
-
-    def _fill(
-        self,
-        indices: Indices,
-        out: list[Array],
-        epoch: int,
-        draw: Draw,
-        raw: bool,
-        report: Report,
-    ) -> None:
-        if not isinstance(draw, int):  # a sample that comes twice in a batch draws twice
-            for row in range(len(indices)):
-                here = slice(row, row + 1)
-                one, rows = int(draw[row]), [leaf[here] for leaf in out]
-                told = functools.partial(report_at, report, row)
-                self._fill(indices[here], rows, epoch, one, raw, told)
-            return
-        # Not as an argument: the samples of a part are asked of the whole, by the whole's numbers.
-        _filling.now = (0, 0) if raw else (epoch, draw)
-        try:
-            super()._fill(indices, out, epoch, draw, raw, report)
-        finally:
-            del _filling.now
-
-    def _name(self, index: int) -> str:
-        return f"{type(self.dataset).__name__}[{index}]"
-
-
-# Epoch and draw of what this thread is filling.
-_filling = threading.local()
+    check_names("from_torch()", options, Options.__annotations__)
+    _check(dataset)
+    if select is not None and not callable(select):
+        raise TypeError(f"select={select!r} is not a function of dataset[i].")
+    seeded = checked_flag(seeded, "seeded")
+    threads = 0 if options.get("processes") else options.get("workers") or 0
+    if seeded and threads > 1:
+        raise ValueError(
+            f"workers={threads} threads would wait for each other, since random numbers are "
+            "seeded for each sample in turn: pass processes=True, or seeded=False for a dataset "
+            "that draws nothing and may be called from several threads."
+        )
+    if seeded and options.get("cache", "auto") not in ("auto", None):
+        raise ValueError(
+            f"cache={options['cache']!r} keeps what was drawn at first, for all epochs: pass "
+            "seeded=False if the dataset draws no random numbers, or leave cache= out."
+        )
+    if not options.get("processes") and options.get("workers") is None:
+        options["workers"] = 1
+    dtype = checked_dtype(options.get("dtype"))
+    source = TorchSource(dataset, select, seeded, threads <= 1, dtype)
+    return SequenceLoader(source, batch_size, **options)
 
 
 def _check(dataset: Any) -> None:
@@ -185,66 +115,3 @@ def _check(dataset: Any) -> None:
             "all needs: from_torch(list(dataset)) if it fits in RAM; otherwise write its samples to "
             "files once, and read these."
         )
-
-
-class _Lock:
-    """A lock, or none, that pickles as a fresh one."""
-
-    def __init__(self, locks: bool) -> None:
-        self.locks = locks
-        self._forked()
-        forks.watch(self)
-
-    def _forked(self) -> None:
-        self._lock: Any = threading.RLock() if self.locks else contextlib.nullcontext()
-
-    def __enter__(self) -> None:
-        self._lock.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._lock.__exit__(*error)
-
-    def __reduce__(self) -> Any:
-        return _Lock, (self.locks,)
-
-
-@contextlib.contextmanager
-def _seeded(rng: np.random.Generator | None) -> Iterator[None]:
-    """Seed the global generators meanwhile; not at all without `rng`."""
-    if rng is None:
-        yield
-        return
-    words = rng.integers(0, 2**32, 2, np.uint64).tolist()
-    torch = sys.modules.get("torch")
-    generator = None if torch is None else torch.default_generator
-    before = random.getstate(), np.random.get_state(), generator and generator.get_state()
-    random.seed(words[0] << 32 | words[1])
-    np.random.seed(words)
-    if generator is not None:
-        generator.manual_seed(words[0] << 31 ^ words[1])
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        if generator is not None:
-            generator.set_state(before[2])
-
-
-def _plain(value: Any) -> Any:
-    """What a dataset gives, with arrays for tensors and pictures, and tuples for lists of such."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, tuple):
-        return tuple(map(_plain, value))
-    if isinstance(value, list) and any(
-        not isinstance(part, (int, float, list, np.generic)) for part in value
-    ):
-        return tuple(map(_plain, value))
-    if hasattr(value, "detach"):  # a tensor
-        value = value.detach().cpu()
-        # NumPy has no bfloat16 of its own.
-        return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
-    if hasattr(value, "convert") and hasattr(value, "getbands"):  # a PIL picture
-        return np.asarray(value)
-    return value

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from kloaders.core.messages import say
+from kloaders.core.options import OrderOptions
 
 if TYPE_CHECKING:
     from kloaders.loaders.sequence import SequenceLoader
@@ -20,12 +21,12 @@ __all__ = ["check_dataset", "check_pass", "check_settings"]
 _PAGE = "docs/distributed.md has an example."
 
 
-def check_settings(loader: SequenceLoader, seed: int | None) -> None:
-    """Say what several processes have to agree on; `seed` is the user's word, not the drawn one."""
-    k, n = loader.shard
-    if n > 1 and seed is None and loader.shuffle is not False:
+def check_settings(order: OrderOptions) -> None:
+    """Say what several processes have to agree on."""
+    k, n = order.part
+    if n > 1 and order.seed_drawn and order.shuffle is not False:
         say(
-            f"shard=({k}, {n}) without seed=: this process drew seed {loader.seed}. The parts fit "
+            f"shard=({k}, {n}) without seed=: this process drew seed {order.seed}. The parts fit "
             "together only if every process has the same one: pass seed=, or call "
             "keras.utils.set_random_seed before the loader is made.",
             once="shard without seed",

@@ -12,47 +12,58 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
+from kloaders.keras_api.base import keeps_adapters
 
-__all__ = ["watch"]
+__all__ = ["note_adapter"]
 
 # What keeps a loader alive; a name, since the class is private. If Keras renames it, a forgotten
 # loader stays as it was, and tests/contract/test_contract.py fails.
 _ADAPTER = "PyDatasetAdapter"
 
-_watched: list[weakref.ref[SequenceLoader]] = []
+class _Watched:
+    """A loader that Keras has made adapters for."""
+
+    def __init__(self, loader: Any, empty: Callable[[Any], None]) -> None:
+        self.loader, self.empty = weakref.ref(loader), empty
+        self.adapters = 0
 
 
-def watch(loader: SequenceLoader) -> None:
-    """Look after a loader that Keras makes its first adapter for."""
+_watched: dict[int, _Watched] = {}
+
+
+def note_adapter(loader: Any, empty: Callable[[Any], None]) -> None:
+    """Keras makes an adapter of a loader. empty: lets go of what a loader holds."""
+    if not keeps_adapters():
+        return
     if _after_collection not in gc.callbacks:
         gc.callbacks.append(_after_collection)
-    _watched.append(weakref.ref(loader))
+    found = _watched.get(id(loader))
+    if found is None or found.loader() is not loader:
+        found = _watched[id(loader)] = _Watched(loader, empty)
+    found.adapters += 1
 
 
 def _after_collection(phase: str, info: dict[str, Any]) -> None:
     if phase != "stop" or info["generation"] != 2:
         return
-    for reference in list(_watched):
-        held = [reference()]
+    for key, watched in list(_watched.items()):
+        held = [watched.loader()]
         if held[0] is None:
-            _watched.remove(reference)
-        elif _forgotten(held):
-            _watched.remove(reference)
-            held[0]._empty()
+            _watched.pop(key, None)
+        elif _forgotten(held, watched.adapters):
+            _watched.pop(key, None)
+            watched.empty(held[0])
 
 
-def _forgotten(held: list[Any]) -> bool:
+def _forgotten(held: list[Any], adapters: int) -> bool:
     """Whether Keras' adapters have every reference to the loader, besides the list `held`."""
     # Without the list's own reference and getrefcount's argument. References from running
     # functions are counted too, so a loader in use is never taken for a forgotten one.
     references = sys.getrefcount(held[0]) - 2
-    if (
-        references > held[0]._adapters
-    ):  # somebody else has one: no need for the search, which takes 50 ms
+    if references > adapters:  # somebody else has one: no need for the search, which takes 50 ms
         return False
     others = [r for r in gc.get_referrers(held[0]) if r is not held]
     return len(others) == references and all(map(_is_adapter, others))

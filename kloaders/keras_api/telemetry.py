@@ -161,5 +161,5 @@ class Meter:
     def _kept(self) -> tuple[int, int]:
         """Arrays that the cache has served, and that it was asked for."""
         loader = self._loader()
-        counts = [] if loader is None else [store.counts for store in loader._stores()]
+        counts = [] if loader is None else [store.counts for store in loader.source.stores()]
         return sum(hits for hits, _ in counts), sum(asked for _, asked in counts)

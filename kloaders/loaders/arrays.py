@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.checks import check_names, checked_dtype
 from kloaders.core.memory import available_bytes, format_bytes
 from kloaders.core.messages import say
-from kloaders.core.structure import flatten, pack
-from kloaders.engine.batches import BatchBuild, in_storage_order, nothing_left
-from kloaders.formats.images import checked_dtype
-from kloaders.loaders.sequence import (
-    Options,
-    SequenceLoader,
-    _columns_checked,
-    check_loader,
-    check_names,
-)
-from kloaders.sources.columns import columns_of
+from kloaders.core.options import Options, shows_options
+from kloaders.core.structure import ArraySpec, Structure, flatten, unflatten
+from kloaders.engine.batches import AnyShapeBuild, in_storage_order
+from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.plan.rng import Moment
+from kloaders.sources.column_source import ColumnSource, checked_columns
+from kloaders.sources.columns import ArrayColumn, ListColumn, columns_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,27 +51,19 @@ class ArraySequenceLoader(SequenceLoader):
     (array([8, 9]), array([0, 1]))
     """
 
+    @shows_options(Options)
     def __init__(
         self, x: Any, y: Any = None, batch_size: int = 32, **options: Unpack[Options]
     ) -> None:
-        check_names(self, options, Options.__annotations__)
+        check_names(type(self).__name__, options, Options.__annotations__)
         dtype = checked_dtype(options.get("dtype"))
-        parts, samples = _columns_checked(
-            self,
+        columns = checked_columns(
+            type(self).__name__,
             columns_of(x, "x", dtype=dtype),
             None if y is None else columns_of(y, "labels"),
             ("x", "y"),
         )
-        self._parts = parts
-        super().__init__(samples, batch_size, **options)
-
-    def _columns(self) -> tuple[Any, ...]:
-        return self._parts
-
-    def _shape_advice(self, index: int, dtype_differs: bool) -> str:
-        if dtype_differs:
-            return "Pass dtype=, or convert the arrays to one dtype."
-        return "Pad the arrays to one shape, or use batch_size=1."
+        self._begin(ColumnSource(columns), batch_size, options)
 
 
 def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoader:
@@ -84,7 +74,7 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
     loader's threads.
 
     Args:
-        loader: any loader whose samples have one shape.
+        loader: any loader. Where samples differ in shape, each becomes an array of its own.
         progress: show a bar while reading.
 
     Raises:
@@ -93,9 +83,12 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
             sample is left out or replaced for good.
     """
     check_loader(loader, "preload")
-    specs = flatten(loader.raw_spec)
-    need = sum(spec.nbytes for spec in specs) * loader.samples
-    free = available_bytes()
+    runner = loader.runner
+    if runner.pipeline.source.not_kept:
+        raise ValueError(f"preload({type(loader).__name__}): {runner.pipeline.source.not_kept}")
+    specs = flatten(runner.specs.raw)
+    each = runner.specs.raw_bytes
+    need, free = each * loader.samples, available_bytes()
     said = (
         f"preload needs {format_bytes(need)} for {loader.samples:,} samples; "
         f"{format_bytes(free)} are free"
@@ -109,64 +102,58 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
         )
         raise MemoryError(f"{said}. {instead}.")
     say(said)
-    arrays = [np.empty((loader.samples, *(n or 1 for n in s.shape)), s.dtype) for s in specs]
-    kept: list[np.ndarray[Any, Any]] = []
+    kept: list[Indices] = []
+    gathered = [_Gathered(loader.samples, spec) for spec in specs]
     reading = in_storage_order(
-        loader,
+        runner,
         0,
         loader.samples,
-        need // loader.samples,
-        lambda indices: _Rows(loader, indices, 0, raw=True),
+        each,
+        lambda indices: AnyShapeBuild(runner, indices, Moment(), raw=True),
+        loader.thread_count,
     )
-    done = 0
     bar = tqdm(total=loader.samples, unit=" samples", disable=not progress, desc="preload")
     with bar, closing(reading) as runs:
         for asked, (indices, leaves) in runs:
-            for array, rows in zip(arrays, leaves, strict=True):
-                if rows.shape[1:] != array.shape[1:] or rows.dtype != array.dtype:
-                    first = int(indices[0])
-                    raise ValueError(
-                        f"samples from {loader._name(first)} on are {rows.dtype} of shape "
-                        f"{rows.shape[1:]}, earlier ones {array.dtype} of shape "
-                        f"{array.shape[1:]}. "
-                        f"{loader._shape_advice(first, rows.dtype != array.dtype)}"
-                    )
-                array[done : done + len(rows)] = rows
-            done += len(indices)
+            for array, rows in zip(gathered, leaves, strict=True):
+                array.add(rows)
             kept.append(indices)
             bar.update(asked)
-    if not done:
-        raise nothing_left(loader, 0)
-    parts = pack(loader.raw_spec, [array[:done] for array in arrays])
-    weights = None if loader.weights is None else loader.weights[np.concatenate(kept)]
-    new = ArraySequenceLoader(
-        parts[0],
-        parts[1] if len(parts) > 1 else None,
-        loader.batch_size,
-        shuffle=loader.shuffle,
-        seed=loader.seed,
-        drop_last=loader.drop_last,
-        pad_last=loader.pad_last,
-        shard=loader.shard if loader.shard[1] > 1 else None,
-        sample_weights=weights,
-        transform=loader.transform,
-        batch_transform=loader.batch_transform,
-        workers=loader.thread_count,
-        processes=loader.processes and loader.transform is not None,
-        on_error=loader.on_error,
-        max_errors=loader.max_errors,  # no quarantine: all files have been read
-        max_queue_size=loader.queue_size,
+    numbers = np.concatenate(kept) if kept else np.zeros(0, np.int64)
+    if not len(numbers):
+        raise runner.log.nothing_left(0)
+    columns: Structure = unflatten(runner.specs.raw, [array.column() for array in gathered])
+    options = loader.options.take(numbers, loader.samples).in_ram()
+    new = ArraySequenceLoader.__new__(ArraySequenceLoader)
+    new.__setstate__(
+        {"_source": ColumnSource(columns), "options": options, "class_names": loader.class_names}
     )
-    if loader.sampling:
-        new._sample_as(loader.sampling.of(np.concatenate(kept)))
-    new.errors = list(loader.errors)
-    new.class_names = loader.class_names
-    new._x_is_y = loader._x_is_y
+    new.errors.extend(loader.errors)
     return new
 
 
-class _Rows(BatchBuild):
-    """A batch of stored samples, as leaves."""
+class _Gathered:
+    """One array of all samples; a list of arrays where their shapes differ."""
 
-    def finish(self) -> Any:
-        return self.finish_leaves()
+    def __init__(self, samples: int, spec: ArraySpec) -> None:
+        self.array: Array = np.empty((samples, *(n or 1 for n in spec.shape)), spec.dtype)
+        self.count = 0
+        self.list: list[Array] | None = None
+
+    def add(self, rows: Array | list[Array]) -> None:
+        """The values of the samples that come next."""
+        same = not isinstance(rows, list) and (rows.shape[1:], rows.dtype) == (
+            self.array.shape[1:],
+            self.array.dtype,
+        )
+        if self.list is None and not same:
+            self.list = list(self.array[: self.count])
+        if self.list is None:
+            self.array[self.count : self.count + len(rows)] = rows
+        else:
+            self.list += [np.array(row) for row in rows]
+        self.count += len(rows)
+
+    def column(self) -> ArrayColumn | ListColumn:
+        """What a loader reads them from."""
+        return ArrayColumn(self.array[: self.count]) if self.list is None else ListColumn(self.list)

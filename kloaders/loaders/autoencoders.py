@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
-from kloaders.loaders.sequence import check_loader
+from kloaders.loaders.sequence import SequenceLoader, check_loader
 
 __all__ = ["inputs_as_labels"]
 
+L = TypeVar("L", bound=SequenceLoader)
 
-def inputs_as_labels(loader: Any) -> Any:
+
+def inputs_as_labels(loader: L) -> L:
     """A loader of the same kind whose labels are its inputs, for an autoencoder.
 
     A sample is read and copied once: x and y of a batch are one array. A transform gets the input as
@@ -34,6 +36,4 @@ def inputs_as_labels(loader: Any) -> Any:
             f"inputs_as_labels({type(loader).__name__}): this loader has labels already. Make one "
             "without them, or return (x, x) from transform=."
         )
-    new = loader.view()
-    new._x_is_y = True
-    return new
+    return loader.replace(inputs_as_labels=True)

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from kloaders.core.arrays import Indices
 from kloaders.core.messages import say
-from kloaders.formats.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.subsets import part
-from kloaders.sources.columns import OneHotColumn, values_of
+from kloaders.sources.columns import OneHotColumn
+from kloaders.sources.folders import READABLE, LeftOut, class_folders, files_below
 from kloaders.sources.labels import classes_of, codes_of
 from kloaders.sources.tables import Table, array_of, listed
 
 __all__ = [
-    "class_folders",
-    "files_below",
     "from_dataframe",
     "from_directory",
-    "make_one_hot",
+    "one_hot",
     "sides",
     "split",
-    "values_of",
 ]
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Array = np.ndarray[Any, np.dtype[Any]]
+L = TypeVar("L", bound=SequenceLoader)
 # A loader's class, or a function that is called like one.
 MakeLoader = Callable[..., Any]
 
@@ -161,7 +157,7 @@ def from_directory(
         )
     wanted = _wanted_suffixes(extensions, loader, options)
     paths: list[str] = []
-    counts, left_out = [], _LeftOut()
+    counts, left_out = [], LeftOut()
     for name in names:
         before = len(paths)
         paths += files_below(os.path.join(root, name), wanted, follow_links, left_out.add)
@@ -182,7 +178,7 @@ def from_directory(
     labels = {None: None, "binary": codes.astype(np.float32)}.get(label_mode, codes)
     whole = _made(loader, paths, labels, batch_size, seed=seed, **options)
     if label_mode == "categorical":
-        make_one_hot(whole, len(names))
+        whole = one_hot(whole, len(names))
     whole.class_names = names
     codes = _of_kept(whole, codes)
     found = f"{root}: {whole.samples:,} files of {len(names)} classes"
@@ -286,7 +282,7 @@ def _made(make: MakeLoader, *data: Any, **options: Any) -> SequenceLoader:
 
 def _of_kept(whole: SequenceLoader, values: Any) -> Any:
     """Values given for all samples, of those that `exclude` left in `whole`."""
-    kept = vars(whole).get("_included")
+    kept = getattr(whole, "included", None)
     if kept is None or values is None or isinstance(values, bool):
         return values
     array = array_of(values)
@@ -320,7 +316,7 @@ def sides(
     names: what the classes in `stratify`, then numbers, are called.
     """
     if stratify is True:
-        stratify = classes_of(whole, "stratify")
+        stratify = classes_of(whole.source, "stratify")
     share = _share(validation)
     by_class = stratify is not None and stratify is not False
     if by_class and groups is not None:
@@ -397,57 +393,15 @@ def _check_classes(
         )
 
 
-def make_one_hot(whole: SequenceLoader, classes: int) -> None:
-    """Let a loader whose labels are numbers of classes deliver one-hot rows instead."""
-    x, y = whole._columns() or _no_columns(whole, 'label_mode="int"')
-    vars(whole)["_parts"] = (x, OneHotColumn(y, classes))
-
-
-def _no_columns(whole: SequenceLoader, instead: str) -> Any:
-    raise ValueError(
-        f"{type(whole).__name__} makes its samples in a hook, which does not tell their labels "
-        f"beforehand: pass {instead}."
-    )
-
-
-# ---------------------------------------------------------------------------------- folders of files
-
-
-def class_folders(root: str, class_names: list[str] | None) -> list[str]:
-    """The folders in `root`, sorted by name; or those that are named, in that order."""
-    try:
-        with os.scandir(root) as entries:
-            found = list(entries)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{root} does not exist. Relative paths start at {os.getcwd()}."
-        ) from None
-    except NotADirectoryError:
-        raise NotADirectoryError(
-            f"{root} is a file, expected a folder that holds class/file. For a table of files use "
-            "from_dataframe()."
-        ) from None
-    shown = [entry for entry in found if not entry.name.startswith(".")]
-    there = sorted(entry.name for entry in shown if entry.is_dir())
-    if not there:
-        files = f"{len(shown):,} files" if shown else "nothing"
+def one_hot(whole: L, classes: int) -> L:
+    """A loader whose labels are one-hot rows, of one whose labels are numbers of classes."""
+    source = whole.source.with_labels(lambda labels: OneHotColumn(labels, classes))
+    if source is None:
         raise ValueError(
-            f"{root} holds {files} and no folders, expected one folder of files for each class: "
-            f"{os.path.join(root, 'cat', '1.jpg')}. For a flat folder use split(paths, labels), "
-            "where labels may be a function of the path."
+            f"{type(whole).__name__} makes its samples in a hook, which does not tell their labels "
+            'beforehand: pass label_mode="int".'
         )
-    if class_names is None:
-        return there
-    missing = [name for name in class_names if name not in there]
-    if missing:
-        raise ValueError(
-            f"class_names holds {missing[0]!r}, and {root} has no such folder: it has "
-            f"{listed(there)}."
-        )
-    if len(set(class_names)) < len(class_names):
-        twice = next(name for name, n in Counter(class_names).items() if n > 1)
-        raise ValueError(f"class_names holds {twice!r} twice, expected each folder once.")
-    return list(class_names)
+    return whole.replace(source=source)
 
 
 def _wanted_suffixes(
@@ -461,64 +415,4 @@ def _wanted_suffixes(
     hooked = isinstance(loader, type) and any(
         getattr(loader, hook, None) is not getattr(PathSequenceLoader, hook) for hook in hooks
     )
-    return None if hooked or options.get("decode") is not None else _READABLE
-
-
-_READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES
-
-
-class _LeftOut:
-    """Files without a known suffix."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.suffixes: Counter[str] = Counter()
-        self.first = ""
-
-    def add(self, path: str) -> None:
-        self.count += 1
-        self.suffixes[suffix_of(path) or "no suffix"] += 1
-        self.first = self.first or path
-
-    def tell(self, root: str) -> None:
-        kinds = ", ".join(f"{suffix} {n:,}" for suffix, n in self.suffixes.most_common(4))
-        say(
-            f"{root}: {self.count:,} files left out, since nothing here reads them ({kinds}), such "
-            f"as {self.first}. decode= takes them, a function of a file's bytes; extensions= says "
-            "which files are meant."
-        )
-
-
-def files_below(
-    top: str,
-    wanted: frozenset[str] | None,
-    follow_links: bool,
-    left_out: Callable[[str], None] | None = None,
-) -> Iterator[str]:
-    """Files below a folder: folders sorted by their path, files in them by name, as Keras does."""
-    found: list[tuple[str, list[str]]] = []
-    waiting, seen = [top], {os.path.realpath(top)}
-    while waiting:
-        folder = waiting.pop()
-        names = []
-        # The type of an entry comes with its name: a file costs no system call of its own.
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    if entry.is_symlink():
-                        real = os.path.realpath(entry.path)
-                        if not follow_links or real in seen:  # a link to above would never end
-                            continue
-                        seen.add(real)
-                    waiting.append(entry.path)
-                elif wanted is None or suffix_of(entry.name) in wanted:
-                    names.append(entry.name)
-                elif left_out is not None:
-                    left_out(entry.path)
-        found.append((folder, sorted(names)))
-    for folder, names in sorted(found):
-        prefix = os.path.join(folder, "")
-        for name in names:
-            yield prefix + name
+    return None if hooked or options.get("decode") is not None else READABLE

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kloaders.core.structure import Structure, flatten, same_structure
-from kloaders.loaders.sequence import Options, SequenceLoader, check_loader, check_names
+from kloaders.core.arrays import Array
+from kloaders.core.checks import check_names
+from kloaders.core.options import Options
+from kloaders.core.structure import flatten, same_structure
+from kloaders.loaders.sequence import SequenceLoader, check_loader
 from kloaders.plan.epoch import Stream
-from kloaders.plan.rng import Draw, part_of
 from kloaders.plan.sampling import Sampling
 from kloaders.plan.streams import InOrder, Mixture, ShuffledPasses, pattern_of
-from kloaders.sources.cache.store import Store
-from kloaders.sources.columns import Odd, Report
+from kloaders.sources.mixture import MixtureSource
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["mix"]
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Options that are the mixture's own; all others belong to the loaders in it.
 _OWN = (
@@ -67,127 +65,32 @@ def mix(
     >>> int((batch < 100).sum()), int((batch >= 100).sum())
     (7, 3)
     """
-    return _Mixed(loaders, proportions, batch_size, options)
-
-
-class _Mixed(SequenceLoader):
-    """Samples of several loaders, numbered one loader after another."""
-
-    def __init__(self, loaders: Any, proportions: Any, batch_size: Any, options: Any) -> None:
-        for name in options:
-            if name in Options.__annotations__ and name not in _OWN:
-                raise ValueError(
-                    f"mix({name}=): give {name}= to the loaders that are mixed; a mixture itself has "
-                    f"{', '.join(_OWN)}."
-                )
-        check_names(self, options, _OWN)
-        loaders = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
-        for loader in loaders:
-            check_loader(loader, "mix")
-            _check_part(loader)
-        if len(loaders) < 2:
-            raise ValueError(f"mix() got {len(loaders)} loader, expected two or more in a list.")
-        shares = _shares(proportions, loaders)
-        self._loaders = [loader.view() for loader in loaders]
-        sizes = [part.samples for part in self._loaders]
-        self._firsts: Indices = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
-        options = {"seed": loaders[0].seed, **options}
-        options.setdefault("processes", any(part.processes for part in loaders))
-        for part in self._loaders:
-            part.processes = False  # the mixture has them
-        size = loaders[0].batch_size if batch_size is None else batch_size
-        super().__init__(sum(sizes), size, **options)
-        _check_alike(self._loaders)
-        streams: list[tuple[Stream, int]] = [(_stream(p), p.samples) for p in self._loaders]
-        self._sample_as(Sampling(self.sampling.length, source=Mixture(streams, pattern_of(shares))))
-        self.weights = _weights(self._loaders)
-        names = [part.class_names for part in self._loaders]
-        self.class_names = names[0] if all(n == names[0] for n in names) else None
-
-    # ------------------------------------------------------------------ samples
-
-    def _where(self, index: int) -> tuple[SequenceLoader, int]:
-        """The loader of a sample, and the sample's number there."""
-        k = int(np.searchsorted(self._firsts, index, side="right")) - 1
-        return self._loaders[k], index - int(self._firsts[k])
-
-    @property
-    def raw_spec(self) -> Structure:
-        """ArraySpec of each array of a sample, as the loaders deliver it."""
-        return self._loaders[0].sample_spec
-
-    @property
-    def sample_spec(self) -> Structure:
-        """ArraySpec of each array of a sample, as the loaders deliver it."""
-        return self._loaders[0].sample_spec
-
-    def delivered_spec(self) -> Structure:
-        """`sample_spec`; with a batch_transform, the spec of a row of what it gives."""
-        return self._row_spec()
-
-    def _sample(self, index: int) -> tuple[Any, ...]:
-        self._check_raw()
-        loader, number = self._where(index)
-        return loader._sample(number)
-
-    def _fill(
-        self, indices: Indices, out: list[Array], epoch: int, draw: Draw, raw: bool, report: Report
-    ) -> None:
-        if raw:
-            self._check_raw()
-        owners = np.searchsorted(self._firsts, indices, side="right") - 1
-        cuts = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(indices)]
-        for start, stop in itertools.pairwise(cuts):
-            rows = slice(start, stop)
-            owner = int(owners[start])
-
-            def told(row: int, error: Exception, start: int = start) -> None:
-                if isinstance(error, Odd):
-                    error.row += start
-                report(start + row, error)
-
-            self._loaders[owner]._fill(
-                indices[rows] - self._firsts[owner],
-                [leaf[rows] for leaf in out],
-                epoch,
-                part_of(draw, rows),
-                raw,
-                told,
-            )
-
-    def _check_raw(self) -> None:
-        if any(part.transform is not None for part in self._loaders):
+    for name in options:
+        if name in Options.__annotations__ and name not in _OWN:
             raise ValueError(
-                "samples of a mixed loader are transformed each time, and cannot be kept: preload "
-                "or pack the loaders first, and mix what comes of it."
+                f"mix({name}=): give {name}= to the loaders that are mixed; a mixture itself has "
+                f"{', '.join(_OWN)}."
             )
-
-    def _name(self, index: int) -> str:
-        loader, number = self._where(index)
-        return loader._name(number)
-
-    def _advice(self, index: int, leaf: int, dtype_differs: bool, raw: bool) -> str:
-        loader, number = self._where(index)
-        return loader._advice(number, leaf, dtype_differs, raw)
-
-    def _data_fingerprint(self) -> dict[str, str]:
-        return {
-            f"{name} of loader {k}": text
-            for k, loader in enumerate(self._loaders)
-            for name, text in loader._data_fingerprint().items()
-        }
-
-    def _runs_users_code(self) -> bool:
-        return any(part._runs_users_code() for part in self._loaders)
-
-    def _stores(self) -> list[Store]:
-        return [store for part in self._loaders for store in part._stores()]
-
-    def close(self) -> None:
-        """Free threads, files, batches made ahead and the cache in RAM, of the loaders in it too."""
-        super().close()
-        for part in self.__dict__.get("_loaders", ()):
-            part.close()
+    check_names("a mixture", options, _OWN)
+    parts: list[Any] = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
+    for loader in parts:
+        check_loader(loader, "mix")
+        _check_part(loader)
+    if len(parts) < 2:
+        raise ValueError(f"mix() got {len(parts)} loader, expected two or more in a list.")
+    shares = _shares(proportions, parts)
+    given: dict[str, Any] = {"seed": parts[0].seed, **options}
+    given.setdefault("processes", any(part.processes for part in parts))
+    # The mixture has the processes.
+    source = MixtureSource([replace(part.runner.pipeline, source=part.source) for part in parts])
+    mixed = SequenceLoader(source, parts[0].batch_size if batch_size is None else batch_size, **given)
+    _check_alike(parts)
+    streams: list[tuple[Stream, int]] = [(_stream(part), part.samples) for part in parts]
+    drawn = Sampling(mixed.sampling.length, source=Mixture(streams, pattern_of(shares)))
+    mixed = mixed.like(source, replace(mixed.options, sampling=drawn, weights=_weights(parts)))
+    names = [part.class_names for part in parts]
+    mixed.class_names = names[0] if all(n == names[0] for n in names) else None
+    return mixed
 
 
 def _stream(loader: SequenceLoader) -> Stream:
@@ -201,14 +104,14 @@ def _stream(loader: SequenceLoader) -> Stream:
 
 def _check_part(loader: SequenceLoader) -> None:
     kind = type(loader).__name__
-    if loader._two_levels:
+    if loader.runner.two_levels:
         raise ValueError(
             f"mix() got a {kind} with RAM batches, which hold samples in an order of their own: mix "
             'loaders of one level, such as PathSequenceLoader(paths, labels, cache="ram").'
         )
-    if isinstance(loader, _Mixed):
+    if isinstance(loader.runner.pipeline.source, MixtureSource):
         raise ValueError("mix() got a mixture: mix all loaders at once, with all proportions.")
-    if loader._buckets is not None or loader._x_is_y:
+    if loader.options.padding is not None or loader.options.inputs_as_labels:
         raise ValueError(
             f"mix() got a {kind} from bucket_by_length() or inputs_as_labels(): mix the loaders it was "
             "made of, and call that function on the mixture."

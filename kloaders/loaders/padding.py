@@ -1,46 +1,41 @@
-"""Batches of samples of unequal length: which come together, and how they are filled up."""
+"""Batches of samples of like length, each padded to one: `bucket_by_length`."""
 
 from __future__ import annotations
 
 import operator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from kloaders.core.errors import explain
+from kloaders.core.arrays import Array
 from kloaders.core.messages import say
-from kloaders.core.structure import ArraySpec, Structure, flatten, names_of, pack
+from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
-from kloaders.engine.batches import BatchBuild
-from kloaders.engine.lookahead import Build
+from kloaders.engine.padding import Padding
 from kloaders.loaders.sequence import SequenceLoader, check_loader
-from kloaders.plan.buckets import BucketPlan, Buckets
-from kloaders.plan.epoch import EpochPlan, Order
-from kloaders.sources.columns import Column, ListColumn, Odd, SubsetColumn
+from kloaders.plan.rng import Moment
 
 __all__ = ["bucket_by_length"]
 
-Array = np.ndarray[Any, Any]
+L = TypeVar("L", bound=SequenceLoader)
 
 # Without boundaries: so many shapes at most.
 _SHAPES = 8
 # A code for a bucket is a byte.
 _MOST = 255
-# Samples looked at to learn which arrays differ in length, where the first ones do not load.
-_TRIES = 20
 
 
 def bucket_by_length(
-    loader: Any,
+    loader: L,
     lengths: Any = None,
     boundaries: Any = None,
     *,
     pad_value: float = 0,
     label_pad_value: float | None = None,
     mask: bool = False,
-) -> Any:
+) -> L:
     """A loader of the same kind whose batches hold samples of like length, padded to one.
 
     Shuffled, the batches of an epoch are each of one bucket, in a random order; all are full but the
@@ -82,7 +77,7 @@ def bucket_by_length(
             f"bucket_by_length({type(loader).__name__}): its order is that of its RAM batches. Use "
             "a loader of one level, such as PathSequenceLoader, and cache= where the disk is slow."
         )
-    if loader._buckets is not None:
+    if loader.options.padding is not None:
         raise ValueError("bucket_by_length() got a loader that has buckets already.")
     if loader.sampling:
         raise ValueError(
@@ -100,232 +95,12 @@ def bucket_by_length(
     longest = int(known.argmax())
     if known[longest] > limits[-1]:
         raise ValueError(
-            f"{loader._name(longest)} has {known[longest]} steps, and the last boundary is "
+            f"{loader.source.name(longest)} has {known[longest]} steps, and the last boundary is "
             f"{limits[-1]}: add a boundary of {known[longest]}, or cut in transform= and pass "
             f"lengths=np.minimum(lengths, {limits[-1]})."
         )
-    new = loader.view()
-    own = vars(new)
-    own["_buckets"] = Padding(known, limits, pad_value, label_pad_value, bool(mask))
-    own["plan"] = new._checked_plan()
-    new._set_up()
-    return new
-
-
-class Padding:
-    """What `bucket_by_length` was told; a loader that has one is asked for padded batches."""
-
-    def __init__(
-        self,
-        lengths: Array,
-        boundaries: Array,
-        pad_value: float,
-        label_pad_value: float | None,
-        mask: bool,
-    ) -> None:
-        self.lengths = lengths
-        self.buckets = Buckets(lengths, boundaries)
-        self.pad_value = pad_value
-        self.label_pad_value = label_pad_value
-        self.mask = mask
-        #: Leaves of a sample that are padded, and with what; known after a look at two samples.
-        self.padded: dict[int, float] | None = None
-
-    def of(self, numbers: Array) -> Padding:
-        """The same for some of the samples."""
-        return Padding(
-            self.lengths[numbers],
-            self.buckets.boundaries,
-            self.pad_value,
-            self.label_pad_value,
-            self.mask,
-        )
-
-    def plan(self, loader: SequenceLoader) -> EpochPlan:
-        """The order of a loader with these buckets."""
-        return BucketPlan(
-            loader.samples,
-            loader.batch_size,
-            loader.seed,
-            drop_last=loader.drop_last,
-            shard=loader.shard,
-            buckets=self.buckets,
-        )
-
-    def build(self, loader: SequenceLoader, order: Order, batch: int, more: int = 0) -> Build:
-        """A batch, padded; `more`: steps added to its length."""
-        plan = loader.plan
-        assert isinstance(plan, BucketPlan)
-        indices, length = plan.planned(order, batch)
-        return _PaddedBuild(loader, self, indices, order.epoch, length + more)
-
-    def look(self, loader: SequenceLoader) -> Build | None:
-        """Batch 0 as it is shown to Keras on TensorFlow, which fixes what shapes may come.
-
-        It takes a dimension to vary if it differs between batches 0 and 1, which it reads before it
-        begins, and for nothing else. They may well be of one length.
-        """
-        if self.buckets.shapes < 2 or len(loader) < 2:
-            return None
-        return self.build(loader, loader.plan.storage_order(0), 0, more=1)
-
-    def leaves(self, loader: SequenceLoader) -> dict[int, float]:
-        """Numbers of the arrays of a sample that are padded, and what with."""
-        if self.padded is None:
-            self.padded = self._find(loader)
-        return self.padded
-
-    def _find(self, loader: SequenceLoader) -> dict[int, float]:
-        order = np.argsort(self.lengths, kind="stable")
-        short = self._spec_of_one(loader, order[:_TRIES])
-        long = self._spec_of_one(loader, order[::-1][:_TRIES])
-        alike = self.lengths[order[0]] == self.lengths[order[-1]]
-        form = loader.sample_spec
-        inputs = len(flatten(form[0]))
-        names = [*names_of(form[0], "x"), *(names_of(form[1], "y") if len(form) > 1 else [])]
-        found: dict[int, float] = {}
-        for leaf, (a, b) in enumerate(zip(flatten(short), flatten(long), strict=True)):
-            if not a.shape or len(a.shape) != len(b.shape):
-                continue
-            # Where all samples are of one length, only the number itself says what is one.
-            one = alike and a.shape[0] == self.lengths[order[0]] and leaf < inputs
-            if a.shape[0] == b.shape[0] and not one:
-                continue
-            value = self.pad_value if leaf < inputs else self.label_pad_value
-            if value is None:
-                raise ValueError(
-                    f"{names[leaf]} has {a.shape[0]} values for {loader._name(int(order[0]))}, and "
-                    f"{b.shape[0]} for {loader._name(int(order[-1]))}: pass label_pad_value= to "
-                    "bucket_by_length(), what labels are filled up with, such as -1."
-                )
-            found[leaf] = value
-        if not found:
-            raise ValueError(
-                f"{loader._name(int(order[0]))} has {self.lengths[order[0]]} steps by lengths=, and "
-                f"{loader._name(int(order[-1]))} has {self.lengths[order[-1]]}, but their inputs "
-                f"have the shapes {_shapes(short[0])} and {_shapes(long[0])}: steps are the first "
-                "axis, and a transform must not pad."
-            )
-        return found
-
-    def _spec_of_one(self, loader: SequenceLoader, candidates: Array) -> Structure:
-        for index in candidates.tolist():
-            try:
-                return loader._look(index, loader.transform is None)
-            except Exception as error:
-                failure = explain(index, loader._name(index), error)
-                if loader.on_error == "raise":
-                    raise failure from error
-        raise failure
-
-    def delivered(self, loader: SequenceLoader, spec: Structure) -> Structure:
-        """The form of a sample as it comes out: None for the steps, and a mask where asked for."""
-        padded = self.leaves(loader)
-        specs = [
-            ArraySpec((None, *s.shape[1:]), s.dtype) if leaf in padded else s
-            for leaf, s in enumerate(flatten(spec))
-        ]
-        known: tuple[Any, ...] = pack(spec, specs)
-        if not self.mask:
-            return known
-        return self.with_mask(known[0], ArraySpec((None,), np.dtype(bool))), *known[1:]
-
-    def with_mask(self, x: Structure, mask: Any) -> Structure:
-        """Inputs and one more."""
-        if isinstance(x, dict):
-            return {**x, "mask": mask}
-        return (*x, mask) if isinstance(x, tuple) else (x, mask)
-
-    def __str__(self) -> str:
-        used = self.buckets.boundaries[np.diff(self.buckets.starts) > 0].tolist()
-        share = 1 - self.buckets.steps / max(1, self.buckets.padded)
-        return f"padded to {', '.join(map(str, used))} steps, {share:.0%} of them padding"
-
-
-def _shapes(spec: Structure) -> str:
-    return ", ".join(str(s.shape) for s in flatten(spec))
-
-
-class _PaddedBuild(BatchBuild):
-    """A batch whose rows are filled up to one length."""
-
-    def __init__(
-        self, loader: SequenceLoader, padding: Padding, indices: Array, epoch: int, length: int
-    ) -> None:
-        self.padding = padding
-        self.padded = padding.leaves(loader)
-        self.length = length
-        self.counts = np.full(len(indices), length, np.int64)
-        self.keep: Array | None = None
-        super().__init__(loader, indices, epoch)
-
-    def _fresh(self) -> list[Array]:
-        needs = [
-            ((self.rows, *self._shape(leaf, spec)), spec.dtype)
-            for leaf, spec in enumerate(flatten(self.form))
-        ]
-        if self.processes is not None:
-            return self.processes.memory.take(needs)
-        return [self.loader._pool.take(shape, dtype) for shape, dtype in needs]
-
-    def _shape(self, leaf: int, spec: ArraySpec) -> tuple[int, ...]:
-        shape = tuple(n or 1 for n in spec.shape)
-        return (self.length, *shape[1:]) if leaf in self.padded else shape
-
-    def settle(self) -> Array | None:
-        self.keep = super().settle()
-        return self.keep
-
-    def _fit(self, leaf: int, odd: list[Odd], failed: dict[int, Exception]) -> None:
-        """Rows of another length are what this batch is made for."""
-        want = self.leaves[leaf]
-        fits = [o.array.shape[1:] == want.shape[2:] and o.array.dtype == want.dtype for o in odd]
-        if leaf not in self.padded or not all(fits):
-            super()._fit(leaf, odd, failed)
-            return
-        for o in odd:
-            self._check(o)
-        self.length = max(self.length, self._limit(max(len(o.array) for o in odd)))
-        if self.length > want.shape[1]:  # a sample that replaces another may be longer
-            shape = (self.rows, self.length, *want.shape[2:])
-            larger = self.loader._pool.take(shape, want.dtype)
-            larger[:, : want.shape[1]] = want
-            larger[:, want.shape[1] :] = self.padded[leaf]
-            self.leaves[leaf] = larger
-        counted = leaf == min(self.padded)
-        for o in odd:
-            row, steps = self.leaves[leaf][o.row], len(o.array)
-            row[:steps] = o.array
-            row[steps:] = self.padded[leaf]
-            if counted:
-                self.counts[o.row] = steps
-
-    def _limit(self, steps: int) -> int:
-        boundaries = self.padding.buckets.boundaries
-        return int(boundaries[min(int(np.searchsorted(boundaries, steps)), len(boundaries) - 1)])
-
-    def _check(self, odd: Odd) -> None:
-        index = int(self.indices[odd.row])
-        allowed = self._limit(int(self.padding.lengths[index]))
-        if len(odd.array) > allowed:
-            raise ValueError(
-                f"{self.loader._name(index)} has {len(odd.array)} steps, and "
-                f"{self.padding.lengths[index]} by the lengths= of bucket_by_length(): give lengths "
-                "as they are after the transform, or longer."
-            )
-
-    def finish(self) -> Any:
-        indices, leaves = self.finish_leaves()
-        counts = self.counts if self.keep is None else self.counts[self.keep]
-        if not len(indices):
-            indices, leaves = self._one_instead()
-            counts = self.counts[:1]
-        sample = pack(self.form, leaves)
-        if self.padding.mask:
-            steps = leaves[min(self.padded)].shape[1]
-            there = np.arange(steps) < counts[:, None]
-            sample = self.padding.with_mask(sample[0], there), *sample[1:]
-        return self.loader._deliver(sample, indices)
+    padding = Padding(known, limits, pad_value, label_pad_value, bool(mask))
+    return loader.replace(padding=padding)
 
 
 # ------------------------------------------------------------------------------- lengths, boundaries
@@ -364,12 +139,11 @@ def _even(lengths: Array) -> Array:
 
 def _lengths_of(loader: SequenceLoader) -> Array:
     """The length of each sample: known of a list of arrays, else read."""
-    if loader.transform is None and not loader._runs_users_code():
-        columns = loader._columns()
-        for column in flatten(columns[0]) if columns is not None else ():
-            found = _known(column)
-            if found is not None:
-                return found
+    pipeline, log = loader.runner.pipeline, loader.runner.log
+    if loader.transform is None:
+        known = pipeline.source.lengths()
+        if known is not None:
+            return known
     say(
         f"{type(loader).__name__}: every sample is read once, to learn how long it is; "
         "bucket_by_length(loader, lengths) leaves that out."
@@ -377,14 +151,12 @@ def _lengths_of(loader: SequenceLoader) -> Array:
 
     def one(index: int) -> int:
         try:
-            spec = loader._sample(index)
-            if loader.transform is not None:
-                spec = loader._transformed(index, spec, 0, 0)
-        except Exception as error:
-            if loader.on_error == "raise":
-                raise explain(index, loader._name(index), error) from error
+            sample = pipeline.sample(index, Moment())
+        except Exception as error:  # whatever a user's hook raises
+            if log.policy == "raise":
+                raise log.explained(index, error) from error
             return 0
-        return max((a.shape[0] for a in flatten(spec[0]) if a.shape), default=0)
+        return max((a.shape[0] for a in flatten(sample[0]) if a.shape), default=0)
 
     count = loader.thread_count or usable_cores()
     with (
@@ -396,13 +168,3 @@ def _lengths_of(loader: SequenceLoader) -> Array:
             found[index] = steps
             bar.update(1)
     return found
-
-
-def _known(column: Column) -> Array | None:
-    if isinstance(column, SubsetColumn):
-        found = _known(column.column)
-        return None if found is None else found[column.numbers]
-    column = getattr(column, "column", column)  # cast
-    if isinstance(column, ListColumn):
-        return np.array([len(a) for a in column.arrays], np.int64)
-    return None

@@ -1,125 +1,49 @@
-"""Loaders over some of another loader's samples, or over them several times; all share one store."""
+"""Loaders over some of another loader's samples, or over them several times; all share one source."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, SupportsIndex, overload
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from kloaders.core.structure import map_structure
-from kloaders.loaders.paths import PathSequenceLoader
-from kloaders.loaders.sequence import SequenceLoader, _count, check_loader
-from kloaders.plan.sampling import Sampling
-from kloaders.sources.columns import PackedPaths, Report, SubsetColumn
+from kloaders.core.arrays import Indices
+from kloaders.core.checks import checked_count
+from kloaders.engine.ram_batches import RamRunner
+from kloaders.loaders.sequence import SequenceLoader, check_loader
 from kloaders.sources.labels import codes_of, known_labels
 
-__all__ = ["SubsetPaths", "folds", "part", "repeat", "subset", "take"]
+__all__ = ["folds", "part", "repeat", "subset", "take"]
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-class SubsetPaths(PackedPaths):
-    """Some of the paths, by number; nothing is copied."""
-
-    def __init__(self, paths: PackedPaths, numbers: Array) -> None:
-        self._paths = paths
-        self._numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: slice | SupportsIndex) -> list[str] | str:
-        if isinstance(index, slice):
-            return [self._paths[k] for k in self._numbers[index].tolist()]
-        try:
-            return self._paths[int(self._numbers[index])]
-        except IndexError:
-            raise IndexError(f"path {index} of {len(self)}") from None
-
-    def joined(self) -> bytes:
-        """All paths, each with a NUL character behind it."""
-        return b"".join(f"{path}\0".encode("utf-8", "surrogateescape") for path in self)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory, the shared paths included."""
-        return self._paths.nbytes + self._numbers.nbytes
+L = TypeVar("L", bound=SequenceLoader)
 
 
-class _Samples:
-    """Samples of a loader, asked for by their number among the chosen ones."""
-
-    def __init__(self, whole: SequenceLoader, numbers: Array) -> None:
-        self.whole = whole
-        self.numbers = numbers
-        columns = whole._columns()
-        self.parts = (
-            None if columns is None else map_structure(lambda c: SubsetColumn(c, numbers), columns)
-        )
-
-    def columns(self) -> Any:
-        return self.parts
-
-    def sample(self, index: int) -> tuple[Any, ...]:
-        return self.whole._sample(int(self.numbers[index]))
-
-    def batch_parts(self, indices: Indices) -> tuple[Any, ...]:
-        return self.whole._batch_parts(self.numbers[indices].astype(np.int64))
-
-    def fill_stored(self, indices: Indices, out: list[Array], report: Report) -> None:
-        self.whole._fill_stored(self.numbers[indices].astype(np.int64), out, report)
-
-    def name(self, index: int) -> str:
-        return self.whole._name(int(self.numbers[index]))
-
-
-def part(
-    whole: SequenceLoader, numbers: Indices, what: Literal["training", "validation", "chosen"]
-) -> Any:
+def part(whole: L, numbers: Indices, what: Literal["training", "validation", "chosen"]) -> L:
     """A loader of the same kind over some of the samples; hooks are called on the whole.
 
     A hook may look samples up by number in a store of its own: the number must be the whole's.
+
+    Args:
+        whole: the loader.
+        numbers: which samples, int64.
+        what: "validation" leaves out what is for training only: transforms, shuffling, sampling.
+
+    Raises:
+        ValueError: these samples make no batch, or cannot be chosen.
     """
-    sampling = whole.sampling.of(numbers)  # refuses what has no subset
-    small = numbers.astype(np.uint32 if whole.samples < 2**32 else np.int64)
-    chosen = _Samples(whole, small)
-    new = whole.view()
-    # What a loader asks of itself about a sample goes to the whole, under the whole's number.
-    own = vars(new)
-    own["_sample"], own["_batch_parts"] = chosen.sample, chosen.batch_parts
-    own["_name"], own["_columns"] = chosen.name, chosen.columns
-    if whole._at_once():
-        own["_fill_stored"] = chosen.fill_stored
-    own["_parts"] = chosen.parts
-    if isinstance(new, PathSequenceLoader):
-        new.paths = SubsetPaths(new.paths, small)
-    own["samples"] = len(numbers)
-    own["sampling"] = Sampling() if what == "validation" else sampling
-    if whole.weights is not None:
-        new.weights = whole.weights[numbers]
-    if whole._buckets is not None:
-        own["_buckets"] = whole._buckets.of(small)
-    if own.get("_budget") is not None:  # of RAM batches: in proportion, for both together
-        own["_budget"] = max(1, own["_budget"] * len(numbers) // whole.samples)
+    options = whole.options
+    runner = whole.runner
+    if isinstance(runner, RamRunner) and options.ram is not None and runner.size.budget:
+        budget = None if options.ram.ram_batch_size else runner.size.budget
+        options = replace(options, ram=replace(options.ram, ram_budget=budget))
+    options = options.take(numbers, whole.samples)
     if what == "validation":
-        new.transform = new.batch_transform = None
-        own["shuffle"] = None if new.shuffle is None else False
-        # Equal parts for several hosts need equal batches; otherwise every sample counts.
-        own["drop_last"] = new.drop_last and new.shard[1] > 1
-        if "echo" in own:
-            own["echo"] = 1
+        options = options.for_validation()
     try:
-        new.plan = new._checked_plan()
+        return whole.like(whole.source.take(numbers), options)
     except ValueError as error:
         raise ValueError(f"{_SAID[what]}: {error}") from None
-    new._set_up()
-    return new
 
 
 _SAID = {
@@ -129,7 +53,7 @@ _SAID = {
 }
 
 
-def subset(loader: SequenceLoader, which: Any) -> Any:
+def subset(loader: L, which: Any) -> L:
     """A loader of the same kind over some of a loader's samples, with all its options.
 
     Nothing is read or copied: both share one store. Takes 4 bytes of RAM a chosen sample.
@@ -152,7 +76,7 @@ def subset(loader: SequenceLoader, which: Any) -> Any:
     return part(loader, _numbers(which, loader.samples), "chosen")
 
 
-def take(loader: SequenceLoader, samples: int) -> Any:
+def take(loader: L, samples: int) -> L:
     """A loader over the first `samples` of a loader, in storage order: for a quick trial.
 
     Folders and tables are often sorted by class; then `subset` with a random choice is better.
@@ -165,12 +89,12 @@ def take(loader: SequenceLoader, samples: int) -> Any:
     array([0, 1, 2])
     """
     check_loader(loader, "take")
-    if _count(samples, "samples", 1) > loader.samples:
+    if checked_count(samples, "samples", 1) > loader.samples:
         raise ValueError(f"take(loader, {samples}): the loader has {loader.samples} samples.")
     return part(loader, np.arange(samples, dtype=np.int64), "chosen")
 
 
-def repeat(loader: SequenceLoader, times: int) -> Any:
+def repeat(loader: L, times: int) -> L:
     """A loader whose epoch has every sample `times` times.
 
     Shuffled, they are mixed over the whole epoch, and a transform draws anew each time. In storage
@@ -183,12 +107,12 @@ def repeat(loader: SequenceLoader, times: int) -> Any:
     """
     check_loader(loader, "repeat")
     numbers = np.arange(loader.samples, dtype=np.int64)
-    return part(loader, np.tile(numbers, _count(times, "times", 1)), "chosen")
+    return part(loader, np.tile(numbers, checked_count(times, "times", 1)), "chosen")
 
 
 def folds(
-    loader: SequenceLoader, splitter: Any, *, labels: Any = None, groups: Any = None
-) -> Iterator[tuple[Any, Any]]:
+    loader: L, splitter: Any, *, labels: Any = None, groups: Any = None
+) -> Iterator[tuple[L, L]]:
     """(train, validation) loaders for each fold of one of scikit-learn's splitters.
 
     All share one store. As with `split`, what is for training only stays there: validation loaders
@@ -219,12 +143,12 @@ def folds(
             "KFold(5, shuffle=True, random_state=7)."
         )
     everything = np.broadcast_to(np.int8(0), (loader.samples,))
-    y = known_labels(loader) if labels is None else codes_of(labels, loader.samples, "labels")[1]
+    y = known_labels(loader.source) if labels is None else codes_of(labels, loader.samples, "labels")[1]
     codes = None if groups is None else codes_of(groups, loader.samples, "groups")[1]
     return _folds(loader, splitter.split(everything, y, codes))
 
 
-def _folds(loader: SequenceLoader, found: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+def _folds(loader: L, found: Iterator[Any]) -> Iterator[tuple[L, L]]:
     for train, validation in found:
         yield part(loader, train, "training"), part(loader, validation, "validation")
 

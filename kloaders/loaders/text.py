@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kloaders.core.structure import Structure, flatten, map_structure
+from kloaders.core.arrays import Indices
+from kloaders.core.checks import check_names, checked_dtype, checked_flag
+from kloaders.core.options import Options, shows_options
 from kloaders.formats.lines import LineFiles
-from kloaders.loaders.sequence import Options, SequenceLoader, _flag, check_names
-from kloaders.loaders.tfrecords import files_of
-from kloaders.sources import fingerprint
-from kloaders.sources.tables import listed
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.sources.given_files import files_of
+from kloaders.sources.hooks import default_hook, overrides
+from kloaders.sources.lines import CsvSource, LineSource
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["CsvSequenceLoader", "TextLineSequenceLoader"]
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Array = np.ndarray[Any, Any]
-
 
 class _Lines(SequenceLoader):
     """Samples that are lines of files."""
 
-    _lines: LineFiles
+    _lines: LineSource
     files: list[str]
     encoding: str
 
@@ -42,30 +37,7 @@ class _Lines(SequenceLoader):
             DecodeError: a file has changed since the loader was made.
             UnicodeDecodeError: a line is not text in `encoding`.
         """
-        lines = self._lines.lines(np.asarray(indices, np.int64))
-        # Blank rows are with the row before, and those at the top with the first.
-        ends = "\r\n" if self._lines.rows else ""
-        return [
-            line.decode(self.encoding).removeprefix("\ufeff").rstrip("\r\n").lstrip(ends)
-            for line in lines
-        ]
-
-    def _overrides(self, hook: str) -> bool:
-        # The class that reads lines, of which the user's is a child.
-        own = CsvSequenceLoader if isinstance(self, CsvSequenceLoader) else TextLineSequenceLoader
-        return getattr(type(self), hook) is not getattr(own, hook)
-
-    def _name(self, index: int) -> str:
-        return self._lines.name(index)
-
-    def _data_fingerprint(self) -> dict[str, str]:
-        return {
-            "data": fingerprint.of_names(self._name, self.samples, self._lines.extent()),
-        }
-
-    def _release(self) -> None:
-        super()._release()
-        self._lines.close()
+        return self._lines.text(indices)
 
 
 class TextLineSequenceLoader(_Lines):
@@ -93,6 +65,7 @@ class TextLineSequenceLoader(_Lines):
         DecodeError: a file is empty, compressed or UTF-16.
     """
 
+    @shows_options(Options)
     def __init__(
         self,
         files: Any,
@@ -103,13 +76,15 @@ class TextLineSequenceLoader(_Lines):
         index_folder: str | os.PathLike[str] | None = None,
         **options: Unpack[Options],
     ) -> None:
-        check_names(self, options, (*Options.__annotations__, "decode", "encoding", "index_folder"))
+        kind = type(self)
+        known = (*Options.__annotations__, "decode", "encoding", "index_folder")
+        check_names(kind.__name__, options, known)
         if decode is not None and not callable(decode):
             raise TypeError(f"decode={decode!r} is not a function of a line of text.")
-        hooked = self._overrides("load_sample") or self._overrides("load_batch")
+        hooked = overrides(kind, "load_sample") or overrides(kind, "load_batch")
         if decode is None and not hooked:
             raise TypeError(
-                f"{type(self).__name__}() got no decode=, a function of a line that gives numbers: "
+                f"{kind.__name__}() got no decode=, a function of a line that gives numbers: "
                 "x, or (x, y). A batch holds numeric arrays, no text."
             )
         self.decode = decode
@@ -117,20 +92,19 @@ class TextLineSequenceLoader(_Lines):
         #: The files, in the order of their samples.
         self.files = files_of(files, "text files", "part-*.txt")
         folder = None if index_folder is None else os.fspath(index_folder)
-        self._lines = LineFiles(self.files, index_folder=folder)
-        super().__init__(len(self._lines), batch_size, **options)
+        lines = LineFiles(self.files, index_folder=folder)
+        dtype = checked_dtype(options.get("dtype"))
+        self._lines = LineSource(lines, encoding, decode, dtype)
+        self._begin(self._lines, batch_size, options)
 
+    @default_hook
     def load_sample(self, index: int) -> Any:
         """One sample from its line: x, or a tuple (x, y). Override it, or pass `decode=`.
 
         `self.read_lines([index])` gives the line. For a tokenizer that takes many texts at once,
         override `load_batch(indices)` and give it `self.read_lines(indices)`.
         """
-        assert self.decode is not None
-        return self.decode(self.read_lines([index])[0])
-
-    def _runs_users_code(self) -> bool:
-        return True
+        return self._lines.read(index)
 
 
 class CsvSequenceLoader(_Lines):
@@ -167,6 +141,7 @@ class CsvSequenceLoader(_Lines):
         ValueError: there is no such column, or files have other columns than the first.
     """
 
+    @shows_options(Options)
     def __init__(
         self,
         files: Any,
@@ -183,11 +158,9 @@ class CsvSequenceLoader(_Lines):
         index_folder: str | os.PathLike[str] | None = None,
         **options: Unpack[Options],
     ) -> None:
-        check_names(
-            self,
-            options,
-            (*Options.__annotations__, *(CsvSequenceLoader.__init__.__kwdefaults__ or {})),
-        )
+        kind = type(self)
+        known = (*Options.__annotations__, *(CsvSequenceLoader.__init__.__kwdefaults__ or {}))
+        check_names(kind.__name__, options, known)
         self.encoding = encoding
         self.delimiter = _one_character(delimiter, "delimiter")
         self.quote = None if quote is None else _one_character(quote, "quote")
@@ -195,198 +168,40 @@ class CsvSequenceLoader(_Lines):
         #: The files, in the order of their samples.
         self.files = files_of(files, "CSV files", "part-*.csv")
         folder = None if index_folder is None else os.fspath(index_folder)
-        self._lines = LineFiles(self.files, True, self.quote, _flag(header, "header"), folder)
-        #: What the columns are called.
-        self.columns: list[Any] = self._names_of_columns(header)
-        self._codes = {
-            self._position(name, "classes"): {text: k for k, text in enumerate(texts)}
-            for name, texts in (classes or {}).items()
-        }
-        self._read: Structure = self._chosen(x, y)
-        self._numbers = sorted(
-            {p for leaf in flatten(self._read) for p in leaf.positions} - set(self._codes)
+        self._lines: CsvSource = CsvSource(
+            LineFiles(self.files, True, self.quote, checked_flag(header, "header"), folder),
+            self.files,
+            x,
+            y,
+            classes=classes,
+            missing=missing,
+            header=header,
+            delimiter=self.delimiter,
+            quote=self.quote,
+            encoding=encoding,
+            dtype=checked_dtype(options.get("dtype")),
         )
-        super().__init__(len(self._lines), batch_size, **options)
+        self._begin(self._lines, batch_size, options)
         if isinstance(y, (str, int)) and classes and y in classes:
             self.class_names = list(classes[y])
 
-    # ------------------------------------------------------------------ columns
-
-    def _names_of_columns(self, header: bool) -> list[Any]:
-        known: list[Any] = []
-        for path, head in zip(self.files, self._lines.heads, strict=True):
-            text = head.decode(self.encoding).removeprefix("\ufeff").strip("\r\n")
-            fields = self._fields([text])[0]
-            names: list[Any] = fields if header else list(range(len(fields)))
-            if known and names != known:
-                raise ValueError(
-                    f"{path} has the columns {listed(names)}, and {self.files[0]} has "
-                    f"{listed(known)}: files of one loader need the same ones in the same order."
-                )
-            known = names
-        return known
-
-    def _position(self, name: Any, what: str) -> int:
-        if name not in self.columns:
-            raise ValueError(
-                f"{what} names the column {name!r}, and {self.files[0]} has {listed(self.columns)}."
-            )
-        return self.columns.index(name)
-
-    def _chosen(self, x: Any, y: Any) -> tuple[Structure, ...]:
-        def leaf(given: Any, what: str) -> _Leaf:
-            alone = isinstance(given, (str, int))
-            names = [given] if alone else list(given)
-            if not names:
-                raise ValueError(f"{what} is an empty list: name columns.")
-            return _Leaf([self._position(name, what) for name in names], alone)
-
-        labels = None if y is None else map_structure(lambda given: leaf(given, "y"), y)
-        if x is None:
-            taken = {p for one in flatten(labels) for p in one.positions} if y is not None else ()
-            x = [name for k, name in enumerate(self.columns) if k not in taken]
-        inputs = map_structure(lambda given: leaf(given, "x"), x)
-        return (inputs,) if labels is None else (inputs, labels)
-
-    # ------------------------------------------------------------------ samples
+    @property
+    def columns(self) -> list[Any]:
+        """What the columns are called."""
+        return self._lines.names
 
     def read_rows(self, indices: Any) -> list[list[str]]:
         """The fields of these rows, in this order."""
-        return self._fields(self.read_lines(indices))
+        return self._lines.fields(self.read_lines(indices))
 
+    @default_hook
     def load_batch(self, indices: Indices) -> Any:
         """Several samples at once, as `x` and `y` say. Override it, or `load_sample(index)`."""
-        lines = self.read_lines(indices)
-        numbers = self._parsed(lines) if self._numbers else np.empty((len(lines), 0))
-        where = {position: k for k, position in enumerate(self._numbers)}
-        rows = self._fields(lines) if self._codes else []
-        codes = {
-            position: self._coded(rows, position, known) for position, known in self._codes.items()
-        }
-
-        def column(position: int) -> Array:
-            found: Array = codes[position] if position in codes else numbers[:, where[position]]
-            return found
-
-        def array(leaf: _Leaf) -> Array:
-            if leaf.alone:
-                return column(leaf.positions[0])
-            if not codes and leaf.positions == self._numbers:
-                return numbers
-            return np.stack([column(p) for p in leaf.positions], axis=1).astype(np.float32)
-
-        parts: tuple[Any, ...] = map_structure(array, self._read)
+        parts = self._lines.batch(indices)
         return parts if len(parts) > 1 else parts[0]
-
-    def _overrides(self, hook: str) -> bool:
-        # This class reads whole batches, unless a child reads sample by sample.
-        if hook == "load_batch" and not super()._overrides("load_sample"):
-            return True
-        return super()._overrides(hook)
-
-    def _runs_users_code(self) -> bool:
-        hooked = super()._overrides("load_sample") or super()._overrides("load_batch")
-        return self.transform is not None or hooked
-
-    def _parsed(self, lines: list[str]) -> Array:
-        """The columns of numbers, float32."""
-
-        def parse(texts: list[str]) -> Array:
-            found: Array = np.loadtxt(
-                texts,
-                dtype=np.float32,
-                comments=None,
-                delimiter=self.delimiter,
-                usecols=self._numbers,
-                ndmin=2,
-                quotechar=self.quote,
-            )
-            if len(found) < len(texts):  # a row of nothing
-                raise ValueError("a row has no fields")
-            return found
-
-        try:
-            try:
-                return parse(lines)
-            except ValueError:
-                if self.missing is None:
-                    raise
-                return parse(self._without_gaps(lines))
-        except ValueError as error:
-            if len(lines) > 1:  # asked for again one by one, to find the row at fault
-                raise
-            raise ValueError(self._what_is_wrong(lines[0], error)) from None
-
-    def _without_gaps(self, lines: list[str]) -> list[str]:
-        """Rows with a number in every empty field."""
-        mark = re.escape(self.delimiter)
-        blank = "" if self.delimiter.isspace() else " *"
-        gap = re.compile(rf"(?:(?<={mark})|^){blank}(?={mark}|$)")
-        number = repr(float(self.missing or 0.0))
-        if self.quote is not None and any(self.quote in line for line in lines):
-            rows = [[field.strip() or number for field in row] for row in self._fields(lines)]
-            return [_quoted(row, self.delimiter, self.quote) for row in rows]
-        return [gap.sub(number, line) for line in lines]
-
-    def _what_is_wrong(self, line: str, error: ValueError) -> str:
-        fields = self._fields([line])[0]
-        if len(fields) != len(self.columns):
-            return (
-                f"it has {len(fields)} fields, expected {len(self.columns)}, as in the first row."
-            )
-        for position in self._numbers:
-            text = fields[position]
-            try:
-                float(text)
-            except ValueError:
-                name = self.columns[position]
-                if not text.strip():
-                    return (
-                        f"column {name!r} is empty, expected a number: pass missing=, such as 0.0."
-                    )
-                return (
-                    f"column {name!r} holds {text[:60]!r}, expected a number: choose other columns "
-                    f"by x= and y=, or pass classes={{{name!r}: [...]}}, the texts that it may hold."
-                )
-        return str(error)
-
-    def _coded(self, rows: list[list[str]], position: int, known: dict[str, int]) -> Array:
-        try:
-            return np.array([known[row[position]] for row in rows], np.int32)
-        except (KeyError, IndexError):
-            for row in rows:
-                if len(row) <= position:
-                    raise ValueError(
-                        f"it has {len(row)} fields, expected {len(self.columns)}, as in the first "
-                        "row."
-                    ) from None
-                if row[position] not in known:
-                    raise ValueError(
-                        f"column {self.columns[position]!r} holds {row[position]!r}, which is not "
-                        f"among its classes: {listed(list(known))}."
-                    ) from None
-            raise
-
-    def _fields(self, lines: list[str]) -> list[list[str]]:
-        if self.quote is None:
-            return [line.split(self.delimiter) for line in lines]
-        # Each is a whole row: the ends of lines in it are in quotes.
-        return list(csv.reader(lines, delimiter=self.delimiter, quotechar=self.quote))
-
-
-class _Leaf:
-    """Columns that make one array; alone: a number a sample, not a row."""
-
-    def __init__(self, positions: list[int], alone: bool) -> None:
-        self.positions = positions
-        self.alone = alone
 
 
 def _one_character(value: Any, name: str) -> str:
     if isinstance(value, str) and len(value) == 1 and value.isascii() and value not in "\r\n":
         return value
     raise ValueError(f"{name}={value!r}, expected one ASCII character.")
-
-
-def _quoted(fields: list[str], delimiter: str, quote: str) -> str:
-    return delimiter.join(f"{quote}{field.replace(quote, 2 * quote)}{quote}" for field in fields)

@@ -1,4 +1,4 @@
-"""The calls of Keras' own image loaders, for loaders of ours: same files, classes and pictures.
+"""Keras' `ImageDataGenerator`, whose `flow` methods give loaders: same files, classes and images.
 
 What differs from Keras on purpose is in docs/migrate.md.
 """
@@ -13,30 +13,30 @@ import numpy as np
 
 from kloaders.core.messages import say
 from kloaders.loaders.arrays import ArraySequenceLoader
-from kloaders.loaders.from_files import class_folders, files_below, make_one_hot
+from kloaders.loaders.from_files import one_hot
 from kloaders.loaders.paths import PathSequenceLoader
+from kloaders.migrate.augmentation_layers import augmentation_layers
+from kloaders.migrate.shared import (
+    CHANNELS,
+    NOT_GIVEN,
+    OTHER_PART,
+    Array,
+    filter_named,
+    rows_of_part,
+    with_keras_names,
+)
+from kloaders.migrate.targets import hot_rows, targets_of
+from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import Table, listed
 
-__all__ = ["ImageDataGenerator", "image_dataset_from_directory"]
+__all__ = ["ImageDataGenerator"]
 
-Array = np.ndarray[Any, Any]
-
-# The suffixes that the two look for, in lower case.
-_GENERATOR_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff")
-_DATASET_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-_CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
+# The suffixes that Keras looks for, in lower case.
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff")
 # What Keras calls an interpolation, and what we do.
-_GENERATOR_FILTERS = {
+_FILTERS = {
     name: f"pillow-{name}"
     for name in ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box")
-}
-_DATASET_FILTERS = {
-    "bilinear": "bilinear",
-    "nearest": "nearest",
-    "bicubic": "bicubic",
-    "area": "area",
-    "lanczos3": "lanczos",
-    "lanczos5": "lanczos",
 }
 # Options that draw random numbers, with the values that switch them off.
 _DRAWING: dict[str, Any] = {
@@ -51,7 +51,6 @@ _DRAWING: dict[str, Any] = {
     "vertical_flip": False,
 }
 
-_OTHER = {"training": "validation", "validation": "training"}
 # Keras adds it to a spread, which may be zero.
 _TINY = 1e-6
 # Options of Keras' that have no counterpart, and what to do instead.
@@ -61,9 +60,6 @@ _WITHOUT = {
     "has_ext": "give names with their suffix",
     "drop_duplicates": "call dataframe.drop_duplicates()",
 }
-
-# transform= was not given, not even None.
-_UNSAID: Any = object()
 
 
 class ImageDataGenerator:
@@ -170,7 +166,7 @@ class ImageDataGenerator:
         *,
         subset: str | None = None,
         ignore_class_split: bool = False,
-        transform: Any = _UNSAID,
+        transform: Any = NOT_GIVEN,
         **options: Any,
     ) -> ArraySequenceLoader:
         """A loader over arrays.
@@ -201,11 +197,11 @@ class ImageDataGenerator:
             raise ValueError(
                 f"x has shape {np.shape(parts[0])}, expected (samples, height, width, channels)."
             )
-        rows = _rows(subset, len(parts[0]), self.validation_split)
+        rows = rows_of_part(subset, len(parts[0]), self.validation_split)
         inputs = tuple(np.asarray(part)[rows] for part in parts)
         labels = None if y is None else np.asarray(y)[rows]
         if subset is not None and labels is not None and not ignore_class_split:
-            other = _rows(_OTHER[subset], len(parts[0]), self.validation_split)
+            other = rows_of_part(OTHER_PART[subset], len(parts[0]), self.validation_split)
             if not np.array_equal(np.unique(labels), np.unique(np.asarray(y)[other])):
                 raise ValueError(
                     "the first rows and the rest have different labels: shuffle x and y before, or "
@@ -238,7 +234,7 @@ class ImageDataGenerator:
         subset: str | None = None,
         interpolation: str = "nearest",
         keep_aspect_ratio: bool = False,
-        transform: Any = _UNSAID,
+        transform: Any = NOT_GIVEN,
         **options: Any,
     ) -> PathSequenceLoader:
         """A loader over a folder that has one folder of files for each class.
@@ -282,10 +278,10 @@ class ImageDataGenerator:
                 f'{listed(names)}. Use "categorical" or "sparse".'
             )
         found, counts = [], []
-        wanted = frozenset(_GENERATOR_SUFFIXES)
+        wanted = frozenset(_SUFFIXES)
         for name in names:
             files = list(files_below(os.path.join(root, name), wanted, follow_links))
-            files = files[_rows(subset, len(files), self.validation_split)]
+            files = files[rows_of_part(subset, len(files), self.validation_split)]
             found += files
             counts.append(len(files))
         codes = np.repeat(np.arange(len(names), dtype=np.int32), counts)
@@ -297,12 +293,12 @@ class ImageDataGenerator:
             names,
             transform,
             target_size,
-            _CHANNELS.get(color_mode, color_mode),
-            _filter(interpolation, _GENERATOR_FILTERS),
+            CHANNELS.get(color_mode, color_mode),
+            filter_named(interpolation, _FILTERS),
             keep_aspect_ratio,
             {"batch_size": batch_size, "shuffle": shuffle, "seed": seed, **options},
         )
-        return _with(
+        return with_keras_names(
             loader,
             filenames=[os.path.relpath(file, root) for file in found],
             classes=codes,
@@ -328,7 +324,7 @@ class ImageDataGenerator:
         interpolation: str = "nearest",
         validate_filenames: bool = True,
         keep_aspect_ratio: bool = False,
-        transform: Any = _UNSAID,
+        transform: Any = NOT_GIVEN,
         **options: Any,
     ) -> PathSequenceLoader:
         """A loader over the files that a table lists.
@@ -372,17 +368,17 @@ class ImageDataGenerator:
         base = "" if directory is None else os.fspath(directory)
         kept = list(range(len(given)))
         if validate_filenames:
-            kept = [k for k in kept if _is_picture(os.path.join(base, given[k]))]
+            kept = [k for k in kept if _is_image(os.path.join(base, given[k]))]
             if len(kept) < len(given):
                 say(
                     f"{len(given) - len(kept):,} of {len(given):,} rows are left out: their file in "
                     f"column {x_col!r} does not exist, or its name does not end in "
-                    f"{' '.join(_GENERATOR_SUFFIXES)}."
+                    f"{' '.join(_SUFFIXES)}."
                 )
         else:
             options = {"check_paths": False, **options}
-        kept, labels, names = _targets(table, y_col, class_mode, classes, kept)
-        part = _rows(subset, len(kept), self.validation_split)
+        kept, labels, names = targets_of(table, y_col, class_mode, classes, kept)
+        part = rows_of_part(subset, len(kept), self.validation_split)
         rows = kept[part]
         if class_mode == "multi_output":
             labels = [values[part] for values in labels]
@@ -397,12 +393,12 @@ class ImageDataGenerator:
             names,
             transform,
             target_size,
-            _CHANNELS.get(color_mode, color_mode),
-            _filter(interpolation, _GENERATOR_FILTERS),
+            CHANNELS.get(color_mode, color_mode),
+            filter_named(interpolation, _FILTERS),
             keep_aspect_ratio,
             {"batch_size": batch_size, "shuffle": shuffle, "seed": seed, **options},
         )
-        return _with(
+        return with_keras_names(
             loader,
             filenames=[given[k] for k in rows],
             classes=None if names is None else labels,
@@ -482,67 +478,7 @@ class ImageDataGenerator:
         is cut off at 0 and 255, and not at the picture's own extremes; and a wrapped or reflected
         border is that of the backend.
         """
-        import keras
-
-        scale = self.rescale or 1.0
-        order = "nearest" if self.interpolation_order == 0 else "bilinear"
-        border = {
-            "fill_mode": self.fill_mode,
-            "fill_value": self.cval * scale,
-            "interpolation": order,
-        }
-        missing = []
-        wanted: list[tuple[str, dict[str, Any]]] = []
-        if self.rotation_range:
-            wanted.append(("RandomRotation", {"factor": self.rotation_range / 360, **border}))
-        shifts = {}
-        for name in ("height", "width"):
-            shift = getattr(self, f"{name}_shift_range")
-            if np.ndim(shift) == 0 and 0 <= shift < 1:
-                shifts[f"{name}_factor"] = float(shift)
-            else:
-                missing.append(
-                    f"{name}_shift_range={shift!r} is in pixels: RandomTranslation takes shares of "
-                    f"the {name}"
-                )
-        if any(shifts.values()):
-            wanted.append(
-                (
-                    "RandomTranslation",
-                    {"height_factor": 0.0, "width_factor": 0.0, **shifts, **border},
-                )
-            )
-        if self.shear_range:
-            slant = float(np.sin(np.deg2rad(self.shear_range)))
-            wanted.append(("RandomShear", {"x_factor": 0.0, "y_factor": slant, **border}))
-        if list(self.zoom_range) != [1, 1]:
-            factor = (self.zoom_range[0] - 1, self.zoom_range[1] - 1)
-            wanted.append(
-                ("RandomZoom", {"height_factor": factor, "width_factor": factor, **border})
-            )
-        if self.channel_shift_range:
-            share = self.channel_shift_range / 255
-            wanted.append(("RandomBrightness", {"factor": share, "value_range": (0, 255 * scale)}))
-        flips = {"horizontal": self.horizontal_flip, "vertical": self.vertical_flip}
-        if any(flips.values()):
-            mode = "_and_".join(name for name, flip in flips.items() if flip)
-            wanted.append(("RandomFlip", {"mode": mode}))
-        if self.brightness_range is not None:
-            low, high = self.brightness_range
-            missing.append(
-                f"brightness_range multiplies, and RandomBrightness adds: transform=lambda x, y, rng: "
-                f"(np.clip(x * rng.uniform({low}, {high}), 0, 255).astype(x.dtype), y)"
-            )
-        made = []
-        for k, (name, arguments) in enumerate(wanted):
-            kind = getattr(keras.layers, name, None)
-            if kind is None:
-                missing.append(f"keras {keras.__version__} has no {name}: upgrade it")
-            else:
-                made.append(kind(**arguments, seed=None if seed is None else seed + k))
-        for text in missing:
-            say(f"no layer: {text}.")
-        return made
+        return augmentation_layers(self, seed)
 
     # ------------------------------------------------------------------ inner
 
@@ -572,13 +508,13 @@ class ImageDataGenerator:
                 "the data: call datagen.fit(x) with some pictures first."
             )
         drawing = self._drawing()
-        if drawing and transform is _UNSAID:
+        if drawing and transform is NOT_GIVEN:
             raise ValueError(
                 f"{', '.join(drawing)}: loaders do not draw this. Put datagen.layers() first in the "
                 "model and pass transform=None here; or pass transform=, a function "
                 "(x, y, rng) -> (x, y) of one sample. See docs/migrate.md."
             )
-        return None if transform is _UNSAID else transform
+        return None if transform is NOT_GIVEN else transform
 
     def _over_files(
         self,
@@ -594,7 +530,7 @@ class ImageDataGenerator:
         options: dict[str, Any],
     ) -> PathSequenceLoader:
         transform = self._checked(options, transform)
-        if channels not in _CHANNELS.values():
+        if channels not in CHANNELS.values():
             raise ValueError(
                 f'color_mode={channels!r} is not known: choose "rgb", "rgba" or "grayscale".'
             )
@@ -603,7 +539,7 @@ class ImageDataGenerator:
             given = np.asarray(labels, np.float32)
         elif class_mode == "categorical":
             many = any(isinstance(label, list) for label in labels)
-            given = _hot(labels, len(names or ())) if many else np.asarray(labels, np.int32)
+            given = hot_rows(labels, len(names or ())) if many else np.asarray(labels, np.int32)
         elif class_mode == "multi_output":
             given = tuple(labels)
         elif class_mode == "raw":
@@ -625,7 +561,7 @@ class ImageDataGenerator:
             **options,
         )
         if class_mode == "categorical" and given is not None and given.ndim == 1:
-            make_one_hot(loader, len(names or ()))
+            loader = one_hot(loader, len(names or ()))
         loader.class_names = names
         found: Any = loader
         found.class_mode, found.target_size = class_mode, tuple(size)
@@ -633,152 +569,6 @@ class ImageDataGenerator:
             found.num_classes = len(names)
             found.class_indices = {name: k for k, name in enumerate(names)}
         return loader
-
-
-def image_dataset_from_directory(
-    directory: str | os.PathLike[str],
-    labels: Any = "inferred",
-    label_mode: str | None = "int",
-    class_names: list[str] | None = None,
-    color_mode: str = "rgb",
-    batch_size: int = 32,
-    image_size: Any = (256, 256),
-    shuffle: bool | None = None,
-    seed: int | None = None,
-    validation_split: float | None = None,
-    subset: str | None = None,
-    interpolation: str = "bilinear",
-    follow_links: bool = False,
-    crop_to_aspect_ratio: bool = False,
-    pad_to_aspect_ratio: bool = False,
-    **options: Any,
-) -> Any:
-    """A loader for a call of `keras.utils.image_dataset_from_directory`, over the same files.
-
-    Args:
-        directory: holds `class/file`; with labels=None or a list, files.
-        labels: "inferred" from the folders; None; or one integer for each file, as they are sorted.
-        label_mode: "int" (int32), "categorical" (one-hot rows), "binary" (0 or 1 in rows of one;
-            both float32), None.
-        class_names: the folders to take, in the order of their numbers.
-        color_mode: "rgb", "rgba" or "grayscale".
-        batch_size: samples a batch.
-        image_size: (height, width), or one number for both.
-        shuffle: None, the default here, shuffles in `fit` and keeps the order in `predict`; True
-            shuffles always. False keeps the files sorted, which decides what validation_split takes.
-        seed: fixes the order, and with validation_split the parts: the same ones as Keras'.
-        validation_split: the share of the files to validate with.
-        subset: "training", "validation" or "both".
-        interpolation: "bilinear", "nearest", "bicubic", "area", or about as Keras' "lanczos3" and
-            "lanczos5".
-        follow_links: look into links to folders.
-        crop_to_aspect_ratio: cut from the middle what has the ratio of image_size.
-        pad_to_aspect_ratio: put zeros beside the picture.
-        **options: of `PathSequenceLoader`; dtype="uint8" instead of float32 is quicker.
-
-    Returns:
-        A loader with class_names and file_paths, or with subset="both" two of them. Batches are
-        float32 from 0 to 255.
-
-    Raises:
-        ValueError: an argument is out of range, or files and labels differ in number.
-        NotADirectoryError, FileNotFoundError: no such folder.
-    """
-    root = os.fspath(directory)
-    if labels is None or label_mode is None:
-        labels = label_mode = None
-    if label_mode not in ("int", "categorical", "binary", None):
-        raise ValueError(
-            f'label_mode={label_mode!r} is not known: choose "int", "categorical", "binary" or None.'
-        )
-    if bool(validation_split) != (subset is not None):
-        raise ValueError(
-            f"validation_split={validation_split!r} and subset={subset!r}: give both, or neither."
-        )
-    if subset not in ("training", "validation", "both", None):
-        raise ValueError(f'subset={subset!r}: choose "training", "validation" or "both".')
-    if validation_split and not 0 < validation_split < 1:
-        raise ValueError(f"validation_split={validation_split!r}, expected a share from 0 to 1.")
-    if validation_split and seed is None and shuffle is not False:
-        raise ValueError(
-            "validation_split needs seed=, the same number for both parts, or a file may be in both. "
-            "Or pass shuffle=False, which splits the sorted files."
-        )
-    if crop_to_aspect_ratio and pad_to_aspect_ratio:
-        raise ValueError("crop_to_aspect_ratio and pad_to_aspect_ratio are both given: choose one.")
-    if color_mode not in _CHANNELS:
-        raise ValueError(
-            f'color_mode={color_mode!r} is not known: choose "rgb", "rgba" or "grayscale".'
-        )
-    files, codes, names = _indexed(root, labels, class_names, follow_links)
-    if label_mode == "binary" and len(names or ()) != 2:
-        raise ValueError(
-            f'label_mode="binary" is for two classes, {root} has {len(names or ())}: '
-            f'{listed(names or [])}. Use "int" or "categorical".'
-        )
-    order = np.arange(len(files))
-    if shuffle is not False:
-        seed = int(np.random.randint(10**6)) if seed is None else seed
-        # As Keras does it: what falls into which part depends on it.
-        np.random.RandomState(seed).shuffle(order)
-    cut = len(files) - int((validation_split or 0) * len(files))
-    parts = {None: order, "training": order[:cut], "validation": order[cut:]}
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    aspect = "crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch"
-    made = []
-    for part in ("training", "validation") if subset == "both" else (subset,):
-        rows = parts[part]
-        given = None
-        if codes is not None:
-            given = codes[rows]
-            if label_mode == "binary":
-                given = given[:, np.newaxis].astype(np.float32)
-        loader = PathSequenceLoader(
-            [files[k] for k in rows.tolist()],
-            given,
-            batch_size,
-            size=size,
-            channels=_CHANNELS[color_mode],
-            interpolation=_filter(interpolation, _DATASET_FILTERS),
-            aspect=aspect,
-            shuffle=False if part == "validation" and subset == "both" else shuffle,
-            seed=seed,
-            **{"dtype": "float32", **options},
-        )
-        if label_mode == "categorical":
-            make_one_hot(loader, len(names or ()))
-        loader.class_names = names
-        made.append(_with(loader, file_paths=list(loader.paths)))
-    return tuple(made) if subset == "both" else made[0]
-
-
-def _indexed(
-    root: str, labels: Any, class_names: list[str] | None, follow_links: bool
-) -> tuple[list[str], Array | None, list[str] | None]:
-    """Files in Keras' order, the class of each, and what classes are called."""
-    wanted = frozenset(_DATASET_SUFFIXES)
-    if isinstance(labels, str) and labels == "inferred":
-        names = class_folders(root, class_names)
-        groups = [list(files_below(os.path.join(root, n), wanted, follow_links)) for n in names]
-        files = [file for group in groups for file in group]
-        codes = np.repeat(np.arange(len(names), dtype=np.int32), [len(group) for group in groups])
-    else:
-        if class_names:
-            raise ValueError('class_names goes with labels="inferred": leave it out.')
-        names = None
-        files = list(files_below(root, wanted, follow_links))
-        codes = None
-        if labels is not None:
-            codes = np.asarray(labels, np.int32)
-            if codes.shape != (len(files),):
-                raise ValueError(
-                    f"labels has shape {codes.shape}, expected one integer for each of {len(files)} "
-                    f"files in {root}."
-                )
-            names = [str(label) for label in sorted(set(codes.tolist()))]
-    if not files:
-        raise ValueError(f"{root} has no files that end in {' '.join(_DATASET_SUFFIXES)}.")
-    return files, codes, names
 
 
 class _Steps:
@@ -805,89 +595,5 @@ def _two(value: Any, name: str) -> list[float]:
     raise ValueError(f"{name}={value!r}, expected a number or two of them.")
 
 
-def _rows(subset: str | None, count: int, share: float) -> slice:
-    """Which of so many rows are a part, as Keras cuts: the first ones validate."""
-    if subset is None:
-        return slice(None)
-    if subset not in _OTHER:
-        raise ValueError(f'subset={subset!r} is not known: choose "training" or "validation".')
-    if not share:
-        raise ValueError(
-            f"subset={subset!r} needs a share: ImageDataGenerator(validation_split=0.2)."
-        )
-    cut = int(share * count)
-    return slice(0, cut) if subset == "validation" else slice(cut, None)
-
-
-def _filter(name: str, known: dict[str, str]) -> str:
-    if name not in known:
-        raise ValueError(
-            f"interpolation={name!r} has no counterpart here: choose one of {', '.join(known)}."
-        )
-    return known[name]
-
-
-def _is_picture(path: str) -> bool:
-    return path.lower().endswith(_GENERATOR_SUFFIXES) and os.path.isfile(path)
-
-
-def _targets(
-    table: Table, y_col: Any, class_mode: str | None, classes: list[str] | None, kept: list[int]
-) -> tuple[list[int], Any, list[str] | None]:
-    """Rows that stay, their labels (an array, or one for each output), and the names of classes."""
-    if class_mode in ("input", None):
-        return kept, None, None
-    if class_mode == "multi_output":
-        if not isinstance(y_col, (list, tuple)):
-            raise TypeError(f'class_mode="multi_output" needs y_col=[...], got {y_col!r}.')
-        return kept, [np.asarray(table.column(c)[kept].tolist()) for c in y_col], None
-    if class_mode == "raw":
-        several = isinstance(y_col, (list, tuple))
-        columns = [table.numbers(column)[kept] for column in (y_col if several else [y_col])]
-        return kept, np.stack(columns, axis=1) if several else columns[0], None
-    if class_mode not in ("categorical", "binary", "sparse"):
-        raise ValueError(
-            f'class_mode={class_mode!r} is not known: choose "categorical", "binary", "sparse", '
-            '"input", "raw", "multi_output" or None.'
-        )
-    kinds = (str, list, tuple) if class_mode == "categorical" else str
-    found = table.column(y_col).tolist()
-    bad = next((k for k, label in enumerate(found) if not isinstance(label, kinds)), None)
-    if bad is not None:
-        raise TypeError(
-            f"row {bad} of column {y_col!r} holds {found[bad]!r}, and class_mode={class_mode!r} "
-            'numbers texts: dataframe[column].astype(str), or class_mode="raw" for numbers.'
-        )
-    lists = [[label] if isinstance(label, str) else list(label) for label in found]
-    names = list(dict.fromkeys(classes)) if classes else sorted({n for k in kept for n in lists[k]})
-    numbers = {name: k for k, name in enumerate(names)}
-    if class_mode == "binary" and len(names) != 2:
-        raise ValueError(
-            f'class_mode="binary" is for two classes, column {y_col!r} has {len(names)}: '
-            f'{listed(names)}. Use "categorical" or "sparse".'
-        )
-    kept = [k for k in kept if any(name in numbers for name in lists[k])]
-    codes = [[numbers[name] for name in lists[k] if name in numbers] for k in kept]
-    labels = [
-        c if isinstance(found[k], (list, tuple)) else c[0] for k, c in zip(kept, codes, strict=True)
-    ]
-    return kept, labels, names
-
-
-def _hot(labels: list[Any], classes: int) -> Array:
-    """Rows with a one for each class that a sample has."""
-    rows = np.zeros((len(labels), classes), np.float32)
-    for row, label in zip(rows, labels, strict=True):
-        row[label] = 1
-    return rows
-
-
-def _with(loader: PathSequenceLoader, **attributes: Any) -> PathSequenceLoader:
-    """The loader, with the names that Keras' own have."""
-    found: Any = loader
-    for name, value in attributes.items():
-        if value is not None:
-            setattr(found, name, value)
-    if "filenames" in attributes:
-        found.filepaths = list(loader.paths)
-    return loader
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(_SUFFIXES) and os.path.isfile(path)

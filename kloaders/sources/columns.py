@@ -9,37 +9,41 @@ from typing import Any, Literal, Protocol, SupportsIndex, overload
 import numpy as np
 
 from kloaders.core import stall_watch
-from kloaders.core.structure import ArraySpec, Structure, map_structure
-from kloaders.formats import images as formats
-from kloaders.formats.images import DecodeError
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.rows import Report, copy_into_row
+from kloaders.core.structure import (
+    ArraySpec,
+    Structure,
+    flatten,
+    is_numeric,
+    map_structure,
+)
+from kloaders.formats import files
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.formats.mapped_rows import FileRows, place_in_file
 
 __all__ = [
+    "ArrayColumn",
+    "CallColumn",
+    "CastColumn",
     "Column",
-    "Odd",
+    "ListColumn",
+    "OneHotColumn",
     "PackedPaths",
+    "PathColumn",
     "SubsetColumn",
+    "SubsetPaths",
     "columns_of",
-    "expect",
     "in_ram",
     "inner_column",
-    "taken",
+    "labels_of",
+    "lengths_of",
+    "prefetch",
+    "spec_of_all",
+    "take_rows",
     "values_of",
 ]
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-
-
-class Odd(Exception):
-    """A row whose array does not fit the batch: kept, with the row, until the batch is whole."""
-
-    def __init__(self, row: int, leaf: int, array: np.ndarray[Any, Any]) -> None:
-        super().__init__(row, leaf, array)
-        self.row, self.leaf, self.array = row, leaf, array
-
-
-# report(row, error): the row did not load (any exception), or did not fit (Odd).
-Report = Callable[[int, Exception], None]
 
 
 class Column(Protocol):
@@ -47,10 +51,10 @@ class Column(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> np.ndarray[Any, Any]:
+    def read(self, index: int) -> Array:
         """The value of one sample, a fresh array."""
 
-    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         """Row r of `out` becomes the value of sample indices[r]; what fails is reported."""
 
     def name(self, index: int) -> str:
@@ -60,19 +64,19 @@ class Column(Protocol):
 class ArrayColumn:
     """Rows of an array; a memory map stays one, and where its file is cut short, that is an error."""
 
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+    def __init__(self, array: Array) -> None:
         self.array = array
         self.file = FileRows.of(array)
 
     def __len__(self) -> int:
         return len(self.array)
 
-    def read(self, index: int) -> np.ndarray[Any, Any]:
+    def read(self, index: int) -> Array:
         if self.file is not None:
             self.file.check(index)
         return np.array(self.array[index])
 
-    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         if self.file is not None:
             fits = out.dtype == self.array.dtype and out.flags.c_contiguous
             if fits and self.file.readable:
@@ -91,7 +95,7 @@ class ArrayColumn:
             out[...] = self.array[indices]
 
     def _fill_one_by_one(
-        self, file: FileRows, indices: Indices, out: np.ndarray[Any, Any], report: Report
+        self, file: FileRows, indices: Indices, out: Array, report: Report
     ) -> None:
         for row, index in enumerate(indices.tolist()):
             try:
@@ -103,7 +107,7 @@ class ArrayColumn:
     def name(self, index: int) -> str:
         return f"row {index}" if self.file is None else f"row {index} of {self.file.path}"
 
-    def known_values(self) -> np.ndarray[Any, Any]:
+    def known_values(self) -> Array:
         """The values of all samples."""
         return self.array
 
@@ -130,12 +134,12 @@ class ListColumn:
     def __len__(self) -> int:
         return len(self.arrays)
 
-    def read(self, index: int) -> np.ndarray[Any, Any]:
+    def read(self, index: int) -> Array:
         return np.array(self.arrays[index])
 
-    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         for row, index in enumerate(indices.tolist()):
-            place(np.asarray(self.arrays[index]), out, row, leaf, report)
+            copy_into_row(np.asarray(self.arrays[index]), out, row, leaf, report)
 
     def name(self, index: int) -> str:
         return f"row {index}"
@@ -151,21 +155,21 @@ class CastColumn:
     def __len__(self) -> int:
         return len(self.column)
 
-    def read(self, index: int) -> np.ndarray[Any, Any]:
+    def read(self, index: int) -> Array:
         return self.column.read(index).astype(self.dtype, copy=False)
 
-    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         if isinstance(self.column, ArrayColumn) and self.column.file is None:
             out[...] = self.column.array[indices]
             return
         for row, index in enumerate(indices.tolist()):
-            place(self.read(index), out, row, leaf, report)
+            copy_into_row(self.read(index), out, row, leaf, report)
 
     def name(self, index: int) -> str:
         return self.column.name(index)
 
 
-def in_ram(column: Any) -> tuple[np.ndarray[Any, Any], Any] | None:
+def in_ram(column: Any) -> tuple[Array, Any] | None:
     """The array whose rows a column delivers, before a cast, and which rows (None: all).
 
     None where it delivers no rows of an array in RAM.
@@ -245,8 +249,40 @@ class PackedPaths(Sequence[str]):
         return len(self._bytes) + self._ends.nbytes
 
 
+class SubsetPaths(Sequence[str]):
+    """Some of the paths, by number; nothing is copied."""
+
+    def __init__(self, paths: Sequence[str], numbers: Array) -> None:
+        self._paths = paths
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: slice | SupportsIndex) -> list[str] | str:
+        if isinstance(index, slice):
+            return [self._paths[k] for k in self._numbers[index].tolist()]
+        try:
+            return self._paths[int(self._numbers[index])]
+        except IndexError:
+            raise IndexError(f"path {index} of {len(self)}") from None
+
+    def joined(self) -> bytes:
+        """All paths, each with a NUL character behind it."""
+        return b"".join(f"{path}\0".encode("utf-8", "surrogateescape") for path in self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, the shared paths included."""
+        return int(getattr(self._paths, "nbytes", 0)) + self._numbers.nbytes
+
+
 # read(path, out) -> array: `out` itself where the value was put there, else another array.
-ReadPath = Callable[[str, "np.ndarray[Any, Any] | None"], Any]
+ReadPath = Callable[[str, "Array | None"], Any]
 
 
 class PathColumn:
@@ -259,10 +295,10 @@ class PathColumn:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, index: int) -> np.ndarray[Any, Any]:
+    def read(self, index: int) -> Array:
         return np.asarray(self.read_path(self.paths[index], None))
 
-    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         read, paths = self.read_path, self.paths
         for row, index in enumerate(indices.tolist()):
             stall_watch.at(self, index)
@@ -273,7 +309,7 @@ class PathColumn:
                 report(row, error)
                 continue
             if got is not target:
-                place(np.asarray(got), out, row, leaf, report)
+                copy_into_row(np.asarray(got), out, row, leaf, report)
 
     def name(self, index: int) -> str:
         return self.paths[index]
@@ -289,7 +325,7 @@ class CallColumn:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, index: int) -> np.ndarray[Any, Any]:
+    def read(self, index: int) -> Array:
         value = np.asarray(self.function(self.paths[index]))
         if value.dtype.kind in "USO":
             raise ValueError(
@@ -298,17 +334,17 @@ class CallColumn:
             )
         return value
 
-    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         for row, index in enumerate(indices.tolist()):
             try:
-                place(self.read(index), out, row, leaf, report)
+                copy_into_row(self.read(index), out, row, leaf, report)
             except Exception as error:
                 report(row, error)
 
     def name(self, index: int) -> str:
         return self.paths[index]
 
-    def known_values(self) -> np.ndarray[Any, Any]:
+    def known_values(self) -> Array:
         """The values of all samples."""
         return np.asarray([self.read(k) for k in range(len(self))])
 
@@ -316,23 +352,23 @@ class CallColumn:
 class SubsetColumn:
     """Some values of a column, by number; nothing is copied."""
 
-    def __init__(self, column: Column, numbers: np.ndarray[Any, Any]) -> None:
+    def __init__(self, column: Column, numbers: Array) -> None:
         self.column = column
         self.numbers = numbers
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def read(self, index: int) -> np.ndarray[Any, Any]:
+    def read(self, index: int) -> Array:
         return self.column.read(int(self.numbers[index]))
 
-    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         self.column.fill(self.numbers[indices].astype(np.int64), out, leaf, report)
 
     def name(self, index: int) -> str:
         return self.column.name(int(self.numbers[index]))
 
-    def known_values(self) -> np.ndarray[Any, Any] | None:
+    def known_values(self) -> Array | None:
         """The values of the chosen samples, where the column knows them."""
         values = values_of(self.column)
         return None if values is None else values[self.numbers]
@@ -348,12 +384,12 @@ class OneHotColumn:
     def __len__(self) -> int:
         return len(self.column)
 
-    def read(self, index: int) -> np.ndarray[Any, Any]:
+    def read(self, index: int) -> Array:
         row = np.zeros(self.classes, np.float32)
         row[int(self.column.read(index))] = 1
         return row
 
-    def fill(self, indices: Indices, out: np.ndarray[Any, Any], leaf: int, report: Report) -> None:
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         codes = np.empty(len(indices), np.int32)
         self.column.fill(indices, codes, leaf, report)
         out[...] = 0
@@ -362,46 +398,55 @@ class OneHotColumn:
     def name(self, index: int) -> str:
         return self.column.name(index)
 
-    def known_values(self) -> np.ndarray[Any, Any] | None:
+    def known_values(self) -> Array | None:
         """The class of every sample, as a number."""
         return values_of(self.column)
 
 
-def values_of(column: Any) -> np.ndarray[Any, Any] | None:
+def labels_of(columns: Structure | None) -> Array | None:
+    """The values of y, where they are one array that is known without reading any file."""
+    if columns is None or len(columns) < 2:
+        return None
+    leaves = flatten(columns[1])
+    return values_of(leaves[0]) if len(leaves) == 1 else None
+
+
+def lengths_of(column: Any) -> Array | None:
+    """The first axis of each value of a list of arrays; None for other columns."""
+    if isinstance(column, SubsetColumn):
+        found = lengths_of(column.column)
+        return None if found is None else found[column.numbers]
+    column = getattr(column, "column", column)  # cast
+    if isinstance(column, ListColumn):
+        return np.array([len(a) for a in column.arrays], np.int64)
+    return None
+
+
+def values_of(column: Any) -> Array | None:
     """The values of a column of numbers; None for files, lists and large values."""
-    values: Callable[[], np.ndarray[Any, Any] | None] | None
+    values: Callable[[], Array | None] | None
     values = getattr(column, "known_values", None)
     return None if values is None else values()
 
 
-def expect(column: Column, indices: Indices) -> None:
+def prefetch(column: Column, indices: Indices) -> None:
     """These samples will be read soon: where they are files, the kernel is told to begin."""
     if isinstance(column, SubsetColumn):
-        expect(column.column, column.numbers[indices])
+        prefetch(column.column, column.numbers[indices])
     elif isinstance(column, CastColumn):
-        expect(column.column, indices)
+        prefetch(column.column, indices)
     elif isinstance(column, PathColumn):
         for index in indices.tolist():
-            formats.read_ahead(column.paths[index])
+            files.read_ahead(column.paths[index])
 
 
-def taken(column: Column, numbers: Indices) -> Column:
+def take_rows(column: Column, numbers: Indices) -> Column:
     """Some values of a column, by number; columns of files stay such."""
     if isinstance(column, PathColumn):
         return PathColumn(column.paths.take(numbers), column.read_path)
     if isinstance(column, CallColumn):
         return CallColumn(column.function, column.paths.take(numbers))
     return SubsetColumn(column, numbers)
-
-
-def place(
-    value: np.ndarray[Any, Any], out: np.ndarray[Any, Any], row: int, leaf: int, report: Report
-) -> None:
-    """Copy a sample's array into its row, or report that it does not fit."""
-    if value.shape == out.shape[1:] and value.dtype == out.dtype:
-        out[row] = value
-    else:
-        report(row, Odd(row, leaf, value))
 
 
 def columns_of(
@@ -480,7 +525,7 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
         if empty is not None:
             raise TypeError(f"{what}[{empty}] is None: every sample needs a value.")
         raise _object(what)
-    if array.dtype.kind not in "biufc":
+    if not is_numeric(array.dtype):
         raise TypeError(
             f"{what} has dtype {array.dtype}, which Keras cannot take: convert it to numbers first."
         )
@@ -499,7 +544,7 @@ def _arrays_in_a_list(values: list[Any], what: str) -> Column:
     _check_mixture(values, what)
     for k, value in enumerate(values):
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufc":
+        if not isinstance(value, np.ndarray) or not is_numeric(value.dtype):
             raise TypeError(
                 f"{what}[{k}] is {value!r} ({kind}), expected an array of numbers, one a sample."
             )
@@ -517,7 +562,7 @@ def _check_mixture(items: list[Any], what: str) -> None:
                 )
 
 
-def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
+def _array(values: Any, what: str) -> Array:
     try:
         array = np.asarray(values)
     except ValueError:  # a ragged list
@@ -542,8 +587,8 @@ def _object(what: str) -> TypeError:
 
 
 def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
-    suffix = formats.suffix_of(os.fspath(values[0]))
-    known = suffix in formats.IMAGE_SUFFIXES | formats.ARRAY_SUFFIXES
+    suffix = suffix_of(os.fspath(values[0]))
+    known = suffix in IMAGE_SUFFIXES | ARRAY_SUFFIXES
     if what == "labels" and not known and getattr(read, "decode", None) is None:
         raise ValueError(
             f"labels are texts such as {values[0]!r}, expected numbers (or paths of files). Encode "

@@ -15,7 +15,7 @@ import numpy as np
 from kloaders.core.structure import Structure, flatten
 from kloaders.sources.columns import ArrayColumn, Column, ListColumn, PackedPaths
 
-__all__ = ["VERSION", "Digest", "checked_state", "of_columns", "of_names", "spread"]
+__all__ = ["VERSION", "Digest", "checked_state", "of_columns", "of_names", "of_parts", "spread"]
 
 # Samples that are looked at, evenly spread, where looking at all would mean to read all.
 _SPREAD = 256
@@ -78,6 +78,13 @@ def of_columns(part: Structure) -> str:
     for column in flatten(part):
         _add(digest, column)
     return digest.text()
+
+
+def of_parts(parts: Sequence[Structure]) -> dict[str, str]:
+    """`of_columns` of x and of y, where there are labels, by what a saved state calls them."""
+    return {
+        name: of_columns(part) for name, part in zip(("data", "labels"), parts, strict=False)
+    }
 
 
 def of_names(

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from kloaders.core.structure import flatten
-from kloaders.sources.columns import values_of
+from kloaders.core.arrays import Array, Indices
+from kloaders.sources.source import Source
 from kloaders.sources.tables import array_of, encoded, first_missing
 
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
-
 __all__ = ["classes_of", "codes_of", "known_labels"]
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def codes_of(values: Any, samples: int, what: str) -> tuple[list[Any], Indices]:
@@ -44,29 +38,31 @@ def codes_of(values: Any, samples: int, what: str) -> tuple[list[Any], Indices]:
     return distinct.tolist(), codes.reshape(-1)
 
 
-def known_labels(loader: SequenceLoader) -> Array | None:
+def known_labels(source: Source) -> Array | None:
     """The class of every sample; None where that is not known beforehand."""
     try:
-        return classes_of(loader, "labels")
+        return classes_of(source, "labels")
     except ValueError:
         return None
 
 
-def classes_of(whole: SequenceLoader, option: str) -> Array:
-    """The class of every sample, for an option such as "stratify" that is True."""
-    columns = whole._columns()
-    if columns is None:
+def classes_of(source: Source, option: str) -> Array:
+    """The class of every sample, for an option such as "stratify" that is True.
+
+    Raises:
+        ValueError: labels are not known without reading samples, or are no classes.
+    """
+    if source.columns is None:
         raise ValueError(
-            f"{type(whole).__name__} makes its samples in a hook, which does not tell their labels "
+            "this loader makes its samples in a hook, which does not tell their labels "
             f"beforehand: pass {option}=, an array of one class a sample."
         )
-    if len(columns) < 2:
+    if len(source.columns) < 2:
         raise ValueError(
             f"{option}=True needs labels, and there are none: pass labels, or {option}=, an array "
             "of one class a sample."
         )
-    leaves = flatten(columns[1])
-    values = values_of(leaves[0]) if len(leaves) == 1 else None
+    values = source.labels()
     if values is not None and values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values is not None and values.ndim == 2:

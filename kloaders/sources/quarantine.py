@@ -61,11 +61,11 @@ class Quarantine:
         with self._opened() as file:
             self._catch_up(file)
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.Lock()
 
     def _set_up(self) -> None:
-        self._forked()
+        self.after_fork()
         forks.watch(self)
         self._known: set[str] = set()
         self._at = 0  # up to where the file was read, and which file that was

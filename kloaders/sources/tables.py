@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.formats.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 
 __all__ = ["Table", "array_of", "encoded", "first_missing", "listed"]
 

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from kloaders.core.checks import checked_flag
 from kloaders.core.messages import say
 from kloaders.keras_api.telemetry import Meter
-from kloaders.loaders.sequence import SequenceLoader, _flag, check_loader
+from kloaders.loaders.sequence import SequenceLoader, check_loader
 from kloaders.training import state_file as training_state
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class LoaderCallback(Callback):
         super().__init__()
         check_loader(loader, "LoaderCallback")
         self.loader = loader
-        self.log = _flag(log, "log")
+        self.log = checked_flag(log, "log")
         self._meter: Meter | None = None
         self._first: _First | None = None
         self.path = None if path is None else os.fspath(path)
@@ -126,14 +127,14 @@ class LoaderCallback(Callback):
         if self.path is not None:
             self._check(fit)
             state = self._restore(self.path, model)
-        tickets = self.loader._tickets
+        tickets = self.loader.runner.tickets
         tickets.fit_begin(int(self.params.get("epochs") or 0), fit.over, fit.shuffle)
         if state is not None:
-            tickets.fit_goes_on(state["epoch"], state["epoch_trained"])
+            tickets.fit_resumes(state["epoch"], state["epoch_trained"])
         self._batches, self._saved_at = 0, time.monotonic()
         if self.log:
-            self._meter = self.loader._meter = Meter(self.loader)
-            self.loader._last_fit = self._meter.fit
+            self._meter = self.loader.runner.meter = Meter(self.loader)
+            self.loader.runner.last_fit = self._meter.fit
             self._first = _First(self._meter)
             self._first.join(fit.callbacks())
 
@@ -142,11 +143,11 @@ class LoaderCallback(Callback):
         self._epoch = int(epoch)
         self._speak_again()
         if self._meter is not None:
-            self._meter.epoch_begin(new_pass=not self.loader._tickets.training)
+            self._meter.epoch_begin(new_pass=not self.loader.runner.tickets.training)
         steps = self.params.get("steps") or self.loader.plan.batches
         if self._restored is not None:
             self._begin_restored(self._epoch)
-        self.loader._tickets.epoch_begin(self._epoch, int(steps))
+        self.loader.runner.tickets.epoch_begin(self._epoch, int(steps))
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """End an epoch that went on in the middle when its batches are used up.
@@ -155,7 +156,7 @@ class LoaderCallback(Callback):
         (the optimizer counts it, random layers draw), and on JAX the model's variables are put
         away before the batch is asked for. Both end an epoch at a StopIteration; torch did already.
         """
-        if self._short and self.loader._tickets.used_up():
+        if self._short and self.loader.runner.tickets.used_up():
             if not self._logs or sys.modules["keras"].backend.backend() != "jax":
                 raise StopIteration
             # Keras on JAX has no logs before a first step, and needs them: this one gives it some.
@@ -169,7 +170,7 @@ class LoaderCallback(Callback):
         if self._idle is not None:  # a step without a batch
             self.model.train_function, self._idle = self._idle, None
             return
-        self.loader._tickets.consumed(self._steps)
+        self.loader.runner.tickets.consumed(self._steps)
         if self._meter is not None:
             self._meter.step_end(self._steps)
         if self.path is None:
@@ -193,17 +194,17 @@ class LoaderCallback(Callback):
                 logs.setdefault(name, value)
             self._logs = {}
         if self.path is not None:
-            left = self.loader._tickets.training
+            left = self.loader.runner.tickets.training
             self._save(int(epoch) + (not left))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Free what only training needs; delete the state, unless an epoch was left early."""
-        left = self.loader._tickets.training
+        left = self.loader.runner.tickets.training
         self._speak_again()
         if self._first is not None:
             self._first.leave()
-        self._meter = self._first = self.loader._meter = None
-        self.loader._fit_end()
+        self._meter = self._first = self.loader.runner.meter = None
+        self.loader.runner.fit_end()
         if self.path is not None and not left and self.loader.shard[0] == 0:
             training_state.remove(self.path)
 
@@ -218,7 +219,7 @@ class LoaderCallback(Callback):
         """Position and variables, together: Keras goes on in this epoch."""
         assert self.path is not None
         self._batches, self._saved_at = 0, time.monotonic()
-        if not self.loader._tickets.was_read():
+        if not self.loader.runner.tickets.was_read():
             raise ValueError(
                 "fit does not train on the loader that LoaderCallback has, so there is no position "
                 "to save: give both the same object. A Dataset of to_tf_dataset counts in a loop of "
@@ -231,7 +232,7 @@ class LoaderCallback(Callback):
         facts = {
             "epoch": epoch,
             # All batches of this epoch were trained on, but its end, with validation, is to come.
-            "epoch_trained": epoch == self._epoch and not self.loader._tickets.training,
+            "epoch_trained": epoch == self._epoch and not self.loader.runner.tickets.training,
             "position": position,
         }
         arrays = {

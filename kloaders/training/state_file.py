@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.convert.journal import whole_file
+from kloaders.formats.atomic import whole_file
 from kloaders.formats.pack import dtype_named
 
 __all__ = [

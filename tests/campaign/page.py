@@ -47,18 +47,20 @@ def order():
         ran = [cell for cell in some if not cell.startswith("(")]
         return f"{ran.count('exact')} of {len(ran)} runs exact"
 
-    contract = "contract/test_contract.py::test_"
+    fit, batches = "contract/test_fit.py::test_fit", "contract/test_batches.py::test_"
+    steps = "contract/test_steps_and_epochs.py::test_steps_per_epoch"
+    predict = "contract/test_evaluate_and_predict.py::test_predictions_"
     yield Promise(
         "Every sample exactly once an epoch, counted in what the model received, on each backend "
         "and in every way to call `fit`",
-        (contract + "fit", contract + "fit_counted_by_a_metric", contract + "steps_per_epoch"),
+        (fit, fit + "_counted_by_a_metric", steps),
         exact(),
     )
     yield Promise(
         "The same batches for any number of threads or processes",
         (
-            contract + "order_does_not_depend_on_the_machinery",
-            contract + "random_numbers_under_fit",
+            batches + "order_does_not_depend_on_the_machinery",
+            batches + "random_numbers_under_fit",
         ),
         exact(
             "the same batches for any number of workers",
@@ -67,7 +69,7 @@ def order():
     )
     yield Promise(
         "Predictions line up with the data",
-        (contract + "predictions_line_up", contract + "predictions_inside_fit_line_up"),
+        (predict + "line_up", predict + "inside_fit_line_up"),
         exact(
             "predict lines up with the paths, right after fit on the same object",
             "predict lines up after a fit that was stopped in mid-epoch",

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from kloaders.convert import journal as conversion
-from kloaders.convert.journal import Journal, digest_of_files, digest_of_function, whole_file
+from kloaders.convert.journal import Journal, digest_of_files, digest_of_function
+from kloaders.formats.atomic import whole_file
 
 PATTERN = r"s\d\.bin"
 SIZES = [3, 3, 2]
@@ -54,55 +55,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 WHOLE = {"s0.bin": b"\0\1\2", "s1.bin": b"\n\x0b\x0c", "s2.bin": b"\x14\x15"}
-
-# ---------------------------------------------------------------------------------- whole files
-
-
-def write_half(path: Path, error: BaseException | None = None) -> None:
-    with whole_file(str(path)) as file:
-        file.write(b"half")
-        if error is not None:
-            raise error
-
-
-def test_a_whole_file_has_its_name_at_the_end(tmp_path: Path) -> None:
-    """Until then what was there before is untouched, and nothing is left beside it."""
-    path = tmp_path / "a"
-    path.write_bytes(b"old")
-    with whole_file(str(path)) as file:
-        file.write(b"new")
-        assert path.read_bytes() == b"old"
-        assert len(list(tmp_path.iterdir())) == 2
-    assert contents(tmp_path) == {"a": b"new"}
-
-
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_a_file_that_fails_leaves_nothing(tmp_path: Path, kind: Any) -> None:
-    """Whatever is raised, Ctrl-C too."""
-    (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(kind):
-        write_half(tmp_path / "a", kind())
-    assert contents(tmp_path) == {"a": b"old"}
-
-
-def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
-    """The file is named, and the advice is that of a conversion, which goes on."""
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(OSError, match=r"free some, and run the same again.*'.*/a'") as caught:
-        write_half(tmp_path / "a", full)
-    assert caught.value.errno == errno.ENOSPC
-    assert contents(tmp_path) == {}
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-def test_a_disk_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error that the system gives at the flush is the one that is told."""
-    real = open
-    monkeypatch.setattr(
-        conversion, "open", lambda path, mode: real("/dev/full", mode), raising=False
-    )
-    with pytest.raises(OSError, match="free some, and run the same again"):
-        write_half(tmp_path / "a")
 
 
 # -------------------------------------------------------------------------------------- journals
@@ -252,7 +204,8 @@ def test_two_at_once(tmp_path: Path) -> None:
 def test_the_lock_of_a_dead_process_is_none(tmp_path: Path) -> None:
     """The system takes it back; half files and a half journal line are left, and cleared."""
     code = (
-        "import os, sys; from kloaders.convert.journal import Journal, whole_file\n"
+        "import os, sys; from kloaders.convert.journal import Journal\n"
+        "from kloaders.formats.atomic import whole_file\n"
         f"journal = Journal({str(tmp_path / 'journal')!r}, {PATTERN!r}, {{'seed': 1}})\n"
         "with journal:\n"
         f"  with whole_file({str(tmp_path / 's0.bin')!r}) as file:\n"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kloaders.formats import mapped_files as joined
-from kloaders.formats.images import DecodeError
+from kloaders.formats.errors import DecodeError
 from kloaders.formats.mapped_files import JoinedFiles
 
 if joined._calls() is None:

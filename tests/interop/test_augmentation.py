@@ -116,6 +116,69 @@ def test_boxes_that_leave_the_picture_make_room_for_padding(A):
     assert got["id"].tolist() == list(range(6))
 
 
+def joints(side=20):
+    """Row r of sample k is joint r at (2 + r, 10 + k); in row k there is none, in row 5 it is cut."""
+    points = np.full((4, 6, 2), -1, np.float32)
+    for k, row in np.ndindex(4, 6):
+        if row != k:
+            points[k, row] = [2 + row, 10 + k]
+    points[:, 5] = side - 1, side - 1
+    return points
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_keypoints_stay_in_their_rows(A, labelled):
+    """A row is a joint: what is missing, or cut off, leaves a row of -1 and moves no other."""
+    x, points = np.zeros((4, 20, 20, 3), np.uint8), joints()
+    kinds = np.tile(np.arange(100, 106, dtype=np.int32), (4, 1))
+    params = A.KeypointParams("xy", label_fields=["kinds"] if labelled else None)
+    pipeline = A.Compose([A.Crop(0, 0, 15, 20), A.VerticalFlip(p=1)], keypoint_params=params)
+    y = {"points": points, "kinds": kinds} if labelled else {"points": points}
+    names = {"points": "keypoints", "kinds": "kinds"} if labelled else {"points": "keypoints"}
+    transform = kl.albumentations_transform(pipeline, y=names)
+    _, got = kl.ArraySequenceLoader(x, y, 4, transform=transform)[0]
+    expected = points.copy()
+    expected[..., 1] = np.where(points[..., 1] < 0, -1, 19 - points[..., 1])
+    expected[:, 5] = -1  # at column 19, to the right of the crop
+    np.testing.assert_array_equal(got["points"], expected)
+    if labelled:
+        np.testing.assert_array_equal(got["kinds"], np.where(expected[..., 0] < 0, -1, kinds))
+    assert pipeline.processors["keypoints"].params.label_fields == (["kinds"] if labelled else None)
+
+
+def test_keypoints_that_are_all_cut_off(A):
+    """Nothing is left, in every row."""
+    pipeline = A.Compose([A.Crop(0, 0, 2, 2)], keypoint_params=A.KeypointParams("xy"))
+    transform = kl.albumentations_transform(pipeline, y="keypoints")
+    x = np.zeros((4, 20, 20, 3), np.uint8)
+    assert (kl.ArraySequenceLoader(x, joints(), 4, transform=transform)[0][1] == -1).all()
+
+
+def test_a_pipeline_for_keypoints_without_any(A):
+    """One pipeline serves data with keypoints and data without."""
+    pipeline = A.Compose([A.Crop(0, 0, 2, 2)], keypoint_params=A.KeypointParams("xy"))
+    transform = kl.albumentations_transform(pipeline)
+    x = np.zeros((4, 20, 20, 3), np.uint8)
+    assert kl.ArraySequenceLoader(x, None, 4, transform=transform)[0].shape == (4, 2, 2, 3)
+
+
+def test_keypoints_of_several_targets_are_not_mixed_up(A):
+    """Where the pipeline cannot carry row numbers, losing a row is an error."""
+    params = A.KeypointParams("xy")
+    more = {"others": "keypoints"}
+    pipeline = A.Compose([A.VerticalFlip(p=1)], keypoint_params=params, additional_targets=more)
+    names = {"points": "keypoints", "more": "others"}
+    transform = kl.albumentations_transform(pipeline, y=names)
+    x, points = np.zeros((4, 20, 20, 3), np.uint8), np.full((4, 6, 2), 3, np.float32)
+    _, got = kl.ArraySequenceLoader(x, {"points": points, "more": points}, 4, transform=transform)[
+        0
+    ]
+    assert (got["points"] == [3, 16]).all()
+    loader = kl.ArraySequenceLoader(x, {"points": joints(), "more": points}, 4, transform=transform)
+    with pytest.raises(kl.SampleError, match=r"5 of 6 keypoints are left.*remove_invisible=False"):
+        loader[0]
+
+
 def test_one_entry_of_a_dict_is_the_picture(A):
     x = {"photo": pictures(), "row": np.arange(10.0)}
     transform = kl.albumentations_transform(geometry(A), x={"photo": "image"})

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
+from kloaders.formats import files
 from tests.support.recording import numbers_of, recording_model, row_of
 
 SAMPLES, BATCH, RAM = 24, 4, 8  # three RAM batches of two batches an epoch
@@ -357,6 +358,7 @@ MEASURED = """
 import json, sys
 import numpy as np
 import kloaders as kl
+from kloaders.formats import files
 
 def status(field):
     with open("/proc/self/status") as file:
@@ -632,7 +634,7 @@ def test_the_kernel_is_told_what_comes_next(
 ) -> None:
     """Of a disk that is waited for, parts behind those that the threads are at; each file once."""
     told: list[str] = []
-    monkeypatch.setattr(kl.formats, "read_ahead", told.append)
+    monkeypatch.setattr("kloaders.formats.files.read_ahead", told.append)
     monkeypatch.setattr(kl.ram_batches, "_WAITING", -1)
     loader = kl.RamBatchSequenceLoader(
         paths, None, BATCH, ram_batch_size=RAM, decode=Reads(), shuffle=False, workers=1
@@ -652,8 +654,8 @@ def test_the_kernel_is_told_what_comes_next(
 
 def test_reading_ahead_tells_of_nothing(tmp_path: Path) -> None:
     """A file that is not there is the business of who reads it."""
-    kl.formats.images.read_ahead(str(tmp_path / "gone"))
-    kl.formats.images.read_ahead(str(tmp_path))
+    files.read_ahead(str(tmp_path / "gone"))
+    files.read_ahead(str(tmp_path))
 
 
 def test_close_while_a_ram_batch_is_awaited(make: Any) -> None:

@@ -6,13 +6,10 @@ Bars are inline SVG whose lengths are percentages, so that text keeps its size o
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
 
 from kloaders.core.memory import format_bytes
+from kloaders.diagnostics.explain.findings import Findings
 from kloaders.diagnostics.explain.text import limits_of, stages_of, standing, time_of, verdict
-
-if TYPE_CHECKING:
-    from kloaders.diagnostics.explain.verdict import Explanation
 
 __all__ = ["in_a_notebook", "page"]
 
@@ -66,7 +63,7 @@ _STYLE = """
 """
 
 
-def page(found: Explanation) -> str:
+def page(found: Findings) -> str:
     """A whole page."""
     title = html.escape(f"Where the time goes: {found.title}")
     return (
@@ -78,12 +75,12 @@ def page(found: Explanation) -> str:
     )
 
 
-def in_a_notebook(found: Explanation) -> str:
+def in_a_notebook(found: Findings) -> str:
     """The same inside a cell's output."""
     return f'<div class="kle"><style>{_STYLE}</style>{_body(found)}</div>'
 
 
-def _body(found: Explanation) -> str:
+def _body(found: Findings) -> str:
     m, s = found.measured, found.measured.settings
     parts = [
         f"<main>\n<h1>{html.escape(verdict(found))}</h1>",
@@ -98,7 +95,7 @@ def _body(found: Explanation) -> str:
     if not found.advice:
         nothing = (
             "Nothing: a faster loader would gain nothing."
-            if found.bound == "model"
+            if found.bottleneck == "model"
             else "No setting promises more than a tenth."
         )
         parts.append(f"<p>{nothing}</p>")
@@ -162,7 +159,7 @@ def _body(found: Explanation) -> str:
     return "\n".join(parts)
 
 
-def _tiles(found: Explanation) -> str:
+def _tiles(found: Findings) -> str:
     tiles = [
         (f"{found.now:,.0f}", "samples a second now"),
         (f"{found.reached:.0%}", "of what this machine can do of it"),
@@ -180,7 +177,7 @@ def _tiles(found: Explanation) -> str:
     return f'<div class="tiles">{inside}</div>'
 
 
-def _step(found: Explanation) -> str:
+def _step(found: Findings) -> str:
     """One bar: of a step's time, what is the model's and what is waiting."""
     m = found.measured
     if not m.fit_s or m.step_s is None:
@@ -201,7 +198,7 @@ def _step(found: Explanation) -> str:
     )
 
 
-def _advice(found: Explanation, k: int) -> str:
+def _advice(found: Findings, k: int) -> str:
     advice = found.advice[k]
     rates = [("now", found.now, ""), ("predicted", advice.predicted, "good")]
     if advice.measured is not None:

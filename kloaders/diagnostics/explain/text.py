@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from kloaders.diagnostics.explain.verdict import Explanation
+from kloaders.diagnostics.explain.findings import Findings
 
 __all__ = ["RESOURCES", "as_text", "limits_of", "stages_of", "standing", "time_of", "verdict"]
 
@@ -34,7 +31,7 @@ def time_of(seconds: float | None) -> str:
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def stages_of(found: Explanation) -> list[tuple[str, str, float]]:
+def stages_of(found: Findings) -> list[tuple[str, str, float]]:
     """Name, words and seconds of what a sample costs in one thread."""
     m = found.measured
     rows = [
@@ -60,7 +57,7 @@ def stages_of(found: Explanation) -> list[tuple[str, str, float]]:
     return [(name, words, seconds) for name, words, seconds in rows if seconds is not None]
 
 
-def limits_of(found: Explanation) -> list[tuple[str, str, float]]:
+def limits_of(found: Findings) -> list[tuple[str, str, float]]:
     """Name, words and samples a second of what was measured by itself."""
     m, s = found.measured, found.measured.settings
     rows: list[tuple[str, str, float | None]] = [
@@ -82,15 +79,15 @@ def _most(*values: float | None) -> float | None:
     return max((v for v in values if v is not None), default=None)
 
 
-def verdict(found: Explanation) -> str:
+def verdict(found: Findings) -> str:
     """One sentence."""
-    what = RESOURCES[found.bound]
+    what = RESOURCES[found.bottleneck]
     if found.best is None:
         return f"Loading is bound by {what}."
     return f"Training is bound by {what}."
 
 
-def standing(found: Explanation) -> str:
+def standing(found: Findings) -> str:
     """How fast it is, and how fast it could be."""
     m = found.measured
     who = "in fit" if m.fit_s else "by the loader alone"
@@ -103,7 +100,7 @@ def standing(found: Explanation) -> str:
     return said + "."
 
 
-def as_text(found: Explanation) -> str:
+def as_text(found: Findings) -> str:
     """For a terminal."""
     m, s = found.measured, found.measured.settings
     lines = [found.title, "", verdict(found), found.why, standing(found)]
@@ -111,7 +108,7 @@ def as_text(found: Explanation) -> str:
         lines.append(
             f"That is after the first epoch, with {s.kept:.0%} of the samples in the cache. In the first, "
             f"the loader alone makes {found.first:,.0f} samples/s, bound by "
-            f"{RESOURCES[found.first_bound]}."
+            f"{RESOURCES[found.first_bottleneck]}."
         )
     lines += ["", "One sample, in one thread:"]
     lines += _table([(words, time_of(seconds)) for _, words, seconds in stages_of(found)])
@@ -137,7 +134,7 @@ def as_text(found: Explanation) -> str:
     else:
         lines.append(
             "Nothing to change: a faster loader would gain nothing."
-            if found.bound == "model"
+            if found.bottleneck == "model"
             else "No setting promises more than a tenth."
         )
     lines.append(f"\nMeasured on {m.probed} samples in {m.seconds:.0f} s, on {s.cores} cores.")

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.formats.images import DecodeError
-from kloaders.formats.integrity import Checked, check_content, check_file, kind_of
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.image_structure import kind_of
+from kloaders.formats.integrity import Checked, check_content, check_file
 from kloaders.formats.pack import crc_of_file
 from kloaders.formats.tfrecord.examples import BYTES, INT64, features_of, values_of
-from kloaders.formats.tfrecord.files import FOOTER, HEADER, RecordFiles
+from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.formats.tfrecord.framing import FOOTER, HEADER
 
 __all__ = ["Inspector", "inspect", "main"]
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.engine.processes.pickling import PickledLoader
+from kloaders.core.rows import RowMismatch
+from kloaders.engine.processes.pickling import PickledPipeline
 from kloaders.engine.processes.shared_memory import Block, anonymous_file
 from kloaders.engine.processes.timeouts import SAMPLE, START, Timeouts
 from kloaders.engine.processes.worker import unpack_error
 from kloaders.keras_api.base import WORKER
-from kloaders.sources.columns import Odd
 
 __all__ = ["Raised", "WorkerHandle", "WorkerLost"]
 
@@ -65,7 +65,7 @@ class WorkerLost(Exception):
 class WorkerHandle:
     """A worker process, its pipe, and the row that it is at."""
 
-    def __init__(self, pickled: PickledLoader, life: int, timeouts: Timeouts) -> None:
+    def __init__(self, pickled: PickledPipeline, life: int, timeouts: Timeouts) -> None:
         self.ready = False
         self.timeouts = timeouts
         self._known: set[int] = set()
@@ -141,7 +141,7 @@ class WorkerHandle:
             if kind == "odd":
                 row, leaf, shape, dtype = rest
                 array = np.frombuffer(self._bytes(), dtype).reshape(shape)
-                troubles.append((row, Odd(row, leaf, array)))
+                troubles.append((row, RowMismatch(row, leaf, array)))
             elif kind == "error":
                 troubles.append((rest[0], unpack_error(rest[1])))
             elif kind == "raised":

@@ -1,4 +1,4 @@
-"""A loader as it is sent to worker processes: pickled once, its arrays in memory that all share."""
+"""A pipeline as it is sent to worker processes: pickled once, its arrays in memory that all share."""
 # ruff: noqa: S301  both ends of what is pickled are ours
 
 from __future__ import annotations
@@ -9,29 +9,26 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from multiprocessing import process, spawn
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kloaders.core.memory import ALIGNMENT
 from kloaders.engine.processes.shared_memory import anonymous_file
+from kloaders.sources.pipeline import SamplePipeline
 
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
-
-__all__ = ["PickledLoader", "check_sendable", "load_pickled"]
+__all__ = ["PickledPipeline", "check_sendable", "load_pickled"]
 
 
-class PickledLoader:
-    """A loader's pickled form in a file in memory, its arrays beside it: workers share them."""
+class PickledPipeline:
+    """A pipeline's pickled form in a file in memory, its arrays beside it: workers share them."""
 
-    def __init__(self, loader: SequenceLoader) -> None:
+    def __init__(self, pipeline: SamplePipeline) -> None:
         buffers: list[Any] = []
         try:
-            data, main = _pickled(_worker_form(loader), lambda b: buffers.append(b.raw()))
+            data, main = _pickled(pipeline.for_worker(), lambda b: buffers.append(b.raw()))
         except Exception:
-            check_sendable(loader)  # says what it is
+            check_sendable(pipeline)  # says what it is
             raise
         sizes = [view.nbytes for view in buffers]
         starts = [0, *itertools.accumulate(size + -size % ALIGNMENT for size in sizes)]
@@ -45,24 +42,15 @@ class PickledLoader:
                 mapped[self.head + start : self.head + start + view.nbytes] = view
 
 
-def _worker_form(loader: SequenceLoader) -> SequenceLoader:
-    """The loader without what workers have no use for: whole batches, and the order of samples."""
-    new = loader.view()
-    new.batch_transform = None
-    new.plan = replace(new.plan, stream=None)
-    new.sampling = type(new.sampling)()
-    return new
-
-
-def load_pickled(fd: int, head: int) -> SequenceLoader:
-    """The loader of a PickledLoader with this file and head, in a worker process."""
+def load_pickled(fd: int, head: int) -> SamplePipeline:
+    """The pipeline of a PickledPipeline with this file and head, in a worker process."""
     # Private pages: a hook that writes to an array of its own does so in its own process.
     mapped = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
     argv, main, data, starts, sizes = pickle.loads(mapped)
     spawn.prepare({"sys_argv": argv, **main})
     buffers = [mapped[head + a : head + a + n] for a, n in zip(starts, sizes, strict=False)]
-    loader: SequenceLoader = pickle.loads(data, buffers=buffers)
-    return loader
+    pipeline: SamplePipeline = pickle.loads(data, buffers=buffers)
+    return pipeline
 
 
 def _pickled(value: Any, take_buffer: Callable[[Any], Any]) -> tuple[bytes, dict[str, str]]:
@@ -94,8 +82,8 @@ def _main_script() -> dict[str, str]:
     return {"init_main_from_path": os.path.join(folder, path)}
 
 
-def check_sendable(loader: SequenceLoader) -> None:
-    """Raise a TypeError that names what in this loader cannot be sent to a worker process."""
+def check_sendable(pipeline: SamplePipeline) -> None:
+    """Raise a TypeError that names what in this pipeline cannot be sent to a worker process."""
     if sys.platform == "win32":
         raise ValueError(
             "processes=True is not available on Windows, where processes cannot inherit shared "
@@ -109,17 +97,22 @@ def check_sendable(loader: SequenceLoader) -> None:
             return error
         return None
 
-    if getattr(loader.transform, "needs_keras", False):
+    if getattr(pipeline.transforms.transform, "needs_keras", False):
         raise TypeError(
             "processes=True, but transform= applies a Keras layer, and worker processes import no "
             "Keras: give it as batch_transform=, or leave processes out."
         )
-    loader = _worker_form(loader)
-    error = sendable(loader)
+    sent = pipeline.for_worker()
+    error = sendable(sent)
     if error is None:
         return
-    what = f"the class {type(loader).__qualname__}"
-    for name, value in loader._settings().items():
+    owner = sent.source.owner()
+    what = f"the class {type(owner or sent.source).__qualname__}"
+    parts = {"transform": sent.transforms.transform}
+    parts |= vars(sent.source) if owner is None else owner.__getstate__()
+    for name, value in parts.items():
+        if name == "_source":  # refers to the whole
+            continue
         found = sendable(value)
         if found is not None:
             what, error = f"{name}={value!r:.100}", found

@@ -14,21 +14,19 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from kloaders.core.arrays import Array, Indices
+from kloaders.core.arrays import Indices
 from kloaders.core.messages import say
-from kloaders.core.structure import Structure
+from kloaders.core.rows import Report, Rows
+from kloaders.core.structure import Structure, map_structure
 from kloaders.engine.processes.handle import Raised, WorkerHandle, WorkerLost
-from kloaders.engine.processes.pickling import PickledLoader
+from kloaders.engine.processes.pickling import PickledPipeline
 from kloaders.engine.processes.shared_memory import Block, SharedBlocks
 from kloaders.engine.processes.timeouts import Timeouts
 from kloaders.engine.processes.worker import is_worker
-from kloaders.plan.rng import Draw
-from kloaders.sources.columns import Report
-
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
+from kloaders.plan.rng import Moment
+from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["ProcessPool"]
 
@@ -41,16 +39,16 @@ _SHUTDOWN_SECONDS = 0.7
 
 
 class ProcessPool:
-    """Up to `count` processes, each with a copy of the loader.
+    """Up to `count` processes, each with a copy of a pipeline.
 
     They start together when the first job comes, stay until `close`, and are replaced when they
-    die. The pool refers to the loader's pickled form and never to the loader, so that a forgotten
+    die. The pool refers to the pipeline's pickled form and never to a loader, so that a forgotten
     loader is collected, and its workers end.
 
     Threads: all methods may be called from several at once.
     """
 
-    def __init__(self, loader: SequenceLoader, count: int) -> None:
+    def __init__(self, pipeline: SamplePipeline, count: int) -> None:
         if is_worker():
             raise RuntimeError(
                 "a worker process, which imports your script again, asked for a batch itself: put "
@@ -60,7 +58,7 @@ class ProcessPool:
         self.count = count
         self.memory = SharedBlocks()
         self.timeouts = Timeouts.from_environment()
-        self._group = _WorkerGroup(loader, self.timeouts)
+        self._group = _WorkerGroup(pipeline, self.timeouts)
         weakref.finalize(self, _WorkerGroup.close, self._group)
 
     @property
@@ -75,59 +73,59 @@ class ProcessPool:
 
     def fill(
         self,
-        loader: SequenceLoader,
+        pipeline: SamplePipeline,
         indices: Indices,
-        out: list[Array],
-        epoch: int,
-        draw: Draw,
-        raw: bool,
+        out: Rows,
         report: Report,
-        stored: list[Array] | None = None,
+        moment: Moment,
+        raw: bool,
+        stored: Rows | None = None,
     ) -> None:
-        """What `loader._fill` does, in a worker process.
+        """What `pipeline.fill` does, in a worker process.
 
         A sample that ends its worker again and again, or never ends, is reported like one that
         does not load. Blocks until all rows are done; the GIL is free meanwhile.
 
-        stored: the samples' arrays before the transform, where they need not be read.
+        stored: the samples before the transform, where they need not be read.
         """
         rows = len(indices)
-        target = self.memory.locate(out)
+        target = self.memory.locate(out.arrays)
         if target is None:  # not shared memory: filled there, and copied
-            inner = self.memory.take([(leaf.shape, leaf.dtype) for leaf in out])
-            self.fill(loader, indices, inner, epoch, draw, raw, report, stored)
-            for leaf, made in zip(out, inner, strict=True):
+            needs = [(leaf.shape, leaf.dtype) for leaf in out.arrays]
+            inner = Rows(out.form, self.memory.take(needs))
+            self.fill(pipeline, indices, inner, report, moment, raw, stored)
+            for leaf, made in zip(out.arrays, inner.arrays, strict=True):
                 leaf[...] = made
             return
         blocks, source = [target.block], None
         if stored is not None:
-            given = self.memory.take([(leaf.shape, leaf.dtype) for leaf in stored])
-            for leaf, rows_of in zip(given, stored, strict=True):
+            given = self.memory.take([(leaf.shape, leaf.dtype) for leaf in stored.arrays])
+            for leaf, rows_of in zip(given, stored.arrays, strict=True):
                 leaf[...] = rows_of
             source = self.memory.locate(given)
             assert source is not None
             blocks.append(source.block)
         where = target.layout, source and source.layout
-        forms = loader._raw_spec, loader._spec
+        forms = _form(out.form), None if stored is None else _form(stored.form)
 
         def job(at: int, step: int) -> tuple[Any, ...]:
-            return "fill", where, indices, at, step, epoch, draw, raw, forms
+            return "fill", where, indices, at, step, moment, raw, forms
 
         def name(row: int) -> str:
-            return f"sample {indices[row]} ({loader._name(int(indices[row]))})"
+            return f"sample {indices[row]} ({pipeline.source.name(int(indices[row]))})"
 
         # The load_batch hook wants many samples at once; else the worker tells each one it is at.
-        step = rows if stored is None and loader._overrides("load_batch") else 1
+        step = rows if stored is None and pipeline.source.whole_batches else 1
         self._run(job, rows, step, name, report, blocks)
 
-    def look(self, loader: SequenceLoader, index: int, raw: bool) -> Structure:
+    def look(self, pipeline: SamplePipeline, index: int, raw: bool) -> Structure:
         """The specs of one sample; raises what went wrong with it."""
 
         def report(row: int, error: Exception) -> NoReturn:
             raise error
 
         def name(row: int) -> str:
-            return f"sample {index} ({loader._name(index)})"
+            return f"sample {index} ({pipeline.source.name(index)})"
 
         def job(at: int, step: int) -> tuple[Any, ...]:
             return "look", index, raw
@@ -188,12 +186,17 @@ class ProcessPool:
                 return result
 
 
+def _form(form: Structure) -> Structure:
+    """The structure of a sample without specs, which would be sent for nothing."""
+    return map_structure(lambda _: None, form)
+
+
 class _WorkerGroup:
     """The workers of a pool, and what they start from."""
 
-    def __init__(self, loader: SequenceLoader, timeouts: Timeouts) -> None:
+    def __init__(self, pipeline: SamplePipeline, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
-        self.pickled = PickledLoader(loader)
+        self.pickled = PickledPipeline(pipeline)
         self.all: list[WorkerHandle] = []
         self.free: list[WorkerHandle] = []
         self.closed = False

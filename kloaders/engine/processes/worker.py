@@ -12,21 +12,18 @@ import traceback
 from collections.abc import Callable
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.errors import explain
-from kloaders.core.structure import pack, spec_of
+from kloaders.core.errors import as_sample_error
+from kloaders.core.rows import RowMismatch, Rows
+from kloaders.core.structure import unflatten
 from kloaders.engine.processes.pickling import load_pickled
 from kloaders.engine.processes.shared_memory import arrays_at
 from kloaders.keras_api.base import WORKER
-from kloaders.plan.rng import part_of
-from kloaders.sources.columns import Odd
-
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
+from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["is_worker", "unpack_error", "work"]
 
@@ -38,7 +35,7 @@ def is_worker() -> bool:
     return _is_worker
 
 
-def work(conn_fd: int, row_fd: int, life_fd: int, loader_fd: int, head: int, idle: float) -> None:
+def work(conn_fd: int, row_fd: int, life_fd: int, pipeline_fd: int, head: int, idle: float) -> None:
     """The life of a worker process, which ends when it is asked for nothing for `idle` seconds."""
     global _is_worker  # noqa: PLW0603
     _is_worker = True
@@ -56,8 +53,7 @@ def work(conn_fd: int, row_fd: int, life_fd: int, loader_fd: int, head: int, idl
 
     row = np.frombuffer(mmap.mmap(row_fd, 8), np.int64)
     try:
-        loader = load_pickled(loader_fd, head)
-        loader.processes = False
+        pipeline = load_pickled(pipeline_fd, head)
     except BaseException:  # told to the parent, which raises it
         tell("failed", traceback.format_exc())
         return
@@ -78,9 +74,9 @@ def work(conn_fd: int, row_fd: int, life_fd: int, loader_fd: int, head: int, idl
         except (EOFError, ConnectionError):
             return
         try:
-            answer = _do(loader, job, blocks, tell, row)
+            answer = _do(pipeline, job, blocks, tell, row)
         except BaseException as error:  # raised in the parent
-            tell("raised", _pack_error(loader, None, error))
+            tell("raised", _pack_error(pipeline, None, error))
         else:
             tell("done", answer)
 
@@ -91,7 +87,7 @@ def _leave_with_parent(life_fd: int) -> None:
 
 
 def _do(
-    loader: SequenceLoader,
+    pipeline: SamplePipeline,
     job: tuple[Any, ...],
     blocks: dict[int, Array],
     tell: Callable[..., None],
@@ -100,41 +96,37 @@ def _do(
     if job[0] == "look":
         _, index, raw = job
         row[0] = 0
-        sample = loader._sample(index)
-        return spec_of(sample if raw else loader._transformed(index, sample, 0, 0))
-    _, (target, source), indices, at, step, epoch, draw, raw, forms = job
-    loader._raw_spec, loader._spec = forms
-    out = arrays_at(target, blocks)
+        return pipeline.look(index, raw)
+    _, (target, source), indices, at, step, moment, raw, (form, stored_form) = job
+    out = Rows(form, arrays_at(target, blocks))
     stored = source and arrays_at(source, blocks)
     for first in range(at, len(indices), step):
         row[0] = first
         part = slice(first, first + step)
 
         def report(k: int, error: Exception, first: int = first) -> None:
-            if isinstance(error, Odd):
+            if isinstance(error, RowMismatch):
                 array = error.array
                 plain = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
                 tell("odd", first + k, error.leaf, array.shape, array.dtype, then=plain)
             else:
                 index = int(indices[first + k])
-                tell("error", first + k, _pack_error(loader, index, error))
+                tell("error", first + k, _pack_error(pipeline, index, error))
 
-        rows = [leaf[part] for leaf in out]
         if stored is None:
-            loader._fill(indices[part], rows, epoch, part_of(draw, part), raw, report)
+            pipeline.fill(indices[part], out.part(part), report, moment.part(part), raw)
             continue
         try:
+            sample = unflatten(stored_form, [np.array(leaf[first]) for leaf in stored])
             index = int(indices[first])
-            sample = pack(loader.raw_spec, [np.array(leaf[first]) for leaf in stored])
-            made = loader._transformed(index, sample, epoch, part_of(draw, first))
-            loader._place(made, loader.sample_spec, rows, 0, report)
+            pipeline.put(index, sample, out.part(part), 0, report, moment.part(first))
         except Exception as error:  # whatever a user's function raises
             report(0, error)
     return None
 
 
 def _pack_error(
-    loader: SequenceLoader, index: int | None, error: BaseException
+    pipeline: SamplePipeline, index: int | None, error: BaseException
 ) -> tuple[bytes, str]:
     """An error as it crosses to the parent: pickled, or told where it cannot be, and its trace."""
     told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -144,7 +136,7 @@ def _pack_error(
     except Exception:  # an exception class of the user's that does not pickle
         other: Exception = RuntimeError(f"{type(error).__name__}: {error}")
         if index is not None:
-            other = explain(index, loader._name(index), error)
+            other = as_sample_error(index, pipeline.source.name(index), error)
         data = pickle.dumps(other)
     return data, told
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kloaders.formats.images import DecodeError
+from kloaders.formats.errors import DecodeError
 
 __all__ = [
     "BYTES",

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from kloaders.core import forks
-from kloaders.core.structure import Structure, flatten, map_structure, pack, same_structure
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.rows import Report, RowMismatch
+from kloaders.core.structure import Structure, flatten, map_structure, same_structure, unflatten
 from kloaders.sources.cache.folder import FolderCache
 from kloaders.sources.cache.ram import Budget, RamCache
 from kloaders.sources.cache.store import Stamp, Store, stamp_of
-from kloaders.sources.columns import Indices, Odd, PathColumn, Report
+from kloaders.sources.columns import PathColumn
 
 __all__ = [
     "CachedColumn",
@@ -32,7 +34,6 @@ __all__ = [
     "stores_in",
 ]
 
-Array = np.ndarray[Any, Any]
 
 
 class CachedColumn:
@@ -92,7 +93,7 @@ def _fill(
     def noted(row: int, error: Exception) -> None:
         failed.add(row)
         row = int(missing[row])
-        if isinstance(error, Odd):
+        if isinstance(error, RowMismatch):
             error.row = row
         report(row, error)
 
@@ -117,10 +118,10 @@ class HookCache:
         self.paths = paths
         self.stores: list[Store] = []
         self._form: Structure = None
-        self._forked()
+        self.after_fork()
         forks.watch(self)
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -136,7 +137,7 @@ class HookCache:
         """The sample of this number: as it was kept, or loaded and kept."""
         arrays = [store.get(index, self._stamp) for store in self.stores]
         if arrays and all(array is not None for array in arrays):
-            return pack(self._form, arrays)
+            return unflatten(self._form, arrays)
         stamp = self._stamp(index)
         sample = load()
         self._begin(sample, [array.nbytes for array in flatten(sample)])

@@ -20,16 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import say
 from kloaders.formats.positioned_reads import read_at
 from kloaders.sources.cache import store as stores
 from kloaders.sources.cache.store import SharedStore, Stamp
-from kloaders.sources.columns import Indices
 
 __all__ = ["FolderCache", "key_of"]
 
-Array = np.ndarray[Any, Any]
 
 # A segment is a file that one process appends to: entries, each a head, a description of the
 # array ("|u1 224 224 3"), and its bytes. Who reads checks all of it, so that the entry which a

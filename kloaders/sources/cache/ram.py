@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from kloaders.core import forks
+from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import available_bytes, format_bytes
 from kloaders.core.messages import say
 from kloaders.keras_api.base import WORKER
 from kloaders.sources.cache import store as stores
 from kloaders.sources.cache.store import SharedStore, Stamp
-from kloaders.sources.columns import Indices
 
 __all__ = ["Budget", "RamCache", "spare_ram"]
 
-Array = np.ndarray[Any, Any]
 
 # How often it is looked whether memory has become short.
 _MEMORY_SECONDS = 1.0
@@ -42,13 +41,13 @@ class Budget:
 
     def __init__(self, total: int | None, share: float = _RAM_SHARE, floor: float = 0.0) -> None:
         self._given, self._share, self._floor_share = total, share, floor
-        self._forked()
+        self.after_fork()
         forks.watch(self)
         self._used = 0
         self.total = total or 0
         self._floor = 0.0
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> Any:

@@ -12,14 +12,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
-
 from kloaders.core import forks
-from kloaders.sources.columns import Indices
+from kloaders.core.arrays import Array, Indices
 
 __all__ = ["CHECK_SECONDS", "SharedStore", "Stamp", "Store", "stamp_of"]
 
-Array = np.ndarray[Any, Any]
 
 # Size in bytes and modification time in nanoseconds of a file; None where it can't be looked at.
 Stamp = tuple[int, int] | None
@@ -73,10 +70,10 @@ class SharedStore:
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
         self.paused = self.bypassed = 0
         self.counts = (0, 0)
-        self._forked()
+        self.after_fork()
         forks.watch(self)
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
         self._lock, self._count_lock = threading.Lock(), threading.Lock()
 
     def _note(self, hits: int, asked: int) -> None:

@@ -10,9 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kloaders.core.structure import Structure, flatten, map_structure
-from kloaders.formats import images as formats
-from kloaders.formats.images import DecodeError, ImageOptions, checked_dtype
+from kloaders.core.checks import checked_dtype
+from kloaders.core.structure import Structure, as_arrays, flatten, map_structure
+from kloaders.formats import images
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.image_headers import image_shape
+from kloaders.formats.npy import decode_array
+from kloaders.formats.options import ImageOptions
 from kloaders.formats.tfrecord.examples import (
     BYTES,
     FLOAT,
@@ -22,7 +26,6 @@ from kloaders.formats.tfrecord.examples import (
     packed,
     values_of,
 )
-from kloaders.loaders.sequence import _arrays
 from kloaders.sources.tables import listed
 
 __all__ = ["Feature", "Leaf", "Slot", "guessed", "leaves_of", "resolved"]
@@ -195,7 +198,7 @@ def guessed(record: bytes, decode: Decode | None) -> tuple[dict[str, Structure],
 
 
 def _is_picture(raw: bytes) -> bool:
-    return formats.image_shape(raw) is not None or raw.startswith(b"\x93NUMPY")
+    return image_shape(raw) is not None or raw.startswith(b"\x93NUMPY")
 
 
 def _described(record: bytes, found: dict[str, Found]) -> str:
@@ -263,7 +266,7 @@ class Leaf:
             values = values_of(record, here)
             if values and self.name + _DTYPE not in found and not _is_picture(values[0]):
                 try:
-                    formats.decode_image(values[0], self.options)
+                    images.decode_image(values[0], self.options)
                 except DecodeError:
                     raise ValueError(
                         f"feature {self.name!r} holds {len(values[0])} bytes that are no picture; "
@@ -395,20 +398,20 @@ class Leaf:
         if self.decode is not None:
             return self._from_user(raw)
         if raw.startswith(b"\x93NUMPY"):
-            return formats.decode_array(raw, out if self.cast is None else None, self._said())
+            return decode_array(raw, out if self.cast is None else None, self._said())
         if self.feature.dtype is not None and not _is_picture(raw):
             raise DecodeError(
                 f"its feature {self.name!r} has {len(raw)} bytes, which make no array of shape "
                 f"{self.feature.shape} and dtype {self.feature.dtype}."
             )
-        return formats.decode_image(raw, self.options, out, self._said())
+        return images.decode_image(raw, self.options, out, self._said())
 
     def _said(self) -> str:
         return f"its feature {self.name!r}"
 
     def _from_user(self, raw: bytes) -> Array:
         assert self.decode is not None
-        got = _arrays(self.decode(raw))
+        got = as_arrays(self.decode(raw))
         if not isinstance(got, np.ndarray):
             raise TypeError(
                 f"decode gave a {type(got).__name__}, expected one array: several inputs are "

@@ -17,7 +17,8 @@ import numpy as np
 from kloaders.formats.positioned_reads import Buffers, Part, read_many
 from kloaders.formats.tfrecord.crc32c import crc32c, mask_all
 from kloaders.formats.tfrecord.examples import Found
-from kloaders.formats.tfrecord.files import FOOTER, HEADER, RecordFiles
+from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.formats.tfrecord.framing import FOOTER, HEADER
 from kloaders.sources.tfrecord.features import Leaf, Slot
 
 __all__ = ["Jobs", "Layout", "learnt", "read_rows"]

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from kloaders.diagnostics.explain import html as report
-from kloaders.diagnostics.explain.probes import Measured, Run, Settings
+from kloaders.diagnostics.explain import html
+from kloaders.diagnostics.explain.measured import Measured, Run, Settings
 from kloaders.diagnostics.explain.verdict import judge
 
 # The browser of the system: nothing is downloaded.
@@ -74,7 +74,7 @@ def explanation(model=True, checked=True, **settings):
 PAGES = {
     "with a model": explanation,
     "without": lambda: explanation(model=False, checked=False),
-    "nothing to change": lambda: dataclasses.replace(explanation(), bound="model", advice=[]),
+    "nothing to change": lambda: dataclasses.replace(explanation(), bottleneck="model", advice=[]),
 }
 
 
@@ -91,7 +91,7 @@ def test_a_notebook_gets_the_same_without_a_page_around_it():
     """Its styles reach nothing else in the notebook."""
     found = explanation()
     cell = found._repr_html_()
-    assert cell == report.in_a_notebook(found)
+    assert cell == html.in_a_notebook(found)
     assert "<html" not in cell
     rules = re.findall(
         r"(?:^|})\s*([^{}@]+)\{", re.search(r"<style>(.*)</style>", cell, re.DOTALL)[1]

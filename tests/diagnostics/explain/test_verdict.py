@@ -11,7 +11,7 @@ import pytest
 
 import kloaders as kl
 from kloaders.diagnostics.explain import probes
-from kloaders.diagnostics.explain.probes import Measured, Run, Settings
+from kloaders.diagnostics.explain.measured import Measured, Run, Settings
 from kloaders.diagnostics.explain.text import RESOURCES
 from kloaders.diagnostics.explain.verdict import judge
 from kloaders.sources.cache.columns import bypassed
@@ -208,7 +208,9 @@ def test_an_explanation_is_plain_data_and_text():
     """Every figure survives JSON; every verdict has words."""
     found = judge(figures(step_s=4e-3, fit_s=8e-3, model_from="fit"), "a loader", {"cores": 8})
     told = json.loads(found.to_json())
-    assert told["bound"] in RESOURCES
+    assert told["bottleneck"] == told["bound"] == found.bottleneck == found.bound
+    assert told["bottleneck"] in RESOURCES
+    assert told["first_epoch"]["bottleneck"] == told["first_epoch"]["bound"] == found.first_bound
     assert told["samples_per_s"] == {
         "now": 4000,
         "first_epoch": 3700,
@@ -219,7 +221,7 @@ def test_an_explanation_is_plain_data_and_text():
     assert told["advice"][0]["measured"] is None
     assert told["measured"]["settings"]["cores"] == 8
     assert "a loader" in str(found)
-    assert repr(found) == "<Explanation: bound by cpu, 4,000 samples/s>"
+    assert repr(found) == "<Explanation: the bottleneck is cpu, 4,000 samples/s>"
 
 
 # ---------------------------------------------------------------------------------------- the probes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
 import os
 import re
@@ -16,268 +15,16 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 import kloaders as kl
 from kloaders.cli.main import cli
-from kloaders.diagnostics.verify import report as verification
+from kloaders.diagnostics.verify import run as verification
 from kloaders.diagnostics.verify import worker as inspection
-from kloaders.formats.images import DecodeError, ImageOptions, decode_image
-from kloaders.formats.integrity import check_content, check_file, kind_of, unfinished
-
-
-def picture(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray[Any, Any]:
-    """Blobs of colour: smooth enough to be small, no two areas alike."""
-    few = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
-    return cv2.resize(few, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def saved(image: Any, kind: str, **options: Any) -> bytes:
-    """A picture as Pillow writes it."""
-    stream = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(
-        stream, kind, **options
-    )
-    return stream.getvalue()
-
-
-def with_thumbnail(raw: bytes) -> bytes:
-    """A JPEG with an EXIF segment that holds a JPEG of its own, end marker and all."""
-    inner = saved(picture(8, 8), "JPEG")
-    exif = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + inner
-    return raw[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + raw[2:]
-
-
-def jpegs() -> dict[str, bytes]:
-    image = picture()
-    restarts = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_RST_INTERVAL, 3])[1].tobytes()
-    baseline = saved(image, "JPEG")
-    return {
-        "baseline": baseline,
-        "4:4:4": saved(image, "JPEG", subsampling=0, quality=95),
-        "grey": saved(image[..., 0], "JPEG"),
-        "progressive": saved(image, "JPEG", progressive=True),
-        "restart markers": restarts,
-        "thumbnail": with_thumbnail(baseline),
-        "progressive thumbnail": with_thumbnail(saved(image, "JPEG", progressive=True)),
-        "CMYK": saved(Image.fromarray(image).convert("CMYK"), "JPEG"),
-    }
-
-
-def others() -> dict[str, bytes]:
-    image = picture(24, 32)
-    pages = [Image.fromarray(picture(24, 32, seed)) for seed in (1, 2)]
-    sixteen = cv2.imencode(".png", image.astype(np.uint16) * 200)[1].tobytes()
-    found = {
-        "png": saved(image, "PNG"),
-        "png 16": sixteen,
-        "png palette": saved(Image.fromarray(image).convert("P"), "PNG"),
-        "png alpha": saved(np.dstack([image, image[..., :1]]), "PNG"),
-        "bmp": saved(image, "BMP"),
-        "webp": saved(image, "WEBP"),
-        "webp lossless": saved(image, "WEBP", lossless=True),
-        "tiff": saved(image, "TIFF"),
-        "tiff lzw": saved(image, "TIFF", compression="tiff_lzw"),
-        "tiff pages": saved(image, "TIFF", save_all=True, append_images=pages),
-        "tiff opencv": cv2.imencode(".tiff", image)[1].tobytes(),
-    }
-    if tuple(map(int, cv2.__version__.split(".")[:2])) >= (4, 12):
-        found["gif"] = saved(Image.fromarray(image).convert("P"), "GIF")
-        found["gif frames"] = saved(image, "GIF", save_all=True, append_images=pages)
-    return found
-
-
-JPEGS, OTHERS = jpegs(), others()
-ALL = {**JPEGS, **OTHERS}
-
-
-def kinds(raw: bytes) -> list[str]:
-    return [kind for kind, _ in check_content(raw, "it").problems]
-
-
-# ------------------------------------------------------------------------------------- one picture
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_sound_pictures_are_not_accused(name: str) -> None:
-    """As Pillow and OpenCV write them; nor for what follows their end."""
-    found = check_content(ALL[name], "it")
-    assert found.problems == []
-    assert found.form[0] == "picture"
-    if kind_of(ALL[name][:12]) != "TIFF":
-        assert kinds(ALL[name] + b"behind the end") == []
-    if name in JPEGS:
-        assert kinds(ALL[name] + bytes(5) + JPEGS["baseline"]) == []  # a preview, as phones append
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_the_end_is_missed_at_every_byte(name: str) -> None:
-    """By structure alone, without a decoder: every cut from the first bytes on."""
-    raw = ALL[name]
-    known = next(k for k in range(len(raw)) if kind_of(raw[:k][:12]))
-    sound = [cut for cut in range(known, len(raw)) if unfinished(raw[:cut]) is None]
-    # Behind the last strip of a TIFF may lie a few bytes that nothing points at.
-    assert len(sound) <= (4 if "tiff" in name else 0)
-    assert unfinished(raw) is None
-
-
-@settings(max_examples=150)
-@given(st.sampled_from(sorted(ALL)), st.data())
-def test_cut_at_any_byte(name: str, data: Any) -> None:
-    """Whatever the picture: a part of it is reported, or is all of its pixels."""
-    raw = ALL[name]
-    cut = data.draw(st.integers(0, len(raw) - 1))
-    found = check_content(raw[:cut], "it")
-    if not found.problems:
-        assert "tiff" in name
-        whole = decode_image(raw, ImageOptions(channels=None))
-        np.testing.assert_array_equal(decode_image(raw[:cut], ImageOptions(channels=None)), whole)
-
-
-@settings(max_examples=80)
-@given(st.sampled_from(sorted(JPEGS)), st.data())
-def test_a_loader_sees_a_cut_jpeg(name: str, data: Any) -> None:
-    """Half a picture is never trained on: decoding refuses it, so that on_error sees it."""
-    cut = data.draw(st.integers(0, len(JPEGS[name]) - 1))
-    with pytest.raises(DecodeError):
-        decode_image(JPEGS[name][:cut], ImageOptions())
-
-
-@pytest.mark.parametrize("name", JPEGS)
-def test_an_end_marker_behind_half_the_data(name: str) -> None:
-    """Cut and given a new end, as some programs leave files: the data tell."""
-    raw = JPEGS[name]
-    scan = raw.rfind(b"\xff\xda")
-    cuts = list(range(scan + 20, len(raw) - 8, 11))
-    missed = [cut for cut in cuts if not kinds(raw[:cut].rstrip(b"\xff") + b"\xff\xd9")]
-    assert len(missed) <= len(cuts) // 50
-
-
-@pytest.mark.parametrize("name", JPEGS)
-def test_only_the_end_marker_is_missing(name: str) -> None:
-    """It is said, and what to do works; where data are missing as well it is not."""
-    raw = JPEGS[name]
-    for cut in (1, 2):
-        ((kind, said),) = check_content(raw[:-cut], "it").problems
-        assert (kind, said.endswith("append the bytes ff d9")) == ("truncated", True)
-    whole = decode_image(raw, ImageOptions())
-    np.testing.assert_array_equal(decode_image(raw[:-2] + b"\xff\xd9", ImageOptions()), whole)
-    ((_, said),) = check_content(raw[:-40], "it").problems
-    assert "append" not in said
-
-
-def test_scans_that_are_missing() -> None:
-    """A progressive JPEG that ends well after its first scans is blurred, and not whole."""
-    raw = JPEGS["progressive"]
-    scans = [found.start() for found in re.finditer(rb"\xff\xda", raw)]
-    for at in scans[1:]:
-        table = raw.rfind(b"\xff\xc4", 0, at)  # the tables of a scan lie before it
-        end = table if table > scans[0] and raw[table - 2 : table - 1] != b"\xff" else at
-        assert kinds(raw[:end] + b"\xff\xd9") == ["truncated"]
-
-
-def test_restart_intervals_that_are_missing() -> None:
-    """Cut between two intervals, and given an end."""
-    raw = JPEGS["restart markers"]
-    for found in re.finditer(rb"\xff[\xd0-\xd7]", raw[raw.rfind(b"\xff\xda") :]):
-        cut = raw.rfind(b"\xff\xda") + found.start()
-        assert kinds(raw[:cut] + b"\xff\xd9") == ["truncated"]
-
-
-def test_a_changed_byte_of_a_png() -> None:
-    """Every chunk has a checksum; what a decoder passes over is compared as well."""
-    raw = bytearray(OTHERS["png"])
-    text = b"tEXtComment\0words"
-    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
-    with_text = bytes(raw[:33] + chunk + raw[33:])
-    assert kinds(with_text) == []
-    assert kinds(with_text.replace(b"words", b"Words")) == ["broken"]
-
-
-@settings(max_examples=150)
-@given(st.sampled_from(sorted(ALL)), st.data())
-def test_any_damage_has_an_answer(name: str, data: Any) -> None:
-    """Changed, cut, put together otherwise: an answer, never an exception, and soon."""
-    raw = bytearray(ALL[name])
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(raw) - 1))
-        raw[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
-    check_content(bytes(raw), "it", max_pixels=10**6)
-
-
-def test_hostile_structures_end_soon() -> None:
-    """Millions of empty segments, chunks and blocks, and directories that lead in circles."""
-    loop = b"II*\0\x08\0\0\0" + bytes(2) + struct.pack("<I", 8)
-    for raw in (
-        b"\xff\xd8" + b"\xff\xe0\0\2" * 10**6,
-        b"\xff\xd8" + b"\xff\xe0\0\0" * 10**6,
-        b"\x89PNG\r\n\x1a\n" + bytes(10**7),
-        b"GIF89a" + bytes(10**6),
-        loop,
-    ):
-        assert kinds(raw)
-
-
-# ------------------------------------------------------------------------------------------ arrays
-
-
-@pytest.mark.parametrize("name", ["npy", "npz", "npz compressed"])
-def test_arrays_cut_at_any_byte(tmp_path: Path, name: str) -> None:
-    """Their headers, sums and lists of members tell."""
-    path = str(tmp_path / f"it.{name[:3]}")
-    x, y = np.arange(40.0).reshape(5, 8), np.arange(5)
-    if name == "npy":
-        np.save(path, x)
-    else:
-        (np.savez if name == "npz" else np.savez_compressed)(path, x=x, y=y)
-    assert check_file(path).problems == []
-    raw = Path(path).read_bytes()
-    for cut in range(0, len(raw), 1 if name == "npy" else 3):
-        Path(path).write_bytes(raw[:cut])
-        problems = check_file(path).problems
-        assert problems, cut
-        assert problems[0][0] in ("empty", "truncated", "broken")
-    if name != "npy":
-        damaged = bytearray(raw)
-        damaged[len(raw) // 3] ^= 1
-        Path(path).write_bytes(damaged)
-        assert check_file(path).problems
-
-
-def test_archives_that_claim_too_much(tmp_path: Path) -> None:
-    """Zeros that grow a thousandfold are a bomb where that is more than a picture may take."""
-    path = tmp_path / "zeros.npz"
-    np.savez_compressed(path, x=np.zeros(10**6))
-    assert check_file(str(path), max_pixels=3 * 10**6).problems == []
-    ((kind, said),) = check_file(str(path), max_pixels=10**4).problems
-    assert kind == "bomb"
-    assert "8,000,128 bytes" in said
-
-
-def test_texts_beside_arrays_do_no_harm(tmp_path: Path) -> None:
-    """As in SciPy's sparse matrices: somebody's load_sample() chooses."""
-    path = str(tmp_path / "it.npz")
-    np.savez(path, data=np.arange(5.0), format="csc")
-    assert check_file(path).problems == []
-    np.savez(path, format="csc")
-    ((kind, said),) = check_file(path).problems
-    assert (kind, "expected plain numbers" in said) == ("broken", True)
-
-
-def test_pickles_are_not_loaded(tmp_path: Path) -> None:
-    """An array of objects is broken, for nobody loads it."""
-    path = tmp_path / "objects.npy"
-    np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
-    ((kind, said),) = check_file(str(path)).problems
-    assert kind == "broken"
-    assert "never unpickled" in said
-
+from kloaders.diagnostics.verify.report import ERRORS
+from tests.support.pillow_images import JPEGS, picture, saved
 
 # ---------------------------------------------------------------------------------------- a folder
 
@@ -325,12 +72,12 @@ def spoilt(photos: Path) -> dict[str, str]:
         str(cat / "none.jpg"): "empty",
         str(cat / "html.jpg"): "broken",
         str(cat / "lie.jpg"): "misnamed",
-        str(dog / "bomb.png"): "bomb",
+        str(dog / "bomb.png"): "too many pixels",
         str(dog / "gone.jpg"): "unreadable",
         str(dog / "pipe.jpg"): "unreadable",
-        str(dog / "both.jpg"): "two classes",
+        str(dog / "both.jpg"): "conflicting labels",
         str(dog / "again.jpg"): "duplicate",
-        str(dog / "grey.png"): "odd",
+        str(dog / "grey.png"): "inconsistent",
     }
 
 
@@ -346,8 +93,8 @@ def test_each_kind_is_found(photos: Path, spoilt: dict[str, str], workers: int) 
     assert len(report.findings) == len(spoilt)
     assert (report.files, report.left_out) == (12 + 10, 1)
     assert [one.kind for one in report.errors] == sorted(
-        (kind for kind in spoilt.values() if kind in verification.ERRORS),
-        key=verification.ERRORS.index,
+        (kind for kind in spoilt.values() if kind in ERRORS),
+        key=ERRORS.index,
     )
     assert not report.ok
 
@@ -393,7 +140,9 @@ def test_json(photos: Path, spoilt: dict[str, str], tmp_path: Path) -> None:
     assert not report["ok"]
     assert {one["path"]: one["kind"] for one in report["findings"]} == spoilt
     assert report["counts"]["unreadable"] == 2
-    assert {one["severity"] for one in report["findings"] if one["kind"] == "odd"} == {"warning"}
+    assert {one["severity"] for one in report["findings"] if one["kind"] == "inconsistent"} == {
+        "warning"
+    }
     assert "cut.jpg" in run(photos, "--json", tmp_path / "report.json").stdout
     assert json.loads((tmp_path / "report.json").read_text())["findings"] == report["findings"]
 
@@ -407,7 +156,7 @@ def test_the_csv_is_what_exclude_takes(
     assert "exclude='bad.csv'" in done.stdout
     with open("bad.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    errors = {path: kind for path, kind in spoilt.items() if kind in verification.ERRORS}
+    errors = {path: kind for path, kind in spoilt.items() if kind in ERRORS}
     assert {row["path"]: row["error"].split(":")[0] for row in rows} == errors
     train, _ = kl.from_directory(photos, validation=None, size=(8, 8), exclude="bad.csv")
     with train:
@@ -487,7 +236,7 @@ def test_odd_shapes(tmp_path: Path) -> None:
     for k in range(20):
         np.save(tmp_path / f"{k:02}.npy", np.full(3 + (k == 7), k, np.float32))
     (one,) = kl.verify(tmp_path, workers=0, progress=False).findings
-    assert (one.kind, os.path.basename(one.path)) == ("odd", "07.npy")
+    assert (one.kind, os.path.basename(one.path)) == ("inconsistent", "07.npy")
     assert "float32 of shape (4,), and 19 others are float32 of shape (3,)" in one.message
     for k in range(20):
         np.save(tmp_path / f"{k:02}.npy", np.full(3 + k % 5, k, np.float32))
@@ -510,14 +259,14 @@ def test_records(photos: Path, tmp_path: Path, compression: Any) -> None:
     )  # fmt: skip
     assert written.samples == 11  # the converter sees it too; so it is put in by hand
     report = kl.verify(tmp_path / "out", progress=False)
-    assert (report.files, [one.kind for one in report.findings]) == (11, ["two classes"])
+    assert (report.files, [one.kind for one in report.findings]) == (11, ["conflicting labels"])
     assert "record 7 at byte" in report.findings[0].path
 
 
 def test_a_cut_picture_in_a_record(tmp_path: Path) -> None:
     """Written by somebody else: the record is sound, and what is in it is not."""
     from kloaders.formats.tfrecord.examples import encode_example
-    from kloaders.formats.tfrecord.files import framed
+    from kloaders.formats.tfrecord.framing import framed
 
     raw = JPEGS["baseline"]
     pictures = [raw, saved(picture(seed=3), "JPEG"), JPEGS["progressive"][:-100]]
@@ -588,7 +337,7 @@ def test_packs(tmp_path: Path) -> None:
 def test_workers_bring_in_nothing_heavy() -> None:
     """No Keras, no TensorFlow: a process is there in half a second."""
     code = (
-        "import sys, kloaders.diagnostics.verify.report; "
+        "import sys, kloaders.diagnostics.verify.run; "
         "print(sorted({'keras', 'tensorflow', 'sklearn', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kloaders.formats.images import DecodeError
+from kloaders.formats.errors import DecodeError
 from kloaders.formats.tfrecord import examples
 from kloaders.formats.tfrecord.examples import (
     array_features,

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kloaders as kl
-from kloaders.formats import images as formats
+from kloaders.formats import by_suffix
 from kloaders.sources.cache import folder as folder_cache
 from kloaders.sources.cache import ram as ram_cache
 from kloaders.sources.cache import store as stores
@@ -49,13 +49,13 @@ def write(path, number):
 def decoded(monkeypatch):
     """The files that were decoded, in order."""
     found = []
-    real = formats.read_sample
+    real = by_suffix.read_sample
 
     def read(path, options, out=None):
         found.append(Path(path).name)
         return real(path, options, out)
 
-    monkeypatch.setattr(formats, "read_sample", read)
+    monkeypatch.setattr(by_suffix, "read_sample", read)
     return found
 
 

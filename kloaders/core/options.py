@@ -1,0 +1,317 @@
+"""What may be chosen about a loader: groups of options, each a frozen value that checks itself.
+
+An option is one field of one group, with its default; a line in `Options`, for editors and type
+checkers; and a line in the docstring of `SequenceLoader`. tests/core/test_options.py holds the three
+against each other and against the table in the docs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypedDict, TypeVar
+
+import numpy as np
+
+from kloaders.core.checks import (
+    Transform,
+    checked_cache,
+    checked_count,
+    checked_dtype,
+    checked_flag,
+    checked_shard,
+    checked_shuffle,
+    checked_transform,
+)
+from kloaders.core.errors import check_max_errors, check_policy
+from kloaders.core.memory import parse_bytes
+
+__all__ = [
+    "GROUPS",
+    "NO_MULTIPROCESSING",
+    "CacheOptions",
+    "FaultOptions",
+    "Options",
+    "OrderOptions",
+    "RamOptions",
+    "SamplingOptions",
+    "TransformOptions",
+    "WorkOptions",
+    "defaults",
+    "shows_options",
+]
+
+
+class Options(TypedDict, total=False):
+    """The options that every loader takes; see `SequenceLoader`."""
+
+    shuffle: bool | None
+    seed: int | None
+    drop_last: bool
+    pad_last: bool
+    shard: tuple[int, int] | None
+    sample_weights: Any
+    epoch_batches: int | None
+    class_balance: Any
+    sampling_weights: Any
+    replacement: bool
+    transform: Transform | None
+    batch_transform: Transform | None
+    dtype: Any
+    workers: int | None
+    processes: bool
+    max_queue_size: int
+    use_multiprocessing: bool
+    on_error: str
+    max_errors: int | float | None
+    quarantine: str | os.PathLike[str] | None
+    cache: str | os.PathLike[str] | None
+    cache_budget: int | str | None
+    cache_key: str | None
+
+
+class _Group:
+    """A frozen group of options whose fields are replaced by their checked values."""
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class OrderOptions(_Group):
+    """In which order samples come, and how they are cut into batches."""
+
+    shuffle: bool | None = None
+    seed: int | None = None
+    drop_last: bool = False
+    pad_last: bool = False
+    shard: tuple[int, int] | None = None
+    #: Whether nobody chose the seed.
+    seed_drawn: bool = field(default=False, metadata={"option": False})
+
+    def __post_init__(self) -> None:
+        drawn = self.seed is None or self.seed_drawn
+        # One draw from the global generator: keras.utils.set_random_seed fixes it.
+        seed = np.random.randint(2**31) if self.seed is None else self.seed
+        self._set(
+            shuffle=checked_shuffle(self.shuffle),
+            seed=checked_count(seed, "seed", 0),
+            drop_last=checked_flag(self.drop_last, "drop_last"),
+            pad_last=checked_flag(self.pad_last, "pad_last"),
+            shard=checked_shard(self.shard),
+            seed_drawn=drawn,
+        )
+        if self.drop_last and self.pad_last:
+            raise ValueError(
+                "drop_last=True and pad_last=True contradict each other: choose one."
+            )
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of how many this loader delivers."""
+        assert self.shard is not None
+        return self.shard
+
+    @property
+    def number(self) -> int:
+        """The seed."""
+        assert self.seed is not None
+        return self.seed
+
+
+@dataclass(frozen=True)
+class SamplingOptions(_Group):
+    """Which samples come how often, as the user said it; `loaders.options` looks at the data."""
+
+    sample_weights: Any = None
+    epoch_batches: int | None = None
+    class_balance: Any = None
+    sampling_weights: Any = None
+    replacement: bool = False
+
+    def __post_init__(self) -> None:
+        length = self.epoch_batches
+        self._set(
+            epoch_batches=None if length is None else checked_count(length, "epoch_batches", 1),
+            replacement=checked_flag(self.replacement, "replacement"),
+        )
+
+
+@dataclass(frozen=True)
+class TransformOptions(_Group):
+    """What is done to samples and batches after they are read."""
+
+    transform: Transform | None = None
+    batch_transform: Transform | None = None
+    dtype: Any = None
+
+    def __post_init__(self) -> None:
+        self._set(
+            transform=checked_transform(self.transform, "transform"),
+            batch_transform=checked_transform(self.batch_transform, "batch_transform"),
+            dtype=checked_dtype(self.dtype),
+        )
+
+
+@dataclass(frozen=True)
+class WorkOptions(_Group):
+    """Who makes the batches, and how many ahead."""
+
+    workers: int | None = None
+    processes: bool = False
+    max_queue_size: int = 10
+    use_multiprocessing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.use_multiprocessing:
+            raise ValueError(NO_MULTIPROCESSING)
+        count = self.workers
+        self._set(
+            workers=None if count is None else checked_count(count, "workers", 0),
+            processes=checked_flag(self.processes, "processes"),
+            max_queue_size=checked_count(self.max_queue_size, "max_queue_size", 0),
+        )
+        if self.processes and self.workers == 0:
+            raise ValueError("processes=True needs workers=1 or more, got workers=0.")
+
+
+@dataclass(frozen=True)
+class FaultOptions(_Group):
+    """What happens to a sample that does not load."""
+
+    on_error: str = "raise"
+    max_errors: int | float | None = None
+    quarantine: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        policy = check_policy(self.on_error)
+        path = None if self.quarantine is None else os.fspath(self.quarantine)
+        self._set(
+            on_error=policy, max_errors=check_max_errors(self.max_errors, policy), quarantine=path
+        )
+
+
+@dataclass(frozen=True)
+class CacheOptions(_Group):
+    """Where samples are kept once they are read."""
+
+    cache: str | os.PathLike[str] | None = "auto"
+    cache_budget: int | str | None = None
+    cache_key: str | None = None
+
+    def __post_init__(self) -> None:
+        budget, key = self.cache_budget, self.cache_key
+        if key is not None and not isinstance(key, str):
+            raise TypeError(
+                f"cache_key={key!r} is {type(key).__name__}, expected a text that changes whenever "
+                'what is cached does, such as "v2".'
+            )
+        self._set(
+            cache=checked_cache(self.cache),
+            cache_budget=None if budget is None else parse_bytes(budget, "cache_budget"),
+        )
+
+    @property
+    def place(self) -> str | None:
+        """The place: "auto", "ram", a folder, or None."""
+        return None if self.cache is None else str(self.cache)
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """The most that may be kept; None: no limit of the user's."""
+        assert not isinstance(self.cache_budget, str)
+        return self.cache_budget
+
+
+#: The groups that every loader has, by the name that `loaders.options.LoaderOptions` has for each.
+GROUPS: dict[str, type[Any]] = {
+    "order": OrderOptions,
+    "sampling": SamplingOptions,
+    "transforms": TransformOptions,
+    "work": WorkOptions,
+    "faults": FaultOptions,
+    "cache": CacheOptions,
+}
+
+
+@dataclass(frozen=True)
+class RamOptions(_Group):
+    """RAM batches: a large part of the data in RAM, and batches served out of it."""
+
+    ram_batch_size: int | None = None
+    ram_budget: int | str | None = None
+    draw: Literal["windows", "front to back", "global"] = "global"
+
+    def __post_init__(self) -> None:
+        size, budget = self.ram_batch_size, self.ram_budget
+        if size is not None and budget is not None:
+            raise ValueError(
+                f"ram_batch_size={size} and ram_budget={budget!r} are both given: choose one, the "
+                "other follows from it."
+            )
+        if self.draw not in ("windows", "front to back", "global"):
+            raise ValueError(f'draw={self.draw!r} is not known: choose "global" or "windows".')
+        self._set(
+            ram_batch_size=None if size is None else checked_count(size, "ram_batch_size", 1),
+            ram_budget=None if budget is None else parse_bytes(budget, "ram_budget"),
+        )
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """The most that RAM batches and batches made ahead may take together."""
+        assert not isinstance(self.ram_budget, str)
+        return self.ram_budget
+
+
+def defaults() -> dict[str, Any]:
+    """Each option that every loader has, and its default."""
+    return {
+        option.name: option.default
+        for group in GROUPS.values()
+        for option in fields(group)
+        if option.metadata.get("option", True)
+    }
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def shows_options(options: type[Any], *others: Callable[..., Any]) -> Callable[[F], F]:
+    """Show the keys of a TypedDict one by one in the signature that `help` and Sphinx read.
+
+    The function keeps its `**options: Unpack[options]`, which type checkers and editors know.
+
+    Args:
+        options: the TypedDict.
+        others: functions that have some of these options, with their defaults, beside those that
+            every loader has.
+    """
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        known = defaults()
+        for other in others:
+            known |= {p.name: p.default for p in inspect.signature(other).parameters.values()}
+        named = {p.name for p in own}
+        own += [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=known[name], annotation=annotation
+            )
+            for name, annotation in options.__annotations__.items()
+            if name not in named
+        ]
+        function.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+NO_MULTIPROCESSING = (
+    "use_multiprocessing=True is Keras' process pool, which repeats and loses batches on some "
+    "backends and is rebuilt every epoch. This loader has its own threads (workers=, on by "
+    "default) and processes: leave use_multiprocessing out, or pass processes=True instead."
+)

@@ -1,0 +1,185 @@
+"""What limits an epoch, and how fast it could be: arithmetic on figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from kloaders.core.memory import format_bytes
+from kloaders.diagnostics.explain.measured import Measured, Run
+from kloaders.diagnostics.explain.text import time_of
+
+__all__ = ["EpochCost"]
+
+# The model is the bottleneck where it waits for less than this share of its time.
+_IN_TIME = 0.1
+# Threads that keep less than this share of their cores busy, with files in memory, wait for the GIL.
+_LOCKED = 0.7
+# Files that lie on the disk instead of in memory make loading slower by more than this: the disk.
+_DISK_BOUND = 0.8
+
+
+class EpochCost:
+    """The epochs that most of a training consists of: those after the first.
+
+    first: or the first one, of which this is the run.
+    """
+
+    def __init__(self, m: Measured, first: Run | None = None) -> None:
+        self.m, self.s = m, m.settings
+        if first is not None:
+            self.s = dataclasses.replace(self.s, kept=0.0, files_fit=False)
+        self.lanes = 1 if self.s.workers == 0 else min(self.s.workers, self.s.cores)
+        warm, cold, ram = (r or Run(0.0) for r in (m.warm, m.cold, m.ram))
+        self.in_ram = self.s.kept > 0.99
+        read = warm if self.s.files_fit else cold
+        self.from_disk = not self.in_ram and not self.s.files_fit and m.disk_rate is not None
+        self.run = ram if self.in_ram else _mixed(ram, read, self.s.kept)
+        self.without_cache = read
+        missing = 0.0 if self.in_ram else 1 - self.s.kept
+        waiting = (m.read_s or 0.0) if m.disk_rate is None else 0.0
+        #: Processor seconds of a sample, by stage.
+        self.cpu = {
+            "read": missing * m.read_cached_s,
+            "decode": missing * m.decode_s,
+            "transform": m.transform_s,
+            "copy": m.copy_s,
+        }
+        self.waiting = missing * waiting
+        self.cpu_s = max(1e-9, math.fsum(self.cpu.values()))
+        self.stage = max(self.cpu, key=lambda name: self.cpu[name])
+        fit = m.fit_s
+        self.now = self.s.batch_size / fit if fit else self.run.rate
+        self.wait = None if not fit or m.step_s is None else max(0.0, 1 - m.step_s / fit)
+
+    @property
+    def locked(self) -> bool:
+        """Whether threads wait for the GIL: they have cores, and leave them idle."""
+        threads = self.lanes if not self.s.processes and not self.run.inline else 1
+        own = self.s.has_transform if self.in_ram else self.s.users_code
+        if not own or threads < 2 or self.waiting > 0.3 * self.cpu_s or self._reads_bind():
+            return False
+        run = self.run if self.in_ram else (self.m.warm or self.run)
+        return run.busy / (threads * self.m.alone_busy) < _LOCKED
+
+    def _reads_bind(self) -> bool:
+        cold, warm = self.m.cold, self.m.warm
+        if not self.from_disk or cold is None or warm is None:
+            return False
+        return cold.rate < _DISK_BOUND * warm.rate
+
+    def bottleneck(self) -> tuple[str, str | None, str]:
+        """The resource, the stage that uses most of it, and a sentence."""
+        if self.wait is not None and self.wait < _IN_TIME:
+            return "model", None, self._why_model()
+        if self.wait is not None and self.s.workers == 0:
+            said = "workers=0 loads in the thread that trains: one waits for the other."
+            return "waiting", self.stage, said
+        resource, stage, why = self.loader_bottleneck()
+        step = self.m.step_s
+        if self.wait is not None and step and self.run.rate > 1.3 * self.s.batch_size / step:
+            # Alone, the loader is quick enough: together they share something.
+            if self._together_busy() > 0.6:
+                return (
+                    "cpu",
+                    "step",
+                    (
+                        f"Alone, the loader makes {self.run.rate:,.0f} samples/s and the model takes "
+                        f"{self.s.batch_size / step:,.0f}; together they share {self.s.cores} cores."
+                    ),
+                )
+            return "unknown", stage, "Loader and model are quick alone, and slow together."
+        return resource, stage, why
+
+    def _together_busy(self) -> float:
+        """Share of the cores that loading and training take of each other."""
+        m, s = self.m, self.s
+        if not m.fit_s:
+            return 0.0
+        # A step by a fit's record has no processor time: take it for one core's.
+        step = m.step_cpu_s if m.step_cpu_s is not None else m.step_s or 0.0
+        return (self.cpu_s * s.batch_size + step) / (s.cores * m.fit_s)
+
+    def _why_model(self) -> str:
+        m, s = self.m, self.s
+        assert m.step_s is not None
+        wait = 0.0 if self.wait is None else self.wait
+        said = f"A step takes {time_of(m.step_s)}, and the model waits for {wait:.0%} of the time."
+        spare = self.run.rate * m.step_s / s.batch_size
+        return (
+            f"{said} The loader alone is {spare:.1f} times as fast as the model."
+            if spare > 1
+            else said
+        )
+
+    def loader_bottleneck(self) -> tuple[str, str | None, str]:
+        """`bottleneck`, of the loader by itself."""
+        m, s = self.m, self.s
+        if self._reads_bind():
+            assert m.cold is not None
+            assert m.warm is not None
+            return (
+                "disk",
+                "read",
+                (
+                    f"Files from the disk: {m.cold.rate:,.0f} samples/s; the same files from memory: "
+                    f"{m.warm.rate:,.0f}."
+                ),
+            )
+        if self.waiting > 0.5 * (self.cpu_s + self.waiting):
+            share = self.waiting / (self.cpu_s + self.waiting)
+            return (
+                "disk",
+                "read",
+                f"Loading a sample is {share:.0%} waiting for what it is read from.",
+            )
+        share = self.cpu[self.stage] / self.cpu_s
+        if self.locked:
+            return (
+                "gil",
+                self.stage,
+                (
+                    f"{self.lanes} threads keep {self.run.busy:.1f} cores busy; {share:.0%} of a sample's "
+                    f"work is {_STAGES[self.stage]}."
+                ),
+            )
+        if self.stage == "copy":
+            each = format_bytes(s.sample_bytes)
+            return "copy", "copy", f"{share:.0%} of the work is copying: {each} a sample."
+        cores = f"{self.lanes} of {s.cores} cores" if self.lanes < s.cores else f"{s.cores} cores"
+        return "cpu", self.stage, f"{share:.0%} of the work on {cores} is {_STAGES[self.stage]}."
+
+    def ceiling(self) -> float:
+        """Samples a second of this work that the machine could do: its slowest resource in full use."""
+        m, s = self.m, self.s
+        limits = [s.cores * m.alone_busy / self.cpu_s]
+        if self.from_disk:
+            limits.append(max(m.disk_rate or 0.0, m.disk_rate_more or 0.0) / max(1e-9, 1 - s.kept))
+        if m.step_s:
+            limits.append(s.batch_size / m.step_s)
+            if m.step_cpu_s:
+                cpu = self.cpu_s + m.step_cpu_s / s.batch_size
+                limits.append(s.cores / cpu)
+        return min(limits)
+
+    def with_loading(self, rate: float, cpu_s: float | None = None) -> float:
+        """Samples a second if the loader alone made so many, for so much processor time each."""
+        m, s = self.m, self.s
+        if not m.step_s:
+            return rate
+        rates = [rate, s.batch_size / m.step_s]
+        if m.step_cpu_s:
+            cpu = (self.cpu_s if cpu_s is None else cpu_s) + m.step_cpu_s / s.batch_size
+            rates.append(s.cores / cpu)
+        return min(rates)
+
+
+_STAGES = {"read": "reading", "decode": "decoding", "transform": "transform=", "copy": "copying"}
+
+
+def _mixed(ram: Run, read: Run, kept: float) -> Run:
+    """Some samples from the cache, the others read."""
+    if not kept or not ram.rate or not read.rate:
+        return read
+    rate = 1 / (kept / ram.rate + (1 - kept) / read.rate)
+    return Run(rate, kept * ram.busy + (1 - kept) * read.busy)

@@ -1,0 +1,141 @@
+"""What `loader.explain()` returns: findings that show themselves as text, JSON or a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from kloaders import __version__
+from kloaders.diagnostics.explain import html
+from kloaders.diagnostics.explain.findings import Findings
+from kloaders.diagnostics.explain.text import as_text, limits_of, stages_of, verdict
+
+__all__ = ["Explanation"]
+
+
+@dataclass(frozen=True)
+class Explanation(Findings):
+    """What `loader.explain()` found. Prints as text; `to_dict`, `to_json`, `to_html` and `save`.
+
+    Attributes:
+        title: the loader's class, number of samples and batch size.
+        measured: the figures that all else follows from.
+        bottleneck: one of "model", "disk", "cpu", "gil", "copy", "waiting", "unknown".
+        stage: what most of the work is, such as "decode"; None where the model is the bottleneck.
+        why: the reason, in words.
+        now: samples per second, with the model if there was one.
+        first: samples per second of the first epoch, in which nothing is cached, by the loader alone.
+        first_bottleneck: the bottleneck of the first epoch.
+        first_why: the reason, in words.
+        loading: samples per second of later epochs, by the loader alone.
+        ceiling: samples per second of this work that this machine can do.
+        reached: `now`, as a share of `ceiling`.
+        best: samples per second of a step on a batch that is there; None if no step was measured.
+        wait: share of its time that the model waits; None likewise.
+        advice: at most two changes, the one with the larger gain first.
+        machine: cores, system, Python.
+    """
+
+    @property
+    def bound(self) -> str:
+        """The older name of `bottleneck`, which works until 0.2."""
+        return self.bottleneck
+
+    @property
+    def first_bound(self) -> str:
+        """The older name of `first_bottleneck`, which works until 0.2."""
+        return self.first_bottleneck
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        return f"<Explanation: the bottleneck is {self.bottleneck}, {self.now:,.0f} samples/s>"
+
+    def _repr_html_(self) -> str:
+        return html.in_a_notebook(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for a script: plain numbers, texts, lists and dicts."""
+        return _as_dict(self)
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_html(self) -> str:
+        """One page with charts, which loads nothing from anywhere."""
+        return html.page(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file: JSON or text where the name ends so (.json, .txt), else HTML."""
+        name = os.fspath(path)
+        text = {".json": self.to_json, ".txt": self.__str__}.get(
+            os.path.splitext(name)[1].lower(), self.to_html
+        )()
+        partial = f"{name}.part"
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        os.replace(partial, name)
+
+
+def _as_dict(found: Findings) -> dict[str, Any]:
+    """For a script. Times are seconds, rates samples a second."""
+    measured = dataclasses.asdict(found.measured)
+    content: dict[str, Any] = _rounded(
+        {
+            "version": __version__,
+            "loader": found.title,
+            "bottleneck": found.bottleneck,
+            # The older names, until 0.2.
+            "bound": found.bottleneck,
+            "stage": found.stage,
+            "why": found.why,
+            "first_epoch": {
+                "bottleneck": found.first_bottleneck,
+                "bound": found.first_bottleneck,
+                "why": found.first_why,
+            },
+            "verdict": verdict(found),
+            "samples_per_s": {
+                "now": found.now,
+                "first_epoch": found.first,
+                "loader_alone": found.loading,
+                "ceiling": found.ceiling,
+                "best": found.best,
+            },
+            "reached": found.reached,
+            "wait": found.wait,
+            "sample_s": {name: seconds for name, _, seconds in stages_of(found)},
+            "limits": {name: rate for name, _, rate in limits_of(found)},
+            "advice": [
+                {
+                    "setting": a.setting,
+                    "why": a.why,
+                    "predicted": a.predicted,
+                    "gain": a.gain,
+                    "measured": a.measured,
+                    "measured_gain": None if a.measured is None else a.measured / found.now,
+                }
+                for a in found.advice
+            ],
+            "measured": measured,
+            "machine": found.machine,
+        }
+    )
+    return content
+
+
+def _rounded(value: Any) -> Any:
+    """Four significant digits: more would claim what no clock can tell."""
+    if isinstance(value, dict):
+        return {name: _rounded(v) for name, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value

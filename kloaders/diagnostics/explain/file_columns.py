@@ -1,0 +1,60 @@
+"""What a loader's columns say about its files, and how their images are decoded."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kloaders.core.structure import flatten
+from kloaders.formats.options import ImageOptions
+from kloaders.sources.columns import PathColumn
+
+if TYPE_CHECKING:
+    from kloaders.loaders.sequence import SequenceLoader
+
+__all__ = ["image_options", "paths_of", "uncached", "with_dct_scaling"]
+
+
+def _innermost(column: Any) -> Any:
+    while hasattr(column, "column"):
+        column = column.column
+    return column
+
+
+def uncached(column: Any) -> Any:
+    return column.column if hasattr(column, "store") else column
+
+
+def paths_of(loader: SequenceLoader) -> Callable[[int], list[str]] | None:
+    """The files of a sample; None for a loader whose samples are no files."""
+    columns = loader._columns()
+    files = [
+        column
+        for column in flatten(columns if columns is not None else ())
+        if isinstance(_innermost(column), PathColumn)
+    ]
+    return (lambda index: [column.name(index) for column in files]) if files else None
+
+
+def image_options(column: Any) -> ImageOptions | None:
+    read = getattr(_innermost(column), "read_path", None)
+    if getattr(read, "decode", None) is not None:
+        return None
+    found: ImageOptions | None = getattr(read, "options", None)
+    return found
+
+
+def with_dct_scaling(column: Any) -> Any:
+    """The column, decoding JPEGs at a fraction of their size where that is large enough."""
+    new = copy.copy(column)
+    if hasattr(column, "store"):
+        return with_dct_scaling(column.column)
+    if hasattr(column, "column"):
+        new.column = with_dct_scaling(column.column)
+    elif (options := image_options(column)) is not None and isinstance(column, PathColumn):
+        read: Any = copy.copy(column.read_path)
+        read.options = dataclasses.replace(options, dct_scaling=True)
+        new.read_path = read
+    return new

@@ -1,0 +1,53 @@
+"""What an explanation consists of: a verdict on figures, and what to change. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kloaders.diagnostics.explain.measured import Measured
+
+__all__ = ["Advice", "Findings"]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A setting to change.
+
+    Attributes:
+        setting: as a user types it.
+        why: the reason, in words.
+        predicted: samples per second with it, as computed.
+        gain: predicted, divided by what it is now.
+        change: what `variants.changed` takes to try it; None for what is not tried.
+        measured: samples per second with it, as measured; None until it was tried.
+    """
+
+    setting: str
+    why: str
+    predicted: float
+    gain: float
+    change: tuple[str, Any] | None = None
+    measured: float | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The fields of an `Explanation`, where they are described."""
+
+    title: str
+    measured: Measured
+    bottleneck: str
+    stage: str | None
+    why: str
+    now: float
+    first: float
+    first_bottleneck: str
+    first_why: str
+    loading: float
+    ceiling: float
+    reached: float
+    best: float | None
+    wait: float | None
+    advice: list[Advice] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,82 @@
+"""Measures a loader by itself, and the files that it reads: how many samples per second they give."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from kloaders.core.structure import flatten
+from kloaders.diagnostics.explain.measured import Run
+from kloaders.formats import files
+from kloaders.formats.files import read_bytes
+
+__all__ = ["drive", "evict", "files_per_second"]
+
+# The first of several processes answers before the last has begun.
+_PROCESSES_START = 2.0
+
+
+def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
+    """Take batches for so many seconds, as a hand-written loop would, without a model.
+
+    at_most: samples after which to stop.
+    """
+    batches = _forever(view)
+    next(batches)  # starts the threads
+    started = time.perf_counter()
+    while view.processes and time.perf_counter() - started < _PROCESSES_START:
+        next(batches)
+    begin, cpu = time.perf_counter(), time.process_time()
+    samples = count = 0
+    while count < 2 or time.perf_counter() - begin < seconds:
+        samples += len(flatten(next(batches))[0])
+        count += 1
+        if at_most is not None and samples >= at_most and count >= 2:
+            break
+    wall = time.perf_counter() - begin
+    busy = (time.process_time() - cpu) / wall
+    engine = view._engine
+    inline = engine is not None and engine.inline(view.batch_size)
+    batches.close()
+    view._release()
+    return Run(samples / wall, busy, bool(inline))
+
+
+def _forever(view: Any) -> Generator[Any, None, None]:
+    while True:
+        view.on_epoch_begin()
+        for k in range(len(view)):
+            yield view[k]
+        view.on_epoch_end()
+
+
+def evict(names: Iterable[str]) -> None:
+    """Ask the system to forget what it holds of these files."""
+    for name in names:
+        files.evict(name)
+
+
+def files_per_second(names: list[str], threads: int, seconds: float) -> float:
+    over = threading.Event()
+    done = itertools.count()
+
+    def read(name: str) -> None:
+        if not over.is_set():
+            with contextlib.suppress(OSError, ValueError):
+                read_bytes(name)
+            next(done)
+
+    with ThreadPoolExecutor(threads, "kloaders-probe") as pool:
+        begin = time.perf_counter()
+        timer = threading.Timer(seconds, over.set)
+        timer.start()
+        for _ in pool.map(read, names):
+            pass
+        wall = time.perf_counter() - begin
+        timer.cancel()
+    return next(done) / wall

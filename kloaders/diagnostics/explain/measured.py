@@ -1,0 +1,83 @@
+"""What was measured of a loader and a model: figures only, whoever measured them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Measured", "Run", "Settings"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A loader running by itself for a while.
+
+    rate: samples a second. busy: cores that this process kept busy meanwhile, on average. inline:
+    batches were so cheap that they were made in the thread that asks.
+    """
+
+    rate: float
+    busy: float = 1.0
+    inline: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of the loader and the machine matters for its speed."""
+
+    samples: int
+    batch_size: int
+    cores: int
+    workers: int
+    processes: bool = False
+    has_transform: bool = False
+    #: Whether a sample takes a function of the user's, which may hold Python's lock.
+    users_code: bool = False
+    #: Whether `cache=` can keep its samples: they come from files or hooks.
+    cacheable: bool = True
+    cache: str | None = "auto"
+    #: Bytes of a sample: as delivered, as decoded (before the transform), and of its files.
+    sample_bytes: int = 0
+    raw_bytes: int = 0
+    stored_bytes: float | None = None
+    #: x is delivered in more bytes a value than it is decoded in.
+    widened: float = 1.0
+    free_bytes: int = 0
+    #: Share of the samples that the cache holds after the first epoch.
+    kept: float = 0.0
+    #: Whether the system can hold all files in memory.
+    files_fit: bool = True
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured. Seconds are of one sample in one thread, unless the name says otherwise."""
+
+    settings: Settings
+    #: Waiting for a file that is not in memory, and reading one that is; None: no files to read.
+    read_s: float | None = None
+    read_cached_s: float = 0.0
+    decode_s: float = 0.0
+    transform_s: float = 0.0
+    copy_s: float = 0.0
+    #: Decoding with dct_scaling=True, where that is another decode.
+    dct_decode_s: float | None = None
+    #: Of a core that one thread got: less than 1 where others use the machine.
+    alone_busy: float = 1.0
+    #: The loader with files from the disk, with files in memory, with decoded samples in RAM.
+    cold: Run | None = None
+    warm: Run | None = None
+    ram: Run | None = None
+    #: Files read a second and nothing else, by as many threads as the loader has, and by more.
+    disk_rate: float | None = None
+    disk_rate_more: float | None = None
+    #: Of the model, in seconds a batch: a step on a batch that is there, the processor time of it,
+    #: moving a batch to the device, and a step of a fit on this loader.
+    step_s: float | None = None
+    step_cpu_s: float | None = None
+    to_device_s: float | None = None
+    fit_s: float | None = None
+    #: Where the last four come from: "model", "fit" or None.
+    model_from: str | None = None
+    #: Samples that were looked at, and seconds that measuring took.
+    probed: int = 0
+    seconds: float = 0.0

@@ -1,0 +1,153 @@
+"""Measures what single samples cost, stage by stage, in the calling thread."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kloaders.core.memory import aligned
+from kloaders.core.structure import flatten, map_structure
+from kloaders.diagnostics.explain.file_columns import (
+    image_options,
+    paths_of,
+    uncached,
+    with_dct_scaling,
+)
+from kloaders.diagnostics.explain.loader_probe import evict
+from kloaders.formats.files import read_bytes, suffix_of
+from kloaders.plan.epoch import Order
+
+if TYPE_CHECKING:
+    from kloaders.loaders.sequence import SequenceLoader
+
+__all__ = ["Stages", "measure_stages"]
+
+# Decoded samples that are held while measuring, and how many are looked at one by one.
+_HELD_BYTES, _LOOKED_AT = 2**27, 256
+
+
+class Stages:
+    """Samples taken one by one, in this thread."""
+
+    def __init__(self, view: SequenceLoader, indices: list[int]) -> None:
+        self.view = view
+        self.indices = indices
+        self.samples: list[Any] = []
+        self.times: dict[str, float] = {}
+        self.cpu = self.wall = 0.0
+        self.paths = paths_of(view)
+        self.stored = 0
+
+    def add(self, name: str, seconds: float) -> None:
+        self.times[name] = self.times.get(name, 0.0) + seconds
+
+    def found(self) -> dict[str, Any]:
+        """Fields of `Measured`."""
+        n = max(1, len(self.samples))
+        each = {name: seconds / n for name, seconds in self.times.items()}
+        if self.paths is None and each.get("read_s", 0.0) < 0.05 * each.get("decode_s", 0.0):
+            each.pop("read_s", None)  # nothing was waited for
+        busy = min(1.0, self.cpu / self.wall) if self.wall > 0 else 1.0
+        return {**each, "alone_busy": max(0.05, busy)}
+
+    def arrays(self) -> Any:
+        """The samples as they are stored, stacked; None where they differ in shape."""
+        try:
+            return map_structure(lambda *leaves: np.stack(leaves), *self.samples)
+        except ValueError:
+            return None
+
+
+def measure_stages(view: SequenceLoader, seconds: float, transform: bool = True) -> Stages:
+    stages = Stages(view, _some(view))
+    form = flatten(view.sample_spec if transform else view.raw_spec)
+    rows = [aligned(max(1, s.nbytes)) for s in form]
+    held = 0
+    end = time.perf_counter() + seconds
+    for count, index in enumerate(stages.indices):
+        if count >= 4 and (time.perf_counter() > end or held > _HELD_BYTES):
+            break
+        cached = _read_alone(stages, index)
+        begin, cpu = time.perf_counter(), time.thread_time()
+        sample = view._sample(index)
+        wall, used = time.perf_counter() - begin, time.thread_time() - cpu
+        if stages.paths is None:  # what a hook waits for, and what it computes
+            stages.add("read_s", max(0.0, wall - used))
+            stages.add("decode_s", used)
+        else:
+            stages.add("decode_s", max(0.0, wall - cached))
+        if transform and view.transform is not None:
+            begin = time.perf_counter()
+            done = view._transformed(index, sample, 0, 0)
+            stages.add("transform_s", time.perf_counter() - begin)
+        else:
+            done = sample
+        stages.wall += wall
+        stages.cpu += used
+        begin = time.perf_counter()
+        for leaf, row in zip(flatten(done), rows, strict=False):
+            a = np.asarray(leaf)
+            if a.nbytes <= row.nbytes:
+                np.copyto(row[: a.nbytes], np.ascontiguousarray(a).reshape(-1).view(np.uint8))
+        stages.add("copy_s", time.perf_counter() - begin)
+        held += sum(np.asarray(leaf).nbytes for leaf in flatten(sample))
+        stages.samples.append(sample)
+    if stages.paths is not None:
+        _try_dct(stages, seconds / 4)
+    return stages
+
+
+def _some(view: SequenceLoader) -> list[int]:
+    """Numbers of samples from all over, in the order of a shuffled epoch."""
+    found: list[int] = []
+    for batch in range(len(view)):
+        found += view.plan.indices(Order(0, 0), batch).tolist()
+        if len(found) >= _LOOKED_AT:
+            break
+    return found[:_LOOKED_AT]
+
+
+def _read_alone(stages: Stages, index: int) -> float:
+    """Read a sample's files from the disk, then from memory; seconds of the latter."""
+    if stages.paths is None:
+        return 0.0
+    names = stages.paths(index)
+    evict(names)
+    begin = time.perf_counter()
+    contents = [read_bytes(name) for name in names]
+    stages.add("read_s", time.perf_counter() - begin)
+    stages.stored += sum(map(len, contents))
+    begin = time.perf_counter()
+    for name in names:
+        read_bytes(name)
+    cached = time.perf_counter() - begin
+    stages.add("read_cached_s", cached)
+    return cached
+
+
+def _try_dct(stages: Stages, seconds: float) -> None:
+    """Decode the same JPEGs at a fraction of their size, if the loader resizes them."""
+    columns = stages.view._columns()
+    options = [image_options(column) for column in flatten(columns) if columns is not None]
+    if not any(o is not None and o.size is not None and not o.dct_scaling for o in options):
+        return
+    assert stages.paths is not None
+    jpegs = (".jpg", ".jpeg", ".jpe", ".jfif")
+    if not any(suffix_of(name) in jpegs for k in stages.indices[:8] for name in stages.paths(k)):
+        return
+    scaled = map_structure(with_dct_scaling, columns)
+    count, spent, end = 0, 0.0, time.perf_counter() + seconds
+    for index in stages.indices[: len(stages.samples)]:
+        if count >= 4 and time.perf_counter() > end:
+            break
+        for name in stages.paths(index):  # as warm as it was for the other decode
+            read_bytes(name)
+        begin = time.perf_counter()
+        map_structure(lambda column, index=index: uncached(column).read(index), scaled)
+        spent += time.perf_counter() - begin
+        count += 1
+    n = max(1, len(stages.samples))
+    each = spent / max(1, count) - stages.times.get("read_cached_s", 0.0) / n
+    stages.times["dct_decode_s"] = max(1e-9, each) * n

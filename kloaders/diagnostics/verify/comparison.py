@@ -1,0 +1,95 @@
+"""Puts answers together, and finds what only shows when files are compared with each other."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+from kloaders.diagnostics.verify.report import ERRORS, WARNINGS, Report
+from kloaders.diagnostics.verify.tasks import Task, size_of
+from kloaders.diagnostics.verify.worker import Answer
+
+__all__ = ["Comparison"]
+
+# Nothing is inconsistent unless nearly all others are alike, and there are a few of them.
+_INCONSISTENT_SHARE, _ALIKE = 0.1, 3
+
+
+class Comparison:
+    """Answers as they come, and what only shows when all are there."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self._names: list[str] = []
+        self._digests: list[bytes] = []
+        self._classes: list[str | None] = []
+        self._forms: dict[tuple[str, ...], int] = {}
+        self._form_of: list[int] = []
+
+    def take(self, task: Task, answers: Answer) -> None:
+        """Take down the answer to a task."""
+        self.report.files += size_of(task)
+        for answer in answers:
+            name, label = answer["name"], answer["class"]
+            if not isinstance(task, dict):
+                name, label = task  # what is in memory already
+            bad = False
+            for kind, message in answer["problems"]:
+                self.report.add(name, kind, message)
+                bad = bad or kind != "misnamed"
+            if bad or not answer["digest"]:
+                continue
+            self._names.append(name)
+            self._digests.append(bytes.fromhex(answer["digest"]))
+            self._classes.append(None if label is None else sys.intern(label))
+            form = tuple(answer["form"])
+            self._form_of.append(self._forms.setdefault(form, len(self._forms)))
+
+    def finish(self, duplicates: bool) -> None:
+        """Compare all files with each other, and sort what was found."""
+        # Answers come in any order: the first of some alike is the first by name.
+        order = sorted(
+            range(len(self._names)), key=lambda k: (self._names[k], self._classes[k] or "")
+        )
+        if duplicates:
+            self._find_duplicates(order)
+        self._find_inconsistent(order)
+        rank = {kind: k for k, kind in enumerate((*ERRORS, *WARNINGS))}
+        self.report.findings.sort(key=lambda one: (rank[one.kind], one.path, one.message))
+
+    def _find_duplicates(self, order: list[int]) -> None:
+        first_of: dict[bytes, int] = {}
+        for k in order:
+            first = first_of.setdefault(self._digests[k], k)
+            if first == k:
+                continue
+            here, there = self._classes[k], self._classes[first]
+            name, other = self._names[k], self._names[first]
+            if here != there:
+                said = f"{name} (class {here}) has the content of {other} (class {there})"
+                self.report.add(name, "conflicting labels", said)
+            else:
+                self.report.add(name, "duplicate", f"{name} has the content of {other}")
+
+    def _find_inconsistent(self, order: list[int]) -> None:
+        """Of pictures sides and channels, of arrays shape and type, each by itself."""
+        forms = list(self._forms)
+        for what in ("picture", "array"):
+            chosen = [k for k in order if forms[self._form_of[k]][:1] == (what,)]
+            for aspect in (1, 2) if what == "picture" else (1,):
+                count = Counter(forms[self._form_of[k]][aspect] for k in chosen)
+                if len(count) < 2:
+                    continue
+                usual, alike = count.most_common(1)[0]
+                others = len(chosen) - alike
+                if alike < _ALIKE or others > max(1, _INCONSISTENT_SHARE * len(chosen)):
+                    continue
+                for k in chosen:
+                    form = forms[self._form_of[k]][aspect]
+                    if form != usual:
+                        name = self._names[k]
+                        self.report.add(
+                            name,
+                            "inconsistent",
+                            f"{name} is {form}, and {alike:,} others are {usual}",
+                        )

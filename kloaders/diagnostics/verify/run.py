@@ -1,0 +1,127 @@
+"""Reads all of a data set before it is trained on, and reports by name what would break, or is inconsistent."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from kloaders.core.threads import usable_cores
+from kloaders.diagnostics.verify.comparison import Comparison
+from kloaders.diagnostics.verify.report import Report
+from kloaders.diagnostics.verify.tasks import Task, as_question, plan_source, size_of
+from kloaders.diagnostics.verify.worker import Answer, Inspector, inspect
+from kloaders.formats.options import ImageOptions
+from kloaders.formats.tfrecord.files import RecordFiles
+
+__all__ = ["verify"]
+
+
+def verify(
+    source: Any,
+    *,
+    path_column: str = "path",
+    label_column: str | None = "label",
+    folder: str | os.PathLike[str] | None = None,
+    max_pixels: int = ImageOptions.max_pixels,
+    duplicates: bool = True,
+    workers: int | None = None,
+    progress: bool | None = True,
+) -> Report:
+    """Read every file, all of it, and report those that would break a training, by name.
+
+    Args:
+        source: a folder (of files, of folders of classes, of TFRecord files), a CSV file, a TFRecord
+            file or a pattern of such, the folder of a pack, a picture or array; or a list of these.
+        path_column: of a CSV file.
+        label_column: of a CSV file; one that is not there is no error.
+        folder: where relative paths of a CSV file start; by default the current folder.
+        max_pixels: pictures with more are a "too many pixels", by their header: they are not decoded. The
+            default is that of the loaders.
+        duplicates: compare files by content (BLAKE2b).
+        workers: processes that read; None: one a core. 0: this process, where a file that ends the
+            decoder ends everything.
+        progress: show a bar. None: where stderr is a terminal.
+
+    Files of other suffixes, and names that begin with a dot, are left out of folders. Takes about
+    twice the time of decoding every file once, and 400 bytes of memory a file.
+
+    Raises:
+        FileNotFoundError: no such source.
+        ValueError: nothing in it to read, or a CSV file without such a column.
+    """
+    begin = time.perf_counter()
+    sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    names = [os.fspath(one) for one in sources]
+    report = Report(", ".join(names))
+    tasks: list[Task] = []
+    for name in names:
+        plan_source(name, (path_column, label_column, folder), report, tasks)
+    total = sum(map(size_of, tasks))
+    comparison = Comparison(report)
+    if not total and not report.findings:
+        raise ValueError(
+            f"{report.source} holds nothing that is read here: expected files such as .jpg, "
+            ".png, .npy or .tfrecord, a pack, or a CSV file of paths."
+        )
+    disable = None if progress is None else not progress
+    with tqdm(total=total, unit=" files", desc="verify", disable=disable, smoothing=0.1) as bar:
+        count = usable_cores() if workers is None else workers
+        for task, answers in _answers(tasks, count, max_pixels):
+            comparison.take(task, answers)
+            bar.update(size_of(task))
+            if report.findings and not disable:
+                bar.set_postfix(found=len(report.findings), refresh=False)
+    comparison.finish(duplicates)
+    report.seconds = time.perf_counter() - begin
+    return report
+
+
+def _answers(tasks: list[Task], workers: int, max_pixels: int) -> Iterator[tuple[Task, Answer]]:
+    """Each task with its answer, as they come, done by so many processes."""
+    if workers <= 0:
+        opened: dict[str, RecordFiles] = {}
+        for task in tasks:
+            yield task, inspect(as_question(task, max_pixels), opened)
+        return
+    done: queue.SimpleQueue[tuple[Task, Any]] = queue.SimpleQueue()
+    left = iter(tasks)
+    lock = threading.Lock()
+    stopped = threading.Event()
+    inspectors = [Inspector() for _ in range(min(workers, len(tasks)))]
+
+    def work(inspector: Inspector) -> None:
+        while not stopped.is_set():
+            with lock:
+                task = next(left, None)
+            if task is None:
+                break
+            try:
+                done.put((task, inspector.ask(as_question(task, max_pixels))))
+            except Exception as error:  # raised in the thread that waits
+                done.put((task, error))
+        inspector.close()
+
+    threads = [
+        threading.Thread(target=work, args=(one,), daemon=True, name="kloaders-verify")
+        for one in inspectors
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in tasks:
+            task, answer = done.get()
+            if isinstance(answer, Exception):
+                raise answer
+            yield task, answer
+    finally:  # Ctrl-C too
+        stopped.set()
+        for inspector in inspectors:
+            inspector.close()
+        for thread in threads:
+            thread.join(10)

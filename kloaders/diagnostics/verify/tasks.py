@@ -1,0 +1,191 @@
+"""What there is to read in a source: a task for each file, or for some records of a file."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from kloaders.diagnostics.verify.report import Report
+from kloaders.formats import pack as pack_format
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from kloaders.formats.pack import MANIFEST
+from kloaders.formats.sidecar_index import is_index
+from kloaders.formats.tfrecord.examples import features_of
+from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.sources.tables import Table
+
+__all__ = ["Task", "as_question", "plan_source", "size_of"]
+
+_READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+_RECORDS = re.compile(r"\.tfrec(ord)?s?([.-]|$)", re.IGNORECASE)
+# Records and bytes of one task: enough to be worth a line each way.
+_TASK_RECORDS, _TASK_BYTES = 256, 2**26
+
+# A file and its class, as there may be millions; or what `inspect` takes, for others.
+Task = tuple[str, "str | None"] | dict[str, Any]
+
+
+def size_of(task: Task) -> int:
+    """Files or records."""
+    return task.get("count", 1) if isinstance(task, dict) else 1
+
+
+def as_question(task: Task, max_pixels: int) -> dict[str, Any]:
+    """A task as `inspect` takes it."""
+    if isinstance(task, dict):
+        return {**task, "max_pixels": max_pixels}
+    # An array is read in blocks, and may well take long.
+    hangs = suffix_of(task[0]) not in ARRAY_SUFFIXES
+    return {"path": task[0], "max_pixels": max_pixels, "hangs": hangs}
+
+
+def plan_source(
+    name: str, columns: tuple[str, str | None, Any], report: Report, tasks: list[Task]
+) -> None:
+    """Append the tasks of one source."""
+
+    def file(path: str, label: str | None = None) -> None:
+        if _RECORDS.search(os.path.basename(path)):
+            _plan_records(path, report, tasks)
+        else:
+            tasks.append((path, None if label is None else sys.intern(label)))
+
+    if os.path.isdir(name):
+        if os.path.exists(os.path.join(name, MANIFEST)):
+            _plan_pack(name, report, tasks)
+            return
+        for path, label in _files_in(name, report):
+            file(path, label)
+    elif suffix_of(name) in (".csv", ".tsv") and os.path.exists(name):
+        paths, labels = _table(name, *columns)
+        for path, label in zip(paths, labels, strict=True):
+            file(path, label)
+    elif os.path.exists(name):
+        if suffix_of(name) in _READABLE:
+            file(name)
+        else:
+            _plan_records(name, report, tasks)
+    else:
+        matches = [path for path in sorted(glob.glob(name, recursive=True)) if not is_index(path)]
+        if not matches:
+            raise FileNotFoundError(
+                f"{name} does not exist. Relative paths start at {os.getcwd()}."
+            )
+        for path in matches:
+            plan_source(path, columns, report, tasks)
+
+
+def _files_in(root: str, report: Report) -> Iterator[tuple[str, str | None]]:
+    """Files below a folder that are read here, sorted; the folder right below it is the class."""
+    seen = {os.path.realpath(root)}
+    for top, folders, names in os.walk(root, followlinks=True):
+        shown = sorted(name for name in folders if not name.startswith("."))
+        folders.clear()
+        for name in shown:
+            real = os.path.realpath(os.path.join(top, name))
+            if real not in seen:  # a link to above would never end
+                seen.add(real)
+                folders.append(name)
+        inside = os.path.relpath(top, root).split(os.sep)[0]
+        label = None if inside == os.curdir else inside
+        for name in sorted(names):
+            if name.startswith("."):
+                continue
+            if suffix_of(name) in _READABLE or _RECORDS.search(name):
+                yield os.path.join(top, name), label
+            else:
+                report.left_out += 1
+
+
+def _table(
+    name: str, path_column: str, label_column: str | None, folder: Any
+) -> tuple[list[str], list[str | None]]:
+    table = Table(name)
+    paths = table.paths(path_column, None if folder is None else os.fspath(folder))
+    if label_column is None or label_column not in table.frame:
+        return paths, [None] * len(paths)
+    return paths, [str(value) for value in table.column(label_column).tolist()]
+
+
+def _plan_records(path: str, report: Report, tasks: list[Task]) -> None:
+    try:
+        files = RecordFiles([path], progress=False)
+    except (OSError, DecodeError) as error:
+        report.add(path, _kind_of(error), str(error))
+        return
+    examples, count = _examples_in(files), len(files)
+    # Nothing in a compressed file is reached without what lies before it.
+    step = count if files.compressed else _TASK_RECORDS
+    first = 0
+    while first < count:
+        stop = min(first + step, count)
+        if not files.compressed:
+            indices = np.arange(first, stop, dtype=np.int64)
+            _, starts, ends = files.locate(indices)
+            within = int(np.searchsorted(ends - starts[0], _TASK_BYTES, side="right"))
+            stop = first + max(1, within)
+        tasks.append({"path": path, "first": first, "count": stop - first, "examples": examples})
+        first = stop
+
+
+def _examples_in(files: RecordFiles) -> bool:
+    """Whether the first record that can be read is a tf.train.Example."""
+    for index in range(min(len(files), 100)):
+        try:
+            record = files.read(index)
+        except (OSError, DecodeError):
+            continue
+        try:
+            return bool(features_of(record))
+        except DecodeError:
+            return False
+    return False
+
+
+def _plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
+    """The sums of a pack's files, after their sizes and headers."""
+    manifest_path = os.path.join(folder, MANIFEST)
+    try:
+        manifest = pack_format.read_manifest(folder)
+        if pack_format.manifest_changed(folder):
+            report.add(manifest_path, "broken", f"{manifest_path} changed since it was written")
+    except (OSError, ValueError) as error:
+        report.add(manifest_path, _kind_of(error), str(error))
+        return
+    dtypes = [pack_format.dtype_named(name) for name in manifest.leaves]
+    for shard in manifest.shards:
+        for part, dtype in zip(shard.parts, dtypes, strict=True):
+            files = [(part.values, dtype), (part.index, np.dtype(np.int64))]
+            for file, kind in files:
+                if file is None:
+                    continue
+                path = os.path.join(folder, file.name)
+                try:
+                    pack_format.check_file(folder, file, kind)
+                except (OSError, ValueError) as error:
+                    report.files += 1
+                    cut = _is_shorter(path, file, kind)
+                    report.add(path, "truncated" if cut else _kind_of(error), str(error))
+                else:
+                    tasks.append({"path": path, "crc32": file.crc32})
+
+
+def _is_shorter(path: str, file: pack_format.File, dtype: np.dtype[Any]) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.getsize(path) < pack_format.size_of(file, dtype)
+    return False
+
+
+def _kind_of(error: Exception) -> str:
+    said = str(error)
+    if isinstance(error, OSError):
+        return "unreadable"
+    return "truncated" if "truncated" in said else "empty" if "is empty" in said else "broken"

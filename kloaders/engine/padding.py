@@ -1,0 +1,240 @@
+"""Batches of samples of unequal length, padded to one; what `bucket_by_length` chose, and how it is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array, Indices, Mask
+from kloaders.core.errors import SampleError
+from kloaders.core.rows import RowMismatch
+from kloaders.core.structure import ArraySpec, Structure, flatten, names_of, unflatten
+from kloaders.engine.batches import BatchBuild, Maker
+from kloaders.engine.lookahead import Build
+from kloaders.plan.buckets import BucketPlan, Buckets
+from kloaders.plan.epoch import EpochPlan, Order
+from kloaders.plan.rng import Moment
+
+__all__ = ["Padding"]
+
+# Samples looked at to learn which arrays differ in length, where the first ones do not load.
+_TRIES = 20
+
+
+class Padding:
+    """What `bucket_by_length` was given: which samples are of like length, and what fills them up."""
+
+    def __init__(
+        self,
+        lengths: Array,
+        boundaries: Array,
+        pad_value: float,
+        label_pad_value: float | None,
+        mask: bool,
+    ) -> None:
+        self.lengths = lengths
+        self.buckets = Buckets(lengths, boundaries)
+        self.pad_value = pad_value
+        self.label_pad_value = label_pad_value
+        self.mask = mask
+        #: Leaves of a sample that are padded, and with what; known after a look at two samples.
+        self.padded: dict[int, float] | None = None
+
+    def of(self, numbers: Array) -> Padding:
+        """The same for some of the samples."""
+        return Padding(
+            self.lengths[numbers],
+            self.buckets.boundaries,
+            self.pad_value,
+            self.label_pad_value,
+            self.mask,
+        )
+
+    def plan(self, plan: EpochPlan) -> BucketPlan:
+        """The order of batches of like length, in place of this plan's."""
+        return BucketPlan(
+            plan.samples,
+            plan.batch_size,
+            plan.seed,
+            drop_last=plan.drop_last,
+            shard=plan.shard,
+            buckets=self.buckets,
+        )
+
+    def build(
+        self, maker: Maker, plan: EpochPlan, order: Order, batch: int, more: int = 0
+    ) -> Build:
+        """A batch, padded; `more`: steps added to its length."""
+        assert isinstance(plan, BucketPlan)
+        indices, length = plan.planned(order, batch)
+        return _PaddedBuild(maker, self, indices, order.epoch, length + more)
+
+    def look(self, maker: Maker, plan: EpochPlan) -> Build | None:
+        """Batch 0 as it is shown to Keras on TensorFlow, which fixes what shapes may come.
+
+        It takes a dimension to vary if it differs between batches 0 and 1, which it reads before it
+        begins, and for nothing else. They may well be of one length.
+        """
+        if self.buckets.shapes < 2 or plan.batches < 2:
+            return None
+        return self.build(maker, plan, plan.storage_order(0), 0, more=1)
+
+    def leaves(self, maker: Maker) -> dict[int, float]:
+        """Numbers of the arrays of a sample that are padded, and what with."""
+        if self.padded is None:
+            self.padded = self._find(maker)
+        return self.padded
+
+    def _find(self, maker: Maker) -> dict[int, float]:
+        order = np.argsort(self.lengths, kind="stable")
+        short = self._spec_of_one(maker, order[:_TRIES])
+        long = self._spec_of_one(maker, order[::-1][:_TRIES])
+        alike = self.lengths[order[0]] == self.lengths[order[-1]]
+        form = maker.specs.delivered
+        inputs = len(flatten(form[0]))
+        names = [*names_of(form[0], "x"), *(names_of(form[1], "y") if len(form) > 1 else [])]
+        found: dict[int, float] = {}
+        for leaf, (a, b) in enumerate(zip(flatten(short), flatten(long), strict=True)):
+            if not a.shape or len(a.shape) != len(b.shape):
+                continue
+            # Where all samples are of one length, only the number itself says what is one.
+            one = alike and a.shape[0] == self.lengths[order[0]] and leaf < inputs
+            if a.shape[0] == b.shape[0] and not one:
+                continue
+            value = self.pad_value if leaf < inputs else self.label_pad_value
+            if value is None:
+                raise ValueError(
+                    f"{names[leaf]} has {a.shape[0]} values for {maker.log.name(int(order[0]))}, and "
+                    f"{b.shape[0]} for {maker.log.name(int(order[-1]))}: pass label_pad_value= to "
+                    "bucket_by_length(), what labels are filled up with, such as -1."
+                )
+            found[leaf] = value
+        if not found:
+            raise ValueError(
+                f"{maker.log.name(int(order[0]))} has {self.lengths[order[0]]} steps by lengths=, and "
+                f"{maker.log.name(int(order[-1]))} has {self.lengths[order[-1]]}, but their inputs "
+                f"have the shapes {_shapes(short[0])} and {_shapes(long[0])}: steps are the first "
+                "axis, and a transform must not pad."
+            )
+        return found
+
+    def _spec_of_one(self, maker: Maker, candidates: Array) -> Structure:
+        raw = maker.pipeline.transforms.transform is None
+        for index in candidates.tolist():
+            try:
+                return maker.specs.look(index, raw)
+            except Exception as error:  # whatever a user's hook raises
+                failure: SampleError = maker.log.explained(index, error)
+                if maker.log.policy == "raise":
+                    raise failure from error
+        raise failure
+
+    def delivered(self, maker: Maker, spec: Structure) -> Structure:
+        """The form of a sample as it comes out: None for the steps, and a mask where asked for."""
+        padded = self.leaves(maker)
+        specs = [
+            ArraySpec((None, *s.shape[1:]), s.dtype) if leaf in padded else s
+            for leaf, s in enumerate(flatten(spec))
+        ]
+        known: tuple[Any, ...] = unflatten(spec, specs)
+        if not self.mask:
+            return known
+        return self.with_mask(known[0], ArraySpec((None,), np.dtype(bool))), *known[1:]
+
+    def with_mask(self, x: Structure, mask: Any) -> Structure:
+        """Inputs and one more."""
+        if isinstance(x, dict):
+            return {**x, "mask": mask}
+        return (*x, mask) if isinstance(x, tuple) else (x, mask)
+
+    def __str__(self) -> str:
+        used = self.buckets.boundaries[np.diff(self.buckets.starts) > 0].tolist()
+        share = 1 - self.buckets.steps / max(1, self.buckets.padded)
+        return f"padded to {', '.join(map(str, used))} steps, {share:.0%} of them padding"
+
+
+def _shapes(spec: Structure) -> str:
+    return ", ".join(str(s.shape) for s in flatten(spec))
+
+
+class _PaddedBuild(BatchBuild):
+    """A batch whose rows are filled up to one length."""
+
+    def __init__(
+        self, maker: Maker, padding: Padding, indices: Indices, epoch: int, length: int
+    ) -> None:
+        self.padding = padding
+        self.padded = padding.leaves(maker)
+        self.length = length
+        self.counts = np.full(len(indices), length, np.int64)
+        self.keep: Mask | None = None
+        super().__init__(maker, indices, Moment(epoch))
+
+    def _fresh(self) -> list[Array]:
+        needs = [
+            ((self.rows, *self._shape(leaf, spec)), spec.dtype)
+            for leaf, spec in enumerate(flatten(self.form))
+        ]
+        if self.processes is not None:
+            return self.processes.memory.take(needs)
+        return [self.maker.pool.take(shape, dtype) for shape, dtype in needs]
+
+    def _shape(self, leaf: int, spec: ArraySpec) -> tuple[int, ...]:
+        shape = tuple(n or 1 for n in spec.shape)
+        return (self.length, *shape[1:]) if leaf in self.padded else shape
+
+    def settle(self) -> Mask | None:
+        self.keep = super().settle()
+        return self.keep
+
+    def _fit(self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]) -> None:
+        """Rows of another length are what this batch is made for."""
+        want = self.leaves[leaf]
+        fits = [o.array.shape[1:] == want.shape[2:] and o.array.dtype == want.dtype for o in odd]
+        if leaf not in self.padded or not all(fits):
+            super()._fit(leaf, odd, failed)
+            return
+        for o in odd:
+            self._check(o)
+        self.length = max(self.length, self._limit(max(len(o.array) for o in odd)))
+        if self.length > want.shape[1]:  # a sample that replaces another may be longer
+            shape = (self.rows, self.length, *want.shape[2:])
+            larger = self.maker.pool.take(shape, want.dtype)
+            larger[:, : want.shape[1]] = want
+            larger[:, want.shape[1] :] = self.padded[leaf]
+            self.leaves[leaf] = larger
+        counted = leaf == min(self.padded)
+        for o in odd:
+            row, steps = self.leaves[leaf][o.row], len(o.array)
+            row[:steps] = o.array
+            row[steps:] = self.padded[leaf]
+            if counted:
+                self.counts[o.row] = steps
+
+    def _limit(self, steps: int) -> int:
+        boundaries = self.padding.buckets.boundaries
+        return int(boundaries[min(int(np.searchsorted(boundaries, steps)), len(boundaries) - 1)])
+
+    def _check(self, mismatch: RowMismatch) -> None:
+        index = int(self.indices[mismatch.row])
+        allowed = self._limit(int(self.padding.lengths[index]))
+        if len(mismatch.array) > allowed:
+            raise ValueError(
+                f"{self.maker.log.name(index)} has {len(mismatch.array)} steps, and "
+                f"{self.padding.lengths[index]} by the lengths= of bucket_by_length(): give lengths "
+                "as they are after the transform, or longer."
+            )
+
+    def finish(self) -> Any:
+        indices, leaves = self.finish_leaves()
+        counts = self.counts if self.keep is None else self.counts[self.keep]
+        if not len(indices):
+            indices, leaves = self._one_instead()
+            counts = self.counts[:1]
+        sample = unflatten(self.form, leaves)
+        if self.padding.mask:
+            steps = leaves[min(self.padded)].shape[1]
+            there = np.arange(steps) < counts[:, None]
+            sample = self.padding.with_mask(sample[0], there), *sample[1:]
+        return self.maker.delivery(sample, indices)

@@ -1,0 +1,330 @@
+"""Has the batches of a plan made, ahead of their request: threads or processes, buffers, locks.
+
+A batch is named by a key, (order, batch number), and made by a `BatchBuild`. What runs lives as long
+as batches are asked for: `release` frees it, and the next request starts it again.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kloaders.core import forks
+from kloaders.core.gc_guard import held_off
+from kloaders.core.memory import BufferPool
+from kloaders.core.options import WorkOptions
+from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, unflatten
+from kloaders.core.threads import usable_cores
+from kloaders.engine.batches import BatchBuild
+from kloaders.engine.delivery import Delivery
+from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, build_inline
+from kloaders.engine.padding import Padding
+from kloaders.engine.processes.pool import ProcessPool
+from kloaders.engine.specs import SampleSpecs
+from kloaders.keras_api.telemetry import Fit, Meter
+from kloaders.keras_api.tickets import Request, Tickets
+from kloaders.plan.epoch import EpochPlan, Order, Stream
+from kloaders.plan.rng import Moment
+from kloaders.sources.error_log import ErrorLog
+from kloaders.sources.pipeline import SamplePipeline
+
+__all__ = ["Key", "Runner", "key_of", "keys_of"]
+
+#: A batch: the order of an epoch, and the batch's number in it.
+Key = tuple[Order, int]
+
+
+class Runner:
+    """Makes the batches of one loader.
+
+    Args:
+        pipeline: gives samples.
+        specs: what they look like.
+        log: what becomes of those that do not load.
+        plan: which samples make which batch.
+        tickets: what Keras has asked for.
+        delivery: the last step of a batch.
+        work: threads, processes, and how many batches ahead.
+        padding: how samples of unequal length are padded; None: they are not.
+
+    Attributes:
+        engine: makes batches ahead; None while nothing is asked for.
+        meter: of the fit that is under way, where a LoaderCallback measures it.
+        last_fit: what it measured last.
+
+    Threads: all methods may be called from several at once.
+    """
+
+    #: Whether RAM batches lie between the data and the batches.
+    two_levels = False
+
+    def __init__(
+        self,
+        pipeline: SamplePipeline,
+        specs: SampleSpecs,
+        log: ErrorLog,
+        plan: EpochPlan,
+        tickets: Tickets,
+        delivery: Delivery,
+        work: WorkOptions,
+        padding: Padding | None = None,
+    ) -> None:
+        self.pipeline, self.specs, self.log = pipeline, specs, log
+        self.plan, self.tickets, self.delivery = plan, tickets, delivery
+        self.work, self.padding = work, padding
+        self.batch_size = delivery.batch_size
+        self.meter: Meter | None = None
+        self.last_fit: Fit | None = None
+        self.resting = False
+        #: How often `release` was called.
+        self.released = 0
+        self._batch_spec: Structure = None
+        specs.look_by(self._look)
+        self._reset_after_fork()
+        forks.watch(self)
+
+    def _reset_after_fork(self) -> None:
+        """No threads, no processes, nothing made ahead; locks that nobody holds."""
+        self.engine: Engine | None = None
+        self.pool = BufferPool()
+        self._processes: ProcessPool | None = None
+        self._process_lock = threading.Lock()
+        self._engine_lock = threading.Lock()
+        self._rest_lock = threading.RLock()
+
+    def after_fork(self) -> None:
+        """In the child of os.fork: the place in the epoch stays, what threads were to do is gone."""
+        self.tickets.forked()
+        self.specs.after_fork()
+        self.log.after_fork()
+        self._reset_after_fork()
+
+    def reseed(self, seed: int, stream: Stream | None) -> None:
+        """Take another seed, before anything is asked for. stream: what samples are drawn from."""
+        source = self.pipeline.source.with_seed(seed)
+        self.pipeline = self.specs.pipeline = replace(self.pipeline, seed=seed, source=source)
+        self.plan = replace(self.plan, seed=seed, stream=stream)
+
+    # ------------------------------------------------------------------ batches
+
+    def batch(self, request: Request, released: int) -> Any:
+        """The batch that Keras means.
+
+        Args:
+            request: what it asked for.
+            released: `self.released` when it asked. What a fit that has ended still reads wakes no
+                threads.
+        """
+        key = key_of(request.order, request.batch)
+        engine = None if self.resting or self.two_levels else self.engine
+        if engine is None:
+            engine = self._engine_for(request, released)
+        if engine is None:
+            return build_inline(self.make_alone(key, True))
+        if request.sequential:
+            batch = engine.get(key, self._upcoming(request), self.make)
+        else:
+            batch = engine.get(key, None, self.make_alone)
+        if self.meter is not None:
+            self.meter.handed(batch, engine.ready)
+        return batch
+
+    def batches(self, order: Order, first: int) -> Iterator[Any]:
+        """All batches of an order from this one on."""
+        count = self.plan.count(order)
+        for batch in range(first, count):
+            self.resting = False
+            upcoming = keys_of(order, batch + 1, count)
+            yield self.running().get(key_of(order, batch), upcoming, self.make)
+
+    def order_of(self, epoch: int, shuffled: bool | None) -> Order:
+        """The order of an epoch."""
+        return self.plan.shuffled_order(epoch) if shuffled else self.plan.storage_order(epoch)
+
+    def wider(self) -> Any:
+        """Batch 0 with one step more, where Keras has to see that lengths vary; else None."""
+        if self.padding is None:
+            return None
+        build = self.padding.look(self, self.plan)
+        return None if build is None else build_inline(build)
+
+    def make(self, key: Key, wait: bool) -> Build | None:
+        """A batch of a pass; None where it cannot be begun without waiting."""
+        return self.make_alone(key, wait)
+
+    def make_alone(self, key: Key, wait: bool) -> Build:
+        """A batch whose neighbours nobody asks for."""
+        order, batch = key
+        if self.padding is not None:
+            return self.padding.build(self, self.plan, order, batch)
+        moment = Moment(order.epoch, self.plan.use(order, batch))
+        return BatchBuild(self, self.plan.indices(order, batch), moment, batch=batch)
+
+    def _upcoming(self, request: Request) -> Iterator[Key]:
+        order, batch = request.order, request.batch
+        yield from keys_of(order, batch + 1, self.plan.count(order))
+        shuffled = not self.plan.is_stored(order)
+        another = shuffled or self.tickets.training  # storage order may be that of a predict
+        if another and order.epoch != self.tickets.last_epoch:
+            # The head of the next epoch is made while this one ends and validation runs.
+            yield from keys_of(self.order_of(order.epoch + 1, shuffled), 0, self.plan.batches)
+
+    def _asked(self, request: Request) -> None:
+        """A batch of a pass is asked for: with two levels, the RAM batch that it is in."""
+
+    # ------------------------------------------------------------------ specs
+
+    def _look(self, index: int, raw: bool) -> Structure:
+        processes = self.process_pool()
+        if processes is not None:
+            return processes.look(self.pipeline, index, raw)
+        return self.pipeline.look(index, raw)
+
+    @property
+    def row_spec(self) -> Structure:
+        """The spec of a row of a batch, after batch_transform, which is tried on one sample."""
+        if self.pipeline.transforms.batch_transform is None:
+            return self.specs.delivered
+        if self._batch_spec is None:
+            form = self.specs.delivered  # says which sample loads
+            with self.specs.lock:
+                if self._batch_spec is None:
+                    build = BatchBuild(self, np.array([self.specs.model_sample]), Moment())
+                    build.fill(0, 1)
+                    _, leaves = build.finish_leaves()
+                    rows = [np.repeat(leaf, self.batch_size, axis=0) for leaf in leaves]
+                    made = self.pipeline.batch_transformed(unflatten(form, rows), 0, 0)
+                    self._batch_spec = map_structure(
+                        lambda leaf: ArraySpec(leaf.shape[1:], leaf.dtype), made
+                    )
+        return self._batch_spec
+
+    @property
+    def delivered_spec(self) -> Structure:
+        """`row_spec`, with None for the dimensions in which samples are known to differ."""
+        return self.pipeline.twin(self._known_spec())
+
+    def _known_spec(self) -> Any:
+        transforms = self.pipeline.transforms
+        if transforms.batch_transform is not None:
+            return self.row_spec
+        if self.padding is not None:
+            return self.padding.delivered(self, self.specs.delivered)
+        if transforms.transform is not None:
+            return self.specs.delivered
+        return self.pipeline.source.delivered(self.specs.delivered)
+
+    # ------------------------------------------------------------------ what runs
+
+    def running(self) -> Engine:
+        """The engine, started if it is not running."""
+        engine = self.engine
+        if engine is None:
+            specs = self.specs.delivered, self.row_spec
+            each = max(sum(spec.nbytes for spec in flatten(form)) for form in specs)
+            with self._engine_lock:
+                if self.engine is None:
+                    for store in self.pipeline.source.stores():
+                        store.use(self)
+                    self.engine = self._make_engine(max(1, each * self.batch_size))
+                engine = self.engine
+        return engine
+
+    def _engine_for(self, request: Request, released: int) -> Engine | None:
+        """What makes this batch. None: closed and only looked at, or closed since it was asked.
+
+        TensorFlow reads on for a moment when a fit has ended: that wakes no threads.
+        """
+        with held_off, self._rest_lock:
+            if released != self.released or (self.resting and not request.sequential):
+                return None
+            self.resting = False
+            if request.sequential:
+                self._asked(request)
+            return self.running()
+
+    def _make_engine(self, batch_bytes: int) -> Engine:
+        depth = self.depth(batch_bytes)
+        # Blocks in use: those ahead, the one being made, and what the framework still holds.
+        self.pool.limit = depth * len(flatten(self.specs.delivered)) + 16
+        if (processes := self.process_pool()) is not None:
+            processes.memory.limit = depth + 8
+            # A thread for each process: it waits for its answer, and never works itself.
+            return Engine(processes.count, processes.count, depth, kind="processes")
+        return Engine(self.work.workers, usable_cores(), depth)
+
+    def depth(self, batch_bytes: int) -> int:
+        """The maximum number of prefetched batches of this size."""
+        return min(self.work.max_queue_size, max(1, AHEAD_BYTES // max(1, batch_bytes)))
+
+    def process_pool(self) -> ProcessPool | None:
+        """The worker processes; None where this process reads the samples itself."""
+        if not self.work.processes or self.resting:
+            return None
+        with self._process_lock:
+            if self._processes is None or not self._processes.usable:
+                self._processes = ProcessPool(self.pipeline, self.work.workers or usable_cores())
+            return self._processes
+
+    def release(self) -> None:
+        """Free what is only needed while batches are asked for."""
+        with self._rest_lock:
+            self.resting = True
+            self.released += 1
+            engine = self.engine
+            self.engine = None
+        if engine is not None:
+            engine.cancel()
+        self._close_processes()
+        if engine is not None:
+            engine.close()
+        self._close_processes()  # a thread may have asked for them once more
+        self.pool.clear()
+        self.pipeline.source.close()
+
+    def fit_end(self) -> None:
+        """The fit that a LoaderCallback watched is over."""
+        self.tickets.fit_end()
+        self.release()
+
+    def close(self) -> None:
+        """Free all, the cache in RAM as well; it comes back when a batch is asked for."""
+        self.release()
+        for store in self.pipeline.source.stores():
+            store.release(self)
+
+    def _close_processes(self) -> None:
+        with self._process_lock:
+            processes, self._processes = self._processes, None
+        if processes is not None:
+            processes.close()
+
+
+def key_of(order: Order, batch: int) -> Key:
+    """The name of a batch: in the head of an order, that of storage order, whatever follows."""
+    return (_in_storage_order(order), batch) if batch < order.head else (order, batch)
+
+
+def keys_of(order: Order, start: int, stop: int) -> Iterator[Key]:
+    """`key_of` batches start to stop."""
+    others = range(max(start, order.head), stop)
+    keys = zip(itertools.repeat(order), others, strict=False)
+    if start >= order.head:
+        return keys
+    stored = itertools.repeat(_in_storage_order(order))
+    return itertools.chain(zip(stored, range(start, min(stop, order.head)), strict=False), keys)
+
+
+@functools.lru_cache(maxsize=16)
+def _in_storage_order(order: Order) -> Order:
+    return order._replace(head=_STORAGE)
+
+
+# More batches than any loader has: the order of an epoch that is never shuffled.
+_STORAGE = 2**62

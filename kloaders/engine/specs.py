@@ -1,0 +1,103 @@
+"""Shapes and dtypes of a loader's samples, learnt from the first one that loads."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+
+from kloaders.core.errors import SampleError
+from kloaders.core.structure import Structure, flatten
+from kloaders.sources.error_log import ErrorLog
+from kloaders.sources.pipeline import SamplePipeline
+
+__all__ = ["FIRST_TRIES", "SampleSpecs"]
+
+#: look(index, raw): the specs of one sample.
+Look = Callable[[int, bool], Structure]
+
+#: Samples tried for the shape of all, where on_error lets the first ones fail.
+FIRST_TRIES = 100
+
+
+class SampleSpecs:
+    """What samples look like, as they are stored and as they are delivered.
+
+    Args:
+        pipeline: whose samples.
+        log: where samples are recorded that do not load.
+
+    Threads: may be asked from several at once; one of them reads.
+    """
+
+    def __init__(self, pipeline: SamplePipeline, log: ErrorLog) -> None:
+        self.pipeline, self.log = pipeline, log
+        self._elsewhere: weakref.WeakMethod[Look] | None = None
+        self._raw: Structure = None
+        self._delivered: Structure = None
+        #: The sample whose specs these are.
+        self.model_sample = 0
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """New locks, in the child of a fork."""
+        self.lock = threading.RLock()
+
+    def look_by(self, look: Look) -> None:
+        """Have `look`, a method, read samples: in a worker process, where hooks run there.
+
+        It is not kept alive: it belongs to whatever has these specs.
+        """
+        self._elsewhere = weakref.WeakMethod(look)
+
+    def look(self, index: int, raw: bool) -> Structure:
+        """The specs of one sample."""
+        elsewhere = None if self._elsewhere is None else self._elsewhere()
+        return (elsewhere or self.pipeline.look)(index, raw)
+
+    @property
+    def raw(self) -> Structure:
+        """ArraySpec of each array of a sample before the transform; reads one sample at first."""
+        if self._raw is None:
+            with self.lock:
+                if self._raw is None:
+                    self._raw = self._first(raw=True)
+        return self._raw
+
+    @property
+    def delivered(self) -> Structure:
+        """ArraySpec of each array of a sample after the transform."""
+        if self.pipeline.transforms.transform is None:
+            return self.raw
+        if self._delivered is None:
+            raw = self.raw
+            with self.lock:
+                if self._delivered is None:
+                    self._delivered = self._first(raw=False)
+                    del raw
+        return self._delivered
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of one sample as it is stored."""
+        return sum(spec.nbytes for spec in flatten(self.raw))
+
+    def _first(self, raw: bool) -> Structure:
+        """The specs of the first sample that loads."""
+        failure: SampleError | None = None
+        tries = min(self.log.samples, FIRST_TRIES)
+        for index in range(tries):
+            try:
+                found = self.look(index, raw)
+            except Exception as error:  # whatever a user's hook raises
+                failure = self.log.explained(index, error)
+                if self.log.policy == "raise":
+                    self.log.record(failure)
+                    raise failure from error
+            else:
+                self.model_sample = index
+                return found
+        assert failure is not None
+        raise SampleError(
+            failure.index, failure.name, f"{failure.cause} (nor did the {tries - 1} before it)"
+        ) from failure

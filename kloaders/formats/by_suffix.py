@@ -1,0 +1,28 @@
+"""One sample by the suffix of its file: an image or an array."""
+
+from __future__ import annotations
+
+from kloaders.core.arrays import Array
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, check_suffix, suffix_of
+from kloaders.formats.images import read_image
+from kloaders.formats.npy import read_array
+from kloaders.formats.options import ImageOptions
+
+__all__ = [
+    "read_sample",
+]
+
+
+def read_sample(path: str, options: ImageOptions, out: Array | None = None) -> Array:
+    """One file by its suffix: a picture as `options` say, or an array as it was saved.
+
+    `out` as in `decode_image`. ValueError for a suffix not known.
+    """
+    if path.endswith(".npy"):  # a tenth of the time that a small array takes is this look
+        return read_array(path, out)
+    suffix = suffix_of(path)
+    if suffix in ARRAY_SUFFIXES:
+        return read_array(path, out)
+    if suffix not in IMAGE_SUFFIXES:
+        check_suffix(path)
+    return read_image(path, options, out)

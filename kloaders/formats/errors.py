@@ -1,0 +1,22 @@
+"""Errors about the content of files."""
+
+from __future__ import annotations
+
+__all__ = ["DecodeError", "empty_file", "truncated"]
+
+
+class DecodeError(ValueError):
+    """A file was read, and its content is damaged, cut short, too large or of the wrong kind."""
+
+
+def truncated(name: str, what: str, raw: bytes) -> DecodeError:
+    """The error for content that ends too early; `what` says of what kind it is."""
+    return DecodeError(
+        f"{name} is truncated: {what}, after {len(raw)} bytes. "
+        "Copy or download it again, or leave it out."
+    )
+
+
+def empty_file(name: str) -> DecodeError:
+    """The error for a file without a byte."""
+    return DecodeError(f"{name} is empty (0 bytes). Copy or download it again, or leave it out.")

@@ -1,0 +1,147 @@
+"""Files as a whole: what their names say, and their bytes. Not what the bytes mean."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import weakref
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.formats.errors import empty_file
+from kloaders.formats.positioned_reads import read_at
+
+__all__ = [
+    "ARRAY_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "OPEN_FLAGS",
+    "OpenFile",
+    "check_suffix",
+    "evict",
+    "fits",
+    "read_ahead",
+    "read_bytes",
+    "size_of_file",
+    "suffix_of",
+]
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+)
+ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
+
+
+def suffix_of(path: str) -> str:
+    """The suffix in lower case with its dot: "a/B.JPG" -> ".jpg", "a.b/c" -> "", ".npy" -> ""."""
+    start = max(path.rfind("/"), path.rfind(os.sep)) + 1
+    dot = path.rfind(".", start)
+    return path[dot:].lower() if dot > start else ""
+
+
+def check_suffix(path: str) -> None:
+    """Raise ValueError unless `read_sample` knows what a file with this name holds."""
+    suffix = suffix_of(path)
+    if suffix not in IMAGE_SUFFIXES and suffix not in ARRAY_SUFFIXES:
+        known = " ".join(sorted(IMAGE_SUFFIXES | ARRAY_SUFFIXES))
+        called = f"ends in {suffix!r}" if suffix else "has no suffix"
+        raise ValueError(
+            f"{path} {called}, and the suffixes known are {known}. Pass decode= (a function from "
+            "bytes to array), or override load_sample(path), for a format of your own."
+        )
+
+
+# O_BINARY is Windows' own: without it every b"\r\n" there would be read as b"\n".
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+
+
+def read_ahead(path: str) -> None:
+    """Have the kernel begin to read a file, and do not wait for it. Nothing where it cannot."""
+    _advise(path, "POSIX_FADV_WILLNEED")
+
+
+def evict(path: str) -> None:
+    """Ask the kernel to forget what it holds of a file. Nothing where it cannot."""
+    _advise(path, "POSIX_FADV_DONTNEED")
+
+
+def _advise(path: str, advice: str) -> None:
+    if hasattr(os, "posix_fadvise"):  # not on macOS and Windows
+        with contextlib.suppress(OSError):  # told by who reads the file
+            descriptor = os.open(path, OPEN_FLAGS)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, getattr(os, advice))
+            finally:
+                os.close(descriptor)
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole file. OSError with the path where it cannot be read, DecodeError if empty.
+
+    Four system calls; nothing is left open, whatever happens.
+    """
+    descriptor = os.open(path, OPEN_FLAGS)
+    try:
+        size = size_of_file(descriptor, path)
+        content = os.read(descriptor, size)
+        # A read may stop early: a signal, a network drive, or more than 2 GiB.
+        while 0 < len(content) < size:
+            more = os.read(descriptor, size - len(content))
+            if not more:
+                break
+            content += more
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+    finally:
+        os.close(descriptor)
+    if not content:
+        raise empty_file(path)
+    return content
+
+
+def size_of_file(descriptor: int, path: str) -> int:
+    status = os.fstat(descriptor)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(
+            errno.EISDIR, "is a folder, expected a file; pass the files in it", path
+        )
+    return status.st_size
+
+
+def fits(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether a result of this shape and type can be written into `out` as it is."""
+    return (
+        out is not None
+        and out.shape == shape
+        and out.dtype == dtype
+        and out.flags.c_contiguous
+        and out.flags.writeable
+    )
+
+
+class OpenFile:
+    """A file descriptor that is closed when nobody refers to it any more."""
+
+    __slots__ = ("__weakref__", "number")
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, OPEN_FLAGS)
+        # Not __del__, which may come when the interpreter has taken this module apart.
+        weakref.finalize(self, os.close, self.number).atexit = False
+
+    def read(self, size: int, offset: int) -> bytes:
+        """At most `size` bytes; fewer at the end of the file."""
+        if hasattr(os, "pread"):
+            content = os.pread(self.number, size, offset)
+            while 0 < len(content) < size:  # a signal, a network drive, or more than 2 GiB
+                more = os.pread(self.number, size - len(content), offset + len(content))
+                if not more:
+                    break
+                content += more
+            return content
+        buffer = bytearray(size)
+        return bytes(memoryview(buffer)[: read_at(self.number, [buffer], offset, size)])

@@ -1,0 +1,84 @@
+"""Refuse an image that is too large or cut short, by its header and its end. Decodes nothing."""
+
+from __future__ import annotations
+
+import struct
+
+from kloaders.formats.errors import DecodeError, empty_file, truncated
+from kloaders.formats.image_headers import PNG_CHUNK, Header
+from kloaders.formats.options import ImageOptions
+
+__all__ = [
+    "check_whole",
+    "too_large",
+]
+
+
+def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> None:
+    """Refuse what is too large or cut short, before a decoder spends memory or prints on it.
+
+    What OpenCV, libpng and libjpeg print on damage inside a file is left alone: the level is one
+    for the whole process, and the user's own cv2.imread may depend on it.
+    """
+    if not raw:
+        raise empty_file(name)
+    if header is None:
+        # Let a kind unknown here through (OpenCV reads more than we list), but not a headless
+        # JPEG: it is cut short, or OpenCV would have to guess.
+        if raw.startswith(b"\xff\xd8"):
+            raise truncated(name, "a JPEG without picture data", raw)
+        return
+    if header.height < 1 or header.width < 1:
+        raise DecodeError(
+            f"{name} is {header.height} x {header.width} by its header, expected at least one "
+            "pixel each way. Save it again, or leave it out."
+        )
+    if header.height * header.width > options.max_pixels:
+        raise too_large(header.height, header.width, options, name)
+    if header.kind == "jpeg":
+        # OpenCV 4.10 returns half a picture for a JPEG cut short, and says nothing (4.12 not). The
+        # end marker cannot occur within compressed pixels (ff is followed by 00 there); a
+        # thumbnail's own end lies before them. What follows the end marker is no concern. A picture
+        # that lacks nothing but the marker is refused as well: only decoding every block would
+        # tell it from one that is cut, and OpenCV from 4.12 on takes neither.
+        if not raw.endswith(b"\xff\xd9") and raw.rfind(b"\xff\xd9", header.scan) < 0:
+            raise truncated(name, "a JPEG without end marker", raw)
+    elif header.kind == "png":
+        if raw.rfind(b"IEND") < 0:
+            raise truncated(name, "a PNG without IEND chunk", raw)
+        # Deflate makes 1032 bytes of one at the most: what cannot be there is not allocated.
+        bits = raw[24] * {2: 3, 4: 2, 6: 4}.get(raw[25], 1)
+        if header.height * header.width * bits // 8 > 1032 * len(raw):
+            raise DecodeError(
+                f"{name} claims {header.height} x {header.width} pixels, more than its {len(raw)} "
+                "bytes can hold. Copy or download it again, or leave it out."
+            )
+        _check_chunks(raw, name)
+    elif header.kind.endswith("webp"):
+        (size,) = struct.unpack_from("<I", raw, 4)
+        if size + 8 > len(raw):
+            raise truncated(name, f"a WebP of {size + 8} bytes by its header", raw)
+
+
+# A PNG of a gigabyte has as many of the usual size, 8 KiB.
+_CHUNKS = 125_000
+
+
+def _check_chunks(raw: bytes, name: str) -> None:
+    """Each chunk of a PNG lies in the file: OpenCV 4.12 allocates what a length says, up to 4 GiB."""
+    at = 8
+    for _ in range(_CHUNKS):
+        if at + 8 > len(raw):
+            break
+        length, kind = PNG_CHUNK.unpack_from(raw, at)
+        if kind == b"IEND":
+            return
+        at += 12 + length
+    raise truncated(name, f"a PNG whose chunks do not end before byte {at}", raw)
+
+
+def too_large(height: int, width: int, options: ImageOptions, name: str) -> DecodeError:
+    return DecodeError(
+        f"{name} is {height} x {width}, {height * width} pixels, and max_pixels allows "
+        f"{options.max_pixels}. Pass max_pixels={height * width} if you trust it."
+    )

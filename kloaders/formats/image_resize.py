@@ -1,0 +1,80 @@
+"""An image in another size: stretched, cropped or padded, by OpenCV or by Pillow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import fits
+from kloaders.formats.options import INTERPOLATIONS, PILLOW_FILTERS, ImageOptions
+
+__all__ = [
+    "resized",
+]
+
+
+def resized(
+    image: Array, size: tuple[int, int], options: ImageOptions, out: Array | None, name: str
+) -> Array:
+    """A picture in another size, as `options` say; in `out` where it fits there."""
+    if options.aspect == "pad":
+        return _padded(image, size, options, name)
+    top, left = 0, 0
+    height, width = image.shape[:2]
+    if options.aspect == "crop":
+        whole = height, width
+        height = max(1, min(height, width * size[0] // size[1]))
+        width = max(1, min(width, whole[0] * size[1] // size[0]))
+        top, left = (whole[0] - height) // 2, (whole[1] - width) // 2
+    if options.interpolation in PILLOW_FILTERS:
+        return _by_pillow(image, size, options, (left, top, left + width, top + height), name)
+    image = image[top : top + height, left : left + width]
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    resized: Array = cv2.resize(
+        image,
+        (size[1], size[0]),
+        dst=out if fits(out, (*size, channels), image.dtype) else None,
+        interpolation=INTERPOLATIONS[options.interpolation],
+    )
+    return resized
+
+
+def _padded(image: Array, size: tuple[int, int], options: ImageOptions, name: str) -> Array:
+    """The whole picture in the middle of zeros; below and to the right may be up to two more."""
+    (rows, columns), (height, width) = size, image.shape[:2]
+    tall = height * columns >= width * rows
+    inner = (rows, width * rows // height) if tall else (height * columns // width, columns)
+    inner = max(1, inner[0]), max(1, inner[1])
+    # As tf.image.resize_with_pad, which halves what is left before it drops the fraction.
+    top = 0 if tall else (rows * width - height * columns) // (2 * width)
+    left = (columns * height - width * rows) // (2 * height) if tall else 0
+    whole = replace(options, size=inner, aspect="stretch")
+    shown = image if image.shape[:2] == inner else resized(image, inner, whole, None, name)
+    padded = np.zeros((*size, *image.shape[2:]), image.dtype)
+    padded[top : top + inner[0], left : left + inner[1]] = shown
+    return padded
+
+
+def _by_pillow(
+    image: Array,
+    size: tuple[int, int],
+    options: ImageOptions,
+    box: tuple[int, int, int, int],
+    name: str,
+) -> Array:
+    from PIL import Image
+
+    if image.dtype != np.uint8 or image.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise DecodeError(
+            f"{name} holds {image.dtype}, and Pillow resizes pictures of 8 bits only: pass "
+            'interpolation="area", or another one of OpenCV\'s.'
+        )
+    if image.shape[2:] == (1,):
+        image = image[:, :, 0]
+    picture = Image.fromarray(image)
+    filtering = Image.Resampling(PILLOW_FILTERS[options.interpolation])
+    return np.asarray(picture.resize((size[1], size[0]), filtering, box))

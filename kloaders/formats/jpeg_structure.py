@@ -1,0 +1,118 @@
+"""Whether all that the header of a JPEG announces has come, by its markers. Decodes nothing."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+__all__ = [
+    "walk_jpeg",
+]
+
+
+# A walk takes so many steps at most: hostile files have millions of empty segments.
+_STEPS = 100_000
+
+# Within picture data a ff is followed by 00, or by the number of a restart (d0 ... d7).
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def walk_jpeg(raw: bytes) -> tuple[str | None, int]:
+    """What is missing, and where the last scan's data end.
+
+    Marker by marker to the end marker that is the picture's own.
+
+    Those of thumbnails lie within segments, which are passed over by their length. At the end, all
+    that the frame announces must have come: each component, in a progressive file each coefficient
+    to its last bit, and each restart interval.
+    """
+    at, interval, data_end = 2, 0, 0
+    frame: _Frame | None = None
+    for _ in range(_STEPS):
+        found = raw.find(b"\xff", at)
+        if found < 0 or found + 2 > len(raw):
+            break
+        at, marker = found + 2, raw[found + 1]
+        if marker == 0xFF:  # a fill byte
+            at -= 1
+            continue
+        if marker == 0xD9:
+            missing = "a JPEG without picture data" if frame is None else frame.missing()
+            return missing, data_end
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+            continue
+        (length,) = struct.unpack_from(">H", raw, at)
+        if at + length > len(raw):
+            return f"a JPEG whose segment {marker:02x} of {length} bytes is cut off", 0
+        if marker in _FRAMES and frame is None:
+            frame = _Frame(raw, at, marker)
+        elif marker == 0xDD:
+            (interval,) = struct.unpack_from(">H", raw, at + 2)
+        at += length
+        if marker == 0xDA:
+            end = _NEXT_MARKER.search(raw, at)
+            if frame is not None:
+                restarts = 0
+                if interval:
+                    stop = end.start() if end else len(raw)
+                    restarts = sum(1 for _ in _RESTART.finditer(raw, at, stop))
+                frame.scan(raw, at - length, interval, restarts)
+            if end is None:
+                break
+            at = data_end = end.start()
+    return f"a JPEG without end marker, after {len(raw):,} bytes", 0
+
+
+class _Frame:
+    """What a JPEG's frame announces, and which of it has come."""
+
+    def __init__(self, raw: bytes, at: int, marker: int) -> None:
+        self.height: int
+        self.width: int
+        _, self.height, self.width, count = struct.unpack_from(">BHHB", raw, at + 2)
+        self.progressive: bool = marker in (0xC2, 0xC6, 0xCA, 0xCE)
+        self.sampling: dict[int, tuple[int, int]] = {}
+        for k in range(count):
+            number, both, _ = struct.unpack_from(">BBB", raw, at + 8 + 3 * k)
+            self.sampling[number] = both >> 4, both & 15
+        # component -> for each coefficient how many of its lowest bits are still to come
+        self.left = {number: [16] * (64 if self.progressive else 1) for number in self.sampling}
+        self.short: str | None = None
+
+    def scan(self, raw: bytes, at: int, interval: int, restarts: int) -> None:
+        count = raw[at + 2]
+        numbers = [raw[at + 3 + 2 * k] for k in range(count)]
+        first, last, bits = struct.unpack_from(">BBB", raw, at + 3 + 2 * count)
+        for number in numbers:
+            for k in range(first, min(last, 63) + 1) if self.progressive else (0,):
+                left = self.left.get(number, [])
+                if k < len(left):
+                    left[k] = min(left[k], bits & 15 if self.progressive else 0)
+        if interval:
+            wanted = -(-self._units(numbers) // interval) - 1
+            if restarts < wanted and self.short is None:
+                self.short = f"a JPEG with {restarts + 1:,} of {wanted + 1:,} restart intervals"
+
+    def _units(self, numbers: list[int]) -> int:
+        """Blocks of a scan of one component, or groups of blocks of one of several."""
+        sampling = [self.sampling[number] for number in numbers if number in self.sampling]
+        if not sampling:
+            return 0
+        most_h = max(h for h, _ in self.sampling.values()) or 1
+        most_v = max(v for _, v in self.sampling.values()) or 1
+        if len(sampling) == 1:
+            (h, v), *_ = sampling
+            return -(-self.width * h // (8 * most_h)) * -(-self.height * v // (8 * most_v))
+        return -(-self.width // (8 * most_h)) * -(-self.height // (8 * most_v))
+
+    def missing(self) -> str | None:
+        """What has not come, at the end marker."""
+        if self.short is not None:
+            return self.short
+        if not any(bits < 16 for left in self.left.values() for bits in left):
+            return "a JPEG without picture data"
+        if any(bits for left in self.left.values() for bits in left):
+            return "a JPEG whose last scans are missing"
+        return None

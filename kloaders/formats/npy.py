@@ -1,0 +1,79 @@
+"""Arrays in .npy and .npz files. Never unpickled."""
+
+from __future__ import annotations
+
+import os
+from io import FileIO
+
+from kloaders.core.arrays import Array
+from kloaders.formats.errors import empty_file
+from kloaders.formats.files import OPEN_FLAGS, size_of_file
+from kloaders.formats.npy_layout import (
+    HEADER_LIMIT,
+    PLAIN_LAYOUTS,
+    filled,
+    layout_of,
+    read_fully,
+)
+from kloaders.formats.npz import read_npz
+
+__all__ = [
+    "decode_array",
+    "read_array",
+]
+
+_HAS_PREADV = hasattr(os, "preadv")  # not on Windows
+
+
+def read_array(path: str, out: Array | None = None) -> Array:
+    """The array of an .npy file, or of an .npz file that holds one. Never unpickled.
+
+    C-contiguous and in this machine's byte order, whatever the file has: the values are
+    np.load's. `out` as in `decode_image`; where it fits, the values are read straight into it.
+
+    Raises OSError where the file cannot be read, and DecodeError where the content is damaged,
+    cut short, a pickle, text, dates or records, or claims to be larger than the file.
+    """
+    descriptor = os.open(path, OPEN_FLAGS)
+    try:
+        if _HAS_PREADV and out is not None:
+            layout = PLAIN_LAYOUTS.get((out.shape, out.dtype))
+            if layout is not None and out.flags.c_contiguous and out.flags.writeable:
+                # One call for header and values: if the header is the one expected, done.
+                header = bytearray(len(layout.header))
+                got = os.preadv(descriptor, (header, out.data), 0)
+                if got == len(header) + layout.body_size and header == layout.header:
+                    return out
+        return _read_npy(descriptor, path, out)
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def decode_array(raw: bytes, out: Array | None = None, name: str = "array") -> Array:
+    """`read_array` of the content of an .npy file; `name` is what messages call it."""
+    layout = layout_of(raw[:HEADER_LIMIT], len(raw), name)
+
+    def fill(body: memoryview) -> None:
+        begin = len(layout.header)
+        body[:] = memoryview(raw)[begin : begin + layout.body_size]
+
+    return filled(layout, fill, out, name)
+
+
+def _read_npy(descriptor: int, path: str, out: Array | None) -> Array:
+    size = size_of_file(descriptor, path)
+    if not size:
+        raise empty_file(path)
+    head = os.read(descriptor, HEADER_LIMIT)
+    if head.startswith(b"PK"):
+        return read_npz(path, size, out)
+    layout = layout_of(head, size, path)
+
+    def fill(body: memoryview) -> None:
+        os.lseek(descriptor, len(layout.header), os.SEEK_SET)
+        read_fully(FileIO(descriptor, closefd=False), body, path)
+
+    return filled(layout, fill, out, path)

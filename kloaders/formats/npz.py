@@ -1,0 +1,89 @@
+"""The one array of an .npz file, and bounds that keep a small archive from filling the memory."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import zipfile
+import zlib
+
+from kloaders.core.arrays import Array
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.npy_layout import (
+    HEADER_LIMIT,
+    filled,
+    layout_of,
+    read_fully,
+)
+
+__all__ = [
+    "ZIP_ERRORS",
+    "check_member",
+    "read_npz",
+]
+
+
+# What zipfile raises on damaged archives, found by changing bytes at random. RuntimeError: it has
+# a password. NotImplementedError: a compression not built in.
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
+
+def read_npz(path: str, size: int, out: Array | None) -> Array:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            if len(members) != 1:
+                keys = ", ".join(repr(info.filename[:-4]) for info in members[:20])
+                raise DecodeError(
+                    f"{path} holds {len(members)} arrays: {keys or 'none'}, expected one. "
+                    'Override load_sample(path) to choose, as in return np.load(path)["x"].'
+                )
+            member = members[0]
+            check_member(member, size, path)
+            with archive.open(member) as file:
+                head = file.read(HEADER_LIMIT)
+                layout = layout_of(head, member.file_size, path)
+                begun = head[len(layout.header) :][: layout.body_size]
+
+                def fill(body: memoryview) -> None:
+                    body[: len(begun)] = begun
+                    read_fully(file, body[len(begun) :], path)
+                    while file.read(1 << 16):  # the checksum is compared at the end only
+                        pass
+
+                return filled(layout, fill, out, path)
+    except DecodeError:
+        raise
+    except (*ZIP_ERRORS, OSError) as error:
+        # A damaged offset makes zipfile seek to before the file, which the system calls invalid.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise DecodeError(
+            f"{path} is a damaged or foreign zip archive ({error}). "
+            "Write it again with np.savez, or leave it out."
+        ) from error
+
+
+def check_member(member: zipfile.ZipInfo, size: int, path: str) -> None:
+    # Deflate makes 1032 bytes of one at the most, so that a few bytes cannot claim a terabyte.
+    possible = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}.get(member.compress_type)
+    if possible is None:
+        raise DecodeError(
+            f"{path} is compressed by method {member.compress_type}, expected what np.savez "
+            "writes. Write it again with np.savez_compressed."
+        )
+    if member.compress_size > size or member.file_size > possible * member.compress_size:
+        raise DecodeError(
+            f"{path} claims {member.file_size} bytes for {member.filename}, more than its "
+            f"{size} bytes can hold. Write it again with np.savez, or leave it out."
+        )

@@ -1,0 +1,164 @@
+"""The file that keeps where the records or lines of another one begin. Not how they are found."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.core.messages import say
+from kloaders.formats.atomic import whole_file
+from kloaders.formats.files import OpenFile
+
+__all__ = [
+    "COMPRESSIONS",
+    "Index",
+    "digest_of_ends",
+    "is_index",
+    "load",
+    "places",
+    "save",
+    "save_index",
+]
+
+COMPRESSIONS = ("", "GZIP", "ZLIB")
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where the records of one file lie, and which file that is.
+
+    offsets: where each record begins, and where the last one ends; in the decompressed content
+        where the file is compressed. What lies between two offsets may be damaged.
+    compression: "", "GZIP" or "ZLIB".
+    size, modified: of the file, in bytes and nanoseconds.
+    ends: a digest of the file's first and last bytes.
+    """
+
+    offsets: Array
+    compression: str
+    size: int
+    modified: int
+    ends: bytes
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+_MAGIC = b"KLTFIDX1"
+
+# magic, size and time of the data file, records, bytes an offset, compression, digest of the data
+# file's ends, checksums of the offsets and of this header
+_INDEX = struct.Struct("<8sQqQBB2x16sII")
+_INDEX_SUFFIX = ".index"
+
+# Of the data file that an index is for: as much as says that it is another one.
+_ENDS = 64
+
+
+def is_index(path: str) -> bool:
+    """Whether a file is called like an index: `.NAME.index`."""
+    name = os.path.basename(path)
+    return name.startswith(".") and name.endswith(_INDEX_SUFFIX)
+
+
+def save_index(path: str, offsets: Array, compression: str = "") -> None:
+    """Keep the index of a file just written, whose offsets are known."""
+    file = OpenFile(path)
+    status = os.fstat(file.number)
+    ends = digest_of_ends(file, status.st_size)
+    save(Index(offsets, compression, status.st_size, status.st_mtime_ns, ends), places(path, None))
+
+
+def places(path: str, folder: str | None) -> list[str]:
+    """Where an index may lie, the best place first."""
+    where = os.path.abspath(path)
+    beside, name = os.path.split(where)
+    # In a folder for all of them, files of one name tell apart by a digest of their folder's.
+    digest = hashlib.blake2b(os.fsencode(beside), digest_size=8).hexdigest()
+    shared = f"{digest}-{name}{_INDEX_SUFFIX}"
+    if folder is not None:
+        return [os.path.join(folder, shared)]
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return [
+        os.path.join(beside, f".{name}{_INDEX_SUFFIX}"),
+        os.path.join(cache, "kloaders", "indexes", shared),
+    ]
+
+
+def digest_of_ends(file: OpenFile, size: int) -> bytes:
+    """Of the first and last bytes of a file, by which an index knows it."""
+    both = file.read(_ENDS, 0) + file.read(_ENDS, max(0, size - _ENDS))
+    return hashlib.blake2b(both, digest_size=16).digest()
+
+
+def save(index: Index, paths: list[str]) -> None:
+    """Write an index at the first of these paths that can be written; says so if there is none."""
+    small = index.offsets[-1] < 2**32
+    body = index.offsets.astype("<u4" if small else "<u8").tobytes()
+    fields: tuple[Any, ...] = (
+        _MAGIC, index.size, index.modified, len(index), 4 if small else 8,
+        COMPRESSIONS.index(index.compression), index.ends, zlib.crc32(body),
+    )  # fmt: skip
+    head = _INDEX.pack(*fields, 0)
+    head = _INDEX.pack(*fields, zlib.crc32(head))
+    problem: OSError | None = None
+    for place in paths:
+        try:
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            with whole_file(place) as file:
+                file.write(head + body)
+        except OSError as error:
+            problem = problem or error
+        else:
+            return
+    say(
+        f"the index of a file cannot be kept ({problem}), and is made anew every time: give "
+        "index_folder=, a folder that can be written.",
+        once="index not kept",
+    )
+
+
+# Deflate makes so many bytes of one at the most.
+_MOST_INFLATED = 1032
+
+
+def load(
+    place: str, size: int, modified: int, ends: bytes, most: int | None = None
+) -> Index | None:
+    """The index at `place`; None where there is none, or not a valid one of such a file.
+
+    most: what no offset can be above, if that is not the size of the file.
+    """
+    try:
+        raw = Path(place).read_bytes()
+    except OSError:
+        return None
+    if len(raw) < _INDEX.size:
+        return None
+    head, body = raw[: _INDEX.size], memoryview(raw)[_INDEX.size :]
+    magic, of_size, of_time, count, width, kind, of_ends, body_sum, head_sum = _INDEX.unpack(head)
+    if (
+        magic != _MAGIC
+        or zlib.crc32(head[:-4] + bytes(4)) != head_sum
+        or (of_size, of_time, of_ends) != (size, modified, ends)
+        or width not in (4, 8)
+        or kind >= len(COMPRESSIONS)
+        or len(body) != (count + 1) * width
+        or zlib.crc32(body) != body_sum
+    ):
+        return None
+    offsets = np.frombuffer(body, f"<u{width}")
+    # Sums keep out accidents, and anybody can compute them: offsets must be possible as well.
+    content = most or (size * _MOST_INFLATED if kind else size)
+    in_order = offsets[0] == 0 and bool((offsets[1:] >= offsets[:-1]).all())
+    if not in_order or int(offsets[-1]) > content:
+        return None
+    return Index(offsets, COMPRESSIONS[kind], size, modified, ends)

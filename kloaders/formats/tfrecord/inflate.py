@@ -1,0 +1,147 @@
+"""Compressed files of records: decompressed front to back, and read by number."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import zlib
+from collections import OrderedDict
+
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import OpenFile
+
+__all__ = [
+    "Inflate",
+    "Stream",
+]
+
+_WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
+
+
+class Inflate:
+    """The decompressed content of a file, front to back."""
+
+    def __init__(self, path: str, compression: str) -> None:
+        self.path, self.compression = path, compression
+        self._file = OpenFile(path)
+        self._read = 0
+        self._inflate = zlib.decompressobj(_WINDOW_BITS[compression])
+        self._ready = b""
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes; fewer at the end."""
+        parts = []
+        while size:
+            if self._at == len(self._ready) and not self._more():
+                break
+            part = self._ready[self._at : self._at + size]
+            self._at += len(part)
+            size -= len(part)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def skip(self, size: int) -> int:
+        """Pass over `size` bytes; how many there were."""
+        left = size
+        while left:
+            if self._at == len(self._ready) and not self._more():
+                break
+            step = min(left, len(self._ready) - self._at)
+            self._at += step
+            left -= step
+        return size - left
+
+    def copy(self) -> Inflate:
+        """Another one that goes on from here."""
+        new = copy.copy(self)
+        new._inflate = self._inflate.copy()
+        return new
+
+    def _more(self) -> bool:
+        while True:
+            raw = self._inflate.unconsumed_tail
+            if self._inflate.eof:
+                raw = self._inflate.unused_data or self._file.read(1 << 18, self._read)
+                if not self._inflate.unused_data:
+                    self._read += len(raw)
+                if not raw.strip(b"\0"):  # gzip allows zeros behind
+                    return False
+                # Several compressed streams, one after another, are one content.
+                self._inflate = zlib.decompressobj(_WINDOW_BITS[self.compression])
+            elif not raw:
+                raw = self._file.read(1 << 18, self._read)
+                self._read += len(raw)
+                if not raw:
+                    raise DecodeError(
+                        f"{self.path} is truncated: its {self.compression} data end after "
+                        f"{self._read} bytes, in the middle. Copy or write it again."
+                    )
+            try:
+                self._ready, self._at = self._inflate.decompress(raw, 1 << 20), 0
+            except zlib.error as error:
+                raise DecodeError(
+                    f"{self.path} is damaged: its {self.compression} data cannot be decompressed "
+                    f"before byte {self._read} ({error}). Copy or write it again."
+                ) from error
+            if self._ready:
+                return True
+
+
+# Decompressed content is kept in blocks of so many bytes, and so many of them: threads ask for
+# neighbours in no strict order.
+_BLOCK, _BLOCKS_KEPT = 4 << 20, 32
+
+# Places in a file from which decompressing can go on.
+_CURSORS = 8
+
+
+class Stream:
+    """The records of a compressed file, by number: quick where asked for in about their order.
+
+    Going back further than what is kept means to begin at the front again. Threads may share it.
+    """
+
+    def __init__(self, path: str, compression: str, offsets: Array) -> None:
+        self.path, self.compression = path, compression
+        self.offsets = offsets
+        cuts = np.arange(0, int(offsets[-1]), _BLOCK)
+        # Blocks begin at the records that hold these bytes.
+        self.firsts = np.unique(np.searchsorted(offsets, cuts, side="right") - 1)
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._cursors: OrderedDict[int, Inflate] = OrderedDict()  # by the block that comes next
+        self._lock = threading.Lock()
+
+    def read(self, number: int) -> bytes:
+        """One record with its frame."""
+        k = int(np.searchsorted(self.firsts, number, side="right")) - 1
+        base = self._start(k)
+        with self._lock:
+            block = self._blocks.get(k)
+            if block is None:
+                block = self._decompressed(k)
+        return block[int(self.offsets[number]) - base : int(self.offsets[number + 1]) - base]
+
+    def _decompressed(self, k: int) -> bytes:
+        at = max((place for place in self._cursors if place <= k), default=0)
+        cursor = self._cursors.pop(at, None) or Inflate(self.path, self.compression)
+        if k - at > _BLOCKS_KEPT // 2:  # too far to keep what lies between, and it may be wanted
+            self._cursors[at] = cursor.copy()
+            cursor.skip(self._start(k) - self._start(at))
+            at = k
+        for number in range(at, k + 1):
+            block = cursor.take(self._start(number + 1) - self._start(number))
+            self._blocks[number] = block
+            if len(self._blocks) > _BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
+        self._cursors[k + 1] = cursor
+        if len(self._cursors) > _CURSORS:
+            self._cursors.popitem(last=False)
+        return block
+
+    def _start(self, block: int) -> int:
+        record = self.firsts[block] if block < len(self.firsts) else len(self.offsets) - 1
+        return int(self.offsets[record])

@@ -1,0 +1,240 @@
+"""Where each record of a TFRecord file begins, in damaged files too, and the index that keeps it."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.core.messages import say
+from kloaders.formats import sidecar_index
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import OpenFile
+from kloaders.formats.sidecar_index import Index
+from kloaders.formats.tfrecord.framing import (
+    EMPTY_HEADER,
+    FOOTER,
+    HEADER,
+    LENGTH,
+    count_good_headers,
+    data_matches,
+    headers_are_right,
+    is_header,
+    length_of,
+)
+from kloaders.formats.tfrecord.inflate import Inflate
+
+__all__ = [
+    "SEARCH_LIMIT",
+    "index_of",
+]
+
+
+def index_of(path: str, compression: str = "auto", folder: str | None = None) -> Index:
+    """The index of a file: read where there is a valid one, else made and kept.
+
+    It lies beside the file, as `.NAME.index`: shells' and Python's patterns leave out such names,
+    so that nobody takes it for data. Where that folder cannot be written, it is kept in a folder of
+    the user's (XDG_CACHE_HOME), or in memory only. Valid is an index that is whole and was made of
+    a file with this size, modification time, beginning and end. Several processes may make one at
+    a time.
+
+    path: the file.
+    compression: "", "GZIP", "ZLIB", or "auto", which looks at the first bytes.
+    folder: where to keep the index instead.
+
+    Raises:
+        OSError: the file cannot be read.
+        DecodeError: it is empty, no TFRecord, or compressed otherwise than said.
+    """
+    file = OpenFile(path)
+    status = os.fstat(file.number)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(
+            f"{path} is a folder, expected a TFRecord file: give a pattern, "
+            f"{os.path.join(path, '*.tfrecord')!r}."
+        )
+    if status.st_size == 0:
+        raise DecodeError(
+            f"{path} is empty (0 bytes), expected a TFRecord file: leave it out, or write it again."
+        )
+    places = sidecar_index.places(path, folder)
+    ends = sidecar_index.digest_of_ends(file, status.st_size)
+    for place in places:
+        found = sidecar_index.load(place, status.st_size, status.st_mtime_ns, ends)
+        if found is not None and compression in ("auto", found.compression):
+            return found
+    kind = _compression(file, path, compression)
+    offsets = _walk(file, status.st_size, path) if not kind else _walk_stream(path, kind)
+    index = Index(offsets, kind, status.st_size, status.st_mtime_ns, ends)
+    sidecar_index.save(index, places)
+    return index
+
+
+def _compression(file: OpenFile, path: str, asked: str) -> str:
+    """What the first bytes say, checked against what was asked for."""
+    head = file.read(HEADER, 0)
+    if is_header(head):
+        found = ""
+    elif head[:2] == b"\x1f\x8b":
+        found = "GZIP"
+    # RFC 1950: method 8, and both bytes as one number a multiple of 31
+    elif len(head) > 1 and head[0] & 0x8F == 8 and int.from_bytes(head[:2], "big") % 31 == 0:
+        found = "ZLIB"
+    else:
+        found = ""
+    if asked == "auto":
+        return found
+    # Two bytes of damaged plain data may look like ZLIB; gzip's magic, and a checksum, are no chance.
+    if asked == "" and found == "GZIP":
+        raise DecodeError(
+            f"{path} is compressed (GZIP), expected a plain TFRecord file: pass "
+            'compression="GZIP", or "auto".'
+        )
+    if asked and found != asked:
+        said = found or (f"it begins with {head!r}" if not is_header(head) else "plain")
+        raise DecodeError(f'{path} is not compressed as {asked} ({said}): pass compression="auto".')
+    return asked
+
+
+# Headers are read in steps of so much where records are small, and one by one where they are large.
+_STEP, _LARGE = 1 << 18, 1 << 15
+
+# Headers whose checksums are compared in one go.
+_CHECKED = 1 << 15
+
+# How far a first record is looked for in a file that does not begin with one.
+SEARCH_LIMIT = 1 << 26
+
+
+def _walk(file: OpenFile, size: int, path: str) -> Array:
+    """Offsets of a plain file: reads headers only, and checks the length's checksum of each.
+
+    Behind a damaged length the next record is looked for, so that one record is lost and not the
+    rest of the file. Takes about 0.5 us a record, or a read of 12 bytes where records are large.
+    """
+    found: list[Array] = []
+    at = 0
+    while at < size:
+        offsets, end = _run(file, at, size)
+        found.append(offsets)
+        if end < size:  # not a record, or a damaged one
+            after = _next_record(file, end, size, SEARCH_LIMIT if end == 0 else size)
+            head = file.read(HEADER, end)
+            if end == 0 and after == size and not (is_header(head) or _data_is_whole(file, size)):
+                raise DecodeError(
+                    f"{path} is no TFRecord file: it begins with {head!r}, and no record was found "
+                    "in it. For files that hold one sample each use PathSequenceLoader."
+                )
+            number = sum(map(len, found))
+            say(
+                f"{path}: record {number} at byte {end} is damaged in its length, or cut short; "
+                f"the file is read on from byte {after}."
+            )
+            found.append(np.array([end], np.uint64))
+            end = after
+        at = end
+    return np.concatenate([*found, np.array([size], np.uint64)])
+
+
+def _run(file: OpenFile, at: int, size: int) -> tuple[Array, int]:
+    """Offsets of the records from `at` on, and where the first one that is none begins."""
+    whole: list[Array] = []
+    starts: list[int] = []
+    heads: list[bytes] = []
+    unpack, step = LENGTH.unpack_from, _STEP
+    begun = at
+    while True:
+        ended = at + HEADER > size
+        if not ended:
+            chunk = file.read(step, at)
+            base, first, end = at, len(starts), at + len(chunk)
+            while at + HEADER <= end:
+                inside = at - base
+                starts.append(at)
+                heads.append(chunk[inside : inside + HEADER])
+                at += unpack(chunk, inside)[0] + HEADER + FOOTER
+            step = HEADER if at - base > _LARGE * (len(starts) - first) else _STEP
+            ended = end - base < HEADER  # the file is shorter than it was
+        if ended or len(starts) >= _CHECKED:
+            good = count_good_headers(heads)
+            if good and starts[good - 1] + length_of(heads[good - 1]) + HEADER + FOOTER > size:
+                good -= 1  # cut short
+            whole.append(np.array(starts[:good], np.uint64))
+            if good:
+                begun = starts[good - 1] + length_of(heads[good - 1]) + HEADER + FOOTER
+            if ended or good < len(starts):
+                return np.concatenate(whole), begun
+            starts, heads = [], []
+
+
+def _lengths_before(head: bytes) -> list[int]:
+    """Lengths that differ from this header's in one byte, and have its checksum."""
+    rows = np.repeat(np.frombuffer(head, np.uint8)[None], 8 * 256, axis=0)
+    for place in range(8):
+        rows[256 * place : 256 * (place + 1), place] = np.arange(256)
+    return [length_of(row.tobytes()) for row in rows[headers_are_right(rows)]]
+
+
+def _next_record(file: OpenFile, at: int, size: int, bound: int) -> int:
+    """Where the record after the damaged one at `at` begins; `size` if there is none."""
+    head = file.read(HEADER, at)
+    # The length as it is, if only its checksum is damaged, or as it was before one byte changed.
+    for length in [length_of(head), *_lengths_before(head)] if len(head) == HEADER else []:
+        after = at + length + HEADER + FOOTER
+        if after == size or (after < size and is_header(file.read(HEADER, after))):
+            return after
+    # A header may begin at any byte. Few numbers are a length that ends within the file, and of
+    # these one in 2**32 has its checksum behind it by chance.
+    step = 1 << 20
+    last = min(size - HEADER - FOOTER, at + bound)
+    for base in range(at + 1, last + 1, step):
+        chunk = file.read(step + HEADER - 1, base)
+        places = len(chunk) - HEADER + 1
+        if places < 1:
+            break
+        lengths = np.ndarray((places,), "<u8", chunk, strides=(1,))
+        room = np.uint64(size - base - HEADER - FOOTER)
+        # Much data is zeros: records without data are looked for by their header instead.
+        likely = np.flatnonzero((lengths <= room) & (lengths > 0))
+        likely = likely[lengths[likely] + likely.astype(np.uint64) <= room]
+        content = np.frombuffer(chunk, np.uint8)
+        rows = content[likely[:, None] + np.arange(HEADER)]
+        found = [base + int(likely[k]) for k in np.flatnonzero(headers_are_right(rows))[:1]]
+        empty = chunk.find(EMPTY_HEADER)
+        if empty >= 0 and base + empty <= last:
+            found.append(base + empty)
+        if found:
+            return min(found)
+    return size
+
+
+def _data_is_whole(file: OpenFile, size: int) -> bool:
+    """Whether a file is one record whose header alone is damaged."""
+    if not HEADER + FOOTER <= size <= SEARCH_LIMIT:
+        return False
+    return data_matches(file.read(size, 0))
+
+
+def _walk_stream(path: str, compression: str) -> Array:
+    """Offsets of the records in the decompressed content: all of it is decompressed once."""
+    stream = Inflate(path, compression)
+    offsets = [0]
+    while head := stream.take(HEADER):
+        at, number = offsets[-1], len(offsets) - 1
+        if not is_header(head):
+            what = "a file of TFRecords" if number == 0 else "a whole record"
+            raise DecodeError(
+                f"{path}: record {number} at byte {at} of its decompressed content is not {what}: "
+                f"it begins with {head!r}. Write the file again."
+            )
+        size = length_of(head) + FOOTER
+        if stream.skip(size) < size:
+            raise DecodeError(
+                f"{path}: record {number} at byte {at} of its decompressed content is cut short. "
+                "Write the file again."
+            )
+        offsets.append(at + HEADER + size)
+    return np.array(offsets, np.uint64)

@@ -1,0 +1,122 @@
+"""Puts a loader together: from a source and options to what makes its batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kloaders.engine.delivery import Delivery
+from kloaders.engine.ram_batches import RamRunner, RamSize
+from kloaders.engine.runner import Runner
+from kloaders.engine.specs import SampleSpecs
+from kloaders.keras_api.tickets import Tickets
+from kloaders.loaders.options import LoaderOptions
+from kloaders.plan.epoch import EpochPlan, Stream
+from kloaders.sources.error_log import ErrorLog
+from kloaders.sources.pipeline import SamplePipeline
+from kloaders.sources.source import Source
+
+__all__ = ["plan_of", "runner_of", "stream_of"]
+
+
+def runner_of(source: Source, options: LoaderOptions, title: str) -> Runner:
+    """What makes the batches of a loader that is called `title` in messages.
+
+    Raises:
+        ValueError: samples and options make no batches.
+    """
+    order = options.order
+    pipeline = SamplePipeline(
+        source, options.transforms, order.number, order.part[0], options.inputs_as_labels
+    )
+    log = ErrorLog(options.faults, len(source), source.name)
+    specs = SampleSpecs(pipeline, log)
+    size = None
+    if options.ram is not None:
+        queue = options.work.max_queue_size
+        size = RamSize(options.ram, specs, options.batch_size, queue, order.part[1])
+    plan = plan_of(options, len(source), size)
+    delivery = Delivery(
+        options.weights, options.batch_size, order.pad_last, options.inputs_as_labels
+    )
+    # With RAM batches shuffle=False serves their order, whatever number is asked for.
+    tickets = Tickets(plan.batches, options.effective_shuffle, size is None)
+    parts = (pipeline, specs, log, plan, tickets, delivery, options.work, options.padding)
+    if size is None or options.ram is None:
+        return Runner(*parts)
+    return RamRunner(*parts, size=size, options=options.ram, title=title)
+
+
+def stream_of(options: LoaderOptions, samples: int) -> Stream | None:
+    """The endless order that epochs are pieces of, where samples are drawn."""
+    order = options.order
+    return options.sampling.stream(
+        samples, order.number, options.batch_size * order.part[1], order.shuffle
+    )
+
+
+def plan_of(options: LoaderOptions, samples: int, size: RamSize | None = None) -> EpochPlan:
+    """Which samples make which batch.
+
+    Args:
+        options: of the loader.
+        samples: how many there are.
+        size: of RAM batches; None for one level.
+
+    Raises:
+        ValueError: there would be no batch, or some shards would get none of the last one.
+    """
+    order, shards = options.order, options.order.part[1]
+    more: dict[str, Any] = {}
+    if size is not None and options.ram is not None:
+        if options.sampling:
+            _check_sampling(options, size)
+        more = {"window": size.samples * shards, "draw": options.ram.draw, "echo": options.echo}
+    elif options.echo > 1:  # all samples are at hand: one window with all of them
+        step = options.batch_size * shards
+        more = {"window": -(-samples // step) * step, "draw": "global", "echo": options.echo}
+    plan = EpochPlan(
+        samples,
+        options.batch_size,
+        order.number,
+        drop_last=order.drop_last,
+        shard=order.part,
+        stream=stream_of(options, samples),
+        length=options.sampling.length,
+        **more,
+    )
+    if options.padding is not None:
+        plan = options.padding.plan(plan)
+    if plan.batches == 0:
+        raise ValueError(
+            f"{samples} samples make no full batch of {plan.global_batch} (batch_size "
+            "times shards) and drop_last=True leaves the rest out: use a smaller batch_size "
+            "or drop_last=False."
+        )
+    if 0 < plan.tail < shards:
+        raise ValueError(
+            f"the last batch of an epoch has {plan.tail} samples for {shards} shards, so "
+            "that some would get none: use drop_last=True, or another batch_size."
+        )
+    return plan
+
+
+def _check_sampling(options: LoaderOptions, size: RamSize) -> None:
+    """Refuse what RAM batches cannot be drawn from."""
+    assert options.ram is not None
+    sampling, draw = options.sampling, options.ram.draw
+    if options.echo > 1:
+        raise ValueError(
+            f"echo={options.echo} serves a RAM batch several times, and the loader samples "
+            f"({sampling}), which says how often a sample comes: choose one."
+        )
+    if size.resident or draw == "global":
+        return
+    if draw == "windows":
+        raise ValueError(
+            f'draw="windows" reads runs of neighbours, and the loader samples ({sampling}) '
+            'from all: use draw="global", or a ram_budget that holds everything.'
+        )
+    raise ValueError(
+        f"the loader samples ({sampling}), and compressed files are read front to back: "
+        "give a ram_budget that holds everything, or write the files without compression."
+    )

@@ -1,0 +1,249 @@
+"""All that was chosen about a loader, in one frozen value that other loaders can be made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.checks import checked_count
+from kloaders.core.options import (
+    GROUPS,
+    CacheOptions,
+    FaultOptions,
+    OrderOptions,
+    RamOptions,
+    SamplingOptions,
+    TransformOptions,
+    WorkOptions,
+)
+from kloaders.engine.padding import Padding
+from kloaders.plan.sampling import Sampling
+from kloaders.sources.labels import classes_of, codes_of
+from kloaders.sources.source import Source
+
+__all__ = ["LoaderOptions"]
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """What a loader does with the samples of its source.
+
+    Attributes:
+        batch_size: samples per batch.
+        order, transforms, work, faults, cache: as the user chose them.
+        sampling: which samples come how often.
+        weights: one for each sample, or None.
+        ram: RAM batches; None for one level.
+        echo: how often each sample is served in an epoch.
+        padding: how samples of unequal length are padded (`bucket_by_length`).
+        inputs_as_labels: x is y, too (`inputs_as_labels`).
+        more: options of one class of loaders, such as `size`, by name: for people to look at.
+    """
+
+    batch_size: int
+    order: OrderOptions
+    transforms: TransformOptions
+    work: WorkOptions
+    faults: FaultOptions
+    cache: CacheOptions
+    sampling: Sampling = field(default_factory=Sampling)
+    weights: Array | None = None
+    ram: RamOptions | None = None
+    echo: int = 1
+    padding: Padding | None = None
+    inputs_as_labels: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, source: Source, batch_size: int, given: Mapping[str, Any], **more: Any) -> LoaderOptions:
+        """Options as a user gave them, checked one by one and against the data.
+
+        Args:
+            source: the samples.
+            batch_size: samples per batch.
+            given: options that every loader has; see `core.options.Options`.
+            more: other fields.
+
+        Raises:
+            ValueError, TypeError: an option is out of range, or two contradict each other.
+        """
+        size = checked_count(batch_size, "batch_size", 1)
+        groups = {
+            name: group(**{f.name: given[f.name] for f in fields(group) if f.name in given})
+            for name, group in GROUPS.items()
+        }
+        wanted = groups.pop("sampling")
+        weights = _sample_weights(wanted.sample_weights, len(source))
+        found = cls(batch_size=size, weights=weights, **groups, **more)
+        if found.echo > 1 and found.order.shuffle is False:
+            raise ValueError(
+                f"echo={found.echo} serves samples several times in random order, which "
+                "shuffle=False forbids: leave shuffle out, or echo."
+            )
+        return replace(found, sampling=_sampling(wanted, found.order.shuffle, source))
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """Each option by the name of the loader's attribute."""
+        return {
+            "batch_size": self.batch_size,
+            "shuffle": self.order.shuffle,
+            "seed": self.order.seed,
+            "drop_last": self.order.drop_last,
+            "pad_last": self.order.pad_last,
+            "shard": self.order.shard,
+            "sampling": self.sampling,
+            "weights": self.weights,
+            "transform": self.transforms.transform,
+            "batch_transform": self.transforms.batch_transform,
+            "dtype": self.transforms.dtype,
+            "thread_count": self.work.workers,
+            "processes": self.work.processes,
+            "queue_size": self.work.max_queue_size,
+            "on_error": self.faults.on_error,
+            "max_errors": self.faults.max_errors,
+            "cache": self.cache.cache,
+            "cache_budget": self.cache.cache_budget,
+            "cache_key": self.cache.cache_key,
+            "echo": self.echo,
+            "draw": "global" if self.ram is None else self.ram.draw,
+            **self.more,
+        }
+
+    # ------------------------------------------------------------------ what follows
+
+    @property
+    def effective_shuffle(self) -> bool | None:
+        """`shuffle`, but True where samples are drawn and it was left open."""
+        drawn = bool(self.sampling) or self.echo > 1
+        return True if drawn and self.order.shuffle is None else self.order.shuffle
+
+    # ------------------------------------------------------------------ for other loaders
+
+    def take(self, numbers: Indices, samples: int) -> LoaderOptions:
+        """For some of the samples, of so many.
+
+        Raises:
+            ValueError: samples of a mixture cannot be chosen, or none of these has a weight.
+        """
+        ram = self.ram
+        if ram is not None and ram.budget_bytes is not None:  # in proportion, for all parts together
+            ram = replace(ram, ram_budget=max(1, ram.budget_bytes * len(numbers) // samples))
+        return replace(
+            self,
+            sampling=self.sampling.of(numbers),
+            weights=None if self.weights is None else self.weights[numbers],
+            padding=None if self.padding is None else self.padding.of(numbers),
+            ram=ram,
+        )
+
+    def for_validation(self) -> LoaderOptions:
+        """Without what is for training only: every sample once, in storage order, as it is stored."""
+        order = self.order
+        return replace(
+            self,
+            order=replace(
+                order,
+                shuffle=None if order.shuffle is None else False,
+                # Equal parts for several hosts need equal batches; otherwise every sample counts.
+                drop_last=order.drop_last and order.part[1] > 1,
+            ),
+            transforms=replace(self.transforms, transform=None, batch_transform=None),
+            sampling=Sampling(),
+            echo=1,
+        )
+
+    def in_ram(self) -> LoaderOptions:
+        """For samples that lie in RAM: nothing is left to keep, or to read in other processes."""
+        work = self.work
+        processes = work.processes and self.transforms.transform is not None
+        return replace(
+            self,
+            work=replace(work, processes=processes),
+            cache=replace(self.cache, cache="auto", cache_budget=None, cache_key=None),
+            ram=None,
+            more={},
+        )
+
+
+def _sample_weights(given: Any, samples: int) -> Array | None:
+    if given is None:
+        return None
+    try:
+        weights = np.asarray(given)
+    except ValueError:  # a ragged list
+        weights = np.empty(0, object)
+    if weights.dtype.kind not in "biuf":
+        raise TypeError(
+            f"sample_weights is a {type(given).__name__} of {weights.dtype}, expected "
+            f"one number for each of {samples} samples: np.asarray(weights, np.float32)."
+        )
+    if weights.shape[:1] != (samples,):
+        raise ValueError(
+            f"sample_weights has shape {weights.shape}, expected one weight for each of "
+            f"{samples} samples."
+        )
+    return weights.astype(np.float32)
+
+
+def _sampling(options: SamplingOptions, shuffle: bool | None, source: Source) -> Sampling:
+    samples = len(source)
+    balance, given = options.class_balance, options.sampling_weights
+    codes = weights = None
+    if balance is not None and balance is not False:
+        if given is not None:
+            raise ValueError(
+                "class_balance and sampling_weights are both given: choose one. Weights that "
+                "balance classes are 1 / (how many samples the sample's class has)."
+            )
+        values = classes_of(source, "class_balance") if balance is True else balance
+        names, codes = codes_of(values, samples, "class_balance")
+        codes = codes.astype(np.min_scalar_type(len(names)))
+    if given is not None:
+        weights = _sampling_weights(given, samples)
+    elif options.replacement:
+        raise ValueError(
+            "replacement=True says how sampling_weights are drawn, and there are none: for equal "
+            "ones pass sampling_weights=np.ones(samples)."
+        )
+    found = Sampling(options.epoch_batches, codes, weights, options.replacement)
+    if found.drawn and shuffle is False:
+        name = "class_balance" if codes is not None else "sampling_weights"
+        raise ValueError(
+            f"{name}= draws samples, which shuffle=False forbids: leave shuffle out, or {name}."
+        )
+    return found
+
+
+def _sampling_weights(values: Any, samples: int) -> Array:
+    try:
+        weights = np.asarray(values)
+    except ValueError:  # a ragged list
+        weights = np.empty(0, object)
+    if weights.dtype.kind not in "biuf":
+        raise TypeError(
+            f"sampling_weights is a {type(values).__name__} of {weights.dtype}, expected one number "
+            f"for each of {samples} samples: np.asarray(weights, np.float64)."
+        )
+    if weights.shape != (samples,):
+        raise ValueError(
+            f"sampling_weights has shape {weights.shape}, expected one number for each of "
+            f"{samples} samples."
+        )
+    weights = weights.astype(np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if wrong.size:
+        raise ValueError(
+            f"sampling_weights[{wrong[0]}] is {weights[wrong[0]]}, expected a finite number of at "
+            "least 0; a sample of weight 0 never comes."
+        )
+    if not weights.any():
+        raise ValueError(
+            "all sampling_weights are 0, so that no sample would come: leave them out."
+        )
+    return weights

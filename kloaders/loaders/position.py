@@ -1,0 +1,89 @@
+"""The position of a loader in its data: what a saved state holds, and whether it belongs here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kloaders.core.checks import checked_count
+from kloaders.core.structure import flatten
+from kloaders.engine.runner import Runner
+from kloaders.keras_api.tickets import Position
+from kloaders.loaders.options import LoaderOptions
+from kloaders.sources import fingerprint
+
+__all__ = ["PositionKeeper", "seed_in"]
+
+
+class PositionKeeper:
+    """Makes states of a loader, and takes them.
+
+    Attributes:
+        loaded: where the state that was loaded last goes on; None if none was.
+    """
+
+    def __init__(self, runner: Runner, options: LoaderOptions) -> None:
+        self.runner, self.options = runner, options
+        self.loaded: Position | None = None
+        self._made_for: dict[str, Any] | None = None
+
+    def made_for(self) -> dict[str, Any]:
+        """What a state is made for: a loader where anything of this differs refuses it.
+
+        What may differ, as workers and batch sizes may, is not in it.
+        """
+        if self._made_for is None:
+            runner, weights = self.runner, None
+            specs = flatten(runner.specs.delivered)
+            if self.options.weights is not None:
+                digest = fingerprint.Digest()
+                digest.add_bytes(self.options.weights)
+                weights = digest.text()
+            self._made_for = {
+                **runner.plan.made_for(),
+                "shuffle": self.options.effective_shuffle,
+                "sample": " ".join(f"{spec.dtype}{list(spec.shape)}" for spec in specs),
+                "weights": weights,
+                **runner.pipeline.source.fingerprint(),
+            }
+        return self._made_for
+
+    def state(self, epoch: int | None, batch: int | None) -> dict[str, Any]:
+        """The position as `SequenceLoader.state_dict` gives it."""
+        runner = self.runner
+        if (epoch is None) != (batch is None):
+            raise TypeError("epoch= and batch= go together: give both, or none.")
+        if epoch is None or batch is None:
+            order, done = runner.tickets.position()
+        else:
+            shuffled = self.options.effective_shuffle
+            order = runner.order_of(checked_count(epoch, "epoch", 0), shuffled)
+            done = checked_count(batch, "batch", 0)
+            if done > runner.plan.batches:
+                raise ValueError(
+                    f"batch={done} is behind the end of an epoch of {runner.plan.batches} batches."
+                )
+            if done == runner.plan.batches:
+                order, done = runner.order_of(epoch + 1, shuffled), 0
+        return {
+            "version": fingerprint.VERSION,
+            **runner.plan.state(order, done),
+            "made_for": self.made_for(),
+        }
+
+    def load(self, state: Any, whose: str) -> Position:
+        """Where a state goes on, if it belongs to these data and options.
+
+        Raises:
+            TypeError, ValueError: it does not; says what differs.
+        """
+        plan = self.runner.plan
+        order, first = plan.position(fingerprint.checked_state(state, self.made_for(), whose))
+        self.loaded = Position(order, first, plan.count(order) - first)
+        return self.loaded
+
+
+def seed_in(state: Any) -> int | None:
+    """The seed that a state was made with, if it is one."""
+    made_for = state.get("made_for") if isinstance(state, dict) else None
+    seed = made_for.get("seed") if isinstance(made_for, dict) else None
+    return seed if type(seed) is int and seed >= 0 else None

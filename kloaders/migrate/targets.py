@@ -1,0 +1,63 @@
+"""What a table's labels become, for each of Keras' class modes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kloaders.migrate.shared import Array
+from kloaders.sources.tables import Table, listed
+
+__all__ = ["hot_rows", "targets_of"]
+
+
+def targets_of(
+    table: Table, y_col: Any, class_mode: str | None, classes: list[str] | None, kept: list[int]
+) -> tuple[list[int], Any, list[str] | None]:
+    """Rows that stay, their labels (an array, or one for each output), and the names of classes."""
+    if class_mode in ("input", None):
+        return kept, None, None
+    if class_mode == "multi_output":
+        if not isinstance(y_col, (list, tuple)):
+            raise TypeError(f'class_mode="multi_output" needs y_col=[...], got {y_col!r}.')
+        return kept, [np.asarray(table.column(c)[kept].tolist()) for c in y_col], None
+    if class_mode == "raw":
+        several = isinstance(y_col, (list, tuple))
+        columns = [table.numbers(column)[kept] for column in (y_col if several else [y_col])]
+        return kept, np.stack(columns, axis=1) if several else columns[0], None
+    if class_mode not in ("categorical", "binary", "sparse"):
+        raise ValueError(
+            f'class_mode={class_mode!r} is not known: choose "categorical", "binary", "sparse", '
+            '"input", "raw", "multi_output" or None.'
+        )
+    kinds = (str, list, tuple) if class_mode == "categorical" else str
+    found = table.column(y_col).tolist()
+    bad = next((k for k, label in enumerate(found) if not isinstance(label, kinds)), None)
+    if bad is not None:
+        raise TypeError(
+            f"row {bad} of column {y_col!r} holds {found[bad]!r}, and class_mode={class_mode!r} "
+            'numbers texts: dataframe[column].astype(str), or class_mode="raw" for numbers.'
+        )
+    lists = [[label] if isinstance(label, str) else list(label) for label in found]
+    names = list(dict.fromkeys(classes)) if classes else sorted({n for k in kept for n in lists[k]})
+    numbers = {name: k for k, name in enumerate(names)}
+    if class_mode == "binary" and len(names) != 2:
+        raise ValueError(
+            f'class_mode="binary" is for two classes, column {y_col!r} has {len(names)}: '
+            f'{listed(names)}. Use "categorical" or "sparse".'
+        )
+    kept = [k for k in kept if any(name in numbers for name in lists[k])]
+    codes = [[numbers[name] for name in lists[k] if name in numbers] for k in kept]
+    labels = [
+        c if isinstance(found[k], (list, tuple)) else c[0] for k, c in zip(kept, codes, strict=True)
+    ]
+    return kept, labels, names
+
+
+def hot_rows(labels: list[Any], classes: int) -> Array:
+    """Rows with a one for each class that a sample has."""
+    rows = np.zeros((len(labels), classes), np.float32)
+    for row, label in zip(rows, labels, strict=True):
+        row[label] = 1
+    return rows

@@ -1,0 +1,61 @@
+"""Where a loader's cache lies, and which samples it may keep."""
+
+from __future__ import annotations
+
+import functools
+
+from kloaders.core.options import CacheOptions, WorkOptions
+from kloaders.sources.cache.columns import HookCache, Place, leaf_store
+from kloaders.sources.cache.ram import Budget, spare_ram
+from kloaders.sources.cache.source import CachedSource
+from kloaders.sources.source import Source
+
+__all__ = ["cached_in_ram", "check_single_samples", "place_of"]
+
+
+def place_of(options: CacheOptions) -> Place:
+    """Where the cache lies, and how large it may become."""
+    place, budget = options.place, options.budget_bytes
+    if place in ("auto", "ram"):
+        if budget is not None:
+            return Budget(budget)
+        return spare_ram if place == "auto" else Budget(None)
+    assert place is not None
+    return place, budget
+
+
+def check_single_samples(source: Source, options: CacheOptions, work: WorkOptions) -> None:
+    """ValueError where samples of a hook cannot be kept one by one, as the cache does."""
+    if source.whole_batches:
+        raise ValueError(
+            f"cache={options.cache!r} keeps single samples, and load_batch gives many: override "
+            "load_sample instead, or leave cache= out."
+        )
+    if options.cache == "ram" and work.processes:
+        raise ValueError(
+            'cache="ram" lies in this process, and processes=True reads in others: use '
+            "cache=<folder>, which processes share."
+        )
+
+
+def cached_in_ram(source: Source, options: CacheOptions, work: WorkOptions) -> Source:
+    """A source that is no files, with a cache in front of it if one is asked for.
+
+    Raises:
+        ValueError: its samples are arrays, or the cache is a folder.
+    """
+    if options.cache in (None, "auto"):
+        return source
+    if source.columns is not None and not source.runs_user_code:
+        raise ValueError(
+            f"cache={options.cache!r}: the samples are arrays already. preload(loader) copies a "
+            "memory map into RAM; otherwise leave cache= out."
+        )
+    if options.cache != "ram":
+        raise ValueError(
+            f"cache={options.cache!r}: a folder outlives the loader, and only files tell whether "
+            'a sample is still the same one. Use cache="ram", or a PathSequenceLoader.'
+        )
+    check_single_samples(source, options, work)
+    make = functools.partial(leaf_store, place_of(options), "", len(source), None)
+    return CachedSource(source, HookCache(make, None))

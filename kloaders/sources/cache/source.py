@@ -1,0 +1,54 @@
+"""A source in front of which stores keep whole samples."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.rows import Report, Rows
+from kloaders.plan.rng import Moment
+from kloaders.sources.cache.columns import HookCache
+from kloaders.sources.cache.store import Store
+from kloaders.sources.source import Source, WrappedSource
+
+__all__ = ["CachedSource"]
+
+
+class CachedSource(WrappedSource):
+    """Samples of another source, kept as they are first read."""
+
+    def __init__(self, inner: Source, cache: HookCache) -> None:
+        super().__init__(inner)
+        self.cache = cache
+
+    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+        found: tuple[Any, ...] = self.cache.remember(
+            index, functools.partial(self.inner.sample, index, moment)
+        )
+        return found
+
+    def read(self, index: int) -> Any:
+        return self.sample(index)
+
+    def readers(self, indices: Indices, moment: Moment) -> Any:
+        return Source.readers(self, indices, moment)
+
+    def fill(
+        self,
+        indices: Indices,
+        out: Rows,
+        report: Report,
+        moment: Moment = Moment(),  # noqa: B008  a constant
+    ) -> None:
+        if not self.reads_many:  # one by one, as it is read
+            Source.fill(self, indices, out, report, moment)
+            return
+
+        def read(wanted: Indices, arrays: list[Array], report: Report) -> None:
+            self.inner.fill(wanted, Rows(out.form, arrays), report, moment)
+
+        self.cache.fill(out.form, indices, out.arrays, report, read)
+
+    def stores(self) -> list[Store]:
+        return [*self.cache.stores, *super().stores()]

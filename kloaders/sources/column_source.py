@@ -1,0 +1,167 @@
+"""Samples whose arrays come from columns: arrays, lists, files, functions of a path."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.checks import no_samples
+from kloaders.core.rows import Report, Rows
+from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, names_of
+from kloaders.plan.rng import Moment
+from kloaders.sources import fingerprint
+from kloaders.sources.cache.columns import stores_in
+from kloaders.sources.cache.store import Store
+from kloaders.sources.columns import (
+    CallColumn,
+    PathColumn,
+    labels_of,
+    lengths_of,
+    prefetch,
+    spec_of_all,
+)
+from kloaders.sources.source import Source
+
+__all__ = ["ColumnSource", "checked_columns"]
+
+
+class ColumnSource(Source):
+    """Samples that are put together from one value of each column.
+
+    Args:
+        columns: (x,) or (x, y): a column for each array, nested as the arrays of a sample are.
+        paths: the file of each sample, where there is one.
+    """
+
+    reads_many = True
+
+    def __init__(self, columns: tuple[Any, ...], paths: Any = None) -> None:
+        self.columns: tuple[Any, ...] = columns
+        self._leaves: list[Any] = flatten(columns)
+        self.paths = paths
+        self.runs_user_code = any(runs_user_code(column) for column in self._leaves)
+
+    def __len__(self) -> int:
+        return len(self._leaves[0])
+
+    def read(self, index: int) -> Any:
+        return self.sample(index)
+
+    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+        parts: tuple[Any, ...] = map_structure(lambda column: column.read(index), self.columns)
+        return parts
+
+    def fill(
+        self,
+        indices: Indices,
+        out: Rows,
+        report: Report,
+        moment: Moment = Moment(),  # noqa: B008  a constant
+    ) -> None:
+        for leaf, column in enumerate(self._leaves):
+            column.fill(indices, out.arrays[leaf], leaf, report)
+
+    def prefetch(self, indices: Indices) -> None:
+        for column in self._leaves:
+            prefetch(column, indices)
+
+    def name(self, index: int) -> str:
+        found: str = self._leaves[0].name(index)
+        return found
+
+    def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
+        if dtype_differs:
+            return "Pass dtype=, or convert the arrays to one dtype."
+        return "Pad the arrays to one shape, or use batch_size=1."
+
+    def fingerprint(self) -> dict[str, str]:
+        return fingerprint.of_parts(self.columns)
+
+    def labels(self) -> Array | None:
+        return labels_of(self.columns)
+
+    def lengths(self) -> Array | None:
+        if self.runs_user_code:
+            return None
+        for column in flatten(self.columns[0]):
+            found = lengths_of(column)
+            if found is not None:
+                return found
+        return None
+
+    def delivered(self, spec: Structure) -> Structure:
+        if self.runs_user_code:
+            return spec
+        found: Structure = map_structure(_spec, self.columns, spec)
+        return found
+
+    def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
+        if len(self.columns) < 2:
+            return None
+        columns = (self.columns[0], map_structure(change, self.columns[1]))
+        found: Source = self._with(columns=columns, _leaves=flatten(columns))
+        return found
+
+    def stores(self) -> list[Store]:
+        return stores_in(self.columns)
+
+    def close(self) -> None:
+        for column in self._leaves:
+            while column is not None:
+                if hasattr(column, "close"):
+                    column.close()
+                column = getattr(column, "column", None)  # noqa: PLW2901
+
+
+def _spec(column: Any, spec: ArraySpec) -> ArraySpec:
+    return spec_of_all(column, spec)
+
+
+def runs_user_code(column: Any) -> bool:
+    """Whether a column calls a function of the user's for a value."""
+    while column is not None:
+        if isinstance(column, CallColumn):
+            return False  # of a path, which is cheap, and known for all samples
+        if isinstance(column, PathColumn):
+            return getattr(column.read_path, "decode", None) is not None
+        column = getattr(column, "column", None)
+    return False
+
+
+def checked_columns(
+    owner: str, x: Structure, y: Structure | None, names: tuple[str, str]
+) -> tuple[Any, ...]:
+    """Columns of both parts, of one length.
+
+    Args:
+        owner: whose they are, for messages.
+        x, y: columns, nested.
+        names: what the user calls x and y.
+
+    Raises:
+        ValueError: lengths differ, or there are no samples.
+    """
+    lengths: dict[str, int] = {}
+    for part, name in ((x, names[0]), (y, names[1])):
+        if part is None:
+            continue
+        leaves = names_of(part, name)
+        if not leaves:
+            raise ValueError(
+                f"{name} is an empty {type(part).__name__}, expected at least one array or list."
+            )
+        lengths |= dict(zip(leaves, map(len, flatten(part)), strict=True))
+    samples = next(iter(lengths.values()))
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} has {n}" for name, n in itertools.islice(lengths.items(), 4))
+        many = len(lengths) > 4
+        raise ValueError(
+            f"lengths differ: {said}{f' and so on, {len(lengths)} in all' if many else ''}. Every "
+            "sample needs one value in each. A tuple means several inputs or outputs: if yours "
+            "has one row a sample, pass list(...) of it."
+        )
+    if samples == 0:
+        raise ValueError(no_samples(owner, f"print len({names[0]}), or the pattern that found it"))
+    return (x,) if y is None else (x, y)

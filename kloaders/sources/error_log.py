@@ -1,0 +1,120 @@
+"""Samples that did not load: each recorded once, logged, written to the quarantine, and counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from kloaders.core.errors import (
+    SampleError,
+    as_sample_error,
+    blames_the_sample,
+    check_limit,
+    without_traceback,
+)
+from kloaders.core.messages import say
+from kloaders.core.options import FaultOptions
+from kloaders.sources.quarantine import Quarantine
+
+__all__ = ["ErrorLog"]
+
+# Bad samples that are logged one by one; then the hundredth, the thousandth and so on.
+_LOGGED_ONE_BY_ONE, _MILESTONES = 10, frozenset(10**k for k in range(2, 12))
+
+
+class ErrorLog:
+    """What becomes of samples that do not load.
+
+    Args:
+        options: the policy.
+        samples: how many samples there are.
+        name: what a sample is called.
+
+    Attributes:
+        errors: one SampleError for each sample that did not load, in the order in which they were
+            met; without tracebacks, so that a long list holds no batches.
+        quarantine: the file that they are written to, or None.
+
+    Threads: `record` may be called from several at once.
+    """
+
+    def __init__(
+        self, options: FaultOptions, samples: int, name: Callable[[int], str]
+    ) -> None:
+        self.options, self.samples, self.name = options, samples, name
+        self.errors: list[SampleError] = []
+        path = options.quarantine
+        self.quarantine = None if path is None else Quarantine(path)
+        self._failed: set[int] = set()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """New locks, in the child of a fork."""
+        self._lock = threading.Lock()
+
+    @property
+    def policy(self) -> str:
+        """What happens to a bad sample: "raise", "skip" or "replace"."""
+        return self.options.on_error
+
+    def explained(self, index: int, error: BaseException) -> SampleError:
+        """The error as one that names its sample."""
+        return as_sample_error(index, self.name(index), error)
+
+    def record(self, error: SampleError) -> None:
+        """Take down a sample that does not load: once, however often it is met.
+
+        Raises:
+            SampleError: more samples failed than `max_errors` allows.
+        """
+        kept = without_traceback(error, self.policy)
+        with self._lock:
+            known = error.index in self._failed
+            if not known:
+                self._failed.add(error.index)
+                self.errors.append(kept)
+                count = len(self.errors)
+        if not known:
+            if self.quarantine is not None and blames_the_sample(error):
+                self._append_to_quarantine(error)
+            if self.policy != "raise" and (count <= _LOGGED_ONE_BY_ONE or count in _MILESTONES):
+                self._log_bad_sample(error, count)
+        if self.policy != "raise":
+            # Met again, too: a batch made ahead that failed is made once more for who asks.
+            where = None if self.quarantine is None else self.quarantine.path
+            check_limit(self.errors, self.options.max_errors, self.samples, where)
+
+    def _append_to_quarantine(self, error: SampleError) -> None:
+        assert self.quarantine is not None
+        try:
+            self.quarantine.add([(error.name, error.cause)])
+        except (OSError, ValueError) as problem:  # the night is not to end for it
+            say(
+                f"{self.quarantine.path} cannot be written ({problem}): bad samples are listed in "
+                "loader.errors only.",
+                once=f"quarantine {self.quarantine.path}",
+            )
+
+    def _log_bad_sample(self, error: SampleError, count: int) -> None:
+        done = "replaced" if self.policy == "replace" else "skipped"
+        more = ""
+        if count == 1 and self.policy == "skip":
+            more = (
+                ", and its batch is one sample shorter: rows of predict() behind it do not line up "
+                'with the data; on_error="replace" keeps them in place'
+            )
+        elif count == _LOGGED_ONE_BY_ONE:
+            more = "; of others only each tenfold is told, and all are in loader.errors"
+        elif count > _LOGGED_ONE_BY_ONE:
+            more = f", the {count:,}th of {self.samples:,} samples that does not load"
+        say(f"{str(error).rstrip('.')}. It is {done}{more}.")
+
+    def nothing_left(self, index: int) -> SampleError:
+        """The error for a batch of which every sample failed: Keras cannot take an empty one."""
+        first = next((error for error in self.errors if error.index == index), None)
+        return SampleError(
+            index,
+            self.name(index),
+            f"{first.cause if first else 'did not load'} (and so for every other sample of this "
+            "batch: nothing is left to skip to. Look at loader.errors, or use on_error='replace')",
+        )

@@ -1,0 +1,179 @@
+"""How files of samples are read: images and arrays by suffix, or by a function of the user's."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.core.structure import as_arrays, flatten, map_structure
+from kloaders.formats import by_suffix
+from kloaders.formats.files import IMAGE_SUFFIXES, check_suffix, read_bytes, suffix_of
+from kloaders.formats.options import ImageOptions
+from kloaders.sources.column_source import ColumnSource
+from kloaders.sources.columns import PathColumn
+
+__all__ = ["Decode", "FileReader", "FileSource", "Reading", "check_paths_of", "readings"]
+
+# How many paths are looked at before the first epoch: 0.2 s on a local disk.
+_CHECKED = 2000
+
+#: A function of a file's bytes that gives its array.
+Decode = Callable[[bytes], Any]
+#: How files become arrays: options of images, and a user's function that does it instead.
+Reading = tuple[ImageOptions, "Decode | None"]
+
+
+class FileSource(ColumnSource):
+    """Samples of which some arrays are read from files, one file each.
+
+    Args:
+        columns: (x,) or (x, y), nested.
+        paths: the files of the first input that is read from files.
+        decode: whether a function of the user's decodes them.
+        hooked: whether a hook of the user's reads them.
+    """
+
+    def __init__(
+        self, columns: tuple[Any, ...], paths: Any, decode: bool = False, hooked: bool = False
+    ) -> None:
+        super().__init__(columns, paths)
+        self.decode, self.hooked = decode, hooked
+
+    def name(self, index: int) -> str:
+        assert self.paths is not None
+        return self.paths[index]
+
+    def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
+        hook = "decode=" if self.decode else "load_sample()"
+        if dtype_differs:
+            return f"Pass dtype=, or convert in {hook}."
+        suffix = suffix_of(self.name(index))
+        if not self.decode and not self.hooked and suffix in IMAGE_SUFFIXES:
+            return "Pass size=(height, width), or resize in load_sample()."
+        return f"Bring them to one shape in {hook} or in transform=."
+
+
+def check_paths_of(source: FileSource, check_paths: bool | str) -> None:
+    """Look whether files exist and can be read by their suffix, before the first epoch.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: a path is no file; names it.
+        ValueError: a suffix is not known.
+    """
+    if check_paths not in (True, False, "sample"):
+        raise ValueError(f'check_paths={check_paths!r}: choose "sample", True or False.')
+    own = not source.decode and not source.hooked
+    for column in flatten(source.columns):
+        if isinstance(column, PathColumn) and len(column):
+            count = len(column) if check_paths is True else min(len(column), _CHECKED)
+            # Spread over all: the first few are rarely the ones that are wrong.
+            looked = np.unique(np.linspace(0, len(column) - 1, count).astype(np.int64))
+            files = [column.paths[k] for k in looked.tolist()]
+            if check_paths:
+                _check_files(files, len(column))
+            by_suffix_too = own
+            if column.paths is not source.paths and isinstance(column.read_path, FileReader):
+                by_suffix_too = column.read_path.decode is None
+            for file in files if by_suffix_too else ():
+                check_suffix(file)
+
+
+def readings(
+    decode: Any,
+    label_options: Any,
+    meant: str = "pictures that are read by their suffix, and decode= reads these files instead",
+    **images: Any,
+) -> tuple[Reading, Reading]:
+    """How the files of inputs and those of labels are read, of the user's words, checked.
+
+    images: fields of `ImageOptions`. meant: what these are for, where `decode` makes the arrays.
+    """
+    given = ImageOptions(**images)
+    if decode is not None:
+        _check_decode(decode)
+        _refuse_image_options(given, meant)
+    masks: dict[str, Any] = {"size": given.size, "interpolation": "nearest", "channels": None}
+    masks |= {"max_pixels": given.max_pixels, **_checked_label_options(label_options)}
+    masks.setdefault("aspect", "stretch" if masks["size"] is None else given.aspect)
+    decode_label = masks.pop("decode", None)
+    return (given, decode), (ImageOptions(**masks), decode_label)
+
+
+def _check_decode(decode: Any) -> None:
+    if not callable(decode):
+        raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
+
+
+def _checked_label_options(options: Any) -> dict[str, Any]:
+    known = [*(field.name for field in dataclasses.fields(ImageOptions)), "decode"]
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise TypeError(
+            f"label_options={options!r}, expected a dict of options of images: {', '.join(known)}."
+        )
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(
+            f"label_options has {unknown[0]!r}, which is no option of images: {', '.join(known)}."
+        )
+    return options
+
+
+def _refuse_image_options(given: ImageOptions, meant: str) -> None:
+    """ValueError for an option of pictures where `decode` makes the arrays."""
+    for field in dataclasses.fields(ImageOptions):
+        value = getattr(given, field.name)
+        if value != field.default and field.name not in ("dtype", "max_pixels"):
+            raise ValueError(
+                f"{field.name}={value!r} is for {meant}: do it in there, and leave it out here."
+            )
+
+
+def _check_files(files: list[str], total: int) -> None:
+    missing = []
+    for file in files:
+        try:
+            mode = os.stat(file).st_mode
+        except OSError:
+            missing.append(file)
+            continue
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(
+                f"{file} is a folder, expected a file: list its files, or use "
+                "from_directory(folder)."
+            )
+    if missing:
+        others = len(missing) - 1
+        of = f"{len(files):,} looked at" + (f" of {total:,}" if total > len(files) else "")
+        more = f" ({of})"
+        if others:
+            more = f", and {others:,} other{'s do' if others > 1 else ' does'} not either ({of})"
+        raise FileNotFoundError(
+            f"{missing[0]} does not exist{more}. Relative paths start at {os.getcwd()}; "
+            "check_paths=False leaves this check out."
+        )
+
+
+class FileReader:
+    """Reads one file into a row; pickles with the loader."""
+
+    def __init__(self, options: ImageOptions, decode: Decode | None) -> None:
+        self.options = options
+        self.decode = decode
+
+    def __call__(self, path: str, out: Array | None) -> Any:
+        if self.decode is None:
+            got = by_suffix.read_sample(path, self.options, out)
+        else:
+            got = as_arrays(self.decode(read_bytes(path)))
+        dtype = self.options.dtype
+        if dtype is None or got is out:
+            return got
+        return map_structure(lambda a: a.astype(dtype, copy=False), got)

@@ -1,0 +1,379 @@
+"""Samples that the hooks of a loader's class give: `load_sample` and `load_batch` of a user's subclass."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from kloaders.core import stall_watch
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.options import TransformOptions, WorkOptions
+from kloaders.core.rows import Report, Rows, copy_into_row, report_at
+from kloaders.core.structure import Structure, as_arrays, cast, flatten, map_structure, sample_parts
+from kloaders.plan.rng import Moment
+from kloaders.plan.sampling import Sampling
+from kloaders.sources import fingerprint
+from kloaders.sources.cache.columns import stores_in
+from kloaders.sources.cache.store import Store
+from kloaders.sources.columns import Column, PathColumn, labels_of
+from kloaders.sources.source import Source, WrappedSource
+
+__all__ = [
+    "HookSource",
+    "LabelledSource",
+    "LoaderGoneError",
+    "NamedSource",
+    "PathHookSource",
+    "default_hook",
+    "overrides",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def default_hook(function: F) -> F:
+    """Mark a hook of one of our own classes: a subclass that has another one overrides it."""
+    function.is_default_hook = True  # type: ignore[attr-defined]
+    return function
+
+
+def overrides(kind: type[Any], hook: str) -> bool:
+    """Whether a class has a hook of a user's, in place of ours."""
+    return not getattr(getattr(kind, hook), "is_default_hook", False)
+
+
+class Hooks(Protocol):
+    """What has hooks: a loader."""
+
+    def load_sample(self, index: Any) -> Any: ...
+    def load_batch(self, indices: Indices) -> Any: ...
+    def sample_name(self, index: int) -> str: ...
+    def replace(self, **changes: Any) -> Any: ...
+
+
+class LoaderGoneError(BaseException):
+    """The loader was dropped while samples were read for it: nobody waits for them any more.
+
+    No Exception, since it says nothing about the sample.
+    """
+
+
+class LoaderRef:
+    """A loader whose hooks are called: kept alive, or not.
+
+    A loader refers to its source. Were that source to keep the loader alive, a forgotten one would
+    wait for the garbage collector, with its arrays. Pickled, it is kept alive.
+    """
+
+    def __init__(self, loader: Hooks, keep: bool = False) -> None:
+        self.loader: Callable[[], Any] = functools.partial(_same, loader) if keep else weakref.ref(loader)
+
+    def __call__(self) -> Any:
+        """The loader."""
+        found = self.loader()
+        if found is None:
+            raise LoaderGoneError
+        return found
+
+    def kept(self) -> LoaderRef:
+        """A reference that keeps the loader alive."""
+        return LoaderRef(self(), keep=True)
+
+    def rebound(self, old: Any, new: Any) -> LoaderRef:
+        """A reference that does not keep `new` alive, if this one is to `old`; else this one."""
+        return LoaderRef(new) if self.loader() is old else self
+
+    def for_worker(self) -> LoaderRef:
+        """A reference to what a worker process needs of the loader: its hooks and attributes."""
+        few = {"weights": None, "sampling": Sampling(), "padding": None, "ram": None, "echo": 1}
+        slim = self().replace(transforms=TransformOptions(), work=WorkOptions(), **few)
+        return LoaderRef(slim, keep=True)
+
+    def __reduce__(self) -> Any:
+        return LoaderRef, (self(), True)
+
+
+def _same(loader: Any) -> Any:
+    return loader
+
+
+class HookSource(Source):
+    """Samples that a loader's `load_sample(index)` or `load_batch(indices)` gives.
+
+    Args:
+        loader: has the hooks.
+        samples: how many samples there are.
+        dtype: of x; None keeps what the hook gives.
+        by_batch: `load_batch` is called; else `load_sample`.
+        base: what is read without the hooks: names of samples and advice come from there.
+    """
+
+    runs_user_code = True
+
+    def __init__(
+        self,
+        loader: Hooks,
+        samples: int,
+        dtype: np.dtype[Any] | None = None,
+        *,
+        by_batch: bool = False,
+        base: Source | None = None,
+    ) -> None:
+        self.hooks = LoaderRef(loader)
+        self.samples, self.dtype = samples, dtype
+        self.by_batch = self.whole_batches = by_batch
+        self.base = base
+        if base is not None:
+            self.paths, self.columns, self.in_order = base.paths, base.columns, base.in_order
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def read(self, index: int) -> Any:
+        if not self.by_batch:
+            return self.load(index)
+        rows = self._batch(np.array([index], np.int64))
+        return map_structure(lambda a: np.asarray(a)[0], rows)
+
+    def load(self, index: int) -> tuple[Any, ...]:
+        """What `load_sample` gives, as parts."""
+        return self._cast(sample_parts(as_arrays(self.hooks().load_sample(index))))
+
+    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+        found: tuple[Any, ...] = self.read(index)
+        return found
+
+    def _batch(self, indices: Indices) -> tuple[Any, ...]:
+        """What `load_batch` gives, as parts."""
+        return self._cast(sample_parts(as_arrays(self.hooks().load_batch(indices))))
+
+    def _cast(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Parts with x in the dtype asked for."""
+        if self.dtype is None:
+            return parts
+        return cast(parts[0], self.dtype), *parts[1:]
+
+    def fill(
+        self,
+        indices: Indices,
+        out: Rows,
+        report: Report,
+        moment: Moment = Moment(),  # noqa: B008  a constant
+    ) -> None:
+        if self.by_batch:
+            self._fill_by_batch(indices, out, report)
+        else:
+            super().fill(indices, out, report, moment)
+
+    def _fill_by_batch(self, indices: Indices, out: Rows, report: Report) -> None:
+        stall_watch.at(self, int(indices[0]) if len(indices) else 0)
+        try:
+            leaves = flatten(self._batch(indices))
+        except Exception as error:  # whatever a user's hook raises
+            if len(indices) == 1:
+                report(0, error)
+                return
+            for row in range(len(indices)):  # one by one, to find the sample at fault
+                one = slice(row, row + 1)
+                self._fill_by_batch(indices[one], out.part(one), report_at(report, row))
+            return
+        for leaf, rows in enumerate(leaves):
+            if len(rows) != len(indices):
+                raise ValueError(
+                    f"load_batch({len(indices)} indices) gave an array of {len(rows)} rows, "
+                    "expected one row for each index, in their order."
+                )
+            array = out.arrays[leaf]
+            if rows.shape[1:] == array.shape[1:] and rows.dtype == array.dtype:
+                array[...] = rows
+            else:
+                for row in range(len(rows)):
+                    copy_into_row(rows[row], array, row, leaf, report)
+
+    def readers(
+        self, indices: Indices, moment: Moment
+    ) -> Iterator[tuple[int, Callable[[], tuple[Any, ...]]]]:
+        parts: tuple[Any, ...] | None = None
+        if self.by_batch:
+            with suppress(Exception):  # read one by one then, to find the sample at fault
+                parts = self._batch(indices)
+        if parts is None:
+            yield from super().readers(indices, moment)
+            return
+        for row, index in enumerate(indices.tolist()):
+            yield index, functools.partial(map_structure, operator.itemgetter(row), parts)
+
+    def name(self, index: int) -> str:
+        return super().name(index) if self.base is None else self.base.name(index)
+
+    def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
+        if self.base is None:
+            return super().advice(index, leaf, dtype_differs)
+        return self.base.advice(index, leaf, dtype_differs)
+
+    def fingerprint(self) -> dict[str, str]:
+        return super().fingerprint() if self.base is None else self.base.fingerprint()
+
+    def extent(self) -> Iterable[Array]:
+        return () if self.base is None else self.base.extent()
+
+    def held(self) -> Source:
+        found: Source = self._with(hooks=self.hooks.kept())
+        return found
+
+    def rebound(self, old: Any, new: Any) -> Source:
+        found: Source = self._with(hooks=self.hooks.rebound(old, new))
+        return found
+
+    def owner(self) -> Any:
+        return self.hooks.loader()
+
+    def for_worker(self) -> Source:
+        base = None if self.base is None else self.base.for_worker()
+        found: Source = self._with(hooks=self.hooks.for_worker(), base=base)
+        return found
+
+    def stores(self) -> list[Store]:
+        return [] if self.base is None else self.base.stores()
+
+    def close(self) -> None:
+        if self.base is not None:
+            self.base.close()
+
+
+class PathHookSource(HookSource):
+    """Inputs that `load_sample(path)` or `load_batch(indices)` of a loader over files gives.
+
+    Args:
+        inputs: columns of x, some of them files: the hook is called for each of these.
+        base: the loader's source without the hook.
+    """
+
+    def __init__(
+        self,
+        loader: Hooks,
+        inputs: Structure,
+        dtype: np.dtype[Any] | None,
+        *,
+        by_batch: bool,
+        base: Source,
+    ) -> None:
+        super().__init__(loader, len(base), dtype, by_batch=by_batch, base=base)
+        self.inputs = inputs
+        #: Whether the hook gives one of several inputs, and not a whole sample.
+        self.several = isinstance(inputs, (tuple, dict))
+
+    def load(self, index: int) -> tuple[Any, ...]:
+        hook = self.hooks().load_sample
+        if not self.several:
+            assert self.paths is not None
+            return self._cast(sample_parts(as_arrays(hook(self.paths[index]))))
+
+        def value(column: Column) -> Any:
+            return hook(column.paths[index]) if isinstance(column, PathColumn) else column.read(index)
+
+        return self._cast((as_arrays(map_structure(value, self.inputs)),))
+
+    def _batch(self, indices: Indices) -> tuple[Any, ...]:
+        got = as_arrays(self.hooks().load_batch(indices))
+        return self._cast((got,) if self.several else sample_parts(got))
+
+
+class LabelledSource(WrappedSource):
+    """Samples whose x comes from a source, and whose y comes from columns.
+
+    Args:
+        inner: gives x alone.
+        labels: columns of y, one value for each sample.
+        columns: what the loader was given for x and y.
+    """
+
+    def __init__(self, inner: Source, labels: Structure, columns: tuple[Any, ...]) -> None:
+        super().__init__(inner)
+        self.label_columns, self.columns = labels, columns
+
+    def read(self, index: int) -> Any:
+        return self.sample(index)
+
+    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+        return self._labelled(index, self.inner.sample(index, moment))
+
+    def _labelled(self, index: int, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(parts) > 1:
+            raise TypeError(
+                f"the hook returned a tuple of {len(parts)}, which is a sample (x, y), and the loader "
+                "was given labels as well. For two inputs return a dict, {'a': a, 'b': b}, or a tuple "
+                "in a tuple, ((a, b),); for inputs and labels from the hook leave labels= out."
+            )
+        return *parts, map_structure(lambda column: column.read(index), self.label_columns)
+
+    def fill(
+        self,
+        indices: Indices,
+        out: Rows,
+        report: Report,
+        moment: Moment = Moment(),  # noqa: B008  a constant
+    ) -> None:
+        inputs = len(flatten(out.form[0]))
+        self.inner.fill(indices, Rows(out.form[:1], out.arrays[:inputs]), report, moment)
+        for leaf, column in enumerate(flatten(self.label_columns), inputs):
+            column.fill(indices, out.arrays[leaf], leaf, report)
+
+    def readers(
+        self, indices: Indices, moment: Moment
+    ) -> Iterator[tuple[int, Callable[[], tuple[Any, ...]]]]:
+        for index, read in self.inner.readers(indices, moment):
+            yield index, functools.partial(self._read_labelled, index, read)
+
+    def _read_labelled(self, index: int, read: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+        return self._labelled(index, read())
+
+    def fingerprint(self) -> dict[str, str]:
+        assert self.columns is not None
+        return fingerprint.of_parts(self.columns)
+
+    def labels(self) -> Array | None:
+        return labels_of(self.columns)
+
+    def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
+        assert self.columns is not None
+        labels = map_structure(change, self.label_columns)
+        found: Source = self._with(label_columns=labels, columns=(self.columns[0], labels))
+        return found
+
+    def stores(self) -> list[Store]:
+        return [*super().stores(), *stores_in(self.label_columns)]
+
+
+class NamedSource(WrappedSource):
+    """A source whose samples are called what a loader's `sample_name` says."""
+
+    def __init__(self, inner: Source, loader: Hooks) -> None:
+        super().__init__(inner)
+        self.hooks = LoaderRef(loader)
+
+    def name(self, index: int) -> str:
+        return str(self.hooks().sample_name(index))
+
+    def held(self) -> Source:
+        found: Source = self._with(inner=self.inner.held(), hooks=self.hooks.kept())
+        return found
+
+    def rebound(self, old: Any, new: Any) -> Source:
+        found: Source = self._with(
+            inner=self.inner.rebound(old, new), hooks=self.hooks.rebound(old, new)
+        )
+        return found
+
+    def owner(self) -> Any:
+        return self.hooks.loader()
+
+    def for_worker(self) -> Source:
+        found: Source = self._with(inner=self.inner.for_worker(), hooks=self.hooks.for_worker())
+        return found

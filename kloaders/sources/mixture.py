@@ -1,0 +1,106 @@
+"""Samples of several sources, numbered one source after another, each transformed in its own way."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Indices
+from kloaders.core.rows import Report, Rows, report_at
+from kloaders.plan.rng import Moment
+from kloaders.sources.cache.store import Store
+from kloaders.sources.pipeline import SamplePipeline
+from kloaders.sources.source import Source
+
+__all__ = ["MixtureSource"]
+
+
+class MixtureSource(Source):
+    """Samples of several pipelines, as each of them delivers them."""
+
+    random = True
+    not_kept = (
+        "samples of a mixed loader are transformed each time, and cannot be kept: preload "
+        "or pack the loaders first, and mix what comes of it."
+    )
+
+    def __init__(self, pipelines: list[SamplePipeline]) -> None:
+        self.pipelines = pipelines
+        sizes = [len(pipeline.source) for pipeline in pipelines]
+        self._firsts: Indices = np.cumsum([0, *sizes]).astype(np.int64)
+        self.runs_user_code = any(pipeline.runs_user_code for pipeline in pipelines)
+        self.whole_batches = any(pipeline.source.whole_batches for pipeline in pipelines)
+        if all(pipeline.transforms.transform is None for pipeline in pipelines):
+            self.not_kept = ""
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def _where(self, index: int) -> tuple[SamplePipeline, int]:
+        """The pipeline of a sample, and the sample's number there."""
+        k = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        return self.pipelines[k], index - int(self._firsts[k])
+
+    def read(self, index: int) -> Any:
+        return self.sample(index)
+
+    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+        pipeline, number = self._where(index)
+        return pipeline.sample(number, moment)
+
+    def fill(
+        self,
+        indices: Indices,
+        out: Rows,
+        report: Report,
+        moment: Moment = Moment(),  # noqa: B008  a constant
+    ) -> None:
+        owners = np.searchsorted(self._firsts, indices, side="right") - 1
+        cuts = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(indices)]
+        for start, stop in itertools.pairwise(cuts):
+            rows, owner = slice(start, stop), int(owners[start])
+            self.pipelines[owner].fill(
+                indices[rows] - self._firsts[owner],
+                out.part(rows),
+                report_at(report, start),
+                moment.part(rows),
+            )
+
+    def name(self, index: int) -> str:
+        pipeline, number = self._where(index)
+        return pipeline.source.name(number)
+
+    def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
+        pipeline, number = self._where(index)
+        # Labels are told apart by the loader; here all arrays are inputs of the one that differs.
+        return pipeline.advice(number, leaf, dtype_differs, raw=False, inputs=leaf + 1)
+
+    def fingerprint(self) -> dict[str, str]:
+        return {
+            f"{name} of loader {k}": text
+            for k, pipeline in enumerate(self.pipelines)
+            for name, text in pipeline.source.fingerprint().items()
+        }
+
+    def _each(self, change: Callable[[Source], Source]) -> Source:
+        return MixtureSource([replace(p, source=change(p.source)) for p in self.pipelines])
+
+    def held(self) -> Source:
+        return self._each(lambda source: source.held())
+
+    def rebound(self, old: Any, new: Any) -> Source:
+        return self._each(lambda source: source.rebound(old, new))
+
+    def for_worker(self) -> Source:
+        return MixtureSource([pipeline.for_worker() for pipeline in self.pipelines])
+
+    def stores(self) -> list[Store]:
+        return [store for pipeline in self.pipelines for store in pipeline.source.stores()]
+
+    def close(self) -> None:
+        for pipeline in self.pipelines:
+            pipeline.source.close()

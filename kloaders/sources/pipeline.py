@@ -1,0 +1,154 @@
+"""From a sample's number to its arrays as they are delivered: a source, and what transforms do to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kloaders.core import stall_watch
+from kloaders.core.arrays import Indices
+from kloaders.core.options import TransformOptions
+from kloaders.core.rows import Report, Rows
+from kloaders.core.structure import (
+    Structure,
+    flatten,
+    names_of,
+    spec_of,
+    transformed_parts,
+)
+from kloaders.plan.rng import Moment, batch_rng
+from kloaders.sources.source import Source
+
+__all__ = ["SamplePipeline"]
+
+
+@dataclass(frozen=True)
+class SamplePipeline:
+    """Samples of a source, transformed: a pure function of (seed, epoch, sample number, draw).
+
+    It is all that a worker process needs of a loader. Threads share it.
+
+    Attributes:
+        source: where samples come from.
+        transforms: what is done to them.
+        seed: fixes the random numbers of transforms.
+        part: which shard this is; batch transforms of different shards draw different numbers.
+        inputs_as_labels: transforms get x as y, too.
+    """
+
+    source: Source
+    transforms: TransformOptions = field(default_factory=TransformOptions)
+    seed: int = 0
+    part: int = 0
+    inputs_as_labels: bool = False
+
+    @property
+    def runs_user_code(self) -> bool:
+        """Whether a sample takes a function of the user's, which may hold the GIL."""
+        return self.transforms.transform is not None or self.source.runs_user_code
+
+    def sample(self, index: int, moment: Moment, raw: bool = False) -> tuple[Any, ...]:
+        """One sample as parts, as it is delivered, or as it is stored (raw)."""
+        stall_watch.at(self.source, index)
+        found = self.source.sample(index, moment)
+        return found if raw or self.transforms.transform is None else self.transformed(index, found, moment)
+
+    def look(self, index: int, raw: bool) -> Structure:
+        """The ArraySpec of each array of one sample."""
+        return spec_of(self.sample(index, Moment(), raw))
+
+    def transformed(self, index: int, sample: tuple[Any, ...], moment: Moment) -> tuple[Any, ...]:
+        """What `transform` makes of a sample's parts, which it may write to."""
+        transform = self.transforms.transform
+        assert transform is not None
+        x, y = self._pair(sample)
+        return transformed_parts(transform(x, y, moment.rng(self.seed, index)), "transform")
+
+    def _pair(self, parts: tuple[Any, ...]) -> tuple[Any, Any]:
+        if self.inputs_as_labels:
+            return parts[0], parts[0]
+        return parts[0], parts[1] if len(parts) > 1 else None
+
+    def fill(
+        self, indices: Indices, out: Rows, report: Report, moment: Moment, raw: bool = False
+    ) -> None:
+        """Row r of `out` becomes sample indices[r]; what fails is reported.
+
+        Runs in several threads at once, each with rows of its own.
+        """
+        if raw or self.transforms.transform is None:
+            self.source.fill(indices, out, report, moment)
+            return
+        for row, (index, read) in enumerate(self.source.readers(indices, moment)):
+            stall_watch.at(self.source, index)
+            try:
+                self.put(index, read(), out, row, report, moment.part(row))
+            except Exception as error:  # whatever a user's function raises
+                report(row, error)
+
+    def put(
+        self,
+        index: int,
+        stored: tuple[Any, ...],
+        out: Rows,
+        row: int,
+        report: Report,
+        moment: Moment,
+    ) -> None:
+        """Transform one sample, given as it is stored, into its row."""
+        out.put(row, self.transformed(index, stored, moment), report)
+
+    def batch_transformed(self, parts: tuple[Any, ...], epoch: int, batch: int) -> Any:
+        """What `batch_transform` makes of the parts of a batch; as many rows.
+
+        Raises:
+            RuntimeError: it raised an error.
+            ValueError, TypeError: it returned anything but (x, y) with a row for each row.
+        """
+        transform = self.transforms.batch_transform
+        assert transform is not None
+        x, y = self._pair(parts)
+        rng = batch_rng(self.seed, epoch, batch, self.part)
+        rows = len(flatten(x)[0])
+        try:
+            got = transform(x, y, rng)
+        except Exception as error:  # whatever a user's function raises
+            raise RuntimeError(
+                f"batch_transform failed on batch {batch} of epoch {epoch}, of {rows} samples: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        made = transformed_parts(got, "batch_transform")
+        for name, part in zip("xy", made, strict=False):
+            for leaf_name, leaf in zip(names_of(part, name), flatten(part), strict=True):
+                if leaf.shape[:1] != (rows,):
+                    raise ValueError(
+                        f"batch_transform gave {leaf_name} of shape {leaf.shape} for a batch of "
+                        f"{rows} samples, expected {rows} rows: weights and rows of predict go by "
+                        "row. Take the number of rows from len(x); the last batch may be shorter."
+                    )
+        return made
+
+    def advice(self, index: int, leaf: int, dtype_differs: bool, raw: bool, inputs: int) -> str:
+        """What to do about array `leaf` of a sample, whose dtype or shape is another.
+
+        inputs: how many arrays x has as it is stored.
+        """
+        if self.transforms.transform is not None and not raw:
+            return "Let transform= return arrays of one shape and dtype for all samples."
+        if leaf >= inputs:
+            return "Give labels of one shape and dtype, padded where they differ."
+        return self.source.advice(index, leaf, dtype_differs)
+
+    def for_worker(self) -> SamplePipeline:
+        """Without what workers have no use for: whole batches are transformed in this process."""
+        return replace(
+            self,
+            source=self.source.for_worker(),
+            transforms=replace(self.transforms, batch_transform=None),
+        )
+
+    def twin(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Parts of a sample or batch, with x as y where inputs are labels: the same arrays."""
+        return parts * 2 if self.inputs_as_labels and len(parts) == 1 else parts
+
+

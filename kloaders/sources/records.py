@@ -1,0 +1,180 @@
+"""Samples that are records of TFRecord files, found through an index of where each record lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from kloaders.core import stall_watch
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.rows import Report, Rows, copy_into_row
+from kloaders.core.structure import Structure, flatten, map_structure
+from kloaders.formats.tfrecord.examples import Found, features_of
+from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.formats.tfrecord.framing import FOOTER, HEADER
+from kloaders.plan.rng import Moment
+from kloaders.sources.source import Source
+from kloaders.sources.tfrecord.layouts import Jobs, Layout, learnt, read_rows
+
+__all__ = ["RecordFilesOf", "RecordNames", "RecordSource"]
+
+# Sizes of records that layouts are learnt for: encoded images, which have none, have all sizes.
+_SIZES = 4096
+# Records of one size that a layout is learnt from, or tried to be.
+_TRIES = 256
+
+
+class RecordSource(Source):
+    """Records of TFRecord files, parsed as features say.
+
+    Args:
+        records: the files.
+        leaves: for each array of a sample, which feature it is and how it is read; () where hooks
+            parse records themselves.
+        encoded: whether some are decoded by us, as images are.
+        title: what the loader is called, for messages.
+    """
+
+    reads_many = True
+
+    def __init__(
+        self, records: RecordFiles, leaves: tuple[Structure, ...], encoded: bool, title: str
+    ) -> None:
+        self.records, self.leaves, self.encoded, self.title = records, leaves, encoded, title
+        self.in_order = records.compressed
+        self.runs_user_code = any(leaf.decode is not None for leaf in flatten(leaves))
+        self._forget()
+
+    def _forget(self) -> None:
+        self._layouts: dict[Any, Layout] = {}
+        self._tried: dict[int, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_layouts": {}, "_tried": {}}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read(self, index: int) -> Any:
+        return self.sample(index)
+
+    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+        if not self.leaves:
+            raise TypeError(
+                f"{self.title} overrides a hook and has no features: pass features=, or "
+                "parse the bytes that read_record(index) gives."
+            )
+        record = self.records.read(index)
+        found = found_in(record, self.leaves)
+        sample: tuple[Any, ...] = map_structure(
+            lambda leaf: leaf.read(record, found, None), self.leaves
+        )
+        return sample
+
+    def name(self, index: int) -> str:
+        return self.records.name(index)
+
+    def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
+        if dtype_differs:
+            return "Pass dtype=, or kl.Feature(name, dtype=...) in features."
+        return "Pass size=(height, width) for pictures; bring lists to one length in transform=."
+
+    def extent(self) -> Iterable[Array]:
+        return self.records.extent()
+
+    def close(self) -> None:
+        self.records.close()
+
+    # ------------------------------------------------------------------ many at once
+
+    def fill(
+        self,
+        indices: Indices,
+        out: Rows,
+        report: Report,
+        moment: Moment = Moment(),  # noqa: B008  a constant
+    ) -> None:
+        leaves, arrays = flatten(self.leaves), out.arrays
+        left = self._fill_by_layout(indices, arrays)
+        for k, raw in self.records.read_many(indices[left]):
+            row = left[k]
+            stall_watch.at(self, int(indices[row]))
+            try:
+                if isinstance(raw, Exception):
+                    raise raw
+                self.records.check(raw, int(indices[row]))
+                record = raw[HEADER:-FOOTER]
+                found = found_in(record, self.leaves)
+                for number, leaf in enumerate(leaves):
+                    target = arrays[number][row, ...]
+                    got = leaf.read(record, found, target)
+                    if got is not target:
+                        copy_into_row(got, arrays[number], row, number, report)
+                self._learn(int(indices[row]), raw, record, found, arrays)
+            except Exception as error:  # whatever a user's decode raises belongs to the sample
+                report(row, error)
+
+    def _fill_by_layout(self, indices: Indices, out: list[Array]) -> list[int]:
+        """Read what is of a form met before; the rows that are left."""
+        if not self._layouts:
+            return list(range(len(indices)))
+        files, starts, ends = self.records.locate(indices)
+        order = np.lexsort((starts, files))
+        places = zip(files[order].tolist(), (ends - starts)[order].tolist(), strict=True)
+        get = self._layouts.get
+        layouts = [get((file, size)) or get(size) for file, size in places]
+        left: list[int] = []
+        if None in layouts:
+            known = np.array([layout is not None for layout in layouts])
+            left, order = order[~known].tolist(), order[known]
+            if not len(order):
+                return left
+        numbers = self.records.numbers(indices)
+        where = (numbers[order], files[order], starts[order], ends[order])
+        jobs = Jobs(*where, order, [layout for layout in layouts if layout is not None])
+        return left + read_rows(self.records, jobs, out)
+
+    def _learn(
+        self, index: int, raw: bytes, record: bytes, found: dict[str, Found], out: list[Array]
+    ) -> None:
+        """Take down the form of a record, so that others like it are read at once."""
+        size = len(raw)
+        tried = self._tried.get(size, 0)
+        if self.records.compressed or tried >= _TRIES or len(self._tried) > _SIZES:
+            return
+        self._tried[size] = tried + 1
+        layout = learnt(raw, record, found, flatten(self.leaves), out)
+        if layout is None:
+            return
+        known = self._layouts.setdefault(size, layout)
+        if layout.direct or known.direct:
+            # Which one it is must be known before: writers may order features differently, but
+            # hardly within a file. Files of one order share theirs, so that records go together.
+            file, _ = self.records.where(index)
+            self._layouts[file, size] = self._layouts.setdefault((size, *layout.same), layout)
+        elif all(one.same != layout.same for one in known.siblings):
+            known.siblings.append(layout)
+
+
+def found_in(record: bytes, leaves: tuple[Structure, ...]) -> dict[str, Found]:
+    """The features of a record. A leaf without a name is the whole record, which is no Example then."""
+    return features_of(record) if flatten(leaves)[0].name else {}
+
+
+class RecordNames:
+    """What records are called, by number."""
+
+    def __init__(self, records: RecordFiles) -> None:
+        self.records = records
+
+    def __getitem__(self, index: int) -> str:
+        return self.records.name(index)
+
+
+class RecordFilesOf(RecordNames):
+    """The files that records are in, by the records' numbers."""
+
+    def __getitem__(self, index: int) -> str:
+        return self.records.paths[self.records.where(index)[0]]

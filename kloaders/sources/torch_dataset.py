@@ -1,0 +1,140 @@
+"""Samples of a map-style torch Dataset. torch itself is not imported here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from kloaders.core import forks
+from kloaders.core.structure import as_sample, cast
+from kloaders.keras_api.base import WORKER
+from kloaders.plan.rng import Moment
+from kloaders.sources.source import Source
+
+__all__ = ["TorchSource"]
+
+
+class TorchSource(Source):
+    """What `dataset[i]` gives, as arrays.
+
+    Args:
+        dataset: has `__len__` and `__getitem__`.
+        select: a function of `dataset[i]` that gives x or (x, y); None takes it as it is.
+        seeded: the global generators are seeded by the loader's seed, the epoch and i; else they are
+            left alone.
+        one_at_a_time: whether the dataset may be called by one thread at a time only.
+        dtype: of x; None keeps it.
+    """
+
+    runs_user_code = True
+
+    def __init__(
+        self,
+        dataset: Any,
+        select: Callable[[Any], Any] | None,
+        seeded: bool,
+        one_at_a_time: bool,
+        dtype: np.dtype[Any] | None,
+    ) -> None:
+        self.dataset, self.select, self.dtype = dataset, select, dtype
+        self.random = seeded
+        self.seed = 0
+        self._one_at_a_time = _Lock(one_at_a_time)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        torch = sys.modules.get("torch")
+        if torch is not None and os.environ.get(WORKER):
+            torch.set_num_threads(1)  # else each process would use all cores
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int) -> Any:
+        return self.sample(index)
+
+    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+        rng = moment.rng(self.seed, index) if self.random else None
+        with self._one_at_a_time, _seeded(rng):
+            item = self.dataset[index]
+            if self.select is not None:
+                item = self.select(item)
+        parts = as_sample(_plain(item))
+        return parts if self.dtype is None else (cast(parts[0], self.dtype), *parts[1:])
+
+    def with_seed(self, seed: int) -> Source:
+        found: Source = self._with(seed=seed)
+        return found
+
+    def name(self, index: int) -> str:
+        return f"{type(self.dataset).__name__}[{index}]"
+
+
+class _Lock:
+    """A lock, or none, that pickles as a fresh one."""
+
+    def __init__(self, locks: bool) -> None:
+        self.locks = locks
+        self.after_fork()
+        forks.watch(self)
+
+    def after_fork(self) -> None:
+        self._lock: Any = threading.RLock() if self.locks else contextlib.nullcontext()
+
+    def __enter__(self) -> None:
+        self._lock.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._lock.__exit__(*error)
+
+    def __reduce__(self) -> Any:
+        return _Lock, (self.locks,)
+
+
+@contextlib.contextmanager
+def _seeded(rng: np.random.Generator | None) -> Iterator[None]:
+    """Seed the global generators meanwhile; not at all without `rng`."""
+    if rng is None:
+        yield
+        return
+    words = rng.integers(0, 2**32, 2, np.uint64).tolist()
+    torch = sys.modules.get("torch")
+    generator = None if torch is None else torch.default_generator
+    before = random.getstate(), np.random.get_state(), generator and generator.get_state()
+    random.seed(words[0] << 32 | words[1])
+    np.random.seed(words)
+    if generator is not None:
+        generator.manual_seed(words[0] << 31 ^ words[1])
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        if generator is not None:
+            generator.set_state(before[2])
+
+
+def _plain(value: Any) -> Any:
+    """What a dataset gives, with arrays for tensors and pictures, and tuples for lists of such."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, list) and any(
+        not isinstance(part, (int, float, list, np.generic)) for part in value
+    ):
+        return tuple(map(_plain, value))
+    if hasattr(value, "detach"):  # a tensor
+        value = value.detach().cpu()
+        # NumPy has no bfloat16 of its own.
+        return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    if hasattr(value, "convert") and hasattr(value, "getbands"):  # a PIL picture
+        return np.asarray(value)
+    return value

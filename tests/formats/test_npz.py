@@ -1,0 +1,54 @@
+"""Archives of arrays: one each, sums that are compared, and claims that are not believed."""
+
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.npy import read_array
+from tests.support.images import npy_header
+
+
+def test_npz_of_several(tmp_path):
+    """Several arrays cannot be one sample: the keys are listed, and the hook that chooses."""
+    path = str(tmp_path / "many.npz")
+    np.savez(path, image=np.ones(3), mask=np.zeros(3))
+    with pytest.raises(DecodeError, match=r"many.npz holds 2 arrays: 'image', 'mask'.*load_sample"):
+        read_array(path)
+    with zipfile.ZipFile(path, "w"):
+        pass
+    with pytest.raises(DecodeError, match="holds 0 arrays: none"):
+        read_array(path)
+
+
+def test_npz_checksum(tmp_path):
+    """A changed value is found by the archive's checksum."""
+    path = tmp_path / "a.npz"
+    np.savez(path, np.arange(100_000))
+    raw = bytearray(path.read_bytes())
+    raw[400_000] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DecodeError, match=r"a.npz.*CRC"):
+        read_array(str(path))
+
+
+def test_npz_bombs(tmp_path):
+    """A member that claims more than can come out of it is refused before memory is taken."""
+    path = tmp_path / "bomb.npz"
+    header = npy_header(shape="(100000000000,)")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", header + bytes(1000))
+    with pytest.raises(DecodeError, match=r"truncated.*400000000000 bytes"):
+        read_array(str(path))
+    raw = bytearray(path.read_bytes())
+    at = raw.rfind(b"PK\1\2")
+    raw[at + 24 : at + 28] = struct.pack("<I", 2**31)  # the size the directory declares
+    path.write_bytes(raw)
+    with pytest.raises(DecodeError, match=r"claims 2147483648 bytes for x.npy"):
+        read_array(str(path))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x.npy", header)
+    with pytest.raises(DecodeError, match="compressed by method 14"):
+        read_array(str(path))

@@ -1,0 +1,56 @@
+"""How an image is to become an array: what is refused, and in which words."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from kloaders.formats.options import ImageOptions
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "words"),
+    [
+        ({"size": 224}, TypeError, r"size=224, expected two whole numbers.*\(height, width\)"),
+        ({"size": (224.5, 3)}, TypeError, "whole numbers"),
+        ({"size": (1, 2, 3)}, TypeError, "two whole numbers"),
+        ({"size": (0, 5)}, ValueError, "at least one pixel"),
+        ({"interpolation": "lanczos3"}, ValueError, "'lanczos3' is unknown.*nearest, bilinear"),
+        ({"channels": 2}, ValueError, "channels=2, expected 1.*None"),
+        ({"dtype": "str"}, TypeError, "real numbers"),
+        ({"dtype": "no such"}, TypeError, "no NumPy type"),
+        ({"rescale": "big"}, TypeError, "expected a number"),
+        ({"rescale": float("nan")}, ValueError, "finite"),
+        ({"max_pixels": None}, ValueError, "max_pixels=None"),
+        ({"max_pixels": 0}, ValueError, "max_pixels=0"),
+    ],
+)
+def test_options_refuse(wrong, kind, words):
+    """A wrong option is named with its value and what was expected."""
+    with pytest.raises(kind, match=words):
+        ImageOptions(**wrong)
+
+
+def test_options_are_normalised_and_pickle():
+    """Names become types and NumPy integers plain ones, and a worker process gets the same."""
+    options = ImageOptions(size=np.array([4, 5]), dtype="float32", rescale=1 / 255)
+    assert options.size == (4, 5)
+    assert type(options.size[0]) is int
+    assert options.dtype == np.dtype(np.float32)
+    assert pickle.loads(pickle.dumps(options)) == options
+    assert hash(options) == hash(pickle.loads(pickle.dumps(options)))
+
+
+def test_without_pillow(monkeypatch):
+    """Told when the loader is made, not sample by sample."""
+    monkeypatch.setattr("kloaders.formats.options.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match='pip install pillow, or pass interpolation="area"'):
+        ImageOptions(interpolation="pillow-box")
+
+
+def test_aspect_needs_a_size():
+    """And is one of three."""
+    with pytest.raises(ValueError, match=r"size=\(height, width\)"):
+        ImageOptions(aspect="crop")
+    with pytest.raises(ValueError, match='aspect=\'fill\' is unknown, expected "stretch", "crop"'):
+        ImageOptions(aspect="fill", size=(2, 2))

@@ -1,0 +1,17 @@
+"""Marks of the tests that the table of scenarios is made of; see tests/conftest.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.recording import BACKEND
+
+SHUFFLES = [None, True, False]
+TF = BACKEND == "tensorflow"
+
+scenario = pytest.mark.scenario
+not_on_torch = pytest.mark.skipif(
+    BACKEND == "torch", reason="Keras' torch backend takes one step per execution"
+)
+only_tf = pytest.mark.skipif(not TF, reason="a part of TensorFlow")
+only_jax = pytest.mark.skipif(BACKEND != "jax", reason="a part of JAX")
