@@ -105,9 +105,7 @@ class OrderOptions(_Group):
             seed_drawn=drawn,
         )
         if self.drop_last and self.pad_last:
-            raise ValueError(
-                "drop_last=True and pad_last=True contradict each other: choose one."
-            )
+            raise ValueError("drop_last=True and pad_last=True contradict each other: choose one.")
 
     @property
     def part(self) -> tuple[int, int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from kloaders.core.arrays import Indices
 from kloaders.core.messages import say
+from kloaders.core.structure import flatten
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.subsets import part
@@ -27,11 +28,24 @@ __all__ = [
     "split",
 ]
 
-L = TypeVar("L", bound=SequenceLoader)
-# A loader's class, or a function that is called like one.
-MakeLoader = Callable[..., Any]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # Both parts are of the class that `loader=` names, or makes.
+    L = TypeVar("L", bound=SequenceLoader, default=PathSequenceLoader)
+    S = TypeVar("S", bound=SequenceLoader)
 
 
+@overload
+def split(
+    paths: S,
+    *,
+    validation: float = 0.2,
+    stratify: Any = None,
+    groups: Any = None,
+    seed: int | None = None,
+) -> tuple[S, S]: ...
+@overload
 def split(
     paths: Any,
     labels: Any = None,
@@ -41,9 +55,21 @@ def split(
     stratify: Any = None,
     groups: Any = None,
     seed: int | None = None,
-    loader: MakeLoader = PathSequenceLoader,
+    loader: Callable[..., L] = ...,
     **options: Any,
-) -> tuple[Any, Any]:
+) -> tuple[L, L]: ...
+def split(
+    paths: Any,
+    labels: Any = None,
+    batch_size: int | None = None,
+    *,
+    validation: float = 0.2,
+    stratify: Any = None,
+    groups: Any = None,
+    seed: int | None = None,
+    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
+    **options: Any,
+) -> tuple[L, L]:
     """Two loaders over the same data: one to train on, one to validate with.
 
     Both share one store: paths, labels and arrays are there once. Each sample is in one of the
@@ -85,13 +111,36 @@ def split(
                 f"split() got a loader, and {', '.join(extra)} with it: give these to "
                 f"{type(paths).__name__}() itself."
             )
-        whole: SequenceLoader = paths
+        whole: Any = paths
     else:
         size = 32 if batch_size is None else batch_size
         whole = _made(loader, paths, labels, size, seed=seed, **options)
     return _split(whole, validation, stratify, groups, seed)
 
 
+@overload
+def from_directory(
+    folder: str | os.PathLike[str],
+    *,
+    validation: float = 0.2,
+    class_names: list[str] | None = None,
+    label_mode: Literal["int", "categorical", "binary"] | None = "int",
+    extensions: Any = None,
+    follow_links: bool = False,
+    stratify: bool = True,
+    seed: int | None = None,
+    batch_size: int = 32,
+    loader: Callable[..., L] = ...,
+    **options: Any,
+) -> tuple[L, L]: ...
+@overload
+def from_directory(
+    folder: str | os.PathLike[str],
+    *,
+    validation: None,
+    loader: Callable[..., L] = ...,
+    **options: Any,
+) -> tuple[L, None]: ...
 def from_directory(
     folder: str | os.PathLike[str],
     *,
@@ -103,9 +152,9 @@ def from_directory(
     stratify: bool = True,
     seed: int | None = None,
     batch_size: int = 32,
-    loader: MakeLoader = PathSequenceLoader,
+    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
     **options: Any,
-) -> tuple[Any, Any]:
+) -> tuple[L, Any]:
     """Loaders over a folder that has one folder of files for each class.
 
     Classes are numbered in the sorted order of their folders' names, and files are in the same
@@ -190,6 +239,33 @@ def from_directory(
     return train, val
 
 
+@overload
+def from_dataframe(
+    frame: Any,
+    path_column: str,
+    label_column: str | list[str] | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    weight_column: str | None = None,
+    class_names: list[str] | None = None,
+    validation: float = 0.2,
+    stratify: Any = None,
+    groups: Any = None,
+    seed: int | None = None,
+    batch_size: int = 32,
+    loader: Callable[..., L] = ...,
+    **options: Any,
+) -> tuple[L, L]: ...
+@overload
+def from_dataframe(
+    frame: Any,
+    path_column: str,
+    label_column: str | list[str] | None = None,
+    *,
+    validation: None,
+    loader: Callable[..., L] = ...,
+    **options: Any,
+) -> tuple[L, None]: ...
 def from_dataframe(
     frame: Any,
     path_column: str,
@@ -203,9 +279,9 @@ def from_dataframe(
     groups: Any = None,
     seed: int | None = None,
     batch_size: int = 32,
-    loader: MakeLoader = PathSequenceLoader,
+    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
     **options: Any,
-) -> tuple[Any, Any]:
+) -> tuple[L, Any]:
     """Loaders over the files that a table lists.
 
     Args:
@@ -265,7 +341,7 @@ def from_dataframe(
 # --------------------------------------------------------------------------------------- splitting
 
 
-def _made(make: MakeLoader, *data: Any, **options: Any) -> SequenceLoader:
+def _made(make: Callable[..., S], *data: Any, **options: Any) -> S:
     if not callable(make):
         raise TypeError(
             f"loader={make!r} makes no loaders, expected a class such as "
@@ -290,17 +366,37 @@ def _of_kept(whole: SequenceLoader, values: Any) -> Any:
 
 
 def _split(
-    whole: SequenceLoader,
+    whole: S,
     validation: float,
     stratify: Any,
     groups: Any,
     seed: int | None,
     names: list[str] | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[S, S]:
     """Both parts, loaders over one store."""
     stratify, groups = _of_kept(whole, stratify), _of_kept(whole, groups)
     first, second = sides(whole, validation, stratify, groups, seed, names)
-    return part(whole, first, "training"), part(whole, second, "validation")
+    train, validation_part = part(whole, first, "training"), part(whole, second, "validation")
+    _warn_where_parts_differ(train, validation_part)
+    return train, validation_part
+
+
+def _warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) -> None:
+    """Log where what is for training only changes shapes or dtypes, which a model would notice late."""
+    if train.transform is None and train.batch_transform is None:
+        return
+    try:
+        forms = train.runner.row_spec, validation.runner.row_spec
+    except Exception:
+        return
+    if forms[0] == forms[1]:
+        return
+    said = [", ".join(f"{s.dtype}{list(s.shape)}" for s in flatten(form)) for form in forms]
+    say(
+        f"the training part delivers {said[0]}, and the validation part {said[1]}: transform= and "
+        "batch_transform= are for training, and are left out of validation. What belongs to the data, "
+        "such as scaling, goes into decode=, size=, rescale= or dtype=, or into the model."
+    )
 
 
 def sides(
@@ -393,7 +489,7 @@ def _check_classes(
         )
 
 
-def one_hot(whole: L, classes: int) -> L:
+def one_hot(whole: S, classes: int) -> S:
     """A loader whose labels are one-hot rows, of one whose labels are numbers of classes."""
     source = whole.source.with_labels(lambda labels: OneHotColumn(labels, classes))
     if source is None:
@@ -405,7 +501,7 @@ def one_hot(whole: L, classes: int) -> L:
 
 
 def _wanted_suffixes(
-    extensions: Any, loader: MakeLoader, options: dict[str, Any]
+    extensions: Any, loader: Any, options: dict[str, Any]
 ) -> frozenset[str] | None:
     """Suffixes in lower case; None for any."""
     if extensions is not None:

@@ -150,7 +150,7 @@ class PathSequenceLoader(SequenceLoader):
         paths: Any,
         labels: Any,
         batch_size: int,
-        options: dict[str, Any],
+        options: Options,
         *,
         images: dict[str, Any],
         decode: Decode | None,
@@ -221,47 +221,33 @@ class PathSequenceLoader(SequenceLoader):
 
     # ------------------------------------------------------------------ the source
 
-    def _sourced(self, samples: int | Source, dtype: Any) -> Source:
+    def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
         assert isinstance(samples, FileSource)
-        kind = type(self)
-        source: Source = samples
+        kind, cache, work = type(self), options.cache, options.work
+        source: Source
+        columns = samples.columns
         if samples.hooked:
-            source = PathHookSource(
-                self,
-                samples.columns[0],
-                checked_dtype(dtype),
-                by_batch=overrides(kind, "load_batch"),
-                base=samples,
+            by_batch = overrides(kind, "load_batch")
+            source = hook = PathHookSource(
+                self, columns[0], options.transforms.dtype, by_batch=by_batch, base=samples
             )
-        return NamedSource(source, self) if overrides(kind, "sample_name") else source
-
-    def _cached(self, source: Source, options: LoaderOptions) -> Source:
-        cache, work = options.cache, options.work
-        hooked = source.inner if isinstance(source, NamedSource) else source
-        found: Source
-        if isinstance(hooked, PathHookSource):
-            found = hooked
             if cache.cache not in (None, "auto"):
-                check_single_samples(hooked, cache, work)
-                kind = type(self)
+                check_single_samples(hook, cache, work)
                 key = key_of(
                     kind.__qualname__, kind.load_sample, self.image_options, cv2.__version__
                 )
-                files = hooked.paths
-                make = functools.partial(leaf_store, place_of(cache), key, len(hooked), files)
-                found = CachedSource(hooked, HookCache(make, files))
-            columns = hooked.columns
-            assert columns is not None
+                files = samples.paths
+                make = functools.partial(leaf_store, place_of(cache), key, len(samples), files)
+                source = CachedSource(hook, HookCache(make, files))
             if len(columns) > 1:
                 labels = self._kept(columns[1], options)
-                found = LabelledSource(found, labels, (columns[0], labels))
+                source = LabelledSource(source, labels, (columns[0], labels))
         else:
-            assert isinstance(hooked, FileSource)
             if cache.cache == "ram" and work.processes:
-                check_single_samples(hooked, cache, work)
-            columns = tuple(self._kept(part, options) for part in hooked.columns)
-            found = FileSource(columns, hooked.paths, hooked.decode)
-        return NamedSource(found, self) if isinstance(source, NamedSource) else found
+                check_single_samples(samples, cache, work)
+            kept = tuple(self._kept(part, options) for part in columns)
+            source = FileSource(kept, samples.paths, samples.decode)
+        return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
     def _kept(self, part: Any, options: LoaderOptions) -> Any:
         """Columns with stores in front of them, where there are to be some."""
@@ -282,9 +268,7 @@ class PathSequenceLoader(SequenceLoader):
 
         return map_structure(kept, part)
 
-    def _without(
-        self, names: set[str], source: FileSource, options: dict[str, Any]
-    ) -> FileSource:
+    def _without(self, names: set[str], source: FileSource, options: Options) -> FileSource:
         """Samples without those that have a file among `names`."""
         samples = len(source)
         files = [c for c in flatten(source.columns) if isinstance(c, PathColumn)]

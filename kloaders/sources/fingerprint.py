@@ -82,9 +82,7 @@ def of_columns(part: Structure) -> str:
 
 def of_parts(parts: Sequence[Structure]) -> dict[str, str]:
     """`of_columns` of x and of y, where there are labels, by what a saved state calls them."""
-    return {
-        name: of_columns(part) for name, part in zip(("data", "labels"), parts, strict=False)
-    }
+    return {name: of_columns(part) for name, part in zip(("data", "labels"), parts, strict=False)}
 
 
 def of_names(

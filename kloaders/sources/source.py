@@ -68,9 +68,11 @@ class Source:
             Exception: whatever is raised becomes a SampleError that names the sample, or is dealt
                 with as the loader's `on_error` says.
         """
-        raise NotImplementedError
+        if type(self).sample is Source.sample:
+            raise NotImplementedError(f"{type(self).__name__} has to override read(index).")
+        return self.sample(index, Moment())
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         """One sample as parts, (x,) or (x, y), of fresh arrays. By default what `read` gives.
 
         Override it in place of `read` where samples differ from epoch to epoch (`random`):
@@ -78,13 +80,7 @@ class Source:
         """
         return as_sample(self.read(index))
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         """Row r of `out` becomes sample indices[r]. By default one `sample` after another.
 
         Override it where many samples are read quicker at once. The arrays in `out` belong to this
@@ -220,16 +216,10 @@ class WrappedSource(Source):
     def read(self, index: int) -> Any:
         return self.inner.read(index)
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         return self.inner.sample(index, moment)
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         self.inner.fill(indices, out, report, moment)
 
     def readers(
@@ -309,7 +299,7 @@ class SubsetSource(WrappedSource):
     a store of its own. Takes 4 bytes of RAM per sample, 8 above four billion.
     """
 
-    def __init__(self, inner: Source, numbers: Indices) -> None:
+    def __init__(self, inner: Source, numbers: Array) -> None:
         super().__init__(inner)
         self.numbers = numbers.astype(np.uint32 if len(inner) < 2**32 else np.int64)
         if inner.columns is not None:
@@ -326,16 +316,10 @@ class SubsetSource(WrappedSource):
     def read(self, index: int) -> Any:
         return self.inner.read(int(self.numbers[index]))
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         return self.inner.sample(int(self.numbers[index]), moment)
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         self.inner.fill(self._of_whole(indices), out, report, moment)
 
     def readers(

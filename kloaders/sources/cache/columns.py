@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 
-
 class CachedColumn:
     """A column of files, of which a store keeps the arrays."""
 

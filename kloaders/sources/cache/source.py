@@ -22,25 +22,16 @@ class CachedSource(WrappedSource):
         super().__init__(inner)
         self.cache = cache
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         found: tuple[Any, ...] = self.cache.remember(
             index, functools.partial(self.inner.sample, index, moment)
         )
         return found
 
-    def read(self, index: int) -> Any:
-        return self.sample(index)
-
     def readers(self, indices: Indices, moment: Moment) -> Any:
         return Source.readers(self, indices, moment)
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         if not self.reads_many:  # one by one, as it is read
             Source.fill(self, indices, out, report, moment)
             return
