@@ -32,6 +32,10 @@ def check_settings(loader: SequenceLoader, seed: int | None) -> None:
         )
 
 
+def check_adapter(loader: SequenceLoader) -> None:
+    """Called when Keras makes its adapter."""
+
+
 def check_pass(loader: SequenceLoader) -> None:
     """Called in the thread that calls fit, evaluate or predict, when it begins to read."""
     keras = sys.modules.get("keras")

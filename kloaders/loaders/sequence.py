@@ -47,8 +47,8 @@ from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, made_here
 from kloaders.engine.processes.pool import ProcessPool, check_sendable
 from kloaders.formats.images import checked_dtype
 from kloaders.keras_api import base as keras_base
-from kloaders.keras_api import distributed, tf_iterators
-from kloaders.keras_api import retained_loaders as forgotten
+from kloaders.keras_api import distributed, retained_loaders, tf_iterators
+from kloaders.keras_api.iteration import iterate
 from kloaders.keras_api.telemetry import Fit, Meter
 from kloaders.keras_api.tickets import Position, Request, Tickets
 from kloaders.plan import sampling
@@ -223,7 +223,6 @@ class SequenceLoader(keras_base.Sequence):
     _numbered: bool  # num_batches was read since the last batch
     _released: int
     _rest_lock: threading.RLock
-    _adapters: int
     _meter: Meter | None  # of the fit that is under way
     _last_fit: Fit | None
     _made_for: dict[str, Any] | None
@@ -343,8 +342,16 @@ class SequenceLoader(keras_base.Sequence):
         return self._tickets.length()
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches, one after another, as by their index."""
-        return (self[k] for k in range(len(self)))
+        """An epoch: each batch once, made ahead; the next iteration is the next epoch.
+
+        It begins with `on_epoch_begin` and ends with `on_epoch_end`. After `load_state_dict` the first
+        one has the batches that are left of the epoch. A loop that is left early leaves its epoch:
+        `state_dict()` still returns where.
+
+        Raises:
+            RuntimeError: the body of the loop began another epoch of this loader.
+        """
+        return iterate(self, self._tickets)
 
     @property
     def num_batches(self) -> int:
@@ -358,7 +365,8 @@ class SequenceLoader(keras_base.Sequence):
         """One batch: x, (x, y) or (x, y, sample_weights).
 
         Between `on_epoch_begin` and `on_epoch_end` the index is a ticket: each new one gets the
-        next batch of this loader's order. Outside, it is batch `index` of the coming epoch.
+        next batch of this loader's order. Outside, and after a fit that was interrupted, it is batch
+        `index` of the coming epoch.
         The arrays are the caller's: nobody writes to them again.
 
         Raises:
@@ -427,10 +435,8 @@ class SequenceLoader(keras_base.Sequence):
     @property
     def workers(self) -> int:
         """1: what Keras is told, since this loader's own threads do the work (`thread_count`)."""
-        # Each of Keras' adapters reads it once, and tensorflow keeps them for ever.
-        self._adapters += 1
-        if self._adapters == 1 and keras_base.keeps_adapters():
-            forgotten.watch(self)
+        distributed.check_adapter(self)
+        retained_loaders.note_adapter(self, SequenceLoader._empty)
         return 1
 
     @workers.setter
@@ -883,7 +889,6 @@ class SequenceLoader(keras_base.Sequence):
         self._resting = False
         self._numbered = False
         self._released = 0
-        self._adapters = 0
         self._meter = self._last_fit = None
         self._made_for = None
         self._loaded = None

@@ -30,6 +30,7 @@ import pytest
 from keras import ops
 
 import kloaders as kl
+from kloaders.interop.tf_dataset import _Source
 from kloaders.plan.epoch import Order, sample_rng
 from tests.support.drawing import draw_number
 from tests.support.recording import (
@@ -1876,7 +1877,8 @@ def test_dataset_is_freed(nothing_running):
         dataset = kl.to_tf_dataset(loader, shuffle=True)
         fit(model, dataset, epochs=2, shuffle=False)
         wait_for_device()
-        return weakref.ref(loader), weakref.ref(dataset._kloaders_source.loader), weakref.ref(x)
+        (read,) = (o.loader for o in gc.get_objects() if isinstance(o, _Source))
+        return weakref.ref(loader), weakref.ref(read), weakref.ref(x)
 
     refs = train()
     gc.collect()
