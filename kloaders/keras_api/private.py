@@ -5,9 +5,10 @@ function here finds nothing, and its caller does without; no exception comes of 
 has a report for each, which would make it needless.
 
     what is touched                    | why                              | where it is gone           | tests/
-    a module with PyDataset and its    | who calls a loader: Keras' own   | a pass that was broken off | keras_api/test_private.py
-    adapter; names of fit, evaluate    | reading, or the user; and        | is noticed when the next   |
-    and predict in frames (`asker`)    | whether its fit is still running | begins, two fits are not   |
+    the modules that PyDataset and its | who calls a loader: Keras' own   | a pass that was broken off | keras_api/test_private.py
+    adapter, and epochs, lie in; fit,  | reading, or the user; and        | is noticed when the next   |
+    evaluate and predict among frames  | whether its fit is still running | begins, two calls at once  |
+    (`asker`)                          |                                  | are not noticed            |
     the class name PyDatasetAdapter    | TensorFlow keeps it, and with it | a forgotten loader keeps   | contract/test_contract.py
     (`is_adapter`)                     | each loader that was ever fitted | its data                   |
     the local variable `iterator` of   | its destructor waits up to a     | an epoch's end may take as | keras_api/test_tf_iterators.py
@@ -45,6 +46,7 @@ __all__ = [
 
 _METHODS = ("fit", "evaluate", "predict")
 _ADAPTER = "PyDatasetAdapter"
+_EPOCHS = "epoch_iterator"
 _ITERATOR, _RESOURCE, _DATASET = "iterator", "_iterator_resource", "_dataset"
 _CALLBACKS = "CallbackList"
 _INITIAL_EPOCH = "_initial_epoch"
@@ -101,36 +103,41 @@ _UNKNOWN = Asker(None)
 
 
 def asker(with_call: bool = True) -> Asker:
-    """Who calls the loader that this is called from."""
-    reading = _names_of_adapter()
+    """Who calls the loader that this is called from.
+
+    The nearest function of Keras on the stack tells: one that reads data, or one that calls what users
+    write, such as callbacks and training steps.
+    """
+    reading = _reading_modules()
     if reading is None:
         return _UNKNOWN
     by_keras: bool | None = None
     stream: int | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        names, code = frame.f_globals, frame.f_code
-        if names is reading:
-            by_keras = by_keras is None or by_keras
-            if stream is None and by_keras and code.co_flags & inspect.CO_GENERATOR:
-                stream = id(frame)
-        elif str(names.get("__name__")).startswith("keras."):
-            by_keras = bool(by_keras)
+        name, code = str(frame.f_globals.get("__name__")), frame.f_code
+        if name.startswith("keras."):
+            if by_keras is None:
+                by_keras = name.startswith(reading)
+            if by_keras and stream is None and code.co_flags & inspect.CO_GENERATOR:
+                stream = id(frame) if name.startswith(reading[0]) else None
             if code.co_name in _METHODS:
                 call = Call(code.co_name, threading.get_ident(), id(frame), code)
                 return Asker(by_keras, stream, call)
-        if by_keras is not None and not with_call:
-            break
+            if not with_call and (stream is not None or not by_keras):
+                break
         frame = frame.f_back
     return Asker(bool(by_keras), stream)
 
 
-def _names_of_adapter() -> dict[str, Any] | None:
-    """The globals of the module in which Keras reads from a PyDataset."""
+def _reading_modules() -> tuple[str, str] | None:
+    """Where Keras reads from a PyDataset: the beginnings of names of modules."""
     keras = sys.modules.get("keras")
-    kind = getattr(getattr(keras, "utils", None), "PyDataset", None)
-    names = getattr(sys.modules.get(getattr(kind, "__module__", "")), "__dict__", {})
-    return names if _ADAPTER in names else None
+    module = getattr(getattr(getattr(keras, "utils", None), "PyDataset", None), "__module__", "")
+    if not hasattr(sys.modules.get(module), _ADAPTER):
+        return None
+    package = module.rpartition(".")[0]  # keras.src.trainers.data_adapters
+    return package, f"{package.rpartition('.')[0]}.{_EPOCHS}"
 
 
 def is_adapter(thing: Any) -> bool:

@@ -435,7 +435,6 @@ class SequenceLoader(keras_base.Sequence):
     @property
     def workers(self) -> int:
         """1: what Keras is told, since this loader's own threads do the work (`thread_count`)."""
-        distributed.check_adapter(self)
         retained_loaders.note_adapter(self, SequenceLoader._empty)
         return 1
 
