@@ -112,6 +112,7 @@ __all__ = [
     "write_tfrecords",
 ]
 
+
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:

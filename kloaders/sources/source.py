@@ -115,6 +115,9 @@ class Source:
     def prefetch(self, indices: Indices) -> None:
         """These samples will be read soon, after others that are read already."""
 
+    def prepare(self) -> None:
+        """The first sample is about to be read: what is wrong with no sample is raised here."""
+
     # ------------------------------------------------------------------ what is known of it
 
     def name(self, index: int) -> str:
@@ -230,6 +233,9 @@ class WrappedSource(Source):
 
     def prefetch(self, indices: Indices) -> None:
         self.inner.prefetch(indices)
+
+    def prepare(self) -> None:
+        self.inner.prepare()
 
     def name(self, index: int) -> str:
         return self.inner.name(index)

@@ -176,7 +176,7 @@ class RamCache(SharedStore):
         old = old[now - self._looked_at[at[old]] > stores.CHECK_SECONDS]
         for row in old.tolist():
             index, slot = int(indices[row]), int(at[row])
-            if stamp(index) == tuple(self._stamps[slot].tolist()):
+            if stamp(index) == self._stamps[slot].tobytes():
                 self._looked_at[slot] = now
             else:
                 there[row] = False
@@ -211,7 +211,7 @@ class RamCache(SharedStore):
         rows[slot] = array
         with self._lock:
             if generation == self._generation or (slot < self._capacity and rows is self._rows):
-                self._stamps[slot] = stamp
+                self._stamps[slot] = np.frombuffer(stamp, np.uint8)
                 self._looked_at[slot] = time.monotonic()
                 self._slots[index] = slot + 1
 
@@ -235,7 +235,7 @@ class RamCache(SharedStore):
         memory = np.frombuffer(self._map, np.uint8, self._reserved)
         # Zeros take no memory before they are written to.
         self._slots = np.zeros(self.samples, np.int32)
-        self._stamps = np.zeros((self._capacity, 2), np.int64)
+        self._stamps = np.zeros((self._capacity, stores.STAMP_BYTES), np.uint8)
         self._looked_at = np.zeros(self._capacity)
         self._rows = memory.view(array.dtype).reshape(shape)
         return True
