@@ -40,9 +40,9 @@ from kloaders.formats.npy import read_array
 from kloaders.formats.sidecar_index import save_index
 from kloaders.formats.tfrecord.examples import array_features, encode_example
 from kloaders.formats.tfrecord.framing import framed
-from kloaders.loaders.from_files import sides
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader, check_own_batches
+from kloaders.loaders.splits import sides
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import PathColumn
 from kloaders.sources.tables import array_of

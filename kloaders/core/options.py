@@ -204,8 +204,13 @@ class CacheOptions(_Group):
         budget, key = self.cache_budget, self.cache_key
         if key is not None and not isinstance(key, str):
             raise TypeError(
-                f"cache_key={key!r} is {type(key).__name__}, expected a text that changes whenever "
+                f"cache_key={key!r:.80} is {type(key).__name__}, expected a text that changes whenever "
                 'what is cached does, such as "v2".'
+            )
+        if key == "":
+            raise ValueError(
+                'cache_key="" names nothing, expected a text that changes whenever what is cached '
+                'does, such as "v2", or None to have functions compared by their code and data.'
             )
         self._set(
             cache=checked_cache(self.cache),
@@ -297,7 +302,11 @@ def shows_options(options: type[Any], *others: Callable[..., Any]) -> Callable[[
         named = {p.name for p in own}
         own += [
             inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=known[name], annotation=annotation
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=known[name],
+                # "bool | None", and not ForwardRef("bool | None", module="kloaders.core.options")
+                annotation=getattr(annotation, "__forward_arg__", annotation),
             )
             for name, annotation in options.__annotations__.items()
             if name not in named

@@ -126,7 +126,7 @@ class BatchBuild:
         """The batch as Keras takes it."""
         indices, leaves = self.finish_leaves()
         if not len(indices):  # Keras cannot take an empty batch
-            indices, leaves = self._one_instead()
+            indices, leaves = self.one_instead()
         parts = unflatten(self.form, leaves)
         if self.batch is not None and self.pipeline.transforms.batch_transform is not None:
             parts = self.pipeline.batch_transformed(parts, self.moment.epoch, self.batch)
@@ -173,7 +173,7 @@ class BatchBuild:
             return None
         return np.array([row not in failed for row in range(self.rows)])
 
-    def _one_instead(self) -> tuple[Indices, list[Array]]:
+    def one_instead(self) -> tuple[Indices, list[Array]]:
         """A batch of one other sample, where all of this one were skipped."""
         first = int(self.indices[0])
         error = next((e for e in self.log.errors if e.index == first), None)

@@ -61,6 +61,7 @@ class SampleSpecs:
         if self._raw is None:
             with self.lock:
                 if self._raw is None:
+                    self.pipeline.source.prepare()
                     self._raw = self._first(raw=True)
         return self._raw
 
