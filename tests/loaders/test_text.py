@@ -2,9 +2,6 @@
 
 import csv
 import gzip
-import os
-import pickle
-import threading
 
 import numpy as np
 import pytest
@@ -220,23 +217,3 @@ def test_split_of_a_table(tmp_path):
             np.testing.assert_array_equal(2 * x, y)
             seen += x.astype(int).tolist()
     assert sorted(seen) == list(range(40))
-
-
-# ---------------------------------------------------------------- what is open once a thread
-
-
-def test_each_thread_opens_its_own():
-    opened = kl.PerThread(object)
-    mine, theirs = opened(), []
-    thread = threading.Thread(target=lambda: theirs.append((opened(), opened())))
-    thread.start()
-    thread.join()
-    assert opened() is mine
-    assert theirs[0][0] is theirs[0][1] is not mine
-
-
-def test_it_pickles_without_what_is_open():
-    opened = kl.PerThread(open, os.devnull)
-    opened()
-    again = pickle.loads(pickle.dumps(opened))
-    assert again() is not opened()
