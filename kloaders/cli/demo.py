@@ -194,8 +194,8 @@ def _open(way: str, folder: str) -> tuple[Any, Any]:
 def _converted(loader: Any, out: Path) -> Any:
     """The same samples from TFRecord files."""
     from kloaders.convert.tfrecords import write_tfrecords
-    from kloaders.sources.columns import values_of
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
+    from kloaders.sources.columns import values_of
 
     labels = values_of(loader.source.columns[1])
     written = write_tfrecords(loader.paths, labels, out, overwrite=True, progress=False)

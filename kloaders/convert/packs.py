@@ -45,11 +45,11 @@ from kloaders.formats.pack import (
     shard_of,
     stored_dtype,
 )
-from kloaders.sources.pack import PackColumn
 from kloaders.loaders.paths import PathSequenceLoader
-from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.sequence import SequenceLoader, check_own_batches
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import inner_column
+from kloaders.sources.pack import PackColumn
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -184,6 +184,7 @@ def _source(data: Any, labels: Any, transformed: bool, options: Any) -> Sequence
                 "transform= is given, and transformed=False leaves it out: pass transformed=True "
                 "to write what it makes, or give it to PackSequenceLoader, to draw anew each epoch."
             )
+    check_own_batches(loader, "write_pack")
     if transformed and loader.transform is None:
         raise ValueError("transformed=True, but there is no transform: give the loader one.")
     return loader

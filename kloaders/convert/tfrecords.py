@@ -40,9 +40,9 @@ from kloaders.formats.npy import read_array
 from kloaders.formats.sidecar_index import save_index
 from kloaders.formats.tfrecord.examples import array_features, encode_example
 from kloaders.formats.tfrecord.framing import framed
-from kloaders.loaders.from_files import sides
 from kloaders.loaders.paths import PathSequenceLoader
-from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.sequence import SequenceLoader, check_own_batches
+from kloaders.loaders.splits import sides
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import PathColumn
 from kloaders.sources.tables import array_of
@@ -139,7 +139,9 @@ def write_tfrecords(
     source = _source(paths_or_loader, labels, features, on_error, seed)
     threads = usable_cores() if workers is None else max(1, checked_count(workers, "workers", 0))
     writing = _Writing(source, compression or "", threads)
-    mix = np.random.default_rng(seed).permutation if checked_flag(shuffle, "shuffle") else np.asarray
+    mix = (
+        np.random.default_rng(seed).permutation if checked_flag(shuffle, "shuffle") else np.asarray
+    )
     if validation:
         first, second = sides(source.loader, validation, stratify, groups, seed)
         files = writing.add(_prefix(out, "train"), mix(first), shards)
@@ -179,6 +181,7 @@ def _source(data: Any, labels: Any, features: Any, on_error: str, seed: int) -> 
         samples = len(values) if hasattr(values, "__len__") else 0
         return _Samples(_Numbers(samples, seed=seed), features, on_error, alone=True)
     if isinstance(data, SequenceLoader):
+        check_own_batches(data, "write_tfrecords")
         if labels is not None:
             raise TypeError(
                 f"write_tfrecords() got a {type(data).__name__}, and labels with it: the loader "

@@ -98,7 +98,10 @@ def _unflattened(structure: Structure, left: Iterator[Any]) -> Structure:
         return {key: _unflattened(value, left) for key, value in structure.items()}
     if isinstance(structure, tuple):
         return tuple(
-            [_unflattened(v, left) if isinstance(v, (tuple, dict)) else next(left) for v in structure]
+            [
+                _unflattened(v, left) if isinstance(v, (tuple, dict)) else next(left)
+                for v in structure
+            ]
         )
     return next(left)
 

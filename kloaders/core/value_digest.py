@@ -16,7 +16,6 @@ import functools
 import hashlib
 import os
 import random
-import sys
 import types
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager

@@ -298,7 +298,8 @@ def in_storage_order(
 
     Args:
         maker: whose samples.
-        start, stop: which of them.
+        start: the first of them.
+        stop: the first after them.
         sample_bytes: of one sample.
         make: what builds those of some indices.
         threads: how many; None chooses.
@@ -313,7 +314,9 @@ def in_storage_order(
         return make(np.arange(first, min(first + size, stop), dtype=np.int64))
 
     try:
-        with paused(maker.pipeline.source.stores()):  # who reads so has a place of its own for what is read
+        with paused(
+            maker.pipeline.source.stores()
+        ):  # who reads so has a place of its own for what is read
             for first in range(start, stop, size):
                 run = engine.get(first, range(first + size, stop, size), begin)
                 yield min(size, stop - first), run

@@ -107,7 +107,7 @@ class RamSize:
         sizes = [self.specs.raw_bytes]
         for index in looked[1:].tolist():
             with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
-                sizes.append(sum(a.nbytes for a in flatten(source.sample(index))))
+                sizes.append(sum(a.nbytes for a in flatten(source.sample(index, Moment()))))
         return int(max(sizes))
 
 
@@ -249,7 +249,8 @@ class RamRunner(Runner):
             with self._window_lock:  # read anew when asked for again
                 self._at = None
             raise failed[0]
-        return _Served(self, ram, rows, Moment(order.epoch, self.plan.use(order, batch)), batch)
+        moment = Moment(order.epoch, self.plan.use(order, batch))
+        return _Served(self, ram, rows, moment, self.plan.number(order, batch))
 
 
 _RESIDENT = (Order(-1, 0), 0)

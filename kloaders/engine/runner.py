@@ -28,7 +28,7 @@ from kloaders.engine.padding import Padding
 from kloaders.engine.processes.pool import ProcessPool
 from kloaders.engine.specs import SampleSpecs
 from kloaders.keras_api.telemetry import Fit, Meter
-from kloaders.keras_api.tickets import Request, Tickets
+from kloaders.keras_api.tickets import Position, Request, Tickets
 from kloaders.plan.epoch import EpochPlan, Order, Stream
 from kloaders.plan.rng import Moment
 from kloaders.sources.error_log import ErrorLog
@@ -57,6 +57,7 @@ class Runner:
         engine: makes batches ahead; None while nothing is asked for.
         meter: of the fit that is under way, where a LoaderCallback measures it.
         last_fit: what it measured last.
+        loaded: where the state that was loaded last goes on; None if none was.
 
     Threads: all methods may be called from several at once.
     """
@@ -81,6 +82,7 @@ class Runner:
         self.batch_size = delivery.batch_size
         self.meter: Meter | None = None
         self.last_fit: Fit | None = None
+        self.loaded: Position | None = None
         self.resting = False
         #: How often `release` was called.
         self.released = 0
@@ -110,6 +112,17 @@ class Runner:
         source = self.pipeline.source.with_seed(seed)
         self.pipeline = self.specs.pipeline = replace(self.pipeline, seed=seed, source=source)
         self.plan = replace(self.plan, seed=seed, stream=stream)
+
+    def resume_at(self, position: Position) -> None:
+        """The next pass begins here."""
+        self.loaded = position
+        self.tickets.resume_at(position)
+        self.release()
+
+    @property
+    def loaded_at(self) -> tuple[Order, int] | None:
+        """The order and batch that the state loaded last goes on with."""
+        return None if self.loaded is None else (self.loaded.order, self.loaded.first)
 
     # ------------------------------------------------------------------ batches
 
@@ -164,7 +177,8 @@ class Runner:
         if self.padding is not None:
             return self.padding.build(self, self.plan, order, batch)
         moment = Moment(order.epoch, self.plan.use(order, batch))
-        return BatchBuild(self, self.plan.indices(order, batch), moment, batch=batch)
+        number = self.plan.number(order, batch)
+        return BatchBuild(self, self.plan.indices(order, batch), moment, batch=number)
 
     def _upcoming(self, request: Request) -> Iterator[Key]:
         order, batch = request.order, request.batch

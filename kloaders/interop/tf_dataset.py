@@ -12,7 +12,7 @@ from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure
 from kloaders.interop.tf_gather import Gather, dataset_of, index_blocks
 from kloaders.interop.tf_records import native_dataset
 from kloaders.keras_api import distributed
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
 from kloaders.plan.epoch import Order
 
@@ -75,6 +75,7 @@ def to_tf_dataset(
     import tensorflow as tf
 
     check_loader(loader, "to_tf_dataset")
+    check_own_batches(loader, "to_tf_dataset")
     distributed.check_dataset(loader)
     order = loader.options.effective_shuffle if shuffle is None else shuffle
     if order is None:
@@ -88,13 +89,13 @@ def to_tf_dataset(
             "native=True takes its signature from TensorFlow's ops: leave output_signature out."
         )
     if native and isinstance(loader, TFRecordSequenceLoader):
-        if loader.position is not None:
+        if loader.runner.loaded is not None:
             raise ValueError(
                 "native=True reads the files from their beginning, and the loader is to go on after "
                 "load_state_dict(): leave native out."
             )
         return native_dataset(loader, bool(order))
-    loader.order_for(order)
+    loader.options.order_for(order)
     source = _Source(loader, bool(order))
     whole = source.position is None or source.position.size == len(loader)
     # The generator lives as long as the process, in TensorFlow's registry: it must not hold the
@@ -129,7 +130,7 @@ class _Source:
         self.loader = loader.view()
         self.shuffle = shuffle
         #: Where the first iteration begins, if not at epoch 0.
-        self.position = loader.position
+        self.position = loader.runner.loaded
         if self.position is None:
             self.epochs = 0
             return

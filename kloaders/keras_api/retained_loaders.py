@@ -23,6 +23,7 @@ __all__ = ["note_adapter"]
 # loader stays as it was, and tests/contract/test_contract.py fails.
 _ADAPTER = "PyDatasetAdapter"
 
+
 class _Watched:
     """A loader that Keras has made adapters for."""
 

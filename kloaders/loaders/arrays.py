@@ -15,10 +15,11 @@ from kloaders.core.messages import say
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import ArraySpec, Structure, flatten, unflatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
 from kloaders.plan.rng import Moment
 from kloaders.sources.column_source import ColumnSource, checked_columns
-from kloaders.sources.columns import ArrayColumn, ListColumn, columns_of
+from kloaders.sources.columns import ArrayColumn, ListColumn
+from kloaders.sources.given_columns import columns_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -83,6 +84,7 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
             sample is left out or replaced for good.
     """
     check_loader(loader, "preload")
+    check_own_batches(loader, "preload")
     runner = loader.runner
     if runner.pipeline.source.not_kept:
         raise ValueError(f"preload({type(loader).__name__}): {runner.pipeline.source.not_kept}")

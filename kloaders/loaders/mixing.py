@@ -12,7 +12,7 @@ from kloaders.core.arrays import Array
 from kloaders.core.checks import check_names
 from kloaders.core.options import Options
 from kloaders.core.structure import flatten, same_structure
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
 from kloaders.plan.epoch import Stream
 from kloaders.plan.sampling import Sampling
 from kloaders.plan.streams import InOrder, Mixture, ShuffledPasses, pattern_of
@@ -75,6 +75,7 @@ def mix(
     parts: list[Any] = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
     for loader in parts:
         check_loader(loader, "mix")
+        check_own_batches(loader, "mix")
         _check_part(loader)
     if len(parts) < 2:
         raise ValueError(f"mix() got {len(parts)} loader, expected two or more in a list.")
@@ -83,11 +84,13 @@ def mix(
     given.setdefault("processes", any(part.processes for part in parts))
     # The mixture has the processes.
     source = MixtureSource([replace(part.runner.pipeline, source=part.source) for part in parts])
-    mixed = SequenceLoader(source, parts[0].batch_size if batch_size is None else batch_size, **given)
+    mixed = SequenceLoader(
+        source, parts[0].batch_size if batch_size is None else batch_size, **given
+    )
     _check_alike(parts)
     streams: list[tuple[Stream, int]] = [(_stream(part), part.samples) for part in parts]
     drawn = Sampling(mixed.sampling.length, source=Mixture(streams, pattern_of(shares)))
-    mixed = mixed.like(source, replace(mixed.options, sampling=drawn, weights=_weights(parts)))
+    mixed = mixed.replace(source, sampling=drawn, weights=_weights(parts))
     names = [part.class_names for part in parts]
     mixed.class_names = names[0] if all(n == names[0] for n in names) else None
     return mixed

@@ -60,11 +60,13 @@ class LoaderOptions:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: Source, batch_size: int, given: Mapping[str, Any], **more: Any) -> LoaderOptions:
+    def of(
+        cls, samples: int | Source, batch_size: int, given: Mapping[str, Any], **more: Any
+    ) -> LoaderOptions:
         """Options as a user gave them, checked one by one and against the data.
 
         Args:
-            source: the samples.
+            samples: the samples, or how many there are.
             batch_size: samples per batch.
             given: options that every loader has; see `core.options.Options`.
             more: other fields.
@@ -78,14 +80,16 @@ class LoaderOptions:
             for name, group in GROUPS.items()
         }
         wanted = groups.pop("sampling")
-        weights = _sample_weights(wanted.sample_weights, len(source))
+        source = samples if isinstance(samples, Source) else None
+        count = samples if isinstance(samples, int) else len(samples)
+        weights = _sample_weights(wanted.sample_weights, count)
         found = cls(batch_size=size, weights=weights, **groups, **more)
         if found.echo > 1 and found.order.shuffle is False:
             raise ValueError(
                 f"echo={found.echo} serves samples several times in random order, which "
                 "shuffle=False forbids: leave shuffle out, or echo."
             )
-        return replace(found, sampling=_sampling(wanted, found.order.shuffle, source))
+        return replace(found, sampling=_sampling(wanted, found.order.shuffle, count, source))
 
     @cached_property
     def flat(self) -> dict[str, Any]:
@@ -123,6 +127,20 @@ class LoaderOptions:
         drawn = bool(self.sampling) or self.echo > 1
         return True if drawn and self.order.shuffle is None else self.order.shuffle
 
+    def order_for(self, shuffle: bool | None) -> bool | None:
+        """Whether to shuffle, where somebody asks for `shuffle`; None uses the loader's setting.
+
+        Raises:
+            ValueError: the loader samples, and this is another order.
+        """
+        own = self.effective_shuffle
+        if self.sampling and shuffle not in (None, own):
+            raise ValueError(
+                f"shuffle={shuffle} asks for another order than that of a loader that samples "
+                f"({self.sampling}): leave shuffle out, or take a loader without these options."
+            )
+        return own if shuffle is None else shuffle
+
     # ------------------------------------------------------------------ for other loaders
 
     def take(self, numbers: Indices, samples: int) -> LoaderOptions:
@@ -132,7 +150,9 @@ class LoaderOptions:
             ValueError: samples of a mixture cannot be chosen, or none of these has a weight.
         """
         ram = self.ram
-        if ram is not None and ram.budget_bytes is not None:  # in proportion, for all parts together
+        if (
+            ram is not None and ram.budget_bytes is not None
+        ):  # in proportion, for all parts together
             ram = replace(ram, ram_budget=max(1, ram.budget_bytes * len(numbers) // samples))
         return replace(
             self,
@@ -191,8 +211,9 @@ def _sample_weights(given: Any, samples: int) -> Array | None:
     return weights.astype(np.float32)
 
 
-def _sampling(options: SamplingOptions, shuffle: bool | None, source: Source) -> Sampling:
-    samples = len(source)
+def _sampling(
+    options: SamplingOptions, shuffle: bool | None, samples: int, source: Source | None
+) -> Sampling:
     balance, given = options.class_balance, options.sampling_weights
     codes = weights = None
     if balance is not None and balance is not False:
@@ -201,7 +222,7 @@ def _sampling(options: SamplingOptions, shuffle: bool | None, source: Source) ->
                 "class_balance and sampling_weights are both given: choose one. Weights that "
                 "balance classes are 1 / (how many samples the sample's class has)."
             )
-        values = classes_of(source, "class_balance") if balance is True else balance
+        values = classes_of(source or Source(), "class_balance") if balance is True else balance
         names, codes = codes_of(values, samples, "class_balance")
         codes = codes.astype(np.min_scalar_type(len(names)))
     if given is not None:

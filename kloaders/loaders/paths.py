@@ -22,9 +22,10 @@ from kloaders.sources.cache.keys import SampleKey, key_of
 from kloaders.sources.cache.policy import check_single_samples, folder_of, place_of
 from kloaders.sources.cache.source import CachedSource
 from kloaders.sources.column_source import checked_columns
-from kloaders.sources.columns import CallColumn, Column, PathColumn, columns_of, take_rows
+from kloaders.sources.columns import CallColumn, Column, PathColumn, take_rows
 from kloaders.sources.files import Decode, FileReader, FileSource, check_paths_of, readings
 from kloaders.sources.fingerprint import common_folder
+from kloaders.sources.given_columns import columns_of
 from kloaders.sources.hooks import (
     LabelledSource,
     NamedSource,
@@ -152,7 +153,7 @@ class PathSequenceLoader(SequenceLoader):
         paths: Any,
         labels: Any,
         batch_size: int,
-        options: dict[str, Any],
+        options: Options,
         *,
         images: dict[str, Any],
         decode: Decode | None,
@@ -223,41 +224,28 @@ class PathSequenceLoader(SequenceLoader):
 
     # ------------------------------------------------------------------ the source
 
-    def _sourced(self, samples: int | Source, dtype: Any) -> Source:
+    def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
         assert isinstance(samples, FileSource)
-        kind = type(self)
-        source: Source = samples
+        kind, cache, work = type(self), options.cache, options.work
+        source: Source
+        columns = samples.columns
         if samples.hooked:
-            source = PathHookSource(
-                self,
-                samples.columns[0],
-                checked_dtype(dtype),
-                by_batch=overrides(kind, "load_batch"),
-                base=samples,
+            by_batch = overrides(kind, "load_batch")
+            source = hook = PathHookSource(
+                self, columns[0], options.transforms.dtype, by_batch=by_batch, base=samples
             )
-        return NamedSource(source, self) if overrides(kind, "sample_name") else source
-
-    def _cached(self, source: Source, options: LoaderOptions) -> Source:
-        cache, work = options.cache, options.work
-        hooked = source.inner if isinstance(source, NamedSource) else source
-        found: Source
-        if isinstance(hooked, PathHookSource):
-            found = hooked
             if cache.cache not in (None, "auto"):
-                check_single_samples(hooked, cache, work)
-                found = self._with_cache(hooked, options)
-            columns = hooked.columns
-            assert columns is not None
+                check_single_samples(hook, cache, work)
+                source = self._with_cache(hook, options)
             if len(columns) > 1:
                 (labels,) = self._kept(columns[1:], options)
-                found = LabelledSource(found, labels, (columns[0], labels))
+                source = LabelledSource(source, labels, (columns[0], labels))
         else:
-            assert isinstance(hooked, FileSource)
             if cache.cache == "ram" and work.processes:
-                check_single_samples(hooked, cache, work)
-            columns = self._kept(hooked.columns, options)
-            found = FileSource(columns, hooked.paths, hooked.decode)
-        return NamedSource(found, self) if isinstance(source, NamedSource) else found
+                check_single_samples(samples, cache, work)
+            kept = self._kept(columns, options)
+            source = FileSource(kept, samples.paths, samples.decode)
+        return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
     def _with_cache(self, source: PathHookSource, options: LoaderOptions) -> Source:
         """What a hook gives, with a cache in front."""
@@ -299,7 +287,7 @@ class PathSequenceLoader(SequenceLoader):
         found: tuple[Any, ...] = map_structure(kept, columns)
         return found
 
-    def _without(self, names: set[str], source: FileSource, options: dict[str, Any]) -> FileSource:
+    def _without(self, names: set[str], source: FileSource, options: Options) -> FileSource:
         """Samples without those that have a file among `names`."""
         samples = len(source)
         files = [c for c in flatten(source.columns) if isinstance(c, PathColumn)]

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 from kloaders.core.checks import checked_count
 from kloaders.core.structure import flatten
 from kloaders.engine.runner import Runner
 from kloaders.keras_api.tickets import Position
+from kloaders.loaders.assembly import stream_of
 from kloaders.loaders.options import LoaderOptions
 from kloaders.sources import fingerprint
 
-__all__ = ["PositionKeeper", "seed_in"]
+__all__ = ["PositionKeeper"]
 
 
 class PositionKeeper:
-    """Makes states of a loader, and takes them.
-
-    Attributes:
-        loaded: where the state that was loaded last goes on; None if none was.
-    """
+    """Makes states of a loader, and goes on where one was made."""
 
     def __init__(self, runner: Runner, options: LoaderOptions) -> None:
         self.runner, self.options = runner, options
-        self.loaded: Position | None = None
         self._made_for: dict[str, Any] | None = None
+        # What was loaded last: as long as nothing is served from it, it is the position.
+        self._loaded: dict[str, Any] | None = None
 
     def made_for(self) -> dict[str, Any]:
         """What a state is made for: a loader where anything of this differs refuses it.
@@ -54,6 +54,8 @@ class PositionKeeper:
             raise TypeError("epoch= and batch= go together: give both, or none.")
         if epoch is None or batch is None:
             order, done = runner.tickets.position()
+            if self._loaded is not None and (order, done) == runner.loaded_at:
+                return copy.deepcopy(self._loaded)
         else:
             shuffled = self.options.effective_shuffle
             order = runner.order_of(checked_count(epoch, "epoch", 0), shuffled)
@@ -70,19 +72,40 @@ class PositionKeeper:
             "made_for": self.made_for(),
         }
 
-    def load(self, state: Any, whose: str) -> Position:
-        """Where a state goes on, if it belongs to these data and options.
+    def restored(self, state: Any, whose: str) -> tuple[PositionKeeper, LoaderOptions]:
+        """Go on where a state was made, if it belongs to these data and options.
+
+        A loader whose seed was drawn takes that of the state.
+
+        Args:
+            state: what `state` gave, of any loader.
+            whose: what the loader is called in errors.
+
+        Returns:
+            What keeps the position from now on, and the options with the state's seed.
 
         Raises:
-            TypeError, ValueError: it does not; says what differs.
+            TypeError, ValueError: it belongs elsewhere; says what differs.
         """
-        plan = self.runner.plan
-        order, first = plan.position(fingerprint.checked_state(state, self.made_for(), whose))
-        self.loaded = Position(order, first, plan.count(order) - first)
-        return self.loaded
+        runner, options, keeper = self.runner, self.options, self
+        before = runner.pipeline, runner.plan
+        seed = _seed_in(state)
+        if options.order.seed_drawn and seed is not None and seed != options.order.seed:
+            options = replace(options, order=replace(options.order, seed=seed))
+            runner.reseed(seed, stream_of(options, runner.log.samples))
+            keeper = PositionKeeper(runner, options)
+        try:
+            checked = fingerprint.checked_state(state, keeper.made_for(), whose)
+            order, first = runner.plan.position(checked)
+        except Exception:
+            runner.pipeline, runner.plan = before
+            raise
+        keeper._loaded = copy.deepcopy(checked)
+        runner.resume_at(Position(order, first, runner.plan.count(order) - first))
+        return keeper, options
 
 
-def seed_in(state: Any) -> int | None:
+def _seed_in(state: Any) -> int | None:
     """The seed that a state was made with, if it is one."""
     made_for = state.get("made_for") if isinstance(state, dict) else None
     seed = made_for.get("seed") if isinstance(made_for, dict) else None

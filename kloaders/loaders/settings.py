@@ -1,16 +1,39 @@
-"""What may not be set on a loader that is made: its options, and names that are nearly one."""
+"""A loader's options as its attributes: to be read, and not to be set once the loader is made."""
 
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 from typing import Any
 
-__all__ = ["refuse_setting"]
+__all__ = ["refuse_setting", "setting_of"]
 
 # As alike as this, a name is taken for a misspelt option: "lables", "sufle", "batchsize".
 _ALIKE = 0.8
+
+
+def setting_of(loader: Any, name: str) -> Any:
+    """The value of an attribute that follows from a loader's options, source and runner.
+
+    Raises:
+        AttributeError: there is none of this name, or the loader is not set up.
+    """
+    state = vars(loader)
+    if "runner" not in state:
+        if name in _SET_UP:
+            raise AttributeError(
+                f"{type(loader).__name__} is not set up: its __init__ must call "
+                "super().__init__(samples, batch_size) before anything else is done with it."
+            )
+    elif name in loader.options.flat:
+        return loader.options.flat[name]
+    elif name == "samples":
+        return loader.runner.log.samples
+    elif name == "plan":
+        return loader.runner.plan
+    elif name in ("errors", "quarantine"):
+        return getattr(loader.runner.log, name)
+    raise AttributeError(f"{type(loader).__name__!r} object has no attribute {name!r}")
 
 
 def refuse_setting(loader: Any, name: str, value: Any) -> None:
@@ -35,12 +58,19 @@ def refuse_setting(loader: Any, name: str, value: Any) -> None:
         )
 
 
+# What a loader lacks whose __init__ did not call that of its base.
+_SET_UP = ("runner", "options", "plan", "shard", "samples", "_source", "_position")
 _LIVE = ("samples", "plan", "errors", "quarantine", "source", "runner", "options")
 
 
-@functools.lru_cache(maxsize=256)
+_known: dict[type[Any], tuple[str, ...]] = {}
+
+
 def _options_of(kind: type[Any]) -> tuple[str, ...]:
     """Names of all arguments of our class that this one is, or is derived from."""
+    if kind in _known:
+        return _known[kind]
     ours = next(c for c in kind.__mro__ if c.__module__.split(".")[0] == "kloaders")
     names = inspect.signature(ours).parameters
-    return tuple(name for name in names if name not in ("self", "samples"))
+    _known[kind] = tuple(name for name in names if name not in ("self", "samples"))
+    return _known[kind]

@@ -41,7 +41,7 @@ def part(whole: L, numbers: Indices, what: Literal["training", "validation", "ch
     if what == "validation":
         options = options.for_validation()
     try:
-        return whole.like(whole.source.take(numbers), options)
+        return whole.replace(whole.source.take(numbers), options)
     except ValueError as error:
         raise ValueError(f"{_SAID[what]}: {error}") from None
 
@@ -143,7 +143,11 @@ def folds(
             "KFold(5, shuffle=True, random_state=7)."
         )
     everything = np.broadcast_to(np.int8(0), (loader.samples,))
-    y = known_labels(loader.source) if labels is None else codes_of(labels, loader.samples, "labels")[1]
+    y = (
+        known_labels(loader.source)
+        if labels is None
+        else codes_of(labels, loader.samples, "labels")[1]
+    )
     codes = None if groups is None else codes_of(groups, loader.samples, "groups")[1]
     return _folds(loader, splitter.split(everything, y, codes))
 

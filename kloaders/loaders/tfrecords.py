@@ -21,6 +21,7 @@ from kloaders.formats.sidecar_index import COMPRESSIONS
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.ram_batches import TwoLevelLoader
+from kloaders.plan.rng import Moment
 from kloaders.sources.cache.columns import HookCache, leaf_store
 from kloaders.sources.cache.files import SampleFiles
 from kloaders.sources.cache.keys import SampleKey
@@ -168,7 +169,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         are given, the sample by them. Called from several threads at once. Whatever is raised
         becomes a SampleError that names file and record, or is dealt with as `on_error` says.
         """
-        parts = self.records.sample(index)
+        parts = self.records.sample(index, Moment())
         return parts[0] if len(parts) == 1 else parts
 
     def read_record(self, index: int) -> bytes:
@@ -180,37 +181,41 @@ class TFRecordSequenceLoader(TwoLevelLoader):
 
     # ------------------------------------------------------------------ the source
 
-    def _cached(self, source: Source, options: LoaderOptions) -> Source:
+    def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
+        kind, records = type(self), self.records
+        by_batch, by_sample = overrides(kind, "load_batch"), overrides(kind, "load_sample")
+        source: Source = records
+        if by_batch or by_sample:
+            dtype = options.transforms.dtype
+            source = HookSource(self, len(records), dtype, by_batch=by_batch, base=records)
+        if self._caches(source, options):
+            source = self._with_cache(source, options)
+        return NamedSource(source, self) if overrides(kind, "sample_name") else source
+
+    def _with_cache(self, source: Source, options: LoaderOptions) -> Source:
+        cache, folder, records = options.cache, folder_of(options.cache), self.records.records
+        common = common_folder(records.paths) if folder else ""
+        files = SampleFiles([RecordFilesOf(records)], names=RecordNames(records), folder=common)
+        make = functools.partial(leaf_store, place_of(cache), len(records), files)
+        if folder is None:
+            return CachedSource(source, HookCache(make, files, ""))
+        leaves = flatten(self.records.leaves)
+        made_by = ("records", *(leaf.described() for leaf in leaves), cv2.__version__)
+        functions = {f"decode= of array {k}": leaf.decode for k, leaf in enumerate(leaves)}
+        key = SampleKey(folder, made_by, {"decode=": self.decode, **functions}, cache.cache_key)
+        return CachedSource(source, HookCache(make, files), key)
+
+    def _caches(self, source: Source, options: LoaderOptions) -> bool:
+        """Whether samples are kept."""
         cache, work = options.cache, options.work
-        named = isinstance(source, NamedSource)
-        inner = source.inner if isinstance(source, NamedSource) else source
-        records = self.records
-        hooked = isinstance(inner, HookSource)
-        if cache.cache is None:
-            return source
         if cache.cache == "auto":
             # Only what is decoded by us: other records are read as fast as a cache is. And worker
             # processes would keep what they read in RAM each for itself.
-            users = records.runs_user_code or hooked
-            if users or not records.encoded or work.processes or options.ram is not None:
-                return source
-        else:
-            check_single_samples(inner, cache, work)
-        folder = folder_of(cache)
-        names = RecordNames(records.records)
-        common = common_folder(records.records.paths) if folder else ""
-        files = SampleFiles([RecordFilesOf(records.records)], names=names, folder=common)
-        make = functools.partial(leaf_store, place_of(cache), len(records), files)
-        found: Source
-        if folder is None:
-            found = CachedSource(inner, HookCache(make, files, ""))
-        else:
-            leaves = flatten(records.leaves)
-            made_by = ("records", *(leaf.described() for leaf in leaves), cv2.__version__)
-            functions = {f"decode= of array {k}": leaf.decode for k, leaf in enumerate(leaves)}
-            key = SampleKey(folder, made_by, {"decode=": self.decode, **functions}, cache.cache_key)
-            found = CachedSource(inner, HookCache(make, files), key)
-        return NamedSource(found, self) if named else found
+            few = work.processes or options.ram is not None
+            return self.records.encoded and not source.runs_user_code and not few
+        if cache.cache is not None:
+            check_single_samples(source, cache, work)
+        return cache.cache is not None
 
     def _settled(
         self,

@@ -270,6 +270,18 @@ class EpochPlan:
         _, passed, _ = self._place(batch, self.samples - _start(order))
         return passed
 
+    def number(self, order: Order, batch: int) -> int:
+        """A batch's number in its epoch, which its random numbers follow from.
+
+        In an epoch that goes on in the middle it is counted from the epoch's beginning: a run that
+        was stopped draws what one that was not would have drawn.
+        """
+        start = _start(order)
+        whole, inside = divmod(start, self.global_batch)
+        if self.echo == 1 and not inside:
+            return whole + batch
+        return start * self.echo + batch  # above all numbers before, however they were cut
+
     def _places(self, order: Order, batch: int) -> tuple[int, int]:
         """Where in the stream this shard's part of a batch begins and ends."""
         before = order.epoch * self.batches + batch

@@ -50,9 +50,7 @@ class Sampling:
         """Whether samples come in other proportions than they are there."""
         return not (self.codes is None and self.weights is None and self.source is None)
 
-    def stream(
-        self, samples: int, seed: int, size: int, shuffle: bool | None
-    ) -> Stream | None:
+    def stream(self, samples: int, seed: int, size: int, shuffle: bool | None) -> Stream | None:
         """The stream of a loader whose global batches have `size` samples."""
         if not self:
             return None
@@ -61,7 +59,9 @@ class Sampling:
         if self.codes is not None:
             return Balanced(self.codes, size, seed)
         if self.weights is not None:
-            return (WeightedWithReplacement if self.replacement else WeightedSystematic)(self.weights, seed)
+            return (WeightedWithReplacement if self.replacement else WeightedSystematic)(
+                self.weights, seed
+            )
         return InOrder(samples) if shuffle is False else ShuffledPasses(samples, seed)
 
     def of(self, numbers: Array) -> Sampling:

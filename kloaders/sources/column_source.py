@@ -46,20 +46,11 @@ class ColumnSource(Source):
     def __len__(self) -> int:
         return len(self._leaves[0])
 
-    def read(self, index: int) -> Any:
-        return self.sample(index)
-
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         parts: tuple[Any, ...] = map_structure(lambda column: column.read(index), self.columns)
         return parts
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         for leaf, column in enumerate(self._leaves):
             column.fill(indices, out.arrays[leaf], leaf, report)
 
@@ -137,7 +128,8 @@ def checked_columns(
 
     Args:
         owner: whose they are, for messages.
-        x, y: columns, nested.
+        x: columns, nested.
+        y: likewise; None for no labels.
         names: what the user calls x and y.
 
     Raises:

@@ -38,9 +38,7 @@ class ErrorLog:
     Threads: `record` may be called from several at once.
     """
 
-    def __init__(
-        self, options: FaultOptions, samples: int, name: Callable[[int], str]
-    ) -> None:
+    def __init__(self, options: FaultOptions, samples: int, name: Callable[[int], str]) -> None:
         self.options, self.samples, self.name = options, samples, name
         self.errors: list[SampleError] = []
         path = options.quarantine

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.structure import Structure, flatten
-from kloaders.sources.columns import ArrayColumn, Column, ListColumn, PackedPaths
+from kloaders.sources.columns import ArrayColumn, Column, ListColumn
+from kloaders.sources.path_lists import PackedPaths
 
 __all__ = [
     "VERSION",
@@ -108,9 +109,7 @@ def of_columns(part: Structure) -> str:
 
 def of_parts(parts: Sequence[Structure]) -> dict[str, str]:
     """`of_columns` of x and of y, where there are labels, by what a saved state calls them."""
-    return {
-        name: of_columns(part) for name, part in zip(("data", "labels"), parts, strict=False)
-    }
+    return {name: of_columns(part) for name, part in zip(("data", "labels"), parts, strict=False)}
 
 
 def of_names(

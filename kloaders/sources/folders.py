@@ -12,6 +12,7 @@ from kloaders.sources.tables import listed
 
 __all__ = ["READABLE", "LeftOut", "class_folders", "files_below"]
 
+
 def class_folders(root: str, class_names: list[str] | None) -> list[str]:
     """The folders in `root`, sorted by name; or those that are named, in that order."""
     try:

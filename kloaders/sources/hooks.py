@@ -72,7 +72,9 @@ class LoaderRef:
     """
 
     def __init__(self, loader: Hooks, keep: bool = False) -> None:
-        self.loader: Callable[[], Any] = functools.partial(_same, loader) if keep else weakref.ref(loader)
+        self.loader: Callable[[], Any] = (
+            functools.partial(_same, loader) if keep else weakref.ref(loader)
+        )
 
     def __call__(self) -> Any:
         """The loader."""
@@ -145,7 +147,7 @@ class HookSource(Source):
         """What `load_sample` gives, as parts."""
         return self._cast(sample_parts(as_arrays(self.hooks().load_sample(index))))
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         found: tuple[Any, ...] = self.read(index)
         return found
 
@@ -159,13 +161,7 @@ class HookSource(Source):
             return parts
         return cast(parts[0], self.dtype), *parts[1:]
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         if self.by_batch:
             self._fill_by_batch(indices, out, report)
         else:
@@ -276,7 +272,9 @@ class PathHookSource(HookSource):
             return self._cast(sample_parts(as_arrays(hook(self.paths[index]))))
 
         def value(column: Column) -> Any:
-            return hook(column.paths[index]) if isinstance(column, PathColumn) else column.read(index)
+            return (
+                hook(column.paths[index]) if isinstance(column, PathColumn) else column.read(index)
+            )
 
         return self._cast((as_arrays(map_structure(value, self.inputs)),))
 
@@ -298,10 +296,7 @@ class LabelledSource(WrappedSource):
         super().__init__(inner)
         self.label_columns, self.columns = labels, columns
 
-    def read(self, index: int) -> Any:
-        return self.sample(index)
-
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         return self._labelled(index, self.inner.sample(index, moment))
 
     def _labelled(self, index: int, parts: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -313,13 +308,7 @@ class LabelledSource(WrappedSource):
             )
         return *parts, map_structure(lambda column: column.read(index), self.label_columns)
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         inputs = len(flatten(out.form[0]))
         self.inner.fill(indices, Rows(out.form[:1], out.arrays[:inputs]), report, moment)
         for leaf, column in enumerate(flatten(self.label_columns), inputs):

@@ -50,7 +50,7 @@ class LineSource(Source):
         assert self.decode is not None
         return self.decode(self.text([index])[0])
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         parts = as_sample(self.read(index))
         return parts if self.dtype is None else (cast(parts[0], self.dtype), *parts[1:])
 
@@ -114,21 +114,12 @@ class CsvSource(LineSource):
             {p for leaf in flatten(self._read) for p in leaf.positions} - set(self._codes)
         )
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         parts = self.batch(np.array([index], np.int64))
         found: tuple[Any, ...] = map_structure(lambda a: np.asarray(a)[0], parts)
         return found
 
-    def read(self, index: int) -> Any:
-        return self.sample(index)
-
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         stall_watch.at(self, int(indices[0]) if len(indices) else 0)
         try:
             leaves = flatten(self.batch(indices))
@@ -262,9 +253,7 @@ class CsvSource(LineSource):
     def _what_is_wrong(self, line: str, error: ValueError) -> str:
         fields = self.fields([line])[0]
         if len(fields) != len(self.names):
-            return (
-                f"it has {len(fields)} fields, expected {len(self.names)}, as in the first row."
-            )
+            return f"it has {len(fields)} fields, expected {len(self.names)}, as in the first row."
         for position in self._numbers:
             text = fields[position]
             try:

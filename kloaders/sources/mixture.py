@@ -45,20 +45,11 @@ class MixtureSource(Source):
         k = int(np.searchsorted(self._firsts, index, side="right")) - 1
         return self.pipelines[k], index - int(self._firsts[k])
 
-    def read(self, index: int) -> Any:
-        return self.sample(index)
-
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         pipeline, number = self._where(index)
         return pipeline.sample(number, moment)
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         owners = np.searchsorted(self._firsts, indices, side="right") - 1
         cuts = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(indices)]
         for start, stop in itertools.pairwise(cuts):

@@ -51,7 +51,11 @@ class SamplePipeline:
         """One sample as parts, as it is delivered, or as it is stored (raw)."""
         stall_watch.at(self.source, index)
         found = self.source.sample(index, moment)
-        return found if raw or self.transforms.transform is None else self.transformed(index, found, moment)
+        return (
+            found
+            if raw or self.transforms.transform is None
+            else self.transformed(index, found, moment)
+        )
 
     def look(self, index: int, raw: bool) -> Structure:
         """The ArraySpec of each array of one sample."""
@@ -150,5 +154,3 @@ class SamplePipeline:
     def twin(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         """Parts of a sample or batch, with x as y where inputs are labels: the same arrays."""
         return parts * 2 if self.inputs_as_labels and len(parts) == 1 else parts
-
-

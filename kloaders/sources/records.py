@@ -57,10 +57,7 @@ class RecordSource(Source):
     def __len__(self) -> int:
         return len(self.records)
 
-    def read(self, index: int) -> Any:
-        return self.sample(index)
-
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         if not self.leaves:
             raise TypeError(
                 f"{self.title} overrides a hook and has no features: pass features=, or "
@@ -89,13 +86,7 @@ class RecordSource(Source):
 
     # ------------------------------------------------------------------ many at once
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         leaves, arrays = flatten(self.leaves), out.arrays
         left = self._fill_by_layout(indices, arrays)
         for k, raw in self.records.read_many(indices[left]):

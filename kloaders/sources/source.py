@@ -16,7 +16,8 @@ from kloaders.core.structure import Structure, as_sample, map_structure
 from kloaders.plan.rng import Moment
 from kloaders.sources import fingerprint
 from kloaders.sources.cache.store import Store
-from kloaders.sources.columns import SubsetColumn, SubsetPaths
+from kloaders.sources.columns import SubsetColumn
+from kloaders.sources.path_lists import SubsetPaths
 
 __all__ = ["Source", "SubsetSource", "WrappedSource"]
 
@@ -68,9 +69,11 @@ class Source:
             Exception: whatever is raised becomes a SampleError that names the sample, or is dealt
                 with as the loader's `on_error` says.
         """
-        raise NotImplementedError
+        if type(self).sample is Source.sample:
+            raise NotImplementedError(f"{type(self).__name__} has to override read(index).")
+        return self.sample(index, Moment())
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         """One sample as parts, (x,) or (x, y), of fresh arrays. By default what `read` gives.
 
         Override it in place of `read` where samples differ from epoch to epoch (`random`):
@@ -78,13 +81,7 @@ class Source:
         """
         return as_sample(self.read(index))
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         """Row r of `out` becomes sample indices[r]. By default one `sample` after another.
 
         Override it where many samples are read quicker at once. The arrays in `out` belong to this
@@ -223,16 +220,10 @@ class WrappedSource(Source):
     def read(self, index: int) -> Any:
         return self.inner.read(index)
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         return self.inner.sample(index, moment)
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         self.inner.fill(indices, out, report, moment)
 
     def readers(
@@ -315,7 +306,7 @@ class SubsetSource(WrappedSource):
     a store of its own. Takes 4 bytes of RAM per sample, 8 above four billion.
     """
 
-    def __init__(self, inner: Source, numbers: Indices) -> None:
+    def __init__(self, inner: Source, numbers: Array) -> None:
         super().__init__(inner)
         self.numbers = numbers.astype(np.uint32 if len(inner) < 2**32 else np.int64)
         if inner.columns is not None:
@@ -332,16 +323,10 @@ class SubsetSource(WrappedSource):
     def read(self, index: int) -> Any:
         return self.inner.read(int(self.numbers[index]))
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         return self.inner.sample(int(self.numbers[index]), moment)
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         self.inner.fill(self._of_whole(indices), out, report, moment)
 
     def readers(

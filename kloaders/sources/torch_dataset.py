@@ -57,10 +57,7 @@ class TorchSource(Source):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def read(self, index: int) -> Any:
-        return self.sample(index)
-
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         rng = moment.rng(self.seed, index) if self.random else None
         with self._one_at_a_time, _seeded(rng):
             item = self.dataset[index]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kloaders.core.value_digest import NotComparable, digest_of, digest_of_method
-from kloaders.sources.columns import PackedPaths
 from kloaders.sources.fingerprint import Digest
+from kloaders.sources.path_lists import PackedPaths
 from kloaders.sources.source import Source
 
 __all__ = ["SampleKey", "key_of"]

@@ -40,7 +40,7 @@ class CachedSource(WrappedSource):
         found: Source = self._with(inner=self.inner.for_worker(), key=None)
         return found
 
-    def sample(self, index: int, moment: Moment = Moment()) -> tuple[Any, ...]:  # noqa: B008  a constant
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         if self.cache.key is None:
             self.prepare()
         found: tuple[Any, ...] = self.cache.remember(
@@ -48,19 +48,10 @@ class CachedSource(WrappedSource):
         )
         return found
 
-    def read(self, index: int) -> Any:
-        return self.sample(index)
-
     def readers(self, indices: Indices, moment: Moment) -> Any:
         return Source.readers(self, indices, moment)
 
-    def fill(
-        self,
-        indices: Indices,
-        out: Rows,
-        report: Report,
-        moment: Moment = Moment(),  # noqa: B008  a constant
-    ) -> None:
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         if not self.reads_many:  # one by one, as it is read
             Source.fill(self, indices, out, report, moment)
             return

@@ -1,0 +1,104 @@
+"""From `loader[i]` to a batch: what the index means, and what is wrong about the order of requests."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from kloaders.core.messages import say
+from kloaders.engine.runner import Runner
+from kloaders.keras_api.tickets import Request
+
+__all__ = ["Requests"]
+
+# So many requests in order are a predict, or a loop: a shuffled fit begins so once in 24 times.
+_IN_ORDER = 4
+
+
+class Requests:
+    """Answers Keras' requests for the batches of one loader.
+
+    Args:
+        runner: makes them.
+        shuffle: the loader's option.
+        sampling: in which proportions samples come, as text; "" if each comes once.
+        title: what the loader is called in messages.
+
+    Threads: all methods may be called from several at once.
+    """
+
+    def __init__(self, runner: Runner, shuffle: bool | None, sampling: str, title: str) -> None:
+        self.runner, self.shuffle, self.sampling, self.title = runner, shuffle, sampling, title
+        self._order_logged = self._interruption_logged = False
+        self._counted = False  # num_batches was read since the last batch
+
+    def starting(self) -> int:
+        """Keras begins a pass: how many batches it has."""
+        self.runner.resting = False
+        self._counted = True
+        return self.runner.tickets.starting()
+
+    def batch(self, index: Any) -> Any:
+        """What `loader[index]` means now.
+
+        Raises:
+            TypeError, IndexError: index is no batch number.
+            ValueError: a loader with a shard and shuffle=None is asked in a random order.
+        """
+        runner = self.runner
+        released = runner.released
+        looked = self._counted and index == 0
+        if self._counted:
+            self._counted = False
+        if type(index) is not int or not 0 <= index < runner.plan.batches:
+            index = self._checked(index)
+        request = runner.tickets.locate(index)
+        self._look_at_order(request)
+        if looked and not request.sequential and (wider := runner.wider()) is not None:
+            return wider
+        return runner.batch(request, released)
+
+    def _checked(self, index: Any) -> int:
+        try:
+            i = operator.index(index)
+        except TypeError:
+            raise TypeError(f"a loader is indexed by a batch number, got {index!r}.") from None
+        last = self.runner.plan.batches - 1
+        if not 0 <= i <= last:
+            raise IndexError(
+                f"batch {i} of {self.title}: batches are numbered from 0 to {last}, "
+                "for i in range(len(loader))."
+            )
+        return i
+
+    def _look_at_order(self, request: Request) -> None:
+        """Log, once, what is wrong about the order in which batches are asked for."""
+        tickets, plan = self.runner.tickets, self.runner.plan
+        if plan.shard[1] > 1 and tickets.shuffle is None and not plan.is_stored(request.order):
+            raise ValueError(
+                "a loader with shard= is asked for its batches in a random order, which is another "
+                "one in each process: pass shuffle=True to the loader, or call fit(shuffle=False)."
+            )
+        if tickets.permuted and not self._order_logged:
+            self._order_logged = True
+            say(
+                f"{self.title}(shuffle=False) is asked for its batches in a random order: "
+                "fit() permutes them unless it is called with shuffle=False. Batches come as they "
+                "are asked for, without look-ahead. shuffle=None shuffles samples instead."
+            )
+        inside = tickets.in_order == _IN_ORDER and not self._order_logged
+        if inside and self.sampling and self.shuffle is None:
+            self._order_logged = True
+            say(
+                f"this loader samples ({self.sampling}) and is asked for its batches in order, as "
+                "predict and evaluate do: rows do not line up with the data. Predict from a loader "
+                "without these options; shuffle=True says that the order is meant."
+            )
+        if tickets.interrupted and not self._interruption_logged:
+            self._interruption_logged = True
+            say(
+                "this loader was evaluated or predicted from in the middle of a pass that fit "
+                "trains on, and the rest of that pass cannot be told from a new one: samples may "
+                "come twice in this epoch. Give fit LoaderCallback(loader), or evaluate "
+                "loader.view()."
+            )
