@@ -13,18 +13,20 @@ from typing import IO, Any
 
 import numpy as np
 
-from kloaders.convert.journal import (
-    Advance,
-    Journal,
-    Written,
+from kloaders.convert.digests import (
     digest_of_array,
     digest_of_files,
     digest_of_function,
     digest_of_texts,
-    errors_of,
     job_of,
-    say_errors,
     spread,
+)
+from kloaders.convert.journal import (
+    Advance,
+    Journal,
+    Written,
+    errors_of,
+    say_errors,
     write_shards,
 )
 from kloaders.core.checks import checked_count, checked_flag
@@ -266,7 +268,7 @@ class _Source:
         extras = {}
         for name, values in self.extras.items():
             if callable(values):
-                extras[name] = digest_of_function(values)
+                extras[name] = digest_of_function(values, f"features[{name!r}]")
             else:
                 looked = spread(self.samples, 64)
                 extras[name] = digest_of_texts(repr(values[k]) for k in looked)
