@@ -7,8 +7,9 @@ is asked for.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from kloaders.core.version import __version__
 
 if TYPE_CHECKING:
     from kloaders.convert.packs import write_pack
@@ -110,11 +111,6 @@ __all__ = [
     "write_pack",
     "write_tfrecords",
 ]
-
-try:
-    __version__ = version("kloaders")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from kloaders import __version__
 from kloaders.cli.see import bench, explain, show
 from kloaders.cli.sources import loader_of as _loader_of
 from kloaders.cli.sources import table_options as _table_options
+from kloaders.core.version import __version__
 
 __all__ = ["main"]
 

@@ -197,8 +197,8 @@ def bench(
         kloaders bench photos/ --size 224 224 --batch-size 64
         kloaders bench photos/ --json > bench.json
     """  # noqa: D301
-    from kloaders import __version__
     from kloaders.cli import bench as benches
+    from kloaders.core.version import __version__
 
     columns = (path_column, label_column or None, folder)
     with benches.made_or(source) as there:

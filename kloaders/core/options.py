@@ -302,7 +302,11 @@ def shows_options(options: type[Any], *others: Callable[..., Any]) -> Callable[[
         named = {p.name for p in own}
         own += [
             inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=known[name], annotation=annotation
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=known[name],
+                # "bool | None", and not ForwardRef("bool | None", module="kloaders.core.options")
+                annotation=getattr(annotation, "__forward_arg__", annotation),
             )
             for name, annotation in options.__annotations__.items()
             if name not in named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import math
@@ -11,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders.core.protocols import Loader
 from kloaders.core.structure import flatten, map_structure, names_of
-from kloaders.plan.epoch import Order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from kloaders.loaders.sequence import SequenceLoader
 
 __all__ = ["BOX_FORMATS", "show"]
 
@@ -38,7 +38,7 @@ _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#
 
 
 def show(
-    loader: SequenceLoader,
+    loader: Loader,
     batch: int,
     samples: int,
     epoch: int,
@@ -91,20 +91,22 @@ class _Row:
     name: str
 
 
-def _rows(loader: SequenceLoader, batch: int, epoch: int, samples: int) -> list[_Row]:
-    view: Any = loader.view()
-    view._index(batch)
+def _rows(loader: Loader, batch: int, epoch: int, samples: int) -> list[_Row]:
+    batches = loader.plan.batches
+    if not 0 <= batch < batches:
+        raise IndexError(
+            f"batch {batch} of {type(loader).__name__}: batches are numbered from 0 to {batches - 1}."
+        )
     # In this thread: no processes for one batch, and none of those of a fit.
-    vars(view)["processes"] = False
-    if "_said" in vars(view):
-        view._said = True
-    shuffled = view._order_asked() is not False
-    key = Order(epoch, 0 if shuffled else len(view)), batch
-    build = view._make_alone(key, True)
+    work = dataclasses.replace(loader.options.work, processes=False)
+    view = loader.replace(work=work)
+    runner, source = view.runner, view.source
+    shuffled = view.options.effective_shuffle is not False
+    build = runner.make_alone((runner.order_of(epoch, shuffled), batch), True)
     build.fill(0, build.rows)
     indices, leaves = build.finish_leaves()
     if not len(indices):
-        indices, leaves = build._one_instead()
+        indices, leaves = build.one_instead()
     form = iter(leaves)
     parts = map_structure(lambda _: next(form), build.form)
     weights = None if view.weights is None else view.weights[indices]
@@ -112,7 +114,7 @@ def _rows(loader: SequenceLoader, batch: int, epoch: int, samples: int) -> list[
     for k, index in enumerate(indices.tolist()[:samples]):
         x, *y = map_structure(lambda a, k=k: a[k], tuple(parts))
         weight = None if weights is None else weights[k]
-        rows.append(_Row(x, y[0] if y else None, weight, view._name(index)))
+        rows.append(_Row(x, y[0] if y else None, weight, source.name(index)))
     return rows
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from kloaders.core.memory import format_bytes
+from kloaders.core.protocols import Loader
 from kloaders.core.structure import flatten, names_of
 from kloaders.engine.lookahead import AHEAD_BYTES
 from kloaders.sources.columns import ArrayColumn
-
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
 
 __all__ = ["Classes", "as_html", "as_text", "classes_of"]
 
@@ -58,7 +56,7 @@ class Classes:
         return f"{len(self.counts):,}, {each}; {self.balance}"
 
 
-def classes_of(loader: SequenceLoader) -> Classes | None:
+def classes_of(loader: Loader) -> Classes | None:
     """How many samples each class has; None where labels are no classes that lie in RAM."""
     columns = loader.source.columns
     if columns is None or len(columns) < 2 or isinstance(columns[1], (tuple, dict)):
@@ -97,7 +95,7 @@ def _values(column: Any) -> np.ndarray[Any, Any] | None:
     return values if values is None or numbers is None else values[numbers]
 
 
-def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
+def facts(loader: Loader) -> list[tuple[str, str]]:
     """Name and value of what there is to know."""
     specs = flatten(loader.sample_spec)
     each = sum(spec.nbytes for spec in specs)
@@ -150,18 +148,18 @@ def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
     return found
 
 
-def title(loader: SequenceLoader) -> str:
+def title(loader: Loader) -> str:
     return (
         f"{type(loader).__name__}: {loader.samples:,} samples in {loader.plan.batches:,} batches of "
         f"{loader.batch_size}"
     )
 
 
-def as_text(loader: SequenceLoader) -> str:
+def as_text(loader: Loader) -> str:
     return "\n".join([title(loader), *(f"{name}: {value}" for name, value in facts(loader))])
 
 
-def as_html(loader: SequenceLoader) -> str:
+def as_html(loader: Loader) -> str:
     """For a notebook, in its own colours. Says what is wrong where no sample loads."""
     try:
         rows = facts(loader)

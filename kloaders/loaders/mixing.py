@@ -26,7 +26,7 @@ __all__ = ["mix"]
 # Options that are the mixture's own; all others belong to the loaders in it.
 _OWN = (
     *("seed", "drop_last", "pad_last", "shard", "epoch_batches", "batch_transform", "workers"),
-    *("processes", "on_error", "max_queue_size"),
+    *("processes", "on_error", "max_errors", "quarantine", "max_queue_size"),
 )
 
 
@@ -50,8 +50,8 @@ def mix(
             each has.
         batch_size: samples a batch; None: that of the first loader.
         **options: of the mixture: epoch_batches, batch_transform, shard, seed, drop_last, pad_last,
-            workers, processes, on_error, max_queue_size. An epoch has as many batches as all
-            samples together make, unless epoch_batches= says otherwise.
+            workers, processes, on_error, max_errors, quarantine, max_queue_size. An epoch has as
+            many batches as all samples together make, unless epoch_batches= says otherwise.
 
     Raises:
         ValueError: samples differ in structure, shape or dtype (both are named); a loader has RAM

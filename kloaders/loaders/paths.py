@@ -52,6 +52,8 @@ class PathOptions(Options, total=False):
     rescale: float | None
     dct_scaling: bool
     max_pixels: int
+    depth: int | None
+    reader: str
     decode: Decode | None
     label_options: dict[str, Any] | None
     check_paths: bool | str
@@ -85,6 +87,10 @@ class PathSequenceLoader(SequenceLoader):
             pixels: 5.8 levels of 255 on average with "bilinear", 2.4 with "area", which then is
             the smoother of the two.
         max_pixels: images with more than this are refused before they are decoded.
+        depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
+            what is stored.
+        reader: "opencv", or "pillow" for images with the pixels of Pillow, as Keras' load_img has
+            them: gray ones of 16 bits keep their values, colour comes in 8 bits.
         decode: a function of a file's bytes that gives its array, instead of the suffix's. Labels
             that are paths have their own, in label_options.
         label_options: these image options, or decode, for labels that are paths; by default those
@@ -122,6 +128,8 @@ class PathSequenceLoader(SequenceLoader):
         rescale: float | None = None,
         dct_scaling: bool = False,
         max_pixels: int = ImageOptions.max_pixels,
+        depth: int | None = None,
+        reader: str = "opencv",
         decode: Decode | None = None,
         label_options: dict[str, Any] | None = None,
         check_paths: bool | str = "sample",
@@ -141,6 +149,8 @@ class PathSequenceLoader(SequenceLoader):
                 "rescale": rescale,
                 "dct_scaling": dct_scaling,
                 "max_pixels": max_pixels,
+                "depth": depth,
+                "reader": reader,
             },
             decode=decode,
             label_options=label_options,
@@ -243,8 +253,7 @@ class PathSequenceLoader(SequenceLoader):
         else:
             if cache.cache == "ram" and work.processes:
                 check_single_samples(samples, cache, work)
-            kept = self._kept(columns, options)
-            source = FileSource(kept, samples.paths, samples.decode)
+            source = FileSource(self._kept(columns, options), samples.paths, samples.decode)
         return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
     def _with_cache(self, source: PathHookSource, options: LoaderOptions) -> Source:

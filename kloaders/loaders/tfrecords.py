@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
-from kloaders.core.errors import SampleError, as_sample_error
+from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
 from kloaders.core.messages import say
 from kloaders.core.options import Options, RamOptions, shows_options
 from kloaders.core.structure import Structure, flatten
+from kloaders.engine.retries import read_patiently
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.options import ImageOptions
@@ -192,19 +193,6 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             source = self._with_cache(source, options)
         return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
-    def _with_cache(self, source: Source, options: LoaderOptions) -> Source:
-        cache, folder, records = options.cache, folder_of(options.cache), self.records.records
-        common = common_folder(records.paths) if folder else ""
-        files = SampleFiles([RecordFilesOf(records)], names=RecordNames(records), folder=common)
-        make = functools.partial(leaf_store, place_of(cache), len(records), files)
-        if folder is None:
-            return CachedSource(source, HookCache(make, files, ""))
-        leaves = flatten(self.records.leaves)
-        made_by = ("records", *(leaf.described() for leaf in leaves), cv2.__version__)
-        functions = {f"decode= of array {k}": leaf.decode for k, leaf in enumerate(leaves)}
-        key = SampleKey(folder, made_by, {"decode=": self.decode, **functions}, cache.cache_key)
-        return CachedSource(source, HookCache(make, files), key)
-
     def _caches(self, source: Source, options: LoaderOptions) -> bool:
         """Whether samples are kept."""
         cache, work = options.cache, options.work
@@ -216,6 +204,20 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         if cache.cache is not None:
             check_single_samples(source, cache, work)
         return cache.cache is not None
+
+    def _with_cache(self, source: Source, options: LoaderOptions) -> Source:
+        """Samples with a cache in front."""
+        cache, folder, records = options.cache, folder_of(options.cache), self.records.records
+        common = common_folder(records.paths) if folder else ""
+        files = SampleFiles([RecordFilesOf(records)], names=RecordNames(records), folder=common)
+        make = functools.partial(leaf_store, place_of(cache), len(records), files)
+        if folder is None:
+            return CachedSource(source, HookCache(make, files, ""))
+        leaves = flatten(self.records.leaves)
+        made_by = ("records", *(leaf.described() for leaf in leaves), cv2.__version__)
+        functions = {f"decode= of array {k}": leaf.decode for k, leaf in enumerate(leaves)}
+        key = SampleKey(folder, made_by, {"decode=": self.decode, **functions}, cache.cache_key)
+        return CachedSource(source, HookCache(make, files), key)
 
     def _settled(
         self,
@@ -229,7 +231,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         failure: SampleError | None = None
         for index in range(min(len(records), FIRST_TRIES)):
             try:
-                record = records.read(index)
+                record = read_patiently(records.read, index, len(records), records.name)
                 parts, said = (features, "") if features else guessed(record, self.decode)
                 leaves = leaves_of(parts, self.image_options, masks, self.decode, decode_label)
                 found = found_in(record, leaves)
@@ -238,7 +240,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             except (OSError, DecodeError) as error:
                 failure = as_sample_error(index, records.name(index), error)
                 if options.get("on_error", "raise") == "raise":
-                    if (quarantine := options.get("quarantine")) is not None:
+                    quarantine = options.get("quarantine")
+                    if quarantine is not None and blames_the_sample(failure):
                         Quarantine(quarantine).add([(failure.name, failure.cause)])
                     raise failure from error
                 continue

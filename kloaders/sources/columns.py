@@ -73,11 +73,6 @@ class ArrayColumn:
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         if self.file is not None:
-            fits = out.dtype == self.array.dtype and out.flags.c_contiguous
-            if fits and self.file.readable:
-                for row, error in self.file.fill(indices, out):
-                    report(row, error)
-                return
             try:
                 self.file.check()
             except DecodeError:

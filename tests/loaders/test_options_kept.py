@@ -21,7 +21,8 @@ from kloaders.core.options import defaults
 from kloaders.core.structure import flatten
 from kloaders.loaders.paths import PathOptions
 
-SAMPLES, BATCH = 12, 4
+SAMPLES = 12
+SETTINGS = {"batch_size": 4, "seed": 3}
 CLASSES = np.arange(SAMPLES) % 3
 # Samples that `subset` chooses, not in their order; all classes are among them.
 CHOSEN = np.array([7, 1, 3, 8, 5])
@@ -54,11 +55,11 @@ def files(tmp_path_factory: Any) -> Files:
 
 
 def arrays(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
-    return kl.PathSequenceLoader(files.npy, labels, BATCH, **{"seed": 3, **options})
+    return kl.PathSequenceLoader(files.npy, labels, **{**SETTINGS, **options})
 
 
 def pictures(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
-    return kl.PathSequenceLoader(files.jpg, labels, BATCH, **{"seed": 3, **options})
+    return kl.PathSequenceLoader(files.jpg, labels, **{**SETTINGS, **options})
 
 
 def masked(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
@@ -68,7 +69,7 @@ def masked(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
 def two_levels(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
     if "ram_budget" not in options:
         options = {"ram_batch_size": 8, **options}
-    return kl.RamBatchSequenceLoader(files.npy, labels, BATCH, **{"seed": 3, **options})
+    return kl.RamBatchSequenceLoader(files.npy, labels, **{**SETTINGS, **options})
 
 
 def shift(x: Any, y: Any, rng: Any) -> Any:
@@ -141,7 +142,9 @@ OPTIONS: dict[str, Option] = {
     "seed": Option(11, attribute("seed")),
     "drop_last": Option(True, attribute("drop_last")),
     "pad_last": Option(True, attribute("pad_last")),
-    "shard": Option((0, 2), attribute("shard"), others={"shuffle": True, "drop_last": True}),
+    "shard": Option(
+        (0, 2), attribute("shard"), others={"batch_size": 1, "shuffle": True, "drop_last": True}
+    ),
     "sample_weights": Option(WEIGHTS, attribute("weights"), by_sample),
     "epoch_batches": Option(2, lambda loader: (loader.sampling.length, len(loader))),
     "class_balance": Option(True, lambda loader: loader.sampling.codes, by_sample),
@@ -219,10 +222,14 @@ def test_what_shows_an_option_shows_it(name, files, keep, tmp_path, monkeypatch)
 
 def same(a: Any, b: Any) -> bool:
     """Whether two things that were seen are equal; arrays too."""
-    if a is None or b is None:
-        return a is b
-    found: bool = np.array_equal(a, b) if isinstance(a, np.ndarray | list) else a == b
-    return found
+    return bool(plain(a) == plain(b))
+
+
+def plain(value: Any) -> Any:
+    """Arrays as lists."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 # ---------------------------------------------------------------- every function
@@ -394,7 +401,7 @@ def test_every_function_is_here():
 def test_padding_is_kept(function, files, keep):
     """Buckets, what is padded with, and the mask, are those of bucket_by_length."""
     x = [np.full(2 + k % 3, k + 1, np.float32) for k in range(SAMPLES)]
-    plain = keep(kl.ArraySequenceLoader(x, None, BATCH, seed=3))
+    plain = keep(kl.ArraySequenceLoader(x, **SETTINGS))
     loader = keep(kl.bucket_by_length(plain, boundaries=[3, 6], pad_value=-1, mask=True))
     if function in ("split", "preload"):
         made = {"split": lambda: split_of(loader), "preload": lambda: preloaded(loader)}[function]()
@@ -453,7 +460,7 @@ def test_a_view_begins_without_errors_and_preload_keeps_them(files, keep):
     """`errors` is the log of one loader; what preload left out is gone for good, and stays known."""
     paths = [*files.npy[:-1], files.npy[-1] + ".gone.npy"]
     loader = keep(
-        kl.PathSequenceLoader(paths, CLASSES, BATCH, on_error="skip", check_paths=False, seed=3)
+        kl.PathSequenceLoader(paths, CLASSES, on_error="skip", check_paths=False, **SETTINGS)
     )
     list(loader.epoch_batches(shuffle=False))
     assert [error.index for error in loader.errors] == [SAMPLES - 1]
@@ -465,7 +472,7 @@ def test_a_view_begins_without_errors_and_preload_keeps_them(files, keep):
 
 def test_a_sharded_validation_part_keeps_equal_batches(files, keep):
     """Several hosts need equal parts of each batch, so drop_last stays where there are shards."""
-    loader = keep(arrays(files, shard=(1, 2), drop_last=True, shuffle=True))
+    loader = keep(arrays(files, batch_size=1, shard=(1, 2), drop_last=True, shuffle=True))
     _, validation = (
         kl.split(loader, validation=9, seed=5)
         if False
@@ -480,18 +487,18 @@ def test_a_sharded_validation_part_keeps_equal_batches(files, keep):
 
 def by_split(files: Files, option: Option, options: dict[str, Any]) -> Any:
     paths, labels = path_arguments(files, option)
-    return kl.split(paths, labels, BATCH, **options)
+    return kl.split(paths, labels, **options)
 
 
 def by_directory(files: Files, option: Option, options: dict[str, Any]) -> Any:
     suffix = ".npy" if option.make in (arrays, two_levels) else ".jpg"
-    return kl.from_directory(files.folder, extensions=suffix, batch_size=BATCH, **options)
+    return kl.from_directory(files.folder, extensions=suffix, **options)
 
 
 def by_dataframe(files: Files, option: Option, options: dict[str, Any]) -> Any:
     paths, labels = path_arguments(files, option)
     table = {"path": paths, "label": labels}
-    return kl.from_dataframe(table, "path", "label", batch_size=BATCH, **options)
+    return kl.from_dataframe(table, "path", "label", **options)
 
 
 def path_arguments(files: Files, option: Option) -> Any:
@@ -504,7 +511,7 @@ def test_an_option_is_passed_on(name, make, files, keep, tmp_path, monkeypatch):
     """split, from_directory and from_dataframe give their options to the loader."""
     monkeypatch.chdir(tmp_path)
     option = OPTIONS[name]
-    options = {"seed": 3, **option.others, name: option.value}
+    options = {**SETTINGS, **option.others, name: option.value}
     if option.make is two_levels:
         options = {"loader": kl.RamBatchSequenceLoader, "ram_batch_size": 8, **options}
     if make is by_directory and (name == "draw" or isinstance(option.value, np.ndarray)):
@@ -533,10 +540,10 @@ def test_a_mixture_has_an_option_or_refuses_it(name, files, keep, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     option = OPTIONS[name]
     first, second = keep(arrays(files)), keep(arrays(files))
-    given = {k: v for k, v in option.others.items() if k in defaults() and k != "transform"}
+    given = {k: v for k, v in option.others.items() if k in OF_A_MIXTURE}
     given[name] = option.value
     if name not in OF_A_MIXTURE:
-        with pytest.raises((TypeError, ValueError), match=rf"{name}.*(mix|option)"):
+        with pytest.raises((TypeError, ValueError), match=f"mix.*{name}="):
             kl.mix([first, second], **given)
         return
     mixture = keep(kl.mix([first, second], **given))
@@ -546,3 +553,17 @@ def test_a_mixture_has_an_option_or_refuses_it(name, files, keep, tmp_path, monk
         assert shifted.min() >= 100 > x.max()
         return
     assert same(option.seen(mixture), want)
+
+
+def test_a_mixture_lists_what_did_not_load(files, keep, tmp_path):
+    """Its own quarantine and limit count: those of the loaders in it see nothing of its reading."""
+    gone = [*files.npy[:-1], files.npy[-1] + ".gone.npy"]
+    parts = [
+        keep(kl.PathSequenceLoader(paths, CLASSES, check_paths=False, **SETTINGS))
+        for paths in (files.npy, gone)
+    ]
+    listed = tmp_path / "bad.csv"
+    mixture = keep(kl.mix(parts, on_error="skip", quarantine=listed))
+    list(mixture.epoch_batches())
+    assert gone[-1] in listed.read_text()
+    assert [error.index for error in mixture.errors] == [2 * SAMPLES - 1]

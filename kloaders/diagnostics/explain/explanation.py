@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from kloaders import __version__
+from kloaders.core.version import __version__
 from kloaders.diagnostics.explain import html
 from kloaders.diagnostics.explain.findings import Findings
 from kloaders.diagnostics.explain.text import as_text, limits_of, stages_of, verdict

@@ -20,7 +20,7 @@ import numpy as np
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.image_structure import kind_of
 from kloaders.formats.integrity import Checked, check_content, check_file
-from kloaders.formats.pack import crc_of_file
+from kloaders.formats.pack_files import crc_of_piece
 from kloaders.formats.tfrecord.examples import BYTES, INT64, features_of, values_of
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.tfrecord.framing import FOOTER, HEADER
@@ -35,12 +35,12 @@ Answer = list[dict[str, Any]]
 
 
 def inspect(task: dict[str, Any], opened: dict[str, RecordFiles]) -> Answer:
-    """Do one task: a file, some records of a file, or a file whose sum is known.
+    """Do one task: a file, some records of a file, or a part of a file whose sum is known.
 
     opened: files of records, kept from one task to the next.
     """
     if "crc32" in task:
-        return [_sum(task["path"], task["crc32"])]
+        return [_sum(task)]
     if "first" in task:
         return _records(task, opened)
     found = check_file(task["path"], task["max_pixels"])
@@ -57,15 +57,15 @@ def _answer(name: str, found: Checked, label: str | None = None) -> dict[str, An
     }
 
 
-def _sum(path: str, crc32: int) -> dict[str, Any]:
-    found = Checked()
+def _sum(task: dict[str, Any]) -> dict[str, Any]:
+    found, path = Checked(), task["path"]
     try:
-        if crc_of_file(path) != crc32:
-            found.problems.append(
-                ("broken", f"{path} changed since the pack was written: its sum differs")
+        if crc_of_piece(path, task["begin"], task["end"]) != task["crc32"]:
+            found.add(
+                "broken", f"{task['name']} changed since the pack was written: its sum differs"
             )
     except OSError as error:
-        found.problems.append(("unreadable", f"{path} cannot be read: {error.strerror}"))
+        found.add("unreadable", f"{path} cannot be read: {error.strerror}")
     return _answer(path, found)
 
 

@@ -106,6 +106,11 @@ class FolderCache(SharedStore):
         held = len(self._places) + self._added
         return f"{held:,} arrays in {self.folder} ({format_bytes(self._used)})"
 
+    def expected_share(self, sample_bytes: int, free_bytes: int) -> float:
+        """See `Store.expected_share`."""
+        room = shutil.disk_usage(self.folder).free + self._used
+        return min(room, self.budget or room) / (sample_bytes * self.samples)
+
     # ------------------------------------------------------------------ reading
 
     def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:

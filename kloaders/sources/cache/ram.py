@@ -75,6 +75,12 @@ class Budget:
         with self._lock:
             self._used -= nbytes
 
+    def left(self, free_bytes: int) -> int:
+        """How many bytes may still be reserved, where so much RAM is free."""
+        if self._used:
+            return max(0, self.total - self._used)
+        return int(self._share * free_bytes) if self._given is None else self._given
+
     def short(self) -> bool:
         """Whether memory is to be given back."""
         return bool(self._floor) and available_bytes() < self._floor
@@ -130,6 +136,12 @@ class RamCache(SharedStore):
         held = f"{self._count:,} of {self.samples:,} samples in RAM"
         most = f"{format_bytes(self.nbytes)}, at most {format_bytes(self.budget.total)}"
         return f"{held} ({most})" if self._rows is not None else "nothing in RAM yet"
+
+    def expected_share(self, sample_bytes: int, free_bytes: int) -> float:
+        """See `Store.expected_share`."""
+        if self._capacity:
+            return max(0, self._capacity) / self.samples
+        return self.budget.left(free_bytes) / (sample_bytes * self.samples)
 
     def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
         missing = self._serve(indices, out, stamp)

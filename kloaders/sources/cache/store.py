@@ -64,6 +64,14 @@ class Store(Protocol):
     def release(self, loader: Any) -> None:
         """A loader does so no longer: memory and files go with the last one. Folders stay."""
 
+    def expected_share(self, sample_bytes: int, free_bytes: int) -> float:
+        """The share of the samples that it holds once all were read, as far as can be told.
+
+        Args:
+            sample_bytes: of one sample as it is stored.
+            free_bytes: RAM that is free.
+        """
+
     #: While more than 0, nothing new is kept.
     paused: int
     #: While more than 0, nothing is served either: as if there were no cache.

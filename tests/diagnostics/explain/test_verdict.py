@@ -14,6 +14,7 @@ from kloaders.diagnostics.explain import probes
 from kloaders.diagnostics.explain.measured import Measured, Run, Settings
 from kloaders.diagnostics.explain.text import RESOURCES
 from kloaders.diagnostics.explain.verdict import judge
+from kloaders.plan.rng import Moment
 from kloaders.sources.cache.columns import bypassed
 
 SETTINGS = Settings(
@@ -267,8 +268,8 @@ def test_measuring_leaves_loader_and_model_alone(pictures):
     history = model.history
     variables = [*model.variables, *model.optimizer.variables]
     before = [keras.ops.convert_to_numpy(v).copy() for v in variables]
-    cached = [str(store) for store in loader._stores()]
-    epoch = loader._tickets._next_epoch
+    cached = [str(store) for store in loader.source.stores()]
+    epoch = loader.runner.tickets._next_epoch
     found = loader.explain(model, seconds=0.3)
     assert found.measured.step_s > 0
     assert found.measured.fit_s > 0
@@ -276,8 +277,8 @@ def test_measuring_leaves_loader_and_model_alone(pictures):
     for old, now in zip(before, [*model.variables, *model.optimizer.variables], strict=True):
         np.testing.assert_array_equal(old, keras.ops.convert_to_numpy(now))
     assert model.history is history
-    assert loader._tickets._next_epoch == epoch
-    assert [str(store) for store in loader._stores()] == cached
+    assert loader.runner.tickets._next_epoch == epoch
+    assert [str(store) for store in loader.source.stores()] == cached
     loader.close()
 
 
@@ -312,7 +313,7 @@ def test_a_fit_with_the_callback_tells_the_step():
     model_for((4,)).fit(loader, epochs=3, verbose=0, callbacks=[kl.LoaderCallback(loader)])
     found = loader.explain(seconds=0.2)
     assert found.measured.model_from == "fit"
-    steady = loader._last_fit.steady()
+    steady = loader.runner.last_fit.steady()
     assert found.measured.fit_s == pytest.approx(steady.seconds / steady.steps)
     assert found.now == pytest.approx(8 / found.measured.fit_s)
     loader.close()
@@ -333,7 +334,7 @@ def test_a_changed_loader_serves_the_same_samples(pictures, change, value):
     loader = kl.PathSequenceLoader(
         pictures, np.arange(24), 8, size=(32, 32), seed=1, transform=_same, shuffle=False
     )
-    with bypassed(loader._stores()):
+    with bypassed(loader.source.stores()):
         new = probes.changed(loader, change, value, 5.0)
         got = [new[k] for k in range(len(new))]
         new.close()
@@ -341,7 +342,7 @@ def test_a_changed_loader_serves_the_same_samples(pictures, change, value):
     assert labels == set(range(24))
     for x, y in got:
         for picture, label in zip(x, y, strict=True):
-            want = loader._sample(int(label))[0].astype(int)
+            want = loader.source.sample(int(label), Moment())[0].astype(int)
             assert np.abs(picture - want).mean() <= (40 if change == "dct_scaling" else 0)
     assert loader.thread_count is None
     assert loader.transform is _same
@@ -354,7 +355,7 @@ def test_processes_are_a_change_too(pictures):
     loader = kl.PathSequenceLoader(pictures, size=(16, 16), batch_size=8)
     new = probes.changed(loader, "processes", True)
     assert new.processes
-    assert new._processes is None
+    assert new.runner._processes is None
     assert not loader.processes
 
 

@@ -318,14 +318,20 @@ def test_packs(tmp_path: Path) -> None:
     report = kl.verify(pack, progress=False)
     assert report.ok
     assert report.files == len(list(pack.glob("*.npy")))
-    first, second, third = sorted(pack.glob("x*.npy"))[:3]
-    raw = bytearray(first.read_bytes())
+    x, y = pack / "x.npy", pack / "y.npy"
+    raw = bytearray(x.read_bytes())
     raw[-7] ^= 1
-    first.write_bytes(raw)
-    second.write_bytes(second.read_bytes()[:-1])
-    third.unlink()
+    x.write_bytes(raw)
+    y.write_bytes(y.read_bytes()[:-1])
+    found = {one.path: (one.kind, one.message) for one in kl.verify(pack, progress=False).findings}
+    assert {path: kind for path, (kind, _) in found.items()} == {
+        str(x): "broken",
+        str(y): "truncated",
+    }
+    assert "x.npy (rows 33 to 39) changed since the pack was written" in found[str(x)][1]
+    y.unlink()
     found = {one.path: one.kind for one in kl.verify(pack, progress=False).findings}
-    assert found == {str(first): "broken", str(second): "truncated", str(third): "unreadable"}
+    assert found == {str(x): "broken", str(y): "unreadable"}
     (pack / "pack.json").write_text("{}")
     done = run(pack)
     assert (done.exit_code, "pack.json is damaged" in done.stdout) == (1, True)
