@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders.convert.digests import (
+    digest_of_files,
+    is_files,
+    job_of,
+    spread,
+)
 from kloaders.convert.journal import (
     Advance,
     Journal,
     Written,
     begun_with,
-    digest_of_files,
     errors_of,
-    is_files,
-    job_of,
     say_errors,
-    spread,
     write_shards,
 )
 from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of

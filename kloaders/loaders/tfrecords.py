@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
-from kloaders.core.errors import SampleError, as_sample_error
+from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
 from kloaders.core.messages import say
 from kloaders.core.options import Options, RamOptions, shows_options
 from kloaders.core.structure import Structure, flatten
+from kloaders.engine.retries import read_patiently
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.options import ImageOptions
@@ -230,7 +231,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         failure: SampleError | None = None
         for index in range(min(len(records), FIRST_TRIES)):
             try:
-                record = records.read(index)
+                record = read_patiently(records.read, index, len(records), records.name)
                 parts, said = (features, "") if features else guessed(record, self.decode)
                 leaves = leaves_of(parts, self.image_options, masks, self.decode, decode_label)
                 found = found_in(record, leaves)
@@ -239,7 +240,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             except (OSError, DecodeError) as error:
                 failure = as_sample_error(index, records.name(index), error)
                 if options.get("on_error", "raise") == "raise":
-                    if (quarantine := options.get("quarantine")) is not None:
+                    quarantine = options.get("quarantine")
+                    if quarantine is not None and blames_the_sample(failure):
                         Quarantine(quarantine).add([(failure.name, failure.cause)])
                     raise failure from error
                 continue
