@@ -78,8 +78,10 @@ IN_CIRCLES: set[str] = {
 LARGE_MODULES: set[str] = {
     "kloaders.convert.journal",
     "kloaders.convert.tfrecords",
+    "kloaders.loaders.from_files",
     "kloaders.loaders.sequence",
     "kloaders.migrate.image_data_generator",
+    "kloaders.plan.epoch",
     "kloaders.sources.columns",
 }
 
