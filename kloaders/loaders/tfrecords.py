@@ -14,7 +14,7 @@ from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
 from kloaders.core.messages import say
 from kloaders.core.options import Options, RamOptions, shows_options
 from kloaders.core.structure import Structure, flatten
-from kloaders.engine.retries import read_patiently
+from kloaders.engine.retries import Names, read_patiently
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.options import ImageOptions
@@ -229,9 +229,10 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     ) -> tuple[Structure, ...]:
         """Leaves of a sample, after a look at the first record that can be read."""
         failure: SampleError | None = None
+        names = Names(len(records), records.name)
         for index in range(min(len(records), FIRST_TRIES)):
             try:
-                record = read_patiently(records.read, index, len(records), records.name)
+                record = read_patiently(records.read, index, names)
                 parts, said = (features, "") if features else guessed(record, self.decode)
                 leaves = leaves_of(parts, self.image_options, masks, self.decode, decode_label)
                 found = found_in(record, leaves)
