@@ -7,8 +7,9 @@ is asked for.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from kloaders.core.version import __version__
 
 if TYPE_CHECKING:
     from kloaders.convert.packs import write_pack
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     from kloaders.interop.torch_dataset import from_torch
     from kloaders.loaders.arrays import ArraySequenceLoader, preload
     from kloaders.loaders.autoencoders import inputs_as_labels
-    from kloaders.loaders.from_files import from_dataframe, from_directory, split
+    from kloaders.loaders.from_files import from_dataframe, from_directory
     from kloaders.loaders.mixing import mix
     from kloaders.loaders.packs import PackSequenceLoader
     from kloaders.loaders.padding import bucket_by_length
     from kloaders.loaders.paths import PathSequenceLoader
     from kloaders.loaders.ram_batches import RamBatchSequenceLoader
     from kloaders.loaders.sequence import SequenceLoader
+    from kloaders.loaders.splits import split
     from kloaders.loaders.subsets import folds, repeat, subset, take
     from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
@@ -64,7 +66,7 @@ _HOMES = {
     "mix": "loaders.mixing",
     "preload": "loaders.arrays",
     "repeat": "loaders.subsets",
-    "split": "loaders.from_files",
+    "split": "loaders.splits",
     "subset": "loaders.subsets",
     "take": "loaders.subsets",
     "to_tf_dataset": "interop.tf_dataset",
@@ -109,11 +111,6 @@ __all__ = [
     "write_pack",
     "write_tfrecords",
 ]
-
-try:
-    __version__ = version("kloaders")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

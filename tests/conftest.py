@@ -70,6 +70,18 @@ def nothing_running(monkeypatch):
     assert not our_threads()
 
 
+@pytest.fixture(scope="session")
+def npy(tmp_path_factory):
+    """23 .npy files, each a row that carries its number."""
+    from tests.support.recording import row_of
+
+    folder = tmp_path_factory.mktemp("rows")
+    paths = [str(folder / f"{k:03}.npy") for k in range(23)]
+    for k, path in enumerate(paths):
+        np.save(path, row_of(k))
+    return paths
+
+
 # ---------------------------------------------------------------- the table of scenarios
 
 

@@ -27,10 +27,10 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from kloaders import __version__
 from kloaders.core.errors import SampleError
 from kloaders.core.messages import say
 from kloaders.core.structure import flatten
+from kloaders.core.version import __version__
 from kloaders.formats.atomic import raise_if_full, sync_folder
 from kloaders.sources.columns import PathColumn, inner_column
 from kloaders.sources.hooks import overrides
@@ -91,6 +91,8 @@ class Journal:
         current: `current(shard, note)` says whether a finished shard is what it would be if it
             were made now; else it is made again. For sources that may change, such as files.
             None: always.
+        shared: names of files that several shards write to, each its own part. While they grow
+            they may be called `NAME.unfinished`. How long they are `current` has to tell.
 
     In a `with` block it holds a lock, which the system takes back if the process dies; the file
     is removed where the block ends without an exception.
@@ -109,6 +111,7 @@ class Journal:
         job: dict[str, Any],
         overwrite: bool = False,
         current: Callable[[int, Any], bool] | None = None,
+        shared: Iterable[str] = (),
     ) -> None:
         self.path = os.path.abspath(path)
         self.folder = os.path.dirname(self.path)
@@ -116,6 +119,7 @@ class Journal:
         self.job = _as_read(job)
         self.overwrite = overwrite
         self.current = current
+        self.shared = frozenset(shared)
         #: What `write` noted of each finished shard, by its number.
         self.finished: dict[int, Any] = {}
         self._lock = threading.Lock()
@@ -158,7 +162,10 @@ class Journal:
 
         note: whatever will be wanted of it when all are finished; a JSON value.
         """
-        sizes = {name: os.path.getsize(os.path.join(self.folder, name)) for name in names}
+        sizes = {
+            name: None if name in self.shared else os.path.getsize(os.path.join(self.folder, name))
+            for name in names
+        }
         with self._lock:
             self._append({"shard": shard, "sizes": sizes, "note": note})
             self.finished[shard] = note
@@ -197,7 +204,8 @@ class Journal:
             shard, note = line["shard"], line["note"]
             if self._is_whole(line["sizes"]) and (not self.current or self.current(shard, note)):
                 self.finished[shard] = note
-                kept |= line["sizes"].keys()
+                for name, size in line["sizes"].items():
+                    kept |= {name} if size is not None else {name, f"{name}.unfinished"}
         file.truncate(end if job == self.job else 0)
         if job != self.job:
             self._append({"job": self.job})
@@ -210,10 +218,10 @@ class Journal:
                 os.unlink(os.path.join(self.folder, name))
         sync_folder(self.folder)
 
-    def _is_whole(self, sizes: dict[str, int]) -> bool:
+    def _is_whole(self, sizes: dict[str, int | None]) -> bool:
         try:
             return all(
-                os.path.getsize(os.path.join(self.folder, name)) == size
+                size is None or os.path.getsize(os.path.join(self.folder, name)) == size
                 for name, size in sizes.items()
             )
         except OSError:

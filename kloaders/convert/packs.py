@@ -4,47 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import shutil
-import zlib
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders.convert.digests import (
+    digest_of_files,
+    is_files,
+    job_of,
+    spread,
+)
 from kloaders.convert.journal import (
     Advance,
     Journal,
     Written,
     begun_with,
-    digest_of_files,
     errors_of,
-    is_files,
-    job_of,
     say_errors,
-    spread,
     write_shards,
 )
+from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
 from kloaders.core.messages import say
 from kloaders.core.structure import ArraySpec, Structure, flatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.formats.atomic import whole_file
-from kloaders.formats.pack import (
-    FILES,
-    HEADER_BYTES,
-    JOURNAL,
-    MANIFEST,
-    File,
-    Manifest,
-    Part,
-    form_of,
-    header_of,
-    shard_of,
-    stored_dtype,
-)
+from kloaders.formats.pack import FILES, JOURNAL, MANIFEST, Manifest, files_of, form_of, shard_of
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader, check_own_batches
 from kloaders.plan.rng import Moment
@@ -61,8 +50,8 @@ __all__ = ["write_pack"]
 Array = np.ndarray[Any, np.dtype[Any]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
-# Shards of this size or more; each file of a pack takes a descriptor while it is mapped, and 1024
-# is what a process may have.
+# Shards of this size or more. Where samples differ in shape, each has files of its own, which take a
+# descriptor each while they are mapped, and 1024 is what a process may have.
 _SHARD_BYTES, _SHARDS = 2**30, 128
 # Samples looked at for their size.
 _MEASURED = 8
@@ -93,8 +82,9 @@ def write_pack(
             each epoch when the pack is read. True writes them after the loader's transform, with
             the random numbers of epoch 0.
         shard_size: bytes of a shard, about, or a text such as "1GiB"; rounded to whole samples,
-            of a size that a few of them have. By default 1 GiB, or more where that would make over
-            128 shards.
+            of a size that a few of them have. A shard is what a call that goes on keeps or makes
+            again, and what has a sum. By default 1 GiB, or more where that would make over 128
+            shards.
         overwrite: replace what another pack has left in the folder.
         progress: show a bar. None: where stderr is a terminal.
         **options: with paths, those of `PathSequenceLoader`: size, channels, dtype, decode,
@@ -105,7 +95,10 @@ def write_pack(
         of those that did not load (on_error="skip" leaves them out).
 
     Killed or stopped at any moment, the same call goes on: shards that are finished stay. The
-    folder is a pack when `pack.json` is there, which is written last.
+    folder is a pack when `pack.json` is there, which is written last. An array is one .npy file,
+    a row a sample (`x.npy`; of samples left out the row is zeros where others follow), called
+    `x.npy.unfinished` until all shards are written. A shard with samples of another shape has files
+    of its own.
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
@@ -140,7 +133,8 @@ def write_pack(
         )
         pack_of = _Writer(loader, folder, form, transformed, size, each)
         job["samples_a_shard"] = size
-        with Journal(path, FILES, job, overwrite, pack_of.is_current) as journal:
+        shared = [name_of(name) for name in pack_of.names]
+        with Journal(path, FILES, job, overwrite, pack_of.is_current, shared) as journal:
             counts = [min(size, loader.samples - start) for start in starts]
             notes = write_shards(journal, counts, pack_of, progress=progress, name="write_pack")
             errors = errors_of(notes)
@@ -150,21 +144,22 @@ def write_pack(
             if not samples:
                 loader.errors = errors
                 raise loader.runner.log.nothing_left(errors[0].index)
+            shards, dtypes = [shard_of(note) for note in notes], [a.dtype for a in pack_of.leaves]
+            files = files_of(shards, dtypes)
+            finish_shared(folder, shared, files)
             manifest = Manifest(
                 samples,
                 structure,
-                [leaf.dtype.name for leaf in pack_of.leaves],
+                [dtype.name for dtype in dtypes],
                 loader.weights is not None,
-                [shard_of(note) for note in notes],
+                shards,
                 journal.job["class_names"],
                 journal.job,
             )
             with whole_file(os.path.join(folder, MANIFEST)) as file:
                 file.write(manifest.text().encode())
     say_errors(errors, "write_pack", loader.on_error)
-    files = [file for shard in manifest.shards for part in shard.parts for file in part.files]
-    names = [*(file.name for file in files), MANIFEST]
-    return Written([os.path.join(folder, name) for name in names], [], samples, errors)
+    return Written([os.path.join(folder, name) for name in [*files, MANIFEST]], [], samples, errors)
 
 
 def _source(data: Any, labels: Any, transformed: bool, options: Any) -> SequenceLoader:
@@ -238,9 +233,12 @@ class _Writer:
         self.files = [] if columns is None else list(filter(is_files, flatten(columns)))
 
     def is_current(self, shard: int, note: dict[str, Any]) -> bool:
-        """Whether the files that this shard was made of are as they were."""
+        """Whether its rows are there, and the files that it was made of are as they were."""
         found: str = note["files"]
-        return found == self._files_of(shard)
+        parts = zip(shard_of(note).parts, self.leaves, strict=True)
+        return found == self._files_of(shard) and all(
+            is_written(self.folder, part.values, leaf.dtype) for part, leaf in parts
+        )
 
     def _files_of(self, shard: int) -> str:
         samples = range(*self._span(shard))
@@ -259,20 +257,20 @@ class _Writer:
         )
         with contextlib.ExitStack() as stack:
             runs = stack.enter_context(contextlib.closing(reading))
-            files = [
-                _Values(stack, self.folder, f"{name}-{shard:05}", spec)
+            arrays = [
+                ShardArray(stack, self.folder, name, shard, spec, start, stop)
                 for name, spec in zip(self.names, self.leaves, strict=True)
             ]
             for asked, (indices, leaves) in runs:
                 if self.loader.weights is not None:
                     leaves = [*leaves, self.loader.weights[indices]]  # noqa: PLW2901
-                for file, rows in zip(files, leaves, strict=True):
-                    file.add(rows)
+                for array, rows in zip(arrays, leaves, strict=True):
+                    array.add(rows)
                 advance(asked)
-            parts = [file.finish() for file in files]
+            parts = [array.finish() for array in arrays]
         errors = sorted(self.loader.errors[met:], key=lambda error: error.index)
         note = {
-            "samples": files[0].samples,
+            "samples": arrays[0].samples,
             "parts": [asdict(part) for part in parts],
             "files": inputs,
             "errors": [(error.index, error.name, error.cause) for error in errors],
@@ -282,68 +280,3 @@ class _Writer:
 
     def _run(self, indices: Indices) -> AnyShapeBuild:
         return AnyShapeBuild(self.loader.runner, indices, Moment(), raw=not self.transformed)
-
-
-class _Values:
-    """One array of the samples of a shard, on its way into a file; the header comes last."""
-
-    def __init__(
-        self, stack: contextlib.ExitStack, folder: str, name: str, spec: ArraySpec
-    ) -> None:
-        self.stack, self.folder, self.name = stack, folder, name
-        self.dtype = stored_dtype(spec.dtype)
-        self.empty = tuple(n or 0 for n in spec.shape)
-        self.file = stack.enter_context(whole_file(os.path.join(folder, f"{name}.npy")))
-        self.file.write(bytes(HEADER_BYTES))
-        self.crc, self.samples, self.values = 0, 0, 0
-        # (shape, how many samples have it), in order: of few shapes, mostly of one.
-        self.shapes: list[tuple[tuple[int, ...], int]] = []
-
-    def add(self, rows: Array | list[Array]) -> None:
-        """Append samples."""
-        if isinstance(rows, list):
-            for row in rows:
-                self._append(row, row.shape, 1)
-        elif len(rows):
-            self._append(rows, rows.shape[1:], len(rows))
-
-    def _append(self, values: Array, shape: tuple[int, ...], count: int) -> None:
-        if self.shapes and self.shapes[-1][0] == shape:
-            self.shapes[-1] = shape, self.shapes[-1][1] + count
-        else:
-            self.shapes.append((shape, count))
-        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-        self.crc = zlib.crc32(data, self.crc)
-        self.file.write(data)
-        self.samples += count
-        self.values += values.size
-
-    def finish(self) -> Part:
-        """Write the header, and the index where shapes differ."""
-        rows = (self.samples, *(self.shapes[0][0] if self.shapes else self.empty))
-        one_shape = len(self.shapes) <= 1 and header_of(rows, self.dtype) is not None
-        shape = rows if one_shape else (self.values,)
-        values = File(f"{self.name}.npy", shape, self.crc)
-        _write_header(self.file, shape, self.dtype)
-        if one_shape:
-            return Part(values)
-        axes = max(len(shape) for shape, _ in self.shapes)
-        index = np.full((self.samples, 1 + axes), -1, np.int64)
-        row = start = 0
-        for shape, count in self.shapes:
-            size = math.prod(shape)
-            index[row : row + count, 0] = start + size * np.arange(count)
-            index[row : row + count, 1 : 1 + len(shape)] = shape
-            row, start = row + count, start + count * size
-        name = f"{self.name}.index.npy"
-        file = self.stack.enter_context(whole_file(os.path.join(self.folder, name)))
-        _write_header(file, index.shape, index.dtype)
-        file.write(index.data)
-        return Part(values, File(name, index.shape, zlib.crc32(index.data)))
-
-
-def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    header = header_of(shape, dtype)
-    assert header is not None
-    file.seek(0)
-    file.write(header)

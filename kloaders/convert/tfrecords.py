@@ -13,18 +13,20 @@ from typing import IO, Any
 
 import numpy as np
 
-from kloaders.convert.journal import (
-    Advance,
-    Journal,
-    Written,
+from kloaders.convert.digests import (
     digest_of_array,
     digest_of_files,
     digest_of_function,
     digest_of_texts,
-    errors_of,
     job_of,
-    say_errors,
     spread,
+)
+from kloaders.convert.journal import (
+    Advance,
+    Journal,
+    Written,
+    errors_of,
+    say_errors,
     write_shards,
 )
 from kloaders.core.checks import checked_count, checked_flag
@@ -33,6 +35,7 @@ from kloaders.core.rows import RowMismatch
 from kloaders.core.structure import Structure, flatten
 from kloaders.core.threads import usable_cores
 from kloaders.engine.batches import BatchBuild, in_storage_order
+from kloaders.engine.retries import read_patiently
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, read_bytes, suffix_of
 from kloaders.formats.images import check_picture
@@ -40,9 +43,9 @@ from kloaders.formats.npy import read_array
 from kloaders.formats.sidecar_index import save_index
 from kloaders.formats.tfrecord.examples import array_features, encode_example
 from kloaders.formats.tfrecord.framing import framed
-from kloaders.loaders.from_files import sides
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader, check_own_batches
+from kloaders.loaders.splits import sides
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import PathColumn
 from kloaders.sources.tables import array_of
@@ -266,7 +269,7 @@ class _Source:
         extras = {}
         for name, values in self.extras.items():
             if callable(values):
-                extras[name] = digest_of_function(values)
+                extras[name] = digest_of_function(values, f"features[{name!r}]")
             else:
                 looked = spread(self.samples, 64)
                 extras[name] = digest_of_texts(repr(values[k]) for k in looked)
@@ -335,20 +338,25 @@ class _Files(_Source):
     def record(self, number: int) -> bytes | SampleError:
         """One sample with its frame."""
         try:
-            features: dict[str, Any] = {_ID: self.paths[number]}
-            for name, column in self.inputs:
-                if isinstance(column, PathColumn):
-                    features |= _content(name, column.paths[number])
-                else:
-                    features |= array_features(name, column.read(number))
-            for name, column in self.labels:
-                if isinstance(column, PathColumn):
-                    features |= _content(name, column.paths[number])
-                else:
-                    features |= array_features(name, _label(column.read(number)))
-            return framed(encode_example(features | self.more(number)))
+            return read_patiently(
+                self._framed, number, len(self.paths), lambda k: str(self.paths[k])
+            )
         except Exception as error:  # a function of the user's may raise anything
             return as_sample_error(number, self.paths[number], error)
+
+    def _framed(self, number: int) -> bytes:
+        features: dict[str, Any] = {_ID: self.paths[number]}
+        for name, column in self.inputs:
+            if isinstance(column, PathColumn):
+                features |= _content(name, column.paths[number])
+            else:
+                features |= array_features(name, column.read(number))
+        for name, column in self.labels:
+            if isinstance(column, PathColumn):
+                features |= _content(name, column.paths[number])
+            else:
+                features |= array_features(name, _label(column.read(number)))
+        return framed(encode_example(features | self.more(number)))
 
 
 def _content(name: str, path: str) -> dict[str, Any]:

@@ -204,8 +204,13 @@ class CacheOptions(_Group):
         budget, key = self.cache_budget, self.cache_key
         if key is not None and not isinstance(key, str):
             raise TypeError(
-                f"cache_key={key!r} is {type(key).__name__}, expected a text that changes whenever "
+                f"cache_key={key!r:.80} is {type(key).__name__}, expected a text that changes whenever "
                 'what is cached does, such as "v2".'
+            )
+        if key == "":
+            raise ValueError(
+                'cache_key="" names nothing, expected a text that changes whenever what is cached '
+                'does, such as "v2", or None to have functions compared by their code and data.'
             )
         self._set(
             cache=checked_cache(self.cache),

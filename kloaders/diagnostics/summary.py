@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from kloaders.core.memory import format_bytes
+from kloaders.core.protocols import Loader
 from kloaders.core.structure import flatten, names_of
 from kloaders.engine.lookahead import AHEAD_BYTES
 from kloaders.sources.columns import ArrayColumn
 
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
-
 __all__ = ["Classes", "as_html", "as_text", "classes_of"]
 
-# Classes that are listed one by one; of more, the smallest and the largest are told.
+# Classes that are listed one by one; of more, the smallest and the largest are named.
 _LISTED = 10
 # Labels that are integers from 0 to this are classes, and may be numbers of anything else above.
 _MOST_CLASSES = 100_000
@@ -58,7 +56,7 @@ class Classes:
         return f"{len(self.counts):,}, {each}; {self.balance}"
 
 
-def classes_of(loader: SequenceLoader) -> Classes | None:
+def classes_of(loader: Loader) -> Classes | None:
     """How many samples each class has; None where labels are no classes that lie in RAM."""
     columns = loader.source.columns
     if columns is None or len(columns) < 2 or isinstance(columns[1], (tuple, dict)):
@@ -67,7 +65,7 @@ def classes_of(loader: SequenceLoader) -> Classes | None:
     names = loader.class_names
     if values is None or values.ndim > 2 or not len(values):
         return None
-    if values.ndim == 2:  # one-hot rows, or several classes a sample
+    if values.ndim == 2:  # one-hot rows, or several classes per sample
         if values.shape[1] < 2 or not np.isin(values[:1000], (0, 1)).all():
             return None
         counts = values.sum(0)
@@ -97,7 +95,7 @@ def _values(column: Any) -> np.ndarray[Any, Any] | None:
     return values if values is None or numbers is None else values[numbers]
 
 
-def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
+def facts(loader: Loader) -> list[tuple[str, str]]:
     """Name and value of what there is to know."""
     specs = flatten(loader.sample_spec)
     each = sum(spec.nbytes for spec in specs)
@@ -133,7 +131,7 @@ def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
     if engine is not None and busy is not None and engine.count > 1:
         said = f"{engine.count} kept {busy:.1f} cores busy"
         if busy < 0.75 * engine.count and loader.runner.pipeline.runs_user_code:
-            said += "; if they wait for Python's lock and not for a disk, pass processes=True"
+            said += "; if they wait for the GIL and not for a disk, pass processes=True"
         found.append(("threads", said))
     ahead = min(loader.queue_size, max(1, AHEAD_BYTES // max(1, each * loader.batch_size)))
     found.append(
@@ -150,18 +148,18 @@ def facts(loader: SequenceLoader) -> list[tuple[str, str]]:
     return found
 
 
-def title(loader: SequenceLoader) -> str:
+def title(loader: Loader) -> str:
     return (
         f"{type(loader).__name__}: {loader.samples:,} samples in {loader.plan.batches:,} batches of "
         f"{loader.batch_size}"
     )
 
 
-def as_text(loader: SequenceLoader) -> str:
+def as_text(loader: Loader) -> str:
     return "\n".join([title(loader), *(f"{name}: {value}" for name, value in facts(loader))])
 
 
-def as_html(loader: SequenceLoader) -> str:
+def as_html(loader: Loader) -> str:
     """For a notebook, in its own colours. Says what is wrong where no sample loads."""
     try:
         rows = facts(loader)

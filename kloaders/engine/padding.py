@@ -230,7 +230,7 @@ class _PaddedBuild(BatchBuild):
         indices, leaves = self.finish_leaves()
         counts = self.counts if self.keep is None else self.counts[self.keep]
         if not len(indices):
-            indices, leaves = self._one_instead()
+            indices, leaves = self.one_instead()
             counts = self.counts[:1]
         sample = unflatten(self.form, leaves)
         if self.padding.mask:

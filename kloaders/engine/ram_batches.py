@@ -128,7 +128,8 @@ class RamRunner(Runner):
         self.size, self.options, self.title = size, options, title
         #: How many RAM batches were begun.
         self.ram_batches_read = 0
-        self._logged = False
+        #: Whether the log has what was chosen; once is enough for all views.
+        self.sizes_logged = False
         super().__init__(*arguments)
 
     def _reset_after_fork(self) -> None:
@@ -142,8 +143,8 @@ class RamRunner(Runner):
         raw = self.specs.raw_bytes
         budget = self.size.budget or 2 * self.size.samples * raw
         engine.depth = min(engine.depth, self.size.ahead(batch_bytes, budget))
-        if not self._logged:
-            self._logged = True
+        if not self.sizes_logged:
+            self.sizes_logged = True
             say(self._sizes(raw))
         return engine
 

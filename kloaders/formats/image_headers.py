@@ -22,6 +22,7 @@ class Header(NamedTuple):
     orientation: int = 1  # EXIF: 1 upright ... 8; from 5 on height and width change places
     gray: bool = False  # only known for JPEG
     scan: int = 0  # JPEG: where the compressed pixels begin
+    components: int = 0  # JPEG: 1 gray, 3 colour, 4 CMYK
 
 
 # Segments or chunks walked over at most: real files have a few dozen, and a hostile one of many
@@ -51,7 +52,7 @@ def _jpeg_header(raw: bytes) -> Header | None:
             elif marker == 0xDA:
                 if height < 0:
                     return None
-                return Header("jpeg", height, width, orientation, components == 1, at)
+                return Header("jpeg", height, width, orientation, components == 1, at, components)
             elif marker == 0xE1 and raw.startswith(b"Exif\0\0", at + 4):
                 orientation = _orientation(raw[at + 10 : at + 2 + length])
                 at += 2 + length

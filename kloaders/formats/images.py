@@ -14,6 +14,7 @@ from kloaders.formats.image_bounds import check_whole, too_large
 from kloaders.formats.image_headers import Header, header_of
 from kloaders.formats.image_resize import resized
 from kloaders.formats.options import ImageOptions
+from kloaders.formats.pillow_images import decoded_by_pillow, same_by_opencv
 
 __all__ = [
     "check_picture",
@@ -94,7 +95,12 @@ def decode_image(
 def _picture(raw: bytes, options: ImageOptions, out: Array | None, name: str) -> Array:
     header = header_of(raw)
     check_whole(raw, header, options, name)
-    image, turn = _decoded(raw, header, options, out, name)
+    turn = 1
+    image: Array | None
+    if options.reader == "pillow" and not same_by_opencv(raw, header, options.channels):
+        image = decoded_by_pillow(raw, header, options, name)
+    else:
+        image, turn = _decoded(raw, header, options, out, name)
     if image is None:
         raise _undecodable(raw, header, name)
     if image.shape[0] * image.shape[1] > options.max_pixels:  # a header not known here
@@ -172,6 +178,8 @@ def _decoded(
     image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
     if image is None:
         return None, turn
+    if options.depth == 8 and image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
     if header is not None and header.kind == "tiff":
         turn = 1  # OpenCV's TIFF decoder turns by itself, whatever the flags
     stored = 1 if image.ndim == 2 else image.shape[2]

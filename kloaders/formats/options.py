@@ -61,6 +61,11 @@ class ImageOptions:
         float32 unless dtype says otherwise.
     max_pixels: bound on height x width, looked up in the header before anything is decoded.
         The default is Pillow's decompression-bomb limit: 512 MiB as 8-bit RGB.
+    depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
+        what is stored.
+    reader: "opencv", or "pillow": the pixels that Pillow gives, as Keras' load_img has them, in the
+        modes L, RGB and RGBA for 1, 3 and 4 channels. OpenCV still decodes where it gives the same
+        ones, which it does for most JPEGs and PNGs; for all others Pillow is needed.
     dct_scaling: decode a JPEG at 1/2, 1/4 or 1/8 where that is still at least `size`. Off by
         default: over 226 ImageNet photographs at 128 x 128 it is 1.2 times as fast, and 5.8
         levels of 255 away from the full decode on average (20 for the worst picture), because
@@ -76,6 +81,8 @@ class ImageOptions:
     rescale: float | None = None
     max_pixels: int = 178_956_970
     dct_scaling: bool = False
+    depth: int | None = None
+    reader: str = "opencv"
 
     def __post_init__(self) -> None:
         # object.__setattr__ because the class is frozen: the fields are normalised once, here.
@@ -120,6 +127,13 @@ class ImageOptions:
         if not isinstance(self.dct_scaling, (bool, np.bool_)):
             raise TypeError(f"dct_scaling={self.dct_scaling!r}: choose True or False.")
         object.__setattr__(self, "dct_scaling", bool(self.dct_scaling))
+        if self.depth not in (None, 8) or isinstance(self.depth, bool):
+            raise ValueError(
+                f"depth={self.depth!r}, expected 8, for the upper 8 bits of 16, or None for what is "
+                "stored."
+            )
+        if self.reader not in ("opencv", "pillow"):
+            raise ValueError(f'reader={self.reader!r} is unknown, expected "opencv" or "pillow".')
 
 
 def _checked_size(size: Any) -> tuple[int, int] | None:

@@ -1,16 +1,16 @@
-"""What lies in the folder of a pack: a manifest, and .npy files of which it tells.
+"""The manifest of a pack: which .npy files hold its samples. Reads no other file than pack.json.
 
-For each array of a sample and each shard there is one .npy file that `np.load` reads: rows where
-all samples of the shard have one shape; else their values one after another, and beside it
-`NAME.index.npy`, int64, a row a sample: where its values begin, and its shape (filled up with -1).
+For each array of a sample there is one .npy file that `np.load` reads, with a row for each sample;
+shards are ranges of its rows. The samples of a shard that differ in shape from the others have a
+file of their own: rows where all samples of the shard have one shape; else their values one after
+another, and beside it `NAME.index.npy`, int64, a row a sample: where its values begin, and its shape
+(filled up with -1). In version 1 of the format each shard had files of its own.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,44 +18,46 @@ from typing import Any
 
 import numpy as np
 
-from kloaders import __version__
 from kloaders.core.structure import Structure, flatten
+from kloaders.core.version import __version__
 
 __all__ = [
     "File",
     "Manifest",
     "Part",
     "Shard",
-    "check_file",
-    "check_files",
-    "crc_of_file",
     "dtype_named",
+    "files_of",
     "form_of",
-    "header_of",
     "manifest_changed",
     "nested",
     "read_manifest",
     "shard_of",
-    "size_of",
-    "stored_dtype",
 ]
 
 # Old packs are read for ever: what a later version cannot read as it stands gets another number.
-FORMAT, VERSION = "kloaders pack", 1
+FORMAT, VERSION = "kloaders pack", 2
 MANIFEST, JOURNAL = "pack.json", "unfinished.jsonl"
 #: A regular expression of the names of all files of a pack.
-FILES = r"pack\.json|[xyw]\d*-\d{5,}(\.index)?\.npy"
-# Magic, version, length and text of an .npy header; it is written last, so its length is fixed.
-HEADER_BYTES = 256
+FILES = r"pack\.json|[xyw]\d*\.npy(\.unfinished)?|[xyw]\d*-\d{5,}(\.index)?\.npy"
 
 
 @dataclass(frozen=True)
 class File:
-    """One .npy file: its shape, and the CRC-32 (as in zlib) of all bytes behind the header."""
+    """One .npy file, or the rows of one shard in it.
+
+    Attributes:
+        name: of the file, in the folder of the pack.
+        shape: of the file's array, or of the shard's rows.
+        crc32: the CRC-32 (as in zlib) of the bytes of these values.
+        first: the number of the shard's first row, in a file that shards share; None: the file is
+            this shard's alone.
+    """
 
     name: str
     shape: tuple[int, ...]
     crc32: int
+    first: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,31 +151,18 @@ def dtype_named(name: str) -> np.dtype[Any]:
     return dtype
 
 
-def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What np.load is to see: bfloat16 and its like as integers of their size."""
-    return dtype if dtype.kind in "biufc" else np.dtype(f"u{dtype.itemsize}")
-
-
-def header_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes | None:
-    """The header of an .npy file, always of one length; None where the shape has no room in it."""
-    text = f"{{'descr': {dtype.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
-    room = HEADER_BYTES - 10 - 1
-    if len(text) > room:
-        return None
-    body = text.ljust(room) + "\n"
-    return b"\x93NUMPY\1\0" + len(body).to_bytes(2, "little") + body.encode("ascii")
-
-
 def shard_of(note: dict[str, Any]) -> Shard:
     """From JSON; KeyError, TypeError or ValueError where it is none."""
 
     def file(found: dict[str, Any]) -> File:
         name, shape, crc32 = found["name"], tuple(found["shape"]), found["crc32"]
-        if not all(type(n) is int and n >= 0 for n in (*shape, crc32)):
-            raise ValueError(f"shape {shape}, crc32 {crc32}")
+        first = found.get("first")  # version 1 has none
+        numbers = (*shape, crc32, *([] if first is None else [first]))
+        if not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError(f"shape {shape}, crc32 {crc32}, first {first}")
         if not isinstance(name, str):
             raise TypeError(f"name {name!r}")
-        return File(name, shape, crc32)
+        return File(name, shape, crc32, first)
 
     def part(found: dict[str, Any]) -> Part:
         index = found["index"]
@@ -182,6 +171,31 @@ def shard_of(note: dict[str, Any]) -> Shard:
     if type(note["samples"]) is not int or note["samples"] < 0:
         raise ValueError(f"samples {note['samples']!r}")
     return Shard(note["samples"], [part(found) for found in note["parts"]])
+
+
+def files_of(
+    shards: Iterable[Shard], dtypes: list[np.dtype[Any]]
+) -> dict[str, tuple[File, np.dtype[Any]]]:
+    """Each file of a pack by its name, with the shape of all that is in it, and its dtype.
+
+    Raises ValueError where shards do not agree on a file that they share.
+    """
+    found: dict[str, tuple[File, np.dtype[Any]]] = {}
+    for shard in shards:
+        for part, dtype in zip(shard.parts, dtypes, strict=True):
+            for file in part.files:
+                kind = np.dtype(np.int64) if file is part.index else dtype
+                rows = file.shape[0] + (file.first or 0)
+                before = found.get(file.name)
+                if before is not None:
+                    other, other_kind = before
+                    alike = (other.shape[1:], other_kind) == (file.shape[1:], kind)
+                    if not alike or file.first is None or other.first is None:
+                        raise ValueError(f"its shards do not agree on {file.name}")
+                    rows = max(rows, other.shape[0])
+                whole = File(file.name, (rows, *file.shape[1:]), file.crc32, file.first)
+                found[file.name] = whole, kind
+    return found
 
 
 def _bytes_of(path: str) -> bytes:
@@ -217,7 +231,7 @@ def read_manifest(folder: str) -> Manifest:
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}")
         version = content["version"]
-        if version == VERSION:
+        if version in (1, VERSION):
             return _parsed(content)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(
@@ -225,7 +239,7 @@ def read_manifest(folder: str) -> Manifest:
             "whole, or write the pack again."
         ) from error
     raise ValueError(
-        f"{path} has version {version!r}, and kloaders {__version__} reads {VERSION}: upgrade "
+        f"{path} has version {version!r}, and kloaders {__version__} reads up to {VERSION}: upgrade "
         "kloaders, or write the pack again."
     )
 
@@ -246,67 +260,17 @@ def _parsed(content: dict[str, Any]) -> Manifest:
                 raise ValueError(f"{part.values.name} is not of {shard.samples} samples")
             if part.index is not None and len(part.values.shape) != 1:
                 raise ValueError(f"{part.values.name} has an index and more than one axis")
+            if part.index is not None and (part.values.first, part.index.first) != (None, None):
+                raise ValueError(f"{part.values.name} has an index and is shared")
     structure, weights = content["structure"], bool(content["weights"])
     numbers = flatten(nested(structure, list(range(len(leaves)))))
     parts = structure["tuple"]
     if numbers != list(range(len(leaves) - weights)) or len(parts) not in (1, 2):
         raise ValueError("its structure does not fit its leaves")
-    for name in leaves:
-        dtype_named(name)
+    files_of(shards, [dtype_named(name) for name in leaves])
     if weights and any(shard.parts[-1].index is not None for shard in shards):
         raise ValueError("its sample weights differ in shape")
     names = content["class_names"]
     if names is not None and not all(isinstance(name, str) for name in names):
         raise ValueError(f"class_names {names!r:.40}")
     return Manifest(samples, structure, leaves, weights, shards, names, content["job"])
-
-
-def check_files(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]]) -> None:
-    """Each file is there, with the size and the header that the manifest says."""
-    for shard in shards:
-        for part, dtype in zip(shard.parts, dtypes, strict=True):
-            check_file(folder, part.values, dtype)
-            if part.index is not None:
-                check_file(folder, part.index, np.dtype(np.int64))
-
-
-def size_of(file: File, dtype: np.dtype[Any]) -> int:
-    """Bytes of a file with its header."""
-    return HEADER_BYTES + math.prod(file.shape) * dtype.itemsize
-
-
-def check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
-    """One file is there, with the size and the header that the manifest says."""
-    path = os.path.join(folder, file.name)
-    # A manifest from elsewhere is not to lead out of its folder.
-    if not re.fullmatch(r"[A-Za-z0-9.-]+\.npy", file.name):
-        raise ValueError(
-            f"{os.path.join(folder, MANIFEST)} names the file {file.name!r}, expected the plain "
-            "name of an .npy file in its own folder. Write the pack again."
-        )
-    again = "Copy it from where it is whole, or write the pack again."
-    size = size_of(file, dtype)
-    try:
-        with open(path, "rb") as stream:
-            found = os.fstat(stream.fileno()).st_size
-            header = stream.read(HEADER_BYTES)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing, which {MANIFEST} names. {again}") from None
-    if found != size:
-        raise ValueError(f"{path} has {found:,} bytes, and {MANIFEST} says {size:,}. {again}")
-    if header != header_of(file.shape, stored_dtype(dtype)):
-        raise ValueError(
-            f"{path} has another header than {MANIFEST} says: {dtype} of shape {file.shape}. "
-            f"{again}"
-        )
-
-
-def crc_of_file(path: str) -> int:
-    """CRC-32 of all behind the header."""
-    crc = 0
-    block = bytearray(2**22)
-    with open(path, "rb") as file:
-        file.seek(HEADER_BYTES)
-        while count := file.readinto(block):
-            crc = zlib.crc32(memoryview(block)[:count], crc)
-    return crc

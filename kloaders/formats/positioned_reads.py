@@ -4,7 +4,8 @@ Python's lock is handed over around each system call, which between two threads 
 longer than the kernel needs for a small read. `io_submit` (Linux' asynchronous I/O, io_submit(2),
 in every kernel since 2.6) takes a list of reads, and carries them out in the calling thread where
 files are read through the page cache. Its errors are those of a read, where a memory map ends the
-process with SIGBUS.
+process with SIGBUS. `KLOADERS_IO_SUBMIT=0` in the environment turns it off; each read is then a call
+of its own.
 """
 
 from __future__ import annotations
@@ -297,9 +298,15 @@ class _Context:
 
 @functools.cache
 def _submitter() -> _Submitter | None:
-    """None where there is no io_submit, or where it is not allowed."""
+    """None where there is no io_submit, where it is not allowed, and where the user turns it off."""
+    wanted = os.environ.get("KLOADERS_IO_SUBMIT", "1")
+    if wanted not in ("0", "1"):
+        raise ValueError(
+            f"KLOADERS_IO_SUBMIT={wanted!r} in the environment, expected 0 (each read is a system "
+            "call of its own) or 1 (Linux carries out the reads of a batch in one): unset it."
+        )
     known = sys.platform == "linux" and platform.machine() in _CALLS and sys.byteorder == "little"
-    if not known or ctypes.sizeof(ctypes.c_void_p) != 8:
+    if wanted == "0" or not known or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
     try:
         descriptor = os.open(sys.executable or "", os.O_RDONLY)

@@ -119,8 +119,13 @@ def to_tf_dataset(
     # happened. Nothing here is left to tune.
     options.autotune.enabled = False
     dataset = dataset.with_options(options)
-    dataset._kloaders_source = source
+    # The Dataset holds its source, and with it the loader, as long as it lives itself.
+    weakref.finalize(dataset, _let_go, source).atexit = False
     return dataset
+
+
+def _let_go(_: object) -> None:
+    """Called with what a Dataset held when it is gone."""
 
 
 class _Source:

@@ -58,8 +58,9 @@ def from_torch(
             `lambda item: (item["image"], item["label"])`.
         seeded: while `dataset[i]` runs, the global generators of torch (its CPU one), NumPy and
             `random` are seeded from seed, epoch and i, and then set back: what it draws is the same
-            with any number of workers, and another in each epoch. In this process, another thread
-            that uses them at that moment sees the seeded ones; processes=True keeps them apart.
+            with any number of workers, and another in each epoch. Loaders that do so take turns:
+            in one process, one of them reads at a time. Any other thread that uses the generators
+            at that moment sees the seeded ones; processes=True keeps them apart.
             False leaves them alone: quicker, for a dataset that draws nothing, whose samples can
             then be kept by `cache="ram"`.
         **options: see `SequenceLoader`. workers=N without processes needs seeded=False, and a

@@ -38,11 +38,11 @@ def check_pass(loader: SequenceLoader) -> None:
     keras = sys.modules.get("keras")
     if keras is None:
         return
-    if keras.backend.backend() == "jax":
-        distribution = keras.distribution.distribution()
-        if distribution is not None:
-            _check_part(loader, distribution)
-    elif loader.shard[1] > 1 and _tensorflow_tasks() > 1:
+    distribution = _distribution(keras)
+    if distribution is not None:
+        _check_auto_shard(distribution, "take every {}th batch of this loader")
+        _check_part(loader, distribution, keras)
+    elif loader.shard[1] > 1 and _tensorflow_tasks(keras) > 1:
         raise ValueError(
             f"this loader has shard={loader.shard}, and in a cluster TensorFlow would shard once "
             "more what Keras' methods get from it. Train in a loop of your own, over strategy."
@@ -53,24 +53,34 @@ def check_pass(loader: SequenceLoader) -> None:
 def check_dataset(loader: SequenceLoader) -> None:
     """Called when a Dataset is made, which does not know who will read it."""
     keras = sys.modules.get("keras")
-    if keras is None or keras.backend.backend() != "jax":
-        return
-    distribution = keras.distribution.distribution()
-    if distribution is None:
-        return
-    if _processes() > 1 and getattr(distribution, "auto_shard_dataset", False):
-        k, n = _part(distribution)
+    distribution = None if keras is None else _distribution(keras)
+    if distribution is not None:
+        _check_auto_shard(distribution, "shard this Dataset")
+        _check_part(loader, distribution, keras)
+
+
+def _distribution(keras: Any) -> Any:
+    """What `keras.distribution.set_distribution` set; None on backends that have no such thing."""
+    if keras.backend.backend() not in ("jax", "torch"):
+        return None
+    return keras.distribution.distribution()
+
+
+def _check_auto_shard(distribution: Any, does: str) -> None:
+    # Keras 3.16 asks a Sequence for each n-th index only, and an index is a ticket here: n processes
+    # would each train on an n-th of the samples of their part, or all on the same ones.
+    k, n = _part(distribution)
+    if n > 1 and getattr(distribution, "auto_shard_dataset", False):
         raise ValueError(
-            "keras.distribution would shard this Dataset by itself, on top of the loader's "
-            f"shard=. Set auto_shard_dataset=False on {type(distribution).__name__}, and "
-            f"shard=({k}, {n}) on the loader of this process. {_PAGE}"
+            f"keras.distribution would {does.format(n)} by itself, on top of the loader's shard=: "
+            f"samples would be lost. Pass auto_shard_dataset=False to {type(distribution).__name__}, "
+            f"and shard=({k}, {n}) to the loader of this process. {_PAGE}"
         )
-    _check_part(loader, distribution)
 
 
-def _check_part(loader: SequenceLoader, distribution: Any) -> None:
+def _check_part(loader: SequenceLoader, distribution: Any, keras: Any) -> None:
     part = _part(distribution)
-    if _processes() > 1 and loader.shard != part:
+    if _processes(distribution) > 1 and loader.shard != part:
         given = "no shard=" if loader.shard == (0, 1) else f"shard={loader.shard}"
         raise ValueError(
             f"this loader has {given}, but its process has to read part {part[0]} of {part[1]}: "
@@ -83,7 +93,7 @@ def _check_part(loader: SequenceLoader, distribution: Any) -> None:
             f"batch_size={loader.batch_size} cannot be divided among {devices} devices: choose a "
             "multiple."
         )
-    if loader.pad_last or replicas == 1:
+    if loader.pad_last or replicas == 1 or keras.backend.backend() == "torch":
         return
     short = loader.plan.tail
     if short % replicas:
@@ -100,9 +110,11 @@ def _check_part(loader: SequenceLoader, distribution: Any) -> None:
 
 def _part(distribution: Any) -> tuple[int, int]:
     """Which part of the data this process reads, of how many."""
+    if hasattr(distribution, "num_data_shards"):  # since Keras 3.16, on each backend
+        return int(distribution.data_shard_id), int(distribution.num_data_shards)
     import jax
 
-    processes = jax.process_count()
+    processes = _processes(distribution)
     parts = min(processes, _replicas(distribution))
     # 8 processes, 2 replicas of a model that spans 4 each -> processes 0-3 read part 0
     return int(jax.process_index()) // (processes // parts), parts
@@ -113,16 +125,18 @@ def _replicas(distribution: Any) -> int:
     return int(dict(zip(mesh.axis_names, mesh.shape, strict=True))[distribution.batch_dim_name])
 
 
-def _processes() -> int:
+def _processes(distribution: Any) -> int:
+    if hasattr(distribution, "num_processes"):  # since Keras 3.16
+        return int(distribution.num_processes)
     import jax
 
     return int(jax.process_count())
 
 
-def _tensorflow_tasks() -> int:
+def _tensorflow_tasks(keras: Any) -> int:
     """How many tasks of a TensorFlow cluster this process knows."""
     tf = sys.modules.get("tensorflow")
-    if tf is None:
+    if tf is None or keras.backend.backend() != "tensorflow":
         return 1
     # /job:worker/replica:0/task:1/device:CPU:0
     return len({d.name.split("/device:")[0] for d in tf.config.list_logical_devices()})

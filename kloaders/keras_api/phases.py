@@ -20,13 +20,17 @@ they are; the tests read this table):
     phase    | B        | E                | #        | i
     IDLE     | OPENED   | IDLE             | IDLE     | IDLE: batch i of the coming epoch
     OPENED   | OPENED   | IDLE             | OPENED   | READING: the first batch of a new pass
-    READING  | READING  | IDLE, or PAUSED  | OPENED   | READING: the next batch of the pass
+    READING  | OPENED   | IDLE, or PAUSED  | OPENED   | READING: the next batch of the pass
     PAUSED   | READING  | PAUSED           | PAUSED   | PAUSED: as in IDLE, or in READING
 
 An E in READING ends the pass if all its batches were asked for, or if it began with no `#`, as in a
 loop written by hand; otherwise the pass is PAUSED. There a thread other than that of the E is
 TensorFlow's, which reads ahead in the pass. While a callback says that fit trains on the pass under
-way, `#` and E leave the phase as it is: they belong to an evaluate in the middle of it.
+way, B, `#` and E leave the phase as it is: they belong to an evaluate in the middle of it.
+
+Where it can be seen who calls (`private.asker`), a pass whose fit, evaluate or predict has ended in the
+middle of it is broken off, from any phase to IDLE, before the next event is looked at; and calls of the
+user's own, such as a loop, are not taken for Keras'. The table alone holds where it cannot.
 """
 
 from __future__ import annotations
@@ -79,6 +83,9 @@ class Phases:
             None  # where the next pass begins, if not at an epoch's start
         )
         self._next_epoch = 0
+        # The pass that was broken off last, and how many of its batches were used, if that is known;
+        # until another epoch begins.
+        self._left: tuple[Pass, int | None] | None = None
 
     # ------------------------------------------------------------------ events
 
@@ -88,7 +95,11 @@ class Phases:
         seen.sizes, seen.size_in_epoch = 0, False
         seen.begun_after_reset, seen.reset = seen.reset, False
         self._index_reads.clear()
-        self._phase = Phase.OPENED if self._pass_due else Phase.READING
+        self._left = None
+        if self._phase is Phase.PAUSED or self._mid_training:
+            self._phase = Phase.READING
+        else:
+            self._phase = Phase.OPENED
         self._fit.armed = self._fit.due and not seen.other
 
     def _epoch_ends(self) -> None:
@@ -108,6 +119,7 @@ class Phases:
         seen.reset = True
         if len(self._index_reads) == self.batches:  # a loop by index, with no on_epoch_begin
             self._next_epoch += 1
+            self._left = None
         self._index_reads.clear()
 
     def _leave_epoch(self) -> None:
@@ -196,6 +208,20 @@ class Phases:
         if fit.armed:
             fit.due = fit.armed = False
             fit.consumed = 0
+
+    def _break_off(self, done: int | None) -> None:
+        """The epoch under way is left, in the middle of its pass perhaps.
+
+        Args:
+            done: how many batches of the pass were used; None where that is not known.
+        """
+        current = self._pass
+        if not self._pass_due and current.memo:
+            self._left = current, done
+        self._phase = Phase.IDLE
+        self._seen.size_of_pass = False
+        # What tensorflow still asks for is no loop that continues the looks before the fit.
+        self._index_reads.end_loop()
 
     def _drop_pass(self) -> None:
         """The next read in an epoch begins a pass."""

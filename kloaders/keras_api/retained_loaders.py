@@ -13,50 +13,58 @@ import gc
 import sys
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from kloaders.keras_api.base import keeps_adapters
+from kloaders.keras_api import base, private
 
 __all__ = ["note_adapter"]
 
-# What keeps a loader alive; a name, since the class is private. If Keras renames it, a forgotten
-# loader stays as it was, and tests/contract/test_contract.py fails.
-_ADAPTER = "PyDatasetAdapter"
+
+@dataclass
+class _Retained:
+    """A loader that Keras has made adapters for.
+
+    Attributes:
+        loader: a reference that does not keep it.
+        empty: lets go of all that the loader holds.
+        adapters: how many were made.
+    """
+
+    loader: weakref.ref[Any]
+    empty: Callable[[Any], None]
+    adapters: int = 0
 
 
-class _Watched:
-    """A loader that Keras has made adapters for."""
-
-    def __init__(self, loader: Any, empty: Callable[[Any], None]) -> None:
-        self.loader, self.empty = weakref.ref(loader), empty
-        self.adapters = 0
-
-
-_watched: dict[int, _Watched] = {}
+_retained: dict[int, _Retained] = {}  # by the address of the loader, which may define ==
 
 
 def note_adapter(loader: Any, empty: Callable[[Any], None]) -> None:
-    """Keras makes an adapter of a loader. empty: lets go of what a loader holds."""
-    if not keeps_adapters():
+    """Keras makes an adapter for this loader, and the backend may keep it.
+
+    Args:
+        loader: the loader.
+        empty: called with it once nobody can reach it any more.
+    """
+    if not base.keeps_adapters():
         return
     if _after_collection not in gc.callbacks:
         gc.callbacks.append(_after_collection)
-    found = _watched.get(id(loader))
-    if found is None or found.loader() is not loader:
-        found = _watched[id(loader)] = _Watched(loader, empty)
-    found.adapters += 1
+    known = _retained.get(id(loader))
+    if known is None or known.loader() is not loader:  # another one was there before
+        known = _retained[id(loader)] = _Retained(weakref.ref(loader), empty)
+    known.adapters += 1
 
 
 def _after_collection(phase: str, info: dict[str, Any]) -> None:
     if phase != "stop" or info["generation"] != 2:
         return
-    for key, watched in list(_watched.items()):
-        held = [watched.loader()]
-        if held[0] is None:
-            _watched.pop(key, None)
-        elif _forgotten(held, watched.adapters):
-            _watched.pop(key, None)
-            watched.empty(held[0])
+    for key, known in list(_retained.items()):
+        held = [known.loader()]
+        if held[0] is None or _forgotten(held, known.adapters):
+            _retained.pop(key, None)
+            if held[0] is not None:
+                known.empty(held[0])
 
 
 def _forgotten(held: list[Any], adapters: int) -> bool:
@@ -67,11 +75,11 @@ def _forgotten(held: list[Any], adapters: int) -> bool:
     if references > adapters:  # somebody else has one: no need for the search, which takes 50 ms
         return False
     others = [r for r in gc.get_referrers(held[0]) if r is not held]
-    return len(others) == references and all(map(_is_adapter, others))
+    return len(others) == references and all(map(_belongs_to_adapter, others))
 
 
-def _is_adapter(referrer: Any) -> bool:
+def _belongs_to_adapter(referrer: Any) -> bool:
     if type(referrer) is dict:  # the attributes of some object
         owners = [o for o in gc.get_referrers(referrer) if getattr(o, "__dict__", None) is referrer]
-        return any(type(o).__name__ == _ADAPTER for o in owners)
-    return type(referrer).__name__ == _ADAPTER
+        return any(map(private.is_adapter, owners))
+    return private.is_adapter(referrer)

@@ -12,19 +12,14 @@ for nearly as long as the epoch had taken.
 from __future__ import annotations
 
 import atexit
-import sys
 import threading
 import weakref
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any
 
-__all__ = ["free_beside"]
+from kloaders.keras_api import private
 
-# Whose local variable has the iterator. If Keras gives these another name, epochs wait as they do for
-# any Sequence, and tests/keras_api/test_tf_iterators.py fails.
-_METHODS = ("fit", "evaluate", "predict")
-_VARIABLE = "iterator"
+__all__ = ["free_beside"]
 
 _waiting: dict[threading.Thread, weakref.finalize[..., Any]] = {}
 
@@ -34,35 +29,18 @@ def free_beside() -> None:
 
     To be called when that iterator has been read to its end: nothing may come from it any more.
     """
-    iterator = _iterator()
-    resource = getattr(iterator, "_iterator_resource", None)
-    if resource is None:  # another backend, or one iterator for each replica
+    found = private.take_iterator()
+    if found is None:
         return
-    # The dataset has the functions that the iterator calls as it ends, and is dropped after it.
+    iterator, holds = found
     dropped: SimpleQueue[list[Any]] = SimpleQueue()  # a put from a finalizer is safe
-    finalizer = weakref.finalize(
-        iterator, dropped.put, [getattr(iterator, "_dataset", None), resource]
-    )
+    finalizer = weakref.finalize(iterator, dropped.put, holds)
     finalizer.atexit = False
     thread = threading.Thread(
         target=_free, args=(dropped,), name="tf.data's finished iterator", daemon=True
     )
     _waiting[thread] = finalizer
     thread.start()
-
-
-def _iterator() -> Any:
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        code = frame.f_code
-        if code.co_name in _METHODS and _VARIABLE in code.co_varnames:
-            variables = frame.f_locals
-            iterator = variables.get(_VARIABLE)
-            if type(variables) is dict:  # before Python 3.13 a copy that lives as long as the call
-                variables.pop(_VARIABLE, None)
-            return iterator
-        frame = frame.f_back
-    return None
 
 
 def _free(dropped: SimpleQueue[list[Any]]) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from kloaders.keras_api.passes import Position, Request
+from kloaders.keras_api import private
+from kloaders.keras_api.callers import Callers
+from kloaders.keras_api.passes import Pass, Position, Request
 from kloaders.keras_api.phases import Phase, Phases
 from kloaders.plan.epoch import Order
 
@@ -28,6 +30,10 @@ _BY_NUMBER = (
     "batches were read by their number, outside of an epoch, which moves no position: call "
     "loader.on_epoch_begin() before the loop and loader.on_epoch_end() behind it."
 )
+_READ_BY_KERAS = (
+    "an epoch of this loader was begun while fit, evaluate or predict reads from it. A loader has one "
+    "position, so both would get wrong samples: loop over loader.view() instead."
+)
 
 
 class Tickets(Phases):
@@ -40,10 +46,20 @@ class Tickets(Phases):
         shuffle: True, False, or None to do what the requests ask for (see `SequenceLoader`).
         by_index: shuffle=False serves batch i for i, in whatever order it is asked; a two-level
             loader turns this off and serves its own order.
+        asker: says who calls.
     """
 
-    def __init__(self, batches: int, shuffle: bool | None, by_index: bool = True) -> None:
+    def __init__(
+        self,
+        batches: int,
+        shuffle: bool | None,
+        by_index: bool = True,
+        asker: Callable[..., private.Asker] = private.asker,
+    ) -> None:
         super().__init__(batches, shuffle, by_index)
+        self._asker = asker
+        self._callers = Callers()
+        self._mark = 0
         self._lock = threading.Lock()
 
     def forked(self) -> None:
@@ -54,8 +70,9 @@ class Tickets(Phases):
 
     @property
     def in_order(self) -> int:
-        """How many requests of the current pass came in order before any that did not."""
-        return self._pass.in_order
+        """How many requests of Keras' current pass came in order before any that did not."""
+        current = self._pass
+        return current.in_order if current.by_keras else 0
 
     def asked_for_all(self) -> bool:
         """Whether Keras has asked for every batch of the current pass."""
@@ -63,26 +80,53 @@ class Tickets(Phases):
             return self._in_epoch and self._pass.by_keras and self._pass.complete
 
     def begin(self) -> None:
-        """on_epoch_begin."""
+        """on_epoch_begin.
+
+        Raises:
+            RuntimeError: while a call of Keras reads from this loader.
+        """
+        asked = self._asker()
         with self._lock:
-            self._look_at_fit()
+            self._look_at_calls()
+            if asked.by_keras:
+                self._callers.epoch_begins(asked.call, self._mid_training)
+            elif asked.by_keras is False:
+                if self._phase is not Phase.IDLE and self._callers.in_epoch:
+                    raise RuntimeError(_READ_BY_KERAS)
+                self._callers.epoch_begins(None, training=False)
+            self._mark += 1
             self._epoch_begins()
 
     def end(self) -> None:
         """on_epoch_end."""
+        asked = self._asker()
         with self._lock:
-            self._look_at_fit()
+            self._look_at_calls()
+            if asked.by_keras is False and self._in_epoch and self._callers.in_epoch:
+                return  # a loop in a callback, over an epoch of its own: that one has ended already
+            self._mark += 1
             self._epoch_ends()
+            if self._phase is Phase.IDLE:
+                self._callers.epoch_ends(self._pass.by_keras and self._pass.complete)
 
     def starting(self) -> int:
-        """num_batches was read: how many batches the pass has that begins with it."""
+        """num_batches was read: how many batches the pass has that begins with it.
+
+        Raises:
+            RuntimeError: another call of Keras reads from this loader.
+        """
+        asked = self._asker()
+        if asked.by_keras is False:  # the user's own look at it
+            return self.length()
         with self._lock:
-            self._look_at_fit()
+            self._look_at_calls()
+            self._callers.size_read(asked)
             return self._size_read()
 
     def length(self) -> int:
         """Batches of an epoch; less in one that was resumed in the middle."""
         with self._lock:
+            self._look_at_calls()
             if self._phase is Phase.READING:
                 return self._pass.size
             now = self._position_due() if self._phase is Phase.OPENED else None
@@ -91,6 +135,14 @@ class Tickets(Phases):
     def locate(self, index: int) -> Request:
         """What `loader[index]` means now."""
         with self._lock:
+            if self._callers.watched:
+                asked = self._asker(with_call=False)
+                if self._callers.is_stray(asked):
+                    return Request(self._order_of_epoch(self._next_epoch), index, False)
+                if asked.by_keras is False:
+                    self._look_at_calls()
+                    if not self._in_epoch:
+                        return self._number_read(index)
             if self._in_epoch or self._reads_on():
                 return self._batch_read(index)
             return self._number_read(index)
@@ -99,6 +151,44 @@ class Tickets(Phases):
         # steps_per_epoch < len on tensorflow: its thread reads ahead between the E of one epoch
         # and the B of the next, which both come from the main thread, as probes do.
         return self._phase is Phase.PAUSED and threading.get_ident() != self._seen.ender
+
+    def _look_at_calls(self) -> None:
+        """Notice that a call of Keras has ended in the middle of a pass."""
+        # Keras tells callbacks nothing when a fit ends in an error.
+        fit = self._fit
+        if fit.running and fit.ended is not None and fit.ended():
+            self._end_fit()
+        if self._phase is not Phase.IDLE and self._callers.broken_off:
+            if self._mid_training:
+                self._end_fit()
+            else:
+                self._break_off_call(None)
+
+    def _break_off_call(self, done: int | None) -> None:
+        self._callers.abandon()
+        self._broken = self._broken and self._callers.in_fit
+        self._break_off(done)
+
+    # ------------------------------------------------------------------ loops over the loader
+
+    @property
+    def opened_by_hand(self) -> bool:
+        """Whether a loop of the user's has begun an epoch, and has read nothing of it."""
+        with self._lock:
+            self._look_at_calls()
+            return self._phase is Phase.OPENED and not self._callers.in_epoch
+
+    @property
+    def mark(self) -> int:
+        """Another number once an epoch begins or ends, or a position is loaded."""
+        return self._mark
+
+    def leave(self, mark: int, done: int) -> None:
+        """An iteration whose epoch had this mark was left, after so many batches."""
+        with self._lock:
+            if mark == self._mark and self._in_epoch:
+                self._mark += 1
+                self._break_off(done)
 
     # ------------------------------------------------------------------ positions
 
@@ -110,6 +200,8 @@ class Tickets(Phases):
             self._next_epoch = self._fit.epoch_due = position.order.epoch
             self._drop_pass()
             self._pass.memo.clear()
+            self._left = None
+            self._mark += 1
 
     def position(self) -> tuple[Order, int]:
         """What comes next: a batch of an order. What was read but not trained on comes again.
@@ -118,8 +210,13 @@ class Tickets(Phases):
             ValueError: that cannot be told.
         """
         with self._lock:
-            self._look_at_fit()
+            self._look_at_calls()
             current, fit = self._pass, self._fit
+            if self._left is not None and not fit.running:
+                left, used = self._left
+                if used is None:
+                    raise ValueError(_READ_AHEAD)
+                return self._position_in(left, used)
             if fit.running:
                 done, under_way = fit.consumed, current.training
             else:
@@ -129,17 +226,20 @@ class Tickets(Phases):
                     raise ValueError(_BY_NUMBER)
                 if under_way and current.by_keras:
                     raise ValueError(_READ_AHEAD)
-            if under_way and 0 < done < current.size:
-                if current.scattered:
-                    raise ValueError(_SCATTERED)
-                return current.order, current.first + done
-            if under_way and done:
-                return self._order_of_epoch(current.order.epoch + 1), 0
             if under_way:
-                return current.order, current.first
+                return self._position_in(current, done)
             if self._resume is not None:
                 return self._resume.order, self._resume.first
             return self._order_of_epoch(fit.epoch_due if fit.running else self._next_epoch), 0
+
+    def _position_in(self, current: Pass, done: int) -> tuple[Order, int]:
+        if 0 < done < current.size:
+            if current.scattered:
+                raise ValueError(_SCATTERED)
+            return current.order, current.first + done
+        if done:
+            return self._order_of_epoch(current.order.epoch + 1), 0
+        return current.order, current.first
 
     # ------------------------------------------------------------------ what a callback reports
 
@@ -223,15 +323,12 @@ class Tickets(Phases):
         """The fit is over, in mid-epoch or not."""
         with self._lock:
             self._end_fit()
-            self._phase = Phase.IDLE
-            # What tensorflow still asks for is no loop that continues the looks before the fit.
-            self._index_reads.end_loop()
 
     def _end_fit(self) -> None:
+        if self._mid_training:
+            self._break_off_call(self._fit.consumed)
+        else:  # between two epochs
+            self._break_off(None)
+            self._left = None
         self._fit.end()
         self._pass.training = False
-
-    def _look_at_fit(self) -> None:
-        # Keras tells callbacks nothing when a fit ends in an error.
-        if self._fit.running and self._fit.ended is not None and self._fit.ended():
-            self._end_fit()

@@ -18,7 +18,8 @@ from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
 from kloaders.plan.rng import Moment
 from kloaders.sources.column_source import ColumnSource, checked_columns
-from kloaders.sources.columns import ArrayColumn, ListColumn, columns_of
+from kloaders.sources.columns import ArrayColumn, ListColumn
+from kloaders.sources.given_columns import columns_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -13,15 +13,8 @@ from kloaders.core.checks import check_names, checked_dtype
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, unflatten
 from kloaders.core.threads import usable_cores
-from kloaders.formats.pack import (
-    MANIFEST,
-    check_files,
-    crc_of_file,
-    dtype_named,
-    manifest_changed,
-    nested,
-    read_manifest,
-)
+from kloaders.formats.pack import MANIFEST, dtype_named, manifest_changed, nested, read_manifest
+from kloaders.formats.pack_files import check_files, crc_of_piece, pieces_of
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import CastColumn, inner_column
@@ -107,31 +100,24 @@ class PackSequenceLoader(SequenceLoader):
             progress: show a bar. None: where stderr is a terminal.
 
         Raises:
-            ValueError: names the files that differ.
+            ValueError: names the files that differ, and in them the rows of the shard.
             OSError: a file is gone or cannot be read.
         """
         read_manifest(self.folder)
         check_files(self.folder, self._shards, self._dtypes)
-        files = [
-            (os.path.join(self.folder, file.name), file.crc32)
-            for shard in self._shards
-            for part in shard.parts
-            for file in part.files
-        ]
-        sizes = [os.path.getsize(path) for path, _ in files]
+        pieces = list(pieces_of(self.folder, self._shards, self._dtypes))
+        size = sum(piece.end - piece.begin for piece in pieces)
         disable = None if progress is None else not progress
         wrong = []
         with (
-            tqdm(
-                total=sum(sizes), unit="B", unit_scale=True, disable=disable, desc="verify"
-            ) as bar,
+            tqdm(total=size, unit="B", unit_scale=True, disable=disable, desc="verify") as bar,
             ThreadPoolExecutor(usable_cores(), "kloaders-verify") as pool,
         ):
-            sums = pool.map(crc_of_file, [path for path, _ in files])
-            for (path, crc), size, found in zip(files, sizes, sums, strict=True):
-                bar.update(size)
-                if found != crc:
-                    wrong.append(path)
+            sums = pool.map(lambda piece: crc_of_piece(piece.path, piece.begin, piece.end), pieces)
+            for piece, found in zip(pieces, sums, strict=True):
+                bar.update(piece.end - piece.begin)
+                if found != piece.crc32:
+                    wrong.append(piece.name)
         if manifest_changed(self.folder):
             wrong.append(os.path.join(self.folder, MANIFEST))
         if wrong:

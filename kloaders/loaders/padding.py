@@ -14,6 +14,7 @@ from kloaders.core.messages import say
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.engine.padding import Padding
+from kloaders.engine.retries import read_patiently
 from kloaders.loaders.sequence import SequenceLoader, check_loader
 from kloaders.plan.rng import Moment
 
@@ -151,7 +152,9 @@ def _lengths_of(loader: SequenceLoader) -> Array:
 
     def one(index: int) -> int:
         try:
-            sample = pipeline.sample(index, Moment())
+            sample = read_patiently(
+                lambda k: pipeline.sample(k, Moment()), index, loader.samples, log.name
+            )
         except Exception as error:  # whatever a user's hook raises
             if log.policy == "raise":
                 raise log.explained(index, error) from error

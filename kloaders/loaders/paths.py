@@ -17,12 +17,15 @@ from kloaders.formats.options import ImageOptions
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.cache.columns import CachedColumn, HookCache, leaf_store, store_at
-from kloaders.sources.cache.folder import key_of
-from kloaders.sources.cache.policy import check_single_samples, place_of
+from kloaders.sources.cache.files import SampleFiles
+from kloaders.sources.cache.keys import SampleKey, key_of
+from kloaders.sources.cache.policy import check_single_samples, folder_of, place_of
 from kloaders.sources.cache.source import CachedSource
 from kloaders.sources.column_source import checked_columns
-from kloaders.sources.columns import CallColumn, Column, PathColumn, columns_of, take_rows
+from kloaders.sources.columns import CallColumn, Column, PathColumn, take_rows
 from kloaders.sources.files import Decode, FileReader, FileSource, check_paths_of, readings
+from kloaders.sources.fingerprint import common_folder
+from kloaders.sources.given_columns import columns_of
 from kloaders.sources.hooks import (
     LabelledSource,
     NamedSource,
@@ -49,6 +52,8 @@ class PathOptions(Options, total=False):
     rescale: float | None
     dct_scaling: bool
     max_pixels: int
+    depth: int | None
+    reader: str
     decode: Decode | None
     label_options: dict[str, Any] | None
     check_paths: bool | str
@@ -82,6 +87,10 @@ class PathSequenceLoader(SequenceLoader):
             pixels: 5.8 levels of 255 on average with "bilinear", 2.4 with "area", which then is
             the smoother of the two.
         max_pixels: images with more than this are refused before they are decoded.
+        depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
+            what is stored.
+        reader: "opencv", or "pillow" for images with the pixels of Pillow, as Keras' load_img has
+            them: gray ones of 16 bits keep their values, colour comes in 8 bits.
         decode: a function of a file's bytes that gives its array, instead of the suffix's. Labels
             that are paths have their own, in label_options.
         label_options: these image options, or decode, for labels that are paths; by default those
@@ -119,6 +128,8 @@ class PathSequenceLoader(SequenceLoader):
         rescale: float | None = None,
         dct_scaling: bool = False,
         max_pixels: int = ImageOptions.max_pixels,
+        depth: int | None = None,
+        reader: str = "opencv",
         decode: Decode | None = None,
         label_options: dict[str, Any] | None = None,
         check_paths: bool | str = "sample",
@@ -138,6 +149,8 @@ class PathSequenceLoader(SequenceLoader):
                 "rescale": rescale,
                 "dct_scaling": dct_scaling,
                 "max_pixels": max_pixels,
+                "depth": depth,
+                "reader": reader,
             },
             decode=decode,
             label_options=label_options,
@@ -233,28 +246,39 @@ class PathSequenceLoader(SequenceLoader):
             )
             if cache.cache not in (None, "auto"):
                 check_single_samples(hook, cache, work)
-                key = key_of(
-                    kind.__qualname__, kind.load_sample, self.image_options, cv2.__version__
-                )
-                files = samples.paths
-                make = functools.partial(leaf_store, place_of(cache), key, len(samples), files)
-                source = CachedSource(hook, HookCache(make, files))
+                source = self._with_cache(hook, options)
             if len(columns) > 1:
-                labels = self._kept(columns[1], options)
+                (labels,) = self._kept(columns[1:], options)
                 source = LabelledSource(source, labels, (columns[0], labels))
         else:
             if cache.cache == "ram" and work.processes:
                 check_single_samples(samples, cache, work)
-            kept = tuple(self._kept(part, options) for part in columns)
-            source = FileSource(kept, samples.paths, samples.decode)
+            source = FileSource(self._kept(columns, options), samples.paths, samples.decode)
         return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
-    def _kept(self, part: Any, options: LoaderOptions) -> Any:
+    def _with_cache(self, source: PathHookSource, options: LoaderOptions) -> Source:
+        """What a hook gives, with a cache in front."""
+        cache, folder = options.cache, folder_of(options.cache)
+        inputs = flatten(source.inputs)
+        paths = [column.paths for column in inputs if isinstance(column, PathColumn)]
+        others = [column for column in inputs if not isinstance(column, PathColumn)]
+        files = SampleFiles(paths, others, folder=None if folder else "")
+        make = functools.partial(leaf_store, place_of(cache), len(source), files)
+        if folder is None:
+            return CachedSource(source, HookCache(make, files, ""))
+        made_by = (self.image_options, source.dtype, cv2.__version__)
+        key = SampleKey(folder, made_by, {"decode=": self.decode}, cache.cache_key)
+        return CachedSource(source, HookCache(make, files), key)
+
+    def _kept(self, columns: tuple[Any, ...], options: LoaderOptions) -> tuple[Any, ...]:
         """Columns with stores in front of them, where there are to be some."""
-        cache = options.cache
+        cache, folder = options.cache, folder_of(options.cache)
         # Worker processes would keep what they read in RAM each for itself.
         if cache.cache is None or (cache.cache == "auto" and options.work.processes):
-            return part
+            return columns
+        # One for all: files of one name in two folders are not to be taken for each other.
+        paths = [c.paths for c in flatten(columns) if isinstance(c, PathColumn)]
+        common = common_folder(*paths) if folder else ""
 
         def kept(column: Column) -> Column:
             read = getattr(column, "read_path", None)
@@ -262,11 +286,15 @@ class PathSequenceLoader(SequenceLoader):
                 return column
             if cache.cache == "auto" and read.decode is not None:  # it may draw random numbers
                 return column
-            key = key_of(read.options, read.decode, cv2.__version__)
-            store = store_at(place_of(cache), key, len(column), column.paths)
-            return CachedColumn(column, store)
+            key = ""
+            if folder is not None:
+                made_by = (read.options, cv2.__version__)
+                key = key_of(folder, made_by, {"decode=": read.decode}, cache.cache_key)
+            files = SampleFiles([column.paths], folder=common)
+            return CachedColumn(column, store_at(place_of(cache), key, len(column), files))
 
-        return map_structure(kept, part)
+        found: tuple[Any, ...] = map_structure(kept, columns)
+        return found
 
     def _without(self, names: set[str], source: FileSource, options: Options) -> FileSource:
         """Samples without those that have a file among `names`."""

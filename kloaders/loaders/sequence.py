@@ -17,6 +17,7 @@ from kloaders.engine.processes.pickling import check_sendable
 from kloaders.engine.requests import Requests
 from kloaders.engine.runner import Runner
 from kloaders.keras_api import base, distributed, retained_loaders, tf_iterators
+from kloaders.keras_api.iteration import iterate
 from kloaders.loaders.assembly import runner_of
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.position import PositionKeeper
@@ -232,8 +233,16 @@ class SequenceLoader(base.Sequence):
         return self.runner.tickets.length()
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches, one after another, as by their index."""
-        return (self[k] for k in range(len(self)))
+        """An epoch: each batch once, made ahead; the next iteration is the next epoch.
+
+        It begins with `on_epoch_begin` and ends with `on_epoch_end`. After `load_state_dict` the first
+        one has the batches that are left of the epoch. A loop that is left early leaves its epoch:
+        `state_dict()` still returns where.
+
+        Raises:
+            RuntimeError: the body of the loop began another epoch of this loader.
+        """
+        return iterate(self, self.runner.tickets)
 
     @property
     def num_batches(self) -> int:

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
-from kloaders.core.errors import SampleError, as_sample_error
+from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
 from kloaders.core.messages import say
 from kloaders.core.options import Options, RamOptions, shows_options
 from kloaders.core.structure import Structure, flatten
+from kloaders.engine.retries import read_patiently
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.options import ImageOptions
@@ -23,10 +24,12 @@ from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.ram_batches import TwoLevelLoader
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.columns import HookCache, leaf_store
-from kloaders.sources.cache.folder import key_of
-from kloaders.sources.cache.policy import check_single_samples, place_of
+from kloaders.sources.cache.files import SampleFiles
+from kloaders.sources.cache.keys import SampleKey
+from kloaders.sources.cache.policy import check_single_samples, folder_of, place_of
 from kloaders.sources.cache.source import CachedSource
 from kloaders.sources.files import Decode, readings
+from kloaders.sources.fingerprint import common_folder
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.quarantine import Quarantine, excluded, record_of, say_left_out
@@ -187,14 +190,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             dtype = options.transforms.dtype
             source = HookSource(self, len(records), dtype, by_batch=by_batch, base=records)
         if self._caches(source, options):
-            hook = kind.load_sample if by_sample else None
-            said = [part for leaf in flatten(records.leaves) for part in leaf.described()]
-            key = key_of("records", kind.__qualname__, hook, self.decode, *said, cv2.__version__)
-            files = records.records
-            make = functools.partial(
-                leaf_store, place_of(options.cache), key, len(records), RecordNames(files)
-            )
-            source = CachedSource(source, HookCache(make, RecordFilesOf(files)))
+            source = self._with_cache(source, options)
         return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
     def _caches(self, source: Source, options: LoaderOptions) -> bool:
@@ -209,6 +205,20 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             check_single_samples(source, cache, work)
         return cache.cache is not None
 
+    def _with_cache(self, source: Source, options: LoaderOptions) -> Source:
+        """Samples with a cache in front."""
+        cache, folder, records = options.cache, folder_of(options.cache), self.records.records
+        common = common_folder(records.paths) if folder else ""
+        files = SampleFiles([RecordFilesOf(records)], names=RecordNames(records), folder=common)
+        make = functools.partial(leaf_store, place_of(cache), len(records), files)
+        if folder is None:
+            return CachedSource(source, HookCache(make, files, ""))
+        leaves = flatten(self.records.leaves)
+        made_by = ("records", *(leaf.described() for leaf in leaves), cv2.__version__)
+        functions = {f"decode= of array {k}": leaf.decode for k, leaf in enumerate(leaves)}
+        key = SampleKey(folder, made_by, {"decode=": self.decode, **functions}, cache.cache_key)
+        return CachedSource(source, HookCache(make, files), key)
+
     def _settled(
         self,
         records: RecordFiles,
@@ -221,7 +231,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         failure: SampleError | None = None
         for index in range(min(len(records), FIRST_TRIES)):
             try:
-                record = records.read(index)
+                record = read_patiently(records.read, index, len(records), records.name)
                 parts, said = (features, "") if features else guessed(record, self.decode)
                 leaves = leaves_of(parts, self.image_options, masks, self.decode, decode_label)
                 found = found_in(record, leaves)
@@ -230,7 +240,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             except (OSError, DecodeError) as error:
                 failure = as_sample_error(index, records.name(index), error)
                 if options.get("on_error", "raise") == "raise":
-                    if (quarantine := options.get("quarantine")) is not None:
+                    quarantine = options.get("quarantine")
+                    if quarantine is not None and blames_the_sample(failure):
                         Quarantine(quarantine).add([(failure.name, failure.cause)])
                     raise failure from error
                 continue

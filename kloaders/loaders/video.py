@@ -10,7 +10,7 @@ from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import flatten
 from kloaders.formats.options import ImageOptions
 from kloaders.loaders.sequence import SequenceLoader
-from kloaders.sources.columns import columns_of
+from kloaders.sources.given_columns import columns_of
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import default_hook
 from kloaders.sources.video import VideoSource

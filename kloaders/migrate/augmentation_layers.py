@@ -8,7 +8,29 @@ import numpy as np
 
 from kloaders.core.messages import say
 
-__all__ = ["augmentation_layers"]
+__all__ = ["augmentation_layers", "drawing_options"]
+
+# Options that draw random numbers, with the values that switch them off.
+_DRAWING: dict[str, Any] = {
+    "rotation_range": 0,
+    "width_shift_range": 0.0,
+    "height_shift_range": 0.0,
+    "brightness_range": None,
+    "shear_range": 0.0,
+    "zoom_range": [1, 1],
+    "channel_shift_range": 0.0,
+    "horizontal_flip": False,
+    "vertical_flip": False,
+}
+
+
+def drawing_options(generator: Any) -> list[str]:
+    """Options that draw random numbers, as the user wrote them."""
+    return [
+        f"{name}={getattr(generator, name)!r}"
+        for name, off in _DRAWING.items()
+        if getattr(generator, name) not in (off, None)
+    ]
 
 
 def augmentation_layers(generator: Any, seed: int | None) -> list[Any]:

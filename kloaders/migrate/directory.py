@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.arrays import Array
+from kloaders.core.messages import say
 from kloaders.loaders.from_files import one_hot
-from kloaders.loaders.paths import PathSequenceLoader
-from kloaders.migrate.shared import CHANNELS, Array, filter_named, with_keras_names
+from kloaders.migrate.flows import DatasetLoader
+from kloaders.migrate.shared import channels_of, check_data_format, filter_named, report_found
 from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import listed
 
@@ -37,7 +39,7 @@ def image_dataset_from_directory(
     label_mode: str | None = "int",
     class_names: list[str] | None = None,
     color_mode: str = "rgb",
-    batch_size: int = 32,
+    batch_size: int | None = 32,
     image_size: Any = (256, 256),
     shuffle: bool | None = None,
     seed: int | None = None,
@@ -47,18 +49,21 @@ def image_dataset_from_directory(
     follow_links: bool = False,
     crop_to_aspect_ratio: bool = False,
     pad_to_aspect_ratio: bool = False,
+    data_format: str | None = None,
+    format: str = "tf",  # noqa: A002  (Keras' name)
+    verbose: bool = True,
     **options: Any,
 ) -> Any:
     """A loader for a call of `keras.utils.image_dataset_from_directory`, over the same files.
 
     Args:
         directory: holds `class/file`; with labels=None or a list, files.
-        labels: "inferred" from the folders; None; or one integer for each file, as they are sorted.
+        labels: "inferred" from the folders; None; or one number for each file, as they are sorted.
         label_mode: "int" (int32), "categorical" (one-hot rows), "binary" (0 or 1 in rows of one;
             both float32), None.
         class_names: the folders to take, in the order of their numbers.
         color_mode: "rgb", "rgba" or "grayscale".
-        batch_size: samples a batch.
+        batch_size: samples per batch. None, single samples in Keras, makes batches of one.
         image_size: (height, width), or one number for both.
         shuffle: None, the default here, shuffles in `fit` and keeps the order in `predict`; True
             shuffles always. False keeps the files sorted, which decides what validation_split takes.
@@ -69,12 +74,15 @@ def image_dataset_from_directory(
             "lanczos5".
         follow_links: look into links to folders.
         crop_to_aspect_ratio: cut from the middle what has the ratio of image_size.
-        pad_to_aspect_ratio: put zeros beside the picture.
+        pad_to_aspect_ratio: put zeros beside the image.
+        data_format: None or "channels_last".
+        format: "tf": what is made is a loader, and `kl.to_tf_dataset(loader)` a tf.data.Dataset of it.
+        verbose: log how many files and classes were found.
         **options: of `PathSequenceLoader`; dtype="uint8" instead of float32 is quicker.
 
     Returns:
         A loader with class_names and file_paths, or with subset="both" two of them. Batches are
-        float32 from 0 to 255.
+        float32 from 0 to 255; images of 16 bits are brought to 8, as TensorFlow does.
 
     Raises:
         ValueError: an argument is out of range, or files and labels differ in number.
@@ -87,6 +95,71 @@ def image_dataset_from_directory(
         raise ValueError(
             f'label_mode={label_mode!r} is not known: choose "int", "categorical", "binary" or None.'
         )
+    _check_part(validation_split, subset, shuffle, seed)
+    if crop_to_aspect_ratio and pad_to_aspect_ratio:
+        raise ValueError("crop_to_aspect_ratio and pad_to_aspect_ratio are both given: choose one.")
+    channels = channels_of(color_mode)
+    check_data_format(data_format)
+    if format != "tf":
+        raise ValueError(
+            f"format={format!r} has no counterpart here: leave it out, and give fit() the loader."
+        )
+    if batch_size is None:
+        say(
+            "batch_size=None: a loader has batches, and these are of one sample each, (1, height, width, "
+            "channels). kl.to_tf_dataset(loader).unbatch() gives single samples."
+        )
+        batch_size = 1
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    files, codes, names = _indexed(root, labels, class_names, follow_links, label_mode)
+    report_found(verbose, len(files), None if names is None else len(names), root)
+    if label_mode == "binary" and len(names or ()) != 2:
+        raise ValueError(
+            f'label_mode="binary" is for two classes, {root} has {len(names or ())}: '
+            f'{listed(names or [])}. Use "int" or "categorical".'
+        )
+    order = np.arange(len(files))
+    if shuffle is not False:
+        seed = int(np.random.randint(10**6)) if seed is None else seed
+        # As Keras does it: what falls into which part depends on it.
+        np.random.RandomState(seed).shuffle(order)
+    cut = len(files) - int((validation_split or 0) * len(files))
+    parts = {None: order, "training": order[:cut], "validation": order[cut:]}
+    aspect = "crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch"
+    made = []
+    for part in ("training", "validation") if subset == "both" else (subset,):
+        rows = parts[part]
+        if not len(rows):
+            raise ValueError(
+                f"validation_split={validation_split!r} of {len(files)} files leaves none for the "
+                f"{part} part: choose another share."
+            )
+        given = None
+        if codes is not None:
+            given = codes[rows]
+            if label_mode == "binary":
+                given = given[:, np.newaxis].astype(np.float32)
+        loader = DatasetLoader(
+            [files[k] for k in rows.tolist()],
+            given,
+            batch_size,
+            size=size,
+            channels=channels,
+            interpolation=filter_named(str(interpolation).lower(), _FILTERS),
+            aspect=aspect,
+            shuffle=False if part == "validation" and subset == "both" else shuffle,
+            seed=seed,
+            **{"dtype": "float32", "depth": 8, **options},
+        )
+        if label_mode == "categorical":
+            loader = one_hot(loader, len(names or ()))
+        loader.class_names = names
+        made.append(loader)
+    return tuple(made) if subset == "both" else made[0]
+
+
+def _check_part(validation_split: Any, subset: Any, shuffle: Any, seed: Any) -> None:
+    """ValueError where it is not clear which files are meant."""
     if bool(validation_split) != (subset is not None):
         raise ValueError(
             f"validation_split={validation_split!r} and subset={subset!r}: give both, or neither."
@@ -100,59 +173,19 @@ def image_dataset_from_directory(
             "validation_split needs seed=, the same number for both parts, or a file may be in both. "
             "Or pass shuffle=False, which splits the sorted files."
         )
-    if crop_to_aspect_ratio and pad_to_aspect_ratio:
-        raise ValueError("crop_to_aspect_ratio and pad_to_aspect_ratio are both given: choose one.")
-    if color_mode not in CHANNELS:
-        raise ValueError(
-            f'color_mode={color_mode!r} is not known: choose "rgb", "rgba" or "grayscale".'
-        )
-    files, codes, names = _indexed(root, labels, class_names, follow_links)
-    if label_mode == "binary" and len(names or ()) != 2:
-        raise ValueError(
-            f'label_mode="binary" is for two classes, {root} has {len(names or ())}: '
-            f'{listed(names or [])}. Use "int" or "categorical".'
-        )
-    order = np.arange(len(files))
-    if shuffle is not False:
-        seed = int(np.random.randint(10**6)) if seed is None else seed
-        # As Keras does it: what falls into which part depends on it.
-        np.random.RandomState(seed).shuffle(order)
-    cut = len(files) - int((validation_split or 0) * len(files))
-    parts = {None: order, "training": order[:cut], "validation": order[cut:]}
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    aspect = "crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch"
-    made = []
-    for part in ("training", "validation") if subset == "both" else (subset,):
-        rows = parts[part]
-        given = None
-        if codes is not None:
-            given = codes[rows]
-            if label_mode == "binary":
-                given = given[:, np.newaxis].astype(np.float32)
-        loader = PathSequenceLoader(
-            [files[k] for k in rows.tolist()],
-            given,
-            batch_size,
-            size=size,
-            channels=CHANNELS[color_mode],
-            interpolation=filter_named(interpolation, _FILTERS),
-            aspect=aspect,
-            shuffle=False if part == "validation" and subset == "both" else shuffle,
-            seed=seed,
-            **{"dtype": "float32", **options},
-        )
-        if label_mode == "categorical":
-            loader = one_hot(loader, len(names or ()))
-        loader.class_names = names
-        made.append(with_keras_names(loader, file_paths=list(loader.paths)))
-    return tuple(made) if subset == "both" else made[0]
 
 
 def _indexed(
-    root: str, labels: Any, class_names: list[str] | None, follow_links: bool
+    root: str,
+    labels: Any,
+    class_names: list[str] | None,
+    follow_links: bool,
+    label_mode: str | None,
 ) -> tuple[list[str], Array | None, list[str] | None]:
     """Files in Keras' order, the class of each, and what classes are called."""
     wanted = frozenset(_SUFFIXES)
+    codes: Array | None = None
+    names: list[str] | None = None
     if isinstance(labels, str) and labels == "inferred":
         names = class_folders(root, class_names)
         groups = [list(files_below(os.path.join(root, n), wanted, follow_links)) for n in names]
@@ -161,17 +194,37 @@ def _indexed(
     else:
         if class_names:
             raise ValueError('class_names goes with labels="inferred": leave it out.')
-        names = None
         files = list(files_below(root, wanted, follow_links))
-        codes = None
         if labels is not None:
-            codes = np.asarray(labels, np.int32)
-            if codes.shape != (len(files),):
-                raise ValueError(
-                    f"labels has shape {codes.shape}, expected one integer for each of {len(files)} "
-                    f"files in {root}."
-                )
-            names = [str(label) for label in sorted(set(codes.tolist()))]
+            codes, names = _given(labels, files, root, label_mode)
     if not files:
         raise ValueError(f"{root} has no files that end in {' '.join(_SUFFIXES)}.")
     return files, codes, names
+
+
+def _given(
+    labels: Any, files: list[str], root: str, label_mode: str | None
+) -> tuple[Array, list[str]]:
+    """A user's labels, in the type that TensorFlow makes of them, and what they are called."""
+    values = np.asarray(labels)
+    if values.shape != (len(files),):
+        raise ValueError(
+            f"labels has shape {values.shape}, expected one number for each of {len(files)} "
+            f"files in {root}."
+        )
+    names = [str(label) for label in sorted(set(values.tolist()))]
+    if values.dtype.kind == "f" and label_mode == "int":
+        return values.astype(np.float32), names
+    codes = values.astype(np.int32) if values.dtype.kind in "biu" else None
+    if codes is None or not np.array_equal(codes, values):
+        raise ValueError(
+            f"labels holds {values.dtype} such as {values[0]!r:.40}, and label_mode={label_mode!r} "
+            "takes integers: number the classes from 0."
+        )
+    if label_mode == "categorical" and (codes.min() < 0 or codes.max() >= len(names)):
+        bad = codes[(codes < 0) | (codes >= len(names))][0]
+        raise ValueError(
+            f'labels holds {bad}, and label_mode="categorical" has a column for each of '
+            f"{len(names)} classes: number them from 0."
+        )
+    return codes, names

@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.arrays import Array
 from kloaders.core.messages import say
-from kloaders.loaders.arrays import ArraySequenceLoader
-from kloaders.loaders.from_files import one_hot
-from kloaders.loaders.paths import PathSequenceLoader
-from kloaders.migrate.augmentation_layers import augmentation_layers
+from kloaders.migrate.augmentation_layers import augmentation_layers, drawing_options
+from kloaders.migrate.flows import ArrayFlow, FileFlow
+from kloaders.migrate.image_files import ImageFiles
 from kloaders.migrate.shared import (
-    CHANNELS,
     NOT_GIVEN,
     OTHER_PART,
-    Array,
-    filter_named,
+    check_data_format,
+    keras_setting,
+    report_found,
     rows_of_part,
-    with_keras_names,
 )
-from kloaders.migrate.targets import hot_rows, targets_of
+from kloaders.migrate.standardization import Standardizer, StandardizingTransform
+from kloaders.migrate.targets import targets_of
 from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import Table, listed
 
@@ -33,49 +33,24 @@ __all__ = ["ImageDataGenerator"]
 
 # The suffixes that Keras looks for, in lower case.
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff")
-# What Keras calls an interpolation, and what we do.
-_FILTERS = {
-    name: f"pillow-{name}"
-    for name in ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box")
-}
-# Options that draw random numbers, with the values that switch them off.
-_DRAWING: dict[str, Any] = {
-    "rotation_range": 0,
-    "width_shift_range": 0.0,
-    "height_shift_range": 0.0,
-    "brightness_range": None,
-    "shear_range": 0.0,
-    "zoom_range": [1, 1],
-    "channel_shift_range": 0.0,
-    "horizontal_flip": False,
-    "vertical_flip": False,
-}
-
-# Keras adds it to a spread, which may be zero.
-_TINY = 1e-6
-# Options of Keras' that have no counterpart, and what to do instead.
-_WITHOUT = {
-    "save_to_dir": "look at a batch, x, y = loader[0], and write it with cv2.imwrite",
-    "save_prefix": "it is for save_to_dir",
-    "has_ext": "give names with their suffix",
-    "drop_duplicates": "call dataframe.drop_duplicates()",
-}
+# Methods of Keras' that draw random numbers for one image.
+_RANDOM_METHODS = ("apply_transform", "get_random_transform", "random_transform")
 
 
-class ImageDataGenerator:
+class ImageDataGenerator(Standardizer):
     """Keras' ImageDataGenerator, whose `flow` methods give loaders.
 
-    Options, their order and their meaning are Keras'. What normalises pictures (rescale,
+    Options, their order and their meaning are Keras'. What normalises images (rescale,
     preprocessing_function, featurewise_*, samplewise_*, zca_*) is done by the loaders, with Keras'
     numbers. What draws random numbers (rotation_range, horizontal_flip and so on) is not: `layers`
     gives Keras layers that do it in the model, on the device; or give the flow a `transform=`.
 
     Raises:
-        ValueError: an option is out of range, or data_format="channels_first".
+        ValueError: an option is out of range, or channels come first.
 
     >>> datagen = ImageDataGenerator(rescale=1 / 255, validation_split=0.25)
-    >>> pictures = np.full((8, 4, 4, 3), 255, np.uint8)
-    >>> train = datagen.flow(pictures, np.arange(8) % 2, 4, subset="training")
+    >>> images = np.full((8, 4, 4, 3), 255, np.uint8)
+    >>> train = datagen.flow(images, np.arange(8) % 2, 4, subset="training")
     >>> x, y = train[0]
     >>> train.samples, y, x.dtype, float(x.max())
     (6, array([0, 1, 0, 1]), dtype('float32'), 1.0)
@@ -107,51 +82,52 @@ class ImageDataGenerator:
         interpolation_order: int = 1,
         dtype: Any = None,
     ) -> None:
-        if data_format not in (None, "channels_last"):
-            raise ValueError(
-                f"data_format={data_format!r}: pictures come with their channels last. Leave it out, "
-                "and let keras.layers.Permute((3, 1, 2)) turn them in the model."
-            )
+        check_data_format(data_format)
         if validation_split and not 0 < validation_split < 1:
             raise ValueError(
                 f"validation_split={validation_split!r}, expected a share between 0 and 1."
             )
-        if zca_whitening and featurewise_std_normalization:
-            say("zca_whitening replaces featurewise_std_normalization.")
-            featurewise_std_normalization = False
-        self.zca_whitening = zca_whitening
-        self.zca_epsilon = zca_epsilon
-        self.featurewise_std_normalization = featurewise_std_normalization
-        self.featurewise_center = (
-            featurewise_center or featurewise_std_normalization or zca_whitening
+        super().__init__(
+            featurewise_center=featurewise_center,
+            samplewise_center=samplewise_center,
+            featurewise_std_normalization=featurewise_std_normalization,
+            samplewise_std_normalization=samplewise_std_normalization,
+            zca_whitening=zca_whitening,
+            zca_epsilon=zca_epsilon,
+            rescale=rescale,
+            preprocessing_function=preprocessing_function,
+            dtype=np.dtype(keras_setting("floatx") if dtype is None else dtype),
         )
-        self.samplewise_std_normalization = samplewise_std_normalization
-        self.samplewise_center = samplewise_center or samplewise_std_normalization
         self.rotation_range = rotation_range
         self.width_shift_range = width_shift_range
         self.height_shift_range = height_shift_range
-        self.brightness_range = brightness_range
+        self.brightness_range = (
+            None if brightness_range is None else _two(brightness_range, "brightness_range")
+        )
         self.shear_range = shear_range
-        self.zoom_range = _two(zoom_range, "zoom_range")
+        self.zoom_range = (
+            [1 - zoom_range, 1 + zoom_range]
+            if isinstance(zoom_range, (int, float))
+            else _two(zoom_range, "zoom_range", "a number or ")
+        )
         self.channel_shift_range = channel_shift_range
         self.fill_mode = fill_mode
         self.cval = cval
         self.horizontal_flip = horizontal_flip
         self.vertical_flip = vertical_flip
-        self.rescale = rescale
-        self.preprocessing_function = preprocessing_function
+        self.data_format = "channels_last"
+        self.row_axis, self.col_axis, self.channel_axis = 1, 2, 3
         self.validation_split = validation_split
         self.interpolation_order = interpolation_order
-        self.dtype = np.dtype(np.float32 if dtype is None else dtype)
-        if self.dtype.kind != "f" and (rescale or self._normalises()):
-            raise ValueError(
-                f"dtype={self.dtype.name!r} cannot hold what rescale and normalisation give: leave "
-                "dtype out, for float32."
+
+    def __getattr__(self, name: str) -> Any:
+        more = ""
+        if name in _RANDOM_METHODS:
+            more = (
+                ": loaders do not draw random transforms. datagen.layers() gives Keras layers that do; "
+                "see docs/migrate.md for Keras' own class in transform=."
             )
-        #: Of channels, float arrays of shape (1, 1, channels); of pixels (values, values). By `fit`.
-        self.mean: Array | None = None
-        self.std: Array | None = None
-        self.zca_whitening_matrix: Array | None = None
+        raise AttributeError(f"ImageDataGenerator has no attribute {name}{more}")
 
     # ------------------------------------------------------------------ loaders
 
@@ -163,32 +139,41 @@ class ImageDataGenerator:
         shuffle: bool | None = None,
         sample_weight: Any = None,
         seed: int | None = None,
-        *,
-        subset: str | None = None,
+        save_to_dir: None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
         ignore_class_split: bool = False,
+        subset: str | None = None,
+        *,
         transform: Any = NOT_GIVEN,
         **options: Any,
-    ) -> ArraySequenceLoader:
+    ) -> ArrayFlow:
         """A loader over arrays.
 
         Args:
-            x: pictures, (samples, height, width, channels); or (pictures, other inputs).
-            y: labels, one row a sample; None for none.
-            batch_size: samples a batch.
+            x: images, (samples, height, width, channels); or (images, other inputs).
+            y: labels, one row for each sample; None for none.
+            batch_size: samples per batch.
             shuffle: None, the default here, shuffles in `fit` and keeps the order in `predict`.
                 True, Keras' default, shuffles always.
-            sample_weight: one weight a sample.
+            sample_weight: one weight per sample.
             seed: fixes the order.
-            subset: "validation": the first validation_split of the rows; "training": the rest.
+            save_to_dir: must be None.
+            save_prefix: for save_to_dir.
+            save_format: for save_to_dir.
             ignore_class_split: let both parts have labels that the other one lacks.
+            subset: "validation": the first validation_split of the rows; "training": the rest.
             transform: `transform(x, y, rng)` of one sample, before it is normalised; None for none.
                 Must be given where the generator has options that draw random numbers.
             **options: of `ArraySequenceLoader`.
 
+        Returns:
+            A loader with Keras' attributes: n, sample_weight, data_format, image_data_generator.
+
         Raises:
             ValueError, TypeError: an argument is out of range, or has no counterpart.
         """
-        transform = self._checked(options, transform)
+        transform = self._checked_transform(transform, save_to_dir)
         several = isinstance(x, (list, tuple)) and len(x) == 2 and np.ndim(x[0]) == 4
         parts: list[Any] = [x]
         if several:
@@ -197,25 +182,35 @@ class ImageDataGenerator:
             raise ValueError(
                 f"x has shape {np.shape(parts[0])}, expected (samples, height, width, channels)."
             )
-        rows = rows_of_part(subset, len(parts[0]), self.validation_split)
+        whole = len(parts[0])
+        given = {"another input in x": parts[1:], "y": [y], "sample_weight": [sample_weight]}
+        for name, arrays in given.items():
+            for array in arrays:
+                if array is not None and len(array) != whole:
+                    raise ValueError(
+                        f"lengths differ: {name} has {len(array)} rows, the images {whole}. Every "
+                        "image needs one."
+                    )
+        rows = rows_of_part(subset, whole, self.validation_split)
         inputs = tuple(np.asarray(part)[rows] for part in parts)
         labels = None if y is None else np.asarray(y)[rows]
         if subset is not None and labels is not None and not ignore_class_split:
-            other = rows_of_part(OTHER_PART[subset], len(parts[0]), self.validation_split)
+            other = rows_of_part(OTHER_PART[subset], whole, self.validation_split)
             if not np.array_equal(np.unique(labels), np.unique(np.asarray(y)[other])):
                 raise ValueError(
                     "the first rows and the rest have different labels: shuffle x and y before, or "
                     "pass ignore_class_split=True."
                 )
         weights = None if sample_weight is None else np.asarray(sample_weight)[rows]
-        return ArraySequenceLoader(
+        return ArrayFlow(
             inputs if several else inputs[0],
             labels,
             batch_size,
+            keras={"image_data_generator": self, "data_format": self.data_format},
             shuffle=shuffle,
             seed=seed,
             sample_weights=weights,
-            transform=_Steps(self, transform, False),
+            transform=StandardizingTransform(self, transform, self.dtype, False),
             **options,
         )
 
@@ -229,14 +224,17 @@ class ImageDataGenerator:
         batch_size: int = 32,
         shuffle: bool | None = None,
         seed: int | None = None,
-        *,
+        save_to_dir: None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
         follow_links: bool = False,
         subset: str | None = None,
         interpolation: str = "nearest",
         keep_aspect_ratio: bool = False,
+        *,
         transform: Any = NOT_GIVEN,
         **options: Any,
-    ) -> PathSequenceLoader:
+    ) -> FileFlow:
         """A loader over a folder that has one folder of files for each class.
 
         Args:
@@ -244,22 +242,26 @@ class ImageDataGenerator:
             target_size: (height, width).
             color_mode: "rgb", "rgba" or "grayscale".
             classes: the folders to take, in the order of their numbers; None: all, sorted.
-            class_mode: "categorical" makes one-hot rows, "binary" and "sparse" numbers (all
-                float32), "input" the picture itself; None leaves labels out.
-            batch_size: samples a batch.
+            class_mode: "categorical" makes one-hot rows, "binary" and "sparse" numbers (all of
+                the generator's dtype), "input" the image itself; None leaves labels out.
+            batch_size: samples per batch.
             shuffle: as for `flow`.
             seed: fixes the order.
+            save_to_dir: must be None.
+            save_prefix: for save_to_dir.
+            save_format: for save_to_dir.
             follow_links: look into links to folders.
             subset: "validation": of each class the first validation_split of its files;
                 "training": the rest.
             interpolation: "nearest", "bilinear", "bicubic", "lanczos", "hamming" or "box".
-            keep_aspect_ratio: cut from the middle of the picture what has the ratio of target_size.
+            keep_aspect_ratio: cut from the middle of the image what has the ratio of target_size.
             transform: as for `flow`.
             **options: of `PathSequenceLoader`.
 
         Returns:
             A loader with Keras' attributes: class_indices (a dict), classes (int32), filenames,
-            filepaths, labels, samples, num_classes, class_mode, target_size.
+            filepaths, labels, samples, n, num_classes, class_mode, color_mode, directory,
+            target_size, image_shape.
 
         Raises:
             ValueError, TypeError: an argument is out of range, or has no counterpart.
@@ -270,6 +272,8 @@ class ImageDataGenerator:
                 f'class_mode={class_mode!r} is not known: choose "categorical", "binary", '
                 '"sparse", "input" or None.'
             )
+        transform = self._checked_transform(transform, save_to_dir)
+        images = ImageFiles(target_size, color_mode, interpolation, keep_aspect_ratio)
         root = os.fspath(directory)
         names = class_folders(root, classes or None)
         if class_mode == "binary" and len(names) != 2:
@@ -285,25 +289,22 @@ class ImageDataGenerator:
             found += files
             counts.append(len(files))
         codes = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-        say(f"{root}: {len(found):,} pictures of {len(names)} classes.")
-        loader = self._over_files(
-            found,
-            codes,
-            class_mode,
-            names,
-            transform,
-            target_size,
-            CHANNELS.get(color_mode, color_mode),
-            filter_named(interpolation, _FILTERS),
-            keep_aspect_ratio,
-            {"batch_size": batch_size, "shuffle": shuffle, "seed": seed, **options},
-        )
-        return with_keras_names(
-            loader,
-            filenames=[os.path.relpath(file, root) for file in found],
-            classes=codes,
-            labels=codes,
-        )
+        report_found(True, len(found), len(names), root)
+        if not found:
+            part = "" if subset is None else f" for subset={subset!r}"
+            raise ValueError(
+                f"{root} has no files{part} that end in {' '.join(_SUFFIXES)}, in its folders "
+                f"{listed(names)}."
+            )
+        attributes = {
+            "directory": root,
+            "filenames": [os.path.relpath(file, root) for file in found],
+            "classes": codes,
+            "labels": codes,
+            "subset": subset,
+        }
+        chosen = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed, **options}
+        return images.flow(self, found, codes, class_mode, names, transform, attributes, chosen)
 
     def flow_from_dataframe(
         self,
@@ -319,14 +320,17 @@ class ImageDataGenerator:
         batch_size: int = 32,
         shuffle: bool | None = None,
         seed: int | None = None,
-        *,
+        save_to_dir: None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
         subset: str | None = None,
         interpolation: str = "nearest",
         validate_filenames: bool = True,
+        *,
         keep_aspect_ratio: bool = False,
         transform: Any = NOT_GIVEN,
         **options: Any,
-    ) -> PathSequenceLoader:
+    ) -> FileFlow:
         """A loader over the files that a table lists.
 
         Args:
@@ -335,19 +339,22 @@ class ImageDataGenerator:
             x_col: the column of paths.
             y_col: the column of labels; a list of columns for "raw" and "multi_output".
             weight_col: the column of sample weights.
+            target_size: (height, width).
+            color_mode: "rgb", "rgba" or "grayscale".
             classes: the texts in `y_col` in the order of their numbers; rows of others are left out.
                 None: all, sorted.
             class_mode: as for `flow_from_directory`; of "categorical" a row may have a list of
-                classes. "raw" delivers the values of `y_col`, "multi_output" a tuple with an
-                array for each of its columns.
-            subset: "validation": the first validation_split of the rows; "training": the rest.
-            validate_filenames: leave out rows whose file does not exist or is of another kind.
-            target_size: (height, width).
-            color_mode: "rgb", "rgba" or "grayscale".
-            batch_size: samples a batch.
+                classes. "raw" delivers the values of `y_col` in their dtype, "multi_output" a tuple
+                with an array for each of its columns.
+            batch_size: samples per batch.
             shuffle: as for `flow`.
             seed: fixes the order.
+            save_to_dir: must be None.
+            save_prefix: for save_to_dir.
+            save_format: for save_to_dir.
+            subset: "validation": the first validation_split of the rows; "training": the rest.
             interpolation: as for `flow_from_directory`.
+            validate_filenames: leave out rows whose file does not exist or is of another kind.
             keep_aspect_ratio: as for `flow_from_directory`.
             transform: as for `flow`.
             **options: of `PathSequenceLoader`.
@@ -361,8 +368,13 @@ class ImageDataGenerator:
             ValueError, TypeError: an argument is out of range, a column is missing or holds
                 something else, or an option has no counterpart.
         """
+        for name, instead in _IGNORED.items():
+            if name in options:
+                say(f"{name}={options.pop(name)!r} changes nothing, as in Keras: {instead}.")
         if class_mode == "other":
             class_mode = "raw"
+        transform = self._checked_transform(transform, save_to_dir)
+        images = ImageFiles(target_size, color_mode, interpolation, keep_aspect_ratio)
         table = Table(dataframe)
         given = table.paths(x_col, None)
         base = "" if directory is None else os.fspath(directory)
@@ -386,128 +398,43 @@ class ImageDataGenerator:
             labels = labels[part]
         if weight_col is not None and class_mode is not None:
             options["sample_weights"] = table.numbers(weight_col)[rows]
-        loader = self._over_files(
-            [os.path.join(base, given[k]) for k in rows],
-            labels,
-            class_mode,
-            names,
-            transform,
-            target_size,
-            CHANNELS.get(color_mode, color_mode),
-            filter_named(interpolation, _FILTERS),
-            keep_aspect_ratio,
-            {"batch_size": batch_size, "shuffle": shuffle, "seed": seed, **options},
-        )
-        return with_keras_names(
-            loader,
-            filenames=[given[k] for k in rows],
-            classes=None if names is None else labels,
-            labels=labels,
-        )
-
-    # ------------------------------------------------------------------ what becomes of a picture
-
-    def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
-        """Measure mean, spread or ZCA of sample pictures, for featurewise_* and zca_whitening.
-
-        Args:
-            x: pictures, (samples, height, width, channels).
-            augment: must be False: what draws random numbers is not done here.
-            rounds: for augment.
-            seed: for augment.
-
-        Raises:
-            ValueError: x has another number of axes, or augment is True.
-        """
-        if augment:
-            raise ValueError(
-                "augment=True: pictures are not augmented here. Give fit() augmented ones, such as "
-                "keras.Sequential(datagen.layers())(x, training=True)."
-            )
-        del rounds, seed
-        values = np.array(x, self.dtype)
-        if values.ndim != 4:
-            raise ValueError(
-                f"x has shape {values.shape}, expected (samples, height, width, channels)."
-            )
-        if self.rescale:
-            values *= self.rescale
-        if self.featurewise_center:
-            self.mean = values.mean(axis=(0, 1, 2)).reshape(1, 1, -1)
-            values -= self.mean
-        if self.featurewise_std_normalization:
-            self.std = values.std(axis=(0, 1, 2)).reshape(1, 1, -1)
-        if self.zca_whitening:
-            flat = values.reshape(len(values), -1)
-            axes, spread, _ = np.linalg.svd(flat.T, full_matrices=False)
-            self.zca_whitening_matrix = (
-                axes * (np.sqrt(len(flat)) / (spread + self.zca_epsilon))
-            ) @ axes.T
-
-    def standardize(self, x: Array) -> Array:
-        """A picture, or several, normalised as the options say: a new array of `dtype`."""
-        x = np.array(x, self.dtype)
-        if self.preprocessing_function is not None:
-            x = self.preprocessing_function(x)
-        if self.rescale:
-            x = x * self.dtype.type(self.rescale)
-        if self.samplewise_center:
-            x = x - np.mean(x, keepdims=True)
-        if self.samplewise_std_normalization:
-            x = x / (np.std(x, keepdims=True) + _TINY)
-        if self.mean is not None:
-            x = x - self.mean
-        if self.std is not None:
-            x = x / (self.std + _TINY)
-        if self.zca_whitening_matrix is not None:
-            flat = x.reshape(-1, int(np.prod(x.shape[-3:])))
-            x = (flat @ self.zca_whitening_matrix).reshape(x.shape)
-        return np.asarray(x, self.dtype)
+        report_found(True, len(rows), None if names is None else len(names), base or os.getcwd())
+        attributes = {
+            "directory": base,
+            "filenames": [given[k] for k in rows],
+            "subset": subset,
+            **({} if names is None else {"classes": labels}),
+            **({} if labels is None else {"labels": labels}),
+        }
+        files = [os.path.join(base, given[k]) for k in rows]
+        chosen = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed, **options}
+        return images.flow(self, files, labels, class_mode, names, transform, attributes, chosen)
 
     def layers(self, seed: int | None = None) -> list[Any]:
         """Keras layers that draw what the options say, to stand first in a model.
 
         They work while the model trains, and only then. Values at borders (`cval`) and ranges of
-        brightness are those of pictures that come scaled by `rescale`.
+        brightness are those of images that come scaled by `rescale`.
 
         Args:
             seed: fixes what they draw; each gets a number of its own.
 
-        What has no counterpart among Keras' layers is said, with what to write instead. Three are
+        What has no counterpart among Keras' layers is logged, with what to write instead. Three are
         about the same: RandomShear keeps the left edge in place, and not the middle; a channel shift
-        is cut off at 0 and 255, and not at the picture's own extremes; and a wrapped or reflected
+        is cut off at 0 and 255, and not at the image's own extremes; and a wrapped or reflected
         border is that of the backend.
         """
         return augmentation_layers(self, seed)
 
-    # ------------------------------------------------------------------ inner
-
-    def _drawing(self) -> list[str]:
-        """Options that draw random numbers, as the user wrote them."""
-        return [
-            f"{name}={getattr(self, name)!r}"
-            for name, off in _DRAWING.items()
-            if getattr(self, name) not in (off, None)
-        ]
-
-    def _normalises(self) -> bool:
-        return bool(
-            self.preprocessing_function is not None
-            or self.samplewise_center
-            or self.featurewise_center
-        )
-
-    def _checked(self, options: dict[str, Any], transform: Any) -> Any:
-        """The transform, once all is found to be in order."""
-        for name, instead in _WITHOUT.items():
-            if options.pop(name, None):
-                raise TypeError(f"{name}= has no counterpart here: {instead}.")
-        if self.featurewise_center and self.mean is None:
-            raise ValueError(
-                "featurewise_center, featurewise_std_normalization and zca_whitening need numbers of "
-                "the data: call datagen.fit(x) with some pictures first."
+    def _checked_transform(self, transform: Any, save_to_dir: Any) -> Any:
+        """The transform, once it is known that nothing is left out in silence."""
+        if save_to_dir is not None:
+            raise TypeError(
+                "save_to_dir= has no counterpart here: look at a batch, x, y = loader[0], and write it "
+                "with keras.utils.save_img."
             )
-        drawing = self._drawing()
+        self.check_fitted()
+        drawing = drawing_options(self)
         if drawing and transform is NOT_GIVEN:
             raise ValueError(
                 f"{', '.join(drawing)}: loaders do not draw this. Put datagen.layers() first in the "
@@ -516,83 +443,24 @@ class ImageDataGenerator:
             )
         return None if transform is NOT_GIVEN else transform
 
-    def _over_files(
-        self,
-        files: list[str],
-        labels: Any,
-        class_mode: str | None,
-        names: list[str] | None,
-        transform: Any,
-        size: tuple[int, int],
-        channels: Any,
-        interpolation: str,
-        crops: bool,
-        options: dict[str, Any],
-    ) -> PathSequenceLoader:
-        transform = self._checked(options, transform)
-        if channels not in CHANNELS.values():
-            raise ValueError(
-                f'color_mode={channels!r} is not known: choose "rgb", "rgba" or "grayscale".'
-            )
-        given: Any = None
-        if class_mode in ("binary", "sparse"):
-            given = np.asarray(labels, np.float32)
-        elif class_mode == "categorical":
-            many = any(isinstance(label, list) for label in labels)
-            given = hot_rows(labels, len(names or ())) if many else np.asarray(labels, np.int32)
-        elif class_mode == "multi_output":
-            given = tuple(labels)
-        elif class_mode == "raw":
-            given = labels
-        steps: dict[str, Any] = {"rescale": self.rescale or None, "dtype": self.dtype}
-        if transform is not None or self._normalises() or class_mode == "input":
-            steps = {"transform": _Steps(self, transform, class_mode == "input")}
-        loader = PathSequenceLoader(
-            files,
-            given,
-            size=size,
-            channels=channels,
-            # Of whole pictures ours is the same, and needs no Pillow.
-            interpolation=interpolation
-            if crops
-            else interpolation.replace("pillow-nearest", "nearest"),
-            aspect="crop" if crops else "stretch",
-            **steps,
-            **options,
-        )
-        if class_mode == "categorical" and given is not None and given.ndim == 1:
-            loader = one_hot(loader, len(names or ()))
-        loader.class_names = names
-        found: Any = loader
-        found.class_mode, found.target_size = class_mode, tuple(size)
-        if names is not None:
-            found.num_classes = len(names)
-            found.class_indices = {name: k for k, name in enumerate(names)}
-        return loader
+
+# Arguments that Keras takes, warns of, and ignores.
+_IGNORED = {
+    "has_ext": "names are given with their suffix",
+    "sort": "without shuffle=True, samples come in the order of the table",
+    "drop_duplicates": "call dataframe.drop_duplicates() for that",
+}
 
 
-class _Steps:
-    """What becomes of a stored picture: the user's transform, then what a generator normalises."""
-
-    def __init__(self, generator: ImageDataGenerator, transform: Any, twice: bool) -> None:
-        self.generator, self.transform, self.twice = generator, transform, twice
-
-    def __call__(self, x: Any, y: Any, rng: np.random.Generator) -> tuple[Any, Any]:
-        if self.transform is not None:
-            x, y = self.transform(x, y, rng)
-        if isinstance(x, tuple):
-            return (self.generator.standardize(x[0]), *x[1:]), y
-        x = self.generator.standardize(x)
-        return x, (x if self.twice else y)
-
-
-def _two(value: Any, name: str) -> list[float]:
-    """A range as two numbers; one number is what goes off 1 on either side."""
-    if isinstance(value, (int, float)):
-        return [1 - value, 1 + value]
-    if isinstance(value, (list, tuple)) and len(value) == 2:
+def _two(value: Any, name: str, otherwise: str = "") -> list[float]:
+    """A range: two numbers."""
+    if (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(v, (int, float)) for v in value)
+    ):
         return [value[0], value[1]]
-    raise ValueError(f"{name}={value!r}, expected a number or two of them.")
+    raise ValueError(f"{name}={value!r}, expected {otherwise}two numbers, as in {name}=(0.8, 1.2).")
 
 
 def _is_image(path: str) -> bool:

@@ -1,24 +1,23 @@
-"""What the drop-ins share: names of Keras' options, parts of the rows, Keras' attributes."""
+"""What the drop-ins share: names of Keras' options, its settings, and parts of the rows."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-import numpy as np
-
-from kloaders.loaders.paths import PathSequenceLoader
+from kloaders.core.messages import say
 
 __all__ = [
     "CHANNELS",
     "NOT_GIVEN",
     "OTHER_PART",
-    "Array",
+    "channels_of",
+    "check_data_format",
     "filter_named",
+    "keras_setting",
+    "report_found",
     "rows_of_part",
-    "with_keras_names",
 ]
-
-Array = np.ndarray[Any, Any]
 
 #: Keras' color_mode, and how many channels that is.
 CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
@@ -26,6 +25,36 @@ CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
 OTHER_PART = {"training": "validation", "validation": "training"}
 #: An argument that was not given, not even as None.
 NOT_GIVEN: Any = object()
+
+
+def keras_setting(name: str) -> str:
+    """A setting of Keras, floatx or image_data_format."""
+    # Loaders have imported one of them.
+    keras = sys.modules.get("keras") or sys.modules["tf_keras"]
+    value: str = getattr(keras.backend, name)()
+    return value
+
+
+def check_data_format(data_format: str | None) -> None:
+    """ValueError for channels that come first, by the argument or by Keras' own setting."""
+    said = f"data_format={data_format!r}"
+    if data_format is None:
+        data_format = keras_setting("image_data_format")
+        said = f"keras.config.image_data_format() is {data_format!r}"
+    if data_format != "channels_last":
+        raise ValueError(
+            f'{said}: images come with their channels last. Pass data_format="channels_last", and let '
+            "keras.layers.Permute((3, 1, 2)) turn them in the model."
+        )
+
+
+def channels_of(color_mode: Any) -> int:
+    """How many channels a color_mode has."""
+    if color_mode not in CHANNELS:
+        raise ValueError(
+            f'color_mode={color_mode!r} is not known: choose "rgb", "rgba" or "grayscale".'
+        )
+    return CHANNELS[color_mode]
 
 
 def rows_of_part(subset: str | None, count: int, share: float) -> slice:
@@ -42,7 +71,8 @@ def rows_of_part(subset: str | None, count: int, share: float) -> slice:
     return slice(0, cut) if subset == "validation" else slice(cut, None)
 
 
-def filter_named(name: str, known: dict[str, str]) -> str:
+def filter_named(name: Any, known: dict[str, str]) -> str:
+    """What we call one of Keras' interpolations."""
     if name not in known:
         raise ValueError(
             f"interpolation={name!r} has no counterpart here: choose one of {', '.join(known)}."
@@ -50,12 +80,8 @@ def filter_named(name: str, known: dict[str, str]) -> str:
     return known[name]
 
 
-def with_keras_names(loader: PathSequenceLoader, **attributes: Any) -> PathSequenceLoader:
-    """The loader, with the names that Keras' own have."""
-    found: Any = loader
-    for name, value in attributes.items():
-        if value is not None:
-            setattr(found, name, value)
-    if "filenames" in attributes:
-        found.filepaths = list(loader.paths)
-    return loader
+def report_found(verbose: bool, files: int, classes: int | None, where: str) -> None:
+    """Log how many files were found, as Keras prints it."""
+    if verbose:
+        of = "" if classes is None else f" belonging to {classes} classes"
+        say(f"{where}: found {files:,} files{of}.")

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.migrate.shared import Array
+from kloaders.core.arrays import Array
+from kloaders.core.messages import say
 from kloaders.sources.tables import Table, listed
 
 __all__ = ["hot_rows", "targets_of"]
@@ -16,6 +17,8 @@ def targets_of(
     table: Table, y_col: Any, class_mode: str | None, classes: list[str] | None, kept: list[int]
 ) -> tuple[list[int], Any, list[str] | None]:
     """Rows that stay, their labels (an array, or one for each output), and the names of classes."""
+    if classes and class_mode in ("input", "multi_output", "raw", None):
+        say(f"classes= changes nothing with class_mode={class_mode!r}, as in Keras.")
     if class_mode in ("input", None):
         return kept, None, None
     if class_mode == "multi_output":
@@ -24,7 +27,7 @@ def targets_of(
         return kept, [np.asarray(table.column(c)[kept].tolist()) for c in y_col], None
     if class_mode == "raw":
         several = isinstance(y_col, (list, tuple))
-        columns = [table.numbers(column)[kept] for column in (y_col if several else [y_col])]
+        columns = [_values(table, name)[kept] for name in (y_col if several else [y_col])]
         return kept, np.stack(columns, axis=1) if several else columns[0], None
     if class_mode not in ("categorical", "binary", "sparse"):
         raise ValueError(
@@ -55,9 +58,17 @@ def targets_of(
     return kept, labels, names
 
 
-def hot_rows(labels: list[Any], classes: int) -> Array:
-    """Rows with a one for each class that a sample has."""
-    rows = np.zeros((len(labels), classes), np.float32)
+def hot_rows(labels: Any, classes: int, dtype: np.dtype[Any]) -> Array:
+    """Rows with a one for each class that a sample has: a number, or a list of them."""
+    rows = np.zeros((len(labels), classes), dtype)
     for row, label in zip(rows, labels, strict=True):
         row[label] = 1
     return rows
+
+
+def _values(table: Table, name: str) -> Array:
+    """A column of numbers, in the dtype that it has."""
+    checked = table.numbers(name)
+    values = table.column(name)
+    # What is no array of numbers, such as Python's own in a list of objects, is what was made of it.
+    return values if values.dtype.kind in "biuf" else checked

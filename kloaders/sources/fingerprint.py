@@ -13,9 +13,19 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.structure import Structure, flatten
-from kloaders.sources.columns import ArrayColumn, Column, ListColumn, PackedPaths
+from kloaders.sources.columns import ArrayColumn, Column, ListColumn
+from kloaders.sources.path_lists import PackedPaths
 
-__all__ = ["VERSION", "Digest", "checked_state", "of_columns", "of_names", "of_parts", "spread"]
+__all__ = [
+    "VERSION",
+    "Digest",
+    "checked_state",
+    "common_folder",
+    "of_columns",
+    "of_names",
+    "of_parts",
+    "spread",
+]
 
 # Samples that are looked at, evenly spread, where looking at all would mean to read all.
 _SPREAD = 256
@@ -65,6 +75,23 @@ def _folder(names: Sequence[str]) -> str:
         (k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
     )
     return first[: max(first.rfind("/", 0, same), first.rfind(os.sep, 0, same)) + 1]
+
+
+def common_folder(*groups: Sequence[str]) -> str:
+    """The folder that all these paths lie in, with its separator; "" if they have none in common."""
+    return _folder([_folder_of(group) for group in groups]) if groups else ""
+
+
+def _folder_of(paths: Sequence[str]) -> str:
+    if not isinstance(paths, PackedPaths):
+        return _folder(paths)
+    # A few paths say which it may be, and one look at the block of all whether it is: ten million
+    # paths take a second.
+    folder = _folder([paths[k] for k in spread(len(paths))])
+    data = b"\0" + paths.joined()
+    while data.count(b"\0" + folder.encode("utf-8", "surrogateescape")) < len(paths):
+        folder = _folder([folder[:-1]])
+    return folder
 
 
 def spread(count: int) -> list[int]:

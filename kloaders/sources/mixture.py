@@ -61,6 +61,10 @@ class MixtureSource(Source):
                 moment.part(rows),
             )
 
+    def prepare(self) -> None:
+        for pipeline in self.pipelines:
+            pipeline.source.prepare()
+
     def name(self, index: int) -> str:
         pipeline, number = self._where(index)
         return pipeline.source.name(number)

@@ -1,4 +1,4 @@
-"""One array of every sample of a pack, mapped from its files."""
+"""The samples of a pack as columns: rows of .npy files that are mapped into memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import available_bytes
 from kloaders.core.rows import Report, copy_into_row
 from kloaders.formats.errors import DecodeError
-from kloaders.formats.mapped_files import JoinedFiles
 from kloaders.formats.mapped_rows import check_whole
-from kloaders.formats.pack import HEADER_BYTES, File, Part, stored_dtype
+from kloaders.formats.pack import File, Part
+from kloaders.formats.pack_files import HEADER_BYTES, stored_dtype
 
 __all__ = ["PackColumn"]
 
@@ -41,12 +41,25 @@ class PackColumn:
         self, folder: str, parts: list[Part], starts: Indices, dtype: np.dtype[Any]
     ) -> None:
         self.folder, self.parts, self.starts, self.dtype = folder, parts, starts, dtype
-        self._ends = starts[1:]
         self.shape = self._common_shape()
+        self._ends = starts[1:]
+        # Of each file all rows: those of a shard may be some of them.
+        self._rows: dict[str, int] = {}
+        for part in parts:
+            for file in part.files:
+                stop = file.shape[0] + (file.first or 0)
+                self._rows[file.name] = max(stop, self._rows.get(file.name, 0))
+        #: The file that all samples are rows of, if there is one.
+        self._one: File | None = None
+        # From a sample's number to its row there, for each shard; None where they are the same.
+        self._shifts: Indices | None = None
+        full = [k for k, part in enumerate(parts) if starts[k] < starts[k + 1]]
+        names = {parts[k].values.name for k in full}
+        if len(names) == 1 and self.shape is not None and None not in self.shape:
+            self._one = parts[full[0]].values
+            shifts = np.array([part.values.first or 0 for part in parts]) - starts[:-1]
+            self._shifts = shifts if shifts[full].any() else None
         self._maps: dict[str, tuple[Array, Any]] = {}
-        self._joined: JoinedFiles | None = None
-        self._shifts = starts[:0]  # for each shard: from a sample's number to its row of all joined
-        self._joins = True  # until it turned out that they cannot be
         self._cold: bool | None = None
 
     def _common_shape(self) -> tuple[int | None, ...] | None:
@@ -70,7 +83,7 @@ class PackColumn:
     @property
     def files(self) -> list[str]:
         """Paths of all files of this column."""
-        return [os.path.join(self.folder, file.name) for part in self.parts for file in part.files]
+        return [os.path.join(self.folder, name) for name in self._rows]
 
     def read(self, index: int) -> Array:
         return np.array(self._row(index))
@@ -83,8 +96,8 @@ class PackColumn:
 
     def _fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         if self._cold is None:
-            values = sum(math.prod(part.values.shape) for part in self.parts)
-            self._cold = _CAN_ASK and values * self.dtype.itemsize > available_bytes()
+            size = sum(math.prod(part.values.shape) for part in self.parts)
+            self._cold = _CAN_ASK and size * self.dtype.itemsize > available_bytes()
         if self._cold:
             self._ask_for(indices)
         shape = self.shape
@@ -93,21 +106,24 @@ class PackColumn:
             return
         if not len(indices):
             return
-        shards = self._ends.searchsorted(indices, "right")
-        joined = self._joined or self._all_shards()
-        if joined is not None:
-            joined.check_whole(set(shards.tolist()))
-            rows = indices + self._shifts[shards]
+        one = self._one
+        if one is not None:
+            rows = indices
+            if self._shifts is not None:  # of some shards not all samples were written
+                rows = indices + self._shifts[self._ends.searchsorted(indices, "right")]
+            values = self._map(one.name, one.shape, self.dtype)
             if out.size < _LOCKED:
-                out[...] = joined.rows[rows]
+                out[...] = values[rows]
             else:
                 # mode="raise" would go through a buffer and take twice as long.
-                joined.rows.take(rows, 0, out, "clip")
+                values.take(rows, 0, out, "clip")
             return
-        rows = indices - self.starts[shards]
+        shards = self._ends.searchsorted(indices, "right")
         for shard in np.unique(shards).tolist():
             here = np.flatnonzero(shards == shard)
-            out[here] = self._values(shard)[rows[here]]
+            file = self.parts[shard].values
+            rows = indices[here] - self.starts[shard] + (file.first or 0)
+            out[here] = self._map(file.name, file.shape, self.dtype)[rows]
 
     def _fill_one_by_one(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         for row, index in enumerate(indices.tolist()):
@@ -118,7 +134,8 @@ class PackColumn:
 
     def name(self, index: int) -> str:
         shard, row = self._place(index)
-        return f"row {row} of {os.path.join(self.folder, self.parts[shard].values.name)}"
+        file = self.parts[shard].values
+        return f"row {row + (file.first or 0)} of {os.path.join(self.folder, file.name)}"
 
     def known_values(self) -> Array | None:
         """The values of all samples, where they are numbers or rows of them."""
@@ -143,8 +160,8 @@ class PackColumn:
         part = self.parts[shard]
         if part.index is None:
             shape = part.values.shape[1:]
-            return shard, row * math.prod(shape), shape
-        rows, _ = self._map(part.index, np.dtype(np.int64))
+            return shard, (row + (part.values.first or 0)) * math.prod(shape), shape
+        rows = self._map(part.index.name, part.index.shape, np.dtype(np.int64))
         start, *sides = rows[row].tolist()
         shape = tuple(itertools.takewhile(lambda side: side >= 0, sides))
         size, there = math.prod(shape), part.values.shape[0]
@@ -158,7 +175,10 @@ class PackColumn:
     def _row(self, index: int) -> Array:
         """The value of one sample, a view of the map."""
         shard, start, shape = self._span(index)
-        return self._values(shard).reshape(-1)[start : start + math.prod(shape)].reshape(shape)
+        file, size = self.parts[shard].values, math.prod(shape)
+        end = HEADER_BYTES + (start + size) * self.dtype.itemsize
+        values = self._map(file.name, file.shape, self.dtype, end)
+        return values.reshape(-1)[start : start + size].reshape(shape)
 
     def _ask_for(self, indices: Indices) -> None:
         """Have the disk read these samples, and nothing else, all at once.
@@ -167,61 +187,40 @@ class PackColumn:
         all of the file stays in memory; else it reads twice as much, and gave 5,600 samples of
         150 KB a second where this gives 14,300.
         """
-        joined = self._joined
         for index in indices.tolist():
             with contextlib.suppress(ValueError):  # told when it is read
                 shard, start, shape = self._span(index)
                 first = HEADER_BYTES + start * self.dtype.itemsize
                 stop = first + math.prod(shape) * self.dtype.itemsize
                 first -= first % mmap.PAGESIZE
-                if joined is not None:
-                    joined.advise(shard, first, stop, mmap.MADV_WILLNEED)
-                else:
-                    _, mapped = self._map(self.parts[shard].values, self.dtype)
-                    mapped.madvise(mmap.MADV_WILLNEED, first, stop - first)
+                file = self.parts[shard].values
+                self._map(file.name, file.shape, self.dtype, stop)
+                _, mapped = self._maps[file.name]
+                mapped.madvise(mmap.MADV_WILLNEED, first, stop - first)
 
-    def _all_shards(self) -> JoinedFiles | None:
-        """All rows in one array, where the system lets us have them so."""
-        joined = self._joined
-        if joined is None and self._joins:
-            assert self.shape is not None
-            paths = [os.path.join(self.folder, part.values.name) for part in self.parts]
-            rows = np.diff(self.starts).tolist()
-            shape = tuple(n or 0 for n in self.shape)
-            with _many_files():
-                joined = JoinedFiles.of(paths, rows, shape, self.dtype, HEADER_BYTES)
-            if joined is not None:
-                self._shifts = joined.firsts - self.starts[:-1]
-                self._maps = {}  # what a first sample was read from
-            self._joined, self._joins = joined, joined is not None
-        return joined
-
-    def _values(self, shard: int) -> Array:
-        joined = self._joined
-        if joined is not None:  # and not map it once more
-            return joined.part(shard)
-        return self._map(self.parts[shard].values, self.dtype)[0]
-
-    def _map(self, file: File, dtype: np.dtype[Any]) -> tuple[Array, Any]:
-        found = self._maps.get(file.name)
+    def _map(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], end: int | None = None
+    ) -> Array:
+        """The values of a file, which reaches to its byte `end`; None: which is whole."""
+        path = os.path.join(self.folder, name)
+        found = self._maps.get(name)
         if found is None:
-            path = os.path.join(self.folder, file.name)
+            whole = (self._rows[name], *shape[1:])
             with _many_files():
-                mapped = np.memmap(path, stored_dtype(dtype), "r", HEADER_BYTES, file.shape)
+                mapped = np.memmap(path, stored_dtype(dtype), "r", HEADER_BYTES, whole)
             # A row of an ordinary array is made twice as fast as one of np.memmap.
             found = mapped.view(np.ndarray).view(dtype), mapped._mmap  # type: ignore[attr-defined]
-            self._maps[file.name] = found
+            self._maps[name] = found
         array, raw = found
-        check_whole(raw, os.path.join(self.folder, file.name), HEADER_BYTES + array.nbytes)
-        return found
+        check_whole(raw, path, HEADER_BYTES + array.nbytes if end is None else end)
+        return array
 
     def close(self) -> None:
         """Let go of the files; they are mapped again when they are read."""
-        self._maps, self._joined, self._joins, self._cold = {}, None, True, None
+        self._maps, self._cold = {}, None
 
     def __getstate__(self) -> dict[str, Any]:
-        closed = {"_joined": None, "_joins": True, "_cold": None}
-        return {**self.__dict__, "_maps": {}, **closed}
+        return {**self.__dict__, "_maps": {}, "_cold": None}
 
 
 @contextlib.contextmanager
@@ -235,7 +234,7 @@ def _many_files() -> Iterator[None]:
         raise OSError(
             error.errno,
             f"{error.strerror}: a pack keeps its files open, and this one has many. Raise "
-            "the limit (ulimit -n 4096), or write it again with a larger shard_size",
+            "the limit (ulimit -n 4096), or write it again, with size= or a larger shard_size",
             error.filename,
         ) from error
 

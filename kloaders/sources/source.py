@@ -16,7 +16,8 @@ from kloaders.core.structure import Structure, as_sample, map_structure
 from kloaders.plan.rng import Moment
 from kloaders.sources import fingerprint
 from kloaders.sources.cache.store import Store
-from kloaders.sources.columns import SubsetColumn, SubsetPaths
+from kloaders.sources.columns import SubsetColumn
+from kloaders.sources.path_lists import SubsetPaths
 
 __all__ = ["Source", "SubsetSource", "WrappedSource"]
 
@@ -113,6 +114,9 @@ class Source:
 
     def prefetch(self, indices: Indices) -> None:
         """These samples will be read soon, after others that are read already."""
+
+    def prepare(self) -> None:
+        """The first sample is about to be read: what is wrong with no sample is raised here."""
 
     # ------------------------------------------------------------------ what is known of it
 
@@ -229,6 +233,9 @@ class WrappedSource(Source):
 
     def prefetch(self, indices: Indices) -> None:
         self.inner.prefetch(indices)
+
+    def prepare(self) -> None:
+        self.inner.prepare()
 
     def name(self, index: int) -> str:
         return self.inner.name(index)

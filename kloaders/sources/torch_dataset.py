@@ -46,7 +46,7 @@ class TorchSource(Source):
         self.dataset, self.select, self.dtype = dataset, select, dtype
         self.random = seeded
         self.seed = 0
-        self._one_at_a_time = _Lock(one_at_a_time)
+        self._one_at_a_time = _generators if seeded else _Lock(one_at_a_time)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -93,6 +93,16 @@ class _Lock:
 
     def __reduce__(self) -> Any:
         return _Lock, (self.locks,)
+
+
+class _GlobalLock(_Lock):
+    """One lock for all loaders of the process, whose datasets draw from the same generators."""
+
+    def __reduce__(self) -> str:
+        return "_generators"
+
+
+_generators = _GlobalLock(True)
 
 
 @contextlib.contextmanager

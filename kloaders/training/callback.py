@@ -9,16 +9,14 @@ import contextlib
 import os
 import re
 import sys
-import threading
 import time
 import warnings
-import weakref
 from collections.abc import Callable
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from kloaders.core.checks import checked_flag
 from kloaders.core.messages import say
+from kloaders.keras_api import private
 from kloaders.keras_api.telemetry import Meter
 from kloaders.loaders.sequence import SequenceLoader, check_loader
 from kloaders.training import state_file as training_state
@@ -117,7 +115,7 @@ class LoaderCallback(Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Whatever the loader did before is over; with a path, go on where it was saved."""
-        fit = _Fit()
+        fit = private.FitFrame()
         model = self.model
         self._steps = int(getattr(model, "steps_per_execution", 1) or 1)
         self._restored, self._metrics, self._random = None, None, None
@@ -128,7 +126,7 @@ class LoaderCallback(Callback):
             self._check(fit)
             state = self._restore(self.path, model)
         tickets = self.loader.runner.tickets
-        tickets.fit_begin(int(self.params.get("epochs") or 0), fit.over, fit.shuffle)
+        tickets.fit_begin(int(self.params.get("epochs") or 0), fit.ended, fit.shuffle)
         if state is not None:
             tickets.fit_resumes(state["epoch"], state["epoch_trained"])
         self._batches, self._saved_at = 0, time.monotonic()
@@ -136,7 +134,7 @@ class LoaderCallback(Callback):
             self._meter = self.loader.runner.meter = Meter(self.loader)
             self.loader.runner.last_fit = self._meter.fit
             self._first = _First(self._meter)
-            self._first.join(fit.callbacks())
+            self._first.join(fit)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """The epoch's true number."""
@@ -160,15 +158,18 @@ class LoaderCallback(Callback):
             if not self._logs or sys.modules["keras"].backend.backend() != "jax":
                 raise StopIteration
             # Keras on JAX has no logs before a first step, and needs them: this one gives it some.
-            model, logs, self._logs = self.model, self._logs, {}
-            self._idle, model.train_function = model.train_function, lambda state, _: (logs, state)
+            logs, self._logs = self._logs, {}
+            self._idle = private.without_step(self.model, logs)
+            if self._idle is None:
+                raise StopIteration
             return
         self._set_random()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """So many batches more have been trained on."""
         if self._idle is not None:  # a step without a batch
-            self.model.train_function, self._idle = self._idle, None
+            private.restore_step(self.model, self._idle)
+            self._idle = None
             return
         self.loader.runner.tickets.consumed(self._steps)
         if self._meter is not None:
@@ -244,15 +245,16 @@ class LoaderCallback(Callback):
 
     # ------------------------------------------------------------------ going on
 
-    def _check(self, fit: _Fit) -> None:
-        names = [type(callback).__name__ for callback in fit.others()]
+    def _check(self, fit: private.FitFrame) -> None:
+        callbacks = fit.callbacks
+        names = [type(callback).__name__ for callback in callbacks]
         if "BackupAndRestore" in names:
             raise ValueError(
                 "BackupAndRestore beside LoaderCallback(loader, path): both would restore the model "
                 "when training begins, each to another moment. Leave BackupAndRestore out, "
                 "LoaderCallback saves the end of each epoch as well; or leave path= out."
             )
-        if "SwapEMAWeights" in names[: next(iter(fit.places(self)), 0)]:
+        if "SwapEMAWeights" in names[: callbacks.index(self) if self in callbacks else 0]:
             raise ValueError(
                 "SwapEMAWeights before LoaderCallback(loader, path) in callbacks=[...]: at the end of "
                 "an epoch the averages would be saved as the weights. Put LoaderCallback first."
@@ -290,9 +292,9 @@ class LoaderCallback(Callback):
             self._metrics = metrics
         self._random = arrays.get("random", [])
         self._restored = state
-        self._before = getattr(model, "_initial_epoch", None)
-        # What Keras' own BackupAndRestore does; whether it had its effect is seen in on_epoch_begin.
-        model._initial_epoch = self.initial_epoch = epoch
+        self.initial_epoch = epoch
+        # Whether it had its effect is seen in on_epoch_begin.
+        self._before = private.begin_at_epoch(model, epoch)
         done = "all" if trained else f"{state['position']['samples']:,}"
         say(
             f"going on from {path}: epoch {epoch + 1} of {self.params.get('epochs')}, behind "
@@ -305,7 +307,7 @@ class LoaderCallback(Callback):
         state, self._restored = self._restored, None
         assert state is not None
         model = self.model
-        model._initial_epoch = self._before
+        private.begin_at_epoch(model, self._before)
         if epoch != state["epoch"]:
             raise ValueError(
                 f"{self.path} was saved in epoch {state['epoch']} (counted from 0), and fit begins "
@@ -371,65 +373,19 @@ class _First(Callback):
         super().__init__()
         self.async_safe = True  # it does nothing at batches
         self._measured = meter
-        self._callbacks: Any = None
+        self._take_out: Callable[[], None] | None = None
         self._epoch: int | None = None
 
-    def join(self, callbacks: Any) -> None:
+    def join(self, fit: private.FitFrame) -> None:
         """Stand first among a fit's callbacks; nowhere if they were not found."""
-        if getattr(callbacks, "callbacks", None):
-            self._callbacks = callbacks
-            # A new list: whoever is walking over the old one calls nobody twice.
-            callbacks.callbacks = [self, *callbacks.callbacks]
+        self._take_out = fit.put_first(self)
 
     def leave(self) -> None:
-        if self._callbacks is not None:
-            rest = [callback for callback in self._callbacks.callbacks if callback is not self]
-            self._callbacks.callbacks, self._callbacks = rest, None
+        if self._take_out is not None:
+            self._take_out()
+            self._take_out = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if epoch != self._epoch and logs is not None:
             self._epoch = epoch
             logs.update(self._measured.epoch_end().logs())
-
-
-class _Fit:
-    """The call of fit that is under way; made in `on_train_begin`.
-
-    Keras calls no callback when a fit ends in an error. Its frame is then no longer on the stack
-    of its thread; the frame is known by its address, which is its own as long as the list of
-    callbacks, a local variable of fit, is alive. Neither is kept alive by this.
-
-    shuffle: the argument of that name; None where it cannot be seen.
-    """
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.callbacks: Callable[[], Any] = lambda: True  # the list, None once it is gone
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code.co_name != "fit":
-            caller = frame.f_locals.get("self")
-            if type(caller).__name__ == "CallbackList":
-                self.callbacks = weakref.ref(caller)
-            frame = frame.f_back
-        self.address = id(frame) if frame is not None else 0
-        said = frame.f_locals.get("shuffle") if frame is not None else None
-        self.shuffle: bool | None = said if isinstance(said, bool) else None
-
-    def others(self) -> list[Any]:
-        """The callbacks of this fit, in their order."""
-        return list(getattr(self.callbacks(), "callbacks", ()))
-
-    def places(self, callback: Any) -> list[int]:
-        """Where a callback is among them."""
-        return [k for k, other in enumerate(self.others()) if other is callback]
-
-    def over(self) -> bool:
-        """Whether it has ended. What another thread asks is not known to be."""
-        if not self.address or threading.get_ident() != self.thread:
-            return False
-        if self.callbacks() is None:
-            return True
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and id(frame) != self.address:
-            frame = frame.f_back
-        return frame is None

@@ -376,7 +376,7 @@ class Manifest(Pack):
 
 @kind("pack values")
 class Values(Pack):
-    files = r"[xy]-\d+\.npy"
+    files = r"[xy]\.npy"
 
     def numbers(self, batch):
         return np.asarray(batch[1]).reshape(-1).tolist()  # verify() is for changed values

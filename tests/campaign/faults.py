@@ -319,7 +319,7 @@ def store_of(loader, kind, folder):
     if kind.startswith("TFRecord"):
         return sorted(str(p) for p in Path(own).glob("*.tfrecord"))[1]
     if kind.startswith("pack"):
-        return os.path.join(own, "x-00001.npy")
+        return os.path.join(own, "x.npy")
     return os.path.join(folder, "files", "0020.npy")
 
 
@@ -351,10 +351,10 @@ def file_cut_short(kl, folder, long):
     return {"cuts": cuts, "samples named": told, "survived": "errors that name file and sample"}
 
 
-@fault("a file cut short and made whole again, over and over, while all of it is read")
+@fault("a file of records cut short and made whole again, over and over, while all of it is read")
 def file_cut_while_it_is_copied(kl, folder, long):
     cuts = reads = 0
-    kind = "map of large rows"
+    kind = "TFRecord"
     with beds.make(kl, kind, folder, on_error="skip", workers=2) as loader:
         path = store_of(loader, kind, folder)
         content, end = Path(path).read_bytes(), threading.Event()

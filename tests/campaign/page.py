@@ -80,8 +80,8 @@ def order():
         "A converter that is killed at any moment goes on where it was, and nothing in half has a "
         "name",
         (
-            "loaders/test_packs.py::test_killed_at_random_moments",
-            "loaders/test_tfrecords.py::test_killed_and_gone_on",
+            "convert/test_packs.py::test_killed_at_random_moments",
+            "convert/test_tfrecords.py::test_killed_and_gone_on",
         ),
         "25 conversions, killed up to three times each, in every run of the suite",
     )
@@ -185,10 +185,9 @@ figures in `docs/promises/`, and writes this page from them.
 LIMITS = """\
 ## What is not promised
 
-- A file that is cut short *in place* while it is mapped, in rows below 16 KiB: its size is looked at before each batch,
-  and what is missing is an error. Cut within the microseconds between that look and the copy, the process ends with
-  SIGBUS, as any program that maps files does. Rows of a plain array that are larger are read and not copied from the map,
-  and have no such moment; rows of a pack have. Write a new file and rename it: that is always safe, as our converters do.
+- A file that is cut short *in place* while it is mapped, as a memory map or a pack: its size is looked at before each
+  batch, and what is missing is an error. Cut within the microseconds between that look and the copy, the process ends with
+  SIGBUS, as any program that maps files does. Write a new file and rename it: that is always safe, as our converters do.
 - A thread that hangs cannot be ended. The log says after a minute, and again after two, four and so on, which sample it
   is at, and its file (`KLOADERS_STALL_SECONDS`). A worker *process* that works on one sample for a minute is ended, the
   sample tried once more, and then it is an error (`KLOADERS_WORKER_TIMEOUT`). With `workers=0` nobody watches.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
+from kloaders.interop.tf_dataset import _Source
 from tests.support.assertions import assert_exact, assert_planned, in_storage_order
 from tests.support.kinds import BATCH, FEW, KINDS, SAMPLES, array, kinds, labels, npy, rows
 from tests.support.marks import scenario
@@ -129,7 +130,8 @@ def test_dataset_is_freed(nothing_running):
         dataset = kl.to_tf_dataset(loader, shuffle=True)
         fit(model, dataset, epochs=2, shuffle=False)
         wait_for_device()
-        return weakref.ref(loader), weakref.ref(dataset._kloaders_source.loader), weakref.ref(x)
+        (read,) = (o.loader for o in gc.get_objects() if isinstance(o, _Source))
+        return weakref.ref(loader), weakref.ref(read), weakref.ref(x)
 
     refs = train()
     gc.collect()

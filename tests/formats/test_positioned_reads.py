@@ -308,3 +308,37 @@ def test_a_kernel_that_forbids_it_is_noticed(monkeypatch):
         assert reads._submitter() is None
     finally:
         reads._submitter.cache_clear()
+
+
+@pytest.fixture
+def looked_up_anew():
+    """What the environment says is asked once in a process."""
+    reads._submitter.cache_clear()
+    yield
+    reads._submitter.cache_clear()
+
+
+def test_turned_off_by_the_environment(opened, monkeypatch, looked_up_anew):
+    """Then no call of it is made, not even the one that tries it out; reads come one by one."""
+    monkeypatch.setenv("KLOADERS_IO_SUBMIT", "0")
+    monkeypatch.setattr(reads, "_Submitter", None)
+    out, whole = rows_of(opened, [51, 7, 900])
+    assert whole.all()
+    assert_read(out, [51, 7, 900])
+
+
+@pytest.mark.parametrize("value", ["1", None])
+def test_turned_on_by_the_environment(monkeypatch, looked_up_anew, value):
+    need_io_submit()
+    reads._submitter.cache_clear()
+    if value is None:
+        monkeypatch.delenv("KLOADERS_IO_SUBMIT", raising=False)
+    else:
+        monkeypatch.setenv("KLOADERS_IO_SUBMIT", value)
+    assert reads._submitter() is not None
+
+
+def test_another_value_in_the_environment(opened, monkeypatch, looked_up_anew):
+    monkeypatch.setenv("KLOADERS_IO_SUBMIT", "off")
+    with pytest.raises(ValueError, match=r"KLOADERS_IO_SUBMIT='off' .*expected 0 .* unset it"):
+        rows_of(opened, [1])

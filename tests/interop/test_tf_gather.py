@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
+from kloaders.interop.tf_dataset import _Source
 
 tf = pytest.importorskip("tensorflow")
 
@@ -201,7 +202,9 @@ def test_everything_goes_with_the_dataset():
     loader = kl.ArraySequenceLoader(x, None, 8)
     native, _ = both(loader, shuffle=True)
     list(native)
-    gone = [weakref.ref(loader), weakref.ref(native._kloaders_source.loader), weakref.ref(x)]
+    read = [o.loader for o in gc.get_objects() if isinstance(o, _Source)]
+    gone = [weakref.ref(o) for o in (loader, *read, x)]
+    del read
     del x, loader, native, _
     gc.collect()
-    assert [reference() is None for reference in gone] == [True] * 3
+    assert [reference() is None for reference in gone] == [True] * len(gone)

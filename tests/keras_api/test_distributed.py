@@ -23,6 +23,7 @@ import pytest
 import kloaders as kl
 from kloaders.core import messages
 from kloaders.keras_api import distributed
+from tests.support import sharding
 from tests.support.recording import (
     BACKEND,
     VERSION,
@@ -310,11 +311,100 @@ def test_what_the_devices_of_a_distribution_need(monkeypatch, options, message):
     options = {"batch_size": BATCH, "seed": SEED, **options}
     loader = kl.ArraySequenceLoader(rows(), labels(), **options)
     mesh = Mesh(monkeypatch, 2, 1, 4)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     if message is None:
-        distributed._check_part(loader, mesh)
+        distributed._check_part(loader, mesh, keras)
     else:
         with pytest.raises(ValueError, match=message):
-            distributed._check_part(loader, mesh)
+            distributed._check_part(loader, mesh, keras)
+
+
+# ---------------------------------------------------------------- Keras 3.16 shards a Sequence
+
+
+@pytest.fixture
+def rank_of(monkeypatch):
+    """rank_of(k, auto=True): from here on this is process k of two, and Keras shards as 3.16 does."""
+
+    def _rank_of(rank, auto=True):
+        return sharding.install(monkeypatch, rank, PARTS, auto)
+
+    return _rank_of
+
+
+def trained_on(loader, **options):
+    model, received = recording_model()
+    model.fit(loader, epochs=EPOCHS, verbose=0, **options)
+    return received.trained
+
+
+not_tf = pytest.mark.skipif(
+    BACKEND == "tensorflow", reason="keras.distribution is of JAX and torch"
+)
+
+
+@not_tf
+@pytest.mark.parametrize("shard", [True, False])
+def test_the_stand_in_loses_samples(rank_of, monkeypatch, shard):
+    """What is guarded against: unchecked, each rank trains on about half of what it should."""
+    monkeypatch.setattr(distributed, "check_pass", lambda loader: None)
+    found = []
+    for rank in range(PARTS):
+        rank_of(rank)
+        part = (rank, PARTS) if shard else None
+        loader = kl.ArraySequenceLoader(
+            rows(32), labels(32), BATCH, seed=SEED, shuffle=True, shard=part
+        )
+        found.append(trained_on(loader))
+    assert [len(joined(batches)) for batches in found] == [EPOCHS * (8 if shard else 16)] * PARTS
+    assert shard or found[0] == found[1]
+
+
+@not_tf
+@scenario("Keras 3.16 would shard a Sequence by itself: refused, with what to pass instead")
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize("shard", [True, False])
+@pytest.mark.parametrize("rank", range(PARTS))
+def test_auto_sharding_is_refused(rank_of, rank, shard, method):
+    rank_of(rank)
+    loader = array(None, BATCH, seed=SEED, shuffle=True, shard=(rank, PARTS) if shard else None)
+    model, received = recording_model()
+    with pytest.raises(ValueError, match="samples would be lost") as error:
+        getattr(model, method)(loader, verbose=0)
+    assert "Pass auto_shard_dataset=False to Distribution" in str(error.value)
+    assert f"shard=({rank}, 2) to the loader of this process" in str(error.value)
+    assert not received.trained
+
+
+@not_tf
+@scenario("what that message advises: two ranks train on what one would")
+def test_what_is_advised_is_exact(rank_of):
+    found = []
+    for rank in range(PARTS):
+        rank_of(rank, auto=False)
+        part = (rank, PARTS)
+        found.append(
+            trained_on(array(None, BATCH, seed=SEED, shuffle=True, shard=part, drop_last=True))
+        )
+    whole = array(None, BATCH * PARTS, seed=SEED, shuffle=True, drop_last=True)
+    assert [joined(batches) for batches in zip(*found, strict=True)] == planned(whole)
+
+
+@not_tf
+def test_a_rank_without_its_part_is_refused(rank_of):
+    rank_of(1, auto=False)
+    with pytest.raises(
+        ValueError, match=r"no shard=.*has to read part 1 of 2: pass shard=\(1, 2\)"
+    ):
+        trained_on(array(None, BATCH, seed=SEED, shuffle=True))
+
+
+@not_tf
+def test_one_process_of_several_devices_is_not_sharded(rank_of, monkeypatch):
+    """auto_shard_dataset has no effect there, and nothing is refused."""
+    sharding.install(monkeypatch, 0, 1, True)
+    loader = array(None, BATCH, seed=SEED, shuffle=True)
+    assert trained_on(loader) == planned(loader)
 
 
 # ---------------------------------------------------------------- real processes
@@ -538,8 +628,8 @@ def test_two_jax_processes(tmp_path):
         assert f"pass shard={part}" in one["unsharded Dataset"]
         assert "use pad_last=True" in one["short"]
         assert "pass shuffle=True to the loader" in one["not told to shuffle"]
-        assert "already sharded" in one["auto"] or "auto_shard_dataset=False" in one["auto"]
-        assert f"shard={part} on the loader of this process" in one["auto Dataset"]
+        assert "auto_shard_dataset=False" in one["auto"]
+        assert f"shard={part} to the loader of this process" in one["auto Dataset"]
 
 
 def tensorflow_model():

@@ -1,7 +1,5 @@
 """Which samples go into which batch: exact for every size, and frozen for every seed."""
 
-from __future__ import annotations
-
 import itertools
 import pickle
 import threading
@@ -14,7 +12,6 @@ from hypothesis import strategies as st
 
 from kloaders.plan.epoch import EpochPlan, Order
 from kloaders.plan.permutation import Permutation
-from kloaders.plan.rng import sample_rng
 
 DRAWS = ["windows", "global"]
 
@@ -28,105 +25,11 @@ def joined(batches):
     return list(itertools.chain.from_iterable(batches))
 
 
-# ---------------------------------------------------------------- the permutation
-
-
-@pytest.mark.parametrize("key", [b"one", b"two"])
-def test_every_small_size_is_a_permutation(key):
-    """Sizes 1 to 400: every number once. After Grain's index_shuffle_test."""
-    for n in range(1, 401):
-        found = Permutation(n, key)(np.arange(n))
-        assert found.dtype == np.int64
-        assert np.array_equal(np.sort(found), np.arange(n)), n
-
-
-@pytest.mark.parametrize("k", range(1, 10))
-@pytest.mark.parametrize("off", [-1, 0, 1])
-def test_around_powers_of_four(k, off):
-    """Sizes 4**k - 1 to 4**k + 1: where Grain's and TensorFlow's index shuffle are at fault.
-
-    At 65,537 (k = 8) and 262,145 (k = 9) they lose one number and give another twice.
-    """
-    n = 2 ** (2 * k) + off
-    found = Permutation(n, b"key")(np.arange(n))
-    assert np.array_equal(np.sort(found), np.arange(n))
-
-
 @pytest.mark.parametrize("n", [1023, 1024, 1025, 4095, 4096, 4097, 8193, 65_537])
 def test_around_the_blocks_of_the_plan(n):
     """A plan's epoch is exact where the rounds change (1,024) and where blocks end (4,096)."""
     plan = EpochPlan(n, 7, seed=1)
     assert sorted(joined(batches_of(plan, Order(3, 0)))) == list(range(n))
-
-
-@given(n=st.integers(1, 5000), key=st.binary(max_size=40), data=st.data())
-def test_a_part_is_a_part_of_the_whole(n, key, data):
-    """The image of a position does not depend on which others are asked with it."""
-    permutation = Permutation(n, key)
-    whole = permutation(np.arange(n))
-    some = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20))
-    assert permutation(np.array(some)).tolist() == whole[some].tolist()
-    assert np.array_equal(np.sort(whole), np.arange(n))
-
-
-@pytest.mark.parametrize("n", [10**9, 2**40 + 15, 2**62])
-def test_huge_sizes_stay_in_range_and_differ(n):
-    """A thousand positions out of a billion and more: different numbers, all in range."""
-    positions = np.arange(1000) * (n // 1000)
-    found = Permutation(n, b"key")(positions)
-    assert len(set(found.tolist())) == 1000
-    assert found.min() >= 0
-    assert found.max() < n
-    # Spread over the whole range, as random numbers would be.
-    counts, _ = np.histogram(found / n, bins=10, range=(0, 1))
-    assert chi_squared(counts) < 27.9  # 9 degrees of freedom: exceeded once in 1,000
-
-
-# ---------------------------------------------------------------- is it random?
-
-
-def chi_squared(counts):
-    counts = np.asarray(counts, float)
-    expected = counts.sum() / len(counts)
-    return float(((counts - expected) ** 2 / expected).sum())
-
-
-def bound(degrees):
-    """A chi-squared value that chance exceeds about once in 100,000 (Wilson and Hilferty)."""
-    spread = np.sqrt(2 / (9 * degrees))
-    return degrees * (1 - 2 / (9 * degrees) + 4.265 * spread) ** 3
-
-
-@pytest.mark.parametrize("n", [2, 3, 4, 5, 6])
-def test_all_permutations_come_up_equally_often(n):
-    """Over many keys each of the n! permutations of a few samples is as frequent as the others."""
-    every = {order: k for k, order in enumerate(itertools.permutations(range(n)))}
-    counts = np.zeros(len(every), int)
-    for key in range(max(1000, 12 * len(every))):
-        found = Permutation(n, b"%d" % key)(np.arange(n))
-        counts[every[tuple(found.tolist())]] += 1
-    assert chi_squared(counts) < bound(len(every) - 1)
-
-
-@pytest.mark.parametrize("n", [13, 100, 1000, 1025])
-@pytest.mark.parametrize("place", ["first", "last"])
-def test_any_sample_may_come_first(n, place):
-    """Over many epochs every sample is at the first, and at the last, position equally often."""
-    keys = 20 * n if n < 1000 else 10 * n
-    position = np.array([0 if place == "first" else n - 1])
-    found = [int(Permutation(n, b"%d" % key)(position)[0]) for key in range(keys)]
-    assert chi_squared(np.bincount(found, minlength=n)) < bound(n - 1)
-
-
-@pytest.mark.parametrize("n", [64, 1000, 5000])
-def test_neighbours_are_parted(n):
-    """Samples that lie side by side in storage come out as far apart as by chance."""
-    far = []
-    for key in range(30):
-        where = np.argsort(Permutation(n, b"%d" % key)(np.arange(n)))
-        far.append(np.abs(np.diff(where)).mean())
-    # Two random positions are n / 3 apart on average.
-    assert abs(np.mean(far) / (n / 3) - 1) < 0.05
 
 
 def kendall_tau(order):
@@ -431,14 +334,6 @@ FROZEN = {
     ],
 }
 
-RANDOM = {
-    (0, 0, 0): [855755, 261546, 163424],
-    (0, 0, 1): [854364, 997234, 204959],
-    (0, 1, 0): [178686, 604122, 453988],
-    (1, 0, 0): [183783, 718826, 657286],
-    (0, 0, 0, 1): [554740, 729585, 703718],
-}
-
 
 @pytest.mark.parametrize(("name", "order"), list(FROZEN))
 def test_frozen_orders(name, order):
@@ -450,12 +345,6 @@ def test_frozen_orders(name, order):
     plan = golden_plans()[name]
     found = joined(plan.indices(Order(*order), b).tolist() for b in range(min(3, plan.batches)))
     assert found == FROZEN[name, order]
-
-
-def test_frozen_random_numbers():
-    """The random numbers of a sample are a promise too."""
-    drawn = [sample_rng(*key).integers(0, 10**6, 3).tolist() for key in RANDOM]
-    assert drawn == list(RANDOM.values())
 
 
 # ---------------------------------------------------------------- pure, small, fast enough
@@ -549,45 +438,6 @@ def test_any_batch_without_the_others(monkeypatch):
         plan = EpochPlan(10**8, 32, seed=12345, window=window)
         plan.indices(Order(0, 0), plan.batches // 3)
         assert sum(asked) <= 2 * 4096
-
-
-# ---------------------------------------------------------------- randomness of samples
-
-
-def test_neighbouring_seeds_and_samples_differ():
-    """Seed s, sample i + 1 is not seed s + 1, sample i: keys are hashed, not added."""
-    streams = {}
-    for seed in range(6):
-        for epoch in range(6):
-            for sample in range(6):
-                for draw in range(2):
-                    found = tuple(sample_rng(seed, epoch, sample, draw).integers(0, 2**63, 2))
-                    assert found not in streams, (streams[found], (seed, epoch, sample, draw))
-                    streams[found] = seed, epoch, sample, draw
-
-
-@given(
-    keys=st.lists(
-        st.tuples(st.integers(0, 2**31), st.integers(0, 10**6), st.integers(0, 10**12)),
-        min_size=1,
-        max_size=8,
-        unique=True,
-    )
-)
-def test_a_sample_draws_the_same_whoever_asks_first(keys):
-    """The random numbers of a sample do not depend on the order of the calls."""
-    forward = [sample_rng(*key).random(3).tolist() for key in keys]
-    backward = [sample_rng(*key).random(3).tolist() for key in reversed(keys)]
-    assert forward == backward[::-1]
-    assert len({tuple(one) for one in forward}) == len(keys)
-
-
-def test_random_numbers_of_samples_are_uniform():
-    """First draws of many samples fill the unit interval evenly, and neighbours do not agree."""
-    drawn = np.array([sample_rng(3, 1, sample).random() for sample in range(5000)])
-    counts, _ = np.histogram(drawn, bins=50, range=(0, 1))
-    assert chi_squared(counts) < bound(49)
-    assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 0.06
 
 
 def test_seeds_and_epochs_give_different_orders():

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from kloaders import __version__
+from kloaders.core.version import __version__
 from kloaders.diagnostics.explain import html
 from kloaders.diagnostics.explain.findings import Findings
 from kloaders.diagnostics.explain.text import as_text, limits_of, stages_of, verdict
@@ -84,7 +84,7 @@ class Explanation(Findings):
 
 
 def _as_dict(found: Findings) -> dict[str, Any]:
-    """For a script. Times are seconds, rates samples a second."""
+    """For a script. Times are seconds, rates samples per second."""
     measured = dataclasses.asdict(found.measured)
     content: dict[str, Any] = _rounded(
         {

@@ -5,41 +5,33 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kloaders.core.protocols import Loader
 from kloaders.core.structure import flatten
 from kloaders.formats.options import ImageOptions
-from kloaders.sources.columns import PathColumn
-
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
+from kloaders.sources.columns import PathColumn, inner_column
 
 __all__ = ["image_options", "paths_of", "uncached", "with_dct_scaling"]
-
-
-def _innermost(column: Any) -> Any:
-    while hasattr(column, "column"):
-        column = column.column
-    return column
 
 
 def uncached(column: Any) -> Any:
     return column.column if hasattr(column, "store") else column
 
 
-def paths_of(loader: SequenceLoader) -> Callable[[int], list[str]] | None:
+def paths_of(loader: Loader) -> Callable[[int], list[str]] | None:
     """The files of a sample; None for a loader whose samples are no files."""
-    columns = loader._columns()
+    columns = loader.source.columns
     files = [
         column
         for column in flatten(columns if columns is not None else ())
-        if isinstance(_innermost(column), PathColumn)
+        if isinstance(inner_column(column), PathColumn)
     ]
     return (lambda index: [column.name(index) for column in files]) if files else None
 
 
 def image_options(column: Any) -> ImageOptions | None:
-    read = getattr(_innermost(column), "read_path", None)
+    read = getattr(inner_column(column), "read_path", None)
     if getattr(read, "decode", None) is not None:
         return None
     found: ImageOptions | None = getattr(read, "options", None)

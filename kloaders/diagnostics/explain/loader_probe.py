@@ -40,10 +40,10 @@ def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
             break
     wall = time.perf_counter() - begin
     busy = (time.process_time() - cpu) / wall
-    engine = view._engine
+    engine = view.runner.engine
     inline = engine is not None and engine.inline(view.batch_size)
     batches.close()
-    view._release()
+    view.runner.release()
     return Run(samples / wall, busy, bool(inline))
 
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from kloaders.core.structure import flatten
 
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
-
 __all__ = ["measure_model"]
 
 
-def measure_model(model: Any, loader: SequenceLoader, view: Any, seconds: float) -> dict[str, Any]:
-    """Seconds a batch: a step alone, and a step of a fit on `view`. The model is as before."""
+def measure_model(model: Any, view: Any, seconds: float) -> dict[str, Any]:
+    """Seconds per batch: a step alone, and a step of a fit on `view`. The model is as before."""
     import keras
 
     if not isinstance(model, keras.Model):

@@ -7,11 +7,11 @@ of the loader, the cache is bypassed, and a model gets its weights back.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kloaders.core.memory import available_bytes
+from kloaders.core.protocols import Loader
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.explain.file_columns import image_options
@@ -21,13 +21,8 @@ from kloaders.diagnostics.explain.model_probe import measure_model
 from kloaders.diagnostics.explain.stages import Stages, measure_stages
 from kloaders.diagnostics.explain.variants import changed, over_arrays, quiet
 from kloaders.formats.files import ARRAY_SUFFIXES, suffix_of
-from kloaders.plan.epoch import Order
 from kloaders.sources.cache.columns import bypassed
-from kloaders.sources.cache.folder import FolderCache
-from kloaders.sources.cache.ram import RamCache
-
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
+from kloaders.sources.cache.store import Store
 
 __all__ = ["measure", "measure_change"]
 
@@ -37,11 +32,12 @@ _EVICTED = 20_000
 _MORE_THREADS = 4
 
 
-def measure(loader: SequenceLoader, model: Any = None, seconds: float = 6.0) -> Measured:
+def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured:
     """Look at a loader, and a model, for about so many seconds (a model's compilation beside them)."""
     begin = time.perf_counter()
     view = quiet(loader)
-    with bypassed(loader._stores()):
+    stores = loader.source.stores()
+    with bypassed(stores):
         stages = measure_stages(view, seconds / 4)
         measured = Measured(settings=_settings(loader, stages), **stages.found())
         runs: dict[str, Any] = {}
@@ -57,10 +53,12 @@ def measure(loader: SequenceLoader, model: Any = None, seconds: float = 6.0) -> 
     measured = dataclasses.replace(measured, **runs)
     if model is not None:
         steady = held if held is not None and measured.settings.kept > 0.99 else view
-        with bypassed(loader._stores()):
-            found = measure_model(model, loader, steady, seconds / 3)
+        with bypassed(stores):
+            found = measure_model(model, steady, seconds / 3)
         measured = dataclasses.replace(measured, **found)
-    elif (fit := loader._last_fit) is not None and (steady_epochs := fit.steady()) is not None:
+    elif (fit := loader.runner.last_fit) is not None and (
+        steady_epochs := fit.steady()
+    ) is not None:
         measured = dataclasses.replace(
             measured,
             fit_s=steady_epochs.seconds / steady_epochs.steps,
@@ -69,25 +67,25 @@ def measure(loader: SequenceLoader, model: Any = None, seconds: float = 6.0) -> 
         )
     for made in (view, held):
         if made is not None:
-            made._release()
+            made.runner.release()
     return dataclasses.replace(
         measured, probed=len(stages.samples), seconds=time.perf_counter() - begin
     )
 
 
 def measure_change(
-    loader: SequenceLoader, change: str, value: Any, model: Any = None, seconds: float = 2.0
+    loader: Loader, change: str, value: Any, model: Any = None, seconds: float = 2.0
 ) -> float:
-    """Samples a second with one thing changed; see `changed`. With a model: of a fit."""
-    with bypassed(loader._stores()):
+    """Samples per second with one thing changed; see `changed`. With a model: of a fit."""
+    with bypassed(loader.source.stores()):
         view = changed(loader, change, value, seconds)
         try:
             if model is not None:
-                found: float = measure_model(model, loader, view, seconds)["fit_s"]
+                found: float = measure_model(model, view, seconds)["fit_s"]
                 return loader.batch_size / found
             return drive(view, seconds).rate
         finally:
-            view._release()
+            view.runner.release()
 
 
 def _enough(measured: Measured, seconds: float) -> int:
@@ -97,12 +95,11 @@ def _enough(measured: Measured, seconds: float) -> int:
     return int(min(_EVICTED, 2 + 2 * seconds * m.settings.cores / max(each, 1e-7)))
 
 
-def _names(loader: SequenceLoader, stages: Stages, count: int) -> list[str]:
+def _names(loader: Loader, stages: Stages, count: int) -> list[str]:
     """Files of the first samples of the first epoch, in the order of a shuffled one."""
     assert stages.paths is not None
     numbers: list[int] = []
-    shuffled = loader._order_asked() is not False
-    order = Order(0, 0 if shuffled else loader.plan.batches)
+    order = loader.runner.order_of(0, loader.options.effective_shuffle is not False)
     for batch in range(loader.plan.batches):
         numbers += loader.plan.indices(order, batch).tolist()
         if len(numbers) >= count:
@@ -110,10 +107,8 @@ def _names(loader: SequenceLoader, stages: Stages, count: int) -> list[str]:
     return [name for k in numbers[:count] for name in stages.paths(k)]
 
 
-def _disk(
-    loader: SequenceLoader, stages: Stages, measured: Measured, seconds: float
-) -> dict[str, float]:
-    """Files a second by threads that only read."""
+def _disk(loader: Loader, stages: Stages, measured: Measured, seconds: float) -> dict[str, float]:
+    """Files per second by threads that only read."""
     few = max(1, measured.settings.workers)
     names = _names(loader, stages, 4096)
     each = max(1, len(names) // max(1, min(4096, loader.samples)))
@@ -124,13 +119,13 @@ def _disk(
     return found
 
 
-def _settings(loader: SequenceLoader, stages: Stages) -> Settings:
+def _settings(loader: Loader, stages: Stages) -> Settings:
     specs, raws = flatten(loader.sample_spec), flatten(loader.raw_spec)
     raw = sum(spec.nbytes for spec in raws)
     n = max(1, len(stages.samples))
     stored = stages.stored / n if stages.paths is not None else None
     free = available_bytes()
-    columns = loader._columns()
+    columns = loader.source.columns
     arrays = columns is not None and stages.paths is None
     return Settings(
         samples=loader.samples,
@@ -139,7 +134,7 @@ def _settings(loader: SequenceLoader, stages: Stages) -> Settings:
         workers=usable_cores() if loader.thread_count is None else loader.thread_count,
         processes=loader.processes,
         has_transform=loader.transform is not None,
-        users_code=loader._runs_users_code(),
+        users_code=loader.runner.pipeline.runs_user_code,
         cacheable=not arrays,
         cache=loader.cache,
         sample_bytes=sum(spec.nbytes for spec in specs),
@@ -152,34 +147,20 @@ def _settings(loader: SequenceLoader, stages: Stages) -> Settings:
     )
 
 
-def _widened(loader: SequenceLoader, stages: Stages) -> float:
-    """How many times as many bytes a picture has as delivered, as it has in 8 bits."""
+def _widened(loader: Loader, stages: Stages) -> float:
+    """How many times as many bytes an image has as delivered, as it has in 8 bits."""
     spec = flatten(loader.sample_spec)[0]
-    columns = loader._columns()
+    columns = loader.source.columns
     options = [image_options(column) for column in flatten(columns) if columns is not None]
-    pictures = any(
-        o is not None and (o.rescale is not None or o.dtype is not None) for o in options
-    )
-    if not pictures or stages.paths is None or suffix_of(stages.paths(0)[0]) in ARRAY_SUFFIXES:
+    images = any(o is not None and (o.rescale is not None or o.dtype is not None) for o in options)
+    if not images or stages.paths is None or suffix_of(stages.paths(0)[0]) in ARRAY_SUFFIXES:
         return 1.0
     return float(spec.dtype.itemsize)
 
 
-def _kept(loader: SequenceLoader, raw: int, free: int) -> float:
+def _kept(loader: Loader, raw: int, free: int) -> float:
     """The share of the samples that the cache holds once all were read, as far as can be told."""
-    stores = loader._stores()
+    stores: list[Store] = loader.source.stores()
     if not stores or not raw:
         return 0.0
-    shares = []
-    for store in stores:
-        if isinstance(store, FolderCache):
-            room = shutil.disk_usage(store.folder).free + store._used
-            shares.append(min(room, store.budget or room) / (raw * loader.samples))
-        elif isinstance(store, RamCache) and store._capacity:
-            shares.append(max(0, store._capacity) / store.samples)
-        elif isinstance(store, RamCache):
-            budget = store.budget
-            given = budget._given if budget._given is not None else int(budget._share * free)
-            left = max(0, (budget.total if budget._used else given) - budget._used)
-            shares.append(left / (raw * loader.samples))
-    return float(min(1.0, *shares)) if shares else 0.0
+    return min(1.0, *(store.expected_share(raw, free) for store in stores))

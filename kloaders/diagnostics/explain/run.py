@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kloaders.core.protocols import Loader
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.explain import probes
 from kloaders.diagnostics.explain.explanation import Explanation
 from kloaders.diagnostics.explain.verdict import judge
 
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
-
 __all__ = ["explain"]
 
 
 def explain(
-    loader: SequenceLoader, model: Any = None, *, check: bool = False, seconds: float = 6.0
+    loader: Loader, model: Any = None, *, check: bool = False, seconds: float = 6.0
 ) -> Explanation:
     """`SequenceLoader.explain` says what it does."""
     if not seconds > 0:
@@ -36,7 +34,7 @@ def explain(
     return dataclasses.replace(found, advice=tried)
 
 
-def _title(loader: SequenceLoader) -> str:
+def _title(loader: Loader) -> str:
     return f"{type(loader).__name__}, {loader.samples:,} samples in batches of {loader.batch_size}"
 
 

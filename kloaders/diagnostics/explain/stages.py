@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from kloaders.core.memory import aligned
+from kloaders.core.protocols import Loader
 from kloaders.core.structure import flatten, map_structure
 from kloaders.diagnostics.explain.file_columns import (
     image_options,
@@ -17,10 +18,8 @@ from kloaders.diagnostics.explain.file_columns import (
 )
 from kloaders.diagnostics.explain.loader_probe import evict
 from kloaders.formats.files import read_bytes, suffix_of
-from kloaders.plan.epoch import Order
-
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
+from kloaders.plan.rng import Moment
+from kloaders.sources.source import Source
 
 __all__ = ["Stages", "measure_stages"]
 
@@ -31,7 +30,7 @@ _HELD_BYTES, _LOOKED_AT = 2**27, 256
 class Stages:
     """Samples taken one by one, in this thread."""
 
-    def __init__(self, view: SequenceLoader, indices: list[int]) -> None:
+    def __init__(self, view: Loader, indices: list[int]) -> None:
         self.view = view
         self.indices = indices
         self.samples: list[Any] = []
@@ -60,10 +59,12 @@ class Stages:
             return None
 
 
-def measure_stages(view: SequenceLoader, seconds: float, transform: bool = True) -> Stages:
+def measure_stages(view: Loader, seconds: float, transform: bool = True) -> Stages:
     stages = Stages(view, _some(view))
     form = flatten(view.sample_spec if transform else view.raw_spec)
     rows = [aligned(max(1, s.nbytes)) for s in form]
+    source: Source = view.source
+    pipeline = view.runner.pipeline
     held = 0
     end = time.perf_counter() + seconds
     for count, index in enumerate(stages.indices):
@@ -71,7 +72,7 @@ def measure_stages(view: SequenceLoader, seconds: float, transform: bool = True)
             break
         cached = _read_alone(stages, index)
         begin, cpu = time.perf_counter(), time.thread_time()
-        sample = view._sample(index)
+        sample = source.sample(index, Moment())
         wall, used = time.perf_counter() - begin, time.thread_time() - cpu
         if stages.paths is None:  # what a hook waits for, and what it computes
             stages.add("read_s", max(0.0, wall - used))
@@ -80,7 +81,7 @@ def measure_stages(view: SequenceLoader, seconds: float, transform: bool = True)
             stages.add("decode_s", max(0.0, wall - cached))
         if transform and view.transform is not None:
             begin = time.perf_counter()
-            done = view._transformed(index, sample, 0, 0)
+            done = pipeline.transformed(index, sample, Moment())
             stages.add("transform_s", time.perf_counter() - begin)
         else:
             done = sample
@@ -99,11 +100,12 @@ def measure_stages(view: SequenceLoader, seconds: float, transform: bool = True)
     return stages
 
 
-def _some(view: SequenceLoader) -> list[int]:
+def _some(view: Loader) -> list[int]:
     """Numbers of samples from all over, in the order of a shuffled epoch."""
     found: list[int] = []
-    for batch in range(len(view)):
-        found += view.plan.indices(Order(0, 0), batch).tolist()
+    order = view.plan.shuffled_order(0)
+    for batch in range(view.plan.count(order)):
+        found += view.plan.indices(order, batch).tolist()
         if len(found) >= _LOOKED_AT:
             break
     return found[:_LOOKED_AT]
@@ -129,7 +131,9 @@ def _read_alone(stages: Stages, index: int) -> float:
 
 def _try_dct(stages: Stages, seconds: float) -> None:
     """Decode the same JPEGs at a fraction of their size, if the loader resizes them."""
-    columns = stages.view._columns()
+    if stages.view.source.runs_user_code:
+        return
+    columns = stages.view.source.columns
     options = [image_options(column) for column in flatten(columns) if columns is not None]
     if not any(o is not None and o.size is not None and not o.dct_scaling for o in options):
         return

@@ -1,101 +1,94 @@
-"""Views of a loader with one thing changed: quiet, another setting, or its samples in RAM."""
+"""Loaders like a given one with one thing changed: to be measured, and forgotten."""
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import Any
 
 import numpy as np
 
+from kloaders.core.protocols import Loader
 from kloaders.core.structure import flatten, map_structure
 from kloaders.diagnostics.explain.file_columns import with_dct_scaling
 from kloaders.diagnostics.explain.stages import measure_stages
+from kloaders.plan.sampling import Sampling
+from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import ArrayColumn
 
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
+__all__ = ["changed", "over_arrays", "quiet", "silenced"]
 
-__all__ = ["changed", "over_arrays", "quiet"]
+# A whole epoch of samples in RAM has so many batches at least.
+_BATCHES = 4
 
 
-def quiet(loader: SequenceLoader) -> Any:
-    """A view that runs as a fit drives it, and says nothing."""
-    view: Any = loader.view()
-    if loader.shuffle is None:
-        vars(view)["shuffle"] = True
-        view._set_up()
-    _calm(view)
+def quiet(loader: Loader) -> Loader:
+    """A view that runs as a fit drives it, and logs nothing."""
+    order = loader.options.order
+    shuffled = order.shuffle is None
+    if shuffled:
+        order = dataclasses.replace(order, shuffle=True)
+    return silenced(loader.replace(order=order))
+
+
+def silenced(view: Loader) -> Loader:
+    """The view, which logs nothing about itself when it begins."""
+    if view.runner.two_levels:
+        view.runner.sizes_logged = True
     return view
 
 
-def _calm(view: Any) -> None:
-    if "_said" in vars(view):
-        view._said = True
+def changed(loader: Loader, change: str, value: Any, seconds: float = 2.0) -> Loader:
+    """A view of the loader with another setting, or over its decoded samples in RAM.
 
+    Args:
+        loader: any.
+        change: "workers", "processes", "transform", "dct_scaling", or "ram".
+        value: the setting; "ram" has none.
+        seconds: how long to read samples for "ram".
 
-def changed(loader: SequenceLoader, change: str, value: Any, seconds: float = 2.0) -> Any:
-    """A view of the loader with another setting, or over its decoded samples in RAM ("ram")."""
-    new = quiet(loader)
-    own = vars(new)
+    Raises:
+        ValueError: samples differ in shape, so that "ram" cannot be measured.
+    """
+    new, options = quiet(loader), loader.options
     if change == "workers":
-        own["thread_count"] = value
-    elif change == "processes":
-        own["processes"] = value
-    elif change == "transform":
-        own["transform"] = value
-    elif change == "ram":
-        arrays = measure_stages(new, seconds, transform=False).arrays()
-        held = None if arrays is None else over_arrays(loader, arrays)
-        if held is None:
-            raise ValueError(
-                "samples differ in shape: they cannot be held as one array to measure."
-            )
-        return held
-    elif change == "dct_scaling":
-        columns = map_structure(with_dct_scaling, new._columns())
-        _read_from(new, columns)
-    else:
-        raise AssertionError(change)
-    new._set_up()
-    _calm(new)
-    return new
+        return silenced(new.replace(work=dataclasses.replace(options.work, workers=value)))
+    if change == "processes":
+        return silenced(new.replace(work=dataclasses.replace(options.work, processes=value)))
+    if change == "transform":
+        transforms = dataclasses.replace(options.transforms, transform=value)
+        return silenced(new.replace(transforms=transforms))
+    if change == "dct_scaling":
+        source = new.source
+        columns = map_structure(with_dct_scaling, source.columns)
+        return silenced(new.replace(source=ColumnSource(columns, source.paths)))
+    assert change == "ram", change
+    arrays = measure_stages(new, seconds, transform=False).arrays()
+    held = None if arrays is None else over_arrays(loader, arrays)
+    if held is None:
+        raise ValueError("samples differ in shape: they cannot be held as one array to measure.")
+    return held
 
 
-def _read_from(view: Any, columns: Any) -> None:
-    """Let a view take its samples from these columns, whatever reads them otherwise."""
-    own = vars(view)
+def over_arrays(loader: Loader, arrays: Any) -> Loader | None:
+    """A loader like this one over samples in RAM, given as stacked arrays.
 
-    def fill(indices: Any, out: list[Any], report: Any) -> None:
-        for leaf, column in enumerate(flatten(columns)):
-            column.fill(indices, out[leaf], leaf, report)
-
-    def sample(index: int) -> Any:
-        return map_structure(lambda column: column.read(index), columns)
-
-    own["_columns"], own["_fill_stored"], own["_sample"] = (lambda: columns), fill, sample
-    own["_overrides"] = lambda _: False
-    own["_hook_cache"] = None
-
-
-def over_arrays(loader: SequenceLoader, arrays: Any) -> Any:
-    """A view whose samples are these arrays, in RAM; None where the loader's kind allows none."""
+    None where its worker processes would have to be sent all of them.
+    """
+    options = loader.options.in_ram()
+    if options.work.processes:
+        return None
     held = len(flatten(arrays)[0])
-    repeats = -(-4 * loader.batch_size // held)  # a few whole batches
+    repeats = -(-_BATCHES * loader.batch_size // held)
     if repeats > 1:
         arrays = map_structure(lambda a: np.concatenate([a] * repeats), arrays)
-    with contextlib.suppress(Exception):
-        new: Any = loader.view()
-        _read_from(new, map_structure(ArrayColumn, arrays))
-        own = vars(new)
-        own["samples"], own["shard"], own["weights"] = held * repeats, (0, 1), None
-        own["processes"], own["_two_levels"] = (
-            loader.processes and loader.transform is not None,
-            False,
-        )
-        own["shuffle"] = True
-        if own["processes"]:
-            return None  # the arrays would be sent to each of them
-        own["plan"] = new._checked_plan()
-        new._set_up()
-        return new
-    return None
+    source = ColumnSource(map_structure(ArrayColumn, arrays))
+    fields = ("work", "cache", "ram", "more")
+    return loader.replace(
+        source=source,
+        order=dataclasses.replace(options.order, shuffle=True, shard=(0, 1)),
+        sampling=Sampling(),
+        weights=None,
+        echo=1,
+        padding=None,
+        **{name: getattr(options, name) for name in fields},
+    )

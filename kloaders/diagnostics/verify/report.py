@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 
-from kloaders import __version__
+from kloaders.core.version import __version__
 from kloaders.formats.atomic import whole_file
 from kloaders.sources import quarantine
 

@@ -17,6 +17,8 @@ from kloaders.formats import pack as pack_format
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.formats.pack import MANIFEST
+from kloaders.formats.pack_files import check_file, pieces_of
+from kloaders.formats.pack_files import size_of as bytes_of
 from kloaders.formats.sidecar_index import is_index
 from kloaders.formats.tfrecord.examples import features_of
 from kloaders.formats.tfrecord.files import RecordFiles
@@ -161,26 +163,27 @@ def _plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
         report.add(manifest_path, _kind_of(error), str(error))
         return
     dtypes = [pack_format.dtype_named(name) for name in manifest.leaves]
-    for shard in manifest.shards:
-        for part, dtype in zip(shard.parts, dtypes, strict=True):
-            files = [(part.values, dtype), (part.index, np.dtype(np.int64))]
-            for file, kind in files:
-                if file is None:
-                    continue
-                path = os.path.join(folder, file.name)
-                try:
-                    pack_format.check_file(folder, file, kind)
-                except (OSError, ValueError) as error:
-                    report.files += 1
-                    cut = _is_shorter(path, file, kind)
-                    report.add(path, "truncated" if cut else _kind_of(error), str(error))
-                else:
-                    tasks.append({"path": path, "crc32": file.crc32})
+    damaged = set()
+    for file, dtype in pack_format.files_of(manifest.shards, dtypes).values():
+        path = os.path.join(folder, file.name)
+        try:
+            check_file(folder, file, dtype)
+        except (OSError, ValueError) as error:
+            damaged.add(path)
+            report.files += 1
+            cut = _is_shorter(path, bytes_of(file, dtype))
+            report.add(path, "truncated" if cut else _kind_of(error), str(error))
+    counted = set(damaged)
+    for piece in pieces_of(folder, manifest.shards, dtypes):
+        if piece.path not in damaged:
+            count = int(piece.path not in counted)  # a file is read in pieces, and is one file
+            counted.add(piece.path)
+            tasks.append({**piece._asdict(), "count": count})
 
 
-def _is_shorter(path: str, file: pack_format.File, dtype: np.dtype[Any]) -> bool:
+def _is_shorter(path: str, size: int) -> bool:
     with contextlib.suppress(OSError):
-        return os.path.getsize(path) < pack_format.size_of(file, dtype)
+        return os.path.getsize(path) < size
     return False
 
 

@@ -1,7 +1,7 @@
-"""One process of `verify`: reads what it is told to, and answers. It brings in no Keras.
+"""One process of `verify`: does tasks, and answers. It brings in no Keras.
 
 A process of its own for three reasons: a file that ends the decoder ends nothing else and is named,
-decoders print what they think of a file to stderr, and Python's lock is not shared. Tasks and
+decoders print what they think of a file to stderr, and the GIL is not shared. Tasks and
 answers are lines of JSON.
 """
 
@@ -20,14 +20,14 @@ import numpy as np
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.image_structure import kind_of
 from kloaders.formats.integrity import Checked, check_content, check_file
-from kloaders.formats.pack import crc_of_file
+from kloaders.formats.pack_files import crc_of_piece
 from kloaders.formats.tfrecord.examples import BYTES, INT64, features_of, values_of
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.tfrecord.framing import FOOTER, HEADER
 
 __all__ = ["Inspector", "inspect", "main"]
 
-# A picture that takes longer than this hangs, or its disk does.
+# An image that takes longer than this hangs, or its disk does.
 HANG_SECONDS = 120.0
 
 # Answers of one task: name, problems, digest, form, class (of a record, by its label) each.
@@ -35,12 +35,12 @@ Answer = list[dict[str, Any]]
 
 
 def inspect(task: dict[str, Any], opened: dict[str, RecordFiles]) -> Answer:
-    """Do one task: a file, some records of a file, or a file whose sum is known.
+    """Do one task: a file, some records of a file, or a part of a file whose sum is known.
 
     opened: files of records, kept from one task to the next.
     """
     if "crc32" in task:
-        return [_sum(task["path"], task["crc32"])]
+        return [_sum(task)]
     if "first" in task:
         return _records(task, opened)
     found = check_file(task["path"], task["max_pixels"])
@@ -57,15 +57,15 @@ def _answer(name: str, found: Checked, label: str | None = None) -> dict[str, An
     }
 
 
-def _sum(path: str, crc32: int) -> dict[str, Any]:
-    found = Checked()
+def _sum(task: dict[str, Any]) -> dict[str, Any]:
+    found, path = Checked(), task["path"]
     try:
-        if crc_of_file(path) != crc32:
-            found.problems.append(
-                ("broken", f"{path} changed since the pack was written: its sum differs")
+        if crc_of_piece(path, task["begin"], task["end"]) != task["crc32"]:
+            found.add(
+                "broken", f"{task['name']} changed since the pack was written: its sum differs"
             )
     except OSError as error:
-        found.problems.append(("unreadable", f"{path} cannot be read: {error.strerror}"))
+        found.add("unreadable", f"{path} cannot be read: {error.strerror}")
     return _answer(path, found)
 
 
@@ -96,8 +96,8 @@ def _record(
             if where.kind != BYTES:
                 continue
             for value in values:
-                if _is_picture(value):
-                    # A record of a picture is told apart by its picture: names differ.
+                if _is_image(value):
+                    # A record of an image is known by its image: names differ.
                     inner = check_content(value, f"{name}, {feature}", task["max_pixels"])
                     found.problems += inner.problems
                     found.digest, found.form = inner.digest, inner.form
@@ -109,7 +109,7 @@ def _record(
     return _answer(name, found, label)
 
 
-def _is_picture(value: bytes) -> bool:
+def _is_image(value: bytes) -> bool:
     kind = kind_of(value[:12])
     if kind == "BMP":  # two letters are no proof
         return len(value) > 26 and value[14] in (12, 40, 52, 56, 108, 124) and not any(value[6:10])

@@ -18,6 +18,7 @@ from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.rows import Report, RowMismatch
 from kloaders.core.structure import Structure, flatten, map_structure, same_structure, unflatten
+from kloaders.sources.cache.files import SampleFiles
 from kloaders.sources.cache.folder import FolderCache
 from kloaders.sources.cache.ram import Budget, RamCache
 from kloaders.sources.cache.store import Stamp, Store, stamp_of
@@ -108,13 +109,18 @@ def _fill(
 class HookCache:
     """Whole samples that a hook makes: a store for each of their arrays.
 
-    make: `make(k, beside)`, the store of array k, where those behind it have so many bytes. paths:
-    the samples' files, None where they have none.
+    Args:
+        make: `make(key, k, beside)`, the store of array k, where those behind it have so many bytes.
+        files: what samples are read from.
+        key: what besides the files decides a sample; None: it is to be set before the first one.
     """
 
-    def __init__(self, make: Callable[[int, int], Store], paths: Any) -> None:
+    def __init__(
+        self, make: Callable[[str, int, int], Store], files: SampleFiles, key: str | None = None
+    ) -> None:
         self.make = make
-        self.paths = paths
+        self.files = files
+        self.key = key
         self.stores: list[Store] = []
         self._form: Structure = None
         self.after_fork()
@@ -124,20 +130,17 @@ class HookCache:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"make": self.make, "paths": self.paths}
+        return {"make": self.make, "files": self.files, "key": self.key}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         HookCache.__init__(self, **state)
 
-    def _stamp(self, index: int) -> Stamp:
-        return (0, 0) if self.paths is None else stamp_of(self.paths[index])
-
     def remember(self, index: int, load: Callable[[], Structure]) -> Structure:
         """The sample of this number: as it was kept, or loaded and kept."""
-        arrays = [store.get(index, self._stamp) for store in self.stores]
+        arrays = [store.get(index, self.files.stamp) for store in self.stores]
         if arrays and all(array is not None for array in arrays):
             return unflatten(self._form, arrays)
-        stamp = self._stamp(index)
+        stamp = self.files.stamp(index)
         sample = load()
         self._begin(sample, [array.nbytes for array in flatten(sample)])
         if same_structure(sample, self._form):
@@ -155,14 +158,16 @@ class HookCache:
         What is not kept comes from `read`, and is kept.
         """
         self._begin(form, [array[:1].nbytes for array in out])
-        _fill(self.stores, self._stamp, indices, out, report, read)
+        _fill(self.stores, self.files.stamp, indices, out, report, read)
 
     def _begin(self, form: Structure, sizes: list[int]) -> None:
         """Make the stores, for samples whose arrays have so many bytes."""
         with self._lock:
             if not self.stores:
+                key = self.key
+                assert key is not None
                 self._form = map_structure(lambda _: None, form)
-                self.stores = [self.make(k, sum(sizes[k + 1 :])) for k in range(len(sizes))]
+                self.stores = [self.make(key, k, sum(sizes[k + 1 :])) for k in range(len(sizes))]
 
 
 # Where a cache lies: a budget of RAM, or a folder and how many bytes it may hold.
@@ -177,7 +182,7 @@ def store_at(place: Place, key: str, samples: int, names: Any, beside: int = 0) 
     return FolderCache(folder, key, samples, names, budget)
 
 
-def leaf_store(place: Place, key: str, samples: int, names: Any, leaf: int, beside: int) -> Store:
+def leaf_store(place: Place, samples: int, names: Any, key: str, leaf: int, beside: int) -> Store:
     """The store of array `leaf`, for `HookCache`."""
     return store_at(place, f"{key}-{leaf}", samples, names, beside)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import secrets
@@ -15,7 +14,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from kloaders.formats.positioned_reads import read_at
 from kloaders.sources.cache import store as stores
 from kloaders.sources.cache.store import SharedStore, Stamp
 
-__all__ = ["FolderCache", "key_of"]
+__all__ = ["FolderCache"]
 
 
 # A segment is a file that one process appends to: entries, each a head, a description of the
@@ -38,8 +36,6 @@ _SUM = struct.Struct("<I")  # checksum of the head itself
 _HEAD_SIZE = _HEAD.size + _SUM.size
 _MAGIC = b"kle1"
 _SUFFIX = ".segment"
-# Raise it when the same options begin to give other pixels.
-_FORMAT = 1
 # A place is the number of a segment and, in so many bits (16 TiB), the offset of the entry in it.
 _OFFSET_BITS = 44
 # A folder cache leaves this much of a disk free.
@@ -53,8 +49,8 @@ _DISK_STEP = 2**26
 class FolderCache(SharedStore):
     """Arrays in a folder, where they outlive the process; several processes may share it.
 
-    folder: made if missing. key: what besides the file decides the array, hashed. names: a
-    sample's file, by number. budget: most bytes in the folder; None: until the disk has less than
+    folder: made if missing. key: what besides the files decides the array (`keys.key_of`). names:
+    what a sample's files are called, by number (`SampleFiles`). budget: most bytes in the folder; None: until the disk has less than
     1 GiB left.
 
     Raises:
@@ -109,6 +105,11 @@ class FolderCache(SharedStore):
     def __str__(self) -> str:
         held = len(self._places) + self._added
         return f"{held:,} arrays in {self.folder} ({format_bytes(self._used)})"
+
+    def expected_share(self, sample_bytes: int, free_bytes: int) -> float:
+        """See `Store.expected_share`."""
+        room = shutil.disk_usage(self.folder).free + self._used
+        return min(room, self.budget or room) / (sample_bytes * self.samples)
 
     # ------------------------------------------------------------------ reading
 
@@ -188,8 +189,8 @@ class FolderCache(SharedStore):
     def _key(self, index: int, stamp: Stamp) -> bytes | None:
         if stamp is None:
             return None
-        what = f"{self._names[index]}\0{stamp[0]}\0{stamp[1]}"
-        return hashlib.blake2b(os.fsencode(what), digest_size=16).digest()
+        name = self._names[index].encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(name + b"\0" + stamp, digest_size=16).digest()
 
     def _place_of(self, key: bytes, now: float) -> int:
         place = self._looked_up(key)
@@ -373,27 +374,3 @@ def _rest(parts: list[memoryview], done: int) -> list[memoryview]:
         left.append(part[done:])
         done = max(0, done - len(part))
     return [part for part in left if len(part)]
-
-
-def key_of(*parts: Any) -> str:
-    """A name for what decides an array besides its file: options, and the code of functions.
-
-    Of a function its own code counts, and not that of what it calls.
-    """
-    described = json.dumps([_FORMAT, *map(_described, parts)], sort_keys=True)
-    return hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
-
-
-def _described(part: Any) -> Any:
-    function = getattr(part, "__func__", part)
-    code = getattr(function, "__code__", None)
-    if isinstance(code, CodeType):
-        return [function.__module__, function.__qualname__, *_code(code)]
-    if callable(part):
-        return [type(part).__module__, type(part).__qualname__, getattr(part, "__qualname__", "")]
-    return repr(part)
-
-
-def _code(code: CodeType) -> list[Any]:
-    consts = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return [code.co_code.hex(), consts, list(code.co_names)]

@@ -6,11 +6,12 @@ import functools
 
 from kloaders.core.options import CacheOptions, WorkOptions
 from kloaders.sources.cache.columns import HookCache, Place, leaf_store
+from kloaders.sources.cache.files import SampleFiles
 from kloaders.sources.cache.ram import Budget, spare_ram
 from kloaders.sources.cache.source import CachedSource
 from kloaders.sources.source import Source
 
-__all__ = ["cached_in_ram", "check_single_samples", "place_of"]
+__all__ = ["cached_in_ram", "check_single_samples", "folder_of", "place_of"]
 
 
 def place_of(options: CacheOptions) -> Place:
@@ -22,6 +23,11 @@ def place_of(options: CacheOptions) -> Place:
         return spare_ram if place == "auto" else Budget(None)
     assert place is not None
     return place, budget
+
+
+def folder_of(options: CacheOptions) -> str | None:
+    """The folder that the cache lies in; None if there is none, or it lies in RAM."""
+    return None if options.place in ("auto", "ram") else options.place
 
 
 def check_single_samples(source: Source, options: CacheOptions, work: WorkOptions) -> None:
@@ -57,5 +63,5 @@ def cached_in_ram(source: Source, options: CacheOptions, work: WorkOptions) -> S
             'a sample is still the same one. Use cache="ram", or a PathSequenceLoader.'
         )
     check_single_samples(source, options, work)
-    make = functools.partial(leaf_store, place_of(options), "", len(source), None)
-    return CachedSource(source, HookCache(make, None))
+    make = functools.partial(leaf_store, place_of(options), len(source), None)
+    return CachedSource(source, HookCache(make, SampleFiles([]), ""))

@@ -75,6 +75,12 @@ class Budget:
         with self._lock:
             self._used -= nbytes
 
+    def left(self, free_bytes: int) -> int:
+        """How many bytes may still be reserved, where so much RAM is free."""
+        if self._used:
+            return max(0, self.total - self._used)
+        return int(self._share * free_bytes) if self._given is None else self._given
+
     def short(self) -> bool:
         """Whether memory is to be given back."""
         return bool(self._floor) and available_bytes() < self._floor
@@ -131,6 +137,12 @@ class RamCache(SharedStore):
         most = f"{format_bytes(self.nbytes)}, at most {format_bytes(self.budget.total)}"
         return f"{held} ({most})" if self._rows is not None else "nothing in RAM yet"
 
+    def expected_share(self, sample_bytes: int, free_bytes: int) -> float:
+        """See `Store.expected_share`."""
+        if self._capacity:
+            return max(0, self._capacity) / self.samples
+        return self.budget.left(free_bytes) / (sample_bytes * self.samples)
+
     def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
         missing = self._serve(indices, out, stamp)
         self._note(len(indices) - len(missing), len(indices))
@@ -164,7 +176,7 @@ class RamCache(SharedStore):
         old = old[now - self._looked_at[at[old]] > stores.CHECK_SECONDS]
         for row in old.tolist():
             index, slot = int(indices[row]), int(at[row])
-            if stamp(index) == tuple(self._stamps[slot].tolist()):
+            if stamp(index) == self._stamps[slot].tobytes():
                 self._looked_at[slot] = now
             else:
                 there[row] = False
@@ -199,7 +211,7 @@ class RamCache(SharedStore):
         rows[slot] = array
         with self._lock:
             if generation == self._generation or (slot < self._capacity and rows is self._rows):
-                self._stamps[slot] = stamp
+                self._stamps[slot] = np.frombuffer(stamp, np.uint8)
                 self._looked_at[slot] = time.monotonic()
                 self._slots[index] = slot + 1
 
@@ -223,7 +235,7 @@ class RamCache(SharedStore):
         memory = np.frombuffer(self._map, np.uint8, self._reserved)
         # Zeros take no memory before they are written to.
         self._slots = np.zeros(self.samples, np.int32)
-        self._stamps = np.zeros((self._capacity, 2), np.int64)
+        self._stamps = np.zeros((self._capacity, stores.STAMP_BYTES), np.uint8)
         self._looked_at = np.zeros(self._capacity)
         self._rows = memory.view(array.dtype).reshape(shape)
         return True

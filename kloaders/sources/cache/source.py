@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from kloaders.core.arrays import Array, Indices
@@ -16,13 +17,32 @@ __all__ = ["CachedSource"]
 
 
 class CachedSource(WrappedSource):
-    """Samples of another source, kept as they are first read."""
+    """Samples of another source, kept as they are first read.
 
-    def __init__(self, inner: Source, cache: HookCache) -> None:
+    Args:
+        inner: gives the samples.
+        cache: keeps them.
+        key: `key(inner)` says what besides the files decides a sample, for a cache without a key.
+    """
+
+    def __init__(
+        self, inner: Source, cache: HookCache, key: Callable[[Source], str] | None = None
+    ) -> None:
         super().__init__(inner)
-        self.cache = cache
+        self.cache, self.key = cache, key
+
+    def prepare(self) -> None:
+        super().prepare()
+        if self.cache.key is None and self.key is not None:
+            self.cache.key = self.key(self.inner)
+
+    def for_worker(self) -> Source:
+        found: Source = self._with(inner=self.inner.for_worker(), key=None)
+        return found
 
     def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
+        if self.cache.key is None:
+            self.prepare()
         found: tuple[Any, ...] = self.cache.remember(
             index, functools.partial(self.inner.sample, index, moment)
         )
@@ -35,6 +55,8 @@ class CachedSource(WrappedSource):
         if not self.reads_many:  # one by one, as it is read
             Source.fill(self, indices, out, report, moment)
             return
+        if self.cache.key is None:
+            self.prepare()
 
         def read(wanted: Indices, arrays: list[Array], report: Report) -> None:
             self.inner.fill(wanted, Rows(out.form, arrays), report, moment)

@@ -1,11 +1,12 @@
 """What a store of decoded samples is: arrays by sample number. Nothing is kept here.
 
-What is kept is known by its file's size and modification time: a file that changed is read again, at
-the latest CHECK_SECONDS later.
+What is kept is known by the stamp of its files: a file that changed is read again, at the latest
+CHECK_SECONDS later.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import weakref
@@ -15,23 +16,34 @@ from typing import Any, Protocol
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
 
-__all__ = ["CHECK_SECONDS", "SharedStore", "Stamp", "Store", "stamp_of"]
+__all__ = ["CHECK_SECONDS", "NO_FILES", "STAMP_BYTES", "SharedStore", "Stamp", "Store", "stamp_of"]
 
 
-# Size in bytes and modification time in nanoseconds of a file; None where it can't be looked at.
-Stamp = tuple[int, int] | None
+STAMP_BYTES = 16
+# What tells whether files are those that were read; None where one can't be looked at.
+Stamp = bytes | None
+# Of a sample that is read from no file.
+NO_FILES = bytes(STAMP_BYTES)
 
 # A stored file is looked at again before it is served, unless it was so many seconds ago.
 CHECK_SECONDS = 2.0
 
 
-def stamp_of(path: str) -> Stamp:
-    """Size and modification time of a file."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+def stamp_of(*paths: str) -> Stamp:
+    """Size, times of modification and change, and inode of files, in a few bytes.
+
+    Tools that copy files set the time of modification (rsync -t, tar), and it may be the same for all
+    files of a data set. The time of change no tool sets, and another file has another inode. Both
+    stay when a folder above is renamed; a copy of the file has others.
+    """
+    facts = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        facts += [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    return hashlib.blake2b(repr(facts).encode(), digest_size=STAMP_BYTES).digest()
 
 
 class Store(Protocol):
@@ -51,6 +63,14 @@ class Store(Protocol):
 
     def release(self, loader: Any) -> None:
         """A loader does so no longer: memory and files go with the last one. Folders stay."""
+
+    def expected_share(self, sample_bytes: int, free_bytes: int) -> float:
+        """The share of the samples that it holds once all were read, as far as can be told.
+
+        Args:
+            sample_bytes: of one sample as it is stored.
+            free_bytes: RAM that is free.
+        """
 
     #: While more than 0, nothing new is kept.
     paused: int

@@ -245,10 +245,10 @@ class Leaf:
         self.encoded = False
 
     def described(self) -> tuple[Any, ...]:
-        """What decides its array besides the record."""
+        """What decides its array besides the record, and `decode`."""
         feature = self.feature
         known = (self.name, feature.shape, feature.dtype, feature.default, self.single)
-        return *known, self.options, self.cast, self.decode
+        return *known, self.options, self.cast
 
     def settle(self, record: bytes, found: dict[str, Found]) -> None:
         """Look at a first record: what it does not tell is an error that says how to."""

@@ -1,0 +1,124 @@
+"""The .npy files of a pack: their headers, their sizes, and the sums of what is in them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kloaders.formats.pack import MANIFEST, File, Shard, files_of
+
+__all__ = [
+    "HEADER_BYTES",
+    "Piece",
+    "check_file",
+    "check_files",
+    "crc_of_piece",
+    "header_of",
+    "pieces_of",
+    "size_of",
+    "stored_dtype",
+]
+
+# Magic, version, length and text of an .npy header; it is written last, so its length is fixed.
+HEADER_BYTES = 256
+
+
+def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What np.load is to see: bfloat16 and its like as integers of their size."""
+    return dtype if dtype.kind in "biufc" else np.dtype(f"u{dtype.itemsize}")
+
+
+def header_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes | None:
+    """The header of an .npy file, always of one length; None where the shape has no room in it."""
+    text = f"{{'descr': {dtype.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    room = HEADER_BYTES - 10 - 1
+    if len(text) > room:
+        return None
+    body = text.ljust(room) + "\n"
+    return b"\x93NUMPY\1\0" + len(body).to_bytes(2, "little") + body.encode("ascii")
+
+
+def check_files(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]]) -> None:
+    """Each file is there, with the size and the header that the manifest says."""
+    for file, dtype in files_of(shards, dtypes).values():
+        check_file(folder, file, dtype)
+
+
+def size_of(file: File, dtype: np.dtype[Any]) -> int:
+    """Bytes of a file with its header."""
+    return HEADER_BYTES + math.prod(file.shape) * dtype.itemsize
+
+
+def check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
+    """One file is there, with the size and the header that the manifest says."""
+    path = os.path.join(folder, file.name)
+    # A manifest from elsewhere is not to lead out of its folder.
+    if not re.fullmatch(r"[A-Za-z0-9.-]+\.npy", file.name):
+        raise ValueError(
+            f"{os.path.join(folder, MANIFEST)} names the file {file.name!r}, expected the plain "
+            "name of an .npy file in its own folder. Write the pack again."
+        )
+    again = "Copy it from where it is whole, or write the pack again."
+    size = size_of(file, dtype)
+    try:
+        with open(path, "rb") as stream:
+            found = os.fstat(stream.fileno()).st_size
+            header = stream.read(HEADER_BYTES)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing, which {MANIFEST} names. {again}") from None
+    if found != size:
+        raise ValueError(f"{path} has {found:,} bytes, and {MANIFEST} says {size:,}. {again}")
+    if header != header_of(file.shape, stored_dtype(dtype)):
+        raise ValueError(
+            f"{path} has another header than {MANIFEST} says: {dtype} of shape {file.shape}. "
+            f"{again}"
+        )
+
+
+class Piece(NamedTuple):
+    """What a sum was noted of: all values of a file, or those of one shard in it.
+
+    name: what a person would call it. begin, end: its bytes in the file.
+    """
+
+    path: str
+    name: str
+    begin: int
+    end: int
+    crc32: int
+
+
+def pieces_of(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]]) -> Iterator[Piece]:
+    """All that has a sum, file after file as the shards come."""
+    for shard in shards:
+        for part, dtype in zip(shard.parts, dtypes, strict=True):
+            for file in part.files:
+                path = os.path.join(folder, file.name)
+                item = 8 if file is part.index else dtype.itemsize
+                size = math.prod(file.shape) * item
+                name, begin = path, HEADER_BYTES
+                if file.first is not None:
+                    begin += file.first * math.prod(file.shape[1:]) * item
+                    last = file.first + file.shape[0] - 1
+                    name = f"{path} (rows {file.first:,} to {last:,})"
+                yield Piece(path, name, begin, begin + size, file.crc32)
+
+
+def crc_of_piece(path: str, begin: int, end: int) -> int:
+    """CRC-32 of these bytes of a file, of as many as there are."""
+    crc = 0
+    block = bytearray(2**22)
+    with open(path, "rb") as file:
+        file.seek(begin)
+        while begin < end and (
+            count := file.readinto(memoryview(block)[: min(len(block), end - begin)])
+        ):
+            crc = zlib.crc32(memoryview(block)[:count], crc)
+            begin += count
+    return crc

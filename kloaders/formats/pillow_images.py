@@ -1,0 +1,127 @@
+"""Images as Pillow decodes them, with the conversions of Keras' `load_img`. Imports Pillow when it is used."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.core.messages import say
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.image_bounds import too_large
+from kloaders.formats.image_headers import Header
+from kloaders.formats.options import PILLOW_FILTERS, ImageOptions
+
+__all__ = ["decoded_by_pillow", "same_by_opencv"]
+
+# Keras' modes for 1, 3 and 4 channels, and those that it leaves as they are for one channel.
+_MODES, _GRAY_MODES = {1: "L", 3: "RGB", 4: "RGBA"}, ("L", "I;16", "I")
+# Gray of more than 8 bits: values above 255 are cut off where it becomes colour.
+_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+# EXIF's number -> the member of Image.Transpose that makes the stored image upright.
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+def same_by_opencv(raw: bytes, header: Header | None, channels: int | None) -> bool:
+    """Whether OpenCV gives the pixels that Pillow does: it is quicker, and needs no other library."""
+    if header is None or channels is None:
+        return False
+    if header.kind == "jpeg":  # gray of colour is another mixture there, and CMYK is rounded
+        return header.gray or (header.components == 3 and channels != 1)
+    if header.kind == "png":
+        depth, colour = raw[24], raw[25]
+        animated = raw.find(b"acTL", 33, max(33, raw.find(b"IDAT"))) >= 0
+        return depth <= 8 and not animated and (channels != 1 or colour == 0)
+    return False
+
+
+def decoded_by_pillow(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> Array:
+    """The image in `options.size`, upright.
+
+    Raises:
+        DecodeError: Pillow is missing, or cannot decode it; names the image.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        kind = "of an unknown kind" if header is None else f"a {header.kind.upper()} image"
+        raise DecodeError(
+            f'{name} is {kind} whose pixels OpenCV gives otherwise, and reader="pillow" needs Pillow '
+            "for it: pip install pillow."
+        ) from None
+    try:
+        with Image.open(io.BytesIO(raw)) as image:
+            if image.width * image.height > options.max_pixels:
+                raise too_large(image.height, image.width, options, name)
+            return np.asarray(_resized(_upright(_converted(image, options, name), header), options))
+    except (DecodeError, MemoryError):
+        raise
+    except UnidentifiedImageError:  # its message is the address of a buffer
+        raise DecodeError(
+            f"{name} is no image that Pillow knows, or of a variant that it does not read. "
+            "Save it again as PNG or JPEG, or leave it out."
+        ) from None
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise DecodeError(
+            f"{name} cannot be decoded: Pillow says {cause!r}. "
+            "Save it again as PNG or JPEG, or leave it out."
+        ) from error
+
+
+def _converted(image: Any, options: ImageOptions, name: str) -> Any:
+    """In the mode that Keras asks for; one that numbers can be taken of where channels is None."""
+    channels = options.channels
+    if channels is None:
+        if image.mode in (*_GRAY_MODES, "F", "RGB", "RGBA"):
+            return image
+        clear = image.has_transparency_data
+        return image.convert("L" if image.mode == "1" else "RGBA" if clear else "RGB")
+    mode = _MODES[channels]
+    if image.mode == mode or (channels == 1 and image.mode in _GRAY_MODES):
+        return image
+    if image.mode in _DEEP_MODES:
+        say(
+            f"{name} is a gray image of more than 8 bits (mode {image.mode}): as {mode}, Pillow cuts "
+            "its values off at 255, and so does Keras. channels=1 keeps 16 bits "
+            '(color_mode="grayscale").',
+            once="gray images of 16 bits by Pillow",
+        )
+    return image.convert(mode)
+
+
+def _upright(image: Any, header: Header | None) -> Any:
+    from PIL import Image
+
+    # Pillow turns a TIFF by itself.
+    if header is None or header.kind == "tiff" or header.orientation == 1:
+        return image
+    return image.transpose(Image.Transpose[_TURNS[header.orientation]])
+
+
+def _resized(image: Any, options: ImageOptions) -> Any:
+    size = options.size
+    if size is None or (image.height, image.width) == size:
+        return image
+    if options.aspect == "pad" or options.interpolation not in (*PILLOW_FILTERS, "nearest"):
+        return image
+    from PIL import Image
+
+    top, left, height, width = 0, 0, image.height, image.width
+    if options.aspect == "crop":
+        height = max(1, min(image.height, image.width * size[0] // size[1]))
+        width = max(1, min(image.width, image.height * size[1] // size[0]))
+        top, left = (image.height - height) // 2, (image.width - width) // 2
+    number = PILLOW_FILTERS.get(options.interpolation, PILLOW_FILTERS["pillow-nearest"])
+    box = (left, top, left + width, top + height)
+    return image.resize((size[1], size[0]), Image.Resampling(number), box)

@@ -1,0 +1,168 @@
+"""Loaders with the attributes and methods of Keras' image iterators."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kloaders.core.arrays import Array
+from kloaders.core.options import Options, shows_options
+from kloaders.loaders.arrays import ArraySequenceLoader
+from kloaders.loaders.paths import PathOptions, PathSequenceLoader
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["ArrayFlow", "DatasetLoader", "FileFlow"]
+
+
+class _KerasIterator:
+    """What Keras' iterators can do and a loader cannot."""
+
+    #: What is shuffled where nobody says: Keras' iterators are made with shuffle=True.
+    shuffle: Any
+    samples: int
+    weights: Any
+    _served: Iterator[Any] | None = None
+
+    @property
+    def n(self) -> int:
+        """How many samples there are."""
+        return self.samples
+
+    @property
+    def sample_weight(self) -> Array | None:
+        """The weight of each sample, or None."""
+        weights: Array | None = self.weights
+        return weights
+
+    def reset(self) -> None:
+        """Let `next` begin again. `fit`, `evaluate` and `predict` need no reset."""
+        self._served = None
+
+    def __next__(self) -> Any:
+        """The next batch, without end: epoch after epoch, shuffled unless shuffle=False."""
+        if self._served is None:
+            self._served = self._endless()
+        return next(self._served)
+
+    def _endless(self) -> Iterator[Any]:
+        view: Any = self.view()  # type: ignore[attr-defined]
+        order = True if self.shuffle is None else None
+        for epoch in itertools.count():
+            yield from view.epoch_batches(epoch, order)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        return {name: value for name, value in state.items() if name != "_served"}
+
+
+class ArrayFlow(_KerasIterator, ArraySequenceLoader):
+    """What `ImageDataGenerator.flow` gives: an `ArraySequenceLoader` with the names of Keras' iterator.
+
+    Args:
+        x: images, or a tuple of images and other inputs.
+        y: labels, or None.
+        batch_size: samples per batch.
+        keras: attributes, by name.
+        **options: of `ArraySequenceLoader`.
+
+    Attributes:
+        image_data_generator: the generator that it is of.
+        data_format: "channels_last".
+    """
+
+    image_data_generator: Any
+    data_format: str
+
+    @shows_options(Options)
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        *,
+        keras: Mapping[str, Any],
+        **options: Unpack[Options],
+    ) -> None:
+        _set_all(self, keras)
+        super().__init__(x, y, batch_size, **options)
+
+
+class FileFlow(_KerasIterator, PathSequenceLoader):
+    """What `flow_from_directory` and `flow_from_dataframe` give: a `PathSequenceLoader` with more names.
+
+    Args:
+        paths: the files.
+        labels: their labels, or None.
+        batch_size: samples per batch.
+        keras: attributes, by name.
+        **options: of `PathSequenceLoader`.
+
+    Attributes:
+        image_data_generator: the generator that it is of.
+        directory: where `filenames` start.
+        filenames: the files, as they are called below `directory`.
+        class_mode: as it was given.
+        class_indices: the number of each class, by name; missing without classes.
+        num_classes: how many classes there are; missing without classes.
+        classes: the class of each file; missing without classes.
+        labels: the same, or the values that "raw" and "multi_output" deliver.
+        color_mode: as it was given.
+        target_size: (height, width).
+        image_shape: (height, width, channels).
+        data_format: "channels_last".
+        interpolation: as it was given.
+        keep_aspect_ratio: as it was given.
+        subset: as it was given.
+    """
+
+    image_data_generator: Any
+    directory: str
+    filenames: list[str]
+    class_mode: str | None
+    class_indices: dict[str, int]
+    num_classes: int
+    classes: Any
+    labels: Any
+    color_mode: str
+    target_size: tuple[int, int]
+    image_shape: tuple[int, int, int]
+    data_format: str
+    interpolation: str
+    keep_aspect_ratio: bool
+    subset: str | None
+
+    @shows_options(PathOptions, PathSequenceLoader.__init__)
+    def __init__(
+        self,
+        paths: Any,
+        labels: Any = None,
+        batch_size: int = 32,
+        *,
+        keras: Mapping[str, Any],
+        **options: Unpack[PathOptions],
+    ) -> None:
+        _set_all(self, keras)
+        super().__init__(paths, labels, batch_size, **options)
+
+    @property
+    def filepaths(self) -> list[str]:
+        """The files, as they are opened."""
+        return list(self.paths)
+
+
+def _set_all(loader: Any, attributes: Mapping[str, Any]) -> None:
+    """Set attributes of a loader that is not made yet: afterwards it refuses names of its options."""
+    for name, value in attributes.items():
+        setattr(loader, name, value)
+
+
+class DatasetLoader(PathSequenceLoader):
+    """What `image_dataset_from_directory` gives: a `PathSequenceLoader` with one name more."""
+
+    @property
+    def file_paths(self) -> list[str]:
+        """The files."""
+        return list(self.paths)

@@ -1,0 +1,58 @@
+"""Which files a cached sample follows from: what they are called, and how they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kloaders.sources.cache.store import NO_FILES, Stamp, stamp_of
+from kloaders.sources.columns import Column
+from kloaders.sources.fingerprint import Digest, common_folder
+
+__all__ = ["SampleFiles"]
+
+
+class SampleFiles:
+    """All files of each sample, by its number.
+
+    A folder cache knows a sample by the names of its files below the folder that all have in common,
+    so that data may be moved, and by their stamp, so that other data with the same names are told
+    apart.
+
+    Args:
+        paths: for each of its files, what gives its path by the number of a sample.
+        values: what else of a sample is part of what is kept: its value counts, not its number.
+        names: what samples are called, by number, for those that share a file; None: as their files.
+        folder: what all paths begin with and is no part of a name; None: what they have in common.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Any],
+        values: Sequence[Column] = (),
+        *,
+        names: Any = None,
+        folder: str | None = None,
+    ) -> None:
+        self.paths = list(paths)
+        self.values = list(values)
+        self.names = names
+        self.folder = common_folder(*paths) if folder is None else folder
+
+    def __getitem__(self, index: int) -> str:
+        """What a sample is called, wherever the data lie."""
+        names = (
+            [column[index] for column in self.paths] if self.names is None else [self.names[index]]
+        )
+        parts = [name.removeprefix(self.folder) for name in names]
+        for column in self.values:
+            digest = Digest()
+            digest.add_bytes(column.read(index))
+            parts.append(digest.text())
+        return "\0".join(parts)
+
+    def stamp(self, index: int) -> Stamp:
+        """How the files of a sample are now; None if one is not there."""
+        if not self.paths:
+            return NO_FILES
+        return stamp_of(*[column[index] for column in self.paths])

@@ -1,0 +1,179 @@
+"""Columns from what a user gives for x, paths, labels or weights; what cannot be one is named."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.core.structure import Structure, is_numeric, map_structure
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from kloaders.sources.columns import (
+    ArrayColumn,
+    CallColumn,
+    CastColumn,
+    Column,
+    ListColumn,
+    PathColumn,
+    ReadPath,
+)
+from kloaders.sources.path_lists import PackedPaths
+
+__all__ = ["columns_of"]
+
+
+def columns_of(
+    values: Structure,
+    what: Literal["x", "paths", "labels", "sample_weights"],
+    read: ReadPath | None = None,
+    paths: PackedPaths | None = None,
+    dtype: np.dtype[Any] | None = None,
+) -> Structure:
+    """A column for every leaf of what a user gave.
+
+    read: reads files, for leaves that are paths. paths: what a labels function is applied to.
+    dtype: what arrays are cast to; `read` does so itself.
+    """
+    if dtype is not None:
+        return map_structure(
+            lambda c: c if isinstance(c, PathColumn) else CastColumn(c, dtype),
+            columns_of(values, what, read, paths),
+        )
+    # A tuple of strings or numbers is one column that happens to be a tuple.
+    if isinstance(values, tuple) and values and np.isscalar(values[0]):
+        values = list(values)
+    if isinstance(values, dict):
+        return {k: columns_of(v, what, read, paths) for k, v in values.items()}
+    if isinstance(values, tuple):
+        return tuple(columns_of(v, what, read, paths) for v in values)
+    return _column(values, what, read, paths)
+
+
+def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | None) -> Column:
+    if callable(values) and paths is not None:
+        return CallColumn(values, paths)
+    if isinstance(values, PackedPaths):
+        assert read is not None
+        return PathColumn(values, read)
+    if isinstance(values, _PATH) and read is None:
+        raise TypeError(
+            f"{what} is the text {os.fspath(values)!r}, expected arrays: np.load(path, "
+            'mmap_mode="r") maps an .npy file of many samples. For one file a sample use '
+            "PathSequenceLoader."
+        )
+    if isinstance(values, _PATH):
+        raise TypeError(
+            f"{what} is the single path {os.fspath(values)!r}, expected a list: [{what}]. All files "
+            "of a folder are sorted(glob.glob(folder + '/*')), or use from_directory()."
+        )
+    if hasattr(values, "toarray"):  # SciPy's sparse matrices
+        raise TypeError(
+            f"{what} is a sparse {type(values).__name__}: a batch is dense, {what}.toarray(), or "
+            "made row by row in load_sample()."
+        )
+    if not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
+        raise TypeError(
+            f"{what} is a {type(values).__name__}, expected something with a length and an "
+            f"order: an array, a list, or a tuple or dict of these. list({what}) makes one."
+        )
+    first = values[0] if isinstance(values, list) and values else None
+    if isinstance(first, _PATH):
+        return _texts(values, what, read)
+    if isinstance(first, np.ndarray) and first.ndim:
+        return _arrays_in_a_list(values, what)
+    array = values if isinstance(values, np.ndarray) else _array(values, what)
+    if array.dtype.kind in "USO":
+        if array.ndim != 1 and array.dtype.kind in "US":
+            raise ValueError(
+                f"{what} holds texts in an array of shape {array.shape}, expected one for each "
+                f"sample: {what}.ravel(), or a tuple of columns for several."
+            )
+        items = values if isinstance(values, list) else array.tolist()
+        if array.dtype.kind == "S" and len(items):
+            items = [os.fsdecode(item) for item in items]
+        _check_mixture(items, what)
+        if items and isinstance(items[0], _PATH):
+            return _texts(items, what, read)
+        empty = next((k for k, item in enumerate(items) if item is None), None)
+        if empty is not None:
+            raise TypeError(f"{what}[{empty}] is None: every sample needs a value.")
+        raise _object(what)
+    if not is_numeric(array.dtype):
+        raise TypeError(
+            f"{what} has dtype {array.dtype}, which Keras cannot take: convert it to numbers first."
+        )
+    if array.ndim == 0:
+        raise ValueError(f"{what} is the single number {array}, expected one value a sample.")
+    column = ArrayColumn(array)
+    if array.dtype.isnative:
+        return column
+    return CastColumn(column, array.dtype.newbyteorder("="))
+
+
+_PATH = (str, os.PathLike)
+
+
+def _arrays_in_a_list(values: list[Any], what: str) -> Column:
+    _check_mixture(values, what)
+    for k, value in enumerate(values):
+        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        if not isinstance(value, np.ndarray) or not is_numeric(value.dtype):
+            raise TypeError(
+                f"{what}[{k}] is {value!r} ({kind}), expected an array of numbers, one a sample."
+            )
+    return ListColumn(values)
+
+
+def _check_mixture(items: list[Any], what: str) -> None:
+    """Paths, or none: what stands among paths and is none is named."""
+    if any(isinstance(item, _PATH) for item in items):
+        for k, item in enumerate(items):
+            if not isinstance(item, _PATH):
+                raise TypeError(
+                    f"{what}[{k}] is {item!r} ({type(item).__name__}), expected str or "
+                    "pathlib.Path like the others."
+                )
+
+
+def _array(values: Any, what: str) -> Array:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # a ragged list
+        if isinstance(values, list):
+            _check_mixture(values, what)
+            raise ValueError(
+                f"{what} is a list whose entries have different lengths: give one numpy array a "
+                f"sample, [np.asarray(v) for v in {what}], and a batch of equal shapes, or pad them."
+            ) from None
+        raise
+    if array.dtype == np.float64 and isinstance(values, (list, tuple)):
+        # Python's floats carry no choice of precision; Keras' own default does.
+        return array.astype(np.float32)
+    return array
+
+
+def _object(what: str) -> TypeError:
+    return TypeError(
+        f"{what} has dtype object, which can't be put into a batch: use numbers, one numeric array "
+        f"a sample in a list, or np.stack({what}) where all have one shape."
+    )
+
+
+def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
+    suffix = suffix_of(os.fspath(values[0]))
+    known = suffix in IMAGE_SUFFIXES | ARRAY_SUFFIXES
+    if what == "labels" and not known and getattr(read, "decode", None) is None:
+        raise ValueError(
+            f"labels are texts such as {values[0]!r}, expected numbers (or paths of files). Encode "
+            "them: names, labels = np.unique(labels, return_inverse=True); from_directory() and "
+            "from_dataframe() do it for you. For files of a format of your own, pass "
+            'label_options={"decode": a function of their bytes}.'
+        )
+    if read is None:
+        raise TypeError(
+            f"{what} are texts such as {values[0]!r}, expected arrays. For files use "
+            "PathSequenceLoader."
+        )
+    return PathColumn(PackedPaths(values, what), read)

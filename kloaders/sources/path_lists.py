@@ -1,0 +1,107 @@
+"""Lists of paths that take little memory: millions of them in one block, and some of them by number."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
+
+from kloaders.core.arrays import Array, Indices
+
+__all__ = ["PackedPaths", "SubsetPaths"]
+
+
+class PackedPaths(Sequence[str]):
+    """Millions of paths in one block of bytes: 5 bytes a path beside its own (9 above 4 GiB).
+
+    A list of str costs 57 bytes a path beside its characters, and as many objects for the
+    garbage collector to walk.
+    """
+
+    def __init__(self, paths: Iterable[Any], what: str = "paths") -> None:
+        try:
+            # One join over the whole list; surrogates carry names that are not UTF-8.
+            items = paths if isinstance(paths, (list, tuple)) else list(paths)
+            if items and not isinstance(items[0], str):
+                items = [os.fspath(p) for p in items]
+            text = "\0".join(items) + "\0" if items else ""
+        except TypeError:
+            bad = next((k, p) for k, p in enumerate(items) if not isinstance(p, (str, os.PathLike)))
+            raise TypeError(
+                f"{what}[{bad[0]}] is {bad[1]!r} ({type(bad[1]).__name__}), expected a file's path "
+                "as str or pathlib.Path. For arrays use ArraySequenceLoader."
+            ) from None
+        self._bytes = text.encode("utf-8", "surrogateescape")
+        del text
+        found = np.flatnonzero(np.frombuffer(self._bytes, np.uint8) == 0)
+        self._ends = found.astype(np.uint32 if len(self._bytes) < 2**32 else np.int64)
+        if len(self._ends) != len(items):
+            bad_path = next(p for p in items if "\0" in p)
+            raise ValueError(
+                f"the path {bad_path!r} holds a NUL character, which no file name can."
+            )
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: slice | SupportsIndex) -> list[str] | str:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        k = int(index)
+        if k < 0:
+            k += len(self)
+        if not 0 <= k < len(self):
+            raise IndexError(f"path {index} of {len(self)}")
+        start = int(self._ends[k - 1]) + 1 if k else 0
+        return self._bytes[start : int(self._ends[k])].decode("utf-8", "surrogateescape")
+
+    def take(self, indices: Indices) -> PackedPaths:
+        """The paths at these positions, packed."""
+        return PackedPaths([self[k] for k in indices.tolist()])
+
+    def joined(self) -> bytes:
+        """All paths, each with a NUL character behind it."""
+        return self._bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return len(self._bytes) + self._ends.nbytes
+
+
+class SubsetPaths(Sequence[str]):
+    """Some of the paths, by number; nothing is copied."""
+
+    def __init__(self, paths: Sequence[str], numbers: Array) -> None:
+        self._paths = paths
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: slice | SupportsIndex) -> list[str] | str:
+        if isinstance(index, slice):
+            return [self._paths[k] for k in self._numbers[index].tolist()]
+        try:
+            return self._paths[int(self._numbers[index])]
+        except IndexError:
+            raise IndexError(f"path {index} of {len(self)}") from None
+
+    def joined(self) -> bytes:
+        """All paths, each with a NUL character behind it."""
+        return b"".join(f"{path}\0".encode("utf-8", "surrogateescape") for path in self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, the shared paths included."""
+        return int(getattr(self._paths, "nbytes", 0)) + self._numbers.nbytes

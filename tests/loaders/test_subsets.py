@@ -1,0 +1,99 @@
+"""Loaders of some samples of another: subset, take, repeat and folds."""
+
+import numpy as np
+import pytest
+
+import kloaders as kl
+from tests.support.sampled import (
+    CLASSES,
+    LOADERS,
+    epochs_of,
+    flat,
+    noisy,
+    numbered,
+    rows,
+)
+
+
+def test_subset_take_and_repeat_keep_every_option(npy, keep):
+    """In storage order as asked; shuffled each sample once, or as often as it is repeated."""
+    loader = keep(LOADERS["paths"](npy, seed=3, sample_weights=np.arange(23)))
+    some = kl.subset(loader, [7, 1, 20, 3])
+    assert [b.tolist() for b in (some[0][1], some[0][2])] == [[7, 1, 20, 3]] * 2
+    assert kl.subset(loader, np.arange(23) % 2 == 1).samples == 11
+    assert flat(epochs_of(kl.take(loader, 5), 1)) == [0, 1, 2, 3, 4]
+    twice = kl.repeat(kl.subset(loader, slice(20, None)), 3)
+    assert len(twice) == 3
+    shuffled = [batch[1].astype(int).tolist() for batch in twice.epoch_batches(0, True)]
+    assert sorted(flat(shuffled)) == [20, 20, 20, 21, 21, 21, 22, 22, 22]
+
+
+def test_repeated_samples_are_augmented_anew():
+    loader = kl.repeat(numbered(3, 12, transform=noisy), 4)
+    x, y = loader[0]
+    assert len(set(x[:, 1].tolist())) == 12
+    assert y.tolist() == [0, 1, 2] * 4
+
+
+@pytest.mark.parametrize(
+    ("which", "error", "words"),
+    [
+        ([3, 5], IndexError, "sample 5: samples are numbered from 0 to 4"),
+        ([-1], IndexError, "sample -1"),
+        ([], ValueError, "chooses no samples"),
+        ([True, False], TypeError, "bool of shape"),
+        ([0.5], TypeError, "float64 of shape"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused(which, error, words):
+    with pytest.raises(error, match=words):
+        kl.subset(numbered(5), which)
+
+
+def test_take_and_repeat_say_what_is_wrong():
+    with pytest.raises(ValueError, match="the loader has 5 samples"):
+        kl.take(numbered(5), 6)
+    with pytest.raises(ValueError, match="times=0 is too small"):
+        kl.repeat(numbered(5), 0)
+    with pytest.raises(TypeError, match="expected a loader"):
+        kl.take([1, 2, 3], 2)
+
+
+def test_a_subset_is_balanced_among_its_own():
+    loader = kl.subset(numbered(23, 4, class_balance=CLASSES), slice(12, None))
+    for batch in epochs_of(loader, 2):
+        counts = np.bincount(CLASSES[batch])
+        assert counts.max() - counts.min() <= 1
+    kept = kl.subset(numbered(23, 4, class_balance=CLASSES), CLASSES != 1)  # a class is gone
+    assert all(np.bincount(CLASSES[batch]).tolist() == [2, 0, 2] for batch in epochs_of(kept, 1))
+    with pytest.raises(ValueError, match="all sampling_weights of these samples are 0"):
+        kl.subset(numbered(5, sampling_weights=[1, 0, 0, 0, 1]), [1, 2])
+
+
+def test_folds_have_each_sample_once(npy, keep):
+    """Over the folds of scikit-learn's splitters; training parts keep transform and sampling."""
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+
+    loader = keep(LOADERS["paths"](npy, seed=3, transform=noisy, epoch_batches=2))
+    seen = []
+    for train, val in kl.folds(loader, KFold(5, shuffle=True, random_state=1)):
+        inside = flat(epochs_of(val, 1))
+        assert len(train) == 2
+        assert not set(flat(epochs_of(train, 5))) & set(inside)
+        assert val.transform is None
+        assert val.samples + train.samples == 23
+        seen += inside
+    assert sorted(seen) == list(range(23))
+    for _, val in kl.folds(loader, StratifiedKFold(2), labels=CLASSES):
+        assert np.bincount(CLASSES[flat(epochs_of(val, 1))]).tolist()[2] == 1
+    known = kl.ArraySequenceLoader(rows(23), CLASSES, 23)
+    for _, val in kl.folds(known, StratifiedKFold(2)):
+        assert np.bincount(val[0][1]).tolist()[2] == 1
+    groups = np.arange(23) // 4
+    for train, val in kl.folds(loader, GroupKFold(3), groups=groups):
+        assert not set(groups[flat(epochs_of(val, 1))]) & set(groups[flat(epochs_of(train, 5))])
+
+
+def test_folds_say_what_is_wrong():
+    with pytest.raises(TypeError, match="expected a splitter of scikit-learn"):
+        kl.folds(numbered(5), 3)

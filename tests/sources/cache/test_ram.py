@@ -1,0 +1,87 @@
+"""Rows in RAM: within a budget, given back where memory is short, and never torn."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+
+import numpy as np
+
+from kloaders.sources.cache import ram as ram_cache
+from kloaders.sources.cache.ram import Budget, RamCache
+from tests.sources.cache.pictures import SAMPLES
+
+STAMP = bytes(16)
+
+
+def test_one_budget_for_all_loaders(pictures, monkeypatch, keep):
+    """A quarter of what is free, together; it comes back with the loaders."""
+    gc.collect()
+    monkeypatch.setattr(ram_cache, "available_bytes", lambda: 4 * 48 * 15)
+    budget = Budget(None, 0.25)
+    monkeypatch.setattr(ram_cache, "spare_ram", budget)
+    stores = [RamCache(SAMPLES, budget) for _ in range(2)]
+    for store in stores:
+        for number in range(SAMPLES):
+            store.put(number, STAMP, np.full((4, 4, 3), number, np.uint8))
+    assert [store.nbytes for store in stores] == [12 * 48, 3 * 48]
+    stores[0].clear()
+    assert budget.reserve(10**6, 1) == 12 * 48
+
+
+def test_memory_is_given_back_where_it_is_short(monkeypatch):
+    """Half of the rows go; what is left is right, what went is missing."""
+    free = [10**9]
+    monkeypatch.setattr(ram_cache, "available_bytes", lambda: free[0])
+    monkeypatch.setattr(ram_cache, "_MEMORY_SECONDS", -1.0)
+    store = RamCache(SAMPLES, Budget(None, 0.25, 0.1))
+    for number in range(SAMPLES):
+        store.put(number, STAMP, np.full(10_000, number, np.uint8))
+    out = np.empty((SAMPLES, 10_000), np.uint8)
+    everything = np.arange(SAMPLES)
+    assert not len(store.serve(everything, out, lambda _: STAMP))
+    free[0] = 10**7
+    missing = store.serve(everything, out, lambda _: STAMP)
+    assert missing.tolist() == list(range(6, SAMPLES))
+    assert (out[:6] == np.arange(6)[:, None]).all()
+    assert store.nbytes == 6 * 10_000
+    store.put(9, STAMP, np.full(10_000, 9, np.uint8))  # it does not grow again
+    assert store.nbytes == 6 * 10_000
+
+
+def test_never_a_torn_row(monkeypatch):
+    """Rows that change or go while others are copied are never served mixed."""
+    store = RamCache(64, Budget(10**8))
+    stop, wrong = threading.Event(), []
+    stamps = [STAMP] * 64
+
+    def serve():
+        out = np.empty((64, 4096), np.uint16)
+        everything = np.arange(64)
+        while not stop.is_set():
+            missing = set(store.serve(everything, out, lambda k: stamps[k]).tolist())
+            for row in range(64):
+                assert row in missing or len(np.unique(out[row])) == 1, wrong.append(row)
+
+    def change(seed):
+        generator = random.Random(seed)
+        for _ in range(1500):
+            k = generator.randrange(64)
+            value = generator.randrange(2**16)
+            store.put(k, stamps[k], np.full(4096, value, np.uint16))
+            if generator.random() < 0.002:
+                store.shrink()
+            if generator.random() < 0.002:
+                store.clear()
+
+    threads = [threading.Thread(target=serve) for _ in range(2)]
+    changers = [threading.Thread(target=change, args=(seed,)) for seed in range(2)]
+    for thread in [*threads, *changers]:
+        thread.start()
+    for thread in changers:
+        thread.join()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
