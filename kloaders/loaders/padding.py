@@ -15,7 +15,8 @@ from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.engine.padding import Padding
 from kloaders.engine.retries import read_patiently
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
 from kloaders.plan.rng import Moment
 
 __all__ = ["bucket_by_length"]

@@ -4,29 +4,13 @@ A test fails for what is missing here, and for what is here and holds by now.
 """
 
 #: (module, import): imports that run up the table of rooms.
-UPWARD_IMPORTS: set[tuple[str, str]] = {
-    ("kloaders.keras_api.distributed", "kloaders.loaders.sequence"),
-    ("kloaders.keras_api.telemetry", "kloaders.loaders.sequence"),
-}
+UPWARD_IMPORTS: set[tuple[str, str]] = set()
 
 #: Modules that import each other, directly or through others.
-IN_CIRCLES: set[str] = {
-    "kloaders.engine.ram_batches",
-    "kloaders.engine.requests",
-    "kloaders.engine.runner",
-    "kloaders.keras_api.distributed",
-    "kloaders.keras_api.telemetry",
-    "kloaders.loaders.assembly",
-    "kloaders.loaders.position",
-    "kloaders.loaders.sequence",
-}
+IN_CIRCLES: set[str] = set()
 
 #: Modules over 500 lines.
-LARGE_MODULES: set[str] = {
-    "kloaders.convert.journal",
-    "kloaders.convert.tfrecords",
-    "kloaders.loaders.sequence",
-}
+LARGE_MODULES: set[str] = set()
 
 #: Modules without a test file of their name.
 WITHOUT_TEST_FILE: set[str] = {
@@ -38,15 +22,14 @@ WITHOUT_TEST_FILE: set[str] = {
     "kloaders.cli.demo_training",
     "kloaders.cli.options",
     "kloaders.cli.sources",
+    "kloaders.convert.record_samples",
     "kloaders.core.arrays",
     "kloaders.core.code_reads",
-    "kloaders.core.messages",
     "kloaders.core.modules",
     "kloaders.core.protocols",
     "kloaders.core.value_digest",
     "kloaders.core.version",
     "kloaders.engine.batches",
-    "kloaders.engine.delivery",
     "kloaders.engine.padding",
     "kloaders.engine.ram_batches",
     "kloaders.engine.requests",
@@ -58,17 +41,17 @@ WITHOUT_TEST_FILE: set[str] = {
     "kloaders.keras_api.fit_events",
     "kloaders.keras_api.passes",
     "kloaders.keras_api.phases",
-    "kloaders.keras_api.private",
+    "kloaders.keras_api.positions",
     "kloaders.keras_api.retained_loaders",
     "kloaders.loaders.assembly",
     "kloaders.loaders.autoencoders",
+    "kloaders.loaders.checking",
     "kloaders.loaders.options",
     "kloaders.loaders.paths",
     "kloaders.loaders.position",
     "kloaders.loaders.sequence",
     "kloaders.loaders.settings",
     "kloaders.loaders.splits",
-    "kloaders.plan.buckets",
     "kloaders.sources.cache.policy",
     "kloaders.sources.cache.source",
     "kloaders.sources.column_source",
