@@ -1,4 +1,4 @@
-"""A picture of a batch, as the model gets it. Draws with matplotlib, which is imported when it is used."""
+"""An image of a batch, as the model gets it. Draws with matplotlib, which is imported when it is used."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def _figure_class() -> Any:
             'show() draws with matplotlib, which is not installed: pip install "matplotlib>=3.8".'
         ) from None
 
-    class Picture(Figure):
+    class Shown(Figure):
         def _repr_png_(self) -> bytes:
             file = io.BytesIO()
             self.savefig(file, format="png")
             return file.getvalue()
 
-    return Picture
+    return Shown
 
 
 # ------------------------------------------------------------------------------------------ samples
@@ -122,7 +122,7 @@ def _rows(loader: Loader, batch: int, epoch: int, samples: int) -> list[_Row]:
 class _Panel:
     """One drawing: what kind, the values, and what lies over it."""
 
-    kind: str  # "picture", "heat", "lines", "text"
+    kind: str  # "image", "heat", "lines", "text"
     values: Any
     title: str = ""
     mask: Array | None = None
@@ -149,8 +149,8 @@ def _cell(row: _Row, names: list[str] | None, box_format: str | None) -> _Cell:
         else:
             panel.title = name if several else ""
             panels.append(panel)
-    picture = next((p for p in panels if p.kind == "picture"), None)
-    _labels(row.y, names, box_format, picture, panels, caption)
+    image = next((p for p in panels if p.kind == "image"), None)
+    _labels(row.y, names, box_format, image, panels, caption)
     if row.weight is not None:
         caption.append(f"weight {_number(row.weight)}")
     return _Cell(panels or [_Panel("text", "")], caption, row.name)
@@ -166,12 +166,12 @@ def _panel(value: Array) -> _Panel:
     if value.ndim >= 2 and min(shape[:2]) == 0:
         return _Panel("text", f"empty, of shape {shape}")
     if value.ndim == 3 and shape[-1] in (1, 3, 4):
-        return _Panel("picture", value)
+        return _Panel("image", value)
     if value.ndim == 2 and value.dtype.kind in "bu" and min(shape) > 1:
-        return _Panel("picture", value[..., np.newaxis])
+        return _Panel("image", value[..., np.newaxis])
     if value.ndim == 4 and shape[-1] in (1, 3, 4):  # a film
         chosen = np.unique(np.linspace(0, shape[0] - 1, _FRAMES).astype(int))
-        return _Panel("picture", np.concatenate(list(value[chosen]), axis=1), f"{shape[0]} frames")
+        return _Panel("image", np.concatenate(list(value[chosen]), axis=1), f"{shape[0]} frames")
     if value.ndim == 2 and shape[1] <= _LINES and shape[0] > 2 * shape[1]:
         return _Panel("lines", value.astype(float))
     if value.ndim == 2:
@@ -189,38 +189,38 @@ def _labels(
     y: Any,
     names: list[str] | None,
     box_format: str | None,
-    picture: _Panel | None,
+    image: _Panel | None,
     panels: list[_Panel],
     caption: list[str],
 ) -> None:
-    """Draw masks and boxes over the picture; the rest goes into the caption, or a panel of its own."""
+    """Draw masks and boxes over the image; the rest goes into the caption, or a panel of its own."""
     if y is None:
         return
     rest = dict(zip(names_of(y, "y"), flatten(y), strict=True))
-    if isinstance(y, dict) and picture is not None:
+    if isinstance(y, dict) and image is not None:
         boxes = next((key for key in ("boxes", "bboxes") if key in y), None)
         if boxes is not None:
             of = next((key for key in ("labels", "classes", "class") if key in y), None)
             kinds = None if of is None else np.asarray(y[of])
-            picture.boxes = _boxes(np.asarray(y[boxes]), kinds, names, box_format, picture.values)
+            image.boxes = _boxes(np.asarray(y[boxes]), kinds, names, box_format, image.values)
             for key in (boxes, of):
                 rest.pop(f"y[{key!r}]", None)
-            caption.append(f"{len(picture.boxes)} box{'' if len(picture.boxes) == 1 else 'es'}")
+            caption.append(f"{len(image.boxes)} box{'' if len(image.boxes) == 1 else 'es'}")
     for name, value in rest.items():
         label = np.asarray(value)
-        size = None if picture is None else picture.values.shape[:2]
-        if picture is not None and label.ndim in (2, 3) and label.shape[:2] == size:
+        size = None if image is None else image.values.shape[:2]
+        if image is not None and label.ndim in (2, 3) and label.shape[:2] == size:
             if label.ndim == 3 and label.shape[-1] in (3, 4) and not _one_hot(label):
-                panels.append(_Panel("picture", label, name))  # a picture to learn, as of x itself
+                panels.append(_Panel("image", label, name))  # an image to learn, as of x itself
             elif (
                 label.dtype.kind == "f"
                 and label.ndim == 3
                 and label.shape[-1] == 1
                 and _graded(label)
             ):
-                panels.append(_Panel("picture", label, name))
+                panels.append(_Panel("image", label, name))
             else:
-                picture.mask = _classes_of(label)
+                image.mask = _classes_of(label)
             continue
         said = _label(label, names)
         if said is not None:
@@ -249,7 +249,7 @@ def _classes_of(label: Array) -> Array:
 
 
 def _boxes(
-    boxes: Array, kinds: Array | None, names: list[str] | None, form: str | None, picture: Array
+    boxes: Array, kinds: Array | None, names: list[str] | None, form: str | None, image: Array
 ) -> list[tuple[float, float, float, float, str, int]]:
     """Left, top, width, height in pixels, name and class; without padding."""
     boxes = boxes.reshape(-1, 4).astype(float)
@@ -260,7 +260,7 @@ def _boxes(
     if form is None:
         real = boxes[np.isfinite(boxes).all(1) & (boxes >= 0).all(1)]
         form = "rel_xyxy" if len(real) and 0 < real.max() <= 1 else "xyxy"
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     found = []
     for box, kind in zip(boxes, classes.tolist(), strict=True):
         a, b, c, d = box
@@ -328,7 +328,7 @@ def _draw(figure_class: Any, cells: list[_Cell], title: str) -> Figure:
     axes = figure.subplots(rows, columns * panels, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    scale = _scale([p.values for cell in cells for p in cell.panels if p.kind == "picture"])
+    scale = _scale([p.values for cell in cells for p in cell.panels if p.kind == "image"])
     for k, cell in enumerate(cells):
         row, column = divmod(k, columns)
         group = axes[row, column * panels : (column + 1) * panels]
@@ -345,11 +345,11 @@ def _draw(figure_class: Any, cells: list[_Cell], title: str) -> Figure:
 
 
 def _draw_panel(axis: Axes, panel: _Panel, scale: tuple[float, float]) -> None:
-    if panel.kind == "picture":
+    if panel.kind == "image":
         low, high = scale
-        picture = np.clip((np.nan_to_num(panel.values.astype(float)) - low) / (high - low), 0, 1)
-        picture = picture[..., 0] if picture.shape[-1] == 1 else picture
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        image = np.clip((np.nan_to_num(panel.values.astype(float)) - low) / (high - low), 0, 1)
+        image = image[..., 0] if image.shape[-1] == 1 else image
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         if panel.mask is not None:
             axis.imshow(_overlay(panel.mask), interpolation="nearest")
         for left, top, width, height, name, kind in panel.boxes:
@@ -395,14 +395,14 @@ def _overlay(mask: Array) -> Array:
     return found
 
 
-def _scale(pictures: list[Array]) -> tuple[float, float]:
+def _scale(images: list[Array]) -> tuple[float, float]:
     """The values that are drawn black and white: one pair for all, so that they can be compared."""
-    if not pictures:
+    if not images:
         return 0.0, 1.0
-    finite = [p[np.isfinite(p)] for p in pictures]
+    finite = [p[np.isfinite(p)] for p in images]
     low = float(min((p.min() for p in finite if p.size), default=0.0))
     high = float(max((p.max() for p in finite if p.size), default=1.0))
-    kind = pictures[0].dtype
+    kind = images[0].dtype
     if kind.kind == "b":
         return 0.0, 1.0
     if kind == np.uint8:
@@ -415,7 +415,7 @@ def _scale(pictures: list[Array]) -> tuple[float, float]:
 
 
 def _draw_table(figure_class: Any, cells: list[_Cell], title: str) -> Figure:
-    """Rows of numbers, one a sample."""
+    """Rows of numbers, one per sample."""
     rows = [
         [*(v for panel in cell.panels for v in _columns(panel)), *cell.caption] for cell in cells
     ]

@@ -1,4 +1,4 @@
-"""Pictures of batches: the samples are those of the plan, and each kind of tensor is drawn as what it is."""
+"""Images of batches: the samples are those of the plan, and each kind of tensor is drawn as what it is."""
 
 import os
 import subprocess
@@ -137,14 +137,14 @@ def test_an_unknown_form_of_boxes_is_refused():
 @pytest.mark.parametrize(
     ("x", "kinds"),
     [
-        (PICTURES, ["picture"]),
-        (np.moveaxis(PICTURES, -1, 1), ["picture"]),
-        (PICTURES[..., 0], ["picture"]),
-        (PICTURES[..., :1].astype("f4") / 255, ["picture"]),
-        (PICTURES > 100, ["picture"]),
-        (PICTURES.astype("uint16") * 200, ["picture"]),
-        (PICTURES / 127.5 - 1, ["picture"]),
-        (np.stack([PICTURES] * 5, 1), ["picture"]),
+        (PICTURES, ["image"]),
+        (np.moveaxis(PICTURES, -1, 1), ["image"]),
+        (PICTURES[..., 0], ["image"]),
+        (PICTURES[..., :1].astype("f4") / 255, ["image"]),
+        (PICTURES > 100, ["image"]),
+        (PICTURES.astype("uint16") * 200, ["image"]),
+        (PICTURES / 127.5 - 1, ["image"]),
+        (np.stack([PICTURES] * 5, 1), ["image"]),
         (RNG.normal(size=(6, 20, 40)), ["heat"]),
         (RNG.normal(size=(6, 9, 20, 40)), ["heat"]),
         (RNG.normal(size=(6, 16, 16, 12)), ["heat"]),
@@ -154,10 +154,10 @@ def test_an_unknown_form_of_boxes_is_refused():
         (RNG.normal(size=(6, 5)), ["text"]),
         (RNG.integers(0, 99, (6, 50)), ["text"]),
         (np.arange(6), ["text"]),
-        ((PICTURES, RNG.normal(size=(6, 3))), ["picture"]),
-        ({"a": PICTURES, "b": RNG.normal(size=(6, 50))}, ["picture", "lines"]),
+        ((PICTURES, RNG.normal(size=(6, 3))), ["image"]),
+        ({"a": PICTURES, "b": RNG.normal(size=(6, 50))}, ["image", "lines"]),
         (np.zeros((6, 8, 8)), ["heat"]),
-        (np.full((6, 8, 8, 3), np.nan, "f4"), ["picture"]),
+        (np.full((6, 8, 8, 3), np.nan, "f4"), ["image"]),
     ],
 )
 def test_any_tensor_is_drawn_as_what_it_is(x, kinds, tmp_path):
@@ -242,53 +242,3 @@ def test_looking_imports_nothing_before_it_is_used():
         check=True,
     )
     assert done.stdout.strip() == "[]"
-
-
-# ------------------------------------------------------------------------------------- the summary
-
-
-def test_a_summary_counts_the_classes(tmp_path):
-    """By name, with their share, on each side of a split."""
-    x = np.zeros((30, 4), "f4")
-    loader = kl.ArraySequenceLoader(x, np.repeat([0, 1, 2], [20, 5, 5]), 5, seed=1)
-    loader.class_names = ["bird", "boat", "tree"]
-    said = loader.summary()
-    assert (
-        "classes: 3, bird 20 (67%), boat 5 (17%), tree 5 (17%); the largest has 4.0 times" in said
-    )
-    assert "in all: 720 bytes decoded" in said
-    assert "memory: at most 1.2 KiB in 10 batches ahead" in said
-    train, _ = kl.split(loader, validation=0.2, stratify=True, seed=1)
-    assert "bird 16" in train.summary()
-
-
-@pytest.mark.parametrize(
-    ("y", "said"),
-    [
-        (np.arange(200) % 20, "classes: 20, from 10 (0) to 10 (0) samples each; balanced"),
-        (np.eye(4)[np.arange(200) % 4], "classes: 4, 0 50 (25%)"),
-        (np.array([0, 2] * 100), "1 without a sample"),
-        (np.linspace(0, 1, 200), None),
-        (np.arange(200), None),
-        (np.arange(200) - 100, None),
-    ],
-)
-def test_numbers_that_are_no_classes_are_not_counted(y, said):
-    """Measurements, identities and negative numbers."""
-    text = kl.ArraySequenceLoader(np.zeros((200, 2)), y, 5).summary()
-    assert ("classes" in text) == (said is not None)
-    assert said is None or said.replace(" each", "") in text
-
-
-def test_a_notebook_shows_the_summary_as_a_table():
-    """With the names escaped; what does not load is told instead of raised."""
-    loader = kl.ArraySequenceLoader(np.zeros((6, 2)), np.arange(6) % 2, 5)
-    loader.class_names = ["<cat>", "dog"]
-    table = loader._repr_html_()
-    assert "&lt;cat&gt;" in table
-    assert "<cat>" not in table
-    assert "<table>" in table
-    assert "6 samples in 2 batches of 5" in table
-    broken = kl.PathSequenceLoader(["missing.npy"], check_paths=False)
-    assert "missing.npy" in broken._repr_html_()
-    assert repr(loader).startswith("ArraySequenceLoader(6 samples, batch_size=5")
