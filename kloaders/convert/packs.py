@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kloaders.convert.digests import (
+    digest_of_files,
+    is_files,
+    job_of,
+    spread,
+)
 from kloaders.convert.journal import (
     Advance,
     Journal,
     Written,
     begun_with,
-    digest_of_files,
     errors_of,
-    is_files,
-    job_of,
     say_errors,
-    spread,
     write_shards,
 )
 from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of
@@ -33,7 +35,8 @@ from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.pack import FILES, JOURNAL, MANIFEST, Manifest, files_of, form_of, shard_of
 from kloaders.loaders.paths import PathSequenceLoader
-from kloaders.loaders.sequence import SequenceLoader, check_own_batches
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.settings import check_own_batches
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import inner_column
 from kloaders.sources.pack import PackColumn

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
+    "Recovery",
     "SampleError",
+    "WorkerPoolError",
     "as_sample_error",
     "blames_the_sample",
     "check_limit",
     "check_max_errors",
     "check_policy",
+    "recovery_of",
+    "shortened",
+    "with_recovery",
     "without_traceback",
 ]
 
@@ -37,11 +43,31 @@ class SampleError(ValueError):
         return f"sample {self.index} ({self.name}): {self.cause}"
 
 
+class WorkerPoolError(RuntimeError):
+    """Worker processes do not start, or are gone: no sample is to blame, and none is skipped."""
+
+
+# A message may hold a frame of a video, or all of a file.
+_CAUSE_LENGTH = 1000
+
+
+def shortened(text: str, length: int) -> str:
+    """A text of at most so many characters: its begin and its end.
+
+    >>> shortened("abcdefghijklmnop", 10)
+    'abcde...op'
+    """
+    if len(text) <= length:
+        return text
+    end = (length - 3) // 3
+    return f"{text[: length - 3 - end]}...{text[len(text) - end :]}"
+
+
 def as_sample_error(index: int, name: str, error: BaseException) -> SampleError:
     """A SampleError whose cause is `error`; pickles, so that it can cross processes."""
     if isinstance(error, SampleError):
         return error
-    text = str(error)
+    text = shortened(str(error), _CAUSE_LENGTH)
     kind = type(error).__name__
     found = SampleError(index, name, text if kind == "DecodeError" else f"{kind}: {text}")
     found.__cause__ = error
@@ -76,16 +102,61 @@ def check_policy(on_error: Any) -> str:
     return str(on_error)
 
 
-# What the machine lacks for the moment, and another file would meet as well.
-_NOT_ITS_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+class Recovery(enum.Enum):
+    """Why an error may not come again."""
+
+    #: The machine has not enough of something for the moment.
+    SHORTAGE = "shortage"
+    #: A disk or a network did not do what it is there for.
+    WAIT = "wait"
+    #: It is either the sample, or the place it is read from: others tell which.
+    ASK = "ask"
+    #: It was tried often enough, and yet the sample is not to blame: others fail as well.
+    LOST = "lost"
+
+
+# What the machine lacks for the moment, and another sample would meet as well.
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+_NO_MEMORY = ("insufficient memory", "outofmemory", "bad_alloc", "cannot allocate memory")
+# A file that is not there, or is none, or a folder that is away.
+_NO_FILE = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.EINVAL),
+}
+# Errors of the system by their type, and of the content by what they say.
+_ABOUT_CONTENT = {"BadGzipFile", "UnidentifiedImageError"}
+
+
+def recovery_of(error: BaseException) -> Recovery | None:
+    """Why a sample that failed like this may load when it is read again; None if it will not."""
+    if isinstance(error, SampleError) and error.__cause__ is not None:
+        error = error.__cause__
+    if hasattr(error, "recovery"):
+        found: Recovery | None = error.recovery
+        return found
+    if isinstance(error, MemoryError) or any(text in str(error).lower() for text in _NO_MEMORY):
+        return Recovery.SHORTAGE
+    if not isinstance(error, OSError) or type(error).__name__ in _ABOUT_CONTENT:
+        return None
+    if error.errno in _SHORTAGES:
+        return Recovery.SHORTAGE
+    # Libraries that decode raise plain OSErrors without a number for damage.
+    plain = error.errno is None and type(error) is OSError
+    return Recovery.ASK if plain or error.errno in _NO_FILE else Recovery.WAIT
+
+
+E = TypeVar("E", bound=Exception)
+
+
+def with_recovery(error: E, recovery: Recovery | None) -> E:
+    """The error, with what `recovery_of` is to say of it."""
+    error.recovery = recovery  # type: ignore[attr-defined]
+    return error
 
 
 def blames_the_sample(error: SampleError) -> bool:
-    """Whether the sample is to blame, and not that memory or file descriptors ran out."""
-    cause = error.__cause__
-    if isinstance(cause, OSError):
-        return cause.errno not in _NOT_ITS_OWN
-    return not isinstance(cause, MemoryError)
+    """Whether the sample is to blame, and not that memory, descriptors or a disk were missing."""
+    return recovery_of(error) not in (Recovery.SHORTAGE, Recovery.LOST)
 
 
 def check_max_errors(max_errors: Any, on_error: str) -> int | float | None:

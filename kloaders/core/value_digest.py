@@ -387,7 +387,12 @@ class _Walk:
         if isinstance(value, np.generic):
             return self._of_array(np.asarray(value))
         if callable(getattr(kind, "comparable_value", None)):  # one of ours
-            return _joined(kind.__qualname__, self.of(value.comparable_value()))
+            try:
+                return _joined(kind.__qualname__, self.of(value.comparable_value()))
+            except NotComparable:
+                raise
+            except Exception as error:  # whatever the library inside raises
+                raise self._refuse(f"of type {kind.__qualname__}") from error
         if hasattr(kind, "detach") and hasattr(
             kind, "cpu"
         ):  # a torch tensor, whose storage has no value

@@ -18,6 +18,7 @@ from kloaders.core.threads import usable_cores
 from kloaders.engine.delivery import Delivery
 from kloaders.engine.lookahead import Build, Engine
 from kloaders.engine.processes.pool import ProcessPool
+from kloaders.engine.retries import Names, read_again
 from kloaders.engine.specs import SampleSpecs
 from kloaders.plan.rng import Moment, sample_rng
 from kloaders.sources.cache.columns import paused
@@ -158,6 +159,9 @@ class BatchBuild:
     def _mend(self, failed: dict[int, Exception]) -> Mask | None:
         """Apply on_error; the rows to keep, or None for all."""
         log = self.log
+        self._read_again(failed)
+        if not failed:
+            return None
         errors = {
             row: log.explained(int(self.indices[row]), error) for row, error in failed.items()
         }
@@ -172,6 +176,39 @@ class BatchBuild:
             failed.clear()
             return None
         return np.array([row not in failed for row in range(self.rows)])
+
+    def _read_again(self, failed: dict[int, Exception]) -> None:
+        """Read rows again whose errors may pass; those that load leave `failed`."""
+
+        def number(row: int) -> int:
+            return int(self.indices[row])
+
+        def read(row: int) -> Exception | None:
+            return self._load_one(number(row), row)
+
+        def read_other(index: int) -> Exception | None:
+            scratch = [np.empty((1, *leaf.shape[1:]), leaf.dtype) for leaf in self.leaves]
+            return self._load_one(index, 0, scratch)
+
+        read_again(failed, read, read_other, number, Names(self.log.samples, self.log.name))
+
+    def _load_one(
+        self, index: int, row: int, scratch: list[Array] | None = None
+    ) -> Exception | None:
+        """Read one sample into a row, or into other arrays; its error, if it does not load."""
+        wrong: list[Exception] = []
+
+        def report(_: int, found: Exception) -> None:
+            wrong.append(found)
+
+        rows = slice(row, row + 1)
+        out = [leaf[rows] for leaf in self.leaves] if scratch is None else scratch
+        self._load(np.array([index], np.int64), rows, out, report)
+        for odd in wrong if scratch is None else ():
+            if isinstance(odd, RowMismatch):
+                odd.row = row
+                self.troubles.append((row, odd))
+        return next((error for error in wrong if not isinstance(error, RowMismatch)), None)
 
     def one_instead(self) -> tuple[Indices, list[Array]]:
         """A batch of one other sample, where all of this one were skipped."""
@@ -191,25 +228,13 @@ class BatchBuild:
         log = self.log
         rng = sample_rng(self.pipeline.seed, self.moment.epoch, error.index, draw=2**32)
         for _ in range(_REPLACEMENTS):
-            other = int(rng.integers(log.samples))
-            wrong: list[Exception] = []
-            index = np.array([other], np.int64)
-            out = [leaf[row : row + 1] for leaf in self.leaves]
-
-            def report(_: int, found: Exception, wrong: list[Exception] = wrong) -> None:
-                wrong.append(found)
-
-            self._load(index, slice(row, row + 1), out, report)
-            failures = [e for e in wrong if not isinstance(e, RowMismatch)]
-            if failures:
-                log.record(log.explained(other, failures[0]))
-                continue
-            self.indices[row] = other
-            for odd in wrong:
-                assert isinstance(odd, RowMismatch)
-                odd.row = row
-                self.troubles.append((row, odd))
-            return
+            self.indices[row] = int(rng.integers(log.samples))
+            failure = self._load_one(int(self.indices[row]), row)
+            failed = {} if failure is None else {row: failure}
+            self._read_again(failed)
+            if not failed:
+                return
+            log.record(log.explained(int(self.indices[row]), failed[row]))
         raise SampleError(
             error.index,
             error.name,

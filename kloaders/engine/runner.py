@@ -29,8 +29,9 @@ from kloaders.engine.processes.pool import ProcessPool
 from kloaders.engine.specs import SampleSpecs
 from kloaders.keras_api.telemetry import Fit, Meter
 from kloaders.keras_api.tickets import Position, Request, Tickets
-from kloaders.plan.epoch import EpochPlan, Order, Stream
+from kloaders.plan.epoch import EpochPlan, Order
 from kloaders.plan.rng import Moment
+from kloaders.plan.streams import Stream
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 

@@ -6,8 +6,9 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from kloaders.core.errors import SampleError
+from kloaders.core.errors import SampleError, WorkerPoolError
 from kloaders.core.structure import Structure, flatten
+from kloaders.engine.retries import Names, read_patiently
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 
@@ -53,7 +54,9 @@ class SampleSpecs:
     def look(self, index: int, raw: bool) -> Structure:
         """The specs of one sample."""
         elsewhere = None if self._elsewhere is None else self._elsewhere()
-        return (elsewhere or self.pipeline.look)(index, raw)
+        look = elsewhere or self.pipeline.look
+        names = Names(self.log.samples, self.log.name)
+        return read_patiently(lambda k: look(k, raw), index, names)
 
     @property
     def raw(self) -> Structure:
@@ -90,6 +93,8 @@ class SampleSpecs:
         for index in range(tries):
             try:
                 found = self.look(index, raw)
+            except WorkerPoolError:
+                raise
             except Exception as error:  # whatever a user's hook raises
                 failure = self.log.explained(index, error)
                 if self.log.policy == "raise":

@@ -12,7 +12,9 @@ from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure
 from kloaders.interop.tf_gather import Gather, dataset_of, index_blocks
 from kloaders.interop.tf_records import native_dataset
 from kloaders.keras_api import distributed
-from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.settings import check_own_batches
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
 from kloaders.plan.epoch import Order
 

@@ -15,7 +15,9 @@ from kloaders.core.messages import say
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import ArraySpec, Structure, flatten, unflatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
-from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.settings import check_own_batches
 from kloaders.plan.rng import Moment
 from kloaders.sources.column_source import ColumnSource, checked_columns
 from kloaders.sources.columns import ArrayColumn, ListColumn

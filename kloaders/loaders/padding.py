@@ -14,7 +14,9 @@ from kloaders.core.messages import say
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.engine.padding import Padding
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.engine.retries import Names, read_patiently
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
 from kloaders.plan.rng import Moment
 
 __all__ = ["bucket_by_length"]
@@ -149,9 +151,11 @@ def _lengths_of(loader: SequenceLoader) -> Array:
         "bucket_by_length(loader, lengths) leaves that out."
     )
 
+    names = Names(loader.samples, log.name)
+
     def one(index: int) -> int:
         try:
-            sample = pipeline.sample(index, Moment())
+            sample = read_patiently(lambda k: pipeline.sample(k, Moment()), index, names)
         except Exception as error:  # whatever a user's hook raises
             if log.policy == "raise":
                 raise log.explained(index, error) from error

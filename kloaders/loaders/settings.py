@@ -6,7 +6,9 @@ import difflib
 import inspect
 from typing import Any
 
-__all__ = ["refuse_setting", "setting_of"]
+from kloaders.sources.hooks import overrides
+
+__all__ = ["check_own_batches", "drop_contents", "refuse_setting", "setting_of"]
 
 # As alike as this, a name is taken for a misspelt option: "lables", "sufle", "batchsize".
 _ALIKE = 0.8
@@ -74,3 +76,20 @@ def _options_of(kind: type[Any]) -> tuple[str, ...]:
     names = inspect.signature(ours).parameters
     _known[kind] = tuple(name for name in names if name not in ("self", "samples"))
     return _known[kind]
+
+
+def check_own_batches(loader: Any, what: str) -> None:
+    """TypeError if the loader's class has a `__getitem__` of its own, which `what` does not call."""
+    if overrides(type(loader), "__getitem__"):
+        raise TypeError(
+            f"{type(loader).__name__} overrides __getitem__, which {what}() does not call: it would "
+            "give other data than loader[i]. Do that work in transform= or batch_transform=, or "
+            "override load_sample or load_batch instead."
+        )
+
+
+def drop_contents(loader: Any) -> None:
+    """Nobody can reach this loader any more, yet TensorFlow keeps it: let go of the rest."""
+    loader.close()
+    if not hasattr(type(loader), "__del__"):  # which would miss what is gone
+        vars(loader).clear()

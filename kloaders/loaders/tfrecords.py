@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
-from kloaders.core.errors import SampleError, as_sample_error
+from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
 from kloaders.core.messages import say
 from kloaders.core.options import Options, RamOptions, shows_options
 from kloaders.core.structure import Structure, flatten
+from kloaders.engine.retries import Names, read_patiently
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.options import ImageOptions
@@ -228,9 +229,10 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     ) -> tuple[Structure, ...]:
         """Leaves of a sample, after a look at the first record that can be read."""
         failure: SampleError | None = None
+        names = Names(len(records), records.name)
         for index in range(min(len(records), FIRST_TRIES)):
             try:
-                record = records.read(index)
+                record = read_patiently(records.read, index, names)
                 parts, said = (features, "") if features else guessed(record, self.decode)
                 leaves = leaves_of(parts, self.image_options, masks, self.decode, decode_label)
                 found = found_in(record, leaves)
@@ -239,7 +241,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             except (OSError, DecodeError) as error:
                 failure = as_sample_error(index, records.name(index), error)
                 if options.get("on_error", "raise") == "raise":
-                    if (quarantine := options.get("quarantine")) is not None:
+                    quarantine = options.get("quarantine")
+                    if quarantine is not None and blames_the_sample(failure):
                         Quarantine(quarantine).add([(failure.name, failure.cause)])
                     raise failure from error
                 continue

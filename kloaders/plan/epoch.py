@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from kloaders.core.arrays import Indices
 from kloaders.plan.permutation import mixed, permutation_of, permuted_span
 from kloaders.plan.rng import Draw
+from kloaders.plan.streams import Stream
 
-__all__ = ["EpochPlan", "Order", "Rest", "Stream", "Window"]
+__all__ = ["EpochPlan", "Order", "Rest", "Window"]
 
 
 class Rest(NamedTuple):
@@ -62,13 +63,6 @@ class Window:
     def rows_of(self, batch: int) -> Indices:
         k = batch - self.first_batch
         return self.rows[self.starts[k] : self.starts[k + 1]]
-
-
-class Stream(Protocol):
-    """An endless order: a pure function from places to sample numbers (`streams.py`)."""
-
-    def samples(self, start: int, stop: int) -> Indices:
-        """Sample numbers at places start to stop, int64."""
 
 
 @dataclass(frozen=True)

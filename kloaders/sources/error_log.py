@@ -103,6 +103,8 @@ class ErrorLog:
             )
         elif count == _LOGGED_ONE_BY_ONE:
             more = "; of others only each tenfold is told, and all are in loader.errors"
+        elif self.quarantine is not None and not blames_the_sample(error):
+            more = ", and not listed as bad: it may load when the disk, or memory, is there again"
         elif count > _LOGGED_ONE_BY_ONE:
             more = f", the {count:,}th of {self.samples:,} samples that does not load"
         say(f"{str(error).rstrip('.')}. It is {done}{more}.")

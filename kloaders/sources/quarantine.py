@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from kloaders.core import forks
+from kloaders.core.errors import shortened
 from kloaders.core.messages import say
 
 __all__ = [
@@ -33,6 +34,9 @@ __all__ = [
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 FIELDS = ("path", "error", "first_seen")
+
+# Of the text of an error so much is written.
+_ERROR_LENGTH = 240
 
 # What a record of a TFRecord file is called.
 _RECORD = re.compile(r"(.+), record (\d+) at byte \d+( of the decompressed content)?", re.DOTALL)
@@ -88,7 +92,7 @@ class Quarantine:
                 path = whole_name(name)
                 if path not in self._known:
                     self._known.add(path)
-                    rows.append((path, " ".join(error.split()), now))
+                    rows.append((path, _one_line(error), now))
             if rows:
                 content = lines(rows)
                 _write(file, content)
@@ -151,6 +155,15 @@ def lines(rows: Iterable[Sequence[str]]) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def _one_line(error: str) -> str:
+    """The text of an error as a person can read it in a table: short, and nothing but text.
+
+    The message of a library may hold all of a file.
+    """
+    text = "".join(c if c.isprintable() else " " for c in shortened(error, 10 * _ERROR_LENGTH))
+    return shortened(" ".join(text.split()), _ERROR_LENGTH)
+
+
 _QUOTED = re.compile(r'[,"\r\n]')
 
 
@@ -184,10 +197,17 @@ def _is_time(text: str) -> bool:
 
 def _cells(content: bytes) -> list[list[str]]:
     text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    try:
-        return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-    except csv.Error:  # a NUL, or a cell of more than 128 KiB
-        return []
+    with _field_limit:  # the limit is one for the process, 128 KiB by default
+        before = csv.field_size_limit(max(len(text), csv.field_size_limit()))
+        try:
+            return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+        except csv.Error:  # a NUL
+            return []
+        finally:
+            csv.field_size_limit(before)
+
+
+_field_limit = threading.Lock()
 
 
 def _check_header(content: bytes, path: str) -> None:

@@ -159,6 +159,7 @@ class _Video:
         self.path = path
         self.capture = cv2.VideoCapture(path)
         if not self.capture.isOpened():
+            os.stat(path)  # an OSError where it is not there, which is no fault of its content
             raise DecodeError(f"{path} is no video that OpenCV can read, or is damaged.")
         self.next = 0
 
@@ -234,6 +235,7 @@ def _times_of(path: str, folder: str | None) -> Array:
     while capture.grab():
         times.append(_time(capture))
     if not times:
+        os.stat(path)
         raise DecodeError(
             f"{path} has no frames that OpenCV can read: it is damaged, no video, or of a codec that "
             "this build of OpenCV lacks. Convert it: ffmpeg -i IN -c:v libx264 OUT.mp4."

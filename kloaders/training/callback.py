@@ -18,7 +18,8 @@ from kloaders.core.checks import checked_flag
 from kloaders.core.messages import say
 from kloaders.keras_api import private
 from kloaders.keras_api.telemetry import Meter
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
 from kloaders.training import state_file as training_state
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import os
 import signal
@@ -13,11 +12,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from kloaders.convert import journal as conversion
-from kloaders.convert.journal import Journal, digest_of_files, digest_of_function
+from kloaders.convert.journal import Journal
 from kloaders.formats.atomic import whole_file
 
 PATTERN = r"s\d\.bin"
@@ -273,58 +271,3 @@ def test_the_bar_counts_samples(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with journal(tmp_path, overwrite=True) as entered:
         conversion.write_shards(entered, SIZES, write_into(tmp_path), progress=None)
     assert "8/8" not in capsys.readouterr().err
-
-
-# -------------------------------------------------------------------------------- what makes a job
-
-
-def test_digest_of_files(tmp_path: Path) -> None:
-    """Another name, size or time is another digest; so is a file that is gone."""
-    a = tmp_path / "a"
-    a.write_bytes(b"1")
-    digests = {digest_of_files([str(a)])}
-    assert digest_of_files([str(a)]) in digests
-    a.write_bytes(b"12")
-    digests.add(digest_of_files([str(a)]))
-    os.utime(a, ns=(1, 1))
-    digests.add(digest_of_files([str(a)]))
-    a.rename(tmp_path / "b")
-    digests.add(digest_of_files([str(a)]))
-    digests.add(digest_of_files([str(tmp_path / "b")]))
-    assert len(digests) == 5
-
-
-def test_digest_of_a_function() -> None:
-    """Same text, same digest, wherever it stands; an edit shows, and so does another function."""
-
-    def made(text: str) -> Any:
-        names: dict[str, Any] = {}
-        exec(text, names)
-        return names["f"]
-
-    same = "def f(x):\n  return [y + 1 for y in x if y in {'a', 'b', 'c'}]"
-    assert digest_of_function(made(same)) == digest_of_function(made("\n\n" + same))
-    assert digest_of_function(made(same)) != digest_of_function(made(same.replace("1", "2")))
-    assert digest_of_function(functools.partial(made(same))) == digest_of_function(made(same))
-    assert digest_of_function(np.load) != digest_of_function(np.save)
-    assert digest_of_function(len) == "len"
-    assert digest_of_function(None) is None
-
-
-def test_digest_of_a_function_is_that_of_other_processes() -> None:
-    """Sets of texts are hashed anew in each process; the digest is not."""
-    code = (
-        "from kloaders.convert.journal import digest_of_function as d\n"
-        "print(d(lambda x: x in {'a', 'bc', 'def', 'ghij'}))"
-    )
-    told = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-        ).stdout
-        for seed in "123"
-    }
-    assert len(told) == 1

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.errors import Recovery, WorkerPoolError, with_recovery
 from kloaders.core.rows import RowMismatch
 from kloaders.engine.processes.pickling import PickledPipeline
 from kloaders.engine.processes.shared_memory import Block, anonymous_file
@@ -51,15 +52,18 @@ class WorkerLost(Exception):
     def as_error(self, times: int, timeouts: Timeouts) -> Exception:
         """The error of the sample at which so many workers were lost."""
         if self.hangs:
-            return TimeoutError(
+            error: Exception = TimeoutError(
                 f"not loaded after {timeouts.sample:g} seconds in a worker process, {times} "
                 f"times. If a sample may take longer, set the environment variable {SAMPLE}, in "
                 "seconds, before the first batch."
             )
-        return RuntimeError(
+            return with_recovery(error, None)  # it had its time, more than once
+        error = RuntimeError(
             f"the worker process that loaded it {self}, {times} times: a crash in a library, or "
             "no memory left."
         )
+        # SIGKILL is what Linux sends where memory is short.
+        return with_recovery(error, Recovery.LOST if self.args[0].endswith("SIGKILL") else None)
 
 
 class WorkerHandle:
@@ -105,12 +109,12 @@ class WorkerHandle:
         except WorkerLost as end:
             if not end.hangs:
                 raise
-            raise RuntimeError(
+            raise WorkerPoolError(
                 f"a worker process {end} while it started. If importing your modules takes "
                 f"longer, set the environment variable {START} to more seconds."
             ) from None
         if kind == "failed":
-            raise RuntimeError(
+            raise WorkerPoolError(
                 "a worker process could not load this loader; what it says:\n\n" + rest[0]
             )
         self.ready = True

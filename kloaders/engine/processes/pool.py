@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from kloaders.core.arrays import Indices
+from kloaders.core.errors import WorkerPoolError
 from kloaders.core.messages import say
 from kloaders.core.rows import Report, Rows
 from kloaders.core.structure import Structure, map_structure
@@ -164,7 +165,7 @@ class ProcessPool:
                 at = max(at, row)
                 if row < 0:
                     if gone[row] >= _EARLY_DEATHS:
-                        raise RuntimeError(
+                        raise WorkerPoolError(
                             f"worker processes end before they do anything ({end}); "
                             f"{gone[row]} were tried."
                         ) from None
@@ -217,11 +218,11 @@ class _WorkerGroup:
         except BaseException as error:
             self._drop(worker)
             if self.closed:
-                raise RuntimeError("the loader was closed while it made a batch.") from None
+                raise WorkerPoolError("the loader was closed while it made a batch.") from None
             if isinstance(error, WorkerLost) and not worker.ready:
                 self.early += 1
                 if self.early >= _EARLY_DEATHS:
-                    raise RuntimeError(
+                    raise WorkerPoolError(
                         f"worker processes do not start: the last of {self.early} {error}."
                     ) from None
             raise
@@ -244,11 +245,20 @@ class _WorkerGroup:
                     continue
                 # The first job starts all of them, so that they import at the same time.
                 for _ in range(1 if self.all else missing):
-                    new = WorkerHandle(self.pickled, self.life[0], self.timeouts)
+                    new = self._started()
                     self.all.append(new)
                     self.free.append(new)
                 self.change.notify_all()
-            raise RuntimeError("the loader was closed while it made a batch.")
+            raise WorkerPoolError("the loader was closed while it made a batch.")
+
+    def _started(self) -> WorkerHandle:
+        try:
+            return WorkerHandle(self.pickled, self.life[0], self.timeouts)
+        except OSError as error:
+            raise WorkerPoolError(
+                f"a worker process cannot be started ({error}), {len(self.all)} are there: pass a "
+                "smaller workers=, or leave processes=True out."
+            ) from error
 
     def _drop(self, worker: WorkerHandle) -> None:
         worker.end()

@@ -11,7 +11,8 @@ import pytest
 
 import kloaders as kl
 from kloaders.sources.cache.files import SampleFiles
-from kloaders.sources.columns import ArrayColumn, PackedPaths
+from kloaders.sources.columns import ArrayColumn
+from kloaders.sources.path_lists import PackedPaths
 from tests.sources.cache.pictures import ALL, BATCH, SAMPLES, numbers, write
 
 

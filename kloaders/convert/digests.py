@@ -1,0 +1,170 @@
+"""Short texts for what a conversion is made of: it goes on only where all of them are the same."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.core.structure import flatten
+from kloaders.core.value_digest import NotComparable, digest_of, digest_of_method
+from kloaders.sources.columns import PathColumn, inner_column
+from kloaders.sources.hooks import overrides
+
+if TYPE_CHECKING:
+    from kloaders.loaders.sequence import SequenceLoader
+
+__all__ = [
+    "digest_of_array",
+    "digest_of_files",
+    "digest_of_function",
+    "digest_of_texts",
+    "is_files",
+    "job_of",
+    "not_compared",
+    "spread",
+]
+
+# Arrays are told apart by so many of their rows: all of them may be more than RAM.
+_ROWS_IN_DIGEST, _BYTES_IN_DIGEST = 64, 2**26
+# What stands in the digest of a function before what could not be compared by value.
+_BUT_FOR = ", but for "
+
+
+def digest_of_texts(texts: Iterable[str]) -> str:
+    """One short text for many: names of files, for example."""
+    digest = hashlib.blake2b(digest_size=12)
+    for text in texts:
+        digest.update(f"{text}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def digest_of_files(paths: Iterable[str]) -> str:
+    """Names, sizes and modification times of files in one short text; 3 us a file if cached."""
+
+    def described(path: str) -> str:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return f"{path}\0missing"
+        return f"{path}\0{status.st_size} {status.st_mtime_ns}"
+
+    return digest_of_texts(map(described, paths))
+
+
+def digest_of_function(function: Any, what: str = "the function") -> str | None:
+    """Name of a user's function, and a short text for all that it depends on (`value_digest`).
+
+    Where something in that has no value, the code alone counts, and the text says what was left out:
+    see `not_compared`.
+    """
+    return None if function is None else _digest(function, what, lambda: digest_of(function, what))
+
+
+def _digest(function: Any, what: str, by_value: Callable[[], str]) -> str:
+    owner = getattr(function, "func", function)  # of a functools.partial
+    name = getattr(owner, "__qualname__", type(owner).__qualname__)
+    try:
+        return f"{name} {by_value()[:12]}"
+    except NotComparable as error:
+        code = getattr(owner, "__code__", getattr(type(owner).__call__, "__code__", None))
+        text = (
+            "" if code is None else hashlib.blake2b(_code(code).encode(), digest_size=6).hexdigest()
+        )
+        return f"{name} {text}{_BUT_FOR}{error.where} ({error.kind})"
+
+
+def not_compared(job: Any) -> list[str]:
+    """What functions of a job depend on and has no value that could be compared."""
+    if isinstance(job, dict):
+        return [text for value in job.values() for text in not_compared(value)]
+    return [job.partition(_BUT_FOR)[2]] if isinstance(job, str) and _BUT_FOR in job else []
+
+
+def _code(code: CodeType) -> str:
+    constants = [
+        _code(c)
+        if isinstance(c, CodeType)
+        # The order within a set of texts is another one in every process.
+        else repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c)
+        for c in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
+
+
+def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
+    """What decides the samples of a loader, by name; a call that goes on must have the same.
+
+    transformed: the samples are those after the transform.
+    """
+    columns = loader.source.columns
+    job: dict[str, Any] = {"loader": type(loader).__name__, "samples": loader.samples}
+    if columns is not None:
+        job["data"] = [_digest_of_column(column) for column in flatten(columns)]
+    else:
+        looked = spread(loader.samples, _ROWS_IN_DIGEST)
+        job["data"] = digest_of_texts(map(loader.source.name, looked))
+    for hook in ("load_sample", "load_batch"):
+        if overrides(type(loader), hook):
+            job[hook] = _digest_of_hook(loader, hook)
+    images = getattr(loader, "image_options", None)
+    if images is not None:
+        job |= {name: _plain(value) for name, value in asdict(images).items()}
+    job["decode"] = digest_of_function(getattr(loader, "decode", None), "decode=")
+    job["dtype"] = _plain(loader.dtype)
+    job["transform"] = digest_of_function(loader.transform, "transform=") if transformed else None
+    if transformed or loader.on_error == "replace":
+        job["seed"] = loader.seed
+    job["replace"] = loader.on_error == "replace"
+    if loader.weights is not None:
+        job["sample_weights"] = digest_of_array(loader.weights)
+    names = loader.class_names
+    job["class_names"] = None if names is None else [str(name) for name in names]
+    return job
+
+
+def _digest_of_hook(loader: SequenceLoader, hook: str) -> str:
+    function = getattr(type(loader), hook)
+    settings = loader.options.flat
+    return _digest(function, hook, lambda: digest_of_method(loader, hook, settings=settings))
+
+
+def _plain(value: Any) -> Any:
+    return value.name if isinstance(value, np.dtype) else value
+
+
+def is_files(column: Any) -> bool:
+    """Whether the values of a column are read from files, one each."""
+    return isinstance(inner_column(column), PathColumn)
+
+
+def _digest_of_column(column: Any) -> str:
+    count = len(column)
+    if is_files(column):  # each shard notes how they were when it was made
+        return f"{count} files {digest_of_texts(map(column.name, range(count)))}"
+    rows = []
+    with contextlib.suppress(Exception):  # a function of the user's
+        few = max(2, min(_ROWS_IN_DIGEST, _BYTES_IN_DIGEST // max(1, column.read(0).nbytes)))
+        rows = [digest_of_array(column.read(index)) for index in spread(count, few)]
+    files = digest_of_files(getattr(inner_column(column), "files", ()))  # of a pack
+    return f"{count} values {digest_of_texts([*rows, files])}"
+
+
+def spread(samples: int, count: int) -> list[int]:
+    """So many sample numbers from all over."""
+    found: list[int] = np.unique(np.linspace(0, samples - 1, count).astype(np.int64)).tolist()
+    return found
+
+
+def digest_of_array(array: Array) -> str:
+    """Values, shape and dtype of an array in one short text."""
+    digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=12)
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

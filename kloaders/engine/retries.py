@@ -1,0 +1,156 @@
+"""Reading again what failed for lack of something that may come back: a disk, memory, descriptors.
+
+A folder on a network may be away for a moment. That is no fault of the samples in it: they are read
+again, with longer and longer waits, and so are others, which tells a file that is missing from a disk
+that is. Nothing here runs while all is well.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from kloaders.core.errors import Recovery, recovery_of, shortened, with_recovery
+from kloaders.core.messages import say
+
+__all__ = ["Names", "read_again", "read_patiently"]
+
+Loaded = TypeVar("Loaded")
+
+# Seconds to wait before each new try.
+_WAITS = (0.0, 0.02, 0.1, 0.5, 2.0)
+# All waiting of a process takes at most so many seconds, and then this share of the time: a disk that
+# stays away, or ten thousand bad sectors, are not to take all night.
+_PATIENCE, _SHARE = 60.0, 0.1
+# Which neighbours say whether the place of a sample is there.
+_NEAR = (1, -1, 2, -2)
+
+
+class Names(NamedTuple):
+    """Samples by number."""
+
+    samples: int
+    name: Callable[[int], str]
+
+
+class _Patience:
+    """Seconds that may still be spent on waiting."""
+
+    def __init__(self) -> None:
+        self._left, self._since = _PATIENCE, time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self, seconds: float) -> float:
+        """As much of this as there is."""
+        with self._lock:
+            now = time.monotonic()
+            self._left = min(_PATIENCE, self._left + _SHARE * (now - self._since))
+            self._since = now
+            granted = min(seconds, self._left)
+            self._left -= granted
+            return granted
+
+
+_patience = _Patience()
+_sleep = time.sleep
+
+
+def read_again(
+    failed: dict[Any, Exception],
+    read: Callable[[Any], Exception | None],
+    read_other: Callable[[int], Exception | None],
+    number: Callable[[Any], int],
+    names: Names,
+) -> None:
+    """Read samples again whose errors may pass; those that load leave `failed`.
+
+    What is left in it are the errors of the last try, with `Recovery.LOST` where the sample is not to
+    blame: its neighbours do not load either.
+
+    Args:
+        failed: the error of each, by its row or whatever `read` takes.
+        read: reads a sample once more; its error, None if it loads.
+        read_other: reads the sample of a number, for nothing but its error.
+        number: the number of a sample in `failed`.
+        names: how many samples there are, and what they are called.
+    """
+
+    def others_load(key: Any) -> bool:
+        near = [k for k in (number(key) + step for step in _NEAR) if 0 <= k < names.samples]
+        near.sort(key={number(k) for k in failed}.__contains__)  # those that are not known to fail
+        return not near or any(not _again(read_other(k)) for k in near)
+
+    sound: set[Any] = set()  # what fails though its neighbours load
+    for wait in _WAITS:
+        waiting = [key for key, error in failed.items() if _again(error) and key not in sound]
+        if not waiting:
+            return
+        if wait:
+            _sleep(_patience.take(wait))
+        for key in waiting:
+            if (
+                _loads(key, failed, read, number, names)
+                or recovery_of(failed[key]) is not Recovery.ASK
+            ):
+                continue
+            # Where a neighbour loads the disk is there: what still fails now is the sample.
+            if others_load(key) and not _loads(key, failed, read, number, names):
+                sound.add(key)
+    for key in [key for key, error in failed.items() if _again(error) and key not in sound]:
+        if recovery_of(failed[key]) is Recovery.SHORTAGE or not others_load(key):
+            with_recovery(failed[key], Recovery.LOST)
+
+
+def read_patiently(load: Callable[[int], Loaded], index: int, names: Names) -> Loaded:
+    """What `load(index)` gives, called again where it raises an error that may pass.
+
+    Raises:
+        Exception: the error of the last try, as `read_again` leaves it.
+    """
+    try:
+        return load(index)
+    except Exception as error:  # whatever a user's function raises
+        if not _again(error):
+            raise
+        failed = {index: error}
+    found: dict[int, Loaded] = {}
+
+    def read(k: int) -> Exception | None:
+        try:
+            found[k] = load(k)
+        except Exception as error:  # as above
+            return error
+        return None
+
+    read_again(failed, read, read, int, names)
+    if failed:
+        raise failed[index]
+    return found[index]
+
+
+def _loads(
+    key: Any,
+    failed: dict[Any, Exception],
+    read: Callable[[Any], Exception | None],
+    number: Callable[[Any], int],
+    names: Names,
+) -> bool:
+    error = read(key)
+    if error is not None:
+        failed[key] = error
+        return False
+    before = failed.pop(key)
+    say(
+        f"{names.name(number(key))} could not be read, and could when it was tried again "
+        f"({type(before).__name__}: {shortened(str(before), 200)}). If that happens often, look after "
+        "the disk or the network.",
+        once="read again",
+    )
+    return True
+
+
+def _again(error: Exception | None) -> bool:
+    """Whether it may load when it is read again."""
+    return error is not None and recovery_of(error) not in (None, Recovery.LOST)
