@@ -10,6 +10,7 @@ from kloaders.cli.check import verify_command
 from kloaders.cli.compare import bench_command, demo_command
 from kloaders.cli.convert import pack_command, tfrecord_command
 from kloaders.cli.see import explain_command, show_command
+from kloaders.core.messages import show_messages
 from kloaders.core.version import __version__
 
 __all__ = ["cli", "main"]
@@ -59,6 +60,7 @@ def cli(debug: bool) -> None:
         train, val = kl.from_directory("photos", size=(224, 224), seed=7)
         model.fit(train, validation_data=val, epochs=10)
     """  # noqa: D301 (\b is the character that click looks for)
+    show_messages()
 
 
 for _command in (

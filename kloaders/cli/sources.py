@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from kloaders.cli.options import ImageShape, TableColumns
-from kloaders.core.messages import say
+from kloaders.core.messages import inform
 
 if TYPE_CHECKING:
     from kloaders.loaders.paths import PathSequenceLoader
@@ -107,7 +107,7 @@ def _sizes_differ(paths: Any) -> bool:
                 continue
     if len(sizes - {None}) < 2:
         return False
-    say(
+    inform(
         f"images differ in size: they are resized to {_SIZE[0]} x {_SIZE[1]} (--size says otherwise)."
     )
     return True

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders.core.errors import SampleError
-from kloaders.core.messages import say
+from kloaders.core.messages import inform, warn
 from kloaders.core.version import __version__
 from kloaders.formats.atomic import raise_if_full, sync_folder
 
@@ -133,7 +133,7 @@ class Journal:
         file, self._file = self._file, None
         assert file is not None
         if kind is not None and self.finished:
-            say(
+            inform(
                 f"{self.folder}: {len(self.finished):,} shards are finished and stay; the same "
                 "call goes on from there."
             )
@@ -265,7 +265,7 @@ def _lock(file: IO[bytes], path: str) -> None:
             "choose another place."
         ) from None
     except OSError as error:
-        say(
+        warn(
             f"{os.path.dirname(path)} cannot be locked ({error}): see to it yourself that no "
             "other process writes there at the same time.",
             once="lock",
@@ -338,7 +338,7 @@ def write_shards(
     done = sum(samples[k] for k in journal.finished)
     left = [k for k in range(len(samples)) if k not in journal.finished]
     if journal.finished:
-        say(f"{name}: goes on, {len(journal.finished):,} of {len(samples):,} shards are there.")
+        inform(f"{name}: goes on, {len(journal.finished):,} of {len(samples):,} shards are there.")
     disable = None if progress is None else not progress
     with tqdm(total=sum(samples), initial=done, unit=" samples", disable=disable, desc=name) as bar:
 
@@ -387,4 +387,4 @@ def say_errors(errors: Sequence[SampleError], name: str, on_error: str = "skip")
     done = "replaced" if on_error == "replace" else "left out"
     listed = "".join(f"\n  {error}" for error in errors[:10])
     more = f"\n  and {len(errors) - 10:,} others" if len(errors) > 10 else ""
-    say(f"{name}: {len(errors):,} samples do not load and were {done}:{listed}{more}")
+    warn(f"{name}: {len(errors):,} samples do not load and were {done}:{listed}{more}")

@@ -23,7 +23,7 @@ from kloaders.core.errors import SampleError, as_sample_error
 from kloaders.core.rows import RowMismatch
 from kloaders.core.structure import Structure, flatten
 from kloaders.engine.batches import BatchBuild, in_storage_order
-from kloaders.engine.retries import read_patiently
+from kloaders.engine.retries import Names, read_patiently
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, read_bytes, suffix_of
 from kloaders.formats.images import check_picture
 from kloaders.formats.npy import read_array
@@ -214,11 +214,12 @@ class _Files(RecordSource):
     def record(self, number: int) -> bytes | SampleError:
         """One sample with its frame."""
         try:
-            return read_patiently(
-                self._framed, number, len(self.paths), lambda k: str(self.paths[k])
-            )
+            return read_patiently(self._framed, number, Names(len(self.paths), self._name))
         except Exception as error:  # a function of the user's may raise anything
             return as_sample_error(number, self.paths[number], error)
+
+    def _name(self, number: int) -> str:
+        return str(self.paths[number])
 
     def _framed(self, number: int) -> bytes:
         features: dict[str, Any] = {_ID: self.paths[number]}

@@ -18,7 +18,7 @@ from kloaders.core.threads import usable_cores
 from kloaders.engine.delivery import Delivery
 from kloaders.engine.lookahead import Build, Engine
 from kloaders.engine.processes.pool import ProcessPool
-from kloaders.engine.retries import read_again
+from kloaders.engine.retries import Names, read_again
 from kloaders.engine.specs import SampleSpecs
 from kloaders.plan.rng import Moment, sample_rng
 from kloaders.sources.cache.columns import paused
@@ -180,23 +180,17 @@ class BatchBuild:
     def _read_again(self, failed: dict[int, Exception]) -> None:
         """Read rows again whose errors may pass; those that load leave `failed`."""
 
-        def index_of(row: int) -> int:
+        def number(row: int) -> int:
             return int(self.indices[row])
 
         def read(row: int) -> Exception | None:
-            return self._load_one(index_of(row), row)
+            return self._load_one(number(row), row)
 
-        def read_another(row: int) -> Exception | None:
-            bad = {index_of(k) for k in failed}
-            near = [index_of(row) + step for step in (1, -1)]
-            near = [k for k in near if 0 <= k < self.log.samples]
-            other = next((k for k in near if k not in bad), near[0] if near else None)
-            if other is None:
-                return None
+        def read_other(index: int) -> Exception | None:
             scratch = [np.empty((1, *leaf.shape[1:]), leaf.dtype) for leaf in self.leaves]
-            return self._load_one(other, row, scratch)
+            return self._load_one(index, 0, scratch)
 
-        read_again(failed, read, read_another, lambda row: self.log.name(index_of(row)))
+        read_again(failed, read, read_other, number, Names(self.log.samples, self.log.name))
 
     def _load_one(
         self, index: int, row: int, scratch: list[Array] | None = None

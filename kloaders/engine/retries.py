@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kloaders.core.errors import Recovery, recovery_of, shortened, with_recovery
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 
-__all__ = ["read_again", "read_patiently"]
+__all__ = ["Names", "read_again", "read_patiently"]
 
 Loaded = TypeVar("Loaded")
 
@@ -24,6 +24,15 @@ _WAITS = (0.0, 0.02, 0.1, 0.5, 2.0)
 # All waiting of a process takes at most so many seconds, and then this share of the time: a disk that
 # stays away, or ten thousand bad sectors, are not to take all night.
 _PATIENCE, _SHARE = 60.0, 0.1
+# Which neighbours say whether the place of a sample is there.
+_NEAR = (1, -1, 2, -2)
+
+
+class Names(NamedTuple):
+    """Samples by number."""
+
+    samples: int
+    name: Callable[[int], str]
 
 
 class _Patience:
@@ -51,20 +60,28 @@ _sleep = time.sleep
 def read_again(
     failed: dict[Any, Exception],
     read: Callable[[Any], Exception | None],
-    read_another: Callable[[Any], Exception | None],
-    name: Callable[[Any], str],
+    read_other: Callable[[int], Exception | None],
+    number: Callable[[Any], int],
+    names: Names,
 ) -> None:
     """Read samples again whose errors may pass; those that load leave `failed`.
 
     What is left in it are the errors of the last try, with `Recovery.LOST` where the sample is not to
-    blame: a neighbour does not load either.
+    blame: its neighbours do not load either.
 
     Args:
         failed: the error of each, by its row or whatever `read` takes.
         read: reads a sample once more; its error, None if it loads.
-        read_another: reads a neighbour, for nothing but its error; None too if there is none.
-        name: what a sample is called, for messages.
+        read_other: reads the sample of a number, for nothing but its error.
+        number: the number of a sample in `failed`.
+        names: how many samples there are, and what they are called.
     """
+
+    def others_load(key: Any) -> bool:
+        near = [k for k in (number(key) + step for step in _NEAR) if 0 <= k < names.samples]
+        near.sort(key={number(k) for k in failed}.__contains__)  # those that are not known to fail
+        return not near or any(not _again(read_other(k)) for k in near)
+
     sound: set[Any] = set()  # what fails though its neighbours load
     for wait in _WAITS:
         waiting = [key for key, error in failed.items() if _again(error) and key not in sound]
@@ -73,28 +90,21 @@ def read_again(
         if wait:
             _sleep(_patience.take(wait))
         for key in waiting:
-            if _loads(key, failed, read, name) or recovery_of(failed[key]) is not Recovery.ASK:
+            if (
+                _loads(key, failed, read, number, names)
+                or recovery_of(failed[key]) is not Recovery.ASK
+            ):
                 continue
             # Where a neighbour loads the disk is there: what still fails now is the sample.
-            if not _again(read_another(key)) and not _loads(key, failed, read, name):
+            if others_load(key) and not _loads(key, failed, read, number, names):
                 sound.add(key)
-    for key, error in failed.items():
-        if _again(error) and key not in sound:
-            short = recovery_of(error) is Recovery.SHORTAGE
-            if short or _again(read_another(key)):
-                with_recovery(error, Recovery.LOST)
+    for key in [key for key, error in failed.items() if _again(error) and key not in sound]:
+        if recovery_of(failed[key]) is Recovery.SHORTAGE or not others_load(key):
+            with_recovery(failed[key], Recovery.LOST)
 
 
-def read_patiently(
-    load: Callable[[int], Loaded], index: int, samples: int, name: Callable[[int], str]
-) -> Loaded:
+def read_patiently(load: Callable[[int], Loaded], index: int, names: Names) -> Loaded:
     """What `load(index)` gives, called again where it raises an error that may pass.
-
-    Args:
-        load: loads a sample.
-        index: which.
-        samples: how many there are.
-        name: what they are called, for messages.
 
     Raises:
         Exception: the error of the last try, as `read_again` leaves it.
@@ -114,10 +124,7 @@ def read_patiently(
             return error
         return None
 
-    def read_another(k: int) -> Exception | None:
-        return read((k + 1) % samples) if samples > 1 else None
-
-    read_again(failed, read, read_another, name)
+    read_again(failed, read, read, int, names)
     if failed:
         raise failed[index]
     return found[index]
@@ -127,15 +134,16 @@ def _loads(
     key: Any,
     failed: dict[Any, Exception],
     read: Callable[[Any], Exception | None],
-    name: Callable[[Any], str],
+    number: Callable[[Any], int],
+    names: Names,
 ) -> bool:
     error = read(key)
     if error is not None:
         failed[key] = error
         return False
     before = failed.pop(key)
-    say(
-        f"{name(key)} could not be read, and could when it was tried again "
+    warn(
+        f"{names.name(number(key))} could not be read, and could when it was tried again "
         f"({type(before).__name__}: {shortened(str(before), 200)}). If that happens often, look after "
         "the disk or the network.",
         once="read again",

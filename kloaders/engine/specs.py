@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from kloaders.core.errors import SampleError, WorkerPoolError
 from kloaders.core.structure import Structure, flatten
-from kloaders.engine.retries import read_patiently
+from kloaders.engine.retries import Names, read_patiently
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 
@@ -55,7 +55,8 @@ class SampleSpecs:
         """The specs of one sample."""
         elsewhere = None if self._elsewhere is None else self._elsewhere()
         look = elsewhere or self.pipeline.look
-        return read_patiently(lambda k: look(k, raw), index, self.log.samples, self.log.name)
+        names = Names(self.log.samples, self.log.name)
+        return read_patiently(lambda k: look(k, raw), index, names)
 
     @property
     def raw(self) -> Structure:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, same_structure
 from kloaders.interop.tf_gather import Gather, dataset_of, index_blocks
 from kloaders.interop.tf_records import native_dataset
@@ -81,7 +81,7 @@ def to_tf_dataset(
     distributed.check_dataset(loader)
     order = loader.options.effective_shuffle if shuffle is None else shuffle
     if order is None:
-        say(
+        warn(
             "to_tf_dataset serves storage order, since neither it nor the loader was told to "
             "shuffle; for training pass shuffle=True.",
             once="to_tf_dataset order",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.core.options import OrderOptions
 from kloaders.core.protocols import Loader
 
@@ -23,7 +23,7 @@ def check_settings(order: OrderOptions) -> None:
     """Say what several processes have to agree on."""
     k, n = order.part
     if n > 1 and order.seed_drawn and order.shuffle is not False:
-        say(
+        warn(
             f"shard=({k}, {n}) without seed=: this process drew seed {order.seed}. The parts fit "
             "together only if every process has the same one: pass seed=, or call "
             "keras.utils.set_random_seed before the loader is made.",

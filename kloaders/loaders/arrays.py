@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import check_names, checked_dtype
 from kloaders.core.memory import available_bytes, format_bytes
-from kloaders.core.messages import say
+from kloaders.core.messages import inform
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import ArraySpec, Structure, flatten, unflatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
@@ -105,7 +105,7 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
             else f"Use the {type(loader).__name__} as it is: it reads what a batch needs"
         )
         raise MemoryError(f"{said}. {instead}.")
-    say(said)
+    inform(said)
     kept: list[Indices] = []
     gathered = [_Gathered(loader.samples, spec) for spec in specs]
     reading = in_storage_order(

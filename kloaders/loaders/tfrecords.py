@@ -11,10 +11,10 @@ import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
-from kloaders.core.messages import say
+from kloaders.core.messages import inform, warn
 from kloaders.core.options import Options, RamOptions, shows_options
 from kloaders.core.structure import Structure, flatten
-from kloaders.engine.retries import read_patiently
+from kloaders.engine.retries import Names, read_patiently
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.options import ImageOptions
@@ -150,7 +150,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         if len(records) and (given or not hooked):
             leaves = self._settled(records, given, masks, decode_label, options)
         if records.compressed:
-            say(
+            warn(
                 f"{self.files[0]} is compressed: records are read front to back, into RAM batches "
                 "that are shuffled. Plain files are shuffled as a whole: write_tfrecords(..., "
                 "compression=None).",
@@ -229,9 +229,10 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     ) -> tuple[Structure, ...]:
         """Leaves of a sample, after a look at the first record that can be read."""
         failure: SampleError | None = None
+        names = Names(len(records), records.name)
         for index in range(min(len(records), FIRST_TRIES)):
             try:
-                record = read_patiently(records.read, index, len(records), records.name)
+                record = read_patiently(records.read, index, names)
                 parts, said = (features, "") if features else guessed(record, self.decode)
                 leaves = leaves_of(parts, self.image_options, masks, self.decode, decode_label)
                 found = found_in(record, leaves)
@@ -248,7 +249,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             except ValueError as error:
                 raise ValueError(f"{records.name(index)}: {error}") from None
             if said:
-                say(f"{self.files[0]}: {said}. features={{...}} chooses otherwise.", once=said)
+                inform(f"{self.files[0]}: {said}. features={{...}} chooses otherwise.", once=said)
             return leaves
         assert failure is not None
         raise failure

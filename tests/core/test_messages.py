@@ -1,4 +1,4 @@
-"""What is logged: once where asked for, and to stderr only where nobody set up logging."""
+"""What is logged: at which level, once where asked for, and by no handler of ours."""
 
 import logging
 import subprocess
@@ -10,25 +10,34 @@ from kloaders.core import messages
 
 
 @pytest.fixture(autouse=True)
-def nothing_said(monkeypatch):
-    monkeypatch.setattr(messages, "_said", set())
+def nothing_logged(monkeypatch):
+    monkeypatch.setattr(messages, "_logged", set())
 
 
-def said(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == "kloaders"]
+def logged(caplog):
+    return [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "kloaders"]
+
+
+def test_levels(caplog):
+    caplog.set_level(logging.INFO, "kloaders")
+    messages.inform("found 100 % of them")
+    messages.warn("left out: 50 %s")
+    assert logged(caplog) == [("INFO", "found 100 % of them"), ("WARNING", "left out: 50 %s")]
 
 
 def test_a_message_with_a_key_comes_once(caplog):
-    caplog.set_level(logging.INFO, "kloaders")
     for _ in range(3):
-        messages.say("one", once="a")
-        messages.say("two", once="b")
-        messages.say("always")
-    assert said(caplog) == ["one", "two", "always", "always", "always"]
+        messages.warn("one", once="a")
+        messages.inform("two", once="b")
+        messages.warn("always")
+    assert [text for _, text in logged(caplog)] == ["one", "two", "always", "always", "always"]
 
 
 def run(setup):
-    code = f"import logging, sys; {setup}; from kloaders.core.messages import say; say('hello')"
+    code = (
+        f"import logging, sys; {setup}; from kloaders.core.messages import inform, warn; "
+        "inform('found'); warn('left out')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
@@ -38,13 +47,24 @@ def run(setup):
 @pytest.mark.parametrize(
     ("setup", "out"),
     [
-        ("pass", ("", "kloaders: hello\n")),
-        ("logging.getLogger('kloaders').setLevel('WARNING')", ("", "")),
+        ("pass", ("", "left out\n")),
+        ("logging.getLogger('kloaders').setLevel('ERROR')", ("", "")),
         ("logging.basicConfig(stream=sys.stdout, level='INFO', format='%(message)s')",
-         ("hello\n", "")),
-        ("logging.basicConfig(stream=sys.stdout)", ("", "")),
+         ("found\nleft out\n", "")),
+        ("logging.basicConfig(stream=sys.stdout, format='%(message)s')", ("left out\n", "")),
+        ("from kloaders.core.messages import show_messages; show_messages()",
+         ("", "kloaders: found\nkloaders: left out\n")),
     ],
-    ids=["nothing set up", "silenced", "set up", "set up for warnings"],
+    ids=["nothing set up", "silenced", "set up", "set up without a level", "a command"],
 )  # fmt: skip
 def test_where_it_goes(setup, out):
+    """`logging.basicConfig()` does not silence what costs data or time."""
     assert run(setup) == out
+
+
+def test_no_handler_is_installed_at_import():
+    code = "import kloaders, logging; kloaders.ArraySequenceLoader; print(logging.getLogger('kloaders').handlers)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "[]\n"

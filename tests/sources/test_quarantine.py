@@ -415,6 +415,32 @@ def test_what_the_machine_lacks_is_not_the_files_fault(tmp_path: Path, keep: Any
     assert paths_of(tmp_path / "bad.csv") == ["index 6"]
 
 
+def test_a_long_error_leaves_the_list_readable(files: Any, tmp_path: Path, keep: Any) -> None:
+    """200 kB of what a library says: one short line; and a list that has such a line is read."""
+
+    class Own(kl.PathSequenceLoader):
+        def load_sample(self, path: str) -> Any:
+            if path == files[7]:
+                raise ValueError(f"begin {b'x' * 200_000!r}\n\x1b[31mred\0 end")
+            return np.float32([1])
+
+    bad = tmp_path / "bad.csv"
+    loader = keep(Own(files, None, BATCH, on_error="skip", quarantine=bad))
+    epoch(loader)
+    text = bad.read_text()
+    assert len(text.splitlines()) == 2
+    assert len(text) < 500
+    assert "begin" in text
+    assert text.splitlines()[1].count("end,") == 1
+    assert "\x1b" not in text
+    assert len(loader.errors[0].cause) < 1100
+    with bad.open("a") as file:
+        file.write(f'{files[3]},"{"y" * 200_000}",2026-01-01T00:00:00+00:00\n')
+    left = keep(kl.PathSequenceLoader(files, None, BATCH, exclude=bad))
+    assert list(left.paths) == [file for k, file in enumerate(files) if k not in (3, 7)]
+    assert Quarantine(bad).add([(files[3], "again")]) == 0
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a folder in place of a file")
 def test_a_list_that_cannot_be_written_does_not_end_the_run(
     files: Any, tmp_path: Path, keep: Any
