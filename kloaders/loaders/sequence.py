@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.checks import Transform, checked_count, no_samples
+from kloaders.core.checks import Transform, check_names, checked_count, no_samples
 from kloaders.core.errors import SampleError
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import Structure
@@ -21,15 +21,11 @@ from kloaders.keras_api.iteration import iterate
 from kloaders.loaders.assembly import runner_of
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.position import PositionKeeper
-from kloaders.loaders.settings import (
-    check_own_batches,
-    drop_contents,
-    refuse_setting,
-    setting_of,
-)
+from kloaders.loaders.settings import check_own_batches, drop_contents, refuse_setting, setting_of
 from kloaders.plan.epoch import EpochPlan
 from kloaders.plan.sampling import Sampling
 from kloaders.sources.cache.policy import cached_in_ram
+from kloaders.sources.cast import CastSource
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.quarantine import Quarantine
 from kloaders.sources.source import Source
@@ -148,7 +144,8 @@ class SequenceLoader(base.Sequence):
     def __init__(
         self, samples: int | Source, batch_size: int = 32, **options: Unpack[Options]
     ) -> None:
-        self._begin(samples, batch_size, options)
+        check_names(type(self).__name__, options, Options.__annotations__)
+        self._begin(CastSource.of(samples, options.get("dtype")), batch_size, options)
 
     def _begin(self, samples: int | Source, batch_size: int, given: Any, **more: Any) -> None:
         """Set up, with options as a user gave them; more: other fields of `LoaderOptions`."""

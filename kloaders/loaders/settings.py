@@ -6,6 +6,7 @@ import difflib
 import inspect
 from typing import Any
 
+from kloaders.core.options import NO_MULTIPROCESSING
 from kloaders.sources.hooks import overrides
 
 __all__ = ["check_own_batches", "drop_contents", "refuse_setting", "setting_of"]
@@ -41,8 +42,12 @@ def setting_of(loader: Any, name: str) -> Any:
 def refuse_setting(loader: Any, name: str, value: Any) -> None:
     """AttributeError if `name` is an option of the loader, or looks like one.
 
+    ValueError for use_multiprocessing=True, which no other loader has either.
+
     Other names are the user's own, for hooks of a subclass.
     """
+    if name == "use_multiprocessing" and value:
+        raise ValueError(NO_MULTIPROCESSING)
     options = _options_of(type(loader))
     known = name in options or name in loader.options.flat or name in _LIVE
     if known:
