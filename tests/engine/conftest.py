@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.ram_reads import raw_files, two_level  # noqa: F401
 from tests.support.sources import runner_over
 
 
