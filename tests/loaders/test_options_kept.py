@@ -7,6 +7,7 @@ What is deliberately changed or refused is in `CHANGED` and `REFUSED`, with the 
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -37,7 +38,7 @@ class Files:
     def __init__(self, folder: Any) -> None:
         self.folder = folder
         noise = np.random.default_rng(0)
-        self.npy, self.jpg, self.masks = [], [], []
+        self.npy, self.jpg, self.masks, self.deep = [], [], [], []
         for number in range(SAMPLES):
             place = folder / "abc"[CLASSES[number]]
             place.mkdir(exist_ok=True)
@@ -47,6 +48,8 @@ class Files:
             cv2.imwrite(self.jpg[-1], noise.integers(0, 256, (40, 56, 3), np.uint8))
             self.masks.append(str(place / f"{number:02}.png"))
             cv2.imwrite(self.masks[-1], noise.integers(0, 256, (40, 56, 3), np.uint8))
+            self.deep.append(str(place / f"{number:02}.tiff"))
+            cv2.imwrite(self.deep[-1], noise.integers(0, 2**16, (4, 6, 3), np.uint16))
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,10 @@ def arrays(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
 
 def pictures(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
     return kl.PathSequenceLoader(files.jpg, labels, **{**SETTINGS, **options})
+
+
+def deep(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
+    return kl.PathSequenceLoader(files.deep, labels, **{**SETTINGS, **options})
 
 
 def masked(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
@@ -177,6 +184,8 @@ OPTIONS: dict[str, Option] = {
     "channels": image(1),
     "rescale": image(0.5),
     "dct_scaling": image(True, size=(8, 9)),
+    "depth": image(8, deep),
+    "reader": image("pillow", deep),
     "max_pixels": Option(10, refusal, make=pictures),
     "decode": image(first_bytes, arrays),
     "label_options": image({"channels": 1}, masked),
@@ -491,8 +500,8 @@ def by_split(files: Files, option: Option, options: dict[str, Any]) -> Any:
 
 
 def by_directory(files: Files, option: Option, options: dict[str, Any]) -> Any:
-    suffix = ".npy" if option.make in (arrays, two_levels) else ".jpg"
-    return kl.from_directory(files.folder, extensions=suffix, **options)
+    paths, _ = path_arguments(files, option)
+    return kl.from_directory(files.folder, extensions=os.path.splitext(paths[0])[1], **options)
 
 
 def by_dataframe(files: Files, option: Option, options: dict[str, Any]) -> Any:
@@ -502,7 +511,8 @@ def by_dataframe(files: Files, option: Option, options: dict[str, Any]) -> Any:
 
 
 def path_arguments(files: Files, option: Option) -> Any:
-    return (files.npy if option.make in (arrays, two_levels) else files.jpg), CLASSES.tolist()
+    paths = {pictures: files.jpg, deep: files.deep}.get(option.make, files.npy)
+    return paths, CLASSES.tolist()
 
 
 @pytest.mark.parametrize("make", [by_split, by_directory, by_dataframe])
