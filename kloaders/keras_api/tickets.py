@@ -48,11 +48,12 @@ class Tickets(Positions):
         self._asker = asker
         self._callers = Callers()
         self._mark = 0
-        self._lock = threading.Lock()
+        self.forked()
 
     def forked(self) -> None:
         """A thread that this process does not have may have held the lock."""
-        self._lock = threading.Lock()
+        # A garbage collection may end an iteration while its own thread holds the lock.
+        self._lock = threading.RLock()
 
     # ------------------------------------------------------------------ what Keras calls
 

@@ -20,6 +20,7 @@ import pytest
 import kloaders as kl
 from kloaders.core.options import defaults
 from kloaders.core.structure import flatten
+from kloaders.diagnostics.explain.variants import changed
 from kloaders.loaders.paths import PathOptions
 
 SAMPLES = 12
@@ -309,6 +310,11 @@ def twice_chosen(loader: Any) -> Iterator[Made]:
     yield Made(kl.subset(kl.take(loader.view(), 9), CHOSEN), CHOSEN)
 
 
+def measured(loader: Any) -> Iterator[Made]:
+    """What `explain` measures: the loader with one setting changed."""
+    yield Made(changed(loader, "workers", 2), EVERY)
+
+
 FUNCTIONS: dict[str, Callable[[Any], Iterator[Made]]] = {
     "view": viewed,
     "pickle": pickled,
@@ -320,6 +326,7 @@ FUNCTIONS: dict[str, Callable[[Any], Iterator[Made]]] = {
     "preload": preloaded,
     "bucket_by_length": bucketed,
     "inputs_as_labels": autoencoder,
+    "explain": measured,
     "subset of take of view": twice_chosen,
 }
 
@@ -349,6 +356,7 @@ CHANGED: dict[tuple[str, str], Any] = {
     ("validation", "transform"): "without",
     ("validation", "batch_transform"): "without",
     ("validation", "echo"): (1, ...),
+    ("explain", "workers"): 2,
     # What lies in RAM is in no cache, and has no RAM batches.
     ("preload", "cache"): "auto",
     ("preload", "cache_budget"): None,

@@ -14,18 +14,8 @@ LARGE_MODULES: set[str] = set()
 
 #: Modules without a test file of their name.
 WITHOUT_TEST_FILE: set[str] = {
-    "kloaders.cli.bench",
-    "kloaders.cli.compare",
-    "kloaders.cli.convert",
-    "kloaders.cli.demo",
-    "kloaders.cli.demo_images",
-    "kloaders.cli.demo_training",
-    "kloaders.cli.options",
-    "kloaders.cli.sources",
     "kloaders.convert.record_samples",
     "kloaders.core.arrays",
-    "kloaders.core.protocols",
-    "kloaders.core.version",
     "kloaders.engine.batches",
     "kloaders.engine.padding",
     "kloaders.engine.ram_batches",

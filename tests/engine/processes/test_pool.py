@@ -19,6 +19,7 @@ import pytest
 
 import kloaders as kl
 from kloaders.core.rows import Rows
+from kloaders.core.threads import usable_cores
 from kloaders.keras_api.base import WORKER
 from kloaders.plan.rng import Moment
 from tests.engine.processes.hooks import (
@@ -79,7 +80,7 @@ def test_by_default_as_many_workers_as_cores(files):
     """workers=None with processes=True never works in the caller's thread."""
     with loader_of(files, workers=None, transform=witness) as loader:
         x = np.concatenate([x for x, _ in epoch_of(loader)])
-        assert len(loader.runner._processes.pids) == kl.loaders.sequence.usable_cores()
+        assert len(loader.runner._processes.pids) == usable_cores()
     assert os.getpid() not in x[:, 0]
 
 
@@ -335,7 +336,7 @@ def assert_all_gone(pids):
 def test_exit_is_clean_and_silent(tmp_path, end, options):
     """torch's test_proper_exit, its "loader exits" half: nothing on stderr, nobody left."""
     script = start_script(tmp_path, end, **options)
-    out, err = script.communicate(timeout=60)
+    out, err = script.communicate(timeout=180)
     assert script.returncode == 0, err
     assert quiet(err) == ""
     assert_all_gone(map(int, out.split()))
@@ -367,7 +368,7 @@ FORKED = """
 def test_a_fork_gets_workers_of_its_own(tmp_path):
     """torch's test_after_fork: and the parent keeps its own."""
     script = start_script(tmp_path, FORKED)
-    out, err = script.communicate(timeout=60)
+    out, err = script.communicate(timeout=180)
     assert script.returncode == 0, err
     assert quiet(err) == ""
     ours, theirs = (line.split() for line in out.splitlines())
