@@ -223,9 +223,8 @@ class EpochPlan:
             begun = replace(
                 self, batch_size=size, shard=(0, 1), window=state["ram_batch"] or self.window
             )
-            start = state["start"] + begun._place(state["batch"], self.samples - state["start"])[
-                0
-            ] * (begun.window or 0)
+            window = begun.window_at(state["batch"], self.samples - state["start"])
+            start = state["start"] + window * (begun.window or 0)
         short = (self.samples - start) % self.global_batch
         if not self.drop_last and 0 < short < self.shard[1]:
             start = max(0, start - (self.shard[1] - short))
@@ -402,6 +401,10 @@ class EpochPlan:
         """How many samples are left after the head."""
         return self.samples - self._begin(order)
 
+    def window_at(self, batch: int, rest: int) -> int:
+        """Which RAM batch holds a batch, where so many samples are left."""
+        return self._place(batch, rest)[0]
+
     def _place(self, batch: int, rest: int | None = None) -> tuple[int, int, int]:
         """-> (window, how often it was served before, batch within it)."""
         assert self.window is not None
@@ -428,7 +431,7 @@ class EpochPlan:
             return self._piece(order, window)
         return _window(self, order, window)
 
-    def _make_window(self, order: Order, window: int) -> Window:
+    def make_window(self, order: Order, window: int) -> Window:
         assert self.window is not None
         before = -(-order.head * self.global_batch // self.window)
         if window < before:  # storage order, for as long as requests come in order
@@ -496,4 +499,4 @@ _PLACED = 2**40
 
 @lru_cache(maxsize=2)
 def _window(plan: EpochPlan, order: Order, window: int) -> Window:
-    return plan._make_window(order, window)
+    return plan.make_window(order, window)

@@ -84,7 +84,9 @@ def test_round_trip(form: Any, samples: int, shard_size: int, data: Any) -> None
         with kl.PackSequenceLoader(folder, 1, shuffle=False, workers=0) as read:
             assert read.samples == samples
             for index in range(samples):
-                assert_same(*(one.runner.pipeline.sample(index, Moment()) for one in (loader, read)))
+                assert_same(
+                    *(one.runner.pipeline.sample(index, Moment()) for one in (loader, read))
+                )
                 assert_same(
                     map_structure(np.asarray, loader[index]), map_structure(np.asarray, read[index])
                 )

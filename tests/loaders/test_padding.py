@@ -147,7 +147,16 @@ def test_a_transform_may_shorten_samples():
 
 def test_boundaries_are_chosen_so_that_padding_is_little():
     loader = make(np.arange(1, 801), boundaries=None)
-    assert loader.options.padding.buckets.boundaries.tolist() == [100, 200, 300, 400, 500, 600, 700, 800]
+    assert loader.options.padding.buckets.boundaries.tolist() == [
+        100,
+        200,
+        300,
+        400,
+        500,
+        600,
+        700,
+        800,
+    ]
     assert "padding" in loader.summary()
 
 

@@ -29,7 +29,9 @@ def test_rows_read_in_place_are_those_that_are_parsed(write, keep, dtype, featur
         assert x.dtype == (dtype or "uint8")
     if features is None:
         assert loader.records._layouts
-        assert {bool(layout.direct) for layout in loader.records._layouts.values()} == {dtype is None}
+        assert {bool(layout.direct) for layout in loader.records._layouts.values()} == {
+            dtype is None
+        }
 
 
 def test_rows_of_numbers(write, keep):
