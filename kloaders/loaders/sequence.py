@@ -97,6 +97,7 @@ class SequenceLoader(base.Sequence):
     Threads: `loader[i]` may be called from several at once. The page "Options" has all options in
     one table.
 
+    >>> import numpy as np
     >>> class Squares(SequenceLoader):
     ...     def load_sample(self, index):
     ...         return np.float32(index), np.float32(index**2)
