@@ -69,9 +69,9 @@ def meter_seconds(steps: int) -> float:
     """Seconds a step of all that is done for the logs, and nothing else."""
     loader = kl.ArraySequenceLoader(np.zeros((320, 8), "f4"), np.zeros(320, "f4"), 32)
     meter, batch = Meter(loader), loader[0]
-    engine = loader._engine
+    engine = loader.runner.engine
     build = SimpleNamespace(rows=32)  # a job asks no more of it until it is filled
-    engine._ahead = {k: _Job(build, 1) for k in range(10)}  # as many as lie ready in a fit
+    engine._ahead = {k: _Job(build, 1) for k in range(10)}  # noqa: SLF001  as many as lie ready in a fit
     begin = time.perf_counter()
     meter.epoch_begin(new_pass=True)
     for _ in range(steps):

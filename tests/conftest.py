@@ -1,6 +1,7 @@
 """What every test starts from: the same random state, no device but the CPU, and no left-overs."""
 
 import gc
+import logging
 import os
 import random
 import sys
@@ -41,6 +42,17 @@ def same_random_state():
     yield
     random.setstate(before[0])
     np.random.set_state(before[1])
+
+
+@pytest.fixture(autouse=True)
+def messages_of_all_levels():
+    """Tests see what is logged at INFO, too; no handler that a command installed stays."""
+    log = logging.getLogger("kloaders")
+    log.setLevel(logging.INFO)
+    yield
+    log.setLevel(logging.NOTSET)
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The ways to load a user's files, measured beside the least that they cost. Needs no Keras model."""
+"""The methods to load a user's files, measured beside the least that they cost. Needs no Keras model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from kloaders.cli import demo
+from kloaders.cli.demo_images import write_images
 from kloaders.convert.packs import write_pack
 from kloaders.convert.tfrecords import write_tfrecords
 from kloaders.core.memory import aligned
@@ -37,7 +37,14 @@ __all__ = ["Row", "as_dicts", "compare", "made_or", "table"]
 
 @dataclass(frozen=True)
 class Row:
-    """One way. rate: samples a second; of_limit: as a share of reading and decoding by threads."""
+    """One method.
+
+    Attributes:
+        name: what it is called in the table.
+        what: what it uses.
+        rate: samples per second.
+        of_limit: the same as a share of reading and decoding by bare threads.
+    """
 
     name: str
     what: str
@@ -47,12 +54,12 @@ class Row:
 
 @contextlib.contextmanager
 def made_or(source: str | None) -> Iterator[str]:
-    """The user's source, or a folder of pictures that is gone afterwards."""
+    """The user's source, or a folder of images that is gone afterwards."""
     if source is not None:
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="kloaders-bench-") as folder:
-        demo.write_images(folder, crops=150, progress=False)
+        write_images(folder, crops=150, progress=False)
         for name in os.listdir(folder):
             if name.isdigit():  # the tiny ones
                 os.rename(os.path.join(folder, name), os.path.join(folder, f".{name}"))
@@ -60,10 +67,10 @@ def made_or(source: str | None) -> Iterator[str]:
 
 
 def compare(loader: Any, files: int, seconds: float, progress: bool | None = None) -> list[Row]:
-    """Measure each way over at most so many of a loader's files, for so many seconds each."""
+    """Measure each method over at most so many of a loader's files, for so many seconds each."""
     if not isinstance(loader, PathSequenceLoader) or loader.decode is not None:
         raise ValueError(
-            f"bench compares ways to read files, and this is a {type(loader).__name__}: name a folder "
+            f"bench compares methods to read files, and this is a {type(loader).__name__}: name a folder "
             "of files or a CSV file. `kloaders explain` takes packs and TFRecord files, too."
         )
     chosen = np.unique(np.linspace(0, loader.samples - 1, min(files, loader.samples)).astype(int))
@@ -73,29 +80,29 @@ def compare(loader: Any, files: int, seconds: float, progress: bool | None = Non
     labels = None if values is None else values[chosen]
     seconds /= _ROUNDS
     with tempfile.TemporaryDirectory(prefix="kloaders-bench-") as folder:
-        ways = _ways(loader, paths, labels, seconds, folder)
+        methods = _methods(loader, paths, labels, seconds, folder)
         rates: dict[str, float] = {}
         # disable=None: no bar where stderr is no terminal.
         disable = None if progress is None else not progress
-        with tqdm(ways * _ROUNDS, unit=" runs", disable=disable) as bar:
+        with tqdm(methods * _ROUNDS, unit=" runs", disable=disable) as bar:
             for name, _, measure in bar:
                 bar.set_description(name)
                 # What else the machine does can only make one slower.
                 rates[name] = max(measure(), rates.get(name, 0.0))
-    return [Row(name, what, rates[name], rates[name] / rates[_LIMIT]) for name, what, _ in ways]
+    return [Row(name, what, rates[name], rates[name] / rates[_LIMIT]) for name, what, _ in methods]
 
 
 _LIMIT = "limit: decode"
-# Every way is measured so often, one after the other, and the better figure taken.
+# Every method is measured so often, one after the other, and the better figure taken.
 _ROUNDS = 2
 
 
-def _ways(
+def _methods(
     loader: Any, paths: list[str], labels: Any, seconds: float, folder: str
 ) -> list[tuple[str, str, Callable[[], float]]]:
-    batch, pictures = loader.batch_size, loader.image_options
+    batch, images = loader.batch_size, loader.image_options
     options: dict[str, Any] = {"seed": 0, "shuffle": True}
-    image = {"size": pictures.size, "channels": pictures.channels}
+    image = {"size": images.size, "channels": images.channels}
 
     def files(**more: Any) -> Any:
         return PathSequenceLoader(paths, labels, batch, **image, **options, **more)
@@ -142,7 +149,7 @@ def _ways(
         rows = getattr(_own, "row", None)
         if rows is None or rows.nbytes != spec.nbytes:
             rows = _own.row = aligned(spec.nbytes)
-        read_sample(path, pictures, rows.view(spec.dtype).reshape(spec.shape))
+        read_sample(path, images, rows.view(spec.dtype).reshape(spec.shape))
 
     return [
         ("limit: read", "files read by bare threads", lambda: _by_threads(paths, read, seconds)),
@@ -172,7 +179,7 @@ _own = threading.local()
 
 
 def _by_threads(paths: list[str], work: Callable[[str], None], seconds: float) -> float:
-    """Files a second, each thread one after another; the first round is not counted."""
+    """Files per second, each thread one after another; the first round is not counted."""
     threads = usable_cores()
     end = [0.0]
     done = [0] * threads

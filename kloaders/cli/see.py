@@ -1,4 +1,4 @@
-"""The commands that look: show, explain, bench. `kloaders.cli.main` puts them beside the others."""
+"""The commands that look at data, and at where the time goes: show, explain."""
 
 from __future__ import annotations
 
@@ -8,38 +8,44 @@ from typing import Any
 
 import click
 
-from kloaders.cli.sources import any_loader, batch_options, table_options
+from kloaders.cli.options import (
+    ImageShape,
+    TableColumns,
+    batch_size_option,
+    image_options,
+    json_option,
+    source_argument,
+    table_options,
+)
+from kloaders.cli.sources import RESIZED_IF_THEY_DIFFER, any_loader
+from kloaders.core.structure import flatten
 
-__all__ = ["bench", "explain", "show"]
-
-_SOURCE = click.argument("source", type=click.Path(exists=True))
+__all__ = ["explain_command", "show_command"]
 
 
-@click.command()
-@_SOURCE
+@click.command("show")
+@source_argument
 @click.option(
     "--out",
     type=click.Path(dir_okay=False),
     default="batch.png",
     show_default=True,
-    help="The picture: .png, .pdf or .svg.",
+    help="The image: .png, .pdf or .svg.",
 )
 @click.option("--batch", type=click.IntRange(0), default=0, show_default=True, help="Its number.")
 @click.option("--samples", type=click.IntRange(1), default=16, show_default=True, help="At most.")
-@batch_options
+@image_options(RESIZED_IF_THEY_DIFFER)
+@batch_size_option
 @table_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
-def show(
+@json_option
+def show_command(
     source: str,
     out: str,
     batch: int,
     samples: int,
-    size: tuple[int, int] | None,
-    channels: str,
+    images: ImageShape,
     batch_size: int,
-    path_column: str,
-    label_column: str,
-    folder: str | None,
+    table: TableColumns,
     as_json: bool,
 ) -> None:
     """Draw a batch, with its labels, as a model would get it.
@@ -54,29 +60,25 @@ def show(
         kloaders show photos/ --batch 3 --out batch-3.png
         kloaders show train.csv --path-column file --label-column class
     """  # noqa: D301
-    columns = (path_column, label_column or None, folder)
-    loader = any_loader(source, columns, size, channels, batch_size)
+    loader = any_loader(source, table, images, batch_size)
     loader.show(batch, samples=samples, save=out)
     if as_json:
-        shapes = [[str(spec.dtype), *spec.shape] for spec in _leaves(loader)]
-        told = {"file": out, "batch": batch, "samples": loader.samples, "arrays": shapes}
-        click.echo(json.dumps({**told, "class_names": loader.class_names}, indent=2))
+        shapes = [[str(spec.dtype), *spec.shape] for spec in flatten(loader.sample_spec)]
+        content = {"file": out, "batch": batch, "samples": loader.samples, "arrays": shapes}
+        click.echo(json.dumps({**content, "class_names": loader.class_names}, indent=2))
     else:
         click.echo(f"{out}: batch {batch} of {len(loader):,}")
         click.echo(loader.summary())
 
 
-def _leaves(loader: Any) -> list[Any]:
-    from kloaders.core.structure import flatten
-
-    return flatten(loader.sample_spec)
-
-
-@click.command()
-@_SOURCE
-@batch_options
+@click.command("explain")
+@source_argument
+@image_options(RESIZED_IF_THEY_DIFFER)
+@batch_size_option
 @table_options
-@click.option("--workers", type=click.IntRange(0), help="Threads that load.  [default: one a core]")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Threads that load.  [default: one per core]"
+)
 @click.option("--processes", is_flag=True, help="Processes instead of threads.")
 @click.option(
     "--cache",
@@ -89,7 +91,7 @@ def _leaves(loader: Any) -> list[Any]:
     help="A compiled model, as model.save() wrote it (.keras): its step is measured too.",
 )
 @click.option(
-    "--check", is_flag=True, help="Try each change that is advised, and tell what came of it."
+    "--check", is_flag=True, help="Try each change that is advised, and report what came of it."
 )
 @click.option(
     "--seconds",
@@ -99,15 +101,12 @@ def _leaves(loader: Any) -> list[Any]:
     help="How long to measure.",
 )
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a page with charts, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
-def explain(
+@json_option
+def explain_command(
     source: str,
-    size: tuple[int, int] | None,
-    channels: str,
+    images: ImageShape,
     batch_size: int,
-    path_column: str,
-    label_column: str,
-    folder: str | None,
+    table: TableColumns,
     workers: int | None,
     processes: bool,
     cache: str | None,
@@ -117,11 +116,11 @@ def explain(
     html: str | None,
     as_json: bool,
 ) -> None:
-    """Tell where the time goes, and what to change.
+    """Measure where the time goes, and what to change.
 
     Measures reading, decoding and copying of SOURCE (see `kloaders show --help`), what they make
-    together, and, with --model, a training on it. Names what binds: the disk, the processor,
-    Python's lock, copying, or the model itself; and settings that promise more. In Python,
+    together, and, with --model, a training on it. Names the bottleneck: the disk, the processor,
+    the GIL, copying, or the model itself; and settings that promise more. In Python,
     loader.explain(model) does so with your own transform.
 
     \b
@@ -131,11 +130,10 @@ def explain(
         kloaders explain photos/ --html explain.html
         kloaders explain photos/ --json > explain.json
     """  # noqa: D301
-    columns = (path_column, label_column or None, folder)
     options: dict[str, Any] = {"workers": workers, "processes": processes}
     if cache is not None:
         options["cache"] = None if cache == "none" else cache
-    loader = any_loader(source, columns, size, channels, batch_size, **options)
+    loader = any_loader(source, table, images, batch_size, **options)
     model = None
     if model_file is not None:
         import keras
@@ -151,61 +149,3 @@ def explain(
         click.echo(str(found))
         if html is not None:
             click.echo(f"The same as a page with charts: {html}")
-
-
-@click.command()
-@click.argument("source", type=click.Path(exists=True), required=False)
-@batch_options
-@table_options
-@click.option(
-    "--files",
-    type=click.IntRange(8),
-    default=600,
-    show_default=True,
-    help="At most so many of SOURCE.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.05),
-    default=2.0,
-    show_default=True,
-    help="How long each row is measured.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
-def bench(
-    source: str | None,
-    size: tuple[int, int] | None,
-    channels: str,
-    batch_size: int,
-    path_column: str,
-    label_column: str,
-    folder: str | None,
-    files: int,
-    seconds: float,
-    as_json: bool,
-) -> None:
-    """Measure the ways to load your files, beside the least that they cost.
-
-    SOURCE is a folder with a folder of files for each class, or a CSV file; without it, pictures
-    that come with scikit-learn are used. Rows are samples a second, without a model: reading and
-    decoding by bare threads, which is the limit, and each loader over the same files. Packs and
-    TFRecord files are made of them in a temporary folder.
-
-    \b
-    Examples:
-        kloaders bench
-        kloaders bench photos/ --size 224 224 --batch-size 64
-        kloaders bench photos/ --json > bench.json
-    """  # noqa: D301
-    from kloaders.cli import bench as benches
-    from kloaders.core.version import __version__
-
-    columns = (path_column, label_column or None, folder)
-    with benches.made_or(source) as there:
-        loader: Any = any_loader(there, columns, size, channels, batch_size)
-        rows = benches.compare(loader, files, seconds)
-    if as_json:
-        told = {"version": __version__, "source": source, "files": min(files, loader.samples)}
-        click.echo(json.dumps({**told, "rows": benches.as_dicts(rows)}, indent=2))
-    else:
-        click.echo(benches.table(rows))

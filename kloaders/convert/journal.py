@@ -11,7 +11,6 @@ The journal is gone when all is done; while it is there, the conversion is not f
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -20,39 +19,27 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
-from types import CodeType, TracebackType
+from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders.core.errors import SampleError
-from kloaders.core.messages import say
-from kloaders.core.structure import flatten
+from kloaders.core.messages import inform, warn
 from kloaders.core.version import __version__
 from kloaders.formats.atomic import raise_if_full, sync_folder
-from kloaders.sources.columns import PathColumn, inner_column
-from kloaders.sources.hooks import overrides
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from kloaders.loaders.sequence import SequenceLoader
 
 __all__ = [
     "Journal",
     "Written",
     "begun_with",
-    "digest_of_array",
-    "digest_of_files",
-    "digest_of_function",
-    "digest_of_texts",
     "errors_of",
-    "is_files",
-    "job_of",
     "say_errors",
-    "spread",
     "write_shards",
 ]
 
@@ -146,7 +133,7 @@ class Journal:
         file, self._file = self._file, None
         assert file is not None
         if kind is not None and self.finished:
-            say(
+            inform(
                 f"{self.folder}: {len(self.finished):,} shards are finished and stay; the same "
                 "call goes on from there."
             )
@@ -278,7 +265,7 @@ def _lock(file: IO[bytes], path: str) -> None:
             "choose another place."
         ) from None
     except OSError as error:
-        say(
+        warn(
             f"{os.path.dirname(path)} cannot be locked ({error}): see to it yourself that no "
             "other process writes there at the same time.",
             once="lock",
@@ -351,7 +338,7 @@ def write_shards(
     done = sum(samples[k] for k in journal.finished)
     left = [k for k in range(len(samples)) if k not in journal.finished]
     if journal.finished:
-        say(f"{name}: goes on, {len(journal.finished):,} of {len(samples):,} shards are there.")
+        inform(f"{name}: goes on, {len(journal.finished):,} of {len(samples):,} shards are there.")
     disable = None if progress is None else not progress
     with tqdm(total=sum(samples), initial=done, unit=" samples", disable=disable, desc=name) as bar:
 
@@ -400,119 +387,4 @@ def say_errors(errors: Sequence[SampleError], name: str, on_error: str = "skip")
     done = "replaced" if on_error == "replace" else "left out"
     listed = "".join(f"\n  {error}" for error in errors[:10])
     more = f"\n  and {len(errors) - 10:,} others" if len(errors) > 10 else ""
-    say(f"{name}: {len(errors):,} samples do not load and were {done}:{listed}{more}")
-
-
-# ---------------------------------------------------------------------------- what makes up a job
-
-
-def digest_of_texts(texts: Iterable[str]) -> str:
-    """One short text for many: names of files, for example."""
-    digest = hashlib.blake2b(digest_size=12)
-    for text in texts:
-        digest.update(f"{text}\0".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def digest_of_files(paths: Iterable[str]) -> str:
-    """Names, sizes and modification times of files in one short text; 3 us a file if cached."""
-
-    def described(path: str) -> str:
-        try:
-            status = os.stat(path)
-        except OSError:
-            return f"{path}\0missing"
-        return f"{path}\0{status.st_size} {status.st_mtime_ns}"
-
-    return digest_of_texts(map(described, paths))
-
-
-def digest_of_function(function: Any) -> str | None:
-    """Name and code of a user's function: an edit changes it, another line number does not.
-
-    What the function calls, and what it closes over, is not looked at.
-    """
-    if function is None:
-        return None
-    owner = getattr(function, "func", function)  # of a functools.partial
-    name = getattr(owner, "__qualname__", type(owner).__qualname__)
-    code = getattr(owner, "__code__", getattr(type(owner).__call__, "__code__", None))
-    if code is None:  # written in C
-        return str(name)
-    return f"{name} {hashlib.blake2b(_code(code).encode(), digest_size=6).hexdigest()}"
-
-
-def _code(code: CodeType) -> str:
-    constants = [
-        _code(c)
-        if isinstance(c, CodeType)
-        # The order within a set of texts is another one in every process.
-        else repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c)
-        for c in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {code.co_names} {constants}"
-
-
-def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
-    """What decides the samples of a loader, by name; a call that goes on must have the same.
-
-    transformed: the samples are those after the transform.
-    """
-    columns = loader.source.columns
-    job: dict[str, Any] = {"loader": type(loader).__name__, "samples": loader.samples}
-    if columns is not None:
-        job["data"] = [_digest_of_column(column) for column in flatten(columns)]
-    else:
-        looked = spread(loader.samples, _ROWS_IN_DIGEST)
-        job["data"] = digest_of_texts(map(loader.source.name, looked))
-    for hook in ("load_sample", "load_batch"):
-        if overrides(type(loader), hook):
-            job[hook] = digest_of_function(getattr(type(loader), hook))
-    images = getattr(loader, "image_options", None)
-    if images is not None:
-        job |= {name: _plain(value) for name, value in asdict(images).items()}
-    job["decode"] = digest_of_function(getattr(loader, "decode", None))
-    job["dtype"] = _plain(loader.dtype)
-    job["transform"] = digest_of_function(loader.transform) if transformed else None
-    if transformed or loader.on_error == "replace":
-        job["seed"] = loader.seed
-    job["replace"] = loader.on_error == "replace"
-    if loader.weights is not None:
-        job["sample_weights"] = digest_of_array(loader.weights)
-    names = loader.class_names
-    job["class_names"] = None if names is None else [str(name) for name in names]
-    return job
-
-
-def _plain(value: Any) -> Any:
-    return value.name if isinstance(value, np.dtype) else value
-
-
-def is_files(column: Any) -> bool:
-    """Whether the values of a column are read from files, one each."""
-    return isinstance(inner_column(column), PathColumn)
-
-
-def _digest_of_column(column: Any) -> str:
-    count = len(column)
-    if is_files(column):  # each shard notes how they were when it was made
-        return f"{count} files {digest_of_texts(map(column.name, range(count)))}"
-    rows = []
-    with contextlib.suppress(Exception):  # a function of the user's
-        few = max(2, min(_ROWS_IN_DIGEST, _BYTES_IN_DIGEST // max(1, column.read(0).nbytes)))
-        rows = [digest_of_array(column.read(index)) for index in spread(count, few)]
-    files = digest_of_files(getattr(inner_column(column), "files", ()))  # of a pack
-    return f"{count} values {digest_of_texts([*rows, files])}"
-
-
-def spread(samples: int, count: int) -> list[int]:
-    """So many sample numbers from all over."""
-    found: list[int] = np.unique(np.linspace(0, samples - 1, count).astype(np.int64)).tolist()
-    return found
-
-
-def digest_of_array(array: Array) -> str:
-    """Values, shape and dtype of an array in one short text."""
-    digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=12)
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    warn(f"{name}: {len(errors):,} samples do not load and were {done}:{listed}{more}")

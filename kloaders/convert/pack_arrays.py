@@ -158,6 +158,7 @@ def _shared_file(path: str) -> Iterator[IO[bytes]]:
     if os.path.exists(path):  # ended between this file's last shard and the manifest
         with contextlib.suppress(FileNotFoundError):  # by another thread
             os.replace(path, part)
+    is_new = not os.path.exists(part)
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         with open(descriptor, "r+b") as file:
@@ -167,7 +168,8 @@ def _shared_file(path: str) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise_if_full(error, part)
         raise
-    sync_folder(os.path.dirname(path))
+    if is_new:
+        sync_folder(os.path.dirname(path))
 
 
 def is_written(folder: str, file: File, dtype: np.dtype[Any]) -> bool:

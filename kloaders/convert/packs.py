@@ -29,13 +29,14 @@ from kloaders.convert.journal import (
 from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
-from kloaders.core.messages import say
+from kloaders.core.messages import inform
 from kloaders.core.structure import ArraySpec, Structure, flatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.pack import FILES, JOURNAL, MANIFEST, Manifest, files_of, form_of, shard_of
 from kloaders.loaders.paths import PathSequenceLoader
-from kloaders.loaders.sequence import SequenceLoader, check_own_batches
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.settings import check_own_batches
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import inner_column
 from kloaders.sources.pack import PackColumn
@@ -126,7 +127,7 @@ def write_pack(
         # Of the samples measured, one may have been mended since the call that goes on.
         size = begun_with(path, job).get("samples_a_shard", min(size, loader.samples))
         starts = range(0, loader.samples, size)
-        say(
+        inform(
             f"write_pack: {loader.samples:,} samples, about {format_bytes(each * loader.samples)}, "
             f"in {len(starts):,} shard{'s' * (len(starts) > 1)} to {folder}, where "
             f"{format_bytes(shutil.disk_usage(folder).free)} are free"

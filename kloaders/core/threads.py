@@ -169,7 +169,7 @@ exiting = threading.Event()
 @atexit.register
 def _stop_all() -> None:
     exiting.set()
-    states = [workers._state for workers in list(_all)]
+    states = [workers._state for workers in list(_all)]  # noqa: SLF001  of this module's class
     for state in states:
         state.stop()
     # A thread that comes back from OpenCV when the interpreter is gone ends in C++'s terminate(), and

@@ -16,7 +16,7 @@ from kloaders.sources.columns import ArrayColumn
 
 __all__ = ["Classes", "as_html", "as_text", "classes_of"]
 
-# Classes that are listed one by one; of more, the smallest and the largest are told.
+# Classes that are listed one by one; of more, the smallest and the largest are named.
 _LISTED = 10
 # Labels that are integers from 0 to this are classes, and may be numbers of anything else above.
 _MOST_CLASSES = 100_000
@@ -65,7 +65,7 @@ def classes_of(loader: Loader) -> Classes | None:
     names = loader.class_names
     if values is None or values.ndim > 2 or not len(values):
         return None
-    if values.ndim == 2:  # one-hot rows, or several classes a sample
+    if values.ndim == 2:  # one-hot rows, or several classes per sample
         if values.shape[1] < 2 or not np.isin(values[:1000], (0, 1)).all():
             return None
         counts = values.sum(0)
@@ -131,7 +131,7 @@ def facts(loader: Loader) -> list[tuple[str, str]]:
     if engine is not None and busy is not None and engine.count > 1:
         said = f"{engine.count} kept {busy:.1f} cores busy"
         if busy < 0.75 * engine.count and loader.runner.pipeline.runs_user_code:
-            said += "; if they wait for Python's lock and not for a disk, pass processes=True"
+            said += "; if they wait for the GIL and not for a disk, pass processes=True"
         found.append(("threads", said))
     ahead = min(loader.queue_size, max(1, AHEAD_BYTES // max(1, each * loader.batch_size)))
     found.append(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices, Mask
-from kloaders.core.errors import SampleError
+from kloaders.core.errors import SampleError, WorkerPoolError
 from kloaders.core.rows import RowMismatch
 from kloaders.core.structure import ArraySpec, Structure, flatten, names_of, unflatten
 from kloaders.engine.batches import BatchBuild, Maker
@@ -121,9 +121,12 @@ class Padding:
 
     def _spec_of_one(self, maker: Maker, candidates: Array) -> Structure:
         raw = maker.pipeline.transforms.transform is None
+        look = maker.specs.looker()
         for index in candidates.tolist():
             try:
-                return maker.specs.look(index, raw)
+                return look(index, raw)
+            except WorkerPoolError:
+                raise
             except Exception as error:  # whatever a user's hook raises
                 failure: SampleError = maker.log.explained(index, error)
                 if maker.log.policy == "raise":

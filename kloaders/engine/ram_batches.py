@@ -13,7 +13,7 @@ import numpy as np
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import available_bytes, format_bytes
-from kloaders.core.messages import say
+from kloaders.core.messages import inform
 from kloaders.core.options import RamOptions
 from kloaders.core.rows import RowMismatch, Rows
 from kloaders.core.structure import flatten, unflatten
@@ -145,7 +145,7 @@ class RamRunner(Runner):
         engine.depth = min(engine.depth, self.size.ahead(batch_bytes, budget))
         if not self.sizes_logged:
             self.sizes_logged = True
-            say(self._sizes(raw))
+            inform(self._sizes(raw))
         return engine
 
     def _sizes(self, raw: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.engine.runner import Runner
 from kloaders.keras_api.tickets import Request
 
@@ -81,7 +81,7 @@ class Requests:
             )
         if tickets.permuted and not self._order_logged:
             self._order_logged = True
-            say(
+            warn(
                 f"{self.title}(shuffle=False) is asked for its batches in a random order: "
                 "fit() permutes them unless it is called with shuffle=False. Batches come as they "
                 "are asked for, without look-ahead. shuffle=None shuffles samples instead."
@@ -89,14 +89,14 @@ class Requests:
         inside = tickets.in_order == _IN_ORDER and not self._order_logged
         if inside and self.sampling and self.shuffle is None:
             self._order_logged = True
-            say(
+            warn(
                 f"this loader samples ({self.sampling}) and is asked for its batches in order, as "
                 "predict and evaluate do: rows do not line up with the data. Predict from a loader "
                 "without these options; shuffle=True says that the order is meant."
             )
         if tickets.interrupted and not self._interruption_logged:
             self._interruption_logged = True
-            say(
+            warn(
                 "this loader was evaluated or predicted from in the middle of a pass that fit "
                 "trains on, and the rest of that pass cannot be told from a new one: samples may "
                 "come twice in this epoch. Give fit LoaderCallback(loader), or evaluate "

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from kloaders.core.errors import Recovery, recovery_of, shortened, with_recovery
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 
 __all__ = ["Names", "read_again", "read_patiently"]
 
@@ -142,7 +142,7 @@ def _loads(
         failed[key] = error
         return False
     before = failed.pop(key)
-    say(
+    warn(
         f"{names.name(number(key))} could not be read, and could when it was tried again "
         f"({type(before).__name__}: {shortened(str(before), 200)}). If that happens often, look after "
         "the disk or the network.",

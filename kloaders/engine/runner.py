@@ -26,11 +26,12 @@ from kloaders.engine.delivery import Delivery
 from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, build_inline
 from kloaders.engine.padding import Padding
 from kloaders.engine.processes.pool import ProcessPool
-from kloaders.engine.specs import SampleSpecs
+from kloaders.engine.specs import Look, SampleSpecs
 from kloaders.keras_api.telemetry import Fit, Meter
 from kloaders.keras_api.tickets import Position, Request, Tickets
-from kloaders.plan.epoch import EpochPlan, Order, Stream
+from kloaders.plan.epoch import EpochPlan, Order
 from kloaders.plan.rng import Moment
+from kloaders.plan.streams import Stream
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 
@@ -87,7 +88,7 @@ class Runner:
         #: How often `release` was called.
         self.released = 0
         self._batch_spec: Structure = None
-        specs.look_by(self._look)
+        specs.look_by(self._looker)
         self._reset_after_fork()
         forks.watch(self)
 
@@ -194,11 +195,11 @@ class Runner:
 
     # ------------------------------------------------------------------ specs
 
-    def _look(self, index: int, raw: bool) -> Structure:
+    def _looker(self) -> Look:
         processes = self.process_pool()
-        if processes is not None:
-            return processes.look(self.pipeline, index, raw)
-        return self.pipeline.look(index, raw)
+        if processes is None:
+            return self.pipeline.look
+        return functools.partial(processes.look, self.pipeline)
 
     @property
     def row_spec(self) -> Structure:

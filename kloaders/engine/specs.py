@@ -12,7 +12,7 @@ from kloaders.engine.retries import Names, read_patiently
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 
-__all__ = ["FIRST_TRIES", "SampleSpecs"]
+__all__ = ["FIRST_TRIES", "Look", "SampleSpecs"]
 
 #: look(index, raw): the specs of one sample.
 Look = Callable[[int, bool], Structure]
@@ -33,7 +33,7 @@ class SampleSpecs:
 
     def __init__(self, pipeline: SamplePipeline, log: ErrorLog) -> None:
         self.pipeline, self.log = pipeline, log
-        self._elsewhere: weakref.WeakMethod[Look] | None = None
+        self._elsewhere: weakref.WeakMethod[Callable[[], Look]] | None = None
         self._raw: Structure = None
         self._delivered: Structure = None
         #: The sample whose specs these are.
@@ -44,19 +44,23 @@ class SampleSpecs:
         """New locks, in the child of a fork."""
         self.lock = threading.RLock()
 
-    def look_by(self, look: Look) -> None:
-        """Have `look`, a method, read samples: in a worker process, where hooks run there.
+    def look_by(self, choose: Callable[[], Look]) -> None:
+        """Have samples read by what `choose`, a method, gives: worker processes, where hooks run there.
 
         It is not kept alive: it belongs to whatever has these specs.
         """
-        self._elsewhere = weakref.WeakMethod(look)
+        self._elsewhere = weakref.WeakMethod(choose)
 
-    def look(self, index: int, raw: bool) -> Structure:
-        """The specs of one sample."""
-        elsewhere = None if self._elsewhere is None else self._elsewhere()
-        look = elsewhere or self.pipeline.look
+    def looker(self) -> Look:
+        """What gives the specs of one sample.
+
+        Raises:
+            Exception: no sample can be looked at, whichever it is: worker processes do not start.
+        """
+        choose = None if self._elsewhere is None else self._elsewhere()
+        look = self.pipeline.look if choose is None else choose()
         names = Names(self.log.samples, self.log.name)
-        return read_patiently(lambda k: look(k, raw), index, names)
+        return lambda index, raw: read_patiently(lambda k: look(k, raw), index, names)
 
     @property
     def raw(self) -> Structure:
@@ -90,9 +94,10 @@ class SampleSpecs:
         """The specs of the first sample that loads."""
         failure: SampleError | None = None
         tries = min(self.log.samples, FIRST_TRIES)
+        look = self.looker()
         for index in range(tries):
             try:
-                found = self.look(index, raw)
+                found = look(index, raw)
             except WorkerPoolError:
                 raise
             except Exception as error:  # whatever a user's hook raises

@@ -23,7 +23,7 @@ def place_in_file(array: Array) -> tuple[str, int] | None:
     if not array.flags.c_contiguous:
         return None
     # A view keeps its parent's offset: where it begins in the file shows in its address.
-    mapped = np.frombuffer(array._mmap, np.uint8).ctypes.data  # type: ignore[attr-defined]
+    mapped = np.frombuffer(array._mmap, np.uint8).ctypes.data  # type: ignore[attr-defined]  # noqa: SLF001  NumPy tells it by no other name
     begin = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
     return str(array.filename), begin + array.ctypes.data - mapped
 
@@ -51,7 +51,7 @@ class FileRows:
         self.path, self.offset = path, offset
         self.row_bytes = array.nbytes // len(array)
         self.end = offset + array.nbytes
-        self._mapped: mmap.mmap = array._mmap  # type: ignore[attr-defined]
+        self._mapped: mmap.mmap = array._mmap  # type: ignore[attr-defined]  # noqa: SLF001  as above
 
     @classmethod
     def of(cls, array: Array) -> FileRows | None:

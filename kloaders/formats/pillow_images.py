@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.image_bounds import too_large
 from kloaders.formats.image_headers import Header
@@ -91,7 +91,7 @@ def _converted(image: Any, options: ImageOptions, name: str) -> Any:
     if image.mode == mode or (channels == 1 and image.mode in _GRAY_MODES):
         return image
     if image.mode in _DEEP_MODES:
-        say(
+        warn(
             f"{name} is a gray image of more than 8 bits (mode {image.mode}): as {mode}, Pillow cuts "
             "its values off at 255, and so does Keras. channels=1 keeps 16 bits "
             '(color_mode="grayscale").',

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.files import OpenFile
 
@@ -119,7 +119,7 @@ def save(index: Index, paths: list[str]) -> None:
             problem = problem or error
         else:
             return
-    say(
+    warn(
         f"the index of a file cannot be kept ({problem}), and is made anew every time: give "
         "index_folder=, a folder that can be written.",
         once="index not kept",

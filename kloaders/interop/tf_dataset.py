@@ -7,12 +7,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, same_structure
 from kloaders.interop.tf_gather import Gather, dataset_of, index_blocks
 from kloaders.interop.tf_records import native_dataset
 from kloaders.keras_api import distributed
-from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.settings import check_own_batches
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
 from kloaders.plan.epoch import Order
 
@@ -79,7 +81,7 @@ def to_tf_dataset(
     distributed.check_dataset(loader)
     order = loader.options.effective_shuffle if shuffle is None else shuffle
     if order is None:
-        say(
+        warn(
             "to_tf_dataset serves storage order, since neither it nor the loader was told to "
             "shuffle; for training pass shuffle=True.",
             once="to_tf_dataset order",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kloaders.core.memory import format_bytes
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.core.structure import ArraySpec, flatten, unflatten
 from kloaders.formats.tfrecord.examples import BYTES, FLOAT, INT64, features_of
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
@@ -117,7 +117,7 @@ def _buffer(loader: TFRecordSequenceLoader) -> int:
     each = loader.records.records.bytes_in_all // max(1, loader.samples)
     size = min(loader.samples, max(_BUFFER_LEAST, _BUFFER_BYTES // max(1, each)))
     if size < loader.samples:
-        say(
+        warn(
             f"native=True shuffles in a buffer of {size:,} of {loader.samples:,} records "
             f"({format_bytes(size * each)}); the loader itself shuffles all.",
             once="native buffer",

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 
 __all__ = ["WORKER", "Sequence", "keeps_adapters"]
 
@@ -34,7 +34,7 @@ elif os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
         """Keras 2's class takes no options, and calls nothing but `on_epoch_end`."""
 
         def __init__(self, **_: Any) -> None:
-            say(
+            warn(
                 "tf_keras asks for batches by number, and does not say when an epoch begins or "
                 "what it is for. So with shuffle=None fit() mixes whole batches, not samples; in "
                 "mixed order no batch is made ahead, and RAM batches are not used. For training "

@@ -8,13 +8,11 @@ a dictionary.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.core.options import OrderOptions
-
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
+from kloaders.core.protocols import Loader
 
 __all__ = ["check_dataset", "check_pass", "check_settings"]
 
@@ -25,7 +23,7 @@ def check_settings(order: OrderOptions) -> None:
     """Say what several processes have to agree on."""
     k, n = order.part
     if n > 1 and order.seed_drawn and order.shuffle is not False:
-        say(
+        warn(
             f"shard=({k}, {n}) without seed=: this process drew seed {order.seed}. The parts fit "
             "together only if every process has the same one: pass seed=, or call "
             "keras.utils.set_random_seed before the loader is made.",
@@ -33,7 +31,7 @@ def check_settings(order: OrderOptions) -> None:
         )
 
 
-def check_pass(loader: SequenceLoader) -> None:
+def check_pass(loader: Loader) -> None:
     """Called in the thread that calls fit, evaluate or predict, when it begins to read."""
     keras = sys.modules.get("keras")
     if keras is None:
@@ -50,7 +48,7 @@ def check_pass(loader: SequenceLoader) -> None:
         )
 
 
-def check_dataset(loader: SequenceLoader) -> None:
+def check_dataset(loader: Loader) -> None:
     """Called when a Dataset is made, which does not know who will read it."""
     keras = sys.modules.get("keras")
     distribution = None if keras is None else _distribution(keras)
@@ -78,7 +76,7 @@ def _check_auto_shard(distribution: Any, does: str) -> None:
         )
 
 
-def _check_part(loader: SequenceLoader, distribution: Any, keras: Any) -> None:
+def _check_part(loader: Loader, distribution: Any, keras: Any) -> None:
     part = _part(distribution)
     if _processes(distribution) > 1 and loader.shard != part:
         given = "no shard=" if loader.shard == (0, 1) else f"shard={loader.shard}"

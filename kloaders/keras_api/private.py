@@ -24,6 +24,7 @@ has a report for each, which would make it needless.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import threading
@@ -115,8 +116,9 @@ def asker(with_call: bool = True) -> Asker:
     stream: int | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        name, code = str(frame.f_globals.get("__name__")), frame.f_code
-        if name.startswith("keras."):
+        name = frame.f_globals.get("__name__")
+        if name is not None and name.startswith("keras."):
+            code = frame.f_code
             if by_keras is None:
                 by_keras = name.startswith(reading)
             if by_keras and stream is None and code.co_flags & inspect.CO_GENERATOR:
@@ -132,12 +134,19 @@ def asker(with_call: bool = True) -> Asker:
 
 def _reading_modules() -> tuple[str, str] | None:
     """Where Keras reads from a PyDataset: the beginnings of names of modules."""
-    keras = sys.modules.get("keras")
-    module = getattr(getattr(getattr(keras, "utils", None), "PyDataset", None), "__module__", "")
-    if not hasattr(sys.modules.get(module), _ADAPTER):
+    try:
+        module: str = sys.modules["keras"].utils.PyDataset.__module__
+    except (KeyError, AttributeError):
+        return None
+    return _modules_beside(module, _ADAPTER, _EPOCHS)
+
+
+@functools.lru_cache
+def _modules_beside(module: str, adapter: str, epochs: str) -> tuple[str, str] | None:
+    if not hasattr(sys.modules.get(module), adapter):
         return None
     package = module.rpartition(".")[0]  # keras.src.trainers.data_adapters
-    return package, f"{package.rpartition('.')[0]}.{_EPOCHS}"
+    return package, f"{package.rpartition('.')[0]}.{epochs}"
 
 
 def is_adapter(thing: Any) -> bool:

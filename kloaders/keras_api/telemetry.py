@@ -12,12 +12,10 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kloaders.core.protocols import Loader
 from kloaders.core.structure import flatten
-
-if TYPE_CHECKING:
-    from kloaders.loaders.sequence import SequenceLoader
 
 __all__ = ["LOGGED", "Epoch", "Fit", "Meter"]
 
@@ -101,7 +99,7 @@ class Meter:
     Threads: `handed` may be called from another than the rest.
     """
 
-    def __init__(self, loader: SequenceLoader, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, loader: Loader, clock: Callable[[], float] | None = None) -> None:
         self._loader = weakref.ref(loader)
         self._clock = clock or time.perf_counter
         self.fit = Fit()

@@ -11,32 +11,20 @@ from collections.abc import Callable
 
 from kloaders.keras_api import private
 from kloaders.keras_api.callers import Callers
-from kloaders.keras_api.passes import Pass, Position, Request
-from kloaders.keras_api.phases import Phase, Phases
+from kloaders.keras_api.passes import Position, Request
+from kloaders.keras_api.phases import Phase
+from kloaders.keras_api.positions import Positions
 from kloaders.plan.epoch import Order
 
 __all__ = ["Position", "Request", "Tickets"]
 
-_READ_AHEAD = (
-    "how much of this pass the model has consumed is not known: Keras reads ahead of it. Give "
-    "fit(callbacks=[LoaderCallback(loader)]), after which state_dict() counts what was trained on."
-)
-_SCATTERED = (
-    "shuffle=False serves the batches that are asked for, and fit() asks for them in a random order: "
-    "a position in the middle of such an epoch is no number. Use shuffle=None or True on the loader, "
-    "or fit(shuffle=False)."
-)
-_BY_NUMBER = (
-    "batches were read by their number, outside of an epoch, which moves no position: call "
-    "loader.on_epoch_begin() before the loop and loader.on_epoch_end() behind it."
-)
 _READ_BY_KERAS = (
     "an epoch of this loader was begun while fit, evaluate or predict reads from it. A loader has one "
     "position, so both would get wrong samples: loop over loader.view() instead."
 )
 
 
-class Tickets(Phases):
+class Tickets(Positions):
     """Turns Keras' requests into planned batches, each exactly once per pass.
 
     All methods may be called from any thread.
@@ -60,11 +48,12 @@ class Tickets(Phases):
         self._asker = asker
         self._callers = Callers()
         self._mark = 0
-        self._lock = threading.Lock()
+        self.forked()
 
     def forked(self) -> None:
         """A thread that this process does not have may have held the lock."""
-        self._lock = threading.Lock()
+        # A garbage collection may end an iteration while its own thread holds the lock.
+        self._lock = threading.RLock()
 
     # ------------------------------------------------------------------ what Keras calls
 
@@ -207,39 +196,11 @@ class Tickets(Phases):
         """What comes next: a batch of an order. What was read but not trained on comes again.
 
         Raises:
-            ValueError: that cannot be told.
+            ValueError: that is not known.
         """
         with self._lock:
             self._look_at_calls()
-            current, fit = self._pass, self._fit
-            if self._left is not None and not fit.running:
-                left, used = self._left
-                if used is None:
-                    raise ValueError(_READ_AHEAD)
-                return self._position_in(left, used)
-            if fit.running:
-                done, under_way = fit.consumed, current.training
-            else:
-                done, under_way = len(current.memo), bool(current.memo) and not self._pass_due
-                reads = self._index_reads
-                if not self._in_epoch and reads.looping and 0 < len(reads) < self.batches:
-                    raise ValueError(_BY_NUMBER)
-                if under_way and current.by_keras:
-                    raise ValueError(_READ_AHEAD)
-            if under_way:
-                return self._position_in(current, done)
-            if self._resume is not None:
-                return self._resume.order, self._resume.first
-            return self._order_of_epoch(fit.epoch_due if fit.running else self._next_epoch), 0
-
-    def _position_in(self, current: Pass, done: int) -> tuple[Order, int]:
-        if 0 < done < current.size:
-            if current.scattered:
-                raise ValueError(_SCATTERED)
-            return current.order, current.first + done
-        if done:
-            return self._order_of_epoch(current.order.epoch + 1), 0
-        return current.order, current.first
+            return self._next_batch()
 
     # ------------------------------------------------------------------ what a callback reports
 

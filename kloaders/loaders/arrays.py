@@ -11,11 +11,13 @@ from tqdm.auto import tqdm
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import check_names, checked_dtype
 from kloaders.core.memory import available_bytes, format_bytes
-from kloaders.core.messages import say
+from kloaders.core.messages import inform
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import ArraySpec, Structure, flatten, unflatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
-from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.settings import check_own_batches
 from kloaders.plan.rng import Moment
 from kloaders.sources.column_source import ColumnSource, checked_columns
 from kloaders.sources.columns import ArrayColumn, ListColumn
@@ -103,7 +105,7 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
             else f"Use the {type(loader).__name__} as it is: it reads what a batch needs"
         )
         raise MemoryError(f"{said}. {instead}.")
-    say(said)
+    inform(said)
     kept: list[Indices] = []
     gathered = [_Gathered(loader.samples, spec) for spec in specs]
     reading = in_storage_order(

@@ -10,7 +10,8 @@ from kloaders.engine.runner import Runner
 from kloaders.engine.specs import SampleSpecs
 from kloaders.keras_api.tickets import Tickets
 from kloaders.loaders.options import LoaderOptions
-from kloaders.plan.epoch import EpochPlan, Stream
+from kloaders.plan.epoch import EpochPlan
+from kloaders.plan.streams import Stream
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 from kloaders.sources.source import Source

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
 
 __all__ = ["inputs_as_labels"]
 

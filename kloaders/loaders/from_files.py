@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from kloaders.core.messages import say
+from kloaders.core.messages import inform, warn
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.splits import made, of_kept, parts_of
@@ -134,7 +134,7 @@ def from_directory(
         )
     for name, count in zip(names, counts, strict=True):
         if not count:
-            say(f"class {name!r} has no files in {os.path.join(root, name)}; it keeps its number.")
+            warn(f"class {name!r} has no files in {os.path.join(root, name)}; it keeps its number.")
     codes = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     labels = {None: None, "binary": codes.astype(np.float32)}.get(label_mode, codes)
     whole = made(loader, paths, labels, batch_size, seed=seed, **options)
@@ -144,10 +144,10 @@ def from_directory(
     codes = of_kept(whole, codes)
     found = f"{root}: {whole.samples:,} files of {len(names)} classes"
     if not validation:
-        say(f"{found}, all for training.")
+        inform(f"{found}, all for training.")
         return whole, None
     train, val = parts_of(whole, validation, codes if stratify else None, None, seed, names)
-    say(f"{found}, {train.samples:,} for training and {val.samples:,} for validation.")
+    inform(f"{found}, {train.samples:,} for training and {val.samples:,} for validation.")
     return train, val
 
 

@@ -12,10 +12,11 @@ from kloaders.core.arrays import Array
 from kloaders.core.checks import check_names
 from kloaders.core.options import Options
 from kloaders.core.structure import flatten, same_structure
-from kloaders.loaders.sequence import SequenceLoader, check_loader, check_own_batches
-from kloaders.plan.epoch import Stream
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.settings import check_own_batches
 from kloaders.plan.sampling import Sampling
-from kloaders.plan.streams import InOrder, Mixture, ShuffledPasses, pattern_of
+from kloaders.plan.streams import InOrder, Mixture, ShuffledPasses, Stream, pattern_of
 from kloaders.sources.mixture import MixtureSource
 
 if TYPE_CHECKING:

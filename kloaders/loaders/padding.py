@@ -10,12 +10,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import say
+from kloaders.core.messages import inform
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.engine.padding import Padding
 from kloaders.engine.retries import Names, read_patiently
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
 from kloaders.plan.rng import Moment
 
 __all__ = ["bucket_by_length"]
@@ -145,7 +146,7 @@ def _lengths_of(loader: SequenceLoader) -> Array:
         known = pipeline.source.lengths()
         if known is not None:
             return known
-    say(
+    inform(
         f"{type(loader).__name__}: every sample is read once, to learn how long it is; "
         "bucket_by_length(loader, lengths) leaves that out."
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.checks import Transform, checked_count, no_samples
+from kloaders.core.checks import Transform, check_names, checked_count, no_samples
 from kloaders.core.errors import SampleError
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import Structure
@@ -21,10 +21,11 @@ from kloaders.keras_api.iteration import iterate
 from kloaders.loaders.assembly import runner_of
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.position import PositionKeeper
-from kloaders.loaders.settings import refuse_setting, setting_of
+from kloaders.loaders.settings import check_own_batches, drop_contents, refuse_setting, setting_of
 from kloaders.plan.epoch import EpochPlan
 from kloaders.plan.sampling import Sampling
 from kloaders.sources.cache.policy import cached_in_ram
+from kloaders.sources.cast import CastSource
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.quarantine import Quarantine
 from kloaders.sources.source import Source
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from kloaders.diagnostics.explain.explanation import Explanation
 
-__all__ = ["SequenceLoader", "check_loader", "check_own_batches"]
+__all__ = ["SequenceLoader"]
 
 
 class SequenceLoader(base.Sequence):
@@ -96,6 +97,7 @@ class SequenceLoader(base.Sequence):
     Threads: `loader[i]` may be called from several at once. The page "Options" has all options in
     one table.
 
+    >>> import numpy as np
     >>> class Squares(SequenceLoader):
     ...     def load_sample(self, index):
     ...         return np.float32(index), np.float32(index**2)
@@ -143,7 +145,8 @@ class SequenceLoader(base.Sequence):
     def __init__(
         self, samples: int | Source, batch_size: int = 32, **options: Unpack[Options]
     ) -> None:
-        self._begin(samples, batch_size, options)
+        check_names(type(self).__name__, options, Options.__annotations__)
+        self._begin(CastSource.of(samples, options.get("dtype")), batch_size, options)
 
     def _begin(self, samples: int | Source, batch_size: int, given: Any, **more: Any) -> None:
         """Set up, with options as a user gave them; more: other fields of `LoaderOptions`."""
@@ -201,10 +204,9 @@ class SequenceLoader(base.Sequence):
 
     @default_hook
     def sample_name(self, index: int) -> str:
-        """What errors, the quarantine and `verify` call a sample. Override it for names of your own.
+        """What errors and the quarantine call a sample. Override it; it must not fail.
 
-        By default a file's path, a record's place in its file, or the number. Called from several
-        threads at once; must not fail.
+        By default a file's path, a record's place in its file, or the number.
         """
         source = self._source
         return (source.inner if isinstance(source, NamedSource) else source).name(index)
@@ -235,9 +237,8 @@ class SequenceLoader(base.Sequence):
     def __iter__(self) -> Iterator[Any]:
         """An epoch: each batch once, made ahead; the next iteration is the next epoch.
 
-        It begins with `on_epoch_begin` and ends with `on_epoch_end`. After `load_state_dict` the first
-        one has the batches that are left of the epoch. A loop that is left early leaves its epoch:
-        `state_dict()` still returns where.
+        After `load_state_dict` the first one has the batches that are left of the epoch. A loop that
+        is left early leaves its epoch: `state_dict()` still returns where.
 
         Raises:
             RuntimeError: the body of the loop began another epoch of this loader.
@@ -280,7 +281,7 @@ class SequenceLoader(base.Sequence):
     @property
     def workers(self) -> int:
         """1: what Keras gets, since this loader's own threads do the work (`thread_count`)."""
-        retained_loaders.note_adapter(self, _drop_contents)
+        retained_loaders.note_adapter(self, drop_contents)
         return 1
 
     @property
@@ -309,15 +310,11 @@ class SequenceLoader(base.Sequence):
 
     @property
     def sample_spec(self) -> Structure:
-        """ArraySpec of each array of a sample as it is delivered, as a tuple (x,) or (x, y)."""
+        """ArraySpec of each array of a sample as it is delivered, as (x,) or (x, y)."""
         return self.runner.specs.delivered
 
     def delivered_spec(self) -> Structure:
-        """`sample_spec`, with None for the dimensions in which samples are known to differ.
-
-        Known are the samples of a list of arrays; others are taken to be like the first one. With
-        a batch_transform, the spec of a row of what it gives.
-        """
+        """`sample_spec` after batch_transform, with None for dimensions known to differ."""
         return self.runner.delivered_spec
 
     @property
@@ -362,8 +359,7 @@ class SequenceLoader(base.Sequence):
 
         Args:
             epoch: which; shuffled orders and random numbers differ from epoch to epoch.
-            shuffle: None uses the loader's setting, and storage order if that is None too. A
-                loader that samples has one order only.
+            shuffle: None uses the loader's setting, and storage order if that is None too.
 
         Raises:
             ValueError: the loader samples, and `shuffle` is not its own.
@@ -386,10 +382,9 @@ class SequenceLoader(base.Sequence):
         self.close()
 
     def view(self) -> Self:
-        """A second loader over the same data, with its own place in the epoch and its own threads.
+        """A second loader over the same data, with its own position in the epoch and its own threads.
 
-        For using one source twice at a time, such as `predict(loader.view())` in mid-epoch of a
-        fit on `loader`.
+        For using data twice at a time, as `predict(loader.view())` in the middle of a fit.
         """
         return self.replace()
 
@@ -410,10 +405,7 @@ class SequenceLoader(base.Sequence):
         return new
 
     def summary(self) -> str:
-        """Samples, shapes, bytes, classes and their balance, order, work and memory, in a few lines.
-
-        Reads one sample at first, for its shape.
-        """
+        """Samples, shapes, bytes, classes and their balance, order, work and memory, in lines."""
         return summary.as_text(self)
 
     def _repr_html_(self) -> str:
@@ -497,32 +489,6 @@ class SequenceLoader(base.Sequence):
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=10)
         self.__dict__.update(state)
         self._install(state["_source"].rebound(self, self), state["options"])
-
-
-def check_loader(value: Any, what: str) -> None:
-    """TypeError if `value` is no loader; `what` is who got it."""
-    if not isinstance(value, SequenceLoader):
-        raise TypeError(
-            f"{what}({type(value).__name__}): expected a loader made by kloaders, such as "
-            "PathSequenceLoader(paths, labels)."
-        )
-
-
-def check_own_batches(loader: SequenceLoader, what: str) -> None:
-    """TypeError if the loader's class has a `__getitem__` of its own, which `what` does not call."""
-    if overrides(type(loader), "__getitem__"):
-        raise TypeError(
-            f"{type(loader).__name__} overrides __getitem__, which {what}() does not call: it would "
-            "give other data than loader[i]. Do that work in transform= or batch_transform=, or "
-            "override load_sample or load_batch instead."
-        )
-
-
-def _drop_contents(loader: SequenceLoader) -> None:
-    """Nobody can reach this loader any more, yet TensorFlow keeps it: let go of the rest."""
-    loader.close()
-    if not hasattr(type(loader), "__del__"):  # which would miss what is gone
-        vars(loader).clear()
 
 
 # What belongs to this process and this epoch: neither pickled nor shared by views.

@@ -6,7 +6,10 @@ import difflib
 import inspect
 from typing import Any
 
-__all__ = ["refuse_setting", "setting_of"]
+from kloaders.core.options import NO_MULTIPROCESSING
+from kloaders.sources.hooks import overrides
+
+__all__ = ["check_own_batches", "drop_contents", "refuse_setting", "setting_of"]
 
 # As alike as this, a name is taken for a misspelt option: "lables", "sufle", "batchsize".
 _ALIKE = 0.8
@@ -39,8 +42,12 @@ def setting_of(loader: Any, name: str) -> Any:
 def refuse_setting(loader: Any, name: str, value: Any) -> None:
     """AttributeError if `name` is an option of the loader, or looks like one.
 
+    ValueError for use_multiprocessing=True, which no other loader has either.
+
     Other names are the user's own, for hooks of a subclass.
     """
+    if name == "use_multiprocessing" and value:
+        raise ValueError(NO_MULTIPROCESSING)
     options = _options_of(type(loader))
     known = name in options or name in loader.options.flat or name in _LIVE
     if known:
@@ -74,3 +81,20 @@ def _options_of(kind: type[Any]) -> tuple[str, ...]:
     names = inspect.signature(ours).parameters
     _known[kind] = tuple(name for name in names if name not in ("self", "samples"))
     return _known[kind]
+
+
+def check_own_batches(loader: Any, what: str) -> None:
+    """TypeError if the loader's class has a `__getitem__` of its own, which `what` does not call."""
+    if overrides(type(loader), "__getitem__"):
+        raise TypeError(
+            f"{type(loader).__name__} overrides __getitem__, which {what}() does not call: it would "
+            "give other data than loader[i]. Do that work in transform= or batch_transform=, or "
+            "override load_sample or load_batch instead."
+        )
+
+
+def drop_contents(loader: Any) -> None:
+    """Nobody can reach this loader any more, yet TensorFlow keeps it: let go of the rest."""
+    loader.close()
+    if not hasattr(type(loader), "__del__"):  # which would miss what is gone
+        vars(loader).clear()

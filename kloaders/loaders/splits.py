@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from kloaders.core.arrays import Indices
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.core.structure import flatten
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
@@ -163,7 +163,7 @@ def _warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) 
     if forms[0] == forms[1]:
         return
     said = [", ".join(f"{s.dtype}{list(s.shape)}" for s in flatten(form)) for form in forms]
-    say(
+    warn(
         f"the training part delivers {said[0]}, and the validation part {said[1]}: transform= and "
         "batch_transform= are for training, and are left out of validation. What belongs to the data, "
         "such as scaling, goes into decode=, size=, rescale= or dtype=, or into the model."

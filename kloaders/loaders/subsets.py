@@ -11,7 +11,8 @@ import numpy as np
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_count
 from kloaders.engine.ram_batches import RamRunner
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.labels import codes_of, known_labels
 
 __all__ = ["folds", "part", "repeat", "subset", "take"]

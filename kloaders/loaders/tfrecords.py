@@ -11,7 +11,7 @@ import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
-from kloaders.core.messages import say
+from kloaders.core.messages import inform, warn
 from kloaders.core.options import Options, RamOptions, shows_options
 from kloaders.core.structure import Structure, flatten
 from kloaders.engine.retries import Names, read_patiently
@@ -150,7 +150,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         if len(records) and (given or not hooked):
             leaves = self._settled(records, given, masks, decode_label, options)
         if records.compressed:
-            say(
+            warn(
                 f"{self.files[0]} is compressed: records are read front to back, into RAM batches "
                 "that are shuffled. Plain files are shuffled as a whole: write_tfrecords(..., "
                 "compression=None).",
@@ -249,7 +249,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             except ValueError as error:
                 raise ValueError(f"{records.name(index)}: {error}") from None
             if said:
-                say(f"{self.files[0]}: {said}. features={{...}} chooses otherwise.", once=said)
+                inform(f"{self.files[0]}: {said}. features={{...}} chooses otherwise.", once=said)
             return leaves
         assert failure is not None
         raise failure

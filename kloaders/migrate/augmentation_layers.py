@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 
 __all__ = ["augmentation_layers", "drawing_options"]
 
@@ -92,5 +92,5 @@ def augmentation_layers(generator: Any, seed: int | None) -> list[Any]:
         else:
             made.append(kind(**arguments, seed=None if seed is None else seed + k))
     for text in missing:
-        say(f"no layer: {text}.")
+        warn(f"no layer: {text}.")
     return made

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.loaders.from_files import one_hot
 from kloaders.migrate.flows import DatasetLoader
 from kloaders.migrate.shared import channels_of, check_data_format, filter_named, report_found
@@ -105,7 +105,7 @@ def image_dataset_from_directory(
             f"format={format!r} has no counterpart here: leave it out, and give fit() the loader."
         )
     if batch_size is None:
-        say(
+        warn(
             "batch_size=None: a loader has batches, and these are of one sample each, (1, height, width, "
             "channels). kl.to_tf_dataset(loader).unbatch() gives single samples."
         )

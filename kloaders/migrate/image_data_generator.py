@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.migrate.augmentation_layers import augmentation_layers, drawing_options
 from kloaders.migrate.flows import ArrayFlow, FileFlow
 from kloaders.migrate.image_files import ImageFiles
@@ -370,7 +370,7 @@ class ImageDataGenerator(Standardizer):
         """
         for name, instead in _IGNORED.items():
             if name in options:
-                say(f"{name}={options.pop(name)!r} changes nothing, as in Keras: {instead}.")
+                warn(f"{name}={options.pop(name)!r} changes nothing, as in Keras: {instead}.")
         if class_mode == "other":
             class_mode = "raw"
         transform = self._checked_transform(transform, save_to_dir)
@@ -382,7 +382,7 @@ class ImageDataGenerator(Standardizer):
         if validate_filenames:
             kept = [k for k in kept if _is_image(os.path.join(base, given[k]))]
             if len(kept) < len(given):
-                say(
+                warn(
                     f"{len(given) - len(kept):,} of {len(given):,} rows are left out: their file in "
                     f"column {x_col!r} does not exist, or its name does not end in "
                     f"{' '.join(_SUFFIXES)}."

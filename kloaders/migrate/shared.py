@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from kloaders.core.messages import say
+from kloaders.core.messages import inform
 
 __all__ = [
     "CHANNELS",
@@ -84,4 +84,4 @@ def report_found(verbose: bool, files: int, classes: int | None, where: str) -> 
     """Log how many files were found, as Keras prints it."""
     if verbose:
         of = "" if classes is None else f" belonging to {classes} classes"
-        say(f"{where}: found {files:,} files{of}.")
+        inform(f"{where}: found {files:,} files{of}.")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 
 __all__ = ["Standardizer", "StandardizingTransform"]
 
@@ -39,7 +39,7 @@ class Standardizer:
         dtype: np.dtype[Any],
     ) -> None:
         if zca_whitening and featurewise_std_normalization:
-            say("zca_whitening replaces featurewise_std_normalization.")
+            warn("zca_whitening replaces featurewise_std_normalization.")
             featurewise_std_normalization = False
         self.zca_whitening = zca_whitening
         self.zca_epsilon = zca_epsilon

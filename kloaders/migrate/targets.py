@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.sources.tables import Table, listed
 
 __all__ = ["hot_rows", "targets_of"]
@@ -18,7 +18,7 @@ def targets_of(
 ) -> tuple[list[int], Any, list[str] | None]:
     """Rows that stay, their labels (an array, or one for each output), and the names of classes."""
     if classes and class_mode in ("input", "multi_output", "raw", None):
-        say(f"classes= changes nothing with class_mode={class_mode!r}, as in Keras.")
+        warn(f"classes= changes nothing with class_mode={class_mode!r}, as in Keras.")
     if class_mode in ("input", None):
         return kept, None, None
     if class_mode == "multi_output":

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from kloaders.core.arrays import Indices
 from kloaders.plan.permutation import mixed, permutation_of, permuted_span
 from kloaders.plan.rng import Draw
+from kloaders.plan.streams import Stream
 
-__all__ = ["EpochPlan", "Order", "Rest", "Stream", "Window"]
+__all__ = ["EpochPlan", "Order", "Rest", "Window"]
 
 
 class Rest(NamedTuple):
@@ -62,13 +63,6 @@ class Window:
     def rows_of(self, batch: int) -> Indices:
         k = batch - self.first_batch
         return self.rows[self.starts[k] : self.starts[k + 1]]
-
-
-class Stream(Protocol):
-    """An endless order: a pure function from places to sample numbers (`streams.py`)."""
-
-    def samples(self, start: int, stop: int) -> Indices:
-        """Sample numbers at places start to stop, int64."""
 
 
 @dataclass(frozen=True)
@@ -229,9 +223,8 @@ class EpochPlan:
             begun = replace(
                 self, batch_size=size, shard=(0, 1), window=state["ram_batch"] or self.window
             )
-            start = state["start"] + begun._place(state["batch"], self.samples - state["start"])[
-                0
-            ] * (begun.window or 0)
+            window, _, _ = begun.place(state["batch"], self.samples - state["start"])
+            start = state["start"] + window * (begun.window or 0)
         short = (self.samples - start) % self.global_batch
         if not self.drop_last and 0 < short < self.shard[1]:
             start = max(0, start - (self.shard[1] - short))
@@ -267,7 +260,7 @@ class EpochPlan:
             return _PLACED + np.arange(low - first, high - first, dtype=np.int64)
         if self.echo == 1:
             return 0
-        _, passed, _ = self._place(batch, self.samples - _start(order))
+        _, passed, _ = self.place(batch, self.samples - _start(order))
         return passed
 
     def number(self, order: Order, batch: int) -> int:
@@ -345,7 +338,7 @@ class EpochPlan:
         """Samples of one batch of a RAM batch; without the others, but for a repeated serving."""
         assert self.window is not None
         rest = self._rest(order)
-        slot, passed, inside = self._place(batch - order.head, rest)
+        slot, passed, inside = self.place(batch - order.head, rest)
         if passed:
             window = self.read_window(order, self.window_of(order, batch))
             return window.samples[window.rows_of(batch)]
@@ -402,13 +395,13 @@ class EpochPlan:
             return batch * self.global_batch // self.window
         # Windows of the shuffled rest are counted on from those of the head, however long it was.
         before = -(-order.head * self.global_batch // self.window)
-        return before + self._place(batch - order.head, self._rest(order))[0]
+        return before + self.place(batch - order.head, self._rest(order))[0]
 
     def _rest(self, order: Order) -> int:
         """How many samples are left after the head."""
         return self.samples - self._begin(order)
 
-    def _place(self, batch: int, rest: int | None = None) -> tuple[int, int, int]:
+    def place(self, batch: int, rest: int | None = None) -> tuple[int, int, int]:
         """-> (window, how often it was served before, batch within it)."""
         assert self.window is not None
         rest = self.samples if rest is None else rest
@@ -434,7 +427,7 @@ class EpochPlan:
             return self._piece(order, window)
         return _window(self, order, window)
 
-    def _make_window(self, order: Order, window: int) -> Window:
+    def make_window(self, order: Order, window: int) -> Window:
         assert self.window is not None
         before = -(-order.head * self.global_batch // self.window)
         if window < before:  # storage order, for as long as requests come in order
@@ -502,4 +495,4 @@ _PLACED = 2**40
 
 @lru_cache(maxsize=2)
 def _window(plan: EpochPlan, order: Order, window: int) -> Window:
-    return plan._make_window(order, window)
+    return plan.make_window(order, window)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.plan.epoch import Stream
 from kloaders.plan.streams import (
     Balanced,
     InOrder,
     ShuffledPasses,
+    Stream,
     WeightedSystematic,
     WeightedWithReplacement,
 )

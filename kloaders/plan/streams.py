@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.plan.epoch import Stream
 from kloaders.plan.permutation import GOLDEN, Permutation, hashed, mixed, permuted
 
 __all__ = [
@@ -24,6 +23,7 @@ __all__ = [
     "InOrder",
     "Mixture",
     "ShuffledPasses",
+    "Stream",
     "WeightedSystematic",
     "WeightedWithReplacement",
     "pattern_of",
@@ -33,6 +33,13 @@ __all__ = [
 _BLOCK = 4096
 # The longest pattern of a mixture: shares that are no small fractions are rounded to so many parts.
 _PATTERN = 10_000
+
+
+class Stream(Protocol):
+    """An endless order: a pure function from places to sample numbers."""
+
+    def samples(self, start: int, stop: int) -> Indices:
+        """Sample numbers at places start to stop, int64."""
 
 
 class _Blocks:

@@ -12,7 +12,7 @@ from kloaders.core.errors import (
     check_limit,
     without_traceback,
 )
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.core.options import FaultOptions
 from kloaders.sources.quarantine import Quarantine
 
@@ -87,7 +87,7 @@ class ErrorLog:
         try:
             self.quarantine.add([(error.name, error.cause)])
         except (OSError, ValueError) as problem:  # the night is not to end for it
-            say(
+            warn(
                 f"{self.quarantine.path} cannot be written ({problem}): bad samples are listed in "
                 "loader.errors only.",
                 once=f"quarantine {self.quarantine.path}",
@@ -107,7 +107,7 @@ class ErrorLog:
             more = ", and not listed as bad: it may load when the disk, or memory, is there again"
         elif count > _LOGGED_ONE_BY_ONE:
             more = f", the {count:,}th of {self.samples:,} samples that does not load"
-        say(f"{str(error).rstrip('.')}. It is {done}{more}.")
+        warn(f"{str(error).rstrip('.')}. It is {done}{more}.")
 
     def nothing_left(self, index: int) -> SampleError:
         """The error for a batch of which every sample failed: Keras cannot take an empty one."""

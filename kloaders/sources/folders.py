@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.sources.tables import listed
 
@@ -69,7 +69,7 @@ class LeftOut:
 
     def tell(self, root: str) -> None:
         kinds = ", ".join(f"{suffix} {n:,}" for suffix, n in self.suffixes.most_common(4))
-        say(
+        warn(
             f"{root}: {self.count:,} files left out, since nothing here reads them ({kinds}), such "
             f"as {self.first}. decode= takes them, a function of a file's bytes; extensions= says "
             "which files are meant."

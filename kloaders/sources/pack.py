@@ -209,7 +209,7 @@ class PackColumn:
             with _many_files():
                 mapped = np.memmap(path, stored_dtype(dtype), "r", HEADER_BYTES, whole)
             # A row of an ordinary array is made twice as fast as one of np.memmap.
-            found = mapped.view(np.ndarray).view(dtype), mapped._mmap  # type: ignore[attr-defined]
+            found = mapped.view(np.ndarray).view(dtype), mapped._mmap  # type: ignore[attr-defined]  # noqa: SLF001  NumPy tells it by no other name
             self._maps[name] = found
         array, raw = found
         check_whole(raw, path, HEADER_BYTES + array.nbytes if end is None else end)

@@ -17,7 +17,7 @@ import numpy as np
 
 from kloaders.core import forks
 from kloaders.core.errors import shortened
-from kloaders.core.messages import say
+from kloaders.core.messages import inform, warn
 
 __all__ = [
     "FIELDS",
@@ -245,7 +245,7 @@ def _wait_for_lock(file: IO[bytes], path: str) -> None:
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX)
     except OSError as error:  # some network drives
-        say(
+        warn(
             f"{path} cannot be locked ({error}): if several processes write to it at a time, a "
             "bad file may be listed twice.",
             once="quarantine lock",
@@ -326,4 +326,4 @@ def say_left_out(count: int, samples: int, names: set[str]) -> None:
     """Tell how many samples `exclude` left out."""
     if names:
         none = " (none of the paths listed is among these)" if not count else ""
-        say(f"exclude: {count:,} of {samples:,} samples are left out{none}.")
+        inform(f"exclude: {count:,} of {samples:,} samples are left out{none}.")

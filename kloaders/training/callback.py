@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kloaders.core.checks import checked_flag
-from kloaders.core.messages import say
+from kloaders.core.messages import inform
 from kloaders.keras_api import private
 from kloaders.keras_api.telemetry import Meter
-from kloaders.loaders.sequence import SequenceLoader, check_loader
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
 from kloaders.training import state_file as training_state
 
 if TYPE_CHECKING:
@@ -296,7 +297,7 @@ class LoaderCallback(Callback):
         # Whether it had its effect is seen in on_epoch_begin.
         self._before = private.begin_at_epoch(model, epoch)
         done = "all" if trained else f"{state['position']['samples']:,}"
-        say(
+        inform(
             f"going on from {path}: epoch {epoch + 1} of {self.params.get('epochs')}, behind "
             f"{done} of {self.loader.samples:,} samples"
         )

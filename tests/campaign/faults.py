@@ -73,7 +73,7 @@ def worker_killed(kl, folder, long):
             batches = []
             for batch in beds.epoch(loader):
                 batches.append(batch)
-                pids = loader._processes.pids
+                pids = loader.runner.process_pool().pids
                 if rng.random() < 0.15 and pids:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(rng.choice(pids), signal.SIGKILL)
@@ -212,7 +212,7 @@ def out_of_shared_memory(kl, folder, long):
     real, refused = os.posix_fallocate, 0
     with beds.make(kl, "processes", folder) as loader:
         loader[0]  # the workers run
-        loader._processes.memory._blocks.clear()
+        loader.runner.process_pool().memory._blocks.clear()
         with largest_file(100):
             try:
                 for k in range(len(loader)):
@@ -236,7 +236,7 @@ def out_of_shared_memory(kl, folder, long):
             os.posix_fallocate = full
             found = {}
             while len(found) < len(loader):
-                loader._processes.memory._blocks.clear()
+                loader.runner.process_pool().memory._blocks.clear()
                 with contextlib.suppress(OSError):
                     found[len(found)] = loader[len(found)]
             exact(found.values(), loader)
@@ -555,8 +555,9 @@ def ctrl_c(kl, folder, long):
 @contextlib.contextmanager
 def locks_held(loader):
     """All locks of a loader are held by another thread, as some of them are at any moment."""
-    engine = loader._engine
-    owners = [loader, loader._tickets, loader._pool, *loader._stores()]
+    runner = loader.runner
+    engine = runner.engine
+    owners = [loader, runner, runner.tickets, runner.pool, *runner.pipeline.source.stores()]
     owners += [engine, engine.workers._state] if engine is not None else []
     owners += [owner for owner in (getattr(loader, "_records", None),) if owner is not None]
     kinds = (type(threading.Lock()), type(threading.RLock()), threading.Condition)

@@ -155,7 +155,7 @@ def test_no_look_ahead_without_threads(keep):
     list(loop(loader))
     assert loader.most_ahead <= 0
     assert len(loader.begun) == 40
-    assert not loader._running().workers.alive
+    assert not loader.runner.running().workers.alive
 
 
 @scenario("the next epoch's head is loaded while validation runs")

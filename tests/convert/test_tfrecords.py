@@ -105,7 +105,7 @@ def test_arrays_in_files(tmp_path, keep):
     for _ in range(2):
         x, y = everything(loader)
         assert numbers_of(x) == y.tolist() == list(range(10))
-    assert loader._layouts
+    assert loader.records._layouts
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "int64"])

@@ -1,76 +1,139 @@
-"""What an error says about its sample, and about the machine."""
-
-from __future__ import annotations
+"""Errors of samples: what they name, what they keep alive, and how many are allowed."""
 
 import errno
+import gc
 import pickle
-from typing import Any
+import weakref
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-import kloaders as kl
 from kloaders.core.errors import (
-    Recovery,
-    WorkerPoolError,
+    SampleError,
     as_sample_error,
     blames_the_sample,
-    recovery_of,
-    shortened,
-    with_recovery,
+    check_limit,
+    check_max_errors,
+    check_policy,
     without_traceback,
 )
+from kloaders.formats.images import DecodeError
+
+
+def raised(error):
+    """The error, with the traceback of a frame that holds an array; and that array, weakly."""
+
+    def read():
+        held = np.zeros(10)
+        arrays.append(weakref.ref(held))
+        raise error
+
+    arrays = []
+    try:
+        read()
+    except type(error) as caught:
+        return caught, arrays[0]
+
+
+def test_it_names_the_sample_and_the_cause():
+    cause = KeyError("label")
+    error = as_sample_error(7, "7.png", cause)
+    assert str(error) == "sample 7 (7.png): KeyError: 'label'"
+    assert (error.index, error.name, error.__cause__) == (7, "7.png", cause)
+    assert as_sample_error(9, "other", error) is error
+    assert str(as_sample_error(1, "a", DecodeError("a is cut short"))) == (
+        "sample 1 (a): a is cut short"
+    )
+
+
+def test_it_crosses_processes():
+    error = pickle.loads(pickle.dumps(as_sample_error(7, "7.png", OSError("gone"))))
+    assert (error.index, error.name, error.cause) == (7, "7.png", "OSError: gone")
+    assert isinstance(error, ValueError)
+
+
+def test_a_kept_error_holds_no_frames():
+    """Of the chain of causes none; what the frames held is free."""
+    cause, array = raised(ValueError("bad"))
+    kept = without_traceback(as_sample_error(1, "a", cause), "skip")
+    assert kept.__cause__ is cause
+    gc.collect()
+    assert array() is None
+    assert cause.__traceback__ is None
+
+
+def test_an_error_that_is_raised_keeps_its_frames():
+    """The copy in the list has no cause, the one that the user sees has all."""
+    cause, array = raised(ValueError("bad"))
+    error = as_sample_error(1, "a", cause)
+    kept = without_traceback(error, "raise")
+    assert kept.__cause__ is None
+    assert kept is not error
+    assert error.__cause__.__traceback__ is not None
+    assert array() is not None
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
+    ("cause", "its_own"),
     [
-        (MemoryError(), Recovery.SHORTAGE),
-        (OSError(errno.ENOMEM, "x"), Recovery.SHORTAGE),
-        (RuntimeError("std::bad_alloc"), Recovery.SHORTAGE),
-        (kl.DecodeError("OpenCV says '(-4:Insufficient memory) ...'"), Recovery.SHORTAGE),
-        (OSError(errno.ESTALE, "x"), Recovery.WAIT),
-        (ConnectionResetError(errno.ECONNRESET, "x"), Recovery.WAIT),
-        (TimeoutError(), Recovery.WAIT),
-        (FileNotFoundError(errno.ENOENT, "x"), Recovery.ASK),
-        (OSError("image file is truncated"), Recovery.ASK),
-        (type("BadGzipFile", (OSError,), {})("x"), None),
-        (kl.DecodeError("damaged"), None),
-        (KeyError("x"), None),
-        (WorkerPoolError("x"), None),
-        (with_recovery(TimeoutError(), None), None),
+        (OSError(errno.ENOENT, "gone"), True),
+        (OSError(errno.EIO, "disk"), True),
+        (OSError(errno.EMFILE, "files"), False),
+        (OSError(errno.ENFILE, "files"), False),
+        (OSError(errno.ENOMEM, "memory"), False),
+        (MemoryError(), False),
+        (ValueError("bad"), True),
     ],
 )
-def test_what_may_pass(error: Exception, expected: Any) -> None:
-    assert recovery_of(error) is expected
+def test_who_is_to_blame(cause, its_own):
+    """Memory and file descriptors run out for the next sample, too."""
+    assert blames_the_sample(as_sample_error(0, "a", cause)) is its_own
 
 
-def test_who_is_to_blame() -> None:
-    """The sample, unless something was short, or others failed as well; copies say the same."""
-    lost = with_recovery(OSError(errno.EIO, "x"), Recovery.LOST)
-    for error, blamed in (
-        (ValueError("x"), True),
-        (OSError(errno.EIO, "x"), True),
-        (lost, False),
-        (MemoryError(), False),
-    ):
-        found = as_sample_error(3, "a.png", error)
-        assert blames_the_sample(found) is blamed
-        assert blames_the_sample(without_traceback(found, "skip")) is blamed
+def test_policies():
+    assert [check_policy(p) for p in ("raise", "skip", "replace")] == ["raise", "skip", "replace"]
+    with pytest.raises(ValueError, match=r"on_error='ignore' is not known: choose \"raise\""):
+        check_policy("ignore")
 
 
-def test_a_long_cause_is_cut() -> None:
-    """Both ends of it stay, and the error crosses processes."""
-    found = as_sample_error(3, "a.png", ValueError("begin " + "x" * 10**6 + " end"))
-    assert found.cause.startswith("ValueError: begin xxx")
-    assert found.cause.endswith("x end")
-    assert len(found.cause) < 1100
-    assert pickle.loads(pickle.dumps(found)).cause == found.cause
+@pytest.mark.parametrize(
+    ("given", "checked"), [(None, None), (0, 0), (3, 3), (np.int64(3), 3), (0.25, 0.25), (1.0, 1.0)]
+)
+def test_limits(given, checked):
+    """A count, a share or none; a share stays one."""
+    found = check_max_errors(given, "skip")
+    assert found == checked
+    assert type(found) is type(checked)
 
 
-@given(st.text(max_size=30), st.integers(6, 20))
-def test_texts_are_cut_to_a_length(text: str, length: int) -> None:
-    cut = shortened(text, length)
-    assert cut == text if len(text) <= length else len(cut) == length
-    assert cut[:2] == text[:2]
+@pytest.mark.parametrize(
+    ("given", "policy", "error", "words"),
+    [
+        (-1, "skip", ValueError, "less than nothing"),
+        (1.5, "skip", ValueError, "a share lies between 0 and 1"),
+        (-0.1, "skip", ValueError, "a share lies between 0 and 1"),
+        (True, "skip", TypeError, "max_errors=True is no number"),
+        ("3", "skip", TypeError, "max_errors='3' is no number"),
+        (float("nan"), "skip", TypeError, "no number"),
+        (3, "raise", ValueError, 'pass on_error="skip" or "replace"'),
+    ],
+)
+def test_limits_that_mean_nothing(given, policy, error, words):
+    with pytest.raises(error, match=words):
+        check_max_errors(given, policy)
+
+
+@pytest.mark.parametrize(("limit", "allowed"), [(0, 0), (2, 2), (0.02, 2), (0.029, 2), (1.0, 100)])
+def test_one_more_than_allowed_is_an_error(limit, allowed):
+    """Of 100 samples; a share is rounded down."""
+    errors = [SampleError(k, f"{k}.png", "ValueError: bad") for k in range(allowed + 1)]
+    check_limit(errors[:-1], limit, 100, None)
+    with pytest.raises(SampleError, match=rf"With it {allowed + 1:,} of 100 samples") as caught:
+        check_limit(errors, limit, 100, "bad.csv")
+    assert caught.value.index == allowed
+    assert "loader.errors and bad.csv" in str(caught.value)
+    assert str(caught.value).count("bad\n") == min(allowed, 3)
+
+
+def test_without_a_limit_any_number_is_allowed():
+    check_limit([SampleError(k, "a", "b") for k in range(50)], None, 50, None)

@@ -26,18 +26,18 @@ class Left:
             Left.waited = False
 
 
-class Littering(kl.RamBatchSequenceLoader):
-    """Leaves such garbage while it begins a RAM batch, and then allocates enough for a collection."""
+def litter(runner, asking):
+    """Have such garbage left while the next RAM batch begins, and then enough allocated to collect."""
+    begin = runner._begin
 
-    litter = None
+    def littering(slot):
+        runner._begin = begin
+        asking.start()
+        Left(asking)
+        [[] for _ in range(5000)]
+        return begin(slot)
 
-    def _begin(self, slot):
-        if self.litter is not None:
-            asking, self.litter = self.litter, None
-            asking.start()
-            Left(asking)
-            [[] for _ in range(5000)]
-        return super()._begin(slot)
+    runner._begin = littering
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -49,12 +49,14 @@ def test_garbage_that_waits_for_a_loader_does_not_stop_it(tmp_path, workers):
         np.save(path, np.float32([number]))
         paths.append(str(path))
     before = gc.get_threshold()
-    with Littering(paths, None, 4, ram_batch_size=16, seed=1, workers=workers) as loader:
+    options = {"ram_batch_size": 16, "seed": 1, "workers": workers}
+    with kl.RamBatchSequenceLoader(paths, None, 4, **options) as loader:
         loader.on_epoch_begin()
         loader[0]
         late = []
         loader.close()
-        loader.litter = threading.Thread(target=lambda: late.append(loader[0]), daemon=True)
+        asking = threading.Thread(target=lambda: late.append(loader[0]), daemon=True)
+        litter(loader.runner, asking)
         Left.waited = None
         gc.set_threshold(50, 2, 2)
         try:

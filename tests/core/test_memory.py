@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from kloaders.core import memory, threads
+from kloaders.core import memory
 from kloaders.core.memory import ALIGNMENT, BufferPool, aligned, format_bytes, parse_bytes
 
 LARGE = 2**17  # more than what the pool keeps at all
@@ -368,30 +368,3 @@ def test_files_read_before_leave_memory_free(
     machine[limit], machine[used] = str(8 * GIB), str(8 * GIB - 4096)
     machine[stat] = f"anon {GIB}\n{field} {6 * GIB}\nactive_file {GIB // 2}\n"
     assert memory.available_bytes() >= 6 * GIB
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({}, 8),
-        ({"cpu.max": "max 100000"}, 8),
-        ({"cpu.max": "250000 100000"}, 3),
-        ({"cpu.max": "20000 100000"}, 1),
-        ({"cpu.max": "9900000 100000"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
-        ({"cpu.max": "lots"}, 8),
-    ],
-)
-def test_usable_cores(tmp_path: Path, monkeypatch: Any, files: dict[str, str], cores: int) -> None:
-    """Cores of the affinity, bounded by the container's quota, rounded up, at least one."""
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content + "\n")
-
-    def opened(name: str) -> Any:
-        return (tmp_path / name.removeprefix("/sys/fs/cgroup/")).open()
-
-    monkeypatch.setattr(threads, "open", opened, raising=False)
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    assert threads.usable_cores() == cores

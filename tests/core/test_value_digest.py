@@ -72,7 +72,9 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), PAIRS, ids=[type(one).__name__ for one, _ in PAIRS])
+@pytest.mark.parametrize(
+    ("one", "other"), PAIRS, ids=[f"{k}-{type(pair[0]).__name__}" for k, pair in enumerate(PAIRS)]
+)
 def test_values_are_told_apart(one: Any, other: Any) -> None:
     assert digest_of(one) != digest_of(other)
     assert digest_of(one) == digest_of(one)

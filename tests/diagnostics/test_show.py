@@ -1,4 +1,4 @@
-"""Pictures of batches: the samples are those of the plan, and each kind of tensor is drawn as what it is."""
+"""A batch that is shown is that of the plan."""
 
 import os
 import subprocess
@@ -8,31 +8,11 @@ import numpy as np
 import pytest
 
 import kloaders as kl
-from kloaders.diagnostics import show
+from kloaders.diagnostics.show import rows_of
 from kloaders.plan.epoch import Order
+from tests.support.figures import IMAGES, drawn, texts
 
 pytest.importorskip("matplotlib")
-RNG = np.random.default_rng(0)
-PICTURES = RNG.integers(0, 255, (6, 32, 32, 3), "uint8")
-
-
-def texts(figure):
-    """Everything that is written in a figure."""
-    from matplotlib.text import Text
-
-    return [t.get_text() for t in figure.findobj(Text) if t.get_text()]
-
-
-def drawn(figure):
-    """Arrays of the pictures in it, in the order of the axes."""
-    return [image.get_array() for axis in figure.axes for image in axis.images]
-
-
-def patches(figure):
-    from matplotlib.patches import Rectangle
-
-    # No patch of matplotlib's own lies in an axis: backgrounds are the axis's `patch`.
-    return [p for axis in figure.axes for p in axis.patches if isinstance(p, Rectangle)]
 
 
 def test_the_batch_of_the_plan_is_drawn_after_its_transform():
@@ -83,147 +63,14 @@ def test_a_skipped_sample_leaves_names_and_pictures_together(tmp_path):
     assert loader.errors == []
 
 
-def test_masks_lie_over_their_pictures():
-    """One colour a class, and none for class 0; one-hot masks are the same masks."""
-    mask = np.zeros((6, 32, 32), "uint8")
-    mask[:, 4:8] = 1
-    mask[:, 20:30] = 2
-    one_hot = np.eye(3, dtype="f4")[mask]
-    for y in (mask, mask[..., None], one_hot):
-        figure = kl.ArraySequenceLoader(PICTURES, y, 6).show(samples=1)
-        _picture, over = drawn(figure)
-        assert over.shape == (32, 32, 4)
-        assert (over[..., 3] > 0).sum() == (mask[0] > 0).sum()
-        assert len(np.unique(over[mask[0] > 0], axis=0)) == 2
-
-
-@pytest.mark.parametrize(
-    ("form", "box"),
-    [
-        ("xyxy", (4, 8, 20, 24)),
-        ("xywh", (4, 8, 16, 16)),
-        ("yxyx", (8, 4, 24, 20)),
-        ("center_xywh", (12, 16, 16, 16)),
-        ("rel_xyxy", (4 / 32, 8 / 32, 20 / 32, 24 / 32)),
-        ("rel_center_xywh", (12 / 32, 16 / 32, 0.5, 0.5)),
-        (None, (4, 8, 20, 24)),
-        (None, (4 / 32, 8 / 32, 20 / 32, 24 / 32)),
-    ],
-)
-def test_boxes_are_where_they_are_said_to_be(form, box):
-    """In any form, with the class's name, and without the rows that pad."""
-    boxes = np.tile(np.array([[box, (0, 0, 0, 0)]], "f4"), (6, 1, 1))
-    y = {"boxes": boxes, "labels": np.tile([[1, -1]], (6, 1))}
-    loader = kl.ArraySequenceLoader(PICTURES, y, 6)
-    loader.class_names = ["cat", "dog"]
-    figure = loader.show(samples=1, box_format=form)
-    (patch,) = patches(figure)
-    got = (patch.get_x() + 0.5, patch.get_y() + 0.5, patch.get_width(), patch.get_height())
-    assert got == pytest.approx((4, 8, 16, 16), abs=1e-4)
-    assert "dog" in texts(figure)
-    assert any(t.startswith("1 box\n") for t in texts(figure))
-
-
 def test_an_unknown_form_of_boxes_is_refused():
-    loader = kl.ArraySequenceLoader(PICTURES, batch_size=6)
+    loader = kl.ArraySequenceLoader(IMAGES, batch_size=6)
     with pytest.raises(ValueError, match="box_format='corners' is unknown: choose xyxy, xywh"):
         loader.show(box_format="corners")
     with pytest.raises(ValueError, match="samples=0 is too small"):
         loader.show(samples=0)
     with pytest.raises(IndexError, match="batches are numbered from 0 to 0"):
         loader.show(1)
-
-
-@pytest.mark.parametrize(
-    ("x", "kinds"),
-    [
-        (PICTURES, ["picture"]),
-        (np.moveaxis(PICTURES, -1, 1), ["picture"]),
-        (PICTURES[..., 0], ["picture"]),
-        (PICTURES[..., :1].astype("f4") / 255, ["picture"]),
-        (PICTURES > 100, ["picture"]),
-        (PICTURES.astype("uint16") * 200, ["picture"]),
-        (PICTURES / 127.5 - 1, ["picture"]),
-        (np.stack([PICTURES] * 5, 1), ["picture"]),
-        (RNG.normal(size=(6, 20, 40)), ["heat"]),
-        (RNG.normal(size=(6, 9, 20, 40)), ["heat"]),
-        (RNG.normal(size=(6, 16, 16, 12)), ["heat"]),
-        (RNG.normal(size=(6, 16, 16)) * 1j, ["heat"]),
-        (RNG.normal(size=(6, 50, 3)), ["lines"]),
-        (RNG.normal(size=(6, 50)), ["lines"]),
-        (RNG.normal(size=(6, 5)), ["text"]),
-        (RNG.integers(0, 99, (6, 50)), ["text"]),
-        (np.arange(6), ["text"]),
-        ((PICTURES, RNG.normal(size=(6, 3))), ["picture"]),
-        ({"a": PICTURES, "b": RNG.normal(size=(6, 50))}, ["picture", "lines"]),
-        (np.zeros((6, 8, 8)), ["heat"]),
-        (np.full((6, 8, 8, 3), np.nan, "f4"), ["picture"]),
-    ],
-)
-def test_any_tensor_is_drawn_as_what_it_is(x, kinds, tmp_path):
-    """And the figure can be written."""
-    loader = kl.ArraySequenceLoader(x, np.arange(6), 6)
-    (row, *_) = show._rows(loader, 0, 0, 1)
-    assert [panel.kind for panel in show._cell(row, None, None).panels] == kinds
-    loader.show(save=tmp_path / "batch.png")
-    assert (tmp_path / "batch.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("y", "names", "said"),
-    [
-        (np.full(6, 1), ["cat", "dog"], ["dog"]),
-        (np.full((6, 1), 1.0), ["cat", "dog"], ["dog"]),
-        (np.full(6, 1), None, ["1"]),
-        (np.full(6, 0.123456), None, ["0.1235"]),
-        (np.tile([0.0, 1, 0], (6, 1)), ["a", "b", "c"], ["b"]),
-        (np.tile([1, 1, 0], (6, 1)), ["a", "b", "c"], ["a, b"]),
-        (np.tile([0, 0, 0], (6, 1)), ["a", "b", "c"], ["none"]),
-        (np.tile([0.5, 2.25], (6, 1)), None, ["0.5 2.25"]),
-        ((np.full(6, 1), np.full(6, 0.5)), ["cat", "dog"], ["y[0]: dog", "y[1]: 0.5"]),
-        ({"a": np.full(6, 7)}, None, ["7"]),
-    ],
-)
-def test_labels_in_words(y, names, said):
-    """A class has its name, one-hot rows too; several outputs have theirs."""
-    loader = kl.ArraySequenceLoader(PICTURES, y, 6, sample_weights=np.full(6, 0.5))
-    loader.class_names = names
-    (row, *_) = show._rows(loader, 0, 0, 1)
-    assert show._cell(row, names, None).caption == [*said, "weight 0.5"]
-
-
-def test_what_is_learnt_back_is_drawn_beside():
-    """An autoencoder's y is a picture of its own, no mask."""
-    loader = kl.ArraySequenceLoader(PICTURES, PICTURES.astype("f4") / 255, 6)
-    assert len(drawn(loader.show(samples=2))) == 4
-
-
-def test_rows_of_numbers_are_a_table():
-    """One row a sample, the label in the last column."""
-    x = np.arange(12.0).reshape(4, 3)
-    loader = kl.ArraySequenceLoader(x, np.array([0, 1, 0, 1]), 4, shuffle=False)
-    loader.class_names = ["no", "yes"]
-    (axis,) = loader.show().axes
-    (table,) = axis.tables
-    cells = {key: cell.get_text().get_text() for key, cell in table.get_celld().items()}
-    assert [cells[0, k] for k in range(4)] == ["x[0]", "x[1]", "x[2]", "y"]
-    assert [cells[2, k] for k in range(4)] == ["3.0", "4.0", "5.0", "yes"] or [
-        cells[2, k] for k in range(4)
-    ] == ["3", "4", "5", "yes"]
-
-
-def test_a_notebook_shows_the_figure():
-    """Without pyplot, which would keep it open."""
-    figure = kl.ArraySequenceLoader(PICTURES, batch_size=6).show()
-    assert figure._repr_png_().startswith(b"\x89PNG")
-
-
-def test_without_matplotlib_the_command_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    show._figure_class.cache_clear()
-    with pytest.raises(ImportError, match=r'pip install "matplotlib>=3\.8"'):
-        kl.ArraySequenceLoader(PICTURES, batch_size=6).show()
-    show._figure_class.cache_clear()
 
 
 def test_looking_imports_nothing_before_it_is_used():
@@ -244,51 +91,11 @@ def test_looking_imports_nothing_before_it_is_used():
     assert done.stdout.strip() == "[]"
 
 
-# ------------------------------------------------------------------------------------- the summary
-
-
-def test_a_summary_counts_the_classes(tmp_path):
-    """By name, with their share, on each side of a split."""
-    x = np.zeros((30, 4), "f4")
-    loader = kl.ArraySequenceLoader(x, np.repeat([0, 1, 2], [20, 5, 5]), 5, seed=1)
-    loader.class_names = ["bird", "boat", "tree"]
-    said = loader.summary()
-    assert (
-        "classes: 3, bird 20 (67%), boat 5 (17%), tree 5 (17%); the largest has 4.0 times" in said
-    )
-    assert "in all: 720 bytes decoded" in said
-    assert "memory: at most 1.2 KiB in 10 batches ahead" in said
-    train, _ = kl.split(loader, validation=0.2, stratify=True, seed=1)
-    assert "bird 16" in train.summary()
-
-
-@pytest.mark.parametrize(
-    ("y", "said"),
-    [
-        (np.arange(200) % 20, "classes: 20, from 10 (0) to 10 (0) samples each; balanced"),
-        (np.eye(4)[np.arange(200) % 4], "classes: 4, 0 50 (25%)"),
-        (np.array([0, 2] * 100), "1 without a sample"),
-        (np.linspace(0, 1, 200), None),
-        (np.arange(200), None),
-        (np.arange(200) - 100, None),
-    ],
-)
-def test_numbers_that_are_no_classes_are_not_counted(y, said):
-    """Measurements, identities and negative numbers."""
-    text = kl.ArraySequenceLoader(np.zeros((200, 2)), y, 5).summary()
-    assert ("classes" in text) == (said is not None)
-    assert said is None or said.replace(" each", "") in text
-
-
-def test_a_notebook_shows_the_summary_as_a_table():
-    """With the names escaped; what does not load is told instead of raised."""
-    loader = kl.ArraySequenceLoader(np.zeros((6, 2)), np.arange(6) % 2, 5)
-    loader.class_names = ["<cat>", "dog"]
-    table = loader._repr_html_()
-    assert "&lt;cat&gt;" in table
-    assert "<cat>" not in table
-    assert "<table>" in table
-    assert "6 samples in 2 batches of 5" in table
-    broken = kl.PathSequenceLoader(["missing.npy"], check_paths=False)
-    assert "missing.npy" in broken._repr_html_()
-    assert repr(loader).startswith("ArraySequenceLoader(6 samples, batch_size=5")
+def test_rows_are_made_in_this_thread():
+    """No process is started for a look, and no batch is made ahead."""
+    loader = kl.ArraySequenceLoader(IMAGES, np.arange(6), 4, processes=True, workers=1, seed=1)
+    rows = rows_of(loader, 0, 3, 2)
+    wanted = loader.plan.indices(Order(3, 0), 0).tolist()[:2]
+    assert [int(row.y) for row in rows] == wanted
+    assert [row.name for row in rows] == [f"row {k}" for k in wanted]
+    assert loader.runner.engine is None

@@ -5,15 +5,9 @@ Builds here are numbers that wait at a gate where the test says so; nothing is t
 
 from __future__ import annotations
 
-import gc
 import itertools
-import os
-import subprocess
-import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kloaders as kl
-from kloaders.core import threads
-from kloaders.core.threads import Workers
 from kloaders.engine.lookahead import Engine
 from tests.support.recording import our_threads
+from tests.support.threads import in_thread
 
 DEAR, CHEAP = 1.0, 1e-9  # seconds a row, as they are reported to `Engine.measured`
 
@@ -104,21 +97,6 @@ def engine() -> Iterator[Callable[..., Engine]]:
     yield _engine
     for one in made:
         one.close()
-
-
-def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """Run in a thread; the list gets what came of it, result or exception."""
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append(function())
-        except BaseException as error:  # looked at by the test
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread, outcome
 
 
 # ---------------------------------------------------------------- which batches, in which order
@@ -522,159 +500,6 @@ def test_a_batch_can_close_its_engine(engine: Any) -> None:
     assert outcome == ["batch 0"]
 
 
-# ---------------------------------------------------------------- threads
-
-
-class Job:
-    """Notes that it ran, or was dropped; `gate` holds it up."""
-
-    def __init__(self, name: Any, done: list[Any], gate: threading.Event | None = None) -> None:
-        self.name, self.done, self.gate = name, done, gate
-        self.ran = threading.Event()
-
-    def __call__(self) -> None:
-        self.ran.set()
-        if self.gate is not None:
-            assert self.gate.wait(30)
-        self.done.append(self.name)
-
-    def dropped(self) -> None:
-        self.done.append(("dropped", self.name))
-        self.ran.set()
-
-
-@pytest.fixture
-def workers() -> Iterator[Callable[[int], Workers]]:
-    made: list[Workers] = []
-
-    def _workers(count: int) -> Workers:
-        made.append(Workers(count))
-        return made[-1]
-
-    yield _workers
-    for one in made:
-        one.close()
-
-
-def test_jobs_run_in_order_and_rank(workers: Any) -> None:
-    """Jobs run in the order given, those for later after all others."""
-    made, done, gate = workers(1), [], threading.Event()
-    first = Job("first", done, gate)
-    made.submit(first)
-    assert first.ran.wait(30)
-    for k in range(3):
-        made.submit(Job(f"later {k}", done), later=True)
-        made.submit(Job(f"soon {k}", done))
-    last = Job("last", done)
-    made.submit(last, later=True)
-    gate.set()
-    assert last.ran.wait(30)
-    made.close()
-    assert done == ["first", *(f"soon {k}" for k in range(3)), *(f"later {k}" for k in range(3)),
-                    "last"]  # fmt: skip
-
-
-def test_no_more_threads_than_asked_for(workers: Any, nothing_running: None) -> None:
-    """Threads start with the work, up to the count, and not before."""
-    made, gate = workers(3), threading.Event()
-    assert not our_threads()
-    jobs = [Job(k, [], gate) for k in range(10)]
-    for started, job in enumerate(jobs, 1):
-        made.submit(job)
-        assert len(our_threads()) == min(started, 3)
-    assert all(job.ran.wait(30) for job in jobs[:3])
-    gate.set()
-    assert jobs[-1].ran.wait(30)
-    assert len(our_threads()) == 3
-
-
-def test_few_threads_are_kept_busy(workers: Any, nothing_running: None) -> None:
-    """`most` holds for jobs that are needed soon, from the last that was given on."""
-    made, done, gate = workers(3), [], threading.Event()
-    needed = [Job(k, done, gate) for k in range(3)]
-    made.submit(needed[0], most=1)
-    assert needed[0].ran.wait(30)
-    made.submit(needed[1], most=1)
-    assert len(our_threads()) == 1
-    others = [Job("later", done, gate), Job("later, too", done, gate)]
-    for job in others:  # of these as many as there are threads
-        made.submit(job, later=True)
-        assert job.ran.wait(30)
-    assert not needed[1].ran.is_set()
-    taken = made.take()
-    assert taken is needed[1]
-    assert made.take() is None
-    gate.set()
-    taken()
-    made.submit(needed[2])
-    assert needed[2].ran.wait(30)
-
-
-def test_threads_leave_when_idle(workers: Any, nothing_running: None, monkeypatch: Any) -> None:
-    """Without work threads end by themselves, and come back with the next job."""
-    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.01)
-    made, done = workers(2), []
-    for round_ in range(3):
-        job = Job(round_, done)
-        made.submit(job)
-        assert job.ran.wait(30)
-        for thread in our_threads():
-            thread.join(30)
-        assert made.alive == 0
-    assert done == [0, 1, 2]
-
-
-def test_close_drops_what_is_queued(workers: Any) -> None:
-    """close() waits for the job under way, and tells the others that they will not be done."""
-    made, done, gate = workers(1), [], threading.Event()
-    running = Job("running", done, gate)
-    made.submit(running)
-    assert running.ran.wait(30)
-    queued = [Job("soon", done), Job("later", done)]
-    made.submit(queued[0])
-    made.submit(queued[1], later=True)
-    closing, _ = in_thread(made.close)
-    assert all(job.ran.wait(30) for job in queued)
-    assert ("dropped", "soon") in done
-    assert ("dropped", "later") in done
-    assert "running" not in done
-    gate.set()
-    closing.join(30)
-    assert done[-1] == "running"
-
-
-def test_forgotten_workers_end_their_threads(nothing_running: None, monkeypatch: Any) -> None:
-    """Threads keep no reference to who made them, and leave with it at once."""
-    monkeypatch.setattr(threads, "IDLE_SECONDS", 60)
-    made = Workers(2)
-    job = Job(0, [])
-    made.submit(job)
-    assert job.ran.wait(30)
-    gone, running = weakref.ref(made), our_threads()
-    del made
-    gc.collect()
-    assert gone() is None
-    for thread in running:
-        thread.join(30)
-    assert not our_threads()
-
-
-def test_a_done_job_is_let_go(workers: Any, monkeypatch: Any) -> None:
-    """A thread that waits for work does not keep its last job, nor what that refers to."""
-    monkeypatch.setattr(threads, "IDLE_SECONDS", 60)
-    made = workers(1)
-    job = Job(0, [])
-    made.submit(job)
-    assert job.ran.wait(30)
-    gone = weakref.ref(job)
-    del job
-    following = Job(1, [])
-    made.submit(following)
-    assert following.ran.wait(30)
-    gc.collect()
-    assert gone() is None
-
-
 @pytest.mark.parametrize(
     ("cpu_seconds", "transform", "words", "advice"),
     [
@@ -689,84 +514,9 @@ def test_summary_says_when_threads_do_not_help(
     """Two threads that keep one core busy wait for something; plain Python may be it."""
     function = None if transform is None else lambda x, y, rng: (x, y)
     loader = keep(kl.ArraySequenceLoader(np.arange(8), transform=function, workers=2))
-    engine = loader._running()
+    engine = loader.runner.running()
     assert "cores busy" not in loader.summary()
     for _ in range(10):
         engine.worked(1.0, cpu_seconds, 100)
     assert words in loader.summary()
     assert ("processes=True" in loader.summary()) == advice
-
-
-FORKED = """
-import os, sys, threading
-from kloaders.core.threads import Workers
-
-class Job:
-    def __init__(self):
-        self.ran = threading.Event()
-    def __call__(self):
-        self.ran.set()
-    def dropped(self):
-        pass
-
-def runs(workers):
-    job = Job()
-    workers.submit(job)
-    return job.ran.wait(20)
-
-workers = Workers(2)
-assert runs(workers)
-child = os.fork()
-if child == 0:
-    fine = runs(workers) and threading.active_count() == 2
-    workers.close()
-    os._exit(0 if fine else 1)
-_, status = os.waitpid(child, 0)
-assert runs(workers)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-
-
-def run_alone(code: str, *arguments: str, **environment: str) -> Any:
-    """Run a program in a process of its own."""
-    package = os.path.dirname(os.path.dirname(kl.__file__))
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": package, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_fork_gets_threads_of_its_own() -> None:
-    """After os.fork the child starts threads anew, and the parent's go on."""
-    done = run_alone(FORKED)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-ENDS_WHILE_DECODING = """
-import sys
-import cv2
-import numpy as np
-import kloaders as kl
-
-noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
-content = cv2.imencode(".jpg", noise)[1].tobytes()
-paths = [f"{sys.argv[1]}/{k}.jpg" for k in range(24)]
-for path in paths:
-    with open(path, "wb") as file:
-        file.write(content)
-loader = kl.PathSequenceLoader(paths, None, 4, size=(32, 32), cache=None, shuffle=True, workers=2)
-loader.on_epoch_begin()
-loader[0]
-print("done")
-"""
-
-
-def test_a_program_ends_while_threads_decode(tmp_path: Path) -> None:
-    """Threads come back from OpenCV before the interpreter is gone, or all ends in an abort."""
-    done = run_alone(ENDS_WHILE_DECODING, str(tmp_path), KLOADERS_WORKER="1")
-    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-2000:]

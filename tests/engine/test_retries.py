@@ -287,15 +287,16 @@ def test_processes_that_do_not_start(
     assert not listed(bad)
 
 
-def test_a_loader_that_is_closed_blames_nobody(data: Path, keep: Any) -> None:
+def test_a_loader_that_is_closed_blames_nobody(data: Path, keep: Any, monkeypatch: Any) -> None:
     """Where the look at the first sample is cut short."""
     bad = data.parent / "bad.csv"
     loader = keep(Hook(paths_of(data), None, BATCH, quarantine=bad, **OPTIONS))
     workers = loader.runner.process_pool()
     workers.close()
-    with pytest.raises(WorkerPoolError, match="closed"):
-        workers.look(loader.runner.pipeline, 0, True)
-    loader.runner.specs.look_by(workers.look)
+    with monkeypatch.context() as patched:
+        patched.setattr(loader.runner, "process_pool", lambda: workers)
+        with pytest.raises(WorkerPoolError, match="closed"):
+            _ = loader.sample_spec
     assert not loader.errors
     assert not listed(bad)
 

@@ -409,3 +409,21 @@ def test_opencv_errors_are_ours():
     raw = encoded(".png", picture(4, 4))
     with pytest.raises(DecodeError, match=r"huge.png cannot be decoded: OpenCV says"):
         decode_image(raw, ImageOptions(size=(2**30, 2**30)), name="huge.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4, None])
+def test_depth_8_takes_the_upper_bits(suffix, channels):
+    """Of images of 16 bits; those of 8 stay what they are."""
+    deep = np.random.default_rng(0).integers(0, 65536, (5, 6, 3), np.uint16)
+    raw = cv2.imencode(suffix, deep[..., ::-1])[1].tobytes()
+    whole = decode_image(raw, ImageOptions(channels=channels))
+    got = decode_image(raw, ImageOptions(channels=channels, depth=8))
+    assert (whole.dtype, got.dtype) == (np.uint16, np.uint8)
+    assert np.abs((whole >> 8).astype(int) - got).max() <= (1 if channels == 1 else 0) or (
+        channels == 4 and (got[..., 3] == 255).all()
+    )
+    flat = cv2.imencode(suffix, (deep >> 8).astype(np.uint8))[1].tobytes()
+    np.testing.assert_array_equal(
+        decode_image(flat, ImageOptions(depth=8)), decode_image(flat, ImageOptions())
+    )

@@ -124,7 +124,7 @@ def test_where_data_cannot_be_written_a_cache_folder_is_used(file, tmp_path, wal
 def test_where_nothing_can_be_written_it_says_so(file, tmp_path, walks, monkeypatch, caplog):
     caplog.set_level("INFO", "kloaders")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("kloaders.core.messages._said", set())
+    monkeypatch.setattr("kloaders.core.messages._logged", set())
     unwritable(monkeypatch, [str(tmp_path)])
     path = file()
     assert len(index_of(path)) == len(index_of(path)) == len(DATA)

@@ -219,7 +219,7 @@ def test_datasets_of_parts_are_one_dataset(parts_and_whole, kind):
 
 def test_parts_need_a_common_seed(caplog, monkeypatch):
     """It is said where each process may have drawn its own; where no seed matters, nothing is."""
-    monkeypatch.setattr(messages, "_said", set())
+    monkeypatch.setattr(messages, "_logged", set())
     caplog.set_level("INFO", "kloaders")
     kl.ArraySequenceLoader(rows(), batch_size=BATCH, shuffle=False, shard=(0, 2))
     kl.ArraySequenceLoader(rows(), batch_size=BATCH, shuffle=True, shard=(0, 1))

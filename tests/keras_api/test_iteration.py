@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import threading
 
 import numpy as np
 import pytest
 
 import kloaders as kl
+from kloaders.keras_api.iteration import iterate
+from kloaders.keras_api.tickets import Tickets
 from tests.support.recording import numbers_of, recording_model, row_of
 
 SAMPLES, BATCH, BATCHES = 23, 4, 6
@@ -151,6 +154,37 @@ def test_fit_after_a_break(make):
     model, received = recording_model()
     model.fit(loader, verbose=0)
     assert received.trained == planned(loader, 1)
+
+
+def test_a_collection_may_end_an_iteration_anywhere():
+    """Even in a thread that holds the lock of the tickets at that moment: it does not wait for itself."""
+    tickets = Tickets(3, True)
+
+    class Bare:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return tickets.locate(index).batch
+
+        def on_epoch_begin(self):
+            tickets.begin()
+
+        def on_epoch_end(self):
+            tickets.end()
+
+    iterator = iterate(Bare(), tickets)
+    assert next(iterator) == 0
+
+    def collect():
+        with tickets._lock:
+            iterator.close()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert list(iterate(Bare(), tickets)) == [0, 1, 2]
 
 
 # ---------------------------------------------------------------- two at a time

@@ -116,12 +116,12 @@ def test_split_shares_one_store(files):
     """Paths, arrays and labels are there once, whatever the number of parts."""
     labels = np.random.rand(50, 1000)
     train, val = split(files, labels)
-    (x, y), (x2, y2) = train._columns(), val._columns()
+    (x, y), (x2, y2) = train.source.columns, val.source.columns
     assert x.column is x2.column
     assert x.column.column.paths is train.paths._paths is val.paths._paths
     assert y.column.array is y2.column.array is labels
     arrays = split(np.zeros((10, 3)), loader=ArraySequenceLoader)
-    assert np.shares_memory(*(part._columns()[0].column.array for part in arrays))
+    assert np.shares_memory(*(part.source.columns[0].column.array for part in arrays))
 
 
 def test_split_of_a_memory_map_stays_on_disk(tmp_path):
@@ -182,7 +182,7 @@ def test_weights_follow_their_samples(files):
 def test_a_ram_budget_is_for_both_together(files):
     """Both parts share the bytes that the user gave."""
     train, val = split(files, loader=RamBatchSequenceLoader, ram_budget="100 MB")
-    assert (train._budget, val._budget) == (80_000_000, 20_000_000)
+    assert tuple(part.options.ram.ram_budget for part in (train, val)) == (80_000_000, 20_000_000)
 
 
 @pytest.mark.parametrize("kind", ["integers", "one-hot", "column", "floats", "function", "array"])

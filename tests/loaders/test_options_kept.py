@@ -7,6 +7,7 @@ What is deliberately changed or refused is in `CHANGED` and `REFUSED`, with the 
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -19,6 +20,7 @@ import pytest
 import kloaders as kl
 from kloaders.core.options import defaults
 from kloaders.core.structure import flatten
+from kloaders.diagnostics.explain.variants import changed
 from kloaders.loaders.paths import PathOptions
 
 SAMPLES = 12
@@ -37,7 +39,7 @@ class Files:
     def __init__(self, folder: Any) -> None:
         self.folder = folder
         noise = np.random.default_rng(0)
-        self.npy, self.jpg, self.masks = [], [], []
+        self.npy, self.jpg, self.masks, self.deep = [], [], [], []
         for number in range(SAMPLES):
             place = folder / "abc"[CLASSES[number]]
             place.mkdir(exist_ok=True)
@@ -47,6 +49,8 @@ class Files:
             cv2.imwrite(self.jpg[-1], noise.integers(0, 256, (40, 56, 3), np.uint8))
             self.masks.append(str(place / f"{number:02}.png"))
             cv2.imwrite(self.masks[-1], noise.integers(0, 256, (40, 56, 3), np.uint8))
+            self.deep.append(str(place / f"{number:02}.tiff"))
+            cv2.imwrite(self.deep[-1], noise.integers(0, 2**16, (4, 6, 3), np.uint16))
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,10 @@ def arrays(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
 
 def pictures(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
     return kl.PathSequenceLoader(files.jpg, labels, **{**SETTINGS, **options})
+
+
+def deep(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
+    return kl.PathSequenceLoader(files.deep, labels, **{**SETTINGS, **options})
 
 
 def masked(files: Files, labels: Any = CLASSES, **options: Any) -> Any:
@@ -177,6 +185,8 @@ OPTIONS: dict[str, Option] = {
     "channels": image(1),
     "rescale": image(0.5),
     "dct_scaling": image(True, size=(8, 9)),
+    "depth": image(8, deep),
+    "reader": image("pillow", deep),
     "max_pixels": Option(10, refusal, make=pictures),
     "decode": image(first_bytes, arrays),
     "label_options": image({"channels": 1}, masked),
@@ -300,6 +310,11 @@ def twice_chosen(loader: Any) -> Iterator[Made]:
     yield Made(kl.subset(kl.take(loader.view(), 9), CHOSEN), CHOSEN)
 
 
+def measured(loader: Any) -> Iterator[Made]:
+    """What `explain` measures: the loader with one setting changed."""
+    yield Made(changed(loader, "workers", 2), EVERY)
+
+
 FUNCTIONS: dict[str, Callable[[Any], Iterator[Made]]] = {
     "view": viewed,
     "pickle": pickled,
@@ -311,6 +326,7 @@ FUNCTIONS: dict[str, Callable[[Any], Iterator[Made]]] = {
     "preload": preloaded,
     "bucket_by_length": bucketed,
     "inputs_as_labels": autoencoder,
+    "explain": measured,
     "subset of take of view": twice_chosen,
 }
 
@@ -340,6 +356,7 @@ CHANGED: dict[tuple[str, str], Any] = {
     ("validation", "transform"): "without",
     ("validation", "batch_transform"): "without",
     ("validation", "echo"): (1, ...),
+    ("explain", "workers"): 2,
     # What lies in RAM is in no cache, and has no RAM batches.
     ("preload", "cache"): "auto",
     ("preload", "cache_budget"): None,
@@ -491,8 +508,8 @@ def by_split(files: Files, option: Option, options: dict[str, Any]) -> Any:
 
 
 def by_directory(files: Files, option: Option, options: dict[str, Any]) -> Any:
-    suffix = ".npy" if option.make in (arrays, two_levels) else ".jpg"
-    return kl.from_directory(files.folder, extensions=suffix, **options)
+    paths, _ = path_arguments(files, option)
+    return kl.from_directory(files.folder, extensions=os.path.splitext(paths[0])[1], **options)
 
 
 def by_dataframe(files: Files, option: Option, options: dict[str, Any]) -> Any:
@@ -502,7 +519,8 @@ def by_dataframe(files: Files, option: Option, options: dict[str, Any]) -> Any:
 
 
 def path_arguments(files: Files, option: Option) -> Any:
-    return (files.npy if option.make in (arrays, two_levels) else files.jpg), CLASSES.tolist()
+    paths = {pictures: files.jpg, deep: files.deep}.get(option.make, files.npy)
+    return paths, CLASSES.tolist()
 
 
 @pytest.mark.parametrize("make", [by_split, by_directory, by_dataframe])

@@ -19,6 +19,7 @@ import kloaders as kl
 from kloaders.core.structure import map_structure
 from kloaders.engine import batches
 from kloaders.formats.pack import read_manifest
+from kloaders.plan.rng import Moment
 from tests.support.packs import (
     BATCH,
     SAMPLES,
@@ -83,7 +84,9 @@ def test_round_trip(form: Any, samples: int, shard_size: int, data: Any) -> None
         with kl.PackSequenceLoader(folder, 1, shuffle=False, workers=0) as read:
             assert read.samples == samples
             for index in range(samples):
-                assert_same(loader._sample(index), read._sample(index))
+                assert_same(
+                    *(one.runner.pipeline.sample(index, Moment()) for one in (loader, read))
+                )
                 assert_same(
                     map_structure(np.asarray, loader[index]), map_structure(np.asarray, read[index])
                 )

@@ -635,7 +635,7 @@ def test_the_kernel_is_told_what_comes_next(
     """Of a disk that is waited for, parts behind those that the threads are at; each file once."""
     told: list[str] = []
     monkeypatch.setattr("kloaders.formats.files.read_ahead", told.append)
-    monkeypatch.setattr(kl.ram_batches, "_WAITING", -1)
+    monkeypatch.setattr("kloaders.engine.ram_batches._WAITING", -1)
     loader = kl.RamBatchSequenceLoader(
         paths, None, BATCH, ram_batch_size=RAM, decode=Reads(), shuffle=False, workers=1
     )

@@ -2,88 +2,17 @@
 
 import csv
 import gzip
-import os
-import pickle
-import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 import kloaders as kl
-from kloaders.formats import lines
-from kloaders.formats.lines import LineFiles
 
 # ---------------------------------------------------------------- where lines begin
 
 
-@given(
-    content=st.lists(st.sampled_from(["", "a", "bb", "\r", "é", '"', "x" * 40]), min_size=1).map(
-        "\n".join
-    ),
-    chunk=st.integers(1, 30),
-)
-def test_lines_are_those_of_python(content, chunk, tmp_path_factory):
-    raw = content.encode()
-    if not raw or raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return
-    path = tmp_path_factory.mktemp("text") / "a.txt"
-    path.write_bytes(raw)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "_CHUNK", chunk)
-        found = LineFiles([str(path)])
-    want = raw.splitlines(keepends=True) if b"\r" not in raw else None
-    got = found.lines(np.arange(len(found)))
-    assert b"".join(got) == raw
-    if want is not None:
-        assert got == want
-
-
 FIELD = st.text(st.sampled_from('a1 ,"\n\r'), max_size=5)
-
-
-@given(
-    table=st.lists(st.lists(FIELD, min_size=2, max_size=2), min_size=1, max_size=12),
-    chunk=st.integers(1, 30),
-    ends=st.sampled_from(["\n", "\r\n"]),
-    blank=st.booleans(),
-)
-def test_rows_are_those_of_the_csv_module(table, chunk, ends, blank, tmp_path_factory):
-    path = tmp_path_factory.mktemp("table") / "a.csv"
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator=ends, quoting=csv.QUOTE_ALL)
-        for row in [["first", "second"], *table]:
-            file.write(ends if blank else "")
-            writer.writerow(row)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "_CHUNK", chunk)
-        loader = kl.CsvSequenceLoader(path, "first", classes={"first": []})
-    assert loader.samples == len(table)
-    order = np.random.default_rng(0).permutation(len(table))
-    assert loader.read_rows(order) == [table[k] for k in order]
-
-
-def test_an_index_is_kept_and_believed_while_the_file_is_the_same(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    path.write_text("one\ntwo\n")
-    LineFiles([str(path)])
-    assert (tmp_path / ".a.txt.lines.index").exists()
-    scanned = []
-    scan = lines._scan
-    monkeypatch.setattr(lines, "_scan", lambda *a: scanned.append(a) or scan(*a))
-    assert len(LineFiles([str(path)])) == 2
-    assert not scanned
-    path.write_text("one\ntwo\nthree\n")
-    assert len(LineFiles([str(path)])) == 3
-    assert scanned
-
-
-def test_what_quotes_mean_has_an_index_of_its_own(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text('n,text\n1,"a\nb"\n2,c"\n3,"\n')
-    assert kl.CsvSequenceLoader(path, "n").samples == 2
-    assert kl.CsvSequenceLoader(path, quote=None, header=False, x=0, classes={0: []}).samples == 5
 
 
 def test_a_file_that_changes_under_a_loader_is_an_error(tmp_path):
@@ -288,23 +217,3 @@ def test_split_of_a_table(tmp_path):
             np.testing.assert_array_equal(2 * x, y)
             seen += x.astype(int).tolist()
     assert sorted(seen) == list(range(40))
-
-
-# ---------------------------------------------------------------- what is open once a thread
-
-
-def test_each_thread_opens_its_own():
-    opened = kl.PerThread(object)
-    mine, theirs = opened(), []
-    thread = threading.Thread(target=lambda: theirs.append((opened(), opened())))
-    thread.start()
-    thread.join()
-    assert opened() is mine
-    assert theirs[0][0] is theirs[0][1] is not mine
-
-
-def test_it_pickles_without_what_is_open():
-    opened = kl.PerThread(open, os.devnull)
-    opened()
-    again = pickle.loads(pickle.dumps(opened))
-    assert again() is not opened()

@@ -378,7 +378,7 @@ def test_arrays_are_not_kept_unasked(write, keep):
     """They are read as fast as a cache is."""
     loader = keep(kl.TFRecordSequenceLoader(raw_records(write), None, 8))
     assert everything(loader)[1].tolist() == list(range(60))
-    assert loader._stores() == []
+    assert loader.source.stores() == []
 
 
 def test_transform_sees_the_sample(pictures, tmp_path, keep):

@@ -167,7 +167,7 @@ def test_the_kinds_differ_where_opencv_reads_them(tmp_path):
 
 def test_values_that_are_cut_off_are_reported(tmp_path, keep, caplog, monkeypatch):
     """Keras turns gray of 16 bits into white without a word: ours does so with one."""
-    monkeypatch.setattr("kloaders.core.messages._said", set())
+    monkeypatch.setattr("kloaders.core.messages._logged", set())
     caplog.set_level("INFO", "kloaders")
     root = written(tmp_path, "gray 16 bits.png")
     loader = keep(ImageDataGenerator().flow_from_directory(root, (20, 24), "grayscale"))

@@ -53,7 +53,7 @@ IMAGE = {"x": "image_raw", "y": "label"}
 @pytest.fixture
 def said(caplog, monkeypatch):
     """What was said, as one text."""
-    monkeypatch.setattr("kloaders.core.messages._said", set())
+    monkeypatch.setattr("kloaders.core.messages._logged", set())
     caplog.set_level(logging.INFO, "kloaders")
     return lambda: caplog.text
 

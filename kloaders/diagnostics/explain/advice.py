@@ -59,7 +59,7 @@ def _pack(cost: EpochCost, resource: str, stage: str | None) -> list[Advice]:
         return []
     rate = m.ram.rate
     if m.disk_rate is not None and s.stored_bytes:
-        # As many bytes a second as the files gave; rows of a pack are read no slower.
+        # As many bytes per second as the files gave; rows of a pack are read no slower.
         rate = min(rate, max(m.disk_rate, m.disk_rate_more or 0.0) * s.stored_bytes / s.raw_bytes)
     why = f"decode once, and read {format_bytes(need)} of decoded samples from the disk"
     return _one(cost, "write_pack(loader, folder)", why, rate, None, m.transform_s + m.copy_s)

@@ -38,7 +38,7 @@ class EpochCost:
         self.without_cache = read
         missing = 0.0 if self.in_ram else 1 - self.s.kept
         waiting = (m.read_s or 0.0) if m.disk_rate is None else 0.0
-        #: Processor seconds of a sample, by stage.
+        #: Processor seconds per sample, by stage.
         self.cpu = {
             "read": missing * m.read_cached_s,
             "decode": missing * m.decode_s,
@@ -145,12 +145,12 @@ class EpochCost:
             )
         if self.stage == "copy":
             each = format_bytes(s.sample_bytes)
-            return "copy", "copy", f"{share:.0%} of the work is copying: {each} a sample."
+            return "copy", "copy", f"{share:.0%} of the work is copying: {each} per sample."
         cores = f"{self.lanes} of {s.cores} cores" if self.lanes < s.cores else f"{s.cores} cores"
         return "cpu", self.stage, f"{share:.0%} of the work on {cores} is {_STAGES[self.stage]}."
 
     def ceiling(self) -> float:
-        """Samples a second of this work that the machine could do: its slowest resource in full use."""
+        """Samples per second of this work that the machine could do: its slowest resource in full use."""
         m, s = self.m, self.s
         limits = [s.cores * m.alone_busy / self.cpu_s]
         if self.from_disk:
@@ -163,7 +163,7 @@ class EpochCost:
         return min(limits)
 
     def with_loading(self, rate: float, cpu_s: float | None = None) -> float:
-        """Samples a second if the loader alone made so many, for so much processor time each."""
+        """Samples per second if the loader alone made so many, for so much processor time each."""
         m, s = self.m, self.s
         if not m.step_s:
             return rate

@@ -84,7 +84,7 @@ class Explanation(Findings):
 
 
 def _as_dict(found: Findings) -> dict[str, Any]:
-    """For a script. Times are seconds, rates samples a second."""
+    """For a script. Times are seconds, rates samples per second."""
     measured = dataclasses.asdict(found.measured)
     content: dict[str, Any] = _rounded(
         {

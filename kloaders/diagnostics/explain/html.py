@@ -100,7 +100,7 @@ def _body(found: Findings) -> str:
         )
         parts.append(f"<p>{nothing}</p>")
     parts.append("<h2>How fast each part is</h2>")
-    parts.append('<p class="soft">Samples a second, each by itself.</p>')
+    parts.append('<p class="soft">Samples per second, each by itself.</p>')
     limits = limits_of(found)
     most = max([rate for _, _, rate in limits], default=1.0)
     parts.append(
@@ -110,7 +110,7 @@ def _body(found: Findings) -> str:
     stages = stages_of(found)
     said = "In one thread; with a model, its share of a batch."
     if any(name == found.stage for name, _, _ in stages):
-        said += ' <span class="said"><span class="key mark"></span>what binds</span>'
+        said += ' <span class="said"><span class="key mark"></span>the bottleneck</span>'
     parts.append(f'<p class="soft">{said}</p>')
     most = max([seconds for _, _, seconds in stages], default=1.0) or 1.0
     parts.append(
@@ -161,15 +161,15 @@ def _body(found: Findings) -> str:
 
 def _tiles(found: Findings) -> str:
     tiles = [
-        (f"{found.now:,.0f}", "samples a second now"),
+        (f"{found.now:,.0f}", "samples per second now"),
         (f"{found.reached:.0%}", "of what this machine can do of it"),
     ]
     if found.best is not None:
-        tiles.append((f"{found.best:,.0f}", "samples a second if no batch were waited for"))
+        tiles.append((f"{found.best:,.0f}", "samples per second if no batch were waited for"))
     if found.wait is not None:
         tiles.append((f"{found.wait:.0%}", "of its time the model waits"))
     if found.best is None:
-        tiles.append((f"{found.ceiling:,.0f}", "samples a second at full use of this machine"))
+        tiles.append((f"{found.ceiling:,.0f}", "samples per second at full use of this machine"))
     inside = "".join(
         f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(words)}</span></div>'
         for value, words in tiles

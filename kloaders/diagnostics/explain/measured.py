@@ -11,8 +11,10 @@ __all__ = ["Measured", "Run", "Settings"]
 class Run:
     """A loader running by itself for a while.
 
-    rate: samples a second. busy: cores that this process kept busy meanwhile, on average. inline:
-    batches were so cheap that they were made in the thread that asks.
+    Attributes:
+        rate: samples per second.
+        busy: cores that this process kept busy meanwhile, on average.
+        inline: batches were so cheap that they were made in the thread that asks.
     """
 
     rate: float
@@ -30,7 +32,7 @@ class Settings:
     workers: int
     processes: bool = False
     has_transform: bool = False
-    #: Whether a sample takes a function of the user's, which may hold Python's lock.
+    #: Whether a sample takes a function of the user's, which may hold the GIL.
     users_code: bool = False
     #: Whether `cache=` can keep its samples: they come from files or hooks.
     cacheable: bool = True
@@ -67,10 +69,10 @@ class Measured:
     cold: Run | None = None
     warm: Run | None = None
     ram: Run | None = None
-    #: Files read a second and nothing else, by as many threads as the loader has, and by more.
+    #: Files read per second and nothing else, by as many threads as the loader has, and by more.
     disk_rate: float | None = None
     disk_rate_more: float | None = None
-    #: Of the model, in seconds a batch: a step on a batch that is there, the processor time of it,
+    #: Of the model, in seconds per batch: a step on a batch that is there, the processor time of it,
     #: moving a batch to the device, and a step of a fit on this loader.
     step_s: float | None = None
     step_cpu_s: float | None = None

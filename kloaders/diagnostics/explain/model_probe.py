@@ -15,7 +15,7 @@ __all__ = ["measure_model"]
 
 
 def measure_model(model: Any, view: Any, seconds: float) -> dict[str, Any]:
-    """Seconds a batch: a step alone, and a step of a fit on `view`. The model is as before."""
+    """Seconds per batch: a step alone, and a step of a fit on `view`. The model is as before."""
     import keras
 
     if not isinstance(model, keras.Model):

@@ -76,7 +76,7 @@ def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured
 def measure_change(
     loader: Loader, change: str, value: Any, model: Any = None, seconds: float = 2.0
 ) -> float:
-    """Samples a second with one thing changed; see `changed`. With a model: of a fit."""
+    """Samples per second with one thing changed; see `changed`. With a model: of a fit."""
     with bypassed(loader.source.stores()):
         view = changed(loader, change, value, seconds)
         try:
@@ -108,7 +108,7 @@ def _names(loader: Loader, stages: Stages, count: int) -> list[str]:
 
 
 def _disk(loader: Loader, stages: Stages, measured: Measured, seconds: float) -> dict[str, float]:
-    """Files a second by threads that only read."""
+    """Files per second by threads that only read."""
     few = max(1, measured.settings.workers)
     names = _names(loader, stages, 4096)
     each = max(1, len(names) // max(1, min(4096, loader.samples)))
@@ -148,14 +148,12 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
 
 
 def _widened(loader: Loader, stages: Stages) -> float:
-    """How many times as many bytes a picture has as delivered, as it has in 8 bits."""
+    """How many times as many bytes an image has as delivered, as it has in 8 bits."""
     spec = flatten(loader.sample_spec)[0]
     columns = loader.source.columns
     options = [image_options(column) for column in flatten(columns) if columns is not None]
-    pictures = any(
-        o is not None and (o.rescale is not None or o.dtype is not None) for o in options
-    )
-    if not pictures or stages.paths is None or suffix_of(stages.paths(0)[0]) in ARRAY_SUFFIXES:
+    images = any(o is not None and (o.rescale is not None or o.dtype is not None) for o in options)
+    if not images or stages.paths is None or suffix_of(stages.paths(0)[0]) in ARRAY_SUFFIXES:
         return 1.0
     return float(spec.dtype.itemsize)
 

@@ -1,4 +1,4 @@
-"""An explanation in words: what its figures are called, and how they are told in a terminal."""
+"""An explanation in words: what its figures are called, and how a terminal shows them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from kloaders.diagnostics.explain.findings import Findings
 
 __all__ = ["RESOURCES", "as_text", "limits_of", "stages_of", "standing", "time_of", "verdict"]
 
-#: What a training can be bound by, and what that means.
+#: What the bottleneck of a training can be, and what that means.
 RESOURCES = {
     "model": "the model's step: the data is there in time",
     "disk": "reading: the disk, or whatever the files come through",
     "cpu": "the processor: all cores are at work",
-    "gil": "Python's lock: threads wait for each other, and cores idle",
+    "gil": "the GIL: threads wait for each other, and cores idle",
     "copy": "copying: bytes into batches, and batches to the device",
     "waiting": "waiting: nothing runs ahead of the model",
     "unknown": "nothing that was measured",
@@ -58,7 +58,7 @@ def stages_of(found: Findings) -> list[tuple[str, str, float]]:
 
 
 def limits_of(found: Findings) -> list[tuple[str, str, float]]:
-    """Name, words and samples a second of what was measured by itself."""
+    """Name, words and samples per second of what was measured by itself."""
     m, s = found.measured, found.measured.settings
     rows: list[tuple[str, str, float | None]] = [
         ("disk", "reading files, nothing else", _most(m.disk_rate, m.disk_rate_more)),
@@ -83,8 +83,8 @@ def verdict(found: Findings) -> str:
     """One sentence."""
     what = RESOURCES[found.bottleneck]
     if found.best is None:
-        return f"Loading is bound by {what}."
-    return f"Training is bound by {what}."
+        return f"The bottleneck of loading is {what}."
+    return f"The bottleneck of training is {what}."
 
 
 def standing(found: Findings) -> str:
@@ -107,12 +107,12 @@ def as_text(found: Findings) -> str:
     if s.kept and s.cacheable:
         lines.append(
             f"That is after the first epoch, with {s.kept:.0%} of the samples in the cache. In the first, "
-            f"the loader alone makes {found.first:,.0f} samples/s, bound by "
+            f"the loader alone makes {found.first:,.0f} samples/s; its bottleneck is "
             f"{RESOURCES[found.first_bottleneck]}."
         )
     lines += ["", "One sample, in one thread:"]
     lines += _table([(words, time_of(seconds)) for _, words, seconds in stages_of(found)])
-    lines += ["", "Samples a second:"]
+    lines += ["", "Samples per second:"]
     lines += _table([(words, f"{rate:,.0f}") for _, words, rate in limits_of(found)])
     lines.append("")
     if found.best is None:

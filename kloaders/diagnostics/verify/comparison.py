@@ -72,7 +72,7 @@ class Comparison:
                 self.report.add(name, "duplicate", f"{name} has the content of {other}")
 
     def _find_inconsistent(self, order: list[int]) -> None:
-        """Of pictures sides and channels, of arrays shape and type, each by itself."""
+        """Of images sides and channels, of arrays shape and type, each by itself."""
         forms = list(self._forms)
         for what in ("picture", "array"):
             chosen = [k for k in order if forms[self._form_of[k]][:1] == (what,)]

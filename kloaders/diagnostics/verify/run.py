@@ -37,19 +37,19 @@ def verify(
 
     Args:
         source: a folder (of files, of folders of classes, of TFRecord files), a CSV file, a TFRecord
-            file or a pattern of such, the folder of a pack, a picture or array; or a list of these.
+            file or a pattern of such, the folder of a pack, an image or array; or a list of these.
         path_column: of a CSV file.
         label_column: of a CSV file; one that is not there is no error.
         folder: where relative paths of a CSV file start; by default the current folder.
-        max_pixels: pictures with more are a "too many pixels", by their header: they are not decoded. The
-            default is that of the loaders.
+        max_pixels: images with more have "too many pixels", by their header: they are not decoded.
+            The default is that of the loaders.
         duplicates: compare files by content (BLAKE2b).
-        workers: processes that read; None: one a core. 0: this process, where a file that ends the
+        workers: processes that read; None: one per core. 0: this process, where a file that ends the
             decoder ends everything.
         progress: show a bar. None: where stderr is a terminal.
 
     Files of other suffixes, and names that begin with a dot, are left out of folders. Takes about
-    twice the time of decoding every file once, and 400 bytes of memory a file.
+    twice the time of decoding every file once, and 400 bytes of memory per file.
 
     Raises:
         FileNotFoundError: no such source.

@@ -1,7 +1,7 @@
-"""One process of `verify`: reads what it is told to, and answers. It brings in no Keras.
+"""One process of `verify`: does tasks, and answers. It brings in no Keras.
 
 A process of its own for three reasons: a file that ends the decoder ends nothing else and is named,
-decoders print what they think of a file to stderr, and Python's lock is not shared. Tasks and
+decoders print what they think of a file to stderr, and the GIL is not shared. Tasks and
 answers are lines of JSON.
 """
 
@@ -27,7 +27,7 @@ from kloaders.formats.tfrecord.framing import FOOTER, HEADER
 
 __all__ = ["Inspector", "inspect", "main"]
 
-# A picture that takes longer than this hangs, or its disk does.
+# An image that takes longer than this hangs, or its disk does.
 HANG_SECONDS = 120.0
 
 # Answers of one task: name, problems, digest, form, class (of a record, by its label) each.
@@ -96,8 +96,8 @@ def _record(
             if where.kind != BYTES:
                 continue
             for value in values:
-                if _is_picture(value):
-                    # A record of a picture is told apart by its picture: names differ.
+                if _is_image(value):
+                    # A record of an image is known by its image: names differ.
                     inner = check_content(value, f"{name}, {feature}", task["max_pixels"])
                     found.problems += inner.problems
                     found.digest, found.form = inner.digest, inner.form
@@ -109,7 +109,7 @@ def _record(
     return _answer(name, found, label)
 
 
-def _is_picture(value: bytes) -> bool:
+def _is_image(value: bytes) -> bool:
     kind = kind_of(value[:12])
     if kind == "BMP":  # two letters are no proof
         return len(value) > 26 and value[14] in (12, 40, 52, 56, 108, 124) and not any(value[6:10])

@@ -86,7 +86,7 @@ class WorkerHandle:
         environment = {**os.environ, WORKER: "1"}
         for single in _SINGLE:
             environment.setdefault(single, "1")
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  -X and -W have no public form
         try:
             self.process = subprocess.Popen(  # noqa: S603
                 [os.fsdecode(spawn.get_executable()), *flags, "-c", code],

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from kloaders.core.arrays import Indices
 from kloaders.core.errors import WorkerPoolError
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.core.rows import Report, Rows
 from kloaders.core.structure import Structure, map_structure
 from kloaders.engine.processes.handle import Raised, WorkerHandle, WorkerLost
@@ -173,7 +173,7 @@ class ProcessPool:
                 alone = step == 1
                 step = 1 if end.hangs or gone[row] > 1 else step
                 if not alone or gone[row] < (2 if end.hangs else _DEATHS):
-                    say(f"a worker process {end} at {name(row)}; another one tries again.")
+                    warn(f"a worker process {end} at {name(row)}; another one tries again.")
                     continue
                 report(row, end.as_error(gone[row], self.timeouts))
                 at = row + 1

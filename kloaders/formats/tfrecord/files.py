@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.core.threads import usable_cores
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
@@ -350,7 +350,7 @@ def _indexes(paths: list[str], compression: str, folder: str | None, progress: b
         return index_of(path, compression, folder)
 
     if not HARDWARE:
-        say(
+        warn(
             "google-crc32c computes checksums of TFRecord data byte by byte, some hundred times "
             "slower than in C: install a wheel of it (pip install --force-reinstall google-crc32c), "
             "or pass check_crc=False.",

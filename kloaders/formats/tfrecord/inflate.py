@@ -58,7 +58,7 @@ class Inflate:
     def copy(self) -> Inflate:
         """Another one that goes on from here."""
         new = copy.copy(self)
-        new._inflate = self._inflate.copy()
+        new._inflate = self._inflate.copy()  # noqa: SLF001  of this very class
         return new
 
     def _more(self) -> bool:

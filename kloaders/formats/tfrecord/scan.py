@@ -8,7 +8,7 @@ import stat
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.formats import sidecar_index
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
@@ -129,7 +129,7 @@ def _walk(file: OpenFile, size: int, path: str) -> Array:
                     "in it. For files that hold one sample each use PathSequenceLoader."
                 )
             number = sum(map(len, found))
-            say(
+            warn(
                 f"{path}: record {number} at byte {end} is damaged in its length, or cut short; "
                 f"the file is read on from byte {after}."
             )

@@ -20,7 +20,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import format_bytes
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.formats.positioned_reads import read_at
 from kloaders.sources.cache import store as stores
 from kloaders.sources.cache.store import SharedStore, Stamp
@@ -314,7 +314,7 @@ class FolderCache(SharedStore):
         if file is not None:
             with suppress(OSError):
                 os.ftruncate(file, self._end)
-        say(f"{why}: nothing more goes into the cache in {self.folder}, training goes on.")
+        warn(f"{why}: nothing more goes into the cache in {self.folder}, training goes on.")
 
     def clear(self) -> None:
         self._close()

@@ -14,7 +14,7 @@ import numpy as np
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import available_bytes, format_bytes
-from kloaders.core.messages import say
+from kloaders.core.messages import warn
 from kloaders.keras_api.base import WORKER
 from kloaders.sources.cache import store as stores
 from kloaders.sources.cache.store import SharedStore, Stamp
@@ -263,7 +263,7 @@ class RamCache(SharedStore):
             left = keep * rows[0].nbytes
             self.budget.release(self._reserved - left)
             self._reserved = left
-        say(f"memory is short: the cache gives half of it back, and keeps {self}", once="short")
+        warn(f"memory is short: the cache gives half of it back, and keeps {self}", once="short")
 
     def clear(self) -> None:
         with self._lock:

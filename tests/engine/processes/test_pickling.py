@@ -19,7 +19,7 @@ def test_arrays_in_ram_are_shared_not_copied_to_each_worker():
     with kl.ArraySequenceLoader(x, batch_size=1, workers=2, processes=True) as loader:
         for k in (0, 99):
             assert (loader[k] == k).all()
-        for pid in loader._processes.pids:
+        for pid in loader.runner._processes.pids:
             assert psutil.Process(pid).memory_full_info().uss < 150 * 2**20
 
 
@@ -48,7 +48,8 @@ def test_lambda_without_cloudpickle_is_refused_at_construction(files, monkeypatc
         loader_of(files, transform=lambda x, y, rng: (x, y))
 
     class Local(kl.PathSequenceLoader):
-        pass
+        def load_sample(self, path):
+            return np.zeros(3)
 
     with pytest.raises(TypeError, match=r"class .*Local.* pip install cloudpickle"):
         Local(files, processes=True)

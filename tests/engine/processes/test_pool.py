@@ -18,7 +18,10 @@ import psutil
 import pytest
 
 import kloaders as kl
+from kloaders.core.rows import Rows
+from kloaders.core.threads import usable_cores
 from kloaders.keras_api.base import WORKER
+from kloaders.plan.rng import Moment
 from tests.engine.processes.hooks import (
     BATCH,
     SAMPLES,
@@ -66,10 +69,10 @@ def test_every_sample_once_over_epochs_in_the_same_workers(files):
     """Grain's process_prefetch_test.py, test_prefetch_data; and workers persist over epochs."""
     with loader_of(files) as loader:
         assert_exact(epoch_of(loader, 0))
-        pids = loader._processes.pids
+        pids = loader.runner._processes.pids
         for epoch in range(1, 4):
             assert_exact(epoch_of(loader, epoch))
-        assert loader._processes.pids == pids
+        assert loader.runner._processes.pids == pids
         assert len(pids) == 2
 
 
@@ -77,7 +80,7 @@ def test_by_default_as_many_workers_as_cores(files):
     """workers=None with processes=True never works in the caller's thread."""
     with loader_of(files, workers=None, transform=witness) as loader:
         x = np.concatenate([x for x, _ in epoch_of(loader)])
-        assert len(loader._processes.pids) == kl.loaders.sequence.usable_cores()
+        assert len(loader.runner._processes.pids) == usable_cores()
     assert os.getpid() not in x[:, 0]
 
 
@@ -90,14 +93,19 @@ def test_stored_samples_are_transformed_in_workers(files):
     """What a RAM batch needs: the transform of arrays that are there already."""
     numbers = np.arange(10, 20)
     with loader_of(files, transform=noisy) as loader:
-        x, y = np.arange(10, 20)[:, None].repeat(4, axis=1), numbers
-        shapes = [(s.shape, s.dtype) for s in loader.sample_spec]
-        out = [np.empty((10, *shape), dtype) for shape, dtype in shapes]
-        pool = loader._process_pool()
-        pool.fill(loader, numbers, out, 3, 0, False, lambda row, error: 1 / 0, stored=[x, y])
-        expected = [np.empty_like(leaf) for leaf in out]
-        loader._fill(numbers, expected, 3, 0, False, lambda row, error: 1 / 0)
-    assert_same([out], [expected])
+        form, pipeline, moment = loader.sample_spec, loader.runner.pipeline, Moment(3)
+        stored = Rows(form, [numbers[:, None].repeat(4, axis=1), numbers])
+        out, expected = (
+            Rows(form, [np.empty((10, *s.shape), s.dtype) for s in form]) for _ in range(2)
+        )
+        pool = loader.runner.process_pool()
+        pool.fill(pipeline, numbers, out, fails, moment, raw=False, stored=stored)
+        pipeline.fill(numbers, expected, fails, moment)
+    assert_same([out.arrays], [expected.arrays])
+
+
+def fails(row, error):
+    raise AssertionError(f"row {row}") from error
 
 
 def test_a_ram_batch_is_transformed_in_workers(files):
@@ -109,7 +117,7 @@ def test_a_ram_batch_is_transformed_in_workers(files):
             x, y = (np.concatenate(part) for part in zip(*epoch_of(loader, epoch), strict=True))
             assert sorted(y.tolist()) == list(range(SAMPLES))
             assert x[:, 1].tolist() == y.tolist()
-            assert set(x[:, 0].tolist()) <= set(loader._processes.pids)
+            assert set(x[:, 0].tolist()) <= set(loader.runner._processes.pids)
 
 
 # ---------------------------------------------------------------------- workers that die
@@ -119,7 +127,7 @@ def kill_at_random(loader, times, stop):
     generator = random.Random(3)
     while not stop.is_set() and times:
         time.sleep(generator.uniform(0.05, 0.5))
-        pool = loader._processes
+        pool = loader.runner._processes
         pids = pool.pids if pool is not None else []
         if pids:
             with contextlib.suppress(ProcessLookupError):
@@ -154,12 +162,12 @@ def test_all_killed_while_idle(files):
     """Workers that died between two epochs are replaced without a word."""
     with loader_of(files) as loader:
         before = epoch_of(loader)
-        for pid in (old := loader._processes.pids):
+        for pid in (old := loader.runner._processes.pids):
             os.kill(pid, signal.SIGKILL)
         begin = time.monotonic()
         assert_same(before, epoch_of(loader))
         assert time.monotonic() - begin < 10
-        assert not set(old) & set(loader._processes.pids)
+        assert not set(old) & set(loader.runner._processes.pids)
 
 
 # ---------------------------------------------------------------------- the end
@@ -172,7 +180,7 @@ def test_close_is_quick_and_the_loader_comes_back(files):
     begin = time.monotonic()
     loader.close()
     assert time.monotonic() - begin < 1.5
-    assert loader._processes is None
+    assert loader.runner._processes is None
     assert_exact(epoch_of(loader))
     loader.close()
 
@@ -182,7 +190,7 @@ def test_forgotten_loader_ends_its_workers(files):
     loader = loader_of(files, transform=slow)
     iterator = loader.epoch_batches(0, True)
     next(iterator)
-    children = [psutil.Process(pid) for pid in loader._processes.pids]
+    children = [psutil.Process(pid) for pid in loader.runner._processes.pids]
     del loader, iterator
     end = time.monotonic() + 8
     while any(child.is_running() for child in children) and time.monotonic() < end:
@@ -198,7 +206,7 @@ def test_under_fit(files):
     model, received = recording_model()
     with loader_of(files, transform=as_row) as loader, loader.view() as val:
         logs = model.fit(loader, validation_data=val, epochs=2, verbose=0).history
-        assert len(loader._processes.pids) == len(val._processes.pids) == 2
+        assert len(loader.runner._processes.pids) == len(val.runner._processes.pids) == 2
     trained = list(itertools.chain(*received.trained))
     assert len(trained) == 2 * SAMPLES
     for epoch in (trained[:SAMPLES], trained[SAMPLES:]):
@@ -221,7 +229,7 @@ def test_killed_under_fit(files):
         killed = 0
 
         def on_train_batch_end(self, batch, logs=None):
-            pool = loader._processes
+            pool = loader.runner._processes
             for pid in pool.pids[: 1 + batch % 2] if pool is not None else []:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -276,7 +284,7 @@ SCRIPT = """
         loader = Mine(40, 4, transform=double, workers=2, processes=True, seed=1)
         x, y = loader[3]
         assert (x[:, 0] == 2 * y).all()
-        print(*loader._processes.pids, flush=True)
+        print(*loader.runner._processes.pids, flush=True)
         {end}
 
     if __name__ == "__main__":
@@ -328,7 +336,7 @@ def assert_all_gone(pids):
 def test_exit_is_clean_and_silent(tmp_path, end, options):
     """torch's test_proper_exit, its "loader exits" half: nothing on stderr, nobody left."""
     script = start_script(tmp_path, end, **options)
-    out, err = script.communicate(timeout=60)
+    out, err = script.communicate(timeout=180)
     assert script.returncode == 0, err
     assert quiet(err) == ""
     assert_all_gone(map(int, out.split()))
@@ -348,7 +356,7 @@ def quiet(err):
 FORKED = """
         if os.fork() == 0:
             x, y = loader[5]
-            print(*loader._processes.pids, flush=True)
+            print(*loader.runner._processes.pids, flush=True)
             loader.close()
             os._exit(0 if (x[:, 0] == 2 * y).all() else 1)
         assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
@@ -360,7 +368,7 @@ FORKED = """
 def test_a_fork_gets_workers_of_its_own(tmp_path):
     """torch's test_after_fork: and the parent keeps its own."""
     script = start_script(tmp_path, FORKED)
-    out, err = script.communicate(timeout=60)
+    out, err = script.communicate(timeout=180)
     assert script.returncode == 0, err
     assert quiet(err) == ""
     ours, theirs = (line.split() for line in out.splitlines())

@@ -25,8 +25,8 @@ def test_arrays_are_the_callers(files):
     """A batch that is held, or written to, is never written again (memory is reused otherwise)."""
     with loader_of(files, transform=wide, max_queue_size=1) as loader:
         batches = [batch for epoch in range(12) for batch in epoch_of(loader, epoch, shuffle=False)]
-        blocks = len(loader._processes.memory.numbers())
-        assert blocks <= loader._processes.memory.limit + 3
+        blocks = len(loader.runner._processes.memory.numbers())
+        assert blocks <= loader.runner._processes.memory.limit + 3
         for k, (x, y) in enumerate(batches):
             assert x.ctypes.data % 64 == 0
             np.testing.assert_array_equal(x[:, 0], y)
@@ -43,16 +43,16 @@ def test_memory_is_reused(files):
         for epoch in range(5):
             for _ in loader.epoch_batches(epoch):
                 pass
-        assert len(loader._processes.memory.numbers()) <= 8
-        for each in loader._processes._group.all:
-            assert each._known <= loader._processes.memory.numbers()
+        assert len(loader.runner._processes.memory.numbers()) <= 8
+        for each in loader.runner._processes._group.all:
+            assert each._known <= loader.runner._processes.memory.numbers()
 
 
 def test_batches_lie_in_shared_memory(files):
     """Arrays are not pickled: what the caller gets is the block that the worker wrote to."""
     with loader_of(files, transform=wide) as loader:
         x, _ = loader[0]
-        assert loader._processes.memory.locate([x]) is not None
+        assert loader.runner._processes.memory.locate([x]) is not None
 
 
 NEEDS = [((4, 3), np.dtype(np.int16)), ((4,), np.dtype(np.float64))]
@@ -150,4 +150,4 @@ def test_epochs_are_exact_either_way(monkeypatch, files, counted):
             batches = epoch_of(loader, epoch)
             assert_exact(batches)
         del batches
-        assert len(loader._processes.memory.numbers()) <= 8
+        assert len(loader.runner._processes.memory.numbers()) <= 8

@@ -72,7 +72,7 @@ def test_idle_workers_leave(files, monkeypatch):
     monkeypatch.setenv(timeouts.IDLE, "0.2")
     with loader_of(files, transform=slow) as loader:
         assert_exact(epoch_of(loader))
-        children = [each.process for each in loader._processes._group.all]
+        children = [each.process for each in loader.runner._processes._group.all]
         assert [child.wait(10) for child in children] == [0, 0]
         assert_exact(epoch_of(loader, 1))
 

@@ -145,7 +145,7 @@ def test_what_the_cache_cannot_do_is_refused(of_pictures, tmp_path):
         kl.TFRecordSequenceLoader(of_pictures, IMAGE, 4, cache="ram", processes=True)
     loader = kl.TFRecordSequenceLoader(of_pictures, IMAGE, 4, ram_batch_size=8)
     everything(loader)
-    assert loader._stores() == []
+    assert loader.source.stores() == []
 
     class Many(kl.TFRecordSequenceLoader):
         def load_batch(self, indices):

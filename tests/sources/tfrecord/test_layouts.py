@@ -28,8 +28,10 @@ def test_rows_read_in_place_are_those_that_are_parsed(write, keep, dtype, featur
         assert sorted(y.tolist()) == list(range(300))
         assert x.dtype == (dtype or "uint8")
     if features is None:
-        assert loader._layouts
-        assert {bool(layout.direct) for layout in loader._layouts.values()} == {dtype is None}
+        assert loader.records._layouts
+        assert {bool(layout.direct) for layout in loader.records._layouts.values()} == {
+            dtype is None
+        }
 
 
 def test_rows_of_numbers(write, keep):
@@ -58,7 +60,7 @@ def test_rows_of_numbers(write, keep):
         np.testing.assert_array_equal(x["f"], floats[y])
         np.testing.assert_array_equal(x["i"], integers[y])
         np.testing.assert_array_equal(x["b"], flags[y])
-    assert loader._layouts
+    assert loader.records._layouts
 
 
 def test_records_of_another_form_in_between(write, keep):

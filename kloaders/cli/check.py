@@ -1,0 +1,106 @@
+"""The command that reads all of a data set before it is trained on: verify."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kloaders.cli.options import TableColumns, table_options
+
+__all__ = ["verify_command"]
+
+
+@click.command("verify")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@table_options
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    help="Images with more are reported, and not decoded.  [default: 178,956,970, as loaders]",
+)
+@click.option("--no-duplicates", is_flag=True, help="Do not compare files by content.")
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Processes that read.  [default: one per core]"
+)
+@click.option("--json", "json_file", metavar="FILE", help='Write a JSON report; "-": print it.')
+@click.option(
+    "--csv",
+    "csv_file",
+    metavar="FILE",
+    help="Write a list of what is wrong, for exclude= of loaders: path, error, first_seen.",
+)
+def verify_command(
+    sources: tuple[str, ...],
+    table: TableColumns,
+    max_pixels: int | None,
+    no_duplicates: bool,
+    strict: bool,
+    workers: int | None,
+    json_file: str | None,
+    csv_file: str | None,
+) -> None:
+    """Read a data set, all of it, and name every file that would break a training.
+
+    SOURCE is a folder, a CSV file with a column of paths, a TFRecord file, the folder of a pack, or
+    several of these.
+
+    \b
+    Errors:   unreadable          missing, or no permission
+              empty               0 bytes
+              truncated           cut short, a JPEG at whatever byte
+              broken              does not decode, or does not match its checksum
+              too many pixels     more than --max-pixels
+              misnamed            PNG bytes in a .jpg, for example
+    Warnings: conflicting labels  the same content with two labels
+              duplicate           the same content again
+              inconsistent        another shape or type than nearly all others
+
+    \b
+    Exit code: 0 no errors (with --strict: nothing at all), 1 something found, 2 nothing to read.
+
+    \b
+    Examples:
+        kloaders verify photos/
+        kloaders verify train.csv --path-column file --label-column class
+        kloaders verify 'records/*.tfrecord' --json report.json
+        kloaders verify photos/ --csv bad.csv
+    and then, in Python: kl.from_directory("photos", exclude="bad.csv")
+    """  # noqa: D301
+    from kloaders.diagnostics.verify.report import lines_of, summary
+    from kloaders.diagnostics.verify.run import verify as verify_files
+    from kloaders.formats.options import ImageOptions
+
+    try:
+        report = verify_files(
+            sources,
+            path_column=table.paths,
+            label_column=table.labels,
+            folder=table.folder,
+            max_pixels=max_pixels or ImageOptions.max_pixels,
+            duplicates=not no_duplicates,
+            workers=workers,
+            progress=None,
+        )
+        rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0
+    except (OSError, ValueError) as error:
+        raise click.UsageError(" ".join(str(error).split())) from error
+    if json_file == "-":
+        click.echo(report.to_json())
+    else:
+        if json_file:
+            with open(json_file, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(report.to_json() + "\n")
+        for line in lines_of(report):
+            click.echo(_shown(line))
+        click.echo(_shown(summary(report)))
+        if csv_file:
+            click.echo(f"{csv_file}: {rows:,} to leave out, by exclude={csv_file!r} of a loader")
+    if not report.ok or (strict and report.findings):
+        sys.exit(1)
+
+
+def _shown(text: str) -> str:
+    """What any terminal can print: names of files are bytes, and not always UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

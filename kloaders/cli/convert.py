@@ -1,0 +1,208 @@
+"""The commands that write a user's files anew: pack, tfrecord."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+import click
+
+from kloaders.cli.options import (
+    Conversion,
+    ImageShape,
+    TableColumns,
+    conversion_options,
+    image_options,
+    json_option,
+    source_argument,
+    table_options,
+)
+from kloaders.cli.sources import loader_of
+from kloaders.core.version import __version__
+
+__all__ = ["pack_command", "tfrecord_command"]
+
+
+@click.command("pack")
+@source_argument
+@click.argument("out", type=click.Path(file_okay=False))
+@image_options("as they are, each its own")
+@table_options
+@click.option("--shard-size", help="Of one file, such as 256MiB.  [default: 1GiB, or more]")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Threads that decode.  [default: one per core]"
+)
+@conversion_options("a pack that is in OUT", "load")
+@json_option
+def pack_command(
+    source: str,
+    out: str,
+    images: ImageShape,
+    table: TableColumns,
+    shard_size: str | None,
+    workers: int | None,
+    conversion: Conversion,
+    as_json: bool,
+) -> None:
+    """Decode files once, into a folder that is read at memory speed.
+
+    SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
+    and one of labels. OUT gets .npy files and pack.json, for PackSequenceLoader. Stopped at any
+    moment, the same command goes on where it was.
+
+    \b
+    Examples:
+        kloaders pack photos/ packed/ --size 224 224
+        kloaders pack train.csv packed/ --path-column file --label-column class
+        kloaders pack photos/ packed/ --on-error skip --json > report.json
+    """  # noqa: D301
+    from kloaders.convert import packs as pack_writer
+    from kloaders.core.memory import format_bytes
+    from kloaders.formats import pack as pack_format
+
+    begin = time.perf_counter()
+    loader = loader_of(
+        source,
+        table,
+        size=images.size,
+        channels=images.channels,
+        workers=workers,
+        on_error=conversion.on_error,
+        exclude=conversion.exclude,
+    )
+    written = pack_writer.write_pack(
+        loader, out, shard_size=shard_size, overwrite=conversion.overwrite, progress=None
+    )
+    manifest = pack_format.read_manifest(out)
+    report = {
+        **_report(begin, written, written.files),
+        "out": out,
+        "shards": len(manifest.shards),
+        "class_names": manifest.class_names,
+    }
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    click.echo(
+        f"{out}: {report['samples']:,} samples, {format_bytes(report['bytes'])}, in "
+        f"{report['seconds']:.0f} s"
+    )
+    click.echo("\nIn Python:\n    import kloaders as kl")
+    classes = ", stratify=True" if manifest.class_names else ""
+    click.echo(f"    train, val = kl.split(kl.PackSequenceLoader({out!r}, 32){classes})")
+
+
+@click.command("tfrecord")
+@source_argument
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option(
+    "--name",
+    help="How the files' names begin.  [default: as SOURCE; train and validation, if it is split]",
+)
+@click.option("--shards", type=click.IntRange(1), default=1, show_default=True, help="Files.")
+@click.option(
+    "--compression",
+    type=click.Choice(["GZIP", "ZLIB"], case_sensitive=False),
+    help="Smaller, and readable front to back only; not for JPEGs.  [default: none]",
+)
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="The share to write to files of their own, such as 0.2, with every class's share the same.",
+)
+@click.option("--shuffle", is_flag=True, help="Write in a random order, for other readers.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@table_options
+@click.option(
+    "--workers", type=click.IntRange(1), help="Threads that read.  [default: one per core]"
+)
+@conversion_options("files of these names", "read")
+@json_option
+def tfrecord_command(
+    source: str,
+    out: str,
+    name: str | None,
+    shards: int,
+    compression: str | None,
+    validation: float | None,
+    shuffle: bool,
+    seed: int,
+    table: TableColumns,
+    workers: int | None,
+    conversion: Conversion,
+    as_json: bool,
+) -> None:
+    """Put files into a few TFRecord files, for TFRecordSequenceLoader and for tf.data.
+
+    SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
+    and one of labels. Records are tf.train.Example: image_raw (the file as it is), label, id (its
+    path), and class, where classes have names. OUT is a folder. Stopped at any moment, the same
+    command goes on where it was.
+
+    \b
+    Examples:
+        kloaders tfrecord photos/ records/ --shards 8 --validation 0.2
+        kloaders tfrecord train.csv records/ --path-column file --label-column class
+        kloaders tfrecord photos/ records/ --on-error skip --json > report.json
+    """  # noqa: D301
+    from kloaders.convert import tfrecords as tfrecord_writer
+    from kloaders.core.memory import format_bytes
+    from kloaders.sources.columns import values_of
+
+    begin = time.perf_counter()
+    loader = loader_of(source, table, exclude=conversion.exclude)
+    parts = loader.source.columns or ()
+    labels = values_of(parts[1]) if len(parts) > 1 else None
+    features = None
+    if loader.class_names is not None and labels is not None:
+        features = {"class": [loader.class_names[k] for k in labels.tolist()]}
+    stem = os.path.splitext(os.path.basename(os.path.normpath(source)))[0]
+    written = tfrecord_writer.write_tfrecords(
+        loader.paths,
+        labels,
+        os.path.join(out, name or ("" if validation else stem)),
+        shards=shards,
+        compression=compression,
+        features=features,
+        validation=validation,
+        stratify=True if validation and loader.class_names else None,
+        shuffle=shuffle,
+        seed=seed,
+        workers=workers,
+        on_error=conversion.on_error,
+        overwrite=conversion.overwrite,
+        progress=None,
+    )
+    files = written.files + written.validation
+    report = {
+        **_report(begin, written, files),
+        "files": written.files,
+        "validation": written.validation,
+        "class_names": loader.class_names,
+    }
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    click.echo(
+        f"{out}: {written.samples:,} samples in {len(files)} files, "
+        f"{format_bytes(report['bytes'])}, in {report['seconds']:.0f} s"
+    )
+    click.echo("\nIn Python:\n    import kloaders as kl")
+    chosen = '{"x": "image_raw", "y": "label"}' if labels is not None else '{"x": "image_raw"}'
+    for variable, part in (("train", written.files), ("val", written.validation)):
+        if part:
+            pattern = part[0].rpartition("-00000-of-")[0] + "-*.tfrecord"
+            click.echo(f"    {variable} = kl.TFRecordSequenceLoader({pattern!r}, {chosen}, 32)")
+
+
+def _report(begin: float, written: Any, files: list[str]) -> dict[str, Any]:
+    """What scripts want to know of any conversion."""
+    return {
+        "version": __version__,
+        "seconds": time.perf_counter() - begin,
+        "samples": written.samples,
+        "bytes": sum(map(os.path.getsize, files)),
+        "errors": [{"index": e.index, "name": e.name, "cause": e.cause} for e in written.errors],
+    }

@@ -1,0 +1,63 @@
+"""Where a loader stands in its data, as far as that can be told."""
+
+from __future__ import annotations
+
+from kloaders.keras_api.passes import Pass
+from kloaders.keras_api.phases import Phases
+from kloaders.plan.epoch import Order
+
+__all__ = ["Positions"]
+
+_READ_AHEAD = (
+    "how much of this pass the model has consumed is not known: Keras reads ahead of it. Give "
+    "fit(callbacks=[LoaderCallback(loader)]), after which state_dict() counts what was trained on."
+)
+_SCATTERED = (
+    "shuffle=False serves the batches that are asked for, and fit() asks for them in a random order: "
+    "a position in the middle of such an epoch is no number. Use shuffle=None or True on the loader, "
+    "or fit(shuffle=False)."
+)
+_BY_NUMBER = (
+    "batches were read by their number, outside of an epoch, which moves no position: call "
+    "loader.on_epoch_begin() before the loop and loader.on_epoch_end() behind it."
+)
+
+
+class Positions(Phases):
+    """The batch that comes next; without a lock."""
+
+    def _next_batch(self) -> tuple[Order, int]:
+        """What comes next: a batch of an order.
+
+        Raises:
+            ValueError: that is not known.
+        """
+        current, fit = self._pass, self._fit
+        if self._left is not None and not fit.running:
+            left, used = self._left
+            if used is None:
+                raise ValueError(_READ_AHEAD)
+            return self._position_in(left, used)
+        if fit.running:
+            done, under_way = fit.consumed, current.training
+        else:
+            done, under_way = len(current.memo), bool(current.memo) and not self._pass_due
+            reads = self._index_reads
+            if not self._in_epoch and reads.looping and 0 < len(reads) < self.batches:
+                raise ValueError(_BY_NUMBER)
+            if under_way and current.by_keras:
+                raise ValueError(_READ_AHEAD)
+        if under_way:
+            return self._position_in(current, done)
+        if self._resume is not None:
+            return self._resume.order, self._resume.first
+        return self._order_of_epoch(fit.epoch_due if fit.running else self._next_epoch), 0
+
+    def _position_in(self, current: Pass, done: int) -> tuple[Order, int]:
+        if 0 < done < current.size:
+            if current.scattered:
+                raise ValueError(_SCATTERED)
+            return current.order, current.first + done
+        if done:
+            return self._order_of_epoch(current.order.epoch + 1), 0
+        return current.order, current.first

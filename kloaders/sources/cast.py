@@ -1,0 +1,62 @@
+"""Samples of any source, with x in another dtype."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kloaders.core.arrays import Indices
+from kloaders.core.checks import checked_dtype
+from kloaders.core.rows import Report, Rows
+from kloaders.core.structure import cast
+from kloaders.plan.rng import Moment
+from kloaders.sources.source import Source, WrappedSource
+
+__all__ = ["CastSource"]
+
+
+class CastSource(WrappedSource):
+    """Another source, whose inputs are cast as they are read; labels stay as they are.
+
+    Kinds of sources that come with kloaders cast while they copy, which is quicker.
+    """
+
+    def __init__(self, inner: Source, dtype: Any) -> None:
+        super().__init__(inner)
+        self.columns = None  # their values are not what this source gives
+        self.dtype = checked_dtype(dtype)
+
+    @classmethod
+    def of(cls, samples: Any, dtype: Any) -> Any:
+        """`samples`, if it is no source, or nothing is to be cast."""
+        return cls(samples, dtype) if dtype is not None and isinstance(samples, Source) else samples
+
+    def _cast(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        assert self.dtype is not None
+        return cast(parts[0], self.dtype), *parts[1:]
+
+    def _cast_of(self, read: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+        return self._cast(read())
+
+    def read(self, index: int) -> Any:
+        return self.sample(index, Moment())
+
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
+        return self._cast(self.inner.sample(index, moment))
+
+    def readers(
+        self, indices: Indices, moment: Moment
+    ) -> Iterator[tuple[int, Callable[[], tuple[Any, ...]]]]:
+        for index, read in self.inner.readers(indices, moment):
+            yield index, functools.partial(self._cast_of, read)
+
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
+        for row, (_, read) in enumerate(self.readers(indices, moment)):
+            try:
+                out.put(row, read(), report)
+            except Exception as error:  # whatever a user's code raises belongs to the sample
+                report(row, error)
+
+    def take(self, numbers: Indices) -> Source:
+        return CastSource(self.inner.take(numbers), self.dtype)

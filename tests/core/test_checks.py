@@ -1,0 +1,95 @@
+"""Checks of options: what they return, and what a wrong value is told."""
+
+import numpy as np
+import pytest
+
+from kloaders.core import checks
+
+
+@pytest.mark.parametrize("value", [3, np.int32(3), np.array(3)])
+def test_counts(value):
+    found = checks.checked_count(value, "batch_size", 1)
+    assert found == 3
+    assert type(found) is int
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (0, ValueError, r"batch_size=0 is too small, expected at least 1, as in batch_size=32"),
+        (True, TypeError, "batch_size=True is bool"),
+        (np.True_, TypeError, "is bool"),
+        (2.0, TypeError, "batch_size=2.0 is float"),
+        ("2", TypeError, "is str"),
+        (None, TypeError, "is NoneType"),
+    ],
+)
+def test_what_is_no_count(value, error, words):
+    with pytest.raises(error, match=words):
+        checks.checked_count(value, "batch_size", 1)
+
+
+def test_flags():
+    assert checks.checked_flag(np.True_, "mask") is True
+    with pytest.raises(TypeError, match="mask=1: choose True or False"):
+        checks.checked_flag(1, "mask")
+
+
+def test_shuffle():
+    assert [checks.checked_shuffle(v) for v in (None, True, np.False_)] == [None, True, False]
+    with pytest.raises(TypeError, match="shuffle='yes': choose None"):
+        checks.checked_shuffle("yes")
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, (0, 1)), ((1, 3), (1, 3)), ([0, 2], (0, 2))])
+def test_shards(given, found):
+    assert checks.checked_shard(given) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ((2, 2), ValueError, "k counts from 0 to n - 1"),
+        ((-1, 2), ValueError, "0 <= k < n"),
+        (3, TypeError, r"expected \(k, n\)"),
+        ((1, 2, 3), TypeError, r"expected \(k, n\)"),
+        ((0.5, 2), TypeError, r"expected \(k, n\)"),
+    ],
+)
+def test_what_is_no_shard(given, error, words):
+    with pytest.raises(error, match=words):
+        checks.checked_shard(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [(None, None), ("uint8", "u1"), (">f4", "f4"), (np.float16, "f2")]
+)
+def test_dtypes_are_native(given, found):
+    checked = checks.checked_dtype(given)
+    assert checked == (None if found is None else np.dtype(found))
+    assert checked is None or checked.isnative
+
+
+@pytest.mark.parametrize("given", ["colour", "U3", object, complex, "datetime64[s]"])
+def test_what_is_no_dtype_of_numbers(given):
+    with pytest.raises(TypeError, match="dtype="):
+        checks.checked_dtype(given)
+
+
+def test_an_unknown_option_gets_the_one_that_may_be_meant():
+    checks.check_names("Loader", {"seed": 1}, ["seed", "shuffle"])
+    with pytest.raises(TypeError, match=r"Loader has no option shufle=: did you mean shuffle=\?"):
+        checks.check_names("Loader", {"shufle": 1}, ["seed", "shuffle"])
+    with pytest.raises(TypeError, match="it has seed, shuffle"):
+        checks.check_names("Loader", {"zzz": 1}, ["seed", "shuffle"])
+
+
+@pytest.mark.parametrize("function", [lambda x, y, rng: (x, y), lambda *a: a, max, None])
+def test_transforms(function):
+    assert checks.checked_transform(function, "transform") is function
+
+
+@pytest.mark.parametrize("function", [3, lambda x, y: (x, y), lambda x, y, rng, more: x])
+def test_what_is_no_transform(function):
+    with pytest.raises(TypeError, match=r"expected a function transform\(x, y, rng\)"):
+        checks.checked_transform(function, "transform")

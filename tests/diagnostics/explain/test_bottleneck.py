@@ -1,0 +1,89 @@
+"""What limits an epoch, by figures that a test makes up."""
+
+import pytest
+
+from kloaders.diagnostics.explain.bottleneck import EpochCost
+from kloaders.diagnostics.explain.measured import Run
+from kloaders.diagnostics.explain.verdict import judge
+from tests.support.explain_figures import DECODING, figures, settings_of
+
+
+def test_a_model_that_does_not_wait_is_what_binds():
+    """And then no setting of the loader is worth a line."""
+    found = judge(figures(step_s=20e-3, step_cpu_s=1e-3, fit_s=20.4e-3, model_from="model"))
+    assert found.bound == "model"
+    assert found.advice == []
+    assert found.wait == pytest.approx(1 - 20 / 20.4)
+    assert "2.4 times as fast as the model" in found.why
+    assert "Nothing to change: a faster loader would gain nothing." in str(found)
+
+
+def test_files_slower_from_the_disk_than_from_memory_are_the_disk():
+    """Only where memory cannot hold the files: the second epoch would find them there."""
+    slow = {"cold": Run(500, 1.0), "disk_rate": 520, "disk_rate_more": 2000}
+    found = judge(figures({"files_fit": False, "free_bytes": 10**9}, **slow))
+    assert (found.bound, found.stage) == ("disk", "read")
+    assert settings_of(found) == ["workers=32"]
+    assert found.advice[0].predicted == pytest.approx(500 * 2000 / 520)
+    assert found.ceiling == 2000
+    assert judge(figures(**slow)).bound == "cpu"
+    assert judge(figures(**slow)).first_bound == "disk"
+
+
+def test_a_hook_that_waits_is_the_disk_whatever_it_waits_for():
+    """No files are known, and a sample is mostly waiting: more threads wait at a time."""
+    found = judge(
+        figures(
+            {"stored_bytes": None, "free_bytes": 0, "users_code": True},
+            read_s=0.1,
+            read_cached_s=0.0,
+            disk_rate=None,
+            disk_rate_more=None,
+            cold=Run(80, 0.2),
+            warm=Run(80, 0.2),
+        )
+    )
+    assert found.bound == "disk"
+    assert "98% waiting" in found.why
+    assert settings_of(found) == ["workers=32"]
+    assert found.advice[0].predicted == pytest.approx(32 / 0.10201)
+
+
+def test_idle_cores_behind_a_users_function_are_pythons_lock():
+    """Eight threads that keep one core busy; processes promise the cores."""
+    own = {"has_transform": True, "users_code": True, "free_bytes": 0}
+    found = judge(figures(own, transform_s=6e-3, warm=Run(125, 1.05), cold=Run(125, 1.05)))
+    assert (found.bound, found.stage) == ("gil", "transform")
+    assert settings_of(found) == ["Keras layers instead of transform=", "processes=True"]
+    assert found.advice[1].predicted == pytest.approx(8 / 8.02e-3)
+    # The same with cores that others use: a thread alone gets a third of one.
+    assert judge(figures(own, warm=Run(125, 2.5), alone_busy=0.33)).bound == "cpu"
+    # Nothing of the user's runs: what is built in releases the lock.
+    assert judge(figures(warm=Run(125, 1.05))).bound == "cpu"
+
+
+def test_a_part_of_the_samples_in_the_cache_counts_as_that_part():
+    """Half of the samples from RAM cost next to nothing: about twice as fast."""
+    assert judge(figures({"kept": 0.5})).now == pytest.approx(2 * 3900, rel=0.02)
+
+
+def test_loader_and_model_that_share_the_cores():
+    """Each is quick alone, and there are cores for one of them."""
+    found = judge(
+        figures({"kept": 1.0}, step_s=5e-3, step_cpu_s=39e-3, fit_s=8e-3, model_from="model")
+    )
+    assert (found.bound, found.stage) == ("cpu", "step")
+    idle = judge(
+        figures({"kept": 1.0}, step_s=5e-3, step_cpu_s=1e-3, fit_s=8e-3, model_from="model")
+    )
+    assert idle.bound == "unknown"
+
+
+def test_rates_with_a_model_end_at_its_step_and_at_the_cores():
+    """A loader that is as fast as one likes is no faster than what it feeds."""
+    cost = EpochCost(figures(step_s=4e-3, step_cpu_s=32 * 8e-3, fit_s=50e-3))
+    assert cost.with_loading(100.0) == 100
+    assert cost.with_loading(1e9, cpu_s=0.0) == pytest.approx(8 / 8e-3)
+    alone = EpochCost(DECODING)
+    assert alone.with_loading(1e9) == 1e9
+    assert alone.ceiling() == pytest.approx(8 / 2.02e-3, rel=1e-2)

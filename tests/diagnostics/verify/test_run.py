@@ -1,0 +1,108 @@
+"""Whole data sets: what is damaged is found, what is sound is not accused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kloaders as kl
+from kloaders.diagnostics.verify import run as verification
+from kloaders.diagnostics.verify import worker as inspection
+from kloaders.diagnostics.verify.report import ERRORS
+from tests.support.pillow_images import JPEGS, picture, saved
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_kind_is_found(photos: Path, spoilt: dict[str, str], workers: int) -> None:
+    """In this process or in others: the same report, the worst first."""
+    report = kl.verify(photos, workers=workers, progress=False)
+    assert {one.path: one.kind for one in report.findings} == spoilt
+    assert len(report.findings) == len(spoilt)
+    assert (report.files, report.left_out) == (12 + 10, 1)
+    assert [one.kind for one in report.errors] == sorted(
+        (kind for kind in spoilt.values() if kind in ERRORS),
+        key=ERRORS.index,
+    )
+    assert not report.ok
+
+
+@pytest.mark.parametrize("compression", [None, "GZIP"])
+def test_records(photos: Path, tmp_path: Path, compression: Any) -> None:
+    """A picture cut short inside a sound record, the same one with two labels, and file names."""
+    paths = sorted(map(str, photos.glob("*/*.jpg")))
+    Path(paths[2]).write_bytes(Path(paths[2]).read_bytes()[:-300])
+    Path(paths[8]).write_bytes(Path(paths[1]).read_bytes())
+    labels = [int("dog" in path) for path in paths]
+    written = kl.write_tfrecords(
+        paths, labels, tmp_path / "out" / "x", compression=compression, on_error="skip",
+        progress=False,
+    )  # fmt: skip
+    assert written.samples == 11  # the converter sees it too; so it is put in by hand
+    report = kl.verify(tmp_path / "out", progress=False)
+    assert (report.files, [one.kind for one in report.findings]) == (11, ["conflicting labels"])
+    assert "record 7 at byte" in report.findings[0].path
+
+
+def test_a_cut_picture_in_a_record(tmp_path: Path) -> None:
+    """Written by somebody else: the record is sound, and what is in it is not."""
+    from kloaders.formats.tfrecord.examples import encode_example
+    from kloaders.formats.tfrecord.framing import framed
+
+    raw = JPEGS["baseline"]
+    pictures = [raw, saved(picture(seed=3), "JPEG"), JPEGS["progressive"][:-100]]
+    path = tmp_path / "a.tfrecord"
+    examples = [encode_example({"image": p, "label": k}) for k, p in enumerate(pictures)]
+    path.write_bytes(b"".join(map(framed, examples)))
+    (one,) = kl.verify(path, progress=False).findings
+    assert one.kind == "truncated"
+    assert re.match(r".*a\.tfrecord, record 2 at byte \d+, image is truncated", one.message)
+
+
+def test_packs(tmp_path: Path) -> None:
+    """Sums, sizes, headers, and the manifest itself."""
+    pack = tmp_path / "pack"
+    x = np.random.default_rng(0).random((40, 30), np.float32)
+    kl.write_pack(kl.ArraySequenceLoader(x, np.arange(40)), pack, shard_size=1500, progress=False)
+    report = kl.verify(pack, progress=False)
+    assert report.ok
+    assert report.files == len(list(pack.glob("*.npy")))
+    x, y = pack / "x.npy", pack / "y.npy"
+    raw = bytearray(x.read_bytes())
+    raw[-7] ^= 1
+    x.write_bytes(raw)
+    y.write_bytes(y.read_bytes()[:-1])
+    found = {one.path: (one.kind, one.message) for one in kl.verify(pack, progress=False).findings}
+    assert {path: kind for path, (kind, _) in found.items()} == {
+        str(x): "broken",
+        str(y): "truncated",
+    }
+    assert "x.npy (rows 33 to 39) changed since the pack was written" in found[str(x)][1]
+    y.unlink()
+    found = {one.path: one.kind for one in kl.verify(pack, progress=False).findings}
+    assert found == {str(x): "broken", str(y): "unreadable"}
+    (pack / "pack.json").write_text("{}")
+    (one,) = kl.verify(pack, progress=False).findings
+    assert "pack.json is damaged" in one.message
+
+
+def test_nothing_is_left_of_one_that_was_stopped(photos: Path, monkeypatch: Any) -> None:
+    """Ctrl-C in the middle: the processes end."""
+    begun = []
+    started = inspection.Inspector._started
+
+    def noted(self: Any) -> Any:
+        process = started(self)
+        begun.append(process)
+        return process
+
+    monkeypatch.setattr(inspection.Inspector, "_started", noted)
+    tasks = [(str(path), None) for path in photos.glob("*/*.jpg")]
+    answers = verification._answers(tasks, 2, 10**6)
+    next(answers)
+    answers.close()
+    assert begun
+    assert all(process.poll() is not None for process in begun)
