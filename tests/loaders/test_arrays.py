@@ -327,10 +327,30 @@ def test_preload_names_a_broken_file(files: list[str], nothing_running: None) ->
     assert not our_threads()
 
 
-def test_preload_of_samples_of_different_shape(files: list[str]) -> None:
-    """Two files and their shapes are named, with what to do."""
-    np.save(files[7], np.zeros(4, np.float32))
-    with pytest.raises(ValueError, match=r"07\.npy is float32 of shape \(4,\).*\(3,\)"):
+def test_preload_of_samples_of_different_shape(files: list[str], keep: Any) -> None:
+    """Each is kept as an array of its own; a batch of two shapes is refused, as before."""
+    wide = np.arange(70, 74, dtype=np.float32)
+    np.save(files[7], wide)
+    single, mixed = (
+        keep(kl.preload(kl.PathSequenceLoader(files, labels(), size), progress=False))
+        for size in (1, BATCH)
+    )
+    for path in files:
+        Path(path).unlink()
+    for k in range(SAMPLES):
+        x, y = single[k]
+        assert y.tolist() == [k]
+        np.testing.assert_array_equal(x, [wide if k == 7 else np.array([k, 1, 2], np.float32)])
+    assert single.delivered_spec()[0].shape == (None,)
+    assert mixed[0][0].shape == (BATCH, 3)
+    with pytest.raises(ValueError, match=r"row 7 is float32 of shape \(4,\).*row 4.*\(3,\)"):
+        mixed[1]
+
+
+def test_preload_of_samples_of_different_dtype(files: list[str]) -> None:
+    """Two files and their dtypes are named, with what to do."""
+    np.save(files[7], np.zeros(3, np.float64))
+    with pytest.raises(ValueError, match=r"07\.npy is float64, but .*00\.npy is float32.*dtype="):
         kl.preload(kl.PathSequenceLoader(files, labels()), progress=False)
 
 

@@ -1,4 +1,4 @@
-"""Samples of unequal length: which come together, how they are filled up, what the model receives."""
+"""Samples of unequal length: which come together, what is refused, what the model receives."""
 
 import keras
 import numpy as np
@@ -7,76 +7,19 @@ from keras import ops
 
 import kloaders as kl
 from tests.support.recording import BACKEND, Received, Recorder, loss
-
-
-def sequence_of(number, steps, width=2):
-    """A sample whose steps all hold its number plus one: 0 is for padding."""
-    return np.full((steps, width), number + 1, np.float32)
-
-
-def sequences(lengths):
-    return [sequence_of(k, n) for k, n in enumerate(lengths)]
-
-
-LENGTHS = np.random.default_rng(0).integers(1, 30, 37)
-BOUNDARIES = (8, 16, 30)
-
+from tests.support.sequences import BOUNDARIES, LENGTHS, bucketed, sequence_of, sequences
 
 # ---------------------------------------------------------------- batches
 
 
-def make(lengths=LENGTHS, labels=None, boundaries=BOUNDARIES, given=None, pad=None, **options):
-    y = np.arange(len(lengths)) if labels is None else labels
-    loader = kl.ArraySequenceLoader(sequences(lengths), y, 5, **{"seed": 7, **options})
-    return kl.bucket_by_length(loader, given, boundaries, **(pad or {}))
-
-
-def test_rows_are_filled_up_behind_their_end():
-    loader = make(shuffle=True)
-    shapes = set()
-    for x, y in loader.epoch_batches():
-        shapes.add(x.shape[1])
-        for row, number in zip(x, y, strict=True):
-            want = np.zeros((x.shape[1], 2), np.float32)
-            want[: LENGTHS[number]] = number + 1
-            np.testing.assert_array_equal(row, want)
-    assert shapes <= set(BOUNDARIES)
-    assert len(shapes) > 1
-
-
 def test_storage_order_stays_for_predictions():
-    loader = make()
+    loader = bucketed()
     y = np.concatenate([y for _, y in loader.epoch_batches()])
     assert y.tolist() == list(range(len(LENGTHS)))
 
 
-def test_padding_reused_memory_leaves_nothing_behind():
-    """Large arrays come from blocks that were batches before."""
-    lengths = np.tile([700, 300, 500], 20)
-    x = [np.full((n, 20), k + 1, np.float32) for k, n in enumerate(lengths)]
-    loader = kl.bucket_by_length(
-        kl.ArraySequenceLoader(x, np.arange(60), 6, shuffle=True, seed=1), boundaries=[600, 900]
-    )
-    for epoch in range(2):
-        for batch, y in loader.epoch_batches(epoch):
-            assert batch.nbytes > 1 << 16
-            for row, number in zip(batch, y, strict=True):
-                assert row.sum() == (number + 1) * 20 * lengths[number]
-
-
-@pytest.mark.parametrize(
-    "options", [{"workers": 0}, {"workers": 3}, {"processes": True, "workers": 2}]
-)
-def test_batches_are_the_same_however_they_are_made(options, keep):
-    want = list(make(shuffle=True, workers=1).epoch_batches(1))
-    got = list(keep(make(shuffle=True, **options)).epoch_batches(1))
-    for (x, y), (x_want, y_want) in zip(got, want, strict=True):
-        np.testing.assert_array_equal(x, x_want)
-        np.testing.assert_array_equal(y, y_want)
-
-
 def test_shards_make_the_batches_of_one_loader_with_one_length():
-    whole = make(shuffle=True, drop_last=True, given=LENGTHS)
+    whole = bucketed(shuffle=True, drop_last=True, given=LENGTHS)
     parts = [
         kl.bucket_by_length(
             kl.ArraySequenceLoader(
@@ -102,66 +45,14 @@ def test_shards_make_the_batches_of_one_loader_with_one_length():
     assert len(whole) == 7
 
 
-def test_labels_a_step_are_padded_with_their_own_value():
-    labels = [np.full(n, k) for k, n in enumerate(LENGTHS)]
-    loader = make(labels=labels, pad={"label_pad_value": -1}, shuffle=True)
-    for x, y in loader.epoch_batches():
-        np.testing.assert_array_equal(y >= 0, x[..., 0] > 0)
-        np.testing.assert_array_equal(y[y >= 0] + 1, x[..., 0][y >= 0])
-    with pytest.raises(ValueError, match=r"y has .* pass label_pad_value="):
-        make(labels=labels)[0]
-
-
-def test_a_mask_says_where_the_steps_are():
-    x, _y = make(pad={"mask": True})[0]
-    np.testing.assert_array_equal(x[1], x[0][..., 0] > 0)
-    named = kl.bucket_by_length(
-        kl.ArraySequenceLoader({"words": sequences(LENGTHS)}, batch_size=5), mask=True
-    )
-    batch = named[0]
-    assert list(batch) == ["words", "mask"]
-    np.testing.assert_array_equal(batch["mask"], batch["words"][..., 0] > 0)
-
-
-def test_only_what_has_steps_is_padded():
-    table = np.arange(37 * 4, dtype=np.float32).reshape(37, 4)
-    loader = kl.ArraySequenceLoader({"words": sequences(LENGTHS), "table": table}, batch_size=5)
-    batch = kl.bucket_by_length(loader)[1]
-    np.testing.assert_array_equal(batch["table"], table[5:10])
-    assert batch["words"].ndim == 3
-
-
-def crop(x, y, rng):
-    return x[: 1 + rng.integers(len(x))], y
-
-
-def test_a_transform_may_shorten_samples():
-    loader = make(transform=crop, shuffle=True, given=LENGTHS, pad={"mask": True})
-    lengths = set()
-    for (x, mask), y in loader.epoch_batches():
-        np.testing.assert_array_equal(mask, x[..., 0] > 0)
-        assert np.all(x[:, 0, 0] == y + 1)
-        lengths |= set(mask.sum(axis=1).tolist())
-    assert len(lengths) > 5
-
-
 def test_boundaries_are_chosen_so_that_padding_is_little():
-    loader = make(np.arange(1, 801), boundaries=None)
-    assert loader.options.padding.buckets.boundaries.tolist() == [
-        100,
-        200,
-        300,
-        400,
-        500,
-        600,
-        700,
-        800,
-    ]
+    loader = bucketed(np.arange(1, 801), boundaries=None)
+    assert loader.options.padding.buckets.boundaries.tolist() == list(range(100, 900, 100))
     assert "padding" in loader.summary()
 
 
 def test_split_keeps_the_buckets():
-    train, val = kl.split(make(), validation=0.3)
+    train, val = kl.split(bucketed(), validation=0.3)
     seen = []
     for part in (train, val):
         for x, y in part.epoch_batches(shuffle=part is train):
@@ -169,25 +60,6 @@ def test_split_keeps_the_buckets():
             assert x.shape[1] in BOUNDARIES
             seen += y.tolist()
     assert sorted(seen) == list(range(len(LENGTHS)))
-
-
-def test_a_broken_sample_is_skipped_or_replaced(tmp_path):
-    paths = []
-    for k, n in enumerate(LENGTHS):
-        np.save(tmp_path / f"{k:02}.npy", sequence_of(k, n))
-        paths.append(tmp_path / f"{k:02}.npy")
-    paths[6].write_bytes(b"no array")
-    for policy, left in (("skip", 36), ("replace", 37)):
-        loader = kl.PathSequenceLoader(
-            paths, np.arange(37), 5, seed=1, on_error=policy, shuffle=True, cache=None
-        )
-        seen = []
-        for x, y in kl.bucket_by_length(loader, LENGTHS, BOUNDARIES).epoch_batches():
-            assert x.shape[1] in BOUNDARIES
-            assert np.all(x[:, 0, 0] == y + 1)
-            seen += y.tolist()
-        assert len(seen) == left
-        assert 6 not in seen
 
 
 def test_lengths_of_files_are_read_where_they_are_not_given(tmp_path, caplog):
@@ -216,14 +88,14 @@ def test_lengths_of_files_are_read_where_they_are_not_given(tmp_path, caplog):
 )
 def test_what_is_wrong_is_said(change, message):
     with pytest.raises(ValueError, match=message):
-        make(**change)
+        bucketed(**change)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_an_epoch_goes_on_where_it_was_left(shuffle):
-    loader = make(shuffle=shuffle)
+    loader = bucketed(shuffle=shuffle)
     want = list(loader.epoch_batches(1))
-    again = make(shuffle=shuffle)
+    again = bucketed(shuffle=shuffle)
     again.load_state_dict(loader.state_dict(1, 3))
     again.on_epoch_begin()
     got = [again[k] for k in range(len(again))]
@@ -234,16 +106,9 @@ def test_an_epoch_goes_on_where_it_was_left(shuffle):
 
 
 def test_a_state_for_other_buckets_is_refused():
-    state = make(shuffle=True).state_dict(1, 3)
+    state = bucketed(shuffle=True).state_dict(1, 3)
     with pytest.raises(ValueError, match="buckets"):
-        make(shuffle=True, boundaries=(10, 30)).load_state_dict(state)
-
-
-def test_a_sample_longer_than_was_said_is_named():
-    longest = int(LENGTHS.argmax())
-    loader = make(given=np.where(np.arange(37) == longest, 1, LENGTHS))
-    with pytest.raises(ValueError, match=rf"row {longest} has {LENGTHS[longest]} steps, and 1 by"):
-        loader[longest // 5]
+        bucketed(shuffle=True, boundaries=(10, 30)).load_state_dict(state)
 
 
 def test_two_levels_are_refused(tmp_path):
@@ -286,7 +151,7 @@ def model_of_sequences():
 def test_a_model_receives_each_sequence_once_with_its_label(shuffle):
     """The first two batches of storage order are of one length, which TensorFlow must not fix."""
     lengths = np.concatenate([[30] * 10, LENGTHS])
-    loader = make(lengths, shuffle=shuffle)
+    loader = bucketed(lengths, shuffle=shuffle)
     model, received = model_of_sequences()
     for _ in range(2):  # a second fit looks at batches again
         history = model.fit(loader, epochs=2, verbose=0).history
@@ -306,7 +171,7 @@ def test_a_model_receives_each_sequence_once_with_its_label(shuffle):
 def test_as_a_dataset():
     if BACKEND != "tensorflow":
         pytest.skip("a part of TensorFlow")
-    dataset = kl.to_tf_dataset(make(pad={"mask": True}), shuffle=True)
+    dataset = kl.to_tf_dataset(bucketed(pad={"mask": True}), shuffle=True)
     (words, mask), labels = dataset.element_spec
     assert words.shape.as_list() == [None, None, 2]
     assert mask.shape.as_list() == [None, None]

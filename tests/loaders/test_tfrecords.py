@@ -483,7 +483,7 @@ def test_a_side_does_not_care_for_the_others_damage(write):
             return super().load_sample(index)
 
     sides = kl.split(Own(path, IMAGE, 4, seed=1), validation=0.3, seed=1)
-    has, has_not = sorted(sides, key=lambda side: "record 0 at" not in side._name(0))
+    has, has_not = sorted(sides, key=lambda side: "record 0 at" not in side.sample_name(0))
     assert 0 not in everything(has_not)[1]
     with pytest.raises(kl.SampleError, match="not this one"):
         everything(has)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
-from kloaders.loaders import video
+from kloaders.sources import video
 
 FRAMES = (45, 30)
 

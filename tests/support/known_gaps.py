@@ -16,12 +16,6 @@ LARGE_MODULES: set[str] = set()
 WITHOUT_TEST_FILE: set[str] = {
     "kloaders.convert.record_samples",
     "kloaders.core.arrays",
-    "kloaders.engine.batches",
-    "kloaders.engine.padding",
-    "kloaders.engine.ram_batches",
-    "kloaders.engine.requests",
-    "kloaders.engine.runner",
-    "kloaders.engine.specs",
     "kloaders.interop.tf_dataset",
     "kloaders.keras_api.base",
     "kloaders.keras_api.fit_events",
