@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
+from kloaders.convert.digests import not_compared
 from kloaders.core.errors import SampleError
 from kloaders.core.messages import inform, warn
 from kloaders.core.version import __version__
@@ -193,6 +194,12 @@ class Journal:
                 self.finished[shard] = note
                 for name, size in line["sizes"].items():
                     kept |= {name} if size is not None else {name, f"{name}.unfinished"}
+        if self.finished and (unsure := not_compared(self.job)):
+            warn(
+                f"{self.folder}: {len(self.finished):,} shards are finished and stay, but it cannot be "
+                f"seen whether they were made with the same {'; '.join(unsure)}. If not, pass "
+                "overwrite=True (--overwrite) to begin anew."
+            )
         file.truncate(end if job == self.job else 0)
         if job != self.job:
             self._append({"job": self.job})
