@@ -9,7 +9,7 @@ has a report for each, which would make it needless.
     adapter, and epochs, lie in; fit,  | reading, or the user; and        | is noticed when the next   |
     evaluate and predict among frames  | whether its fit is still running | begins, two calls at once  |
     (`asker`)                          |                                  | are not noticed            |
-    the class name PyDatasetAdapter    | TensorFlow keeps it, and with it | a forgotten loader keeps   | contract/test_contract.py
+    the class name PyDatasetAdapter    | TensorFlow keeps it, and with it | a forgotten loader keeps   | contract/test_resources_freed.py
     (`is_adapter`)                     | each loader that was ever fitted | its data                   |
     the local variable `iterator` of   | its destructor waits up to a     | an epoch's end may take as | keras_api/test_tf_iterators.py
     fit, evaluate and predict, and two | minute for tf.data's tuner       | long as without kloaders   |

@@ -159,5 +159,5 @@ def test_the_callback_knows_the_epoch(trained):
 
 def test_it_says_once_what_it_cannot_do(trained):
     _, said = trained
-    assert said.count("kloaders: tf_keras asks for batches by number") == 1
+    assert said.count("tf_keras asks for batches by number") == 1
     assert "pass shuffle=True to the loader and shuffle=False to fit()" in said
