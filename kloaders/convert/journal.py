@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders.convert.digests import not_compared
@@ -44,7 +43,6 @@ __all__ = [
     "write_shards",
 ]
 
-Array = np.ndarray[Any, Any]
 
 # Arrays are told apart by so many of their rows: all of them may be more than RAM.
 _ROWS_IN_DIGEST, _BYTES_IN_DIGEST = 64, 2**26

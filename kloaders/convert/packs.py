@@ -9,8 +9,6 @@ import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kloaders.convert.digests import (
     digest_of_files,
     is_files,
@@ -27,6 +25,7 @@ from kloaders.convert.journal import (
     write_shards,
 )
 from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of
+from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
 from kloaders.core.messages import inform
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["write_pack"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
-Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 # Shards of this size or more. Where samples differ in shape, each has files of its own, which take a
 # descriptor each while they are mapped, and 1024 is what a process may have.

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from kloaders.core import forks
+from kloaders.core.arrays import Array
 
 __all__ = ["Buffers", "Part", "read_at", "read_many"]
 
-Array = np.ndarray[Any, Any]
 # An array, and which of its rows reads fill, one each; None where the k-th read fills the k-th.
 Part = tuple[Array, Array | None]
 

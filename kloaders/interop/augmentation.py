@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from kloaders.core import forks
+from kloaders.core.arrays import Array
 from kloaders.core.structure import map_structure
 
 __all__ = ["albumentations_transform", "keras_transform"]
 
-Array = np.ndarray[Any, Any]
 # What x and y are to the other library: a name for the whole, or names for some of a dict's entries.
 Names = str | Mapping[str, str] | None
 

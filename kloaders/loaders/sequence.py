@@ -262,8 +262,7 @@ class SequenceLoader(base.Sequence):
         Raises:
             IndexError: `index` is not in 0 ... len(loader) - 1.
             SampleError: a sample does not load (on_error="raise").
-            ValueError: samples of one batch differ in shape or dtype; both are named. Or a loader
-                with a shard and shuffle=None is asked for batches in a random order.
+            ValueError: samples of a batch differ; or shard= with shuffle=None is asked in disorder.
         """
         return self._requests.batch(index)
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from kloaders.core import forks
+from kloaders.core.arrays import Indices
 from kloaders.core.errors import shortened
 from kloaders.core.messages import inform, warn
 
@@ -31,7 +32,6 @@ __all__ = [
     "whole_name",
 ]
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 FIELDS = ("path", "error", "first_seen")
 

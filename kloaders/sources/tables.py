@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.arrays import Array, Indices
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 
 __all__ = ["Table", "array_of", "encoded", "first_missing", "listed"]
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Table:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.arrays import Array
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.pack import dtype_named
 
@@ -32,7 +33,6 @@ __all__ = [
     "write",
 ]
 
-Array = np.ndarray[Any, Any]
 
 _FORMAT, _VERSION = "kloaders training state", 1
 _HEAD = "state.json"

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kloaders.core.arrays import Array
 from kloaders.formats.errors import DecodeError
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "values_of",
 ]
 
-Array = np.ndarray[Any, Any]
 
 # The numbers of the lists in Feature.
 BYTES, FLOAT, INT64 = 1, 2, 3

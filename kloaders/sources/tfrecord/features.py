@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kloaders.core.arrays import Array
 from kloaders.core.checks import checked_dtype
 from kloaders.core.structure import Structure, as_arrays, flatten, map_structure
 from kloaders.formats import images
@@ -30,7 +31,6 @@ from kloaders.sources.tables import listed
 
 __all__ = ["Feature", "Leaf", "Slot", "guessed", "leaves_of", "resolved"]
 
-Array = np.ndarray[Any, Any]
 Decode = Callable[[bytes], Any]
 Shape = tuple["int | None", ...]
 

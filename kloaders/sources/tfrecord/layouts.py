@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from kloaders.core.arrays import Array
 from kloaders.formats.positioned_reads import Buffers, Part, read_many
 from kloaders.formats.tfrecord.crc32c import crc32c, mask_all
 from kloaders.formats.tfrecord.examples import Found
@@ -23,7 +24,6 @@ from kloaders.sources.tfrecord.features import Leaf, Slot
 
 __all__ = ["Jobs", "Layout", "learnt", "read_rows"]
 
-Array = np.ndarray[Any, Any]
 
 # Values of at least so many bytes are read straight into the batch: one buffer more for the
 # system call, and one copy less.
