@@ -46,7 +46,7 @@ class Released(logging.Handler):
     """Sets an event when a report is there, so that no test sleeps."""
 
     def __init__(self, event, reports=1):
-        super().__init__()
+        super().__init__(logging.WARNING)
         self.event, self.left, self.lines, self.levels = event, reports, [], []
 
     def emit(self, record):
