@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import kloaders as kl
 from kloaders.cli import main as cli
-from kloaders.convert import tfrecords as tfrecord_writer
+from kloaders.convert import record_samples
 from kloaders.formats.tfrecord.examples import encode_example, parse_example
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.tfrecord.framing import framed
@@ -314,15 +314,15 @@ def test_the_command_and_a_broken_file(photos, tmp_path):
 
 _KILLED = """
 import sys, kloaders as kl
-from kloaders.convert import tfrecords as tfrecord_writer
-real = tfrecord_writer._content
+from kloaders.convert import record_samples
+real = record_samples._content
 def slow(name, path, count=[0]):
     count[0] += 1
     if count[0] == int(sys.argv[2]):
         import os, signal
         os.kill(os.getpid(), signal.SIGKILL)
     return real(name, path)
-tfrecord_writer._content = slow
+record_samples._content = slow
 kl.write_tfrecords(sys.argv[3:], list(range(len(sys.argv) - 3)), sys.argv[1], shards=6,
                    compression={compression!r}, validation=0.3, workers=1, progress=False)
 """
@@ -359,18 +359,18 @@ def test_killed_and_gone_on(pictures, tmp_path, compression, after, monkeypatch)
 
 def test_a_source_that_changed_meanwhile_is_read_again(pictures, tmp_path, monkeypatch):
     paths, labels = pictures
-    real = tfrecord_writer._content
+    real = record_samples._content
 
     def failing(name, path):
         if path == paths[-1]:
             raise KeyboardInterrupt
         return real(name, path)
 
-    monkeypatch.setattr(tfrecord_writer, "_content", failing)
+    monkeypatch.setattr(record_samples, "_content", failing)
     with pytest.raises(KeyboardInterrupt):
         kl.write_tfrecords(paths, labels, tmp_path / "a", shards=4, workers=1, progress=False)
     assert glob.glob(str(tmp_path / "a-*.tfrecord"))
-    monkeypatch.setattr(tfrecord_writer, "_content", real)
+    monkeypatch.setattr(record_samples, "_content", real)
     with open(paths[0], "wb") as file:
         file.write(png(500))
     written = kl.write_tfrecords(paths, labels, tmp_path / "a", shards=4, workers=1, progress=False)
@@ -381,7 +381,7 @@ def test_memory_stays_small(tmp_path):
     """Large files are read a few at a time, whatever their number."""
     path = tmp_path / "big.bin"
     path.write_bytes(bytes(10 << 20))
-    source = tfrecord_writer._source([str(path)] * 50, None, None, "raise", 0)
+    source = record_samples.source_of([str(path)] * 50, None, None, "raise", 0)
     assert source.run == 1
     runs = source.runs(np.arange(50), 2)
     assert len(next(runs)[0]) > 10 << 20
