@@ -131,7 +131,7 @@ def test_history_has_every_figure_of_every_epoch(steps):
         assert len(history.history[name]) == 3, name
         assert all(isinstance(value, float) and value >= 0 for value in history.history[name])
     assert all(value > 0 for value in history.history["samples_per_s"])
-    epochs = loader._last_fit.epochs
+    epochs = loader.runner.last_fit.epochs
     # 4, 4, 4 and 3 samples a pass, which two epochs of two steps go through.
     expected = [15, 15, 15] if steps is None else [8, 7, 8]
     assert [epoch.samples for epoch in epochs] == expected
@@ -156,7 +156,7 @@ def test_cache_hits_and_errors_are_those_of_the_epoch(tmp_path):
     assert found.history["cache_hits"][0] < 11 / 12
     assert found.history["cache_hits"][1:] == pytest.approx([11 / 12] * 2)
     assert found.history["sample_errors"] == [1, 1, 1]
-    assert [epoch.samples for epoch in loader._last_fit.epochs] == [11, 11, 11]
+    assert [epoch.samples for epoch in loader.runner.last_fit.epochs] == [11, 11, 11]
     loader.close()
 
 
@@ -197,7 +197,7 @@ def test_tensorboard_has_the_figures(tmp_path):
             for event in read.Tensors(f"epoch_{name}")
         ]
         assert len(values) == 2
-        assert values[0] == pytest.approx(loader._last_fit.epochs[0].logs()[name])
+        assert values[0] == pytest.approx(loader.runner.last_fit.epochs[0].logs()[name])
     loader.close()
 
 
@@ -207,7 +207,7 @@ def test_log_false_adds_nothing():
     callback = kl.LoaderCallback(loader, log=False)
     history = small_model().fit(loader, verbose=0, callbacks=[callback])
     assert set(history.history) == {"loss"}
-    assert loader._last_fit is None
+    assert loader.runner.last_fit is None
     loader.close()
 
 
@@ -219,6 +219,6 @@ def test_a_fit_leaves_the_users_list_of_callbacks_alone():
     for _ in range(2):
         history = model.fit(loader, epochs=2, verbose=0, callbacks=callbacks)
         assert len(history.history["data_wait_s"]) == 2
-        assert len(loader._last_fit.epochs) == 2
+        assert len(loader.runner.last_fit.epochs) == 2
     assert len(callbacks) == 1
     loader.close()
