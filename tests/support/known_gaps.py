@@ -15,7 +15,6 @@ LARGE_MODULES: set[str] = set()
 #: Modules without a test file of their name.
 WITHOUT_TEST_FILE: set[str] = {
     "kloaders.convert.record_samples",
-    "kloaders.core.arrays",
     "kloaders.interop.tf_dataset",
     "kloaders.keras_api.base",
     "kloaders.keras_api.fit_events",
@@ -23,15 +22,7 @@ WITHOUT_TEST_FILE: set[str] = {
     "kloaders.keras_api.phases",
     "kloaders.keras_api.positions",
     "kloaders.keras_api.retained_loaders",
-    "kloaders.loaders.assembly",
-    "kloaders.loaders.autoencoders",
-    "kloaders.loaders.checking",
-    "kloaders.loaders.options",
     "kloaders.loaders.paths",
-    "kloaders.loaders.position",
-    "kloaders.loaders.sequence",
-    "kloaders.loaders.settings",
-    "kloaders.loaders.splits",
     "kloaders.sources.cache.policy",
     "kloaders.sources.cache.source",
     "kloaders.sources.column_source",
