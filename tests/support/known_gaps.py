@@ -48,7 +48,6 @@ WITHOUT_TEST_FILE: set[str] = {
     "kloaders.sources.path_lists",
     "kloaders.sources.pipeline",
     "kloaders.sources.records",
-    "kloaders.sources.source",
     "kloaders.sources.tables",
     "kloaders.sources.tfrecord.features",
     "kloaders.sources.video",
