@@ -3,7 +3,7 @@
 Keras asks a Sequence for `loader[i]`, and `fit` asks in a random order of i. If i picked the
 batch, look-ahead and locality would be lost. So inside a Keras epoch i is a *ticket*: the first
 new i gets the next planned batch, and the same i gets the same batch again. What Keras does
-around that, on every version and backend that we promise, is recorded in tests/keras_api/test_tickets.py:
+around that, on every version and backend that we promise, is recorded in tests/support/recorded_keras.py:
 
     B     on_epoch_begin        E   on_epoch_end; an E with no B before it starts a fit
     #     num_batches is read   i   loader[i]

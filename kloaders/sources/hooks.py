@@ -296,6 +296,9 @@ class LabelledSource(WrappedSource):
         super().__init__(inner)
         self.label_columns, self.columns = labels, columns
 
+    def read(self, index: int) -> Any:
+        return self.sample(index, Moment())
+
     def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         return self._labelled(index, self.inner.sample(index, moment))
 

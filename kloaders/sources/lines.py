@@ -114,6 +114,9 @@ class CsvSource(LineSource):
             {p for leaf in flatten(self._read) for p in leaf.positions} - set(self._codes)
         )
 
+    def read(self, index: int) -> Any:
+        return self.sample(index, Moment())
+
     def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         parts = self.batch(np.array([index], np.int64))
         found: tuple[Any, ...] = map_structure(lambda a: np.asarray(a)[0], parts)

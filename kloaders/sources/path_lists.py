@@ -21,18 +21,19 @@ class PackedPaths(Sequence[str]):
     """
 
     def __init__(self, paths: Iterable[Any], what: str = "paths") -> None:
+        items = paths if isinstance(paths, (list, tuple)) else list(paths)
         try:
             # One join over the whole list; surrogates carry names that are not UTF-8.
-            items = paths if isinstance(paths, (list, tuple)) else list(paths)
-            if items and not isinstance(items[0], str):
-                items = [os.fspath(p) for p in items]
-            text = "\0".join(items) + "\0" if items else ""
-        except TypeError:
-            bad = next((k, p) for k, p in enumerate(items) if not isinstance(p, (str, os.PathLike)))
-            raise TypeError(
-                f"{what}[{bad[0]}] is {bad[1]!r} ({type(bad[1]).__name__}), expected a file's path "
-                "as str or pathlib.Path. For arrays use ArraySequenceLoader."
-            ) from None
+            text = _joined(items)
+        except TypeError:  # there are others than str
+            for k, item in enumerate(items):
+                if not isinstance(item, (str, os.PathLike)):
+                    raise TypeError(
+                        f"{what}[{k}] is {item!r} ({type(item).__name__}), expected a file's path "
+                        "as str or pathlib.Path. For arrays use ArraySequenceLoader."
+                    ) from None
+            items = [os.fsdecode(item) for item in items]
+            text = _joined(items)
         self._bytes = text.encode("utf-8", "surrogateescape")
         del text
         found = np.flatnonzero(np.frombuffer(self._bytes, np.uint8) == 0)
@@ -73,6 +74,10 @@ class PackedPaths(Sequence[str]):
     def nbytes(self) -> int:
         """Bytes in memory."""
         return len(self._bytes) + self._ends.nbytes
+
+
+def _joined(paths: Sequence[str]) -> str:
+    return "\0".join(paths) + "\0" if paths else ""
 
 
 class SubsetPaths(Sequence[str]):

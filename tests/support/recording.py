@@ -2,7 +2,7 @@
 
 `Recorder` is a layer that notes the sample numbers of each batch that passes through it, in
 training and otherwise, eager or compiled. `python tests/support/recording.py` prints the events that the
-installed Keras sends to a Sequence; tests/keras_api/test_tickets.py keeps what it printed.
+installed Keras sends to a Sequence; tests/support/recorded_keras.py keeps what it printed.
 """
 
 from __future__ import annotations
