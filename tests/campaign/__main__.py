@@ -11,7 +11,7 @@ import time
 
 from . import page
 
-PARTS = ("faults", "fuzz", "memory", "threads")
+PARTS = ("faults", "fuzz", "memory", "threads", "suite")
 
 
 def store(name, found, seconds, old):

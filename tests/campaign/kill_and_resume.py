@@ -8,7 +8,9 @@ once without interruption. Then it is trained from the same start by a process t
 a random time, while it starts, trains or saves (it saves after every batch); the next process goes on
 from the file. Some of them train with two or four shards instead of one, in a loop of their own: the
 parts of a batch are put together. When the training has ended, each sample must have arrived once an
-epoch, in the same order, and all variables must be those of the training that was never killed.
+epoch (of a mixture: as often as where nothing was killed), in the same order, and all variables must be
+those of the training that was never killed. They are not if a batch_transform draws other numbers, or a
+sample comes with another weight.
 
 Processes are forked from one that has imported Keras and done nothing with it, which saves the seconds
 that an import takes.
@@ -28,11 +30,19 @@ import tempfile
 import time
 from pathlib import Path
 
-LOADERS = ("path", "two-level", "records", "pack", "windows")
+STORES = ("path", "two-level", "records", "pack", "windows")  # plain, over each kind of storage
+OPTIONS = ("weights", "mixup", "mixup in windows", "buckets", "mixture")  # with options, over files
+LOADERS = (*STORES, *OPTIONS)
 # 26 steps an epoch; the last batch has a sample for each of four shards, and a size by which a compiler
 # that knows it divides without another rounding.
 SAMPLES, BATCH = 204, 8
 SHARDS = (1, 2, 1, 4, 1)  # of one process after another
+# Each part of a batch draws numbers of its own, and is padded to a length of its own; so there is one part.
+WHOLE_BATCHES = ("mixup", "mixup in windows", "buckets", "mixture")
+LENGTHS, BOUNDARIES = (
+    (2, 3, 5, 6, 9),
+    (3, 6, 9),
+)  # steps of the samples, in turn, and of the batches
 
 
 # ------------------------------------------------------------------------------------------- data
@@ -52,6 +62,7 @@ def write_data(folder: Path) -> None:
     for number, row in enumerate(x):
         np.save(folder / "files" / f"{number:04}.npy", row)
     np.save(folder / "labels.npy", y)
+    np.save(folder / "weights.npy", rng.uniform(0.5, 2, SAMPLES).astype(np.float32))
     source = kl.ArraySequenceLoader(x, y, 32)
     kl.write_pack(source, folder / "pack", progress=False)
     kl.write_tfrecords(source, out=folder / "records", shards=3, progress=False)
@@ -71,9 +82,19 @@ def make_loader(kind: str, folder: Path, batch_size: int, shard=None):
     if kind == "pack":
         return kl.PackSequenceLoader(folder / "pack", batch_size, **options)
     paths, labels = sorted(map(str, (folder / "files").iterdir())), np.load(folder / "labels.npy")
-    if kind == "path":
+    if kind in OPTIONS:
+        options["sample_weights"] = np.load(folder / "weights.npy")
+    if kind == "mixture":
+        return make_mixture(paths, labels, batch_size, options)
+    if kind == "buckets":
+        loader = kl.PathSequenceLoader(paths, labels, batch_size, transform=in_steps, **options)
+        lengths = np.resize(LENGTHS, SAMPLES)
+        return kl.bucket_by_length(loader, lengths, BOUNDARIES)
+    if kind.startswith("mixup"):
+        options["batch_transform"] = mixup
+    if kind in ("path", "weights", "mixup"):
         return kl.PathSequenceLoader(paths, labels, batch_size, **options)
-    draw = "windows" if kind == "windows" else "global"
+    draw = "windows" if kind.endswith("windows") else "global"
     parts = 1 if shard is None else shard[1]
     # 48 samples in a RAM batch of all shards together
     return kl.RamBatchSequenceLoader(
@@ -81,11 +102,60 @@ def make_loader(kind: str, folder: Path, batch_size: int, shard=None):
     )
 
 
+def make_mixture(paths, labels, batch_size: int, options: dict):
+    """Of 150 files and an array of 54, which comes around more often; both augmented."""
+    import numpy as np
+
+    import kloaders as kl
+
+    weights = options.pop("sample_weights")
+    seed, workers = options["seed"], options["workers"]
+    some, rest = slice(150), slice(150, None)
+    files = kl.PathSequenceLoader(
+        paths[some], labels[some], sample_weights=weights[some], transform=noisy, seed=seed
+    )
+    rows = np.stack([np.load(path) for path in paths[rest]])
+    array = kl.ArraySequenceLoader(
+        rows, labels[rest], sample_weights=weights[rest], transform=noisy, seed=seed + 1
+    )
+    return kl.mix(
+        [files, array], [0.6, 0.4], batch_size, batch_transform=mixup, seed=seed, workers=workers
+    )
+
+
+def noisy(x, y, rng):
+    """A transform that leaves the number of the sample as it is."""
+    import numpy as np
+
+    noise = rng.normal(0, 0.1, 3).astype(np.float32)
+    return x + np.concatenate([np.zeros(1, np.float32), noise]), y
+
+
+def in_steps(x, y, rng):
+    """A sequence as long as the sample's number says: the features anew in each step, its number once."""
+    import numpy as np
+
+    steps = np.zeros((LENGTHS[int(x[0]) % len(LENGTHS)], 4), np.float32)
+    steps[0, 0] = x[0]
+    steps[:, 1:] = x[1:] + rng.normal(0, 0.1, (len(steps), 3))
+    return steps, y
+
+
+def mixup(x, y, rng):
+    """Features and labels of a batch, mixed with those of others; numbers stay."""
+    import numpy as np
+
+    share = rng.beta(0.4, 0.4, (len(x), 1)).astype(np.float32)
+    other = rng.permutation(len(x))
+    features = share * x[:, 1:] + (1 - share) * x[other, 1:]
+    return np.concatenate([x[:, :1], features], axis=1), share * y + (1 - share) * y[other]
+
+
 # ------------------------------------------------------------------------------------------ model
 
 
-def make_model():
-    """A model that writes down what it receives."""
+def make_model(steps: bool):
+    """A model that writes down what it receives; steps: it receives sequences."""
     import keras
     from keras import ops
 
@@ -111,7 +181,9 @@ def make_model():
             return x[:, 1:]
 
     keras.utils.set_random_seed(5)
-    x = inputs = keras.Input((4,))
+    x = inputs = keras.Input((None, 4) if steps else (4,))
+    if steps:  # the number is in one of them, and padding is zeros
+        x = keras.layers.Lambda(lambda steps: ops.sum(steps, axis=1), output_shape=(4,))(x)
     x = Tally()(x)
     x = keras.layers.Dense(8, activation="tanh")(x)
     x = keras.layers.BatchNormalization()(x)
@@ -149,7 +221,7 @@ def life(
         def on_train_batch_end(self, batch, logs=None):
             os.write(ticks, b".")
 
-    model = make_model()
+    model = make_model(steps=kind == "buckets")
     if shards == 1:
         loader = make_loader(kind, folder, BATCH)
         saving = kl.LoaderCallback(loader, state, save_freq=1)
@@ -169,8 +241,8 @@ def life(
             for part in parts:
                 part.on_epoch_begin()
             for i in range(len(parts[0])):
-                x, y = (np.concatenate(both) for both in zip(*(p[i] for p in parts), strict=True))
-                model.train_on_batch(x, y)
+                batch = zip(*(part[i] for part in parts), strict=True)  # x, y, maybe weights
+                model.train_on_batch(*(np.concatenate(pieces) for pieces in batch))
                 callbacks.on_train_batch_end(i)
             for part in parts:
                 part.on_epoch_end()
@@ -253,6 +325,7 @@ def kill_until_it_ends(kind, folder, place, kills, chance, figures, say) -> Path
     done = 0
     while True:
         shards = SHARDS[(figures["processes"] + LOADERS.index(kind)) % len(SHARDS)]
+        shards = 1 if kind in WHOLE_BATCHES else shards
         figures["processes"] += 1
         figures["shards"][str(shards)] = figures["shards"].get(str(shards), 0) + 1
         child = Child(kind, folder, str(state), str(result), shards, figures["epochs"])
@@ -284,16 +357,17 @@ def kill_until_it_ends(kind, folder, place, kills, chance, figures, say) -> Path
             return result
 
 
-def compare(ours: Path, theirs: Path, figures: dict) -> None:
+def compare(kind: str, ours: Path, theirs: Path, figures: dict) -> None:
     """Put down what differs between a killed training and one that was not."""
     import numpy as np
 
     with np.load(ours) as a, np.load(theirs) as b:
         counts = a["counts"]
-        epochs = figures["epochs"]
-        figures["samples_checked"] += int(counts.size) * epochs
-        figures["samples_lost"] += int(np.maximum(epochs - counts, 0).sum())
-        figures["samples_repeated"] += int(np.maximum(counts - epochs, 0).sum())
+        # A mixture gives a sample as often as proportions make it: what counts is the whole training.
+        expected = b["counts"] if kind == "mixture" else np.full(SAMPLES, figures["epochs"])
+        figures["samples_checked"] += int(expected.sum())
+        figures["samples_lost"] += int(np.maximum(expected - counts, 0).sum())
+        figures["samples_repeated"] += int(np.maximum(counts - expected, 0).sum())
         figures["orders_equal"] += bool(a["trail"] == b["trail"])
         numbers = [name for name in b.files if name.isdigit()]
         figures["variables"] = len(numbers)
@@ -329,18 +403,16 @@ def campaign(kinds, kills: int, epochs: int, seed: int, say):
             }
             place = folder / kind
             place.mkdir()
-            order = "windows" if kind == "windows" else "global"  # which all other kinds have
+            # Plain loaders of any storage have one order, but for windows.
+            order = "global" if kind in STORES[:-1] else kind
             if order not in wholes:
                 wholes[order] = run_to_the_end(kind, folder / "data", place / "whole", epochs)
             whole = wholes[order]
             while figures["kills"] < kills:
                 left = kills - figures["kills"]
                 here = place / str(figures["trainings"])
-                compare(
-                    kill_until_it_ends(kind, folder / "data", here, left, chance, figures, say),
-                    whole,
-                    figures,
-                )
+                result = kill_until_it_ends(kind, folder / "data", here, left, chance, figures, say)
+                compare(kind, result, whole, figures)
             figures["passed"] = (
                 figures["samples_lost"] == figures["samples_repeated"] == 0
                 and figures["trainings"] == figures["weights_equal"] == figures["orders_equal"]
@@ -349,6 +421,14 @@ def campaign(kinds, kills: int, epochs: int, seed: int, say):
             yield kind, figures
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def kept(name: str | None, backend: str) -> dict:
+    """The figures by loader that a file has of this backend."""
+    if name is None or not Path(name).exists():
+        return {}
+    report = json.loads(Path(name).read_text(encoding="utf-8"))
+    return report["loaders"] if report["backend"] == backend else {}
 
 
 def main(arguments=None) -> int:
@@ -361,7 +441,9 @@ def main(arguments=None) -> int:
     )
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", help="a file for the figures")
+    parser.add_argument(
+        "--json", help="a file for the figures; what it has of loaders that are left out stays"
+    )
     options = parser.parse_args(arguments)
     kinds = options.loaders.split(",")
     if unknown := set(kinds) - set(LOADERS):
@@ -380,14 +462,13 @@ def main(arguments=None) -> int:
         sys.stdout.write(f"{options.backend}: {text}\n")
         sys.stdout.flush()
 
-    found = {}
+    found = kept(options.json, options.backend)
     for kind, figures in campaign(kinds, options.kills, options.epochs, options.seed, say):
         found[kind] = figures
         report = {
             "campaign": "kill_and_resume",
             "backend": options.backend,
             "keras": keras.__version__,
-            "kills_each": options.kills,
             "passed": all(one["passed"] for one in found.values()),
             "loaders": found,
         }

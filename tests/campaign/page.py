@@ -92,14 +92,32 @@ def resume():
     for path in sorted(RESULTS.glob("kill_and_resume*.json")):
         report = json.loads(path.read_text())
         for loader, found in report["loaders"].items():
+            often = "every sample of every epoch once"
+            if loader == "mixture":
+                often = "every sample as often as without a kill"
             yield Promise(
                 f"{report['backend']}, {loader}: killed at random moments and gone on, the model gets "
-                "every sample of every epoch once, and the weights of a training never killed",
+                f"{often}, and the weights of a training never killed",
                 ("test_kill.py::test_killed_trainings_end_as_if_they_had_not_been",),
                 f"{found['kills']} kills, {found['kills_while_saving']} of them while it saved; "
                 f"{found['samples_lost']} samples lost, {found['samples_repeated']} repeated; "
                 f"{found['weights_equal']} of {found['trainings']} trainings with equal weights",
             )
+
+
+def suite():
+    """What tests of the suite keep, with the cases that passed on each backend."""
+    from .suite import PROMISES  # which needs this module
+
+    backends = result("suite").get("suite", {})
+    for promise in PROMISES:
+        passed = {name: found.get(promise.text, {}) for name, found in sorted(backends.items())}
+        figures = [
+            f"{name}: {found['passed']:,} cases passed"
+            for name, found in passed.items()
+            if found.get("passed")
+        ]
+        yield Promise(promise.text, promise.tests, "; ".join(figures))
 
 
 def faults():
@@ -147,6 +165,7 @@ def threads():
 SECTIONS = {
     "Never a sample lost, never one twice": order,
     "Stopped, and gone on": resume,
+    "Nothing wrong in silence": suite,
     "Faults": faults,
     "Damaged and hostile files": fuzz,
     "Memory": memory,
@@ -156,6 +175,8 @@ SECTIONS = {
 ABOUT = {
     resume: """\
 A training process is killed at random moments over its life, also while it saves, and started again.""",
+    suite: """\
+What once went wrong without a word. Each case is counted in what arrived, or the refusal is read.""",
     faults: """\
 Injected for real where that can be done: a signal, a limit, a file cut short, another user. Each runs in a process of its
 own, so that one which is not survived shows.""",

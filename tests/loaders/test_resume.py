@@ -161,6 +161,30 @@ KINDS = {
 }
 
 
+def _shuffled(make):
+    return lambda d, b, **o: make(d, b, shuffle=True, **o)
+
+
+# Shuffled, and other orders, of which some hold samples several times.
+SAVED = {
+    **{kind: _shuffled(make) for kind, make in KINDS.items()},
+    "weighted": lambda d, b, **o: kl.ArraySequenceLoader(
+        d[2], batch_size=b, sampling_weights=1 + d[2][:, 0], epoch_batches=9, **o
+    ),
+    "buckets": lambda d, b, **o: kl.bucket_by_length(
+        kl.ArraySequenceLoader(
+            [row.repeat(2 + k % 5) for k, row in enumerate(d[2])], batch_size=b, shuffle=True, **o
+        ),
+        boundaries=[3, 6],
+    ),
+    "mixture": lambda d, b, **o: kl.mix(
+        [kl.ArraySequenceLoader(part, part[:, 0], b, seed=1) for part in (d[2][:9], d[2][9:])],
+        [0.4, 0.6],
+        **o,
+    ),
+}
+
+
 def loop(loader, epochs, stop=None):
     """Batches of sample numbers, as a loop of one's own gets them; up to `stop` batches."""
     got = []
@@ -212,6 +236,48 @@ def test_a_loop_goes_on_with_other_shards_and_batches(kind, data, keep):
         assert all(s == states[0] for s in states)
         state = states[0]
     assert sorted(got[:SAMPLES]) == sorted(got[SAMPLES:]) == list(range(SAMPLES))
+
+
+@pytest.mark.parametrize("stop", [0, 1, 7, 12, 30])
+@pytest.mark.parametrize("kind", SAVED)
+def test_a_state_loaded_and_saved_at_once_is_the_same(kind, stop, data, keep):
+    """Between epochs and in them, and of a loader that went on as well: before and after it begins."""
+    make = SAVED[kind]
+    begun = keep(make(data, 4, seed=3))
+    if stop:
+        loop(begun, 3, stop)
+    state = through_json(begun)
+    for _ in range(2):
+        after = keep(make(data, 4, seed=3))
+        after.load_state_dict(state)
+        assert through_json(after) == state
+        after.on_epoch_begin()
+        assert through_json(after) == state
+        _ = after[0]
+        state = through_json(after)
+
+
+@pytest.mark.parametrize("stop", [1, 7, 12, 17])
+@pytest.mark.parametrize("kind", [*KINDS, "mixture"])
+def test_a_batch_transform_goes_on(kind, stop, data, keep):
+    """Whoever stopped, once or twice: each batch draws what it draws in an unbroken run."""
+
+    def drawn(x, y, rng):
+        return np.full((len(x), 1), rng.integers(10**6), np.float32), y
+
+    def make():
+        return keep(SAVED[kind](data, 4, seed=3, batch_transform=drawn))
+
+    whole = loop(make(), 3)
+    assert len({batch[0] for batch in whole}) == len(whole)
+    begun = make()
+    got = loop(begun, 3, stop)
+    for more in (3, None):
+        state = through_json(begun)
+        begun = make()
+        begun.load_state_dict(state)
+        got += loop(begun, 3 - state["epoch"], more)
+    assert got == whole
 
 
 def test_a_position_is_what_was_consumed_not_what_was_read_ahead(data, keep):

@@ -135,6 +135,32 @@ def test_a_subclass_without_super() -> None:
         len(Forgetful())
 
 
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("to_tf_dataset", kl.to_tf_dataset),
+        ("epoch_batches", lambda loader: loader.epoch_batches()),
+        ("preload", lambda loader: kl.preload(loader, progress=False)),
+        ("mix", lambda loader: kl.mix([loader, Own(4)])),
+        ("write_pack", lambda loader: kl.write_pack(loader, "unwritten", progress=False)),
+        ("write_tfrecords", lambda loader: kl.write_tfrecords(loader, out="unwritten")),
+    ],
+)
+def test_batches_of_ones_own_are_not_passed_over(name: str, use: Make) -> None:
+    """What reads samples would go past a __getitem__, which loader[i], a loop and Keras call."""
+
+    class Doubled(Own):
+        def __getitem__(self, index: int) -> Any:
+            x, y = super().__getitem__(index)
+            return 2 * x, y
+
+    with Doubled(4, 2) as loader:
+        assert loader[1][0].ravel().tolist() == [4, 6]
+        with refused(TypeError, "Doubled overrides __getitem__", f"{name}()", "batch_transform="):
+            use(loader)
+        assert [x.ravel().tolist() for x, _ in loader] == [[0, 2], [4, 6]]
+
+
 def test_lists_from_hooks(files: Files) -> None:
     """A list is an array; an input and its label come in a tuple."""
 

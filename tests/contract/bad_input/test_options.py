@@ -350,6 +350,11 @@ def test_image_options_that_decode_would_ignore(files: Files) -> None:
 def test_what_cannot_be_changed_later(files: Files) -> None:
     """An attribute that a batch follows from does not lie."""
     loader = path(files)
-    for name in ("batch_size", "shuffle", "seed", "drop_last", "shard"):
+    names = ("batch_size", "shuffle", "seed", "drop_last", "shard")
+    for name in (*names, "paths", "labels", "sample_weights", "transform", "size"):
         with refused(AttributeError, name, "make another one"):
             setattr(loader, name, 1)
+    for misspelt, meant in (("lables", "labels"), ("sample_weight", "sample_weights")):
+        with refused(AttributeError, misspelt, f"did you mean {meant}?"):
+            setattr(loader, misspelt, 1)
+    assert numbers(loader) == list(range(12))
