@@ -53,7 +53,7 @@ def refuse_setting(loader: Any, name: str, value: Any) -> None:
     if known:
         raise AttributeError(
             f"{name} of a loader is fixed when it is made: make another one, with "
-            f"{name}={value!r:.80}."
+            f"{'y' if name == 'labels' and 'y' in options else name}={value!r:.80}."
         )
     if name.startswith("_") or name in vars(loader) or hasattr(type(loader), name):
         return
@@ -78,8 +78,10 @@ def _options_of(kind: type[Any]) -> tuple[str, ...]:
     if kind in _known:
         return _known[kind]
     ours = next(c for c in kind.__mro__ if c.__module__.split(".")[0] == "kloaders")
-    names = inspect.signature(ours).parameters
-    _known[kind] = tuple(name for name in names if name not in ("self", "samples"))
+    names = [name for name in inspect.signature(ours).parameters if name not in ("self", "samples")]
+    if "y" in names:
+        names.append("labels")  # what others of our loaders call their targets
+    _known[kind] = tuple(names)
     return _known[kind]
 
 

@@ -104,6 +104,16 @@ def test_what_a_loader_lives_on_is_fixed(name):
         setattr(arrays(), name, None)
 
 
+def test_labels_of_arrays_are_fixed_under_the_other_loaders_name_too():
+    loader = arrays()
+    text = "labels of a loader is fixed when it is made: make another one, with y=None."
+    with pytest.raises(AttributeError, match=f"^{text}$"):
+        loader.labels = None
+    own = Numbers(8)
+    own.labels = ROWS  # a class of the user's, whose labels are its own
+    assert own.labels is ROWS
+
+
 @pytest.mark.parametrize("name", ["weights", "sampling", "queue_size", "thread_count"])
 def test_names_that_only_attributes_have_are_fixed(name):
     with pytest.raises(AttributeError, match=f"^{name} of a loader is fixed"):
