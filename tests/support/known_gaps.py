@@ -44,8 +44,6 @@ WITHOUT_TEST_FILE: set[str] = {
     "kloaders.sources.tables",
     "kloaders.sources.tfrecord.features",
     "kloaders.sources.video",
-    "kloaders.training.callback",
-    "kloaders.training.state_file",
 }
 
 #: Test files over 800 lines.
