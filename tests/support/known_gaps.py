@@ -14,7 +14,6 @@ LARGE_MODULES: set[str] = set()
 
 #: Modules without a test file of their name.
 WITHOUT_TEST_FILE: set[str] = {
-    "kloaders.convert.record_samples",
     "kloaders.keras_api.base",
     "kloaders.keras_api.fit_events",
     "kloaders.keras_api.passes",
