@@ -20,7 +20,6 @@ WITHOUT_TEST_FILE: set[str] = {
     "kloaders.keras_api.phases",
     "kloaders.keras_api.positions",
     "kloaders.keras_api.retained_loaders",
-    "kloaders.loaders.paths",
     "kloaders.sources.cache.policy",
     "kloaders.sources.cache.source",
     "kloaders.sources.column_source",
