@@ -68,10 +68,10 @@ def test_a_seed_fixes_the_split():
 def test_data_of_any_loader_are_split():
     """What loader= names is called with the data and options; it may be a function too."""
 
-    def function(x, y, batch_size, **options):
-        return kl.ArraySequenceLoader(x, y, batch_size, **options)
+    def by_function(*data, **options):
+        return kl.ArraySequenceLoader(*data, **options)
 
-    for make in (kl.ArraySequenceLoader, function):
+    for make in (kl.ArraySequenceLoader, by_function):
         train, validation = kl.split(X, CLASSES, 5, seed=1, loader=make, drop_last=True)
         assert type(train) is type(validation) is kl.ArraySequenceLoader
         assert (train.batch_size, train.drop_last, validation.drop_last) == (5, True, False)
