@@ -58,10 +58,10 @@ def write(path: str, facts: dict[str, Any], arrays: dict[str, list[tuple[str, Ar
     head = {"format": _FORMAT, "version": _VERSION, **facts, "arrays": listed}
     everything = [a for named in arrays.values() for _, a in named]
     with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(_HEAD, json.dumps(head, indent=1))
+        # Without dates: the same state is the same bytes.
+        archive.writestr(zipfile.ZipInfo(_HEAD), json.dumps(head, indent=1))
         for number, array in enumerate(everything):
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            # Without a date: the same state is the same bytes.
             with archive.open(zipfile.ZipInfo(str(number)), "w", force_zip64=True) as member:
                 member.write(data.data)
 

@@ -14,14 +14,11 @@ LARGE_MODULES: set[str] = set()
 
 #: Modules without a test file of their name.
 WITHOUT_TEST_FILE: set[str] = {
-    "kloaders.convert.record_samples",
-    "kloaders.interop.tf_dataset",
     "kloaders.keras_api.base",
     "kloaders.keras_api.fit_events",
     "kloaders.keras_api.passes",
     "kloaders.keras_api.positions",
     "kloaders.keras_api.retained_loaders",
-    "kloaders.loaders.paths",
     "kloaders.sources.cache.policy",
     "kloaders.sources.cache.source",
     "kloaders.sources.error_log",
@@ -34,8 +31,6 @@ WITHOUT_TEST_FILE: set[str] = {
     "kloaders.sources.tables",
     "kloaders.sources.tfrecord.features",
     "kloaders.sources.video",
-    "kloaders.training.callback",
-    "kloaders.training.state_file",
 }
 
 #: Test files over 800 lines.

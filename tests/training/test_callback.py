@@ -1,0 +1,285 @@
+"""LoaderCallback: its arguments, what it adds to the logs, and how long it saves and keeps."""
+
+import contextlib
+import os
+
+import keras
+import numpy as np
+import pytest
+
+import kloaders as kl
+from kloaders.training import state_file
+from kloaders.training.callback import _checked_freq, _First
+
+SAMPLES, BATCH = 24, 4
+X = np.arange(SAMPLES, dtype=np.float32).reshape(-1, 1)
+LOGS = {"samples_per_s", "data_wait_s", "batches_ahead", "cache_hits", "sample_errors"}
+
+
+def loader_of(**options):
+    return kl.ArraySequenceLoader(X, X, BATCH, **{"seed": 3, **options})
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", **({"run_eagerly": True} if backend() == "tensorflow" else {}))
+    return model
+
+
+def backend():
+    return keras.backend.backend()
+
+
+class Each(keras.callbacks.Callback):
+    """Calls a function with the epoch and a copy of the logs."""
+
+    def __init__(self, function=lambda epoch, logs: None, batch=lambda batch: None):
+        super().__init__()
+        self.function, self.batch = function, batch
+        self.logs = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batch(batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logs.append(dict(logs))
+        self.function(epoch, logs)
+
+
+class Died(Exception):
+    pass
+
+
+def die_at(last):
+    def batch(number):
+        if number == last:
+            raise Died
+
+    return Each(batch=batch)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("save_freq", "expected"),
+    [
+        (1, (1, None)),
+        (100, (100, None)),
+        ("epoch", (None, None)),
+        ("30s", (None, 30)),
+        ("30sec", (None, 30)),
+        ("5min", (None, 300)),
+        ("1.5 h", (None, 5400)),
+        (" 2h ", (None, 7200)),
+    ],
+)
+def test_how_often_it_saves_is_understood(save_freq, expected):
+    assert _checked_freq(save_freq) == expected
+
+
+@pytest.mark.parametrize(
+    "save_freq", [0, -3, 1.0, False, "", "min", "-5min", "0h", "5 days", "1e3s"]
+)
+def test_how_often_is_refused_where_it_is_not_understood(save_freq):
+    with pytest.raises(
+        ValueError, match="is not understood: 100 means every 100 batches"
+    ) as caught:
+        kl.LoaderCallback(loader_of(), save_freq=save_freq)
+    assert f"save_freq={save_freq!r}" in str(caught.value)
+
+
+def test_wrong_arguments_are_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"LoaderCallback\(ndarray\): expected a loader"):
+        kl.LoaderCallback(X)
+    with pytest.raises((TypeError, ValueError), match="log='no'"):
+        kl.LoaderCallback(loader_of(), log="no")
+    with pytest.raises(ValueError, match="is a folder, expected a file's name") as caught:
+        kl.LoaderCallback(loader_of(), tmp_path)
+    assert repr(os.path.join(str(tmp_path), "state")) in str(caught.value)
+
+
+def test_a_path_is_any_kind_of_path(tmp_path):
+    assert kl.LoaderCallback(loader_of(), tmp_path / "s").path == str(tmp_path / "s")
+    assert kl.LoaderCallback(loader_of()).path is None
+
+
+# ---------------------------------------------------------------- logs
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_other_callbacks_see_the_logs(model, first):
+    """Whether they stand before it in the list or after it; History has them too."""
+    loader, other = loader_of(), Each()
+    ours = kl.LoaderCallback(loader)
+    callbacks = [other, ours] if first else [ours, other]
+    history = model.fit(loader, epochs=2, verbose=0, callbacks=callbacks)
+    assert set(history.history) >= {"loss", *LOGS}
+    for logs in other.logs:
+        assert set(logs) >= {"loss", *LOGS}
+        assert logs["samples_per_s"] > 0
+        assert logs["data_wait_s"] >= 0
+        assert logs["sample_errors"] == 0
+
+
+def test_without_log_nothing_is_added(model):
+    loader, other = loader_of(), Each()
+    model.fit(loader, verbose=0, callbacks=[kl.LoaderCallback(loader, log=False), other])
+    assert not LOGS & set(other.logs[0])
+
+
+def test_errors_are_counted(model):
+    """All so far, not those of one epoch."""
+
+    class Broken(kl.SequenceLoader):
+        def load_sample(self, index):
+            if index in (3, 7):
+                raise ValueError("broken")
+            return X[index], X[index]
+
+    loader, other = Broken(SAMPLES, BATCH, on_error="skip"), Each()
+    model.fit(loader, epochs=2, verbose=0, callbacks=[kl.LoaderCallback(loader), other])
+    assert [logs["sample_errors"] for logs in other.logs] == [2, 2]
+
+
+def test_the_first_is_asked_once_an_epoch():
+    """Twice in an epoch, by Keras and by the callback itself: the epoch is measured once."""
+
+    class Measured:
+        calls = 0
+
+        def epoch_end(self):
+            self.calls += 1
+            return self
+
+        def logs(self):
+            return {"samples_per_s": self.calls}
+
+    measured = Measured()
+    first, logs = _First(measured), {}
+    for epoch in (0, 0, 1, 1):
+        first.on_epoch_end(epoch, logs)
+    first.on_epoch_end(2, None)
+    assert measured.calls == 2
+    assert logs == {"samples_per_s": 2}
+
+
+# ---------------------------------------------------------------- position and end
+
+
+def test_the_position_is_behind_what_was_trained_on(model):
+    """Threads are ahead; the position is not."""
+    loader, found = loader_of(workers=2), []
+    look = Each(batch=lambda batch: found.append(loader.state_dict()["batch"]))
+    model.fit(loader, verbose=0, callbacks=[kl.LoaderCallback(loader), look])
+    assert found == [1, 2, 3, 4, 5, 0]
+
+
+def test_the_true_epoch_is_known(model):
+    """initial_epoch=2: the orders are those of epochs 2 and 3."""
+    loader, received = loader_of(shuffle=True), []
+    look = Each(batch=lambda batch: received.append(loader.state_dict()["epoch"]))
+    model.fit(
+        loader,
+        initial_epoch=2,
+        epochs=4,
+        verbose=0,
+        callbacks=[kl.LoaderCallback(loader), look],
+    )
+    assert received == [2] * 5 + [3] * 6 + [4]
+
+
+def test_evaluate_on_the_same_loader_in_mid_epoch(model):
+    """The epoch goes on where it was."""
+    loader, found = loader_of(), []
+
+    def evaluate(batch):
+        if batch == 2:
+            model.evaluate(loader, verbose=0)
+        found.append(loader.state_dict()["batch"])
+
+    model.fit(loader, verbose=0, callbacks=[kl.LoaderCallback(loader), Each(batch=evaluate)])
+    assert found == [1, 2, 3, 4, 5, 0]
+
+
+def test_what_only_training_needs_is_freed(model):
+    loader = loader_of(workers=2)
+    callback = kl.LoaderCallback(loader)
+    model.fit(loader, verbose=0, callbacks=[callback])
+    assert loader.runner.engine is None
+    assert loader.runner.meter is None
+    assert loader.runner.last_fit is not None  # for explain()
+
+
+# ---------------------------------------------------------------- a path
+
+
+def test_a_state_is_there_until_training_is_over(model, tmp_path):
+    path, seen = tmp_path / "deep" / "state", []
+    loader = loader_of()
+    look = Each(batch=lambda batch: seen.append(path.exists()))
+    callback = kl.LoaderCallback(loader, path, save_freq=2)
+    model.fit(loader, verbose=0, callbacks=[callback, look])
+    assert seen == [False, True, True, True, True, True]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("last", [0, 2, 5])
+def test_it_goes_on_behind_what_was_saved(model, tmp_path, caplog, last):
+    """The initial epoch is known in on_train_begin, and what it goes on with is logged."""
+    path, loader = tmp_path / "state", loader_of()
+    with contextlib.suppress(Died):
+        callback = kl.LoaderCallback(loader, path, save_freq=1)
+        model.fit(loader, epochs=2, verbose=0, callbacks=[callback, die_at(last)])
+    facts, _ = state_file.read(str(path))
+    assert (facts["epoch"], facts["epoch_trained"]) == (0, last == 5)
+    loader, batches = loader_of(), []
+    callback = kl.LoaderCallback(loader, path, save_freq=1)
+    look = Each(batch=batches.append)
+    model.fit(loader, epochs=2, verbose=0, callbacks=[callback, look])
+    assert len(batches) == 5 - last + 6
+    done = "all" if last == 5 else f"{4 * (last + 1)}"
+    assert (
+        f"going on from {path}: epoch 1 of 2, behind {done} of {SAMPLES} samples" in caplog.messages
+    )
+
+
+def test_a_state_between_epochs(model, tmp_path):
+    path, loader = tmp_path / "state", loader_of()
+
+    def stop(epoch, logs):
+        raise Died
+
+    with contextlib.suppress(Died):
+        callback = kl.LoaderCallback(loader, path, save_freq="epoch")
+        model.fit(loader, epochs=3, verbose=0, callbacks=[callback, Each(stop)])
+    callback = kl.LoaderCallback(loader := loader_of(), path)
+    look = Each()
+    model.fit(loader, epochs=3, verbose=0, callbacks=[callback, look])
+    assert callback.initial_epoch == 1
+    assert len(look.logs) == 2
+
+
+@pytest.mark.parametrize("facts", [{}, {"epoch": -1, "epoch_trained": True}, {"epoch": 1}])
+def test_a_state_without_its_facts_is_damaged(model, tmp_path, facts):
+    path, loader = str(tmp_path / "state"), loader_of()
+    state_file.write(path, facts, {})
+    with pytest.raises(ValueError, match="is damaged: delete it to begin the training anew"):
+        model.fit(loader, verbose=0, callbacks=[kl.LoaderCallback(loader, path)])
+
+
+def test_averages_are_not_saved_as_weights(model, tmp_path):
+    """SwapEMAWeights before it would have swapped them already."""
+    loader = loader_of()
+    model.compile(keras.optimizers.SGD(use_ema=True), "mse")
+    callbacks = [
+        keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+        kl.LoaderCallback(loader, tmp_path / "state"),
+    ]
+    with pytest.raises(
+        ValueError, match=r"SwapEMAWeights before LoaderCallback.*Put LoaderCallback"
+    ):
+        model.fit(loader, verbose=0, callbacks=callbacks)
+    model.fit(loader, verbose=0, callbacks=callbacks[::-1])

@@ -1,0 +1,195 @@
+"""The file that a training is saved in: what comes back, what is refused, and nothing half written."""
+
+import json
+import os
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from kloaders.training import state_file
+
+ARRAYS = {
+    "variables": [("a/kernel", np.arange(6.0).reshape(2, 3)), ("a/bias", np.zeros((2, 0), "int8"))],
+    "metrics": [("loss", np.float32(0.5))],
+    "random": [],
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "runs" / "state")
+
+
+def rewritten(path, change):
+    """The same ZIP file with what `change` makes of the parts, by name."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    options = change(parts) or {}
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def head_changed(**changes):
+    def change(parts):
+        parts["state.json"] = json.dumps(json.loads(parts["state.json"]) | changes).encode()
+
+    return change
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_facts_and_arrays_come_back(path):
+    """In a folder that is made for it; names, dtypes and shapes, also of scalars and of nothing."""
+    state_file.write(path, {"epoch": 2, "position": {"batch": 1}}, ARRAYS)
+    facts, arrays = state_file.read(path)
+    assert (facts["epoch"], facts["position"]) == (2, {"batch": 1})
+    assert list(arrays) == list(ARRAYS)
+    for kind, named in ARRAYS.items():
+        assert [name for name, _ in arrays[kind]] == [name for name, _ in named]
+        for (_, got), (_, given) in zip(arrays[kind], named, strict=True):
+            assert (got.dtype, got.shape) == (given.dtype, given.shape)
+            np.testing.assert_array_equal(got, given)
+
+
+def test_the_same_state_is_the_same_bytes(path, monkeypatch):
+    """Whenever it is written: no part has a date."""
+    found = []
+    for year in (2001, 2025):
+        monkeypatch.setattr(
+            "zipfile.time.localtime", lambda *_, y=year: (y, 2, 3, 4, 5, 6, 0, 0, 0)
+        )
+        state_file.write(path, {"epoch": 1}, ARRAYS)
+        with open(path, "rb") as file:
+            found.append(file.read())
+    assert found[0] == found[1]
+
+
+def test_what_cannot_be_written_leaves_the_state_before(path):
+    state_file.write(path, {"epoch": 1}, ARRAYS)
+    with pytest.raises(TypeError):
+        state_file.write(path, {"epoch": object()}, ARRAYS)
+    assert state_file.read(path)[0]["epoch"] == 1
+    assert os.listdir(os.path.dirname(path)) == ["state"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (head_changed(format="another"), "it is another kind of file"),
+        (head_changed(version=9), "it is of version 9, expected 1"),
+        (lambda parts: {"compression": zipfile.ZIP_DEFLATED}, "it is compressed"),
+        (lambda parts: parts.pop("1") and None, "no item named '1'"),
+        (lambda parts: parts.pop("state.json") and None, "no item named 'state.json'"),
+        (
+            lambda parts: parts.update({"0": parts["0"][:-1]}),
+            "a/kernel does not have the size that its shape says",
+        ),
+        (
+            head_changed(
+                arrays={"variables": [{"name": "x", "dtype": "float64", "shape": [-2, -3]}]}
+            ),
+            "x does not have the size",
+        ),
+        (
+            head_changed(
+                arrays={"variables": [{"name": "x", "dtype": "float64", "shape": [2**40, 2**40]}]}
+            ),
+            "x does not have the size",
+        ),
+        (
+            head_changed(arrays={"variables": [{"name": "x", "dtype": "object", "shape": [6]}]}),
+            "object",
+        ),
+        (lambda parts: parts.update({"state.json": b"[1]"}), "it is another kind of file"),
+        (lambda parts: parts.update({"state.json": b"{"}), "Expecting property name"),
+    ],
+)
+def test_what_is_no_state_is_refused_with_its_name(path, change, words):
+    state_file.write(path, {"epoch": 1}, ARRAYS)
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=words) as caught:
+        state_file.read(path)
+    assert str(caught.value).startswith(f"{path} is no training state, or a damaged one (")
+    assert "delete it to begin the training anew" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_an_os_error(path):
+    with pytest.raises(FileNotFoundError):
+        state_file.read(path)
+
+
+def test_remove_is_content_with_nothing(path):
+    state_file.write(path, {}, ARRAYS)
+    for _ in range(2):
+        state_file.remove(path)
+        assert not os.path.exists(path)
+
+
+# ---------------------------------------------------------------- a model
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(1)
+    layers = [keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dropout(0.5)]
+    model = keras.Sequential(layers)
+    model.compile("adam", "mse", metrics=["mae"])
+    return model
+
+
+def test_variables_are_weights_seeds_and_the_optimizer_without_metrics(model):
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    paths = [v.path for v in state_file.variables_of(model)]
+    for part in ("kernel", "bias", "seed_generator", "iteration", "learning_rate", "momentum"):
+        assert any(part in path for path in paths), part
+    metrics = {id(v) for v in state_file.metrics_of(model)}
+    assert metrics
+    assert not metrics & {id(v) for v in state_file.variables_of(model)}
+
+
+def test_an_optimizer_that_has_no_variables_yet_gets_them(model):
+    assert not model.optimizer.built
+    state_file.variables_of(model)
+    assert model.optimizer.built
+
+
+def test_values_are_copies_and_are_assigned(model, path):
+    variables = state_file.variables_of(model)
+    saved = state_file.values_of(variables)
+    before = [value.copy() for _, value in saved]
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    changed = state_file.values_of(variables)
+    assert any((a != b).any() for (_, a), b in zip(changed, before, strict=True))
+    for (_, value), old in zip(saved, before, strict=True):
+        np.testing.assert_array_equal(value, old)
+    state_file.assign(variables, saved, path)
+    for (_, value), old in zip(state_file.values_of(variables), before, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
+def test_a_state_of_another_model_changes_nothing(model, path):
+    """Neither where the number of variables differs nor where the shape of one, the last, does."""
+    variables = state_file.variables_of(model)
+    before = state_file.values_of(variables)
+    other = [(name, value + 1) for name, value in before]
+    with pytest.raises(ValueError, match=f"with {len(other) - 1} variables, and these have") as one:
+        state_file.assign(variables, other[:-1], path)
+    last = (other[-1][0], np.zeros((7, 7)))
+    with pytest.raises(ValueError, match=r"had shape \(7, 7\), and .* has") as two:
+        state_file.assign(variables, [*other[:-1], last], path)
+    for caught in (one, two):
+        assert path in str(caught.value)
+        assert "Build and compile the model as it was, or delete the file" in str(caught.value)
+    for (_, value), (_, old) in zip(state_file.values_of(variables), before, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has a state of its own")
+def test_only_torch_draws_from_generators_of_its_own():
+    assert state_file.random_state() == []
+    state_file.set_random_state([("cpu", np.zeros(3))])
+    state_file.draw_as_between_epochs()
