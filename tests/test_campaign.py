@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import errno
+import json
 import struct
 import sys
 import zlib
@@ -16,7 +17,7 @@ from kloaders.convert.journal import Journal
 from kloaders.formats import npy
 from kloaders.formats.images import decode_image
 from kloaders.formats.options import ImageOptions
-from tests.campaign import beds, faults, fuzz, memory, mutations, page, threads
+from tests.campaign import beds, faults, fuzz, memory, mutations, page, suite, threads
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the faults are those of Linux")
 
@@ -160,6 +161,27 @@ def test_a_chunk_that_claims_to_be_large(length):
         decode_image(raw, ImageOptions())
 
 
+# ------------------------------------------------------------------------------ the suite's own
+
+
+def cases(*inside):
+    """A report of pytest: cases of one test, with what is inside of each."""
+    case = '<testcase classname="tests.core.test_rows" name="test_a[{}]">{}</testcase>'
+    made = "".join(case.format(number, text) for number, text in enumerate(inside))
+    return f"<testsuites><testsuite>{made}</testsuite></testsuites>"
+
+
+def test_cases_of_a_report(tmp_path):
+    """Those that passed and those that were skipped; one that failed ends the campaign."""
+    report = tmp_path / "report.xml"
+    report.write_text(cases("", "", "<skipped/>"))
+    assert suite.counted(report) == {"core/test_rows.py::test_a": {"passed": 2, "skipped": 1}}
+    for failed in ("<failure/>", "<error/>"):
+        report.write_text(cases("", failed))
+        with pytest.raises(AssertionError, match=r"core/test_rows.py::test_a failed"):
+            suite.counted(report)
+
+
 # ------------------------------------------------------------------------------ the page
 
 
@@ -190,6 +212,11 @@ def test_the_campaign_kept_no_failure():
         pytest.skip("docs/ is not beside these tests")
     assert set(page.result("faults")["faults"]) == set(faults.FAULTS)
     assert set(page.result("fuzz")["fuzz"]) == set(fuzz.KINDS)
+    kept = page.result("suite")["suite"].values()
+    for promise in suite.PROMISES:
+        assert any(found.get(promise.text, {}).get("passed") for found in kept), promise.text
+    for path in page.RESULTS.glob("kill_and_resume-*.json"):
+        assert json.loads(path.read_text())["passed"], path.name
     for kind, found in page.result("fuzz")["fuzz"].items():
         assert found["failures"] == []
         assert found["cases"] >= fuzz.KINDS[kind].long

@@ -12,8 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+KINDS = (
+    ["path", "two-level", "records", "pack"],
+    ["weights", "mixup", "buckets", "mixture"],
+)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-def test_killed_trainings_end_as_if_they_had_not_been(tmp_path):
+@pytest.mark.parametrize("kinds", KINDS, ids=["plain", "with options"])
+def test_killed_trainings_end_as_if_they_had_not_been(tmp_path, kinds):
     """SIGKILL at random moments, 1, 2 and 4 shards in turn: every sample once, equal weights."""
     report = tmp_path / "report.json"
     command = [
@@ -26,7 +33,6 @@ def test_killed_trainings_end_as_if_they_had_not_been(tmp_path):
         "2",
     ]
     backend = keras.backend.backend()
-    kinds = ["path", "two-level", "records", "pack"]
     done = subprocess.run(
         [*command, "--backend", backend, "--loaders", ",".join(kinds), "--json", str(report)],
         cwd=ROOT,

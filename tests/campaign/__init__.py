@@ -1,4 +1,4 @@
-"""Faults, fuzz, memory and threads: what kloaders promises, tried for hours instead of seconds.
+"""Faults, fuzz, memory, threads and the suite: what kloaders promises, tried for hours instead of seconds.
 
 python -m tests.campaign                 # all of it, long; writes docs/promises/*.json
 python -m tests.campaign faults fuzz     # these parts

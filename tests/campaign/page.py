@@ -113,7 +113,7 @@ def suite():
     for promise in PROMISES:
         passed = {name: found.get(promise.text, {}) for name, found in sorted(backends.items())}
         figures = [
-            f"{name}: {found['passed']:,} cases passed"
+            f"{name}: {found['passed']:,} case{'s'[: found['passed'] != 1]} passed"
             for name, found in passed.items()
             if found.get("passed")
         ]
