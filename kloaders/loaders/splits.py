@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from kloaders.core.arrays import Indices
-from kloaders.core.messages import warn
-from kloaders.core.structure import flatten
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
-from kloaders.loaders.subsets import part
+from kloaders.loaders.subsets import part, warn_where_parts_differ
 from kloaders.sources.labels import classes_of, codes_of
 from kloaders.sources.tables import array_of
 
@@ -148,26 +146,8 @@ def parts_of(
     stratify, groups = of_kept(whole, stratify), of_kept(whole, groups)
     first, second = sides(whole, validation, stratify, groups, seed, names)
     train, validation_part = part(whole, first, "training"), part(whole, second, "validation")
-    _warn_where_parts_differ(train, validation_part)
+    warn_where_parts_differ(train, validation_part)
     return train, validation_part
-
-
-def _warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) -> None:
-    """Log where what is for training only changes shapes or dtypes, which a model would notice late."""
-    if train.transform is None and train.batch_transform is None:
-        return
-    try:
-        forms = train.runner.row_spec, validation.runner.row_spec
-    except Exception:
-        return
-    if forms[0] == forms[1]:
-        return
-    said = [", ".join(f"{s.dtype}{list(s.shape)}" for s in flatten(form)) for form in forms]
-    warn(
-        f"the training part delivers {said[0]}, and the validation part {said[1]}: transform= and "
-        "batch_transform= are for training, and are left out of validation. What belongs to the data, "
-        "such as scaling, goes into decode=, size=, rescale= or dtype=, or into the model."
-    )
 
 
 def sides(

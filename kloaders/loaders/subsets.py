@@ -10,12 +10,14 @@ import numpy as np
 
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_count
+from kloaders.core.messages import warn
+from kloaders.core.structure import flatten
 from kloaders.engine.ram_batches import RamRunner
 from kloaders.loaders.checking import check_loader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.labels import codes_of, known_labels
 
-__all__ = ["folds", "part", "repeat", "subset", "take"]
+__all__ = ["folds", "part", "repeat", "subset", "take", "warn_where_parts_differ"]
 
 L = TypeVar("L", bound=SequenceLoader)
 
@@ -154,8 +156,11 @@ def folds(
 
 
 def _folds(loader: L, found: Iterator[Any]) -> Iterator[tuple[L, L]]:
-    for train, validation in found:
-        yield part(loader, train, "training"), part(loader, validation, "validation")
+    for number, (first, second) in enumerate(found):
+        train, validation = part(loader, first, "training"), part(loader, second, "validation")
+        if number == 0:  # the same of all others
+            warn_where_parts_differ(train, validation)
+        yield train, validation
 
 
 def _numbers(which: Any, samples: int) -> Indices:
@@ -181,3 +186,21 @@ def _numbers(which: Any, samples: int) -> Indices:
     if not numbers.size:
         raise ValueError(f"which={which!r} chooses no samples, expected at least one.")
     return numbers
+
+
+def warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) -> None:
+    """Log where what is for training only changes shapes or dtypes, which a model would notice late."""
+    if train.transform is None and train.batch_transform is None:
+        return
+    try:
+        forms = train.runner.row_spec, validation.runner.row_spec
+    except Exception:
+        return
+    if forms[0] == forms[1]:
+        return
+    said = [", ".join(f"{s.dtype}{list(s.shape)}" for s in flatten(form)) for form in forms]
+    warn(
+        f"the training part delivers {said[0]}, and the validation part {said[1]}: transform= and "
+        "batch_transform= are for training, and are left out of validation. What belongs to the data, "
+        "such as scaling, goes into decode=, size=, rescale= or dtype=, or into the model."
+    )

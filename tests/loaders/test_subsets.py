@@ -97,3 +97,19 @@ def test_folds_have_each_sample_once(npy, keep):
 def test_folds_say_what_is_wrong():
     with pytest.raises(TypeError, match="expected a splitter of scikit-learn"):
         kl.folds(numbered(5), 3)
+
+
+def test_folds_warn_once_where_their_parts_differ(caplog):
+    from sklearn.model_selection import KFold
+
+    def halved(x, y, rng):
+        return x.astype("float16"), y
+
+    x = np.arange(12, dtype=np.float32).reshape(-1, 1)
+    loader = kl.ArraySequenceLoader(x, np.arange(12), 4, transform=halved)
+    pairs = list(kl.folds(loader, KFold(3)))
+    assert [train[0][0].dtype for train, _ in pairs] == ["float16"] * 3
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(said) == 1
+    assert "delivers float16[1]" in said[0], said
+    assert "validation part float32[1]" in said[0], said
