@@ -26,8 +26,6 @@ WITHOUT_TEST_FILE: set[str] = {
     "kloaders.loaders.sequence",
     "kloaders.loaders.settings",
     "kloaders.loaders.splits",
-    "kloaders.sources.tfrecord.features",
-    "kloaders.sources.video",
     "kloaders.training.callback",
     "kloaders.training.state_file",
 }
