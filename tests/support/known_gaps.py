@@ -13,25 +13,7 @@ IN_CIRCLES: set[str] = set()
 LARGE_MODULES: set[str] = set()
 
 #: Modules without a test file of their name.
-WITHOUT_TEST_FILE: set[str] = {
-    "kloaders.keras_api.base",
-    "kloaders.keras_api.fit_events",
-    "kloaders.keras_api.passes",
-    "kloaders.keras_api.positions",
-    "kloaders.keras_api.retained_loaders",
-    "kloaders.sources.cache.policy",
-    "kloaders.sources.cache.source",
-    "kloaders.sources.error_log",
-    "kloaders.sources.files",
-    "kloaders.sources.hooks",
-    "kloaders.sources.lines",
-    "kloaders.sources.mixture",
-    "kloaders.sources.pipeline",
-    "kloaders.sources.records",
-    "kloaders.sources.tables",
-    "kloaders.sources.tfrecord.features",
-    "kloaders.sources.video",
-}
+WITHOUT_TEST_FILE: set[str] = set()
 
 #: Test files over 800 lines.
 LONG_TEST_FILES: set[str] = set()

@@ -1,0 +1,147 @@
+"""Columns of tables of all kinds: as numbers, labels and paths, and which row is at fault."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kloaders.sources.tables import Table, array_of, encoded, first_missing, listed
+
+pandas = pytest.importorskip("pandas")
+
+COLUMNS = {"file": ["a.png", "b.png", "c.png"], "class": ["dog", "cat", "dog"], "age": [1, 2, 3]}
+
+
+def written(folder, text, name="table.csv", encoding="utf-8"):
+    path = folder / name
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+@pytest.fixture(params=["dict", "frame", "CSV", "TSV", "structured"])
+def table(request, tmp_path):
+    if request.param == "dict":
+        return Table(COLUMNS)
+    if request.param == "frame":
+        return Table(pandas.DataFrame(COLUMNS))
+    if request.param == "structured":
+        rows = list(zip(*COLUMNS.values(), strict=True))
+        return Table(np.array(rows, [("file", "U9"), ("class", "U9"), ("age", "i8")]))
+    mark = "," if request.param == "CSV" else "\t"
+    rows = [COLUMNS, *zip(*COLUMNS.values(), strict=True)]
+    text = "\n".join(mark.join(map(str, row)) for row in rows)
+    return Table(written(tmp_path, text, f"table.{request.param.lower()}", "utf-8-sig"))
+
+
+def test_columns_of_every_kind_of_table(table):
+    assert table.numbers("age").tolist() == [1, 2, 3]
+    assert table.paths("file", None) == COLUMNS["file"]
+    assert table.paths("file", "/data") == ["/data/a.png", "/data/b.png", "/data/c.png"]
+    codes, names = table.labels("class", None)
+    assert (codes.tolist(), codes.dtype, names) == ([1, 0, 1], np.int32, ["cat", "dog"])
+    codes, names = table.labels("class", ["dog", "bird", "cat"])
+    assert (codes.tolist(), names) == ([0, 2, 0], ["dog", "bird", "cat"])
+    assert table.labels("age", None)[0].tolist() == [1, 2, 3]
+
+
+def test_a_column_that_is_not_there(table):
+    message = r"no column 'clas', it has file, class, age. Did you mean 'class'"
+    with pytest.raises(ValueError, match=message):
+        table.column("clas")
+
+
+def test_paths_may_be_absolute_or_objects():
+    table = Table({"file": [Path("a.png"), "/b.png"]})
+    assert table.paths("file", "/data") == ["/data/a.png", "/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "ask", "error", "message"),
+    [
+        ({"a": [1, None, 3]}, "column", ValueError, r"row 1 \(counted from 0\).*'a' is missing"),
+        ({"a": [1.0, float("nan")]}, "column", ValueError, r"row 1.*dropna\(subset=\['a'\]\)"),
+        ({"a": np.zeros((3, 2))}, "column", ValueError, r"column 'a' has shape \(3, 2\)"),
+        ({"a": ["1", "x"]}, "numbers", ValueError, "row 0.*'a' holds '1', expected a number"),
+        ({"a": [1, "x", 3]}, "numbers", ValueError, "row 1.*'a' holds 'x', expected a number"),
+        ({"a": [1j, 2j]}, "numbers", TypeError, "column 'a' holds complex128"),
+        ({"a": ["cat", 3]}, "labels", ValueError, "row 1.*'a' holds 3, expected a text"),
+        ({"a": ["m.png", "n.png"]}, "labels", ValueError, "'a' holds files such as 'm.png'"),
+        ({"a": [1, 2]}, "paths", TypeError, r"row 0.*'a' holds 1 \(int\), expected a file's path"),
+    ],
+)
+def test_the_row_at_fault_is_named(columns, ask, error, message):
+    more = {"column": (), "numbers": (), "labels": (None,), "paths": (None,)}[ask]
+    with pytest.raises(error, match=message):
+        getattr(Table(columns), ask)("a", *more)
+
+
+def test_labels_that_are_none_of_the_classes():
+    table = Table({"a": ["cat", "cow"], "n": [0, 2]})
+    with pytest.raises(ValueError, match=r"row 1 .*'cow' in column 'a' is not among class_names"):
+        table.labels("a", ["cat", "dog"])
+    with pytest.raises(ValueError, match=r"row 1 .*2 in column 'n' is no class.*from 0 to 1"):
+        table.labels("n", ["cat", "dog"])
+
+
+def test_columns_of_one_length():
+    table = Table({"a": [1, 2], "b": [1, 2, 3]})
+    table.column("a")
+    with pytest.raises(ValueError, match=r"column 'b' has 3 values, others 2"):
+        table.column("b")
+
+
+@pytest.mark.parametrize("frame", [[1, 2], (1, 2), 5])
+def test_what_is_no_table(frame):
+    with pytest.raises(TypeError, match=r"expected a DataFrame, a dict of lists, or the path"):
+        Table(frame)
+
+
+# ---------------------------------------------------------------- CSV
+
+
+def test_a_row_of_a_file_is_counted_as_an_editor_does(tmp_path):
+    table = Table(written(tmp_path, "a,b\n1,x\n,y\n"))
+    with pytest.raises(ValueError, match=r"table.csv, row 3: the value of column 'a' is missing"):
+        table.column("a")
+
+
+def test_numbers_are_numbers_where_all_of_a_column_are(tmp_path):
+    table = Table(written(tmp_path, 'a,b,c\n1,1.5,"x, y"\n\n2,2,3\n'))
+    assert table.numbers("a").dtype.kind == "i"
+    assert table.numbers("b").tolist() == [1.5, 2]
+    assert table.numbers("b").dtype == np.float32
+    assert table.column("c").tolist() == ["x, y", "3"]
+
+
+def test_a_file_that_is_no_table(tmp_path):
+    with pytest.raises(ValueError, match=r"is empty, expected a line with the columns' names"):
+        Table(written(tmp_path, ""))
+    with pytest.raises(ValueError, match=r"line 3, has 3 values, the header 2"):
+        Table(written(tmp_path, "a,b\n1,2\n1,2,3\n"))
+
+
+# ---------------------------------------------------------------- parts
+
+
+def test_arrays_of_values():
+    assert array_of(pandas.Series([1, 2])).tolist() == [1, 2]
+    assert array_of(np.array([b"a", b"b"])).tolist() == ["a", "b"]
+    mixed = array_of(["a", None])
+    assert mixed.dtype == object
+    assert mixed.tolist() == ["a", None]
+
+
+@pytest.mark.parametrize(
+    "missing", [None, float("nan"), pandas.NA, pandas.NaT], ids=["None", "NaN", "NA", "NaT"]
+)
+def test_every_kind_of_nothing_is_missing(missing):
+    assert first_missing(array_of(["a", missing])) == 1
+    assert first_missing(array_of(["a", "b"])) is None
+    assert first_missing(np.array([1.0, 2.0])) is None
+
+
+def test_codes_of_texts_and_a_short_list():
+    names, codes = encoded(["b", "a", "b"])
+    assert (names, codes.tolist()) == (["a", "b"], [1, 0, 1])
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([str(k) for k in range(20)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 12 others"
