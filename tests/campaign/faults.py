@@ -559,7 +559,8 @@ def locks_held(loader):
     engine = runner.engine
     owners = [loader, runner, runner.tickets, runner.pool, *runner.pipeline.source.stores()]
     owners += [engine, engine.workers._state] if engine is not None else []
-    owners += [owner for owner in (getattr(loader, "_records", None),) if owner is not None]
+    records = getattr(runner.pipeline.source, "records", None)
+    owners += [records] if records is not None else []
     kinds = (type(threading.Lock()), type(threading.RLock()), threading.Condition)
     locks = [lock for owner in owners for lock in vars(owner).values() if isinstance(lock, kinds)]
     held, release = threading.Event(), threading.Event()
