@@ -557,9 +557,11 @@ def locks_held(loader):
     """All locks of a loader are held by another thread, as some of them are at any moment."""
     runner = loader.runner
     engine = runner.engine
-    owners = [loader, runner, runner.tickets, runner.pool, *runner.pipeline.source.stores()]
+    owners = [loader, runner, runner.tickets, runner.pool, runner.log, runner.specs]
+    owners += runner.pipeline.source.stores()
     owners += [engine, engine.workers._state] if engine is not None else []
-    owners += [owner for owner in (getattr(loader, "_records", None),) if owner is not None]
+    records = getattr(runner.pipeline.source, "records", None)
+    owners += [records] if records is not None else []
     kinds = (type(threading.Lock()), type(threading.RLock()), threading.Condition)
     locks = [lock for owner in owners for lock in vars(owner).values() if isinstance(lock, kinds)]
     held, release = threading.Event(), threading.Event()
