@@ -628,7 +628,8 @@ def test_two_jax_processes(tmp_path):
         assert f"pass shard={part}" in one["unsharded Dataset"]
         assert "use pad_last=True" in one["short"]
         assert "pass shuffle=True to the loader" in one["not told to shuffle"]
-        assert "auto_shard_dataset=False" in one["auto"]
+        # Keras 3.15 refuses by itself, with blanks around the sign; 3.16 leaves it to us.
+        assert "auto_shard_dataset=False" in one["auto"].replace(" ", "")
         assert f"shard={part} to the loader of this process" in one["auto Dataset"]
 
 
