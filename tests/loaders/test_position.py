@@ -116,7 +116,11 @@ def test_behind_the_last_batch_is_the_next_epoch():
 
 
 @pytest.mark.parametrize("batches", [1, 5, 6, 10])
-@pytest.mark.parametrize("transforms", [{"batch_transform": noisy}, {"transform": jitter}], ids=str)
+@pytest.mark.parametrize(
+    "transforms",
+    [{"batch_transform": noisy}, {"transform": jitter}],
+    ids=["batch_transform", "transform"],
+)
 def test_random_numbers_are_those_of_an_uninterrupted_run(batches, transforms):
     """The numbers of a batch depend on seed, epoch and batch, and not on where a run began."""
     whole = loop(loader_of(**transforms), 3)
