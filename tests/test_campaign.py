@@ -24,17 +24,20 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the faults are 
 TESTS = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in faults.FAULTS if name not in faults.WITH_KERAS])
 def test_fault(name):
     """Injected in a process of its own: what is promised of it holds, and says how often."""
     assert faults.one(name)["survived"]
 
 
+@pytest.mark.slow
 def test_fits(tmp_path):
     """20 fits with new loaders leave no thread and no descriptor."""
     assert faults.many_fits(kl, str(tmp_path), long=False)["fits"] == 20
 
 
+@pytest.mark.slow
 def test_fuzz(tmp_path):
     """Some hundred changed files of all kinds: errors and right answers."""
     found = beds.in_a_child("fuzz", "all", 0, 10, tmp_path, tmp_path / "at")
@@ -64,12 +67,14 @@ def test_cases_are_repeatable(tmp_path):
 FLAT = ("path", "RAM batches", "TFRecord", "pack", "pictures kept in RAM", "processes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FLAT)
 def test_memory_is_flat(kind):
     """A dozen epochs grow by less than a batch each; the campaign has 200, and all loaders."""
     assert memory.one(kind)["epochs"] == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", memory.BUDGETS)
 def test_budget(kind):
     """Two levels and caches hold no more than they may."""
@@ -79,6 +84,7 @@ def test_budget(kind):
 SHARED = [kind for kind in beds.KINDS if kind != "subset"]
 
 
+@pytest.mark.slow
 def test_threads_at_one_loader():
     """16 threads ask each kind of loader: by index their own batches, by ticket each batch once."""
     found = threads.one("+".join(SHARED))
@@ -86,12 +92,14 @@ def test_threads_at_one_loader():
     assert all(one["threads"] == 16 for one in found.values())
 
 
+@pytest.mark.slow
 def test_views_at_once():
     """Eight views of one loader in as many threads, each with its own place in the epoch."""
     found = threads.one("+".join(faults.FEW), what="views_at_once")
     assert all(one["samples"] > 0 for one in found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", threads.STORES[:3])
 def test_loaders_at_one_store(kind):
     """Four loaders and two other processes over one cache folder, TFRecord files, or pack."""

@@ -18,6 +18,7 @@ KINDS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 @pytest.mark.parametrize("kinds", KINDS, ids=["plain", "with options"])
 def test_killed_trainings_end_as_if_they_had_not_been(tmp_path, kinds):

@@ -165,6 +165,8 @@ def run(
             "-q",
             "-p",
             "no:randomly",
+            "-m",
+            "slow or not slow",
             f"--junitxml={report}",
         ]
         subprocess.run(
