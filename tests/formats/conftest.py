@@ -1,4 +1,6 @@
-"""Files of records, for tests of their format and of their index."""
+"""Files of records, for tests of their format and of their index; and a watch over open files."""
+
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +29,19 @@ def walks(monkeypatch):
         real = getattr(scan, name)
         monkeypatch.setattr(scan, name, lambda *a, real=real: count.append(a) or real(*a))
     return count
+
+
+def _open_descriptors():
+    """How many files this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture
+def no_leaks():
+    """Whatever a test does, no file stays open behind it."""
+    if not Path("/proc/self/fd").is_dir():
+        yield
+        return
+    before = _open_descriptors()
+    yield
+    assert _open_descriptors() <= before

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -22,20 +21,7 @@ from kloaders.formats.options import ImageOptions
 STORED = ImageOptions(channels=None)
 
 
-def open_descriptors():
-    """How many files this process has open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-@pytest.fixture(autouse=True)
-def no_leaks():
-    """Whatever a test does, no file stays open behind it."""
-    if not Path("/proc/self/fd").is_dir():
-        yield
-        return
-    before = open_descriptors()
-    yield
-    assert open_descriptors() <= before
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 @pytest.mark.parametrize(

@@ -32,20 +32,7 @@ STORED = ImageOptions(channels=None)
 needs_gif = pytest.mark.skipif(OPENCV < (4, 12), reason="this OpenCV has no GIF decoder")
 
 
-def open_descriptors():
-    """How many files this process has open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-@pytest.fixture(autouse=True)
-def no_leaks():
-    """Whatever a test does, no file stays open behind it."""
-    if not Path("/proc/self/fd").is_dir():
-        yield
-        return
-    before = open_descriptors()
-    yield
-    assert open_descriptors() <= before
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 def test_import_is_light():

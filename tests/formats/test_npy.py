@@ -13,21 +13,7 @@ from kloaders.formats import npy
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.npy import read_array
 
-
-def open_descriptors():
-    """How many files this process has open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-@pytest.fixture(autouse=True)
-def no_leaks():
-    """Whatever a test does, no file stays open behind it."""
-    if not Path("/proc/self/fd").is_dir():
-        yield
-        return
-    before = open_descriptors()
-    yield
-    assert open_descriptors() <= before
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 numbers = st.one_of(
