@@ -19,6 +19,9 @@ __all__ = ["verify_command"]
     type=click.IntRange(1),
     help="Images with more are reported, and not decoded.  [default: 178,956,970, as loaders]",
 )
+@click.option(
+    "--follow-links", is_flag=True, help="Look into links to folders, inside classes."
+)
 @click.option("--no-duplicates", is_flag=True, help="Do not compare files by content.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option(
@@ -35,6 +38,7 @@ def verify_command(
     sources: tuple[str, ...],
     table: TableColumns,
     max_pixels: int | None,
+    follow_links: bool,
     no_duplicates: bool,
     strict: bool,
     workers: int | None,
@@ -78,6 +82,7 @@ def verify_command(
             path_column=table.paths,
             label_column=table.labels,
             folder=table.folder,
+            follow_links=follow_links,
             max_pixels=max_pixels or ImageOptions.max_pixels,
             duplicates=not no_duplicates,
             workers=workers,

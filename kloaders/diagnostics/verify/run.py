@@ -28,6 +28,7 @@ def verify(
     path_column: str = "path",
     label_column: str | None = "label",
     folder: str | os.PathLike[str] | None = None,
+    follow_links: bool = False,
     max_pixels: int = ImageOptions.max_pixels,
     duplicates: bool = True,
     workers: int | None = None,
@@ -41,6 +42,7 @@ def verify(
         path_column: of a CSV file.
         label_column: of a CSV file; one that is not there is no error.
         folder: where relative paths of a CSV file start; by default the current folder.
+        follow_links: look into links to folders, inside classes, as the option of `from_directory`.
         max_pixels: images with more have "too many pixels", by their header: they are not decoded.
             The default is that of the loaders.
         duplicates: compare files by content (BLAKE2b).
@@ -48,7 +50,8 @@ def verify(
             decoder ends everything.
         progress: show a bar. None: where stderr is a terminal.
 
-    Files of other suffixes, and names that begin with a dot, are left out of folders. Takes about
+    In a folder the files are read that `from_directory` reads, and those beside the folders of classes;
+    files of other suffixes, and names that begin with a dot, are left out. Takes about
     twice the time of decoding every file once, and 400 bytes of memory per file.
 
     Raises:
@@ -61,7 +64,7 @@ def verify(
     report = Report(", ".join(names))
     tasks: list[Task] = []
     for name in names:
-        plan_source(name, (path_column, label_column, folder), report, tasks)
+        plan_source(name, (path_column, label_column, folder), report, tasks, follow_links)
     total = sum(map(size_of, tasks))
     comparison = Comparison(report)
     if not total and not report.findings:

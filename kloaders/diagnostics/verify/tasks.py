@@ -22,6 +22,7 @@ from kloaders.formats.pack_files import size_of as bytes_of
 from kloaders.formats.sidecar_index import is_index
 from kloaders.formats.tfrecord.examples import features_of
 from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.sources.folders import files_below, folders_and_files, said_alike, spelt_alike
 from kloaders.sources.tables import Table
 
 __all__ = ["Task", "as_question", "plan_source", "size_of"]
@@ -50,7 +51,11 @@ def as_question(task: Task, max_pixels: int) -> dict[str, Any]:
 
 
 def plan_source(
-    name: str, columns: tuple[str, str | None, Any], report: Report, tasks: list[Task]
+    name: str,
+    columns: tuple[str, str | None, Any],
+    report: Report,
+    tasks: list[Task],
+    follow_links: bool = False,
 ) -> None:
     """Append the tasks of one source."""
 
@@ -64,7 +69,7 @@ def plan_source(
         if os.path.exists(os.path.join(name, MANIFEST)):
             _plan_pack(name, report, tasks)
             return
-        for path, label in _files_in(name, report):
+        for path, label in _files_in(name, report, follow_links):
             file(path, label)
     elif suffix_of(name) in (".csv", ".tsv") and os.path.exists(name):
         paths, labels = _table(name, *columns)
@@ -82,29 +87,41 @@ def plan_source(
                 f"{name} does not exist. Relative paths start at {os.getcwd()}."
             )
         for path in matches:
-            plan_source(path, columns, report, tasks)
+            plan_source(path, columns, report, tasks, follow_links)
 
 
-def _files_in(root: str, report: Report) -> Iterator[tuple[str, str | None]]:
-    """Files below a folder that are read here, sorted; the folder right below it is the class."""
-    seen = {os.path.realpath(root)}
-    for top, folders, names in os.walk(root, followlinks=True):
-        shown = sorted(name for name in folders if not name.startswith("."))
-        folders.clear()
-        for name in shown:
-            real = os.path.realpath(os.path.join(top, name))
-            if real not in seen:  # a link to above would never end
-                seen.add(real)
-                folders.append(name)
-        inside = os.path.relpath(top, root).split(os.sep)[0]
-        label = None if inside == os.curdir else inside
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            if suffix_of(name) in _READABLE or _RECORDS.search(name):
-                yield os.path.join(top, name), label
-            else:
-                report.left_out += 1
+def _files_in(
+    root: str, report: Report, follow_links: bool
+) -> Iterator[tuple[str, str | None]]:
+    """Files below a folder that are read here, sorted; the folder right below it is the class.
+
+    They are those of `from_directory`, and those beside the folders of classes.
+    """
+
+    def unreadable(folder: str, error: OSError) -> None:
+        report.add(folder, "unreadable", f"{folder} cannot be read: {error.strerror or error}")
+
+    try:
+        classes, files = folders_and_files(root)
+    except OSError as error:
+        unreadable(root, error)
+        return
+    for alike in spelt_alike(classes).values():
+        if len(alike) > 1:
+            report.add(os.path.join(root, alike[0]), "inconsistent", f"{root}: {said_alike(alike)}")
+    found: list[tuple[str, str | None]] = [(os.path.join(root, name), None) for name in files]
+    for name in classes:
+        top, special = os.path.join(root, name), list[str]()
+        below = files_below(
+            top, None, follow_links, special=special.append, unreadable=unreadable
+        )
+        found += [(path, name) for path in below]
+        found += [(path, name) for path in special]  # they are named, as what cannot be read
+    for path, label in found:
+        if suffix_of(path) in _READABLE or _RECORDS.search(os.path.basename(path)):
+            yield path, label
+        else:
+            report.left_out += 1
 
 
 def _table(
