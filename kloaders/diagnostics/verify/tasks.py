@@ -22,12 +22,13 @@ from kloaders.formats.pack_files import size_of as bytes_of
 from kloaders.formats.sidecar_index import is_index
 from kloaders.formats.tfrecord.examples import features_of
 from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.formats.videos import VIDEO_SUFFIXES
 from kloaders.sources.folders import files_below, folders_and_files, said_alike, spelt_alike
 from kloaders.sources.tables import Table
 
 __all__ = ["Task", "as_question", "plan_source", "size_of"]
 
-_READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+_READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES
 _RECORDS = re.compile(r"\.tfrec(ord)?s?([.-]|$)", re.IGNORECASE)
 # Records and bytes of one task: enough to be worth a line each way.
 _TASK_RECORDS, _TASK_BYTES = 256, 2**26
@@ -45,8 +46,8 @@ def as_question(task: Task, max_pixels: int) -> dict[str, Any]:
     """A task as `inspect` takes it."""
     if isinstance(task, dict):
         return {**task, "max_pixels": max_pixels}
-    # An array is read in blocks, and may well take long.
-    hangs = suffix_of(task[0]) not in ARRAY_SUFFIXES
+    # An array is read in blocks, a video frame by frame: they may well take long.
+    hangs = suffix_of(task[0]) not in ARRAY_SUFFIXES | VIDEO_SUFFIXES
     return {"path": task[0], "max_pixels": max_pixels, "hangs": hangs}
 
 
