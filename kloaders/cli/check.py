@@ -19,9 +19,7 @@ __all__ = ["verify_command"]
     type=click.IntRange(1),
     help="Images with more are reported, and not decoded.  [default: 178,956,970, as loaders]",
 )
-@click.option(
-    "--follow-links", is_flag=True, help="Look into links to folders, inside classes."
-)
+@click.option("--follow-links", is_flag=True, help="Look into links to folders, inside classes.")
 @click.option("--no-duplicates", is_flag=True, help="Do not compare files by content.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option(

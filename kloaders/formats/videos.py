@@ -155,11 +155,11 @@ def _avi(file: OpenFile, size: int) -> str | None:
             return f"its length was never written, after {size:,} bytes"
         if end > size:
             return _cut(end, size)
-        if kind in (b"RIFF", b"LIST"):
-            if file.read(4, at + 8) in (b"AVI ", b"AVIX", b"movi", b"rec "):
-                ends.append(end)
-                at += 12
-                continue
+        lists = (b"AVI ", b"AVIX", b"movi", b"rec ")
+        if kind in (b"RIFF", b"LIST") and file.read(4, at + 8) in lists:
+            ends.append(end)
+            at += 12
+            continue
         at = end + length % 2
     return None
 
@@ -206,7 +206,9 @@ def _shows_part(moov: bytes) -> bool:
     while place >= 0:
         wide = moov[place + 4 : place + 5] == b"\1"
         (count,) = struct.unpack_from(">I", moov, place + 8)
-        (begin,) = struct.unpack_from(*((">q", moov, place + 20) if wide else (">i", moov, place + 16)))
+        (begin,) = struct.unpack_from(
+            *((">q", moov, place + 20) if wide else (">i", moov, place + 16))
+        )
         if count > 1 or begin > 10_000:  # a few frames are put in order so
             return True
         place = moov.find(b"elst", place + 4)

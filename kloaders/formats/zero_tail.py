@@ -167,7 +167,7 @@ def _cut_row(raw: bytes, strips: Strips) -> int | None:
         rest = _pixels(raw, above + column, max(0, strips.row - column), pixel)
         left = (_pixels(raw, place, column, pixel) for place in (above, above + strips.stride))
         if (
-            0 < column
+            column > 0
             and len(rest) >= _PIXELS
             and bool((rest.max(1) >= _BRIGHT).all())
             and all(pixels.any(1).mean() >= _DRAWN for pixels in left)

@@ -15,7 +15,15 @@ from kloaders.core.messages import warn
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.sources.tables import listed
 
-__all__ = ["READABLE", "LeftOut", "class_folders", "files_below", "folders_and_files", "said_alike", "spelt_alike"]
+__all__ = [
+    "READABLE",
+    "LeftOut",
+    "class_folders",
+    "files_below",
+    "folders_and_files",
+    "said_alike",
+    "spelt_alike",
+]
 
 #: Folders that systems put beside the data: what macOS adds to archives, thumbnails, bins and
 #: snapshots of network drives, and of disks.
@@ -77,12 +85,7 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
             "where labels may be a function of the path."
         )
     if class_names is not None:
-        spellings = spelt_alike(there)
-        class_names = [
-            name if name in there or len(alike := spellings.get(_composed(name), ())) != 1
-            else alike[0]
-            for name in class_names
-        ]  # fmt: skip
+        class_names = [_spelling_of(name, there) for name in class_names]
     for alike in spelt_alike(class_names or there).values():
         if len(alike) > 1:
             warn(f"{root}: {said_alike(alike)}")
@@ -118,6 +121,12 @@ def said_alike(names: list[str]) -> str:
         f"{len(names)} classes look like {names[0]!r}, and differ in how their accents are written "
         f"({', '.join(map(ascii, names))}): if they are one, move their files into one folder."
     )
+
+
+def _spelling_of(name: str, there: list[str]) -> str:
+    """The name that a folder has, of one that may have other accents."""
+    alike = [] if name in there else [one for one in there if _composed(one) == _composed(name)]
+    return alike[0] if len(alike) == 1 else name
 
 
 def _composed(name: str) -> str:

@@ -188,7 +188,10 @@ class _Video:
                 self._grab(times)
             return
         # Times that several frames share tell nothing, nor do those that are guessed after a seek.
-        alone = self.container.keeps_times and np.count_nonzero(times[max(0, first - 1) : first + 2] == times[first]) == 1
+        alone = (
+            self.container.keeps_times
+            and np.count_nonzero(times[max(0, first - 1) : first + 2] == times[first]) == 1
+        )
         for back in _BACK if alone else ():
             start = max(0, first - back)
             self.capture.set(cv2.CAP_PROP_POS_FRAMES, start)

@@ -136,7 +136,9 @@ def test_flat_pictures_may_end_with_zeros():
     assert ended
 
 
-@pytest.mark.parametrize("raw", [b"", b"\0\0", b"BM\0\0", b"II*\0" + bytes(40), b"RIFF\0\0\0\0WEBP\0\0"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\0\0", b"BM\0\0", b"II*\0" + bytes(40), b"RIFF\0\0\0\0WEBP\0\0"]
+)
 def test_what_is_no_picture_is_another_matter(raw):
     assert zero_tail(raw) is None or raw.startswith(b"RIFF")
 

@@ -126,7 +126,9 @@ def test_wrong_options_are_said(files, options, message):
         kl.VideoSequenceLoader(files, **options)
 
 
-@pytest.mark.parametrize(("suffix", "codec", "seeks"), [("avi", "MJPG", True), ("mpg", "PIM1", False)])
+@pytest.mark.parametrize(
+    ("suffix", "codec", "seeks"), [("avi", "MJPG", True), ("mpg", "PIM1", False)]
+)
 def test_a_container_without_times_is_read_from_its_beginning(
     tmp_path, suffix, codec, seeks, monkeypatch, caplog
 ):
@@ -167,7 +169,9 @@ def test_a_video_that_is_cut_is_an_error(tmp_path):
     writer.release()
     path.write_bytes(path.read_bytes()[:-20_000])
     for _ in range(2):  # no index is kept of it
-        with pytest.raises(kl.DecodeError, match=r"a.avi is truncated: AVI, .*bytes by its structure"):
+        with pytest.raises(
+            kl.DecodeError, match=r"a.avi is truncated: AVI, .*bytes by its structure"
+        ):
             kl.VideoSequenceLoader(path)
     (one,) = kl.verify(tmp_path, progress=False, workers=1).findings
     assert (one.kind, one.path) == ("truncated", str(path))

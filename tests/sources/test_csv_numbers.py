@@ -73,9 +73,9 @@ def test_texts_without_a_value(text, quote):
     if quote:
         assert parsed([f'"{text}","1"'], missing=-5, na_values=na).tolist() == [[-5, 1]]
     if text.strip():
-        with pytest.raises(ValueError, match="one of na_values.*pass missing="):
+        with pytest.raises(ValueError, match=r"one of na_values.*pass missing="):
             parsed([f"{text},1"], na_values=na)
-        with pytest.raises(ValueError, match="expected a number.*na_values="):
+        with pytest.raises(ValueError, match=r"expected a number.*na_values="):
             parsed([f"{text},1"], missing=-5)
 
 
