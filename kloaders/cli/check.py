@@ -45,13 +45,15 @@ def verify_command(
 ) -> None:
     """Read a data set, all of it, and name every file that would break a training.
 
-    SOURCE is a folder, a CSV file with a column of paths, a TFRecord file, the folder of a pack, or
-    several of these.
+    SOURCE is a folder, a CSV file with a column of paths, an image, an array, a video, a TFRecord
+    file, the folder of a pack, or several of these. Of a folder the files are read that
+    from_directory() reads.
 
     \b
     Errors:   unreadable          missing, or no permission
               empty               0 bytes
-              truncated           cut short, a JPEG at whatever byte
+              truncated           cut short, a JPEG at whatever byte; zeros in place of the end;
+                                  a video shorter than its header says
               broken              does not decode, or does not match its checksum
               too many pixels     more than --max-pixels
               misnamed            PNG bytes in a .jpg, for example

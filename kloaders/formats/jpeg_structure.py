@@ -81,15 +81,16 @@ def _cut_off(at: int) -> str:
 def _begins_within(raw: bytes, marker: int, begin: int, end: int) -> int | None:
     """Where another JPEG begins within a segment that is not whole; None if none does.
 
-    Previews lie in segments of applications as well: but they end there, and another segment follows.
+    Previews lie in segments of applications as well: but they end there, or another segment follows.
     """
-    if raw[end - 2 : end] == b"\xff\xd8":
+    application = 0xE0 <= marker <= 0xEF
+    if not application and raw[end - 2 : end] == b"\xff\xd8":
         return end - 2
     apart = raw[end : end + 1] != b"\xff"
     another = raw.find(b"\xff\xd8\xff", begin, end + 2 if apart else end)
     if another < 0:
         return None
-    if 0xE0 <= marker <= 0xEF:
+    if application:
         begun = raw.count(b"\xff\xd8\xff", begin, end + 2)
         if not apart or begun <= raw.count(b"\xff\xd9", begin, end):
             return None

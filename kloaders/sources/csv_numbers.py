@@ -69,16 +69,15 @@ class CsvNumbers:
                 known = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float32)
                 return self._filled(lines, known)
             found = self._filled(lines, np.dtype(np.float64))
-        except _Unheld:
-            raise
+            self._check_rounded(lines, found, "float32")
         except ValueError as error:
+            if isinstance(error, _UnheldError):
+                raise ValueError(str(error)) from None
             if len(lines) > 1:  # asked for again one by one, to find the row at fault
                 raise
             raise ValueError(self._what_is_wrong(lines[0], error)) from None
         with np.errstate(over="ignore"):  # 1e60 is infinite
-            rounded = found.astype(np.float32)
-        self._check_rounded(lines, found, "float32")
-        return rounded
+            return found.astype(np.float32)
 
     def _filled(self, lines: list[str], dtype: np.dtype[Any]) -> Array:
         try:
@@ -136,7 +135,8 @@ class CsvNumbers:
             if not _INTEGER.fullmatch(field):
                 continue
             number = int(field)
-            held = float(np.dtype(held_by).type(value))
+            with np.errstate(over="ignore"):
+                held = float(np.dtype(held_by).type(value))
             if held == number:
                 continue
             as_float = f"{held:.0f}" if np.isfinite(held) else "infinite"
@@ -146,7 +146,7 @@ class CsvNumbers:
             advice = f"pass {keeps} to keep it" if keep else "shorten it"
             if held_by == "float32":
                 advice += f', or {option}="float32" to have such numbers rounded'
-            raise _Unheld(
+            raise _UnheldError(
                 f"column {self.names[self.positions[column]]!r} holds {shortened(field.strip(), 80)}, "
                 f"which {held_by} would round to {shortened(as_float, 80)}: {advice}."
             )
@@ -160,7 +160,7 @@ class CsvNumbers:
         if not held.all():
             row, column = np.argwhere(~held)[0].tolist()
             position = self.positions[column]
-            raise _Unheld(
+            raise _UnheldError(
                 f"column {self.names[position]!r} holds {found[row, column]:.17g}, which {dtype} "
                 f'does not hold: pass another {self.options[position]}=, such as "int64".'
             )
@@ -195,7 +195,7 @@ class CsvNumbers:
         return str(error)
 
 
-class _Unheld(ValueError):
+class _UnheldError(ValueError):
     """A number that would become another one."""
 
 

@@ -76,6 +76,11 @@ def test_restart_intervals_that_are_missing() -> None:
 # ---------------------------------------------------------------- another picture behind a cut
 
 
+def begun_in_exif(raw: bytes) -> bytes:
+    """A JPEG whose EXIF segment ends with the begin of another one, as some programs leave it."""
+    return raw[:2] + b"\xff\xe1\0\x0cExif\0\0II\xff\xd8" + raw[2:]
+
+
 ANOTHER = [("baseline", 0.5), ("baseline", 0.9), ("progressive", 0.3), ("progressive", 0.8)]
 
 
@@ -105,7 +110,7 @@ def test_cut_anywhere(kind):
 
 
 @pytest.mark.parametrize("kind", JPEGS)
-@pytest.mark.parametrize("wrap", [bytes, with_thumbnail])
+@pytest.mark.parametrize("wrap", [bytes, with_thumbnail, begun_in_exif])
 def test_a_preview_before_or_behind_is_fine(kind, wrap):
     raw = wrap(JPEGS[kind])
     for whole in (raw, raw + JPEGS["baseline"], raw + b"film" + JPEGS["progressive"][:99]):
