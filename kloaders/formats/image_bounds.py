@@ -1,4 +1,7 @@
-"""Refuse an image that is too large or cut short, by its header and its end. Decodes nothing."""
+"""Refuse an image that is too large or cut short, by its header and its end.
+
+Decodes nothing, but for images that end with zeros.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import struct
 
 from kloaders.formats.errors import DecodeError, empty_file, truncated
 from kloaders.formats.image_headers import PNG_CHUNK, Header
+from kloaders.formats.jpeg_structure import another_within
 from kloaders.formats.options import ImageOptions
+from kloaders.formats.zero_tail import zero_tail
 
 __all__ = [
     "check_whole",
@@ -43,6 +48,9 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
         # tell it from one that is cut, and OpenCV from 4.12 on takes neither.
         if not raw.endswith(b"\xff\xd9") and raw.rfind(b"\xff\xd9", header.scan) < 0:
             raise truncated(name, "a JPEG without end marker", raw)
+        missing = another_within(raw, header.scan)
+        if missing is not None:
+            raise truncated(name, missing, raw)
     elif header.kind == "png":
         if raw.rfind(b"IEND") < 0:
             raise truncated(name, "a PNG without IEND chunk", raw)
@@ -58,6 +66,11 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
         (size,) = struct.unpack_from("<I", raw, 4)
         if size + 8 > len(raw):
             raise truncated(name, f"a WebP of {size + 8} bytes by its header", raw)
+        if raw.find(b"WEBPVP8", 12, size + 8) > 0:
+            raise truncated(name, "a WebP that is cut off where another one begins", raw)
+    zeros = zero_tail(raw)
+    if zeros is not None:
+        raise truncated(name, zeros, raw)
 
 
 # A PNG of a gigabyte has as many of the usual size, 8 KiB.

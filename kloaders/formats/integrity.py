@@ -28,11 +28,13 @@ from kloaders.formats.npy_layout import (
 )
 from kloaders.formats.npz import ZIP_ERRORS, check_member
 from kloaders.formats.options import ImageOptions
+from kloaders.formats.videos import frame_times
 
 __all__ = [
     "Checked",
     "check_content",
     "check_file",
+    "check_video",
 ]
 
 
@@ -113,6 +115,27 @@ def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
         found.add("unreadable", f"{path} cannot be read: {reason}")
     except MemoryError:
         found.add("too many pixels", f"{path} takes more memory to read than there is")
+    return found
+
+
+def check_video(path: str) -> Checked:
+    """`check_file` for a video: every frame is decoded, and their number compared with the header's."""
+    found = Checked()
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            found.add("unreadable", f"{path} is no file but a folder, a pipe or a device")
+            return found
+        with open(path, "rb") as file:
+            found.size = os.fstat(file.fileno()).st_size
+            if not found.size:
+                found.add("empty", f"{path} is empty (0 bytes)")
+                return found
+            found.digest = _digest_of(file)
+        frame_times(path)
+    except OSError as error:
+        found.add("unreadable", f"{path} cannot be read: {error.strerror or error}")
+    except DecodeError as error:
+        found.add("truncated" if " is truncated" in str(error) else "broken", str(error))
     return found
 
 

@@ -71,7 +71,9 @@ def from_directory(
 
     Classes are numbered in the sorted order of their folders' names, and files are in the same
     order, as `keras.utils.image_dataset_from_directory` has them. Files in folders inside a
-    class belong to the class. Names that begin with a dot are left out.
+    class belong to the class. Names that begin with a dot are left out, and with a warning folders
+    of the system (`__MACOSX`, `@eaDir`), links to folders inside classes, and pipes: `verify(folder)`
+    reads the same files.
 
     Args:
         folder: holds `class/file`.
@@ -140,7 +142,7 @@ def from_directory(
     whole = made(loader, paths, labels, batch_size, seed=seed, **options)
     if label_mode == "categorical":
         whole = one_hot(whole, len(names))
-    whole.class_names = names
+    whole.class_names = names if class_names is None else list(class_names)
     codes = of_kept(whole, codes)
     found = f"{root}: {whole.samples:,} files of {len(names)} classes"
     if not validation:

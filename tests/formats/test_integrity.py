@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from kloaders.formats.image_structure import kind_of
 from kloaders.formats.images import decode_image
-from kloaders.formats.integrity import check_content, check_file
+from kloaders.formats.integrity import check_content, check_file, check_video
 from kloaders.formats.options import ImageOptions
 from tests.support.pillow_images import ALL, JPEGS
 
@@ -107,3 +109,25 @@ def test_pickles_are_not_loaded(tmp_path: Path) -> None:
     ((kind, said),) = check_file(str(path)).problems
     assert kind == "broken"
     assert "never unpickled" in said
+
+
+def test_videos(tmp_path: Path) -> None:
+    """Read to their last frame; what cannot be read is told."""
+    path = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    for number in range(30):
+        writer.write(np.full((48, 64, 3), number, np.uint8))
+    writer.release()
+    assert check_video(str(path)).problems == []
+    assert check_video(str(path)).digest
+    kinds = []
+    for content in (path.read_bytes()[:-2000], b"", b"no video"):
+        path.write_bytes(content)
+        ((kind, message),) = check_video(str(path)).problems
+        assert str(path) in message
+        kinds.append(kind)
+    path.unlink()
+    kinds.append(check_video(str(path)).problems[0][0])
+    os.mkfifo(path)
+    kinds.append(check_video(str(path)).problems[0][0])
+    assert kinds == ["truncated", "empty", "broken", "unreadable", "unreadable"]
