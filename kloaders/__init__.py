@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kloaders.convert.tfrecords import write_tfrecords
     from kloaders.core.errors import SampleError
     from kloaders.core.per_thread import PerThread
+    from kloaders.core.ray import Ray
     from kloaders.diagnostics.verify.run import verify
     from kloaders.formats.errors import DecodeError
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
@@ -49,6 +50,7 @@ _HOMES = {
     "PathSequenceLoader": "loaders.paths",
     "PerThread": "core.per_thread",
     "RamBatchSequenceLoader": "loaders.ram_batches",
+    "Ray": "core.ray",
     "SampleError": "core.errors",
     "SequenceLoader": "loaders.sequence",
     "Source": "sources.source",
@@ -85,6 +87,7 @@ __all__ = [
     "PathSequenceLoader",
     "PerThread",
     "RamBatchSequenceLoader",
+    "Ray",
     "SampleError",
     "SequenceLoader",
     "Source",

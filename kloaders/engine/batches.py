@@ -18,6 +18,7 @@ from kloaders.core.threads import usable_cores
 from kloaders.engine.delivery import Delivery
 from kloaders.engine.lookahead import Build, Engine
 from kloaders.engine.processes.pool import ProcessPool
+from kloaders.engine.ray.pool import RayPool
 from kloaders.engine.retries import Names, read_again
 from kloaders.engine.specs import SampleSpecs
 from kloaders.plan.rng import Moment, sample_rng
@@ -43,8 +44,8 @@ class Maker(Protocol):
     pool: BufferPool
     delivery: Delivery
 
-    def process_pool(self) -> ProcessPool | None:
-        """The worker processes; None where this process reads the samples itself."""
+    def process_pool(self) -> ProcessPool | RayPool | None:
+        """The worker processes or actors; None where this process reads the samples itself."""
 
 
 class BatchBuild:

@@ -184,7 +184,7 @@ class LoaderOptions:
     def in_ram(self) -> LoaderOptions:
         """For samples that lie in RAM: nothing is left to keep, or to read in other processes."""
         work = self.work
-        processes = work.processes and self.transforms.transform is not None
+        processes = work.processes if self.transforms.transform is not None else False
         return replace(
             self,
             work=replace(work, processes=processes),
