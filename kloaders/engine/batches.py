@@ -284,7 +284,9 @@ class BatchBuild:
     def _misfit(self, leaf: int, row: int, got: Array, model: int, like: Array) -> SampleError:
         """The error of a row whose array is not like that of another row."""
         index, other = int(self.indices[row]), self.log.name(int(self.indices[model]))
-        its, of = ("it", "") if leaf < len(flatten(self.form[0])) else ("its label", "the label of ")
+        its, of = (
+            ("it", "") if leaf < len(flatten(self.form[0])) else ("its label", "the label of ")
+        )
         return self._differs(
             index,
             leaf,

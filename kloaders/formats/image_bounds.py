@@ -28,6 +28,8 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
         # JPEG: it is cut short, or OpenCV would have to guess.
         if raw.startswith(b"\xff\xd8"):
             raise truncated(name, "a JPEG without picture data", raw)
+        if raw.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):  # nor what is in a TIFF
+            raise truncated(name, "a TIFF without a directory of its first page", raw)
         return
     if header.height < 1 or header.width < 1:
         raise DecodeError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -43,6 +43,7 @@ __all__ = [
     "check_picture",
     "decode_image",
     "decoders",
+    "each_page",
     "read_image",
 ]
 
@@ -61,6 +62,7 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
+
 
 def read_image(path: str, options: ImageOptions, out: Array | None = None) -> Array:
     """`decode_image` of a file's content. OSError where it cannot be read."""
@@ -123,29 +125,46 @@ def _all_pages(
         image = _finished(raw, header, options, row, name)
         return out if image is row and out is not None else image[np.newaxis]
     offsets = list(page_offsets(raw))
-    total = sum(page.height * page.width for at in offsets if (page := tiff_facts(raw, at)))
+    rows = out if out is not None and out.shape[:1] == (len(offsets),) else None
+    facts = [tiff_facts(raw, at) for at in offsets]
+    total = sum(one.height * one.width for one in facts if one is not None)
     if total > options.max_pixels:
         raise DecodeError(
             f"{name} has {len(offsets)} pages with {total} pixels, and max_pixels allows "
             f"{options.max_pixels}. Pass max_pixels={total} if you trust it."
         )
-    rows = out if out is not None and out.shape[:1] == (len(offsets),) else None
     pages: list[Array] = []
-    for k, at in enumerate(offsets):
-        called = f"{name}, page {k + 1} of {len(offsets)}"
-        file = with_first_page(raw, at)
-        first = header_of(file)
-        check_whole(file, first, options, called)
-        page = _finished(file, first, options, None if rows is None else rows[k], called)
+    for k, page in enumerate(_pages(raw, offsets, options, rows, name)):
         if pages and (page.shape, page.dtype) != (pages[0].shape, pages[0].dtype):
             raise DecodeError(
-                f"{called}, is {page.dtype} of shape {page.shape}, and the first page is "
-                f"{pages[0].dtype} of shape {pages[0].shape}: pass size=, or pages=\"first\"."
+                f"{name}, page {k + 1} of {len(offsets)}, is {page.dtype} of shape {page.shape}, "
+                f"and the first page is {pages[0].dtype} of shape {pages[0].shape}: pass size=, or "
+                'pages="first".'
             )
         pages.append(page)
     if rows is not None and all(np.shares_memory(page, rows[k]) for k, page in enumerate(pages)):
         return rows
     return np.stack(pages)
+
+
+def each_page(raw: bytes, options: ImageOptions, name: str) -> Iterator[Array]:
+    """The image, or one page of a TIFF after another: what `decode_image` gives, raises and takes."""
+    facts = getattr(header_of(raw), "facts", None)
+    if isinstance(facts, TiffFacts) and facts.following:
+        yield from _pages(raw, list(page_offsets(raw)), options, None, name)
+    else:
+        yield decode_image(raw, options, None, name)
+
+
+def _pages(
+    raw: bytes, offsets: list[int], options: ImageOptions, rows: Array | None, name: str
+) -> Iterator[Array]:
+    for k, at in enumerate(offsets):
+        file = with_first_page(raw, at)
+        first = header_of(file)
+        called = f"{name}, page {k + 1} of {len(offsets)}"
+        check_whole(file, first, options, called)
+        yield _finished(file, first, options, None if rows is None else rows[k], called)
 
 
 def _report_pages(raw: bytes, name: str) -> None:
@@ -191,7 +210,7 @@ def _finished(
 @functools.cache
 def decoders() -> tuple[str, ...]:
     """Names and versions of what decodes images: with others, pixels may be others."""
-    return tuple(f"{name} {version(name)}" for name in ("pillow", "tifffile")) + (cv2.__version__,)
+    return cv2.__version__, f"pillow {version('pillow')}", f"tifffile {version('tifffile')}"
 
 
 def check_picture(raw: bytes, name: str) -> None:

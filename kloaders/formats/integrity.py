@@ -16,11 +16,11 @@ from typing import IO
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.formats.errors import DecodeError
+from kloaders.formats.errors import DecodeError, UnsupportedError
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.formats.image_headers import image_shape
 from kloaders.formats.image_structure import damage_of, kind_of, unfinished
-from kloaders.formats.images import decode_image
+from kloaders.formats.images import decode_image, each_page
 from kloaders.formats.jpeg_structure import walk_jpeg
 from kloaders.formats.npy_layout import (
     HEADER_LIMIT,
@@ -155,7 +155,9 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         return
     options = ImageOptions(channels=None, max_pixels=max_pixels)
     try:
-        picture = decode_image(raw, options, None, name)
+        pages = each_page(raw, options, name)
+        picture = next(pages)
+        count = 1 + sum(1 for _ in pages)
         if raw.startswith(b"\xff\xd8") and data_end_early(raw, picture, options):
             found.add(
                 "truncated", f"{name} is truncated: its picture data end before the picture does"
@@ -164,6 +166,8 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         said = str(error)
         damage = damage_of(raw)
         kind = "truncated" if " is truncated" in said or " in its header" in said else "broken"
+        if isinstance(error, UnsupportedError) and not damage:
+            kind = "unsupported"
         found.add(kind, f"{name} is broken: {damage}" if damage else said)
         return
     damage = damage_of(raw)
@@ -171,9 +175,10 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         found.add("broken", f"{name} is broken: {damage}")
     height, width, channels = picture.shape
     plural = "s" if channels > 1 else ""
+    several = f"{count} pages of " if count > 1 else ""
     found.form = (
         "picture",
-        f"{height} x {width}",
+        f"{several}{height} x {width}",
         f"{picture.dtype} of {channels} channel{plural}",
     )
 

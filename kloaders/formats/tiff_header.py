@@ -174,7 +174,9 @@ def page_offsets(raw: bytes) -> Iterator[int]:
     """Where the directories of all pages lie; not those of previews and masks, but for the first."""
     big = raw[2:4] in (b"+\0", b"\0+")
     order = "<" if raw[:2] == b"II" else ">"
-    (at,) = struct.unpack_from(order + "Q", raw, 8) if big else struct.unpack_from(order + "I", raw, 4)
+    (at,) = (
+        struct.unpack_from(order + "Q", raw, 8) if big else struct.unpack_from(order + "I", raw, 4)
+    )
     seen: set[int] = set()
     while at and at not in seen and len(seen) < _PAGES:
         facts = tiff_facts(raw, at)

@@ -25,8 +25,16 @@ _OPENCV_PACKINGS = {_NONE, _LZW, _PACKBITS, *_DEFLATES}
 _PILLOW_GRAY, _PILLOW_COLOURS = {(0, 1), (1, 1), (3, 1)}, {(2, 3), (2, 4), (5, 4), (6, 3)}
 _WHITE_IS_ZERO, _YCBCR = 0, 6
 _KINDS = {
-    **{0: "gray", 1: "gray", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr"},
-    **{8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "colour filter array", 34892: "linear raw"},
+    0: "gray",
+    1: "gray",
+    2: "RGB",
+    3: "palette",
+    4: "mask",
+    5: "CMYK",
+    6: "YCbCr",
+    8: "CIELab",
+    32803: "colour filter array",
+    34892: "linear raw",
 }
 
 
@@ -120,7 +128,7 @@ def page_by_tifffile(raw: bytes, page: TiffFacts, name: str) -> Array:
 
     try:
         with tifffile.TiffFile(io.BytesIO(raw)) as file:
-            image = np.asarray(file.pages[0].asarray(maxworkers=1))  # type: ignore[union-attr]
+            image = np.asarray(file.pages[0].asarray(maxworkers=1))
     except MemoryError:
         raise
     except Exception as error:

@@ -56,7 +56,9 @@ class FileSource(ColumnSource):
         if image and dtype_differs:
             read = getattr(inner_column(self._leaves[leaf]), "read_path", None)
             deep = isinstance(read, FileReader) and read.options.depth is None
-            first = "Pass depth=8, which brings images of 16 bits to 8, or scale" if deep else "Scale"
+            first = (
+                "Pass depth=8, which brings images of 16 bits to 8, or scale" if deep else "Scale"
+            )
             return (
                 f"{first} them in load_sample(): dtype= alone scales nothing, and one would be many "
                 "times as bright as the other."

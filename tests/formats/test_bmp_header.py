@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Any
 
@@ -56,15 +57,15 @@ def test_palettes(head: int, bits: int) -> None:
 def test_masks_of_32_bits(head: int, places: tuple[int, int, int]) -> None:
     """A fourth byte that nothing names is no alpha; colours in unusual places are refused by name."""
     masks = tuple(0xFF << place for place in places)
-    pixels = sum(
-        COLOURS[..., k].astype(np.uint32) << place for k, place in enumerate(places)
-    )
+    pixels = sum(COLOURS[..., k].astype(np.uint32) << place for k, place in enumerate(places))
     raw = bmp(head, 32, rows_of(pixels.astype("<u4")), WIDTH, masks=masks)
-    try:
+    if places == (20, 10, 0):
+        with pytest.raises(UnsupportedError, match=r"x\.bmp"):
+            read(raw)
+        return
+    usual = places == (16, 8, 0)
+    with contextlib.nullcontext() if usual else contextlib.suppress(UnsupportedError):
         np.testing.assert_array_equal(read(raw), COLOURS)
-    except UnsupportedError as error:
-        assert "x.bmp" in str(error)
-        assert places != (16, 8, 0)
 
 
 def test_32_bits_without_masks_have_no_alpha() -> None:
@@ -83,7 +84,9 @@ def test_alpha_by_a_mask(head: int) -> None:
     np.testing.assert_array_equal(read(raw), np.concatenate([COLOURS, alpha], axis=2))
 
 
-@pytest.mark.parametrize(("head", "masks"), [(40, ()), (40, (0xF800, 0x7E0, 0x1F)), (108, (0xF800, 0x7E0, 0x1F))])
+@pytest.mark.parametrize(
+    ("head", "masks"), [(40, ()), (40, (0xF800, 0x7E0, 0x1F)), (108, (0xF800, 0x7E0, 0x1F))]
+)
 def test_16_bits(head: int, masks: tuple[int, ...]) -> None:
     """5, 5, 5 bits without masks, and 5, 6, 5 with these; spread over 0 to 255."""
     green = 6 if masks else 5

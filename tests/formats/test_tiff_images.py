@@ -133,7 +133,9 @@ def test_damaged_strips_are_found(dtype: str, count: int) -> None:
     """Deflate has checksums: any other byte in any strip is an error, whoever reads it."""
     photometric = "rgb" if count > 2 else "minisblack"
     options = {"extrasamples": ["unassalpha"]} if count == 4 else {}
-    raw = tiff_of(bands(count, dtype), photometric, compression="deflate", rowsperstrip=3, **options)
+    raw = tiff_of(
+        bands(count, dtype), photometric, compression="deflate", rowsperstrip=3, **options
+    )
     facts = tiff_facts(raw)
     assert facts is not None
     rng = np.random.default_rng(0)
@@ -141,7 +143,7 @@ def test_damaged_strips_are_found(dtype: str, count: int) -> None:
         for at in rng.integers(begin, begin + size, 3).tolist():
             damaged = bytearray(raw)
             damaged[at] ^= 1 + at % 255
-            with pytest.raises(DecodeError, match="x.tif"):
+            with pytest.raises(DecodeError, match=r"x\.tif"):
                 read(bytes(damaged))
 
 
@@ -218,7 +220,9 @@ def test_any_bands_come_in_another_size(dtype: str) -> None:
         for band in range(6):
             alone = read(tiff_of(image[..., band : band + 1]), size=size)
             np.testing.assert_array_equal(got[..., band : band + 1], alone)
-    assert set(np.unique(read(raw, size=(10, 12), interpolation="nearest"))) <= set(np.unique(image))
+    assert set(np.unique(read(raw, size=(10, 12), interpolation="nearest"))) <= set(
+        np.unique(image)
+    )
 
 
 # ---------------------------------------------------------------------- pages

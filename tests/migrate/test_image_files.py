@@ -178,17 +178,6 @@ def test_values_that_are_cut_off_are_reported(tmp_path, keep, caplog, monkeypatc
     assert "cuts its values off at 255, and so does Keras. channels=1 keeps 16 bits" in caplog.text
 
 
-def test_pillow_is_needed_for_few_files(tmp_path, keep, monkeypatch):
-    """Without it common files are read all the same, and others say what to install."""
-    common, other = written(tmp_path, "colour.png"), written(tmp_path, "gray 16 bits.png")
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    loader = keep(ImageDataGenerator().flow_from_directory(common, SIZE))
-    assert loader[0][0].shape == (1, *SIZE, 3)
-    loader = keep(ImageDataGenerator().flow_from_directory(other, SIZE, workers=0))
-    with pytest.raises(kl.SampleError, match=r"PNG image whose pixels.*pip install pillow"):
-        loader[0]
-
-
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 @pytest.mark.parametrize("class_mode", ["categorical", "sparse", "input"])
 def test_labels_have_the_dtype_of_the_generator(folder, keep, dtype, class_mode):

@@ -66,7 +66,9 @@ def bmp(
     else:
         size = sum(map(len, rows))
         colours = len(palette) // 4
-        info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, size, 0, 0, colours, 0)
+        info = struct.pack(
+            "<IiiHHIIiiII", 40, width, height, 1, bits, compression, size, 0, 0, colours, 0
+        )
         packed = b"".join(struct.pack("<I", mask) for mask in masks)
         info = struct.pack("<I", head) + (info[4:] + packed if head > 40 else info[4:])
         info = info.ljust(head, b"\0")

@@ -172,9 +172,7 @@ def test_preloaded_without_what_does_not_fit(files: Files, on_error: str) -> Non
     """Of another dtype; another shape is taken, as preload does."""
     paths = odd_files(files, RAGGED["dtype"])
     whole = kl.preload(
-        kl.PathSequenceLoader(
-            paths, labels(), BATCH, on_error=on_error, seed=1, shuffle=False
-        ),
+        kl.PathSequenceLoader(paths, labels(), BATCH, on_error=on_error, seed=1, shuffle=False),
         progress=False,
     )
     got = [int(v) for x, _ in whole for v in x[:, 0]]
