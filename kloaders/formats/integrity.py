@@ -28,6 +28,8 @@ from kloaders.formats.npy_layout import (
 )
 from kloaders.formats.npz import ZIP_ERRORS, check_member
 from kloaders.formats.options import ImageOptions
+from kloaders.formats.tiff_header import page_offsets, tiff_facts
+from kloaders.formats.tiff_runs import strip_damage
 
 __all__ = [
     "Checked",
@@ -158,6 +160,7 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         pages = each_page(raw, options, name)
         picture = next(pages)
         count = 1 + sum(1 for _ in pages)
+        _check_strips(raw, name)
         if raw.startswith(b"\xff\xd8") and data_end_early(raw, picture, options):
             found.add(
                 "truncated", f"{name} is truncated: its picture data end before the picture does"
@@ -181,6 +184,17 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         f"{several}{height} x {width}",
         f"{picture.dtype} of {channels} channel{plural}",
     )
+
+
+def _check_strips(raw: bytes, name: str) -> None:
+    """DecodeError where a strip of a page of a TIFF is known to be damaged, and decodes all the same."""
+    if kind_of(raw[:12]) != "TIFF":
+        return
+    for at in page_offsets(raw):
+        page = tiff_facts(raw, at)
+        damage = None if page is None else strip_damage(raw, page)
+        if damage is not None:
+            raise DecodeError(f"{name} is broken: {damage}")
 
 
 # Bits that mean something in any of the usual code tables, and no marker.

@@ -14,10 +14,12 @@ ORIENTATION = 274
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _SAMPLES, _PLANAR, _EXTRA, _FORMATS = 277, 284, 338, 339
 _STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES = 273, 279, 324, 325
+_ROWS, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
 _FACTS = frozenset(
     (
         *(_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, ORIENTATION, _SAMPLES),
         *(_PLANAR, _EXTRA, _FORMATS, _STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES),
+        *(_ROWS, _TILE_WIDTH, _TILE_HEIGHT),
     )
 )
 # Whole numbers, by the number of their type.
@@ -43,6 +45,8 @@ class TiffFacts(NamedTuple):
         tiled: pixels lie in tiles, not in strips.
         following: where the directory of the next page is; 0 for none.
         strips: where strips or tiles begin, and their sizes.
+        subfile: bits that say whether it is a preview or a mask of another page.
+        part: (height, width) of a tile, or of a strip that is not the last.
     """
 
     height: int
@@ -59,6 +63,7 @@ class TiffFacts(NamedTuple):
     following: int
     strips: tuple[tuple[int, int], ...]
     subfile: int
+    part: tuple[int, int]
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -77,6 +82,19 @@ class TiffFacts(NamedTuple):
             return 3
         alone = self.samples == 1 or (self.samples == 2 and self.extra[:1] in ((1,), (2,)))
         return 1 if self.photometric in (0, 1) and alone else 0
+
+    def part_bytes(self) -> list[tuple[int, int]]:
+        """Bytes of each strip or tile once it is unpacked: what it has, and what it may be padded to."""
+        height, width = self.part
+        samples, planes = (1, self.samples) if self.planar else (self.samples, 1)
+        if not height or not width or not self.bits:
+            return []
+        row = -(-width * samples * self.bits // 8)
+        down, across = -(-self.height // height), -(-self.width // width)
+        whole = height * row
+        last = whole if self.tiled else (self.height - height * (down - 1)) * row
+        plane = [(whole, whole)] * (down * across - 1) + [(last, whole)]
+        return plane * planes
 
     @property
     def is_reduced(self) -> bool:
@@ -152,6 +170,7 @@ def tiff_facts(raw: Any, at: int | None = None) -> TiffFacts | None:
     tiled = _TILES in tags
     begins, sizes = (_TILES, _TILE_SIZES) if tiled else (_STRIPS, _STRIP_SIZES)
     orientation = first(ORIENTATION, 1)
+    rows = min(first(_ROWS, 2**32), first(_HEIGHT, 0))
     return TiffFacts(
         height=first(_HEIGHT, 0),
         width=first(_WIDTH, 0),
@@ -167,6 +186,7 @@ def tiff_facts(raw: Any, at: int | None = None) -> TiffFacts | None:
         following=following,
         strips=tuple(zip(tags.get(begins, ()), tags.get(sizes, ()), strict=False)),
         subfile=first(_SUBFILE, 0),
+        part=(first(_TILE_HEIGHT, 0), first(_TILE_WIDTH, 0)) if tiled else (rows, first(_WIDTH, 0)),
     )
 
 

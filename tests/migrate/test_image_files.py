@@ -1,7 +1,5 @@
 """Pixels and labels of files beside those of Keras' iterators."""
 
-import sys
-
 import cv2
 import numpy as np
 import pytest
