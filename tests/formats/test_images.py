@@ -407,3 +407,19 @@ def test_depth_8_takes_the_upper_bits(suffix, channels):
     np.testing.assert_array_equal(
         decode_image(flat, ImageOptions(depth=8)), decode_image(flat, ImageOptions())
     )
+
+
+def test_what_depth_leaves_out_is_reported(caplog, monkeypatch):
+    """Once."""
+    monkeypatch.setattr("kloaders.core.messages._logged", set())
+    caplog.set_level("WARNING", "kloaders")
+    for dtype in (np.uint8, np.uint16, np.uint16):
+        decode_image(encoded(".png", picture(dtype=dtype)), ImageOptions(depth=8), name="x.png")
+    assert caplog.text.count("x.png stores 16 bits, and depth=8 keeps the upper 8 of them") == 1
+
+
+@pytest.mark.parametrize("start", [b"II*\0", b"MM\0*", b"II+\0"])
+def test_a_tiff_without_a_directory(start):
+    """Nothing is left to a decoder's guess."""
+    with pytest.raises(DecodeError, match=r"x.tif is truncated: a TIFF without a directory"):
+        decode_image(start + bytes(60), ImageOptions(), name="x.tif")
