@@ -154,7 +154,7 @@ def test_any_kind_of_image_has_keras_values(tmp_path, keep, kind, mode):
 
 def test_the_kinds_differ_where_opencv_reads_them(tmp_path):
     """The test above compares something: OpenCV's own pixels are others for some of these."""
-    for kind in ("gray 16 bits.png", "CMYK.jpg", "gray with alpha.tif"):
+    for kind in ("gray 16 bits.png", "alpha 16 bits.png", "colour 16 bits.tif"):
         file = f"{written(tmp_path, kind)}/a/x{kind[-4:]}"
         ours, pillow = (
             kl.PathSequenceLoader([file], channels=4, dtype="float32", reader=reader, workers=0)[0]
