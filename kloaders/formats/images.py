@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -96,8 +97,15 @@ def decode_image(
     """
     if not isinstance(raw, bytes):
         raw = bytes(raw)
-    try:
+    with _opencv_errors(name):
         return _picture(raw, options, out, name)
+
+
+@contextlib.contextmanager
+def _opencv_errors(name: str) -> Iterator[None]:
+    """Errors of OpenCV, as one that names the image."""
+    try:
+        yield
     except cv2.error as error:
         cause = " ".join(str(error).split())
         raise DecodeError(
@@ -142,7 +150,7 @@ def _all_pages(
                 'pages="first".'
             )
         pages.append(page)
-    if rows is not None and all(np.shares_memory(page, rows[k]) for k, page in enumerate(pages)):
+    if rows is not None and all(np.may_share_memory(page, rows[k]) for k, page in enumerate(pages)):
         return rows
     return np.stack(pages)
 
@@ -151,7 +159,8 @@ def each_page(raw: bytes, options: ImageOptions, name: str) -> Iterator[Array]:
     """The image, or one page of a TIFF after another: what `decode_image` gives, raises and takes."""
     facts = getattr(header_of(raw), "facts", None)
     if isinstance(facts, TiffFacts) and facts.following:
-        yield from _pages(raw, list(page_offsets(raw)), options, None, name)
+        with _opencv_errors(name):
+            yield from _pages(raw, list(page_offsets(raw)), options, None, name)
     else:
         yield decode_image(raw, options, None, name)
 
@@ -167,9 +176,16 @@ def _pages(
         yield _finished(file, first, options, None if rows is None else rows[k], called)
 
 
+# The first file whose pages are left out, once it was reported: to count pages takes time.
+_reported: list[str] = []
+
+
 def _report_pages(raw: bytes, name: str) -> None:
+    if _reported:
+        return
     pages = sum(1 for _ in page_offsets(raw))
     if pages > 1:
+        _reported.append(name)
         warn(
             f"{name} has {pages} pages, and only the first is read. "
             'pages="all" reads all of them, as (pages, height, width, channels).',

@@ -277,6 +277,7 @@ def test_one_page_of_other_kinds() -> None:
 def test_pages_left_out_are_reported(caplog: Any, monkeypatch: Any) -> None:
     """Once, and not for a preview."""
     monkeypatch.setattr("kloaders.core.messages._logged", set())
+    monkeypatch.setattr("kloaders.formats.images._reported", [])
     caplog.set_level("WARNING", "kloaders")
     read(tiff_of(bands(1)))
     assert not caplog.text
