@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kloaders.core.per_thread import PerThread
     from kloaders.core.ray import Ray
     from kloaders.diagnostics.verify.run import verify
-    from kloaders.formats.errors import DecodeError
+    from kloaders.formats.errors import DecodeError, UnsupportedError
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
     from kloaders.interop.tf_dataset import to_tf_dataset
     from kloaders.interop.torch_dataset import from_torch
@@ -56,6 +56,7 @@ _HOMES = {
     "Source": "sources.source",
     "TFRecordSequenceLoader": "loaders.tfrecords",
     "TextLineSequenceLoader": "loaders.text",
+    "UnsupportedError": "formats.errors",
     "VideoSequenceLoader": "loaders.video",
     "albumentations_transform": "interop.augmentation",
     "bucket_by_length": "loaders.padding",
@@ -93,6 +94,7 @@ __all__ = [
     "Source",
     "TFRecordSequenceLoader",
     "TextLineSequenceLoader",
+    "UnsupportedError",
     "VideoSequenceLoader",
     "__version__",
     "albumentations_transform",

@@ -8,9 +8,10 @@ from __future__ import annotations
 import struct
 
 from kloaders.formats.errors import DecodeError, empty_file, truncated
-from kloaders.formats.image_headers import PNG_CHUNK, Header
+from kloaders.formats.image_headers import Header
 from kloaders.formats.jpeg_structure import another_within
 from kloaders.formats.options import ImageOptions
+from kloaders.formats.png_header import PngFacts
 from kloaders.formats.zero_tail import zero_tail
 
 __all__ = [
@@ -32,6 +33,8 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
         # JPEG: it is cut short, or OpenCV would have to guess.
         if raw.startswith(b"\xff\xd8"):
             raise truncated(name, "a JPEG without picture data", raw)
+        if raw.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):  # nor what is in a TIFF
+            raise truncated(name, "a TIFF without a directory of its first page", raw)
         return
     if header.height < 1 or header.width < 1:
         raise DecodeError(
@@ -39,7 +42,7 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
             "pixel each way. Save it again, or leave it out."
         )
     if header.height * header.width > options.max_pixels:
-        raise too_large(header.height, header.width, options, name)
+        raise too_large(header.height, header.width, options.max_pixels, name)
     if header.kind == "jpeg":
         # OpenCV 4.10 returns half a picture for a JPEG cut short, and says nothing (4.12 not). The
         # end marker cannot occur within compressed pixels (ff is followed by 00 there); a
@@ -61,7 +64,11 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
                 f"{name} claims {header.height} x {header.width} pixels, more than its {len(raw)} "
                 "bytes can hold. Copy or download it again, or leave it out."
             )
-        _check_chunks(raw, name)
+        facts = header.facts
+        if isinstance(facts, PngFacts) and facts.end < 0:
+            # OpenCV 4.12 allocates what the length of a chunk says, up to 4 GiB.
+            lacks = f"a PNG whose chunks do not end before byte {facts.stopped}"
+            raise truncated(name, lacks, raw)
     elif header.kind.endswith("webp"):
         (size,) = struct.unpack_from("<I", raw, 4)
         if size + 8 > len(raw):
@@ -73,25 +80,8 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
         raise truncated(name, zeros, raw)
 
 
-# A PNG of a gigabyte has as many of the usual size, 8 KiB.
-_CHUNKS = 125_000
-
-
-def _check_chunks(raw: bytes, name: str) -> None:
-    """Each chunk of a PNG lies in the file: OpenCV 4.12 allocates what a length says, up to 4 GiB."""
-    at = 8
-    for _ in range(_CHUNKS):
-        if at + 8 > len(raw):
-            break
-        length, kind = PNG_CHUNK.unpack_from(raw, at)
-        if kind == b"IEND":
-            return
-        at += 12 + length
-    raise truncated(name, f"a PNG whose chunks do not end before byte {at}", raw)
-
-
-def too_large(height: int, width: int, options: ImageOptions, name: str) -> DecodeError:
+def too_large(height: int, width: int, max_pixels: int, name: str) -> DecodeError:
     return DecodeError(
         f"{name} is {height} x {width}, {height * width} pixels, and max_pixels allows "
-        f"{options.max_pixels}. Pass max_pixels={height * width} if you trust it."
+        f"{max_pixels}. Pass max_pixels={height * width} if you trust it."
     )

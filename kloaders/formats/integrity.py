@@ -16,11 +16,11 @@ from typing import IO
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.formats.errors import DecodeError
+from kloaders.formats.errors import DecodeError, UnsupportedError
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.formats.image_headers import image_shape
 from kloaders.formats.image_structure import damage_of, kind_of, unfinished
-from kloaders.formats.images import decode_image
+from kloaders.formats.images import decode_image, each_page
 from kloaders.formats.jpeg_structure import walk_jpeg
 from kloaders.formats.npy_layout import (
     HEADER_LIMIT,
@@ -28,6 +28,8 @@ from kloaders.formats.npy_layout import (
 )
 from kloaders.formats.npz import ZIP_ERRORS, check_member
 from kloaders.formats.options import ImageOptions
+from kloaders.formats.tiff_header import page_offsets, tiff_facts
+from kloaders.formats.tiff_runs import strip_damage
 from kloaders.formats.videos import frame_times
 
 __all__ = [
@@ -178,7 +180,10 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         return
     options = ImageOptions(channels=None, max_pixels=max_pixels)
     try:
-        picture = decode_image(raw, options, None, name)
+        pages = each_page(raw, options, name)
+        picture = next(pages)
+        count = 1 + sum(1 for _ in pages)
+        _check_strips(raw, name)
         if raw.startswith(b"\xff\xd8") and data_end_early(raw, picture, options):
             found.add(
                 "truncated", f"{name} is truncated: its picture data end before the picture does"
@@ -187,6 +192,8 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         said = str(error)
         damage = damage_of(raw)
         kind = "truncated" if " is truncated" in said or " in its header" in said else "broken"
+        if isinstance(error, UnsupportedError) and not damage:
+            kind = "unsupported"
         found.add(kind, f"{name} is broken: {damage}" if damage else said)
         return
     damage = damage_of(raw)
@@ -194,11 +201,23 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         found.add("broken", f"{name} is broken: {damage}")
     height, width, channels = picture.shape
     plural = "s" if channels > 1 else ""
+    several = f"{count} pages of " if count > 1 else ""
     found.form = (
         "picture",
-        f"{height} x {width}",
+        f"{several}{height} x {width}",
         f"{picture.dtype} of {channels} channel{plural}",
     )
+
+
+def _check_strips(raw: bytes, name: str) -> None:
+    """DecodeError where a strip of a page of a TIFF is known to be damaged, and decodes all the same."""
+    if kind_of(raw[:12]) != "TIFF":
+        return
+    for at in page_offsets(raw):
+        page = tiff_facts(raw, at)
+        damage = None if page is None else strip_damage(raw, page)
+        if damage is not None:
+            raise DecodeError(f"{name} is broken: {damage}")
 
 
 # Bits that mean something in any of the usual code tables, and no marker.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -89,9 +90,10 @@ def from_directory(
         seed: fixes the split and the order of both loaders.
         batch_size: samples a batch.
         loader: the class of both loaders, or a function that makes one.
-        **options: of `loader`; see `split`. Not RamBatchSequenceLoader's draw="windows": runs of
-            neighbouring files are of one class here, and a model that sees one class at a time
-            forgets the others.
+        **options: of `loader`; see `split`. depth=8 is the default here, as it is of Keras: one image
+            of 16 bits among those of 8 comes as the others do; depth=None keeps what is stored. Not
+            RamBatchSequenceLoader's draw="windows": runs of neighbouring files are of one class
+            here, and a model that sees one class at a time forgets the others.
 
     Returns:
         (train, validation), or (train, None) without validation. Both have `class_names`, a
@@ -139,6 +141,8 @@ def from_directory(
             warn(f"class {name!r} has no files in {os.path.join(root, name)}; it keeps its number.")
     codes = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     labels = {None: None, "binary": codes.astype(np.float32)}.get(label_mode, codes)
+    if options.get("decode") is None and _takes_depth(loader):
+        options.setdefault("depth", 8)
     whole = made(loader, paths, labels, batch_size, seed=seed, **options)
     if label_mode == "categorical":
         whole = one_hot(whole, len(names))
@@ -261,6 +265,14 @@ def one_hot(whole: S, classes: int) -> S:
             'beforehand: pass label_mode="int".'
         )
     return whole.replace(source=source)
+
+
+def _takes_depth(loader: Any) -> bool:
+    """Whether it is a class of loaders over image files that has all their options."""
+    if not (isinstance(loader, type) and issubclass(loader, PathSequenceLoader)):
+        return False
+    known = inspect.signature(loader).parameters
+    return "depth" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 
 def _wanted_suffixes(

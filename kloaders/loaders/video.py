@@ -72,7 +72,7 @@ class VideoSequenceLoader(SequenceLoader):
         step: int = 1,
         stride: int | None = None,
         size: tuple[int, int] | None = None,
-        interpolation: str = "bilinear",
+        interpolation: str = "auto",
         channels: int = 3,
         index_folder: str | os.PathLike[str] | None = None,
         **options: Unpack[Options],

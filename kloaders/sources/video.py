@@ -19,7 +19,8 @@ from kloaders.core.threads import usable_cores
 from kloaders.formats import sidecar_index
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
-from kloaders.formats.options import INTERPOLATIONS, ImageOptions
+from kloaders.formats.image_resize import resized
+from kloaders.formats.options import ImageOptions
 from kloaders.formats.sidecar_index import Index
 from kloaders.formats.videos import container_of, frame_times, time_of
 from kloaders.sources.columns import Column
@@ -125,11 +126,8 @@ class VideoSource(Source):
             frame = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         else:
             frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        if options.size is not None:
-            height, width = options.size
-            frame = cv2.resize(
-                frame, (width, height), interpolation=INTERPOLATIONS[options.interpolation]
-            )
+        if options.size is not None and frame.shape[:2] != options.size:
+            frame = resized(frame, options.size, options, None, "a frame")
         return frame[..., None] if frame.ndim == 2 else frame
 
 

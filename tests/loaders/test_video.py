@@ -107,6 +107,20 @@ def test_grey_and_small(files):
     assert x.shape == (2, 2, 24, 32, 1)
 
 
+@pytest.mark.parametrize("interpolation", ["auto", "area", "pillow-box"])
+def test_any_filter(files, interpolation):
+    """Those of images, Pillow's too."""
+    pytest.importorskip("PIL")
+    whole = kl.VideoSequenceLoader(files, clip=None, batch_size=2)[0]
+    small = kl.VideoSequenceLoader(
+        files, clip=None, size=(6, 8), batch_size=2, interpolation=interpolation
+    )[0]
+    assert small.shape == (2, 6, 8, 3)
+    height, width = whole.shape[1] // 6, whole.shape[2] // 8
+    means = whole.reshape(2, 6, height, 8, width, 3).mean(axis=(2, 4))
+    assert np.abs(small - means).max() <= 1
+
+
 def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with pytest.raises(kl.DecodeError, match="has no frames that OpenCV can read"):

@@ -19,7 +19,9 @@ __all__ = ["ERRORS", "WARNINGS", "Finding", "Report", "lines_of", "summary"]
 
 # Kinds of findings, the worst first: what does not load, or lies about what it is; and what does
 # load and may be meant.
-ERRORS = ("unreadable", "empty", "truncated", "broken", "too many pixels", "misnamed")
+ERRORS = (
+    *("unreadable", "empty", "truncated", "broken", "unsupported", "too many pixels", "misnamed"),
+)
 WARNINGS = ("conflicting labels", "duplicate", "inconsistent")
 
 
@@ -42,7 +44,7 @@ class Report:
     """What `verify` found.
 
     Kinds of errors: "unreadable" (missing, or permission denied), "empty", "truncated", "broken",
-    "too many pixels" (more than max_pixels), "misnamed" (PNG bytes in a .jpg). Of warnings:
+    "unsupported" (maybe sound, and of a variant that nothing here reads right), "too many pixels" (more than max_pixels), "misnamed" (PNG bytes in a .jpg). Of warnings:
     "conflicting labels" (the same content with two labels), "duplicate" (the same content again),
     "inconsistent" (another shape or type than nearly all others).
 

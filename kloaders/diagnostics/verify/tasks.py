@@ -14,7 +14,7 @@ import numpy as np
 
 from kloaders.diagnostics.verify.report import Report
 from kloaders.formats import pack as pack_format
-from kloaders.formats.errors import DecodeError
+from kloaders.formats.errors import DecodeError, UnsupportedError
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.formats.pack import MANIFEST
 from kloaders.formats.pack_files import check_file, pieces_of
@@ -215,6 +215,8 @@ def kind_of_error(error: Exception) -> str:
     said = str(error)
     if isinstance(error, OSError):
         return "unreadable"
+    if isinstance(error, UnsupportedError) or isinstance(error.__cause__, UnsupportedError):
+        return "unsupported"
     if "max_pixels allows" in said:
         return "too many pixels"
     return "truncated" if "truncated" in said else "empty" if "is empty" in said else "broken"

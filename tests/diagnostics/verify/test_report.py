@@ -36,7 +36,8 @@ def test_errors_and_warnings(report: Report) -> None:
 def test_the_kinds_have_the_fields_names() -> None:
     """Which scripts read; see docs/faults.md."""
     assert (
-        *("unreadable", "empty", "truncated", "broken", "too many pixels", "misnamed"),
+        *("unreadable", "empty", "truncated", "broken", "unsupported"),
+        *("too many pixels", "misnamed"),
     ) == ERRORS
     assert WARNINGS == ("conflicting labels", "duplicate", "inconsistent")
     page = (Path(__file__).parents[3] / "docs" / "faults.md").read_text(encoding="utf-8")
