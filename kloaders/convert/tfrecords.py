@@ -19,6 +19,7 @@ from kloaders.convert.record_samples import LoaderSamples, RecordSource, source_
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_count, checked_flag
 from kloaders.core.errors import SampleError, without_traceback
+from kloaders.core.places import check_place
 from kloaders.core.threads import usable_cores
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.sidecar_index import save_index
@@ -125,7 +126,7 @@ def write_tfrecords(
 
 def _prefix(out: str | os.PathLike[str], part: str) -> str:
     """How the names of the files of one part begin; in a folder, by the name of the part."""
-    text = os.fspath(out)
+    text = check_place(os.fspath(out), "out")
     if text.endswith(("/", os.sep)) or os.path.isdir(text):
         return os.path.join(text, part or "records")
     return f"{text}-{part}" if part else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import operator
 import os
@@ -10,6 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+
+from kloaders.core.meant import meant_by
+from kloaders.core.places import check_place
 
 __all__ = [
     "Transform",
@@ -38,8 +40,8 @@ def check_names(owner: str, options: Mapping[str, Any], known: Iterable[str]) ->
     known = list(known)
     for name in options:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1, 0.5)
-            meant = f"did you mean {close[0]}=?" if close else f"it has {', '.join(known)}."
+            # Of all that have options, which stand behind the arguments that come first.
+            meant = meant_by(name, [*known, "batch_size"]) or f"it has {', '.join(known)}."
             raise TypeError(f"{owner} has no option {name}=: {meant}")
 
 
@@ -91,12 +93,16 @@ def checked_shard(shard: Any) -> tuple[int, int]:
 
 
 def checked_cache(cache: Any) -> str | None:
-    """A cache: "auto", "ram", a folder, or None."""
-    if cache is None or isinstance(cache, str):
-        return cache
-    if isinstance(cache, os.PathLike):
-        return str(os.fspath(cache))
-    raise TypeError(f'cache={cache!r}: choose "auto", "ram", a folder, or None for no cache.')
+    """A cache: "auto", "ram", a folder, or None; True for "ram" and False for None."""
+    if isinstance(cache, (bool, np.bool_)):
+        return "ram" if cache else None
+    if cache is None:
+        return None
+    if isinstance(cache, (str, os.PathLike)):
+        return check_place(str(os.fspath(cache)), "cache")
+    raise TypeError(
+        f'cache={cache!r}: choose "auto", "ram" or True, a folder, or None or False for no cache.'
+    )
 
 
 def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
@@ -126,6 +132,9 @@ def checked_transform(transform: Any, name: str) -> Transform | None:
         return None
     checked: Transform = transform
     form = f"expected a function {name}(x, y, rng) that returns (x, y)."
+    other = _other_library(transform, name)
+    if other is not None:
+        raise TypeError(f"{name}={transform!r:.80} is {other}")
     if not callable(transform):
         raise TypeError(f"{name}={transform!r} is no function, {form}")
     try:
@@ -137,6 +146,37 @@ def checked_transform(transform: Any, name: str) -> Transform | None:
     except TypeError:
         raise TypeError(f"{name}={transform!r} takes {signature}, {form}") from None
     return checked
+
+
+def _other_library(transform: Any, name: str) -> str | None:
+    """What a transform of another library is, and how it is used: called like ours it would fail late."""
+    kinds = [kind for kind in type(transform).__mro__ if kind is not object]
+    owners = {kind.__module__.partition(".")[0] for kind in kinds}
+    if callable(getattr(transform, "stateless_call", None)):
+        return (
+            f"a Keras layer: pass batch_transform=keras_transform(layer), or put it into the model. A model "
+            f"that prepares inputs is called in a function {name}(x, y, rng)."
+        )
+    if "albumentations" in owners:
+        return (
+            "a pipeline of albumentations: pass transform=albumentations_transform(pipeline); "
+            'y="mask" sends labels through it, too.'
+        )
+    taken = _takes_three(getattr(transform, "forward", None))
+    if owners & {"tf_keras", "torchvision"} or ("torch" in owners and not taken):
+        return (
+            f"a module of {min(owners & {'tf_keras', 'torch', 'torchvision'})}, which takes its own "
+            f"tensors: call it in a function {name}(x, y, rng) that returns (x, y) as arrays."
+        )
+    return None
+
+
+def _takes_three(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind(0, 0, 0)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def no_samples(owner: str, advice: str) -> str:

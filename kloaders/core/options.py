@@ -27,6 +27,7 @@ from kloaders.core.checks import (
 )
 from kloaders.core.errors import check_max_errors, check_policy
 from kloaders.core.memory import parse_bytes
+from kloaders.core.places import check_place
 
 __all__ = [
     "GROUPS",
@@ -67,7 +68,7 @@ class Options(TypedDict, total=False):
     on_error: str
     max_errors: int | float | None
     quarantine: str | os.PathLike[str] | None
-    cache: str | os.PathLike[str] | None
+    cache: str | os.PathLike[str] | bool | None
     cache_budget: int | str | None
     cache_key: str | None
 
@@ -186,7 +187,8 @@ class FaultOptions(_Group):
 
     def __post_init__(self) -> None:
         policy = check_policy(self.on_error)
-        path = None if self.quarantine is None else os.fspath(self.quarantine)
+        path = self.quarantine
+        path = None if path is None else check_place(os.fspath(path), "quarantine")
         self._set(
             on_error=policy, max_errors=check_max_errors(self.max_errors, policy), quarantine=path
         )
@@ -196,7 +198,7 @@ class FaultOptions(_Group):
 class CacheOptions(_Group):
     """Where samples are kept once they are read."""
 
-    cache: str | os.PathLike[str] | None = "auto"
+    cache: str | os.PathLike[str] | bool | None = "auto"
     cache_budget: int | str | None = None
     cache_key: str | None = None
 

@@ -17,6 +17,7 @@ __all__ = [
     "INTERPOLATIONS",
     "PILLOW_FILTERS",
     "ImageOptions",
+    "checked_size",
 ]
 
 
@@ -48,7 +49,7 @@ _ASPECTS = ("stretch", "crop", "pad")
 class ImageOptions:
     """How a picture becomes an array. Checked when made; safe to pickle and to share.
 
-    size: (height, width) in pixels, None for as stored.
+    size: (height, width) in pixels, one number for both, None for as stored.
     interpolation: nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's); or pillow-nearest,
         pillow-bilinear, pillow-bicubic, pillow-lanczos, pillow-hamming or pillow-box, for 8-bit
         pictures: Pillow's filters, which antialias. Pillow is then needed.
@@ -86,7 +87,7 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         # object.__setattr__ because the class is frozen: the fields are normalised once, here.
-        object.__setattr__(self, "size", _checked_size(self.size))
+        object.__setattr__(self, "size", checked_size(self.size))
         known = ", ".join([*INTERPOLATIONS, *PILLOW_FILTERS])
         if not isinstance(self.interpolation, str) or self.interpolation not in known.split(", "):
             raise ValueError(
@@ -136,20 +137,32 @@ class ImageOptions:
             raise ValueError(f'reader={self.reader!r} is unknown, expected "opencv" or "pillow".')
 
 
-def _checked_size(size: Any) -> tuple[int, int] | None:
+def checked_size(size: Any) -> tuple[int, int] | None:
+    """(height, width); both are `size` where it is one number."""
     if size is None:
         return None
     try:
-        height, width = (operator.index(side) for side in size)
+        if isinstance(size, (bool, np.bool_)):
+            raise TypeError
+        height, width = (operator.index(side) for side in _both(size))
     except (TypeError, ValueError):
         raise TypeError(
-            f"size={size!r}, expected two whole numbers. Pass size=(height, width)."
+            f"size={size!r}, expected two whole numbers, or one for a square. "
+            "Pass size=(height, width)."
         ) from None
     if height < 1 or width < 1:
         raise ValueError(
             f"size={size!r}, expected at least one pixel each way. Pass size=(height, width)."
         )
     return height, width
+
+
+def _both(size: Any) -> Any:
+    try:
+        side = operator.index(size)
+    except TypeError:
+        return size
+    return side, side
 
 
 def _checked_rescale(rescale: Any) -> float | None:

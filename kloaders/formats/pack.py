@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.places import where_of
 from kloaders.core.structure import Structure, flatten
 from kloaders.core.version import __version__
 
@@ -224,7 +225,7 @@ def read_manifest(folder: str) -> Manifest:
         elif os.path.isdir(folder):
             problem = f"holds no pack (no {MANIFEST}): make one with write_pack(loader, folder)."
         else:
-            problem = f"does not exist. Relative paths start at {os.getcwd()}."
+            problem = f"does not exist. {where_of(folder)}"
         raise FileNotFoundError(f"{folder} {problem}") from None
     try:
         content = json.loads(text)

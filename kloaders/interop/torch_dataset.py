@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kloaders.core.checks import check_names, checked_dtype, checked_flag
+from kloaders.core.checks import check_names, checked_cache, checked_dtype, checked_flag
 from kloaders.core.options import Options, shows_options
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.torch_dataset import TorchSource
@@ -86,7 +86,7 @@ def from_torch(
             "seeded for each sample in turn: pass processes=True, or seeded=False for a dataset "
             "that draws nothing and may be called from several threads."
         )
-    if seeded and options.get("cache", "auto") not in ("auto", None):
+    if seeded and checked_cache(options.get("cache", "auto")) not in ("auto", None):
         raise ValueError(
             f"cache={options['cache']!r} keeps what was drawn at first, for all epochs: pass "
             "seeded=False if the dataset draws no random numbers, or leave cache= out."

@@ -75,7 +75,7 @@ def from_directory(
 
     Args:
         folder: holds `class/file`.
-        validation: the share of the files to validate with; None or 0: none.
+        validation: the share of the files to validate with, or how many, as 500; None or 0: none.
         class_names: the folders to take, in the order of their numbers; None for all.
         label_mode: "int" numbers classes (int32); "categorical" makes one-hot rows and "binary"
             0 and 1 of two classes (float32); None leaves labels out.
@@ -206,7 +206,7 @@ def from_dataframe(
         folder: where relative paths start; by default the current folder.
         weight_column: of sample weights.
         class_names: the texts of `label_column` in the order of their numbers.
-        validation: the share of the rows to validate with; None or 0: none.
+        validation: the share of the rows to validate with, or how many, as 500; None or 0: none.
         stratify: keep the share of every class the same on both sides: True, the name of a
             column, or an array. None does so where labels are texts; False draws at random.
         groups: a column, or an array: rows of one value stay on one side.

@@ -13,6 +13,7 @@ from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
 from kloaders.core.messages import inform, warn
 from kloaders.core.options import Options, RamOptions, shows_options
+from kloaders.core.places import check_place
 from kloaders.core.structure import Structure, flatten
 from kloaders.engine.retries import Names, read_patiently
 from kloaders.engine.specs import FIRST_TRIES
@@ -93,7 +94,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         batch_size: int = 32,
         *,
         decode: Decode | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | int | None = None,
         interpolation: str = "bilinear",
         aspect: str = "stretch",
         channels: int | None = 3,
@@ -135,7 +136,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
         #: The files, in the order of their samples.
         self.files = files_of(files)
-        folder = None if index_folder is None else os.fspath(index_folder)
+        folder = (
+            None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
+        )
         records = RecordFiles(self.files, kind, folder, checked_flag(check_crc, "check_crc"))
         names = excluded(exclude, options.get("quarantine"))
         if names:

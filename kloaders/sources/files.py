@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
+from kloaders.core.meant import meant_by
+from kloaders.core.places import where_of
 from kloaders.core.structure import as_arrays, flatten, map_structure
 from kloaders.formats import by_suffix
 from kloaders.formats.files import IMAGE_SUFFIXES, check_suffix, read_bytes, suffix_of
@@ -120,9 +122,8 @@ def _checked_label_options(options: Any) -> dict[str, Any]:
         )
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise TypeError(
-            f"label_options has {unknown[0]!r}, which is no option of images: {', '.join(known)}."
-        )
+        meant = meant_by(str(unknown[0]), known) or f"they are {', '.join(known)}."
+        raise TypeError(f"label_options has {unknown[0]!r}, which is no option of images: {meant}")
     return options
 
 
@@ -156,7 +157,7 @@ def _check_files(files: list[str], total: int) -> None:
         if others:
             more = f", and {others:,} other{'s do' if others > 1 else ' does'} not either ({of})"
         raise FileNotFoundError(
-            f"{missing[0]} does not exist{more}. Relative paths start at {os.getcwd()}; "
+            f"{missing[0]} does not exist{more}. {where_of(missing[0])} "
             "check_paths=False leaves this check out."
         )
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from kloaders.core.messages import warn
+from kloaders.core.places import where_of
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.sources.tables import listed
 
@@ -19,9 +20,7 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
         with os.scandir(root) as entries:
             found = list(entries)
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{root} does not exist. Relative paths start at {os.getcwd()}."
-        ) from None
+        raise FileNotFoundError(f"{root} does not exist. {where_of(root)}") from None
     except NotADirectoryError:
         raise NotADirectoryError(
             f"{root} is a file, expected a folder that holds class/file. For a table of files use "

@@ -19,6 +19,7 @@ from kloaders.core import forks
 from kloaders.core.arrays import Indices
 from kloaders.core.errors import shortened
 from kloaders.core.messages import inform, warn
+from kloaders.core.places import where_of
 
 __all__ = [
     "FIELDS",
@@ -298,7 +299,7 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
             if quarantine is not None and _same(path, os.fspath(quarantine)):
                 continue
             raise FileNotFoundError(
-                f"exclude={path!r} does not exist. Relative paths start at {os.getcwd()}; "
+                f"exclude={path!r} does not exist. {where_of(path)} "
                 "`kloaders verify FOLDER --csv bad.csv` makes such a file."
             ) from None
         if content:

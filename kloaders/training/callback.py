@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.core.checks import checked_flag
 from kloaders.core.messages import inform
+from kloaders.core.places import check_place
 from kloaders.keras_api import private
 from kloaders.keras_api.telemetry import Meter
 from kloaders.loaders.checking import check_loader
@@ -86,7 +87,7 @@ class LoaderCallback(Callback):
         self.log = checked_flag(log, "log")
         self._meter: Meter | None = None
         self._first: _First | None = None
-        self.path = None if path is None else os.fspath(path)
+        self.path = None if path is None else check_place(os.fspath(path), "path")
         self._every, self._seconds = _checked_freq(save_freq)
         if self.path is not None and Callback.__module__.startswith("tf_keras"):
             raise ValueError(
