@@ -454,10 +454,11 @@ class SequenceLoader(base.Sequence):
             seconds: how long to measure, about, beside compiling and starting processes.
 
         Returns:
-            An Explanation. `print` it; `.save("explain.html")` writes a page with charts.
+            An Explanation. `print` it; `.save("explain.html")` writes a page with charts. `busy` says
+            which figures contradict each other, if the machine did something else meanwhile.
 
         Raises:
-            SampleError: a sample does not load.
+            SampleError: a sample does not load (on_error="raise").
             TypeError, ValueError: model is no keras.Model, or is not compiled.
         """
         from kloaders.diagnostics.explain.run import explain
