@@ -28,7 +28,7 @@ from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, 
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
-from kloaders.core.messages import inform
+from kloaders.core.messages import inform, visible
 from kloaders.core.places import check_place
 from kloaders.core.structure import ArraySpec, Structure, flatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
@@ -191,7 +191,7 @@ def _check_not_read(loader: SequenceLoader, folder: str) -> None:
             folder
         ):
             raise ValueError(
-                f"{folder} is the pack that is read: write to another folder, and move it afterwards."
+                f"{visible(folder)} is the pack that is read: write to another folder, and move it afterwards."
             )
 
 

@@ -54,7 +54,7 @@ def checked_count(value: Any, name: str, least: int) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name}={value!r} is {type(value).__name__}, expected an integer of at least {least}"
+            f"{name}={value!r:.80} is {type(value).__name__}, expected an integer of at least {least}"
             f"{example}."
         ) from None
     if number < least:
@@ -66,7 +66,7 @@ def checked_flag(value: Any, name: str) -> bool:
     """True or False."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    raise TypeError(f"{name}={value!r}: choose True or False.")
+    raise TypeError(f"{name}={value!r:.80}: choose True or False.")
 
 
 def checked_shuffle(shuffle: Any) -> bool | None:
@@ -74,7 +74,7 @@ def checked_shuffle(shuffle: Any) -> bool | None:
     if shuffle is None or isinstance(shuffle, (bool, np.bool_)):
         return None if shuffle is None else bool(shuffle)
     raise TypeError(
-        f"shuffle={shuffle!r}: choose None (do what Keras asks), True (always shuffled) or False "
+        f"shuffle={shuffle!r:.80}: choose None (do what Keras asks), True (always shuffled) or False "
         "(storage order)."
     )
 
@@ -86,9 +86,9 @@ def checked_shard(shard: Any) -> tuple[int, int]:
     try:
         k, n = (operator.index(v) for v in shard)
     except (TypeError, ValueError):
-        raise TypeError(f"shard={shard!r}, expected (k, n): this is part k of n.") from None
+        raise TypeError(f"shard={shard!r:.80}, expected (k, n): this is part k of n.") from None
     if not 0 <= k < n:
-        raise ValueError(f"shard={shard!r}: k counts from 0 to n - 1, so that 0 <= k < n.")
+        raise ValueError(f"shard={shard!r:.80}: k counts from 0 to n - 1, so that 0 <= k < n.")
     return k, n
 
 
@@ -101,7 +101,7 @@ def checked_cache(cache: Any) -> str | None:
     if isinstance(cache, (str, os.PathLike)):
         return check_place(str(os.fspath(cache)), "cache")
     raise TypeError(
-        f'cache={cache!r}: choose "auto", "ram" or True, a folder, or None or False for no cache.'
+        f'cache={cache!r:.80}: choose "auto", "ram" or True, a folder, or None or False for no cache.'
     )
 
 
@@ -113,13 +113,13 @@ def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
         checked: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         raise TypeError(
-            f'dtype={dtype!r} is no NumPy type. Pass a name such as "uint8" or "float32".'
+            f'dtype={dtype!r:.80} is no NumPy type. Pass a name such as "uint8" or "float32".'
         ) from None
     if checked.isbuiltin == 2:  # a registered number type, such as ml_dtypes.bfloat16
         return checked
     if checked.kind not in "biuf":
         raise TypeError(
-            f"dtype={dtype!r}, expected a type of real numbers. "
+            f"dtype={dtype!r:.80}, expected a type of real numbers. "
             'Pass a name such as "uint8" or "float32".'
         )
     native: np.dtype[Any] = checked.newbyteorder("=")
@@ -136,7 +136,7 @@ def checked_transform(transform: Any, name: str) -> Transform | None:
     if other is not None:
         raise TypeError(f"{name}={transform!r:.80} is {other}")
     if not callable(transform):
-        raise TypeError(f"{name}={transform!r} is no function, {form}")
+        raise TypeError(f"{name}={transform!r:.80} is no function, {form}")
     try:
         signature = inspect.signature(transform)
     except (TypeError, ValueError):  # some functions written in C have none
@@ -144,7 +144,7 @@ def checked_transform(transform: Any, name: str) -> Transform | None:
     try:
         signature.bind(0, 0, 0)
     except TypeError:
-        raise TypeError(f"{name}={transform!r} takes {signature}, {form}") from None
+        raise TypeError(f"{name}={transform!r:.80} takes {signature}, {form}") from None
     return checked
 
 

@@ -66,7 +66,7 @@ _OPTIONS: tuple[_Option, ...] = (
     _Option(
         ("workers",),
         ", the threads that load ahead; leave it out, and they are as many as help",
-        "num_workers n_workers nb_workers worker num_threads n_threads threads max_workers n_jobs "
+        "num_workers n_workers nb_workers num_threads n_threads threads max_workers n_jobs "
         "num_parallel_calls num_parallel_reads num_parallel cycle_length parallelism",
     ),
     _Option(

@@ -254,11 +254,11 @@ class RamOptions(_Group):
         size, budget = self.ram_batch_size, self.ram_budget
         if size is not None and budget is not None:
             raise ValueError(
-                f"ram_batch_size={size} and ram_budget={budget!r} are both given: choose one, the "
+                f"ram_batch_size={size} and ram_budget={budget!r:.80} are both given: choose one, the "
                 "other follows from it."
             )
         if self.draw not in ("windows", "front to back", "global"):
-            raise ValueError(f'draw={self.draw!r} is not known: choose "global" or "windows".')
+            raise ValueError(f'draw={self.draw!r:.80} is not known: choose "global" or "windows".')
         self._set(
             ram_batch_size=None if size is None else checked_count(size, "ram_batch_size", 1),
             ram_budget=None if budget is None else parse_bytes(budget, "ram_budget"),

@@ -28,7 +28,7 @@ def check_place(path: str, name: str) -> str:
     """
     problem = _unusual(path)
     if problem is not None:
-        raise ValueError(f"{name}={path!r:.80}: {problem}")
+        raise ValueError(f"{name}={path!r}: {problem}")
     return path
 
 

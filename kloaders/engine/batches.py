@@ -12,6 +12,7 @@ import numpy as np
 from kloaders.core.arrays import Array, Indices, Mask
 from kloaders.core.errors import SampleError
 from kloaders.core.memory import BufferPool
+from kloaders.core.messages import visible
 from kloaders.core.rows import Report, RowMismatch, Rows
 from kloaders.core.structure import Structure, flatten, unflatten
 from kloaders.core.threads import usable_cores
@@ -272,8 +273,8 @@ class BatchBuild:
             int(self.indices[other]), leaf, got.dtype != want.dtype, self.raw, stored
         )
         raise ValueError(
-            f"{what}{name(int(self.indices[other]))} is {got.dtype} of shape {got.shape}, but "
-            f"{what}{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of "
+            f"{what}{visible(name(int(self.indices[other])))} is {got.dtype} of shape {got.shape}, but "
+            f"{what}{visible(name(int(self.indices[base])))}, earlier in the same batch, is {want.dtype} of "
             f"shape {want.shape}. {advice}"
         )
 
@@ -292,7 +293,7 @@ class AnyShapeBuild(BatchBuild):
             if one.array.dtype != spec.dtype:
                 index, model = int(self.indices[one.row]), self.maker.specs.model_sample
                 raise ValueError(
-                    f"{self.log.name(index)} is {one.array.dtype}, but {self.log.name(model)} is "
+                    f"{visible(self.log.name(index))} is {one.array.dtype}, but {visible(self.log.name(model))} is "
                     f"{spec.dtype}, and all samples here need one dtype. "
                     f"{self.pipeline.source.advice(index, leaf, True)}"
                 )

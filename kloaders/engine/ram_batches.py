@@ -13,7 +13,7 @@ import numpy as np
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import available_bytes, format_bytes
-from kloaders.core.messages import inform
+from kloaders.core.messages import inform, visible
 from kloaders.core.options import RamOptions
 from kloaders.core.rows import RowMismatch, Rows
 from kloaders.core.structure import flatten, unflatten
@@ -348,8 +348,8 @@ class _Stored(BatchBuild):
             index, leaf, got.dtype != spec.dtype, True, len(flatten(self.form[0]))
         )
         raise ValueError(
-            f"{self.log.name(index)} is {got.dtype} of shape {got.shape}, but "
-            f"{self.log.name(model)} is {spec.dtype} of shape {spec.shape}, and all "
+            f"{visible(self.log.name(index))} is {got.dtype} of shape {got.shape}, but "
+            f"{visible(self.log.name(model))} is {spec.dtype} of shape {spec.shape}, and all "
             f"samples of a RAM batch have one shape. {advice}"
         )
 

@@ -74,7 +74,7 @@ def decoded_by_pillow(raw: bytes, header: Header | None, options: ImageOptions, 
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise DecodeError(
-            f"{name} cannot be decoded: Pillow says {cause!r}. "
+            f"{name} cannot be decoded: Pillow says {cause!r:.80}. "
             "Save it again as PNG or JPEG, or leave it out."
         ) from error
 

@@ -133,16 +133,16 @@ def _shares(proportions: Any, loaders: list[SequenceLoader]) -> list[float]:
         shares = [float(share) for share in proportions]
     except (TypeError, ValueError):
         raise TypeError(
-            f"proportions={proportions!r}, expected one number for each loader, as in [0.7, 0.3]."
+            f"proportions={proportions!r:.80}, expected one number for each loader, as in [0.7, 0.3]."
         ) from None
     if len(shares) != len(loaders):
         raise ValueError(
-            f"proportions={proportions!r} has {len(shares)} numbers for {len(loaders)} loaders, "
+            f"proportions={proportions!r:.80} has {len(shares)} numbers for {len(loaders)} loaders, "
             "expected one for each."
         )
     if not all(0 < share < float("inf") for share in shares):
         raise ValueError(
-            f"proportions={proportions!r}, expected positive numbers: leave out a loader of which "
+            f"proportions={proportions!r:.80}, expected positive numbers: leave out a loader of which "
             "nothing is wanted."
         )
     return shares

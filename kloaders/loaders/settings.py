@@ -36,7 +36,7 @@ def setting_of(loader: Any, name: str) -> Any:
         return loader.runner.plan
     elif name in ("errors", "quarantine"):
         return getattr(loader.runner.log, name)
-    raise AttributeError(f"{type(loader).__name__!r} object has no attribute {name!r}")
+    raise AttributeError(f"{type(loader).__name__!r:.80} object has no attribute {name!r:.80}")
 
 
 def refuse_setting(loader: Any, name: str, value: Any) -> None:

@@ -126,13 +126,13 @@ def _names_of(loader: SequenceLoader) -> list[str]:
 def made(make: Callable[..., S], *data: Any, **options: Any) -> S:
     if not callable(make):
         raise TypeError(
-            f"loader={make!r} makes no loaders, expected a class such as "
+            f"loader={make!r:.80} makes no loaders, expected a class such as "
             "loader=RamBatchSequenceLoader. A ready-made one goes first: split(loader)."
         )
     whole = make(*data, **options)
     if not isinstance(whole, SequenceLoader):
         raise TypeError(
-            f"loader={make!r} gave a {type(whole).__name__}, expected a loader such as "
+            f"loader={make!r:.80} gave a {type(whole).__name__}, expected a loader such as "
             "loader=RamBatchSequenceLoader."
         )
     return whole
@@ -246,7 +246,7 @@ def _check_classes(
         name = value if names is None else names[value]
         others = f", and so have {len(lone) - 1} others" if len(lone) > 1 else ""
         raise ValueError(
-            f"class {name!r} has one sample{others}; stratify needs two of each, one for either "
+            f"class {name!r:.80} has one sample{others}; stratify needs two of each, one for either "
             "side. Add samples, leave the class out, or pass stratify=False."
         )
     if min(sizes) < len(values):

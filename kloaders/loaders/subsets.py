@@ -234,7 +234,7 @@ def _numbers(which: Any, samples: int) -> Indices:
     if wrong.size:
         raise IndexError(f"sample {wrong[0]}: samples are numbered from 0 to {samples - 1}.")
     if not numbers.size:
-        raise ValueError(f"which={which!r} chooses no samples, expected at least one.")
+        raise ValueError(f"which={which!r:.80} chooses no samples, expected at least one.")
     return numbers
 
 

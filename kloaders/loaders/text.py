@@ -81,7 +81,7 @@ class TextLineSequenceLoader(_Lines):
         known = (*Options.__annotations__, "decode", "encoding", "index_folder")
         check_names(kind.__name__, options, known)
         if decode is not None and not callable(decode):
-            raise TypeError(f"decode={decode!r} is not a function of a line of text.")
+            raise TypeError(f"decode={decode!r:.80} is not a function of a line of text.")
         hooked = overrides(kind, "load_sample") or overrides(kind, "load_batch")
         if decode is None and not hooked:
             raise TypeError(
@@ -209,4 +209,4 @@ class CsvSequenceLoader(_Lines):
 def _one_character(value: Any, name: str) -> str:
     if isinstance(value, str) and len(value) == 1 and value.isascii() and value not in "\r\n":
         return value
-    raise ValueError(f"{name}={value!r}, expected one ASCII character.")
+    raise ValueError(f"{name}={value!r:.80}, expected one ASCII character.")

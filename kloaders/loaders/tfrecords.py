@@ -11,7 +11,7 @@ import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
-from kloaders.core.messages import inform, warn
+from kloaders.core.messages import inform, visible, warn
 from kloaders.core.options import Options, RamOptions, shows_options
 from kloaders.core.places import check_place
 from kloaders.core.structure import Structure, flatten
@@ -133,7 +133,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         given = None if features is None else resolved(features)
         kind = _checked_compression(compression)
         if draw not in ("windows", "global"):
-            raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
+            raise ValueError(f'draw={draw!r:.80} is not known: choose "global" or "windows".')
         #: The files, in the order of their samples.
         self.files = files_of(files)
         folder = (
@@ -250,7 +250,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                     raise failure from error
                 continue
             except ValueError as error:
-                raise ValueError(f"{records.name(index)}: {error}") from None
+                raise ValueError(f"{visible(records.name(index))}: {error}") from None
             if said:
                 inform(f"{self.files[0]}: {said}. features={{...}} chooses otherwise.", once=said)
             return leaves
@@ -278,6 +278,6 @@ def _checked_compression(compression: Any) -> str:
         return ""
     if compression not in (*COMPRESSIONS, "auto"):
         raise ValueError(
-            f'compression={compression!r} is not known: choose None, "GZIP", "ZLIB" or "auto".'
+            f'compression={compression!r:.80} is not known: choose None, "GZIP", "ZLIB" or "auto".'
         )
     return str(compression)

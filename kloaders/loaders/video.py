@@ -78,7 +78,7 @@ class VideoSequenceLoader(SequenceLoader):
         known = (*Options.__annotations__, *(VideoSequenceLoader.__init__.__kwdefaults__ or {}))
         check_names(type(self).__name__, options, known)
         if channels not in (1, 3):
-            raise ValueError(f"channels={channels!r} of a video: choose 3 (RGB) or 1 (grey).")
+            raise ValueError(f"channels={channels!r:.80} of a video: choose 3 (RGB) or 1 (grey).")
         self.image_options = ImageOptions(
             size=checked_size(size),
             interpolation=interpolation,

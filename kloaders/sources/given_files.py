@@ -6,6 +6,7 @@ import glob
 import os
 from typing import Any
 
+from kloaders.core.messages import visible
 from kloaders.core.places import where_of
 from kloaders.formats.sidecar_index import is_index
 
@@ -22,14 +23,14 @@ def files_of(
     for item in files:
         if not isinstance(item, (str, os.PathLike)):
             raise TypeError(
-                f"files holds {item!r} ({type(item).__name__}), expected paths of TFRecord files or "
+                f"files holds {item!r:.80} ({type(item).__name__}), expected paths of TFRecord files or "
                 'patterns such as "train-*.tfrecord".'
             )
         path = os.fspath(item)
         if os.path.exists(path):
             found.append(path)
         elif not glob.has_magic(path):
-            raise FileNotFoundError(f"{path} does not exist. {where_of(path)}")
+            raise FileNotFoundError(f"{visible(path)} does not exist. {where_of(path)}")
         else:
             matches = [m for m in sorted(glob.glob(path, recursive=True)) if not is_index(m)]
             if not matches:

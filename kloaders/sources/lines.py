@@ -11,6 +11,7 @@ import numpy as np
 
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.messages import visible
 from kloaders.core.rows import Report, Rows, copy_into_row, report_at
 from kloaders.core.structure import Structure, as_sample, cast, flatten, map_structure
 from kloaders.formats.lines import LineFiles
@@ -183,7 +184,7 @@ class CsvSource(LineSource):
             names: list[Any] = fields if header else list(range(len(fields)))
             if known and names != known:
                 raise ValueError(
-                    f"{path} has the columns {listed(names)}, and {self.files[0]} has "
+                    f"{visible(path)} has the columns {listed(names)}, and {visible(self.files[0])} has "
                     f"{listed(known)}: files of one loader need the same ones in the same order."
                 )
             known = names
@@ -192,7 +193,7 @@ class CsvSource(LineSource):
     def _position(self, name: Any, what: str) -> int:
         if name not in self.names:
             raise ValueError(
-                f"{what} names the column {name!r}, and {self.files[0]} has {listed(self.names)}."
+                f"{what} names the column {name!r:.80}, and {visible(self.files[0])} has {listed(self.names)}."
             )
         return self.names.index(name)
 
@@ -264,12 +265,10 @@ class CsvSource(LineSource):
             except ValueError:
                 name = self.names[position]
                 if not text.strip():
-                    return (
-                        f"column {name!r} is empty, expected a number: pass missing=, such as 0.0."
-                    )
+                    return f"column {name!r:.80} is empty, expected a number: pass missing=, such as 0.0."
                 return (
-                    f"column {name!r} holds {text[:60]!r}, expected a number: choose other columns "
-                    f"by x= and y=, or pass classes={{{name!r}: [...]}}, the texts that it may hold."
+                    f"column {name!r:.80} holds {text[:60]!r:.80}, expected a number: choose other columns "
+                    f"by x= and y=, or pass classes={{{name!r:.80}: [...]}}, the texts that it may hold."
                 )
         return str(error)
 
@@ -285,7 +284,7 @@ class CsvSource(LineSource):
                     ) from None
                 if row[position] not in known:
                     raise ValueError(
-                        f"column {self.names[position]!r} holds {row[position]!r}, which is not "
+                        f"column {self.names[position]!r:.80} holds {row[position]!r:.80}, which is not "
                         f"among its classes: {listed(list(known))}."
                     ) from None
             raise

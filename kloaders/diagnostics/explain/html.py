@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 
 from kloaders.core.memory import format_bytes
+from kloaders.core.messages import visible
 from kloaders.diagnostics.explain.findings import Findings
 from kloaders.diagnostics.explain.text import (
     limits_of,
@@ -91,7 +92,7 @@ def _body(found: Findings) -> str:
     m, s = found.measured, found.measured.settings
     parts = [
         f"<main>\n<h1>{html.escape(verdict(found))}</h1>",
-        f'<p class="soft">{html.escape(found.title)}</p>',
+        f'<p class="soft">{html.escape(visible(found.title))}</p>',
         f"<p>{html.escape('' if found.busy else found.why)} {html.escape(standing(found))}</p>",
         "" if found.busy else _tiles(found),
     ]
