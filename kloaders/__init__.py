@@ -121,7 +121,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'kloaders' has no attribute {name!r}")
+        raise AttributeError(f"module 'kloaders' has no attribute {name!r:.80}")
     value = getattr(importlib.import_module(f"kloaders.{home}"), name)
     globals()[name] = value
     return value

@@ -7,6 +7,7 @@ import sys
 import click
 
 from kloaders.cli.options import TableColumns, table_options
+from kloaders.core.messages import visible
 
 __all__ = ["verify_command"]
 
@@ -90,7 +91,7 @@ def verify_command(
         )
         rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0
     except (OSError, ValueError) as error:
-        raise click.UsageError(" ".join(str(error).split())) from error
+        raise click.UsageError(visible(" ".join(str(error).split()))) from error
     if json_file == "-":
         click.echo(report.to_json())
     else:
@@ -98,14 +99,11 @@ def verify_command(
             with open(json_file, "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(report.to_json() + "\n")
         for line in lines_of(report):
-            click.echo(_shown(line))
-        click.echo(_shown(summary(report)))
+            click.echo(visible(line))
+        click.echo(visible(summary(report)))
         if csv_file:
-            click.echo(f"{csv_file}: {rows:,} to leave out, by exclude={csv_file!r} of a loader")
+            click.echo(
+                f"{visible(csv_file)}: {rows:,} to leave out, by exclude={csv_file!r} of a loader"
+            )
     if not report.ok or (strict and report.findings):
         sys.exit(1)
-
-
-def _shown(text: str) -> str:
-    """What any terminal can print: names of files are bytes, and not always UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -20,6 +20,7 @@ from kloaders.cli.options import (
     table_options,
 )
 from kloaders.cli.sources import loader_of
+from kloaders.core.messages import visible
 from kloaders.core.version import __version__
 
 __all__ = ["pack_command", "tfrecord_command"]
@@ -86,7 +87,7 @@ def pack_command(
         click.echo(json.dumps(report, indent=2))
         return
     click.echo(
-        f"{out}: {report['samples']:,} samples, {format_bytes(report['bytes'])}, in "
+        f"{visible(out)}: {report['samples']:,} samples, {format_bytes(report['bytes'])}, in "
         f"{report['seconds']:.0f} s"
     )
     click.echo("\nIn Python:\n    import kloaders as kl")
@@ -186,7 +187,7 @@ def tfrecord_command(
         click.echo(json.dumps(report, indent=2))
         return
     click.echo(
-        f"{out}: {written.samples:,} samples in {len(files)} files, "
+        f"{visible(out)}: {written.samples:,} samples in {len(files)} files, "
         f"{format_bytes(report['bytes'])}, in {report['seconds']:.0f} s"
     )
     click.echo("\nIn Python:\n    import kloaders as kl")

@@ -48,6 +48,9 @@ def train(method: str, folder: str, epochs: int, tell: Tell) -> dict[str, Any]:
 
         source = to_tf_dataset(loader)
         next(iter(source))
+        # Each iteration over a Dataset is an epoch: the model gets them from the first one on, in the
+        # same order as by the other methods.
+        source = to_tf_dataset(loader)
     else:
         source[0]
     first_batch = time.perf_counter() - begin

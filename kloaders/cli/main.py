@@ -10,7 +10,7 @@ from kloaders.cli.check import verify_command
 from kloaders.cli.compare import bench_command, demo_command
 from kloaders.cli.convert import pack_command, tfrecord_command
 from kloaders.cli.see import explain_command, show_command
-from kloaders.core.messages import show_messages
+from kloaders.core.messages import show_messages, visible
 from kloaders.core.version import __version__
 
 __all__ = ["cli", "main"]
@@ -31,7 +31,7 @@ class _Kind(click.Group):
             if not isinstance(error, (ValueError, OSError, MemoryError, ImportError, RuntimeError)):
                 # Our mistake rather than the user's: its kind is half of what it says.
                 said = f"{type(error).__name__}: {said} (kloaders --debug ... shows where)"
-            click.echo(f"kloaders: {said}", err=True)
+            click.echo(f"kloaders: {visible(said)}", err=True)
             ctx.exit(1)
 
 

@@ -18,6 +18,7 @@ from kloaders.cli.options import (
     table_options,
 )
 from kloaders.cli.sources import RESIZED_IF_THEY_DIFFER, any_loader
+from kloaders.core.messages import visible
 from kloaders.core.structure import flatten
 
 __all__ = ["explain_command", "show_command"]
@@ -67,7 +68,7 @@ def show_command(
         content = {"file": out, "batch": batch, "samples": loader.samples, "arrays": shapes}
         click.echo(json.dumps({**content, "class_names": loader.class_names}, indent=2))
     else:
-        click.echo(f"{out}: batch {batch} of {len(loader):,}")
+        click.echo(f"{visible(out)}: batch {batch} of {len(loader):,}")
         click.echo(loader.summary())
 
 

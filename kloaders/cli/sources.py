@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from kloaders.cli.options import ImageShape, TableColumns
-from kloaders.core.messages import inform
+from kloaders.core.messages import visible, warn
 
 if TYPE_CHECKING:
     from kloaders.loaders.paths import PathSequenceLoader
@@ -84,7 +84,7 @@ def _flat(
     paths = [os.path.join(folder, name) for name in names if suffix_of(name) in known]
     if not paths:
         raise ValueError(
-            f"{folder} has neither folders of classes nor files that can be read "
+            f"{visible(folder)} has neither folders of classes nor files that can be read "
             f"({' '.join(sorted(known))}): name a folder of images, a CSV file, a pack, or "
             "TFRecord files."
         )
@@ -107,7 +107,7 @@ def _sizes_differ(paths: Any) -> bool:
                 continue
     if len(sizes - {None}) < 2:
         return False
-    inform(
+    warn(
         f"images differ in size: they are resized to {_SIZE[0]} x {_SIZE[1]} (--size says otherwise)."
     )
     return True

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from kloaders.convert.digests import not_compared
 from kloaders.core.errors import SampleError
-from kloaders.core.messages import inform, warn
+from kloaders.core.messages import inform, visible, warn
 from kloaders.core.version import __version__
 from kloaders.formats.atomic import raise_if_full, sync_folder
 
@@ -176,12 +176,12 @@ class Journal:
         if job is None and there and not self.overwrite:
             os.unlink(self.path)
             raise FileExistsError(
-                f"{os.path.join(self.folder, there[0])} is there already. Choose another place, or "
+                f"{visible(os.path.join(self.folder, there[0]))} is there already. Choose another place, or "
                 "pass overwrite=True (--overwrite) to replace what is there."
             )
         if shards and job != self.job and not self.overwrite:
             raise FileExistsError(
-                f"{self.folder} holds an unfinished conversion with other arguments: "
+                f"{visible(self.folder)} holds an unfinished conversion with other arguments: "
                 f"{_difference(job or {}, self.job)}. Go on with the same ones, or pass "
                 "overwrite=True (--overwrite) to begin anew."
             )
@@ -266,7 +266,7 @@ def _lock(file: IO[bytes], path: str) -> None:
         lines, _ = _lines_of(file)
         process = next((line["process"] for line in reversed(lines) if "process" in line), "?")
         raise BlockingIOError(
-            f"process {process} is writing to {os.path.dirname(path)}: wait until it is done, or "
+            f"process {process} is writing to {visible(os.path.dirname(path))}: wait until it is done, or "
             "choose another place."
         ) from None
     except OSError as error:

@@ -28,7 +28,8 @@ from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, 
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
-from kloaders.core.messages import inform
+from kloaders.core.messages import inform, visible
+from kloaders.core.places import check_place
 from kloaders.core.structure import ArraySpec, Structure, flatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.formats.atomic import whole_file
@@ -107,7 +108,7 @@ def write_pack(
         OSError: the disk is full; what was finished stays.
     """
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
-    folder = os.path.abspath(os.fspath(folder))
+    folder = os.path.abspath(check_place(os.fspath(folder), "folder"))
     os.makedirs(folder, exist_ok=True)
     _check_not_read(source, folder)
     with source.view() as loader:
@@ -190,7 +191,7 @@ def _check_not_read(loader: SequenceLoader, folder: str) -> None:
             folder
         ):
             raise ValueError(
-                f"{folder} is the pack that is read: write to another folder, and move it afterwards."
+                f"{visible(folder)} is the pack that is read: write to another folder, and move it afterwards."
             )
 
 

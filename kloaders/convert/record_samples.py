@@ -128,13 +128,13 @@ class RecordSource:
                 found = values if isinstance(values, (list, np.ndarray)) else array_of(values)
                 if len(found) != self.samples:
                     raise ValueError(
-                        f"lengths differ: features[{name!r}] has {len(found)} values, and there "
+                        f"lengths differ: features[{name!r:.80}] has {len(found)} values, and there "
                         f"are {self.samples} samples. Every sample needs one."
                     )
                 self.extras[name] = found
             elif not isinstance(loader, PathSequenceLoader):
                 raise TypeError(
-                    f"features[{name!r}] is a function, and {type(loader).__name__} has no paths "
+                    f"features[{name!r:.80}] is a function, and {type(loader).__name__} has no paths "
                     "to call it with: give a list or an array of one value a sample."
                 )
             else:
@@ -145,7 +145,7 @@ class RecordSource:
         extras = {}
         for name, values in self.extras.items():
             if callable(values):
-                extras[name] = digest_of_function(values, f"features[{name!r}]")
+                extras[name] = digest_of_function(values, f"features[{name!r:.80}]")
             else:
                 looked = spread(self.samples, 64)
                 extras[name] = digest_of_texts(repr(values[k]) for k in looked)
@@ -325,5 +325,5 @@ def _check_names(names: list[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(
-            f"two features would be called {twice!r}: rename one in the dict of inputs or labels."
+            f"two features would be called {twice!r:.80}: rename one in the dict of inputs or labels."
         )

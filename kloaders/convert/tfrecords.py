@@ -19,6 +19,8 @@ from kloaders.convert.record_samples import LoaderSamples, RecordSource, source_
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_count, checked_flag
 from kloaders.core.errors import SampleError, without_traceback
+from kloaders.core.messages import visible
+from kloaders.core.places import check_place
 from kloaders.core.threads import usable_cores
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.sidecar_index import save_index
@@ -93,10 +95,10 @@ def write_tfrecords(
     shards = checked_count(shards, "shards", 1)
     if compression not in (None, "", "GZIP", "ZLIB"):
         raise ValueError(
-            f'compression={compression!r} is not known: choose None, "GZIP" or "ZLIB".'
+            f'compression={compression!r:.80} is not known: choose None, "GZIP" or "ZLIB".'
         )
     if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error={on_error!r} is not known here: choose "raise" or "skip".')
+        raise ValueError(f'on_error={on_error!r:.80} is not known here: choose "raise" or "skip".')
     if out is None:
         raise TypeError(
             'out is missing: how the names of the files begin, as in out="folder/train".'
@@ -125,7 +127,7 @@ def write_tfrecords(
 
 def _prefix(out: str | os.PathLike[str], part: str) -> str:
     """How the names of the files of one part begin; in a folder, by the name of the part."""
-    text = os.fspath(out)
+    text = check_place(os.fspath(out), "out")
     if text.endswith(("/", os.sep)) or os.path.isdir(text):
         return os.path.join(text, part or "records")
     return f"{text}-{part}" if part else text
@@ -207,7 +209,7 @@ class _Writing:
                 raise SampleError(
                     errors[0].index,
                     errors[0].name,
-                    f"{errors[0].cause} (and so for all {len(errors)} samples of {path})",
+                    f"{errors[0].cause} (and so for all {len(errors)} samples of {visible(path)})",
                 )
         save_index(path, np.array(offsets, np.uint64), self.compression)
         note = {

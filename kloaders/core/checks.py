@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import operator
 import os
@@ -10,6 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+
+from kloaders.core.meant import meant_by
+from kloaders.core.places import check_place
 
 __all__ = [
     "Transform",
@@ -38,8 +40,8 @@ def check_names(owner: str, options: Mapping[str, Any], known: Iterable[str]) ->
     known = list(known)
     for name in options:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1, 0.5)
-            meant = f"did you mean {close[0]}=?" if close else f"it has {', '.join(known)}."
+            # Of all that have options, which stand behind the arguments that come first.
+            meant = meant_by(name, [*known, "batch_size"]) or f"it has {', '.join(known)}."
             raise TypeError(f"{owner} has no option {name}=: {meant}")
 
 
@@ -52,7 +54,7 @@ def checked_count(value: Any, name: str, least: int) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name}={value!r} is {type(value).__name__}, expected an integer of at least {least}"
+            f"{name}={value!r:.80} is {type(value).__name__}, expected an integer of at least {least}"
             f"{example}."
         ) from None
     if number < least:
@@ -64,7 +66,7 @@ def checked_flag(value: Any, name: str) -> bool:
     """True or False."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    raise TypeError(f"{name}={value!r}: choose True or False.")
+    raise TypeError(f"{name}={value!r:.80}: choose True or False.")
 
 
 def checked_shuffle(shuffle: Any) -> bool | None:
@@ -72,7 +74,7 @@ def checked_shuffle(shuffle: Any) -> bool | None:
     if shuffle is None or isinstance(shuffle, (bool, np.bool_)):
         return None if shuffle is None else bool(shuffle)
     raise TypeError(
-        f"shuffle={shuffle!r}: choose None (do what Keras asks), True (always shuffled) or False "
+        f"shuffle={shuffle!r:.80}: choose None (do what Keras asks), True (always shuffled) or False "
         "(storage order)."
     )
 
@@ -88,17 +90,21 @@ def checked_shard(shard: Any) -> tuple[int, int]:
             f'shard={shard!r:.80}, expected (k, n), this is part k of n, or "auto".'
         ) from None
     if not 0 <= k < n:
-        raise ValueError(f"shard={shard!r}: k counts from 0 to n - 1, so that 0 <= k < n.")
+        raise ValueError(f"shard={shard!r:.80}: k counts from 0 to n - 1, so that 0 <= k < n.")
     return k, n
 
 
 def checked_cache(cache: Any) -> str | None:
-    """A cache: "auto", "ram", a folder, or None."""
-    if cache is None or isinstance(cache, str):
-        return cache
-    if isinstance(cache, os.PathLike):
-        return str(os.fspath(cache))
-    raise TypeError(f'cache={cache!r}: choose "auto", "ram", a folder, or None for no cache.')
+    """A cache: "auto", "ram", a folder, or None; True for "ram" and False for None."""
+    if isinstance(cache, (bool, np.bool_)):
+        return "ram" if cache else None
+    if cache is None:
+        return None
+    if isinstance(cache, (str, os.PathLike)):
+        return check_place(str(os.fspath(cache)), "cache")
+    raise TypeError(
+        f'cache={cache!r:.80}: choose "auto", "ram" or True, a folder, or None or False for no cache.'
+    )
 
 
 def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
@@ -109,13 +115,13 @@ def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
         checked: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         raise TypeError(
-            f'dtype={dtype!r} is no NumPy type. Pass a name such as "uint8" or "float32".'
+            f'dtype={dtype!r:.80} is no NumPy type. Pass a name such as "uint8" or "float32".'
         ) from None
     if checked.isbuiltin == 2:  # a registered number type, such as ml_dtypes.bfloat16
         return checked
     if checked.kind not in "biuf":
         raise TypeError(
-            f"dtype={dtype!r}, expected a type of real numbers. "
+            f"dtype={dtype!r:.80}, expected a type of real numbers. "
             'Pass a name such as "uint8" or "float32".'
         )
     native: np.dtype[Any] = checked.newbyteorder("=")
@@ -128,8 +134,11 @@ def checked_transform(transform: Any, name: str) -> Transform | None:
         return None
     checked: Transform = transform
     form = f"expected a function {name}(x, y, rng) that returns (x, y)."
+    other = _other_library(transform, name)
+    if other is not None:
+        raise TypeError(f"{name}={transform!r:.80} is {other}")
     if not callable(transform):
-        raise TypeError(f"{name}={transform!r} is no function, {form}")
+        raise TypeError(f"{name}={transform!r:.80} is no function, {form}")
     try:
         signature = inspect.signature(transform)
     except (TypeError, ValueError):  # some functions written in C have none
@@ -137,8 +146,39 @@ def checked_transform(transform: Any, name: str) -> Transform | None:
     try:
         signature.bind(0, 0, 0)
     except TypeError:
-        raise TypeError(f"{name}={transform!r} takes {signature}, {form}") from None
+        raise TypeError(f"{name}={transform!r:.80} takes {signature}, {form}") from None
     return checked
+
+
+def _other_library(transform: Any, name: str) -> str | None:
+    """What a transform of another library is, and how it is used: called like ours it would fail late."""
+    kinds = [kind for kind in type(transform).__mro__ if kind is not object]
+    owners = {kind.__module__.partition(".")[0] for kind in kinds}
+    if callable(getattr(transform, "stateless_call", None)):
+        return (
+            f"a Keras layer: pass batch_transform=keras_transform(layer), or put it into the model. A model "
+            f"that prepares inputs is called in a function {name}(x, y, rng)."
+        )
+    if "albumentations" in owners:
+        return (
+            "a pipeline of albumentations: pass transform=albumentations_transform(pipeline); "
+            'y="mask" sends labels through it, too.'
+        )
+    taken = _takes_three(getattr(transform, "forward", None))
+    if owners & {"tf_keras", "torchvision"} or ("torch" in owners and not taken):
+        return (
+            f"a module of {min(owners & {'tf_keras', 'torch', 'torchvision'})}, which takes its own "
+            f"tensors: call it in a function {name}(x, y, rng) that returns (x, y) as arrays."
+        )
+    return None
+
+
+def _takes_three(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind(0, 0, 0)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def no_samples(owner: str, advice: str) -> str:

@@ -25,7 +25,7 @@ def seconds_from(variable: str, default: float) -> float:
         found = 0.0
     if not found > 0:  # NaN too
         raise ValueError(
-            f"the environment variable {variable} is {text!r}, expected seconds above 0: set "
+            f"the environment variable {variable} is {text!r:.80}, expected seconds above 0: set "
             f'{variable}={default:g}, or "inf" for no limit, or unset it ({default:g}).'
         )
     return min(found, _LONGEST)

@@ -9,6 +9,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from kloaders.core.messages import shortened, visible
+
 __all__ = [
     "Recovery",
     "SampleError",
@@ -19,7 +21,6 @@ __all__ = [
     "check_max_errors",
     "check_policy",
     "recovery_of",
-    "shortened",
     "with_recovery",
     "without_traceback",
 ]
@@ -40,7 +41,7 @@ class SampleError(ValueError):
         self.index, self.name, self.cause = index, name, cause
 
     def __str__(self) -> str:
-        return f"sample {self.index} ({self.name}): {self.cause}"
+        return f"sample {self.index} ({visible(self.name)}): {visible(self.cause, lines=True)}"
 
 
 class WorkerPoolError(RuntimeError):
@@ -49,18 +50,6 @@ class WorkerPoolError(RuntimeError):
 
 # A message may hold a frame of a video, or all of a file.
 _CAUSE_LENGTH = 1000
-
-
-def shortened(text: str, length: int) -> str:
-    """A text of at most so many characters: its begin and its end.
-
-    >>> shortened("abcdefghijklmnop", 10)
-    'abcde...op'
-    """
-    if len(text) <= length:
-        return text
-    end = (length - 3) // 3
-    return f"{text[: length - 3 - end]}...{text[len(text) - end :]}"
 
 
 def as_sample_error(index: int, name: str, error: BaseException) -> SampleError:
@@ -97,7 +86,7 @@ def check_policy(on_error: Any) -> str:
     """`on_error` if it is one of the three, else a ValueError that names them."""
     if on_error not in POLICIES:
         raise ValueError(
-            f'on_error={on_error!r} is not known: choose "raise" (stop, naming the sample), '
+            f'on_error={on_error!r:.80} is not known: choose "raise" (stop, naming the sample), '
             '"skip" (leave it out of its batch) or "replace" (load another sample instead).'
         )
     return str(on_error)
@@ -178,16 +167,16 @@ def check_max_errors(max_errors: Any, on_error: str) -> int | float | None:
         except (TypeError, ValueError):
             checked = math.nan
         if math.isnan(checked):
-            raise TypeError(f"max_errors={max_errors!r} is no number. {example}") from None
+            raise TypeError(f"max_errors={max_errors!r:.80} is no number. {example}") from None
         if not 0 <= checked <= 1:
             raise ValueError(
-                f"max_errors={max_errors!r}: a share lies between 0 and 1. {example}"
+                f"max_errors={max_errors!r:.80}: a share lies between 0 and 1. {example}"
             ) from None
     if checked < 0:
-        raise ValueError(f"max_errors={max_errors!r} is less than nothing. {example}")
+        raise ValueError(f"max_errors={max_errors!r:.80} is less than nothing. {example}")
     if on_error == "raise":
         raise ValueError(
-            f'max_errors={max_errors!r} has no effect with on_error="raise", which stops at the '
+            f'max_errors={max_errors!r:.80} has no effect with on_error="raise", which stops at the '
             'first sample that does not load: pass on_error="skip" or "replace" as well.'
         )
     return checked
@@ -212,7 +201,7 @@ def check_limit(
         last.index,
         last.name,
         f"{last.cause} (With it {len(errors):,} of {samples:,} samples did not load, and "
-        f"max_errors={max_errors!r}{worth}, allows no more.{before}All are in {listed}. Are the "
+        f"max_errors={max_errors!r:.80}{worth}, allows no more.{before}All are in {listed}. Are the "
         "data still where they were? `kloaders verify` reads all of them; mend them, leave them "
         "out with exclude=, or raise max_errors.)",
     )

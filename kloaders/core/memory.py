@@ -177,7 +177,7 @@ def parse_bytes(value: int | str, name: str) -> int:
             size = int(float(number) * _UNITS[text[len(number) :].strip() or "b"])
         except (ValueError, KeyError, OverflowError):
             raise ValueError(
-                f'{name}={value!r} is no size: give bytes as an integer, or a text such as "4GiB" '
+                f'{name}={value!r:.80} is no size: give bytes as an integer, or a text such as "4GiB" '
                 'or "500MB".'
             ) from None
     else:
@@ -185,10 +185,10 @@ def parse_bytes(value: int | str, name: str) -> int:
             size = 0 if isinstance(value, (bool, np.bool_)) else int(value)
         except (TypeError, ValueError, OverflowError):
             raise TypeError(
-                f'{name}={value!r} is no size: give bytes as an integer, or a text such as "4GiB".'
+                f'{name}={value!r:.80} is no size: give bytes as an integer, or a text such as "4GiB".'
             ) from None
     if size <= 0:
-        raise ValueError(f"{name}={value!r} must be more than 0 bytes.")
+        raise ValueError(f"{name}={value!r:.80} must be more than 0 bytes.")
     return size
 
 

@@ -10,11 +10,12 @@ import logging
 import sys
 import threading
 
-__all__ = ["inform", "show_messages", "warn"]
+__all__ = ["inform", "shortened", "show_messages", "visible", "warn"]
 
 _log = logging.getLogger("kloaders")
 _logged: set[str] = set()
 _lock = threading.Lock()
+_NAME_LENGTH = 1000
 
 
 def warn(message: str, once: str | None = None) -> None:
@@ -38,7 +39,39 @@ def _log_at(level: int, message: str, once: str | None) -> None:
             if once in _logged:
                 return
             _logged.add(once)
-    _log.log(level, "%s", message)
+    _log.log(level, "%s", visible(message, lines=True))
+
+
+def shortened(text: str, length: int) -> str:
+    """A text of at most so many characters: its begin and its end.
+
+    >>> shortened("abcdefghijklmnop", 10)
+    'abcde...op'
+    """
+    if len(text) <= length:
+        return text
+    end = (length - 3) // 3
+    return f"{text[: length - 3 - end]}...{text[len(text) - end :]}"
+
+
+def visible(text: object, lines: bool = False) -> str:
+    r"""A text with what is not printable as escapes: names of files and classes may hold anything.
+
+    A terminal obeys escape sequences, a log has lines, and marks of the writing direction put letters
+    elsewhere. lines: newlines and tabs stay, in what is more than a name. A name is cut at 1,000 characters,
+    which only the content of a file in the place of its name has.
+
+    >>> print(visible("cat" + chr(27) + "[2J"))
+    cat\x1b[2J
+    """
+    found = str(text) if lines else shortened(str(text), _NAME_LENGTH)
+    if found.isprintable():
+        return found
+    found = "".join(
+        c if c.isprintable() or (lines and c in "\n\t") else c.encode("unicode_escape").decode()
+        for c in found
+    )
+    return found if lines else shortened(found, _NAME_LENGTH)
 
 
 def show_messages() -> None:

@@ -27,6 +27,7 @@ from kloaders.core.checks import (
 )
 from kloaders.core.errors import check_max_errors, check_policy
 from kloaders.core.memory import parse_bytes
+from kloaders.core.places import check_place
 from kloaders.core.ray import Ray
 
 __all__ = [
@@ -68,7 +69,7 @@ class Options(TypedDict, total=False):
     on_error: str
     max_errors: int | float | None
     quarantine: str | os.PathLike[str] | None
-    cache: str | os.PathLike[str] | None
+    cache: str | os.PathLike[str] | bool | None
     cache_budget: int | str | None
     cache_key: str | None
 
@@ -194,7 +195,8 @@ class FaultOptions(_Group):
 
     def __post_init__(self) -> None:
         policy = check_policy(self.on_error)
-        path = None if self.quarantine is None else os.fspath(self.quarantine)
+        path = self.quarantine
+        path = None if path is None else check_place(os.fspath(path), "quarantine")
         self._set(
             on_error=policy, max_errors=check_max_errors(self.max_errors, policy), quarantine=path
         )
@@ -204,7 +206,7 @@ class FaultOptions(_Group):
 class CacheOptions(_Group):
     """Where samples are kept once they are read."""
 
-    cache: str | os.PathLike[str] | None = "auto"
+    cache: str | os.PathLike[str] | bool | None = "auto"
     cache_budget: int | str | None = None
     cache_key: str | None = None
 
@@ -260,11 +262,11 @@ class RamOptions(_Group):
         size, budget = self.ram_batch_size, self.ram_budget
         if size is not None and budget is not None:
             raise ValueError(
-                f"ram_batch_size={size} and ram_budget={budget!r} are both given: choose one, the "
+                f"ram_batch_size={size} and ram_budget={budget!r:.80} are both given: choose one, the "
                 "other follows from it."
             )
         if self.draw not in ("windows", "front to back", "global"):
-            raise ValueError(f'draw={self.draw!r} is not known: choose "global" or "windows".')
+            raise ValueError(f'draw={self.draw!r:.80} is not known: choose "global" or "windows".')
         self._set(
             ram_batch_size=None if size is None else checked_count(size, "ram_batch_size", 1),
             ram_budget=None if budget is None else parse_bytes(budget, "ram_budget"),

@@ -48,7 +48,7 @@ class Ray:
         if isinstance(self.patience, bool) or not isinstance(self.patience, (int, float)):
             raise TypeError(f"patience={self.patience!r:.80}, expected a number of seconds.")
         if not self.patience > 0:
-            raise ValueError(f"patience={self.patience!r}, expected more than 0 seconds.")
+            raise ValueError(f"patience={self.patience!r:.80}, expected more than 0 seconds.")
 
     @property
     def least(self) -> int:

@@ -8,13 +8,13 @@ waits for a batch (`wait`) logs these notes from time to time.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 from collections.abc import Iterator
 from typing import Protocol
 
 from kloaders.core.environment import seconds_from
+from kloaders.core.messages import warn
 
 __all__ = ["INTERVAL", "Named", "at", "done", "wait", "watched"]
 
@@ -22,8 +22,6 @@ __all__ = ["INTERVAL", "Named", "at", "done", "wait", "watched"]
 #: comes after as long again, the one after that after twice the time, and so on.
 INTERVAL = "KLOADERS_STALL_SECONDS"
 _DEFAULT = 60.0
-
-_log = logging.getLogger("kloaders")
 
 
 class Named(Protocol):
@@ -78,11 +76,12 @@ def wait(event: threading.Event) -> None:
     while not event.wait(max(interval, waited)):
         waited += max(interval, waited)
         found = "; ".join(_samples())
-        _log.warning(
-            "a batch has not come for %g seconds: %s. Training continues when it does; with "
-            "processes=True a worker that hangs is ended, and its sample becomes an error.",
-            waited,
-            f"still loading {found}" if found else "its threads wait, perhaps for worker processes",
+        at_what = (
+            f"still loading {found}" if found else "its threads wait, perhaps for worker processes"
+        )
+        warn(
+            f"a batch has not come for {waited:g} seconds: {at_what}. Training continues when it does; "
+            "with processes=True a worker that hangs is ended, and its sample becomes an error."
         )
 
 

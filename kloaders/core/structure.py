@@ -169,7 +169,7 @@ def as_arrays(value: Any) -> Any:
             ) from None
         if not is_numeric(a.dtype):
             raise TypeError(
-                f"got {a.dtype} ({str(v)[:60]!r}), expected numbers: a batch holds numeric arrays."
+                f"got {a.dtype} ({str(v)[:60]!r:.80}), expected numbers: a batch holds numeric arrays."
             )
         if a.dtype == np.float64 and isinstance(v, (float, list)):
             return a.astype(np.float32)  # Python's floats carry no choice of precision

@@ -65,11 +65,11 @@ def draw(kind: Any, cells: list[Cell], title: str) -> Figure:
         for axis, panel in zip(group, cell.panels, strict=False):
             _draw_panel(axis, panel, scale)
             if panel.title:
-                axis.set_title(panel.title, fontsize=7, pad=2)
+                axis.set_title(panel.title, fontsize=7, pad=2, parse_math=False)
         said = [*cell.caption, _short(cell.name)]
         group[0].text(
             0, -0.04, "\n".join(_cut(line, 16 * panels + 14) for line in said), fontsize=7,
-            va="top", ha="left", transform=group[0].transAxes,
+            va="top", ha="left", transform=group[0].transAxes, parse_math=False,
         )  # fmt: skip
     return figure
 
@@ -96,7 +96,10 @@ def _draw_panel(axis: Axes, panel: Panel, scale: tuple[float, float]) -> None:
         for column, values in enumerate(panel.values.T):
             axis.plot(values, linewidth=0.8, color=_COLOURS[(column + 4) % len(_COLOURS)])
     else:
-        axis.text(0, 0.5, _wrapped(panel.values), fontsize=7, va="center", transform=axis.transAxes)
+        axis.text(
+            0, 0.5, _wrapped(panel.values), fontsize=7, va="center", transform=axis.transAxes,
+            parse_math=False,
+        )  # fmt: skip
 
 
 def _draw_box(axis: Axes, box: tuple[float, float, float, float], name: str, colour: str) -> None:
@@ -111,7 +114,7 @@ def _draw_box(axis: Axes, box: tuple[float, float, float, float], name: str, col
     if name:
         axis.text(
             left, top, name, fontsize=6, color="black", va="bottom", clip_on=True,
-            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8}, parse_math=False,
         )  # fmt: skip
 
 
@@ -165,6 +168,8 @@ def _draw_table(kind: Any, cells: list[Cell], title: str) -> Figure:
         rowLabels=[_cut(_short(c.name), 20) for c in cells],
         loc="center",
     )
+    for cell in table.get_celld().values():
+        cell.get_text().set_parse_math(False)  # a name may have two dollar signs
     table.auto_set_font_size(False)
     table.set_fontsize(7)
     return figure

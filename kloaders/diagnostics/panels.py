@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
+from kloaders.core.messages import visible
 from kloaders.core.structure import flatten, names_of
 
 __all__ = ["BOX_FORMATS", "SHORT", "Cell", "Panel", "SampleRow", "cell_of", "number_text"]
@@ -76,7 +77,9 @@ def cell_of(row: SampleRow, names: list[str] | None, box_format: str | None) -> 
     _labels(row.y, names, box_format, image, panels, caption)
     if row.weight is not None:
         caption.append(f"weight {number_text(row.weight)}")
-    return Cell(panels or [Panel("text", "")], caption, row.name)
+    return Cell(
+        panels or [Panel("text", "")], [visible(line) for line in caption], visible(row.name)
+    )
 
 
 def _panel(value: Array) -> Panel:
@@ -219,7 +222,7 @@ def _label(label: Array, names: list[str] | None) -> str | None:
 
 
 def _class_name(number: int, names: list[str] | None) -> str:
-    return names[number] if names and 0 <= number < len(names) else str(number)
+    return visible(names[number]) if names and 0 <= number < len(names) else str(number)
 
 
 def number_text(value: Any) -> str:

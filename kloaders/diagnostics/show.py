@@ -27,7 +27,9 @@ def show(
 ) -> Figure:
     """`SequenceLoader.show` says what it does."""
     if box_format is not None and box_format not in BOX_FORMATS:
-        raise ValueError(f"box_format={box_format!r} is unknown: choose {', '.join(BOX_FORMATS)}.")
+        raise ValueError(
+            f"box_format={box_format!r:.80} is unknown: choose {', '.join(BOX_FORMATS)}."
+        )
     if samples < 1:
         raise ValueError(f"samples={samples} is too small, expected at least 1.")
     kind = figure_class()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.memory import format_bytes
+from kloaders.core.messages import visible
 from kloaders.core.protocols import Loader
 from kloaders.core.structure import flatten, names_of
 from kloaders.engine.lookahead import AHEAD_BYTES
@@ -156,7 +157,9 @@ def title(loader: Loader) -> str:
 
 
 def as_text(loader: Loader) -> str:
-    return "\n".join([title(loader), *(f"{name}: {value}" for name, value in facts(loader))])
+    return "\n".join(
+        [title(loader), *(f"{name}: {visible(value)}" for name, value in facts(loader))]
+    )
 
 
 def as_html(loader: Loader) -> str:
@@ -168,14 +171,14 @@ def as_html(loader: Loader) -> str:
         rows, classes = [("error", f"{type(error).__name__}: {error}")], None
     cells = "".join(
         "<tr><th style='text-align:left;vertical-align:top;font-weight:600'>"
-        f"{html.escape(name)}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
+        f"{html.escape(visible(name))}</th><td style='text-align:left'>{html.escape(visible(value))}</td></tr>"
         for name, value in rows
         if name != "classes" or classes is None or len(classes.counts) > _LISTED
     )
     if classes is not None and len(classes.counts) <= _LISTED:
         most = max(1, *classes.counts)
         bars = "".join(
-            f"<tr><td style='text-align:left'>{html.escape(name)}</td>"
+            f"<tr><td style='text-align:left'>{html.escape(visible(name))}</td>"
             f"<td style='text-align:right'>{count:,}</td>"
             "<td style='text-align:left;width:12em'><svg width='100%' height='10' role='img' "
             f"aria-label='{count:,} samples'><rect width='{100 * count / most:.1f}%' height='10' rx='2' "

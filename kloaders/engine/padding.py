@@ -8,6 +8,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array, Indices, Mask
 from kloaders.core.errors import SampleError, WorkerPoolError
+from kloaders.core.messages import visible
 from kloaders.core.rows import RowMismatch
 from kloaders.core.structure import ArraySpec, Structure, flatten, names_of, unflatten
 from kloaders.engine.batches import BatchBuild, Maker
@@ -105,15 +106,15 @@ class Padding:
             value = self.pad_value if leaf < inputs else self.label_pad_value
             if value is None:
                 raise ValueError(
-                    f"{names[leaf]} has {a.shape[0]} values for {maker.log.name(int(order[0]))}, and "
-                    f"{b.shape[0]} for {maker.log.name(int(order[-1]))}: pass label_pad_value= to "
+                    f"{visible(names[leaf])} has {a.shape[0]} values for {visible(maker.log.name(int(order[0])))}, and "
+                    f"{b.shape[0]} for {visible(maker.log.name(int(order[-1])))}: pass label_pad_value= to "
                     "bucket_by_length(), what labels are filled up with, such as -1."
                 )
             found[leaf] = value
         if not found:
             raise ValueError(
-                f"{maker.log.name(int(order[0]))} has {self.lengths[order[0]]} steps by lengths=, and "
-                f"{maker.log.name(int(order[-1]))} has {self.lengths[order[-1]]}, but their inputs "
+                f"{visible(maker.log.name(int(order[0])))} has {self.lengths[order[0]]} steps by lengths=, and "
+                f"{visible(maker.log.name(int(order[-1])))} has {self.lengths[order[-1]]}, but their inputs "
                 f"have the shapes {_shapes(short[0])} and {_shapes(long[0])}: steps are the first "
                 "axis, and a transform must not pad."
             )
@@ -226,7 +227,7 @@ class _PaddedBuild(BatchBuild):
         allowed = self._limit(int(self.padding.lengths[index]))
         if len(mismatch.array) > allowed:
             raise ValueError(
-                f"{self.maker.log.name(index)} has {len(mismatch.array)} steps, and "
+                f"{visible(self.maker.log.name(index))} has {len(mismatch.array)} steps, and "
                 f"{self.padding.lengths[index]} by the lengths= of bucket_by_length(): give lengths "
                 "as they are after the transform, or longer."
             )

@@ -62,7 +62,7 @@ class Requests:
         try:
             i = operator.index(index)
         except TypeError:
-            raise TypeError(f"a loader is indexed by a batch number, got {index!r}.") from None
+            raise TypeError(f"a loader is indexed by a batch number, got {index!r:.80}.") from None
         last = self.runner.plan.batches - 1
         if not 0 <= i <= last:
             raise IndexError(

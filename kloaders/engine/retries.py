@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from kloaders.core.errors import Recovery, recovery_of, shortened, with_recovery
-from kloaders.core.messages import warn
+from kloaders.core.errors import Recovery, recovery_of, with_recovery
+from kloaders.core.messages import shortened, warn
 
 __all__ = ["Names", "read_again", "read_patiently"]
 

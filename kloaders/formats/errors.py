@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from kloaders.core.messages import visible
+
 __all__ = ["DecodeError", "UnsupportedError", "empty_file", "truncated"]
 
 
 class DecodeError(ValueError):
     """A file was read, and its content is damaged, cut short, too large or of the wrong kind."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class UnsupportedError(DecodeError):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
+from kloaders.core.messages import visible
 from kloaders.formats.errors import empty_file
 from kloaders.formats.positioned_reads import read_at
 
@@ -47,9 +48,9 @@ def check_suffix(path: str) -> None:
     suffix = suffix_of(path)
     if suffix not in IMAGE_SUFFIXES and suffix not in ARRAY_SUFFIXES:
         known = " ".join(sorted(IMAGE_SUFFIXES | ARRAY_SUFFIXES))
-        called = f"ends in {suffix!r}" if suffix else "has no suffix"
+        called = f"ends in {suffix!r:.80}" if suffix else "has no suffix"
         raise ValueError(
-            f"{path} {called}, and the suffixes known are {known}. Pass decode= (a function from "
+            f"{visible(path)} {called}, and the suffixes known are {known}. Pass decode= (a function from "
             "bytes to array), or override load_sample(path), for a format of your own."
         )
 

@@ -109,7 +109,7 @@ def _opencv_errors(name: str) -> Iterator[None]:
     except cv2.error as error:
         cause = " ".join(str(error).split())
         raise DecodeError(
-            f"{name} cannot be decoded: OpenCV says {cause!r}. "
+            f"{name} cannot be decoded: OpenCV says {cause!r:.80}. "
             "Save it again as PNG or JPEG, or read it in load_sample()."
         ) from error
 
@@ -244,7 +244,7 @@ def check_picture(raw: bytes, name: str) -> None:
 def _undecodable(raw: bytes, header: Header | None, name: str) -> DecodeError:
     if header is None:
         return DecodeError(
-            f"{name} is no picture that OpenCV knows, or cut short: it begins with {raw[:12]!r}. "
+            f"{name} is no picture that OpenCV knows, or cut short: it begins with {raw[:12]!r:.80}. "
             "Pass decode=, or override load_sample(path), for a format of your own."
         )
     return DecodeError(

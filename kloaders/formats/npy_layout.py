@@ -92,7 +92,7 @@ def layout_of(head: bytes, size: int, name: str) -> Layout:
     """The layout that `head`, the first bytes of a file of `size` bytes, announces."""
     if not head.startswith(b"\x93NUMPY"):
         raise DecodeError(
-            f"{name} is no .npy file: it begins with {head[:12]!r}. "
+            f"{name} is no .npy file: it begins with {head[:12]!r:.80}. "
             "Write it with np.save, or override load_sample(path) for a format of your own."
         )
     if head[6:8] not in (b"\1\0", b"\2\0", b"\3\0"):

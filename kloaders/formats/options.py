@@ -16,6 +16,7 @@ __all__ = [
     "INTERPOLATIONS",
     "PILLOW_FILTERS",
     "ImageOptions",
+    "checked_size",
 ]
 
 
@@ -48,7 +49,7 @@ _ASPECTS = ("stretch", "crop", "pad")
 class ImageOptions:
     """How a picture becomes an array. Checked when made; safe to pickle and to share.
 
-    size: (height, width) in pixels, None for as stored.
+    size: (height, width) in pixels, one number for both, None for as stored.
     interpolation: "auto", which is "area" where an image shrinks and "bilinear" where it grows, each
         side by itself; nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's); or
         pillow-nearest, pillow-bilinear, pillow-bicubic, pillow-lanczos, pillow-hamming or pillow-box,
@@ -91,25 +92,25 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         # object.__setattr__ because the class is frozen: the fields are normalised once, here.
-        object.__setattr__(self, "size", _checked_size(self.size))
+        object.__setattr__(self, "size", checked_size(self.size))
         known = ", ".join(["auto", *INTERPOLATIONS, *PILLOW_FILTERS])
         if not isinstance(self.interpolation, str) or self.interpolation not in known.split(", "):
             raise ValueError(
-                f"interpolation={self.interpolation!r} is unknown, expected one of {known}. "
+                f"interpolation={self.interpolation!r:.80} is unknown, expected one of {known}. "
                 'Pass interpolation="auto", or resize in load_sample().'
             )
         if self.aspect not in _ASPECTS:
             raise ValueError(
-                f'aspect={self.aspect!r} is unknown, expected "stretch", "crop" or "pad".'
+                f'aspect={self.aspect!r:.80} is unknown, expected "stretch", "crop" or "pad".'
             )
         if self.aspect != "stretch" and self.size is None:
             raise ValueError(
-                f"aspect={self.aspect!r} says how pictures come to a size, and there is none: pass "
+                f"aspect={self.aspect!r:.80} says how pictures come to a size, and there is none: pass "
                 "size=(height, width)."
             )
         if self.channels is not None and self.channels not in (1, 3, 4):
             raise ValueError(
-                f"channels={self.channels!r}, expected 1 (gray), 3 (RGB), 4 (RGBA) or None. "
+                f"channels={self.channels!r:.80}, expected 1 (gray), 3 (RGB), 4 (RGBA) or None. "
                 "Pass channels=None to keep what the file stores."
             )
         object.__setattr__(self, "dtype", checked_dtype(self.dtype))
@@ -120,40 +121,54 @@ class ImageOptions:
             max_pixels = 0
         if max_pixels < 1:
             raise ValueError(
-                f"max_pixels={self.max_pixels!r}, expected a whole number of at least 1: it keeps "
+                f"max_pixels={self.max_pixels!r:.80}, expected a whole number of at least 1: it keeps "
                 "a small hostile file from filling the memory. Pass a larger number, as 10**9."
             )
         object.__setattr__(self, "max_pixels", max_pixels)
         if not isinstance(self.dct_scaling, (bool, np.bool_)):
-            raise TypeError(f"dct_scaling={self.dct_scaling!r}: choose True or False.")
+            raise TypeError(f"dct_scaling={self.dct_scaling!r:.80}: choose True or False.")
         object.__setattr__(self, "dct_scaling", bool(self.dct_scaling))
         if self.depth not in (None, 8) or isinstance(self.depth, bool):
             raise ValueError(
-                f"depth={self.depth!r}, expected 8, for the upper 8 bits of 16, or None for what is "
+                f"depth={self.depth!r:.80}, expected 8, for the upper 8 bits of 16, or None for what is "
                 "stored."
             )
         if self.reader not in ("opencv", "pillow"):
-            raise ValueError(f'reader={self.reader!r} is unknown, expected "opencv" or "pillow".')
+            raise ValueError(
+                f'reader={self.reader!r:.80} is unknown, expected "opencv" or "pillow".'
+            )
         if self.pages not in ("first", "all"):
             raise ValueError(
-                f'pages={self.pages!r} is unknown, expected "first" or "all" of the pages of a TIFF.'
+                f'pages={self.pages!r:.80} is unknown, expected "first" or "all" of the pages of a TIFF.'
             )
 
 
-def _checked_size(size: Any) -> tuple[int, int] | None:
+def checked_size(size: Any) -> tuple[int, int] | None:
+    """(height, width); both are `size` where it is one number."""
     if size is None:
         return None
     try:
-        height, width = (operator.index(side) for side in size)
+        if isinstance(size, (bool, np.bool_)):
+            raise TypeError
+        height, width = (operator.index(side) for side in _both(size))
     except (TypeError, ValueError):
         raise TypeError(
-            f"size={size!r}, expected two whole numbers. Pass size=(height, width)."
+            f"size={size!r:.80}, expected two whole numbers, or one for a square. "
+            "Pass size=(height, width)."
         ) from None
     if height < 1 or width < 1:
         raise ValueError(
-            f"size={size!r}, expected at least one pixel each way. Pass size=(height, width)."
+            f"size={size!r:.80}, expected at least one pixel each way. Pass size=(height, width)."
         )
     return height, width
+
+
+def _both(size: Any) -> Any:
+    try:
+        side = operator.index(size)
+    except TypeError:
+        return size
+    return side, side
 
 
 def _checked_rescale(rescale: Any) -> float | None:
@@ -162,7 +177,9 @@ def _checked_rescale(rescale: Any) -> float | None:
     try:
         factor = float(rescale)
     except (TypeError, ValueError):
-        raise TypeError(f"rescale={rescale!r}, expected a number. Pass rescale=1/255.") from None
+        raise TypeError(
+            f"rescale={rescale!r:.80}, expected a number. Pass rescale=1/255."
+        ) from None
     if not math.isfinite(factor):
-        raise ValueError(f"rescale={rescale!r}, expected a finite number. Pass rescale=1/255.")
+        raise ValueError(f"rescale={rescale!r:.80}, expected a finite number. Pass rescale=1/255.")
     return factor

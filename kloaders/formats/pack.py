@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.messages import visible
+from kloaders.core.places import where_of
 from kloaders.core.structure import Structure, flatten
 from kloaders.core.version import __version__
 
@@ -120,7 +122,7 @@ def form_of(structure: Structure, count: Iterator[int]) -> Any:
         for key in structure:
             if not isinstance(key, str):
                 raise TypeError(
-                    f"the key {key!r} of a sample is {type(key).__name__}, expected str: a pack "
+                    f"the key {key!r:.80} of a sample is {type(key).__name__}, expected str: a pack "
                     "names its arrays by texts. Rename it in the loader or its transform."
                 )
         return {"dict": {key: form_of(value, count) for key, value in structure.items()}}
@@ -147,7 +149,7 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
         dtype = np.dtype(getattr(ml_dtypes, name))
     if dtype.kind not in "biufc" and dtype.isbuiltin != 2:
-        raise ValueError(f"dtype {name!r}")
+        raise ValueError(f"dtype {name!r:.80}")
     return dtype
 
 
@@ -161,7 +163,7 @@ def shard_of(note: dict[str, Any]) -> Shard:
         if not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError(f"shape {shape}, crc32 {crc32}, first {first}")
         if not isinstance(name, str):
-            raise TypeError(f"name {name!r}")
+            raise TypeError(f"name {name!r:.80}")
         return File(name, shape, crc32, first)
 
     def part(found: dict[str, Any]) -> Part:
@@ -169,7 +171,7 @@ def shard_of(note: dict[str, Any]) -> Shard:
         return Part(file(found["values"]), None if index is None else file(index))
 
     if type(note["samples"]) is not int or note["samples"] < 0:
-        raise ValueError(f"samples {note['samples']!r}")
+        raise ValueError(f"samples {note['samples']!r:.80}")
     return Shard(note["samples"], [part(found) for found in note["parts"]])
 
 
@@ -191,7 +193,7 @@ def files_of(
                     other, other_kind = before
                     alike = (other.shape[1:], other_kind) == (file.shape[1:], kind)
                     if not alike or file.first is None or other.first is None:
-                        raise ValueError(f"its shards do not agree on {file.name}")
+                        raise ValueError(f"its shards do not agree on {visible(file.name)}")
                     rows = max(rows, other.shape[0])
                 whole = File(file.name, (rows, *file.shape[1:]), file.crc32, file.first)
                 found[file.name] = whole, kind
@@ -216,7 +218,7 @@ def read_manifest(folder: str) -> Manifest:
         text = _bytes_of(path)
     except NotADirectoryError:
         raise NotADirectoryError(
-            f"{folder} is a file, expected the folder that write_pack(loader, folder) made."
+            f"{visible(folder)} is a file, expected the folder that write_pack(loader, folder) made."
         ) from None
     except FileNotFoundError:
         if os.path.exists(os.path.join(folder, JOURNAL)):
@@ -224,22 +226,22 @@ def read_manifest(folder: str) -> Manifest:
         elif os.path.isdir(folder):
             problem = f"holds no pack (no {MANIFEST}): make one with write_pack(loader, folder)."
         else:
-            problem = f"does not exist. Relative paths start at {os.getcwd()}."
-        raise FileNotFoundError(f"{folder} {problem}") from None
+            problem = f"does not exist. {where_of(folder)}"
+        raise FileNotFoundError(f"{visible(folder)} {problem}") from None
     try:
         content = json.loads(text)
         if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r}")
+            raise ValueError(f"format {content['format']!r:.80}")
         version = content["version"]
         if version in (1, VERSION):
             return _parsed(content)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(
-            f"{path} is damaged ({type(error).__name__}: {error}). Copy it from where it is "
+            f"{visible(path)} is damaged ({type(error).__name__}: {error}). Copy it from where it is "
             "whole, or write the pack again."
         ) from error
     raise ValueError(
-        f"{path} has version {version!r}, and kloaders {__version__} reads up to {VERSION}: upgrade "
+        f"{visible(path)} has version {version!r:.80}, and kloaders {__version__} reads up to {VERSION}: upgrade "
         "kloaders, or write the pack again."
     )
 
@@ -257,11 +259,11 @@ def _parsed(content: dict[str, Any]) -> Manifest:
             first = part.values.shape if part.index is None else part.index.shape
             axes = 1 if part.index is None else 2
             if len(first) < axes or first[0] != shard.samples:
-                raise ValueError(f"{part.values.name} is not of {shard.samples} samples")
+                raise ValueError(f"{visible(part.values.name)} is not of {shard.samples} samples")
             if part.index is not None and len(part.values.shape) != 1:
-                raise ValueError(f"{part.values.name} has an index and more than one axis")
+                raise ValueError(f"{visible(part.values.name)} has an index and more than one axis")
             if part.index is not None and (part.values.first, part.index.first) != (None, None):
-                raise ValueError(f"{part.values.name} has an index and is shared")
+                raise ValueError(f"{visible(part.values.name)} has an index and is shared")
     structure, weights = content["structure"], bool(content["weights"])
     numbers = flatten(nested(structure, list(range(len(leaves)))))
     parts = structure["tuple"]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kloaders.core.messages import visible
 from kloaders.formats.pack import MANIFEST, File, Shard, files_of
 
 __all__ = [
@@ -61,7 +62,7 @@ def check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
     # A manifest from elsewhere is not to lead out of its folder.
     if not re.fullmatch(r"[A-Za-z0-9.-]+\.npy", file.name):
         raise ValueError(
-            f"{os.path.join(folder, MANIFEST)} names the file {file.name!r}, expected the plain "
+            f"{visible(os.path.join(folder, MANIFEST))} names the file {file.name!r:.80}, expected the plain "
             "name of an .npy file in its own folder. Write the pack again."
         )
     again = "Copy it from where it is whole, or write the pack again."
@@ -71,12 +72,16 @@ def check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
             found = os.fstat(stream.fileno()).st_size
             header = stream.read(HEADER_BYTES)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing, which {MANIFEST} names. {again}") from None
+        raise FileNotFoundError(
+            f"{visible(path)} is missing, which {MANIFEST} names. {again}"
+        ) from None
     if found != size:
-        raise ValueError(f"{path} has {found:,} bytes, and {MANIFEST} says {size:,}. {again}")
+        raise ValueError(
+            f"{visible(path)} has {found:,} bytes, and {MANIFEST} says {size:,}. {again}"
+        )
     if header != header_of(file.shape, stored_dtype(dtype)):
         raise ValueError(
-            f"{path} has another header than {MANIFEST} says: {dtype} of shape {file.shape}. "
+            f"{visible(path)} has another header than {MANIFEST} says: {dtype} of shape {file.shape}. "
             f"{again}"
         )
 

@@ -97,7 +97,7 @@ def _opened(raw: bytes, max_pixels: int, name: str) -> Iterator[Any]:
         cause = " ".join(str(error).split()) or type(error).__name__
         other = isinstance(error, NotImplementedError) or "unsupported" in cause.lower()
         raise (UnsupportedError if other else DecodeError)(
-            f"{name} cannot be decoded: Pillow says {cause!r}. "
+            f"{name} cannot be decoded: Pillow says {cause!r:.80}. "
             "Save it again as PNG or JPEG, or leave it out."
         ) from error
 

@@ -302,7 +302,7 @@ def _submitter() -> _Submitter | None:
     wanted = os.environ.get("KLOADERS_IO_SUBMIT", "1")
     if wanted not in ("0", "1"):
         raise ValueError(
-            f"KLOADERS_IO_SUBMIT={wanted!r} in the environment, expected 0 (each read is a system "
+            f"KLOADERS_IO_SUBMIT={wanted!r:.80} in the environment, expected 0 (each read is a system "
             "call of its own) or 1 (Linux carries out the reads of a batch in one): unset it."
         )
     known = sys.platform == "linux" and platform.machine() in _CALLS and sys.byteorder == "little"

@@ -139,7 +139,7 @@ def page_by_tifffile(raw: bytes, page: TiffFacts, name: str) -> Array:
                 'imagecodecs: pip install "kloaders[tiff]".'
             ) from error
         raise DecodeError(
-            f"{name} cannot be decoded: tifffile says {cause!r}. "
+            f"{name} cannot be decoded: tifffile says {cause!r:.80}. "
             "Copy it again, save it as another TIFF, or leave it out."
         ) from error
     sides = page.height, page.width

@@ -102,7 +102,7 @@ class _Targets:
         for name, given in (("x", x), ("y", y)):
             if given is not None and not isinstance(given, (str, Mapping)):
                 raise TypeError(
-                    f"{name}={given!r}, expected a name, or a dict from keys of {name} to names."
+                    f"{name}={given!r:.80}, expected a name, or a dict from keys of {name} to names."
                 )
         self.names = x, y
 
@@ -116,7 +116,7 @@ class _Targets:
                 missing = [k for k in names if not isinstance(part, dict) or k not in part]
                 if missing:
                     has = sorted(part) if isinstance(part, dict) else f"a {type(part).__name__}"
-                    raise KeyError(f"{said} has no entry {missing[0]!r}: it is {has}.")
+                    raise KeyError(f"{said} has no entry {missing[0]!r:.80}: it is {has}.")
                 found |= {name: part[key] for key, name in names.items()}
         return found
 

@@ -94,8 +94,8 @@ def _check(loader: TFRecordSequenceLoader) -> None:
             ("sampling goes by sample number", bool(loader.sampling)),
             ("pad_last= adds weights", loader.pad_last),
             ("shard= cuts batches (use Dataset.shard)", loader.shard[1] > 1),
-            (f"cache={loader.cache!r} is kept in Python", loader.cache not in (None, "auto")),
-            (f"on_error={loader.on_error!r} needs the index", loader.on_error != "raise"),
+            (f"cache={loader.cache!r:.80} is kept in Python", loader.cache not in (None, "auto")),
+            (f"on_error={loader.on_error!r:.80} needs the index", loader.on_error != "raise"),
             ("quarantine= needs the index", loader.quarantine is not None),
             ("exclude= needs the index", loader.records.records.kept is not None),
         ],
@@ -145,7 +145,7 @@ def _step(loader: TFRecordSequenceLoader, leaf: Leaf, spec: ArraySpec) -> _Step:
         return feature, lambda value: tf.cast(value, spec.dtype)
     if here is None:
         raise ValueError(
-            f"native=True: the first record has no feature {leaf.name!r}, so that its kind is not "
+            f"native=True: the first record has no feature {leaf.name!r:.80}, so that its kind is not "
             "known. Leave native out."
         )
     slot = leaf.slot(record, found)
@@ -166,8 +166,8 @@ def _picture(leaf: Leaf, spec: ArraySpec) -> Callable[[Any], Any]:
     options = leaf.options
     if options.interpolation not in ("auto", *_METHODS) or options.aspect != "stretch":
         raise ValueError(
-            f"native=True: TensorFlow has no interpolation={options.interpolation!r} with "
-            f"aspect={options.aspect!r}. Leave native out, or the option."
+            f"native=True: TensorFlow has no interpolation={options.interpolation!r:.80} with "
+            f"aspect={options.aspect!r:.80}. Leave native out, or the option."
         )
     wide = spec.dtype == np.uint16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kloaders.core.checks import check_names, checked_dtype, checked_flag
+from kloaders.core.checks import check_names, checked_cache, checked_dtype, checked_flag
 from kloaders.core.options import Options, shows_options
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.torch_dataset import TorchSource
@@ -77,7 +77,7 @@ def from_torch(
     check_names("from_torch()", options, Options.__annotations__)
     _check(dataset)
     if select is not None and not callable(select):
-        raise TypeError(f"select={select!r} is not a function of dataset[i].")
+        raise TypeError(f"select={select!r:.80} is not a function of dataset[i].")
     seeded = checked_flag(seeded, "seeded")
     threads = 0 if options.get("processes") else options.get("workers") or 0
     if seeded and threads > 1:
@@ -86,9 +86,9 @@ def from_torch(
             "seeded for each sample in turn: pass processes=True, or seeded=False for a dataset "
             "that draws nothing and may be called from several threads."
         )
-    if seeded and options.get("cache", "auto") not in ("auto", None):
+    if seeded and checked_cache(options.get("cache", "auto")) not in ("auto", None):
         raise ValueError(
-            f"cache={options['cache']!r} keeps what was drawn at first, for all epochs: pass "
+            f"cache={options['cache']!r:.80} keeps what was drawn at first, for all epochs: pass "
             "seeded=False if the dataset draws no random numbers, or leave cache= out."
         )
     if not options.get("processes") and options.get("workers") is None:

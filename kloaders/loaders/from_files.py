@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from kloaders.core.messages import inform, warn
+from kloaders.core.messages import inform, visible, warn
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.splits import made, of_kept, parts_of
@@ -78,7 +78,7 @@ def from_directory(
 
     Args:
         folder: holds `class/file`.
-        validation: the share of the files to validate with; None or 0: none.
+        validation: the share of the files to validate with, or how many, as 500; None or 0: none.
         class_names: the folders to take, in the order of their numbers; None for all.
         label_mode: "int" numbers classes (int32); "categorical" makes one-hot rows and "binary"
             0 and 1 of two classes (float32); None leaves labels out.
@@ -111,13 +111,13 @@ def from_directory(
         )
     if label_mode not in ("int", "categorical", "binary", None):
         raise ValueError(
-            f'label_mode={label_mode!r} is not known: choose "int", "categorical", "binary" or '
+            f'label_mode={label_mode!r:.80} is not known: choose "int", "categorical", "binary" or '
             "None."
         )
     names = class_folders(root, class_names)
     if label_mode == "binary" and len(names) != 2:
         raise ValueError(
-            f'label_mode="binary" is for two classes, {root} has {len(names)}: '
+            f'label_mode="binary" is for two classes, {visible(root)} has {len(names)}: '
             f'{listed(names)}. Use "int" or "categorical".'
         )
     wanted = _wanted_suffixes(extensions, loader, options)
@@ -132,13 +132,15 @@ def from_directory(
     if not paths:
         kinds = " ".join(sorted(wanted)) if wanted else "any suffix"
         raise ValueError(
-            f"{root} has {len(names)} folders of classes ({listed(names)}), but no file of "
+            f"{visible(root)} has {len(names)} folders of classes ({listed(names)}), but no file of "
             f"{kinds} in them. Give extensions=(...) and decode=, a function of a file's bytes, "
             "for a format of your own."
         )
     for name, count in zip(names, counts, strict=True):
         if not count:
-            warn(f"class {name!r} has no files in {os.path.join(root, name)}; it keeps its number.")
+            warn(
+                f"class {name!r:.80} has no files in {os.path.join(root, name)}; it keeps its number."
+            )
     codes = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     labels = {None: None, "binary": codes.astype(np.float32)}.get(label_mode, codes)
     if options.get("decode") is None and _takes_depth(loader):
@@ -212,7 +214,7 @@ def from_dataframe(
         folder: where relative paths start; by default the current folder.
         weight_column: of sample weights.
         class_names: the texts of `label_column` in the order of their numbers.
-        validation: the share of the rows to validate with; None or 0: none.
+        validation: the share of the rows to validate with, or how many, as 500; None or 0: none.
         stratify: keep the share of every class the same on both sides: True, the name of a
             column, or an array. None does so where labels are texts; False draws at random.
         groups: a column, or an array: rows of one value stay on one side.

@@ -14,7 +14,7 @@ from kloaders.core.options import Options
 from kloaders.core.structure import flatten, same_structure
 from kloaders.loaders.checking import check_loader
 from kloaders.loaders.sequence import SequenceLoader
-from kloaders.loaders.settings import check_own_batches
+from kloaders.loaders.settings import check_own_batches, options_of
 from kloaders.plan.sampling import Sampling
 from kloaders.plan.streams import InOrder, Mixture, ShuffledPasses, Stream, pattern_of
 from kloaders.sources.mixture import MixtureSource
@@ -66,16 +66,18 @@ def mix(
     >>> int((batch < 100).sum()), int((batch >= 100).sum())
     (7, 3)
     """
+    parts: list[Any] = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
+    for loader in parts:
+        check_loader(loader, "mix")
+    theirs = {name for part in parts for name in options_of(type(part))}
     for name in options:
-        if name in Options.__annotations__ and name not in _OWN:
+        if name in theirs and name not in _OWN:
             raise ValueError(
                 f"mix({name}=): give {name}= to the loaders that are mixed; a mixture itself has "
                 f"{', '.join(_OWN)}."
             )
     check_names("a mixture", options, _OWN)
-    parts: list[Any] = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
     for loader in parts:
-        check_loader(loader, "mix")
         check_own_batches(loader, "mix")
         _check_part(loader)
     if len(parts) < 2:
@@ -131,16 +133,16 @@ def _shares(proportions: Any, loaders: list[SequenceLoader]) -> list[float]:
         shares = [float(share) for share in proportions]
     except (TypeError, ValueError):
         raise TypeError(
-            f"proportions={proportions!r}, expected one number for each loader, as in [0.7, 0.3]."
+            f"proportions={proportions!r:.80}, expected one number for each loader, as in [0.7, 0.3]."
         ) from None
     if len(shares) != len(loaders):
         raise ValueError(
-            f"proportions={proportions!r} has {len(shares)} numbers for {len(loaders)} loaders, "
+            f"proportions={proportions!r:.80} has {len(shares)} numbers for {len(loaders)} loaders, "
             "expected one for each."
         )
     if not all(0 < share < float("inf") for share in shares):
         raise ValueError(
-            f"proportions={proportions!r}, expected positive numbers: leave out a loader of which "
+            f"proportions={proportions!r:.80}, expected positive numbers: leave out a loader of which "
             "nothing is wanted."
         )
     return shares

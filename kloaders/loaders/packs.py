@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from kloaders.core.checks import check_names, checked_dtype
 from kloaders.core.options import Options, shows_options
+from kloaders.core.places import check_place
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, unflatten
 from kloaders.core.threads import usable_cores
 from kloaders.formats.pack import MANIFEST, dtype_named, manifest_changed, nested, read_manifest
@@ -70,7 +71,10 @@ class PackSequenceLoader(SequenceLoader):
     ) -> None:
         check_names(type(self).__name__, options, Options.__annotations__)
         #: Where the pack is; absolute.
-        self.folder = os.path.abspath(os.fspath(folder))
+        given = os.fspath(folder)
+        self.folder = os.path.abspath(
+            given if os.path.exists(given) else check_place(given, "folder")
+        )
         manifest = read_manifest(self.folder)
         dtypes = [dtype_named(name) for name in manifest.leaves]
         check_files(self.folder, manifest.shards, dtypes)

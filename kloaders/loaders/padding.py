@@ -10,7 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import inform
+from kloaders.core.messages import visible, warn
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.engine.padding import Padding
@@ -97,7 +97,7 @@ def bucket_by_length(
     longest = int(known.argmax())
     if known[longest] > limits[-1]:
         raise ValueError(
-            f"{loader.source.name(longest)} has {known[longest]} steps, and the last boundary is "
+            f"{visible(loader.source.name(longest))} has {known[longest]} steps, and the last boundary is "
             f"{limits[-1]}: add a boundary of {known[longest]}, or cut in transform= and pass "
             f"lengths=np.minimum(lengths, {limits[-1]})."
         )
@@ -127,7 +127,7 @@ def _checked_boundaries(boundaries: Any) -> Array:
         found = np.zeros(0, np.int64)
     if not 0 < len(found) <= _MOST or found[0] < 1 or np.any(np.diff(found) <= 0):
         raise ValueError(
-            f"boundaries={boundaries!r}, expected 1 to {_MOST} rising lengths, such as (16, 32, 64)."
+            f"boundaries={boundaries!r:.80}, expected 1 to {_MOST} rising lengths, such as (16, 32, 64)."
         )
     return found
 
@@ -146,7 +146,7 @@ def _lengths_of(loader: SequenceLoader) -> Array:
         known = pipeline.source.lengths()
         if known is not None:
             return known
-    inform(
+    warn(
         f"{type(loader).__name__}: every sample is read once, to learn how long it is; "
         "bucket_by_length(loader, lengths) leaves that out."
     )

@@ -45,7 +45,7 @@ __all__ = ["PathOptions", "PathSequenceLoader"]
 class PathOptions(Options, total=False):
     """The options of loaders over files; see `PathSequenceLoader`."""
 
-    size: tuple[int, int] | None
+    size: tuple[int, int] | int | None
     interpolation: str
     aspect: str
     channels: int | None
@@ -74,7 +74,7 @@ class PathSequenceLoader(SequenceLoader):
             (a mask beside an image); a tuple or dict of these; or a function of the path. None
             for none.
         batch_size: samples a batch.
-        size: (height, width) to which images are resized; None keeps them as they are.
+        size: (height, width), or one number for both, to which images are resized; None keeps them as they are.
         interpolation: "auto" is "area", which averages, where an image shrinks, and "bilinear" where
             it grows. Or "bilinear", "nearest", "bicubic", "area" or "lanczos", as OpenCV has them,
             of which only "area" averages; or "pillow-bilinear", "pillow-bicubic", "pillow-lanczos",
@@ -125,7 +125,7 @@ class PathSequenceLoader(SequenceLoader):
         labels: Any = None,
         batch_size: int = 32,
         *,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | int | None = None,
         interpolation: str = "auto",
         aspect: str = "stretch",
         channels: int | None = 3,
@@ -180,7 +180,8 @@ class PathSequenceLoader(SequenceLoader):
     ) -> None:
         """Set up; more: fields of `LoaderOptions`."""
         kind = type(self)
-        check_names(kind.__name__, options, PathOptions.__annotations__)
+        known = (*PathOptions.__annotations__, *(kind.__init__.__kwdefaults__ or {}))
+        check_names(kind.__name__, options, known)
         dtype = checked_dtype(options.get("dtype"))
         reading, masks = readings(decode, label_options, dtype=dtype, **images)
         self.image_options, self.decode = reading

@@ -83,7 +83,7 @@ class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
         **options: Unpack[PathOptions],
     ) -> None:
         if draw not in ("windows", "global"):
-            raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
+            raise ValueError(f'draw={draw!r:.80} is not known: choose "global" or "windows".')
         self._levels = {
             "ram": RamOptions(ram_batch_size, ram_budget, draw),
             "echo": checked_count(echo, "echo", 1),

@@ -88,7 +88,7 @@ class SequenceLoader(base.Sequence):
             `exclude=` of loaders over files leaves out what it lists.
         cache: where samples are kept as they are first read, before the transform. "auto": in spare
             RAM, for files that are decoded by suffix and for images in records. "ram": in RAM,
-            whatever reads them. A folder: there, for later runs too. None: nowhere.
+            whatever reads them; so is True. A folder: there, for later runs too. None, False: nowhere.
         cache_budget: the most that is kept, in bytes, as 10**9 or "1GB".
         cache_key: a text that you change whenever what your own functions make changes, such as
             "v2": for a cache in a folder, where a function holds something that cannot be compared.
@@ -456,10 +456,11 @@ class SequenceLoader(base.Sequence):
             seconds: how long to measure, about, beside compiling and starting processes.
 
         Returns:
-            An Explanation. `print` it; `.save("explain.html")` writes a page with charts.
+            An Explanation. `print` it; `.save("explain.html")` writes a page with charts. `busy` says
+            which figures contradict each other, if the machine did something else meanwhile.
 
         Raises:
-            SampleError: a sample does not load.
+            SampleError: a sample does not load (on_error="raise").
             TypeError, ValueError: model is no keras.Model, or is not compiled.
         """
         from kloaders.diagnostics.explain.run import explain

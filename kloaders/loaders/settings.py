@@ -9,7 +9,7 @@ from typing import Any
 from kloaders.core.options import NO_MULTIPROCESSING
 from kloaders.sources.hooks import overrides
 
-__all__ = ["check_own_batches", "drop_contents", "refuse_setting", "setting_of"]
+__all__ = ["check_own_batches", "drop_contents", "options_of", "refuse_setting", "setting_of"]
 
 # As alike as this, a name is taken for a misspelt option: "lables", "sufle", "batchsize".
 _ALIKE = 0.8
@@ -36,7 +36,7 @@ def setting_of(loader: Any, name: str) -> Any:
         return loader.runner.plan
     elif name in ("errors", "quarantine"):
         return getattr(loader.runner.log, name)
-    raise AttributeError(f"{type(loader).__name__!r} object has no attribute {name!r}")
+    raise AttributeError(f"{type(loader).__name__!r:.80} object has no attribute {name!r:.80}")
 
 
 def refuse_setting(loader: Any, name: str, value: Any) -> None:
@@ -48,7 +48,7 @@ def refuse_setting(loader: Any, name: str, value: Any) -> None:
     """
     if name == "use_multiprocessing" and value:
         raise ValueError(NO_MULTIPROCESSING)
-    options = _options_of(type(loader))
+    options = options_of(type(loader))
     known = name in options or name in loader.options.flat or name in _LIVE
     if known:
         raise AttributeError(
@@ -73,7 +73,7 @@ _LIVE = ("samples", "plan", "errors", "quarantine", "source", "runner", "options
 _known: dict[type[Any], tuple[str, ...]] = {}
 
 
-def _options_of(kind: type[Any]) -> tuple[str, ...]:
+def options_of(kind: type[Any]) -> tuple[str, ...]:
     """Names of all arguments of our class that this one is, or is derived from."""
     if kind in _known:
         return _known[kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, overload
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from kloaders.core.arrays import Indices
+from kloaders.core.checks import check_names
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.subsets import part, warn_where_parts_differ
@@ -69,7 +71,8 @@ def split(
             then no labels, batch_size or options.
         labels: as `loader` takes them.
         batch_size: samples a batch; 32.
-        validation: the share of the samples (with `groups`: of the groups) to validate with.
+        validation: the share of the samples (with `groups`: of the groups) to validate with, as 0.2;
+            or how many, an integer of at least 1.
         stratify: True keeps the share of every class the same on both sides; an array of one
             class a sample does so for labels that are not classes. None draws at random.
         groups: one value a sample; samples of one value stay together (patients, videos).
@@ -96,6 +99,7 @@ def split(
         given = {"labels": labels, "batch_size": batch_size, **options}
         extra = [name for name, value in given.items() if value is not None]
         if extra:
+            check_names("split()", {n: 0 for n in extra if n not in _names_of(paths)}, _OWN)
             raise TypeError(
                 f"split() got a loader, and {', '.join(extra)} with it: give these to "
                 f"{type(paths).__name__}() itself."
@@ -107,19 +111,28 @@ def split(
     return parts_of(whole, validation, stratify, groups, seed)
 
 
+# The options of split itself.
+_OWN = ("validation", "stratify", "groups", "seed")
+
+
+def _names_of(loader: SequenceLoader) -> list[str]:
+    """The arguments that a loader's class takes, and those that split itself has for it."""
+    return ["labels", "batch_size", *inspect.signature(type(loader)).parameters]
+
+
 # --------------------------------------------------------------------------------------- splitting
 
 
 def made(make: Callable[..., S], *data: Any, **options: Any) -> S:
     if not callable(make):
         raise TypeError(
-            f"loader={make!r} makes no loaders, expected a class such as "
+            f"loader={make!r:.80} makes no loaders, expected a class such as "
             "loader=RamBatchSequenceLoader. A ready-made one goes first: split(loader)."
         )
     whole = make(*data, **options)
     if not isinstance(whole, SequenceLoader):
         raise TypeError(
-            f"loader={make!r} gave a {type(whole).__name__}, expected a loader such as "
+            f"loader={make!r:.80} gave a {type(whole).__name__}, expected a loader such as "
             "loader=RamBatchSequenceLoader."
         )
     return whole
@@ -195,19 +208,23 @@ def sides(
     return np.sort(first), np.sort(second)
 
 
-def _share(validation: Any) -> float:
-    if isinstance(validation, (int, float, np.number)) and 0 < validation < 1:
+def _share(validation: Any) -> float | int:
+    """A share, or a number of samples."""
+    if isinstance(validation, (int, np.integer)) and not isinstance(validation, bool):
+        if validation >= 1:
+            return int(validation)
+    elif isinstance(validation, (float, np.floating)) and 0 < validation < 1:
         return float(validation)
     raise ValueError(
-        f"validation={validation!r}, expected a share between 0 and 1: 0.2 is a fifth of the "
-        "samples."
+        f"validation={validation!r:.80}, expected a share between 0 and 1, where 0.2 is a fifth of the "
+        "samples, or a number of samples, as 500."
     )
 
 
 def _check_sides(share: float, count: int, what: str) -> tuple[int, int]:
     """How many go to each side, as scikit-learn rounds."""
-    second = math.ceil(share * count)
-    if second == count:
+    second = share if isinstance(share, int) else math.ceil(share * count)
+    if second >= count:
         raise ValueError(
             f"validation={share:g} of {count} {what} leaves none to train on: lower validation, or "
             f"add {what}."
@@ -229,7 +246,7 @@ def _check_classes(
         name = value if names is None else names[value]
         others = f", and so have {len(lone) - 1} others" if len(lone) > 1 else ""
         raise ValueError(
-            f"class {name!r} has one sample{others}; stratify needs two of each, one for either "
+            f"class {name!r:.80} has one sample{others}; stratify needs two of each, one for either "
             "side. Add samples, leave the class out, or pass stratify=False."
         )
     if min(sizes) < len(values):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -116,22 +116,27 @@ def repeat(loader: L, times: int) -> L:
 def folds(
     loader: L, splitter: Any, *, labels: Any = None, groups: Any = None
 ) -> Iterator[tuple[L, L]]:
-    """(train, validation) loaders for each fold of one of scikit-learn's splitters.
+    """(train, validation) loaders for each fold of a cross-validation.
 
     All share one store. As with `split`, what is for training only stays there: validation loaders
     have no transforms, are not shuffled, sample nothing, and serve every sample.
 
     Args:
         loader: any loader.
-        splitter: `KFold(5, shuffle=True, random_state=7)`, `StratifiedKFold(5)`,
-            `GroupKFold(5)`, whatever has `split(X, y, groups)`.
+        splitter: how many folds, as 5; or one of scikit-learn's splitters, such as
+            `StratifiedKFold(5)`, `GroupKFold(5)`, or whatever has `split(X, y, groups)`; or the
+            folds themselves, a list of (train, validation), each as `subset` takes it. A number
+            of folds shuffles by the loader's seed, keeps each class's share where `labels` are
+            given, and groups together where these are.
         labels: one class a sample, for splitters that look at it; None takes the loader's own, where
             these are known beforehand.
         groups: one value a sample, for splitters that keep groups together.
 
     Raises:
-        TypeError: `splitter` has no method split.
-        ValueError: a fold is empty, or what the splitter itself raises.
+        TypeError: `splitter` is none of these.
+        ValueError: a fold is empty, a sample is on both sides of a fold that was given, or what the
+            splitter itself raises.
+        IndexError: a sample number of a fold that was given is none of the loader's.
 
     >>> from sklearn.model_selection import KFold
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
@@ -140,10 +145,19 @@ def folds(
     [[0, 1], [2, 3], [4, 5]]
     """
     check_loader(loader, "folds")
-    if not callable(getattr(splitter, "split", None)):
+    if isinstance(splitter, (int, np.integer)) and not isinstance(splitter, bool):
+        splitter = _splitter(int(splitter), loader, labels is not None, groups is not None)
+    elif isinstance(splitter, (list, tuple)):
+        if labels is not None or groups is not None:
+            raise ValueError(
+                "folds() got the folds themselves, and labels or groups, which only splitters look at: "
+                "leave these out."
+            )
+        return _folds(loader, iter(_given(splitter, loader.samples)))
+    if isinstance(splitter, (str, bytes)) or not callable(getattr(splitter, "split", None)):
         raise TypeError(
-            f"folds(splitter={splitter!r}): expected a splitter of scikit-learn, such as "
-            "KFold(5, shuffle=True, random_state=7)."
+            f"folds(splitter={splitter!r:.80}): expected how many folds, a splitter of scikit-learn, "
+            "such as KFold(5, shuffle=True, random_state=7), or a list of (train, validation)."
         )
     everything = np.broadcast_to(np.int8(0), (loader.samples,))
     y = (
@@ -153,6 +167,42 @@ def folds(
     )
     codes = None if groups is None else codes_of(groups, loader.samples, "groups")[1]
     return _folds(loader, splitter.split(everything, y, codes))
+
+
+def _splitter(count: int, loader: SequenceLoader, labels: bool, groups: bool) -> Any:
+    """The splitter that makes so many folds."""
+    from sklearn import model_selection
+
+    if not 2 <= count <= loader.samples:
+        raise ValueError(
+            f"folds(loader, {count}): expected from 2 to {loader.samples:,} folds, one sample each."
+        )
+    seed = loader.seed % 2**32
+    if groups and not labels:  # its folds follow from the groups' sizes
+        return model_selection.GroupKFold(count)
+    name = "KFold" if not labels else "StratifiedGroupKFold" if groups else "StratifiedKFold"
+    return getattr(model_selection, name)(count, shuffle=True, random_state=seed)
+
+
+def _given(pairs: Sequence[Any], samples: int) -> list[tuple[Indices, Indices]]:
+    """Folds that a user lists, as numbers."""
+    found = []
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise TypeError(
+                f"fold {number} is {pair!r:.80}, expected (train, validation), the sample numbers of each."
+            )
+        train, validation = (_numbers(side, samples) for side in pair)
+        both = np.intersect1d(train, validation)
+        if both.size:
+            raise ValueError(
+                f"fold {number} has sample {both[0]} in both parts, and {both.size - 1:,} others: a "
+                "model is not validated with what it was trained on."
+            )
+        found.append((train, validation))
+    if not found:
+        raise ValueError("folds(loader, []): expected at least one (train, validation).")
+    return found
 
 
 def _folds(loader: L, found: Iterator[Any]) -> Iterator[tuple[L, L]]:
@@ -184,7 +234,7 @@ def _numbers(which: Any, samples: int) -> Indices:
     if wrong.size:
         raise IndexError(f"sample {wrong[0]}: samples are numbered from 0 to {samples - 1}.")
     if not numbers.size:
-        raise ValueError(f"which={which!r} chooses no samples, expected at least one.")
+        raise ValueError(f"which={which!r:.80} chooses no samples, expected at least one.")
     return numbers
 
 

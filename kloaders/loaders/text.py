@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.options import Options, shows_options
+from kloaders.core.places import check_place
 from kloaders.formats.lines import LineFiles
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.given_files import files_of
@@ -81,7 +82,7 @@ class TextLineSequenceLoader(_Lines):
         known = (*Options.__annotations__, "decode", "encoding", "index_folder")
         check_names(kind.__name__, options, known)
         if decode is not None and not callable(decode):
-            raise TypeError(f"decode={decode!r} is not a function of a line of text.")
+            raise TypeError(f"decode={decode!r:.80} is not a function of a line of text.")
         hooked = overrides(kind, "load_sample") or overrides(kind, "load_batch")
         if decode is None and not hooked:
             raise TypeError(
@@ -92,7 +93,9 @@ class TextLineSequenceLoader(_Lines):
         self.encoding = encoding
         #: The files, in the order of their samples.
         self.files = files_of(files, "text files", "part-*.txt")
-        folder = None if index_folder is None else os.fspath(index_folder)
+        folder = (
+            None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
+        )
         lines = LineFiles(self.files, index_folder=folder)
         dtype = checked_dtype(options.get("dtype"))
         self._lines = LineSource(lines, encoding, decode, dtype)
@@ -182,7 +185,9 @@ class CsvSequenceLoader(_Lines):
             raise ValueError("label_dtype= is of y, and there is none: pass y=, or leave it out.")
         #: The files, in the order of their samples.
         self.files = files_of(files, "CSV files", "part-*.csv")
-        folder = None if index_folder is None else os.fspath(index_folder)
+        folder = (
+            None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
+        )
         self._lines: CsvSource = CsvSource(
             LineFiles(
                 self.files,
@@ -234,4 +239,4 @@ def _texts(value: Any, name: str) -> list[str]:
 def _one_character(value: Any, name: str) -> str:
     if isinstance(value, str) and len(value) == 1 and value.isascii() and value not in "\r\n":
         return value
-    raise ValueError(f"{name}={value!r}, expected one ASCII character.")
+    raise ValueError(f"{name}={value!r:.80}, expected one ASCII character.")

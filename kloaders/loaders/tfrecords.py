@@ -10,8 +10,9 @@ import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
-from kloaders.core.messages import inform, warn
+from kloaders.core.messages import inform, visible, warn
 from kloaders.core.options import Options, RamOptions, shows_options
+from kloaders.core.places import check_place
 from kloaders.core.structure import Structure, flatten
 from kloaders.engine.retries import Names, read_patiently
 from kloaders.engine.specs import FIRST_TRIES
@@ -93,7 +94,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         batch_size: int = 32,
         *,
         decode: Decode | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | int | None = None,
         interpolation: str = "auto",
         aspect: str = "stretch",
         channels: int | None = 3,
@@ -134,10 +135,12 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         given = None if features is None else resolved(features)
         kind = _checked_compression(compression)
         if draw not in ("windows", "global"):
-            raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
+            raise ValueError(f'draw={draw!r:.80} is not known: choose "global" or "windows".')
         #: The files, in the order of their samples.
         self.files = files_of(files)
-        folder = None if index_folder is None else os.fspath(index_folder)
+        folder = (
+            None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
+        )
         records = RecordFiles(self.files, kind, folder, checked_flag(check_crc, "check_crc"))
         names = excluded(exclude, options.get("quarantine"))
         if names:
@@ -249,7 +252,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                     raise failure from error
                 continue
             except ValueError as error:
-                raise ValueError(f"{records.name(index)}: {error}") from None
+                raise ValueError(f"{visible(records.name(index))}: {error}") from None
             if said:
                 inform(f"{self.files[0]}: {said}. features={{...}} chooses otherwise.", once=said)
             return leaves
@@ -277,6 +280,6 @@ def _checked_compression(compression: Any) -> str:
         return ""
     if compression not in (*COMPRESSIONS, "auto"):
         raise ValueError(
-            f'compression={compression!r} is not known: choose None, "GZIP", "ZLIB" or "auto".'
+            f'compression={compression!r:.80} is not known: choose None, "GZIP", "ZLIB" or "auto".'
         )
     return str(compression)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.core.checks import check_names, checked_count, checked_dtype
 from kloaders.core.options import Options, shows_options
+from kloaders.core.places import check_place
 from kloaders.core.structure import flatten
-from kloaders.formats.options import ImageOptions
+from kloaders.formats.options import ImageOptions, checked_size
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.given_columns import columns_of
 from kloaders.sources.given_files import files_of
@@ -46,7 +47,7 @@ class VideoSequenceLoader(SequenceLoader):
         stride: frames from the beginning of one clip to that of the next; by default clip * step,
             so that no frame is in two. What is left at the end of a file and fills no clip is left
             out.
-        size: (height, width) to which frames are resized; None keeps them as they are.
+        size: (height, width), or one number for both, to which frames are resized; None keeps them as they are.
         interpolation, channels: see `PathSequenceLoader`; channels is 3 or 1.
         index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
             user's where that is not allowed.
@@ -71,7 +72,7 @@ class VideoSequenceLoader(SequenceLoader):
         clip: int | None = 16,
         step: int = 1,
         stride: int | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | int | None = None,
         interpolation: str = "auto",
         channels: int = 3,
         index_folder: str | os.PathLike[str] | None = None,
@@ -80,9 +81,9 @@ class VideoSequenceLoader(SequenceLoader):
         known = (*Options.__annotations__, *(VideoSequenceLoader.__init__.__kwdefaults__ or {}))
         check_names(type(self).__name__, options, known)
         if channels not in (1, 3):
-            raise ValueError(f"channels={channels!r} of a video: choose 3 (RGB) or 1 (grey).")
+            raise ValueError(f"channels={channels!r:.80} of a video: choose 3 (RGB) or 1 (grey).")
         self.image_options = ImageOptions(
-            size=size,
+            size=checked_size(size),
             interpolation=interpolation,
             channels=channels,
             dtype=checked_dtype(options.get("dtype")),
@@ -99,7 +100,9 @@ class VideoSequenceLoader(SequenceLoader):
                     f"labels has {len(column)} values for {len(self.files)} files, expected "
                     "one a file."
                 )
-        folder = None if index_folder is None else os.fspath(index_folder)
+        folder = (
+            None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
+        )
         self._videos = VideoSource(
             self.files, columns, self.clip, self.step, every, self.image_options, folder
         )

@@ -27,7 +27,7 @@ _DRAWING: dict[str, Any] = {
 def drawing_options(generator: Any) -> list[str]:
     """Options that draw random numbers, as the user wrote them."""
     return [
-        f"{name}={getattr(generator, name)!r}"
+        f"{name}={getattr(generator, name)!r:.80}"
         for name, off in _DRAWING.items()
         if getattr(generator, name) not in (off, None)
     ]
@@ -55,7 +55,7 @@ def augmentation_layers(generator: Any, seed: int | None) -> list[Any]:
             shifts[f"{name}_factor"] = float(shift)
         else:
             missing.append(
-                f"{name}_shift_range={shift!r} is in pixels: RandomTranslation takes shares of "
+                f"{name}_shift_range={shift!r:.80} is in pixels: RandomTranslation takes shares of "
                 f"the {name}"
             )
     if any(shifts.values()):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import warn
+from kloaders.core.messages import visible, warn
 from kloaders.loaders.from_files import one_hot
 from kloaders.migrate.flows import DatasetLoader
 from kloaders.migrate.shared import channels_of, check_data_format, filter_named, report_found
@@ -93,7 +93,7 @@ def image_dataset_from_directory(
         labels = label_mode = None
     if label_mode not in ("int", "categorical", "binary", None):
         raise ValueError(
-            f'label_mode={label_mode!r} is not known: choose "int", "categorical", "binary" or None.'
+            f'label_mode={label_mode!r:.80} is not known: choose "int", "categorical", "binary" or None.'
         )
     _check_part(validation_split, subset, shuffle, seed)
     if crop_to_aspect_ratio and pad_to_aspect_ratio:
@@ -102,7 +102,7 @@ def image_dataset_from_directory(
     check_data_format(data_format)
     if format != "tf":
         raise ValueError(
-            f"format={format!r} has no counterpart here: leave it out, and give fit() the loader."
+            f"format={format!r:.80} has no counterpart here: leave it out, and give fit() the loader."
         )
     if batch_size is None:
         warn(
@@ -115,7 +115,7 @@ def image_dataset_from_directory(
     report_found(verbose, len(files), None if names is None else len(names), root)
     if label_mode == "binary" and len(names or ()) != 2:
         raise ValueError(
-            f'label_mode="binary" is for two classes, {root} has {len(names or ())}: '
+            f'label_mode="binary" is for two classes, {visible(root)} has {len(names or ())}: '
             f'{listed(names or [])}. Use "int" or "categorical".'
         )
     order = np.arange(len(files))
@@ -131,7 +131,7 @@ def image_dataset_from_directory(
         rows = parts[part]
         if not len(rows):
             raise ValueError(
-                f"validation_split={validation_split!r} of {len(files)} files leaves none for the "
+                f"validation_split={validation_split!r:.80} of {len(files)} files leaves none for the "
                 f"{part} part: choose another share."
             )
         given = None
@@ -162,12 +162,14 @@ def _check_part(validation_split: Any, subset: Any, shuffle: Any, seed: Any) -> 
     """ValueError where it is not clear which files are meant."""
     if bool(validation_split) != (subset is not None):
         raise ValueError(
-            f"validation_split={validation_split!r} and subset={subset!r}: give both, or neither."
+            f"validation_split={validation_split!r:.80} and subset={subset!r:.80}: give both, or neither."
         )
     if subset not in ("training", "validation", "both", None):
-        raise ValueError(f'subset={subset!r}: choose "training", "validation" or "both".')
+        raise ValueError(f'subset={subset!r:.80}: choose "training", "validation" or "both".')
     if validation_split and not 0 < validation_split < 1:
-        raise ValueError(f"validation_split={validation_split!r}, expected a share from 0 to 1.")
+        raise ValueError(
+            f"validation_split={validation_split!r:.80}, expected a share from 0 to 1."
+        )
     if validation_split and seed is None and shuffle is not False:
         raise ValueError(
             "validation_split needs seed=, the same number for both parts, or a file may be in both. "
@@ -198,7 +200,7 @@ def _indexed(
         if labels is not None:
             codes, names = _given(labels, files, root, label_mode)
     if not files:
-        raise ValueError(f"{root} has no files that end in {' '.join(_SUFFIXES)}.")
+        raise ValueError(f"{visible(root)} has no files that end in {' '.join(_SUFFIXES)}.")
     return files, codes, names
 
 
@@ -210,7 +212,7 @@ def _given(
     if values.shape != (len(files),):
         raise ValueError(
             f"labels has shape {values.shape}, expected one number for each of {len(files)} "
-            f"files in {root}."
+            f"files in {visible(root)}."
         )
     names = [str(label) for label in sorted(set(values.tolist()))]
     if values.dtype.kind == "f" and label_mode == "int":
@@ -218,7 +220,7 @@ def _given(
     codes = values.astype(np.int32) if values.dtype.kind in "biu" else None
     if codes is None or not np.array_equal(codes, values):
         raise ValueError(
-            f"labels holds {values.dtype} such as {values[0]!r:.40}, and label_mode={label_mode!r} "
+            f"labels holds {values.dtype} such as {values[0]!r:.40}, and label_mode={label_mode!r:.80} "
             "takes integers: number the classes from 0."
         )
     if label_mode == "categorical" and (codes.min() < 0 or codes.max() >= len(names)):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import warn
+from kloaders.core.messages import visible, warn
 from kloaders.migrate.augmentation_layers import augmentation_layers, drawing_options
 from kloaders.migrate.flows import ArrayFlow, FileFlow
 from kloaders.migrate.image_files import ImageFiles
@@ -85,7 +85,7 @@ class ImageDataGenerator(Standardizer):
         check_data_format(data_format)
         if validation_split and not 0 < validation_split < 1:
             raise ValueError(
-                f"validation_split={validation_split!r}, expected a share between 0 and 1."
+                f"validation_split={validation_split!r:.80}, expected a share between 0 and 1."
             )
         super().__init__(
             featurewise_center=featurewise_center,
@@ -269,7 +269,7 @@ class ImageDataGenerator(Standardizer):
         """
         if class_mode not in ("categorical", "binary", "sparse", "input", None):
             raise ValueError(
-                f'class_mode={class_mode!r} is not known: choose "categorical", "binary", '
+                f'class_mode={class_mode!r:.80} is not known: choose "categorical", "binary", '
                 '"sparse", "input" or None.'
             )
         transform = self._checked_transform(transform, save_to_dir)
@@ -278,7 +278,7 @@ class ImageDataGenerator(Standardizer):
         names = class_folders(root, classes or None)
         if class_mode == "binary" and len(names) != 2:
             raise ValueError(
-                f'class_mode="binary" is for two classes, {root} has {len(names)}: '
+                f'class_mode="binary" is for two classes, {visible(root)} has {len(names)}: '
                 f'{listed(names)}. Use "categorical" or "sparse".'
             )
         found, counts = [], []
@@ -291,9 +291,9 @@ class ImageDataGenerator(Standardizer):
         codes = np.repeat(np.arange(len(names), dtype=np.int32), counts)
         report_found(True, len(found), len(names), root)
         if not found:
-            part = "" if subset is None else f" for subset={subset!r}"
+            part = "" if subset is None else f" for subset={subset!r:.80}"
             raise ValueError(
-                f"{root} has no files{part} that end in {' '.join(_SUFFIXES)}, in its folders "
+                f"{visible(root)} has no files{part} that end in {' '.join(_SUFFIXES)}, in its folders "
                 f"{listed(names)}."
             )
         attributes = {
@@ -370,7 +370,7 @@ class ImageDataGenerator(Standardizer):
         """
         for name, instead in _IGNORED.items():
             if name in options:
-                warn(f"{name}={options.pop(name)!r} changes nothing, as in Keras: {instead}.")
+                warn(f"{name}={options.pop(name)!r:.80} changes nothing, as in Keras: {instead}.")
         if class_mode == "other":
             class_mode = "raw"
         transform = self._checked_transform(transform, save_to_dir)
@@ -384,7 +384,7 @@ class ImageDataGenerator(Standardizer):
             if len(kept) < len(given):
                 warn(
                     f"{len(given) - len(kept):,} of {len(given):,} rows are left out: their file in "
-                    f"column {x_col!r} does not exist, or its name does not end in "
+                    f"column {x_col!r:.80} does not exist, or its name does not end in "
                     f"{' '.join(_SUFFIXES)}."
                 )
         else:
@@ -460,7 +460,9 @@ def _two(value: Any, name: str, otherwise: str = "") -> list[float]:
         and all(isinstance(v, (int, float)) for v in value)
     ):
         return [value[0], value[1]]
-    raise ValueError(f"{name}={value!r}, expected {otherwise}two numbers, as in {name}=(0.8, 1.2).")
+    raise ValueError(
+        f"{name}={value!r:.80}, expected {otherwise}two numbers, as in {name}=(0.8, 1.2)."
+    )
 
 
 def _is_image(path: str) -> bool:

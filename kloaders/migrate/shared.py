@@ -37,10 +37,10 @@ def keras_setting(name: str) -> str:
 
 def check_data_format(data_format: str | None) -> None:
     """ValueError for channels that come first, by the argument or by Keras' own setting."""
-    said = f"data_format={data_format!r}"
+    said = f"data_format={data_format!r:.80}"
     if data_format is None:
         data_format = keras_setting("image_data_format")
-        said = f"keras.config.image_data_format() is {data_format!r}"
+        said = f"keras.config.image_data_format() is {data_format!r:.80}"
     if data_format != "channels_last":
         raise ValueError(
             f'{said}: images come with their channels last. Pass data_format="channels_last", and let '
@@ -52,7 +52,7 @@ def channels_of(color_mode: Any) -> int:
     """How many channels a color_mode has."""
     if color_mode not in CHANNELS:
         raise ValueError(
-            f'color_mode={color_mode!r} is not known: choose "rgb", "rgba" or "grayscale".'
+            f'color_mode={color_mode!r:.80} is not known: choose "rgb", "rgba" or "grayscale".'
         )
     return CHANNELS[color_mode]
 
@@ -62,10 +62,10 @@ def rows_of_part(subset: str | None, count: int, share: float) -> slice:
     if subset is None:
         return slice(None)
     if subset not in OTHER_PART:
-        raise ValueError(f'subset={subset!r} is not known: choose "training" or "validation".')
+        raise ValueError(f'subset={subset!r:.80} is not known: choose "training" or "validation".')
     if not share:
         raise ValueError(
-            f"subset={subset!r} needs a share: ImageDataGenerator(validation_split=0.2)."
+            f"subset={subset!r:.80} needs a share: ImageDataGenerator(validation_split=0.2)."
         )
     cut = int(share * count)
     return slice(0, cut) if subset == "validation" else slice(cut, None)
@@ -75,7 +75,7 @@ def filter_named(name: Any, known: dict[str, str]) -> str:
     """What we call one of Keras' interpolations."""
     if name not in known:
         raise ValueError(
-            f"interpolation={name!r} has no counterpart here: choose one of {', '.join(known)}."
+            f"interpolation={name!r:.80} has no counterpart here: choose one of {', '.join(known)}."
         )
     return known[name]
 

@@ -55,7 +55,7 @@ class Standardizer:
         centred = self.samplewise_center or self.featurewise_center
         if self.dtype.kind != "f" and (rescale or centred):
             raise ValueError(
-                f"dtype={self.dtype.name!r} cannot hold what rescale and normalisation give: leave "
+                f"dtype={self.dtype.name!r:.80} cannot hold what rescale and normalisation give: leave "
                 "dtype out, for float32."
             )
         self.mean: Array | None = None

@@ -18,12 +18,12 @@ def targets_of(
 ) -> tuple[list[int], Any, list[str] | None]:
     """Rows that stay, their labels (an array, or one for each output), and the names of classes."""
     if classes and class_mode in ("input", "multi_output", "raw", None):
-        warn(f"classes= changes nothing with class_mode={class_mode!r}, as in Keras.")
+        warn(f"classes= changes nothing with class_mode={class_mode!r:.80}, as in Keras.")
     if class_mode in ("input", None):
         return kept, None, None
     if class_mode == "multi_output":
         if not isinstance(y_col, (list, tuple)):
-            raise TypeError(f'class_mode="multi_output" needs y_col=[...], got {y_col!r}.')
+            raise TypeError(f'class_mode="multi_output" needs y_col=[...], got {y_col!r:.80}.')
         return kept, [np.asarray(table.column(c)[kept].tolist()) for c in y_col], None
     if class_mode == "raw":
         several = isinstance(y_col, (list, tuple))
@@ -31,7 +31,7 @@ def targets_of(
         return kept, np.stack(columns, axis=1) if several else columns[0], None
     if class_mode not in ("categorical", "binary", "sparse"):
         raise ValueError(
-            f'class_mode={class_mode!r} is not known: choose "categorical", "binary", "sparse", '
+            f'class_mode={class_mode!r:.80} is not known: choose "categorical", "binary", "sparse", '
             '"input", "raw", "multi_output" or None.'
         )
     kinds = (str, list, tuple) if class_mode == "categorical" else str
@@ -39,7 +39,7 @@ def targets_of(
     bad = next((k for k, label in enumerate(found) if not isinstance(label, kinds)), None)
     if bad is not None:
         raise TypeError(
-            f"row {bad} of column {y_col!r} holds {found[bad]!r}, and class_mode={class_mode!r} "
+            f"row {bad} of column {y_col!r:.80} holds {found[bad]!r:.80}, and class_mode={class_mode!r:.80} "
             'numbers texts: dataframe[column].astype(str), or class_mode="raw" for numbers.'
         )
     lists = [[label] if isinstance(label, str) else list(label) for label in found]
@@ -47,7 +47,7 @@ def targets_of(
     numbers = {name: k for k, name in enumerate(names)}
     if class_mode == "binary" and len(names) != 2:
         raise ValueError(
-            f'class_mode="binary" is for two classes, column {y_col!r} has {len(names)}: '
+            f'class_mode="binary" is for two classes, column {y_col!r:.80} has {len(names)}: '
             f'{listed(names)}. Use "categorical" or "sparse".'
         )
     kept = [k for k in kept if any(name in numbers for name in lists[k])]

@@ -9,6 +9,7 @@ import numpy as np
 
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.messages import visible
 from kloaders.core.rows import Report, copy_into_row
 from kloaders.core.structure import (
     ArraySpec,
@@ -225,7 +226,7 @@ class CallColumn:
         value = np.asarray(self.function(self.paths[index]))
         if value.dtype.kind in "USO":
             raise ValueError(
-                f"the labels function gave {value.tolist()!r} for {self.paths[index]}, expected "
+                f"the labels function gave {value.tolist()!r:.80} for {visible(self.paths[index])}, expected "
                 "numbers: return the class's number, as in labels=lambda path: names.index(...)."
             )
         return value

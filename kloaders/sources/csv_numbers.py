@@ -147,7 +147,7 @@ class CsvNumbers:
             if held_by == "float32":
                 advice += f', or {option}="float32" to have such numbers rounded'
             raise _UnheldError(
-                f"column {self.names[self.positions[column]]!r} holds {shortened(field.strip(), 80)}, "
+                f"column {self.names[self.positions[column]]!r:.80} holds {shortened(field.strip(), 80)}, "
                 f"which {held_by} would round to {shortened(as_float, 80)}: {advice}."
             )
 
@@ -161,7 +161,7 @@ class CsvNumbers:
             row, column = np.argwhere(~held)[0].tolist()
             position = self.positions[column]
             raise _UnheldError(
-                f"column {self.names[position]!r} holds {found[row, column]:.17g}, which {dtype} "
+                f"column {self.names[position]!r:.80} holds {found[row, column]:.17g}, which {dtype} "
                 f'does not hold: pass another {self.options[position]}=, such as "int64".'
             )
 

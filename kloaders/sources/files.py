@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
+from kloaders.core.meant import meant_by
+from kloaders.core.messages import visible
+from kloaders.core.places import where_of
 from kloaders.core.structure import as_arrays, flatten, map_structure
 from kloaders.formats import by_suffix
 from kloaders.formats.files import IMAGE_SUFFIXES, check_suffix, read_bytes, suffix_of
@@ -78,7 +81,7 @@ def check_paths_of(source: FileSource, check_paths: bool | str) -> None:
         ValueError: a suffix is not known.
     """
     if check_paths not in (True, False, "sample"):
-        raise ValueError(f'check_paths={check_paths!r}: choose "sample", True or False.')
+        raise ValueError(f'check_paths={check_paths!r:.80}: choose "sample", True or False.')
     own = not source.decode and not source.hooked
     for column in flatten(source.columns):
         if isinstance(column, PathColumn) and len(column):
@@ -118,7 +121,7 @@ def readings(
 
 def _check_decode(decode: Any) -> None:
     if not callable(decode):
-        raise TypeError(f"decode={decode!r} is not a function of a file's bytes.")
+        raise TypeError(f"decode={decode!r:.80} is not a function of a file's bytes.")
 
 
 def _checked_label_options(options: Any) -> dict[str, Any]:
@@ -127,12 +130,13 @@ def _checked_label_options(options: Any) -> dict[str, Any]:
         return {}
     if not isinstance(options, dict):
         raise TypeError(
-            f"label_options={options!r}, expected a dict of options of images: {', '.join(known)}."
+            f"label_options={options!r:.80}, expected a dict of options of images: {', '.join(known)}."
         )
     unknown = [name for name in options if name not in known]
     if unknown:
+        meant = meant_by(str(unknown[0]), known) or f"they are {', '.join(known)}."
         raise TypeError(
-            f"label_options has {unknown[0]!r}, which is no option of images: {', '.join(known)}."
+            f"label_options has {unknown[0]!r:.80}, which is no option of images: {meant}"
         )
     return options
 
@@ -143,7 +147,7 @@ def _refuse_image_options(given: ImageOptions, meant: str) -> None:
         value = getattr(given, field.name)
         if value != field.default and field.name not in ("dtype", "max_pixels"):
             raise ValueError(
-                f"{field.name}={value!r} is for {meant}: do it in there, and leave it out here."
+                f"{field.name}={value!r:.80} is for {meant}: do it in there, and leave it out here."
             )
 
 
@@ -157,7 +161,7 @@ def _check_files(files: list[str], total: int) -> None:
             continue
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(
-                f"{file} is a folder, expected a file: list its files, or use "
+                f"{visible(file)} is a folder, expected a file: list its files, or use "
                 "from_directory(folder)."
             )
     if missing:
@@ -167,7 +171,7 @@ def _check_files(files: list[str], total: int) -> None:
         if others:
             more = f", and {others:,} other{'s do' if others > 1 else ' does'} not either ({of})"
         raise FileNotFoundError(
-            f"{missing[0]} does not exist{more}. Relative paths start at {os.getcwd()}; "
+            f"{visible(missing[0])} does not exist{more}. {where_of(missing[0])} "
             "check_paths=False leaves this check out."
         )
 

@@ -181,7 +181,7 @@ def checked_state(state: Any, own: dict[str, Any], whose: str) -> dict[str, Any]
         )
     if state.get("version") != VERSION:
         raise ValueError(
-            f"this is no state of a loader, or one of another version ({state.get('version')!r} "
+            f"this is no state of a loader, or one of another version ({state.get('version')!r:.80} "
             f"instead of {VERSION}): give what state_dict() returned."
         )
     for name, least in (_LEAST | _LEAST_OR_NONE).items():
@@ -190,13 +190,13 @@ def checked_state(state: Any, own: dict[str, Any], whose: str) -> dict[str, Any]
             continue
         if type(value) is not int or not least <= value < 2**62:
             raise ValueError(
-                f"the state is damaged: {name} is {value!r}, expected an integer of at least {least}."
+                f"the state is damaged: {name} is {value!r:.80}, expected an integer of at least {least}."
             )
     saved = state.get("made_for")
     if not isinstance(saved, dict):
-        raise ValueError(f"the state is damaged: made_for is {saved!r}, expected a dictionary.")
+        raise ValueError(f"the state is damaged: made_for is {saved!r:.80}, expected a dictionary.")
     found = [
-        f"{name} was {saved.get(name)!r} and is {own.get(name)!r}"
+        f"{name} was {saved.get(name)!r:.80} and is {own.get(name)!r:.80}"
         for name in [*own, *(name for name in saved if name not in own)]
         if own.get(name) != saved.get(name)
     ]

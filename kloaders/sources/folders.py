@@ -11,7 +11,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from kloaders.core.messages import warn
+from kloaders.core.messages import visible, warn
+from kloaders.core.places import where_of
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.sources.tables import listed
 
@@ -69,19 +70,17 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
     try:
         there, others = folders_and_files(root, class_names or ())
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{root} does not exist. Relative paths start at {os.getcwd()}."
-        ) from None
+        raise FileNotFoundError(f"{visible(root)} does not exist. {where_of(root)}") from None
     except NotADirectoryError:
         raise NotADirectoryError(
-            f"{root} is a file, expected a folder that holds class/file. For a table of files use "
+            f"{visible(root)} is a file, expected a folder that holds class/file. For a table of files use "
             "from_dataframe()."
         ) from None
     if not there:
         files = f"{len(others):,} files" if others else "nothing"
         raise ValueError(
-            f"{root} holds {files} and no folders, expected one folder of files for each class: "
-            f"{os.path.join(root, 'cat', '1.jpg')}. For a flat folder use split(paths, labels), "
+            f"{visible(root)} holds {files} and no folders, expected one folder of files for each class: "
+            f"{visible(os.path.join(root, 'cat', '1.jpg'))}. For a flat folder use split(paths, labels), "
             "where labels may be a function of the path."
         )
     if class_names is not None:
@@ -94,12 +93,12 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
     missing = [name for name in class_names if name not in there]
     if missing:
         raise ValueError(
-            f"class_names holds {missing[0]!r}, and {root} has no such folder: it has "
+            f"class_names holds {missing[0]!r:.80}, and {visible(root)} has no such folder: it has "
             f"{listed(there)}."
         )
     if len(set(class_names)) < len(class_names):
         twice = next(name for name, n in Counter(class_names).items() if n > 1)
-        raise ValueError(f"class_names holds {twice!r} twice, expected each folder once.")
+        raise ValueError(f"class_names holds {twice!r:.80} twice, expected each folder once.")
     return list(class_names)
 
 

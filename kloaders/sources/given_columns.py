@@ -59,13 +59,13 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
         return PathColumn(values, read)
     if isinstance(values, _PATH) and read is None:
         raise TypeError(
-            f"{what} is the text {os.fspath(values)!r}, expected arrays: np.load(path, "
+            f"{what} is the text {os.fspath(values)!r:.80}, expected arrays: np.load(path, "
             'mmap_mode="r") maps an .npy file of many samples. For one file a sample use '
             "PathSequenceLoader."
         )
     if isinstance(values, _PATH):
         raise TypeError(
-            f"{what} is the single path {os.fspath(values)!r}, expected a list: [{what}]. All files "
+            f"{what} is the single path {os.fspath(values)!r:.80}, expected a list: [{what}]. All files "
             "of a folder are sorted(glob.glob(folder + '/*')), or use from_directory()."
         )
     if hasattr(values, "toarray"):  # SciPy's sparse matrices
@@ -121,7 +121,7 @@ def _arrays_in_a_list(values: list[Any], what: str) -> Column:
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         if not isinstance(value, np.ndarray) or not is_numeric(value.dtype):
             raise TypeError(
-                f"{what}[{k}] is {value!r} ({kind}), expected an array of numbers, one a sample."
+                f"{what}[{k}] is {value!r:.80} ({kind}), expected an array of numbers, one a sample."
             )
     return ListColumn(values)
 
@@ -132,7 +132,7 @@ def _check_mixture(items: list[Any], what: str) -> None:
         for k, item in enumerate(items):
             if not isinstance(item, _PATH):
                 raise TypeError(
-                    f"{what}[{k}] is {item!r} ({type(item).__name__}), expected str or "
+                    f"{what}[{k}] is {item!r:.80} ({type(item).__name__}), expected str or "
                     "pathlib.Path like the others."
                 )
 
@@ -166,14 +166,14 @@ def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
     known = suffix in IMAGE_SUFFIXES | ARRAY_SUFFIXES
     if what == "labels" and not known and getattr(read, "decode", None) is None:
         raise ValueError(
-            f"labels are texts such as {values[0]!r}, expected numbers (or paths of files). Encode "
+            f"labels are texts such as {values[0]!r:.80}, expected numbers (or paths of files). Encode "
             "them: names, labels = np.unique(labels, return_inverse=True); from_directory() and "
             "from_dataframe() do it for you. For files of a format of your own, pass "
             'label_options={"decode": a function of their bytes}.'
         )
     if read is None:
         raise TypeError(
-            f"{what} are texts such as {values[0]!r}, expected arrays. For files use "
+            f"{what} are texts such as {values[0]!r:.80}, expected arrays. For files use "
             "PathSequenceLoader."
         )
     return PathColumn(PackedPaths(values, what), read)

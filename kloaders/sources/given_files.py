@@ -6,6 +6,8 @@ import glob
 import os
 from typing import Any
 
+from kloaders.core.messages import visible
+from kloaders.core.places import where_of
 from kloaders.formats.sidecar_index import is_index
 
 __all__ = ["files_of"]
@@ -22,21 +24,17 @@ def files_of(
         if not isinstance(item, (str, os.PathLike)):
             raise TypeError(
                 f"files holds {item!r:.80} ({type(item).__name__}), expected paths of {what} or "
-                f"patterns such as {pattern!r}."
+                f"patterns such as {pattern!r:.80}."
             )
         path = os.fspath(item)
         if os.path.exists(path):
             found.append(path)
         elif not glob.has_magic(path):
-            raise FileNotFoundError(
-                f"{path} does not exist. Relative paths start at {os.getcwd()}."
-            )
+            raise FileNotFoundError(f"{visible(path)} does not exist. {where_of(path)}")
         else:
             matches = [m for m in sorted(glob.glob(path, recursive=True)) if not is_index(m)]
             if not matches:
-                raise FileNotFoundError(
-                    f"no file matches {path!r}. Relative patterns start at {os.getcwd()}."
-                )
+                raise FileNotFoundError(f"no file matches {path!r:.80}. {where_of(path)}")
             found += matches
     if not found:
         raise ValueError(f"files is empty, expected at least one of {what}.")

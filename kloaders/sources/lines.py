@@ -10,6 +10,7 @@ import numpy as np
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.errors import shortened
+from kloaders.core.messages import visible
 from kloaders.core.rows import Report, Rows, copy_into_row, report_at
 from kloaders.core.structure import Structure, as_sample, cast, flatten, map_structure
 from kloaders.formats.errors import DecodeError
@@ -202,7 +203,7 @@ class CsvSource(LineSource):
             names: list[Any] = fields if header else list(range(len(fields)))
             if known and names != known:
                 raise ValueError(
-                    f"{path} has the columns {listed(names)}, and {self.files[0]} has "
+                    f"{visible(path)} has the columns {listed(names)}, and {visible(self.files[0])} has "
                     f"{listed(known)}: files of one loader need the same ones in the same order."
                 )
             known = names
@@ -214,16 +215,16 @@ class CsvSource(LineSource):
         if len(places) > 1:
             numbers = " and ".join(map(str, places))
             raise ValueError(
-                f"{what} names the column {name!r}, and {self.files[0]} has {len(places)} of this "
+                f"{what} names the column {name!r:.80}, and {visible(self.files[0])} has {len(places)} of this "
                 f"name: choose by number, counted from 0 ({numbers}), such as "
-                f"{what}={places[1]!r}, or rename one in the file."
+                f"{what}={places[1]!r:.80}, or rename one in the file."
             )
         if places:
             return places[0]
         if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(self.names):
             return name
         raise ValueError(
-            f"{what} names the column {name!r}, and {self.files[0]} has {listed(self.names)}."
+            f"{what} names the column {name!r:.80}, and {visible(self.files[0])} has {listed(self.names)}."
         )
 
     def _chosen(self, x: Any, y: Any) -> tuple[Structure, ...]:
@@ -291,7 +292,7 @@ class CsvSource(LineSource):
         except KeyError:
             text = next(row[position] for row in rows if row[position] not in known)
             raise ValueError(
-                f"column {self.names[position]!r} holds {shortened(text, 80)!r}, which is not "
+                f"column {self.names[position]!r:.80} holds {shortened(text, 80)!r:.80}, which is not "
                 f"among its classes: {listed(list(known))}."
             ) from None
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import available_bytes
+from kloaders.core.messages import visible
 from kloaders.core.rows import Report, copy_into_row
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.mapped_rows import check_whole
@@ -167,7 +168,7 @@ class PackColumn:
         size, there = math.prod(shape), part.values.shape[0]
         if not 0 <= start <= start + size <= there:
             raise ValueError(
-                f"{os.path.join(self.folder, part.index.name)}, row {row}, is damaged: it places "
+                f"{visible(os.path.join(self.folder, part.index.name))}, row {row}, is damaged: it places "
                 f"{size} values at {start}, and there are {there}. Write the pack again."
             )
         return shard, start, shape

@@ -29,7 +29,7 @@ class PackedPaths(Sequence[str]):
             for k, item in enumerate(items):
                 if not isinstance(item, (str, os.PathLike)):
                     raise TypeError(
-                        f"{what}[{k}] is {item!r} ({type(item).__name__}), expected a file's path "
+                        f"{what}[{k}] is {item!r:.80} ({type(item).__name__}), expected a file's path "
                         "as str or pathlib.Path. For arrays use ArraySequenceLoader."
                     ) from None
             items = [os.fsdecode(item) for item in items]
@@ -41,7 +41,7 @@ class PackedPaths(Sequence[str]):
         if len(self._ends) != len(items):
             bad_path = next(p for p in items if "\0" in p)
             raise ValueError(
-                f"the path {bad_path!r} holds a NUL character, which no file name can."
+                f"the path {bad_path!r:.80} holds a NUL character, which no file name can."
             )
 
     def __len__(self) -> int:

@@ -17,8 +17,8 @@ import numpy as np
 
 from kloaders.core import forks
 from kloaders.core.arrays import Indices
-from kloaders.core.errors import shortened
-from kloaders.core.messages import inform, warn
+from kloaders.core.messages import inform, shortened, visible, warn
+from kloaders.core.places import where_of
 
 __all__ = [
     "FIELDS",
@@ -222,7 +222,7 @@ def _check_header(content: bytes, path: str) -> None:
 def _no_list(content: bytes, path: str, advice: str) -> ValueError:
     first = content.split(b"\n", 1)[0][:80]
     return ValueError(
-        f"{path} is no list of bad files: its first line is {first!r}, expected "
+        f"{visible(path)} is no list of bad files: its first line is {first!r:.80}, expected "
         f"{','.join(FIELDS)}. {advice}"
     )
 
@@ -287,7 +287,7 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
     for item in files:
         if not isinstance(item, (str, os.PathLike)):
             raise TypeError(
-                f"exclude={item!r}, expected the path of a CSV file, as quarantine= and "
+                f"exclude={item!r:.80}, expected the path of a CSV file, as quarantine= and "
                 '`kloaders verify --csv` write it: exclude="bad.csv", or a list of such.'
             )
         path = os.fspath(item)
@@ -298,7 +298,7 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
             if quarantine is not None and _same(path, os.fspath(quarantine)):
                 continue
             raise FileNotFoundError(
-                f"exclude={path!r} does not exist. Relative paths start at {os.getcwd()}; "
+                f"exclude={path!r:.80} does not exist. {where_of(path)} "
                 "`kloaders verify FOLDER --csv bad.csv` makes such a file."
             ) from None
         if content:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.messages import visible
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 
 __all__ = ["Table", "array_of", "encoded", "first_missing", "listed"]
@@ -37,34 +38,34 @@ class Table:
         names = self._names()
         if names is not None and name not in names:
             close = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
+            meant = f" Did you mean {close[0]!r:.80}?" if close else ""
             raise ValueError(
-                f"the table has no column {name!r}, it has {listed([str(n) for n in names])}."
+                f"the table has no column {name!r:.80}, it has {listed([str(n) for n in names])}."
                 + meant
             )
         twice = self._numbers_of.get(name, [])
         if len(twice) > 1:
             raise ValueError(
-                f"{self.file} has {len(twice)} columns called {name!r} (numbers "
+                f"{visible(self.file)} has {len(twice)} columns called {name!r:.80} (numbers "
                 f"{' and '.join(map(str, twice))}, counted from 0), and one must be meant: rename "
                 "the others."
             )
         array = array_of(self.frame[name])
         if array.ndim != 1:
             raise ValueError(
-                f"column {name!r} has shape {array.shape}, expected one value a row. List the "
+                f"column {name!r:.80} has shape {array.shape}, expected one value a row. List the "
                 "columns of several labels: label_column=[...]."
             )
         if self.rows is not None and len(array) != self.rows:
             raise ValueError(
-                f"lengths differ: column {name!r} has {len(array)} values, others {self.rows}."
+                f"lengths differ: column {name!r:.80} has {len(array)} values, others {self.rows}."
             )
         self.rows = len(array)
         missing = first_missing(array)
         if missing is not None:
             raise ValueError(
-                f"{self._row(missing)}: the value of column {name!r} is missing. Fill it in, or "
-                f"drop such rows first{'' if self.file else f': frame.dropna(subset=[{name!r}])'}."
+                f"{self._row(missing)}: the value of column {name!r:.80} is missing. Fill it in, or "
+                f"drop such rows first{'' if self.file else f': frame.dropna(subset=[{name!r:.80}])'}."
             )
         return array
 
@@ -74,7 +75,7 @@ class Table:
             if not isinstance(item, str):
                 if not isinstance(item, os.PathLike):
                     raise TypeError(
-                        f"{self._row(k)}: column {name!r} holds {item!r} "
+                        f"{self._row(k)}: column {name!r:.80} holds {item!r:.80} "
                         f"({type(item).__name__}), expected a file's path."
                     )
                 items[k] = os.fspath(item)
@@ -92,12 +93,12 @@ class Table:
         bad = next((k for k, text in enumerate(texts) if not isinstance(text, str)), None)
         if bad is not None:
             raise ValueError(
-                f"{self._row(bad)}: column {name!r} holds {texts[bad]!r}, expected a text as in "
+                f"{self._row(bad)}: column {name!r:.80} holds {texts[bad]!r:.80}, expected a text as in "
                 "other rows: make all of them texts, or all numbers."
             )
         if class_names is None and suffix_of(texts[0]) in IMAGE_SUFFIXES | ARRAY_SUFFIXES:
             raise ValueError(
-                f"column {name!r} holds files such as {texts[0]!r}, not labels: pass both columns "
+                f"column {name!r:.80} holds files such as {texts[0]!r:.80}, not labels: pass both columns "
                 "to split(paths, masks), which reads a mask beside each picture."
             )
         names, codes = encoded(texts)
@@ -107,7 +108,7 @@ class Table:
         unknown = next((text for text in names if text not in numbers), None)
         if unknown is not None:
             raise ValueError(
-                f"{self._row(texts.index(unknown))}: {unknown!r} in column {name!r} is not among "
+                f"{self._row(texts.index(unknown))}: {unknown!r:.80} in column {name!r:.80} is not among "
                 f"class_names ({listed(list(class_names))})."
             )
         return np.array([numbers[text] for text in names], np.int32)[codes], list(class_names)
@@ -118,7 +119,7 @@ class Table:
             bad = np.flatnonzero(~np.isin(codes, np.arange(len(class_names))))
             if len(bad):
                 raise ValueError(
-                    f"{self._row(int(bad[0]))}: {codes[bad[0]]} in column {name!r} is no class of "
+                    f"{self._row(int(bad[0]))}: {codes[bad[0]]} in column {name!r:.80} is no class of "
                     f"class_names, which are numbered from 0 to {len(class_names) - 1}. Leave "
                     "class_names out where labels are not classes."
                 )
@@ -134,13 +135,13 @@ class Table:
             bad = next((k for k, v in enumerate(items) if isinstance(v, str)), None)
             if bad is not None:
                 raise ValueError(
-                    f"{self._row(bad)}: column {name!r} holds {items[bad]!r}, expected a number. "
+                    f"{self._row(bad)}: column {name!r:.80} holds {items[bad]!r:.80}, expected a number. "
                     "Texts are numbered only in a single label column, where all are texts."
                 )
             array = np.asarray(items)
         if array.dtype.kind not in "biuf":
             raise TypeError(
-                f"column {name!r} holds {array.dtype}, expected numbers or texts: convert it first."
+                f"column {name!r:.80} holds {array.dtype}, expected numbers or texts: convert it first."
             )
         if array.dtype != np.float64:
             return array
@@ -210,7 +211,9 @@ def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
             rows = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
             header = next(rows, None)
             if header is None:
-                raise ValueError(f"{file} is empty, expected a line with the columns' names first.")
+                raise ValueError(
+                    f"{visible(file)} is empty, expected a line with the columns' names first."
+                )
             columns: list[list[Any]] = [[] for _ in header]
             for row in rows:
                 line = rows.line_num
@@ -218,18 +221,20 @@ def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
                     continue
                 if len(row) != len(header):
                     raise ValueError(
-                        f"{file}, line {line}, has {len(row)} values, the header "
+                        f"{visible(file)}, line {line}, has {len(row)} values, the header "
                         f"{len(header)}. Quote values that hold a comma."
                     )
                 for column, value in zip(columns, row, strict=True):
                     column.append(value or None)
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{file}, behind line {line}, is no CSV in UTF-8: {error}. Save it again as such, or "
+            f"{visible(file)}, behind line {line}, is no CSV in UTF-8: {error}. Save it again as such, or "
             "read it with pandas.read_csv() and pass the DataFrame."
         ) from None
     if not any(columns):
-        raise ValueError(f"{file} has a row of names ({listed(header)}), and no rows: fill it in.")
+        raise ValueError(
+            f"{visible(file)} has a row of names ({listed(header)}), and no rows: fill it in."
+        )
     places: dict[str, list[int]] = {}
     for k, name in enumerate(header):
         places.setdefault(name, []).append(k)
@@ -256,4 +261,6 @@ def encoded(texts: list[Any]) -> tuple[list[Any], Indices]:
 
 def listed(names: list[str]) -> str:
     """The first few names, and how many others there are."""
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} others" if len(names) > 8 else "")
+    return ", ".join(map(visible, names[:8])) + (
+        f" and {len(names) - 8} others" if len(names) > 8 else ""
+    )

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kloaders.core.checks import checked_flag
-from kloaders.core.messages import inform
+from kloaders.core.messages import inform, visible
+from kloaders.core.places import check_place
 from kloaders.keras_api import private
 from kloaders.keras_api.telemetry import Meter
 from kloaders.loaders.checking import check_loader
@@ -86,7 +87,7 @@ class LoaderCallback(Callback):
         self.log = checked_flag(log, "log")
         self._meter: Meter | None = None
         self._first: _First | None = None
-        self.path = None if path is None else os.fspath(path)
+        self.path = None if path is None else check_place(os.fspath(path), "path")
         self._every, self._seconds = _checked_freq(save_freq)
         if self.path is not None and Callback.__module__.startswith("tf_keras"):
             raise ValueError(
@@ -95,8 +96,8 @@ class LoaderCallback(Callback):
             )
         if self.path is not None and os.path.isdir(self.path):
             raise ValueError(
-                f"path={self.path!r} is a folder, expected a file's name: "
-                f"{os.path.join(self.path, 'state')!r}, for example."
+                f"path={self.path!r:.80} is a folder, expected a file's name: "
+                f"{os.path.join(self.path, 'state')!r:.80}, for example."
             )
         #: The epoch that training begins with, for a loop of your own; known in `on_train_begin`.
         self.initial_epoch = 0
@@ -274,12 +275,12 @@ class LoaderCallback(Callback):
         state, arrays = training_state.read(path)
         epoch, trained = state.get("epoch"), state.get("epoch_trained")
         if type(epoch) is not int or epoch < 0 or type(trained) is not bool:
-            raise ValueError(f"{path} is damaged: delete it to begin the training anew.")
+            raise ValueError(f"{visible(path)} is damaged: delete it to begin the training anew.")
         variables, metrics = arrays.get("variables", []), arrays.get("metrics", [])
         try:
             self.loader.load_state_dict(state.get("position"))  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{visible(path)}: {error}") from error
         counts = len(variables), len(metrics)
         if not model.built or counts != (
             len(training_state.variables_of(model)),
@@ -311,7 +312,7 @@ class LoaderCallback(Callback):
         private.begin_at_epoch(model, self._before)
         if epoch != state["epoch"]:
             raise ValueError(
-                f"{self.path} was saved in epoch {state['epoch']} (counted from 0), and fit begins "
+                f"{visible(self.path)} was saved in epoch {state['epoch']} (counted from 0), and fit begins "
                 f"with epoch {epoch}: call fit(initial_epoch={state['epoch']})."
             )
         if not (state["epoch_trained"] or state["position"]["samples"]):
@@ -358,7 +359,7 @@ def _checked_freq(save_freq: Any) -> tuple[int | None, float | None]:
         if found and float(found[1]) > 0:
             return None, float(found[1]) * _UNITS[found[2]]
     raise ValueError(
-        f'save_freq={save_freq!r} is not understood: 100 means every 100 batches, "5min" every five '
+        f'save_freq={save_freq!r:.80} is not understood: 100 means every 100 batches, "5min" every five '
         'minutes ("30s", "2h"), "epoch" the end of each epoch.'
     )
 

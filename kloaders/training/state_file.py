@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
+from kloaders.core.messages import visible
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.pack import dtype_named
 
@@ -84,7 +85,9 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
             if not isinstance(head, dict) or head.get("format") != _FORMAT:
                 raise ValueError("it is another kind of file")
             if head.get("version") != _VERSION:
-                raise ValueError(f"it is of version {head.get('version')!r}, expected {_VERSION}")
+                raise ValueError(
+                    f"it is of version {head.get('version')!r:.80}, expected {_VERSION}"
+                )
             numbers = iter(range(len(archive.namelist())))
             arrays = {
                 str(kind): [_array(archive, next(numbers), spec, held) for spec in specs]
@@ -95,7 +98,7 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
         raise
     except Exception as error:  # zipfile, json and NumPy have many ways to say it
         raise ValueError(
-            f"{path} is no training state, or a damaged one ({str(error) or type(error).__name__}): "
+            f"{visible(path)} is no training state, or a damaged one ({str(error) or type(error).__name__}): "
             "delete it to begin the training anew."
         ) from error
 
@@ -211,13 +214,13 @@ def assign(variables: list[Any], saved: list[tuple[str, Array]], path: str) -> N
     """
     if len(variables) != len(saved):
         raise ValueError(
-            f"{path} was saved for a model and an optimizer with {len(saved)} variables, and these "
+            f"{visible(path)} was saved for a model and an optimizer with {len(saved)} variables, and these "
             f"have {len(variables)}. {_ADVICE}"
         )
     for variable, (name, value) in zip(variables, saved, strict=True):
         if tuple(variable.shape) != value.shape:
             raise ValueError(
-                f"{path} was saved for another model or optimizer: {name} had shape {value.shape}, "
+                f"{visible(path)} was saved for another model or optimizer: {visible(name)} had shape {value.shape}, "
                 f"and {variable.path} has {tuple(variable.shape)}. {_ADVICE}"
             )
     for variable, (_, value) in zip(variables, saved, strict=True):

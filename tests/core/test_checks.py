@@ -76,6 +76,26 @@ def test_what_is_no_dtype_of_numbers(given):
         checks.checked_dtype(given)
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (True, "ram"),
+        (np.True_, "ram"),
+        (False, None),
+        (None, None),
+        ("auto", "auto"),
+        ("a/b", "a/b"),
+    ],
+)
+def test_caches(given, found):
+    assert checks.checked_cache(given) == found
+
+
+def test_what_is_no_cache():
+    with pytest.raises(TypeError, match='cache=3: choose "auto", "ram" or True, a folder, or None'):
+        checks.checked_cache(3)
+
+
 def test_an_unknown_option_gets_the_one_that_may_be_meant():
     checks.check_names("Loader", {"seed": 1}, ["seed", "shuffle"])
     with pytest.raises(TypeError, match=r"Loader has no option shufle=: did you mean shuffle=\?"):
@@ -93,3 +113,29 @@ def test_transforms(function):
 def test_what_is_no_transform(function):
     with pytest.raises(TypeError, match=r"expected a function transform\(x, y, rng\)"):
         checks.checked_transform(function, "transform")
+
+
+@pytest.mark.parametrize("name", ["transform", "batch_transform"])
+def test_what_other_libraries_transform_with(name):
+    """Each is called unlike a transform is, and would fail with the first sample."""
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential([keras.layers.RandomFlip()])
+    for layer in (model, keras.layers.RandomFlip()):
+        with pytest.raises(
+            TypeError, match=f"{name}=.*a Keras layer: .*=keras_transform"
+        ) as caught:
+            checks.checked_transform(layer, name)
+        assert len(str(caught.value)) < 400
+    of_albumentations = type(
+        "Compose", (), {"__call__": lambda s, *a, **k: 0, "__module__": "albumentations.core"}
+    )
+    with pytest.raises(TypeError, match=r"transform=albumentations_transform\(pipeline\)"):
+        checks.checked_transform(of_albumentations(), name)
+    of_torch = type(
+        "Module", (), {"__call__": lambda s, *a, **k: 0, "__module__": "torch.nn.modules"}
+    )
+    one = type("Flip", (of_torch,), {"forward": lambda s, image: image})
+    with pytest.raises(TypeError, match="a module of torch, which takes its own tensors"):
+        checks.checked_transform(one(), name)
+    three = type("Mine", (of_torch,), {"forward": lambda s, x, y, rng: (x, y)})()
+    assert checks.checked_transform(three, name) is three

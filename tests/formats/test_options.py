@@ -11,7 +11,13 @@ from kloaders.formats.options import ImageOptions
 @pytest.mark.parametrize(
     ("wrong", "kind", "words"),
     [
-        ({"size": 224}, TypeError, r"size=224, expected two whole numbers.*\(height, width\)"),
+        (
+            {"size": 2.5},
+            TypeError,
+            r"size=2.5, expected two whole numbers, or one.*\(height, width\)",
+        ),
+        ({"size": True}, TypeError, "size=True, expected two whole numbers"),
+        ({"size": 0}, ValueError, "size=0, expected at least one pixel"),
         ({"size": (224.5, 3)}, TypeError, "whole numbers"),
         ({"size": (1, 2, 3)}, TypeError, "two whole numbers"),
         ({"size": (0, 5)}, ValueError, "at least one pixel"),
@@ -43,6 +49,11 @@ def test_options_are_normalised_and_pickle():
     assert options.dtype == np.dtype(np.float32)
     assert pickle.loads(pickle.dumps(options)) == options
     assert hash(options) == hash(pickle.loads(pickle.dumps(options)))
+
+
+@pytest.mark.parametrize("size", [150, np.int64(150), np.array(150)])
+def test_one_number_is_a_square(size):
+    assert ImageOptions(size=size).size == (150, 150)
 
 
 def test_aspect_needs_a_size():

@@ -18,6 +18,18 @@ def A():
     return pytest.importorskip("albumentations", reason="the extra [test] has it")
 
 
+def test_what_is_not_wrapped_is_answered_with_the_wrapper(A):
+    """As transform= it was called with (x, y, rng), and failed with the first sample."""
+    pipeline = A.Compose([A.HorizontalFlip(p=1)])
+    for given in (pipeline, A.HorizontalFlip()):
+        with pytest.raises(TypeError, match="pass transform=albumentations_transform"):
+            kl.ArraySequenceLoader(pictures(), transform=given)
+    flipped = kl.ArraySequenceLoader(pictures(), transform=kl.albumentations_transform(pipeline))
+    assert np.array_equal(flipped[0], pictures()[:, :, ::-1])
+    with pytest.raises(TypeError, match="pass batch_transform=keras_transform"):
+        kl.ArraySequenceLoader(pictures(), transform=layers.RandomFlip())
+
+
 def pictures(n=10, side=8):
     """Pictures whose every pixel says where it is, and of which sample: moved pixels are seen."""
     rows, columns = np.mgrid[:side, :side].astype(np.uint8)

@@ -223,7 +223,7 @@ def test_groups_stay_together(files):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation": 1}, "validation=1, expected a share between 0 and 1"),
+        ({"validation": 1.0}, "validation=1.0, expected a share between 0 and 1"),
         ({"validation": None}, "validation=None, expected a share"),
         ({"validation": 0}, "validation=0, expected a share"),
         ({"validation": True}, "validation=True, expected a share"),

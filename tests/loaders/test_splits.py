@@ -49,6 +49,18 @@ def test_stratified_parts_have_the_share_of_every_class():
             assert np.bincount(found).tolist() == [each, each]
 
 
+@pytest.mark.parametrize("count", [1, 12, np.int64(12)])
+def test_validation_with_so_many_samples(count):
+    for stratify in (None, True) if count > 1 else (None,):
+        train, validation = kl.split(loader_of(), validation=count, stratify=stratify)
+        assert (train.samples, validation.samples) == (SAMPLES - count, count)
+        assert sorted(numbers(train) + numbers(validation)) == list(range(SAMPLES))
+    _, validation = kl.split(loader_of(), validation=2, groups=np.arange(SAMPLES) // 2)
+    assert validation.samples == 4  # of two groups
+    with pytest.raises(ValueError, match="validation=20 of 20 samples leaves none to train on"):
+        kl.split(loader_of(), validation=20)
+
+
 def test_groups_stay_together():
     groups = np.arange(SAMPLES) // 4
     train, validation = kl.split(loader_of(), validation=0.4, groups=groups)
@@ -147,9 +159,11 @@ def test_a_transform_that_fails_is_not_split_s_to_report(warnings_of):
 # ---------------------------------------------------------------- refused
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.2, 5, "0.2", None])
+@pytest.mark.parametrize("share", [0, 1.0, -0.2, -3, 5.0, "0.2", None, True])
 def test_a_share_that_is_none_is_refused(share):
-    with pytest.raises(ValueError, match=r"expected a share between 0 and 1: 0\.2 is a fifth"):
+    with pytest.raises(
+        ValueError, match=r"expected a share between 0 and 1, where 0\.2 is a fifth"
+    ):
         kl.split(loader_of(), validation=share)
 
 

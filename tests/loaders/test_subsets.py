@@ -95,8 +95,8 @@ def test_folds_have_each_sample_once(npy, keep):
 
 
 def test_folds_say_what_is_wrong():
-    with pytest.raises(TypeError, match="expected a splitter of scikit-learn"):
-        kl.folds(numbered(5), 3)
+    with pytest.raises(TypeError, match="expected how many folds, a splitter of scikit-learn, "):
+        kl.folds(numbered(5), "3")
 
 
 def test_folds_warn_once_where_their_parts_differ(caplog):
@@ -113,3 +113,50 @@ def test_folds_warn_once_where_their_parts_differ(caplog):
     assert len(said) == 1
     assert "delivers float16[1]" in said[0], said
     assert "validation part float32[1]" in said[0], said
+
+
+def of_epoch(loader):
+    """Numbers of the samples, in storage order."""
+    return [int(n) for batch in loader.epoch_batches(0, shuffle=False) for n in batch[1]]
+
+
+def test_a_number_of_folds():
+    """Shuffled by the loader's seed; each sample is validated with once."""
+    found = [of_epoch(val) for _, val in kl.folds(numbered(10, seed=3), 5)]
+    assert [len(val) for val in found] == [2] * 5
+    assert sorted(n for fold in found for n in fold) == list(range(10))
+    assert found == [of_epoch(val) for _, val in kl.folds(numbered(10, seed=3), 5)]
+    assert found != [of_epoch(val) for _, val in kl.folds(numbered(10, seed=4), 5)]
+    assert found != [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    classes = np.arange(10) // 5
+    for _, val in kl.folds(numbered(10), 5, labels=classes):
+        assert sorted(classes[of_epoch(val)]) == [0, 1]
+    groups = np.arange(10) // 2
+    for options in ({"groups": groups}, {"groups": groups, "labels": np.arange(10) % 2}):
+        for train, val in kl.folds(numbered(10), 5, **options):
+            assert not set(groups[of_epoch(train)]) & set(groups[of_epoch(val)])
+
+
+def test_folds_that_are_given():
+    pairs = [([4, 0], [1, 2]), (np.arange(5) < 3, slice(3, 5))]
+    found = [(of_epoch(train), of_epoch(val)) for train, val in kl.folds(numbered(5), pairs)]
+    assert found == [([4, 0], [1, 2]), ([0, 1, 2], [3, 4])]
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "words"),
+    [
+        (1, {}, ValueError, r"folds\(loader, 1\): expected from 2 to 5 folds"),
+        (6, {}, ValueError, "expected from 2 to 5 folds"),
+        (True, {}, TypeError, "splitter=True.*expected how many folds"),
+        ([], {}, ValueError, "expected at least one"),
+        ([1, 2], {}, TypeError, r"fold 0 is 1, expected \(train, validation\)"),
+        ([([0, 1], [1, 2])], {}, ValueError, "fold 0 has sample 1 in both parts, and 0 others"),
+        ([([0, 1], [5])], {}, IndexError, "sample 5"),
+        ([([0], [1])], {"labels": [0, 0, 0, 1, 1]}, ValueError, "which only splitters look at"),
+    ],
+    ids=str,
+)
+def test_folds_that_are_none(given, options, error, words):
+    with pytest.raises(error, match=words):
+        kl.folds(numbered(5), given, **options)

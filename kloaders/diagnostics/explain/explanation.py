@@ -38,6 +38,8 @@ class Explanation(Findings):
         wait: share of its time that the model waits; None likewise.
         advice: at most two changes, the one with the larger gain first.
         machine: cores, system, Python.
+        busy: figures that contradict each other, in words, since the machine did something else as
+            well; then nothing is advised, and the others are guesses. Empty where all agree.
     """
 
     @property
@@ -54,6 +56,8 @@ class Explanation(Findings):
         return as_text(self)
 
     def __repr__(self) -> str:
+        if self.busy:
+            return "<Explanation: the machine is busy, so that nothing can be told>"
         return f"<Explanation: the bottleneck is {self.bottleneck}, {self.now:,.0f} samples/s>"
 
     def _repr_html_(self) -> str:
@@ -101,6 +105,7 @@ def _as_dict(found: Findings) -> dict[str, Any]:
                 "why": found.first_why,
             },
             "verdict": verdict(found),
+            "busy": found.busy,
             "samples_per_s": {
                 "now": found.now,
                 "first_epoch": found.first,

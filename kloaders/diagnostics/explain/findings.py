@@ -51,3 +51,4 @@ class Findings:
     wait: float | None
     advice: list[Advice] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
+    busy: list[str] = field(default_factory=list)

@@ -8,8 +8,16 @@ from __future__ import annotations
 import html
 
 from kloaders.core.memory import format_bytes
+from kloaders.core.messages import visible
 from kloaders.diagnostics.explain.findings import Findings
-from kloaders.diagnostics.explain.text import limits_of, stages_of, standing, time_of, verdict
+from kloaders.diagnostics.explain.text import (
+    limits_of,
+    rate_of,
+    stages_of,
+    standing,
+    time_of,
+    verdict,
+)
 
 __all__ = ["in_a_notebook", "page"]
 
@@ -84,15 +92,15 @@ def _body(found: Findings) -> str:
     m, s = found.measured, found.measured.settings
     parts = [
         f"<main>\n<h1>{html.escape(verdict(found))}</h1>",
-        f'<p class="soft">{html.escape(found.title)}</p>',
-        f"<p>{html.escape(found.why)} {html.escape(standing(found))}</p>",
-        _tiles(found),
+        f'<p class="soft">{html.escape(visible(found.title))}</p>',
+        f"<p>{html.escape('' if found.busy else found.why)} {html.escape(standing(found))}</p>",
+        "" if found.busy else _tiles(found),
     ]
-    if found.best is not None:
+    if found.best is not None and not found.busy:
         parts.append(_step(found))
-    parts.append("<h2>To change</h2>")
+    parts.append("" if found.busy else "<h2>To change</h2>")
     parts += [_advice(found, k) for k in range(len(found.advice))]
-    if not found.advice:
+    if not found.advice and not found.busy:
         nothing = (
             "Nothing: a faster loader would gain nothing."
             if found.bottleneck == "model"
@@ -104,7 +112,12 @@ def _body(found: Findings) -> str:
     limits = limits_of(found)
     most = max([rate for _, _, rate in limits], default=1.0)
     parts.append(
-        _bars([(words, rate / most, f"{rate:,.0f}", _colour(name)) for name, words, rate in limits])
+        _bars(
+            [
+                (words, rate / most, rate_of(found, rate), _colour(name))
+                for name, words, rate in limits
+            ]
+        )
     )
     parts.append("<h2>What a sample costs</h2>")
     stages = stages_of(found)
@@ -134,7 +147,10 @@ def _body(found: Findings) -> str:
         )
     parts.append("<h2>How it was measured</h2>")
     rows = [
-        ("first epoch", f"{found.first:,.0f} samples/s by the loader alone; {found.first_why}"),
+        (
+            "first epoch",
+            f"{rate_of(found, found.first)} samples/s by the loader alone; {found.first_why}",
+        ),
         ("cache", f"holds {s.kept:.0%} of the samples after the first epoch"),
         (
             "sample",

@@ -27,16 +27,19 @@ def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
     at_most: samples after which to stop.
     """
     batches = _forever(view)
+    began = time.perf_counter()
     next(batches)  # starts the threads
     started = time.perf_counter()
+    # Two batches at least; one where that takes long.
+    least = 2 if started - began < seconds else 1
     while view.processes and time.perf_counter() - started < _PROCESSES_START:
         next(batches)
     begin, cpu = time.perf_counter(), time.process_time()
     samples = count = 0
-    while count < 2 or time.perf_counter() - begin < seconds:
+    while count < least or time.perf_counter() - begin < seconds:
         samples += len(flatten(next(batches))[0])
         count += 1
-        if at_most is not None and samples >= at_most and count >= 2:
+        if at_most is not None and samples >= at_most and count >= least:
             break
     wall = time.perf_counter() - begin
     busy = (time.process_time() - cpu) / wall

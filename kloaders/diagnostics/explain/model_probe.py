@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from kloaders.core.structure import flatten
+from kloaders.keras_api import base, tf_iterators
 
 __all__ = ["measure_model"]
 
+# The step alone and the fit are measured in turns, and the quicker of each is taken: what else the
+# machine does can only make one slower. As long as the step alone is slower, there are more rounds.
+_ROUNDS, _MOST_ROUNDS = 2, 5
+# This share of a run's time goes by, from its first step on, before steps are counted.
+_BEGINNING = 0.3
+# Of so many steps a few batches that were made before do not matter.
+_MANY = 500
+
 
 def measure_model(model: Any, view: Any, seconds: float) -> dict[str, Any]:
-    """Seconds per batch: a step alone, and a step of a fit on `view`. The model is as before."""
+    """Seconds per batch: a step alone, and a step of a fit on `view`. The model is as before.
+
+    seconds: how long to measure in all, beside compiling; at least two steps of each are taken.
+    """
     import keras
 
     if not isinstance(model, keras.Model):
@@ -27,60 +38,98 @@ def measure_model(model: Any, view: Any, seconds: float) -> dict[str, Any]:
             "the model is not compiled, so it has no step: call model.compile() first."
         )
     batch = view[0]
+    view.runner.release()  # nothing is made ahead while the step alone is measured
 
     class Same(keras.utils.PyDataset):
-        def __init__(self, steps: int) -> None:
-            super().__init__()
-            self.steps = steps
+        """One batch, in epochs as long as the loader's, which end as the loader's do."""
 
         def __len__(self) -> int:
-            return self.steps
+            return len(view)
 
         def __getitem__(self, index: int) -> Any:
             return batch
 
+        def on_epoch_end(self) -> None:
+            if base.keeps_adapters():
+                tf_iterators.free_beside()
+
+    same = Same()
     with _unchanged(keras, model, batch):
-        first = _epochs(keras, model, Same(2), 2)
-        # As many steps an epoch for both: what an epoch itself costs is then in both.
-        steps = int(min(200, len(view), max(2, seconds / 6 / max(1e-6, first[-1][0] / 2))))
-        if steps * (4 + 60 // steps) > len(view):  # parts of a pass must not run over its end
-            steps = len(view)
-        epochs = 4 + 60 // steps
-        alone = _middle(_epochs(keras, model, Same(steps), epochs)[1:])
-        part = steps if steps < len(view) else None
-        together = _middle(_epochs(keras, model, view, epochs, part)[1:])
+        _run(keras, model, same, 0.0)  # compiles
+        each = seconds / (2 * _ROUNDS)
+        alone = together = math.inf, math.inf
+        began = time.perf_counter()
+        for number in range(1, _MOST_ROUNDS + 1):
+            alone = min(alone, _run(keras, model, same, each))
+            together = min(together, _run(keras, model, view, each))
+            view.runner.release()
+            slow = number == 1 and time.perf_counter() - began > seconds
+            if (number >= _ROUNDS or slow) and alone[0] <= 1.1 * together[0]:
+                break
         moved = _moving(keras, batch)
     return {
-        "step_s": alone[0] / steps,
-        "step_cpu_s": alone[1] / steps,
+        "step_s": alone[0],
+        "step_cpu_s": alone[1],
         "to_device_s": moved,
-        "fit_s": together[0] / steps,
+        "fit_s": together[0],
         "model_from": "model",
     }
 
 
-def _middle(epochs: list[tuple[float, float]]) -> tuple[float, float]:
-    """The median of each: what else the machine does makes single epochs slow."""
-    walls, cpus = zip(*epochs, strict=True)
-    return float(np.median(walls)), float(np.median(cpus))
+def _run(keras: Any, model: Any, data: Any, seconds: float) -> tuple[float, float]:
+    """Seconds, and seconds of processor time, of a step of a fit that lasts for about so long.
 
+    Epochs count from their beginning to the end of their last step. Steps on batches that were made
+    before counting began, here or by tf.data, tell nothing of the loader: of those that it made
+    meanwhile there must be as many.
+    """
 
-def _epochs(
-    keras: Any, model: Any, data: Any, epochs: int, steps: int | None = None
-) -> list[tuple[float, float]]:
-    """Seconds, and seconds of processor time, of each epoch of a fit."""
-    found: list[tuple[float, float]] = []
+    def made() -> float:
+        """Batches that a loader has made so far; without end where nobody makes any."""
+        engine = getattr(getattr(data, "runner", None), "engine", None)
+        return math.inf if engine is None else engine.batches + engine.ready()
 
     class Clock(keras.callbacks.Callback):
+        wall = cpu = 0.0
+        steps, began, before, counting = 0, 0.0, 0.0, False
+
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.began = time.perf_counter(), time.process_time()
+            self.last, self.at = -1, (time.perf_counter(), time.process_time())
 
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            wall, cpu = self.began
-            found.append((time.perf_counter() - wall, time.process_time() - cpu))
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            last, self.at = self.at, (time.perf_counter(), time.process_time())
+            done, self.last = batch - self.last, batch
+            if not self.counting:
+                self.began = self.began or self.at[0]
+                self.counting = self.at[0] - self.began >= _BEGINNING * seconds
+                self.before = made()
+                return
+            self.steps += done
+            over = self.at[0] - self.began >= seconds and self.counted() >= 2
+            if over or batch + 1 >= (self.params.get("steps") or 0):
+                _settle(logs)
+                self.at = time.perf_counter(), time.process_time()
+            self.wall += self.at[0] - last[0]
+            self.cpu += self.at[1] - last[1]
+            if over:
+                self.each = self.wall / self.counted(), self.cpu / self.counted()
+                self.model.stop_training = True
 
-    model.fit(data, epochs=epochs, steps_per_epoch=steps, verbose=0, callbacks=[Clock()])
-    return found
+        def counted(self) -> float:
+            now = made()
+            many = self.steps > _MANY or math.inf in (now, self.before)
+            return self.steps if many else min(self.steps, now - self.before)
+
+    clock = Clock()
+    model.fit(data, epochs=2**31, verbose=0, callbacks=[clock])
+    return clock.each
+
+
+def _settle(logs: Any) -> None:
+    """Wait until a device has done the steps that it was given."""
+    for value in (logs or {}).values():
+        with contextlib.suppress(TypeError, ValueError):
+            float(value)
 
 
 @contextlib.contextmanager

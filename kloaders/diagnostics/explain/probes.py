@@ -16,7 +16,7 @@ from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.explain.file_columns import image_options
 from kloaders.diagnostics.explain.loader_probe import drive, evict, files_per_second
-from kloaders.diagnostics.explain.measured import Measured, Settings
+from kloaders.diagnostics.explain.measured import Measured, Run, Settings
 from kloaders.diagnostics.explain.model_probe import measure_model
 from kloaders.diagnostics.explain.stages import Stages, measure_stages
 from kloaders.diagnostics.explain.variants import changed, over_arrays, quiet
@@ -48,8 +48,12 @@ def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured
             runs |= _disk(loader, stages, measured, seconds / 6)
         runs["warm"] = drive(view, seconds / 6, enough)
         runs.setdefault("cold", runs["warm"])
+        if runs["cold"].rate > runs["warm"].rate:
+            runs["warm"] = _better(runs["warm"], drive(view, seconds / 6, enough))
     held = over_arrays(loader, stages.arrays()) if stages.arrays() is not None else None
     runs["ram"] = runs["warm"] if held is None else drive(held, seconds / 6)
+    if held is not None and runs["warm"].rate > runs["ram"].rate:
+        runs["ram"] = _better(runs["ram"], drive(held, seconds / 6))
     measured = dataclasses.replace(measured, **runs)
     if model is not None:
         steady = held if held is not None and measured.settings.kept > 0.99 else view
@@ -86,6 +90,11 @@ def measure_change(
             return drive(view, seconds).rate
         finally:
             view.runner.release()
+
+
+def _better(one: Run, other: Run) -> Run:
+    """The quicker of two runs of one loader: what else the machine does can only make one slower."""
+    return max(one, other, key=lambda run: run.rate)
 
 
 def _enough(measured: Measured, seconds: float) -> int:
@@ -136,7 +145,8 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         has_transform=loader.transform is not None,
         users_code=loader.runner.pipeline.runs_user_code,
         cacheable=not arrays,
-        cache=loader.cache,
+        # "auto" keeps nothing of what a function of the user's reads.
+        cache=loader.cache if loader.source.stores() else None,
         sample_bytes=sum(spec.nbytes for spec in specs),
         raw_bytes=raw,
         stored_bytes=stored,

@@ -20,7 +20,9 @@ def explain(
 ) -> Explanation:
     """`SequenceLoader.explain` says what it does."""
     if not seconds > 0:
-        raise ValueError(f"seconds={seconds!r}, expected more than 0: 6 is enough for most disks.")
+        raise ValueError(
+            f"seconds={seconds!r:.80}, expected more than 0: 6 is enough for most disks."
+        )
     measured = probes.measure(loader, model, float(seconds))
     found = judge(measured, _title(loader), _machine())
     if not check:

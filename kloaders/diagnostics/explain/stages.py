@@ -28,11 +28,15 @@ _HELD_BYTES, _LOOKED_AT = 2**27, 256
 
 
 class Stages:
-    """Samples taken one by one, in this thread."""
+    """Samples taken one by one, in this thread.
 
-    def __init__(self, view: Loader, indices: list[int]) -> None:
+    tried: which are looked at; `indices` are those of them that loaded, as `samples`.
+    """
+
+    def __init__(self, view: Loader, tried: list[int]) -> None:
         self.view = view
-        self.indices = indices
+        self.tried = tried
+        self.indices: list[int] = []
         self.samples: list[Any] = []
         self.times: dict[str, float] = {}
         self.cpu = self.wall = 0.0
@@ -60,44 +64,72 @@ class Stages:
 
 
 def measure_stages(view: Loader, seconds: float, transform: bool = True) -> Stages:
+    """Take samples for about so many seconds: four at least, if they come within twice the time.
+
+    Samples that do not load are left out where the loader skips or replaces them.
+
+    Raises:
+        SampleError: one does not load (on_error="raise"), or none of those that were looked at.
+    """
     stages = Stages(view, _some(view))
     form = flatten(view.sample_spec if transform else view.raw_spec)
     rows = [aligned(max(1, s.nbytes)) for s in form]
-    source: Source = view.source
-    pipeline = view.runner.pipeline
-    held = 0
-    end = time.perf_counter() + seconds
-    for count, index in enumerate(stages.indices):
-        if count >= 4 and (time.perf_counter() > end or held > _HELD_BYTES):
+    held, failure = 0, None
+    begin = time.perf_counter()
+    for index in stages.tried:
+        spent = time.perf_counter() - begin
+        enough = spent > seconds or held > _HELD_BYTES
+        if enough and (
+            len(stages.samples) >= 4 or (stages.samples and spent > max(0.5, 2 * seconds))
+        ):
             break
-        cached = _read_alone(stages, index)
-        begin, cpu = time.perf_counter(), time.thread_time()
-        sample = source.sample(index, Moment())
-        wall, used = time.perf_counter() - begin, time.thread_time() - cpu
-        if stages.paths is None:  # what a hook waits for, and what it computes
-            stages.add("read_s", max(0.0, wall - used))
-            stages.add("decode_s", used)
-        else:
-            stages.add("decode_s", max(0.0, wall - cached))
-        if transform and view.transform is not None:
-            begin = time.perf_counter()
-            done = pipeline.transformed(index, sample, Moment())
-            stages.add("transform_s", time.perf_counter() - begin)
-        else:
-            done = sample
-        stages.wall += wall
-        stages.cpu += used
-        begin = time.perf_counter()
-        for leaf, row in zip(flatten(done), rows, strict=False):
-            a = np.asarray(leaf)
-            if a.nbytes <= row.nbytes:
-                np.copyto(row[: a.nbytes], np.ascontiguousarray(a).reshape(-1).view(np.uint8))
-        stages.add("copy_s", time.perf_counter() - begin)
+        try:
+            sample = _take(stages, index, transform, rows)
+        except Exception as error:  # whatever a user's hook or transform raises
+            failure = view.runner.log.explained(index, error)
+            if view.on_error == "raise":
+                raise failure from error
+            continue
         held += sum(np.asarray(leaf).nbytes for leaf in flatten(sample))
         stages.samples.append(sample)
+        stages.indices.append(index)
+    if not stages.samples and failure is not None:
+        raise failure
     if stages.paths is not None:
         _try_dct(stages, seconds / 4)
     return stages
+
+
+def _take(stages: Stages, index: int, transform: bool, rows: list[Any]) -> Any:
+    """One sample as it is stored; what it cost is added where all of it went well."""
+    view = stages.view
+    source: Source = view.source
+    cost, stored = _read_alone(stages, index)
+    cached = cost.get("read_cached_s", 0.0)
+    begin, cpu = time.perf_counter(), time.thread_time()
+    sample = source.sample(index, Moment())
+    wall, used = time.perf_counter() - begin, time.thread_time() - cpu
+    if stages.paths is None:  # what a hook waits for, and what it computes
+        cost |= {"read_s": max(0.0, wall - used), "decode_s": used}
+    else:
+        cost["decode_s"] = max(0.0, wall - cached)
+    done = sample
+    if transform and view.transform is not None:
+        begin = time.perf_counter()
+        done = view.runner.pipeline.transformed(index, sample, Moment())
+        cost["transform_s"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    for leaf, row in zip(flatten(done), rows, strict=False):
+        a = np.asarray(leaf)
+        if a.nbytes <= row.nbytes:
+            np.copyto(row[: a.nbytes], np.ascontiguousarray(a).reshape(-1).view(np.uint8))
+    cost["copy_s"] = time.perf_counter() - begin
+    stages.wall += wall
+    stages.cpu += used
+    stages.stored += stored
+    for name, seconds in cost.items():
+        stages.add(name, seconds)
+    return sample
 
 
 def _some(view: Loader) -> list[int]:
@@ -111,22 +143,19 @@ def _some(view: Loader) -> list[int]:
     return found[:_LOOKED_AT]
 
 
-def _read_alone(stages: Stages, index: int) -> float:
-    """Read a sample's files from the disk, then from memory; seconds of the latter."""
+def _read_alone(stages: Stages, index: int) -> tuple[dict[str, float], int]:
+    """Read a sample's files from the disk, then from memory: seconds of both, and bytes."""
     if stages.paths is None:
-        return 0.0
+        return {}, 0
     names = stages.paths(index)
     evict(names)
     begin = time.perf_counter()
-    contents = [read_bytes(name) for name in names]
-    stages.add("read_s", time.perf_counter() - begin)
-    stages.stored += sum(map(len, contents))
+    stored = sum(len(read_bytes(name)) for name in names)
+    read = time.perf_counter() - begin
     begin = time.perf_counter()
     for name in names:
         read_bytes(name)
-    cached = time.perf_counter() - begin
-    stages.add("read_cached_s", cached)
-    return cached
+    return {"read_s": read, "read_cached_s": time.perf_counter() - begin}, stored
 
 
 def _try_dct(stages: Stages, seconds: float) -> None:
@@ -143,7 +172,7 @@ def _try_dct(stages: Stages, seconds: float) -> None:
         return
     scaled = map_structure(with_dct_scaling, columns)
     count, spent, end = 0, 0.0, time.perf_counter() + seconds
-    for index in stages.indices[: len(stages.samples)]:
+    for index in stages.indices:
         if count >= 4 and time.perf_counter() > end:
             break
         for name in stages.paths(index):  # as warm as it was for the other decode

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from kloaders.diagnostics.explain.findings import Findings
 
-__all__ = ["RESOURCES", "as_text", "limits_of", "stages_of", "standing", "time_of", "verdict"]
+__all__ = [
+    "RESOURCES",
+    "as_text",
+    "limits_of",
+    "rate_of",
+    "stages_of",
+    "standing",
+    "time_of",
+    "verdict",
+]
 
 #: What the bottleneck of a training can be, and what that means.
 RESOURCES = {
@@ -79,8 +88,17 @@ def _most(*values: float | None) -> float | None:
     return max((v for v in values if v is not None), default=None)
 
 
+def rate_of(found: Findings, rate: float) -> str:
+    """Samples per second for people: one digit where figures contradict each other."""
+    if not found.busy:
+        return f"{rate:,.0f}"
+    return f"about {float(f'{rate:.0e}'):,.0f}"
+
+
 def verdict(found: Findings) -> str:
     """One sentence."""
+    if found.busy:
+        return "The machine is busy with something else, so that no bottleneck can be told."
     what = RESOURCES[found.bottleneck]
     if found.best is None:
         return f"The bottleneck of loading is {what}."
@@ -89,6 +107,8 @@ def verdict(found: Findings) -> str:
 
 def standing(found: Findings) -> str:
     """How fast it is, and how fast it could be."""
+    if found.busy:
+        return f"It was measured that {'; that '.join(found.busy)}. Run it again when nothing else runs."
     m = found.measured
     who = "in fit" if m.fit_s else "by the loader alone"
     said = f"{found.now:,.0f} samples/s {who}, {found.reached:.0%} of what this machine can do"
@@ -103,8 +123,8 @@ def standing(found: Findings) -> str:
 def as_text(found: Findings) -> str:
     """For a terminal."""
     m, s = found.measured, found.measured.settings
-    lines = [found.title, "", verdict(found), found.why, standing(found)]
-    if s.kept and s.cacheable:
+    lines = [found.title, "", verdict(found), *([] if found.busy else [found.why]), standing(found)]
+    if s.kept and s.cacheable and not found.busy:
         lines.append(
             f"That is after the first epoch, with {s.kept:.0%} of the samples in the cache. In the first, "
             f"the loader alone makes {found.first:,.0f} samples/s; its bottleneck is "
@@ -113,7 +133,7 @@ def as_text(found: Findings) -> str:
     lines += ["", "One sample, in one thread:"]
     lines += _table([(words, time_of(seconds)) for _, words, seconds in stages_of(found)])
     lines += ["", "Samples per second:"]
-    lines += _table([(words, f"{rate:,.0f}") for _, words, rate in limits_of(found)])
+    lines += _table([(words, rate_of(found, rate)) for _, words, rate in limits_of(found)])
     lines.append("")
     if found.best is None:
         lines.append(
@@ -131,7 +151,7 @@ def as_text(found: Findings) -> str:
                     f"; measured: {advice.measured:,.0f}, {advice.measured / found.now:.1f} times"
                 )
             lines.append(said)
-    else:
+    elif not found.busy:
         lines.append(
             "Nothing to change: a faster loader would gain nothing."
             if found.bottleneck == "model"

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from kloaders.diagnostics.explain.advice import advise
+from kloaders.diagnostics.explain.agreement import contradictions, reconciled
 from kloaders.diagnostics.explain.bottleneck import EpochCost
 from kloaders.diagnostics.explain.explanation import Explanation
 from kloaders.diagnostics.explain.measured import Measured
@@ -18,6 +19,8 @@ _FIRST: dict[str, Any] = {"fit_s": None, "step_s": None, "step_cpu_s": None}
 
 def judge(m: Measured, title: str = "", machine: dict[str, Any] | None = None) -> Explanation:
     """The verdict on figures, whoever measured them."""
+    busy = contradictions(m)
+    m = reconciled(m)
     cost = EpochCost(m)
     resource, stage, why = cost.bottleneck()
     first = EpochCost(dataclasses.replace(m, **_FIRST), m.cold)
@@ -40,5 +43,7 @@ def judge(m: Measured, title: str = "", machine: dict[str, Any] | None = None) -
         best=None if m.step_s is None else m.settings.batch_size / m.step_s,
         wait=cost.wait,
         machine=machine or {},
+        busy=busy,
     )
-    return dataclasses.replace(found, advice=advise(cost, resource, stage))
+    # What contradicts itself is no ground for advice.
+    return found if busy else dataclasses.replace(found, advice=advise(cost, resource, stage))

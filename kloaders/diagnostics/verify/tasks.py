@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.messages import visible
+from kloaders.core.places import where_of
 from kloaders.diagnostics.verify.report import Report
 from kloaders.formats import pack as pack_format
 from kloaders.formats.errors import DecodeError, UnsupportedError
@@ -92,9 +94,7 @@ def plan_source(
     else:
         matches = [path for path in sorted(glob.glob(name, recursive=True)) if not is_index(path)]
         if not matches:
-            raise FileNotFoundError(
-                f"{name} does not exist. Relative paths start at {os.getcwd()}."
-            )
+            raise FileNotFoundError(f"{visible(name)} does not exist. {where_of(name)}")
         for path in matches:
             plan_source(path, columns, report, tasks, follow_links)
 

@@ -292,7 +292,7 @@ def _feature(name: str, value: Any) -> bytes:
         array = np.empty(0, object)
     if array.ndim > 1:
         raise TypeError(
-            f"feature {name!r} has shape {array.shape}, expected a value or a list of values. Give "
+            f"feature {name!r:.80} has shape {array.shape}, expected a value or a list of values. Give "
             "write_tfrecords() the array itself, which keeps its shape."
         )
     array = array.reshape(-1)
@@ -305,13 +305,13 @@ def _feature(name: str, value: Any) -> bytes:
     if array.dtype.kind in "biu":
         if array.dtype.kind == "u" and len(array) and int(array.max()) >= 2**63:
             raise ValueError(
-                f"feature {name!r} holds {int(array.max())}, which int64 cannot: TFRecord has no "
+                f"feature {name!r:.80} holds {int(array.max())}, which int64 cannot: TFRecord has no "
                 "larger integers. Write it as float or text."
             )
         values = _encoded(array.astype(np.int64))
         return _block(INT64, _block(1, values) if values else b"")
     raise TypeError(
-        f"feature {name!r} is {value!r:.60} ({type(value).__name__}), expected text, bytes, "
+        f"feature {name!r:.80} is {value!r:.60} ({type(value).__name__}), expected text, bytes, "
         "numbers, or a list of these."
     )
 
@@ -322,7 +322,7 @@ def _content(name: str, value: Any) -> bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     raise TypeError(
-        f"feature {name!r} holds {value!r:.60} ({type(value).__name__}), expected text or bytes "
+        f"feature {name!r:.80} holds {value!r:.60} ({type(value).__name__}), expected text or bytes "
         "as the others."
     )
 
@@ -364,7 +364,7 @@ def array_features(name: str, array: Array) -> dict[str, Any]:
             return {name: array}
         return {name: array.reshape(-1), f"{name}/shape": list(array.shape)}
     if array.dtype.kind not in "biufc" and array.dtype.isbuiltin != 2:
-        raise TypeError(f"feature {name!r} is an array of {array.dtype}, expected numbers.")
+        raise TypeError(f"feature {name!r:.80} is an array of {array.dtype}, expected numbers.")
     raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return {
         name: raw.tobytes(),

@@ -8,7 +8,7 @@ import stat
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import warn
+from kloaders.core.messages import visible, warn
 from kloaders.formats import sidecar_index
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
@@ -53,8 +53,8 @@ def index_of(path: str, compression: str = "auto", folder: str | None = None) ->
     status = os.fstat(file.number)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(
-            f"{path} is a folder, expected a TFRecord file: give a pattern, "
-            f"{os.path.join(path, '*.tfrecord')!r}."
+            f"{visible(path)} is a folder, expected a TFRecord file: give a pattern, "
+            f"{os.path.join(path, '*.tfrecord')!r:.80}."
         )
     if status.st_size == 0:
         raise DecodeError(
@@ -94,7 +94,7 @@ def _compression(file: OpenFile, path: str, asked: str) -> str:
             'compression="GZIP", or "auto".'
         )
     if asked and found != asked:
-        said = found or (f"it begins with {head!r}" if not is_header(head) else "plain")
+        said = found or (f"it begins with {head!r:.80}" if not is_header(head) else "plain")
         raise DecodeError(f'{path} is not compressed as {asked} ({said}): pass compression="auto".')
     return asked
 
@@ -125,7 +125,7 @@ def _walk(file: OpenFile, size: int, path: str) -> Array:
             head = file.read(HEADER, end)
             if end == 0 and after == size and not (is_header(head) or _data_is_whole(file, size)):
                 raise DecodeError(
-                    f"{path} is no TFRecord file: it begins with {head!r}, and no record was found "
+                    f"{path} is no TFRecord file: it begins with {head!r:.80}, and no record was found "
                     "in it. For files that hold one sample each use PathSequenceLoader."
                 )
             number = sum(map(len, found))
@@ -228,7 +228,7 @@ def _walk_stream(path: str, compression: str) -> Array:
             what = "a file of TFRecords" if number == 0 else "a whole record"
             raise DecodeError(
                 f"{path}: record {number} at byte {at} of its decompressed content is not {what}: "
-                f"it begins with {head!r}. Write the file again."
+                f"it begins with {head!r:.80}. Write the file again."
             )
         size = length_of(head) + FOOTER
         if stream.skip(size) < size:

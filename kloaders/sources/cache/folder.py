@@ -69,7 +69,7 @@ class FolderCache(SharedStore):
             os.makedirs(self.folder, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise NotADirectoryError(
-                f"cache={folder!r} is or lies in a file, expected a folder: choose another name."
+                f"cache={folder!r:.80} is or lies in a file, expected a folder: choose another name."
             ) from None
         self._set_up()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kloaders.core.messages import visible
 from kloaders.core.value_digest import NotComparable, digest_of, digest_of_method
 from kloaders.sources.fingerprint import Digest
 from kloaders.sources.path_lists import PackedPaths
@@ -56,9 +57,9 @@ def _digest(folder: str, name: str, function: Any, settings: Mapping[str, Any] |
         return digest_of(function, name, _SPECIAL)
     except NotComparable as error:
         raise ValueError(
-            f"cache={folder!r:.80} cannot tell what {name} makes from what another one makes: "
+            f"cache={folder!r:.80} cannot tell what {visible(name)} makes from what another one makes: "
             f"{error}, and so samples of before a change could be served after it. Pass "
-            f'cache_key="1", a text of your own, and change it whenever what {name} makes changes.'
+            f'cache_key="1", a text of your own, and change it whenever what {visible(name)} makes changes.'
         ) from error
 
 

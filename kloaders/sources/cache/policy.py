@@ -34,7 +34,7 @@ def check_single_samples(source: Source, options: CacheOptions, work: WorkOption
     """ValueError where samples of a hook cannot be kept one by one, as the cache does."""
     if source.whole_batches:
         raise ValueError(
-            f"cache={options.cache!r} keeps single samples, and load_batch gives many: override "
+            f"cache={options.cache!r:.80} keeps single samples, and load_batch gives many: override "
             "load_sample instead, or leave cache= out."
         )
     if options.cache == "ram" and work.processes:
@@ -54,12 +54,12 @@ def cached_in_ram(source: Source, options: CacheOptions, work: WorkOptions) -> S
         return source
     if source.columns is not None and not source.runs_user_code:
         raise ValueError(
-            f"cache={options.cache!r}: the samples are arrays already. preload(loader) copies a "
+            f"cache={options.cache!r:.80}: the samples are arrays already. preload(loader) copies a "
             "memory map into RAM; otherwise leave cache= out."
         )
     if options.cache != "ram":
         raise ValueError(
-            f"cache={options.cache!r}: a folder outlives the loader, and only files tell whether "
+            f"cache={options.cache!r:.80}: a folder outlives the loader, and only files tell whether "
             'a sample is still the same one. Use cache="ram", or a PathSequenceLoader.'
         )
     check_single_samples(source, options, work)

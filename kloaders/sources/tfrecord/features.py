@@ -65,13 +65,13 @@ class Feature:
             shape = (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)
             if sum(n is None for n in shape) > 1 or any(n is not None and n < 0 for n in shape):
                 raise ValueError(
-                    f"shape={self.shape!r} of feature {self.name!r}: expected sizes, of which at "
+                    f"shape={self.shape!r:.80} of feature {self.name!r:.80}: expected sizes, of which at "
                     "most one is None."
                 )
             object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "dtype", checked_dtype(self.dtype))
         if self.decode is not None and not callable(self.decode):
-            raise TypeError(f"decode={self.decode!r} is not a function of a feature's bytes.")
+            raise TypeError(f"decode={self.decode!r:.80} is not a function of a feature's bytes.")
 
 
 # ------------------------------------------------------------------------------ what a user gives
@@ -100,7 +100,7 @@ def resolved(features: Any) -> dict[str, Structure]:
         if features.get(part) is not None:
             parts[part] = _resolved(features[part], part)
             if not flatten(parts[part]):
-                raise ValueError(f"features[{part!r}] is empty, expected at least one feature.")
+                raise ValueError(f"features[{part!r:.80}] is empty, expected at least one feature.")
     return parts
 
 
@@ -116,7 +116,7 @@ def _resolved(value: Any, key: str) -> Structure:
     if hasattr(value, "dtype") and not hasattr(value, "index_key"):
         return _from_tensorflow(value, key)
     raise TypeError(
-        f"features: {key!r} is {value!r:.80}, expected a feature's name, a kl.Feature, or a "
+        f"features: {key!r:.80} is {value!r:.80}, expected a feature's name, a kl.Feature, or a "
         "tf.io.FixedLenFeature, VarLenFeature or RaggedFeature."
     )
 
@@ -125,7 +125,7 @@ def _from_tensorflow(value: Any, key: str) -> Feature:
     """From tf.io's FixedLenFeature, FixedLenSequenceFeature, VarLenFeature or RaggedFeature."""
     if getattr(value, "partitions", ()):
         raise TypeError(
-            f"features: {key!r} is a RaggedFeature with partitions, expected one without: its "
+            f"features: {key!r:.80} is a RaggedFeature with partitions, expected one without: its "
             "values are read as one axis."
         )
     dtype = getattr(value.dtype, "as_numpy_dtype", value.dtype)
@@ -192,7 +192,7 @@ def guessed(record: bytes, decode: Decode | None) -> tuple[dict[str, Structure],
         )
     x: Structure = Feature(inputs[0]) if len(inputs) == 1 else {n: Feature(n) for n in inputs}
     parts = {"x": x} if y is None else {"x": x, "y": Feature(y)}
-    said = "x is " + ", ".join(map(repr, inputs)) + ("" if y is None else f", y is {y!r}")
+    said = "x is " + ", ".join(map(repr, inputs)) + ("" if y is None else f", y is {y!r:.80}")
     left = sorted(set(found) - set(inputs) - own - {y})
     return parts, said + (f"; left out: {', '.join(left)}" if left else "")
 
@@ -203,7 +203,9 @@ def _is_picture(raw: bytes) -> bool:
 
 def _described(record: bytes, found: dict[str, Found]) -> str:
     kinds = {BYTES: "bytes", FLOAT: "float", INT64: "int64"}
-    said = [f"{name!r} ({len(values_of(record, f))} {kinds[f.kind]})" for name, f in found.items()]
+    said = [
+        f"{name!r:.80} ({len(values_of(record, f))} {kinds[f.kind]})" for name, f in found.items()
+    ]
     return listed(said) if said else "no features"
 
 
@@ -255,7 +257,7 @@ class Leaf:
         here = found.get(self.name)
         if self.name and (here is None or not here.kind) and self.feature.default is None:
             close = difflib.get_close_matches(self.name, list(found), 1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
+            meant = f" Did you mean {close[0]!r:.80}?" if close else ""
             raise ValueError(f"{self._lacks(found)}{meant}")
         self.encoded = here is not None and here.kind == BYTES and not self.slot(record, found)
         if here is not None and here.kind in (FLOAT, INT64):
@@ -269,10 +271,10 @@ class Leaf:
                     images.decode_image(values[0], self.options)
                 except DecodeError:
                     raise ValueError(
-                        f"feature {self.name!r} holds {len(values[0])} bytes that are no picture; "
-                        f"they begin with {values[0][:12]!r}. Say what they are: "
-                        f'kl.Feature({self.name!r}, shape=(28, 28, 1), dtype="uint8") for raw '
-                        f"values, or kl.Feature({self.name!r}, decode=...), a function of the "
+                        f"feature {self.name!r:.80} holds {len(values[0])} bytes that are no picture; "
+                        f"they begin with {values[0][:12]!r:.80}. Say what they are: "
+                        f'kl.Feature({self.name!r:.80}, shape=(28, 28, 1), dtype="uint8") for raw '
+                        f"values, or kl.Feature({self.name!r:.80}, decode=...), a function of the "
                         "bytes, for texts and formats of your own."
                     ) from None
 
@@ -297,13 +299,13 @@ class Leaf:
         elif values:
             array = np.stack([self._content(value, record, found, None) for value in values])
         else:
-            raise DecodeError(f"its feature {self.name!r} is an empty list of bytes.")
+            raise DecodeError(f"its feature {self.name!r:.80} is an empty list of bytes.")
         return array if array is out else self._casted(array)
 
     def _lacks(self, found: dict[str, Found]) -> str:
         return (
-            f"it has no feature {self.name!r}, it has {listed(sorted(map(repr, found)))}. "
-            f"kl.Feature({self.name!r}, default=0) fills in where it is missing."
+            f"it has no feature {self.name!r:.80}, it has {listed(sorted(map(repr, found)))}. "
+            f"kl.Feature({self.name!r:.80}, default=0) fills in where it is missing."
         )
 
     def _check_shape(self, array: Array) -> None:
@@ -314,7 +316,7 @@ class Leaf:
         ):
             return
         raise DecodeError(
-            f"its feature {self.name!r} is an array of shape {array.shape}, expected {want}. "
+            f"its feature {self.name!r:.80} is an array of shape {array.shape}, expected {want}. "
             "Pass size=(height, width) for pictures, or leave shape= out."
         )
 
@@ -348,11 +350,11 @@ class Leaf:
         if (count != known) if None not in shape else (known == 0 or count % known):
             if shape == () and self.feature.shape is None:
                 raise DecodeError(
-                    f"its feature {self.name!r} has {count} values, and the first record one. "
-                    f"kl.Feature({self.name!r}, shape=(None,)) reads lists of any length."
+                    f"its feature {self.name!r:.80} has {count} values, and the first record one. "
+                    f"kl.Feature({self.name!r:.80}, shape=(None,)) reads lists of any length."
                 )
             raise DecodeError(
-                f"its feature {self.name!r} has {count} values, which make no array of shape "
+                f"its feature {self.name!r:.80} has {count} values, which make no array of shape "
                 f"{shape}."
             )
         return values.reshape(tuple(-1 if n is None else n for n in shape))
@@ -368,7 +370,7 @@ class Leaf:
                 known: np.dtype[Any] = np.dtype(name)
             except TypeError:
                 raise DecodeError(
-                    f"its feature {self.name!r} holds {name}, which NumPy does not know: import the "
+                    f"its feature {self.name!r:.80} holds {name}, which NumPy does not know: import the "
                     "module that defines this type first, such as ml_dtypes."
                 ) from None
             return _little(known)
@@ -390,7 +392,7 @@ class Leaf:
         ):
             if len(raw) % stored.itemsize:
                 raise DecodeError(
-                    f"its feature {self.name!r} has {len(raw)} bytes, which are no values of "
+                    f"its feature {self.name!r:.80} has {len(raw)} bytes, which are no values of "
                     f"{stored.itemsize} bytes each ({stored.name})."
                 )
             values = np.frombuffer(raw, stored).astype(stored.newbyteorder("="))
@@ -401,13 +403,13 @@ class Leaf:
             return decode_array(raw, out if self.cast is None else None, self._said())
         if self.feature.dtype is not None and not _is_picture(raw):
             raise DecodeError(
-                f"its feature {self.name!r} has {len(raw)} bytes, which make no array of shape "
+                f"its feature {self.name!r:.80} has {len(raw)} bytes, which make no array of shape "
                 f"{self.feature.shape} and dtype {self.feature.dtype}."
             )
         return images.decode_image(raw, self.options, out, self._said())
 
     def _said(self) -> str:
-        return f"its feature {self.name!r}"
+        return f"its feature {self.name!r:.80}"
 
     def _from_user(self, raw: bytes) -> Array:
         assert self.decode is not None

@@ -75,9 +75,9 @@ def test_options_that_contradict_each_other(files: Files, make: Make) -> None:
 @EVERY
 def test_cache(files: Files, make: Make) -> None:
     """What a cache could not do is refused, with what to use instead."""
-    for fine in (None, "auto"):
+    for fine in (None, "auto", False):
         assert len(make(files, cache=fine)) == 3
-    for wrong in (True, 5):
+    for wrong in (5, 0.5):
         with refused(TypeError, f"cache={wrong!r}", '"auto"', '"ram"', "a folder", "None"):
             make(files, cache=wrong)
     with refused(ValueError, "cache_budget='much'", "4GiB"):
@@ -85,6 +85,11 @@ def test_cache(files: Files, make: Make) -> None:
     if make is array:
         with refused(ValueError, "cache='ram'", "preload(loader)"):
             make(files, cache="ram")
+    else:
+        loader = make(files, cache=True)
+        assert loader.cache == "ram"
+        assert numbers(loader) == numbers(loader) == list(range(12))
+        assert "cache: " in loader.summary()
     if make is own:
         with refused(ValueError, "cache='/tmp/there'", 'cache="ram"'):
             make(files, cache="/tmp/there")
@@ -232,7 +237,7 @@ def test_no_integer_reaches_another_batch(index: int) -> None:
 @pytest.mark.parametrize(
     ("option", "wrong", "words"),
     [
-        ("size", 224, ["size=224", "size=(height, width)"]),
+        ("size", "224", ["size='224'", "size=(height, width)"]),
         ("size", (0, 3), ["size=(0, 3)", "at least one pixel"]),
         ("channels", 2, ["channels=2", "1", "3", "4", "None"]),
         ("interpolation", "magic", ["interpolation='magic'", "bilinear"]),

@@ -71,6 +71,6 @@ def test_at_most_two_the_better_one_first():
 def test_a_transform_is_left_to_the_model():
     """Where it is most of the work."""
     own = {"has_transform": True, "cacheable": False}
-    (advice,) = judge(figures(own, transform_s=6e-3, warm=Run(990, 7.9))).advice
+    (advice,) = judge(figures(own, transform_s=6e-3, warm=Run(990, 7.9), cold=Run(980, 7.9))).advice
     assert advice.setting == "Keras layers instead of transform="
     assert advice.change == ("transform", None)

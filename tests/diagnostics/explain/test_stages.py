@@ -31,9 +31,63 @@ def test_samples_are_taken_from_all_over_and_kept_as_stored():
     assert "transform_s" not in measure_stages(loader, 30.0, transform=False).found()
 
 
-def test_it_ends_when_the_time_is_over():
-    """After four samples."""
+def test_it_ends_when_the_time_is_over(monkeypatch):
+    """After four samples; after one if they take long."""
     assert len(measure_stages(Hooked(50, 4), 0.0).samples) == 4
+    from kloaders.diagnostics.explain import stages as module
+
+    now = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+
+    class Slow(kl.SequenceLoader):
+        def load_sample(self, index):
+            now[0] += 9.0
+            return np.float32(index)
+
+    assert len(measure_stages(Slow(50, 4), 1.0).samples) == 1
+
+
+class Broken(kl.SequenceLoader):
+    """Every third sample does not load."""
+
+    def load_sample(self, index):
+        if index % 3 == 0:
+            raise ValueError("no such thing")
+        return np.float32(index)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "replace"])
+def test_samples_that_do_not_load_are_left_out(on_error):
+    stages = measure_stages(Broken(30, 4, on_error=on_error, seed=1), 30.0)
+    assert sorted(stages.indices) == [k for k in range(30) if k % 3]
+    assert [int(x[0]) for x in stages.samples] == stages.indices
+
+
+def test_files_that_do_not_load_are_left_out(pictures, tmp_path):
+    """Broken, and gone; their times do not count."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"nothing")
+    paths = [*pictures[:6], str(broken), str(tmp_path / "gone.png")]
+    options = {"size": (16, 16), "check_paths": False, "seed": 1}
+    loader = kl.PathSequenceLoader(paths, np.zeros(8), 4, on_error="skip", **options)
+    assert sorted(measure_stages(loader, 30.0).indices) == list(range(6))
+    found = loader.explain(seconds=0.2)
+    assert found.measured.probed <= 6
+    assert found.now > 0
+    loader.close()
+    with pytest.raises(kl.SampleError, match=r"gone|broken"):
+        kl.PathSequenceLoader(paths, np.zeros(8), 4, **options).explain(seconds=0.2)
+
+
+def test_where_nothing_loads_it_says_why():
+    class Never(Broken):
+        def load_sample(self, index):
+            if index:
+                raise ValueError("no such thing")
+            return np.float32(index)
+
+    with pytest.raises(kl.SampleError, match="no such thing"):
+        measure_stages(kl.subset(Never(30, 4, on_error="skip"), slice(1, None)), 30.0)
 
 
 def test_samples_of_several_shapes_are_no_arrays():

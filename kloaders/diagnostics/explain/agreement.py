@@ -1,0 +1,48 @@
+"""Holds the figures of a measurement against each other: what contradicts, and what is only noise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from kloaders.diagnostics.explain.measured import Measured, Run
+from kloaders.diagnostics.explain.text import time_of
+
+__all__ = ["NOISE", "contradictions", "reconciled"]
+
+#: Figures that differ by less than this factor may be equal: a machine is never quite at rest.
+NOISE = 1.3
+
+
+def contradictions(m: Measured) -> list[str]:
+    """What cannot be, in sentences: what is a part of something took longer than the whole.
+
+    Only a machine that did something else in between explains it.
+    """
+    found = []
+    if m.step_s and m.fit_s and m.step_s > NOISE * m.fit_s:
+        found.append(
+            f"a step on a batch that was there took {time_of(m.step_s)}, and one in fit, which waits "
+            f"for its batch as well, {time_of(m.fit_s)}"
+        )
+    cold = m.cold if m.disk_rate is not None else None
+    for fast, words, slow, others in (
+        (m.warm, "files in memory", cold, "files on the disk"),
+        (m.ram, "decoded samples in RAM", m.warm, "files in memory"),
+    ):
+        if fast and slow and slow.rate > NOISE * fast.rate:
+            found.append(
+                f"{words} gave {fast.rate:,.0f} samples/s, and {others} {slow.rate:,.0f}, which takes "
+                "more work"
+            )
+    return found
+
+
+def reconciled(m: Measured) -> Measured:
+    """The same figures, but what is a part is no slower than the whole."""
+    step = min(m.step_s, m.fit_s) if m.step_s and m.fit_s else m.step_s
+    warm = _faster(m.warm, m.cold)
+    return dataclasses.replace(m, step_s=step, warm=warm, ram=_faster(m.ram, warm))
+
+
+def _faster(one: Run | None, other: Run | None) -> Run | None:
+    return other if one and other and other.rate > one.rate else one
