@@ -205,7 +205,7 @@ class Journal:
         # The journal says by now what is wanted: a kill in here leaves nothing that is taken for
         # more than it is.
         for name in os.listdir(self.folder):
-            part = re.fullmatch(r"\.(.*)\.\d+-\d+\.part", name)
+            part = re.fullmatch(r"\.(.*)\.\d+(-\d+)?\.part", name)
             if self.pattern.fullmatch(part[1] if part else name) and name not in kept:
                 os.unlink(os.path.join(self.folder, name))
         sync_folder(self.folder)
