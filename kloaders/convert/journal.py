@@ -29,6 +29,7 @@ from kloaders.core.errors import SampleError
 from kloaders.core.messages import inform, warn
 from kloaders.core.version import __version__
 from kloaders.formats.atomic import raise_if_full, sync_folder
+from kloaders.formats.files import open_to_read
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -226,7 +227,7 @@ def begun_with(path: str, job: dict[str, Any]) -> dict[str, Any]:
     For what a first run measures, and a run that goes on takes over. `path` is the journal's.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_to_read) as file:
             lines, _ = _lines_of(file)
     except FileNotFoundError:
         return {}

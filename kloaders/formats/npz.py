@@ -9,6 +9,7 @@ import zlib
 
 from kloaders.core.arrays import Array
 from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import open_to_read
 from kloaders.formats.npy_layout import (
     HEADER_LIMIT,
     filled,
@@ -40,7 +41,7 @@ ZIP_ERRORS = (
 
 def read_npz(path: str, size: int, out: Array | None) -> Array:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb", opener=open_to_read) as stream, zipfile.ZipFile(stream) as archive:
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             if len(members) != 1:
                 keys = ", ".join(repr(info.filename[:-4]) for info in members[:20])

@@ -7,7 +7,6 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from kloaders.core.arrays import Array
 from kloaders.core.messages import warn
 from kloaders.formats.atomic import whole_file
-from kloaders.formats.files import OpenFile
+from kloaders.formats.files import OpenFile, open_to_read
 
 __all__ = [
     "COMPRESSIONS",
@@ -138,7 +137,8 @@ def load(
     most: what no offset can be above, if that is not the size of the file.
     """
     try:
-        raw = Path(place).read_bytes()
+        with open(place, "rb", opener=open_to_read) as file:
+            raw = file.read()
     except OSError:
         return None
     if len(raw) < _INDEX.size:

@@ -13,7 +13,7 @@ import numpy as np
 from kloaders.core.arrays import Array
 from kloaders.core.structure import as_arrays, flatten, map_structure
 from kloaders.formats import by_suffix
-from kloaders.formats.files import IMAGE_SUFFIXES, check_suffix, read_bytes, suffix_of
+from kloaders.formats.files import IMAGE_SUFFIXES, check_plain, check_suffix, read_bytes, suffix_of
 from kloaders.formats.options import ImageOptions
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import PathColumn
@@ -144,6 +144,7 @@ def _check_files(files: list[str], total: int) -> None:
         except OSError:
             missing.append(file)
             continue
+        check_plain(mode, file)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(
                 f"{file} is a folder, expected a file: list its files, or use "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, open_to_read, suffix_of
 
 __all__ = ["Table", "array_of", "encoded", "first_missing", "listed"]
 
@@ -187,7 +187,7 @@ def _is_missing(value: Any) -> bool:
 
 def _read_csv(file: str) -> dict[str, list[Any]]:
     """Columns of a CSV file with a header: numbers where all of a column are; empty is None."""
-    with open(file, newline="", encoding="utf-8-sig") as stream:
+    with open(file, newline="", encoding="utf-8-sig", opener=open_to_read) as stream:
         rows = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
         header = next(rows, None)
         if header is None:

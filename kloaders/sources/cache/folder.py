@@ -21,6 +21,7 @@ import numpy as np
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
+from kloaders.formats.files import open_to_read
 from kloaders.formats.positioned_reads import read_at
 from kloaders.sources.cache import store as stores
 from kloaders.sources.cache.store import SharedStore, Stamp
@@ -215,7 +216,7 @@ class FolderCache(SharedStore):
         for entry in sorted(Path(self.folder).glob(f"*{_SUFFIX}")):
             with suppress(OSError):
                 if entry.name not in self._seen:
-                    self._files.append(os.open(entry, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
+                    self._files.append(open_to_read(str(entry)))
                     self._seen[entry.name] = len(self._files) - 1, 0
                 number, start = self._seen[entry.name]
                 if number == self._own:
