@@ -16,6 +16,8 @@ has a report for each, which would make it needless.
     attributes of it (`take_iterator`) |                                  |                            |
     CallbackList.callbacks, and the    | an error ends a fit without any  | logs of other callbacks    | keras_api/test_private.py
     frame of fit (`FitFrame`)          | callback; who else is listed     | may lack ours; see `asker` |
+    the local variable `x` of fit      | a callback of another loader     | it shows at the first      | training/test_callback.py
+    (`data_of_fit`)                    | would save a position for ever   | batch, and only with path= |
     Model._initial_epoch               | a callback cannot choose the     | LoaderCallback says: call  | training/test_resume_fit.py
     (`begin_at_epoch`)                 | epoch that fit begins with       | fit(initial_epoch=k)       |
     Model.train_function on JAX        | a callback cannot leave out the  | the epoch ends as on other | training/test_resume_fit.py
@@ -39,6 +41,7 @@ __all__ = [
     "FitFrame",
     "asker",
     "begin_at_epoch",
+    "data_of_fit",
     "is_adapter",
     "restore_step",
     "take_iterator",
@@ -231,6 +234,16 @@ class FitFrame:
         if self._call is None or threading.get_ident() != self._call.thread:
             return False
         return self._list() is None or not self._call.running()
+
+
+def data_of_fit() -> Any:
+    """What the fit around this call was given to train on; None where that is not seen."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and "callbacks" in frame.f_code.co_varnames:
+            return frame.f_locals.get("x")
+        frame = frame.f_back
+    return None
 
 
 def begin_at_epoch(model: Any, epoch: Any) -> Any:
