@@ -18,7 +18,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from kloaders.convert.digests import not_compared
 from kloaders.core.errors import SampleError
 from kloaders.core.messages import inform, warn
+from kloaders.core.threads import ThreadPool
 from kloaders.core.version import __version__
 from kloaders.formats.atomic import raise_if_full, sync_folder
 from kloaders.formats.files import open_to_read
@@ -363,7 +364,7 @@ def write_shards(
             for shard in left:
                 one(shard)
         else:
-            with ThreadPoolExecutor(min(workers, len(left)), "kloaders-write") as pool:
+            with ThreadPool(min(workers, len(left)), "kloaders-write") as pool:
                 futures = [pool.submit(one, shard) for shard in left]
                 try:
                     for future in as_completed(futures):

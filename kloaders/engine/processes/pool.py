@@ -244,10 +244,17 @@ class _WorkerGroup:
                     self.change.wait()
                     continue
                 # The first job starts all of them, so that they import at the same time.
-                for _ in range(1 if self.all else missing):
-                    new = self._started()
-                    self.all.append(new)
-                    self.free.append(new)
+                try:
+                    for _ in range(1 if self.all else missing):
+                        new = self._started()
+                        self.all.append(new)
+                        self.free.append(new)
+                except WorkerPoolError as error:
+                    if not self.all:
+                        raise
+                    warn(f"{error} Those that are there do all of it.", once="fewer processes")
+                    if not self.free:
+                        self.change.wait()
                 self.change.notify_all()
             raise WorkerPoolError("the loader was closed while it made a batch.")
 

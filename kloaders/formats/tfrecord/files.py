@@ -15,7 +15,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from tqdm.auto import tqdm
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.messages import warn
-from kloaders.core.threads import usable_cores
+from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
 from kloaders.formats.sidecar_index import Index
@@ -358,7 +357,7 @@ def _indexes(paths: list[str], compression: str, folder: str | None, progress: b
         )
     # Reading waits for the disk, decompressing releases the lock.
     with (
-        ThreadPoolExecutor(min(len(paths), max(4, usable_cores())), "kloaders-index") as pool,
+        ThreadPool(min(len(paths), max(4, usable_cores())), "kloaders-index") as pool,
         tqdm(total=len(paths), unit=" files", desc="index", disable=not progress, delay=1) as bar,
     ):
         return list(_as_they_come(pool.map(one, paths), bar))
