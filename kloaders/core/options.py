@@ -51,7 +51,7 @@ class Options(TypedDict, total=False):
     seed: int | None
     drop_last: bool
     pad_last: bool
-    shard: tuple[int, int] | None
+    shard: tuple[int, int] | Literal["auto"] | None
     sample_weights: Any
     epoch_batches: int | None
     class_balance: Any

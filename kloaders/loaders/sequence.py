@@ -59,6 +59,7 @@ class SequenceLoader(base.Sequence):
             size. `predict` gives rows for the padding too.
         shard: (k, n): be part k of n loaders, which deliver together, batch by batch, what one
             with batch_size * n would. Give all the same `seed`, and shuffle=True to shuffle.
+            "auto" asks keras.distribution, torch, JAX, Ray Train or SLURM for k and n.
         sample_weights: one weight per sample, delivered as the third part of a batch.
         epoch_batches: batches per epoch, however many samples there are: the next epoch goes on
             where this one ended, so that every sample comes once before any comes again.
