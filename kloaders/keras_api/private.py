@@ -10,7 +10,7 @@ has a report for each, which would make it needless.
     evaluate and predict among frames  | whether its fit is still running | begins, two calls at once  |
     (`asker`)                          |                                  | are not noticed            |
     the class name PyDatasetAdapter    | TensorFlow keeps it, and with it | a forgotten loader keeps   | contract/test_resources_freed.py
-    (`is_adapter`)                     | each loader that was ever fitted | its data                   |
+    (`is_adapter`, `adapter_around`)   | each loader that was ever fitted | its data                   |
     the local variable `iterator` of   | its destructor waits up to a     | an epoch's end may take as | keras_api/test_tf_iterators.py
     fit, evaluate and predict, and two | minute for tf.data's tuner       | long as without kloaders   |
     attributes of it (`take_iterator`) |                                  |                            |
@@ -39,6 +39,7 @@ __all__ = [
     "Asker",
     "Call",
     "FitFrame",
+    "adapter_around",
     "asker",
     "begin_at_epoch",
     "data_of_fit",
@@ -155,6 +156,19 @@ def _modules_beside(module: str, adapter: str, epochs: str) -> tuple[str, str] |
 def is_adapter(thing: Any) -> bool:
     """Whether this is what Keras makes around a PyDataset for each call of a method."""
     return type(thing).__name__ == _ADAPTER
+
+
+def adapter_around() -> Any:
+    """The adapter whose method calls what calls this, through a property of a loader perhaps."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(4):
+        if frame is None:
+            break
+        found = frame.f_locals.get("self") if "self" in frame.f_code.co_varnames else None
+        if is_adapter(found):
+            return found
+        frame = frame.f_back
+    return None
 
 
 # ---------------------------------------------------------------------------- tf.data's iterator
