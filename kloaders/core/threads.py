@@ -100,9 +100,7 @@ class Workers:
                 state.ready.notify()
                 return
             state.alive += 1
-            if started(
-                threading.Thread(target=_run, args=(state,), daemon=True, name="kloaders")
-            ):
+            if started(threading.Thread(target=_run, args=(state,), daemon=True, name="kloaders")):
                 return
             state.alive -= 1
             state.refused = time.monotonic()

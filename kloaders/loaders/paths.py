@@ -52,6 +52,7 @@ class PathOptions(Options, total=False):
     rescale: float | None
     dct_scaling: bool
     max_pixels: int
+    max_bytes: int | str
     depth: int | None
     reader: str
     decode: Decode | None
@@ -87,6 +88,8 @@ class PathSequenceLoader(SequenceLoader):
             pixels: 5.8 levels of 255 on average with "bilinear", 2.4 with "area", which then is
             the smoother of the two.
         max_pixels: images with more than this are refused before they are decoded.
+        max_bytes: arrays of .npz files that take more are refused before they are decompressed; bytes,
+            or a text such as "4GB".
         depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
             what is stored.
         reader: "opencv", or "pillow" for images with the pixels of Pillow, as Keras' load_img has
@@ -128,6 +131,7 @@ class PathSequenceLoader(SequenceLoader):
         rescale: float | None = None,
         dct_scaling: bool = False,
         max_pixels: int = ImageOptions.max_pixels,
+        max_bytes: int | str = ImageOptions.max_bytes,
         depth: int | None = None,
         reader: str = "opencv",
         decode: Decode | None = None,
@@ -149,6 +153,7 @@ class PathSequenceLoader(SequenceLoader):
                 "rescale": rescale,
                 "dct_scaling": dct_scaling,
                 "max_pixels": max_pixels,
+                "max_bytes": max_bytes,
                 "depth": depth,
                 "reader": reader,
             },

@@ -66,6 +66,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         compression: None, "GZIP", "ZLIB", or "auto", which looks at each file. In compressed files
             no record can be found without what lies before it: RAM batches are then filled from
             front to back, and each of them is shuffled.
+        max_bytes: records of compressed files that take more are refused before they are decompressed;
+            bytes, or a text such as "4GB".
         check_crc: compare each record's checksum with its data. Lengths are always checked.
         index_folder: where to keep the indexes; None: beside the files, as `.NAME.index`, or in
             a cache folder of the user's where that is not allowed.
@@ -100,6 +102,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         rescale: float | None = None,
         dct_scaling: bool = False,
         max_pixels: int = ImageOptions.max_pixels,
+        max_bytes: int | str = ImageOptions.max_bytes,
         label_options: dict[str, Any] | None = None,
         compression: str | None = "auto",
         check_crc: bool = True,
@@ -126,6 +129,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             dtype=checked_dtype(options.get("dtype")),
             rescale=rescale,
             max_pixels=max_pixels,
+            max_bytes=max_bytes,
             dct_scaling=dct_scaling,
         )
         self.image_options, self.decode = images
@@ -136,7 +140,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         #: The files, in the order of their samples.
         self.files = files_of(files)
         folder = None if index_folder is None else os.fspath(index_folder)
-        records = RecordFiles(self.files, kind, folder, checked_flag(check_crc, "check_crc"))
+        most = self.image_options.most_bytes
+        check = checked_flag(check_crc, "check_crc")
+        records = RecordFiles(self.files, kind, folder, check, max_bytes=most)
         names = excluded(exclude, options.get("quarantine"))
         if names:
             _leave_out(records, names, options)

@@ -99,7 +99,8 @@ def readings(
         _check_decode(decode)
         _refuse_image_options(given, meant)
     masks: dict[str, Any] = {"size": given.size, "interpolation": "nearest", "channels": None}
-    masks |= {"max_pixels": given.max_pixels, **_checked_label_options(label_options)}
+    masks |= {"max_pixels": given.max_pixels, "max_bytes": given.max_bytes}
+    masks |= {**_checked_label_options(label_options)}
     masks.setdefault("aspect", "stretch" if masks["size"] is None else given.aspect)
     decode_label = masks.pop("decode", None)
     return (given, decode), (ImageOptions(**masks), decode_label)
@@ -130,7 +131,7 @@ def _refuse_image_options(given: ImageOptions, meant: str) -> None:
     """ValueError for an option of pictures where `decode` makes the arrays."""
     for field in dataclasses.fields(ImageOptions):
         value = getattr(given, field.name)
-        if value != field.default and field.name not in ("dtype", "max_pixels"):
+        if value != field.default and field.name not in ("dtype", "max_pixels", "max_bytes"):
             raise ValueError(
                 f"{field.name}={value!r} is for {meant}: do it in there, and leave it out here."
             )

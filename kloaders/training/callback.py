@@ -225,7 +225,9 @@ class LoaderCallback(Callback):
             try:
                 training_state.remove(self.path)
             except OSError as error:
-                warn(f"training is over, and {self.path} cannot be deleted ({error}): do it yourself.")
+                warn(
+                    f"training is over, and {self.path} cannot be deleted ({error}): do it yourself."
+                )
 
     # ------------------------------------------------------------------ saving
 
@@ -257,7 +259,9 @@ class LoaderCallback(Callback):
             training_state.write(self.path, facts, arrays)
         except OSError as error:
             if not self._failed:
-                there = f"has the state of {self._saved}" if self._saved else "has no state of it yet"
+                there = (
+                    f"has the state of {self._saved}" if self._saved else "has no state of it yet"
+                )
                 warn(
                     f"{self.path}: the state of the training cannot be saved "
                     f"({os.strerror(error.errno) if error.errno else error}). It goes on, and the file "

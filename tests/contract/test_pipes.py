@@ -88,7 +88,9 @@ def test_a_pipe_is_skipped_as_what_else_does_not_load(tmp_path, pipe):
 def test_ram_batches_read_no_pipe(tmp_path, pipe):
     """Neither the kernel's read-ahead nor the threads of the loader wait for one."""
     paths = [*arrays(tmp_path), pipe("p.npy")]
-    loader = kl.RamBatchSequenceLoader(paths, None, 5, ram_batch_size=5, check_paths=False, on_error="skip")
+    loader = kl.RamBatchSequenceLoader(
+        paths, None, 5, ram_batch_size=5, check_paths=False, on_error="skip"
+    )
     batch = within_seconds(lambda: next(iter(loader)))
     np.testing.assert_array_equal(np.sort(batch.reshape(-1)), [0, 1, 2, 3])
     loader.close()

@@ -267,7 +267,9 @@ def test_a_loader_is_closed_in_mid_fit(nothing_running):
     """By a callback, where Keras still reads from it: all samples come, once an epoch."""
     model, received = model_for()
     loader = kl.ArraySequenceLoader(rows(20), labels(20), 5)
-    fit(model, loader, epochs=2, callbacks=[Call(lambda _: loader.close(), "on_train_batch_end", 1)])
+    fit(
+        model, loader, epochs=2, callbacks=[Call(lambda _: loader.close(), "on_train_batch_end", 1)]
+    )
     assert sorted(samples_of(received.trained)) == sorted([*range(20)] * 2)
 
 

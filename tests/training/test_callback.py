@@ -370,7 +370,9 @@ def test_a_callback_of_another_loader_is_refused(model, tmp_path, with_path, oth
     given = loader.view() if other == "view" else loader_of()
     path = tmp_path / "state" if with_path else None
     callbacks = [kl.LoaderCallback(loader, path), Each(batch=trained.append)]
-    with pytest.raises(ValueError, match="does not train on the loader that LoaderCallback has: it "):
+    with pytest.raises(
+        ValueError, match="does not train on the loader that LoaderCallback has: it "
+    ):
         model.fit(given, verbose=0, callbacks=callbacks)
     assert trained == []
     assert not list(tmp_path.iterdir())
