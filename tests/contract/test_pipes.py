@@ -121,11 +121,11 @@ def test_a_pipe_among_indexes(tmp_path, pipe, monkeypatch):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda path: kl.TFRecordSequenceLoader(path),
+        kl.TFRecordSequenceLoader,
         lambda path: kl.TextLineSequenceLoader(path, len, 1),
         lambda path: kl.CsvSequenceLoader(path, batch_size=1),
         lambda path: kl.VideoSequenceLoader([path], None, 1, clip=1),
-        lambda path: excluded(path),
+        excluded,
         lambda path: kl.from_dataframe(path, "x", "y"),
     ],
     ids=["tfrecord", "lines", "csv", "video", "exclude", "dataframe"],

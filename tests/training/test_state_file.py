@@ -113,7 +113,8 @@ def test_what_is_no_state_is_refused_with_its_name(path, change, words):
     rewritten(path, change)
     with pytest.raises(ValueError, match=words) as caught:
         state_file.read(path)
-    ours = b'"format": "kloaders training state"' in open(path, "rb").read(256)
+    with open(path, "rb") as file:
+        ours = b'"format": "kloaders training state"' in file.read(256)
     said = "is a damaged training state (" if ours else "is no training state ("
     assert str(caught.value).startswith(f"{path} {said}")
     assert ("delete it to begin the training anew" in str(caught.value)) == ours
