@@ -13,7 +13,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.core.messages import warn
-from kloaders.formats.atomic import whole_file
+from kloaders.formats.atomic import remove_leftovers, whole_file
 from kloaders.formats.files import OpenFile, open_to_read
 
 __all__ = [
@@ -161,4 +161,5 @@ def load(
     in_order = offsets[0] == 0 and bool((offsets[1:] >= offsets[:-1]).all())
     if not in_order or int(offsets[-1]) > content:
         return None
+    remove_leftovers(place)  # of a process that was killed while it made the same one
     return Index(offsets, COMPRESSIONS[kind], size, modified, ends)

@@ -132,7 +132,7 @@ def test_a_state_that_is_cut_short_is_known_as_one(path, keep):
     state_file.write(path, {"epoch": 1}, ARRAYS)
     with open(path, "r+b") as file:
         file.truncate(keep if keep > 0 else os.path.getsize(path) - 1)
-    with pytest.raises(ValueError, match="is a damaged training state.*delete it"):
+    with pytest.raises(ValueError, match=r"is a damaged training state.*delete it"):
         state_file.read(path)
 
 
