@@ -26,10 +26,15 @@ def handler() -> Iterator[None]:
 @pytest.mark.parametrize("times", [1, 3])
 def test_it_comes_at_the_end(times: int) -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), held():
+
+    @held()
+    def work() -> None:
         for k in range(times):
             press()
             done.append(k)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done == list(range(times))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -43,10 +48,15 @@ def test_without_it_nothing_comes() -> None:
 
 def test_one_inside_another() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), held():
+
+    @held()
+    def work() -> None:
         with held():
             press()
         done.append("inner")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done == ["inner"]
 
 
@@ -60,9 +70,13 @@ def test_a_handler_of_the_users_gets_it() -> None:
 
 
 def test_an_error_inside_goes_first_and_is_known() -> None:
-    with pytest.raises(KeyboardInterrupt) as caught, held():
+    @held()
+    def work() -> None:
         press()
         raise OSError("no")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        work()
     assert isinstance(caught.value.__context__, OSError)
 
 
