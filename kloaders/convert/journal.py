@@ -18,7 +18,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -27,8 +27,10 @@ from tqdm.auto import tqdm
 from kloaders.convert.digests import not_compared
 from kloaders.core.errors import SampleError
 from kloaders.core.messages import inform, visible, warn
+from kloaders.core.threads import ThreadPool
 from kloaders.core.version import __version__
 from kloaders.formats.atomic import raise_if_full, sync_folder
+from kloaders.formats.files import open_to_read
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -205,7 +207,7 @@ class Journal:
         # The journal says by now what is wanted: a kill in here leaves nothing that is taken for
         # more than it is.
         for name in os.listdir(self.folder):
-            part = re.fullmatch(r"\.(.*)\.\d+-\d+\.part", name)
+            part = re.fullmatch(r"\.(.*)\.\d+(-\d+)?\.part", name)
             if self.pattern.fullmatch(part[1] if part else name) and name not in kept:
                 os.unlink(os.path.join(self.folder, name))
         sync_folder(self.folder)
@@ -226,7 +228,7 @@ def begun_with(path: str, job: dict[str, Any]) -> dict[str, Any]:
     For what a first run measures, and a run that goes on takes over. `path` is the journal's.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_to_read) as file:
             lines, _ = _lines_of(file)
     except FileNotFoundError:
         return {}
@@ -362,7 +364,7 @@ def write_shards(
             for shard in left:
                 one(shard)
         else:
-            with ThreadPoolExecutor(min(workers, len(left)), "kloaders-write") as pool:
+            with ThreadPool(min(workers, len(left)), "kloaders-write") as pool:
                 futures = [pool.submit(one, shard) for shard in left]
                 try:
                     for future in as_completed(futures):

@@ -160,7 +160,8 @@ def _shared_file(path: str) -> Iterator[IO[bytes]]:
             os.replace(path, part)
     is_new = not os.path.exists(part)
     try:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(part, flags, 0o666)
         with open(descriptor, "r+b") as file:
             yield file
             file.flush()

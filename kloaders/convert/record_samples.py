@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.errors import SampleError, as_sample_error
 from kloaders.core.rows import RowMismatch
 from kloaders.core.structure import Structure, flatten
+from kloaders.core.threads import ThreadPool
 from kloaders.engine.batches import BatchBuild, in_storage_order
 from kloaders.engine.retries import Names, read_patiently
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, read_bytes, suffix_of
@@ -198,7 +199,7 @@ class _Files(RecordSource):
 
     def runs(self, numbers: Indices, threads: int) -> Iterator[list[bytes | SampleError]]:
         cuts = range(0, len(numbers), self.run)
-        with ThreadPoolExecutor(threads, "kloaders-read") as pool:
+        with ThreadPool(threads, "kloaders-read") as pool:
             waiting: deque[Future[list[bytes | SampleError]]] = deque()
             try:
                 for cut in cuts:

@@ -4,25 +4,55 @@ from __future__ import annotations
 
 import atexit
 import gc
+import math
 import os
 import sys
 import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Protocol
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, Protocol, TypeVar
 
 import psutil
 
 from kloaders.core import stall_watch
+from kloaders.core.messages import warn
 
-__all__ = ["Workers", "exiting", "usable_cores"]
+__all__ = ["ThreadPool", "Workers", "exiting", "started", "usable_cores"]
 
 # A thread without work waits this long for more: long enough to live through a validation step,
 # short enough that a forgotten loader's threads are gone soon.
 IDLE_SECONDS = 5.0
 # At the end of the program, what threads are at may take so long to finish.
 EXIT_SECONDS = 10.0
+
+
+# Where the system starts no thread, it is asked again after so long.
+REFUSED_SECONDS = 5.0
+
+
+def started(thread: threading.Thread) -> bool:
+    """Start a thread. -> False, which is said once, where the system allows no more of them."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        _check_refused(error)
+        return False
+    return True
+
+
+def _check_refused(error: RuntimeError) -> None:
+    """Say that the system starts no more threads; raise what is another error."""
+    if "start new thread" not in str(error):  # the interpreter ends, or it is started already
+        raise error
+    warn(
+        "the system starts no more threads (a limit on processes, such as a container's pids limit "
+        "or `ulimit -u`): what they were to do is done in the thread that asks for it, which is "
+        "slower. Raise the limit, or pass a smaller workers=.",
+        once="no more threads",
+    )
 
 
 class Job(Protocol):
@@ -52,6 +82,8 @@ class Workers:
     def submit(self, job: Job, later: bool = False, most: int | None = None) -> None:
         """Queue a job; starts a thread where one is missing.
 
+        Where none is there and none can be started, the caller does all that is queued, now.
+
         most: from now on, `soon` jobs keep no more threads than this busy.
         """
         if self._state.pid != os.getpid():  # forked: the threads stayed with the parent
@@ -64,11 +96,22 @@ class Workers:
             wanted = min(len(state.soon), state.most - state.busy) + len(state.later)
             if wanted <= 0:  # who is busy will come for it
                 return
-            if state.idle < wanted and state.alive < self.count:
-                state.alive += 1
-                threading.Thread(target=_run, args=(state,), daemon=True, name="kloaders").start()
-            else:
+            if state.idle >= wanted or state.alive >= self.count:
                 state.ready.notify()
+                return
+            state.alive += 1
+            if started(threading.Thread(target=_run, args=(state,), daemon=True, name="kloaders")):
+                return
+            state.alive -= 1
+            state.refused = time.monotonic()
+            if state.alive:  # they will come for it
+                state.ready.notify()
+                return
+            mine = [*state.soon, *state.later]
+            state.soon.clear()
+            state.later.clear()
+        for one in mine:
+            one()
 
     def take(self) -> Job | None:
         """The next `soon` job, for the caller to do; None if there is none."""
@@ -89,6 +132,12 @@ class Workers:
             old.wait_until_ended(60)
 
     @property
+    def refused(self) -> bool:
+        """Whether there is no thread, since none could be started a moment ago."""
+        state = self._state
+        return not state.alive and time.monotonic() - state.refused < REFUSED_SECONDS
+
+    @property
     def alive(self) -> int:
         """How many threads exist now."""
         return self._state.alive
@@ -106,6 +155,7 @@ class _State:
         self.idle = 0
         self.busy = 0  # with `soon` jobs
         self.most = 0  # to be so
+        self.refused = -math.inf  # when no thread could be started
         self.stopped = False
 
     def stop(self) -> None:
@@ -157,6 +207,43 @@ def _work(state: _State) -> None:
         stall_watch.done()
         # The last job must not keep its loader alive while this thread waits.
         del job
+
+
+T = TypeVar("T")
+
+
+class ThreadPool(ThreadPoolExecutor):
+    """As its base; but what no thread can be started for is done in the thread that submits it."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """As of its base."""
+        task: _Task[T] = _Task(lambda: fn(*args, **kwargs))
+        try:
+            super().submit(task)
+        except RuntimeError as error:
+            _check_refused(error)
+            task()  # it is in the queue as well, for threads that there are
+        return task.future
+
+
+class _Task(Generic[T]):
+    """A call that is made once, by whoever comes first."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call: Callable[[], T] | None = call
+        self._first = threading.Lock()
+        self.future: Future[T] = Future()
+
+    def __call__(self) -> None:
+        if not self._first.acquire(blocking=False):
+            return
+        call, self._call = self._call, None
+        assert call is not None
+        if self.future.set_running_or_notify_cancel():
+            try:
+                self.future.set_result(call())
+            except BaseException as error:  # raised by who asks for the result
+                self.future.set_exception(error)
 
 
 _all: weakref.WeakSet[Workers] = weakref.WeakSet()

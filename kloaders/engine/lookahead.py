@@ -170,7 +170,7 @@ class Engine:
 
     def inline(self, rows: int) -> bool:
         """Whether a batch of so many rows is made in the thread that asks for it."""
-        if self.count == 0:
+        if self.count == 0 or self.workers.refused:
             return True
         if not self.auto or self._row_seconds is None:
             return False

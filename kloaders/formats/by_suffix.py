@@ -19,10 +19,10 @@ def read_sample(path: str, options: ImageOptions, out: Array | None = None) -> A
     `out` as in `decode_image`. ValueError for a suffix not known.
     """
     if path.endswith(".npy"):  # a tenth of the time that a small array takes is this look
-        return read_array(path, out)
+        return read_array(path, out, options.most_bytes)
     suffix = suffix_of(path)
     if suffix in ARRAY_SUFFIXES:
-        return read_array(path, out)
+        return read_array(path, out, options.most_bytes)
     if suffix not in IMAGE_SUFFIXES:
         check_suffix(path)
     return read_image(path, options, out)

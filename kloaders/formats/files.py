@@ -21,9 +21,11 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "OPEN_FLAGS",
     "OpenFile",
+    "check_plain",
     "check_suffix",
     "evict",
     "fits",
+    "open_to_read",
     "read_ahead",
     "read_bytes",
     "size_of_file",
@@ -55,8 +57,32 @@ def check_suffix(path: str) -> None:
         )
 
 
-# O_BINARY is Windows' own: without it every b"\r\n" there would be read as b"\n".
-OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+# O_BINARY is Windows' own: without it every b"\r\n" there would be read as b"\n". To open a pipe would
+# block until somebody writes to it, perhaps for ever; for a file O_NONBLOCK has no effect.
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def open_to_read(path: str, flags: int = OPEN_FLAGS) -> int:
+    """A descriptor of a file, or a folder. Also an `opener` of Python's open().
+
+    Raises:
+        OSError: as the system has it; or it is a pipe, a socket or a device, which may never end.
+    """
+    descriptor = os.open(path, flags | OPEN_FLAGS)
+    try:
+        check_plain(os.fstat(descriptor).st_mode, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_plain(mode: int, path: str) -> None:
+    """Raise OSError where what has this mode is a pipe, a socket or a device of characters."""
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
+        kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+        said = f"is a {kind}, expected a file: write what comes out of it to one, or leave it out"
+        raise OSError(errno.EINVAL, said, path)
 
 
 def read_ahead(path: str) -> None:
@@ -106,6 +132,7 @@ def read_bytes(path: str) -> bytes:
 
 def size_of_file(descriptor: int, path: str) -> int:
     status = os.fstat(descriptor)
+    check_plain(status.st_mode, path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(
             errno.EISDIR, "is a folder, expected a file; pass the files in it", path
@@ -130,7 +157,7 @@ class OpenFile:
     __slots__ = ("__weakref__", "number")
 
     def __init__(self, path: str) -> None:
-        self.number = os.open(path, OPEN_FLAGS)
+        self.number = open_to_read(path)
         # Not __del__, which may come when the interpreter has taken this module apart.
         weakref.finalize(self, os.close, self.number).atexit = False
 

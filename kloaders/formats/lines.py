@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.threads import usable_cores
+from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats import sidecar_index
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
@@ -60,7 +60,7 @@ class LineFiles(RecordFiles):
         self.kept = None
         self.rows = rows
         with (
-            ThreadPoolExecutor(usable_cores(), "kloaders-index") as threads,
+            ThreadPool(usable_cores(), "kloaders-index") as threads,
             tqdm(
                 total=sum(map(os.path.getsize, self.paths)),
                 unit="B",

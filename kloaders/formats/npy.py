@@ -25,11 +25,12 @@ __all__ = [
 _HAS_PREADV = hasattr(os, "preadv")  # not on Windows
 
 
-def read_array(path: str, out: Array | None = None) -> Array:
+def read_array(path: str, out: Array | None = None, max_bytes: int | None = None) -> Array:
     """The array of an .npy file, or of an .npz file that holds one. Never unpickled.
 
     C-contiguous and in this machine's byte order, whatever the file has: the values are
     np.load's. `out` as in `decode_image`; where it fits, the values are read straight into it.
+    max_bytes: bound on an array of an .npz file.
 
     Raises OSError where the file cannot be read, and DecodeError where the content is damaged,
     cut short, a pickle, text, dates or records, or claims to be larger than the file.
@@ -44,7 +45,7 @@ def read_array(path: str, out: Array | None = None) -> Array:
                 got = os.preadv(descriptor, (header, out.data), 0)
                 if got == len(header) + layout.body_size and header == layout.header:
                     return out
-        return _read_npy(descriptor, path, out)
+        return _read_npy(descriptor, path, out, max_bytes)
     except OSError as error:
         error.filename = error.filename or path
         raise
@@ -63,13 +64,13 @@ def decode_array(raw: bytes, out: Array | None = None, name: str = "array") -> A
     return filled(layout, fill, out, name)
 
 
-def _read_npy(descriptor: int, path: str, out: Array | None) -> Array:
+def _read_npy(descriptor: int, path: str, out: Array | None, max_bytes: int | None) -> Array:
     size = size_of_file(descriptor, path)
     if not size:
         raise empty_file(path)
     head = os.read(descriptor, HEADER_LIMIT)
     if head.startswith(b"PK"):
-        return read_npz(path, size, out)
+        return read_npz(path, size, out, max_bytes)
     layout = layout_of(head, size, path)
 
     def fill(body: memoryview) -> None:

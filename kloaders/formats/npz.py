@@ -9,6 +9,7 @@ import zlib
 
 from kloaders.core.arrays import Array
 from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import open_to_read
 from kloaders.formats.npy_layout import (
     HEADER_LIMIT,
     filled,
@@ -37,10 +38,13 @@ ZIP_ERRORS = (
     ValueError,
 )
 
+_BLOCK = 1 << 20
 
-def read_npz(path: str, size: int, out: Array | None) -> Array:
+
+def read_npz(path: str, size: int, out: Array | None, max_bytes: int | None = None) -> Array:
+    """The array of an archive of so many bytes; max_bytes: it may have no more. See `read_array`."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb", opener=open_to_read) as stream, zipfile.ZipFile(stream) as archive:
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             if len(members) != 1:
                 keys = ", ".join(repr(info.filename[:-4]) for info in members[:20])
@@ -50,6 +54,11 @@ def read_npz(path: str, size: int, out: Array | None) -> Array:
                 )
             member = members[0]
             check_member(member, size, path)
+            if max_bytes is not None and member.file_size > max_bytes:
+                raise DecodeError(
+                    f"{path} holds an array of {member.file_size:,} bytes, and max_bytes allows "
+                    f"{max_bytes:,}. Pass max_bytes={member.file_size} if you trust it."
+                )
             with archive.open(member) as file:
                 head = file.read(HEADER_LIMIT)
                 layout = layout_of(head, member.file_size, path)
@@ -57,7 +66,9 @@ def read_npz(path: str, size: int, out: Array | None) -> Array:
 
                 def fill(body: memoryview) -> None:
                     body[: len(begun)] = begun
-                    read_fully(file, body[len(begun) :], path)
+                    # Block by block: zipfile makes bytes of what it is asked for, and copies them.
+                    for start in range(len(begun), len(body), _BLOCK):
+                        read_fully(file, body[start : start + _BLOCK], path)
                     while file.read(1 << 16):  # the checksum is compared at the end only
                         pass
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from kloaders.core.checks import checked_dtype
+from kloaders.core.memory import parse_bytes
 
 __all__ = [
     "INTERPOLATIONS",
@@ -63,6 +64,8 @@ class ImageOptions:
         float32 unless dtype says otherwise.
     max_pixels: bound on height x width, looked up in the header before anything is decoded.
         The default is Pillow's decompression-bomb limit: 512 MiB as 8-bit RGB.
+    max_bytes: bound on an array of an .npz file, in bytes or as "2GB": compressed, a few bytes may
+        claim any size.
     depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
         what is stored.
     reader: "opencv", or "pillow": the pixels that Pillow gives, as Keras' load_img has them, in the
@@ -85,6 +88,7 @@ class ImageOptions:
     dtype: np.dtype[Any] | None = None
     rescale: float | None = None
     max_pixels: int = 178_956_970
+    max_bytes: int | str = 2**30
     dct_scaling: bool = False
     depth: int | None = None
     reader: str = "opencv"
@@ -125,6 +129,7 @@ class ImageOptions:
                 "a small hostile file from filling the memory. Pass a larger number, as 10**9."
             )
         object.__setattr__(self, "max_pixels", max_pixels)
+        object.__setattr__(self, "max_bytes", parse_bytes(self.max_bytes, "max_bytes"))
         if not isinstance(self.dct_scaling, (bool, np.bool_)):
             raise TypeError(f"dct_scaling={self.dct_scaling!r:.80}: choose True or False.")
         object.__setattr__(self, "dct_scaling", bool(self.dct_scaling))
@@ -141,6 +146,12 @@ class ImageOptions:
             raise ValueError(
                 f'pages={self.pages!r:.80} is unknown, expected "first" or "all" of the pages of a TIFF.'
             )
+
+    @property
+    def most_bytes(self) -> int:
+        """`max_bytes` as a number."""
+        assert not isinstance(self.max_bytes, str)
+        return self.max_bytes
 
 
 def checked_size(size: Any) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ from kloaders.core.messages import visible
 from kloaders.core.places import where_of
 from kloaders.core.structure import Structure, flatten
 from kloaders.core.version import __version__
+from kloaders.formats.files import open_to_read
 
 __all__ = [
     "File",
@@ -201,7 +202,7 @@ def files_of(
 
 
 def _bytes_of(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_to_read) as file:
         return file.read()
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kloaders.core.messages import visible
+from kloaders.formats.files import open_to_read
 from kloaders.formats.pack import MANIFEST, File, Shard, files_of
 
 __all__ = [
@@ -68,7 +69,7 @@ def check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
     again = "Copy it from where it is whole, or write the pack again."
     size = size_of(file, dtype)
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=open_to_read) as stream:
             found = os.fstat(stream.fileno()).st_size
             header = stream.read(HEADER_BYTES)
     except FileNotFoundError:
@@ -119,7 +120,7 @@ def crc_of_piece(path: str, begin: int, end: int) -> int:
     """CRC-32 of these bytes of a file, of as many as there are."""
     crc = 0
     block = bytearray(2**22)
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_to_read) as file:
         file.seek(begin)
         while begin < end and (
             count := file.readinto(memoryview(block)[: min(len(block), end - begin)])

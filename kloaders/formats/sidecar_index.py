@@ -7,15 +7,14 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.core.messages import warn
-from kloaders.formats.atomic import whole_file
-from kloaders.formats.files import OpenFile
+from kloaders.formats.atomic import remove_leftovers, whole_file
+from kloaders.formats.files import OpenFile, open_to_read
 
 __all__ = [
     "COMPRESSIONS",
@@ -138,7 +137,8 @@ def load(
     most: what no offset can be above, if that is not the size of the file.
     """
     try:
-        raw = Path(place).read_bytes()
+        with open(place, "rb", opener=open_to_read) as file:
+            raw = file.read()
     except OSError:
         return None
     if len(raw) < _INDEX.size:
@@ -161,4 +161,5 @@ def load(
     in_order = offsets[0] == 0 and bool((offsets[1:] >= offsets[:-1]).all())
     if not in_order or int(offsets[-1]) > content:
         return None
+    remove_leftovers(place)  # of a process that was killed while it made the same one
     return Index(offsets, COMPRESSIONS[kind], size, modified, ends)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.core.messages import warn
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, same_structure
+from kloaders.interop.tf_cardinality import with_cardinality
 from kloaders.interop.tf_gather import Gather, dataset_of, index_blocks
 from kloaders.interop.tf_records import native_dataset
 from kloaders.keras_api import distributed
@@ -59,6 +60,9 @@ def to_tf_dataset(
     cores. `dataset.with_options` turns it on again (`options.autotune.enabled = True`), and with
     it, now and then, a pause at the end of a loop, of up to half of what the loop took.
 
+    A batch that does not load is an error in its place: with `dataset.ignore_errors()` it is missing,
+    and the others come; on_error="skip" of the loader leaves out the sample alone, and reports it.
+
     Cardinality is asserted, but where the Dataset begins in the middle of an epoch. The Dataset
     holds the loader; TensorFlow's registry of Python functions, which outlives the Dataset, does
     not. In `fit` pass shuffle=False, which has no effect on a Dataset but a warning.
@@ -106,10 +110,10 @@ def to_tf_dataset(
         dataset = dataset_of(Gather(loader), _Generator(source, index_blocks), _ADVICE)
     else:
         signature = _signature(loader) if output_signature is None else output_signature
-        batches = _Generator(source, functools.partial(_batches, signature))
+        batches = _Generator(source, functools.partial(_Batches, signature))
         dataset = tf.data.Dataset.from_generator(batches, output_signature=signature, name=_ADVICE)
     if whole:
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(loader)))
+        dataset = with_cardinality(dataset, len(loader), errors=len(loader))
     dataset = dataset.prefetch(2)
     # Only explicit shards: "by file" makes experimental_distribute_dataset fail in a cluster, where
     # another policy would drop batches (DATA) or halve them (OFF). Elsewhere it has no effect.
@@ -178,11 +182,29 @@ class _Generator:
         return self._items(source.loader, *source.next_epoch())
 
 
-def _batches(signature: Any, loader: SequenceLoader, order: Order, first: int) -> Iterator[Any]:
-    """The batches of an order, checked against the signature."""
-    for number, batch in enumerate(loader.runner.batches(order, first)):
-        _check_batch(batch, signature, number)
-        yield batch
+class _Batches(Iterator[Any]):
+    """The batches of an order, checked against the signature.
+
+    Not a generator, which an error would end: behind a batch that does not load the next one comes.
+    """
+
+    def __init__(self, signature: Any, loader: SequenceLoader, order: Order, first: int) -> None:
+        self._signature, self._loader, self._order = signature, loader, order
+        self._next = self._first = first
+        self._batches = loader.runner.batches(order, first)
+
+    def __next__(self) -> Any:
+        number = self._next
+        self._next += 1
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            raise
+        except BaseException:
+            self._batches = self._loader.runner.batches(self._order, self._next)
+            raise
+        _check_batch(batch, self._signature, number - self._first)
+        return batch
 
 
 def _check_batch(batch: Any, signature: Any, number: int) -> None:

@@ -15,6 +15,7 @@ from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
 from kloaders.core.structure import ArraySpec, flatten, unflatten
 from kloaders.formats.tfrecord.examples import BYTES, FLOAT, INT64, features_of
+from kloaders.interop.tf_cardinality import with_cardinality
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
 from kloaders.sources.tfrecord.features import Leaf
 
@@ -77,7 +78,7 @@ def native_dataset(loader: TFRecordSequenceLoader, shuffle: bool) -> tf.data.Dat
     dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
     # Not drop_remainder, which would make the size of a batch part of the signature.
     dataset = dataset.batch(loader.batch_size).take(len(loader))
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(loader)))
+    dataset = with_cardinality(dataset, len(loader), errors=loader.samples)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 

@@ -10,12 +10,14 @@ has a report for each, which would make it needless.
     evaluate and predict among frames  | whether its fit is still running | begins, two calls at once  |
     (`asker`)                          |                                  | are not noticed            |
     the class name PyDatasetAdapter    | TensorFlow keeps it, and with it | a forgotten loader keeps   | contract/test_resources_freed.py
-    (`is_adapter`)                     | each loader that was ever fitted | its data                   |
+    (`is_adapter`, `adapter_around`)   | each loader that was ever fitted | its data                   |
     the local variable `iterator` of   | its destructor waits up to a     | an epoch's end may take as | keras_api/test_tf_iterators.py
     fit, evaluate and predict, and two | minute for tf.data's tuner       | long as without kloaders   |
     attributes of it (`take_iterator`) |                                  |                            |
     CallbackList.callbacks, and the    | an error ends a fit without any  | logs of other callbacks    | keras_api/test_private.py
     frame of fit (`FitFrame`)          | callback; who else is listed     | may lack ours; see `asker` |
+    the local variable `x` of fit      | a callback of another loader     | it shows at the first      | training/test_callback.py
+    (`data_of_fit`)                    | would save a position for ever   | batch, and only with path= |
     Model._initial_epoch               | a callback cannot choose the     | LoaderCallback says: call  | training/test_resume_fit.py
     (`begin_at_epoch`)                 | epoch that fit begins with       | fit(initial_epoch=k)       |
     Model.train_function on JAX        | a callback cannot leave out the  | the epoch ends as on other | training/test_resume_fit.py
@@ -37,8 +39,10 @@ __all__ = [
     "Asker",
     "Call",
     "FitFrame",
+    "adapter_around",
     "asker",
     "begin_at_epoch",
+    "data_of_fit",
     "is_adapter",
     "restore_step",
     "take_iterator",
@@ -154,6 +158,19 @@ def is_adapter(thing: Any) -> bool:
     return type(thing).__name__ == _ADAPTER
 
 
+def adapter_around() -> Any:
+    """The adapter whose method calls what calls this, through a property of a loader perhaps."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(4):
+        if frame is None:
+            break
+        found = frame.f_locals.get("self") if "self" in frame.f_code.co_varnames else None
+        if is_adapter(found):
+            return found
+        frame = frame.f_back
+    return None
+
+
 # ---------------------------------------------------------------------------- tf.data's iterator
 
 
@@ -231,6 +248,16 @@ class FitFrame:
         if self._call is None or threading.get_ident() != self._call.thread:
             return False
         return self._list() is None or not self._call.running()
+
+
+def data_of_fit() -> Any:
+    """What the fit around this call was given to train on; None where that is not seen."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and "callbacks" in frame.f_code.co_varnames:
+            return frame.f_locals.get("x")
+        frame = frame.f_back
+    return None
 
 
 def begin_at_epoch(model: Any, epoch: Any) -> Any:

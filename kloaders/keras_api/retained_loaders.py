@@ -3,8 +3,9 @@
 On the tensorflow backend every `fit`, `evaluate` and `predict` leaves Keras' adapter of the loader
 in TensorFlow's registry of Python functions, and the adapter refers to the loader. With the data
 in it, each training of a long session would cost its arrays. So after each full garbage collection
-(a documented hook, `gc.callbacks`) the loaders that nothing but such adapters refers to, and that
-nobody can reach any more, are emptied.
+(a documented hook, `gc.callbacks`), and when Keras meets a new loader, those that nothing but such
+adapters refers to, and that nobody can reach any more, are emptied. A loader that was closed is not
+kept by its adapters: it goes with its last other reference, at once.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import gc
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kloaders.keras_api import base, private
 
-__all__ = ["note_adapter"]
+__all__ = ["let_go", "note_adapter"]
 
 
 @dataclass
@@ -29,11 +30,13 @@ class _Retained:
         loader: a reference that does not keep it.
         empty: lets go of all that the loader holds.
         adapters: how many were made.
+        made: those of them that are known.
     """
 
     loader: weakref.ref[Any]
     empty: Callable[[Any], None]
     adapters: int = 0
+    made: list[weakref.ref[Any]] = field(default_factory=list)
 
 
 _retained: dict[int, _Retained] = {}  # by the address of the loader, which may define ==
@@ -52,13 +55,34 @@ def note_adapter(loader: Any, empty: Callable[[Any], None]) -> None:
         gc.callbacks.append(_after_collection)
     known = _retained.get(id(loader))
     if known is None or known.loader() is not loader:  # another one was there before
+        _empty_forgotten()  # a script with a loader for each fit may fill the memory before a collection
         known = _retained[id(loader)] = _Retained(weakref.ref(loader), empty)
     known.adapters += 1
+    adapter = private.adapter_around()
+    if adapter is not None:
+        known.made.append(weakref.ref(adapter))
+
+
+def let_go(loader: Any) -> None:
+    """The loader is closed: its adapters shall not keep it. They can be used as long as it lives."""
+    known = _retained.get(id(loader))
+    if known is None or known.loader() is not loader:
+        return
+    for adapter in [made() for made in known.made]:
+        for name, value in list(vars(adapter).items()) if adapter is not None else ():
+            if value is loader:
+                setattr(adapter, name, weakref.proxy(loader))
+                known.adapters -= 1
+    known.made.clear()
 
 
 def _after_collection(phase: str, info: dict[str, Any]) -> None:
-    if phase != "stop" or info["generation"] != 2:
-        return
+    if phase == "stop" and info["generation"] == 2:
+        _empty_forgotten()
+
+
+def _empty_forgotten() -> None:
+    """Empty the loaders that only Keras' adapters refer to."""
     keys, held = [], []
     for key, known in list(_retained.items()):
         held.append(known.loader())

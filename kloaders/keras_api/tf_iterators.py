@@ -17,6 +17,7 @@ import weakref
 from queue import SimpleQueue
 from typing import Any
 
+from kloaders.core.threads import started
 from kloaders.keras_api import private
 
 __all__ = ["free_beside"]
@@ -40,7 +41,9 @@ def free_beside() -> None:
         target=_free, args=(dropped,), name="tf.data's finished iterator", daemon=True
     )
     _waiting[thread] = finalizer
-    thread.start()
+    if not started(thread):  # who drops it waits, as without all this
+        del _waiting[thread]
+        finalizer.detach()
 
 
 def _free(dropped: SimpleQueue[list[Any]]) -> None:

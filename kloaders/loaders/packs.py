@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from kloaders.core.checks import check_names, checked_dtype
 from kloaders.core.options import Options, shows_options
 from kloaders.core.places import check_place
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, unflatten
-from kloaders.core.threads import usable_cores
+from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats.pack import MANIFEST, dtype_named, manifest_changed, nested, read_manifest
 from kloaders.formats.pack_files import check_files, crc_of_piece, pieces_of
 from kloaders.loaders.sequence import SequenceLoader
@@ -115,7 +114,7 @@ class PackSequenceLoader(SequenceLoader):
         wrong = []
         with (
             tqdm(total=size, unit="B", unit_scale=True, disable=disable, desc="verify") as bar,
-            ThreadPoolExecutor(usable_cores(), "kloaders-verify") as pool,
+            ThreadPool(usable_cores(), "kloaders-verify") as pool,
         ):
             sums = pool.map(lambda piece: crc_of_piece(piece.path, piece.begin, piece.end), pieces)
             for piece, found in zip(pieces, sums, strict=True):

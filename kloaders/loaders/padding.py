@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from tqdm.auto import tqdm
 from kloaders.core.arrays import Array
 from kloaders.core.messages import visible, warn
 from kloaders.core.structure import flatten
-from kloaders.core.threads import usable_cores
+from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.engine.padding import Padding
 from kloaders.engine.retries import Names, read_patiently
 from kloaders.loaders.checking import check_loader
@@ -164,7 +163,7 @@ def _lengths_of(loader: SequenceLoader) -> Array:
 
     count = loader.thread_count or usable_cores()
     with (
-        ThreadPoolExecutor(count, "kloaders-lengths") as threads,
+        ThreadPool(count, "kloaders-lengths") as threads,
         tqdm(total=loader.samples, unit=" samples", desc="lengths", delay=1) as bar,
     ):
         found = np.zeros(loader.samples, np.int64)

@@ -52,6 +52,7 @@ class PathOptions(Options, total=False):
     rescale: float | None
     dct_scaling: bool
     max_pixels: int
+    max_bytes: int | str
     depth: int | None
     reader: str
     pages: str
@@ -89,6 +90,8 @@ class PathSequenceLoader(SequenceLoader):
             `size`. 1.4 times as fast for images twice as large, and slightly other pixels: 2.4
             levels of 255 on average, 5.8 with "bilinear".
         max_pixels: images with more than this are refused before they are decoded.
+        max_bytes: arrays of .npz files that take more are refused before they are decompressed; bytes,
+            or a text such as "4GB".
         depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
             what is stored.
         reader: "opencv", or "pillow" for images with the pixels of Pillow, as Keras' load_img has
@@ -132,6 +135,7 @@ class PathSequenceLoader(SequenceLoader):
         rescale: float | None = None,
         dct_scaling: bool = False,
         max_pixels: int = ImageOptions.max_pixels,
+        max_bytes: int | str = ImageOptions.max_bytes,
         depth: int | None = None,
         reader: str = "opencv",
         pages: str = "first",
@@ -154,6 +158,7 @@ class PathSequenceLoader(SequenceLoader):
                 "rescale": rescale,
                 "dct_scaling": dct_scaling,
                 "max_pixels": max_pixels,
+                "max_bytes": max_bytes,
                 "depth": depth,
                 "reader": reader,
                 "pages": pages,

@@ -103,8 +103,7 @@ class SequenceLoader(base.Sequence):
     >>> class Squares(SequenceLoader):
     ...     def load_sample(self, index):
     ...         return np.float32(index), np.float32(index**2)
-    >>> x, y = Squares(10, batch_size=4)[1]
-    >>> y
+    >>> Squares(10, batch_size=4)[1][1]
     array([16., 25., 36., 49.], dtype=float32)
     """
 
@@ -375,6 +374,7 @@ class SequenceLoader(base.Sequence):
         The loader can be used again: they come back.
         """
         self.runner.close()
+        retained_loaders.let_go(self)
 
     def __enter__(self) -> Self:
         return self

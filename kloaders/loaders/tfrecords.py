@@ -67,6 +67,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         compression: None, "GZIP", "ZLIB", or "auto", which looks at each file. In compressed files
             no record can be found without what lies before it: RAM batches are then filled from
             front to back, and each of them is shuffled.
+        max_bytes: records of compressed files that take more are refused before they are decompressed;
+            bytes, or a text such as "4GB".
         check_crc: compare each record's checksum with its data. Lengths are always checked.
         index_folder: where to keep the indexes; None: beside the files, as `.NAME.index`, or in
             a cache folder of the user's where that is not allowed.
@@ -102,6 +104,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         dct_scaling: bool = False,
         max_pixels: int = ImageOptions.max_pixels,
         depth: int | None = None,
+        max_bytes: int | str = ImageOptions.max_bytes,
         label_options: dict[str, Any] | None = None,
         compression: str | None = "auto",
         check_crc: bool = True,
@@ -129,6 +132,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             rescale=rescale,
             max_pixels=max_pixels,
             depth=depth,
+            max_bytes=max_bytes,
             dct_scaling=dct_scaling,
         )
         self.image_options, self.decode = images
@@ -141,7 +145,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         folder = (
             None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
         )
-        records = RecordFiles(self.files, kind, folder, checked_flag(check_crc, "check_crc"))
+        most = self.image_options.most_bytes
+        check = checked_flag(check_crc, "check_crc")
+        records = RecordFiles(self.files, kind, folder, check, max_bytes=most)
         names = excluded(exclude, options.get("quarantine"))
         if names:
             _leave_out(records, names, options)

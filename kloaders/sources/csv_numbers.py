@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.errors import shortened
+from kloaders.core.messages import shortened
 
 __all__ = ["CsvNumbers", "split_rows"]
 

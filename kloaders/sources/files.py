@@ -16,7 +16,7 @@ from kloaders.core.messages import visible
 from kloaders.core.places import where_of
 from kloaders.core.structure import as_arrays, flatten, map_structure
 from kloaders.formats import by_suffix
-from kloaders.formats.files import IMAGE_SUFFIXES, check_suffix, read_bytes, suffix_of
+from kloaders.formats.files import IMAGE_SUFFIXES, check_plain, check_suffix, read_bytes, suffix_of
 from kloaders.formats.options import ImageOptions
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import PathColumn, inner_column
@@ -113,7 +113,8 @@ def readings(
         _check_decode(decode)
         _refuse_image_options(given, meant)
     masks: dict[str, Any] = {"size": given.size, "interpolation": "nearest", "channels": None}
-    masks |= {"max_pixels": given.max_pixels, **_checked_label_options(label_options)}
+    masks |= {"max_pixels": given.max_pixels, "max_bytes": given.max_bytes}
+    masks |= {**_checked_label_options(label_options)}
     masks.setdefault("aspect", "stretch" if masks["size"] is None else given.aspect)
     decode_label = masks.pop("decode", None)
     return (given, decode), (ImageOptions(**masks), decode_label)
@@ -145,7 +146,7 @@ def _refuse_image_options(given: ImageOptions, meant: str) -> None:
     """ValueError for an option of pictures where `decode` makes the arrays."""
     for field in dataclasses.fields(ImageOptions):
         value = getattr(given, field.name)
-        if value != field.default and field.name not in ("dtype", "max_pixels"):
+        if value != field.default and field.name not in ("dtype", "max_pixels", "max_bytes"):
             raise ValueError(
                 f"{field.name}={value!r:.80} is for {meant}: do it in there, and leave it out here."
             )
@@ -159,6 +160,7 @@ def _check_files(files: list[str], total: int) -> None:
         except OSError:
             missing.append(file)
             continue
+        check_plain(mode, file)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(
                 f"{visible(file)} is a folder, expected a file: list its files, or use "

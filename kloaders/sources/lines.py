@@ -9,8 +9,7 @@ import numpy as np
 
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.errors import shortened
-from kloaders.core.messages import visible
+from kloaders.core.messages import shortened, visible
 from kloaders.core.rows import Report, Rows, copy_into_row, report_at
 from kloaders.core.structure import Structure, as_sample, cast, flatten, map_structure
 from kloaders.formats.errors import DecodeError

@@ -50,6 +50,8 @@ class MixtureSource(Source):
         return pipeline.sample(number, moment)
 
     def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
+        if not len(indices):
+            return
         owners = np.searchsorted(self._firsts, indices, side="right") - 1
         cuts = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(indices)]
         for start, stop in itertools.pairwise(cuts):

@@ -19,6 +19,7 @@ from kloaders.core import forks
 from kloaders.core.arrays import Indices
 from kloaders.core.messages import inform, shortened, visible, warn
 from kloaders.core.places import where_of
+from kloaders.formats.files import open_to_read
 
 __all__ = [
     "FIELDS",
@@ -101,7 +102,7 @@ class Quarantine:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:
-        with self._lock, open(self.path, "a+b", buffering=0) as file:
+        with self._lock, open(self.path, "a+b", 0, opener=open_to_read) as file:
             _wait_for_lock(file, self.path)  # given back when the file is closed
             yield file
 
@@ -136,7 +137,7 @@ def first_seen(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     name = os.fspath(path)
     try:
-        with open(name, "rb") as file:
+        with open(name, "rb", opener=open_to_read) as file:
             content = file.read()
     except FileNotFoundError:
         return {}
@@ -292,7 +293,7 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
             )
         path = os.fspath(item)
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=open_to_read) as file:
                 content = file.read()
         except FileNotFoundError:
             if quarantine is not None and _same(path, os.fspath(quarantine)):

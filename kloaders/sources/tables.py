@@ -11,7 +11,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.messages import visible
-from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, open_to_read, suffix_of
 
 __all__ = ["Table", "array_of", "encoded", "first_missing", "listed"]
 
@@ -207,7 +207,7 @@ def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
     """
     line = 0
     try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
+        with open(file, newline="", encoding="utf-8-sig", opener=open_to_read) as stream:
             rows = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
             header = next(rows, None)
             if header is None:

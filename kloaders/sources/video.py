@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -15,7 +14,7 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.messages import warn
 from kloaders.core.per_thread import PerThread
 from kloaders.core.structure import Structure, map_structure
-from kloaders.core.threads import usable_cores
+from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats import sidecar_index
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
@@ -68,7 +67,7 @@ class VideoSource(Source):
         taken = (clip or 1) * step
         self.stride = taken if stride is None else stride
         with (
-            ThreadPoolExecutor(usable_cores(), "kloaders-index") as threads,
+            ThreadPool(usable_cores(), "kloaders-index") as threads,
             tqdm(total=len(files), unit=" files", desc="frames", delay=1) as bar,
         ):
             self._times = []

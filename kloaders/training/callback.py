@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kloaders.core.checks import checked_flag
-from kloaders.core.messages import inform, visible
+from kloaders.core.messages import inform, visible, warn
 from kloaders.core.places import check_place
 from kloaders.keras_api import private
 from kloaders.keras_api.telemetry import Meter
@@ -67,10 +67,11 @@ class LoaderCallback(Callback):
 
     Raises:
         TypeError: not one of our loaders.
-        ValueError: save_freq is not understood; or, when training begins: the state is one of other
-            data or another model, or damaged; `BackupAndRestore`, which restores a state of its
+        ValueError: save_freq is not understood; or, when training begins: `fit` trains on another
+            loader, or a view of this one; the state is one of other data or another model, or damaged; `BackupAndRestore`, which restores a state of its
             own, is there too; or steps_per_epoch is less than the loader's length.
-        OSError: the state cannot be written or read.
+        OSError: when training begins: the state cannot be written or read. A save that fails later,
+            on a disk that is full by then, is reported, and training goes on with the state before.
     """
 
     def __init__(
@@ -112,6 +113,9 @@ class LoaderCallback(Callback):
         self._batches = 0  # since the last save
         self._saved_at = 0.0
         self._quiet: Any = None
+        self._read = False  # the loader, by this fit
+        self._saved = ""  # what is in the file, in words
+        self._failed = False  # the last save
 
     # ------------------------------------------------------------------ what Keras calls
 
@@ -124,8 +128,17 @@ class LoaderCallback(Callback):
         self._logs, self._short, self._idle = {}, False, None
         self.initial_epoch = 0
         state = None
+        self._saved, self._failed = "", False
+        self._read = False
+        data = private.data_of_fit()
+        if isinstance(data, SequenceLoader) and data is not self.loader:
+            raise ValueError(
+                _ANOTHER.format(f": it has another one, or a view of it, {data!r:.80}")
+            )
         if self.path is not None:
             self._check(fit)
+            if self.loader.shard[0] == 0:
+                training_state.prepare(self.path)
             state = self._restore(self.path, model)
         tickets = self.loader.runner.tickets
         tickets.fit_begin(int(self.params.get("epochs") or 0), fit.ended, fit.shuffle)
@@ -173,6 +186,9 @@ class LoaderCallback(Callback):
             private.restore_step(self.model, self._idle)
             self._idle = None
             return
+        if self.path is not None and not (self._read or self.loader.runner.tickets.was_read()):
+            raise ValueError(_ANOTHER.format(""))
+        self._read = True
         self.loader.runner.tickets.consumed(self._steps)
         if self._meter is not None:
             self._meter.step_end(self._steps)
@@ -209,7 +225,12 @@ class LoaderCallback(Callback):
         self._meter = self._first = self.loader.runner.meter = None
         self.loader.runner.fit_end()
         if self.path is not None and not left and self.loader.shard[0] == 0:
-            training_state.remove(self.path)
+            try:
+                training_state.remove(self.path)
+            except OSError as error:
+                warn(
+                    f"training is over, and {self.path} cannot be deleted ({error}): do it yourself."
+                )
 
     # ------------------------------------------------------------------ saving
 
@@ -222,12 +243,6 @@ class LoaderCallback(Callback):
         """Position and variables, together: Keras goes on in this epoch."""
         assert self.path is not None
         self._batches, self._saved_at = 0, time.monotonic()
-        if not self.loader.runner.tickets.was_read():
-            raise ValueError(
-                "fit does not train on the loader that LoaderCallback has, so there is no position "
-                "to save: give both the same object. A Dataset of to_tf_dataset counts in a loop of "
-                "your own, with loader.state_dict(epoch=..., batch=...)."
-            )
         if self.loader.shard[0] > 0:
             return
         model = self.model
@@ -243,7 +258,24 @@ class LoaderCallback(Callback):
             "metrics": training_state.values_of(training_state.metrics_of(model)),
             "random": training_state.random_state(),
         }
-        training_state.write(self.path, facts, arrays)
+        try:
+            training_state.write(self.path, facts, arrays)
+        except OSError as error:
+            if not self._failed:
+                there = (
+                    f"has the state of {self._saved}" if self._saved else "has no state of it yet"
+                )
+                warn(
+                    f"{self.path}: the state of the training cannot be saved "
+                    f"({os.strerror(error.errno) if error.errno else error}). It goes on, and the file "
+                    f"{there}; the next save tries again."
+                )
+            self._failed = True
+            return
+        if self._failed:
+            warn(f"{self.path}: the state of the training is saved again.")
+        self._failed = False
+        self._saved = f"epoch {epoch + 1}, behind {position['samples']:,} samples"
 
     # ------------------------------------------------------------------ going on
 
@@ -298,6 +330,7 @@ class LoaderCallback(Callback):
         # Whether it had its effect is seen in on_epoch_begin.
         self._before = private.begin_at_epoch(model, epoch)
         done = "all" if trained else f"{state['position']['samples']:,}"
+        self._saved = f"epoch {epoch + 1}, behind {done} samples"
         inform(
             f"going on from {path}: epoch {epoch + 1} of {self.params.get('epochs')}, behind "
             f"{done} of {self.loader.samples:,} samples"
@@ -345,6 +378,11 @@ class LoaderCallback(Callback):
             self._quiet = None
 
 
+_ANOTHER = (
+    "fit does not train on the loader that LoaderCallback has{}. Give both the same object, or the "
+    "position in the data is not known. A Dataset of to_tf_dataset counts in a loop of your own, with "
+    "loader.state_dict(epoch=..., batch=...)."
+)
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
 
 

@@ -18,13 +18,15 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.core.messages import visible
-from kloaders.formats.atomic import whole_file
+from kloaders.formats.atomic import check_writable, remove_leftovers, whole_file
+from kloaders.formats.files import open_to_read
 from kloaders.formats.pack import dtype_named
 
 __all__ = [
     "assign",
     "draw_as_between_epochs",
     "metrics_of",
+    "prepare",
     "random_state",
     "read",
     "remove",
@@ -42,6 +44,20 @@ _LARGEST_HEAD = 64 * 2**20
 
 
 # ---------------------------------------------------------------------------------------- the file
+
+
+def prepare(path: str) -> None:
+    """Make sure that states can be written here, and remove what killed processes left of some.
+
+    Raises OSError, with advice, if they cannot.
+    """
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        remove_leftovers(path)
+        check_writable(path)
+    except OSError as error:
+        said = f"{error.strerror}: the state of the training cannot be saved there, choose another path"
+        raise OSError(error.errno, said, path) from error
 
 
 def write(path: str, facts: dict[str, Any], arrays: dict[str, list[tuple[str, Array]]]) -> None:
@@ -75,7 +91,7 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
         OSError: it cannot be read.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb", opener=open_to_read) as file, zipfile.ZipFile(file) as archive:
             held = os.path.getsize(path)
             if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
                 raise ValueError("it is compressed, as states are not")
@@ -97,10 +113,20 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
     except OSError:
         raise
     except Exception as error:  # zipfile, json and NumPy have many ways to say it
-        raise ValueError(
-            f"{visible(path)} is no training state, or a damaged one ({str(error) or type(error).__name__}): "
-            "delete it to begin the training anew."
-        ) from error
+        why = str(error) or type(error).__name__
+        if _begins_as_ours(path):
+            said = f"is a damaged training state ({why}): delete it to begin the training anew."
+        else:
+            said = f"is no training state ({why}), and stays as it is: choose another path."
+        raise ValueError(f"{visible(path)} {said}") from error
+
+
+def _begins_as_ours(path: str) -> bool:
+    """Whether a file was written by `write`, whatever became of it."""
+    with contextlib.suppress(OSError), open(path, "rb", opener=open_to_read) as file:
+        start = file.read(256)
+        return start.startswith(b"PK\3\4") and _FORMAT.encode() in start
+    return False
 
 
 def _array(
@@ -227,10 +253,10 @@ def assign(variables: list[Any], saved: list[tuple[str, Array]], path: str) -> N
         variable.assign(value)
 
 
-_ADVICE = "Build and compile the model as it was, or delete the file to begin the training anew."
+_ADVICE = "Build and compile the model as it was; another training needs another path."
 
 
 def remove(path: str) -> None:
-    """Delete a state, if there is one."""
+    """Delete a state, if there is one; a link to it stays."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        os.unlink(os.path.realpath(path))

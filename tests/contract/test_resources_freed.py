@@ -238,6 +238,41 @@ def test_memory_over_30_fits(nothing_running, forgotten):
     assert grown < 40e6, f"{grown / 1e6:.0f} MB more after 25 fits"
 
 
+@pytest.mark.parametrize("end", ["forgotten", "closed"])
+def test_data_go_without_a_collection(nothing_running, end):
+    """A script with a loader for each fit holds the data of one or two, whenever Python collects."""
+    model, _ = model_for()
+    fit(model, kl.ArraySequenceLoader(rows(20), labels(20), 5))  # TensorFlow's own first things
+    gc.collect()
+    alive, found = [], []
+    gc.disable()
+    try:
+        for _ in range(6):
+            x = rows(20).copy()
+            alive.append(weakref.ref(x))
+            loader = kl.ArraySequenceLoader(x, labels(20), 5)
+            del x
+            fit(model, loader)
+            if end == "closed":
+                loader.close()
+                del loader
+                wait_for_device()
+            found.append(sum(one() is not None for one in alive))
+    finally:
+        gc.enable()
+    assert max(found) <= (2 if end == "forgotten" else 1), found
+
+
+def test_a_loader_is_closed_in_mid_fit(nothing_running):
+    """By a callback, where Keras still reads from it: all samples come, once an epoch."""
+    model, received = model_for()
+    loader = kl.ArraySequenceLoader(rows(20), labels(20), 5)
+    fit(
+        model, loader, epochs=2, callbacks=[Call(lambda _: loader.close(), "on_train_batch_end", 1)]
+    )
+    assert sorted(samples_of(received.trained)) == sorted([*range(20)] * 2)
+
+
 def test_an_error_met_ahead_is_not_kept(keep):
     """A batch that failed while it was made ahead is tried again when it is asked for."""
     loader = keep(Flaky(12, BATCH, shuffle=False, workers=1))

@@ -271,3 +271,151 @@ def test_usable_cores(tmp_path: Path, monkeypatch: Any, files: dict[str, str], c
     monkeypatch.setattr(threads, "open", opened, raising=False)
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert threads.usable_cores() == cores
+
+
+# ---------------------------------------------------------------- a system that starts no more
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """limit(n): no more than n threads are started from now on, as with a pids limit."""
+    real, left = threading.Thread.start, [0]
+
+    def start(self: threading.Thread) -> None:
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        real(self)
+
+    def _limit(count: int) -> None:
+        left[0] = count
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+    monkeypatch.setattr("kloaders.core.messages._logged", set())
+    return _limit
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("starts no more threads" in message for message in caplog.messages)
+
+
+def test_without_a_thread_the_caller_does_the_jobs(
+    workers: Any, limit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In their order, at once, and said once."""
+    limit(0)
+    made, done = workers(3), []
+    for k in range(4):
+        made.submit(Job(k, done), later=k == 1)
+    assert done == [0, 1, 2, 3]
+    assert made.refused
+    assert made.alive == 0
+    assert refusals(caplog) == 1
+
+
+def test_threads_that_there_are_do_what_others_cannot(workers: Any, limit: Any) -> None:
+    limit(1)
+    made, done, gate = workers(3), [], threading.Event()
+    first, second = Job("first", done, gate), Job("second", done)
+    made.submit(first)
+    assert first.ran.wait(30)
+    made.submit(second)
+    assert done == []
+    assert not made.refused
+    gate.set()
+    assert second.ran.wait(30)
+    assert done[0] == "first"
+
+
+def test_another_thread_is_tried_after_a_while(
+    workers: Any, limit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(0)
+    made, done = workers(1), []
+    made.submit(Job("here", done))
+    monkeypatch.setattr(threads, "REFUSED_SECONDS", 0.0)
+    assert not made.refused
+    limit(1)
+    job = Job("there", done)
+    made.submit(job)
+    assert job.ran.wait(30)
+    assert done[0] == "here"
+
+
+def test_another_error_of_a_thread_is_raised() -> None:
+    thread = threading.Thread(target=int)
+    assert threads.started(thread)
+    with pytest.raises(RuntimeError, match="once"):
+        threads.started(thread)
+    thread.join()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_pool_without_threads_works_here(
+    limit: Any, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    """Each call is made once, errors come with the result, and what is cancelled is not done."""
+    limit(count)
+    made = []
+
+    def one(k: int) -> int:
+        made.append(k)
+        return 10 // (k - 3)
+
+    with threads.ThreadPool(4, "test") as pool:
+        futures = [pool.submit(one, k) for k in range(6)]
+        assert [f.result() for k, f in enumerate(futures) if k != 3] == [-4, -5, -10, 10, 5]
+        with pytest.raises(ZeroDivisionError):
+            futures[3].result()
+        assert list(pool.map(abs, [-1, -2])) == [1, 2]
+    assert sorted(made) == list(range(6))
+    assert refusals(caplog) == 1
+
+
+def test_a_pool_that_is_closed_still_says_so() -> None:
+    pool = threads.ThreadPool(1)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(int)
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"workers": 4, "max_queue_size": 1}])
+def test_batches_come_without_threads(
+    limit: Any, caplog: pytest.LogCaptureFixture, options: dict[str, Any]
+) -> None:
+    """All, in order, made where they are asked for, and no more of them ahead than one."""
+    limit(0)
+    made_in = set()
+
+    class Numbers(kl.SequenceLoader):
+        def load_sample(self, index: int) -> Any:
+            made_in.add(threading.get_ident())
+            return index
+
+    loader = Numbers(20, 4, shuffle=False, **options)
+    for _ in range(2):
+        assert [x.tolist() for x in loader] == [[4 * k + j for j in range(4)] for k in range(5)]
+    assert made_in == {threading.get_ident()}
+    assert refusals(caplog) <= 1
+    loader.close()
+
+
+def test_ram_batches_come_without_threads(tmp_path: Path, limit: Any) -> None:
+    import numpy as np
+
+    for k in range(12):
+        np.save(tmp_path / f"{k}.npy", np.int64(k))
+    paths = [str(tmp_path / f"{k}.npy") for k in range(12)]
+    limit(0)
+    loader = kl.RamBatchSequenceLoader(paths, None, 2, ram_batch_size=4, shuffle=True, workers=2)
+    assert sorted(n for x in loader for n in x.tolist()) == list(range(12))
+    loader.close()
+
+
+def test_indexes_are_made_without_threads(tmp_path: Path, limit: Any) -> None:
+    for k in range(3):
+        (tmp_path / f"{k}.txt").write_text(f"{k}0\n{k}1\n")
+    limit(0)
+    loader = kl.TextLineSequenceLoader(str(tmp_path / "*.txt"), int, 6, shuffle=False)
+    assert loader[0].tolist() == [0, 1, 10, 11, 20, 21]
+    loader.close()

@@ -1,11 +1,13 @@
 """Archives of arrays: one each, sums that are compared, and claims that are not believed."""
 
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 
+import kloaders as kl
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.npy import read_array
 from tests.support.images import npy_header
@@ -52,3 +54,31 @@ def test_npz_bombs(tmp_path):
         archive.writestr("x.npy", header)
     with pytest.raises(DecodeError, match="compressed by method 14"):
         read_array(str(path))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_array_takes_its_memory_once(tmp_path, save):
+    path = str(tmp_path / "a.npz")
+    values = np.arange(6 << 20, dtype=np.float32)
+    save(path, values)
+    tracemalloc.start()
+    try:
+        found = read_array(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(found, values)
+    assert peak < 1.4 * values.nbytes
+
+
+def test_an_array_above_the_bound_is_refused_before_it_is_decompressed(tmp_path):
+    """By the loader's option, which may be larger; by the value that the message gives, too."""
+    path = str(tmp_path / "a.npz")
+    np.savez_compressed(path, np.zeros(2**20))
+    size = 8 * 2**20 + 128
+    with pytest.raises(DecodeError, match=rf"an array of {size:,} bytes.*Pass max_bytes={size} if"):
+        read_array(path, max_bytes=2**20)
+    loader = kl.PathSequenceLoader([path], None, 1, max_bytes="1MB")
+    with pytest.raises(kl.SampleError, match=f"max_bytes={size}"):
+        loader[0]
+    assert kl.PathSequenceLoader([path], None, 1, max_bytes=size)[0].shape == (1, 2**20)

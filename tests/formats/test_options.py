@@ -29,6 +29,8 @@ from kloaders.formats.options import ImageOptions
         ({"rescale": float("nan")}, ValueError, "finite"),
         ({"max_pixels": None}, ValueError, "max_pixels=None"),
         ({"max_pixels": 0}, ValueError, "max_pixels=0"),
+        ({"max_bytes": 0}, ValueError, "max_bytes=0"),
+        ({"max_bytes": "much"}, ValueError, "max_bytes='much' is no size"),
         ({"depth": 16}, ValueError, "depth=16, expected 8, for the upper 8 bits of 16, or None"),
         ({"depth": True}, ValueError, "depth=True"),
         ({"reader": "cv2"}, ValueError, 'reader=\'cv2\' is unknown, expected "opencv" or "pillow"'),

@@ -149,3 +149,20 @@ def test_two_processes_make_one_index_at_a_time(file):
         _, said = process.communicate(timeout=100)
         assert process.returncode == 0, said.decode()
     assert sorted(os.listdir(os.path.dirname(path))) == [".a.tfrecord.index", "a.tfrecord"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_killed_process_left_of_an_index_is_removed(file, there):
+    """When the index is made, and when it is there and is only read."""
+    path = file(raw=b"".join(map(framed, DATA)))
+    if there:
+        index_of(path)
+    left = [index_path(path).replace(".index", f".index.{k}.part") for k in (0, 2)]
+    left = [os.path.join(os.path.dirname(p), "." + os.path.basename(p)) for p in left]
+    for part in left:
+        with open(part, "wb") as handle:
+            handle.write(bytes(90))
+    index_of(path)
+    assert os.path.exists(index_path(path))
+    assert not [part for part in left if os.path.exists(part)]

@@ -196,6 +196,32 @@ def test_a_sample_that_does_not_load_is_named():
     assert numbers(dataset) == [[0, 1, 2, 3], [4, 5, 7]]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_errors_that_are_ignored_cost_their_batches_only(workers):
+    """And the Dataset ends, each time."""
+
+    class Broken(kl.SequenceLoader):
+        def load_sample(self, index):
+            if index in (6, 13):
+                raise ValueError("broken")
+            return np.float32([index]), np.float32(index)
+
+    dataset = kl.to_tf_dataset(Broken(20, BATCH, workers=workers), shuffle=False)
+    assert len(dataset) == 5
+    expected = [[4 * k + j for j in range(4)] for k in (0, 2, 4)]
+    for _ in range(2):
+        assert numbers(dataset.ignore_errors().take(30)) == expected
+
+
+def test_batches_that_do_not_fit_can_be_ignored():
+    """Of another shape than the first sample, or of another structure than the signature."""
+    loader = kl.ArraySequenceLoader([np.zeros(1 + k // 4) for k in range(8)], None, BATCH)
+    dataset = kl.to_tf_dataset(loader, False, tf.TensorSpec((None, 1), tf.float64))
+    assert len(list(dataset.ignore_errors().take(30))) == 1
+    dataset = kl.to_tf_dataset(loader, False, (tf.TensorSpec((None, 1), tf.float64),) * 2)
+    assert list(dataset.ignore_errors().take(30)) == []
+
+
 @pytest.mark.parametrize(
     ("make", "options", "error", "words"),
     [

@@ -109,3 +109,15 @@ def test_native_refuses_what_takes_python(write, pictures):
         TypeError, match=r"native=True is for TFRecord\w+ and for arrays in RAM, .* a Path"
     ):
         kl.to_tf_dataset(kl.PathSequenceLoader(pictures[0]), True, native=True)
+
+
+def test_native_ends_where_errors_are_ignored(write, keep):
+    """A damaged byte ends its file; what was read before comes."""
+    path = write([{"label": n} for n in range(12)])
+    loader = keep(kl.TFRecordSequenceLoader(path, {"x": "label"}, 2))
+    dataset = kl.to_tf_dataset(loader, shuffle=False, native=True)
+    with open(path, "r+b") as file:
+        file.seek(-20, 2)
+        file.write(b"\xff" * 8)
+    got = [n for x in dataset.ignore_errors().take(100) for n in x.numpy().tolist()]
+    assert got[:8] == list(range(8))

@@ -1,6 +1,7 @@
 """A loader that only Keras' adapters refer to is emptied, and any other is left alone."""
 
 import gc
+import weakref
 
 import pytest
 
@@ -138,3 +139,66 @@ def test_other_backends_note_nothing(registry, monkeypatch):
     del loader
     gc.collect()
     assert registry[0].loader.data == [1, 2, 3]
+
+
+def test_a_new_loader_has_the_forgotten_ones_emptied(registry):
+    """Before any collection: a script may make a loader for each of many fits."""
+    gc.disable()
+    try:
+        for k in range(5):
+            loader = adapted(registry)
+            assert [a.loader.data for a in registry] == [None] * max(0, k - 1) + [[1, 2, 3]] * (
+                1 + (k > 0)
+            )
+        del loader
+        note_adapter(Loader(), empty)
+        assert [a.loader.data for a in registry] == [None] * 5
+    finally:
+        gc.enable()
+
+
+class Keeping:
+    """As Keras' adapter: it asks its loader for something when it is made, and keeps it."""
+
+    def __init__(self, loader):
+        self.loader = loader
+        note_adapter(loader, empty)
+
+
+@pytest.fixture
+def keeping(monkeypatch, registry):
+    """Makes such adapters of a loader, so many, which the registry keeps."""
+    monkeypatch.setattr(private, "is_adapter", lambda found: isinstance(found, Keeping))
+    return lambda loader, times=1: registry.extend(Keeping(loader) for _ in range(times))
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_closed_loader_goes_with_its_last_reference(registry, keeping, times):
+    """Without a collection; until then its adapters can be used."""
+    gc.disable()
+    try:
+        loader = Loader()
+        keeping(loader, times)
+        gone = weakref.ref(loader)
+        retained_loaders.let_go(loader)
+        assert [adapter.loader.data for adapter in registry] == [[1, 2, 3]] * times
+        del loader
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_loader_that_is_used_again_can_be_let_go_again(registry, keeping):
+    loader = Loader()
+    for _ in range(2):
+        keeping(loader)
+        retained_loaders.let_go(loader)
+    keeping(loader)
+    del loader
+    assert registry[-1].loader.data == [1, 2, 3]
+    gc.collect()
+    assert registry[-1].loader.data is None
+
+
+def test_a_loader_that_keras_never_met_can_be_let_go():
+    retained_loaders.let_go(Loader())

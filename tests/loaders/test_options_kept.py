@@ -143,6 +143,11 @@ def image(value: Any, make: Callable[..., Any] = pictures, **others: Any) -> Opt
     return Option(value, content, by_sample, make, others)
 
 
+def most_bytes(loader: Any) -> Any:
+    """`max_bytes` of a loader over files; None of another one."""
+    return getattr(getattr(loader, "image_options", None), "max_bytes", None)
+
+
 WEIGHTS = np.arange(1, SAMPLES + 1, dtype=np.float32)
 
 OPTIONS: dict[str, Option] = {
@@ -189,6 +194,7 @@ OPTIONS: dict[str, Option] = {
     "reader": image("pillow", deep),
     "pages": image("all"),  # of what is no TIFF one page
     "max_pixels": Option(10, refusal, make=pictures),
+    "max_bytes": Option(4567, most_bytes, make=pictures),
     "decode": image(first_bytes, arrays),
     "label_options": image({"channels": 1}, masked),
     # of RAM batches
@@ -358,6 +364,7 @@ CHANGED: dict[tuple[str, str], Any] = {
     ("validation", "batch_transform"): "without",
     ("validation", "echo"): (1, ...),
     ("explain", "workers"): 2,
+    ("preload", "max_bytes"): None,  # arrays that are there
     # What lies in RAM is in no cache, and has no RAM batches.
     ("preload", "cache"): "auto",
     ("preload", "cache_budget"): None,

@@ -69,6 +69,13 @@ def test_rows_go_to_their_pipelines_in_any_order():
     assert [source.reads for source in sources] == [[0, 1, 1], [0], [3, 0, 1, 2]]
 
 
+def test_no_rows_are_none():
+    mixture, sources = three()
+    (x, _), reports = filled(mixture, np.zeros(0, np.int64))
+    assert (x.shape, reports) == ((0, 2), [])
+    assert [source.reads for source in sources] == [[], [], []]
+
+
 def test_a_failure_has_its_row_in_the_batch_and_its_name():
     mixture, _ = three(broken=[2])
     (_, y), reports = filled(mixture, [3, 0, 6, 2, 1])

@@ -120,6 +120,10 @@ def test_fill_gives_what_sample_gives(kind, source):
             assert_equal(row, source.sample(index, Moment()))
 
 
+def test_fill_of_no_samples_reads_nothing(source):
+    assert filled(source, []) == ([], [])
+
+
 def test_readers_give_what_sample_gives(kind, source):
     """Readers may be called later, and carry the numbers of this source."""
     found = list(source.readers(ORDER, Moment()))

@@ -283,3 +283,105 @@ def test_averages_are_not_saved_as_weights(model, tmp_path):
     ):
         model.fit(loader, verbose=0, callbacks=callbacks)
     model.fit(loader, verbose=0, callbacks=callbacks[::-1])
+
+
+# ---------------------------------------------------------------- a disk that does not take it
+
+
+@pytest.fixture
+def limited():
+    """limited(n): files of this process may have n bytes; all, at the end."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_a_save_and_no_training(model, tmp_path, caplog, limited):
+    """The state before it stays; that is said once, and when a save works again."""
+    path, loader, found = tmp_path / "state", loader_of(), []
+
+    def look(batch):
+        limited({1: 100, 4: -1}.get(batch, 100 if batch < 4 else -1))
+        found.append(state_file.read(str(path))[0]["position"]["batch"])
+
+    callback = kl.LoaderCallback(loader, path, save_freq=1)
+    model.fit(loader, verbose=0, callbacks=[callback, Each(batch=look)])
+    assert found == [1, 1, 1, 1, 1, 0]
+    (failed,) = [m for m in caplog.messages if "cannot be saved" in m]
+    assert failed.startswith(f"{path}: the state of the training cannot be saved (")
+    assert "It goes on, and the file has the state of epoch 1, behind 4 samples" in failed
+    assert f"{path}: the state of the training is saved again." in caplog.messages
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_first_save_that_fails_has_no_state(model, tmp_path, caplog, limited):
+    path, loader = tmp_path / "state", loader_of()
+    limit = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda *_, **__: limited(100))
+    model.fit(loader, verbose=0, callbacks=[kl.LoaderCallback(loader, path, save_freq=1), limit])
+    assert [m for m in caplog.messages if "the file has no state of it yet" in m]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_cannot_be_written_is_found_before_training(model, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    loader, trained = loader_of(), []
+    callback = kl.LoaderCallback(loader, tmp_path / "file" / "state", save_freq="epoch")
+    look = Each(batch=trained.append)
+    with pytest.raises(OSError, match="cannot be saved there, choose another path"):
+        model.fit(loader, verbose=0, callbacks=[callback, look])
+    assert trained == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_what_a_killed_run_left_is_gone_when_training_begins(model, tmp_path):
+    loader, found = loader_of(), []
+    (tmp_path / ".state.0.part").write_bytes(bytes(100))
+    look = Each(batch=lambda batch: found.append(os.listdir(tmp_path)))
+    callback = kl.LoaderCallback(loader, tmp_path / "state", save_freq="epoch")
+    model.fit(loader, verbose=0, callbacks=[callback, look])
+    assert found == [[]] * 6
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and modes of POSIX")
+def test_a_state_keeps_its_link_and_its_mode(model, tmp_path):
+    path, target, found = tmp_path / "state", tmp_path / "disk", []
+    path.symlink_to(target)
+
+    def look(batch):
+        if batch == 0:
+            target.chmod(0o600)
+        found.append((path.is_symlink(), target.stat().st_mode & 0o777))
+
+    loader = loader_of()
+    callback = kl.LoaderCallback(loader, path, save_freq=1)
+    model.fit(loader, verbose=0, callbacks=[callback, Each(batch=look)])
+    assert found == [(True, 0o600)] * 6
+
+
+# ---------------------------------------------------------------- of another loader
+
+
+@pytest.mark.parametrize("with_path", [True, False])
+@pytest.mark.parametrize("other", ["loader", "view"])
+def test_a_callback_of_another_loader_is_refused(model, tmp_path, with_path, other):
+    """When training begins: nothing is trained, and nothing is saved."""
+    loader, trained = loader_of(), []
+    given = loader.view() if other == "view" else loader_of()
+    path = tmp_path / "state" if with_path else None
+    callbacks = [kl.LoaderCallback(loader, path), Each(batch=trained.append)]
+    with pytest.raises(
+        ValueError, match="does not train on the loader that LoaderCallback has: it "
+    ):
+        model.fit(given, verbose=0, callbacks=callbacks)
+    assert trained == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_of_another_kind_is_refused_after_a_batch(model, tmp_path):
+    """With a path, long before the first save."""
+    trained = []
+    saving = kl.LoaderCallback(loader_of(), tmp_path / "state", save_freq="epoch")
+    with pytest.raises(ValueError, match=r"does not train on the loader.*to_tf_dataset counts"):
+        model.fit(X, X, batch_size=4, verbose=0, callbacks=[saving, Each(batch=trained.append)])
+    assert trained == []

@@ -289,7 +289,8 @@ def refused(path, error=ValueError, **options):
 def test_backup_and_restore_is_refused(tmp_path):
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
     assert "Leave BackupAndRestore out" in refused(tmp_path / "state", callbacks=[backup])
-    model, _ = train(callbacks=[kl.LoaderCallback(make_loader()), backup])  # without a path
+    loader = make_loader()
+    model, _ = train(callbacks=[kl.LoaderCallback(loader), backup], loader=loader)  # without a path
     assert counts(model) == [3] * SAMPLES
 
 
@@ -322,7 +323,7 @@ def test_other_data_are_refused(tmp_path):
 def test_a_file_that_is_no_state_is_refused(tmp_path):
     path = tmp_path / "state"
     path.write_text("hello")
-    assert "delete it to begin the training anew" in refused(path)
+    assert "stays as it is: choose another path" in refused(path)
     with pytest.raises(ValueError, match="is a folder"):
         kl.LoaderCallback(make_loader(), tmp_path)
 

@@ -113,13 +113,67 @@ def test_what_is_no_state_is_refused_with_its_name(path, change, words):
     rewritten(path, change)
     with pytest.raises(ValueError, match=words) as caught:
         state_file.read(path)
-    assert str(caught.value).startswith(f"{path} is no training state, or a damaged one (")
-    assert "delete it to begin the training anew" in str(caught.value)
+    with open(path, "rb") as file:
+        ours = b'"format": "kloaders training state"' in file.read(256)
+    said = "is a damaged training state (" if ours else "is no training state ("
+    assert str(caught.value).startswith(f"{path} {said}")
+    assert ("delete it to begin the training anew" in str(caught.value)) == ours
+    assert ("stays as it is: choose another path" in str(caught.value)) != ours
 
 
 def test_a_file_that_is_not_there_is_an_os_error(path):
     with pytest.raises(FileNotFoundError):
         state_file.read(path)
+
+
+@pytest.mark.parametrize("keep", [300, 500, -1])
+def test_a_state_that_is_cut_short_is_known_as_one(path, keep):
+    """It is ours, and may be deleted."""
+    state_file.write(path, {"epoch": 1}, ARRAYS)
+    with open(path, "r+b") as file:
+        file.truncate(keep if keep > 0 else os.path.getsize(path) - 1)
+    with pytest.raises(ValueError, match=r"is a damaged training state.*delete it"):
+        state_file.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"my thesis", b"PK\3\4" + bytes(400)])
+def test_a_file_of_somebody_elses_is_never_to_be_deleted(path, content):
+    os.makedirs(os.path.dirname(path))
+    with open(path, "wb") as file:
+        file.write(content)
+    with pytest.raises(ValueError, match="stays as it is: choose another path") as caught:
+        state_file.read(path)
+    assert "delete" not in str(caught.value)
+
+
+def test_prepare_makes_the_folder_and_removes_what_was_left(path):
+    folder = os.path.dirname(path)
+    state_file.prepare(path)
+    assert os.listdir(folder) == []
+    with open(os.path.join(folder, ".state.0.part"), "wb") as file:
+        file.write(b"half")
+    state_file.prepare(path)
+    assert os.listdir(folder) == ([] if os.name == "posix" else os.listdir(folder))
+
+
+def test_prepare_says_what_to_do_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="cannot be saved there, choose another path"):
+        state_file.prepare(str(tmp_path / "file" / "state"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_a_link_to_a_state_stays_one(path, tmp_path):
+    """What it points to is written, read and deleted."""
+    os.makedirs(os.path.dirname(path))
+    os.symlink(tmp_path / "disk", path)
+    for epoch in (1, 2):
+        state_file.write(path, {"epoch": epoch}, ARRAYS)
+        assert state_file.read(path)[0]["epoch"] == epoch
+    assert os.path.islink(path)
+    state_file.remove(path)
+    assert os.path.islink(path)
+    assert not os.path.exists(path)
 
 
 def test_remove_is_content_with_nothing(path):
@@ -183,7 +237,8 @@ def test_a_state_of_another_model_changes_nothing(model, path):
         state_file.assign(variables, [*other[:-1], last], path)
     for caught in (one, two):
         assert path in str(caught.value)
-        assert "Build and compile the model as it was, or delete the file" in str(caught.value)
+        assert "Build and compile the model as it was; another" in str(caught.value)
+        assert "delete" not in str(caught.value)
     for (_, value), (_, old) in zip(state_file.values_of(variables), before, strict=True):
         np.testing.assert_array_equal(value, old)
 

@@ -13,6 +13,7 @@ from kloaders.core.version import __version__
 from kloaders.diagnostics.explain import html
 from kloaders.diagnostics.explain.findings import Findings
 from kloaders.diagnostics.explain.text import as_text, limits_of, stages_of, verdict
+from kloaders.formats.atomic import whole_file
 
 __all__ = ["Explanation"]
 
@@ -81,10 +82,8 @@ class Explanation(Findings):
         text = {".json": self.to_json, ".txt": self.__str__}.get(
             os.path.splitext(name)[1].lower(), self.to_html
         )()
-        partial = f"{name}.part"
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.replace(partial, name)
+        with whole_file(name) as file:
+            file.write(f"{text}\n".encode())
 
 
 def _as_dict(found: Findings) -> dict[str, Any]:

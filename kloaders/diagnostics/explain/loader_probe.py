@@ -7,10 +7,10 @@ import itertools
 import threading
 import time
 from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kloaders.core.structure import flatten
+from kloaders.core.threads import ThreadPool
 from kloaders.diagnostics.explain.measured import Run
 from kloaders.formats import files
 from kloaders.formats.files import read_bytes
@@ -74,7 +74,7 @@ def files_per_second(names: list[str], threads: int, seconds: float) -> float:
                 read_bytes(name)
             next(done)
 
-    with ThreadPoolExecutor(threads, "kloaders-probe") as pool:
+    with ThreadPool(threads, "kloaders-probe") as pool:
         begin = time.perf_counter()
         timer = threading.Timer(seconds, over.set)
         timer.start()

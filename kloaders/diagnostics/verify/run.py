@@ -12,7 +12,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from kloaders.core.protocols import Loader
-from kloaders.core.threads import usable_cores
+from kloaders.core.threads import started, usable_cores
 from kloaders.diagnostics.verify.comparison import Comparison
 from kloaders.diagnostics.verify.report import Report
 from kloaders.diagnostics.verify.tasks import Task, as_question, plan_source, size_of
@@ -143,8 +143,10 @@ def _answers(tasks: list[Task], workers: int, max_pixels: int) -> Iterator[tuple
         threading.Thread(target=work, args=(one,), daemon=True, name="kloaders-verify")
         for one in inspectors
     ]
-    for thread in threads:
-        thread.start()
+    # Those that start share the work; the first may be this one.
+    threads = [thread for thread in threads if started(thread)]
+    if not threads:
+        work(inspectors[0])
     try:
         for _ in tasks:
             task, answer = done.get()

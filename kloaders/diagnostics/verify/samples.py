@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Indices
-from kloaders.core.errors import shortened
+from kloaders.core.messages import shortened
 from kloaders.core.protocols import Loader
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores

@@ -8,11 +8,13 @@ import mmap
 import os
 import pickle
 import sys
+import weakref
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing import process, spawn
 from typing import Any
 
+from kloaders.core.interrupts import held
 from kloaders.core.memory import ALIGNMENT
 from kloaders.engine.processes.shared_memory import anonymous_file
 from kloaders.sources.pipeline import SamplePipeline
@@ -35,7 +37,11 @@ class PickledPipeline:
         head = pickle.dumps((sys.argv, main, data, starts, sizes))
         #: Where the arrays begin in the file.
         self.head = len(head) + -len(head) % mmap.ALLOCATIONGRANULARITY
-        self.fd = anonymous_file(self.head + starts[-1])
+        with held():
+            self.fd = anonymous_file(self.head + starts[-1])
+            #: Closes the file; the last reference to this does so as well.
+            self.close = weakref.finalize(self, os.close, self.fd)
+            self.close.atexit = False
         with mmap.mmap(self.fd, self.head + starts[-1]) as mapped:
             mapped[: len(head)] = head
             for view, start in zip(buffers, starts, strict=False):

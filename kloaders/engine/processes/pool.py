@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from kloaders.core.arrays import Indices
 from kloaders.core.errors import WorkerPoolError
+from kloaders.core.interrupts import held
 from kloaders.core.messages import warn
 from kloaders.core.rows import Report, Rows
 from kloaders.core.structure import Structure, map_structure
@@ -207,7 +208,10 @@ class _WorkerGroup:
         self.pid = os.getpid()
         self.early = 0
         # Workers leave when this pipe closes: however this process ends.
-        self.life = os.pipe()
+        with held():
+            self.life = os.pipe()
+            self._close_life = weakref.finalize(self, _close_both, *self.life)
+            self._close_life.atexit = False
 
     @contextlib.contextmanager
     def worker(self, count: int) -> Iterator[WorkerHandle]:
@@ -246,10 +250,18 @@ class _WorkerGroup:
                     self.change.wait()
                     continue
                 # The first job starts all of them, so that they import at the same time.
-                for _ in range(1 if self.all else missing):
-                    new = self._started()
-                    self.all.append(new)
-                    self.free.append(new)
+                try:
+                    for _ in range(1 if self.all else missing):
+                        with held():
+                            new = self._started()
+                            self.all.append(new)
+                            self.free.append(new)
+                except WorkerPoolError as error:
+                    if not self.all:
+                        raise
+                    warn(f"{error} Those that are there do all of it.", once="fewer processes")
+                    if not self.free:
+                        self.change.wait()
                 self.change.notify_all()
             raise WorkerPoolError("the loader was closed while it made a batch.")
 
@@ -263,7 +275,8 @@ class _WorkerGroup:
             ) from error
 
     def _drop(self, worker: WorkerHandle) -> None:
-        worker.end()
+        with held():
+            worker.end()
         with self.change:
             if worker in self.all:
                 self.all.remove(worker)
@@ -271,6 +284,10 @@ class _WorkerGroup:
 
     def close(self) -> None:
         """End all workers: the idle ones by themselves, the busy ones at once."""
+        with held():
+            self._close()
+
+    def _close(self) -> None:
         if self.pid != os.getpid():  # in a fork: they are the parent's, and so is the lock
             self.closed = True
             for worker in self.all:
@@ -295,5 +312,10 @@ class _WorkerGroup:
             worker.kill()
             if worker in idle:
                 worker.end()
-        for fd in (*self.life, self.pickled.fd):
-            os.close(fd)
+        self._close_life()
+        self.pickled.close()
+
+
+def _close_both(one: int, other: int) -> None:
+    os.close(one)
+    os.close(other)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kloaders.core.arrays import Array
+from kloaders.core.interrupts import held
 from kloaders.core.memory import ALIGNMENT, aligned, format_bytes, references_are_counted
 
 __all__ = ["Block", "Layout", "SharedBlocks", "anonymous_file", "arrays_at"]
@@ -140,9 +141,10 @@ class Block:
     def __init__(self, number: int, nbytes: int, spare: bool) -> None:
         self.number, self.spare = number, spare
         self.nbytes = max(1, nbytes)
-        self.fd = anonymous_file(self.nbytes)
         self.kept: Array | None = None
-        weakref.finalize(self, os.close, self.fd).atexit = False
+        with held():
+            self.fd = anonymous_file(self.nbytes)
+            weakref.finalize(self, os.close, self.fd).atexit = False
 
     def map(self) -> Array:
         """An array over all of it."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
@@ -40,7 +41,8 @@ def work(conn_fd: int, row_fd: int, life_fd: int, pipeline_fd: int, head: int, i
     global _is_worker  # noqa: PLW0603
     _is_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, args=(life_fd,), daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # no thread to be had: it leaves when it is next idle
+        threading.Thread(target=_leave_with_parent, args=(life_fd,), daemon=True).start()
     conn: Connection[Any, Any] = Connection(conn_fd)
 
     def tell(*message: Any, then: Array | None = None) -> None:

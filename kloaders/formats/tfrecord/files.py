@@ -15,7 +15,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from tqdm.auto import tqdm
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.messages import warn
-from kloaders.core.threads import usable_cores
+from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
 from kloaders.formats.sidecar_index import Index
@@ -68,6 +67,7 @@ class RecordFiles:
     compression: "", "GZIP", "ZLIB" or "auto", which may differ from file to file.
     index_folder: where indexes are kept; None: beside the files.
     check_crc: compare the checksum of a record's data when it is read.
+    max_bytes: what a record of a compressed file may have; None: any number.
     progress: show a bar while indexes are made, if that takes more than a second.
 
     Takes 8 bytes of memory a record. Pickles without what is open. Threads may share it.
@@ -80,8 +80,10 @@ class RecordFiles:
         index_folder: str | None = None,
         check_crc: bool = True,
         progress: bool = True,
+        max_bytes: int | None = None,
     ) -> None:
         self.paths = list(paths)
+        self.max_bytes = max_bytes
         self.check_crc = check_crc
         indexes = _indexes(self.paths, compression, index_folder, progress)
         self.compressions = [index.compression for index in indexes]
@@ -254,9 +256,14 @@ class RecordFiles:
     def _raw(self, index: int) -> bytes:
         file, number = self.where(index)
         start, end = self._span(file, number)
-        if self.compressions[file]:
-            return self._stream(file).read(number)
         size = end - start
+        if self.compressions[file]:
+            if self.max_bytes is not None and size > self.max_bytes:
+                raise DecodeError(
+                    f"it is of {size:,} bytes, decompressed, and max_bytes allows "
+                    f"{self.max_bytes:,}. Pass max_bytes={size} if you trust it."
+                )
+            return self._stream(file).read(number)
         if size > SEARCH_LIMIT and not self._fits(file, start, size):  # what a damaged length left
             size = HEADER
         return self.opened(file).read(size, start)
@@ -358,7 +365,7 @@ def _indexes(paths: list[str], compression: str, folder: str | None, progress: b
         )
     # Reading waits for the disk, decompressing releases the lock.
     with (
-        ThreadPoolExecutor(min(len(paths), max(4, usable_cores())), "kloaders-index") as pool,
+        ThreadPool(min(len(paths), max(4, usable_cores())), "kloaders-index") as pool,
         tqdm(total=len(paths), unit=" files", desc="index", disable=not progress, delay=1) as bar,
     ):
         return list(_as_they_come(pool.map(one, paths), bar))

@@ -6,6 +6,7 @@ import copy
 import threading
 import zlib
 from collections import OrderedDict
+from io import BytesIO
 
 import numpy as np
 
@@ -34,15 +35,15 @@ class Inflate:
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes; fewer at the end."""
-        parts = []
+        taken = BytesIO()  # gives what it holds without a copy
         while size:
             if self._at == len(self._ready) and not self._more():
                 break
             part = self._ready[self._at : self._at + size]
             self._at += len(part)
             size -= len(part)
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            taken.write(part)
+        return taken.getvalue()
 
     def skip(self, size: int) -> int:
         """Pass over `size` bytes; how many there were."""
@@ -109,8 +110,11 @@ class Stream:
         self.path, self.compression = path, compression
         self.offsets = offsets
         cuts = np.arange(0, int(offsets[-1]), _BLOCK)
-        # Blocks begin at the records that hold these bytes.
-        self.firsts = np.unique(np.searchsorted(offsets, cuts, side="right") - 1)
+        # Blocks begin at the records that hold these bytes; a record as long as a block has its own.
+        begins = np.searchsorted(offsets, cuts, side="right") - 1
+        long = np.flatnonzero(np.diff(offsets.astype(np.int64)) >= _BLOCK)
+        begins = np.concatenate([begins, long, long + 1])
+        self.firsts = np.unique(begins[begins < len(offsets) - 1])
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._cursors: OrderedDict[int, Inflate] = OrderedDict()  # by the block that comes next
         self._lock = threading.Lock()
@@ -133,12 +137,18 @@ class Stream:
             cursor.skip(self._start(k) - self._start(at))
             at = k
         for number in range(at, k + 1):
-            block = cursor.take(self._start(number + 1) - self._start(number))
+            size = self._start(number + 1) - self._start(number)
+            if number < k and size > 2 * _BLOCK:  # one long record, that nobody may want
+                self._cursors[number] = cursor.copy()
+                cursor.skip(size)
+                continue
+            block = cursor.take(size)
             self._blocks[number] = block
-            if len(self._blocks) > _BLOCKS_KEPT:
-                self._blocks.popitem(last=False)
+            held = sum(map(len, self._blocks.values()))
+            while held > _BLOCK * _BLOCKS_KEPT and len(self._blocks) > 1:
+                held -= len(self._blocks.popitem(last=False)[1])
         self._cursors[k + 1] = cursor
-        if len(self._cursors) > _CURSORS:
+        while len(self._cursors) > _CURSORS:
             self._cursors.popitem(last=False)
         return block
 

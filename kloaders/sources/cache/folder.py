@@ -21,6 +21,7 @@ import numpy as np
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
+from kloaders.formats.files import open_to_read
 from kloaders.formats.positioned_reads import read_at
 from kloaders.sources.cache import store as stores
 from kloaders.sources.cache.store import SharedStore, Stamp
@@ -73,25 +74,51 @@ class FolderCache(SharedStore):
             ) from None
         self._set_up()
 
+    _pid: int
+    _files: list[int]  # descriptors, by number of segment
+    _close: weakref.finalize[..., Any]  # closes them
+    _seen: dict[str, tuple[int, int]]  # segment -> its number, bytes looked at
+    _hashes: Array  # sorted: the first 8 bytes of keys
+    _places: Array  # of their entries
+    # Of each sample, once looked up:
+    _where: Array  # 1 + the place
+    _keys: Array
+    _looked_at: Array
+    _sound: Array  # the checksum was compared
+    _own: int | None  # number of the segment that this process writes
+    _end: int
+    _used: int
+    _added: int
+    _full: bool
+    _refreshed: float
+    _until_asked: int
+
     def _set_up(self) -> None:
-        self._pid = os.getpid()
-        self._files: list[int] = []  # descriptors, by number of segment
-        self._close = weakref.finalize(self, _close_all, self._files)
-        self._close.atexit = False
-        self._seen: dict[str, tuple[int, int]] = {}  # segment -> its number, bytes looked at
-        self._hashes = np.zeros(0, np.uint64)  # sorted: the first 8 bytes of keys
-        self._places = np.zeros(0, np.int64)  # of their entries
-        # Of each sample, once looked up. Zeros take no memory before they are written to.
-        self._where = np.zeros(self.samples, np.int64)  # 1 + the place
-        self._keys = np.zeros((self.samples, 16), np.uint8)
-        self._looked_at = np.zeros(self.samples)
-        self._sound = np.zeros(self.samples, bool)  # the checksum was compared
-        self._own: int | None = None  # number of the segment that this process writes
-        self._end = 0
-        self._used = self._added = 0
-        self._full = False
-        self._refreshed = -_REFRESH_SECONDS
-        self._until_asked = 0
+        files: list[int] = []
+        close = weakref.finalize(self, _close_all, files)
+        close.atexit = False
+        fresh: dict[str, Any] = {
+            "_pid": os.getpid(),
+            "_files": files,
+            "_close": close,
+            "_seen": {},
+            "_hashes": np.zeros(0, np.uint64),
+            "_places": np.zeros(0, np.int64),
+            # Zeros take no memory before they are written to.
+            "_where": np.zeros(self.samples, np.int64),
+            "_keys": np.zeros((self.samples, 16), np.uint8),
+            "_looked_at": np.zeros(self.samples),
+            "_sound": np.zeros(self.samples, bool),
+            "_own": None,
+            "_end": 0,
+            "_used": 0,
+            "_added": 0,
+            "_full": False,
+            "_refreshed": -_REFRESH_SECONDS,
+            "_until_asked": 0,
+        }
+        # All of it in one step: Ctrl-C in here must leave no place in a file that is closed.
+        self.__dict__.update(fresh)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("folder", "samples", "budget", "paused", "bypassed", "_names")
@@ -152,12 +179,13 @@ class FolderCache(SharedStore):
         self, place: int, front: bytearray, body: memoryview, key: bytes, about: bytes
     ) -> int | None:
         """Read an entry, and its checksum, if it is the one expected."""
-        file, offset = self._files[place >> _OFFSET_BITS], place & (1 << _OFFSET_BITS) - 1
+        offset = place & (1 << _OFFSET_BITS) - 1
         size = len(front) + len(body)
         try:
+            file = self._files[place >> _OFFSET_BITS]
             if read_at(file, [front, body], offset, size) != size:
                 return None
-        except OSError:
+        except (OSError, IndexError):  # another thread has closed the loader
             return None
         magic, stored, length, nbytes, checksum = _HEAD.unpack_from(front)
         expected = (_MAGIC, key, len(about), len(body))
@@ -215,7 +243,7 @@ class FolderCache(SharedStore):
         for entry in sorted(Path(self.folder).glob(f"*{_SUFFIX}")):
             with suppress(OSError):
                 if entry.name not in self._seen:
-                    self._files.append(os.open(entry, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
+                    self._files.append(open_to_read(str(entry)))
                     self._seen[entry.name] = len(self._files) - 1, 0
                 number, start = self._seen[entry.name]
                 if number == self._own:
@@ -236,9 +264,10 @@ class FolderCache(SharedStore):
 
     def _about_at(self, place: int) -> tuple[bytes, Array] | None:
         """The description of an entry, and an array like it to read into."""
-        file, offset = self._files[place >> _OFFSET_BITS], place & (1 << _OFFSET_BITS) - 1
+        offset = place & (1 << _OFFSET_BITS) - 1
         head = bytearray(_HEAD_SIZE)
-        with suppress(OSError, ValueError, TypeError):  # a damaged description is none
+        with suppress(OSError, ValueError, TypeError, IndexError):  # a damaged description is none
+            file = self._files[place >> _OFFSET_BITS]
             if read_at(file, [head], offset, _HEAD_SIZE) == _HEAD_SIZE and _is_head(head):
                 _, _, length, nbytes, _ = _HEAD.unpack_from(head)
                 about = bytearray(length)
@@ -317,15 +346,16 @@ class FolderCache(SharedStore):
         warn(f"{why}: nothing more goes into the cache in {self.folder}, training goes on.")
 
     def clear(self) -> None:
-        self._close()
+        files, close = self._files, self._close
         self._set_up()
+        _close_all(files)
+        close.detach()  # until then it closes what Ctrl-C has left, when the cache is gone
 
 
 def _close_all(files: list[int]) -> None:
-    for file in files:
+    while files:
         with suppress(OSError):
-            os.close(file)
-    files.clear()
+            os.close(files.pop())
 
 
 def _about(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:

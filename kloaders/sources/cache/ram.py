@@ -269,8 +269,9 @@ class RamCache(SharedStore):
 
     def clear(self) -> None:
         with self._lock:
-            self.budget.release(self._reserved)
-            self._reset()
+            reserved = self._reserved
+            self._reset()  # first: Ctrl-C in between must not give it back twice
+            self.budget.release(reserved)
 
 
 def _mapped(nbytes: int) -> mmap.mmap:

@@ -414,3 +414,60 @@ def test_script_without_a_guard_is_told(tmp_path):
     )
     assert done.returncode == 1
     assert "if __name__ == '__main__'" in done.stderr
+
+
+# ---------------------------------------------------------------------- Ctrl-C
+
+
+def interrupted_at(moment, function):
+    """Call it, with SIGINT at this moment of those at which Python looks for signals.
+
+    -> how many moments there were. They are in the code of processes and of the runner.
+    """
+    passed = [0]
+
+    def profile(frame, event, arg):
+        name = frame.f_globals.get("__name__", "")
+        if event in ("call", "c_return") and name.startswith("kloaders.engine"):
+            passed[0] += 1
+            if passed[0] == moment:
+                signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(profile)
+    try:
+        function()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+    return passed[0]
+
+
+def left_open():
+    return len(os.listdir("/proc/self/fd")), len(psutil.Process().children())
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts descriptors by /proc")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "times", [6, pytest.param(150, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_ctrl_c_leaves_no_descriptors_and_no_processes(files, times):
+    """Wherever it comes, while workers start and end; the next use of the loader works."""
+
+    def use():
+        loader = loader_of(files, workers=1)
+        try:
+            loader[0]
+        finally:
+            loader.close()
+
+    use()
+    gc.collect()
+    before, moments = left_open(), interrupted_at(0, use)
+    assert moments > 100
+    for moment in random.Random(3).sample(range(1, moments), min(times, moments - 1)):
+        interrupted_at(moment, use)
+        use()
+    gc.collect()
+    assert left_open() == before

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -180,3 +181,53 @@ def test_killed_200_times(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 200
+
+
+# ---------------------------------------------------------------- Ctrl-C
+
+
+def interrupted_at(moment, function):
+    """Call it, with Ctrl-C at this one of the moments at which Python looks; whether there was one.
+
+    These are the beginnings of functions in Python, and the ends of those in C.
+    """
+    package = str(Path(kl.__file__).parent)
+    left = [moment]
+
+    def profile(frame, event, arg):
+        code = frame.f_code
+        # Between pop and close a descriptor is nobody's: that moment cannot be helped.
+        ours = code.co_filename.startswith(package) and code.co_name != "_close_all"
+        if ours and event in ("call", "c_return"):
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        function()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(before)
+    return left[0] <= 0
+
+
+# What is raised in a finalizer is printed by Python, and goes no further.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_at_any_moment_of_close(pictures, decoded, tmp_path):
+    """The loader serves right samples after it, from the folder, and is closed by another close()."""
+    folder = tmp_path / "cache"
+    filled(pictures, folder)
+    loader = kl.PathSequenceLoader(pictures, None, BATCH, cache=folder, workers=0)
+    assert numbers(loader) == ALL
+    loader.close()
+    moment, again = 1, True
+    while again:
+        assert numbers(loader) == ALL
+        again = interrupted_at(moment, loader.close)
+        assert numbers(loader) == ALL
+        loader.close()
+        moment += 1
+    assert moment > 30

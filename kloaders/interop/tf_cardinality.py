@@ -1,0 +1,29 @@
+"""A Dataset that says how many batches it has, and ends, whatever goes wrong in it. Not what is in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["with_cardinality"]
+
+
+def with_cardinality(dataset: tf.data.Dataset, batches: int, errors: int) -> tf.data.Dataset:
+    """The Dataset, known to have so many batches.
+
+    `assert_cardinality` alone answers the end of one that has fewer with an error, again and again:
+    `ignore_errors()` behind it would ask for ever. So what is asked for is counted, errors as well.
+
+    Args:
+        dataset: batches.
+        batches: how many there are, if all is well.
+        errors: the most that may come in place of batches.
+    """
+    import tensorflow as tf
+
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
+    asked = tf.data.Dataset.range(batches + errors + 1)
+    # An error of the first does not keep the second from going on, and its end is that of both.
+    return tf.data.Dataset.zip((dataset, asked)).map(lambda batch, _: batch)
