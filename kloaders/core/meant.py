@@ -161,7 +161,7 @@ _OPTIONS: tuple[_Option, ...] = (
     _Option(
         ("missing",),
         ", the number for an empty field",
-        "na_value na_values fill_value default_values",
+        "na_value fill_value default_values",
     ),
     _Option(
         ("clip",),
