@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
     from kloaders.loaders.video import VideoSequenceLoader
+    from kloaders.loaders.windows import WindowSequenceLoader
     from kloaders.sources.source import Source
     from kloaders.sources.tfrecord.features import Feature
     from kloaders.training.callback import LoaderCallback
@@ -55,6 +56,7 @@ _HOMES = {
     "TFRecordSequenceLoader": "loaders.tfrecords",
     "TextLineSequenceLoader": "loaders.text",
     "VideoSequenceLoader": "loaders.video",
+    "WindowSequenceLoader": "loaders.windows",
     "albumentations_transform": "interop.augmentation",
     "bucket_by_length": "loaders.padding",
     "folds": "loaders.subsets",
@@ -91,6 +93,7 @@ __all__ = [
     "TFRecordSequenceLoader",
     "TextLineSequenceLoader",
     "VideoSequenceLoader",
+    "WindowSequenceLoader",
     "__version__",
     "albumentations_transform",
     "bucket_by_length",

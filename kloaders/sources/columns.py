@@ -18,6 +18,7 @@ from kloaders.core.structure import (
 from kloaders.formats import files
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.mapped_rows import FileRows, place_in_file
+from kloaders.sources.lazy import LazyColumn
 from kloaders.sources.path_lists import PackedPaths
 
 __all__ = [
@@ -151,6 +152,9 @@ class CastColumn:
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         if isinstance(self.column, ArrayColumn) and self.column.file is None:
             out[...] = self.column.array[indices]
+            return
+        if isinstance(self.column, LazyColumn):  # which casts as it copies
+            self.column.fill(indices, out, leaf, report)
             return
         for row, index in enumerate(indices.tolist()):
             copy_into_row(self.read(index), out, row, leaf, report)

@@ -19,6 +19,7 @@ from kloaders.sources.columns import (
     PathColumn,
     ReadPath,
 )
+from kloaders.sources.lazy import LazyArray, LazyColumn, is_lazy
 from kloaders.sources.path_lists import PackedPaths
 
 __all__ = ["columns_of"]
@@ -26,7 +27,7 @@ __all__ = ["columns_of"]
 
 def columns_of(
     values: Structure,
-    what: Literal["x", "paths", "labels", "sample_weights"],
+    what: Literal["x", "paths", "labels", "sample_weights", "series"],
     read: ReadPath | None = None,
     paths: PackedPaths | None = None,
     dtype: np.dtype[Any] | None = None,
@@ -73,6 +74,10 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
             f"{what} is a sparse {type(values).__name__}: a batch is dense, {what}.toarray(), or "
             "made row by row in load_sample()."
         )
+    if is_lazy(values):
+        lazy = LazyArray(values, what)
+        _check_numeric(lazy.dtype, what)
+        return LazyColumn(lazy)
     if not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
         raise TypeError(
             f"{what} is a {type(values).__name__}, expected something with a length and an "
@@ -100,10 +105,7 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
         if empty is not None:
             raise TypeError(f"{what}[{empty}] is None: every sample needs a value.")
         raise _object(what)
-    if not is_numeric(array.dtype):
-        raise TypeError(
-            f"{what} has dtype {array.dtype}, which Keras cannot take: convert it to numbers first."
-        )
+    _check_numeric(array.dtype, what)
     if array.ndim == 0:
         raise ValueError(f"{what} is the single number {array}, expected one value a sample.")
     column = ArrayColumn(array)
@@ -113,6 +115,13 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
 
 
 _PATH = (str, os.PathLike)
+
+
+def _check_numeric(dtype: np.dtype[Any], what: str) -> None:
+    if not is_numeric(dtype):
+        raise TypeError(
+            f"{what} has dtype {dtype}, which Keras cannot take: convert it to numbers first."
+        )
 
 
 def _arrays_in_a_list(values: list[Any], what: str) -> Column:

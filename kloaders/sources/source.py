@@ -18,6 +18,7 @@ from kloaders.sources import fingerprint
 from kloaders.sources.cache.store import Store
 from kloaders.sources.columns import SubsetColumn
 from kloaders.sources.path_lists import SubsetPaths
+from kloaders.sources.spans import Spans
 
 __all__ = ["Source", "SubsetSource", "WrappedSource"]
 
@@ -155,6 +156,10 @@ class Source:
         """The first axis of x for each sample, where that is known without reading any."""
         return None
 
+    def spans(self) -> Spans | None:
+        """Which rows of a series each sample covers, where samples may share rows; else None."""
+        return None
+
     def delivered(self, spec: Structure) -> Structure:
         """`spec`, that of one sample, with None for the dimensions in which samples are known to differ."""
         return spec
@@ -254,6 +259,9 @@ class WrappedSource(Source):
 
     def lengths(self) -> Array | None:
         return self.inner.lengths()
+
+    def spans(self) -> Spans | None:
+        return self.inner.spans()
 
     def delivered(self, spec: Structure) -> Structure:
         return self.inner.delivered(spec)
@@ -360,3 +368,7 @@ class SubsetSource(WrappedSource):
     def lengths(self) -> Array | None:
         found = self.inner.lengths()
         return None if found is None else found[self.numbers]
+
+    def spans(self) -> Spans | None:
+        found = self.inner.spans()
+        return None if found is None else found.take(self.numbers)
