@@ -37,8 +37,9 @@ class ArraySequenceLoader(SequenceLoader):
     """Batches of rows of arrays.
 
     Args:
-        x: an array, or a tuple or dict of arrays, with one row a sample. A `np.memmap` stays on
-            disk: rows are read as they are needed.
+        x: an array, or a tuple or dict of arrays, with one row a sample. A `np.memmap`, a dataset of
+            h5py, an array of zarr, whatever has a shape, a dtype and `[start:stop]`, stays where it
+            is: rows are read as they are needed. A `PerThread` opens such an array in each thread.
         y: labels, likewise; None for none.
         batch_size: samples a batch.
         **options: see `SequenceLoader`.

@@ -82,9 +82,7 @@ def check_apart(whole: SequenceLoader, first: Indices, second: Indices) -> None:
         )
 
 
-def warn_where_parts_share_rows(
-    whole: SequenceLoader, first: Indices, second: Indices
-) -> None:
+def warn_where_parts_share_rows(whole: SequenceLoader, first: Indices, second: Indices) -> None:
     """Log how many samples to validate with share rows with those to train on."""
     shared = _sharing(whole, first, second)
     if shared:

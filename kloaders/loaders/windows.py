@@ -186,7 +186,9 @@ def _column(chosen: Any, what: str, width: int, names: list[str] | None) -> int:
             "name where the series is a table."
         )
     if not -width <= chosen < width:
-        raise IndexError(f"{what} has column {chosen}, and the series has {width}: 0 to {width - 1}.")
+        raise IndexError(
+            f"{what} has column {chosen}, and the series has {width}: 0 to {width - 1}."
+        )
     return int(chosen) % width
 
 

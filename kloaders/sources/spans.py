@@ -61,7 +61,9 @@ class Spans:
         wide = int(self.first.max(initial=0)) + 2 * self.length
         places = np.unique(self.series[others] * wide + self.first[others])
         mine = self.series[numbers] * wide + self.first[numbers]
-        at = np.searchsorted(places, mine - self.length, side="right")  # the first that may reach it
+        at = np.searchsorted(
+            places, mine - self.length, side="right"
+        )  # the first that may reach it
         near = at < len(places)
         near[near] = places[at[near]] < mine[near] + self.length
         return numbers[near]

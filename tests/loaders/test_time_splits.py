@@ -82,7 +82,7 @@ def test_folds_that_share_rows_are_logged(keep, caplog):
 
 
 REFUSED = {
-    "order": ({"order": "shuffled"}, "choose \"time\""),
+    "order": ({"order": "shuffled"}, 'choose "time"'),
     "gap alone": ({"gap": 3}, 'pass order="time"'),
     "groups": ({"order": "time", "groups": np.arange(93)}, "groups= are both given"),
     "stratify": ({"order": "time", "stratify": True}, "stratify= are both given"),

@@ -70,9 +70,7 @@ def test_processes_make_what_threads_make(keep, tmp_path):
     np.save(tmp_path / "a.npy", table())
     for series in (table(), np.load(tmp_path / "a.npy", mmap_mode="r")):
         threads = keep(loader_of(series, shuffle=True, transform=shifted))
-        others = keep(
-            loader_of(series, shuffle=True, transform=shifted, processes=True, workers=1)
-        )
+        others = keep(loader_of(series, shuffle=True, transform=shifted, processes=True, workers=1))
         for (x, y), (a, b) in zip(threads.epoch_batches(), others.epoch_batches(), strict=True):
             np.testing.assert_array_equal(x, a)
             np.testing.assert_array_equal(y, b)

@@ -41,7 +41,9 @@ def test_parts_share_no_row_and_lie_apart(windows, length, share, gap):
 @given(WINDOWS, st.integers(1, 6), st.data())
 def test_sharing_is_what_looking_at_every_row_finds(windows, length, data):
     spans = spans_of(windows, length)
-    side = np.array(data.draw(st.lists(st.booleans(), min_size=len(windows), max_size=len(windows))))
+    side = np.array(
+        data.draw(st.lists(st.booleans(), min_size=len(windows), max_size=len(windows)))
+    )
     numbers, others = np.flatnonzero(side), np.flatnonzero(~side)
     theirs = rows_of(spans, others)
     found = [k for k in numbers.tolist() if rows_of(spans, [k]) & theirs]

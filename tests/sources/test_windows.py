@@ -21,7 +21,9 @@ def series(steps, first=0, columns=3):
 
 
 def source_of(arrays, *cuts, stride=1, gaps=None):
-    return WindowSource([ArrayColumn(a) for a in arrays], cuts, stride, gaps or [NONE] * len(arrays))
+    return WindowSource(
+        [ArrayColumn(a) for a in arrays], cuts, stride, gaps or [NONE] * len(arrays)
+    )
 
 
 def filled(source, indices):
@@ -90,7 +92,9 @@ def test_what_is_too_short_for_a_window_is_logged(caplog):
 
 
 def test_without_any_window_the_longest_series_is_said():
-    with pytest.raises(ValueError, match="spans 13 rows with its horizon, and the longest of 2 ser"):
+    with pytest.raises(
+        ValueError, match="spans 13 rows with its horizon, and the longest of 2 ser"
+    ):
         source_of([series(12), series(2)], Cut(0, 3, 1), Cut(10, 3, 1))
 
 
