@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from kloaders.interop.torch_dataset import from_torch
     from kloaders.loaders.arrays import ArraySequenceLoader, preload
     from kloaders.loaders.autoencoders import inputs_as_labels
+    from kloaders.loaders.filtering import filter  # noqa: A004  (under kl. it hides nothing)
     from kloaders.loaders.from_files import from_dataframe, from_directory
+    from kloaders.loaders.joining import concatenate, zip_loaders
     from kloaders.loaders.mixing import mix
     from kloaders.loaders.packs import PackSequenceLoader
     from kloaders.loaders.padding import bucket_by_length
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.ram_batches import RamBatchSequenceLoader
     from kloaders.loaders.sequence import SequenceLoader
     from kloaders.loaders.splits import split
+    from kloaders.loaders.statistics import statistics
     from kloaders.loaders.subsets import folds, repeat, subset, take
     from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
@@ -59,6 +62,8 @@ _HOMES = {
     "WindowSequenceLoader": "loaders.windows",
     "albumentations_transform": "interop.augmentation",
     "bucket_by_length": "loaders.padding",
+    "concatenate": "loaders.joining",
+    "filter": "loaders.filtering",
     "folds": "loaders.subsets",
     "from_dataframe": "loaders.from_files",
     "from_directory": "loaders.from_files",
@@ -69,12 +74,14 @@ _HOMES = {
     "preload": "loaders.arrays",
     "repeat": "loaders.subsets",
     "split": "loaders.splits",
+    "statistics": "loaders.statistics",
     "subset": "loaders.subsets",
     "take": "loaders.subsets",
     "to_tf_dataset": "interop.tf_dataset",
     "verify": "diagnostics.verify.run",
     "write_pack": "convert.packs",
     "write_tfrecords": "convert.tfrecords",
+    "zip_loaders": "loaders.joining",
 }
 
 __all__ = [
@@ -97,6 +104,8 @@ __all__ = [
     "__version__",
     "albumentations_transform",
     "bucket_by_length",
+    "concatenate",
+    "filter",
     "folds",
     "from_dataframe",
     "from_directory",
@@ -107,12 +116,14 @@ __all__ = [
     "preload",
     "repeat",
     "split",
+    "statistics",
     "subset",
     "take",
     "to_tf_dataset",
     "verify",
     "write_pack",
     "write_tfrecords",
+    "zip_loaders",
 ]
 
 

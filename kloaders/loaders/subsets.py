@@ -42,10 +42,11 @@ def part(whole: L, numbers: Indices, what: Literal["training", "validation", "ch
         budget = None if options.ram.ram_batch_size else runner.size.budget
         options = replace(options, ram=replace(options.ram, ram_budget=budget))
     options = options.take(numbers, whole.samples)
+    source = whole.source
     if what == "validation":
-        options = options.for_validation()
+        options, source = options.for_validation(), source.without_transforms()
     try:
-        return whole.replace(whole.source.take(numbers), options)
+        return whole.replace(source.take(numbers), options)
     except ValueError as error:
         raise ValueError(f"{_SAID[what]}: {error}") from None
 

@@ -170,6 +170,10 @@ class Source:
         """The samples of these numbers, in this order, as a source; nothing is read or copied."""
         return SubsetSource(self, numbers)
 
+    def without_transforms(self) -> Source:
+        """This source for validation: without transforms of loaders that it is made of."""
+        return self
+
     def with_seed(self, seed: int) -> Source:
         """This source, with the seed of a loader, for samples that are `random`."""
         return self
@@ -265,6 +269,11 @@ class WrappedSource(Source):
 
     def delivered(self, spec: Structure) -> Structure:
         return self.inner.delivered(spec)
+
+    def without_transforms(self) -> Source:
+        inner = self.inner.without_transforms()
+        changed: Source = self if inner is self.inner else self._with(inner=inner)
+        return changed
 
     def with_seed(self, seed: int) -> Source:
         inner = self.inner.with_seed(seed)

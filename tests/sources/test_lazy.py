@@ -180,7 +180,7 @@ def test_each_thread_has_a_handle_of_hdf5_of_its_own(tmp_path):
 
     def read(name):
         lazy.rows(0, 1)
-        ids[name] = lazy._handle().id  # noqa: SLF001
+        ids[name] = lazy._handle().id
 
     for name in ("a", "b"):
         thread = threading.Thread(target=read, args=(name,))
