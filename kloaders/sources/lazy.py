@@ -1,6 +1,4 @@
-"""Values that are rows of an array which lies elsewhere: an HDF5 dataset, a zarr array, what else has
-a shape, a dtype and rows. A batch reads its rows; nothing reads them all.
-"""
+"""Values that are rows of an array which lies elsewhere, in HDF5, zarr and the like: read, never whole."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_columns_of_a_table_have_names():
     x, y = loader[0]
     assert x[2].tolist() == [[1000 + k, k] for k in range(2, 8)]
     assert y[2].tolist() == [-8, -9]
-    with pytest.raises(IndexError, match="targets has 'dwn'.*it has up, down, high"):
+    with pytest.raises(IndexError, match=r"targets has 'dwn'.*it has up, down, high"):
         loader_of(frame, targets="dwn")
 
 

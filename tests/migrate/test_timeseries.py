@@ -56,8 +56,8 @@ def assert_the_same(own, loader):
     batches, others = list(own), list(loader.epoch_batches())
     assert len(batches) == len(others) == len(loader)
     for batch, other in zip(batches, others, strict=True):
-        for array, ours in zip(parts(batch), parts(other), strict=True):
-            array = np.asarray(array)
+        arrays = map(np.asarray, parts(batch))
+        for array, ours in zip(arrays, parts(other), strict=True):
             assert array.dtype == ours.dtype
             np.testing.assert_array_equal(array, ours)
 

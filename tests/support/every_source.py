@@ -38,6 +38,7 @@ from kloaders.sources.tfrecord.features import leaves_of, resolved
 from kloaders.sources.torch_dataset import TorchSource
 from kloaders.sources.video import VideoSource
 from kloaders.sources.windows import Cut, WindowSource
+from kloaders.sources.zipped import ZippedSource
 from tests.support.sources import Numbered, steps_of
 
 SAMPLES = 7
@@ -309,6 +310,28 @@ def _mixture(data: Data) -> Source:
     )
 
 
+def _zipped(data: Data) -> Source:
+    """x of one source, whose transform makes it positive, and y of another."""
+    inputs = _NegativeInputs(data)
+    labels = ColumnSource((ArrayColumn(data.labels()),))
+    pipelines = [
+        SamplePipeline(inputs, TransformOptions(transform=negated_input), seed=1),
+        SamplePipeline(labels),
+    ]
+    return ZippedSource(pipelines, ((0, 0), (1, 0)))
+
+
+def negated_input(x: Any, y: Any, rng: Any) -> Any:
+    return -x, y
+
+
+class _NegativeInputs(OfNumbers):
+    """Inputs alone, with the sign changed."""
+
+    def read(self, index: int) -> Any:
+        return -super().read(index)[0]
+
+
 class _Negative(OfNumbers):
     """What lies behind the first few samples, with the sign changed."""
 
@@ -443,6 +466,7 @@ KINDS = {
     "some": Kind(_some),
     "some columns": Kind(_some_columns, False, True, "values"),
     "mixture": Kind(_mixture, own_names=False),
+    "zipped": Kind(_zipped),
     "records": Kind(_records),
     "lines": Kind(_lines, known_by="files"),
     "CSV": Kind(_csv, True, False, "files"),
