@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.autoencoders import inputs_as_labels
     from kloaders.loaders.filtering import filter  # noqa: A004  (under kl. it hides nothing)
     from kloaders.loaders.from_files import from_dataframe, from_directory
+    from kloaders.loaders.from_folders import from_folders
     from kloaders.loaders.joining import concatenate, zip_loaders
     from kloaders.loaders.mixing import mix
     from kloaders.loaders.packs import PackSequenceLoader
@@ -67,6 +68,7 @@ _HOMES = {
     "folds": "loaders.subsets",
     "from_dataframe": "loaders.from_files",
     "from_directory": "loaders.from_files",
+    "from_folders": "loaders.from_folders",
     "from_torch": "interop.torch_dataset",
     "inputs_as_labels": "loaders.autoencoders",
     "keras_transform": "interop.augmentation",
@@ -109,6 +111,7 @@ __all__ = [
     "folds",
     "from_dataframe",
     "from_directory",
+    "from_folders",
     "from_torch",
     "inputs_as_labels",
     "keras_transform",

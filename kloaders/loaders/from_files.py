@@ -20,6 +20,7 @@ __all__ = [
     "from_dataframe",
     "from_directory",
     "one_hot",
+    "wanted_suffixes",
 ]
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def from_directory(
             f'label_mode="binary" is for two classes, {root} has {len(names)}: '
             f'{listed(names)}. Use "int" or "categorical".'
         )
-    wanted = _wanted_suffixes(extensions, loader, options)
+    wanted = wanted_suffixes(extensions, loader, options)
     paths: list[str] = []
     counts, left_out = [], LeftOut()
     for name in names:
@@ -261,9 +262,7 @@ def one_hot(whole: S, classes: int) -> S:
     return whole.replace(source=source)
 
 
-def _wanted_suffixes(
-    extensions: Any, loader: Any, options: dict[str, Any]
-) -> frozenset[str] | None:
+def wanted_suffixes(extensions: Any, loader: Any, options: dict[str, Any]) -> frozenset[str] | None:
     """Suffixes in lower case; None for any."""
     if extensions is not None:
         given = [extensions] if isinstance(extensions, str) else list(extensions)

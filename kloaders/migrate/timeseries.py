@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.windows import series_of
 from kloaders.sources.given_columns import columns_of
 from kloaders.sources.windows import Cut, WindowSource
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["timeseries_dataset_from_array"]
 
@@ -32,7 +29,7 @@ def timeseries_dataset_from_array(
     start_index: int | None = None,
     end_index: int | None = None,
     format: str = "tf",  # noqa: A002  (Keras' name)
-    **options: Unpack[Options],
+    **options: Any,
 ) -> SequenceLoader:
     """A loader for a call of `keras.utils.timeseries_dataset_from_array`, with the same windows.
 

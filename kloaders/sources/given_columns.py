@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
 from kloaders.core.arrays import Array
+from kloaders.core.messages import warn
 from kloaders.core.structure import Structure, is_numeric, map_structure
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.sources.columns import (
@@ -19,8 +22,10 @@ from kloaders.sources.columns import (
     PathColumn,
     ReadPath,
 )
+from kloaders.sources.given_files import files_matching
 from kloaders.sources.lazy import LazyArray, LazyColumn, is_lazy
 from kloaders.sources.path_lists import PackedPaths
+from kloaders.sources.tables import encoded
 
 __all__ = ["columns_of"]
 
@@ -54,7 +59,7 @@ def columns_of(
 
 def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | None) -> Column:
     if callable(values) and paths is not None:
-        return CallColumn(values, paths)
+        return _of_function(values, what, read, paths)
     if isinstance(values, PackedPaths):
         assert read is not None
         return PathColumn(values, read)
@@ -64,10 +69,13 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
             'mmap_mode="r") maps an .npy file of many samples. For one file a sample use '
             "PathSequenceLoader."
         )
+    if isinstance(values, _PATH) and what == "paths" and glob.has_magic(os.fspath(values)):
+        assert read is not None
+        return PathColumn(PackedPaths(files_matching(os.fspath(values))), read)
     if isinstance(values, _PATH):
         raise TypeError(
             f"{what} is the single path {os.fspath(values)!r}, expected a list: [{what}]. All files "
-            "of a folder are sorted(glob.glob(folder + '/*')), or use from_directory()."
+            f"{_MANY[what == 'paths']}."
         )
     if hasattr(values, "toarray"):  # SciPy's sparse matrices
         raise TypeError(
@@ -115,6 +123,14 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
 
 
 _PATH = (str, os.PathLike)
+_KNOWN = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+
+
+# How many files are given at once, for labels and for inputs.
+_MANY = (
+    "that belong to inputs come from a function of the path, or use from_folders()",
+    "of a folder are a pattern, folder + '/*.jpg', or use from_directory()",
+)
 
 
 def _check_numeric(dtype: np.dtype[Any], what: str) -> None:
@@ -122,6 +138,36 @@ def _check_numeric(dtype: np.dtype[Any], what: str) -> None:
         raise TypeError(
             f"{what} has dtype {dtype}, which Keras cannot take: convert it to numbers first."
         )
+
+
+def _of_function(
+    function: Callable[[str], Any], what: str, read: ReadPath | None, paths: PackedPaths
+) -> Column:
+    """What a function of the path gives: numbers, the names of classes, or paths of files."""
+    try:
+        first = function(paths[0])
+    except Exception:  # the sample that it belongs to is named when it is read
+        return CallColumn(function, paths)
+    if not isinstance(first, _PATH):
+        return CallColumn(function, paths)
+    given = [function(path) for path in paths]
+    odd = next((k for k, one in enumerate(given) if not isinstance(one, _PATH)), None)
+    if odd is not None:
+        raise TypeError(
+            f"the {what} function gave {given[odd]!r:.80} for {paths[odd]}, and the text {first!r:.80} for "
+            f"{paths[0]}: return numbers, names of classes or paths for all."
+        )
+    if suffix_of(os.fspath(first)) in _KNOWN or getattr(read, "decode", None) is not None:
+        assert read is not None
+        return PathColumn(PackedPaths(given, what), read)
+    names, codes = encoded([os.fspath(one) for one in given])
+    if len(names) == len(paths) > 2:
+        warn(
+            f"the {what} function gave another text for each of {len(paths):,} paths, such as {first!r:.80} "
+            f"for {paths[0]}, and texts are names of classes: return the name of a class, or a path "
+            "with its suffix."
+        )
+    return ArrayColumn(codes.astype(np.int32), names)
 
 
 def _arrays_in_a_list(values: list[Any], what: str) -> Column:
@@ -171,8 +217,10 @@ def _object(what: str) -> TypeError:
 
 
 def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
+    if what == "paths":
+        values = _expanded(values)
     suffix = suffix_of(os.fspath(values[0]))
-    known = suffix in IMAGE_SUFFIXES | ARRAY_SUFFIXES
+    known = suffix in _KNOWN
     if what == "labels" and not known and getattr(read, "decode", None) is None:
         raise ValueError(
             f"labels are texts such as {values[0]!r}, expected numbers (or paths of files). Encode "
@@ -186,3 +234,14 @@ def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
             "PathSequenceLoader."
         )
     return PathColumn(PackedPaths(values, what), read)
+
+
+def _expanded(paths: list[Any]) -> list[Any]:
+    """Paths, with patterns among them replaced by what matches; a file of such a name is itself."""
+    if not any("*" in str(path) for path in paths):  # of millions, in a tenth of a second
+        return paths
+    found: list[Any] = []
+    for path in paths:
+        pattern = isinstance(path, _PATH) and "*" in os.fspath(path) and not os.path.exists(path)
+        found += files_matching(os.fspath(path)) if pattern else [path]
+    return found

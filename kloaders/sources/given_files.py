@@ -6,9 +6,10 @@ import glob
 import os
 from typing import Any
 
+from kloaders.formats.files import suffix_of
 from kloaders.formats.sidecar_index import is_index
 
-__all__ = ["files_of"]
+__all__ = ["files_matching", "files_of"]
 
 
 def files_of(
@@ -32,12 +33,23 @@ def files_of(
                 f"{path} does not exist. Relative paths start at {os.getcwd()}."
             )
         else:
-            matches = [m for m in sorted(glob.glob(path, recursive=True)) if not is_index(m)]
-            if not matches:
-                raise FileNotFoundError(
-                    f"no file matches {path!r}. Relative patterns start at {os.getcwd()}."
-                )
-            found += matches
+            found += files_matching(path)
     if not found:
         raise ValueError(f"files is empty, expected at least one of {what}.")
     return found
+
+
+def files_matching(pattern: str) -> list[str]:
+    """The files that match a pattern, sorted by name; folders and indexes of ours are none.
+
+    Raises:
+        FileNotFoundError: none matches.
+    """
+    matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+    # What has a suffix is hardly a folder, and a look at each of a million takes seconds.
+    files = [m for m in matches if not is_index(m) and (suffix_of(m) or not os.path.isdir(m))]
+    if not files:
+        raise FileNotFoundError(
+            f"no file matches {pattern!r}. Relative patterns start at {os.getcwd()}."
+        )
+    return files

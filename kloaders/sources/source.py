@@ -380,4 +380,4 @@ class SubsetSource(WrappedSource):
 
     def spans(self) -> Spans | None:
         found = self.inner.spans()
-        return None if found is None else found.take(self.numbers)
+        return None if found is None else found.take(self.numbers.astype(np.int64))
