@@ -192,3 +192,9 @@ def test_bad_input_is_named(name):
     options, error, words = REFUSED[name]
     with pytest.raises(error, match=words):
         loader_of(**options)
+
+
+def test_nobody_advises_to_write_windows_out(keep):
+    """The series is at hand, and windows that overlap are many times as large."""
+    found = keep(loader_of(table(steps=2000))).explain(seconds=0.3)
+    assert not [one for one in found.advice if "cache" in one.setting or "pack" in one.setting]

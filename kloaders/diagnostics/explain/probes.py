@@ -135,7 +135,8 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         processes=loader.processes,
         has_transform=loader.transform is not None,
         users_code=loader.runner.pipeline.runs_user_code,
-        cacheable=not arrays,
+        # Windows would be written out, and the series is at hand.
+        cacheable=not arrays and loader.source.spans() is None,
         cache=loader.cache,
         sample_bytes=sum(spec.nbytes for spec in specs),
         raw_bytes=raw,
