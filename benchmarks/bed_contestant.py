@@ -41,8 +41,8 @@ def files(w: Any, **options: Any) -> Any:
         return kl.PathSequenceLoader(w.npys, w.labels, w.batch, **shuffled(w), **options)
     if w.float:
         options["rescale"] = 1 / 255
-    size = w.shape[:2]
-    return kl.PathSequenceLoader(w.jpegs, w.labels, w.batch, size=size, **shuffled(w), **options)
+    options |= {"size": w.shape[:2], "interpolation": "bilinear"}  # as all others resize
+    return kl.PathSequenceLoader(w.jpegs, w.labels, w.batch, **shuffled(w), **options)
 
 
 def arrays(w: Any) -> Any:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from kloaders.convert.tfrecords import write_tfrecords
     from kloaders.core.errors import SampleError
     from kloaders.core.per_thread import PerThread
+    from kloaders.core.ray import Ray
     from kloaders.diagnostics.verify.run import verify
-    from kloaders.formats.errors import DecodeError
+    from kloaders.formats.errors import DecodeError, UnsupportedError
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
     from kloaders.interop.tf_dataset import to_tf_dataset
     from kloaders.interop.torch_dataset import from_torch
@@ -54,11 +55,13 @@ _HOMES = {
     "PathSequenceLoader": "loaders.paths",
     "PerThread": "core.per_thread",
     "RamBatchSequenceLoader": "loaders.ram_batches",
+    "Ray": "core.ray",
     "SampleError": "core.errors",
     "SequenceLoader": "loaders.sequence",
     "Source": "sources.source",
     "TFRecordSequenceLoader": "loaders.tfrecords",
     "TextLineSequenceLoader": "loaders.text",
+    "UnsupportedError": "formats.errors",
     "VideoSequenceLoader": "loaders.video",
     "WindowSequenceLoader": "loaders.windows",
     "albumentations_transform": "interop.augmentation",
@@ -96,11 +99,13 @@ __all__ = [
     "PathSequenceLoader",
     "PerThread",
     "RamBatchSequenceLoader",
+    "Ray",
     "SampleError",
     "SequenceLoader",
     "Source",
     "TFRecordSequenceLoader",
     "TextLineSequenceLoader",
+    "UnsupportedError",
     "VideoSequenceLoader",
     "WindowSequenceLoader",
     "__version__",

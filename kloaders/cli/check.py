@@ -19,6 +19,7 @@ __all__ = ["verify_command"]
     type=click.IntRange(1),
     help="Images with more are reported, and not decoded.  [default: 178,956,970, as loaders]",
 )
+@click.option("--follow-links", is_flag=True, help="Look into links to folders, inside classes.")
 @click.option("--no-duplicates", is_flag=True, help="Do not compare files by content.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option(
@@ -35,6 +36,7 @@ def verify_command(
     sources: tuple[str, ...],
     table: TableColumns,
     max_pixels: int | None,
+    follow_links: bool,
     no_duplicates: bool,
     strict: bool,
     workers: int | None,
@@ -43,13 +45,15 @@ def verify_command(
 ) -> None:
     """Read a data set, all of it, and name every file that would break a training.
 
-    SOURCE is a folder, a CSV file with a column of paths, a TFRecord file, the folder of a pack, or
-    several of these.
+    SOURCE is a folder, a CSV file with a column of paths, an image, an array, a video, a TFRecord
+    file, the folder of a pack, or several of these. Of a folder the files are read that
+    from_directory() reads.
 
     \b
     Errors:   unreadable          missing, or no permission
               empty               0 bytes
-              truncated           cut short, a JPEG at whatever byte
+              truncated           cut short, a JPEG at whatever byte; zeros in place of the end;
+                                  a video shorter than its header says
               broken              does not decode, or does not match its checksum
               too many pixels     more than --max-pixels
               misnamed            PNG bytes in a .jpg, for example
@@ -78,6 +82,7 @@ def verify_command(
             path_column=table.paths,
             label_column=table.labels,
             folder=table.folder,
+            follow_links=follow_links,
             max_pixels=max_pixels or ImageOptions.max_pixels,
             duplicates=not no_duplicates,
             workers=workers,

@@ -302,8 +302,11 @@ class _Run(BatchBuild):
         super().__init__(*arguments, **options)
         self.odd: dict[tuple[int, int], Array] = {}
 
-    def _fit(self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]) -> None:
+    def _fit(
+        self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
+    ) -> dict[int, Exception]:
         self.odd |= {(leaf, one.row): one.array for one in odd}
+        return {}
 
     def finish(self) -> list[tuple[int, list[Array]]]:
         """Numbers and arrays of the samples that loaded."""

@@ -84,7 +84,9 @@ def checked_shard(shard: Any) -> tuple[int, int]:
     try:
         k, n = (operator.index(v) for v in shard)
     except (TypeError, ValueError):
-        raise TypeError(f"shard={shard!r}, expected (k, n): this is part k of n.") from None
+        raise TypeError(
+            f'shard={shard!r:.80}, expected (k, n), this is part k of n, or "auto".'
+        ) from None
     if not 0 <= k < n:
         raise ValueError(f"shard={shard!r}: k counts from 0 to n - 1, so that 0 <= k < n.")
     return k, n

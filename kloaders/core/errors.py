@@ -69,7 +69,8 @@ def as_sample_error(index: int, name: str, error: BaseException) -> SampleError:
         return error
     text = shortened(str(error), _CAUSE_LENGTH)
     kind = type(error).__name__
-    found = SampleError(index, name, text if kind == "DecodeError" else f"{kind}: {text}")
+    own = kind in ("DecodeError", "UnsupportedError")
+    found = SampleError(index, name, text if own else f"{kind}: {text}")
     found.__cause__ = error
     return found
 

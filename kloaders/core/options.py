@@ -27,6 +27,7 @@ from kloaders.core.checks import (
 )
 from kloaders.core.errors import check_max_errors, check_policy
 from kloaders.core.memory import parse_bytes
+from kloaders.core.ray import Ray
 
 __all__ = [
     "GROUPS",
@@ -51,7 +52,7 @@ class Options(TypedDict, total=False):
     seed: int | None
     drop_last: bool
     pad_last: bool
-    shard: tuple[int, int] | None
+    shard: tuple[int, int] | Literal["auto"] | None
     sample_weights: Any
     epoch_batches: int | None
     class_balance: Any
@@ -61,7 +62,7 @@ class Options(TypedDict, total=False):
     batch_transform: Transform | None
     dtype: Any
     workers: int | None
-    processes: bool
+    processes: bool | Ray
     max_queue_size: int
     use_multiprocessing: bool
     on_error: str
@@ -159,7 +160,7 @@ class WorkOptions(_Group):
     """Who makes the batches, and how many ahead."""
 
     workers: int | None = None
-    processes: bool = False
+    processes: bool | Ray = False
     max_queue_size: int = 10
     use_multiprocessing: bool = False
 
@@ -169,9 +170,16 @@ class WorkOptions(_Group):
         count = self.workers
         self._set(
             workers=None if count is None else checked_count(count, "workers", 0),
-            processes=checked_flag(self.processes, "processes"),
+            processes=self.processes
+            if isinstance(self.processes, Ray)
+            else checked_flag(self.processes, "processes"),
             max_queue_size=checked_count(self.max_queue_size, "max_queue_size", 0),
         )
+        if isinstance(self.processes, Ray) and self.workers is not None:
+            raise ValueError(
+                f"workers={self.workers} and processes={self.processes} are both given: with Ray, cpus= "
+                "is the number of workers. Leave workers= out."
+            )
         if self.processes and self.workers == 0:
             raise ValueError("processes=True needs workers=1 or more, got workers=0.")
 

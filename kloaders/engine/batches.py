@@ -18,6 +18,7 @@ from kloaders.core.threads import usable_cores
 from kloaders.engine.delivery import Delivery
 from kloaders.engine.lookahead import Build, Engine
 from kloaders.engine.processes.pool import ProcessPool
+from kloaders.engine.ray.pool import RayPool
 from kloaders.engine.retries import Names, read_again
 from kloaders.engine.specs import SampleSpecs
 from kloaders.plan.rng import Moment, sample_rng
@@ -43,8 +44,8 @@ class Maker(Protocol):
     pool: BufferPool
     delivery: Delivery
 
-    def process_pool(self) -> ProcessPool | None:
-        """The worker processes; None where this process reads the samples itself."""
+    def process_pool(self) -> ProcessPool | RayPool | None:
+        """The worker processes or actors; None where this process reads the samples itself."""
 
 
 class BatchBuild:
@@ -148,20 +149,36 @@ class BatchBuild:
             return None
         self.troubles.sort(key=lambda trouble: trouble[0])
         failed = {row: e for row, e in self.troubles if not isinstance(e, RowMismatch)}
-        keep = self._mend(failed) if failed else None
-        odd = [e for _, e in self.troubles if isinstance(e, RowMismatch) and e.row not in failed]
-        for leaf in sorted({e.leaf for e in odd}):
-            self._fit(leaf, [e for e in odd if e.leaf == leaf], failed)
-        return keep
+        self.troubles = [t for t in self.troubles if isinstance(t[1], RowMismatch)]
+        gone: dict[int, Exception] = {}
+        for again in range(_REPLACEMENTS):  # what replaces a sample may not fit either
+            if failed:
+                self._mend(failed, again)
+                gone |= failed
+            odd = [e for row, e in self.troubles if isinstance(e, RowMismatch) and row not in gone]
+            self.troubles, failed = [], {}
+            for leaf in sorted({e.leaf for e in odd}):
+                there = [e for e in odd if e.leaf == leaf and e.row not in failed]
+                if there:
+                    failed |= self._fit(leaf, there, gone | failed)
+            if not failed:
+                kept = np.array([row not in gone for row in range(self.rows)])
+                return kept if gone else None
+            if self.log.policy == "raise":
+                break
+        raise failed[min(failed)]
 
     # ------------------------------------------------------------------ samples that failed
 
-    def _mend(self, failed: dict[int, Exception]) -> Mask | None:
-        """Apply on_error; the rows to keep, or None for all."""
+    def _mend(self, failed: dict[int, Exception], again: int) -> None:
+        """Apply on_error; those that stay in `failed` are left out of the batch.
+
+        again: how often rows of this batch were replaced before.
+        """
         log = self.log
         self._read_again(failed)
         if not failed:
-            return None
+            return
         errors = {
             row: log.explained(int(self.indices[row]), error) for row, error in failed.items()
         }
@@ -172,10 +189,8 @@ class BatchBuild:
         if log.policy == "replace":
             self.indices = self.indices.copy()
             for row, error in errors.items():
-                self._replace(row, error)
+                self._replace(row, error, again)
             failed.clear()
-            return None
-        return np.array([row not in failed for row in range(self.rows)])
 
     def _read_again(self, failed: dict[int, Exception]) -> None:
         """Read rows again whose errors may pass; those that load leave `failed`."""
@@ -202,6 +217,8 @@ class BatchBuild:
             wrong.append(found)
 
         rows = slice(row, row + 1)
+        if scratch is None:  # what was there before does not count any longer
+            self.troubles = [trouble for trouble in self.troubles if trouble[0] != row]
         out = [leaf[rows] for leaf in self.leaves] if scratch is None else scratch
         self._load(np.array([index], np.int64), rows, out, report)
         for odd in wrong if scratch is None else ():
@@ -223,10 +240,10 @@ class BatchBuild:
             self._fit(leaf, [e for e in odd if e.leaf == leaf], rest)
         return self.indices[:1], [leaf[:1] for leaf in self.leaves]
 
-    def _replace(self, row: int, error: SampleError) -> None:
+    def _replace(self, row: int, error: SampleError, again: int = 0) -> None:
         """Another sample instead, the same one whoever asks."""
         log = self.log
-        rng = sample_rng(self.pipeline.seed, self.moment.epoch, error.index, draw=2**32)
+        rng = sample_rng(self.pipeline.seed, self.moment.epoch, error.index, draw=2**32 + again)
         for _ in range(_REPLACEMENTS):
             self.indices[row] = int(rng.integers(log.samples))
             failure = self._load_one(int(self.indices[row]), row)
@@ -243,39 +260,47 @@ class BatchBuild:
 
     # ------------------------------------------------------------------ samples that do not fit
 
-    def _fit(self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]) -> None:
-        """Take another shape if the whole batch has it, else say which two samples differ."""
-        first = odd[0].array
-        same = all(o.array.shape == first.shape and o.array.dtype == first.dtype for o in odd)
-        if same and len({o.row for o in odd}) == self.rows - len(failed):
-            new = self.maker.pool.take((self.rows, *first.shape), first.dtype)
-            for o in odd:
-                new[o.row] = o.array
-            self.leaves[leaf] = new
-            return
+    def _fit(
+        self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
+    ) -> dict[int, Exception]:
+        """Give rows that do not fit the array of a leaf a place; an error for each that gets none.
+
+        Rows that fit stay. Where none does, the batch takes the shape and dtype that most have.
+        """
         by_row = {o.row: o.array for o in odd}
         rows = [r for r in range(self.rows) if r not in failed]
-        base = rows[0]
-        want = by_row.get(base, self.leaves[leaf][base])
-        other = next(
-            r
-            for r in rows
-            if by_row.get(r, self.leaves[leaf][r]).shape != want.shape
-            or by_row.get(r, self.leaves[leaf][r]).dtype != want.dtype
+        model = next((r for r in rows if r not in by_row), None)
+        if model is None:
+            forms = [(by_row[r].shape, by_row[r].dtype) for r in rows]
+            model = rows[max(range(len(rows)), key=lambda k: forms.count(forms[k]))]
+            first = by_row[model]
+            new = self.maker.pool.take((self.rows, *first.shape), first.dtype)
+            for row, array in list(by_row.items()):
+                if (array.shape, array.dtype) == (first.shape, first.dtype):
+                    new[row] = by_row.pop(row)
+            self.leaves[leaf] = new
+        like = self.leaves[leaf][model]
+        return {row: self._misfit(leaf, row, array, model, like) for row, array in by_row.items()}
+
+    def _misfit(self, leaf: int, row: int, got: Array, model: int, like: Array) -> SampleError:
+        """The error of a row whose array is not like that of another row."""
+        index, other = int(self.indices[row]), self.log.name(int(self.indices[model]))
+        its, of = (
+            ("it", "") if leaf < len(flatten(self.form[0])) else ("its label", "the label of ")
         )
-        got = by_row.get(other, self.leaves[leaf][other])
-        name = self.log.name
-        inputs = len(flatten(self.form[0]))
-        what = "" if leaf < inputs else "the label of "
-        stored = len(flatten(self.maker.specs.raw[0]))
-        advice = self.pipeline.advice(
-            int(self.indices[other]), leaf, got.dtype != want.dtype, self.raw, stored
+        return self._differs(
+            index,
+            leaf,
+            got.dtype != like.dtype,
+            f"{its} is {got.dtype} of shape {got.shape}, but {of}{other}, in the same batch, is "
+            f"{like.dtype} of shape {like.shape}.",
         )
-        raise ValueError(
-            f"{what}{name(int(self.indices[other]))} is {got.dtype} of shape {got.shape}, but "
-            f"{what}{name(int(self.indices[base]))}, earlier in the same batch, is {want.dtype} of "
-            f"shape {want.shape}. {advice}"
-        )
+
+    def _differs(self, index: int, leaf: int, dtype_differs: bool, said: str) -> SampleError:
+        """The error of a sample that is not like others, with what to do about it."""
+        inputs = len(flatten(self.maker.specs.raw[0]))
+        advice = self.pipeline.advice(index, leaf, dtype_differs, self.raw, inputs)
+        return SampleError(index, self.log.name(index), f"{said} {advice}")
 
 
 class AnyShapeBuild(BatchBuild):
@@ -285,19 +310,24 @@ class AnyShapeBuild(BatchBuild):
         super().__init__(*arguments, **options)
         self.lists: dict[int, list[Array]] = {}
 
-    def _fit(self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]) -> None:
+    def _fit(
+        self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
+    ) -> dict[int, Exception]:
         spec = flatten(self.form)[leaf]
-        rows = list(self.leaves[leaf])
+        rows = self.lists.get(leaf) or list(self.leaves[leaf])  # views: a row may yet be replaced
+        unfit: dict[int, Exception] = {}
         for one in odd:
             if one.array.dtype != spec.dtype:
                 index, model = int(self.indices[one.row]), self.maker.specs.model_sample
-                raise ValueError(
-                    f"{self.log.name(index)} is {one.array.dtype}, but {self.log.name(model)} is "
-                    f"{spec.dtype}, and all samples here need one dtype. "
-                    f"{self.pipeline.source.advice(index, leaf, True)}"
+                said = (
+                    f"it is {one.array.dtype}, but {self.log.name(model)} is {spec.dtype}, and all "
+                    "samples here need one dtype."
                 )
-            rows[one.row] = one.array
+                unfit[one.row] = self._differs(index, leaf, True, said)
+            else:
+                rows[one.row] = one.array
         self.lists[leaf] = rows
+        return unfit
 
     def finish(self) -> tuple[Indices, list[Any]]:
         """Sample numbers and leaves of the rows that loaded."""

@@ -46,15 +46,24 @@ class Engine:
     depth: how many batches may lie ready or be under way besides the one asked for; with workers=None
         fewer while they are cheap.
     kind: what a person would say that the work is done by.
+    whole: batches are not cut: each is done by one of them.
 
     Threads: `get` may be called from several at once.
     """
 
-    def __init__(self, workers: int | None, cores: int, depth: int, kind: str = "threads") -> None:
+    def __init__(
+        self,
+        workers: int | None,
+        cores: int,
+        depth: int,
+        kind: str = "threads",
+        whole: bool = False,
+    ) -> None:
         self.auto = workers is None
         self.count = cores if workers is None else workers
         self.depth = depth
         self.kind = kind
+        self._whole = whole
         self.workers = Workers(self.count)
         self.choice = Choice()
         self._ahead: dict[Hashable, _Job] = {}
@@ -219,7 +228,7 @@ class Engine:
 
     def _submit(self, build: Build) -> _Job:
         rows = build.rows
-        parts = max(1, min(self.count, rows))
+        parts = 1 if self._whole else max(1, min(self.count, rows))
         if self._row_seconds is not None:
             parts = max(1, min(parts, int(self._row_seconds * rows / CHUNK_SECONDS)))
         cuts = [rows * k // parts for k in range(parts + 1)]

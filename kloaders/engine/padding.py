@@ -191,13 +191,14 @@ class _PaddedBuild(BatchBuild):
         self.keep = super().settle()
         return self.keep
 
-    def _fit(self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]) -> None:
+    def _fit(
+        self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
+    ) -> dict[int, Exception]:
         """Rows of another length are what this batch is made for."""
         want = self.leaves[leaf]
         fits = [o.array.shape[1:] == want.shape[2:] and o.array.dtype == want.dtype for o in odd]
         if leaf not in self.padded or not all(fits):
-            super()._fit(leaf, odd, failed)
-            return
+            return super()._fit(leaf, odd, failed)
         for o in odd:
             self._check(o)
         self.length = max(self.length, self._limit(max(len(o.array) for o in odd)))
@@ -214,6 +215,7 @@ class _PaddedBuild(BatchBuild):
             row[steps:] = self.padded[leaf]
             if counted:
                 self.counts[o.row] = steps
+        return {}
 
     def _limit(self, steps: int) -> int:
         boundaries = self.padding.buckets.boundaries

@@ -341,17 +341,19 @@ class _RamBatch:
 class _Stored(BatchBuild):
     """A part of a RAM batch: its samples have the shape of all others, or there is no room."""
 
-    def _fit(self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]) -> None:
-        spec, got = flatten(self.form)[leaf], odd[0].array
-        index, model = int(self.indices[odd[0].row]), self.maker.specs.model_sample
-        advice = self.pipeline.advice(
-            index, leaf, got.dtype != spec.dtype, True, len(flatten(self.form[0]))
-        )
-        raise ValueError(
-            f"{self.log.name(index)} is {got.dtype} of shape {got.shape}, but "
-            f"{self.log.name(model)} is {spec.dtype} of shape {spec.shape}, and all "
-            f"samples of a RAM batch have one shape. {advice}"
-        )
+    def _fit(
+        self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
+    ) -> dict[int, Exception]:
+        spec, model = flatten(self.form)[leaf], self.log.name(self.maker.specs.model_sample)
+        unfit: dict[int, Exception] = {}
+        for one in odd:
+            got, index = one.array, int(self.indices[one.row])
+            said = (
+                f"it is {got.dtype} of shape {got.shape}, but {model} is {spec.dtype} of shape "
+                f"{spec.shape}, and all samples of a RAM batch have one shape."
+            )
+            unfit[one.row] = self._differs(index, leaf, got.dtype != spec.dtype, said)
+        return unfit
 
 
 class _Served(BatchBuild):

@@ -19,6 +19,7 @@ from kloaders.core import forks
 from kloaders.core.gc_guard import held_off
 from kloaders.core.memory import BufferPool
 from kloaders.core.options import WorkOptions
+from kloaders.core.ray import Ray
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, unflatten
 from kloaders.core.threads import usable_cores
 from kloaders.engine.batches import BatchBuild
@@ -26,6 +27,7 @@ from kloaders.engine.delivery import Delivery
 from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, build_inline
 from kloaders.engine.padding import Padding
 from kloaders.engine.processes.pool import ProcessPool
+from kloaders.engine.ray.pool import RayPool
 from kloaders.engine.specs import Look, SampleSpecs
 from kloaders.keras_api.telemetry import Fit, Meter
 from kloaders.keras_api.tickets import Position, Request, Tickets
@@ -96,7 +98,7 @@ class Runner:
         """No threads, no processes, nothing made ahead; locks that nobody holds."""
         self.engine: Engine | None = None
         self.pool = BufferPool()
-        self._processes: ProcessPool | None = None
+        self._processes: ProcessPool | RayPool | None = None
         self._process_lock = threading.Lock()
         self._engine_lock = threading.Lock()
         self._rest_lock = threading.RLock()
@@ -269,23 +271,31 @@ class Runner:
         # Blocks in use: those ahead, the one being made, and what the framework still holds.
         self.pool.limit = depth * len(flatten(self.specs.delivered)) + 16
         if (processes := self.process_pool()) is not None:
+            # A thread for each process, or job of an actor: it waits for the answer, and never works.
+            count, kind = processes.count, processes.kind
+            if kind == RayPool.kind:
+                depth = max(depth, min(count, AHEAD_BYTES // max(1, batch_bytes)))
             processes.memory.limit = depth + 8
-            # A thread for each process: it waits for its answer, and never works itself.
-            return Engine(processes.count, processes.count, depth, kind="processes")
+            return Engine(count, count, depth, kind=kind, whole=kind == RayPool.kind)
         return Engine(self.work.workers, usable_cores(), depth)
 
     def depth(self, batch_bytes: int) -> int:
         """The maximum number of prefetched batches of this size."""
         return min(self.work.max_queue_size, max(1, AHEAD_BYTES // max(1, batch_bytes)))
 
-    def process_pool(self) -> ProcessPool | None:
+    def process_pool(self) -> ProcessPool | RayPool | None:
         """The worker processes; None where this process reads the samples itself."""
         if not self.work.processes or self.resting:
             return None
         with self._process_lock:
             if self._processes is None or not self._processes.usable:
-                self._processes = ProcessPool(self.pipeline, self.work.workers or usable_cores())
+                self._processes = self._new_pool()
             return self._processes
+
+    def _new_pool(self) -> ProcessPool | RayPool:
+        if isinstance(self.work.processes, Ray):
+            return RayPool(self.pipeline, self.work.processes)
+        return ProcessPool(self.pipeline, self.work.workers or usable_cores())
 
     def release(self) -> None:
         """Free what is only needed while batches are asked for."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["DecodeError", "empty_file", "truncated"]
+__all__ = ["DecodeError", "UnsupportedError", "empty_file", "truncated"]
 
 
 class DecodeError(ValueError):
     """A file was read, and its content is damaged, cut short, too large or of the wrong kind."""
+
+
+class UnsupportedError(DecodeError):
+    """A file may well be sound, and is of a variant that nothing here reads right."""
 
 
 def truncated(name: str, what: str, raw: bytes) -> DecodeError:

@@ -1,12 +1,18 @@
-"""Refuse an image that is too large or cut short, by its header and its end. Decodes nothing."""
+"""Refuse an image that is too large or cut short, by its header and its end.
+
+Decodes nothing, but for images that end with zeros.
+"""
 
 from __future__ import annotations
 
 import struct
 
 from kloaders.formats.errors import DecodeError, empty_file, truncated
-from kloaders.formats.image_headers import PNG_CHUNK, Header
+from kloaders.formats.image_headers import Header
+from kloaders.formats.jpeg_structure import another_within
 from kloaders.formats.options import ImageOptions
+from kloaders.formats.png_header import PngFacts
+from kloaders.formats.zero_tail import zero_tail
 
 __all__ = [
     "check_whole",
@@ -27,6 +33,8 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
         # JPEG: it is cut short, or OpenCV would have to guess.
         if raw.startswith(b"\xff\xd8"):
             raise truncated(name, "a JPEG without picture data", raw)
+        if raw.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):  # nor what is in a TIFF
+            raise truncated(name, "a TIFF without a directory of its first page", raw)
         return
     if header.height < 1 or header.width < 1:
         raise DecodeError(
@@ -34,7 +42,7 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
             "pixel each way. Save it again, or leave it out."
         )
     if header.height * header.width > options.max_pixels:
-        raise too_large(header.height, header.width, options, name)
+        raise too_large(header.height, header.width, options.max_pixels, name)
     if header.kind == "jpeg":
         # OpenCV 4.10 returns half a picture for a JPEG cut short, and says nothing (4.12 not). The
         # end marker cannot occur within compressed pixels (ff is followed by 00 there); a
@@ -43,6 +51,9 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
         # tell it from one that is cut, and OpenCV from 4.12 on takes neither.
         if not raw.endswith(b"\xff\xd9") and raw.rfind(b"\xff\xd9", header.scan) < 0:
             raise truncated(name, "a JPEG without end marker", raw)
+        missing = another_within(raw, header.scan)
+        if missing is not None:
+            raise truncated(name, missing, raw)
     elif header.kind == "png":
         if raw.rfind(b"IEND") < 0:
             raise truncated(name, "a PNG without IEND chunk", raw)
@@ -53,32 +64,24 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
                 f"{name} claims {header.height} x {header.width} pixels, more than its {len(raw)} "
                 "bytes can hold. Copy or download it again, or leave it out."
             )
-        _check_chunks(raw, name)
+        facts = header.facts
+        if isinstance(facts, PngFacts) and facts.end < 0:
+            # OpenCV 4.12 allocates what the length of a chunk says, up to 4 GiB.
+            lacks = f"a PNG whose chunks do not end before byte {facts.stopped}"
+            raise truncated(name, lacks, raw)
     elif header.kind.endswith("webp"):
         (size,) = struct.unpack_from("<I", raw, 4)
         if size + 8 > len(raw):
             raise truncated(name, f"a WebP of {size + 8} bytes by its header", raw)
+        if raw.find(b"WEBPVP8", 12, size + 8) > 0:
+            raise truncated(name, "a WebP that is cut off where another one begins", raw)
+    zeros = zero_tail(raw)
+    if zeros is not None:
+        raise truncated(name, zeros, raw)
 
 
-# A PNG of a gigabyte has as many of the usual size, 8 KiB.
-_CHUNKS = 125_000
-
-
-def _check_chunks(raw: bytes, name: str) -> None:
-    """Each chunk of a PNG lies in the file: OpenCV 4.12 allocates what a length says, up to 4 GiB."""
-    at = 8
-    for _ in range(_CHUNKS):
-        if at + 8 > len(raw):
-            break
-        length, kind = PNG_CHUNK.unpack_from(raw, at)
-        if kind == b"IEND":
-            return
-        at += 12 + length
-    raise truncated(name, f"a PNG whose chunks do not end before byte {at}", raw)
-
-
-def too_large(height: int, width: int, options: ImageOptions, name: str) -> DecodeError:
+def too_large(height: int, width: int, max_pixels: int, name: str) -> DecodeError:
     return DecodeError(
         f"{name} is {height} x {width}, {height * width} pixels, and max_pixels allows "
-        f"{options.max_pixels}. Pass max_pixels={height * width} if you trust it."
+        f"{max_pixels}. Pass max_pixels={height * width} if you trust it."
     )

@@ -1,12 +1,16 @@
-"""Kind and size of an image by a few bytes of its header, so that a bomb costs nothing."""
+"""Kind and size of an image, and how it is turned, by its header, so that a bomb costs nothing."""
 
 from __future__ import annotations
 
 import struct
 from typing import NamedTuple
 
+from kloaders.formats.bmp_header import BmpFacts, bmp_facts
+from kloaders.formats.exif import of_exif, of_xmp
+from kloaders.formats.png_header import PngFacts, png_facts
+from kloaders.formats.tiff_header import TiffFacts, tiff_facts
+
 __all__ = [
-    "PNG_CHUNK",
     "Header",
     "header_of",
     "image_shape",
@@ -19,10 +23,12 @@ class Header(NamedTuple):
     kind: str
     height: int  # as stored, before the picture is turned
     width: int
-    orientation: int = 1  # EXIF: 1 upright ... 8; from 5 on height and width change places
+    # EXIF: 1 upright ... 8; from 5 on height and width change places. XMP's where EXIF has none.
+    orientation: int = 1
     gray: bool = False  # only known for JPEG
     scan: int = 0  # JPEG: where the compressed pixels begin
     components: int = 0  # JPEG: 1 gray, 3 colour, 4 CMYK
+    facts: BmpFacts | PngFacts | TiffFacts | None = None  # what these kinds say besides
 
 
 # Segments or chunks walked over at most: real files have a few dozen, and a hostile one of many
@@ -30,7 +36,7 @@ class Header(NamedTuple):
 _STEPS = 10_000
 _SEGMENT = struct.Struct(">BBH")
 _FRAME = struct.Struct(">BHHB")
-PNG_CHUNK = struct.Struct(">I4s")
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 # C4, C8 and CC lie between the frame markers and mean something else.
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -39,8 +45,9 @@ _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})  # without a length: TEM, 
 
 def _jpeg_header(raw: bytes) -> Header | None:
     """Walks the segments up to the pixels. None where there are no pixels to be found."""
-    orientation, height, width, components = 1, -1, 0, 0
-    at = 2
+    exif: int | None = None
+    xmp: int | None = None
+    height, width, components, at = -1, 0, 0, 2
     try:
         for _ in range(_STEPS):
             mark, marker, length = _SEGMENT.unpack_from(raw, at)
@@ -52,9 +59,13 @@ def _jpeg_header(raw: bytes) -> Header | None:
             elif marker == 0xDA:
                 if height < 0:
                     return None
-                return Header("jpeg", height, width, orientation, components == 1, at, components)
-            elif marker == 0xE1 and raw.startswith(b"Exif\0\0", at + 4):
-                orientation = _orientation(raw[at + 10 : at + 2 + length])
+                turned = exif or xmp or 1
+                return Header("jpeg", height, width, turned, components == 1, at, components)
+            elif marker == 0xE1:
+                if raw.startswith(b"Exif\0\0", at + 4):
+                    exif = of_exif(raw[at + 10 : at + 2 + length]) or exif
+                elif raw.startswith(_XMP, at + 4):
+                    xmp = of_xmp(raw[at + 4 : at + 2 + length]) or xmp
                 at += 2 + length
             elif marker == 0xFF:
                 at += 1  # a fill byte
@@ -69,18 +80,8 @@ def _jpeg_header(raw: bytes) -> Header | None:
 
 def _png_header(raw: bytes) -> Header:
     width, height = struct.unpack_from(">II", raw, 16)
-    orientation, at = 1, 33
-    # An eXIf chunk behind the pixels is allowed and rare; only those before them are found.
-    for _ in range(_STEPS):
-        if at + 8 > len(raw):
-            break
-        length, kind = PNG_CHUNK.unpack_from(raw, at)
-        if kind == b"IDAT":
-            break
-        if kind == b"eXIf":
-            orientation = _orientation(raw[at + 8 : at + 8 + length])
-        at += 12 + length
-    return Header("png", height, width, orientation)
+    facts = png_facts(raw)
+    return Header("png", height, width, facts.orientation, facts=facts)
 
 
 def _webp_header(raw: bytes) -> Header | None:
@@ -95,64 +96,32 @@ def _webp_header(raw: bytes) -> Header | None:
         return None
     width = int.from_bytes(raw[24:27], "little") + 1
     height = int.from_bytes(raw[27:30], "little") + 1
-    orientation, at = 1, 30
-    for _ in range(_STEPS if raw[20] & 8 else 0):  # 8: there is an EXIF chunk
+    exif: int | None = None
+    xmp: int | None = None
+    at = 30
+    for _ in range(_STEPS if raw[20] & 12 else 0):  # 8: there is an EXIF chunk, 4: XMP
         if at + 8 > len(raw):
             break
         chunk, length = struct.unpack_from("<4sI", raw, at)
         if chunk == b"EXIF":
-            exif = raw[at + 8 : at + 8 + length]
-            orientation = _orientation(exif.removeprefix(b"Exif\0\0"))
-            break
+            exif = of_exif(raw[at + 8 : at + 8 + length])
+        elif chunk == b"XMP ":
+            xmp = of_xmp(raw[at + 8 : at + 8 + length])
         at += 8 + length + length % 2  # padded to even
+    orientation = exif or xmp or 1
     return Header("animated webp" if raw[20] & 2 else "webp", height, width, orientation)
 
 
 def _bmp_header(raw: bytes) -> Header:
-    (header_size,) = struct.unpack_from("<I", raw, 14)
-    width, height = struct.unpack_from("<HH" if header_size == 12 else "<ii", raw, 18)
-    return Header("bmp", abs(height), width)  # a negative height: the rows run downwards
+    facts = bmp_facts(raw)
+    return Header("bmp", facts.height, facts.width, facts=facts)
 
 
 def _tiff_header(raw: bytes) -> Header | None:
-    tags = _tiff_tags(raw)
-    if 256 not in tags or 257 not in tags:
+    facts = tiff_facts(raw)
+    if facts is None:
         return None
-    return Header("tiff", tags[257], tags[256], _orientation(raw))
-
-
-def _orientation(exif: bytes) -> int:
-    """EXIF's number from 1 (upright) to 8, 1 where it is missing or senseless."""
-    value = _tiff_tags(exif).get(274, 1)
-    return value if 1 <= value <= 8 else 1
-
-
-def _tiff_tags(raw: bytes) -> dict[int, int]:
-    """Whole-number tags up to 274 (Orientation) of the first directory of a TIFF, or of EXIF."""
-    order = {b"II": "<", b"MM": ">"}.get(raw[:2])
-    tags: dict[int, int] = {}
-    if order is None:
-        return tags
-    try:
-        (version,) = struct.unpack_from(order + "H", raw, 2)
-        if version == 43:  # BigTIFF
-            (at,) = struct.unpack_from(order + "Q", raw, 8)
-            (count,) = struct.unpack_from(order + "Q", raw, at)
-            at, step, value_at = at + 8, 20, 12
-        else:
-            (at,) = struct.unpack_from(order + "I", raw, 4)
-            (count,) = struct.unpack_from(order + "H", raw, at)
-            at, step, value_at = at + 2, 12, 8
-        for entry in range(at, at + step * min(count, 512), step):
-            tag, kind = struct.unpack_from(order + "HH", raw, entry)
-            if tag > 274:  # they are sorted
-                break
-            form = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-            if form:
-                (tags[tag],) = struct.unpack_from(order + form, raw, entry + value_at)
-    except (struct.error, OverflowError):  # cut short, or an offset that leads out of the file
-        pass
-    return tags
+    return Header("tiff", facts.height, facts.width, facts.orientation, facts=facts)
 
 
 def header_of(raw: bytes) -> Header | None:

@@ -12,9 +12,11 @@ from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import fits
 from kloaders.formats.options import INTERPOLATIONS, PILLOW_FILTERS, ImageOptions
 
-__all__ = [
-    "resized",
-]
+__all__ = ["FAST_TYPES", "resized"]
+
+# What OpenCV resizes and turns; others go through a float that holds all their values.
+FAST_TYPES = frozenset(map(np.dtype, ("uint8", "uint16", "int16", "float32", "float64")))
+_CHANNELS = 4
 
 
 def resized(
@@ -34,13 +36,41 @@ def resized(
         return _by_pillow(image, size, options, (left, top, left + width, top + height), name)
     image = image[top : top + height, left : left + width]
     channels = 1 if image.ndim == 2 else image.shape[2]
-    resized: Array = cv2.resize(
-        image,
-        (size[1], size[0]),
-        dst=out if fits(out, (*size, channels), image.dtype) else None,
-        interpolation=INTERPOLATIONS[options.interpolation],
+    row = out if fits(out, (*size, channels), image.dtype) else None
+    if image.dtype not in FAST_TYPES:
+        return _of_any_type(image, size, options)
+    if channels > _CHANNELS:  # OpenCV takes four at a time for "area", and no more for some others
+        parts = [
+            np.atleast_3d(_by_opencv(np.ascontiguousarray(part), size, options.interpolation, None))
+            for part in np.array_split(image, -(-channels // _CHANNELS), axis=2)
+        ]
+        return np.concatenate(parts, axis=2)
+    return _by_opencv(image, size, options.interpolation, row)
+
+
+def _by_opencv(image: Array, size: tuple[int, int], interpolation: str, out: Array | None) -> Array:
+    height, width = image.shape[:2]
+    if interpolation == "auto":
+        shrinks = size[0] < height or size[1] < width
+        if shrinks and (size[0] > height or size[1] > width):
+            # OpenCV averages only where no side grows: so first the one that shrinks.
+            between = min(size[0], height), min(size[1], width)
+            image, shrinks = _by_opencv(image, between, "area", None), False
+        interpolation = "area" if shrinks else "bilinear"
+    found: Array = cv2.resize(
+        image, (size[1], size[0]), dst=out, interpolation=INTERPOLATIONS[interpolation]
     )
-    return resized
+    return found
+
+
+def _of_any_type(image: Array, size: tuple[int, int], options: ImageOptions) -> Array:
+    """An image whose type OpenCV does not resize: in float64, and rounded where it holds integers."""
+    whole = np.issubdtype(image.dtype, np.integer)
+    wide = resized(image.astype(np.float64), size, replace(options, aspect="stretch"), None, "")
+    if whole:
+        limits = np.iinfo(image.dtype)
+        wide = np.clip(np.rint(wide), limits.min, limits.max)
+    return wide.astype(image.dtype)
 
 
 def _padded(image: Array, size: tuple[int, int], options: ImageOptions, name: str) -> Array:

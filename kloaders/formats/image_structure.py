@@ -10,6 +10,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.formats.jpeg_structure import walk_jpeg
+from kloaders.formats.zero_tail import zero_tail
 
 __all__ = [
     "damage_of",
@@ -62,7 +63,7 @@ def unfinished(raw: bytes) -> str | None:
     if walk is None:
         return None
     try:
-        return walk(raw)
+        return walk(raw) or zero_tail(raw)
     except (struct.error, IndexError, ValueError, OverflowError):  # ran over the end
         return f"its structure ends after {len(raw):,} bytes, in the middle"
 
@@ -153,6 +154,8 @@ def _webp(raw: bytes) -> str | None:
         if at + 8 + length > size + 8:
             return f"a WebP whose chunk {kind!r} of {length:,} bytes is cut off"
         at += 8 + length + length % 2
+    if raw.find(b"WEBPVP8", 12, size + 8) > 0:
+        return "a WebP that is cut off where another one begins"
     return None
 
 

@@ -16,11 +16,11 @@ from typing import IO
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.formats.errors import DecodeError
+from kloaders.formats.errors import DecodeError, UnsupportedError
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.formats.image_headers import image_shape
 from kloaders.formats.image_structure import damage_of, kind_of, unfinished
-from kloaders.formats.images import decode_image
+from kloaders.formats.images import decode_image, each_page
 from kloaders.formats.jpeg_structure import walk_jpeg
 from kloaders.formats.npy_layout import (
     HEADER_LIMIT,
@@ -28,11 +28,15 @@ from kloaders.formats.npy_layout import (
 )
 from kloaders.formats.npz import ZIP_ERRORS, check_member
 from kloaders.formats.options import ImageOptions
+from kloaders.formats.tiff_header import page_offsets, tiff_facts
+from kloaders.formats.tiff_runs import strip_damage
+from kloaders.formats.videos import frame_times
 
 __all__ = [
     "Checked",
     "check_content",
     "check_file",
+    "check_video",
 ]
 
 
@@ -116,6 +120,27 @@ def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
     return found
 
 
+def check_video(path: str) -> Checked:
+    """`check_file` for a video: every frame is decoded, and their number compared with the header's."""
+    found = Checked()
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            found.add("unreadable", f"{path} is no file but a folder, a pipe or a device")
+            return found
+        with open(path, "rb") as file:
+            found.size = os.fstat(file.fileno()).st_size
+            if not found.size:
+                found.add("empty", f"{path} is empty (0 bytes)")
+                return found
+            found.digest = _digest_of(file)
+        frame_times(path)
+    except OSError as error:
+        found.add("unreadable", f"{path} cannot be read: {error.strerror or error}")
+    except DecodeError as error:
+        found.add("truncated" if " is truncated" in str(error) else "broken", str(error))
+    return found
+
+
 def check_content(raw: bytes, name: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
     """`check_file` for a picture that lies in memory, such as one from a record."""
     found = Checked(size=len(raw))
@@ -155,7 +180,10 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         return
     options = ImageOptions(channels=None, max_pixels=max_pixels)
     try:
-        picture = decode_image(raw, options, None, name)
+        pages = each_page(raw, options, name)
+        picture = next(pages)
+        count = 1 + sum(1 for _ in pages)
+        _check_strips(raw, name)
         if raw.startswith(b"\xff\xd8") and data_end_early(raw, picture, options):
             found.add(
                 "truncated", f"{name} is truncated: its picture data end before the picture does"
@@ -164,6 +192,8 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         said = str(error)
         damage = damage_of(raw)
         kind = "truncated" if " is truncated" in said or " in its header" in said else "broken"
+        if isinstance(error, UnsupportedError) and not damage:
+            kind = "unsupported"
         found.add(kind, f"{name} is broken: {damage}" if damage else said)
         return
     damage = damage_of(raw)
@@ -171,11 +201,23 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         found.add("broken", f"{name} is broken: {damage}")
     height, width, channels = picture.shape
     plural = "s" if channels > 1 else ""
+    several = f"{count} pages of " if count > 1 else ""
     found.form = (
         "picture",
-        f"{height} x {width}",
+        f"{several}{height} x {width}",
         f"{picture.dtype} of {channels} channel{plural}",
     )
+
+
+def _check_strips(raw: bytes, name: str) -> None:
+    """DecodeError where a strip of a page of a TIFF is known to be damaged, and decodes all the same."""
+    if kind_of(raw[:12]) != "TIFF":
+        return
+    for at in page_offsets(raw):
+        page = tiff_facts(raw, at)
+        damage = None if page is None else strip_damage(raw, page)
+        if damage is not None:
+            raise DecodeError(f"{name} is broken: {damage}")
 
 
 # Bits that mean something in any of the usual code tables, and no marker.

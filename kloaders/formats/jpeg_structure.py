@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import struct
 
+import numpy as np
+
 __all__ = [
+    "another_within",
     "walk_jpeg",
 ]
 
@@ -26,7 +29,8 @@ def walk_jpeg(raw: bytes) -> tuple[str | None, int]:
 
     Those of thumbnails lie within segments, which are passed over by their length. At the end, all
     that the frame announces must have come: each component, in a progressive file each coefficient
-    to its last bit, and each restart interval.
+    to its last bit, and each restart interval. A second picture may follow the end, and does not
+    begin before it.
     """
     at, interval, data_end = 2, 0, 0
     frame: _Frame | None = None
@@ -41,9 +45,14 @@ def walk_jpeg(raw: bytes) -> tuple[str | None, int]:
         if marker == 0xD9:
             missing = "a JPEG without picture data" if frame is None else frame.missing()
             return missing, data_end
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+        if marker == 0xD8:
+            return _cut_off(at - 2), 0
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD7:
             continue
         (length,) = struct.unpack_from(">H", raw, at)
+        another = _begins_within(raw, marker, at + 2, at + length)
+        if another is not None:
+            return _cut_off(another), 0
         if at + length > len(raw):
             return f"a JPEG whose segment {marker:02x} of {length} bytes is cut off", 0
         if marker in _FRAMES and frame is None:
@@ -63,6 +72,72 @@ def walk_jpeg(raw: bytes) -> tuple[str | None, int]:
                 break
             at = data_end = end.start()
     return f"a JPEG without end marker, after {len(raw):,} bytes", 0
+
+
+def _cut_off(at: int) -> str:
+    return f"a JPEG that is cut off before byte {at:,}, where another one begins"
+
+
+def _begins_within(raw: bytes, marker: int, begin: int, end: int) -> int | None:
+    """Where another JPEG begins within a segment that is not whole; None if none does.
+
+    Previews lie in segments of applications as well: but they end there, or another segment follows.
+    """
+    application = 0xE0 <= marker <= 0xEF
+    if not application and raw[end - 2 : end] == b"\xff\xd8":
+        return end - 2
+    apart = raw[end : end + 1] != b"\xff"
+    another = raw.find(b"\xff\xd8\xff", begin, end + 2 if apart else end)
+    if another < 0:
+        return None
+    if application:
+        begun = raw.count(b"\xff\xd8\xff", begin, end + 2)
+        if not apart or begun <= raw.count(b"\xff\xd9", begin, end):
+            return None
+    return another
+
+
+def _swallowed(raw: bytes, stop: int) -> int | None:
+    """Where another JPEG begins within a segment of the header, up to `stop`; None if none does."""
+    at = 2
+    for _ in range(_STEPS):
+        if at + 4 > stop or raw[at] != 0xFF or raw[at + 1] == 0xDA:
+            break
+        marker = raw[at + 1]
+        if marker == 0xD8:
+            return at
+        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD9:
+            at += 1 if marker == 0xFF else 2
+            continue
+        end = at + 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
+        another = _begins_within(raw, marker, at + 4, end)
+        if another is not None:
+            return another
+        at = end
+    return None
+
+
+def another_within(raw: bytes, scan: int) -> str | None:
+    """What is missing of a JPEG where another one begins before its end; None if none does.
+
+    scan: where its coded data begin. Takes a two-hundredth of the time of decoding it.
+    """
+    if _holds_start(raw, scan):
+        begin = raw.find(b"\xff\xd8", scan)
+        # Behind the end lie previews and films; ff d9 does not occur in coded data.
+        if raw.find(b"\xff\xd9", scan, begin) < 0:
+            return walk_jpeg(raw)[0]
+    swallowed = _swallowed(raw, scan)
+    return None if swallowed is None else _cut_off(swallowed)
+
+
+def _holds_start(raw: bytes, scan: int) -> bool:
+    """Whether ff d8 occurs from there on, eight times as quick as bytes.find()."""
+    return any(
+        bool((np.frombuffer(raw, "<u2", (len(raw) - at) // 2, at) == 0xD8FF).any())
+        for at in (scan, scan + 1)
+        if at < len(raw)
+    )
 
 
 class _Frame:

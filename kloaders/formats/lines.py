@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -22,7 +22,8 @@ __all__ = ["LineFiles"]
 
 # A thread looks for the ends of lines in so many bytes at a time.
 _CHUNK = 1 << 23
-_NEWLINE = 10
+_NEWLINE, _RETURN = b"\n\r"
+_MARK = b"\xef\xbb\xbf"  # of UTF-8, at the top of a file
 
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}  # fmt: skip
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
@@ -34,9 +35,13 @@ class LineFiles(RecordFiles):
     paths: the files, in the order of the numbers.
     rows: the lines are rows of CSV: those that are blank are left out, and what stands between two
         `quote` characters belongs to the row, ends of lines too.
-    quote: one ASCII character; None: none has a meaning.
+    quote: one ASCII character; None: none has a meaning. As in Python's csv module it begins a
+        quoted field where it is the first character of the field, and is an ordinary one elsewhere.
     header: leave out the first row of each file.
     index_folder, progress: see `RecordFiles`.
+    delimiter: between fields of rows, one ASCII character.
+
+    Lines end in a newline; in a file without any, in a carriage return.
 
     Takes 8 bytes of memory a line. Pickles without what is open. Threads may share it.
     """
@@ -49,6 +54,7 @@ class LineFiles(RecordFiles):
         header: bool = False,
         index_folder: str | None = None,
         progress: bool = True,
+        delimiter: str = ",",
     ) -> None:
         self.paths = list(paths)
         self.kept = None
@@ -64,8 +70,9 @@ class LineFiles(RecordFiles):
                 delay=1,
             ) as bar,
         ):
+            quotes = _Quotes(ord(quote), ord(delimiter)) if rows and quote is not None else None
             indexes = [
-                _index_of(path, rows, quote, index_folder, threads, bar) for path in self.paths
+                _index_of(path, rows, quotes, index_folder, threads, bar) for path in self.paths
             ]
         self.compressions = [""] * len(indexes)
         self.stamps = [(index.size, index.modified) for index in indexes]
@@ -117,16 +124,28 @@ class LineFiles(RecordFiles):
         return True  # a line has no header that could be damaged
 
 
+class _Quotes(NamedTuple):
+    """The characters that say what is quoted."""
+
+    quote: int
+    delimiter: int
+
+
 def _index_of(
-    path: str, rows: bool, quote: str | None, folder: str | None, threads: Executor, bar: Any
+    path: str,
+    rows: bool,
+    quotes: _Quotes | None,
+    folder: str | None,
+    threads: Executor,
+    bar: Any,
 ) -> Index:
     """The index of a file: read where there is a valid one, else made and kept (`records`)."""
     file = OpenFile(path)
     status = os.fstat(file.number)
     size = status.st_size
     _check_kind(path, file.read(8, 0), size, rows)
-    # What is a row depends on the quotes.
-    kind = "lines" if not rows else f"rows{'' if quote is None else f'{ord(quote):02x}'}"
+    # What is a row depends on the quotes, and these on the delimiter.
+    kind = "lines" if not rows else "rows" + bytes(quotes or ()).hex()
     places = sidecar_index.places(f"{path}.{kind}", folder)
     ends = sidecar_index.digest_of_ends(file, size)
     for place in places:
@@ -134,8 +153,7 @@ def _index_of(
         if found is not None:
             bar.update(size)
             return found
-    code = ord(quote) if rows and quote is not None else None
-    offsets = _offsets(file, size, path, rows, code, threads, bar)
+    offsets = _offsets(file, size, path, rows, quotes, threads, bar)
     if len(offsets) < 2:
         raise DecodeError(f"{path} has blank rows only, expected a CSV file: leave it out.")
     index = Index(offsets, "", size, status.st_mtime_ns, ends)
@@ -162,64 +180,163 @@ def _check_kind(path: str, head: bytes, size: int, rows: bool) -> None:
 
 
 def _offsets(
-    file: OpenFile, size: int, path: str, rows: bool, quote: int | None, threads: Executor, bar: Any
+    file: OpenFile,
+    size: int,
+    path: str,
+    rows: bool,
+    quotes: _Quotes | None,
+    threads: Executor,
+    bar: Any,
 ) -> Array:
     """Where each line begins, and where the last one ends."""
+    offsets, newlines = _ends(file, size, path, quotes, threads, bar, _NEWLINE)
+    newline = _NEWLINE
+    parts = range(0, size, _CHUNK)
+    if not newlines and any(b"\r" in file.read(_CHUNK, start) for start in parts):
+        newline = _RETURN
+        offsets, _ = _ends(file, size, path, quotes, threads, None, newline)
+    if offsets[-1] != size:  # a last line without an end
+        offsets = np.append(offsets, size)
+    return (_without_blank(file, offsets, newline) if rows else offsets).astype(np.uint64)
 
-    def scan(start: int) -> tuple[Array, Array | None, int]:
-        return _scan(file, start, min(_CHUNK, size - start), quote)
 
-    starts = [np.zeros(1, np.int64)]
-    quoted = 0
-    for start, (found, inside, odd) in zip(
+def _ends(
+    file: OpenFile,
+    size: int,
+    path: str,
+    quotes: _Quotes | None,
+    threads: Executor,
+    bar: Any,
+    newline: int,
+) -> tuple[Array, int]:
+    """0, and where each line ends; and how many newlines there are in all, in quotes too."""
+
+    def scan(start: int) -> _Scan:
+        return _scan(file, start, min(_CHUNK, size - start), quotes, newline)
+
+    found = [np.zeros(1, np.int64)]
+    quoted = closed = newlines = 0
+    for start, part in zip(
         range(0, size, _CHUNK), threads.map(scan, range(0, size, _CHUNK)), strict=True
     ):
-        ends = found
-        if inside is not None:
-            ends = found[inside == quoted]
-        elif quoted:
-            ends = found[:0]
-        quoted ^= odd
-        starts.append(ends + start)
-        bar.update(min(_CHUNK, size - start))
+        here = min(_CHUNK, size - start)
+        newlines += len(part.ends)
+        if part.inside is None:  # no quotes
+            ends = part.ends[:0] if quoted else part.ends
+            closed = 0
+        elif part.regular[quoted]:
+            ends = part.ends[part.inside == quoted]
+            quoted ^= part.odd
+            closed = part.last and not quoted
+        else:
+            assert quotes is not None
+            ends, quoted, closed = _scan_one_by_one(
+                file, start, here, quotes, newline, quoted, closed
+            )
+        found.append(ends + start)
+        if bar is not None:
+            bar.update(here)
     if quoted:
         raise DecodeError(
             f"{path} ends inside of a quoted field, which has no end: mend the file, or pass "
             "quote=None if quotes are ordinary characters in it."
         )
-    offsets = np.concatenate(starts)
-    if offsets[-1] != size:  # a last line without an end
-        offsets = np.append(offsets, size)
-    return (_without_blank(file, offsets) if rows else offsets).astype(np.uint64)
+    return np.concatenate(found), newlines
 
 
-def _scan(
-    file: OpenFile, start: int, size: int, quote: int | None
-) -> tuple[Array, Array | None, int]:
+class _Scan(NamedTuple):
     """Ends of lines in a part of a file, and what the quotes in it say.
 
-    Which ends lie behind an odd number of them (None: there are none), and whether there is an odd
-    number in all. Two quotes that stand for one, inside of a field, change nothing.
+    Attributes:
+        ends: behind each newline, from the beginning of the part.
+        inside: whether an odd number of quotes is before it, 1 or 0; None where there are no quotes.
+            Two quotes that stand for one, inside of a field, change nothing.
+        odd: whether there is an odd number of them in all.
+        regular: whether each second quote begins a field: if the part begins outside of one, and
+            if it begins inside. If not, some quotes are ordinary characters.
+        last: whether the part ends with a quote.
     """
-    content = np.frombuffer(file.read(size, start), np.uint8)
-    ends = np.flatnonzero(content == _NEWLINE)
-    if quote is None:
-        return ends + 1, None, 0
-    quotes = np.flatnonzero(content == quote)
-    if not len(quotes):
-        return ends + 1, None, 0
-    return ends + 1, np.searchsorted(quotes, ends) & 1, len(quotes) & 1
+
+    ends: Array
+    inside: Array | None = None
+    odd: int = 0
+    regular: tuple[bool, bool] = (True, True)
+    last: bool = False
 
 
-def _without_blank(file: OpenFile, offsets: Array) -> Array:
+def _scan(file: OpenFile, start: int, size: int, quotes: _Quotes | None, newline: int) -> _Scan:
+    raw, content = _content(file, start, size)
+    ends = np.flatnonzero(content == newline)
+    if quotes is None:
+        return _Scan(ends + 1)
+    places = np.flatnonzero(content == quotes.quote)
+    if not len(places):
+        return _Scan(ends + 1)
+    begins = _begin_fields(raw, places, quotes, newline, start)
+    # One right behind another goes on with what that ended: they stand for one.
+    begins[1:] |= places[1:] == places[:-1] + 1
+    regular = bool(begins[0::2].all()), bool(begins[1::2].all())
+    inside = np.searchsorted(places, ends) & 1
+    return _Scan(ends + 1, inside, len(places) & 1, regular, places[-1] == size - 1)
+
+
+def _scan_one_by_one(
+    file: OpenFile,
+    start: int,
+    size: int,
+    quotes: _Quotes,
+    newline: int,
+    quoted: int,
+    closed: int,
+) -> tuple[Array, int, int]:
+    """Ends of lines outside of quotes, where some quotes are ordinary characters.
+
+    quoted, closed: whether the part begins inside of quotes, and right behind a quote that ended
+        them. These two are also given for the part that follows.
+    """
+    raw, content = _content(file, start, size)
+    ends = np.flatnonzero(content == newline)
+    places = np.flatnonzero(content == quotes.quote)
+    begins = _begin_fields(raw, places, quotes, newline, start)
+    inside, ended, changes = quoted, -1 if closed else -2, []
+    for place, begin in zip(places.tolist(), begins.tolist(), strict=True):
+        if inside:
+            inside, ended = 0, place
+        elif begin or ended == place - 1:
+            inside = 1
+        else:
+            continue
+        changes.append(place)
+    before = np.searchsorted(np.array(changes, np.int64), ends) & 1
+    return ends[before == quoted] + 1, inside, int(not inside and ended == size - 1)
+
+
+def _content(file: OpenFile, start: int, size: int) -> tuple[Array, Array]:
+    """A part of a file, with the byte before it (a newline before the first), and without."""
+    before = file.read(1, start - 1) if start else b"\n"
+    raw = np.frombuffer(before + file.read(size, start), np.uint8)
+    return raw, raw[1:]
+
+
+def _begin_fields(raw: Array, places: Array, quotes: _Quotes, newline: int, start: int) -> Array:
+    """Which of the quotes at these places are the first character of a field."""
+    before = raw[places]  # raw begins one byte earlier
+    begins: Array = (before == quotes.delimiter) | (before == newline)
+    if start == 0:
+        top = len(_MARK) if raw[1 : 1 + len(_MARK)].tobytes() == _MARK else 0
+        begins |= places == top
+    return begins
+
+
+def _without_blank(file: OpenFile, offsets: Array, newline: int) -> Array:
     """Offsets without those of blank rows, which then belong to the row before."""
     sizes = np.diff(offsets)
     blank = sizes == 1
-    if b"\r" in file.read(_CHUNK, 0):
+    if newline == _NEWLINE and b"\r" in file.read(_CHUNK, 0):
         for k in np.flatnonzero(sizes == 2).tolist():
             blank[k] = file.read(2, int(offsets[k])) == b"\r\n"
     if len(offsets) > 1 and offsets[-1] - offsets[-2] == 1:  # one character without an end
-        blank[-1] = file.read(1, int(offsets[-2])) == b"\n"
+        blank[-1] = file.read(1, int(offsets[-2])) == bytes([newline])
     keep = np.append(~blank, True)
     kept: Array = offsets[keep]
     kept[0] = 0  # blank rows at the top belong to the first

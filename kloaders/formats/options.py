@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import cv2
@@ -22,7 +21,8 @@ __all__ = [
 
 # Keras' names. "nearest" is OpenCV's EXACT variant, which samples at pixel centres as
 # tf.image.resize does; plain INTER_NEAREST is off by half a pixel. None of them antialiases
-# except "area". "bicubic" is OpenCV's (a = -0.75), Keras' own has a = -0.5.
+# except "area". "bicubic" is OpenCV's (a = -0.75), Keras' own has a = -0.5. "auto" is none of
+# OpenCV's: "area" where an image shrinks, "bilinear" where it grows.
 INTERPOLATIONS: dict[str, int] = {
     "nearest": cv2.INTER_NEAREST_EXACT,
     "bilinear": cv2.INTER_LINEAR,
@@ -49,9 +49,10 @@ class ImageOptions:
     """How a picture becomes an array. Checked when made; safe to pickle and to share.
 
     size: (height, width) in pixels, None for as stored.
-    interpolation: nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's); or pillow-nearest,
-        pillow-bilinear, pillow-bicubic, pillow-lanczos, pillow-hamming or pillow-box, for 8-bit
-        pictures: Pillow's filters, which antialias. Pillow is then needed.
+    interpolation: "auto", which is "area" where an image shrinks and "bilinear" where it grows, each
+        side by itself; nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's); or
+        pillow-nearest, pillow-bilinear, pillow-bicubic, pillow-lanczos, pillow-hamming or pillow-box,
+        for 8-bit images: Pillow's filters, which antialias. Of OpenCV's only "area" does.
     aspect: what becomes of a picture whose sides are not in the ratio of `size`: "stretch" distorts
         it, "crop" takes the largest part from its middle, "pad" puts zeros beside it.
     channels: 1, 3 or 4, None for as stored (gray 1, colour 3, with transparency 4).
@@ -65,16 +66,19 @@ class ImageOptions:
         what is stored.
     reader: "opencv", or "pillow": the pixels that Pillow gives, as Keras' load_img has them, in the
         modes L, RGB and RGBA for 1, 3 and 4 channels. OpenCV still decodes where it gives the same
-        ones, which it does for most JPEGs and PNGs; for all others Pillow is needed.
+        ones, which it does for most JPEGs and PNGs. With "opencv" Pillow and tifffile still decode
+        what OpenCV gives otherwise than it is stored.
+    pages: of a TIFF with several: "first", or "all", which makes the image (pages, height, width,
+        channels), with one page for files of other kinds. Previews and masks are no pages.
     dct_scaling: decode a JPEG at 1/2, 1/4 or 1/8 where that is still at least `size`. Off by
-        default: over 226 ImageNet photographs at 128 x 128 it is 1.2 times as fast, and 5.8
-        levels of 255 away from the full decode on average (20 for the worst picture), because
-        bilinear does not antialias and the smaller decode does. With "area", which averages
-        as well, it is 1.4 times as fast and 2.4 levels away (7.6 for the worst).
+        default: over 226 ImageNet photographs at 128 x 128 it is 1.4 times as fast, and 2.4 levels
+        of 255 away from the full decode on average (7.6 for the worst picture). With "bilinear",
+        which does not antialias as the smaller decode does, it is 1.2 times as fast and 5.8
+        levels away (20 for the worst).
     """
 
     size: tuple[int, int] | None = None
-    interpolation: str = "bilinear"
+    interpolation: str = "auto"
     aspect: str = "stretch"
     channels: int | None = 3
     dtype: np.dtype[Any] | None = None
@@ -83,20 +87,16 @@ class ImageOptions:
     dct_scaling: bool = False
     depth: int | None = None
     reader: str = "opencv"
+    pages: str = "first"
 
     def __post_init__(self) -> None:
         # object.__setattr__ because the class is frozen: the fields are normalised once, here.
         object.__setattr__(self, "size", _checked_size(self.size))
-        known = ", ".join([*INTERPOLATIONS, *PILLOW_FILTERS])
+        known = ", ".join(["auto", *INTERPOLATIONS, *PILLOW_FILTERS])
         if not isinstance(self.interpolation, str) or self.interpolation not in known.split(", "):
             raise ValueError(
                 f"interpolation={self.interpolation!r} is unknown, expected one of {known}. "
-                'Pass interpolation="bilinear", or resize in load_sample().'
-            )
-        if self.interpolation in PILLOW_FILTERS and find_spec("PIL") is None:
-            raise ImportError(
-                f"interpolation={self.interpolation!r} needs Pillow: pip install pillow, or pass "
-                'interpolation="area", which averages as well.'
+                'Pass interpolation="auto", or resize in load_sample().'
             )
         if self.aspect not in _ASPECTS:
             raise ValueError(
@@ -134,6 +134,10 @@ class ImageOptions:
             )
         if self.reader not in ("opencv", "pillow"):
             raise ValueError(f'reader={self.reader!r} is unknown, expected "opencv" or "pillow".')
+        if self.pages not in ("first", "all"):
+            raise ValueError(
+                f'pages={self.pages!r} is unknown, expected "first" or "all" of the pages of a TIFF.'
+            )
 
 
 def _checked_size(size: Any) -> tuple[int, int] | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.core.messages import warn
-from kloaders.formats.errors import DecodeError
+from kloaders.formats.errors import DecodeError, UnsupportedError
 from kloaders.formats.image_bounds import too_large
 from kloaders.formats.image_headers import Header
 from kloaders.formats.options import PILLOW_FILTERS, ImageOptions
+from kloaders.formats.png_header import PngFacts
 
-__all__ = ["decoded_by_pillow", "same_by_opencv"]
+__all__ = ["decoded_by_pillow", "same_by_opencv", "stored_by_pillow"]
 
 # Keras' modes for 1, 3 and 4 channels, and those that it leaves as they are for one channel.
 _MODES, _GRAY_MODES = {1: "L", 3: "RGB", 4: "RGBA"}, ("L", "I;16", "I")
@@ -40,40 +43,60 @@ def same_by_opencv(raw: bytes, header: Header | None, channels: int | None) -> b
         return header.gray or (header.components == 3 and channels != 1)
     if header.kind == "png":
         depth, colour = raw[24], raw[25]
-        animated = raw.find(b"acTL", 33, max(33, raw.find(b"IDAT"))) >= 0
+        animated = isinstance(header.facts, PngFacts) and header.facts.animated
         return depth <= 8 and not animated and (channels != 1 or colour == 0)
     return False
 
 
 def decoded_by_pillow(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> Array:
-    """The image in `options.size`, upright.
+    """The image in `options.size`, upright, with the channels that Keras gives it.
 
     Raises:
-        DecodeError: Pillow is missing, or cannot decode it; names the image.
+        DecodeError: Pillow cannot decode it; names the image.
     """
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        kind = "of an unknown kind" if header is None else f"a {header.kind.upper()} image"
-        raise DecodeError(
-            f'{name} is {kind} whose pixels OpenCV gives otherwise, and reader="pillow" needs Pillow '
-            "for it: pip install pillow."
-        ) from None
+    with _opened(raw, options.max_pixels, name) as image:
+        return np.asarray(_resized(_upright(_converted(image, options, name), header), options))
+
+
+def stored_by_pillow(raw: bytes, header: Header, max_pixels: int, name: str) -> Array:
+    """The image as it is stored, upright: gray, RGB or RGBA; palettes and CMYK as colours.
+
+    Of an animation the first frame: pixels that are clear, and those around a frame smaller than the
+    canvas, have an alpha of 0.
+
+    Raises:
+        DecodeError: Pillow cannot decode it; names the image.
+    """
+    with _opened(raw, max_pixels, name) as image:
+        stored = image
+        if image.mode not in ("L", "RGB", "RGBA", "RGBX"):
+            clear = image.has_transparency_data
+            mode = "L" if image.mode == "1" else "RGBA" if clear else "RGB"
+            stored = image.convert(mode)
+        return np.asarray(_upright(stored, header))
+
+
+@contextlib.contextmanager
+def _opened(raw: bytes, max_pixels: int, name: str) -> Iterator[Any]:
+    """An image that Pillow opens; its errors name the file."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(raw)) as image:
-            if image.width * image.height > options.max_pixels:
-                raise too_large(image.height, image.width, options, name)
-            return np.asarray(_resized(_upright(_converted(image, options, name), header), options))
+            if image.width * image.height > max_pixels:
+                raise too_large(image.height, image.width, max_pixels, name)
+            yield image
     except (DecodeError, MemoryError):
         raise
     except UnidentifiedImageError:  # its message is the address of a buffer
-        raise DecodeError(
+        raise UnsupportedError(
             f"{name} is no image that Pillow knows, or of a variant that it does not read. "
             "Save it again as PNG or JPEG, or leave it out."
         ) from None
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
-        raise DecodeError(
+        other = isinstance(error, NotImplementedError) or "unsupported" in cause.lower()
+        raise (UnsupportedError if other else DecodeError)(
             f"{name} cannot be decoded: Pillow says {cause!r}. "
             "Save it again as PNG or JPEG, or leave it out."
         ) from error

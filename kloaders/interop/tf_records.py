@@ -164,7 +164,7 @@ def _picture(leaf: Leaf, spec: ArraySpec) -> Callable[[Any], Any]:
     import tensorflow as tf
 
     options = leaf.options
-    if options.interpolation not in _METHODS or options.aspect != "stretch":
+    if options.interpolation not in ("auto", *_METHODS) or options.aspect != "stretch":
         raise ValueError(
             f"native=True: TensorFlow has no interpolation={options.interpolation!r} with "
             f"aspect={options.aspect!r}. Leave native out, or the option."
@@ -179,7 +179,11 @@ def _picture(leaf: Leaf, spec: ArraySpec) -> Callable[[Any], Any]:
             expand_animations=False,
         )
         if options.size is not None:
-            image = tf.image.resize(image, options.size, _METHODS[options.interpolation])
+            method = options.interpolation
+            if method == "auto":  # what shrinks first, then what grows; each leaves the other alone
+                least = tf.minimum(tf.shape(image)[:2], options.size)
+                image, method = tf.image.resize(image, least, "area"), "bilinear"
+            image = tf.image.resize(image, options.size, _METHODS[method])
             if options.rescale is None and np.issubdtype(spec.dtype, np.integer):
                 image = tf.round(
                     tf.clip_by_value(tf.cast(image, tf.float32), 0, 65535 if wide else 255)

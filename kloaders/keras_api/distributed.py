@@ -14,7 +14,14 @@ from kloaders.core.messages import warn
 from kloaders.core.options import OrderOptions
 from kloaders.core.protocols import Loader
 
-__all__ = ["check_dataset", "check_pass", "check_settings"]
+__all__ = [
+    "check_dataset",
+    "check_pass",
+    "check_settings",
+    "distribution_of",
+    "jax_is_initialized",
+    "part_of",
+]
 
 _PAGE = "docs/distributed.md has an example."
 
@@ -36,7 +43,7 @@ def check_pass(loader: Loader) -> None:
     keras = sys.modules.get("keras")
     if keras is None:
         return
-    distribution = _distribution(keras)
+    distribution = distribution_of(keras)
     if distribution is not None:
         _check_auto_shard(distribution, "take every {}th batch of this loader")
         _check_part(loader, distribution, keras)
@@ -51,13 +58,13 @@ def check_pass(loader: Loader) -> None:
 def check_dataset(loader: Loader) -> None:
     """Called when a Dataset is made, which does not know who will read it."""
     keras = sys.modules.get("keras")
-    distribution = None if keras is None else _distribution(keras)
+    distribution = None if keras is None else distribution_of(keras)
     if distribution is not None:
         _check_auto_shard(distribution, "shard this Dataset")
         _check_part(loader, distribution, keras)
 
 
-def _distribution(keras: Any) -> Any:
+def distribution_of(keras: Any) -> Any:
     """What `keras.distribution.set_distribution` set; None on backends that have no such thing."""
     if keras.backend.backend() not in ("jax", "torch"):
         return None
@@ -67,7 +74,7 @@ def _distribution(keras: Any) -> Any:
 def _check_auto_shard(distribution: Any, does: str) -> None:
     # Keras 3.16 asks a Sequence for each n-th index only, and an index is a ticket here: n processes
     # would each train on an n-th of the samples of their part, or all on the same ones.
-    k, n = _part(distribution)
+    k, n = part_of(distribution)
     if n > 1 and getattr(distribution, "auto_shard_dataset", False):
         raise ValueError(
             f"keras.distribution would {does.format(n)} by itself, on top of the loader's shard=: "
@@ -77,7 +84,7 @@ def _check_auto_shard(distribution: Any, does: str) -> None:
 
 
 def _check_part(loader: Loader, distribution: Any, keras: Any) -> None:
-    part = _part(distribution)
+    part = part_of(distribution)
     if _processes(distribution) > 1 and loader.shard != part:
         given = "no shard=" if loader.shard == (0, 1) else f"shard={loader.shard}"
         raise ValueError(
@@ -106,7 +113,7 @@ def _check_part(loader: Loader, distribution: Any, keras: Any) -> None:
         )
 
 
-def _part(distribution: Any) -> tuple[int, int]:
+def part_of(distribution: Any) -> tuple[int, int]:
     """Which part of the data this process reads, of how many."""
     if hasattr(distribution, "num_data_shards"):  # since Keras 3.16, on each backend
         return int(distribution.data_shard_id), int(distribution.num_data_shards)
@@ -129,6 +136,16 @@ def _processes(distribution: Any) -> int:
     import jax
 
     return int(jax.process_count())
+
+
+def jax_is_initialized(jax: Any) -> bool:
+    """Whether this process is one of a job that `jax.distributed.initialize` joined."""
+    known = getattr(jax.distributed, "is_initialized", None)
+    if known is not None:  # since JAX 0.5
+        return bool(known())
+    # Before, no public name tells it without starting JAX's backend.
+    state = getattr(sys.modules.get("jax._src.distributed"), "global_state", None)
+    return getattr(state, "client", None) is not None
 
 
 def _tensorflow_tasks(keras: Any) -> int:

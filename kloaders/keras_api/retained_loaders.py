@@ -80,7 +80,10 @@ def _after_collection(phase: str, info: dict[str, Any]) -> None:
 def _forgotten(held: list[Any]) -> list[int]:
     """Which of these loaders only Keras' adapters refer to, besides the list `held`."""
     # One search of all objects for all loaders: it takes 50 ms and more.
-    referrers = [r for r in gc.get_referrers(*held) if r is not held]
+    asked = tuple(held)
+    # Python 3.13 copies the tuple of arguments, and then reports the one that it was given.
+    referrers = [r for r in gc.get_referrers(*asked) if r is not held and r is not asked]
+    del asked
     numbers = {id(loader): k for k, loader in enumerate(held)}
     counts = [0] * len(held)
     strangers: set[int] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -72,7 +73,9 @@ def from_directory(
 
     Classes are numbered in the sorted order of their folders' names, and files are in the same
     order, as `keras.utils.image_dataset_from_directory` has them. Files in folders inside a
-    class belong to the class. Names that begin with a dot are left out.
+    class belong to the class. Names that begin with a dot are left out, and with a warning folders
+    of the system (`__MACOSX`, `@eaDir`), links to folders inside classes, and pipes: `verify(folder)`
+    reads the same files.
 
     Args:
         folder: holds `class/file`.
@@ -88,9 +91,10 @@ def from_directory(
         seed: fixes the split and the order of both loaders.
         batch_size: samples a batch.
         loader: the class of both loaders, or a function that makes one.
-        **options: of `loader`; see `split`. Not RamBatchSequenceLoader's draw="windows": runs of
-            neighbouring files are of one class here, and a model that sees one class at a time
-            forgets the others.
+        **options: of `loader`; see `split`. depth=8 is the default here, as it is of Keras: one image
+            of 16 bits among those of 8 comes as the others do; depth=None keeps what is stored. Not
+            RamBatchSequenceLoader's draw="windows": runs of neighbouring files are of one class
+            here, and a model that sees one class at a time forgets the others.
 
     Returns:
         (train, validation), or (train, None) without validation. Both have `class_names`, a
@@ -138,10 +142,12 @@ def from_directory(
             warn(f"class {name!r} has no files in {os.path.join(root, name)}; it keeps its number.")
     codes = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     labels = {None: None, "binary": codes.astype(np.float32)}.get(label_mode, codes)
+    if options.get("decode") is None and _takes_depth(loader):
+        options.setdefault("depth", 8)
     whole = made(loader, paths, labels, batch_size, seed=seed, **options)
     if label_mode == "categorical":
         whole = one_hot(whole, len(names))
-    whole.class_names = names
+    whole.class_names = names if class_names is None else list(class_names)
     codes = of_kept(whole, codes)
     found = f"{root}: {whole.samples:,} files of {len(names)} classes"
     if not validation:
@@ -260,6 +266,14 @@ def one_hot(whole: S, classes: int) -> S:
             'beforehand: pass label_mode="int".'
         )
     return whole.replace(source=source)
+
+
+def _takes_depth(loader: Any) -> bool:
+    """Whether it is a class of loaders over image files that has all their options."""
+    if not (isinstance(loader, type) and issubclass(loader, PathSequenceLoader)):
+        return False
+    known = inspect.signature(loader).parameters
+    return "depth" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 
 def wanted_suffixes(extensions: Any, loader: Any, options: dict[str, Any]) -> frozenset[str] | None:

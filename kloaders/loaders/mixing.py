@@ -82,7 +82,7 @@ def mix(
         raise ValueError(f"mix() got {len(parts)} loader, expected two or more in a list.")
     shares = _shares(proportions, parts)
     given: dict[str, Any] = {"seed": parts[0].seed, **options}
-    given.setdefault("processes", any(part.processes for part in parts))
+    given.setdefault("processes", next((p.processes for p in parts if p.processes), False))
     # The mixture has the processes.
     source = MixtureSource([replace(part.runner.pipeline, source=part.source) for part in parts])
     mixed = SequenceLoader(

@@ -22,6 +22,7 @@ from kloaders.core.options import (
     WorkOptions,
 )
 from kloaders.engine.padding import Padding
+from kloaders.keras_api.hosts import auto_shard
 from kloaders.plan.sampling import Sampling
 from kloaders.sources.labels import classes_of, codes_of
 from kloaders.sources.source import Source
@@ -75,6 +76,8 @@ class LoaderOptions:
             ValueError, TypeError: an option is out of range, or two contradict each other.
         """
         size = checked_count(batch_size, "batch_size", 1)
+        if isinstance(given.get("shard"), str) and given["shard"] == "auto":
+            given = {**given, "shard": auto_shard()}
         groups = {
             name: group(**{f.name: given[f.name] for f in fields(group) if f.name in given})
             for name, group in GROUPS.items()
@@ -181,7 +184,7 @@ class LoaderOptions:
     def in_ram(self) -> LoaderOptions:
         """For samples that lie in RAM: nothing is left to keep, or to read in other processes."""
         work = self.work
-        processes = work.processes and self.transforms.transform is not None
+        processes = work.processes if self.transforms.transform is not None else False
         return replace(
             self,
             work=replace(work, processes=processes),

@@ -6,13 +6,13 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from kloaders.core.arrays import Indices, Mask
 from kloaders.core.checks import check_names, checked_dtype
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import flatten, map_structure
+from kloaders.formats.images import decoders
 from kloaders.formats.options import ImageOptions
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.sequence import SequenceLoader
@@ -54,6 +54,7 @@ class PathOptions(Options, total=False):
     max_pixels: int
     depth: int | None
     reader: str
+    pages: str
     decode: Decode | None
     label_options: dict[str, Any] | None
     check_paths: bool | str
@@ -75,23 +76,26 @@ class PathSequenceLoader(SequenceLoader):
             order, see `class_names`. None for none.
         batch_size: samples a batch.
         size: (height, width) to which images are resized; None keeps them as they are.
-        interpolation: "bilinear", "nearest", "bicubic", "area" or "lanczos", as OpenCV has them; or
-            "pillow-bilinear", "pillow-bicubic", "pillow-lanczos", "pillow-hamming" or "pillow-box",
-            which need Pillow and average, as "area" does, where pictures get smaller.
+        interpolation: "auto" is "area", which averages, where an image shrinks, and "bilinear" where
+            it grows. Or "bilinear", "nearest", "bicubic", "area" or "lanczos", as OpenCV has them,
+            of which only "area" averages; or "pillow-bilinear", "pillow-bicubic", "pillow-lanczos",
+            "pillow-hamming" or "pillow-box", which average as well.
         aspect: "stretch" distorts pictures whose sides are not in the ratio of `size`; "crop" takes
             the largest part of that ratio from the middle; "pad" puts zeros on both sides.
-        channels: 3 (RGB), 1 (grey), 4 (RGBA), or None for what the file has.
+        channels: 3 (RGB), 1 (gray), 4 (RGBA), or None for what the file has: of a TIFF as many bands
+            as are stored.
         rescale: multiply images by this, as Keras' Rescaling does; float32. Arrays from .npy and
             .npz stay as they are.
         dct_scaling: decode JPEGs at 1/2, 1/4 or 1/8 of their size where that is still as large as
-            `size`. 1.2 to 1.4 times as fast for pictures twice as large, and slightly other
-            pixels: 5.8 levels of 255 on average with "bilinear", 2.4 with "area", which then is
-            the smoother of the two.
+            `size`. 1.4 times as fast for images twice as large, and slightly other pixels: 2.4
+            levels of 255 on average, 5.8 with "bilinear".
         max_pixels: images with more than this are refused before they are decoded.
         depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
             what is stored.
         reader: "opencv", or "pillow" for images with the pixels of Pillow, as Keras' load_img has
             them: gray ones of 16 bits keep their values, colour comes in 8 bits.
+        pages: of a TIFF with several: "first", or "all", which makes images of shape (pages, height,
+            width, channels).
         decode: a function of a file's bytes that gives its array, instead of the suffix's. Labels
             that are paths have their own, in label_options.
         label_options: these image options, or decode, for labels that are paths; by default those
@@ -123,7 +127,7 @@ class PathSequenceLoader(SequenceLoader):
         batch_size: int = 32,
         *,
         size: tuple[int, int] | None = None,
-        interpolation: str = "bilinear",
+        interpolation: str = "auto",
         aspect: str = "stretch",
         channels: int | None = 3,
         rescale: float | None = None,
@@ -131,6 +135,7 @@ class PathSequenceLoader(SequenceLoader):
         max_pixels: int = ImageOptions.max_pixels,
         depth: int | None = None,
         reader: str = "opencv",
+        pages: str = "first",
         decode: Decode | None = None,
         label_options: dict[str, Any] | None = None,
         check_paths: bool | str = "sample",
@@ -152,6 +157,7 @@ class PathSequenceLoader(SequenceLoader):
                 "max_pixels": max_pixels,
                 "depth": depth,
                 "reader": reader,
+                "pages": pages,
             },
             decode=decode,
             label_options=label_options,
@@ -269,7 +275,7 @@ class PathSequenceLoader(SequenceLoader):
         make = functools.partial(leaf_store, place_of(cache), len(source), files)
         if folder is None:
             return CachedSource(source, HookCache(make, files, ""))
-        made_by = (self.image_options, source.dtype, cv2.__version__)
+        made_by = (self.image_options, source.dtype, *decoders())
         key = SampleKey(folder, made_by, {"decode=": self.decode}, cache.cache_key)
         return CachedSource(source, HookCache(make, files), key)
 
@@ -291,7 +297,7 @@ class PathSequenceLoader(SequenceLoader):
                 return column
             key = ""
             if folder is not None:
-                made_by = (read.options, cv2.__version__)
+                made_by = (read.options, *decoders())
                 key = key_of(folder, made_by, {"decode=": read.decode}, cache.cache_key)
             files = SampleFiles([column.paths], folder=common)
             return CachedColumn(column, store_at(place_of(cache), key, len(column), files))

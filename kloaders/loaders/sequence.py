@@ -11,6 +11,7 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import Transform, check_names, checked_count, no_samples
 from kloaders.core.errors import SampleError
 from kloaders.core.options import Options, shows_options
+from kloaders.core.ray import Ray
 from kloaders.core.structure import Structure
 from kloaders.diagnostics import summary
 from kloaders.engine.processes.pickling import check_sendable
@@ -59,6 +60,7 @@ class SequenceLoader(base.Sequence):
             size. `predict` gives rows for the padding too.
         shard: (k, n): be part k of n loaders, which deliver together, batch by batch, what one
             with batch_size * n would. Give all the same `seed`, and shuffle=True to shuffle.
+            "auto" asks keras.distribution, torch, JAX, Ray Train or SLURM for k and n.
         sample_weights: one weight per sample, delivered as the third part of a batch.
         epoch_batches: batches per epoch, however many samples there are: the next epoch goes on
             where this one ended, so that every sample comes once before any comes again.
@@ -72,8 +74,8 @@ class SequenceLoader(base.Sequence):
             a row for each row; the last batch may have fewer.
         dtype: of x, or of all arrays in it, before the transform; None keeps what is stored.
         workers: threads that load ahead. None chooses; 0: everything in the caller's thread.
-        processes: let `workers` processes read and transform, for functions that hold the GIL.
-            Lambdas, and what a notebook defines, need cloudpickle.
+        processes: let `workers` processes read and transform, for functions that hold the GIL, or
+            actors of a cluster: `Ray(cpus=32)`. Lambdas, and what a notebook defines, need cloudpickle.
         max_queue_size: the maximum number of prefetched batches; fewer where they are large
             (256 MiB), or cheap and workers= is left to us.
         use_multiprocessing: Keras' own option; refused, see `processes`.
@@ -121,7 +123,7 @@ class SequenceLoader(base.Sequence):
     batch_transform: Transform | None
     dtype: Any
     thread_count: int | None
-    processes: bool
+    processes: bool | Ray
     queue_size: int
     on_error: str
     max_errors: int | float | None

@@ -45,7 +45,8 @@ class TextLineSequenceLoader(_Lines):
 
     Where each line begins is looked up once, by all cores (about a second a gigabyte), and kept
     beside the file, as `.NAME.lines.index`. Then any line is one read away; of the text nothing
-    stays in RAM, of the index 8 bytes a line.
+    stays in RAM, of the index 8 bytes a line. Lines end in a newline; in a file without any, in a
+    carriage return.
 
     Args:
         files: a path, a pattern such as `part-*.txt`, or a list of these. Files of a pattern are
@@ -123,14 +124,21 @@ class CsvSequenceLoader(_Lines):
         batch_size: samples a batch.
         classes: what the texts of columns mean, {"species": ["cat", "dog"]}: the number of a text
             in its list stands for it, as int32 where a column is alone.
-        missing: the number for an empty field; None: a sample with one does not load.
+        missing: the number for a field without a value, which is an empty one; None: a sample with
+            one does not load.
+        na_values: other texts of fields without a value, such as ["NA", "null", "-"].
+        label_dtype: of y; None: float32, or int32 of `classes`.
         header: the first row has the names. False: columns are named by number, from 0.
         delimiter: between fields, one character.
         quote: around fields, one character; None: quotes have no meaning.
         encoding: of the text; UTF-8, or another in which newlines, delimiters and quotes are ASCII.
         index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
             user's where that is not allowed.
-        **options: see `SequenceLoader`. dtype: of x; labels are float32, or int32 of `classes`.
+        **options: see `SequenceLoader`. dtype: of x; None: float32, or int32 of `classes`.
+
+    A column may also be named by its number, counted from 0, which tells two of one name apart.
+    Where no dtype is given numbers are float32, which holds integers up to 2**24, and a sample with
+    one that it would round does not load: `dtype="int64"` keeps them.
 
     `columns` lists the names. Override `load_sample(index)`, and there
     `self.read_rows([index])`, which gives lists of str, for what these options do not do.
@@ -138,7 +146,8 @@ class CsvSequenceLoader(_Lines):
     Raises:
         FileNotFoundError: a file does not exist, or none matches a pattern.
         DecodeError: a file is empty, compressed, or ends inside of quotes.
-        ValueError: there is no such column, or files have other columns than the first.
+        ValueError: there is no such column, or two of this name; there are no rows, or files have
+            other columns than the first.
     """
 
     @shows_options(Options)
@@ -151,6 +160,8 @@ class CsvSequenceLoader(_Lines):
         *,
         classes: Mapping[Any, Sequence[str]] | None = None,
         missing: float | None = None,
+        na_values: Sequence[str] = (),
+        label_dtype: Any = None,
         header: bool = True,
         delimiter: str = ",",
         quote: str | None = '"',
@@ -165,11 +176,22 @@ class CsvSequenceLoader(_Lines):
         self.delimiter = _one_character(delimiter, "delimiter")
         self.quote = None if quote is None else _one_character(quote, "quote")
         self.missing = missing
+        self.na_values = _texts(na_values, "na_values")
+        labels = checked_dtype(label_dtype)
+        if labels is not None and y is None:
+            raise ValueError("label_dtype= is of y, and there is none: pass y=, or leave it out.")
         #: The files, in the order of their samples.
         self.files = files_of(files, "CSV files", "part-*.csv")
         folder = None if index_folder is None else os.fspath(index_folder)
         self._lines: CsvSource = CsvSource(
-            LineFiles(self.files, True, self.quote, checked_flag(header, "header"), folder),
+            LineFiles(
+                self.files,
+                True,
+                self.quote,
+                checked_flag(header, "header"),
+                folder,
+                delimiter=self.delimiter,
+            ),
             self.files,
             x,
             y,
@@ -180,6 +202,8 @@ class CsvSequenceLoader(_Lines):
             quote=self.quote,
             encoding=encoding,
             dtype=checked_dtype(options.get("dtype")),
+            label_dtype=labels,
+            na_values=self.na_values,
         )
         self._begin(self._lines, batch_size, options)
         if isinstance(y, (str, int)) and classes and y in classes:
@@ -199,6 +223,12 @@ class CsvSequenceLoader(_Lines):
         """Several samples at once, as `x` and `y` say. Override it, or `load_sample(index)`."""
         parts = self._lines.batch(indices)
         return parts if len(parts) > 1 else parts[0]
+
+
+def _texts(value: Any, name: str) -> list[str]:
+    if isinstance(value, str) or not all(isinstance(text, str) for text in value):
+        raise TypeError(f'{name}={value!r:.80}, expected a list of texts, such as ["NA", "null"].')
+    return [text.strip() for text in value]
 
 
 def _one_character(value: Any, name: str) -> str:

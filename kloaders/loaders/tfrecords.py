@@ -6,7 +6,6 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
@@ -17,6 +16,7 @@ from kloaders.core.structure import Structure, flatten
 from kloaders.engine.retries import Names, read_patiently
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.errors import DecodeError
+from kloaders.formats.images import decoders
 from kloaders.formats.options import ImageOptions
 from kloaders.formats.sidecar_index import COMPRESSIONS
 from kloaders.formats.tfrecord.files import RecordFiles
@@ -61,8 +61,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         decode: a function of the bytes of an input that gives its array, instead of what they say
             themselves (pictures, .npy, arrays by `write_tfrecords`). If the records are no
             Examples it gets the whole record.
-        size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
-            pictures are decoded; see `PathSequenceLoader`.
+        size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, depth, label_options:
+            how images are decoded; see `PathSequenceLoader`.
         compression: None, "GZIP", "ZLIB", or "auto", which looks at each file. In compressed files
             no record can be found without what lies before it: RAM batches are then filled from
             front to back, and each of them is shuffled.
@@ -94,12 +94,13 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         *,
         decode: Decode | None = None,
         size: tuple[int, int] | None = None,
-        interpolation: str = "bilinear",
+        interpolation: str = "auto",
         aspect: str = "stretch",
         channels: int | None = 3,
         rescale: float | None = None,
         dct_scaling: bool = False,
         max_pixels: int = ImageOptions.max_pixels,
+        depth: int | None = None,
         label_options: dict[str, Any] | None = None,
         compression: str | None = "auto",
         check_crc: bool = True,
@@ -126,6 +127,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             dtype=checked_dtype(options.get("dtype")),
             rescale=rescale,
             max_pixels=max_pixels,
+            depth=depth,
             dct_scaling=dct_scaling,
         )
         self.image_options, self.decode = images
@@ -214,7 +216,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         if folder is None:
             return CachedSource(source, HookCache(make, files, ""))
         leaves = flatten(self.records.leaves)
-        made_by = ("records", *(leaf.described() for leaf in leaves), cv2.__version__)
+        made_by = ("records", *(leaf.described() for leaf in leaves), *decoders())
         functions = {f"decode= of array {k}": leaf.decode for k, leaf in enumerate(leaves)}
         key = SampleKey(folder, made_by, {"decode=": self.decode, **functions}, cache.cache_key)
         return CachedSource(source, HookCache(make, files), key)

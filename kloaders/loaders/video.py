@@ -26,7 +26,9 @@ class VideoSequenceLoader(SequenceLoader):
 
     A sample is `clip` frames of one file, decoded by OpenCV. The frames of each file are counted
     once, by decoding it, and their times kept beside it, as `.NAME.frames.index`: headers of videos
-    are often wrong about both. After each seek the time tells whether it led to the frame wanted.
+    are often wrong about both. After each seek the time tells whether it led to the frame wanted. In
+    MPEG program, transport and video streams it does not, and a file is decoded from its beginning
+    then, with a warning.
 
     Only keyframes can be decoded by themselves: a frame costs all that lie between it and the
     keyframe before, 125 on average for the usual 250 between two. Encode with a keyframe every 10 to
@@ -52,7 +54,8 @@ class VideoSequenceLoader(SequenceLoader):
 
     Raises:
         FileNotFoundError: a file does not exist, or none matches a pattern.
-        DecodeError: OpenCV finds no frames in a file.
+        DecodeError: OpenCV finds no frames in a file, it is cut off, or it has fewer frames than its
+            header says.
         ValueError: no file has as many frames as a clip.
 
     A decoder is opened by each thread for the file that it reads.
@@ -69,7 +72,7 @@ class VideoSequenceLoader(SequenceLoader):
         step: int = 1,
         stride: int | None = None,
         size: tuple[int, int] | None = None,
-        interpolation: str = "bilinear",
+        interpolation: str = "auto",
         channels: int = 3,
         index_folder: str | os.PathLike[str] | None = None,
         **options: Unpack[Options],

@@ -16,7 +16,7 @@ from kloaders.formats import by_suffix
 from kloaders.formats.files import IMAGE_SUFFIXES, check_suffix, read_bytes, suffix_of
 from kloaders.formats.options import ImageOptions
 from kloaders.sources.column_source import ColumnSource
-from kloaders.sources.columns import PathColumn
+from kloaders.sources.columns import PathColumn, inner_column
 
 __all__ = ["Decode", "FileReader", "FileSource", "Reading", "check_paths_of", "readings"]
 
@@ -51,10 +51,21 @@ class FileSource(ColumnSource):
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
         hook = "decode=" if self.decode else "load_sample()"
+        suffix = suffix_of(self.name(index))
+        image = not self.decode and not self.hooked and suffix in IMAGE_SUFFIXES
+        if image and dtype_differs:
+            read = getattr(inner_column(self._leaves[leaf]), "read_path", None)
+            deep = isinstance(read, FileReader) and read.options.depth is None
+            first = (
+                "Pass depth=8, which brings images of 16 bits to 8, or scale" if deep else "Scale"
+            )
+            return (
+                f"{first} them in load_sample(): dtype= alone scales nothing, and one would be many "
+                "times as bright as the other."
+            )
         if dtype_differs:
             return f"Pass dtype=, or convert in {hook}."
-        suffix = suffix_of(self.name(index))
-        if not self.decode and not self.hooked and suffix in IMAGE_SUFFIXES:
+        if image:
             return "Pass size=(height, width), or resize in load_sample()."
         return f"Bring them to one shape in {hook} or in transform=."
 

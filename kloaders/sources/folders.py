@@ -1,23 +1,73 @@
-"""Folders of files: one folder for each class, and what lies below it."""
+"""Folders of files: one folder for each class, and what lies below it. Opens no file.
+
+Whoever walks a data set does it by these functions, so that what is verified is what is loaded.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from kloaders.core.messages import warn
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.sources.tables import listed
 
-__all__ = ["READABLE", "LeftOut", "class_folders", "files_below"]
+__all__ = [
+    "READABLE",
+    "LeftOut",
+    "class_folders",
+    "files_below",
+    "folders_and_files",
+    "said_alike",
+    "spelt_alike",
+]
+
+#: Folders that systems put beside the data: what macOS adds to archives, thumbnails, bins and
+#: snapshots of network drives, and of disks.
+SYSTEM_FOLDERS = frozenset(
+    {
+        "__MACOSX",
+        "@eaDir",
+        "#recycle",
+        "#snapshot",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+    }
+)
+
+
+def folders_and_files(root: str, meant: Iterable[str] = ()) -> tuple[list[str], list[str]]:
+    """The names in a folder, sorted: of the folders, links to some included, and of all others.
+
+    Left out are names that begin with a dot and, with a warning, folders of the system and links
+    that lead to the folder itself or above it. meant: names that are taken for folders of data
+    anyway.
+    """
+    folders, files = [], []
+    meant = set(meant)
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not _is_folder(entry):
+                files.append(entry.name)
+            elif entry.name in meant or not (_is_system(entry) or _is_round(entry, root)):
+                folders.append(entry.name)
+    return sorted(folders), sorted(files)
 
 
 def class_folders(root: str, class_names: list[str] | None) -> list[str]:
-    """The folders in `root`, sorted by name; or those that are named, in that order."""
+    """The folders in `root`, sorted by name; or those that are named, in that order.
+
+    A name may be spelt with composed or decomposed accents (NFC, NFD), as long as one folder has it;
+    what is returned is the folder's own spelling. Two folders of one name so spelt are told.
+    """
     try:
-        with os.scandir(root) as entries:
-            found = list(entries)
+        there, others = folders_and_files(root, class_names or ())
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{root} does not exist. Relative paths start at {os.getcwd()}."
@@ -27,15 +77,18 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
             f"{root} is a file, expected a folder that holds class/file. For a table of files use "
             "from_dataframe()."
         ) from None
-    shown = [entry for entry in found if not entry.name.startswith(".")]
-    there = sorted(entry.name for entry in shown if entry.is_dir())
     if not there:
-        files = f"{len(shown):,} files" if shown else "nothing"
+        files = f"{len(others):,} files" if others else "nothing"
         raise ValueError(
             f"{root} holds {files} and no folders, expected one folder of files for each class: "
             f"{os.path.join(root, 'cat', '1.jpg')}. For a flat folder use split(paths, labels), "
             "where labels may be a function of the path."
         )
+    if class_names is not None:
+        class_names = [_spelling_of(name, there) for name in class_names]
+    for alike in spelt_alike(class_names or there).values():
+        if len(alike) > 1:
+            warn(f"{root}: {said_alike(alike)}")
     if class_names is None:
         return there
     missing = [name for name in class_names if name not in there]
@@ -52,6 +105,61 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
 
 #: Suffixes of files that are read without `decode=`.
 READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+
+
+def spelt_alike(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by what they are in composed letters."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(_composed(name), []).append(name)
+    return found
+
+
+def said_alike(names: list[str]) -> str:
+    """What is said of folders whose names look the same."""
+    return (
+        f"{len(names)} classes look like {names[0]!r}, and differ in how their accents are written "
+        f"({', '.join(map(ascii, names))}): if they are one, move their files into one folder."
+    )
+
+
+def _spelling_of(name: str, there: list[str]) -> str:
+    """The name that a folder has, of one that may have other accents."""
+    alike = [] if name in there else [one for one in there if _composed(one) == _composed(name)]
+    return alike[0] if len(alike) == 1 else name
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself; told by who reads it
+        return False
+
+
+def _is_system(entry: os.DirEntry[str]) -> bool:
+    if entry.name not in SYSTEM_FOLDERS:
+        return False
+    warn(
+        f"folders called {entry.name} are left out, such as {entry.path}: a system puts them there. "
+        "Rename it if it holds data.",
+        once=f"system folder {entry.name}",
+    )
+    return True
+
+
+def _is_round(entry: os.DirEntry[str], folder: str) -> bool:
+    """Whether an entry is a link to the folder it is in, or to one above: that would never end."""
+    if not entry.is_symlink():
+        return False
+    here = os.path.join(os.path.realpath(folder), "")
+    if not here.startswith(os.path.join(os.path.realpath(entry.path), "")):
+        return False
+    warn(f"{entry.path} is left out: it is a link to a folder that it lies in.", once=entry.path)
+    return True
 
 
 class LeftOut:
@@ -81,31 +189,82 @@ def files_below(
     wanted: frozenset[str] | None,
     follow_links: bool,
     left_out: Callable[[str], None] | None = None,
+    special: Callable[[str], None] | None = None,
+    unreadable: Callable[[str, OSError], None] | None = None,
 ) -> Iterator[str]:
-    """Files below a folder: folders sorted by their path, files in them by name, as Keras does."""
+    """Files below a folder: folders sorted by their path, files in them by name, as Keras does.
+
+    Args:
+        top: the folder; it may be a link.
+        wanted: the suffixes of files that are taken; None for all.
+        follow_links: look into links to folders; None of them is followed round, and those that
+            are not followed are told.
+        left_out: called with the path of each file of another suffix.
+        special: called with the path of each pipe, socket or device, whatever its suffix: to open
+            one may wait for ever. None: a warning.
+        unreadable: called for each folder that cannot be read; None: its error is raised.
+    """
     found: list[tuple[str, list[str]]] = []
     waiting, seen = [top], {os.path.realpath(top)}
     while waiting:
         folder = waiting.pop()
         names = []
-        # The type of an entry comes with its name: a file costs no system call of its own.
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
+        try:
+            entries = _entries(folder)
+        except OSError as error:
+            if unreadable is None:
+                raise
+            unreadable(folder, error)
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                if _is_system(entry) or _is_round(entry, folder):
                     continue
-                if entry.is_dir():
-                    if entry.is_symlink():
-                        real = os.path.realpath(entry.path)
-                        if not follow_links or real in seen:  # a link to above would never end
-                            continue
-                        seen.add(real)
-                    waiting.append(entry.path)
-                elif wanted is None or suffix_of(entry.name) in wanted:
-                    names.append(entry.name)
-                elif left_out is not None:
-                    left_out(entry.path)
+                if entry.is_symlink():
+                    if not follow_links:
+                        _tell_not_followed(entry.path, top)
+                        continue
+                    real = os.path.realpath(entry.path)
+                    if real in seen:
+                        continue
+                    seen.add(real)
+                waiting.append(entry.path)
+            elif _is_special(entry):
+                (special or _tell_special)(entry.path)
+            elif wanted is None or suffix_of(entry.name) in wanted:
+                names.append(entry.name)
+            elif left_out is not None:
+                left_out(entry.path)
         found.append((folder, sorted(names)))
     for folder, names in sorted(found):
         prefix = os.path.join(folder, "")
         for name in names:
             yield prefix + name
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    # The type of an entry comes with its name: a file costs no system call of its own.
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether it is there, and neither a folder nor a file."""
+    try:
+        return not entry.is_file() and stat.S_IFMT(entry.stat().st_mode) not in (0, stat.S_IFREG)
+    except OSError:  # a link that leads nowhere: a file that is missing
+        return False
+
+
+def _tell_special(path: str) -> None:
+    warn(f"{path} is left out: it is a pipe, a socket or a device, no file.")
+
+
+def _tell_not_followed(path: str, top: str) -> None:
+    warn(
+        f"{path} is left out, as other links to folders in {top} are: follow_links=True looks into "
+        "them.",
+        once=f"link in {top}",
+    )

@@ -22,8 +22,8 @@ def files_of(
     for item in files:
         if not isinstance(item, (str, os.PathLike)):
             raise TypeError(
-                f"files holds {item!r} ({type(item).__name__}), expected paths of TFRecord files or "
-                'patterns such as "train-*.tfrecord".'
+                f"files holds {item!r:.80} ({type(item).__name__}), expected paths of {what} or "
+                f"patterns such as {pattern!r}."
             )
         path = os.fspath(item)
         if os.path.exists(path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +9,13 @@ import numpy as np
 
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.errors import shortened
 from kloaders.core.rows import Report, Rows, copy_into_row, report_at
 from kloaders.core.structure import Structure, as_sample, cast, flatten, map_structure
+from kloaders.formats.errors import DecodeError
 from kloaders.formats.lines import LineFiles
 from kloaders.plan.rng import Moment
+from kloaders.sources.csv_numbers import CsvNumbers, split_rows
 from kloaders.sources.source import Source
 from kloaders.sources.tables import listed
 
@@ -100,18 +101,28 @@ class CsvSource(LineSource):
         quote: str | None,
         encoding: str,
         dtype: np.dtype[Any] | None,
+        label_dtype: np.dtype[Any] | None = None,
+        na_values: Sequence[str] = (),
     ) -> None:
         super().__init__(lines, encoding, dtype=dtype)
-        self.files, self.delimiter, self.quote, self.missing = files, delimiter, quote, missing
+        self.files, self.delimiter, self.quote = files, delimiter, quote
+        self.label_dtype = label_dtype
         #: What the columns are called.
         self.names: list[Any] = self._names_of_columns(header)
+        if not len(self):
+            others = f" and {len(files) - 1:,} others" if len(files) > 1 else ""
+            have = "have" if others else "has"
+            raise ValueError(
+                f"{files[0]}{others} {have} a row of names and no other rows: leave it out, or pass "
+                "header=False if the first row has values."
+            )
         self._codes = {
             self._position(name, "classes"): {text: k for k, text in enumerate(texts)}
             for name, texts in (classes or {}).items()
         }
         self._read: Structure = self._chosen(x, y)
-        self._numbers = sorted(
-            {p for leaf in flatten(self._read) for p in leaf.positions} - set(self._codes)
+        self._numbers = self._number_columns(
+            delimiter=delimiter, quote=quote, missing=missing, na_values=na_values
         )
 
     def read(self, index: int) -> Any:
@@ -145,33 +156,38 @@ class CsvSource(LineSource):
     def batch(self, indices: Indices) -> tuple[Any, ...]:
         """Several samples at once: (x,) or (x, y), each with one row for each of `indices`."""
         lines = self.text(indices)
-        numbers = self._parsed(lines) if self._numbers else np.empty((len(lines), 0))
-        where = {position: k for k, position in enumerate(self._numbers)}
+        self._checked_counts(lines)
+        numbers = {dtype: some.parsed(lines) for dtype, some in self._numbers.items()}
         rows = self.fields(lines) if self._codes else []
         codes = {
             position: self._coded(rows, position, known) for position, known in self._codes.items()
         }
 
-        def column(position: int) -> Array:
-            found: Array = codes[position] if position in codes else numbers[:, where[position]]
+        def column(position: int, dtype: np.dtype[Any] | None) -> Array:
+            if position in codes:
+                return codes[position]
+            found: Array = numbers[dtype][:, self._numbers[dtype].positions.index(position)]
             return found
 
         def array(leaf: _Leaf) -> Array:
             if leaf.alone:
-                return column(leaf.positions[0])
-            if not codes and leaf.positions == self._numbers:
-                return numbers
-            return np.stack([column(p) for p in leaf.positions], axis=1).astype(np.float32)
+                return column(leaf.positions[0], leaf.dtype)
+            parsed = numbers.get(leaf.dtype)
+            if parsed is not None and leaf.positions == self._numbers[leaf.dtype].positions:
+                return parsed
+            kind = np.float32 if leaf.dtype is None else leaf.dtype
+            return np.stack([column(p, leaf.dtype).astype(kind) for p in leaf.positions], axis=1)
 
         parts: tuple[Any, ...] = map_structure(array, self._read)
-        return parts if self.dtype is None else (cast(parts[0], self.dtype), *parts[1:])
+        if self.dtype is not None:
+            parts = (cast(parts[0], self.dtype), *parts[1:])
+        if self.label_dtype is not None and len(parts) > 1:
+            parts = (parts[0], cast(parts[1], self.label_dtype))
+        return parts
 
     def fields(self, lines: list[str]) -> list[list[str]]:
         """The fields of these rows."""
-        if self.quote is None:
-            return [line.split(self.delimiter) for line in lines]
-        # Each is a whole row: the ends of lines in it are in quotes.
-        return list(csv.reader(lines, delimiter=self.delimiter, quotechar=self.quote))
+        return split_rows(lines, self.delimiter, self.quote)
 
     # ------------------------------------------------------------------ columns
 
@@ -179,7 +195,10 @@ class CsvSource(LineSource):
         known: list[Any] = []
         for path, head in zip(self.files, self.lines.heads, strict=True):
             text = head.decode(self.encoding).removeprefix("\ufeff").strip("\r\n")
-            fields = self.fields([text])[0]
+            try:
+                fields = self.fields([text])[0]
+            except ValueError as error:
+                raise DecodeError(f"{path}: its first row cannot be read: {error}") from None
             names: list[Any] = fields if header else list(range(len(fields)))
             if known and names != known:
                 raise ValueError(
@@ -190,114 +209,97 @@ class CsvSource(LineSource):
         return known
 
     def _position(self, name: Any, what: str) -> int:
-        if name not in self.names:
+        """The number of a column, by its name, or by that number."""
+        places = [k for k, known in enumerate(self.names) if known == name]
+        if len(places) > 1:
+            numbers = " and ".join(map(str, places))
             raise ValueError(
-                f"{what} names the column {name!r}, and {self.files[0]} has {listed(self.names)}."
+                f"{what} names the column {name!r}, and {self.files[0]} has {len(places)} of this "
+                f"name: choose by number, counted from 0 ({numbers}), such as "
+                f"{what}={places[1]!r}, or rename one in the file."
             )
-        return self.names.index(name)
+        if places:
+            return places[0]
+        if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(self.names):
+            return name
+        raise ValueError(
+            f"{what} names the column {name!r}, and {self.files[0]} has {listed(self.names)}."
+        )
 
     def _chosen(self, x: Any, y: Any) -> tuple[Structure, ...]:
-        def leaf(given: Any, what: str) -> _Leaf:
+        def leaf(given: Any, what: str, dtype: np.dtype[Any] | None) -> _Leaf:
             alone = isinstance(given, (str, int))
             names = [given] if alone else list(given)
             if not names:
                 raise ValueError(f"{what} is an empty list: name columns.")
-            return _Leaf([self._position(name, what) for name in names], alone)
+            return _Leaf([self._position(name, what) for name in names], alone, dtype)
 
-        labels = None if y is None else map_structure(lambda given: leaf(given, "y"), y)
+        labels = None
+        if y is not None:
+            labels = map_structure(lambda given: leaf(given, "y", self.label_dtype), y)
         if x is None:
             taken = {p for one in flatten(labels) for p in one.positions} if y is not None else ()
-            x = [name for k, name in enumerate(self.names) if k not in taken]
-        inputs = map_structure(lambda given: leaf(given, "x"), x)
+            x = [k for k in range(len(self.names)) if k not in taken]
+        inputs = map_structure(lambda given: leaf(given, "x", self.dtype), x)
         return (inputs,) if labels is None else (inputs, labels)
+
+    def _number_columns(self, **form: Any) -> dict[np.dtype[Any] | None, CsvNumbers]:
+        """What parses the columns of numbers: one for all of a dtype."""
+        wanted: dict[np.dtype[Any] | None, set[int]] = {}
+        options: dict[int, str] = {}
+        for option, part in zip(("dtype", "label_dtype"), self._read, strict=False):
+            for leaf in flatten(part):
+                some = set(leaf.positions) - set(self._codes)
+                if some:
+                    wanted.setdefault(leaf.dtype, set()).update(some)
+                for position in some:
+                    options.setdefault(position, option)
+        return {
+            dtype: CsvNumbers(self.names, sorted(some), dtype, options, **form)
+            for dtype, some in wanted.items()
+        }
 
     # ------------------------------------------------------------------ parsing
 
-    def _parsed(self, lines: list[str]) -> Array:
-        """The columns of numbers, float32."""
-
-        def parse(texts: list[str]) -> Array:
-            found: Array = np.loadtxt(
-                texts,
-                dtype=np.float32,
-                comments=None,
-                delimiter=self.delimiter,
-                usecols=self._numbers,
-                ndmin=2,
-                quotechar=self.quote,
-            )
-            if len(found) < len(texts):  # a row of nothing
-                raise ValueError("a row has no fields")
-            return found
-
-        try:
-            try:
-                return parse(lines)
-            except ValueError:
-                if self.missing is None:
-                    raise
-                return parse(self._without_gaps(lines))
-        except ValueError as error:
-            if len(lines) > 1:  # asked for again one by one, to find the row at fault
-                raise
-            raise ValueError(self._what_is_wrong(lines[0], error)) from None
-
-    def _without_gaps(self, lines: list[str]) -> list[str]:
-        """Rows with a number in every empty field."""
-        mark = re.escape(self.delimiter)
-        blank = "" if self.delimiter.isspace() else " *"
-        gap = re.compile(rf"(?:(?<={mark})|^){blank}(?={mark}|$)")
-        number = repr(float(self.missing or 0.0))
-        if self.quote is not None and any(self.quote in line for line in lines):
-            rows = [[field.strip() or number for field in row] for row in self.fields(lines)]
-            return [_quoted(row, self.delimiter, self.quote) for row in rows]
-        return [gap.sub(number, line) for line in lines]
-
-    def _what_is_wrong(self, line: str, error: ValueError) -> str:
-        fields = self.fields([line])[0]
-        if len(fields) != len(self.names):
-            return f"it has {len(fields)} fields, expected {len(self.names)}, as in the first row."
-        for position in self._numbers:
-            text = fields[position]
-            try:
-                float(text)
-            except ValueError:
-                name = self.names[position]
-                if not text.strip():
-                    return (
-                        f"column {name!r} is empty, expected a number: pass missing=, such as 0.0."
-                    )
-                return (
-                    f"column {name!r} holds {text[:60]!r}, expected a number: choose other columns "
-                    f"by x= and y=, or pass classes={{{name!r}: [...]}}, the texts that it may hold."
-                )
-        return str(error)
+    def _checked_counts(self, lines: list[str]) -> None:
+        """ValueError for a row that has other fields than the first one, and so is shifted."""
+        mark, quote = self.delimiter, self.quote
+        counts = [line.count(mark) + 1 for line in lines]
+        if quote is not None:
+            quoted = [k for k, line in enumerate(lines) if quote in line]
+            if quoted:
+                rows = self.fields([lines[k] for k in quoted])
+                if len(rows) != len(quoted):
+                    raise ValueError("it ends inside of a quoted field, which has no end.")
+                for k, row in zip(quoted, rows, strict=True):
+                    counts[k] = len(row)
+        expected = len(self.names)
+        wrong = next((count for count in counts if count != expected), None)
+        if wrong is None:
+            return
+        advice = ""
+        if wrong > expected:
+            within = f"put fields that hold {mark!r} in quotes"
+            advice = f" In the file {within}." if quote is not None else " Mend the file."
+        raise ValueError(
+            f"it has {wrong} fields, expected {expected}, as in the first row.{advice}"
+        )
 
     def _coded(self, rows: list[list[str]], position: int, known: dict[str, int]) -> Array:
         try:
             return np.array([known[row[position]] for row in rows], np.int32)
-        except (KeyError, IndexError):
-            for row in rows:
-                if len(row) <= position:
-                    raise ValueError(
-                        f"it has {len(row)} fields, expected {len(self.names)}, as in the first "
-                        "row."
-                    ) from None
-                if row[position] not in known:
-                    raise ValueError(
-                        f"column {self.names[position]!r} holds {row[position]!r}, which is not "
-                        f"among its classes: {listed(list(known))}."
-                    ) from None
-            raise
+        except KeyError:
+            text = next(row[position] for row in rows if row[position] not in known)
+            raise ValueError(
+                f"column {self.names[position]!r} holds {shortened(text, 80)!r}, which is not "
+                f"among its classes: {listed(list(known))}."
+            ) from None
 
 
 class _Leaf:
     """Columns that make one array; alone: a number a sample, not a row."""
 
-    def __init__(self, positions: list[int], alone: bool) -> None:
+    def __init__(self, positions: list[int], alone: bool, dtype: np.dtype[Any] | None) -> None:
         self.positions = positions
         self.alone = alone
-
-
-def _quoted(fields: list[str], delimiter: str, quote: str) -> str:
-    return delimiter.join(f"{quote}{field.replace(quote, 2 * quote)}{quote}" for field in fields)
+        self.dtype = dtype

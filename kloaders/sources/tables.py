@@ -20,9 +20,10 @@ class Table:
 
     def __init__(self, frame: Any) -> None:
         self.file: str | None = None
+        self._numbers_of: dict[str, list[int]] = {}
         if isinstance(frame, (str, os.PathLike)):
             self.file = os.fspath(frame)
-            frame = _read_csv(self.file)
+            frame, self._numbers_of = _read_csv(self.file)
         if not hasattr(frame, "__getitem__") or isinstance(frame, (list, tuple)):
             raise TypeError(
                 f"frame is a {type(frame).__name__}, expected a DataFrame, a dict of lists, or the "
@@ -40,6 +41,13 @@ class Table:
             raise ValueError(
                 f"the table has no column {name!r}, it has {listed([str(n) for n in names])}."
                 + meant
+            )
+        twice = self._numbers_of.get(name, [])
+        if len(twice) > 1:
+            raise ValueError(
+                f"{self.file} has {len(twice)} columns called {name!r} (numbers "
+                f"{' and '.join(map(str, twice))}, counted from 0), and one must be meant: rename "
+                "the others."
             )
         array = array_of(self.frame[name])
         if array.ndim != 1:
@@ -134,8 +142,14 @@ class Table:
             raise TypeError(
                 f"column {name!r} holds {array.dtype}, expected numbers or texts: convert it first."
             )
-        # A table's float64 is nobody's choice of precision; Keras computes in float32.
-        return array.astype(np.float32) if array.dtype == np.float64 else array
+        if array.dtype != np.float64:
+            return array
+        # A table's float64 is nobody's choice of precision; Keras computes in float32. Numbers of
+        # users and the like, which a table has as floats where others are missing, stay whole.
+        with np.errstate(over="ignore"):
+            short = array.astype(np.float32)
+        whole = (array == np.rint(array)) & (np.abs(array) < 2.0**53)
+        return array if (whole & (short != array)).any() else short
 
     def _names(self) -> list[Any] | None:
         for names in ("columns", "column_names"):
@@ -185,25 +199,42 @@ def _is_missing(value: Any) -> bool:
         return type(value).__name__ == "NAType"
 
 
-def _read_csv(file: str) -> dict[str, list[Any]]:
-    """Columns of a CSV file with a header: numbers where all of a column are; empty is None."""
-    with open(file, newline="", encoding="utf-8-sig") as stream:
-        rows = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
-        header = next(rows, None)
-        if header is None:
-            raise ValueError(f"{file} is empty, expected a line with the columns' names first.")
-        columns: list[list[Any]] = [[] for _ in header]
-        for row in rows:
-            if not row:  # a blank line
-                continue
-            if len(row) != len(header):
-                raise ValueError(
-                    f"{file}, line {rows.line_num}, has {len(row)} values, the header "
-                    f"{len(header)}. Quote values that hold a comma."
-                )
-            for column, value in zip(columns, row, strict=True):
-                column.append(value or None)
-    return {name: _parsed(column) for name, column in zip(header, columns, strict=True)}
+def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
+    """Columns of a CSV file with a header, and the numbers that each name stands at.
+
+    They hold numbers where all of a column are; empty is None.
+    """
+    line = 0
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            rows = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
+            header = next(rows, None)
+            if header is None:
+                raise ValueError(f"{file} is empty, expected a line with the columns' names first.")
+            columns: list[list[Any]] = [[] for _ in header]
+            for row in rows:
+                line = rows.line_num
+                if not row:  # a blank line
+                    continue
+                if len(row) != len(header):
+                    raise ValueError(
+                        f"{file}, line {line}, has {len(row)} values, the header "
+                        f"{len(header)}. Quote values that hold a comma."
+                    )
+                for column, value in zip(columns, row, strict=True):
+                    column.append(value or None)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{file}, behind line {line}, is no CSV in UTF-8: {error}. Save it again as such, or "
+            "read it with pandas.read_csv() and pass the DataFrame."
+        ) from None
+    if not any(columns):
+        raise ValueError(f"{file} has a row of names ({listed(header)}), and no rows: fill it in.")
+    places: dict[str, list[int]] = {}
+    for k, name in enumerate(header):
+        places.setdefault(name, []).append(k)
+    found = {name: _parsed(column) for name, column in zip(header, columns, strict=True)}
+    return found, places
 
 
 def _parsed(column: list[Any]) -> list[Any]:

@@ -12,14 +12,17 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.messages import warn
 from kloaders.core.per_thread import PerThread
 from kloaders.core.structure import Structure, map_structure
 from kloaders.core.threads import usable_cores
 from kloaders.formats import sidecar_index
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
-from kloaders.formats.options import INTERPOLATIONS, ImageOptions
+from kloaders.formats.image_resize import resized
+from kloaders.formats.options import ImageOptions
 from kloaders.formats.sidecar_index import Index
+from kloaders.formats.videos import container_of, frame_times, time_of
 from kloaders.sources.columns import Column
 from kloaders.sources.source import Source
 
@@ -46,7 +49,7 @@ class VideoSource(Source):
         folder: where indexes are kept; None: beside the files.
 
     Raises:
-        DecodeError: OpenCV finds no frames in a file.
+        DecodeError: OpenCV finds no frames in a file, or fewer than its header says.
         ValueError: no file has as many frames as a clip.
     """
 
@@ -123,11 +126,8 @@ class VideoSource(Source):
             frame = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         else:
             frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        if options.size is not None:
-            height, width = options.size
-            frame = cv2.resize(
-                frame, (width, height), interpolation=INTERPOLATIONS[options.interpolation]
-            )
+        if options.size is not None and frame.shape[:2] != options.size:
+            frame = resized(frame, options.size, options, None, "a frame")
         return frame[..., None] if frame.ndim == 2 else frame
 
 
@@ -161,6 +161,7 @@ class _Video:
         if not self.capture.isOpened():
             os.stat(path)  # an OSError where it is not there, which is no fault of its content
             raise DecodeError(f"{path} is no video that OpenCV can read, or is damaged.")
+        self.container = container_of(OpenFile(path).read(12, 0))
         self.next = 0
 
     def read(self, times: Array, first: int, count: int, step: int) -> list[Array]:
@@ -184,14 +185,17 @@ class _Video:
             for _ in range(ahead + 1):
                 self._grab(times)
             return
-        # Times that several frames share tell nothing.
-        alone = np.count_nonzero(times[max(0, first - 1) : first + 2] == times[first]) == 1
+        # Times that several frames share tell nothing, nor do those that are guessed after a seek.
+        alone = (
+            self.container.keeps_times
+            and np.count_nonzero(times[max(0, first - 1) : first + 2] == times[first]) == 1
+        )
         for back in _BACK if alone else ():
             start = max(0, first - back)
             self.capture.set(cv2.CAP_PROP_POS_FRAMES, start)
             # Wherever that led, the time of a frame says which one it is.
             while self.capture.grab():
-                at = _time(self.capture)
+                at = time_of(self.capture)
                 if at == times[first]:
                     self.next = first + 1
                     return
@@ -199,6 +203,12 @@ class _Video:
                     break
             if start == 0:
                 break
+        if not self.container.keeps_times:
+            warn(
+                f"{self.path} is {self.container.name}, in which a frame is only found by decoding "
+                "all before it: put it into another container, ffmpeg -i IN -c copy OUT.mp4.",
+                once=f"no seeking in {self.path}",
+            )
         self.capture = cv2.VideoCapture(self.path)
         self.next = 0
         for _ in range(first + 1):
@@ -214,12 +224,6 @@ class _Video:
         return DecodeError(f"{self.path}: frame {max(frame, number)} cannot be decoded.")
 
 
-def _time(capture: Any) -> int:
-    """When the frame just grabbed is shown, in microseconds."""
-    milliseconds: float = capture.get(cv2.CAP_PROP_POS_MSEC)
-    return round(milliseconds * 1000)
-
-
 def _times_of(path: str, folder: str | None) -> Array:
     """When each frame is shown, in microseconds: read from an index, else found by decoding."""
     file = OpenFile(path)
@@ -230,18 +234,8 @@ def _times_of(path: str, folder: str | None) -> Array:
         found = sidecar_index.load(place, status.st_size, status.st_mtime_ns, ends, _LATEST)
         if found is not None:
             return found.offsets[1:].astype(np.int64) - 1
-    capture = cv2.VideoCapture(path)
-    times = []
-    while capture.grab():
-        times.append(_time(capture))
-    if not times:
-        os.stat(path)
-        raise DecodeError(
-            f"{path} has no frames that OpenCV can read: it is damaged, no video, or of a codec that "
-            "this build of OpenCV lacks. Convert it: ffmpeg -i IN -c:v libx264 OUT.mp4."
-        )
+    shown = frame_times(path)
     # An index of rising numbers that begin with 0: times may begin there as well.
-    shown = np.maximum.accumulate(np.array(times, np.int64))
     offsets = np.concatenate([[0], shown + 1]).astype(np.uint64)
     sidecar_index.save(Index(offsets, "", status.st_size, status.st_mtime_ns, ends), places)
     return shown

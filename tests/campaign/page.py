@@ -213,7 +213,7 @@ LIMITS = """\
   is at, and its file (`KLOADERS_STALL_SECONDS`). A worker *process* that works on one sample for a minute is ended, the
   sample tried once more, and then it is an error (`KLOADERS_WORKER_TIMEOUT`). With `workers=0` nobody watches.
 - After `os.fork` a loader works in the child as well. Keras and TensorFlow do not promise so.
-- Formats without checksums (JPEG, BMP, WebP, TIFF, `.npy`) cannot tell a changed value from another value.
+- Formats without checksums (JPEG, BMP, WebP, TIFF but by deflate, `.npy`) cannot tell a changed value from another value.
 """
 
 

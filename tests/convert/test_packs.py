@@ -58,7 +58,9 @@ def test_all_samples_in_storage_order(tmp_path: Path, keep: Any, options: Any) -
 def test_samples_of_two_dtypes_are_refused(tmp_path: Path) -> None:
     """Both are named; dtype= is what helps."""
     stored = [np.zeros(2, np.uint8), np.zeros(3, np.uint16)]
-    with pytest.raises(ValueError, match=r"index 1 is uint16, but index 0 is uint8.*Pass dtype="):
+    with pytest.raises(
+        ValueError, match=r"index 1\): it is uint16, but index 0 is uint8.*Pass dtype="
+    ):
         write(Stored(stored), tmp_path)
     write(Stored(stored, dtype="float32"), tmp_path)
 

@@ -130,11 +130,11 @@ def test_a_whole_batch_may_have_another_shape(runner):
 
 def test_one_that_differs_is_named_with_the_first(runner):
     with pytest.raises(
-        ValueError, match=r"index 9 is float32 of shape \(3,\), but index 7, earl.*2"
+        ValueError, match=r"index 9\): it is float32 of shape \(3,\), but index 7, in the.*2"
     ):
         filled(build_of(runner(longer(9)))).finish()
     with pytest.raises(
-        ValueError, match=r"index 2 is float32 of shape \(2,\), but index 7, earl.*3"
+        ValueError, match=r"index 7\): it is float32 of shape \(3,\), but index 2, in the.*2"
     ):
         filled(build_of(runner(longer(7)))).finish()
 
@@ -164,7 +164,7 @@ def test_samples_of_any_shape_without_those_that_fail(runner):
 
 
 def test_samples_of_any_shape_have_one_dtype(runner):
-    with pytest.raises(ValueError, match="index 9 is float64, but index 0 is float32"):
+    with pytest.raises(ValueError, match=r"index 9\): it is float64, but index 0 is float32"):
         filled(build_of(runner(longer(9, dtype="f8")), kind=AnyShapeBuild)).finish()
 
 

@@ -52,7 +52,7 @@ def test_turned_then_resized():
     raw = jpeg_with_exif(encoded(".jpg", picture()), 6)
     upright = decode_image(raw, ImageOptions())
     assert upright.shape == (60, 40, 3)
-    got = decode_image(raw, ImageOptions(size=(30, 16)))
+    got = decode_image(raw, ImageOptions(size=(30, 16), interpolation="bilinear"))
     np.testing.assert_array_equal(got, cv2.resize(upright, (16, 30)))
 
 
@@ -110,3 +110,39 @@ def test_aspect(height, width, rows, columns):
         stretched = decode_image(raw, options)
         np.testing.assert_array_equal(got, stretched)
         np.testing.assert_array_equal(decode_image(raw, replace(options, aspect="crop")), stretched)
+
+
+def test_auto_averages_where_an_image_shrinks():
+    """Fine stripes become the gray that they are from afar, where "bilinear" keeps a few of them."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, ::2] = 255
+    raw = encoded(".png", image)
+    small = decode_image(raw, ImageOptions(size=(8, 8)))
+    assert small.min() == small.max() == 128
+    area = decode_image(raw, ImageOptions(size=(8, 8), interpolation="area"))
+    np.testing.assert_array_equal(small, area)
+
+
+@pytest.mark.parametrize("size", [(80, 90), (40, 90), (80, 60), (40, 60)])
+def test_auto_is_bilinear_where_an_image_grows(size):
+    raw = encoded(".png", picture())
+    got = decode_image(raw, ImageOptions(size=size))
+    np.testing.assert_array_equal(
+        got, decode_image(raw, ImageOptions(size=size, interpolation="bilinear"))
+    )
+
+
+@pytest.mark.parametrize("size", [(10, 120), (80, 15)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_auto_takes_each_side_by_itself(size, channels):
+    """The side that shrinks is averaged, the other one interpolated."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    raw = encoded(".png", noise)
+    between = min(size[0], 40), min(size[1], 60)
+    first = decode_image(raw, ImageOptions(size=between, interpolation="area", channels=channels))
+    wanted = cv2.resize(first, size[::-1]).reshape(*size, channels)
+    got = decode_image(raw, ImageOptions(size=size, channels=channels))
+    np.testing.assert_array_equal(got, wanted)
+    out = np.zeros_like(got)
+    assert decode_image(raw, ImageOptions(size=size, channels=channels), out) is out
+    np.testing.assert_array_equal(out, wanted)

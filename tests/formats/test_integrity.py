@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from kloaders.formats.image_structure import kind_of
 from kloaders.formats.images import decode_image
-from kloaders.formats.integrity import check_content, check_file
+from kloaders.formats.integrity import check_content, check_file, check_video
 from kloaders.formats.options import ImageOptions
 from tests.support.pillow_images import ALL, JPEGS
 
@@ -107,3 +109,62 @@ def test_pickles_are_not_loaded(tmp_path: Path) -> None:
     ((kind, said),) = check_file(str(path)).problems
     assert kind == "broken"
     assert "never unpickled" in said
+
+
+def test_videos(tmp_path: Path) -> None:
+    """Read to their last frame; what cannot be read is told."""
+    path = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    for number in range(30):
+        writer.write(np.full((48, 64, 3), number, np.uint8))
+    writer.release()
+    assert check_video(str(path)).problems == []
+    assert check_video(str(path)).digest
+    kinds = []
+    for content in (path.read_bytes()[:-2000], b"", b"no video"):
+        path.write_bytes(content)
+        ((kind, message),) = check_video(str(path)).problems
+        assert str(path) in message
+        kinds.append(kind)
+    path.unlink()
+    kinds.append(check_video(str(path)).problems[0][0])
+    os.mkfifo(path)
+    kinds.append(check_video(str(path)).problems[0][0])
+    assert kinds == ["truncated", "empty", "broken", "unreadable", "unreadable"]
+
+
+def test_what_is_not_read_is_no_damage() -> None:
+    """Of a variant that nothing here reads right: "unsupported", with the words that a loader has."""
+    from tests.support.odd_images import bands, tiff_of
+
+    raw = tiff_of(bands(4, "uint16"), "separated")
+    ((kind, message),) = check_content(raw, "x.tif").problems
+    assert kind == "unsupported"
+    assert "x.tif is a TIFF (CMYK, 4 samples of 16 bits)" in message
+
+
+def test_every_page_is_read() -> None:
+    """One that is damaged is named; how many there are is part of what an image is."""
+    from tests.support.odd_images import bands, tiff_of
+
+    pages = np.stack([bands(1, "uint8", seed) for seed in range(3)])
+    raw = bytearray(tiff_of(pages, compression="deflate"))
+    found = check_content(bytes(raw), "x.tif")
+    assert found.problems == []
+    assert found.form == ("picture", "3 pages of 37 x 21", "uint8 of 1 channel")
+    at = raw.rindex(b"\x78\x9c") + 40
+    raw[at] ^= 85
+    ((kind, message),) = check_content(bytes(raw), "x.tif").problems
+    assert kind == "broken"
+    assert "x.tif, page 3 of 3, is broken" in message or "page" in message
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+def test_damage_in_a_strip(dtype: str) -> None:
+    """Deflate has checksums that decoders do not look at."""
+    from tests.support.odd_images import bands, tiff_of
+
+    raw = bytearray(tiff_of(bands(1, dtype), compression="deflate"))
+    assert check_content(bytes(raw), "x.tif").problems == []
+    raw[raw.index(b"\x78\x9c") + 40] ^= 85
+    assert [kind for kind, _ in check_content(bytes(raw), "x.tif").problems] == ["broken"]

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kloaders as kl
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.images import decode_image
 from kloaders.formats.integrity import check_content
+from kloaders.formats.jpeg_structure import walk_jpeg
 from kloaders.formats.options import ImageOptions
-from tests.support.pillow_images import JPEGS
+from tests.support.pillow_images import JPEGS, with_thumbnail
 
 
 def kinds(raw: bytes) -> list[str]:
@@ -69,3 +71,48 @@ def test_restart_intervals_that_are_missing() -> None:
     for found in re.finditer(rb"\xff[\xd0-\xd7]", raw[raw.rfind(b"\xff\xda") :]):
         cut = raw.rfind(b"\xff\xda") + found.start()
         assert kinds(raw[:cut] + b"\xff\xd9") == ["truncated"]
+
+
+# ---------------------------------------------------------------- another picture behind a cut
+
+
+def begun_in_exif(raw: bytes) -> bytes:
+    """A JPEG whose EXIF segment ends with the begin of another one, as some programs leave it."""
+    return raw[:2] + b"\xff\xe1\0\x0cExif\0\0II\xff\xd8" + raw[2:]
+
+
+ANOTHER = [("baseline", 0.5), ("baseline", 0.9), ("progressive", 0.3), ("progressive", 0.8)]
+
+
+@pytest.mark.parametrize(("kind", "share"), [*ANOTHER, ("baseline", 0.01), ("progressive", 0.02)])
+@pytest.mark.parametrize("second", ["baseline", "progressive"])
+def test_a_cut_jpeg_and_another_one(kind, share, second, tmp_path):
+    """Two files in one, of which the first is not whole: no picture is half of each."""
+    raw = JPEGS[kind]
+    cut = raw[: int(len(raw) * share)] + JPEGS[second]
+    assert "where another one begins" in walk_jpeg(cut)[0]
+    ((problem, _),) = check_content(cut, "it").problems
+    assert problem == "truncated"
+    (tmp_path / "a.jpg").write_bytes(cut)
+    with pytest.raises(kl.SampleError, match=r"a.jpg is truncated: a JPEG that is cut off before"):
+        kl.PathSequenceLoader([tmp_path / "a.jpg"])[0]
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_cut_anywhere(kind):
+    """In the header, too, where a segment takes what follows for its own."""
+    raw = JPEGS[kind]
+    header = raw.find(b"\xff\xda")
+    places = [*range(2, header), *range(header, len(raw) - 2, max(1, len(raw) // 50))]
+    missed = [at for at in places if walk_jpeg(raw[:at] + JPEGS["baseline"])[0] is None]
+    # A header that is cut within two bytes of a segment's length may end where the next one begins.
+    assert len(missed) <= len(places) // 50, missed
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("wrap", [bytes, with_thumbnail, begun_in_exif])
+def test_a_preview_before_or_behind_is_fine(kind, wrap):
+    raw = wrap(JPEGS[kind])
+    for whole in (raw, raw + JPEGS["baseline"], raw + b"film" + JPEGS["progressive"][:99]):
+        assert walk_jpeg(whole) == walk_jpeg(raw)
+        assert check_content(whole, "it").problems == []

@@ -26,6 +26,7 @@ from kloaders.formats.options import ImageOptions
         ({"depth": 16}, ValueError, "depth=16, expected 8, for the upper 8 bits of 16, or None"),
         ({"depth": True}, ValueError, "depth=True"),
         ({"reader": "cv2"}, ValueError, 'reader=\'cv2\' is unknown, expected "opencv" or "pillow"'),
+        ({"pages": 0}, ValueError, 'pages=0 is unknown, expected "first" or "all"'),
     ],
 )
 def test_options_refuse(wrong, kind, words):
@@ -42,13 +43,6 @@ def test_options_are_normalised_and_pickle():
     assert options.dtype == np.dtype(np.float32)
     assert pickle.loads(pickle.dumps(options)) == options
     assert hash(options) == hash(pickle.loads(pickle.dumps(options)))
-
-
-def test_without_pillow(monkeypatch):
-    """Told when the loader is made, not sample by sample."""
-    monkeypatch.setattr("kloaders.formats.options.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match='pip install pillow, or pass interpolation="area"'):
-        ImageOptions(interpolation="pillow-box")
 
 
 def test_aspect_needs_a_size():

@@ -1,6 +1,7 @@
 """Images by Pillow: its pixels, its modes, and what is refused. Keras' own are in tests/migrate."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -114,3 +115,40 @@ def test_too_many_pixels():
     raw = saved(COLOUR, "PPM")
     with pytest.raises(DecodeError, match="max_pixels=48 if you trust it"):
         read(raw, max_pixels=47)
+
+
+def gif(transparency=None, canvas=(3, 3)):
+    """A frame of 2 x 2 in the corner of a larger canvas."""
+    frame = Image.fromarray(np.array([[1, 2], [2, 1]], np.uint8), "P")
+    frame.putpalette([200, 0, 0, 0, 150, 0, 0, 0, 100, 9, 9, 9])
+    clear = {} if transparency is None else {"transparency": transparency}
+    raw = bytearray(saved(frame, "GIF", optimize=False, **clear))
+    raw[6:10] = struct.pack("<HH", *canvas)
+    return bytes(raw)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_background_of_a_gif():
+    """Around a frame lies its clear colour, or else the first one of its palette."""
+    red, green, blue = [200, 0, 0], [0, 150, 0], [0, 0, 100]
+    got = decode_image(gif(), ImageOptions(channels=None))
+    assert got.tolist() == [[green, blue, red], [blue, green, red], [red, red, red]]
+    got = decode_image(gif(transparency=2), ImageOptions(channels=None))
+    assert got[..., 3].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 0]]
+    assert got[0, 0, :3].tolist() == green
+    colours = decode_image(gif(transparency=2), ImageOptions())
+    np.testing.assert_array_equal(colours, got[..., :3])
+
+
+def test_cmyk():
+    """As Pillow makes colours of it; not rounded twice."""
+    raw = saved(COLOUR.convert("CMYK"), "JPEG", quality=100)
+    wanted = np.asarray(Image.open(io.BytesIO(raw)).convert("RGB"))
+    for channels in (None, 3):
+        np.testing.assert_array_equal(decode_image(raw, ImageOptions(channels=channels)), wanted)
+
+
+def test_first_frame_of_a_webp():
+    """Of an animation, on every OpenCV."""
+    raw = saved(COLOUR, "WEBP", save_all=True, append_images=[COLOUR.rotate(90)], lossless=True)
+    np.testing.assert_array_equal(decode_image(raw, ImageOptions()), np.asarray(COLOUR))

@@ -1,5 +1,6 @@
 """Records read by TensorFlow alone."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -55,6 +56,30 @@ def test_native_resizes(write, keep):
     ((x, y),) = native
     np.testing.assert_allclose(x.numpy(), loader[0][0], atol=1e-6)
     assert y.numpy().tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("size", [(5, 7), (30, 40), (5, 40), (30, 7)])
+def test_native_averages_what_shrinks(write, keep, size):
+    """As loaders do by default, each side by itself."""
+    noise = np.random.default_rng(0)
+    images = [
+        cv2.imencode(".png", noise.integers(0, 256, (20, 24, 3), np.uint8))[1].tobytes()
+        for _ in range(3)
+    ]
+    path = write([{"image": raw, "label": n} for n, raw in enumerate(images)])
+    loader = keep(kl.TFRecordSequenceLoader(path, None, 3, size=size, drop_last=True))
+    ((x, _),) = kl.to_tf_dataset(loader, shuffle=False, native=True)
+    assert np.abs(x.numpy().astype(int) - loader[0][0]).max() <= 2
+
+
+def test_native_brings_16_bits_to_8(write, keep):
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 5, 3), np.uint16)
+    raw = cv2.imencode(".png", deep[..., ::-1])[1].tobytes()
+    path = write([{"image": raw, "label": n} for n in range(2)])
+    loader = keep(kl.TFRecordSequenceLoader(path, None, 2, depth=8, drop_last=True))
+    np.testing.assert_array_equal(loader[0][0][0], deep >> 8)
+    ((x, _),) = kl.to_tf_dataset(loader, shuffle=False, native=True)
+    np.testing.assert_array_equal(x.numpy(), loader[0][0])
 
 
 def test_native_trains(write):

@@ -291,7 +291,7 @@ class Mesh:
 def test_the_part_of_a_process(monkeypatch, processes, process, devices, replicas, part):
     """Processes that hold one replica of the model between them read the same part."""
     mesh = Mesh(monkeypatch, processes, process, devices, replicas)
-    assert distributed._part(mesh) == part
+    assert distributed.part_of(mesh) == part
 
 
 @pytest.mark.parametrize(
@@ -564,7 +564,7 @@ def jax_worker(rank, ports):
 
     found = {
         "processes": jax.process_count(),
-        "fit": jax_fit(make(shuffle=True)),
+        "fit": jax_fit(make(shuffle=True, shard="auto")),
         "fit dropping": jax_fit(make(shuffle=True, drop_last=True, pad_last=False)),
         "fit of a Dataset": jax_fit(kl.to_tf_dataset(make(), shuffle=True), shuffle=False),
     }

@@ -299,6 +299,31 @@ def test_from_directory_numbers_classes_and_files_as_keras_does(photos):
     np.testing.assert_array_equal(x, want_x)
 
 
+def test_from_directory_brings_16_bits_to_8(tmp_path, said):
+    """One such file among others, as Keras has it; depth=None keeps it, and arrays and hooks are left alone."""
+    for k in range(4):
+        (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)
+        image = np.full((8, 8, 3), 257 * k if k == 3 else k, np.uint16 if k == 3 else np.uint8)
+        cv2.imwrite(str(tmp_path / "ab"[k % 2] / f"{k}.png"), image)
+    mine, _ = from_directory(tmp_path, validation=None)
+    theirs = keras.utils.image_dataset_from_directory(
+        str(tmp_path), shuffle=False, image_size=(8, 8), verbose=False
+    )
+    want = np.concatenate([x for x, _ in theirs.as_numpy_iterator()])
+    np.testing.assert_array_equal(epoch(mine)[0], want)
+    assert mine.image_options.depth == 8
+    stored, _ = from_directory(tmp_path, validation=None, batch_size=1, depth=None)
+    assert [stored[k][0].dtype for k in range(4)] == [np.uint8] * 3 + [np.uint16]
+    decoded, _ = from_directory(tmp_path, validation=None, decode=lambda raw: np.zeros(3))
+    assert decoded[0][0].shape == (4, 3)
+
+    def made(paths, labels, batch_size, **options):
+        return PathSequenceLoader(paths, labels, batch_size, **options)
+
+    by_function, _ = from_directory(tmp_path, validation=None, loader=made)
+    assert by_function.image_options.depth is None
+
+
 def test_from_directory_splits_by_class(photos, said):
     """A fifth of each class, names on both sides, and one line that says so."""
     train, val = from_directory(photos, seed=1, batch_size=4)

@@ -169,7 +169,7 @@ def test_loaders_of_one_seed_draw_the_same_numbers(keep):
 
 def test_shapes_that_differ_are_told_of_the_array_that_differs(keep):
     ragged = [np.zeros(2 + (k == 3)) for k in range(6)]
-    with pytest.raises(ValueError, match=r"the label of .*shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"its label is .*shape \(3,\)"):
         keep(kl.zip_loaders(only(A), only(ragged), 6))[0]
 
 

@@ -187,6 +187,7 @@ OPTIONS: dict[str, Option] = {
     "dct_scaling": image(True, size=(8, 9)),
     "depth": image(8, deep),
     "reader": image("pillow", deep),
+    "pages": image("all"),  # of what is no TIFF one page
     "max_pixels": Option(10, refusal, make=pictures),
     "decode": image(first_bytes, arrays),
     "label_options": image({"channels": 1}, masked),

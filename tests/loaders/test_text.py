@@ -181,6 +181,38 @@ def test_wrong_options_are_said(options, message, tmp_path):
         kl.CsvSequenceLoader(table(tmp_path), **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"na_values": "NA"}, TypeError, "na_values='NA', expected a list of texts"),
+        ({"label_dtype": "int64"}, ValueError, "label_dtype= is of y, and there is none"),
+        ({"label_dtype": "text"}, TypeError, "no NumPy type"),
+    ],
+)
+def test_wrong_types_are_said(options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        kl.CsvSequenceLoader(table(tmp_path), "n", **options)
+
+
+def test_a_row_that_is_shifted_is_skipped_by_name(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("size,label\n1.5,0\n2,5,1\n3.5,1\n")
+    loader = kl.CsvSequenceLoader(path, ["size"], "label", 3, on_error="skip")
+    seen = np.concatenate([x[:, 0] for x, _ in loader.epoch_batches()])
+    assert sorted(seen) == [1.5, 3.5]
+    (error,) = loader.errors
+    assert "row 2 at byte 17" in str(error)
+    assert "it has 3 fields, expected 2" in str(error)
+
+
+def test_texts_without_a_value_take_the_number_given(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,NA\nnull,2\n")
+    loader = kl.CsvSequenceLoader(path, missing=-1, na_values=["NA", "null"])
+    assert loader[0].tolist() == [[1, -1], [-1, 2]]
+    assert kl.subset(loader, [1])[0].tolist() == [[-1, 2]]
+
+
 def test_files_of_other_columns_are_refused(tmp_path):
     table(tmp_path)
     (tmp_path / "b.csv").write_text("n,other\n1,2\n")
@@ -189,7 +221,7 @@ def test_files_of_other_columns_are_refused(tmp_path):
 
 
 def test_an_open_quote_is_an_error_with_a_way_out(tmp_path):
-    (tmp_path / "a.csv").write_text('inches,n\n5",1\n6,2\n')
+    (tmp_path / "a.csv").write_text('inches,n\n"5,1\n6,2\n')
     with pytest.raises(kl.DecodeError, match="pass quote=None"):
         kl.CsvSequenceLoader(tmp_path / "a.csv")
     assert kl.CsvSequenceLoader(tmp_path / "a.csv", "n", quote=None)[0].tolist() == [1, 2]

@@ -8,6 +8,8 @@ import kloaders as kl
 from kloaders.sources import video
 
 FRAMES = (45, 30)
+# The last two keep no time of each frame.
+KINDS = [("avi", "MJPG"), ("mp4", "mp4v"), ("webm", "VP80"), ("mpg", "PIM1"), ("ts", "MPG2")]
 
 
 def frame_of(number):
@@ -24,7 +26,7 @@ def numbers_of(frames):
     return (middle * (1 << np.arange(8))).sum(axis=-1)
 
 
-@pytest.fixture(scope="module", params=[("avi", "MJPG"), ("mp4", "mp4v"), ("webm", "VP80")])
+@pytest.fixture(scope="module", params=KINDS)
 def files(request, tmp_path_factory):
     """Two files; the numbers of the second begin at 100."""
     suffix, codec = request.param
@@ -105,6 +107,20 @@ def test_grey_and_small(files):
     assert x.shape == (2, 2, 24, 32, 1)
 
 
+@pytest.mark.parametrize("interpolation", ["auto", "area", "pillow-box"])
+def test_any_filter(files, interpolation):
+    """Those of images, Pillow's too."""
+    pytest.importorskip("PIL")
+    whole = kl.VideoSequenceLoader(files, clip=None, batch_size=2)[0]
+    small = kl.VideoSequenceLoader(
+        files, clip=None, size=(6, 8), batch_size=2, interpolation=interpolation
+    )[0]
+    assert small.shape == (2, 6, 8, 3)
+    height, width = whole.shape[1] // 6, whole.shape[2] // 8
+    means = whole.reshape(2, 6, height, 8, width, 3).mean(axis=(2, 4))
+    assert np.abs(small - means).max() <= 1
+
+
 def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with pytest.raises(kl.DecodeError, match="has no frames that OpenCV can read"):
@@ -122,3 +138,54 @@ def test_what_is_no_video_is_refused(tmp_path):
 def test_wrong_options_are_said(files, options, message):
     with pytest.raises(ValueError, match=message):
         kl.VideoSequenceLoader(files, **options)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "seeks"), [("avi", "MJPG", True), ("mpg", "PIM1", False)]
+)
+def test_a_container_without_times_is_read_from_its_beginning(
+    tmp_path, suffix, codec, seeks, monkeypatch, caplog
+):
+    """Where times are guessed after a seek, no frame is found by them; and that is told."""
+    path = str(tmp_path / f"a.{suffix}")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*codec), 25, (64, 48))
+    for number in range(60):
+        writer.write(frame_of(number))
+    writer.release()
+    loader = kl.VideoSequenceLoader(path, batch_size=1, clip=None, workers=0, cache=None)
+    sought = []
+    capture = cv2.VideoCapture
+
+    class Watched:
+        def __init__(self, *args):
+            self.inner = capture(*args)
+
+        def set(self, what, value):
+            sought.append(value)
+            # Such as a stream leads to: some frames further on, with the time that was asked for.
+            return self.inner.set(what, value)
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Watched)
+    for index in (50, 3, 40):
+        assert numbers_of(loader[index]).tolist() == [index]
+    assert bool(sought) == seeks
+    assert ("only found by decoding all before it" in caplog.text) != seeks
+
+
+def test_a_video_that_is_cut_is_an_error(tmp_path):
+    path = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    for number in range(60):
+        writer.write(frame_of(number))
+    writer.release()
+    path.write_bytes(path.read_bytes()[:-20_000])
+    for _ in range(2):  # no index is kept of it
+        with pytest.raises(
+            kl.DecodeError, match=r"a.avi is truncated: AVI, .*bytes by its structure"
+        ):
+            kl.VideoSequenceLoader(path)
+    (one,) = kl.verify(tmp_path, progress=False, workers=1).findings
+    assert (one.kind, one.path) == ("truncated", str(path))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import kloaders as kl
 from kloaders.core.rows import Rows
 from kloaders.formats.lines import LineFiles
 from kloaders.plan.rng import Moment
@@ -179,3 +180,73 @@ def test_columns_that_are_not_there(tmp_path, options, message):
 def test_files_of_other_columns(tmp_path):
     with pytest.raises(ValueError, match=r"1.txt has the columns b, a, and .*0.txt has a, b"):
         csv_of(tmp_path, "a,b\n1,2\n", "b,a\n1,2\n")
+
+
+# ---------------------------------------------------------------- what was wrong in silence
+
+
+@pytest.mark.parametrize("row", ["2,5,1", '"2",5,1', "2", "2,5,"])
+@pytest.mark.parametrize("x", [["a"], None])
+def test_a_row_of_other_fields_is_an_error(tmp_path, row, x):
+    """Also where the columns that are read are there: 2,5 for 2.5 shifts all behind it."""
+    source = csv_of(tmp_path, f"a,y\n1.5,0\n{row}\n3.5,1\n", x=x, y="y")
+    with pytest.raises(ValueError, match=r"it has \d fields, expected 2, as in the first row"):
+        source.read(1)
+    arrays = [np.zeros((3, 1), np.float32), np.zeros(3, np.float32)]
+    reports = []
+    source.fill(
+        np.arange(3), Rows((None, None), arrays), lambda *found: reports.append(found[0]), Moment()
+    )
+    assert reports == [1]
+    assert arrays[1].tolist() == [0, 0, 1]
+
+
+def test_two_columns_of_one_name(tmp_path):
+    text = "a,b,b,c\n1,2,3,4\n5,6,7,8\n"
+    assert batch(csv_of(tmp_path, text), 0, 1)[0].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    for options in ({"x": ["a", "b"]}, {"y": "b"}, {"classes": {"b": ["x"]}}):
+        with pytest.raises(ValueError, match=r"has 2 of this name: choose by number.*\(1 and 2\)"):
+            csv_of(tmp_path, text, **options)
+    x, y = batch(csv_of(tmp_path, text, x=["a", 2], y=1), 1)
+    assert (x.tolist(), y.tolist()) == ([[5, 7]], [6])
+
+
+def test_quotes_inside_of_fields_do_not_join_rows(tmp_path):
+    text = 'size,text,label\n1,a 5" disk,0\n2,a 3" disk,1\n3,plain,0\n4,plain,1\n'
+    source = csv_of(tmp_path, text, x=["size"], y="label")
+    x, y = batch(source, 0, 1, 2, 3)
+    assert (x.tolist(), y.tolist()) == ([[1], [2], [3], [4]], [0, 1, 0, 1])
+    assert source.fields(source.text([0]))[0][1] == 'a 5" disk'
+
+
+def test_rows_that_end_in_carriage_returns(tmp_path):
+    assert batch(csv_of(tmp_path, "a,b\r1,2\r3,4\r"), 1, 0)[0].tolist() == [[3, 4], [1, 2]]
+
+
+def test_no_rows_below_the_names(tmp_path):
+    with pytest.raises(ValueError, match=r"0.txt has a row of names and no other rows"):
+        csv_of(tmp_path, "a,b\n")
+    assert len(csv_of(tmp_path, "a,b\n", "a,b\n1,2\n")) == 1  # as those who write parts do
+    with pytest.raises(kl.DecodeError, match=r"0.txt: its first row cannot be read"):
+        csv_of(tmp_path, "a,b\r1,2\n3,4\n")
+
+
+def test_numbers_of_users_stay_whole(tmp_path):
+    text = "user,item,y\n16777217,33554433,1\n"
+    source = csv_of(tmp_path, text, x=["user", "item"], y="y")
+    with pytest.raises(ValueError, match=r"'user' holds 16777217.*pass dtype=.int64."):
+        source.read(0)
+    x, y = batch(csv_of(tmp_path, text, x=["user", "item"], y="y", dtype=np.dtype("i8")), 0)
+    assert (x.tolist(), x.dtype) == ([[16777217, 33554433]], np.int64)
+    assert y.dtype == np.float32
+    source = csv_of(tmp_path, text, x="y", y={"u": "user"}, label_dtype=np.dtype("i4"))
+    x, y = batch(source, 0)
+    assert (x.tolist(), x.dtype, y["u"].tolist(), y["u"].dtype) == ([1], "f4", [16777217], "i4")
+
+
+def test_classes_beside_large_numbers(tmp_path):
+    source = csv_of(
+        tmp_path, "n,k\n9007199254740993,b\n", x=["n", "k"], classes={"k": ["a", "b"]},
+        dtype=np.dtype("i8"),
+    )  # fmt: skip
+    assert batch(source, 0)[0].tolist() == [[9007199254740993, 1]]

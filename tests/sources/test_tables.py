@@ -145,3 +145,33 @@ def test_codes_of_texts_and_a_short_list():
     assert (names, codes.tolist()) == (["a", "b"], [1, 0, 1])
     assert listed(["a", "b"]) == "a, b"
     assert listed([str(k) for k in range(20)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 12 others"
+
+
+# ---------------------------------------------------------------- what was wrong in silence
+
+
+def test_two_columns_of_one_name(tmp_path):
+    table = Table(written(tmp_path, "path,a,a\nx.png,1,2\n"))
+    assert table.column("path").tolist() == ["x.png"]
+    with pytest.raises(ValueError, match=r"2 columns called 'a' \(numbers 1 and 2"):
+        table.column("a")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_a_table_of_names_alone_is_named(tmp_path, end):
+    with pytest.raises(
+        ValueError, match=r"table.csv has a row of names \(path, label\), and no rows"
+    ):
+        Table(written(tmp_path, f"path,label{end}"))
+    assert Table(written(tmp_path, f"a,b{end}1,2{end}")).numbers("b").tolist() == [2]
+
+
+def test_what_is_no_csv_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"table.csv, behind line 0, is no CSV in UTF-8"):
+        Table(written(tmp_path, "a\né\n", encoding="latin-1"))
+
+
+def test_whole_numbers_stay_whole():
+    table = Table({"user": [16777217.0, 1.5], "price": [0.1, 1e20]})
+    assert table.numbers("user").tolist() == [16777217.0, 1.5]
+    assert table.numbers("price").dtype == np.float32

@@ -33,17 +33,24 @@ class Comparison:
             name, label = answer["name"], answer["class"]
             if not isinstance(task, dict):
                 name, label = task  # what is in memory already
+            else:
+                label = task.get("class", label)
             bad = False
             for kind, message in answer["problems"]:
                 self.report.add(name, kind, message)
                 bad = bad or kind != "misnamed"
-            if bad or not answer["digest"]:
-                continue
-            self._names.append(name)
-            self._digests.append(bytes.fromhex(answer["digest"]))
-            self._classes.append(None if label is None else sys.intern(label))
-            form = tuple(answer["form"])
-            self._form_of.append(self._forms.setdefault(form, len(self._forms)))
+            compared = not isinstance(task, dict) or task.get("compared", True)
+            if compared and not bad and answer["digest"]:
+                self.note(name, tuple(answer["form"]), bytes.fromhex(answer["digest"]), label)
+
+    def note(
+        self, name: str, form: tuple[str, ...], digest: bytes = b"", label: str | None = None
+    ) -> None:
+        """Take down what is sound; digest: of its content, empty if that is not to be compared."""
+        self._names.append(name)
+        self._digests.append(digest)
+        self._classes.append(None if label is None else sys.intern(label))
+        self._form_of.append(self._forms.setdefault(form, len(self._forms)))
 
     def finish(self, duplicates: bool) -> None:
         """Compare all files with each other, and sort what was found."""
@@ -60,6 +67,8 @@ class Comparison:
     def _find_duplicates(self, order: list[int]) -> None:
         first_of: dict[bytes, int] = {}
         for k in order:
+            if not self._digests[k]:
+                continue
             first = first_of.setdefault(self._digests[k], k)
             if first == k:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 
+from kloaders.core.messages import warn
 from kloaders.core.version import __version__
 from kloaders.formats.atomic import whole_file
 from kloaders.sources import quarantine
@@ -17,7 +19,9 @@ __all__ = ["ERRORS", "WARNINGS", "Finding", "Report", "lines_of", "summary"]
 
 # Kinds of findings, the worst first: what does not load, or lies about what it is; and what does
 # load and may be meant.
-ERRORS = ("unreadable", "empty", "truncated", "broken", "too many pixels", "misnamed")
+ERRORS = (
+    *("unreadable", "empty", "truncated", "broken", "unsupported", "too many pixels", "misnamed"),
+)
 WARNINGS = ("conflicting labels", "duplicate", "inconsistent")
 
 
@@ -40,7 +44,7 @@ class Report:
     """What `verify` found.
 
     Kinds of errors: "unreadable" (missing, or permission denied), "empty", "truncated", "broken",
-    "too many pixels" (more than max_pixels), "misnamed" (PNG bytes in a .jpg). Of warnings:
+    "unsupported" (maybe sound, and of a variant that nothing here reads right), "too many pixels" (more than max_pixels), "misnamed" (PNG bytes in a .jpg). Of warnings:
     "conflicting labels" (the same content with two labels), "duplicate" (the same content again),
     "inconsistent" (another shape or type than nearly all others).
 
@@ -105,19 +109,64 @@ class Report:
         The file is replaced; what was in it and is found again keeps its first_seen. warnings: also
         write these (of duplicates, all but the first).
 
+        A file that cannot be read is only written where others in its folder can: else the disk was
+        away, and nothing is wrong with the file. A warning says how many were not written.
+
         Raises ValueError where there is a file that is none of this kind.
         """
         before = quarantine.first_seen(path)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         rows: dict[str, tuple[str, str, str]] = {}
+        unread = {os.path.abspath(one.path) for one in self.findings if one.kind == "unreadable"}
+        there: dict[str, bool] = {}
+        away = []
         for finding in self.findings if warnings else self.errors:
+            if finding.kind == "unreadable":
+                folder = os.path.dirname(os.path.abspath(finding.path))
+                if folder not in there:
+                    there[folder] = _has_readable(folder, unread)
+                if not there[folder]:
+                    away.append(finding.path)
+                    continue
             name = quarantine.whole_name(finding.path)
             text = " ".join(f"{finding.kind}: {finding.message}".split())
             rows.setdefault(name, (name, text, before.get(name, now)))
+        if away:
+            warn(
+                f"{len(away):,} files that cannot be read are not written to {os.fspath(path)}, such "
+                f"as {away[0]}: no other file in their folder can be read either. If the disk was "
+                "away, verify again."
+            )
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with whole_file(os.fspath(path)) as file:
             file.write(quarantine.lines([quarantine.FIELDS, *rows.values()]))
         return len(rows)
+
+
+# So many files of a folder are tried.
+_TRIED = 20
+
+
+def _has_readable(folder: str, but: set[str]) -> bool:
+    """Whether others in a folder can be read, so that the folder is there."""
+    others, tried = False, 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.path in but:
+                    continue
+                others = True
+                if not entry.is_file():
+                    continue
+                tried += 1
+                with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+                    file.read(1)
+                    return True
+                if tried == _TRIED:
+                    break
+    except OSError:
+        return False
+    return others and not tried
 
 
 def lines_of(report: Report, most: int = 100) -> Iterable[str]:

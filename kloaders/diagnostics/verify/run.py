@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from kloaders.core.protocols import Loader
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.verify.comparison import Comparison
 from kloaders.diagnostics.verify.report import Report
@@ -28,6 +29,7 @@ def verify(
     path_column: str = "path",
     label_column: str | None = "label",
     folder: str | os.PathLike[str] | None = None,
+    follow_links: bool = False,
     max_pixels: int = ImageOptions.max_pixels,
     duplicates: bool = True,
     workers: int | None = None,
@@ -37,10 +39,13 @@ def verify(
 
     Args:
         source: a folder (of files, of folders of classes, of TFRecord files), a CSV file, a TFRecord
-            file or a pattern of such, the folder of a pack, an image or array; or a list of these.
+            file or a pattern of such, the folder of a pack, an image, array or video. A loader: its
+            files are read, and each sample once as the loader reads it, without caches and
+            transforms, so formats of your own as well. Or a list of these.
         path_column: of a CSV file.
         label_column: of a CSV file; one that is not there is no error.
         folder: where relative paths of a CSV file start; by default the current folder.
+        follow_links: look into links to folders, inside classes, as the option of `from_directory`.
         max_pixels: images with more have "too many pixels", by their header: they are not decoded.
             The default is that of the loaders.
         duplicates: compare files by content (BLAKE2b).
@@ -48,7 +53,8 @@ def verify(
             decoder ends everything.
         progress: show a bar. None: where stderr is a terminal.
 
-    Files of other suffixes, and names that begin with a dot, are left out of folders. Takes about
+    In a folder the files are read that `from_directory` reads, and those beside the folders of classes;
+    files of other suffixes, and names that begin with a dot, are left out. Takes about
     twice the time of decoding every file once, and 400 bytes of memory per file.
 
     Raises:
@@ -56,13 +62,16 @@ def verify(
         ValueError: nothing in it to read, or a CSV file without such a column.
     """
     begin = time.perf_counter()
-    sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    names = [os.fspath(one) for one in sources]
-    report = Report(", ".join(names))
+    alone = isinstance(source, (str, os.PathLike)) or is_loader(source)
+    sources = [source] if alone else list(source)
+    loaders = [one for one in sources if is_loader(one)]
+    names = [os.fspath(one) for one in sources if not is_loader(one)]
+    report = Report(", ".join([*names, *(f"{type(one).__name__}" for one in loaders)]))
     tasks: list[Task] = []
     for name in names:
-        plan_source(name, (path_column, label_column, folder), report, tasks)
-    total = sum(map(size_of, tasks))
+        plan_source(name, (path_column, label_column, folder), report, tasks, follow_links)
+    samples = sum(loader.samples for loader in loaders)
+    total = sum(map(size_of, tasks)) + samples
     comparison = Comparison(report)
     if not total and not report.findings:
         raise ValueError(
@@ -77,9 +86,32 @@ def verify(
             bar.update(size_of(task))
             if report.findings and not disable:
                 bar.set_postfix(found=len(report.findings), refresh=False)
+        for loader in loaders:
+            _verify_loader(loader, comparison, count, max_pixels, bar)
     comparison.finish(duplicates)
     report.seconds = time.perf_counter() - begin
     return report
+
+
+def is_loader(value: Any) -> bool:
+    """Whether it is a loader, and no path or list of such."""
+    return hasattr(type(value), "sample_spec") and hasattr(type(value), "replace")
+
+
+def _verify_loader(
+    loader: Loader, comparison: Comparison, workers: int, max_pixels: int, bar: Any
+) -> None:
+    """Its files by their structure, and then each of its samples, which are what is counted."""
+    # Brings in all sources; where there is a loader they are there.
+    from kloaders.diagnostics.verify.samples import check_samples, plan_loader
+
+    report, tasks = comparison.report, list[Task]()
+    read = report.files
+    plan_loader(loader, report, tasks)
+    for task, answers in _answers(tasks, workers, max_pixels):
+        comparison.take(task, answers)
+    check_samples(loader, report, comparison, bar)
+    report.files = read + loader.samples
 
 
 def _answers(tasks: list[Task], workers: int, max_pixels: int) -> Iterator[tuple[Task, Answer]]:

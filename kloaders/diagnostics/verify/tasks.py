@@ -14,7 +14,7 @@ import numpy as np
 
 from kloaders.diagnostics.verify.report import Report
 from kloaders.formats import pack as pack_format
-from kloaders.formats.errors import DecodeError
+from kloaders.formats.errors import DecodeError, UnsupportedError
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.formats.pack import MANIFEST
 from kloaders.formats.pack_files import check_file, pieces_of
@@ -22,11 +22,21 @@ from kloaders.formats.pack_files import size_of as bytes_of
 from kloaders.formats.sidecar_index import is_index
 from kloaders.formats.tfrecord.examples import features_of
 from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.formats.videos import VIDEO_SUFFIXES
+from kloaders.sources.folders import files_below, folders_and_files, said_alike, spelt_alike
 from kloaders.sources.tables import Table
 
-__all__ = ["Task", "as_question", "plan_source", "size_of"]
+__all__ = [
+    "Task",
+    "as_question",
+    "kind_of_error",
+    "plan_pack",
+    "plan_records",
+    "plan_source",
+    "size_of",
+]
 
-_READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+_READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES
 _RECORDS = re.compile(r"\.tfrec(ord)?s?([.-]|$)", re.IGNORECASE)
 # Records and bytes of one task: enough to be worth a line each way.
 _TASK_RECORDS, _TASK_BYTES = 256, 2**26
@@ -43,28 +53,32 @@ def size_of(task: Task) -> int:
 def as_question(task: Task, max_pixels: int) -> dict[str, Any]:
     """A task as `inspect` takes it."""
     if isinstance(task, dict):
-        return {**task, "max_pixels": max_pixels}
-    # An array is read in blocks, and may well take long.
-    hangs = suffix_of(task[0]) not in ARRAY_SUFFIXES
+        return {"max_pixels": max_pixels, **task}
+    # An array is read in blocks, a video frame by frame: they may well take long.
+    hangs = suffix_of(task[0]) not in ARRAY_SUFFIXES | VIDEO_SUFFIXES
     return {"path": task[0], "max_pixels": max_pixels, "hangs": hangs}
 
 
 def plan_source(
-    name: str, columns: tuple[str, str | None, Any], report: Report, tasks: list[Task]
+    name: str,
+    columns: tuple[str, str | None, Any],
+    report: Report,
+    tasks: list[Task],
+    follow_links: bool = False,
 ) -> None:
     """Append the tasks of one source."""
 
     def file(path: str, label: str | None = None) -> None:
         if _RECORDS.search(os.path.basename(path)):
-            _plan_records(path, report, tasks)
+            plan_records(path, report, tasks)
         else:
             tasks.append((path, None if label is None else sys.intern(label)))
 
     if os.path.isdir(name):
         if os.path.exists(os.path.join(name, MANIFEST)):
-            _plan_pack(name, report, tasks)
+            plan_pack(name, report, tasks)
             return
-        for path, label in _files_in(name, report):
+        for path, label in _files_in(name, report, follow_links):
             file(path, label)
     elif suffix_of(name) in (".csv", ".tsv") and os.path.exists(name):
         paths, labels = _table(name, *columns)
@@ -74,7 +88,7 @@ def plan_source(
         if suffix_of(name) in _READABLE:
             file(name)
         else:
-            _plan_records(name, report, tasks)
+            plan_records(name, report, tasks)
     else:
         matches = [path for path in sorted(glob.glob(name, recursive=True)) if not is_index(path)]
         if not matches:
@@ -82,29 +96,37 @@ def plan_source(
                 f"{name} does not exist. Relative paths start at {os.getcwd()}."
             )
         for path in matches:
-            plan_source(path, columns, report, tasks)
+            plan_source(path, columns, report, tasks, follow_links)
 
 
-def _files_in(root: str, report: Report) -> Iterator[tuple[str, str | None]]:
-    """Files below a folder that are read here, sorted; the folder right below it is the class."""
-    seen = {os.path.realpath(root)}
-    for top, folders, names in os.walk(root, followlinks=True):
-        shown = sorted(name for name in folders if not name.startswith("."))
-        folders.clear()
-        for name in shown:
-            real = os.path.realpath(os.path.join(top, name))
-            if real not in seen:  # a link to above would never end
-                seen.add(real)
-                folders.append(name)
-        inside = os.path.relpath(top, root).split(os.sep)[0]
-        label = None if inside == os.curdir else inside
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            if suffix_of(name) in _READABLE or _RECORDS.search(name):
-                yield os.path.join(top, name), label
-            else:
-                report.left_out += 1
+def _files_in(root: str, report: Report, follow_links: bool) -> Iterator[tuple[str, str | None]]:
+    """Files below a folder that are read here, sorted; the folder right below it is the class.
+
+    They are those of `from_directory`, and those beside the folders of classes.
+    """
+
+    def unreadable(folder: str, error: OSError) -> None:
+        report.add(folder, "unreadable", f"{folder} cannot be read: {error.strerror or error}")
+
+    try:
+        classes, files = folders_and_files(root)
+    except OSError as error:
+        unreadable(root, error)
+        return
+    for alike in spelt_alike(classes).values():
+        if len(alike) > 1:
+            report.add(os.path.join(root, alike[0]), "inconsistent", f"{root}: {said_alike(alike)}")
+    found: list[tuple[str, str | None]] = [(os.path.join(root, name), None) for name in files]
+    for name in classes:
+        top, special = os.path.join(root, name), list[str]()
+        below = files_below(top, None, follow_links, special=special.append, unreadable=unreadable)
+        found += [(path, name) for path in below]
+        found += [(path, name) for path in special]  # they are named, as what cannot be read
+    for path, label in found:
+        if suffix_of(path) in _READABLE or _RECORDS.search(os.path.basename(path)):
+            yield path, label
+        else:
+            report.left_out += 1
 
 
 def _table(
@@ -117,11 +139,12 @@ def _table(
     return paths, [str(value) for value in table.column(label_column).tolist()]
 
 
-def _plan_records(path: str, report: Report, tasks: list[Task]) -> None:
+def plan_records(path: str, report: Report, tasks: list[Task]) -> None:
+    """Append the tasks of a TFRecord file."""
     try:
         files = RecordFiles([path], progress=False)
     except (OSError, DecodeError) as error:
-        report.add(path, _kind_of(error), str(error))
+        report.add(path, kind_of_error(error), str(error))
         return
     examples, count = _examples_in(files), len(files)
     # Nothing in a compressed file is reached without what lies before it.
@@ -152,7 +175,7 @@ def _examples_in(files: RecordFiles) -> bool:
     return False
 
 
-def _plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
+def plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
     """The sums of a pack's files, after their sizes and headers."""
     manifest_path = os.path.join(folder, MANIFEST)
     try:
@@ -160,7 +183,7 @@ def _plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
         if pack_format.manifest_changed(folder):
             report.add(manifest_path, "broken", f"{manifest_path} changed since it was written")
     except (OSError, ValueError) as error:
-        report.add(manifest_path, _kind_of(error), str(error))
+        report.add(manifest_path, kind_of_error(error), str(error))
         return
     dtypes = [pack_format.dtype_named(name) for name in manifest.leaves]
     damaged = set()
@@ -172,7 +195,7 @@ def _plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
             damaged.add(path)
             report.files += 1
             cut = _is_shorter(path, bytes_of(file, dtype))
-            report.add(path, "truncated" if cut else _kind_of(error), str(error))
+            report.add(path, "truncated" if cut else kind_of_error(error), str(error))
     counted = set(damaged)
     for piece in pieces_of(folder, manifest.shards, dtypes):
         if piece.path not in damaged:
@@ -187,8 +210,13 @@ def _is_shorter(path: str, size: int) -> bool:
     return False
 
 
-def _kind_of(error: Exception) -> str:
+def kind_of_error(error: Exception) -> str:
+    """The kind of finding that the error of a file or a sample is."""
     said = str(error)
     if isinstance(error, OSError):
         return "unreadable"
+    if isinstance(error, UnsupportedError) or isinstance(error.__cause__, UnsupportedError):
+        return "unsupported"
+    if "max_pixels allows" in said:
+        return "too many pixels"
     return "truncated" if "truncated" in said else "empty" if "is empty" in said else "broken"

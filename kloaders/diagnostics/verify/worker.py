@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import suffix_of
 from kloaders.formats.image_structure import kind_of
-from kloaders.formats.integrity import Checked, check_content, check_file
+from kloaders.formats.integrity import Checked, check_content, check_file, check_video
 from kloaders.formats.pack_files import crc_of_piece
 from kloaders.formats.tfrecord.examples import BYTES, INT64, features_of, values_of
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.tfrecord.framing import FOOTER, HEADER
+from kloaders.formats.videos import VIDEO_SUFFIXES
 
 __all__ = ["Inspector", "inspect", "main"]
 
@@ -43,6 +45,8 @@ def inspect(task: dict[str, Any], opened: dict[str, RecordFiles]) -> Answer:
         return [_sum(task)]
     if "first" in task:
         return _records(task, opened)
+    if suffix_of(task["path"]) in VIDEO_SUFFIXES or task.get("video"):
+        return [_answer(task["path"], check_video(task["path"]))]
     found = check_file(task["path"], task["max_pixels"])
     return [_answer(task["path"], found)]
 

@@ -49,6 +49,8 @@ class ProcessPool:
     Threads: all methods may be called from several at once.
     """
 
+    kind = "processes"
+
     def __init__(self, pipeline: SamplePipeline, count: int) -> None:
         if is_worker():
             raise RuntimeError(

@@ -25,7 +25,7 @@ from kloaders.engine.processes.shared_memory import arrays_at
 from kloaders.keras_api.base import WORKER
 from kloaders.sources.pipeline import SamplePipeline
 
-__all__ = ["is_worker", "unpack_error", "work"]
+__all__ = ["is_worker", "pack_error", "unpack_error", "work"]
 
 _is_worker = False
 
@@ -76,7 +76,7 @@ def work(conn_fd: int, row_fd: int, life_fd: int, pipeline_fd: int, head: int, i
         try:
             answer = _do(pipeline, job, blocks, tell, row)
         except BaseException as error:  # raised in the parent
-            tell("raised", _pack_error(pipeline, None, error))
+            tell("raised", pack_error(pipeline, None, error))
         else:
             tell("done", answer)
 
@@ -111,7 +111,7 @@ def _do(
                 tell("odd", first + k, error.leaf, array.shape, array.dtype, then=plain)
             else:
                 index = int(indices[first + k])
-                tell("error", first + k, _pack_error(pipeline, index, error))
+                tell("error", first + k, pack_error(pipeline, index, error))
 
         if stored is None:
             pipeline.fill(indices[part], out.part(part), report, moment.part(part), raw)
@@ -125,7 +125,7 @@ def _do(
     return None
 
 
-def _pack_error(
+def pack_error(
     pipeline: SamplePipeline, index: int | None, error: BaseException
 ) -> tuple[bytes, str]:
     """An error as it crosses to the parent: pickled, or told where it cannot be, and its trace."""

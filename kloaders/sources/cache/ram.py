@@ -217,8 +217,10 @@ class RamCache(SharedStore):
 
     def _begin(self, array: Array) -> bool:
         """Reserve room for arrays like this one."""
-        each = max(1, array.nbytes)
-        if self._capacity < 0:
+        each = array.nbytes
+        if (
+            self._capacity < 0 or not each
+        ):  # an empty one, of boxes say, tells nothing of the others
             return False
         self._reserved = self.budget.reserve(each * self.samples, each, self.beside)
         self._capacity = self._reserved // each

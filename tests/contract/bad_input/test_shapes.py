@@ -55,12 +55,138 @@ def test_arrays_of_different_shape(files: Files, over: Make, decode: Any) -> Non
 
 
 def test_pictures_of_different_depth(files: Files) -> None:
-    """8 and 16 bits in one batch: both are named, and dtype= works as advised."""
-    cv2.imwrite(files.png[1], np.full((4, 4, 3), 1, np.uint16))
-    words = [*files.png[:2], "uint16", "uint8", "dtype="]
+    """8 and 16 bits in one batch: both are named, and depth=8 works as advised."""
+    cv2.imwrite(files.png[1], np.full((4, 4, 3), 257, np.uint16))
+    words = [*files.png[:2], "uint16", "uint8", "depth=8", "dtype= alone scales nothing"]
     with refused(ValueError, *words):
-        read(kl.PathSequenceLoader(files.png[:2], labels(2)))
-    assert numbers(kl.PathSequenceLoader(files.png[:2], labels(2), dtype="float32")) == [0, 1]
+        read(kl.PathSequenceLoader(files.png[:2], labels(2), size=(4, 4)))
+    advised = kl.PathSequenceLoader(files.png[:2], labels(2), size=(4, 4), depth=8)
+    assert numbers(advised) == [0, 1]
+    np.testing.assert_array_equal(advised[0][0][1], np.ones((4, 4, 3)))
+
+
+def test_depths_that_are_cast_are_reported(files: Files, caplog: Any, monkeypatch: Any) -> None:
+    """A dtype hides that one image has 257 times the values of another."""
+    monkeypatch.setattr("kloaders.core.messages._logged", set())
+    monkeypatch.setattr("kloaders.formats.images._depths", {})
+    caplog.set_level("WARNING", "kloaders")
+    read(kl.PathSequenceLoader(files.png, labels(4), size=(4, 4), dtype="float32"))
+    assert not caplog.text
+    cv2.imwrite(files.png[1], np.full((4, 4, 3), 257, np.uint16))
+    read(kl.PathSequenceLoader(files.png, labels(4), size=(4, 4), dtype="float32"))
+    assert files.png[1] in caplog.text
+    assert "257 times" in caplog.text
+    assert "depth=8" in caplog.text
+
+
+ODD = 1
+RAGGED = {
+    "dtype": lambda x: x.astype(np.float64),
+    "shape": lambda x: np.concatenate([x, x]),
+}
+
+
+def odd_files(files: Files, change: Any) -> list[str]:
+    for k, file in enumerate(files.npy):
+        np.save(file, np.full(3, k, np.float32))
+    np.save(files.npy[ODD], change(np.full(3, ODD, np.float32)))
+    return files.npy
+
+
+def odd_hook(files: Files, change: Any) -> type[kl.SequenceLoader]:
+    class Odd(kl.SequenceLoader):
+        def load_sample(self, index: int) -> Any:
+            x = np.full(3, index, np.float32)
+            return (change(x) if index == ODD else x), np.int32(index)
+
+    return Odd
+
+
+def made_odd(files: Files, change: Any) -> Any:
+    def transform(x: Any, y: Any, rng: Any) -> Any:
+        return (change(x) if int(y) == ODD else x), y
+
+    return transform
+
+
+ODD_LOADERS: dict[str, Any] = {
+    "files": lambda files, change, **o: kl.PathSequenceLoader(
+        odd_files(files, change), labels(), BATCH, **o
+    ),
+    "RAM batches": lambda files, change, **o: kl.RamBatchSequenceLoader(
+        odd_files(files, change), labels(), BATCH, ram_batch_size=SAMPLES, **o
+    ),
+    "hook": lambda files, change, **o: odd_hook(files, change)(SAMPLES, BATCH, **o),
+    "transform": lambda files, change, **o: kl.ArraySequenceLoader(
+        np.repeat(np.arange(SAMPLES, dtype=np.float32)[:, None], 3, 1),
+        labels(),
+        BATCH,
+        transform=made_odd(files, change),
+        **o,
+    ),
+    "labels": lambda files, change, **o: kl.PathSequenceLoader(
+        files.npy, [odd_label(k, change) for k in range(SAMPLES)], BATCH, **o
+    ),
+}
+
+
+def odd_label(k: int, change: Any) -> Any:
+    label = np.full(3, k, np.float32)
+    return change(label) if k == ODD else label
+
+
+@pytest.mark.parametrize("kind", ODD_LOADERS)
+@pytest.mark.parametrize("change", RAGGED.values(), ids=RAGGED)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_on_error_covers_what_does_not_fit(
+    files: Files, kind: str, change: Any, workers: int
+) -> None:
+    """One sample of another shape or dtype: left out, replaced, or raised by its name; and listed."""
+
+    def loader(**options: Any) -> Any:
+        return ODD_LOADERS[kind](files, change, shuffle=False, workers=workers, **options)
+
+    def arrived(loader: Any) -> list[int]:
+        part = 1 if kind == "labels" else 0
+        return [int(v) for batch in loader for v in np.asarray(batch[part])[:, 0]]
+
+    skipping = loader(on_error="skip")
+    for _ in range(2):
+        assert sorted(arrived(skipping)) == [k for k in range(SAMPLES) if k != ODD]
+    (error,) = skipping.errors
+    assert error.index == ODD
+    assert "in the same batch" in error.cause or "RAM batch" in error.cause
+    replacing = loader(on_error="replace", seed=1)
+    got = arrived(replacing)
+    assert len(got) == SAMPLES
+    assert ODD not in got
+    assert [error.index for error in replacing.errors] == [ODD]
+    with refused(kl.SampleError, "of shape"):
+        arrived(loader())
+    with pytest.raises(kl.SampleError, match="max_errors=0"):
+        arrived(loader(on_error="skip", max_errors=0))
+
+
+@pytest.mark.parametrize("on_error", ["skip", "replace"])
+def test_preloaded_without_what_does_not_fit(files: Files, on_error: str) -> None:
+    """Of another dtype; another shape is taken, as preload does."""
+    paths = odd_files(files, RAGGED["dtype"])
+    whole = kl.preload(
+        kl.PathSequenceLoader(paths, labels(), BATCH, on_error=on_error, seed=1, shuffle=False),
+        progress=False,
+    )
+    got = [int(v) for x, _ in whole for v in x[:, 0]]
+    assert ODD not in got
+    assert len(got) == SAMPLES - (on_error == "skip")
+
+
+def test_most_of_a_batch_decides(files: Files) -> None:
+    """Where no sample of a batch is like the first of all, on_error takes those that are few."""
+    for k, file in enumerate(files.npy):
+        np.save(file, np.full(2 if k < 4 else 4 if k == 4 else 3, k, np.float32))
+    loader = kl.PathSequenceLoader(files.npy, labels(), BATCH, on_error="skip", shuffle=False)
+    assert [batch[1].tolist() for batch in loader] == [[0, 1, 2, 3], [5, 6, 7], [8, 9, 10, 11]]
+    assert [error.index for error in loader.errors] == [4]
 
 
 def test_arrays_in_a_list_of_different_shape() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import kloaders as kl
+from kloaders.diagnostics.verify import report as report_module
 from kloaders.diagnostics.verify.report import ERRORS, WARNINGS, Finding, Report, lines_of, summary
 
 
@@ -35,7 +36,8 @@ def test_errors_and_warnings(report: Report) -> None:
 def test_the_kinds_have_the_fields_names() -> None:
     """Which scripts read; see docs/faults.md."""
     assert (
-        *("unreadable", "empty", "truncated", "broken", "too many pixels", "misnamed"),
+        *("unreadable", "empty", "truncated", "broken", "unsupported"),
+        *("too many pixels", "misnamed"),
     ) == ERRORS
     assert WARNINGS == ("conflicting labels", "duplicate", "inconsistent")
     page = (Path(__file__).parents[3] / "docs" / "faults.md").read_text(encoding="utf-8")
@@ -71,6 +73,31 @@ def test_a_list_for_loaders(report: Report, tmp_path: Path, warnings: bool) -> N
         listed = list(csv.DictReader(file))
     assert rows == len(listed) == len(ERRORS) + 1 + (len(WARNINGS) if warnings else 0)
     assert listed[0]["error"] == "unreadable: /unreadable.jpg is unreadable"
+
+
+def test_files_of_a_disk_that_was_away_are_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are good, and would be left out for ever; one that is missing among others is listed."""
+    report = Report("it")
+    for name in ("away/0.jpg", "away/1.jpg", "empty/2.jpg", "refused/3.jpg", "there/4.jpg"):
+        report.add(str(tmp_path / name), "unreadable", f"{name} cannot be read: Input/output error")
+    for name in ("empty", "refused", "there"):
+        (tmp_path / name).mkdir()
+    for name in ("refused/3.jpg", "refused/5.jpg", "there/6.jpg"):
+        (tmp_path / name).touch()
+    opened = open
+
+    def refused(path: str, *more: str) -> object:
+        if "refused" in str(path):
+            raise OSError(5, "Input/output error", path)
+        return opened(path, *more)
+
+    monkeypatch.setattr(report_module, "open", refused, raising=False)
+    assert report.write_csv(tmp_path / "bad.csv") == 1
+    assert str(tmp_path / "there" / "4.jpg") in (tmp_path / "bad.csv").read_text()
+    assert "4 files that cannot be read are not written to" in caplog.text
+    assert not report.ok  # they are findings all the same
 
 
 def test_lists_with_older_names_are_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,67 @@ def test_folders_of_classes(photos: Path) -> None:
 def test_links_in_a_circle_end(photos: Path) -> None:
     (photos / "cat" / "again").symlink_to(photos)
     assert len(planned(photos)[0]) == 12
+
+
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_the_tree_of_from_directory(photos: Path, tmp_path: Path, follow_links: bool) -> None:
+    """Whatever lies about in it: the same files, with the same classes."""
+    other = tmp_path / "other"
+    (other / "deep").mkdir(parents=True)
+    sound = (photos / "cat" / "0.jpg").read_bytes()
+    for name in ("a.jpg", "deep/b.jpg", "notes.txt"):
+        (other / name).write_bytes(sound)
+    (photos / "linked").symlink_to(other)  # a class is taken, a link in it is if asked for
+    (photos / "again").symlink_to(photos / "cat")
+    (photos / "cat" / "more").symlink_to(other)
+    for folder in (photos, photos / "cat", photos / "dog"):
+        (folder / "me").symlink_to(folder)
+        (folder / "up").symlink_to(photos.parent)
+        (folder / "round").symlink_to(folder / "round")
+        for name in ("__MACOSX", "@eaDir/0.jpg", ".hidden"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "1.jpg").write_bytes(sound)
+    for name in ("caf\u00e9", "cafe\u0301"):
+        (photos / name).mkdir()
+        for file in ("\u00e9.jpg", "e\u0301.jpg"):
+            (photos / name / file).write_bytes(sound)
+    (photos / "dog" / "gone.jpg").symlink_to(photos / "nowhere.jpg")
+    report, tasks = Report("it"), []
+    plan_source(str(photos), ("path", "label", None), report, tasks, follow_links)
+    loader, _ = kl.from_directory(
+        photos, validation=None, follow_links=follow_links, check_paths=False
+    )
+    loaded = [(path, Path(path).relative_to(photos).parts[0]) for path in loader.paths]
+    assert loader.class_names == sorted({label for _, label in loaded})
+    assert tasks == loaded
+    assert len(tasks) == 12 + 6 + 2 + 4 + 1 + (4 if follow_links else 0)
+    (one,) = report.findings  # both spellings of one name
+    assert one.kind == "inconsistent"
+    assert "2 classes look like" in one.message
+
+
+def test_pipes_are_named_and_not_opened(photos: Path) -> None:
+    os.mkfifo(photos / "dog" / "pipe.jpg")
+    loader, _ = kl.from_directory(photos, validation=None)
+    assert loader.samples == 12
+    (one,) = kl.verify(photos, progress=False).findings
+    assert (one.kind, one.path) == ("unreadable", str(photos / "dog" / "pipe.jpg"))
+
+
+def test_a_folder_that_cannot_be_read(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a finding, and the others are read."""
+    scandir = os.scandir
+
+    def refused(path: str) -> object:
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    tasks, report = planned(photos)
+    assert {label for _, label in tasks} == {"dog"}
+    (one,) = report.findings
+    assert one.message == f"{photos}/cat cannot be read: Permission denied"
 
 
 def test_a_table_has_paths_and_classes(photos: Path, tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import random
 import threading
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+import kloaders as kl
 from kloaders.sources.cache import ram as ram_cache
 from kloaders.sources.cache.ram import Budget, RamCache
 from tests.sources.cache.pictures import SAMPLES
@@ -85,3 +88,30 @@ def test_never_a_torn_row(monkeypatch):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("where", ["ram", "folder"])
+@pytest.mark.parametrize("empty", [0, 5], ids=["first", "later"])
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint8"])
+def test_empty_arrays(tmp_path, keep, where, empty, dtype):
+    """A sample without boxes, be it the first: each epoch has all samples, none of them is wrong."""
+    reads = []
+
+    class Boxes(kl.PathSequenceLoader):
+        def load_sample(self, path):
+            number = int(Path(path).stem)
+            reads.append(number)
+            return np.full((0 if number == empty else 2, 4), number, dtype), np.int32(number)
+
+    paths = [tmp_path / f"{number}.bin" for number in range(SAMPLES)]
+    for path in paths:
+        path.write_bytes(b"\0")
+    cache = "ram" if where == "ram" else str(tmp_path / "cache")
+    loader = keep(Boxes(paths, batch_size=1, cache=cache, shuffle=False, workers=0))
+    for _ in range(3):
+        batches = list(loader)
+        assert [int(y[0]) for _, y in batches] == list(range(SAMPLES))
+        for number, (x, _) in enumerate(batches):
+            assert x.shape == (1, 0 if number == empty else 2, 4)
+            assert (x == number).all()
+    assert 3 * SAMPLES - len(reads) >= SAMPLES  # of the others most were kept

@@ -1,0 +1,56 @@
+"""`Ray(cpus=32)`: decoding on a Ray cluster, as a value that an option takes. Ray is not imported here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kloaders.core.checks import checked_count
+
+__all__ = ["Ray"]
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Have batches read, decoded and transformed by actors of a Ray cluster: `processes=Ray(cpus=32)`.
+
+    The batches are those that threads would make, in the same order. One actor takes one CPU of the
+    cluster. Needs `pip install ray`; see docs/distributed.md.
+
+    Args:
+        cpus: the maximum number of actors.
+        address: of the cluster, as `ray.init` takes it: "auto", "ray://host:10001" or "host:6379".
+            None: the cluster that this program is connected to, or RAY_ADDRESS, or a new one on
+            this machine.
+        min_cpus: the number of actors to start with, and to keep. More come while batches wait for
+            a free one; those without work for a minute leave. None: all of them from the start.
+        patience: seconds. If no actor answers for so long, this process makes the batches itself,
+            with a warning.
+
+    Raises:
+        TypeError, ValueError: an argument is no number, or out of range.
+    """
+
+    cpus: int
+    address: str | None = None
+    min_cpus: int | None = None
+    patience: float = 60.0
+
+    def __post_init__(self) -> None:
+        checked_count(self.cpus, "cpus", 1)
+        least = self.cpus if self.min_cpus is None else checked_count(self.min_cpus, "min_cpus", 1)
+        if least > self.cpus:
+            raise ValueError(f"min_cpus={least} is more than cpus={self.cpus}, the maximum.")
+        if self.address is not None and not isinstance(self.address, str):
+            raise TypeError(
+                f"address={self.address!r:.80} is {type(self.address).__name__}, expected a text such as "
+                '"auto" or "ray://host:10001", or None.'
+            )
+        if isinstance(self.patience, bool) or not isinstance(self.patience, (int, float)):
+            raise TypeError(f"patience={self.patience!r:.80}, expected a number of seconds.")
+        if not self.patience > 0:
+            raise ValueError(f"patience={self.patience!r}, expected more than 0 seconds.")
+
+    @property
+    def least(self) -> int:
+        """The number of actors to start with."""
+        return self.cpus if self.min_cpus is None else self.min_cpus

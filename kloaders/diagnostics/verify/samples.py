@@ -1,0 +1,168 @@
+"""What a loader reads: its files by their structure, and each of its samples as the loader reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Indices
+from kloaders.core.errors import shortened
+from kloaders.core.protocols import Loader
+from kloaders.core.structure import flatten
+from kloaders.core.threads import usable_cores
+from kloaders.diagnostics.verify.comparison import Comparison
+from kloaders.diagnostics.verify.report import Report
+from kloaders.diagnostics.verify.tasks import Task, kind_of_error, plan_pack, plan_records
+from kloaders.plan.rng import Moment
+from kloaders.sources.columns import PathColumn, SubsetColumn
+from kloaders.sources.files import FileReader
+from kloaders.sources.hooks import HookSource
+from kloaders.sources.pack import PackColumn
+from kloaders.sources.records import RecordSource
+from kloaders.sources.source import Source
+from kloaders.sources.video import VideoSource
+
+__all__ = ["check_samples", "plan_loader"]
+
+# Neighbours are read by one thread: they may lie in one file.
+_AT_ONCE = 32
+
+
+def plan_loader(loader: Loader, report: Report, tasks: list[Task]) -> None:
+    """Append the tasks of the files whose format is known: images, arrays, videos, records, packs.
+
+    Files of a format of the user's own are only read by `check_samples`.
+    """
+    source: Source = loader.source
+    parts = list(_parts(source))
+    seen: set[str] = set()
+    for part in parts:
+        if isinstance(part, VideoSource):
+            tasks += [{"path": path, "video": True} for path in part.files]
+        elif isinstance(part, RecordSource):
+            for path in part.records.paths:
+                plan_records(path, report, tasks)
+        for column in flatten(part.columns or ()):
+            folder = getattr(_inner(column)[0], "folder", None)
+            if isinstance(_inner(column)[0], PackColumn) and folder not in seen:
+                seen.add(str(folder))
+                plan_pack(str(folder), report, tasks)
+    if not any(isinstance(part, HookSource) for part in parts):
+        _plan_columns(loader, source, tasks)
+
+
+def _plan_columns(loader: Loader, source: Source, tasks: list[Task]) -> None:
+    classes = _classes(loader, source)
+    for k, part in enumerate(source.columns or ()):
+        for column in flatten(part):
+            inner, numbers = _inner(column)
+            if not isinstance(inner, PathColumn) or not isinstance(inner.read_path, FileReader):
+                continue
+            if inner.read_path.decode is not None:
+                continue
+            most = inner.read_path.options.max_pixels
+            rows = range(len(inner)) if numbers is None else numbers.tolist()
+            for place, row in enumerate(rows):
+                tasks.append(
+                    {
+                        "path": inner.paths[row],
+                        "max_pixels": most,
+                        # Masks are alike by right: they are not compared.
+                        "compared": k == 0,
+                        "class": None if k or classes is None else classes[place],
+                    }
+                )
+
+
+def _classes(loader: Loader, source: Source) -> list[str] | None:
+    labels = source.labels()
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "biu":
+        return None
+    names = loader.class_names
+    if names is not None and len(labels) and labels.min() >= 0 and labels.max() < len(names):
+        return [names[label] for label in labels.tolist()]
+    return [str(label) for label in labels.tolist()]
+
+
+def _parts(source: Source) -> Iterator[Source]:
+    """A source, and those that it reads from."""
+    yield source
+    inner = [getattr(source, name, None) for name in ("inner", "base")]
+    inner += [pipeline.source for pipeline in getattr(source, "pipelines", ())]
+    for part in inner:
+        if isinstance(part, Source):
+            yield from _parts(part)
+
+
+def _inner(column: Any) -> tuple[Any, Any]:
+    """The column that others take rows of, and the numbers of these rows; None for all."""
+    numbers = None
+    while not isinstance(column, (PathColumn, PackColumn)):
+        if isinstance(column, SubsetColumn):
+            numbers = column.numbers if numbers is None else column.numbers[numbers]
+        column = getattr(column, "column", None)
+        if column is None:
+            break
+    return column, numbers
+
+
+def check_samples(loader: Loader, report: Report, comparison: Comparison, bar: Any) -> None:
+    """Read each sample once, past caches, without transforms; add what does not load.
+
+    Raises whatever is wrong with no sample, such as a MemoryError.
+    """
+    plain = loader.replace(cache=None)
+    try:
+        source: Source = plain.source
+        source.prepare()
+        known = {os.path.abspath(one.path) for one in report.errors}
+        workers = 1 if source.in_order else usable_cores()
+        blocks = [
+            np.arange(first, min(first + _AT_ONCE, len(source)), dtype=np.int64)
+            for first in range(0, len(source), _AT_ONCE)
+        ]
+        varies = loader.transform is not None or loader.batch_transform is not None
+        with ThreadPoolExecutor(workers, "kloaders-verify") as pool:
+            for found in pool.map(lambda block: list(_read(source, block)), blocks):
+                for index, form, error in found:
+                    bar.update(1)
+                    name = source.name(index)
+                    if error is not None:
+                        # A mask that is broken is named, and not its image as well.
+                        told = os.path.abspath(name) in known or any(
+                            path in str(error) for path in known
+                        )
+                        if not told:
+                            report.add(name, kind_of_error(error), _message(name, error))
+                    elif not varies:
+                        comparison.note(name, form)
+    finally:
+        plain.close()
+
+
+def _read(
+    source: Source, indices: Indices
+) -> Iterator[tuple[int, tuple[str, ...], Exception | None]]:
+    """Of each of these samples its number, its form, and why it does not load."""
+    for index in indices.tolist():
+        try:
+            parts = source.sample(index, Moment())
+            arrays = [np.asarray(array) for array in flatten(parts)]
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a user's code raises belongs to the sample
+            yield index, (), error
+            continue
+        form = ", ".join(f"{array.dtype} of shape {array.shape}" for array in arrays)
+        yield index, ("array", form), None
+
+
+def _message(name: str, error: Exception) -> str:
+    said = shortened(" ".join(str(error).split()), 1000) or type(error).__name__
+    if name in said:
+        return said
+    return f"{name} does not load: {type(error).__name__}: {said}"

@@ -1,0 +1,83 @@
+"""What runs on the cluster: an actor that holds a pipeline and fills rows with samples.
+
+Sent by value: at the top it imports the standard library only, as kloaders may not be there yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+import zipfile
+from typing import Any
+
+__all__ = ["Decoder", "modules_of"]
+
+
+def modules_of(folder: str) -> tuple[dict[str, bytes], str]:
+    """The modules of a package kloaders in a folder, by file name, and their digest."""
+    found: dict[str, bytes] = {}
+    for place, _, names in sorted(os.walk(os.path.join(folder, "kloaders"))):
+        for name in sorted(names):
+            if name.endswith((".py", ".typed")):
+                path = os.path.join(place, name)
+                with open(path, "rb") as file:
+                    found[os.path.relpath(path, folder)] = file.read()
+    digest = hashlib.sha256()
+    for name, content in found.items():
+        digest.update(f"{name} {len(content)} ".encode() + content)
+    return found, digest.hexdigest()[:16]
+
+
+class Decoder:
+    """Fills the rows of whole batches; one call at a time."""
+
+    def __init__(self, package: tuple[str, str, Any], pickled: Any) -> None:
+        """Import kloaders and load the pipeline.
+
+        Args:
+            package: the folder that kloaders is imported from where this program was started, the
+                digest of its files, and a reference to a ZIP file of them.
+            pickled: references to the pickled pipeline, and to its arrays.
+        """
+        import ray
+
+        os.environ["KLOADERS_WORKER"] = "1"  # no Keras is imported
+        folder, digest, archive = package
+        if modules_of(folder)[1] != digest:  # another machine
+            here = os.path.join(tempfile.gettempdir(), f"kloaders-{os.getuid()}-{digest}")
+            if not os.path.isdir(here):
+                whole = tempfile.mkdtemp(prefix="kloaders-")
+                with open(f"{whole}.zip", "wb") as file:
+                    file.write(ray.get(archive))
+                with zipfile.ZipFile(f"{whole}.zip") as opened:
+                    opened.extractall(whole)
+                os.unlink(f"{whole}.zip")
+                with contextlib.suppress(OSError):  # another actor was faster
+                    os.rename(whole, here)
+            folder = here
+        sys.path.insert(0, folder)
+        import pickle
+
+        head, buffers = pickled
+        self.pipeline = pickle.loads(ray.get(head), buffers=ray.get(list(buffers)))  # noqa: S301  ours
+
+    def ready(self) -> str:
+        """The folder that kloaders came from."""
+        import kloaders
+
+        return os.path.dirname(os.path.dirname(kloaders.__file__))
+
+    def look(self, index: int, raw: bool) -> Any:
+        """The specs of one sample, or a packed error."""
+        from kloaders.engine.ray import rows
+
+        return rows.look(self.pipeline, index, raw)
+
+    def fill(self, *job: Any) -> Any:
+        """The arrays of some rows, and what went wrong in them."""
+        from kloaders.engine.ray import rows
+
+        return rows.fill(self.pipeline, *job)

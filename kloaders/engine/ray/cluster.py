@@ -1,0 +1,103 @@
+"""The connection to a Ray cluster, and what is put there once: this package, and a pickled pipeline."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.errors import WorkerPoolError
+from kloaders.core.messages import inform
+from kloaders.core.ray import Ray
+from kloaders.engine.processes.pickling import check_sendable
+from kloaders.engine.ray import actor
+from kloaders.sources.pipeline import SamplePipeline
+
+__all__ = ["connect", "decoder_class", "package", "pickled"]
+
+_connected: int | None = None  # the process that connected: a fork cannot use it
+_package: tuple[Any, tuple[str, str, Any]] | None = None
+
+
+def connect(wanted: Ray) -> Any:
+    """The module ray, connected to the cluster.
+
+    Raises:
+        ImportError: Ray is not installed.
+        WorkerPoolError: no cluster is there, or this process is a fork of the one that connected.
+    """
+    global _connected  # noqa: PLW0603
+    try:
+        ray = import_module("ray")
+    except ImportError as error:
+        raise ImportError(
+            "processes=Ray(...) needs Ray, which is not installed: pip install 'ray[default]>=2.40'."
+        ) from error
+    if _connected not in (None, os.getpid()):
+        raise WorkerPoolError(
+            "this process is a fork of one that is connected to Ray, and cannot use its connection: "
+            "start processes by multiprocessing's 'spawn', or leave processes= out here."
+        )
+    if not ray.is_initialized():
+        try:
+            ray.init(
+                address=wanted.address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                **({} if wanted.address else {"include_dashboard": False}),
+            )
+        except Exception as error:  # its errors have no common class
+            where = f"at {wanted.address!r}" if wanted.address else "on this machine"
+            raise WorkerPoolError(
+                f"no Ray cluster {where}: {error}. Start one with `ray start --head`, or pass another "
+                "address= to Ray()."
+            ) from error
+        cpus = ray.cluster_resources().get("CPU", 0)
+        inform(f"connected to a Ray cluster of {cpus:g} CPUs.")
+    _connected = os.getpid()
+    return ray
+
+
+def decoder_class(ray: Any) -> Any:
+    """The actor class, which travels by value: no worker needs to have this package."""
+    ray.cloudpickle.register_pickle_by_value(
+        actor
+    )  # for good: Ray pickles a class when it is first used
+    return ray.remote(actor.Decoder)
+
+
+def package(ray: Any) -> tuple[str, str, Any]:
+    """Where this package is, its digest, and a ZIP file of it in the cluster: put there once."""
+    global _package  # noqa: PLW0603
+    context = ray.get_runtime_context().get_job_id()
+    if _package is None or _package[0] != context:
+        folder = str(Path(__file__).resolve().parents[3])
+        modules, digest = actor.modules_of(folder)
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+            for name, content in modules.items():
+                opened.writestr(name, content)
+        _package = context, (folder, digest, ray.put(archive.getvalue()))
+    return _package[1]
+
+
+def pickled(ray: Any, pipeline: SamplePipeline) -> tuple[Any, tuple[Any, ...]]:
+    """References to a pipeline in the cluster; each of its arrays is put there once.
+
+    Raises:
+        TypeError: it cannot be pickled; the message names what in it.
+    """
+    buffers: list[Any] = []
+    try:
+        data = ray.cloudpickle.dumps(
+            pipeline.for_worker(), protocol=5, buffer_callback=lambda b: buffers.append(b.raw())
+        )
+    except Exception:
+        check_sendable(pipeline)  # says what it is
+        raise
+    return ray.put(data), tuple(ray.put(np.frombuffer(view, np.uint8)) for view in buffers)

@@ -1,0 +1,426 @@
+"""Actors of a Ray cluster that fill rows, in place of worker processes. They may die, hang or never come.
+
+A thread of the engine hands an actor a batch and waits. All of it follows from its arguments, so it
+may be asked for again, of another actor: Ray's own retries wait for the actor that died, or for its
+node, and are off.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+import weakref
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.errors import Recovery, WorkerPoolError, with_recovery
+from kloaders.core.memory import BufferPool
+from kloaders.core.messages import warn
+from kloaders.core.ray import Ray
+from kloaders.core.rows import Report, Rows, report_at
+from kloaders.core.structure import Structure, map_structure
+from kloaders.engine.processes.timeouts import SAMPLE, Timeouts
+from kloaders.engine.ray import cluster
+from kloaders.engine.ray.rows import Needs, fill, trouble_of
+from kloaders.plan.rng import Moment
+from kloaders.sources.pipeline import SamplePipeline
+
+__all__ = ["RayPool"]
+
+# Batches that an actor has at a time: the one that it works on, and the next.
+_EACH = 2
+# A batch that killed so many actors is taken sample by sample, and a sample that did so is at fault.
+_DEATHS = 3
+# A batch is asked of a second actor after so many times the median of the last ones, in seconds ...
+_SLOW, _SLOW_SECONDS = 3.0, 2.0
+_MEASURED = 64
+# ... and how often that is looked at.
+_LOOK_SECONDS = 0.25
+# An actor that is not needed leaves after so many seconds.
+_IDLE_SECONDS = 60.0
+
+
+class _NoAnswer(Exception):
+    """No actor has answered for `patience` seconds."""
+
+
+class _Deadly(Exception):
+    """Every actor that was given this job died, or did not end."""
+
+    def __init__(self, times: int, how: str, hangs: bool) -> None:
+        super().__init__(how)
+        self.times, self.hangs = times, hangs
+
+
+@dataclass(eq=False)
+class _Actor:
+    """One actor, and how many jobs it has."""
+
+    handle: Any
+    jobs: int = 0
+    gone: bool = False
+    used: float = field(default_factory=time.monotonic)
+
+
+class _Memory:
+    """Arrays for batches, as worker processes' memory hands them out."""
+
+    def __init__(self) -> None:
+        self.limit = 16
+        self._pool = BufferPool()
+
+    def take(self, needs: Needs) -> list[Array]:
+        self._pool.limit = self.limit * max(1, len(needs))
+        return [self._pool.take(shape, dtype) for shape, dtype in needs]
+
+    def keep(self, leaves: list[Array]) -> list[Array]:
+        return leaves
+
+
+class RayPool:
+    """Actors that hold a pipeline, as `ProcessPool` has worker processes.
+
+    They are made when the first batch is asked for, up to `Ray.cpus` of them, and end with `close`.
+
+    Threads: all methods may be called from several at once.
+    """
+
+    kind = "Ray actors"
+
+    def __init__(self, pipeline: SamplePipeline, wanted: Ray) -> None:
+        self.wanted = wanted
+        self.count = wanted.cpus * _EACH
+        self.memory = _Memory()
+        self.timeouts = Timeouts.from_environment()
+        self.ray = cluster.connect(wanted)
+        self._group = _Actors(self.ray, pipeline, wanted)
+        self._seconds: deque[float] = deque(maxlen=_MEASURED)
+        self._answered = time.monotonic()
+        self._local = False
+        weakref.finalize(self, _Actors.close, self._group)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is open, and this process is not a fork of the one that made it."""
+        return not self._group.closed and self._group.pid == os.getpid()
+
+    def fill(
+        self,
+        pipeline: SamplePipeline,
+        indices: Indices,
+        out: Rows,
+        report: Report,
+        moment: Moment,
+        raw: bool,
+        stored: Rows | None = None,
+    ) -> None:
+        """What `pipeline.fill` does, on an actor; see `ProcessPool.fill`."""
+        if self._local:
+            self._here(pipeline, indices, out, report, moment, raw, stored)
+            return
+        needs = [(leaf.shape, leaf.dtype) for leaf in out.arrays]
+        given = None if stored is None else (_form(stored.form), list(stored.arrays))
+        try:
+            found = self._ask("fill", indices, needs, _form(out.form), moment, raw, given)
+        except _NoAnswer:
+            self._fall_back()
+            self._here(pipeline, indices, out, report, moment, raw, stored)
+            return
+        except _Deadly as end:
+            if len(indices) == 1:
+                report(0, self._as_error(end))
+                return
+            warn(
+                f"{end.times} Ray actors {end} while they made a batch of {len(indices)} samples: they "
+                "are read one by one."
+            )
+            for row in range(len(indices)):
+                part = slice(row, row + 1)
+                self.fill(
+                    pipeline,
+                    indices[part],
+                    out.part(part),
+                    report_at(report, row),
+                    moment.part(part),
+                    raw,
+                    None if stored is None else stored.part(part),
+                )
+            return
+        arrays, troubles = found
+        for leaf, made in zip(out.arrays, arrays, strict=True):
+            leaf[...] = made  # a batch_transform may write to it; what Ray hands out is read-only
+        for trouble in troubles:
+            report(*trouble_of(trouble))
+
+    def look(self, pipeline: SamplePipeline, index: int, raw: bool) -> Structure:
+        """The specs of one sample; raises what went wrong with it."""
+        if self._local:
+            return pipeline.look(index, raw)
+        try:
+            well, found = self._ask("look", index, raw)
+        except _NoAnswer:
+            self._fall_back()
+            return pipeline.look(index, raw)
+        except _Deadly as end:
+            raise self._as_error(end) from None
+        if not well:
+            raise trouble_of((0, None, found))[1]
+        return found
+
+    def close(self) -> None:
+        """End the actors. Jobs under way fail."""
+        self._group.close()
+
+    # ------------------------------------------------------------------ one job, however often
+
+    def _ask(self, method: str, *job: Any) -> Any:
+        """What the method of an actor returns for this job.
+
+        Raises:
+            _NoAnswer: no actor answers.
+            _Deadly: three actors died of it, or it does not end.
+        """
+        begun = time.monotonic()
+        tries: dict[Any, tuple[_Actor, float]] = {}
+        deaths, how, hangs = 0, "", False
+        try:
+            while True:
+                if not tries or self._slow(tries):
+                    self._start(tries, method, job, begun)
+                ready, _ = self.ray.wait(list(tries), num_returns=1, timeout=_LOOK_SECONDS)
+                if self._group.closed:
+                    raise WorkerPoolError("the loader was closed while it made a batch.")
+                if ready:
+                    actor, since = tries.pop(ready[0])
+                    try:
+                        found = self.ray.get(ready[0])
+                    except self.ray.exceptions.RayTaskError as error:
+                        self._group.give_back(actor)
+                        raise self._broken(error) from None
+                    except self.ray.exceptions.RayError as error:
+                        self._group.drop(actor)
+                        deaths, how, hangs = deaths + 1, f"died ({_first_line(error)})", False
+                    else:
+                        self._answered = time.monotonic()
+                        self._seconds.append(self._answered - since)
+                        self._group.give_back(actor)
+                        return found
+                elif (late := self._late(tries)) is not None:
+                    self._group.drop(tries.pop(late)[0])
+                    deaths, hangs = deaths + 1, True
+                    how = f"did not answer for {self.timeouts.sample:g} seconds"
+                if deaths >= _DEATHS - hangs:
+                    raise _Deadly(deaths, how, hangs)
+                if time.monotonic() - max(begun, self._answered) > self.wanted.patience:
+                    raise _NoAnswer
+        finally:
+            for ref, (actor, _) in tries.items():
+                self._group.leave(actor, ref)
+
+    def _start(
+        self, tries: dict[Any, Any], method: str, job: tuple[Any, ...], begun: float
+    ) -> None:
+        """Give the job to one more actor, if one is free; to the first, whenever one is."""
+        taken = {id(actor) for actor, _ in tries.values()}
+        while True:
+            actor = self._group.take(taken, 0.0 if tries else _LOOK_SECONDS)
+            if actor is not None:
+                ref = getattr(actor.handle, method).remote(*job)
+                tries[ref] = actor, time.monotonic()
+                return
+            if tries:
+                return
+            if time.monotonic() - max(begun, self._answered) > self.wanted.patience:
+                raise _NoAnswer
+
+    def _slow(self, tries: dict[Any, Any]) -> bool:
+        """Whether a second actor is to be asked."""
+        if len(tries) > 1 or len(self._seconds) < 3:
+            return False
+        limit = max(_SLOW_SECONDS, _SLOW * statistics.median(self._seconds))
+        return time.monotonic() - next(iter(tries.values()))[1] > limit
+
+    def _late(self, tries: dict[Any, Any]) -> Any:
+        """The try that has had all the time that there is, if other actors do answer."""
+        now = time.monotonic()
+        for ref, (_, since) in tries.items():
+            if now - since > self.timeouts.sample and self._answered > since:
+                return ref
+        return None
+
+    def _as_error(self, end: _Deadly) -> Exception:
+        """The error of the sample that actors died of."""
+        if end.hangs:
+            slow: Exception = TimeoutError(
+                f"not loaded after {self.timeouts.sample:g} seconds on a Ray actor, {end.times} times. If "
+                f"a sample may take longer, set the environment variable {SAMPLE}, in seconds."
+            )
+            return with_recovery(slow, None)
+        died = RuntimeError(f"the Ray actor that loaded it {end}, {end.times} times.")
+        return with_recovery(died, Recovery.LOST)
+
+    def _broken(self, error: Exception) -> Exception:
+        """An actor that could not load the pipeline, or a fault of ours."""
+        return WorkerPoolError(
+            "a Ray actor could not do its work. Each node needs the packages that the loader uses "
+            "(kloaders itself is sent along): install them there, or start Ray with "
+            f"ray.init(runtime_env={{'pip': [...]}}). What the actor says:\n\n{error}"
+        )
+
+    # ------------------------------------------------------------------ without Ray
+
+    def _fall_back(self) -> None:
+        if not self._local:
+            self._local = True
+            warn(
+                f"no Ray actor has answered for {self.wanted.patience:g} seconds: this process makes the "
+                f"batches itself, on threads. {self._group.why()}"
+            )
+
+    def _here(
+        self,
+        pipeline: SamplePipeline,
+        indices: Indices,
+        out: Rows,
+        report: Report,
+        moment: Moment,
+        raw: bool,
+        stored: Rows | None,
+    ) -> None:
+        if stored is None:
+            pipeline.fill(indices, out, report, moment, raw)
+            return
+        needs = [(leaf.shape, leaf.dtype) for leaf in out.arrays]
+        given = stored.form, list(stored.arrays)
+        arrays, troubles = fill(pipeline, indices, needs, out.form, moment, raw, given)
+        for leaf, made in zip(out.arrays, arrays, strict=True):
+            leaf[...] = made
+        for trouble in troubles:
+            report(*trouble_of(trouble))
+
+
+class _Actors:
+    """The actors of a pool: as many as there is work for."""
+
+    def __init__(self, ray: Any, pipeline: SamplePipeline, wanted: Ray) -> None:
+        self.ray, self.wanted = ray, wanted
+        self.closed = False
+        self.pid = os.getpid()
+        self._make = cluster.decoder_class(ray)
+        self._package = cluster.package(ray)
+        self._pickled = cluster.pickled(ray, pipeline)
+        self._change = threading.Condition()
+        self._all: list[_Actor] = []
+        self._strays: dict[Any, _Actor] = {}
+
+    def take(self, other_than: set[int], seconds: float) -> _Actor | None:
+        """An actor that has room for a job, for who will give it back; None if there is none."""
+        end = time.monotonic() + seconds
+        with self._change:
+            while not self.closed:
+                self._settle()
+                free = [a for a in self._all if a.jobs < _EACH and id(a) not in other_than]
+                best = min(free, key=lambda actor: actor.jobs, default=None)
+                wants_more = best is None or best.jobs > 0
+                if wants_more and len(self._all) < self.wanted.cpus:
+                    for _ in range(1 if self._all else self.wanted.least):
+                        self._all.append(self._started())
+                    continue
+                if best is not None:
+                    best.jobs += 1
+                    best.used = time.monotonic()
+                    return best
+                if not self._change.wait(max(0.0, end - time.monotonic())):
+                    return None
+            raise WorkerPoolError("the loader was closed while it made a batch.")
+
+    def give_back(self, actor: _Actor) -> None:
+        """Its job is done."""
+        with self._change:
+            actor.jobs -= 1
+            self._retire()
+            self._change.notify_all()
+
+    def leave(self, actor: _Actor, ref: Any) -> None:
+        """Its job is wanted no more; it may still be at it."""
+        with self._change:
+            if not actor.gone:
+                self._strays[ref] = actor
+
+    def drop(self, actor: _Actor) -> None:
+        """It died, or is to: another one will be made."""
+        with self._change:
+            if actor.gone:
+                return
+            actor.gone = True
+            self._all.remove(actor)
+            self._strays = {ref: a for ref, a in self._strays.items() if a is not actor}
+            self._change.notify_all()
+        self._kill(actor)
+
+    def why(self) -> str:
+        """What the cluster offers, in words."""
+        try:
+            total, free = self.ray.cluster_resources(), self.ray.available_resources()
+        except Exception:  # there is no cluster any more
+            return "The cluster does not answer either: `ray status` says more."
+        return (
+            f"The cluster has {total.get('CPU', 0):g} CPUs, of which {free.get('CPU', 0):g} are free; "
+            "each actor needs one. `ray status` says more."
+        )
+
+    def close(self) -> None:
+        """End them all."""
+        if self.pid != os.getpid():  # in a fork: they are the parent's, and so is the connection
+            self.closed = True
+            return
+        with self._change:
+            if self.closed:
+                return
+            self.closed = True
+            actors, self._all = self._all, []
+            self._strays.clear()
+            self._change.notify_all()
+        for actor in actors:
+            actor.gone = True
+            self._kill(actor)
+
+    def _started(self) -> _Actor:
+        make = self._make.options(
+            num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+        )
+        return _Actor(make.remote(self._package, self._pickled))
+
+    def _settle(self) -> None:
+        """Jobs that nobody waits for any more may have ended."""
+        if not self._strays:
+            return
+        done, _ = self.ray.wait(list(self._strays), num_returns=len(self._strays), timeout=0)
+        for ref in done:
+            self._strays.pop(ref).jobs -= 1
+
+    def _retire(self) -> None:
+        """End actors that had nothing to do for a while, down to the least."""
+        old = time.monotonic() - _IDLE_SECONDS
+        idle = [a for a in self._all if not a.jobs and a.used < old]
+        for actor in idle[: max(0, len(self._all) - self.wanted.least)]:
+            actor.gone = True
+            self._all.remove(actor)
+            self._kill(actor)
+
+    def _kill(self, actor: _Actor) -> None:
+        if self.ray.is_initialized():
+            self.ray.kill(actor.handle, no_restart=True)
+
+
+def _form(form: Structure) -> Structure:
+    """The structure of a sample without specs, which would be sent for nothing."""
+    return map_structure(lambda _: None, form)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,80 @@
+"""What an actor does with the pipeline that it holds: rows of samples, and a list of what failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.rows import RowMismatch, Rows
+from kloaders.core.structure import Structure, unflatten
+from kloaders.engine.processes.worker import pack_error, unpack_error
+from kloaders.plan.rng import Moment
+from kloaders.sources.pipeline import SamplePipeline
+
+__all__ = ["Needs", "Trouble", "fill", "look", "trouble_of"]
+
+#: Shape of all rows, and dtype, of each array.
+Needs = list[tuple[tuple[int, ...], np.dtype[Any]]]
+#: A row, and what happened: an array that does not fit, with its number, or a packed error.
+Trouble = tuple[int, int | None, Any]
+
+
+def fill(
+    pipeline: SamplePipeline,
+    indices: Indices,
+    needs: Needs,
+    form: Structure,
+    moment: Moment,
+    raw: bool,
+    stored: tuple[Structure, list[Array]] | None,
+) -> tuple[list[Array], list[Trouble]]:
+    """Read samples, on an actor.
+
+    Args:
+        pipeline: what reads and transforms.
+        indices: which samples, int64.
+        needs: what arrays to make.
+        form: the structure of a sample.
+        moment: what the random numbers are derived from.
+        raw: whether samples are left as they are stored.
+        stored: structure and arrays of the samples before the transform, where they need not be read.
+
+    Returns:
+        The arrays, one row for each sample, and what went wrong, by row.
+    """
+    out = Rows(form, [np.empty(shape, dtype) for shape, dtype in needs])
+    troubles: list[Trouble] = []
+
+    def report(row: int, error: Exception) -> None:
+        if isinstance(error, RowMismatch):
+            troubles.append((row, error.leaf, np.ascontiguousarray(error.array)))
+        else:
+            troubles.append((row, None, pack_error(pipeline, int(indices[row]), error)))
+
+    if stored is None:
+        pipeline.fill(indices, out, report, moment, raw)
+        return out.arrays, troubles
+    stored_form, leaves = stored
+    for row, index in enumerate(indices.tolist()):
+        try:
+            sample = unflatten(stored_form, [np.array(leaf[row]) for leaf in leaves])
+            pipeline.put(index, sample, out, row, report, moment.part(row))
+        except Exception as error:  # whatever a user's function raises
+            report(row, error)
+    return out.arrays, troubles
+
+
+def look(pipeline: SamplePipeline, index: int, raw: bool) -> tuple[bool, Any]:
+    """Whether one sample loads, and its specs or its packed error."""
+    try:
+        return True, pipeline.look(index, raw)
+    except Exception as error:  # raised where the loader is
+        return False, pack_error(pipeline, index, error)
+
+
+def trouble_of(trouble: Trouble) -> tuple[int, Exception]:
+    """A row, and the error to report for it."""
+    row, leaf, what = trouble
+    return row, unpack_error(what) if leaf is None else RowMismatch(row, leaf, what)

@@ -1,0 +1,104 @@
+"""Which part of the data is this process's, by what started it: `shard="auto"`.
+
+Nothing is imported to find out: what is not loaded yet cannot have been set up.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from kloaders.core.messages import inform, warn
+from kloaders.keras_api import distributed
+
+__all__ = ["auto_shard"]
+
+Part = tuple[int, int]
+
+
+def auto_shard() -> Part:
+    """(k, n) of this process; (0, 1) where nothing says that there are others.
+
+    Asked in this order, and the first that knows of a job is believed: `keras.distribution`,
+    `torch.distributed`, `jax.distributed`, Ray Train, SLURM. What was taken is logged at level INFO.
+
+    A `keras.distribution` that shards a Sequence by itself (Keras 3.16) would take a part of the
+    part: that is switched off, with a warning.
+    """
+    for name, find in _FINDERS.items():
+        part = find()
+        if part is not None:
+            inform(f'shard="auto": {name} says part {part[0]} of {part[1]}.', once=f"shard {part}")
+            return part
+    inform(
+        'shard="auto": no job of several processes was found, so that this process reads all of the '
+        "data. Several are known after keras.distribution.set_distribution, "
+        "torch.distributed.init_process_group or jax.distributed.initialize, which have to come "
+        "before the loader is made; and in Ray Train and under srun.",
+        once="shard alone",
+    )
+    return 0, 1
+
+
+def _of_keras() -> Part | None:
+    keras = sys.modules.get("keras")
+    distribution = None if keras is None else distributed.distribution_of(keras)
+    if distribution is None:
+        return None
+    part = distributed.part_of(distribution)
+    if part[1] > 1 and getattr(distribution, "auto_shard_dataset", False):
+        distribution.auto_shard_dataset = False
+        warn(
+            f"{type(distribution).__name__}.auto_shard_dataset is switched off: Keras would shard what "
+            f'shard="auto" shards already. A tf.data.Dataset that is not made from a loader has to be '
+            "sharded by hand now. Pass auto_shard_dataset=False to silence this.",
+            once="auto_shard_dataset off",
+        )
+    return part
+
+
+def _of_torch() -> Part | None:
+    group: Any = sys.modules.get("torch.distributed")
+    if group is None or not group.is_available() or not group.is_initialized():
+        return None
+    return int(group.get_rank()), int(group.get_world_size())
+
+
+def _of_jax() -> Part | None:
+    jax: Any = sys.modules.get("jax")
+    # jax.process_count() alone would start JAX's backend, after which initialize() is refused.
+    if jax is None or not distributed.jax_is_initialized(jax):
+        return None
+    return int(jax.process_index()), int(jax.process_count())
+
+
+def _of_ray() -> Part | None:
+    train: Any = sys.modules.get("ray.train")
+    if train is None:
+        return None
+    try:
+        context = train.get_context()
+        rank, count = context.get_world_rank(), context.get_world_size()
+    except Exception:  # outside a worker of Ray Train; the error differs between its releases
+        return None
+    return None if rank is None or count is None or count < 2 else (int(rank), int(count))
+
+
+def _of_slurm() -> Part | None:
+    # SLURM_NTASKS is set in a batch script as well, which is one process: only srun's is believed.
+    count = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    rank = os.environ.get("SLURM_PROCID", "")
+    if not (count.isdecimal() and rank.isdecimal()) or not int(rank) < int(count) > 1:
+        return None
+    return int(rank), int(count)
+
+
+_FINDERS: dict[str, Callable[[], Part | None]] = {
+    "keras.distribution": _of_keras,
+    "torch.distributed": _of_torch,
+    "jax.distributed": _of_jax,
+    "Ray Train": _of_ray,
+    "SLURM (srun)": _of_slurm,
+}

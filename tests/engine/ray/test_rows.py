@@ -1,0 +1,65 @@
+"""What an actor does with the pipeline that it holds, without Ray."""
+
+import numpy as np
+
+import kloaders as kl
+from kloaders.core.rows import RowMismatch
+from kloaders.engine.ray import rows
+from kloaders.plan.rng import Moment
+from tests.engine.processes.hooks import fails_at_19, grows, noisy
+
+SAMPLES = np.arange(30)
+
+
+def job(transform, indices, stored=None):
+    loader = kl.ArraySequenceLoader(
+        SAMPLES[:, None].repeat(3, 1), SAMPLES, 8, seed=4, transform=transform
+    )
+    runner = loader.runner
+    form = runner.specs.delivered
+    needs = [
+        ((len(indices), 3), np.dtype(np.float64)),
+        ((len(indices),), np.dtype(np.int64)),
+    ]
+    return rows.fill(runner.pipeline, np.array(indices), needs, form, Moment(), False, stored)
+
+
+def test_rows_are_those_of_the_samples():
+    (x, y), troubles = job(noisy, [3, 7])
+    assert not troubles
+    assert np.floor(x[:, 0]).tolist() == [3, 7]
+    assert (y % 1 == 0).all()
+
+
+def test_stored_samples_are_transformed_only():
+    """The same numbers as when they are read: they follow from the sample, not from the row."""
+    read, _ = job(noisy, [3, 7])
+    loader = kl.ArraySequenceLoader(SAMPLES[:, None].repeat(3, 1), SAMPLES, 8)
+    form = loader.runner.specs.raw
+    leaves = [np.array([[3, 3, 3], [7, 7, 7]]), np.array([3, 7])]
+    given, troubles = job(noisy, [3, 7], (form, leaves))
+    assert not troubles
+    for a, b in zip(read, given, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_troubles_cross():
+    """Each with its row: an error with its file, or an array that does not fit."""
+    _, troubles = job(fails_at_19, [18, 19, 20])
+    (row, error), *others = [rows.trouble_of(t) for t in troubles if t[1] is None]
+    assert row == 1
+    assert not others
+    assert "no such class" in str(error)
+    _, troubles = job(grows, [0, 9])
+    assert all(isinstance(rows.trouble_of(t)[1], RowMismatch) for t in troubles)
+
+
+def test_look():
+    loader = kl.ArraySequenceLoader(SAMPLES, SAMPLES, 8, transform=fails_at_19)
+    pipeline = loader.runner.pipeline
+    well, spec = rows.look(pipeline, 3, False)
+    assert well
+    assert spec[0].shape == ()
+    well, packed = rows.look(pipeline, 19, False)
+    assert not well
+    assert "no such class" in str(rows.trouble_of((0, None, packed))[1])
