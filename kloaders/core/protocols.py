@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kloaders.core.arrays import Array
 from kloaders.core.checks import Transform
 from kloaders.core.errors import SampleError
+from kloaders.core.ray import Ray
 from kloaders.core.structure import Structure
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Loader(Protocol):
     @property
     def thread_count(self) -> int | None: ...
     @property
-    def processes(self) -> bool: ...
+    def processes(self) -> bool | Ray: ...
     @property
     def queue_size(self) -> int: ...
     @property

@@ -132,7 +132,7 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         batch_size=loader.batch_size,
         cores=usable_cores(),
         workers=usable_cores() if loader.thread_count is None else loader.thread_count,
-        processes=loader.processes,
+        processes=bool(loader.processes),
         has_transform=loader.transform is not None,
         users_code=loader.runner.pipeline.runs_user_code,
         # Windows would be written out, and the series is at hand.

@@ -44,6 +44,11 @@ _LOOK_SECONDS = 0.25
 _IDLE_SECONDS = 60.0
 
 
+# Whose references must outlive a fork: to let go of one in the child talks to the cluster on the
+# parent's connection, and breaks it.
+_open: set[_Actors] = set()
+
+
 class _NoAnswer(Exception):
     """No actor has answered for `patience` seconds."""
 
@@ -242,7 +247,8 @@ class RayPool:
         if len(tries) > 1 or len(self._seconds) < 3:
             return False
         limit = max(_SLOW_SECONDS, _SLOW * statistics.median(self._seconds))
-        return time.monotonic() - next(iter(tries.values()))[1] > limit
+        (since,) = (since for _, since in tries.values())
+        return bool(time.monotonic() - since > limit)
 
     def _late(self, tries: dict[Any, Any]) -> Any:
         """The try that has had all the time that there is, if other actors do answer."""
@@ -316,6 +322,7 @@ class _Actors:
         self._change = threading.Condition()
         self._all: list[_Actor] = []
         self._strays: dict[Any, _Actor] = {}
+        _open.add(self)
 
     def take(self, other_than: set[int], seconds: float) -> _Actor | None:
         """An actor that has room for a job, for who will give it back; None if there is none."""
@@ -384,6 +391,7 @@ class _Actors:
             self.closed = True
             actors, self._all = self._all, []
             self._strays.clear()
+            _open.discard(self)
             self._change.notify_all()
         for actor in actors:
             actor.gone = True
