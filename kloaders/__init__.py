@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from kloaders.interop.torch_dataset import from_torch
     from kloaders.loaders.arrays import ArraySequenceLoader, preload
     from kloaders.loaders.autoencoders import inputs_as_labels
+    from kloaders.loaders.filtering import filter  # noqa: A004  (under kl. it hides nothing)
     from kloaders.loaders.from_files import from_dataframe, from_directory
+    from kloaders.loaders.from_folders import from_folders
+    from kloaders.loaders.joining import concatenate, zip_loaders
     from kloaders.loaders.mixing import mix
     from kloaders.loaders.packs import PackSequenceLoader
     from kloaders.loaders.padding import bucket_by_length
@@ -32,10 +35,12 @@ if TYPE_CHECKING:
     from kloaders.loaders.ram_batches import RamBatchSequenceLoader
     from kloaders.loaders.sequence import SequenceLoader
     from kloaders.loaders.splits import split
+    from kloaders.loaders.statistics import statistics
     from kloaders.loaders.subsets import folds, repeat, subset, take
     from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
     from kloaders.loaders.video import VideoSequenceLoader
+    from kloaders.loaders.windows import WindowSequenceLoader
     from kloaders.sources.source import Source
     from kloaders.sources.tfrecord.features import Feature
     from kloaders.training.callback import LoaderCallback
@@ -58,11 +63,15 @@ _HOMES = {
     "TextLineSequenceLoader": "loaders.text",
     "UnsupportedError": "formats.errors",
     "VideoSequenceLoader": "loaders.video",
+    "WindowSequenceLoader": "loaders.windows",
     "albumentations_transform": "interop.augmentation",
     "bucket_by_length": "loaders.padding",
+    "concatenate": "loaders.joining",
+    "filter": "loaders.filtering",
     "folds": "loaders.subsets",
     "from_dataframe": "loaders.from_files",
     "from_directory": "loaders.from_files",
+    "from_folders": "loaders.from_folders",
     "from_torch": "interop.torch_dataset",
     "inputs_as_labels": "loaders.autoencoders",
     "keras_transform": "interop.augmentation",
@@ -70,12 +79,14 @@ _HOMES = {
     "preload": "loaders.arrays",
     "repeat": "loaders.subsets",
     "split": "loaders.splits",
+    "statistics": "loaders.statistics",
     "subset": "loaders.subsets",
     "take": "loaders.subsets",
     "to_tf_dataset": "interop.tf_dataset",
     "verify": "diagnostics.verify.run",
     "write_pack": "convert.packs",
     "write_tfrecords": "convert.tfrecords",
+    "zip_loaders": "loaders.joining",
 }
 
 __all__ = [
@@ -96,12 +107,16 @@ __all__ = [
     "TextLineSequenceLoader",
     "UnsupportedError",
     "VideoSequenceLoader",
+    "WindowSequenceLoader",
     "__version__",
     "albumentations_transform",
     "bucket_by_length",
+    "concatenate",
+    "filter",
     "folds",
     "from_dataframe",
     "from_directory",
+    "from_folders",
     "from_torch",
     "inputs_as_labels",
     "keras_transform",
@@ -109,12 +124,14 @@ __all__ = [
     "preload",
     "repeat",
     "split",
+    "statistics",
     "subset",
     "take",
     "to_tf_dataset",
     "verify",
     "write_pack",
     "write_tfrecords",
+    "zip_loaders",
 ]
 
 

@@ -295,15 +295,6 @@ def hdf5(folder, **options):
     return recipe.Hdf5Loader(folder / "a.h5", 5, **options)
 
 
-def zarr(folder, **options):
-    recipe = recipes("stores.md")
-    store = recipe.zarr.create_array(
-        str(folder / "a.zarr"), shape=(N, 2), chunks=(4, 2), dtype="float32"
-    )
-    store[:] = rows()
-    return recipe.ZarrLoader(str(folder / "a.zarr"), np.arange(N, dtype=np.float32), 5, **options)
-
-
 def parquet(folder, **options):
     recipe = recipes("stores.md")
     table = {"a": rows()[:, 0], "b": rows()[:, 1], "y": np.arange(N, dtype=np.float32)}
@@ -345,16 +336,16 @@ def text_lines(folder, **options):
     return kl.TextLineSequenceLoader(folder / "a.txt", parsed, 5, **options)
 
 
-SOURCES = [hdf5, zarr, parquet, sql, csv_rows, text_lines]
-NEEDS = {hdf5: "h5py", zarr: "zarr", parquet: "pyarrow"}
+SOURCES = [hdf5, parquet, sql, csv_rows, text_lines]
+NEEDS = {hdf5: "h5py", parquet: "pyarrow"}
 
 
 @pytest.fixture(params=SOURCES, ids=lambda source: source.__name__)
 def source(request):
     if request.param in NEEDS:
         pytest.importorskip(NEEDS[request.param])
-    if request.param in (hdf5, zarr, parquet):
-        for name in NEEDS.values():  # they are on one page
+    if request.param in (hdf5, parquet):
+        for name in (*NEEDS.values(), "zarr"):  # they are on one page
             pytest.importorskip(name)
     return request.param
 

@@ -31,6 +31,8 @@ def an_array_loader() -> Arrays:
 
 def from_folders() -> None:
     assert_type(kl.from_directory("d"), tuple[Path, Path])
+    assert_type(kl.from_folders("a", "b"), tuple[Path, Path])
+    assert_type(kl.from_folders("a", "b", validation=None, loader=Ram), tuple[Ram, None])
     assert_type(kl.from_directory("d", validation=0.3, size=(8, 8)), tuple[Path, Path])
     assert_type(kl.from_directory("d", validation=None), tuple[Path, None])
     assert_type(kl.from_directory("d", loader=Ram), tuple[Ram, Ram])

@@ -43,6 +43,11 @@ class PerThread(Generic[Opened]):
             self._local.value = opening(*args, **options)
             return self._local.value  # type: ignore[no-any-return]
 
+    def again(self) -> PerThread[Opened]:
+        """Another one, in which nothing is open yet."""
+        opening, args, options = self._call
+        return PerThread(opening, *args, **options)
+
     def __reduce__(self) -> Any:
         opening, args, options = self._call
         return _again, (opening, args, options)

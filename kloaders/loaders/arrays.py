@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import check_names, checked_dtype
@@ -14,11 +12,10 @@ from kloaders.core.memory import available_bytes, format_bytes
 from kloaders.core.messages import inform
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import ArraySpec, Structure, flatten, unflatten
-from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.loaders.checking import check_loader
+from kloaders.loaders.raw_samples import raw_samples
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.settings import check_own_batches
-from kloaders.plan.rng import Moment
 from kloaders.sources.column_source import ColumnSource, checked_columns
 from kloaders.sources.columns import ArrayColumn, ListColumn
 from kloaders.sources.given_columns import columns_of
@@ -37,8 +34,9 @@ class ArraySequenceLoader(SequenceLoader):
     """Batches of rows of arrays.
 
     Args:
-        x: an array, or a tuple or dict of arrays, with one row a sample. A `np.memmap` stays on
-            disk: rows are read as they are needed.
+        x: an array, or a tuple or dict of arrays, with one row a sample. A `np.memmap`, a dataset of
+            h5py, an array of zarr, whatever has a shape, a dtype and `[start:stop]`, stays where it
+            is: rows are read as they are needed. A `PerThread` opens such an array in each thread.
         y: labels, likewise; None for none.
         batch_size: samples a batch.
         **options: see `SequenceLoader`.
@@ -108,21 +106,10 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
     inform(said)
     kept: list[Indices] = []
     gathered = [_Gathered(loader.samples, spec) for spec in specs]
-    reading = in_storage_order(
-        runner,
-        0,
-        loader.samples,
-        each,
-        lambda indices: AnyShapeBuild(runner, indices, Moment(), raw=True),
-        loader.thread_count,
-    )
-    bar = tqdm(total=loader.samples, unit=" samples", disable=not progress, desc="preload")
-    with bar, closing(reading) as runs:
-        for asked, (indices, leaves) in runs:
-            for array, rows in zip(gathered, leaves, strict=True):
-                array.add(rows)
-            kept.append(indices)
-            bar.update(asked)
+    for indices, leaves in raw_samples(loader, "preload", progress):
+        for array, rows in zip(gathered, leaves, strict=True):
+            array.add(rows)
+        kept.append(indices)
     numbers = np.concatenate(kept) if kept else np.zeros(0, np.int64)
     if not len(numbers):
         raise runner.log.nothing_left(0)

@@ -21,6 +21,7 @@ __all__ = [
     "from_dataframe",
     "from_directory",
     "one_hot",
+    "wanted_suffixes",
 ]
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def from_directory(
             f'label_mode="binary" is for two classes, {visible(root)} has {len(names)}: '
             f'{listed(names)}. Use "int" or "categorical".'
         )
-    wanted = _wanted_suffixes(extensions, loader, options)
+    wanted = wanted_suffixes(extensions, loader, options)
     paths: list[str] = []
     counts, left_out = [], LeftOut()
     for name in names:
@@ -277,9 +278,7 @@ def _takes_depth(loader: Any) -> bool:
     return "depth" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 
-def _wanted_suffixes(
-    extensions: Any, loader: Any, options: dict[str, Any]
-) -> frozenset[str] | None:
+def wanted_suffixes(extensions: Any, loader: Any, options: dict[str, Any]) -> frozenset[str] | None:
     """Suffixes in lower case; None for any."""
     if extensions is not None:
         given = [extensions] if isinstance(extensions, str) else list(extensions)

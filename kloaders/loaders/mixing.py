@@ -22,7 +22,7 @@ from kloaders.sources.mixture import MixtureSource
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["mix"]
+__all__ = ["check_alike", "common_class_names", "mix", "weights_of"]
 
 # Options that are the mixture's own; all others belong to the loaders in it.
 _OWN = (
@@ -90,12 +90,11 @@ def mix(
     mixed = SequenceLoader(
         source, parts[0].batch_size if batch_size is None else batch_size, **given
     )
-    _check_alike(parts)
+    check_alike(parts)
     streams: list[tuple[Stream, int]] = [(_stream(part), part.samples) for part in parts]
     drawn = Sampling(mixed.sampling.length, source=Mixture(streams, pattern_of(shares)))
-    mixed = mixed.replace(source, sampling=drawn, weights=_weights(parts))
-    names = [part.class_names for part in parts]
-    mixed.class_names = names[0] if all(n == names[0] for n in names) else None
+    mixed = mixed.replace(source, sampling=drawn, weights=weights_of(parts))
+    mixed.class_names = common_class_names(parts)
     return mixed
 
 
@@ -148,7 +147,14 @@ def _shares(proportions: Any, loaders: list[SequenceLoader]) -> list[float]:
     return shares
 
 
-def _check_alike(parts: list[SequenceLoader]) -> None:
+def common_class_names(parts: list[SequenceLoader]) -> list[str] | None:
+    """Names of classes, where all loaders have the same."""
+    names = [part.class_names for part in parts]
+    return names[0] if all(n == names[0] for n in names) else None
+
+
+def check_alike(parts: list[SequenceLoader]) -> None:
+    """ValueError where samples of two loaders cannot be in one batch."""
     first = parts[0].sample_spec
     for k, part in enumerate(parts[1:], 1):
         spec = part.sample_spec
@@ -163,7 +169,7 @@ def _check_alike(parts: list[SequenceLoader]) -> None:
         )
 
 
-def _weights(parts: list[SequenceLoader]) -> Array | None:
+def weights_of(parts: list[SequenceLoader]) -> Array | None:
     """Sample weights of all, where any loader has some."""
     if all(part.weights is None for part in parts):
         return None

@@ -22,7 +22,7 @@ from kloaders.sources.cache.keys import SampleKey, key_of
 from kloaders.sources.cache.policy import check_single_samples, folder_of, place_of
 from kloaders.sources.cache.source import CachedSource
 from kloaders.sources.column_source import checked_columns
-from kloaders.sources.columns import CallColumn, Column, PathColumn, take_rows
+from kloaders.sources.columns import ArrayColumn, CallColumn, Column, PathColumn, take_rows
 from kloaders.sources.files import Decode, FileReader, FileSource, check_paths_of, readings
 from kloaders.sources.fingerprint import common_folder
 from kloaders.sources.given_columns import columns_of
@@ -69,11 +69,12 @@ class PathSequenceLoader(SequenceLoader):
     anything else give `decode=`, or override `load_sample(path)` or `load_batch(indices)`.
 
     Args:
-        paths: files, as str or pathlib.Path. A tuple or dict of these, and of arrays, makes
-            several inputs.
+        paths: files, as str or pathlib.Path; or a pattern, such as "photos/**/*.jpg", whose files are
+            sorted by name. A tuple or dict of these, and of arrays, makes several inputs.
         labels: one for each path: integers, floats, one-hot rows, an array a sample; paths again
-            (a mask beside an image); a tuple or dict of these; or a function of the path. None
-            for none.
+            (a mask beside an image); a tuple or dict of these; or a function of the path that gives
+            a number, the path of a mask, or the name of a class: names are numbered in sorted
+            order, see `class_names`. None for none.
         batch_size: samples a batch.
         size: (height, width), or one number for both, to which images are resized; None keeps them as they are.
         interpolation: "auto" is "area", which averages, where an image shrinks, and "bilinear" where
@@ -215,6 +216,8 @@ class PathSequenceLoader(SequenceLoader):
             source = self._without(names, source, options)
         check_paths_of(source, check_paths)
         self._begin(source, batch_size, options, **more)
+        if isinstance(y, ArrayColumn):
+            self.class_names = y.class_names
 
     # ------------------------------------------------------------------ hooks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from kloaders.core.checks import check_names
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.subsets import part, warn_where_parts_differ
+from kloaders.loaders.time_splits import check_apart, checked_order, sides_in_time
 from kloaders.sources.labels import classes_of, codes_of
 from kloaders.sources.tables import array_of
 
@@ -34,6 +35,8 @@ def split(
     validation: float = 0.2,
     stratify: Any = None,
     groups: Any = None,
+    order: Literal["random", "time"] | None = None,
+    gap: int = 0,
     seed: int | None = None,
 ) -> tuple[S, S]: ...
 @overload
@@ -45,6 +48,8 @@ def split(
     validation: float = 0.2,
     stratify: Any = None,
     groups: Any = None,
+    order: Literal["random", "time"] | None = None,
+    gap: int = 0,
     seed: int | None = None,
     loader: Callable[..., L] = ...,
     **options: Any,
@@ -57,6 +62,8 @@ def split(
     validation: float = 0.2,
     stratify: Any = None,
     groups: Any = None,
+    order: Literal["random", "time"] | None = None,
+    gap: int = 0,
     seed: int | None = None,
     loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
     **options: Any,
@@ -76,6 +83,12 @@ def split(
         stratify: True keeps the share of every class the same on both sides; an array of one
             class a sample does so for labels that are not classes. None draws at random.
         groups: one value a sample; samples of one value stay together (patients, videos).
+        order: "time" validates with the later samples: the last ones in storage order, or of windows
+            the last ones of each series, and trains on windows that end before these begin; those
+            between are left out. "random" draws them. None draws, too, and refuses to do so
+            where windows of both parts would share rows.
+        gap: with order="time", how many rows of a series (of other data: samples) to leave out
+            between both parts.
         seed: fixes the split, and the order of both loaders unless a ready-made loader is given.
         loader: the class of both loaders, or a function that makes one.
         **options: of `loader`. What is for training only stays there: the validation loader has
@@ -108,7 +121,7 @@ def split(
     else:
         size = 32 if batch_size is None else batch_size
         whole = made(loader, paths, labels, size, seed=seed, **options)
-    return parts_of(whole, validation, stratify, groups, seed)
+    return parts_of(whole, validation, stratify, groups, seed, order=order, gap=gap)
 
 
 # The options of split itself.
@@ -154,10 +167,18 @@ def parts_of(
     groups: Any,
     seed: int | None,
     names: list[str] | None = None,
+    order: Literal["random", "time"] | None = None,
+    gap: int = 0,
 ) -> tuple[S, S]:
     """Both parts, loaders over one store."""
     stratify, groups = of_kept(whole, stratify), of_kept(whole, groups)
-    first, second = sides(whole, validation, stratify, groups, seed, names)
+    checked_order(order, gap, stratify=stratify, groups=groups)
+    if order == "time":
+        first, second = sides_in_time(whole, _share(validation), gap)
+    else:
+        first, second = sides(whole, validation, stratify, groups, seed, names)
+    if order is None:
+        check_apart(whole, first, second)
     train, validation_part = part(whole, first, "training"), part(whole, second, "validation")
     warn_where_parts_differ(train, validation_part)
     return train, validation_part

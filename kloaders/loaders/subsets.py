@@ -15,6 +15,7 @@ from kloaders.core.structure import flatten
 from kloaders.engine.ram_batches import RamRunner
 from kloaders.loaders.checking import check_loader
 from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.time_splits import warn_where_parts_share_rows
 from kloaders.sources.labels import codes_of, known_labels
 
 __all__ = ["folds", "part", "repeat", "subset", "take", "warn_where_parts_differ"]
@@ -41,10 +42,11 @@ def part(whole: L, numbers: Indices, what: Literal["training", "validation", "ch
         budget = None if options.ram.ram_batch_size else runner.size.budget
         options = replace(options, ram=replace(options.ram, ram_budget=budget))
     options = options.take(numbers, whole.samples)
+    source = whole.source
     if what == "validation":
-        options = options.for_validation()
+        options, source = options.for_validation(), source.without_transforms()
     try:
-        return whole.replace(whole.source.take(numbers), options)
+        return whole.replace(source.take(numbers), options)
     except ValueError as error:
         raise ValueError(f"{_SAID[what]}: {error}") from None
 
@@ -209,6 +211,7 @@ def _folds(loader: L, found: Iterator[Any]) -> Iterator[tuple[L, L]]:
     for number, (first, second) in enumerate(found):
         train, validation = part(loader, first, "training"), part(loader, second, "validation")
         if number == 0:  # the same of all others
+            warn_where_parts_share_rows(loader, first, second)
             warn_where_parts_differ(train, validation)
         yield train, validation
 

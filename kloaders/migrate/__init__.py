@@ -1,6 +1,11 @@
-"""Drop-ins for Keras' old image loaders: the same calls, the same files and labels, as loaders."""
+"""Drop-ins for Keras' own loaders: the same calls, the same data and labels, as loaders."""
 
 from kloaders.migrate.directory import image_dataset_from_directory
 from kloaders.migrate.image_data_generator import ImageDataGenerator
+from kloaders.migrate.timeseries import timeseries_dataset_from_array
 
-__all__ = ["ImageDataGenerator", "image_dataset_from_directory"]
+__all__ = [
+    "ImageDataGenerator",
+    "image_dataset_from_directory",
+    "timeseries_dataset_from_array",
+]

@@ -19,6 +19,7 @@ from kloaders.core.structure import (
 from kloaders.formats import files
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.mapped_rows import FileRows, place_in_file
+from kloaders.sources.lazy import LazyColumn
 from kloaders.sources.path_lists import PackedPaths
 
 __all__ = [
@@ -58,10 +59,13 @@ class Column(Protocol):
 
 
 class ArrayColumn:
-    """Rows of an array; a memory map stays one, and where its file is cut short, that is an error."""
+    """Rows of an array; a memory map stays one, and where its file is cut short, that is an error.
 
-    def __init__(self, array: Array) -> None:
-        self.array = array
+    class_names: what the numbers are called, where they are those of classes.
+    """
+
+    def __init__(self, array: Array, class_names: list[str] | None = None) -> None:
+        self.array, self.class_names = array, class_names
         self.file = FileRows.of(array)
 
     def __len__(self) -> int:
@@ -106,14 +110,15 @@ class ArrayColumn:
         # A memory map pickles as a copy of all its data; the file's name is enough.
         a = self.array
         place = place_in_file(a)
-        return {"array": a} if place is None else {"map": (place[0], a.dtype, place[1], a.shape)}
+        whole = {"array": a, "class_names": self.class_names}
+        return whole if place is None else {"map": (place[0], a.dtype, place[1], a.shape)}
 
     def __setstate__(self, state: Any) -> None:
         if "map" in state:
             name, dtype, offset, shape = state["map"]
             self.__init__(np.memmap(name, dtype, "r", offset, shape))  # type: ignore[misc]
         else:
-            self.__init__(state["array"])  # type: ignore[misc]
+            self.__init__(**state)  # type: ignore[misc]
 
 
 class ListColumn:
@@ -152,6 +157,9 @@ class CastColumn:
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         if isinstance(self.column, ArrayColumn) and self.column.file is None:
             out[...] = self.column.array[indices]
+            return
+        if isinstance(self.column, LazyColumn):  # which casts as it copies
+            self.column.fill(indices, out, leaf, report)
             return
         for row, index in enumerate(indices.tolist()):
             copy_into_row(self.read(index), out, row, leaf, report)
@@ -213,7 +221,7 @@ class PathColumn:
 
 
 class CallColumn:
-    """A function of the path."""
+    """A function of the path that gives numbers."""
 
     def __init__(self, function: Callable[[str], Any], paths: PackedPaths) -> None:
         self.function = function
@@ -226,8 +234,8 @@ class CallColumn:
         value = np.asarray(self.function(self.paths[index]))
         if value.dtype.kind in "USO":
             raise ValueError(
-                f"the labels function gave {value.tolist()!r:.80} for {visible(self.paths[index])}, expected "
-                "numbers: return the class's number, as in labels=lambda path: names.index(...)."
+                f"the labels function gave {value.tolist()!r:.80} for {visible(self.paths[index])}, expected a "
+                "number, as for the first path: return numbers, names of classes or paths for all."
             )
         return value
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
 from kloaders.core.arrays import Array
+from kloaders.core.messages import warn
 from kloaders.core.structure import Structure, is_numeric, map_structure
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.sources.columns import (
@@ -19,14 +22,17 @@ from kloaders.sources.columns import (
     PathColumn,
     ReadPath,
 )
+from kloaders.sources.given_files import files_matching
+from kloaders.sources.lazy import LazyArray, LazyColumn, is_lazy
 from kloaders.sources.path_lists import PackedPaths
+from kloaders.sources.tables import encoded
 
 __all__ = ["columns_of"]
 
 
 def columns_of(
     values: Structure,
-    what: Literal["x", "paths", "labels", "sample_weights"],
+    what: Literal["x", "paths", "labels", "sample_weights", "series"],
     read: ReadPath | None = None,
     paths: PackedPaths | None = None,
     dtype: np.dtype[Any] | None = None,
@@ -53,7 +59,7 @@ def columns_of(
 
 def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | None) -> Column:
     if callable(values) and paths is not None:
-        return CallColumn(values, paths)
+        return _of_function(values, what, read, paths)
     if isinstance(values, PackedPaths):
         assert read is not None
         return PathColumn(values, read)
@@ -63,16 +69,23 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
             'mmap_mode="r") maps an .npy file of many samples. For one file a sample use '
             "PathSequenceLoader."
         )
+    if isinstance(values, _PATH) and what == "paths" and glob.has_magic(os.fspath(values)):
+        assert read is not None
+        return PathColumn(PackedPaths(files_matching(os.fspath(values))), read)
     if isinstance(values, _PATH):
         raise TypeError(
             f"{what} is the single path {os.fspath(values)!r:.80}, expected a list: [{what}]. All files "
-            "of a folder are sorted(glob.glob(folder + '/*')), or use from_directory()."
+            f"{_MANY[what == 'paths']}."
         )
     if hasattr(values, "toarray"):  # SciPy's sparse matrices
         raise TypeError(
             f"{what} is a sparse {type(values).__name__}: a batch is dense, {what}.toarray(), or "
             "made row by row in load_sample()."
         )
+    if is_lazy(values):
+        lazy = LazyArray(values, what)
+        _check_numeric(lazy.dtype, what)
+        return LazyColumn(lazy)
     if not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
         raise TypeError(
             f"{what} is a {type(values).__name__}, expected something with a length and an "
@@ -100,10 +113,7 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
         if empty is not None:
             raise TypeError(f"{what}[{empty}] is None: every sample needs a value.")
         raise _object(what)
-    if not is_numeric(array.dtype):
-        raise TypeError(
-            f"{what} has dtype {array.dtype}, which Keras cannot take: convert it to numbers first."
-        )
+    _check_numeric(array.dtype, what)
     if array.ndim == 0:
         raise ValueError(f"{what} is the single number {array}, expected one value a sample.")
     column = ArrayColumn(array)
@@ -113,6 +123,51 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
 
 
 _PATH = (str, os.PathLike)
+_KNOWN = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+
+
+# How many files are given at once, for labels and for inputs.
+_MANY = (
+    "that belong to inputs come from a function of the path, or use from_folders()",
+    "of a folder are a pattern, folder + '/*.jpg', or use from_directory()",
+)
+
+
+def _check_numeric(dtype: np.dtype[Any], what: str) -> None:
+    if not is_numeric(dtype):
+        raise TypeError(
+            f"{what} has dtype {dtype}, which Keras cannot take: convert it to numbers first."
+        )
+
+
+def _of_function(
+    function: Callable[[str], Any], what: str, read: ReadPath | None, paths: PackedPaths
+) -> Column:
+    """What a function of the path gives: numbers, the names of classes, or paths of files."""
+    try:
+        first = function(paths[0])
+    except Exception:  # the sample that it belongs to is named when it is read
+        return CallColumn(function, paths)
+    if not isinstance(first, _PATH):
+        return CallColumn(function, paths)
+    given = [function(path) for path in paths]
+    odd = next((k for k, one in enumerate(given) if not isinstance(one, _PATH)), None)
+    if odd is not None:
+        raise TypeError(
+            f"the {what} function gave {given[odd]!r:.80} for {paths[odd]}, and the text {first!r:.80} for "
+            f"{paths[0]}: return numbers, names of classes or paths for all."
+        )
+    if suffix_of(os.fspath(first)) in _KNOWN or getattr(read, "decode", None) is not None:
+        assert read is not None
+        return PathColumn(PackedPaths(given, what), read)
+    names, codes = encoded([os.fspath(one) for one in given])
+    if len(names) == len(paths) > 2:
+        warn(
+            f"the {what} function gave another text for each of {len(paths):,} paths, such as {first!r:.80} "
+            f"for {paths[0]}, and texts are names of classes: return the name of a class, or a path "
+            "with its suffix."
+        )
+    return ArrayColumn(codes.astype(np.int32), names)
 
 
 def _arrays_in_a_list(values: list[Any], what: str) -> Column:
@@ -162,8 +217,10 @@ def _object(what: str) -> TypeError:
 
 
 def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
+    if what == "paths":
+        values = _expanded(values)
     suffix = suffix_of(os.fspath(values[0]))
-    known = suffix in IMAGE_SUFFIXES | ARRAY_SUFFIXES
+    known = suffix in _KNOWN
     if what == "labels" and not known and getattr(read, "decode", None) is None:
         raise ValueError(
             f"labels are texts such as {values[0]!r:.80}, expected numbers (or paths of files). Encode "
@@ -177,3 +234,14 @@ def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
             "PathSequenceLoader."
         )
     return PathColumn(PackedPaths(values, what), read)
+
+
+def _expanded(paths: list[Any]) -> list[Any]:
+    """Paths, with patterns among them replaced by what matches; a file of such a name is itself."""
+    if not any("*" in str(path) for path in paths):  # of millions, in a tenth of a second
+        return paths
+    found: list[Any] = []
+    for path in paths:
+        pattern = isinstance(path, _PATH) and "*" in os.fspath(path) and not os.path.exists(path)
+        found += files_matching(os.fspath(path)) if pattern else [path]
+    return found

@@ -8,9 +8,10 @@ from typing import Any
 
 from kloaders.core.messages import visible
 from kloaders.core.places import where_of
+from kloaders.formats.files import suffix_of
 from kloaders.formats.sidecar_index import is_index
 
-__all__ = ["files_of"]
+__all__ = ["files_matching", "files_of"]
 
 
 def files_of(
@@ -32,10 +33,21 @@ def files_of(
         elif not glob.has_magic(path):
             raise FileNotFoundError(f"{visible(path)} does not exist. {where_of(path)}")
         else:
-            matches = [m for m in sorted(glob.glob(path, recursive=True)) if not is_index(m)]
-            if not matches:
-                raise FileNotFoundError(f"no file matches {path!r:.80}. {where_of(path)}")
-            found += matches
+            found += files_matching(path)
     if not found:
         raise ValueError(f"files is empty, expected at least one of {what}.")
     return found
+
+
+def files_matching(pattern: str) -> list[str]:
+    """The files that match a pattern, sorted by name; folders and indexes of ours are none.
+
+    Raises:
+        FileNotFoundError: none matches.
+    """
+    matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+    # What has a suffix is hardly a folder, and a look at each of a million takes seconds.
+    files = [m for m in matches if not is_index(m) and (suffix_of(m) or not os.path.isdir(m))]
+    if not files:
+        raise FileNotFoundError(f"no file matches {pattern!r:.80}. {where_of(pattern)}")
+    return files

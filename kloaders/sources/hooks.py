@@ -23,6 +23,7 @@ from kloaders.sources.cache.columns import stores_in
 from kloaders.sources.cache.store import Store
 from kloaders.sources.columns import Column, PathColumn, labels_of
 from kloaders.sources.source import Source, WrappedSource
+from kloaders.sources.spans import Spans
 
 __all__ = [
     "HookSource",
@@ -218,6 +219,9 @@ class HookSource(Source):
 
     def extent(self) -> Iterable[Array]:
         return () if self.base is None else self.base.extent()
+
+    def spans(self) -> Spans | None:
+        return None if self.base is None else self.base.spans()
 
     def held(self) -> Source:
         found: Source = self._with(hooks=self.hooks.kept())

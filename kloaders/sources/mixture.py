@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.core.arrays import Indices
+from kloaders.core.arrays import Array, Indices
 from kloaders.core.rows import Report, Rows, report_at
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.store import Store
@@ -24,8 +24,8 @@ class MixtureSource(Source):
 
     random = True
     not_kept = (
-        "samples of a mixed loader are transformed each time, and cannot be kept: preload "
-        "or pack the loaders first, and mix what comes of it."
+        "samples of several loaders are transformed each time, and cannot be kept: preload "
+        "or pack the loaders first, and mix what comes of it, or concatenate it."
     )
 
     def __init__(self, pipelines: list[SamplePipeline]) -> None:
@@ -83,6 +83,15 @@ class MixtureSource(Source):
             for name, text in pipeline.source.fingerprint().items()
         }
 
+    def labels(self) -> Array | None:
+        if any(pipeline.transforms.transform is not None for pipeline in self.pipelines):
+            return None  # which may change them
+        found = [pipeline.source.labels() for pipeline in self.pipelines]
+        known = [labels for labels in found if labels is not None]
+        if len(known) < len(found) or len({labels.shape[1:] for labels in known}) > 1:
+            return None
+        return np.concatenate(known)
+
     def _each(self, change: Callable[[Source], Source]) -> Source:
         return MixtureSource([replace(p, source=change(p.source)) for p in self.pipelines])
 
@@ -91,6 +100,9 @@ class MixtureSource(Source):
 
     def rebound(self, old: Any, new: Any) -> Source:
         return self._each(lambda source: source.rebound(old, new))
+
+    def without_transforms(self) -> Source:
+        return MixtureSource([pipeline.without_transforms() for pipeline in self.pipelines])
 
     def for_worker(self) -> Source:
         return MixtureSource([pipeline.for_worker() for pipeline in self.pipelines])

@@ -143,6 +143,12 @@ class SamplePipeline:
             return "Give labels of one shape and dtype, padded where they differ."
         return self.source.advice(index, leaf, dtype_differs)
 
+    def without_transforms(self) -> SamplePipeline:
+        """For validation: samples as they are stored."""
+        source = self.source.without_transforms()
+        transforms = replace(self.transforms, transform=None, batch_transform=None)
+        return replace(self, source=source, transforms=transforms)
+
     def for_worker(self) -> SamplePipeline:
         """Without what workers have no use for: whole batches are transformed in this process."""
         return replace(

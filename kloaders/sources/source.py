@@ -18,6 +18,7 @@ from kloaders.sources import fingerprint
 from kloaders.sources.cache.store import Store
 from kloaders.sources.columns import SubsetColumn
 from kloaders.sources.path_lists import SubsetPaths
+from kloaders.sources.spans import Spans
 
 __all__ = ["Source", "SubsetSource", "WrappedSource"]
 
@@ -155,6 +156,10 @@ class Source:
         """The first axis of x for each sample, where that is known without reading any."""
         return None
 
+    def spans(self) -> Spans | None:
+        """Which rows of a series each sample covers, where samples may share rows; else None."""
+        return None
+
     def delivered(self, spec: Structure) -> Structure:
         """`spec`, that of one sample, with None for the dimensions in which samples are known to differ."""
         return spec
@@ -164,6 +169,10 @@ class Source:
     def take(self, numbers: Indices) -> Source:
         """The samples of these numbers, in this order, as a source; nothing is read or copied."""
         return SubsetSource(self, numbers)
+
+    def without_transforms(self) -> Source:
+        """This source for validation: without transforms of loaders that it is made of."""
+        return self
 
     def with_seed(self, seed: int) -> Source:
         """This source, with the seed of a loader, for samples that are `random`."""
@@ -255,8 +264,16 @@ class WrappedSource(Source):
     def lengths(self) -> Array | None:
         return self.inner.lengths()
 
+    def spans(self) -> Spans | None:
+        return self.inner.spans()
+
     def delivered(self, spec: Structure) -> Structure:
         return self.inner.delivered(spec)
+
+    def without_transforms(self) -> Source:
+        inner = self.inner.without_transforms()
+        changed: Source = self if inner is self.inner else self._with(inner=inner)
+        return changed
 
     def with_seed(self, seed: int) -> Source:
         inner = self.inner.with_seed(seed)
@@ -360,3 +377,7 @@ class SubsetSource(WrappedSource):
     def lengths(self) -> Array | None:
         found = self.inner.lengths()
         return None if found is None else found[self.numbers]
+
+    def spans(self) -> Spans | None:
+        found = self.inner.spans()
+        return None if found is None else found.take(self.numbers.astype(np.int64))

@@ -97,7 +97,8 @@ def test_the_docs_have_every_option(name, table):
         lines = [row for row in table.get(option, []) if name in row.loaders]
         assert len(lines) == 1, f"docs/options.md has {len(lines)} lines for {name}({option}=)"
         (row,) = lines
-        assert ast.literal_eval(row.default) == parameter.default, f"{name}({option}=)"
+        default = "" if parameter.default is parameter.empty else parameter.default
+        assert ast.literal_eval(row.default or '""') == default, f"{name}({option}=)"
         annotation = str(parameter.annotation).strip("'")
         if not any(word in annotation for word in IN_WORDS):
             plain = re.sub(r"Literal\[(.*)\]", r"\1", annotation).replace(" | ", ", ")

@@ -79,3 +79,14 @@ def test_an_error_is_raised_again_and_nothing_is_kept():
     with pytest.raises(OSError, match="no server"):
         opened()
     assert opened() == "connection"
+
+
+def test_another_one_has_nothing_open():
+    """What was opened goes with the first, and the second opens it again."""
+    opened = kl.PerThread(open, os.devnull)
+    file = opened()
+    other = opened.again()
+    assert other() is not file
+    assert not file.closed
+    other().close()
+    file.close()

@@ -279,6 +279,11 @@ def taken(loader: Any) -> Iterator[Made]:
     yield Made(kl.take(loader, 9), EVERY[:9])
 
 
+def filtered(loader: Any) -> Iterator[Made]:
+    keep = kl.filter(loader, lambda x, y: True, progress=False)
+    yield Made(keep, EVERY)
+
+
 def repeated(loader: Any) -> Iterator[Made]:
     yield Made(kl.repeat(loader, 2), np.tile(EVERY, 2))
 
@@ -327,6 +332,7 @@ FUNCTIONS: dict[str, Callable[[Any], Iterator[Made]]] = {
     "pickle": pickled,
     "subset": subset_of,
     "take": taken,
+    "filter": filtered,
     "repeat": repeated,
     "split": sides,
     "folds": folds,
@@ -389,7 +395,9 @@ def test_an_option_is_kept(name, function, files, keep, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=REFUSED[function, name]):
             list(make(loader))
         return
-    if name == "max_pixels" and function in ("preload", "bucket_by_length", "inputs_as_labels"):
+    if name == "max_pixels" and function in (
+        *("preload", "bucket_by_length", "inputs_as_labels", "filter"),
+    ):
         with pytest.raises(kl.SampleError, match="pixels"):  # these read the samples
             list(make(loader))
         return
@@ -411,6 +419,12 @@ def test_an_option_is_kept(name, function, files, keep, tmp_path, monkeypatch):
 def test_every_function_is_here():
     """A new function from loader to loader needs a line in FUNCTIONS."""
     others = {"mix", "from_directory", "from_dataframe", "from_torch"}  # tested below, or no loader
+    others |= {
+        "concatenate",
+        "zip_loaders",
+        "statistics",
+        "from_folders",
+    }  # as mix: test_joining, or no loader
     made = {
         name
         for name in kl.__all__

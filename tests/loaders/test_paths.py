@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import kloaders as kl
 from kloaders.sources.cache.columns import CachedColumn
 from kloaders.sources.hooks import LabelledSource, NamedSource, PathHookSource
+from tests.support.recording import numbers_of
 
 SAMPLES = 10
 
@@ -339,3 +341,109 @@ def test_what_cannot_be_read_is_refused_at_once(make, pngs, data, options, error
 def test_lengths_that_differ_are_refused(make, pngs):
     with pytest.raises(ValueError, match=r"lengths differ.*paths.*10.*labels.*9"):
         make(pngs, np.arange(9))
+
+
+# ---------------------------------------------------------------- patterns, and functions of the path
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Pictures of three classes in folders, a mask beside each, and their numbers in both."""
+    for n in range(12):
+        folder = tmp_path / "photos" / ("cat", "dog", "ant")[n % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{n:02}.png"), np.full((4, 4, 3), (100, 0, n), np.uint8))
+        cv2.imwrite(str(folder / f"{n:02}-mask.bmp"), np.full((4, 4), n, np.uint8))
+    (tmp_path / "photos" / "empty").mkdir()
+    return tmp_path
+
+
+def test_a_pattern_is_its_files_sorted_by_name(classes, monkeypatch, keep):
+    monkeypatch.chdir(classes)
+    loader = keep(kl.PathSequenceLoader("photos/**/*.png", batch_size=5))
+    assert list(loader.paths) == sorted(map(str, Path("photos").glob("*/*.png")))
+    every = keep(kl.PathSequenceLoader(Path("photos/**"), batch_size=5))
+    assert every.samples == 24  # folders are no files
+    folders = ["photos/cat/*.png", "photos/ant/02.png", Path("photos/dog/*.png")]
+    assert keep(kl.PathSequenceLoader(folders, batch_size=9)).samples == 9
+    both = {"photo": "photos/*/*.png", "number": np.arange(12)}
+    x = keep(kl.PathSequenceLoader(both, batch_size=12))[0]
+    assert numbers_of(x["photo"]) == [2, 5, 8, 11, 0, 3, 6, 9, 1, 4, 7, 10]
+    train, val = kl.split("photos/*/*.png", lambda path: 1, 4, seed=1)
+    assert keep(train).samples + keep(val).samples == 12
+
+
+def test_a_file_with_such_a_name_in_a_list_is_itself(classes, keep):
+    path = str(classes / "a[1]*.png")
+    cv2.imwrite(path, np.zeros((4, 4, 3), np.uint8))
+    assert list(keep(kl.PathSequenceLoader([path])).paths) == [path]
+
+
+def test_a_function_may_give_names_of_classes(classes, keep):
+    def class_of(path):
+        return Path(path).parent.name
+
+    loader = keep(
+        kl.PathSequenceLoader(f"{classes}/photos/*/*.png", class_of, 12, class_balance=True, seed=1)
+    )
+    assert loader.class_names == ["ant", "cat", "dog"]
+    assert pickle.loads(pickle.dumps(loader)).class_names == loader.class_names
+    x, y = loader[0]
+    assert y.dtype == np.int32
+    assert [("cat", "dog", "ant")[n % 3] for n in numbers_of(x)] == [
+        loader.class_names[k] for k in y
+    ]
+    train, val = kl.split(loader, validation=0.25, stratify=True, seed=1)
+    assert keep(val).class_names == loader.class_names
+    assert sorted(keep(val)[0][1].tolist()) == [0, 1, 2]
+    ram = keep(
+        kl.RamBatchSequenceLoader(f"{classes}/photos/*/*.png", class_of, 4, ram_batch_size=8)
+    )
+    assert ram.class_names == loader.class_names
+    keep(train)
+
+
+def test_a_function_may_give_paths_of_masks(classes, keep):
+    def mask_of(path):
+        return path.replace(".png", "-mask.bmp")
+
+    for function in (mask_of, lambda path: Path(mask_of(path))):
+        loader = keep(
+            kl.PathSequenceLoader(f"{classes}/photos/*/*.png", function, 5, size=(2, 2), seed=1)
+        )
+        seen = []
+        for x, y in loader.epoch_batches(shuffle=True):
+            assert y.shape[1:] == (2, 2, 1)
+            assert numbers_of(x) == y[:, 0, 0, 0].tolist()
+            seen += numbers_of(x)
+        assert sorted(seen) == list(range(12))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        kl.PathSequenceLoader(f"{classes}/photos/*/*.png", lambda path: "gone.bmp", 5)
+
+
+def test_a_dict_of_functions(classes, keep):
+    labels = {
+        "class": lambda path: Path(path).parent.name,
+        "number": lambda path: int(Path(path).stem),
+    }
+    loader = keep(kl.PathSequenceLoader(f"{classes}/photos/*/*.png", labels, 5))
+    x, y = loader[1]
+    assert y["number"].tolist() == numbers_of(x)
+    assert y["class"].tolist() == [[1, 2, 0][n % 3] for n in numbers_of(x)]
+    assert loader.class_names is None
+
+
+def test_bad_patterns_and_functions_are_named(classes, monkeypatch):
+    monkeypatch.chdir(classes)
+    with pytest.raises(FileNotFoundError, match=r"no file matches 'photos/\*.gif'"):
+        kl.PathSequenceLoader("photos/*.gif")
+    with pytest.raises(TypeError, match=r"single path 'photos'.*are a pattern"):
+        kl.PathSequenceLoader("photos")
+    with pytest.raises(TypeError, match=r"from_folders\(\)"):
+        kl.PathSequenceLoader("photos/*/*.png", "photos/*/*.bmp")
+
+    def mixed(path):
+        return 3 if "dog" in path else "cat"
+
+    with pytest.raises(TypeError, match=r"labels function gave 3 for .*and the text 'cat' for"):
+        kl.PathSequenceLoader("photos/*/*.png", mixed)

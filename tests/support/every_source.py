@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 
 from kloaders.core.options import CacheOptions, TransformOptions, WorkOptions
@@ -26,6 +27,7 @@ from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import ArrayColumn, ListColumn, PathColumn
 from kloaders.sources.files import FileReader, FileSource
 from kloaders.sources.hooks import HookSource, LabelledSource, NamedSource, PathHookSource
+from kloaders.sources.lazy import LazyArray, LazyColumn
 from kloaders.sources.lines import CsvSource, LineSource
 from kloaders.sources.mixture import MixtureSource
 from kloaders.sources.path_lists import PackedPaths
@@ -35,6 +37,8 @@ from kloaders.sources.source import Source
 from kloaders.sources.tfrecord.features import leaves_of, resolved
 from kloaders.sources.torch_dataset import TorchSource
 from kloaders.sources.video import VideoSource
+from kloaders.sources.windows import Cut, WindowSource
+from kloaders.sources.zipped import ZippedSource
 from tests.support.sources import Numbered, steps_of
 
 SAMPLES = 7
@@ -171,6 +175,58 @@ def _nested(data: Data) -> Source:
     return ColumnSource((inputs, (ArrayColumn(data.labels()),)))
 
 
+class Rows:
+    """Rows that lie elsewhere: a shape, a dtype, and what reads some of them."""
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+        self.shape, self.dtype = (data.samples, 2), np.dtype(np.float32)
+
+    def __getitem__(self, rows: slice) -> Any:
+        numbers = range(self.data.first, self.data.first + self.data.samples)[rows]
+        return np.stack([self.data.x(number) for number in numbers])
+
+    def __array__(self) -> Any:
+        raise AssertionError("read as a whole")
+
+
+def _lazy(data: Data) -> Source:
+    return ColumnSource((LazyColumn(LazyArray(Rows(data))), ArrayColumn(data.labels())))
+
+
+def _hdf5(data: Data) -> Source:
+    with h5py.File(data.folder / "a.h5", "w") as file:
+        file["x"] = np.stack([steps_of(number) for number in data.numbers])
+        file["y"] = data.labels()
+        columns = (LazyColumn(LazyArray(file[name], name)) for name in "xy")
+        return ColumnSource(tuple(columns))
+
+
+#: Two rows of a window, and behind them its label.
+CUTS = (Cut(0, 2, 1), Cut(2, 1, 1))
+
+
+def _windows(data: Data) -> Source:
+    """Windows of three rows, that share none: x twice, and the label."""
+    series = np.repeat(np.array(data.numbers, np.float32), 3)
+    return WindowSource([ArrayColumn(series)], CUTS, 3, [np.zeros(0, np.int64)])
+
+
+def _windows_of_files(data: Data) -> Source:
+    """Two series, one of them mapped, and one read row by row."""
+    cut = 4
+    path = data.folder / "series.npy"
+    np.save(path, np.repeat(np.array(data.numbers[cut:], np.float32), 3))
+    mapped = np.load(path, mmap_mode="r")
+    if data.broken:
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - 2)
+    with h5py.File(data.folder / "a.h5", "w") as file:
+        file["x"] = np.repeat(np.array(data.numbers[:cut], np.float32), 3)
+        series = [LazyColumn(LazyArray(file["x"])), ArrayColumn(mapped)]
+    return WindowSource(series, CUTS, 3, [np.zeros(0, np.int64)] * 2)
+
+
 def _files(data: Data) -> Source:
     paths = PackedPaths(data.files())
     column = PathColumn(paths, FileReader(ImageOptions(), None))
@@ -252,6 +308,28 @@ def _mixture(data: Data) -> Source:
             SamplePipeline(behind, TransformOptions(transform=negated), seed=1),
         ]
     )
+
+
+def _zipped(data: Data) -> Source:
+    """x of one source, whose transform makes it positive, and y of another."""
+    inputs = _NegativeInputs(data)
+    labels = ColumnSource((ArrayColumn(data.labels()),))
+    pipelines = [
+        SamplePipeline(inputs, TransformOptions(transform=negated_input), seed=1),
+        SamplePipeline(labels),
+    ]
+    return ZippedSource(pipelines, ((0, 0), (1, 0)))
+
+
+def negated_input(x: Any, y: Any, rng: Any) -> Any:
+    return -x, y
+
+
+class _NegativeInputs(OfNumbers):
+    """Inputs alone, with the sign changed."""
+
+    def read(self, index: int) -> Any:
+        return -super().read(index)[0]
 
 
 class _Negative(OfNumbers):
@@ -364,13 +442,17 @@ class Kind:
         (number,) = values.tolist()
         if self.labelled:
             label = parts[1][0] if isinstance(parts[1], tuple) else parts[1]
-            assert int(label) == number
+            assert int(np.ravel(label)[0]) == number
         return int(number)
 
 
 KINDS = {
     "arrays": Kind(_arrays, False, False, "values"),
     "memory map": Kind(_memory_map, True, False, "values"),
+    "lazy": Kind(_lazy, True, False, "values"),
+    "HDF5": Kind(_hdf5, False, False, "values"),
+    "windows": Kind(_windows, False, False, "values"),
+    "windows of files": Kind(_windows_of_files, True, False, "values"),
     "lists": Kind(_lists, False, True, "values"),
     "nested": Kind(_nested, False, True, "values"),
     "files": Kind(_files, known_by="files"),
@@ -384,6 +466,7 @@ KINDS = {
     "some": Kind(_some),
     "some columns": Kind(_some_columns, False, True, "values"),
     "mixture": Kind(_mixture, own_names=False),
+    "zipped": Kind(_zipped),
     "records": Kind(_records),
     "lines": Kind(_lines, known_by="files"),
     "CSV": Kind(_csv, True, False, "files"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 
 import kloaders as kl
+from kloaders.migrate import timeseries_dataset_from_array
 from tests.support.recording import picture_of, row_of
 
 SAMPLES, BATCH = 11, 4  # batches of 4, 4 and 3
@@ -67,6 +69,14 @@ class Shared:
             kl.write_pack(source, folder, shard_size=5 * 12, progress=False)
         return folder
 
+    def hdf5(self, n):
+        """The first n samples in an HDF5 file."""
+        path = self.folder / f"rows{n}.h5"
+        if not path.exists():
+            with h5py.File(path, "w") as file:
+                file["x"], file["y"] = rows(n), labels(n)
+        return path
+
     def records(self, n, compression=None):
         """TFRecord files of the first n samples."""
         name = self.folder / f"records{n}{compression}"
@@ -88,6 +98,19 @@ def rows(n):
 
 def array(files, n, **options):
     return kl.ArraySequenceLoader(rows(n), labels(n), BATCH, **options)
+
+
+def hdf5(files, n, **options):
+    with h5py.File(files.hdf5(n)) as file:
+        return kl.ArraySequenceLoader(file["x"], file["y"], BATCH, **options)
+
+
+def windows(files, n, **options):
+    """Windows of two numbers that share none, and a label for each."""
+    options = {"shuffle": None, "batch_size": BATCH, **options}
+    return timeseries_dataset_from_array(
+        rows(n).ravel(), np.repeat(labels(n), 2), 2, sequence_stride=2, **options
+    )
 
 
 def npy(files, n, **options):
@@ -140,6 +163,8 @@ def records_gzip(files, n, **options):
 
 KINDS = [
     array,
+    hdf5,
+    windows,
     npy,
     png,
     ram_windows,

@@ -144,7 +144,8 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         processes=bool(loader.processes),
         has_transform=loader.transform is not None,
         users_code=loader.runner.pipeline.runs_user_code,
-        cacheable=not arrays,
+        # Windows would be written out, and the series is at hand.
+        cacheable=not arrays and loader.source.spans() is None,
         # "auto" keeps nothing of what a function of the user's reads.
         cache=loader.cache if loader.source.stores() else None,
         sample_bytes=sum(spec.nbytes for spec in specs),

@@ -66,11 +66,14 @@ def test_text_labels_in_a_dict(files: Files) -> None:
         kl.PathSequenceLoader(files.npy[:2], {"age": [1, 2], "kind": ["dog", "cat"]})
 
 
-def test_a_labels_function_that_gives_text(files: Files) -> None:
-    """The file and the text are named; names.index(...), as advised, works."""
+def test_a_labels_function_that_gives_text(files: Files, caplog: Any) -> None:
+    """Texts are names of classes; among numbers the file and the text are named."""
     names = [Path(file).stem for file in files.npy]
-    with refused(kl.SampleError, files.npy[0], "'00'", "expected numbers", "names.index("):
-        read(kl.PathSequenceLoader(files.npy, lambda path: Path(path).stem))
+    last = files.npy[-1]
+    with refused(kl.SampleError, last, "'odd'", "expected a number", "for all"):
+        read(kl.PathSequenceLoader(files.npy, lambda path: "odd" if path == last else 0))
+    assert kl.PathSequenceLoader(files.npy, lambda path: Path(path).stem).class_names == names
+    assert "another text for each of" in caplog.text
     assert numbers(
         kl.PathSequenceLoader(files.npy, lambda path: names.index(Path(path).stem))
     ) == list(range(SAMPLES))

@@ -1,0 +1,187 @@
+"""Mean, variance and counts of classes of a loader's samples, in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.core.structure import flatten, unflatten
+from kloaders.loaders.raw_samples import raw_samples
+from kloaders.loaders.sequence import SequenceLoader
+
+__all__ = ["Statistics", "statistics"]
+
+# Values that are taken in one go.
+_PART = 2**20
+# More distinct labels than these are no classes.
+_CLASSES = 10_000
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What `statistics` found.
+
+    Attributes:
+        samples: how many samples there are; those that do not load are not counted.
+        mean: of x, float32: one number for each index of the last axis, as of channels or columns; in
+            the structure of x.
+        variance: likewise.
+        minimum, maximum: likewise.
+        class_counts: how often each class is in y: {class: count}, by name where the loader has
+            class_names. Of masks, pixels. None where labels are no classes.
+    """
+
+    samples: int
+    mean: Any
+    variance: Any
+    minimum: Any
+    maximum: Any
+    class_counts: dict[Any, int] | None
+
+
+def statistics(
+    loader: SequenceLoader, *, axis: int | None = -1, progress: bool = True
+) -> Statistics:
+    """Mean and variance of x and counts of classes of y, of all samples, in one pass with a bar.
+
+    Of samples as they are stored, before the transform, each once. For normalisation:
+    `keras.layers.Normalization(mean=found.mean, variance=found.variance)`, behind a `keras.Input`. Take the training part: what
+    validates is not to be known.
+
+    Args:
+        loader: any loader.
+        axis: the axis of x whose indices get a number each, as of Normalization; -1, the last. None:
+            one number for all values.
+        progress: show a bar.
+
+    Raises:
+        SampleError: a sample does not load (on_error="raise").
+        ValueError: samples differ in size along `axis`, or have no such axis.
+
+    >>> from kloaders.loaders.arrays import ArraySequenceLoader
+    >>> loader = ArraySequenceLoader(np.array([[0.0, 5.0], [2.0, 5.0]]), np.array([1, 1]))
+    >>> found = statistics(loader, progress=False)
+    >>> found.mean.tolist(), found.variance.tolist(), found.class_counts
+    ([1.0, 5.0], [1.0, 0.0], {1: 2})
+    """
+    raw = loader.raw_spec
+    names = len(flatten(raw[0]))
+    sums = [_Moments(axis) for _ in range(names)]
+    labels = flatten(raw[1]) if len(raw) > 1 else []
+    counts = _Classes() if len(labels) == 1 else None
+    samples = 0
+    for indices, leaves in raw_samples(loader, "statistics", progress):
+        samples += len(indices)
+        for moments, rows in zip(sums, leaves[:names], strict=True):
+            for block in rows if isinstance(rows, list) else [rows]:
+                moments.add(block if isinstance(rows, np.ndarray) else block[np.newaxis])
+        if counts is not None and counts.found is not None:
+            labels_of = leaves[names]
+            for block in labels_of if isinstance(labels_of, list) else [labels_of]:
+                counts.add(np.asarray(block), len(labels[0].shape))
+    if not samples:
+        raise loader.runner.log.nothing_left(0)
+
+    def of_x(name: str) -> Any:
+        return unflatten(raw[0], [getattr(moments, name).astype(np.float32) for moments in sums])
+
+    return Statistics(
+        samples,
+        of_x("mean"),
+        of_x("variance"),
+        of_x("minimum"),
+        of_x("maximum"),
+        None if counts is None else counts.named(loader.class_names),
+    )
+
+
+class _Moments:
+    """Mean and variance of blocks of samples, added up without loss: Chan's formula, in float64."""
+
+    def __init__(self, axis: int | None) -> None:
+        self.axis, self.count = axis, 0
+        self.mean: Array = np.zeros(())
+        self.squares: Array = np.zeros(())  # summed squares of what lies beside the mean
+        self.minimum: Array = np.array(np.inf)
+        self.maximum: Array = np.array(-np.inf)
+
+    @property
+    def variance(self) -> Array:
+        """Of all values so far."""
+        return np.asarray(self.squares / max(1, self.count))
+
+    def add(self, block: Array) -> None:
+        """A block of samples."""
+        if not block.size:
+            return
+        values = self._by_index(block)
+        step = max(1, _PART // (values.size // len(values)))
+        for first in range(0, len(values), step):  # what is computed is in float64
+            self._add(values[first : first + step])
+
+    def _add(self, values: Array) -> None:
+        count, mean = values.shape[0], values.mean(axis=0, dtype=np.float64)
+        if self.count and mean.shape != self.mean.shape:
+            raise ValueError(
+                f"samples have {self.mean.size} and {mean.size} numbers along axis {self.axis}: pass "
+                "axis=None for one mean of all values, or another axis."
+            )
+        squares = np.square(values - mean, dtype=np.float64).sum(axis=0)
+        total = self.count + count
+        apart = mean - self.mean
+        self.squares = self.squares + squares + np.square(apart) * self.count * count / total
+        self.mean = self.mean + apart * count / total
+        self.minimum = np.minimum(self.minimum, values.min(axis=0))
+        self.maximum = np.maximum(self.maximum, values.max(axis=0))
+        self.count = total
+
+    def _by_index(self, block: Array) -> Array:
+        """Rows of values, one row for each of them that is counted by itself."""
+        axes = block.ndim - 1  # of a sample
+        if self.axis is None or not axes:
+            return block.reshape(-1)
+        if not -axes <= self.axis < axes:
+            raise ValueError(
+                f"axis={self.axis} of samples of shape {block.shape[1:]}: pass one from {-axes} to "
+                f"{axes - 1}, or None."
+            )
+        at = self.axis if self.axis < 0 else self.axis + 1
+        return np.moveaxis(block, at, -1).reshape(-1, block.shape[at])
+
+
+class _Classes:
+    """How often each class came; `found` is None once labels turn out to be none."""
+
+    def __init__(self) -> None:
+        self.found: dict[Any, int] | None = {}
+
+    def add(self, values: Array, axes: int) -> None:
+        """Labels of some samples, of so many axes each."""
+        if self.found is None:
+            return
+        if values.dtype.kind == "f" and axes == 1 and values.ndim == 2 and values.shape[1] > 1:
+            hot = np.all((values == 0) | (values == 1)) and np.all(values.sum(axis=1) == 1)
+            if not hot:
+                self.found = None
+                return
+            values = values.argmax(axis=1)
+        if values.dtype.kind not in "biu" and not np.all(values == np.floor(values)):
+            self.found = None
+            return
+        distinct, counts = np.unique(values, return_counts=True)
+        for value, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+            self.found[int(value)] = self.found.get(int(value), 0) + count
+        if len(self.found) > _CLASSES:
+            self.found = None
+
+    def named(self, names: list[str] | None) -> dict[Any, int] | None:
+        """The counts, by name where all classes have one."""
+        if self.found is None:
+            return None
+        rising = sorted(self.found)
+        if names is None or not all(0 <= value < len(names) for value in rising):
+            return {value: self.found[value] for value in rising}
+        return {name: self.found.get(k, 0) for k, name in enumerate(names)}

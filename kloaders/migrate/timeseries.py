@@ -1,0 +1,111 @@
+"""Keras' `timeseries_dataset_from_array`, as a loader: the same windows and targets, in the same order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.checks import check_names, checked_dtype
+from kloaders.core.messages import warn
+from kloaders.core.options import Options
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.windows import series_of
+from kloaders.sources.given_columns import columns_of
+from kloaders.sources.windows import Cut, WindowSource
+
+__all__ = ["timeseries_dataset_from_array"]
+
+
+def timeseries_dataset_from_array(
+    data: Any,
+    targets: Any,
+    sequence_length: int,
+    sequence_stride: int = 1,
+    sampling_rate: int = 1,
+    batch_size: int | None = 128,
+    shuffle: bool | None = False,
+    seed: int | None = None,
+    start_index: int | None = None,
+    end_index: int | None = None,
+    format: str = "tf",  # noqa: A002  (Keras' name)
+    **options: Any,
+) -> SequenceLoader:
+    """A loader for a call of `keras.utils.timeseries_dataset_from_array`, with the same windows.
+
+    New code is better served by `WindowSequenceLoader`, which takes targets out of the series itself.
+
+    Args:
+        data: an array with one row for each step of time; it is never copied, and may be mapped.
+        targets: an array: `targets[i]` belongs to the window that begins at row i. None: no targets.
+        sequence_length: rows of a window.
+        sequence_stride: rows from the beginning of one window to that of the next.
+        sampling_rate: take every so manyth row into a window.
+        batch_size: windows per batch. None, single windows in Keras, makes batches of one.
+        shuffle: True: a new order each epoch, over all windows. False: in time, where `fit` is called
+            with shuffle=False as well. None: what `fit` asks for.
+        seed: fixes the order. It is another order than Keras' own.
+        start_index: the first row to use.
+        end_index: the first row that is not used any more.
+        format: "tf" or "grain", which make no difference: what comes back is a loader.
+        **options: see `SequenceLoader`.
+
+    Raises:
+        ValueError: an argument is out of range, or there is no window.
+    """
+    check_names("timeseries_dataset_from_array", options, Options.__annotations__)
+    found, _ = series_of(data)
+    if len(found) > 1:
+        raise TypeError(
+            f"data is a list of {len(found)} arrays, expected one: WindowSequenceLoader takes several "
+            "series."
+        )
+    column = found[0]
+    rows = len(column)
+    start, end = _range(start_index, end_index, rows)
+    for name, value in (("sampling_rate", sampling_rate), ("sequence_stride", sequence_stride)):
+        if value <= 0:
+            raise ValueError(f"`{name}` must be higher than 0, and {name}={value!r:.80} is not.")
+        if value >= rows:
+            raise ValueError(
+                f"`{name}` must be lower than the length of the data, {rows}, and {name}={value!r:.80} is "
+                "not."
+            )
+    if format not in ("tf", "grain"):
+        raise ValueError(f'format={format!r:.80}: choose "tf" or "grain", or leave it out.')
+    if batch_size is None:
+        warn(
+            "batch_size=None: a loader has batches, and these are of one window each, "
+            f"(1, {sequence_length}, ...). kl.to_tf_dataset(loader).unbatch() gives single windows."
+        )
+        batch_size = 1
+    cut = Cut(0, sequence_length, sampling_rate, dtype=checked_dtype(options.get("dtype")))
+    # As Keras counts: the last window ends so many steps before the last row.
+    count = end - start - (sequence_length - 1) * sampling_rate
+    labels = None if targets is None else columns_of(targets, "labels")
+    if labels is not None:
+        count = min(count, len(labels) - start)
+    if count <= 0:
+        said = "" if labels is None else f", and {len(labels)} targets"
+        raise ValueError(
+            f"there is no window: it spans {cut.length} rows, and rows {start} to {end} are to be used"
+            f"{said}. Lower sequence_length."
+        )
+    # Window k begins at row k, so that targets line up with windows.
+    whole = WindowSource([column], (cut,), 1, [np.zeros(0, np.int64)], labels)
+    source = whole.take(np.arange(start, start + count, sequence_stride, dtype=np.int64))
+    return SequenceLoader(source, batch_size, shuffle=shuffle, seed=seed, **options)
+
+
+def _range(start: int | None, end: int | None, rows: int) -> tuple[int, int]:
+    """The first row to use and the first behind the last, where they are in range."""
+    if start and not 0 <= start < rows:
+        raise ValueError(
+            f"`start_index` must be a row of the data, 0 to {rows - 1}, and start_index={start} is not."
+        )
+    if end is not None and not max(0, start or 0) < end < rows:
+        raise ValueError(
+            f"`end_index` must be a row of the data behind start_index, up to {rows - 1}, and "
+            f"end_index={end} is not; None uses all."
+        )
+    return start or 0, end or rows
