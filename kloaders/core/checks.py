@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -11,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.calls import Call
+
 __all__ = [
     "Transform",
+    "call_of",
     "check_names",
     "checked_cache",
     "checked_count",
@@ -20,12 +22,11 @@ __all__ = [
     "checked_flag",
     "checked_shard",
     "checked_shuffle",
-    "checked_transform",
     "no_samples",
 ]
 
-#: `transform(x, y, rng)` -> `(x, y)`.
-Transform = Callable[[Any, Any, np.random.Generator], tuple[Any, Any]]
+#: `transform(x, y, rng)` -> `(x, y)` or `(x, y, w)`; it may take `w` and `epoch`, too.
+Transform = Callable[..., tuple[Any, ...]]
 
 _EXAMPLES = {"batch_size": 32, "seed": 7, "workers": 2, "ram_batch_size": 4096, "echo": 2}
 
@@ -120,23 +121,21 @@ def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
     return native
 
 
-def checked_transform(transform: Any, name: str) -> Transform | None:
-    """A function of x, y and rng, or None."""
-    if transform is None:
-        return None
-    checked: Transform = transform
-    form = f"expected a function {name}(x, y, rng) that returns (x, y)."
-    if not callable(transform):
-        raise TypeError(f"{name}={transform!r} is no function, {form}")
-    try:
-        signature = inspect.signature(transform)
-    except (TypeError, ValueError):  # some functions written in C have none
-        return checked
-    try:
-        signature.bind(0, 0, 0)
-    except TypeError:
-        raise TypeError(f"{name}={transform!r} takes {signature}, {form}") from None
-    return checked
+def call_of(transform: Any, name: str) -> Call:
+    """How a transform is called.
+
+    Raises:
+        TypeError: it is no function of x, y and rng.
+    """
+    if name == "preprocess":
+        call = Call(transform, name, ("x", "y", "rng"), ("w", "epoch"), optional=1)
+        if call.takes("epoch"):
+            raise TypeError(
+                f"preprocess={transform!r:.80} takes epoch, and what it makes is part of the data, the "
+                "same in each epoch: leave epoch out, or give the function as transform=."
+            )
+        return call
+    return Call(transform, name, ("x", "y", "rng"), ("w", "epoch"))
 
 
 def no_samples(owner: str, advice: str) -> str:

@@ -15,15 +15,16 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 
+from kloaders.core.calls import Call
 from kloaders.core.checks import (
     Transform,
+    call_of,
     checked_cache,
     checked_count,
     checked_dtype,
     checked_flag,
     checked_shard,
     checked_shuffle,
-    checked_transform,
 )
 from kloaders.core.errors import check_max_errors, check_policy
 from kloaders.core.memory import parse_bytes
@@ -53,10 +54,12 @@ class Options(TypedDict, total=False):
     pad_last: bool
     shard: tuple[int, int] | None
     sample_weights: Any
+    class_weight: Any
     epoch_batches: int | None
     class_balance: Any
     sampling_weights: Any
     replacement: bool
+    preprocess: Transform | None
     transform: Transform | None
     batch_transform: Transform | None
     dtype: Any
@@ -125,6 +128,7 @@ class SamplingOptions(_Group):
     """Which samples come how often, as the user said it; `loaders.options` looks at the data."""
 
     sample_weights: Any = None
+    class_weight: Any = None
     epoch_batches: int | None = None
     class_balance: Any = None
     sampling_weights: Any = None
@@ -140,18 +144,31 @@ class SamplingOptions(_Group):
 
 @dataclass(frozen=True)
 class TransformOptions(_Group):
-    """What is done to samples and batches after they are read."""
+    """What is done to samples and batches after they are read.
+
+    Attributes:
+        calls: how those of the functions are called that are given, by their names.
+    """
 
     transform: Transform | None = None
     batch_transform: Transform | None = None
     dtype: Any = None
+    preprocess: Transform | None = None
+    calls: dict[str, Call] = field(
+        init=False, repr=False, compare=False, metadata={"option": False}
+    )
 
     def __post_init__(self) -> None:
+        names = ("preprocess", "transform", "batch_transform")
+        given = {name: getattr(self, name) for name in names}
         self._set(
-            transform=checked_transform(self.transform, "transform"),
-            batch_transform=checked_transform(self.batch_transform, "batch_transform"),
             dtype=checked_dtype(self.dtype),
+            calls={name: call_of(f, name) for name, f in given.items() if f is not None},
         )
+
+    def takes_weights(self, name: str) -> bool:
+        """Whether the function of this name is given, and takes weights."""
+        return name in self.calls and self.calls[name].takes("w")
 
 
 @dataclass(frozen=True)

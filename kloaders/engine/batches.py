@@ -130,7 +130,8 @@ class BatchBuild:
             indices, leaves = self.one_instead()
         parts = unflatten(self.form, leaves)
         if self.batch is not None and self.pipeline.transforms.batch_transform is not None:
-            parts = self.pipeline.batch_transformed(parts, self.moment.epoch, self.batch)
+            epoch = self.moment.epoch
+            parts = self.pipeline.batch_transformed(parts, epoch, self.batch, indices)
         return self.maker.delivery(parts, indices)
 
     def finish_leaves(self) -> tuple[Indices, list[Array]]:
@@ -265,8 +266,9 @@ class BatchBuild:
         )
         got = by_row.get(other, self.leaves[leaf][other])
         name = self.log.name
-        inputs = len(flatten(self.form[0]))
-        what = "" if leaf < inputs else "the label of "
+        before_labels, before_weights = (len(flatten(self.form[:k])) for k in (1, 2))
+        what = "" if leaf < before_labels else "the label of "
+        what = what if leaf < before_weights else "the weights of "
         stored = len(flatten(self.maker.specs.raw[0]))
         advice = self.pipeline.advice(
             int(self.indices[other]), leaf, got.dtype != want.dtype, self.raw, stored

@@ -214,7 +214,8 @@ class Runner:
                     build.fill(0, 1)
                     _, leaves = build.finish_leaves()
                     rows = [np.repeat(leaf, self.batch_size, axis=0) for leaf in leaves]
-                    made = self.pipeline.batch_transformed(unflatten(form, rows), 0, 0)
+                    indices = np.repeat(build.indices, self.batch_size)
+                    made = self.pipeline.batch_transformed(unflatten(form, rows), 0, 0, indices)
                     self._batch_spec = map_structure(
                         lambda leaf: ArraySpec(leaf.shape[1:], leaf.dtype), made
                     )

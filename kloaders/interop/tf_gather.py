@@ -57,6 +57,8 @@ class Gather:
                     "load_sample or load_batch is overridden",
                     source.runs_user_code,
                 ),
+                ("preprocess= is a function in Python", loader.options.transforms.preprocess is not None),
+                ("class_weight= is looked up in NumPy", loader.options.classes is not None),
                 ("bucket_by_length pads in NumPy", loader.options.padding is not None),
                 ("pad_last= pads in NumPy", loader.pad_last),
                 (

@@ -38,6 +38,8 @@ class PositionKeeper:
                 digest = fingerprint.Digest()
                 digest.add_bytes(self.options.weights)
                 weights = digest.text()
+            if self.options.classes is not None:
+                weights = f"{weights}, by class {self.options.classes}"
             self._made_for = {
                 **runner.plan.made_for(),
                 "shuffle": self.options.effective_shuffle,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +11,15 @@ from kloaders.core.checks import Transform, check_names, checked_count, no_sampl
 from kloaders.core.errors import SampleError
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import Structure
-from kloaders.diagnostics import summary
 from kloaders.engine.processes.pickling import check_sendable
 from kloaders.engine.requests import Requests
 from kloaders.engine.runner import Runner
 from kloaders.keras_api import base, distributed, retained_loaders, tf_iterators
 from kloaders.keras_api.iteration import iterate
-from kloaders.loaders.assembly import runner_of
+from kloaders.loaders.assembly import runner_of, source_of
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.position import PositionKeeper
+from kloaders.loaders.reports import Reports
 from kloaders.loaders.settings import check_own_batches, drop_contents, refuse_setting, setting_of
 from kloaders.plan.epoch import EpochPlan
 from kloaders.plan.sampling import Sampling
@@ -29,17 +28,15 @@ from kloaders.sources.cast import CastSource
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.quarantine import Quarantine
 from kloaders.sources.source import Source
+from kloaders.sources.weights import weights_of
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from typing_extensions import Self, Unpack
-
-    from kloaders.diagnostics.explain.explanation import Explanation
 
 __all__ = ["SequenceLoader"]
 
 
-class SequenceLoader(base.Sequence):
+class SequenceLoader(Reports, base.Sequence):
     """Batches of numbered samples for Keras' `fit`, `evaluate` and `predict`.
 
     Subclass it for a source of your own and override one hook, `load_sample(index)` or
@@ -59,18 +56,28 @@ class SequenceLoader(base.Sequence):
             size. `predict` gives rows for the padding too.
         shard: (k, n): be part k of n loaders, which deliver together, batch by batch, what one
             with batch_size * n would. Give all the same `seed`, and shuffle=True to shuffle.
-        sample_weights: one weight per sample, delivered as the third part of a batch.
+        sample_weights: weights of the loss, delivered as the third part of a batch: one number a
+            sample, or whatever labels may be, such as an array with a weight for each pixel, files of
+            such, a tuple or dict for several outputs. Those that hooks and transforms return as a
+            third part, and those of class_weight, are multiplied with it.
+        class_weight: a weight for each class, {0: 1.0, 1: 9.0}, of integer or one-hot labels, or for
+            each pixel of masks; "balanced" makes all classes count alike; a dict or tuple of these
+            for several outputs. For training: a validation part has none.
         epoch_batches: batches per epoch, however many samples there are: the next epoch goes on
             where this one ended, so that every sample comes once before any comes again.
         class_balance: True gives every batch as many samples of each class, to within one; an array
             of one class per sample does so where labels are not known beforehand.
         sampling_weights: one number per sample: how often it comes, in proportion to the others.
         replacement: draw each place by sampling_weights independently of all others instead.
-        transform: `transform(x, y, rng)` -> `(x, y)`, applied to each sample; y is None without
-            labels. `rng` depends on seed, epoch and sample only. Called from several threads.
-        batch_transform: the same for a whole batch, before weights and padding are added. It gives
-            a row for each row; the last batch may have fewer.
-        dtype: of x, or of all arrays in it, before the transform; None keeps what is stored.
+        preprocess: `preprocess(x, y, rng)` -> `(x, y)`, applied to each sample as a part of the data:
+            for training, validation and `predict`, in caches and packs. `rng` depends on the sample
+            only.
+        transform: the same for training only, behind it; y is None without labels. `rng` depends on
+            seed, epoch and sample only. Called from several threads. It may take `w`, the weights,
+            and `epoch`, by these names, and return `(x, y, w)`.
+        batch_transform: the same for a whole batch, before weights that it does not take, and padding,
+            are added. It gives a row for each row; the last batch may have fewer.
+        dtype: of x, or of all arrays in it, before all these; None keeps what is stored.
         workers: threads that load ahead. None chooses; 0: everything in the caller's thread.
         processes: let `workers` processes read and transform, for functions that hold the GIL.
             Lambdas, and what a notebook defines, need cloudpickle.
@@ -155,9 +162,11 @@ class SequenceLoader(base.Sequence):
         if checked_count(count, "samples", 0) == 0:
             raise ValueError(no_samples(type(self).__name__, "print what counts them"))
         self.class_names = None
-        options = LoaderOptions.of(samples, batch_size, given, **more)
+        weights = weights_of(given.get("sample_weights"), count, paths=getattr(samples, "paths", None))
+        options = LoaderOptions.of(samples, batch_size, given | {"sample_weights": weights}, **more)
         distributed.check_settings(options.order)
-        self._install(self._sourced(samples, options), options)
+        source = source_of(lambda inner: self._sourced(samples, inner), options, weights)
+        self._install(source, options)
         if options.work.processes:
             check_sendable(self.runner.pipeline)
 
@@ -180,12 +189,15 @@ class SequenceLoader(base.Sequence):
 
     @default_hook
     def load_sample(self, index: int) -> Any:
-        """One sample: x, or a tuple (x, y). Override this or `load_batch`.
+        """One sample: x, (x, y) or (x, y, weights). Override this or `load_batch`.
 
         Called from several threads at once, in any order; `index` is the sample's number in
         storage order. x and y are arrays or numbers, or tuples or dicts of them, of one shape
         and dtype for all samples of a batch: two inputs and a label are ((a, b), y). Whatever is
         raised becomes a SampleError that names the sample, or is dealt with as `on_error` says.
+
+        An override may take `rng` too, a generator that depends on seed, epoch and sample only, and
+        `epoch`, by these names: to read a random window of a large file, for example.
         """
         raise TypeError(
             f"{type(self).__name__} has no samples to read: override load_sample(index) to return "
@@ -194,11 +206,13 @@ class SequenceLoader(base.Sequence):
 
     @default_hook
     def load_batch(self, indices: Indices) -> Any:
-        """Several samples at once: x, or (x, y), each with one row for each of `indices`.
+        """Several samples at once: x, (x, y) or (x, y, weights), each with a row for each of `indices`.
 
         Override it for formats that read many samples in one go. Called from several threads at
         once; `indices` is an int64 array in the order of delivery, not sorted. It may be a part
         of a batch. If it raises, it is called again sample by sample to find the one at fault.
+
+        An override may take `rngs` too, a list of a generator for each of the indices, and `epoch`.
         """
         raise AssertionError("only an override is called")
 
@@ -402,67 +416,6 @@ class SequenceLoader(base.Sequence):
         read = self._source.rebound(self, new) if source is None else source
         new.__setstate__({**self.__getstate__(), "options": chosen, "_source": read})
         return new
-
-    def summary(self) -> str:
-        """Samples, shapes, bytes, classes and their balance, order, work and memory, in lines."""
-        return summary.as_text(self)
-
-    def _repr_html_(self) -> str:
-        return summary.as_html(self)
-
-    def show(
-        self,
-        batch: int = 0,
-        *,
-        samples: int = 16,
-        epoch: int = 0,
-        box_format: str | None = None,
-        save: str | os.PathLike[str] | None = None,
-    ) -> Figure:
-        """A picture of a batch as the model sees it: after the transform, in the order of `fit`.
-
-        Safe during a fit: it reads on a view, in the caller's thread. See the page "Inspect".
-
-        Args:
-            batch: its number in the epoch.
-            samples: the maximum number of samples that are drawn.
-            epoch: which; random transforms draw anew in each.
-            box_format: "xyxy", "xywh", "yxyx" or "center_xywh", in pixels, or with `rel_` before it
-                in shares of the image; None takes "rel_xyxy" where all is within 0 and 1, else
-                "xyxy".
-            save: a file to write, such as "batch.png".
-
-        Raises:
-            ImportError: matplotlib is missing (`pip install matplotlib`).
-            IndexError: no such batch.
-        """
-        from kloaders.diagnostics.show import show
-
-        return show(self, batch, samples, epoch, box_format, save)
-
-    def explain(
-        self, model: Any = None, *, check: bool = False, seconds: float = 6.0
-    ) -> Explanation:
-        """Where the time goes: measures, names the bottleneck, and what to change.
-
-        Reads a few hundred samples as a fit would, the cache left aside; the model, its optimizer
-        and its history are as before afterwards.
-
-        Args:
-            model: a compiled keras.Model; None uses what the last fit with `LoaderCallback` took.
-            check: try each change that is advised, and report what came of it.
-            seconds: how long to measure, about, beside compiling and starting processes.
-
-        Returns:
-            An Explanation. `print` it; `.save("explain.html")` writes a page with charts.
-
-        Raises:
-            SampleError: a sample does not load.
-            TypeError, ValueError: model is no keras.Model, or is not compiled.
-        """
-        from kloaders.diagnostics.explain.run import explain
-
-        return explain(self, model, check=check, seconds=seconds)
 
     def __repr__(self) -> str:
         return (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from kloaders.core.arrays import Indices
+from kloaders.core.checks import Transform
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.subsets import part, warn_where_parts_differ
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     L = TypeVar("L", bound=SequenceLoader, default=PathSequenceLoader)
     S = TypeVar("S", bound=SequenceLoader)
 
-__all__ = ["made", "of_kept", "parts_of", "sides", "split"]
+__all__ = ["check_validation", "made", "of_kept", "parts_of", "sides", "split"]
 
 
 @overload
@@ -32,6 +33,7 @@ def split(
     validation: float = 0.2,
     stratify: Any = None,
     groups: Any = None,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
 ) -> tuple[S, S]: ...
 @overload
@@ -43,6 +45,7 @@ def split(
     validation: float = 0.2,
     stratify: Any = None,
     groups: Any = None,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
     loader: Callable[..., L] = ...,
     **options: Any,
@@ -55,6 +58,7 @@ def split(
     validation: float = 0.2,
     stratify: Any = None,
     groups: Any = None,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
     loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
     **options: Any,
@@ -73,11 +77,13 @@ def split(
         stratify: True keeps the share of every class the same on both sides; an array of one
             class a sample does so for labels that are not classes. None draws at random.
         groups: one value a sample; samples of one value stay together (patients, videos).
+        validation_transform: `transform=` of the validation loader, in place of that of training.
         seed: fixes the split, and the order of both loaders unless a ready-made loader is given.
         loader: the class of both loaders, or a function that makes one.
-        **options: of `loader`. What is for training only stays there: the validation loader has
-            no transform, is not shuffled, and serves every sample, the short last batch too. A
-            `ram_budget` is for both together.
+        **options: of `loader`. What is for training only stays there: the validation loader has no
+            transform but `validation_transform` and no class_weight, is not shuffled, and serves
+            every sample, the short last batch too. `preprocess` is for both, and a `ram_budget` for
+            both together.
 
     Returns:
         (train, validation)
@@ -104,7 +110,7 @@ def split(
     else:
         size = 32 if batch_size is None else batch_size
         whole = made(loader, paths, labels, size, seed=seed, **options)
-    return parts_of(whole, validation, stratify, groups, seed)
+    return parts_of(whole, validation, stratify, groups, seed, transform=validation_transform)
 
 
 # --------------------------------------------------------------------------------------- splitting
@@ -125,6 +131,15 @@ def made(make: Callable[..., S], *data: Any, **options: Any) -> S:
     return whole
 
 
+def check_validation(validation: float | None, transform: Any) -> None:
+    """ValueError for a transform of a validation part that is not to be there."""
+    if not validation and transform is not None:
+        raise ValueError(
+            f"validation_transform= is for the validation part, and validation={validation} makes none: "
+            "leave one of them out."
+        )
+
+
 def of_kept(whole: SequenceLoader, values: Any) -> Any:
     """Values given for all samples, of those that `exclude` left in `whole`."""
     kept = getattr(whole, "included", None)
@@ -141,11 +156,13 @@ def parts_of(
     groups: Any,
     seed: int | None,
     names: list[str] | None = None,
+    transform: Transform | None = None,
 ) -> tuple[S, S]:
-    """Both parts, loaders over one store."""
+    """Both parts, loaders over one store; `transform` is that of validation."""
     stratify, groups = of_kept(whole, stratify), of_kept(whole, groups)
     first, second = sides(whole, validation, stratify, groups, seed, names)
-    train, validation_part = part(whole, first, "training"), part(whole, second, "validation")
+    train = part(whole, first, "training")
+    validation_part = part(whole, second, "validation", transform)
     warn_where_parts_differ(train, validation_part)
     return train, validation_part
 

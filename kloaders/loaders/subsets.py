@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from kloaders.core.arrays import Indices
-from kloaders.core.checks import checked_count
+from kloaders.core.checks import Transform, checked_count
 from kloaders.core.messages import warn
 from kloaders.core.structure import flatten
 from kloaders.engine.ram_batches import RamRunner
@@ -22,7 +22,12 @@ __all__ = ["folds", "part", "repeat", "subset", "take", "warn_where_parts_differ
 L = TypeVar("L", bound=SequenceLoader)
 
 
-def part(whole: L, numbers: Indices, what: Literal["training", "validation", "chosen"]) -> L:
+def part(
+    whole: L,
+    numbers: Indices,
+    what: Literal["training", "validation", "chosen"],
+    transform: Transform | None = None,
+) -> L:
     """A loader of the same kind over some of the samples; hooks are called on the whole.
 
     A hook may look samples up by number in a store of its own: the number must be the whole's.
@@ -31,6 +36,7 @@ def part(whole: L, numbers: Indices, what: Literal["training", "validation", "ch
         whole: the loader.
         numbers: which samples, int64.
         what: "validation" leaves out what is for training only: transforms, shuffling, sampling.
+        transform: that of validation.
 
     Raises:
         ValueError: these samples make no batch, or cannot be chosen.
@@ -42,7 +48,7 @@ def part(whole: L, numbers: Indices, what: Literal["training", "validation", "ch
         options = replace(options, ram=replace(options.ram, ram_budget=budget))
     options = options.take(numbers, whole.samples)
     if what == "validation":
-        options = options.for_validation()
+        options = options.for_validation(transform)
     try:
         return whole.replace(whole.source.take(numbers), options)
     except ValueError as error:
@@ -114,12 +120,18 @@ def repeat(loader: L, times: int) -> L:
 
 
 def folds(
-    loader: L, splitter: Any, *, labels: Any = None, groups: Any = None
+    loader: L,
+    splitter: Any,
+    *,
+    labels: Any = None,
+    groups: Any = None,
+    validation_transform: Transform | None = None,
 ) -> Iterator[tuple[L, L]]:
     """(train, validation) loaders for each fold of one of scikit-learn's splitters.
 
     All share one store. As with `split`, what is for training only stays there: validation loaders
-    have no transforms, are not shuffled, sample nothing, and serve every sample.
+    have no transform but `validation_transform`, are not shuffled, sample nothing, and serve every
+    sample.
 
     Args:
         loader: any loader.
@@ -128,6 +140,7 @@ def folds(
         labels: one class a sample, for splitters that look at it; None takes the loader's own, where
             these are known beforehand.
         groups: one value a sample, for splitters that keep groups together.
+        validation_transform: `transform=` of the validation loaders.
 
     Raises:
         TypeError: `splitter` has no method split.
@@ -190,7 +203,8 @@ def _numbers(which: Any, samples: int) -> Indices:
 
 def warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) -> None:
     """Log where what is for training only changes shapes or dtypes, which a model would notice late."""
-    if train.transform is None and train.batch_transform is None:
+    functions = (train.transform, train.batch_transform, validation.transform)
+    if all(function is None for function in functions):
         return
     try:
         forms = train.runner.row_spec, validation.runner.row_spec
@@ -202,5 +216,6 @@ def warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) -
     warn(
         f"the training part delivers {said[0]}, and the validation part {said[1]}: transform= and "
         "batch_transform= are for training, and are left out of validation. What belongs to the data, "
-        "such as scaling, goes into decode=, size=, rescale= or dtype=, or into the model."
+        "such as scaling, goes into preprocess=, which both parts have; what validation alone needs "
+        "goes into validation_transform=."
     )

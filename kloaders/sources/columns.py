@@ -30,6 +30,7 @@ __all__ = [
     "PathColumn",
     "ReadPath",
     "SubsetColumn",
+    "close_column",
     "in_ram",
     "inner_column",
     "labels_of",
@@ -343,6 +344,14 @@ def take_rows(column: Column, numbers: Indices) -> Column:
     if isinstance(column, CallColumn):
         return CallColumn(column.function, column.paths.take(numbers))
     return SubsetColumn(column, numbers)
+
+
+def close_column(column: Any) -> None:
+    """Let go of open files, those of columns below this one included."""
+    while column is not None:
+        if hasattr(column, "close"):
+            column.close()
+        column = getattr(column, "column", None)
 
 
 def inner_column(column: Any) -> Any:

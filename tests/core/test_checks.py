@@ -82,14 +82,3 @@ def test_an_unknown_option_gets_the_one_that_may_be_meant():
         checks.check_names("Loader", {"shufle": 1}, ["seed", "shuffle"])
     with pytest.raises(TypeError, match="it has seed, shuffle"):
         checks.check_names("Loader", {"zzz": 1}, ["seed", "shuffle"])
-
-
-@pytest.mark.parametrize("function", [lambda x, y, rng: (x, y), lambda *a: a, max, None])
-def test_transforms(function):
-    assert checks.checked_transform(function, "transform") is function
-
-
-@pytest.mark.parametrize("function", [3, lambda x, y: (x, y), lambda x, y, rng, more: x])
-def test_what_is_no_transform(function):
-    with pytest.raises(TypeError, match=r"expected a function transform\(x, y, rng\)"):
-        checks.checked_transform(function, "transform")
