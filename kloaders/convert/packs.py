@@ -100,13 +100,16 @@ def write_pack(
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
-        ValueError: samples differ in dtype; both are named.
+        ValueError: samples differ in dtype (both are named), or from epoch to epoch.
         FileExistsError: the folder holds another pack, or a part of one made with other
             arguments; says which.
         BlockingIOError: another process writes there.
         OSError: the disk is full; what was finished stays.
     """
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
+    kept = source.source
+    if not transformed and kept.not_kept:
+        raise ValueError(f"write_pack({type(source).__name__}): {kept.not_kept}")
     folder = os.path.abspath(os.fspath(folder))
     os.makedirs(folder, exist_ok=True)
     _check_not_read(source, folder)

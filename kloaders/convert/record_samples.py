@@ -253,6 +253,8 @@ class LoaderSamples(RecordSource):
     ) -> None:
         super().__init__(loader, extras, on_error)
         self.alone = alone
+        if loader.source.not_kept and not alone:
+            raise ValueError(f"write_tfrecords({type(loader).__name__}): {loader.source.not_kept}")
         self.view = loader.view()
         self.inputs: list[str] = []
         self.labels: list[str] = []

@@ -50,7 +50,9 @@ class Call:
         else:
             found = _arguments(signature, takes, by_name, optional)
             if found is None:
-                raise TypeError(f"{name}={function!r:.80} takes {signature!s:.80}, {form}")
+                # A method's repr is that of its object, which may not be ready for it.
+                said = function.__qualname__ if inspect.ismethod(function) else repr(function)
+                raise TypeError(f"{name}={said:.80} takes {signature!s:.80}, {form}")
             self.order, self.by_keyword = found
         #: Whether it gets `takes` and nothing else.
         self.plain = self.order == tuple(takes) and not self.by_keyword
@@ -103,7 +105,9 @@ def _arguments(
             keyword = has_default or skipped or parameter.kind is parameter.KEYWORD_ONLY
             (by_keyword if keyword else order).append(parameter.name)
             skipped |= keyword
-        elif parameter in by_position and left and not skipped:
+        elif parameter in by_position and left and not skipped and not (
+            has_default and len(left) <= optional  # a value of its own, as in a closure
+        ):
             order.append(left.pop(0))
         elif has_default:
             skipped = True

@@ -32,7 +32,8 @@ class PositionKeeper:
         What may differ, as workers and batch sizes may, is not in it.
         """
         if self._made_for is None:
-            runner, weights = self.runner, None
+            runner, found = self.runner, self.runner.pipeline.source.fingerprint()
+            weights = found.pop("weights", None)
             specs = flatten(runner.specs.delivered)
             if self.options.weights is not None:
                 digest = fingerprint.Digest()
@@ -45,7 +46,7 @@ class PositionKeeper:
                 "shuffle": self.options.effective_shuffle,
                 "sample": " ".join(f"{spec.dtype}{list(spec.shape)}" for spec in specs),
                 "weights": weights,
-                **runner.pipeline.source.fingerprint(),
+                **found,
             }
         return self._made_for
 

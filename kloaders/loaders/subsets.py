@@ -165,12 +165,15 @@ def folds(
         else codes_of(labels, loader.samples, "labels")[1]
     )
     codes = None if groups is None else codes_of(groups, loader.samples, "groups")[1]
-    return _folds(loader, splitter.split(everything, y, codes))
+    return _folds(loader, splitter.split(everything, y, codes), validation_transform)
 
 
-def _folds(loader: L, found: Iterator[Any]) -> Iterator[tuple[L, L]]:
+def _folds(
+    loader: L, found: Iterator[Any], transform: Transform | None
+) -> Iterator[tuple[L, L]]:
     for number, (first, second) in enumerate(found):
-        train, validation = part(loader, first, "training"), part(loader, second, "validation")
+        train = part(loader, first, "training")
+        validation = part(loader, second, "validation", transform)
         if number == 0:  # the same of all others
             warn_where_parts_differ(train, validation)
         yield train, validation

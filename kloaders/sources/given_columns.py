@@ -164,6 +164,11 @@ def _object(what: str) -> TypeError:
 def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
     suffix = suffix_of(os.fspath(values[0]))
     known = suffix in IMAGE_SUFFIXES | ARRAY_SUFFIXES
+    if what == "sample_weights" and not known and getattr(read, "decode", None) is None:
+        raise TypeError(
+            f"sample_weights are texts such as {values[0]!r:.80}, expected numbers (or paths of .npy "
+            "files or images, with a weight for each pixel)."
+        )
     if what == "labels" and not known and getattr(read, "decode", None) is None:
         raise ValueError(
             f"labels are texts such as {values[0]!r}, expected numbers (or paths of files). Encode "
