@@ -30,6 +30,7 @@ from kloaders.core.errors import check_max_errors, check_policy
 from kloaders.core.memory import parse_bytes
 
 __all__ = [
+    "CHANGEABLE",
     "GROUPS",
     "NO_MULTIPROCESSING",
     "CacheOptions",
@@ -73,6 +74,10 @@ class Options(TypedDict, total=False):
     cache: str | os.PathLike[str] | None
     cache_budget: int | str | None
     cache_key: str | None
+
+
+#: What `SequenceLoader.set` may change between two epochs.
+CHANGEABLE = ("size", "transform", "batch_transform", "class_weight", "sampling_weights")
 
 
 class _Group:

@@ -134,6 +134,11 @@ class RamRunner(Runner):
         self.sizes_logged = False
         super().__init__(*arguments)
 
+    def adopt(self, other: Runner) -> None:
+        super().adopt(other)
+        assert isinstance(other, RamRunner)
+        self.size = other.size
+
     def _reset_after_fork(self) -> None:
         super()._reset_after_fork()
         self._windows: dict[tuple[Order, int], _RamBatch] = {}

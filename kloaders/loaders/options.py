@@ -28,7 +28,7 @@ from kloaders.sources.labels import classes_of, codes_of
 from kloaders.sources.source import Source
 from kloaders.sources.weights import weights_of
 
-__all__ = ["LoaderOptions"]
+__all__ = ["LoaderOptions", "checked_sampling_weights"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class LoaderOptions:
         padding: how samples of unequal length are padded (`bucket_by_length`).
         inputs_as_labels: x is y, too (`inputs_as_labels`).
         more: options of one class of loaders, such as `size`, by name: for people to look at.
+        changed: what `set` changed, by name, as states have it.
     """
 
     batch_size: int
@@ -62,6 +63,7 @@ class LoaderOptions:
     padding: Padding | None = None
     inputs_as_labels: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
+    changed: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -224,7 +226,7 @@ def _sampling(
         names, codes = codes_of(values, samples, "class_balance")
         codes = codes.astype(np.min_scalar_type(len(names)))
     if given is not None:
-        weights = _sampling_weights(given, samples)
+        weights = checked_sampling_weights(given, samples)
     elif options.replacement:
         raise ValueError(
             "replacement=True says how sampling_weights are drawn, and there are none: for equal "
@@ -239,7 +241,12 @@ def _sampling(
     return found
 
 
-def _sampling_weights(values: Any, samples: int) -> Array:
+def checked_sampling_weights(values: Any, samples: int) -> Array:
+    """How often each sample comes, in proportion, as float64.
+
+    Raises:
+        TypeError, ValueError: not one number of at least 0 for each sample.
+    """
     try:
         weights = np.asarray(values)
     except ValueError:  # a ragged list

@@ -73,6 +73,7 @@ class PositionKeeper:
             "version": fingerprint.VERSION,
             **runner.plan.state(order, done),
             "made_for": self.made_for(),
+            **({"set": dict(self.options.changed)} if self.options.changed else {}),
         }
 
     def restored(self, state: Any, whose: str) -> tuple[PositionKeeper, LoaderOptions]:

@@ -16,6 +16,7 @@ from kloaders.engine.requests import Requests
 from kloaders.engine.runner import Runner
 from kloaders.keras_api import base, distributed, retained_loaders, tf_iterators
 from kloaders.keras_api.iteration import iterate
+from kloaders.loaders.changes import changed_by, follow
 from kloaders.loaders.assembly import runner_of, source_of
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.position import PositionKeeper
@@ -146,6 +147,7 @@ class SequenceLoader(Reports, base.Sequence):
     class_names: list[str] | None
     _source: Source
     _position: PositionKeeper
+    _pending: dict[str, Any]
     _requests: Requests
 
     @shows_options(Options)
@@ -176,6 +178,7 @@ class SequenceLoader(Reports, base.Sequence):
         runner = runner_of(source, options, title)
         sampling = str(options.sampling) if options.sampling else ""
         fresh = {
+            "_pending": {},
             "_source": source,
             "options": options,
             "runner": runner,
@@ -282,6 +285,7 @@ class SequenceLoader(Reports, base.Sequence):
 
     def on_epoch_begin(self) -> None:
         """Keras calls this before each epoch; call it in a hand-written loop. Overrides call super."""
+        self._change()
         self.runner.resting = False
         self.runner.tickets.begin()
 
@@ -290,6 +294,7 @@ class SequenceLoader(Reports, base.Sequence):
         if self.runner.tickets.asked_for_all() and base.keeps_adapters():
             tf_iterators.free_beside()
         self.runner.tickets.end()
+        self._change()
 
     @property
     def workers(self) -> int:
@@ -363,9 +368,45 @@ class SequenceLoader(Reports, base.Sequence):
         Raises:
             TypeError, ValueError: no state, or one for other data or options: says what differs.
         """
+        follow(self, state)
         keeper, options = self._position.restored(state, f"this {type(self).__name__}")
         super().__setattr__("options", options)
         super().__setattr__("_position", keeper)
+
+    def set(self, **changes: Any) -> None:
+        """Change options from the next epoch on: at once between two epochs, else when one begins.
+
+        The state has what was changed, so that a run that goes on has it too: `load_state_dict` sets
+        size=; what else was set, set again before it. On TensorFlow one `fit` has batches of one
+        shape: call `fit` for each size.
+
+        Args:
+            **changes: transform, batch_transform, class_weight, sampling_weights (of a loader that was
+                made with some) or size (of image files).
+
+        Raises:
+            TypeError, ValueError: another option, or a value that the option does not have.
+        """
+        # Checked now, whenever it is done.
+        pending = {**self._pending, **changes}
+        changed_by(self, self.options, self._source, pending)
+        super().__setattr__("_pending", pending)
+        self._change()
+
+    def _change(self) -> None:
+        """Do what was set, if no epoch is under way."""
+        if not self._pending or not self.runner.tickets.between_epochs():
+            return
+        options, source = changed_by(self, self.options, self._source, self._pending)
+        if "size" in self._pending:
+            images = dataclasses.replace(self.image_options, size=self._pending["size"])
+            super().__setattr__("image_options", images)
+        source = source.with_seed(options.order.number)
+        self.runner.adopt(runner_of(source, options, type(self).__name__))
+        keeper = PositionKeeper(self.runner, options)
+        fresh = {"_source": source, "options": options, "_position": keeper, "_pending": {}}
+        for name, value in fresh.items():
+            super().__setattr__(name, value)
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
         """All batches of one epoch, whatever Keras is doing with this loader.
@@ -444,6 +485,6 @@ class SequenceLoader(Reports, base.Sequence):
 
 
 # What belongs to this process and this epoch: neither pickled nor shared by views.
-_RUNTIME = ("runner", "_position", "_requests")
+_RUNTIME = ("runner", "_position", "_requests", "_pending")
 # What may be set on a loader that is set up.
 _FREE = ("class_names", "max_queue_size")
