@@ -1,5 +1,8 @@
 """What a sample may be, trained on: weights, classes, preprocess=, random reads, changes by epoch."""
 
+import contextlib
+
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -50,7 +53,9 @@ def test_a_map_of_weights_moves_with_its_pixels():
 def losses(model, loader, arrays):
     """The loss by a loader in one batch, and by arrays in RAM."""
     found = model.evaluate(loader, verbose=0)
-    want = model.evaluate(*arrays[:2], sample_weight=arrays[2], batch_size=len(arrays[1]), verbose=0)
+    want = model.evaluate(
+        *arrays[:2], sample_weight=arrays[2], batch_size=len(arrays[1]), verbose=0
+    )
     return found, want
 
 
@@ -164,3 +169,37 @@ def test_a_change_between_epochs_is_what_the_model_gets(watched):
     callbacks = [kl.LoaderCallback(loader)] if watched else []
     model.fit(loader, epochs=3, verbose=0, callbacks=[*callbacks, Adds()])
     assert sums == [0, 10, 20]
+
+
+def test_a_size_grows_from_epoch_to_epoch(tmp_path):
+    """In one fit where the backend takes it; on TensorFlow by one fit a size, and an error says so."""
+    paths = [str(tmp_path / f"{k:02}.png") for k in range(N)]
+    for k, path in enumerate(paths):
+        cv2.imwrite(path, np.full((8, 8, 3), k, np.uint8))
+    one_fit = BACKEND != "tensorflow"
+    refused = pytest.raises(ValueError, match=r"set\(size=\) inside of fit")
+    widths = []
+
+    class Grows(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            widths.append(logs["width"])
+            with contextlib.nullcontext() if one_fit else refused:
+                loader.set(size=(4 + 2 * (epoch + 1), 4))
+
+    def width(y, p):
+        return p[:, 0]
+
+    pixels = keras.Input((None, 4, 3))
+    counted = keras.layers.Lambda(
+        lambda x: ops.sum(ops.ones_like(x[:, :, :1, 0]), axis=1), output_shape=(1,)
+    )(pixels)
+    model = keras.Model(pixels, counted)
+    model.compile("sgd", "mse", metrics=[width], **COMPILE)
+    loader = kl.PathSequenceLoader(paths, np.zeros(N, np.float32), 8, size=(4, 4), seed=1)
+    if one_fit:
+        model.fit(loader, epochs=3, verbose=0, callbacks=[Grows()])
+    else:
+        for epoch in range(3):
+            loader.set(size=(4 + 2 * epoch, 4))
+            model.fit(loader, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=[Grows()])
+    assert widths == [4, 6, 8]

@@ -298,7 +298,10 @@ class LoaderSamples(RecordSource):
         single = self.view.weights
         if single is not None:  # beside weights of a hook, their product
             own = arrays[inputs + labels :] or [np.ones((), np.float32)]
-            arrays = [*arrays[: inputs + labels], *(np.asarray(array * single[number]) for array in own)]
+            arrays = [
+                *arrays[: inputs + labels],
+                *(np.asarray(array * single[number]) for array in own),
+            ]
         for name, array in zip(self.inputs, arrays, strict=False):
             features |= array_features(name, np.asarray(array))
         for name, array in zip(self.labels, arrays[inputs:], strict=False):

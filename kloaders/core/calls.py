@@ -105,8 +105,13 @@ def _arguments(
             keyword = has_default or skipped or parameter.kind is parameter.KEYWORD_ONLY
             (by_keyword if keyword else order).append(parameter.name)
             skipped |= keyword
-        elif parameter in by_position and left and not skipped and not (
-            has_default and len(left) <= optional  # a value of its own, as in a closure
+        elif (
+            parameter in by_position
+            and left
+            and not skipped
+            and not (
+                has_default and len(left) <= optional  # a value of its own, as in a closure
+            )
         ):
             order.append(left.pop(0))
         elif has_default:

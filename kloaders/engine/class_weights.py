@@ -36,7 +36,9 @@ class ClassWeights:
     def __str__(self) -> str:
         """In short: what tells them from others."""
         return " ".join(
-            "1" if t is None else " ".join(f"{c}:{w:g}" for c, w in zip(t.classes, t.weights))
+            "1"
+            if t is None
+            else " ".join(f"{c}:{w:g}" for c, w in zip(t.classes, t.weights, strict=True))
             for t in flatten(self.tables)
         )
 
@@ -131,7 +133,8 @@ def _by_output(tables: Structure, y: Structure, name: str) -> Structure:
             "for each output, None for those without."
         )
     return tuple(
-        _by_output(t, label, f"{name}[{k}]") for k, (t, label) in enumerate(zip(tables, y))
+        _by_output(t, label, f"{name}[{k}]")
+        for k, (t, label) in enumerate(zip(tables, y, strict=True))
     )
 
 

@@ -91,7 +91,10 @@ def _check(loader: TFRecordSequenceLoader) -> None:
             ("load_sample or load_batch is overridden", loader.source.owner() is not None),
             ("the loader has some of the records only", len(loader.records) != loader.samples),
             ("decode= is a function in Python", loader.records.runs_user_code),
-            ("preprocess= is a function in Python", loader.options.transforms.preprocess is not None),
+            (
+                "preprocess= is a function in Python",
+                loader.options.transforms.preprocess is not None,
+            ),
             (
                 "sample_weights= go by sample number",
                 loader.weights is not None or isinstance(loader.source, WeightedSource),

@@ -13,6 +13,7 @@ from kloaders.core.structure import Structure, flatten, map_structure
 from kloaders.core.value_digest import NotComparable, digest_of
 from kloaders.engine.class_weights import class_weights_of
 from kloaders.formats.options import ImageOptions
+from kloaders.keras_api import base, private
 from kloaders.loaders.options import LoaderOptions, checked_sampling_weights
 from kloaders.sources.cache.source import CachedSource
 from kloaders.sources.columns import PathColumn
@@ -20,6 +21,7 @@ from kloaders.sources.fingerprint import Digest
 from kloaders.sources.source import Source
 
 __all__ = ["changed_by", "follow"]
+
 
 def changed_by(
     loader: Any, options: LoaderOptions, source: Source, changes: Mapping[str, Any]
@@ -42,7 +44,7 @@ def changed_by(
                 f"another loader, with {name}=."
             )
     check_names(f"set() of {type(loader).__name__}", changes, CHANGEABLE)
-    said = {}
+    said: dict[str, Any] = {}
     functions = {k: v for k, v in changes.items() if k in ("transform", "batch_transform")}
     if functions:
         transforms = dataclasses.replace(options.transforms, **functions)
@@ -94,6 +96,12 @@ def _checked_size(loader: Any, size: Any) -> tuple[int, int] | None:
     if loader.decode is not None:
         raise ValueError(
             "set(size=): decode= makes the arrays of this loader: change transform= instead."
+        )
+    call = private.asker().call
+    if base.keeps_adapters() and call is not None and call.method == "fit":
+        raise ValueError(
+            "set(size=) inside of fit: on TensorFlow a fit has batches of one shape, that of its first "
+            "ones. Let fit end, call set, and go on with fit(..., initial_epoch=...)."
         )
     return dataclasses.replace(images, size=size).size
 

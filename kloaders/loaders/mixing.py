@@ -26,7 +26,16 @@ __all__ = ["mix"]
 
 # Options that are the mixture's own; all others belong to the loaders in it.
 _OWN = (
-    *("class_weight", "seed", "drop_last", "pad_last", "shard", "epoch_batches", "batch_transform", "workers"),
+    *(
+        "class_weight",
+        "seed",
+        "drop_last",
+        "pad_last",
+        "shard",
+        "epoch_batches",
+        "batch_transform",
+        "workers",
+    ),
     *("processes", "on_error", "max_errors", "quarantine", "max_queue_size"),
 )
 
@@ -173,5 +182,8 @@ def _weights(parts: list[SequenceLoader]) -> Array | None:
         return None
     sources = [part.source for part in parts]
     return np.concatenate(
-        [np.ones(len(p), np.float32) if w is None else w for p, w in zip(sources, weights)]
+        [
+            np.ones(len(p), np.float32) if w is None else w
+            for p, w in zip(sources, weights, strict=True)
+        ]
     )

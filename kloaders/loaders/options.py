@@ -90,10 +90,10 @@ class LoaderOptions:
         count = samples if isinstance(samples, int) else len(samples)
         weights = weights_of(wanted.sample_weights, count)
         taken = groups["transforms"].takes_weights("preprocess")
-        by_number = isinstance(weights, np.ndarray) and not taken
+        by_number = weights if isinstance(weights, np.ndarray) and not taken else None
         found = cls(
             batch_size=size,
-            weights=weights if by_number else None,
+            weights=by_number,
             classes=class_weights_of(wanted.class_weight, source),
             **groups,
             **more,

@@ -16,8 +16,8 @@ from kloaders.engine.requests import Requests
 from kloaders.engine.runner import Runner
 from kloaders.keras_api import base, distributed, retained_loaders, tf_iterators
 from kloaders.keras_api.iteration import iterate
-from kloaders.loaders.changes import changed_by, follow
 from kloaders.loaders.assembly import runner_of, source_of
+from kloaders.loaders.changes import changed_by, follow
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.position import PositionKeeper
 from kloaders.loaders.reports import Reports
@@ -164,7 +164,9 @@ class SequenceLoader(Reports, base.Sequence):
         if checked_count(count, "samples", 0) == 0:
             raise ValueError(no_samples(type(self).__name__, "print what counts them"))
         self.class_names = None
-        weights = weights_of(given.get("sample_weights"), count, paths=getattr(samples, "paths", None))
+        weights = weights_of(
+            given.get("sample_weights"), count, paths=getattr(samples, "paths", None)
+        )
         options = LoaderOptions.of(samples, batch_size, given | {"sample_weights": weights}, **more)
         distributed.check_settings(options.order)
         source = source_of(lambda inner: self._sourced(samples, inner), options, weights)

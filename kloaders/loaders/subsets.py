@@ -168,9 +168,7 @@ def folds(
     return _folds(loader, splitter.split(everything, y, codes), validation_transform)
 
 
-def _folds(
-    loader: L, found: Iterator[Any], transform: Transform | None
-) -> Iterator[tuple[L, L]]:
+def _folds(loader: L, found: Iterator[Any], transform: Transform | None) -> Iterator[tuple[L, L]]:
     for number, (first, second) in enumerate(found):
         train = part(loader, first, "training")
         validation = part(loader, second, "validation", transform)

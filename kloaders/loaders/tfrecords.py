@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
-import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
@@ -35,8 +34,8 @@ from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overri
 from kloaders.sources.quarantine import Quarantine, excluded, record_of, say_left_out
 from kloaders.sources.records import RecordFilesOf, RecordNames, RecordSource, found_in
 from kloaders.sources.source import Source
-from kloaders.sources.weights import taken, weights_of
 from kloaders.sources.tfrecord.features import guessed, leaves_of, resolved
+from kloaders.sources.weights import taken, weights_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

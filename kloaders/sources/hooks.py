@@ -95,7 +95,14 @@ class LoaderRef:
 
     def for_worker(self) -> LoaderRef:
         """A reference to what a worker process needs of the loader: its hooks and attributes."""
-        few = {"weights": None, "classes": None, "sampling": Sampling(), "padding": None, "ram": None, "echo": 1}
+        few = {
+            "weights": None,
+            "classes": None,
+            "sampling": Sampling(),
+            "padding": None,
+            "ram": None,
+            "echo": 1,
+        }
         slim = self().replace(transforms=TransformOptions(), work=WorkOptions(), **few)
         return LoaderRef(slim, keep=True)
 
@@ -218,9 +225,7 @@ class HookSource(Source):
         else:
             super().fill(indices, out, report, moment)
 
-    def _fill_by_batch(
-        self, indices: Indices, out: Rows, report: Report, moment: Moment
-    ) -> None:
+    def _fill_by_batch(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         stall_watch.at(self, int(indices[0]) if len(indices) else 0)
         try:
             leaves = flatten(self._batch(indices, moment))

@@ -105,7 +105,7 @@ def _one_number_each(given: Any) -> Array | None:
         return None
     if isinstance(given, tuple) and not (given and np.isscalar(given[0])):
         return None
-    first = given[0] if isinstance(given, (list, tuple)) and len(given) else None
+    first: Any = given[0] if isinstance(given, (list, tuple)) and len(given) else None
     if isinstance(first, (str, os.PathLike)) or np.ndim(first) > 0:
         return None  # files, or an array for each sample
     try:

@@ -54,7 +54,18 @@ class Called:
         (lambda *a: a, ("x", "y", "rng")),
         (lambda x, *rest, epoch: (x, *rest, epoch), ("x", "y", "rng", 5)),
     ],
-    ids=["plain", "w", "own names", "last", "keyword", "defaults", "object", "partial", "*", "*, epoch"],
+    ids=[
+        "plain",
+        "w",
+        "own names",
+        "last",
+        "keyword",
+        "defaults",
+        "object",
+        "partial",
+        "*",
+        "*, epoch",
+    ],
 )
 def test_a_function_gets_what_it_takes(function, got):
     assert call_of(function, "transform")(**VALUES) == got

@@ -113,7 +113,9 @@ def test_balanced_needs_classes():
         class_weights_of("balanced", source({"a": ArrayColumn(KNOWN), "b": ArrayColumn(KNOWN)}))
     with pytest.raises(ValueError, match="not known before"):
         class_weights_of("balanced", source((ListColumn([KNOWN] * 6),))) if False else (
-            class_weights_of("balanced", ColumnSource((ArrayColumn(KNOWN), ListColumn([KNOWN] * 6))))
+            class_weights_of(
+                "balanced", ColumnSource((ArrayColumn(KNOWN), ListColumn([KNOWN] * 6)))
+            )
         )
 
 

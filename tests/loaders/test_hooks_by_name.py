@@ -121,10 +121,8 @@ def test_ram_batches_are_read_anew_in_each_epoch():
 
     paths = [f"{k}.own" for k in range(N)]
     loader = Ram(paths, None, 4, ram_batch_size=N, seed=5, check_paths=False, shuffle=True)
-    epochs = []
     with loader:
-        for _ in range(2):
-            epochs.append(np.concatenate(list(loader)))
+        epochs = [np.concatenate(list(loader)) for _ in range(2)]
     for epoch, found in enumerate(epochs):
         assert sorted(found[:, 0].tolist()) == list(range(N))
         assert set(found[:, 2]) == {epoch}

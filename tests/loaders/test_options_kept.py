@@ -550,7 +550,16 @@ def test_an_option_is_passed_on(name, make, files, keep, tmp_path, monkeypatch):
 
 #: All others belong to the loaders that are mixed.
 OF_A_MIXTURE = (
-    *("class_weight", "seed", "drop_last", "pad_last", "shard", "epoch_batches", "batch_transform", "workers"),
+    *(
+        "class_weight",
+        "seed",
+        "drop_last",
+        "pad_last",
+        "shard",
+        "epoch_batches",
+        "batch_transform",
+        "workers",
+    ),
     *("processes", "on_error", "max_errors", "quarantine", "max_queue_size"),
 )
 

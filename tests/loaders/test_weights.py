@@ -31,7 +31,7 @@ def of_epoch(loader, epoch=0, shuffle=True):
     """All of one epoch, sample by sample, without padding."""
     found = []
     for x, y, w in loader.epoch_batches(epoch, shuffle=shuffle):
-        found += [one for one in zip(x, y, w, strict=True)]
+        found += list(zip(x, y, w, strict=True))
     return found
 
 
@@ -102,7 +102,7 @@ def test_one_number_a_sample_reaches_a_transform_that_takes_it():
         loader = arrays(sample_weights=numbers, **{name: twice})
         got = np.concatenate([w for _, _, w in loader.epoch_batches(shuffle=False)])
         assert got.tolist() == (numbers * 2).tolist(), name
-    every = {name: twice for name in ("preprocess", "transform", "batch_transform")}
+    every = dict.fromkeys(("preprocess", "transform", "batch_transform"), twice)
     got = arrays(sample_weights=numbers, **every)[0][2]
     assert got.tolist() == [0, 8, 16, 24]
 
@@ -113,7 +113,7 @@ def test_weights_of_several_places_are_multiplied():
         class_weight={0: 1, 1: 10, 2: 100},
         transform=lambda x, y, rng: (x, y, np.full((4, 4), 2.0)),
     )
-    for k, (x, y, w) in enumerate(of_epoch(loader, shuffle=False)):
+    for k, (_x, y, w) in enumerate(of_epoch(loader, shuffle=False)):
         np.testing.assert_array_equal(w, k * 2 * 10.0**y)
 
 
@@ -219,7 +219,12 @@ def test_steps_of_unequal_length_are_padded_with_weight_0():
 def test_a_dataset_carries_them():
     y = {"a": Y[:, 0, 0], "b": Y}
     loader = kl.ArraySequenceLoader(
-        X, y, 5, sample_weights={"a": np.arange(N), "b": W}, pad_last=True, class_weight={"a": "balanced"}
+        X,
+        y,
+        5,
+        sample_weights={"a": np.arange(N), "b": W},
+        pad_last=True,
+        class_weight={"a": "balanced"},
     )
     dataset = kl.to_tf_dataset(loader, shuffle=False)
     assert {k: tuple(v.shape) for k, v in dataset.element_spec[2].items()} == {

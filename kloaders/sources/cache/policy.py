@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+
 from kloaders.core.options import CacheOptions, TransformOptions, WorkOptions
 from kloaders.core.structure import flatten
 from kloaders.sources.cache.columns import HookCache, Place, leaf_store
