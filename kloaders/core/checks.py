@@ -22,6 +22,7 @@ __all__ = [
     "checked_flag",
     "checked_shard",
     "checked_shuffle",
+    "dtypes_of",
     "no_samples",
 ]
 
@@ -101,7 +102,28 @@ def checked_cache(cache: Any) -> str | None:
 
 
 def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
-    """A dtype of numbers in this machine's byte order; TypeError for others."""
+    """The dtype of inputs, of numbers in this machine's byte order; TypeError for others."""
+    return dtypes_of(dtype)[0]
+
+
+def dtypes_of(dtype: Any) -> tuple[np.dtype[Any] | None, np.dtype[Any] | None]:
+    """The dtypes of inputs and of labels that `dtype=` asks for; None keeps what is stored.
+
+    Raises:
+        TypeError: no dtype of numbers, or of another part.
+    """
+    if not isinstance(dtype, Mapping):
+        return _checked_dtype(dtype), None
+    wrong = [name for name in dtype if name not in ("x", "y")]
+    if wrong or not dtype:
+        raise TypeError(
+            f"dtype={dtype!r:.80}, expected one dtype of inputs, or a dict for inputs and labels: "
+            'dtype={"x": "float32", "y": "int32"}. Weights are float32.'
+        )
+    return _checked_dtype(dtype.get("x")), _checked_dtype(dtype.get("y"))
+
+
+def _checked_dtype(dtype: Any) -> np.dtype[Any] | None:
     if dtype is None:
         return None
     try:

@@ -21,10 +21,10 @@ from kloaders.core.checks import (
     call_of,
     checked_cache,
     checked_count,
-    checked_dtype,
     checked_flag,
     checked_shard,
     checked_shuffle,
+    dtypes_of,
 )
 from kloaders.core.errors import check_max_errors, check_policy
 from kloaders.core.memory import parse_bytes
@@ -159,6 +159,8 @@ class TransformOptions(_Group):
     batch_transform: Transform | None = None
     dtype: Any = None
     preprocess: Transform | None = None
+    #: Of labels, where `dtype` was a dict of both.
+    label_dtype: Any = field(default=None, metadata={"option": False})
     calls: dict[str, Call] = field(
         init=False, repr=False, compare=False, metadata={"option": False}
     )
@@ -166,8 +168,10 @@ class TransformOptions(_Group):
     def __post_init__(self) -> None:
         names = ("preprocess", "transform", "batch_transform")
         given = {name: getattr(self, name) for name in names}
+        inputs, labels = dtypes_of(self.dtype)
         self._set(
-            dtype=checked_dtype(self.dtype),
+            dtype=inputs,
+            label_dtype=self.label_dtype if labels is None else labels,
             calls={name: call_of(f, name) for name, f in given.items() if f is not None},
         )
 

@@ -182,6 +182,11 @@ def as_arrays(value: Any) -> Any:
     """Every leaf as a native numeric array."""
 
     def leaf(v: Any) -> np.ndarray[Any, Any]:
+        if isinstance(v, np.ma.MaskedArray):
+            raise TypeError(
+                "got a masked array, whose mask would be lost: fill it, array.filled(0), and return "
+                "weights of 0 for what is missing."
+            )
         try:
             a = np.asarray(v)
         except ValueError:  # a ragged list

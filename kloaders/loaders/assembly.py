@@ -17,7 +17,8 @@ from kloaders.loaders.options import LoaderOptions
 from kloaders.plan.epoch import EpochPlan
 from kloaders.plan.streams import Stream
 from kloaders.sources.cache.policy import cached_whole
-from kloaders.sources.columns import ArrayColumn
+from kloaders.sources.cast import CastSource
+from kloaders.sources.columns import ArrayColumn, CastColumn
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 from kloaders.sources.preprocess import PreprocessedSource
@@ -42,6 +43,10 @@ def source_of(
     whole = preprocess is not None and cache.cache not in (None, "auto")
     inner = replace(cache, cache=None, cache_budget=None) if whole else cache
     source = sourced(replace(options, cache=inner))
+    dtype = options.transforms.label_dtype
+    if dtype is not None:
+        columns = source.with_labels(lambda column: CastColumn(column, dtype))
+        source = CastSource(source, None, dtype) if columns is None else columns
     if isinstance(weights, np.ndarray) and options.weights is None:  # preprocess= takes them
         weights = WeightColumns(ArrayColumn(weights))
     if isinstance(weights, WeightColumns):

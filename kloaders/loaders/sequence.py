@@ -78,7 +78,8 @@ class SequenceLoader(Reports, base.Sequence):
             and `epoch`, by these names, and return `(x, y, w)`.
         batch_transform: the same for a whole batch, before weights that it does not take, and padding,
             are added. It gives a row for each row; the last batch may have fewer.
-        dtype: of x, or of all arrays in it, before all these; None keeps what is stored.
+        dtype: of x, or of all arrays in it, before all these; {"x": "float32", "y": "int32"} for
+            labels, too. None keeps what is stored.
         workers: threads that load ahead. None chooses; 0: everything in the caller's thread.
         processes: let `workers` processes read and transform, for functions that hold the GIL.
             Lambdas, and what a notebook defines, need cloudpickle.

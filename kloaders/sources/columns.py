@@ -159,6 +159,11 @@ class CastColumn:
     def name(self, index: int) -> str:
         return self.column.name(index)
 
+    def known_values(self) -> Array | None:
+        """The values of all samples, where the column knows them."""
+        values = values_of(self.column)
+        return None if values is None else values.astype(self.dtype, copy=False)
+
 
 def in_ram(column: Any) -> tuple[Array, Any] | None:
     """The array whose rows a column delivers, before a cast, and which rows (None: all).
