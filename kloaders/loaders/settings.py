@@ -52,8 +52,8 @@ def refuse_setting(loader: Any, name: str, value: Any) -> None:
     known = name in options or name in loader.options.flat or name in _LIVE
     if name in CHANGEABLE and known:
         raise AttributeError(
-            f"{name} of a loader is not assigned: loader.set({name}=...) changes it from the next epoch "
-            f"on; for another loader pass {name}=... when it is made."
+            f"{name} of a loader is fixed when it is made, but for loader.set({name}=...), which changes "
+            f"it from the next epoch on: call that, or make another one, with {name}={value!r:.80}."
         )
     if known:
         raise AttributeError(

@@ -192,7 +192,9 @@ def test_what_cannot_be_set(changes, error, words):
 def test_an_assignment_says_that_there_is_set(pictures):
     loader = arrays()
     for name in ("transform", "batch_transform", "class_weight", "sampling_weights"):
-        with pytest.raises(AttributeError, match=rf"loader.set\({name}=...\) changes it"):
+        with pytest.raises(
+            AttributeError, match=rf"but for loader.set\({name}=...\), which changes"
+        ):
             setattr(loader, name, None)
     with pytest.raises(AttributeError, match="fixed when it is made"):
         loader.preprocess = plus(1)
