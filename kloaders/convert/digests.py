@@ -119,6 +119,10 @@ def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
         job |= {name: _plain(value) for name, value in asdict(images).items()}
     job["decode"] = digest_of_function(getattr(loader, "decode", None), "decode=")
     job["dtype"] = _plain(loader.dtype)
+    if (label_dtype := loader.options.transforms.label_dtype) is not None:
+        job["label_dtype"] = _plain(label_dtype)
+    if loader.options.transforms.preprocess is not None:
+        job["preprocess"] = digest_of_function(loader.options.transforms.preprocess, "preprocess=")
     job["transform"] = digest_of_function(loader.transform, "transform=") if transformed else None
     if transformed or loader.on_error == "replace":
         job["seed"] = loader.seed

@@ -25,7 +25,7 @@ from kloaders.convert.journal import (
     write_shards,
 )
 from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of
-from kloaders.core.arrays import Indices
+from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
 from kloaders.core.messages import inform, visible
@@ -101,7 +101,7 @@ def write_pack(
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
-        ValueError: samples differ in dtype; both are named.
+        ValueError: samples differ in dtype (both are named), or from epoch to epoch.
         FileExistsError: the folder holds another pack, or a part of one made with other
             arguments; says which.
         BlockingIOError: another process writes there.
@@ -109,6 +109,9 @@ def write_pack(
     """
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
     folder = os.path.abspath(check_place(os.fspath(folder), "folder"))
+    kept = source.source
+    if not transformed and kept.not_kept:
+        raise ValueError(f"write_pack({type(source).__name__}): {kept.not_kept}")
     os.makedirs(folder, exist_ok=True)
     _check_not_read(source, folder)
     with source.view() as loader:
@@ -150,7 +153,7 @@ def write_pack(
                 samples,
                 structure,
                 [dtype.name for dtype in dtypes],
-                loader.weights is not None,
+                pack_of.weights is not None,
                 shards,
                 journal.job["class_names"],
                 journal.job,
@@ -205,6 +208,11 @@ def _mean_bytes(loader: SequenceLoader, transformed: bool) -> int:
     return sum(sizes) // max(1, len(sizes))
 
 
+def weights_beside(loader: SequenceLoader, transformed: bool) -> Array | None:
+    """One weight for each sample, where weights are no part of what is written."""
+    return loader.runner.delivery.weights if transformed else loader.weights
+
+
 class _Writer:
     """Writes one shard: what `write_shards` calls."""
 
@@ -221,13 +229,14 @@ class _Writer:
         self.size, self.sample_bytes = size, sample_bytes
         self.leaves: list[ArraySpec] = flatten(form)
         self.names = []
-        for letter, part in zip("xy", form, strict=False):
+        for letter, part in zip("xyw", form, strict=False):
             inner = len(flatten(part))
             alone = not isinstance(part, (tuple, dict))
             self.names += [letter] if alone else [f"{letter}{k}" for k in range(inner)]
-        if loader.weights is not None:
-            self.leaves.append(ArraySpec(loader.weights.shape[1:], loader.weights.dtype))
-            self.names.append("w")
+        self.weights = weights_beside(loader, transformed)
+        if self.weights is not None:
+            self.leaves.append(ArraySpec((), self.weights.dtype))
+            self.names.append("w" if len(form) < 3 else "weights")
         columns = loader.source.columns
         self.files = [] if columns is None else list(filter(is_files, flatten(columns)))
 
@@ -261,8 +270,8 @@ class _Writer:
                 for name, spec in zip(self.names, self.leaves, strict=True)
             ]
             for asked, (indices, leaves) in runs:
-                if self.loader.weights is not None:
-                    leaves = [*leaves, self.loader.weights[indices]]  # noqa: PLW2901
+                if self.weights is not None:
+                    leaves = [*leaves, self.weights[indices]]  # noqa: PLW2901
                 for array, rows in zip(arrays, leaves, strict=True):
                     array.add(rows)
                 advance(asked)

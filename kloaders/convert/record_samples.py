@@ -254,14 +254,23 @@ class LoaderSamples(RecordSource):
     ) -> None:
         super().__init__(loader, extras, on_error)
         self.alone = alone
+        if loader.source.not_kept and not alone:
+            raise ValueError(f"write_tfrecords({type(loader).__name__}): {loader.source.not_kept}")
         self.view = loader.view()
         self.inputs: list[str] = []
         self.labels: list[str] = []
+        self.weights: list[str] = []
         if not alone:
             spec = self.view.raw_spec
             self.inputs = _names(spec[0], _ARRAY)
             self.labels = _names(spec[1], _LABEL) if len(spec) > 1 else []
-            _check_names([*self.inputs, *self.labels, _ID, _WEIGHT])
+            if len(spec) > 2:  # those of a dict are called like labels
+                self.weights = [f"{_WEIGHT}/{n}" for n in _names(spec[2], "")]
+                if not isinstance(spec[2], (tuple, dict)):
+                    self.weights = [_WEIGHT]
+            elif self.view.weights is not None:
+                self.weights = [_WEIGHT]
+            _check_names([*self.inputs, *self.labels, *self.weights, _ID])
         self.each = sum(s.nbytes for s in flatten(self.view.raw_spec))
 
     def runs(self, numbers: Indices, threads: int) -> Iterator[list[bytes | SampleError]]:
@@ -286,13 +295,20 @@ class LoaderSamples(RecordSource):
         if self.alone:
             return framed(encode_example(self.more(number)))
         features: dict[str, Any] = {_ID: number}
-        inputs = len(self.inputs)
+        inputs, labels = len(self.inputs), len(self.labels)
+        single = self.view.weights
+        if single is not None:  # beside weights of a hook, their product
+            own = arrays[inputs + labels :] or [np.ones((), np.float32)]
+            arrays = [
+                *arrays[: inputs + labels],
+                *(np.asarray(array * single[number]) for array in own),
+            ]
         for name, array in zip(self.inputs, arrays, strict=False):
             features |= array_features(name, np.asarray(array))
-        for name, array in zip(self.labels, arrays[inputs:], strict=True):
+        for name, array in zip(self.labels, arrays[inputs:], strict=False):
             features |= array_features(name, _label(np.asarray(array)))
-        if self.view.weights is not None:
-            features |= array_features(_WEIGHT, self.view.weights[number])
+        for name, array in zip(self.weights, arrays[inputs + labels :], strict=True):
+            features |= array_features(name, np.asarray(array))
         return framed(encode_example(features | self.more(number)))
 
 

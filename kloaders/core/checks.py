@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from kloaders.core.calls import Call
 from kloaders.core.meant import meant_by
 from kloaders.core.places import check_place
 
 __all__ = [
     "Transform",
+    "call_of",
     "check_names",
     "checked_cache",
     "checked_count",
@@ -22,12 +24,12 @@ __all__ = [
     "checked_flag",
     "checked_shard",
     "checked_shuffle",
-    "checked_transform",
+    "dtypes_of",
     "no_samples",
 ]
 
-#: `transform(x, y, rng)` -> `(x, y)`.
-Transform = Callable[[Any, Any, np.random.Generator], tuple[Any, Any]]
+#: `transform(x, y, rng)` -> `(x, y)` or `(x, y, w)`; it may take `w` and `epoch`, too.
+Transform = Callable[..., tuple[Any, ...]]
 
 _EXAMPLES = {"batch_size": 32, "seed": 7, "workers": 2, "ram_batch_size": 4096, "echo": 2}
 
@@ -108,7 +110,28 @@ def checked_cache(cache: Any) -> str | None:
 
 
 def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
-    """A dtype of numbers in this machine's byte order; TypeError for others."""
+    """The dtype of inputs, of numbers in this machine's byte order; TypeError for others."""
+    return dtypes_of(dtype)[0]
+
+
+def dtypes_of(dtype: Any) -> tuple[np.dtype[Any] | None, np.dtype[Any] | None]:
+    """The dtypes of inputs and of labels that `dtype=` asks for; None keeps what is stored.
+
+    Raises:
+        TypeError: no dtype of numbers, or of another part.
+    """
+    if not isinstance(dtype, Mapping):
+        return _checked_dtype(dtype), None
+    wrong = [name for name in dtype if name not in ("x", "y")]
+    if wrong or not dtype:
+        raise TypeError(
+            f"dtype={dtype!r:.80}, expected one dtype of inputs, or a dict for inputs and labels: "
+            'dtype={"x": "float32", "y": "int32"}. Weights are float32.'
+        )
+    return _checked_dtype(dtype.get("x")), _checked_dtype(dtype.get("y"))
+
+
+def _checked_dtype(dtype: Any) -> np.dtype[Any] | None:
     if dtype is None:
         return None
     try:
@@ -128,26 +151,24 @@ def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
     return native
 
 
-def checked_transform(transform: Any, name: str) -> Transform | None:
-    """A function of x, y and rng, or None."""
-    if transform is None:
-        return None
-    checked: Transform = transform
-    form = f"expected a function {name}(x, y, rng) that returns (x, y)."
+def call_of(transform: Any, name: str) -> Call:
+    """How a transform is called.
+
+    Raises:
+        TypeError: it is no function of x, y and rng.
+    """
     other = _other_library(transform, name)
     if other is not None:
         raise TypeError(f"{name}={transform!r:.80} is {other}")
-    if not callable(transform):
-        raise TypeError(f"{name}={transform!r:.80} is no function, {form}")
-    try:
-        signature = inspect.signature(transform)
-    except (TypeError, ValueError):  # some functions written in C have none
-        return checked
-    try:
-        signature.bind(0, 0, 0)
-    except TypeError:
-        raise TypeError(f"{name}={transform!r:.80} takes {signature}, {form}") from None
-    return checked
+    if name == "preprocess":
+        call = Call(transform, name, ("x", "y", "rng"), ("w", "epoch"), optional=1)
+        if call.takes("epoch"):
+            raise TypeError(
+                f"preprocess={transform!r:.80} takes epoch, and what it makes is part of the data, the "
+                "same in each epoch: leave epoch out, or give the function as transform=."
+            )
+        return call
+    return Call(transform, name, ("x", "y", "rng"), ("w", "epoch"))
 
 
 def _other_library(transform: Any, name: str) -> str | None:

@@ -15,15 +15,16 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 
+from kloaders.core.calls import Call
 from kloaders.core.checks import (
     Transform,
+    call_of,
     checked_cache,
     checked_count,
-    checked_dtype,
     checked_flag,
     checked_shard,
     checked_shuffle,
-    checked_transform,
+    dtypes_of,
 )
 from kloaders.core.errors import check_max_errors, check_policy
 from kloaders.core.memory import parse_bytes
@@ -31,6 +32,7 @@ from kloaders.core.places import check_place
 from kloaders.core.ray import Ray
 
 __all__ = [
+    "CHANGEABLE",
     "GROUPS",
     "NO_MULTIPROCESSING",
     "CacheOptions",
@@ -55,10 +57,12 @@ class Options(TypedDict, total=False):
     pad_last: bool
     shard: tuple[int, int] | Literal["auto"] | None
     sample_weights: Any
+    class_weight: Any
     epoch_batches: int | None
     class_balance: Any
     sampling_weights: Any
     replacement: bool
+    preprocess: Transform | None
     transform: Transform | None
     batch_transform: Transform | None
     dtype: Any
@@ -72,6 +76,10 @@ class Options(TypedDict, total=False):
     cache: str | os.PathLike[str] | bool | None
     cache_budget: int | str | None
     cache_key: str | None
+
+
+#: What `SequenceLoader.set` may change between two epochs.
+CHANGEABLE = ("size", "transform", "batch_transform", "class_weight", "sampling_weights")
 
 
 class _Group:
@@ -127,6 +135,7 @@ class SamplingOptions(_Group):
     """Which samples come how often, as the user said it; `loaders.options` looks at the data."""
 
     sample_weights: Any = None
+    class_weight: Any = None
     epoch_batches: int | None = None
     class_balance: Any = None
     sampling_weights: Any = None
@@ -142,18 +151,35 @@ class SamplingOptions(_Group):
 
 @dataclass(frozen=True)
 class TransformOptions(_Group):
-    """What is done to samples and batches after they are read."""
+    """What is done to samples and batches after they are read.
+
+    Attributes:
+        calls: how those of the functions are called that are given, by their names.
+    """
 
     transform: Transform | None = None
     batch_transform: Transform | None = None
     dtype: Any = None
+    preprocess: Transform | None = None
+    #: Of labels, where `dtype` was a dict of both.
+    label_dtype: Any = field(default=None, metadata={"option": False})
+    calls: dict[str, Call] = field(
+        init=False, repr=False, compare=False, metadata={"option": False}
+    )
 
     def __post_init__(self) -> None:
+        names = ("preprocess", "transform", "batch_transform")
+        given = {name: getattr(self, name) for name in names}
+        inputs, labels = dtypes_of(self.dtype)
         self._set(
-            transform=checked_transform(self.transform, "transform"),
-            batch_transform=checked_transform(self.batch_transform, "batch_transform"),
-            dtype=checked_dtype(self.dtype),
+            dtype=inputs,
+            label_dtype=self.label_dtype if labels is None else labels,
+            calls={name: call_of(f, name) for name, f in given.items() if f is not None},
         )
+
+    def takes_weights(self, name: str) -> bool:
+        """Whether the function of this name is given, and takes weights."""
+        return name in self.calls and self.calls[name].takes("w")
 
 
 @dataclass(frozen=True)

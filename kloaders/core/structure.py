@@ -13,6 +13,7 @@ __all__ = [
     "Structure",
     "as_arrays",
     "as_sample",
+    "as_weights",
     "cast",
     "flatten",
     "is_numeric",
@@ -129,29 +130,50 @@ def spec_of(sample: Structure) -> Structure:
 
 
 def sample_parts(value: Any) -> tuple[Any, ...]:
-    """x, (x,), or (x, y) -> a tuple of parts."""
+    """x, (x,), (x, y) or (x, y, weights) of arrays -> a tuple of parts; weights become float32."""
     if not isinstance(value, tuple):
         return (value,)
+    if len(value) == 3:
+        return *value[:2], as_weights(value[2])
     if len(value) not in (1, 2):
         raise TypeError(
-            f"a sample is a tuple of {len(value)} parts, expected x or (x, y). Weights go into "
-            "sample_weights=; several inputs into a tuple or dict: ((x1, x2), y)."
+            f"a sample is a tuple of {len(value)} parts, expected x, (x, y) or (x, y, weights). "
+            "Several inputs go into a tuple or dict: ((x1, x2), y)."
         )
     return value
 
 
+def as_weights(arrays: Structure) -> Structure:
+    """Weights of one sample, or of several, as float32.
+
+    Raises:
+        TypeError: they are no real numbers.
+    """
+    for array in flatten(arrays):
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"weights are {array.dtype}, expected real numbers.")
+    return cast(arrays, np.dtype(np.float32))
+
+
 def as_sample(value: Any) -> tuple[Any, ...]:
-    """What a hook gave, x or (x, y), as parts of native numeric arrays."""
+    """What a hook gave, x, (x, y) or (x, y, weights), as parts of native numeric arrays."""
     return sample_parts(as_arrays(value))
 
 
 def transformed_parts(got: Any, what: str) -> tuple[Any, ...]:
     """What a transform returned, as parts of native arrays; `what` is what it is called."""
-    if not isinstance(got, tuple) or len(got) != 2:
+    if not isinstance(got, tuple) or len(got) not in (2, 3):
         many = f" of {len(got)}" if isinstance(got, tuple) else ""
         raise TypeError(
-            f"{what} returned a {type(got).__name__}{many}, expected a tuple (x, y); y is "
-            "None where there are no labels."
+            f"{what} returned a {type(got).__name__}{many}, expected a tuple (x, y), or (x, y, "
+            "weights); y is None where there are no labels."
+        )
+    if got[-1] is None and len(got) == 3:
+        got = got[:2]
+    if got[1] is None and len(got) == 3:
+        raise TypeError(
+            f"{what} returned weights and no labels: Keras weights a loss, and without labels there "
+            "is none. Return (x, None)."
         )
     return as_sample(got if got[1] is not None else (got[0],))
 
@@ -160,6 +182,11 @@ def as_arrays(value: Any) -> Any:
     """Every leaf as a native numeric array."""
 
     def leaf(v: Any) -> np.ndarray[Any, Any]:
+        if isinstance(v, np.ma.MaskedArray):
+            raise TypeError(
+                "got a masked array, whose mask would be lost: fill it, array.filled(0), and return "
+                "weights of 0 for what is missing."
+            )
         try:
             a = np.asarray(v)
         except ValueError:  # a ragged list

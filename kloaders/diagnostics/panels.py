@@ -75,11 +75,23 @@ def cell_of(row: SampleRow, names: list[str] | None, box_format: str | None) -> 
             panels.append(panel)
     image = next((p for p in panels if p.kind == "image"), None)
     _labels(row.y, names, box_format, image, panels, caption)
-    if row.weight is not None:
-        caption.append(f"weight {number_text(row.weight)}")
+    _weights(row.weight, panels, caption)
     return Cell(
         panels or [Panel("text", "")], [visible(line) for line in caption], visible(row.name)
     )
+
+
+def _weights(weight: Any, panels: list[Panel], caption: list[str]) -> None:
+    """Single weights as text, maps of weights as panels."""
+    if weight is None:
+        return
+    for name, value in zip(names_of(weight, "weight"), flatten(weight), strict=True):
+        if np.size(value) == 1:
+            caption.append(f"{name} {number_text(np.asarray(value).reshape(())[()])}")
+        else:
+            panel = _panel(np.asarray(value))
+            panel.title = name
+            panels.append(panel)
 
 
 def _panel(value: Array) -> Panel:

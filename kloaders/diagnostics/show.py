@@ -70,10 +70,13 @@ def rows_of(loader: Loader, batch: int, epoch: int, samples: int) -> list[Sample
         indices, leaves = build.one_instead()
     form = iter(leaves)
     parts = map_structure(lambda _: next(form), build.form)
-    weights = None if view.weights is None else view.weights[indices]
+    delivery = runner.delivery
+    if view.batch_transform is not None:  # which may make other labels
+        delivery = dataclasses.replace(delivery, classes=None)
+    weights = delivery.weights_of(tuple(parts), indices)
     rows = []
     for k, index in enumerate(indices.tolist()[:samples]):
         x, *y = map_structure(lambda a, k=k: a[k], tuple(parts))
-        weight = None if weights is None else weights[k]
+        weight = None if weights is None else map_structure(lambda a, k=k: a[k], weights)
         rows.append(SampleRow(x, y[0] if y else None, weight, source.name(index)))
     return rows

@@ -131,7 +131,8 @@ class BatchBuild:
             indices, leaves = self.one_instead()
         parts = unflatten(self.form, leaves)
         if self.batch is not None and self.pipeline.transforms.batch_transform is not None:
-            parts = self.pipeline.batch_transformed(parts, self.moment.epoch, self.batch)
+            epoch = self.moment.epoch
+            parts = self.pipeline.batch_transformed(parts, epoch, self.batch, indices)
         return self.maker.delivery(parts, indices)
 
     def finish_leaves(self) -> tuple[Indices, list[Array]]:
@@ -285,9 +286,9 @@ class BatchBuild:
     def _misfit(self, leaf: int, row: int, got: Array, model: int, like: Array) -> SampleError:
         """The error of a row whose array is not like that of another row."""
         index, other = int(self.indices[row]), self.log.name(int(self.indices[model]))
-        its, of = (
-            ("it", "") if leaf < len(flatten(self.form[0])) else ("its label", "the label of ")
-        )
+        before_labels, before_weights = (len(flatten(self.form[:k])) for k in (1, 2))
+        its, of = ("it", "") if leaf < before_labels else ("its label", "the label of ")
+        its, of = (its, of) if leaf < before_weights else ("its weights", "the weights of ")
         return self._differs(
             index,
             leaf,

@@ -94,7 +94,12 @@ class Padding:
         alike = self.lengths[order[0]] == self.lengths[order[-1]]
         form = maker.specs.delivered
         inputs = len(flatten(form[0]))
-        names = [*names_of(form[0], "x"), *(names_of(form[1], "y") if len(form) > 1 else [])]
+        names = [
+            name
+            for part, called in zip(form, ("x", "y", "weights"), strict=False)
+            for name in names_of(part, called)
+        ]
+        before_weights = len(flatten(form[:2]))
         found: dict[int, float] = {}
         for leaf, (a, b) in enumerate(zip(flatten(short), flatten(long), strict=True)):
             if not a.shape or len(a.shape) != len(b.shape):
@@ -104,6 +109,7 @@ class Padding:
             if a.shape[0] == b.shape[0] and not one:
                 continue
             value = self.pad_value if leaf < inputs else self.label_pad_value
+            value = value if leaf < before_weights else 0.0
             if value is None:
                 raise ValueError(
                     f"{visible(names[leaf])} has {a.shape[0]} values for {visible(maker.log.name(int(order[0])))}, and "

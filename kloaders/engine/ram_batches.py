@@ -67,8 +67,10 @@ class RamSize:
             )
         size -= size % batch_size
         self.samples = min(size, -(-self.all // batch_size) * batch_size)
-        # All of it in RAM: nothing to cut into windows, and nothing to read a second time.
-        self.resident = self.samples >= self.all and shards == 1
+        # All of it in RAM: nothing to cut into windows, and nothing to read a second time, unless
+        # samples are others in each epoch.
+        random = specs.pipeline.source.random
+        self.resident = self.samples >= self.all and shards == 1 and not random
 
     def _of_budget(self) -> int:
         if self.budget is None:
@@ -131,6 +133,11 @@ class RamRunner(Runner):
         #: Whether the log has what was chosen; once is enough for all views.
         self.sizes_logged = False
         super().__init__(*arguments)
+
+    def adopt(self, other: Runner) -> None:
+        super().adopt(other)
+        assert isinstance(other, RamRunner)
+        self.size = other.size
 
     def _reset_after_fork(self) -> None:
         super()._reset_after_fork()

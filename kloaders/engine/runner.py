@@ -116,6 +116,16 @@ class Runner:
         self.pipeline = self.specs.pipeline = replace(self.pipeline, seed=seed, source=source)
         self.plan = replace(self.plan, seed=seed, stream=stream)
 
+    def adopt(self, other: Runner) -> None:
+        """Go on with what another runner makes, at this one's position in the data."""
+        self.release()
+        self.pipeline, self.specs, self.plan = other.pipeline, other.specs, other.plan
+        self.delivery, self.padding = other.delivery, other.padding
+        self.log.name = other.log.name
+        self.specs.log = self.log
+        self._batch_spec = None
+        self.specs.look_by(self._looker)
+
     def resume_at(self, position: Position) -> None:
         """The next pass begins here."""
         self.loaded = position
@@ -216,7 +226,8 @@ class Runner:
                     build.fill(0, 1)
                     _, leaves = build.finish_leaves()
                     rows = [np.repeat(leaf, self.batch_size, axis=0) for leaf in leaves]
-                    made = self.pipeline.batch_transformed(unflatten(form, rows), 0, 0)
+                    indices = np.repeat(build.indices, self.batch_size)
+                    made = self.pipeline.batch_transformed(unflatten(form, rows), 0, 0, indices)
                     self._batch_spec = map_structure(
                         lambda leaf: ArraySpec(leaf.shape[1:], leaf.dtype), made
                     )

@@ -268,7 +268,7 @@ def _parsed(content: dict[str, Any]) -> Manifest:
     structure, weights = content["structure"], bool(content["weights"])
     numbers = flatten(nested(structure, list(range(len(leaves)))))
     parts = structure["tuple"]
-    if numbers != list(range(len(leaves) - weights)) or len(parts) not in (1, 2):
+    if numbers != list(range(len(leaves) - weights)) or len(parts) not in (1, 2, 3):
         raise ValueError("its structure does not fit its leaves")
     files_of(shards, [dtype_named(name) for name in leaves])
     if weights and any(shard.parts[-1].index is not None for shard in shards):

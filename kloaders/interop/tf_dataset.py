@@ -231,8 +231,7 @@ def _signature(loader: SequenceLoader) -> Any:
 
     sample: Structure = map_structure(spec, loader.delivered_spec())
     if loader.has_weights:
-        shape = () if loader.weights is None else loader.weights.shape[1:]
-        weights = tf.TensorSpec((rows, *shape), tf.float32)
+        weights = map_structure(spec, loader.runner.delivery.weights_spec(loader.delivered_spec()))
         return sample[0], (sample[1] if len(sample) > 1 else None), weights
     if len(sample) == 1 and not isinstance(sample[0], tuple):
         return sample[0]

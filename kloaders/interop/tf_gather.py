@@ -54,9 +54,14 @@ class Gather:
                 ("transform= is a function in Python", loader.transform is not None),
                 ("batch_transform= is a function in Python", loader.batch_transform is not None),
                 (
+                    "preprocess= is a function in Python",
+                    loader.options.transforms.preprocess is not None,
+                ),
+                (
                     "load_sample or load_batch is overridden",
                     source.runs_user_code,
                 ),
+                ("class_weight= is looked up in NumPy", loader.options.classes is not None),
                 ("bucket_by_length pads in NumPy", loader.options.padding is not None),
                 ("pad_last= pads in NumPy", loader.pad_last),
                 (

@@ -18,6 +18,7 @@ from kloaders.formats.tfrecord.examples import BYTES, FLOAT, INT64, features_of
 from kloaders.interop.tf_cardinality import with_cardinality
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
 from kloaders.sources.tfrecord.features import Leaf
+from kloaders.sources.weights import WeightedSource
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -91,7 +92,15 @@ def _check(loader: TFRecordSequenceLoader) -> None:
             ("load_sample or load_batch is overridden", loader.source.owner() is not None),
             ("the loader has some of the records only", len(loader.records) != loader.samples),
             ("decode= is a function in Python", loader.records.runs_user_code),
-            ("sample_weights= go by sample number", loader.weights is not None),
+            (
+                "preprocess= is a function in Python",
+                loader.options.transforms.preprocess is not None,
+            ),
+            (
+                "sample_weights= go by sample number",
+                loader.weights is not None or isinstance(loader.source, WeightedSource),
+            ),
+            ("class_weight= is looked up in NumPy", loader.options.classes is not None),
             ("sampling goes by sample number", bool(loader.sampling)),
             ("pad_last= adds weights", loader.pad_last),
             ("shard= cuts batches (use Dataset.shard)", loader.shard[1] > 1),

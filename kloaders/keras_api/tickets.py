@@ -112,6 +112,12 @@ class Tickets(Positions):
             self._callers.size_read(asked)
             return self._size_read()
 
+    def between_epochs(self) -> bool:
+        """Whether no epoch has begun, and none is to be continued."""
+        with self._lock:
+            self._look_at_calls()
+            return self._phase is Phase.IDLE and not self._mid_training
+
     def length(self) -> int:
         """Batches of an epoch; less in one that was resumed in the middle."""
         with self._lock:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from kloaders.engine.delivery import Delivery
 from kloaders.engine.ram_batches import RamRunner, RamSize
@@ -12,11 +16,46 @@ from kloaders.keras_api.tickets import Tickets
 from kloaders.loaders.options import LoaderOptions
 from kloaders.plan.epoch import EpochPlan
 from kloaders.plan.streams import Stream
+from kloaders.sources.cache.policy import cached_whole
+from kloaders.sources.cast import CastSource
+from kloaders.sources.columns import ArrayColumn, CastColumn
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
+from kloaders.sources.preprocess import PreprocessedSource
 from kloaders.sources.source import Source
+from kloaders.sources.weights import WeightColumns, WeightedSource
 
-__all__ = ["plan_of", "runner_of", "stream_of"]
+__all__ = ["plan_of", "runner_of", "source_of", "stream_of"]
+
+
+def source_of(
+    sourced: Callable[[LoaderOptions], Source], options: LoaderOptions, weights: Any
+) -> Source:
+    """What a loader reads: its samples, with weights and `preprocess=` behind them.
+
+    Args:
+        sourced: gives the samples as the loader's class has them, with the cache that options name.
+        options: of the loader.
+        weights: `WeightColumns`, those of an array, or None.
+    """
+    cache, preprocess = options.cache, options.transforms.preprocess
+    # What is kept are samples after preprocess=, if somebody asks for a cache: it may be slow.
+    whole = preprocess is not None and cache.cache not in (None, "auto")
+    inner = replace(cache, cache=None, cache_budget=None) if whole else cache
+    source = sourced(replace(options, cache=inner))
+    dtype = options.transforms.label_dtype
+    if dtype is not None:
+        columns = source.with_labels(lambda column: CastColumn(column, dtype))
+        source = CastSource(source, None, dtype) if columns is None else columns
+    if isinstance(weights, np.ndarray) and options.weights is None:  # preprocess= takes them
+        weights = WeightColumns(ArrayColumn(weights))
+    if isinstance(weights, WeightColumns):
+        source = WeightedSource(source, weights.columns)
+    if preprocess is not None:
+        source = PreprocessedSource(source, options.transforms.calls["preprocess"])
+    if whole:
+        source = cached_whole(source, cache, options.work, options.transforms)
+    return source
 
 
 def runner_of(source: Source, options: LoaderOptions, title: str) -> Runner:
@@ -26,8 +65,16 @@ def runner_of(source: Source, options: LoaderOptions, title: str) -> Runner:
         ValueError: samples and options make no batches.
     """
     order = options.order
+    transforms, by_number = options.transforms, options.weights
+    # What a transform takes comes out of it as a part of the samples.
+    taken = any(transforms.takes_weights(name) for name in ("transform", "batch_transform"))
     pipeline = SamplePipeline(
-        source, options.transforms, order.number, order.part[0], options.inputs_as_labels
+        source,
+        transforms,
+        order.number,
+        order.part[0],
+        options.inputs_as_labels,
+        by_number if taken else None,
     )
     log = ErrorLog(options.faults, len(source), source.name)
     specs = SampleSpecs(pipeline, log)
@@ -37,7 +84,11 @@ def runner_of(source: Source, options: LoaderOptions, title: str) -> Runner:
         size = RamSize(options.ram, specs, options.batch_size, queue, order.part[1])
     plan = plan_of(options, len(source), size)
     delivery = Delivery(
-        options.weights, options.batch_size, order.pad_last, options.inputs_as_labels
+        None if taken else by_number,
+        options.batch_size,
+        order.pad_last,
+        options.inputs_as_labels,
+        options.classes,
     )
     # With RAM batches shuffle=False serves their order, whatever number is asked for.
     tickets = Tickets(plan.batches, options.effective_shuffle, size is None)

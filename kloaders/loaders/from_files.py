@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from kloaders.core.checks import Transform
 from kloaders.core.messages import inform, visible, warn
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
-from kloaders.loaders.splits import made, of_kept, parts_of
+from kloaders.loaders.splits import check_validation, made, of_kept, parts_of
 from kloaders.sources.columns import OneHotColumn
 from kloaders.sources.folders import READABLE, LeftOut, class_folders, files_below
 from kloaders.sources.tables import Table, listed
@@ -42,6 +43,7 @@ def from_directory(
     extensions: Any = None,
     follow_links: bool = False,
     stratify: bool = True,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
     batch_size: int = 32,
     loader: Callable[..., L] = ...,
@@ -64,6 +66,7 @@ def from_directory(
     extensions: Any = None,
     follow_links: bool = False,
     stratify: bool = True,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
     batch_size: int = 32,
     loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
@@ -88,6 +91,7 @@ def from_directory(
             `decode=`, or with a loader of your own that overrides load_sample or load_batch.
         follow_links: look into links to folders, inside classes. A class may be a link anyway.
         stratify: keep the share of every class the same on both sides.
+        validation_transform: `transform=` of the validation loader, in place of that of training.
         seed: fixes the split and the order of both loaders.
         batch_size: samples a batch.
         loader: the class of both loaders, or a function that makes one.
@@ -105,6 +109,7 @@ def from_directory(
         ValueError: no folders of classes in it, or no files in these.
     """
     root = os.fspath(folder)
+    check_validation(validation, validation_transform)
     if "labels" in options:
         raise TypeError(
             "from_directory() numbers classes by their folders and takes no labels=: choose "
@@ -155,7 +160,8 @@ def from_directory(
     if not validation:
         inform(f"{found}, all for training.")
         return whole, None
-    train, val = parts_of(whole, validation, codes if stratify else None, None, seed, names)
+    by = codes if stratify else None
+    train, val = parts_of(whole, validation, by, None, seed, names, validation_transform)
     inform(f"{found}, {train.samples:,} for training and {val.samples:,} for validation.")
     return train, val
 
@@ -172,6 +178,7 @@ def from_dataframe(
     validation: float = 0.2,
     stratify: Any = None,
     groups: Any = None,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
     batch_size: int = 32,
     loader: Callable[..., L] = ...,
@@ -198,6 +205,7 @@ def from_dataframe(
     validation: float | None = 0.2,
     stratify: Any = None,
     groups: Any = None,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
     batch_size: int = 32,
     loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
@@ -219,6 +227,7 @@ def from_dataframe(
         stratify: keep the share of every class the same on both sides: True, the name of a
             column, or an array. None does so where labels are texts; False draws at random.
         groups: a column, or an array: rows of one value stay on one side.
+        validation_transform: `transform=` of the validation loader, in place of that of training.
         seed: fixes the split and the order of both loaders.
         batch_size: samples a batch.
         loader: the class of both loaders, or a function that makes one.
@@ -232,6 +241,7 @@ def from_dataframe(
         ValueError: a column is not there (names those that are), or a value is missing (names
             the row).
     """
+    check_validation(validation, validation_transform)
     table = Table(frame)
     paths = table.paths(path_column, None if folder is None else os.fspath(folder))
     labels, names = None, None
@@ -253,10 +263,10 @@ def from_dataframe(
     if stratify is None and groups is None:
         stratify = names is not None
     if stratify is True and names is not None:
-        return parts_of(whole, validation, labels, groups, seed, names)
+        return parts_of(whole, validation, labels, groups, seed, names, validation_transform)
     if isinstance(stratify, str):
         stratify = table.column(stratify)
-    return parts_of(whole, validation, stratify, groups, seed)
+    return parts_of(whole, validation, stratify, groups, seed, None, validation_transform)
 
 
 def one_hot(whole: S, classes: int) -> S:

@@ -26,7 +26,16 @@ __all__ = ["check_alike", "common_class_names", "mix", "weights_of"]
 
 # Options that are the mixture's own; all others belong to the loaders in it.
 _OWN = (
-    *("seed", "drop_last", "pad_last", "shard", "epoch_batches", "batch_transform", "workers"),
+    *(
+        "class_weight",
+        "seed",
+        "drop_last",
+        "pad_last",
+        "shard",
+        "epoch_batches",
+        "batch_transform",
+        "workers",
+    ),
     *("processes", "on_error", "max_errors", "quarantine", "max_queue_size"),
 )
 
@@ -50,7 +59,7 @@ def mix(
         proportions: one positive number for each, such as [0.7, 0.3]; None: as many samples as
             each has.
         batch_size: samples a batch; None: that of the first loader.
-        **options: of the mixture: epoch_batches, batch_transform, shard, seed, drop_last, pad_last,
+        **options: of the mixture: class_weight, epoch_batches, batch_transform, shard, seed, drop_last, pad_last,
             workers, processes, on_error, max_errors, quarantine, max_queue_size. An epoch has as
             many batches as all samples together make, unless epoch_batches= says otherwise.
 
@@ -121,6 +130,10 @@ def _check_part(loader: SequenceLoader) -> None:
             f"mix() got a {kind} from bucket_by_length() or inputs_as_labels(): mix the loaders it was "
             "made of, and call that function on the mixture."
         )
+    if loader.options.classes is not None:
+        raise ValueError(
+            f"mix() got a {kind} with class_weight=, which is for whole batches: give it to mix()."
+        )
     if loader.shard[1] > 1:
         raise ValueError(f"mix() got a loader with shard={loader.shard}: give shard= to mix().")
 
@@ -171,8 +184,14 @@ def check_alike(parts: list[SequenceLoader]) -> None:
 
 def weights_of(parts: list[SequenceLoader]) -> Array | None:
     """Sample weights of all, where any loader has some."""
-    if all(part.weights is None for part in parts):
+    # What a transform takes comes with the samples.
+    weights = [part.runner.delivery.weights for part in parts]
+    if all(one is None for one in weights):
         return None
+    sources = [part.source for part in parts]
     return np.concatenate(
-        [np.ones(p.samples, np.float32) if p.weights is None else p.weights for p in parts]
+        [
+            np.ones(len(p), np.float32) if w is None else w
+            for p, w in zip(sources, weights, strict=True)
+        ]
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.checks import checked_count
+from kloaders.core.checks import Transform, checked_count
 from kloaders.core.options import (
     GROUPS,
     CacheOptions,
@@ -21,13 +21,15 @@ from kloaders.core.options import (
     TransformOptions,
     WorkOptions,
 )
+from kloaders.engine.class_weights import ClassWeights, class_weights_of
 from kloaders.engine.padding import Padding
 from kloaders.keras_api.hosts import auto_shard
 from kloaders.plan.sampling import Sampling
 from kloaders.sources.labels import classes_of, codes_of
 from kloaders.sources.source import Source
+from kloaders.sources.weights import weights_of
 
-__all__ = ["LoaderOptions"]
+__all__ = ["LoaderOptions", "checked_sampling_weights"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class LoaderOptions:
         batch_size: samples per batch.
         order, transforms, work, faults, cache: as the user chose them.
         sampling: which samples come how often.
-        weights: one for each sample, or None.
+        weights: one number for each sample, or None; other weights are a part of the samples.
+        classes: weights by class, or None.
         ram: RAM batches; None for one level.
         echo: how often each sample is served in an epoch.
         padding: how samples of unequal length are padded (`bucket_by_length`).
         inputs_as_labels: x is y, too (`inputs_as_labels`).
         more: options of one class of loaders, such as `size`, by name: for people to look at.
+        changed: what `set` changed, by name, as states have it.
     """
 
     batch_size: int
@@ -54,11 +58,13 @@ class LoaderOptions:
     cache: CacheOptions
     sampling: Sampling = field(default_factory=Sampling)
     weights: Array | None = None
+    classes: ClassWeights | None = None
     ram: RamOptions | None = None
     echo: int = 1
     padding: Padding | None = None
     inputs_as_labels: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
+    changed: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -85,8 +91,16 @@ class LoaderOptions:
         wanted = groups.pop("sampling")
         source = samples if isinstance(samples, Source) else None
         count = samples if isinstance(samples, int) else len(samples)
-        weights = _sample_weights(wanted.sample_weights, count)
-        found = cls(batch_size=size, weights=weights, **groups, **more)
+        weights = weights_of(wanted.sample_weights, count)
+        taken = groups["transforms"].takes_weights("preprocess")
+        by_number = weights if isinstance(weights, np.ndarray) and not taken else None
+        found = cls(
+            batch_size=size,
+            weights=by_number,
+            classes=class_weights_of(wanted.class_weight, source),
+            **groups,
+            **more,
+        )
         if found.echo > 1 and found.order.shuffle is False:
             raise ValueError(
                 f"echo={found.echo} serves samples several times in random order, which "
@@ -106,6 +120,8 @@ class LoaderOptions:
             "shard": self.order.shard,
             "sampling": self.sampling,
             "weights": self.weights,
+            "class_weight": None if self.classes is None else self.classes.given,
+            "preprocess": self.transforms.preprocess,
             "transform": self.transforms.transform,
             "batch_transform": self.transforms.batch_transform,
             "dtype": self.transforms.dtype,
@@ -165,8 +181,11 @@ class LoaderOptions:
             ram=ram,
         )
 
-    def for_validation(self) -> LoaderOptions:
-        """Without what is for training only: every sample once, in storage order, as it is stored."""
+    def for_validation(self, transform: Transform | None = None) -> LoaderOptions:
+        """Without what is for training only: every sample once, in storage order.
+
+        transform: in place of that of training.
+        """
         order = self.order
         return replace(
             self,
@@ -176,8 +195,9 @@ class LoaderOptions:
                 # Equal parts for several hosts need equal batches; otherwise every sample counts.
                 drop_last=order.drop_last and order.part[1] > 1,
             ),
-            transforms=replace(self.transforms, transform=None, batch_transform=None),
+            transforms=replace(self.transforms, transform=transform, batch_transform=None),
             sampling=Sampling(),
+            classes=None,
             echo=1,
         )
 
@@ -192,26 +212,6 @@ class LoaderOptions:
             ram=None,
             more={},
         )
-
-
-def _sample_weights(given: Any, samples: int) -> Array | None:
-    if given is None:
-        return None
-    try:
-        weights = np.asarray(given)
-    except ValueError:  # a ragged list
-        weights = np.empty(0, object)
-    if weights.dtype.kind not in "biuf":
-        raise TypeError(
-            f"sample_weights is a {type(given).__name__} of {weights.dtype}, expected "
-            f"one number for each of {samples} samples: np.asarray(weights, np.float32)."
-        )
-    if weights.shape[:1] != (samples,):
-        raise ValueError(
-            f"sample_weights has shape {weights.shape}, expected one weight for each of "
-            f"{samples} samples."
-        )
-    return weights.astype(np.float32)
 
 
 def _sampling(
@@ -229,7 +229,7 @@ def _sampling(
         names, codes = codes_of(values, samples, "class_balance")
         codes = codes.astype(np.min_scalar_type(len(names)))
     if given is not None:
-        weights = _sampling_weights(given, samples)
+        weights = checked_sampling_weights(given, samples)
     elif options.replacement:
         raise ValueError(
             "replacement=True says how sampling_weights are drawn, and there are none: for equal "
@@ -244,7 +244,12 @@ def _sampling(
     return found
 
 
-def _sampling_weights(values: Any, samples: int) -> Array:
+def checked_sampling_weights(values: Any, samples: int) -> Array:
+    """How often each sample comes, in proportion, as float64.
+
+    Raises:
+        TypeError, ValueError: not one number of at least 0 for each sample.
+    """
     try:
         weights = np.asarray(values)
     except ValueError:  # a ragged list

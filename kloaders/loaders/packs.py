@@ -89,6 +89,8 @@ class PackSequenceLoader(SequenceLoader):
         self._dtypes = dtypes
         dtype = checked_dtype(options.get("dtype"))
         x, *rest = nested(manifest.structure, columns)
+        if options.get("sample_weights") is not None:
+            rest = rest[:1]  # in place of those in the pack
         if dtype is not None:
             x = map_structure(lambda column: CastColumn(column, dtype), x)
         self._begin(PackSource((x, *rest)), batch_size, options)

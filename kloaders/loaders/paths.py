@@ -35,6 +35,7 @@ from kloaders.sources.hooks import (
 )
 from kloaders.sources.quarantine import excluded, numbers_of, say_left_out
 from kloaders.sources.source import Source
+from kloaders.sources.weights import taken, weights_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -211,6 +212,9 @@ class PathSequenceLoader(SequenceLoader):
         source = FileSource(columns, files, decode is not None, hooked)
         #: Which of the samples that were given are there; None for all of them.
         self.included: Mask | None = None
+        options["sample_weights"] = weights_of(
+            options.get("sample_weights"), len(source), FileReader(*masks), files
+        )
         names = excluded(exclude, options.get("quarantine"))
         if names:
             source = self._without(names, source, options)
@@ -327,9 +331,7 @@ class PathSequenceLoader(SequenceLoader):
             )
         if len(kept) == samples:
             return source
-        weights = options.get("sample_weights")
-        if weights is not None and np.shape(weights)[:1] == (samples,):
-            options["sample_weights"] = np.asarray(weights)[kept]
+        options["sample_weights"] = taken(options.get("sample_weights"), kept)
         first = next(k for k, c in enumerate(files) if c.paths is source.paths)
         columns = map_structure(lambda column: take_rows(column, kept), source.columns)
         leaves = flatten(columns)

@@ -32,18 +32,21 @@ class PositionKeeper:
         What may differ, as workers and batch sizes may, is not in it.
         """
         if self._made_for is None:
-            runner, weights = self.runner, None
+            runner, found = self.runner, self.runner.pipeline.source.fingerprint()
+            weights = found.pop("weights", None)
             specs = flatten(runner.specs.delivered)
             if self.options.weights is not None:
                 digest = fingerprint.Digest()
                 digest.add_bytes(self.options.weights)
                 weights = digest.text()
+            if self.options.classes is not None:
+                weights = f"{weights}, by class {self.options.classes}"
             self._made_for = {
                 **runner.plan.made_for(),
                 "shuffle": self.options.effective_shuffle,
                 "sample": " ".join(f"{spec.dtype}{list(spec.shape)}" for spec in specs),
                 "weights": weights,
-                **runner.pipeline.source.fingerprint(),
+                **found,
             }
         return self._made_for
 
@@ -70,6 +73,7 @@ class PositionKeeper:
             "version": fingerprint.VERSION,
             **runner.plan.state(order, done),
             "made_for": self.made_for(),
+            **({"set": dict(self.options.changed)} if self.options.changed else {}),
         }
 
     def restored(self, state: Any, whose: str) -> tuple[PositionKeeper, LoaderOptions]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +12,16 @@ from kloaders.core.errors import SampleError
 from kloaders.core.options import Options, shows_options
 from kloaders.core.ray import Ray
 from kloaders.core.structure import Structure
-from kloaders.diagnostics import summary
 from kloaders.engine.processes.pickling import check_sendable
 from kloaders.engine.requests import Requests
 from kloaders.engine.runner import Runner
 from kloaders.keras_api import base, distributed, retained_loaders, tf_iterators
 from kloaders.keras_api.iteration import iterate
-from kloaders.loaders.assembly import runner_of
+from kloaders.loaders.assembly import runner_of, source_of
+from kloaders.loaders.changes import changed_by, follow
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.position import PositionKeeper
+from kloaders.loaders.reports import Reports
 from kloaders.loaders.settings import check_own_batches, drop_contents, refuse_setting, setting_of
 from kloaders.plan.epoch import EpochPlan
 from kloaders.plan.sampling import Sampling
@@ -30,17 +30,15 @@ from kloaders.sources.cast import CastSource
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.quarantine import Quarantine
 from kloaders.sources.source import Source
+from kloaders.sources.weights import weights_of
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from typing_extensions import Self, Unpack
-
-    from kloaders.diagnostics.explain.explanation import Explanation
 
 __all__ = ["SequenceLoader"]
 
 
-class SequenceLoader(base.Sequence):
+class SequenceLoader(Reports, base.Sequence):
     """Batches of numbered samples for Keras' `fit`, `evaluate` and `predict`.
 
     Subclass it for a source of your own and override one hook, `load_sample(index)` or
@@ -61,18 +59,29 @@ class SequenceLoader(base.Sequence):
         shard: (k, n): be part k of n loaders, which deliver together, batch by batch, what one
             with batch_size * n would. Give all the same `seed`, and shuffle=True to shuffle.
             "auto" asks keras.distribution, torch, JAX, Ray Train or SLURM for k and n.
-        sample_weights: one weight per sample, delivered as the third part of a batch.
+        sample_weights: weights of the loss, delivered as the third part of a batch: one number a
+            sample, or whatever labels may be, such as an array with a weight for each pixel, files of
+            such, a tuple or dict for several outputs. Those that hooks and transforms return as a
+            third part, and those of class_weight, are multiplied with it.
+        class_weight: a weight for each class, {0: 1.0, 1: 9.0}, of integer or one-hot labels, or for
+            each pixel of masks; "balanced" makes all classes count alike; a dict or tuple of these
+            for several outputs. For training: a validation part has none.
         epoch_batches: batches per epoch, however many samples there are: the next epoch goes on
             where this one ended, so that every sample comes once before any comes again.
         class_balance: True gives every batch as many samples of each class, to within one; an array
             of one class per sample does so where labels are not known beforehand.
         sampling_weights: one number per sample: how often it comes, in proportion to the others.
         replacement: draw each place by sampling_weights independently of all others instead.
-        transform: `transform(x, y, rng)` -> `(x, y)`, applied to each sample; y is None without
-            labels. `rng` depends on seed, epoch and sample only. Called from several threads.
-        batch_transform: the same for a whole batch, before weights and padding are added. It gives
-            a row for each row; the last batch may have fewer.
-        dtype: of x, or of all arrays in it, before the transform; None keeps what is stored.
+        preprocess: `preprocess(x, y, rng)` -> `(x, y)`, applied to each sample as a part of the data:
+            for training, validation and `predict`, in caches and packs. `rng` depends on the sample
+            only.
+        transform: the same for training only, behind it; y is None without labels. `rng` depends on
+            seed, epoch and sample only. Called from several threads. It may take `w`, the weights,
+            and `epoch`, by these names, and return `(x, y, w)`.
+        batch_transform: the same for a whole batch, before weights that it does not take, and padding,
+            are added. It gives a row for each row; the last batch may have fewer.
+        dtype: of x, or of all arrays in it, before all these; {"x": "float32", "y": "int32"} for
+            labels, too. None keeps what is stored.
         workers: threads that load ahead. None chooses; 0: everything in the caller's thread.
         processes: let `workers` processes read and transform, for functions that hold the GIL, or
             actors of a cluster: `Ray(cpus=32)`. Lambdas, and what a notebook defines, need cloudpickle.
@@ -140,6 +149,7 @@ class SequenceLoader(base.Sequence):
     class_names: list[str] | None
     _source: Source
     _position: PositionKeeper
+    _pending: dict[str, Any]
     _requests: Requests
 
     @shows_options(Options)
@@ -156,9 +166,13 @@ class SequenceLoader(base.Sequence):
         if checked_count(count, "samples", 0) == 0:
             raise ValueError(no_samples(type(self).__name__, "print what counts them"))
         self.class_names = None
-        options = LoaderOptions.of(samples, batch_size, given, **more)
+        weights = weights_of(
+            given.get("sample_weights"), count, paths=getattr(samples, "paths", None)
+        )
+        options = LoaderOptions.of(samples, batch_size, given | {"sample_weights": weights}, **more)
         distributed.check_settings(options.order)
-        self._install(self._sourced(samples, options), options)
+        source = source_of(lambda inner: self._sourced(samples, inner), options, weights)
+        self._install(source, options)
         if options.work.processes:
             check_sendable(self.runner.pipeline)
 
@@ -168,6 +182,7 @@ class SequenceLoader(base.Sequence):
         runner = runner_of(source, options, title)
         sampling = str(options.sampling) if options.sampling else ""
         fresh = {
+            "_pending": {},
             "_source": source,
             "options": options,
             "runner": runner,
@@ -181,12 +196,15 @@ class SequenceLoader(base.Sequence):
 
     @default_hook
     def load_sample(self, index: int) -> Any:
-        """One sample: x, or a tuple (x, y). Override this or `load_batch`.
+        """One sample: x, (x, y) or (x, y, weights). Override this or `load_batch`.
 
         Called from several threads at once, in any order; `index` is the sample's number in
         storage order. x and y are arrays or numbers, or tuples or dicts of them, of one shape
         and dtype for all samples of a batch: two inputs and a label are ((a, b), y). Whatever is
         raised becomes a SampleError that names the sample, or is dealt with as `on_error` says.
+
+        An override may take `rng` too, a generator that depends on seed, epoch and sample only, and
+        `epoch`, by these names: to read a random window of a large file, for example.
         """
         raise TypeError(
             f"{type(self).__name__} has no samples to read: override load_sample(index) to return "
@@ -195,11 +213,13 @@ class SequenceLoader(base.Sequence):
 
     @default_hook
     def load_batch(self, indices: Indices) -> Any:
-        """Several samples at once: x, or (x, y), each with one row for each of `indices`.
+        """Several samples at once: x, (x, y) or (x, y, weights), each with a row for each of `indices`.
 
         Override it for formats that read many samples in one go. Called from several threads at
         once; `indices` is an int64 array in the order of delivery, not sorted. It may be a part
         of a batch. If it raises, it is called again sample by sample to find the one at fault.
+
+        An override may take `rngs` too, a list of a generator for each of the indices, and `epoch`.
         """
         raise AssertionError("only an override is called")
 
@@ -269,6 +289,7 @@ class SequenceLoader(base.Sequence):
 
     def on_epoch_begin(self) -> None:
         """Keras calls this before each epoch; call it in a hand-written loop. Overrides call super."""
+        self._change()
         self.runner.resting = False
         self.runner.tickets.begin()
 
@@ -277,6 +298,7 @@ class SequenceLoader(base.Sequence):
         if self.runner.tickets.asked_for_all() and base.keeps_adapters():
             tf_iterators.free_beside()
         self.runner.tickets.end()
+        self._change()
 
     @property
     def workers(self) -> int:
@@ -350,9 +372,45 @@ class SequenceLoader(base.Sequence):
         Raises:
             TypeError, ValueError: no state, or one for other data or options: says what differs.
         """
+        follow(self, state)
         keeper, options = self._position.restored(state, f"this {type(self).__name__}")
         super().__setattr__("options", options)
         super().__setattr__("_position", keeper)
+
+    def set(self, **changes: Any) -> None:
+        """Change options from the next epoch on: at once between two epochs, else when one begins.
+
+        The state has what was changed, so that a run that goes on has it too: `load_state_dict` sets
+        size=; what else was set, set again before it. On TensorFlow one `fit` has batches of one
+        shape: call `fit` for each size.
+
+        Args:
+            **changes: transform, batch_transform, class_weight, sampling_weights (of a loader that was
+                made with some) or size (of image files).
+
+        Raises:
+            TypeError, ValueError: another option, or a value that the option does not have.
+        """
+        # Checked now, whenever it is done.
+        pending = {**self._pending, **changes}
+        changed_by(self, self.options, self._source, pending)
+        super().__setattr__("_pending", pending)
+        self._change()
+
+    def _change(self) -> None:
+        """Do what was set, if no epoch is under way."""
+        if not self._pending or not self.runner.tickets.between_epochs():
+            return
+        options, source = changed_by(self, self.options, self._source, self._pending)
+        if "size" in self._pending:
+            images = dataclasses.replace(self.image_options, size=self._pending["size"])
+            super().__setattr__("image_options", images)
+        source = source.with_seed(options.order.number)
+        self.runner.adopt(runner_of(source, options, type(self).__name__))
+        keeper = PositionKeeper(self.runner, options)
+        fresh = {"_source": source, "options": options, "_position": keeper, "_pending": {}}
+        for name, value in fresh.items():
+            super().__setattr__(name, value)
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
         """All batches of one epoch, whatever Keras is doing with this loader.
@@ -405,68 +463,6 @@ class SequenceLoader(base.Sequence):
         new.__setstate__({**self.__getstate__(), "options": chosen, "_source": read})
         return new
 
-    def summary(self) -> str:
-        """Samples, shapes, bytes, classes and their balance, order, work and memory, in lines."""
-        return summary.as_text(self)
-
-    def _repr_html_(self) -> str:
-        return summary.as_html(self)
-
-    def show(
-        self,
-        batch: int = 0,
-        *,
-        samples: int = 16,
-        epoch: int = 0,
-        box_format: str | None = None,
-        save: str | os.PathLike[str] | None = None,
-    ) -> Figure:
-        """A picture of a batch as the model sees it: after the transform, in the order of `fit`.
-
-        Safe during a fit: it reads on a view, in the caller's thread. See the page "Inspect".
-
-        Args:
-            batch: its number in the epoch.
-            samples: the maximum number of samples that are drawn.
-            epoch: which; random transforms draw anew in each.
-            box_format: "xyxy", "xywh", "yxyx" or "center_xywh", in pixels, or with `rel_` before it
-                in shares of the image; None takes "rel_xyxy" where all is within 0 and 1, else
-                "xyxy".
-            save: a file to write, such as "batch.png".
-
-        Raises:
-            ImportError: matplotlib is missing (`pip install matplotlib`).
-            IndexError: no such batch.
-        """
-        from kloaders.diagnostics.show import show
-
-        return show(self, batch, samples, epoch, box_format, save)
-
-    def explain(
-        self, model: Any = None, *, check: bool = False, seconds: float = 6.0
-    ) -> Explanation:
-        """Where the time goes: measures, names the bottleneck, and what to change.
-
-        Reads a few hundred samples as a fit would, the cache left aside; the model, its optimizer
-        and its history are as before afterwards.
-
-        Args:
-            model: a compiled keras.Model; None uses what the last fit with `LoaderCallback` took.
-            check: try each change that is advised, and report what came of it.
-            seconds: how long to measure, about, beside compiling and starting processes.
-
-        Returns:
-            An Explanation. `print` it; `.save("explain.html")` writes a page with charts. `busy` says
-            which figures contradict each other, if the machine did something else meanwhile.
-
-        Raises:
-            SampleError: a sample does not load (on_error="raise").
-            TypeError, ValueError: model is no keras.Model, or is not compiled.
-        """
-        from kloaders.diagnostics.explain.run import explain
-
-        return explain(self, model, check=check, seconds=seconds)
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.samples:,} samples, batch_size={self.batch_size}, "
@@ -494,6 +490,6 @@ class SequenceLoader(base.Sequence):
 
 
 # What belongs to this process and this epoch: neither pickled nor shared by views.
-_RUNTIME = ("runner", "_position", "_requests")
+_RUNTIME = ("runner", "_position", "_requests", "_pending")
 # What may be set on a loader that is set up.
 _FREE = ("class_names", "max_queue_size")

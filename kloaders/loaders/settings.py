@@ -6,7 +6,7 @@ import difflib
 import inspect
 from typing import Any
 
-from kloaders.core.options import NO_MULTIPROCESSING
+from kloaders.core.options import CHANGEABLE, NO_MULTIPROCESSING
 from kloaders.sources.hooks import overrides
 
 __all__ = ["check_own_batches", "drop_contents", "options_of", "refuse_setting", "setting_of"]
@@ -50,6 +50,11 @@ def refuse_setting(loader: Any, name: str, value: Any) -> None:
         raise ValueError(NO_MULTIPROCESSING)
     options = options_of(type(loader))
     known = name in options or name in loader.options.flat or name in _LIVE
+    if name in CHANGEABLE and known:
+        raise AttributeError(
+            f"{name} of a loader is fixed when it is made, but for loader.set({name}=...), which changes "
+            f"it from the next epoch on: call that, or make another one, with {name}={value!r:.80}."
+        )
     if known:
         raise AttributeError(
             f"{name} of a loader is fixed when it is made: make another one, with "

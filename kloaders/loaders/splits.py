@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from kloaders.core.arrays import Indices
-from kloaders.core.checks import check_names
+from kloaders.core.checks import Transform, check_names
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.subsets import part, warn_where_parts_differ
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     L = TypeVar("L", bound=SequenceLoader, default=PathSequenceLoader)
     S = TypeVar("S", bound=SequenceLoader)
 
-__all__ = ["made", "of_kept", "parts_of", "sides", "split"]
+__all__ = ["check_validation", "made", "of_kept", "parts_of", "sides", "split"]
 
 
 @overload
@@ -37,6 +37,7 @@ def split(
     groups: Any = None,
     order: Literal["random", "time"] | None = None,
     gap: int = 0,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
 ) -> tuple[S, S]: ...
 @overload
@@ -50,6 +51,7 @@ def split(
     groups: Any = None,
     order: Literal["random", "time"] | None = None,
     gap: int = 0,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
     loader: Callable[..., L] = ...,
     **options: Any,
@@ -64,6 +66,7 @@ def split(
     groups: Any = None,
     order: Literal["random", "time"] | None = None,
     gap: int = 0,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
     loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
     **options: Any,
@@ -89,11 +92,13 @@ def split(
             where windows of both parts would share rows.
         gap: with order="time", how many rows of a series (of other data: samples) to leave out
             between both parts.
+        validation_transform: `transform=` of the validation loader, in place of that of training.
         seed: fixes the split, and the order of both loaders unless a ready-made loader is given.
         loader: the class of both loaders, or a function that makes one.
-        **options: of `loader`. What is for training only stays there: the validation loader has
-            no transform, is not shuffled, and serves every sample, the short last batch too. A
-            `ram_budget` is for both together.
+        **options: of `loader`. What is for training only stays there: the validation loader has no
+            transform but `validation_transform` and no class_weight, is not shuffled, and serves
+            every sample, the short last batch too. `preprocess` is for both, and a `ram_budget` for
+            both together.
 
     Returns:
         (train, validation)
@@ -121,11 +126,20 @@ def split(
     else:
         size = 32 if batch_size is None else batch_size
         whole = made(loader, paths, labels, size, seed=seed, **options)
-    return parts_of(whole, validation, stratify, groups, seed, order=order, gap=gap)
+    return parts_of(
+        whole,
+        validation,
+        stratify,
+        groups,
+        seed,
+        order=order,
+        gap=gap,
+        transform=validation_transform,
+    )
 
 
 # The options of split itself.
-_OWN = ("validation", "stratify", "groups", "seed")
+_OWN = ("validation", "stratify", "groups", "validation_transform", "order", "gap", "seed")
 
 
 def _names_of(loader: SequenceLoader) -> list[str]:
@@ -151,6 +165,15 @@ def made(make: Callable[..., S], *data: Any, **options: Any) -> S:
     return whole
 
 
+def check_validation(validation: float | None, transform: Any) -> None:
+    """ValueError for a transform of a validation part that is not to be there."""
+    if not validation and transform is not None:
+        raise ValueError(
+            f"validation_transform= is for the validation part, and validation={validation} makes none: "
+            "leave one of them out."
+        )
+
+
 def of_kept(whole: SequenceLoader, values: Any) -> Any:
     """Values given for all samples, of those that `exclude` left in `whole`."""
     kept = getattr(whole, "included", None)
@@ -167,10 +190,11 @@ def parts_of(
     groups: Any,
     seed: int | None,
     names: list[str] | None = None,
+    transform: Transform | None = None,
     order: Literal["random", "time"] | None = None,
     gap: int = 0,
 ) -> tuple[S, S]:
-    """Both parts, loaders over one store."""
+    """Both parts, loaders over one store; `transform` is that of validation."""
     stratify, groups = of_kept(whole, stratify), of_kept(whole, groups)
     checked_order(order, gap, stratify=stratify, groups=groups)
     if order == "time":
@@ -179,7 +203,8 @@ def parts_of(
         first, second = sides(whole, validation, stratify, groups, seed, names)
     if order is None:
         check_apart(whole, first, second)
-    train, validation_part = part(whole, first, "training"), part(whole, second, "validation")
+    train = part(whole, first, "training")
+    validation_part = part(whole, second, "validation", transform)
     warn_where_parts_differ(train, validation_part)
     return train, validation_part
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from kloaders.core.arrays import Indices
-from kloaders.core.checks import checked_count
+from kloaders.core.checks import Transform, checked_count
 from kloaders.core.messages import warn
 from kloaders.core.structure import flatten
 from kloaders.engine.ram_batches import RamRunner
@@ -23,7 +23,12 @@ __all__ = ["folds", "part", "repeat", "subset", "take", "warn_where_parts_differ
 L = TypeVar("L", bound=SequenceLoader)
 
 
-def part(whole: L, numbers: Indices, what: Literal["training", "validation", "chosen"]) -> L:
+def part(
+    whole: L,
+    numbers: Indices,
+    what: Literal["training", "validation", "chosen"],
+    transform: Transform | None = None,
+) -> L:
     """A loader of the same kind over some of the samples; hooks are called on the whole.
 
     A hook may look samples up by number in a store of its own: the number must be the whole's.
@@ -32,6 +37,7 @@ def part(whole: L, numbers: Indices, what: Literal["training", "validation", "ch
         whole: the loader.
         numbers: which samples, int64.
         what: "validation" leaves out what is for training only: transforms, shuffling, sampling.
+        transform: that of validation.
 
     Raises:
         ValueError: these samples make no batch, or cannot be chosen.
@@ -44,7 +50,7 @@ def part(whole: L, numbers: Indices, what: Literal["training", "validation", "ch
     options = options.take(numbers, whole.samples)
     source = whole.source
     if what == "validation":
-        options, source = options.for_validation(), source.without_transforms()
+        options, source = options.for_validation(transform), source.without_transforms()
     try:
         return whole.replace(source.take(numbers), options)
     except ValueError as error:
@@ -116,12 +122,18 @@ def repeat(loader: L, times: int) -> L:
 
 
 def folds(
-    loader: L, splitter: Any, *, labels: Any = None, groups: Any = None
+    loader: L,
+    splitter: Any,
+    *,
+    labels: Any = None,
+    groups: Any = None,
+    validation_transform: Transform | None = None,
 ) -> Iterator[tuple[L, L]]:
     """(train, validation) loaders for each fold of a cross-validation.
 
     All share one store. As with `split`, what is for training only stays there: validation loaders
-    have no transforms, are not shuffled, sample nothing, and serve every sample.
+    have no transform but `validation_transform`, are not shuffled, sample nothing, and serve every
+    sample.
 
     Args:
         loader: any loader.
@@ -133,6 +145,7 @@ def folds(
         labels: one class a sample, for splitters that look at it; None takes the loader's own, where
             these are known beforehand.
         groups: one value a sample, for splitters that keep groups together.
+        validation_transform: `transform=` of the validation loaders.
 
     Raises:
         TypeError: `splitter` is none of these.
@@ -155,7 +168,7 @@ def folds(
                 "folds() got the folds themselves, and labels or groups, which only splitters look at: "
                 "leave these out."
             )
-        return _folds(loader, iter(_given(splitter, loader.samples)))
+        return _folds(loader, iter(_given(splitter, loader.samples)), validation_transform)
     if isinstance(splitter, (str, bytes)) or not callable(getattr(splitter, "split", None)):
         raise TypeError(
             f"folds(splitter={splitter!r:.80}): expected how many folds, a splitter of scikit-learn, "
@@ -168,7 +181,7 @@ def folds(
         else codes_of(labels, loader.samples, "labels")[1]
     )
     codes = None if groups is None else codes_of(groups, loader.samples, "groups")[1]
-    return _folds(loader, splitter.split(everything, y, codes))
+    return _folds(loader, splitter.split(everything, y, codes), validation_transform)
 
 
 def _splitter(count: int, loader: SequenceLoader, labels: bool, groups: bool) -> Any:
@@ -207,9 +220,10 @@ def _given(pairs: Sequence[Any], samples: int) -> list[tuple[Indices, Indices]]:
     return found
 
 
-def _folds(loader: L, found: Iterator[Any]) -> Iterator[tuple[L, L]]:
+def _folds(loader: L, found: Iterator[Any], transform: Transform | None) -> Iterator[tuple[L, L]]:
     for number, (first, second) in enumerate(found):
-        train, validation = part(loader, first, "training"), part(loader, second, "validation")
+        train = part(loader, first, "training")
+        validation = part(loader, second, "validation", transform)
         if number == 0:  # the same of all others
             warn_where_parts_share_rows(loader, first, second)
             warn_where_parts_differ(train, validation)
@@ -243,7 +257,8 @@ def _numbers(which: Any, samples: int) -> Indices:
 
 def warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) -> None:
     """Log where what is for training only changes shapes or dtypes, which a model would notice late."""
-    if train.transform is None and train.batch_transform is None:
+    functions = (train.transform, train.batch_transform, validation.transform)
+    if all(function is None for function in functions):
         return
     try:
         forms = train.runner.row_spec, validation.runner.row_spec
@@ -255,5 +270,6 @@ def warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) -
     warn(
         f"the training part delivers {said[0]}, and the validation part {said[1]}: transform= and "
         "batch_transform= are for training, and are left out of validation. What belongs to the data, "
-        "such as scaling, goes into decode=, size=, rescale= or dtype=, or into the model."
+        "such as scaling, goes into preprocess=, which both parts have; what validation alone needs "
+        "goes into validation_transform=."
     )

@@ -6,8 +6,6 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
 from kloaders.core.messages import inform, visible, warn
@@ -37,6 +35,7 @@ from kloaders.sources.quarantine import Quarantine, excluded, record_of, say_lef
 from kloaders.sources.records import RecordFilesOf, RecordNames, RecordSource, found_in
 from kloaders.sources.source import Source
 from kloaders.sources.tfrecord.features import guessed, leaves_of, resolved
+from kloaders.sources.weights import taken, weights_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -271,9 +270,8 @@ def _leave_out(records: RecordFiles, names: set[str], options: Options) -> None:
     samples = len(records)
     count = records.leave_out(filter(None, map(record_of, names)))
     say_left_out(count, samples, names)
-    weights = options.get("sample_weights")
-    if count and weights is not None and np.shape(weights)[:1] == (samples,):
-        options["sample_weights"] = np.asarray(weights)[records.kept]
+    weights = weights_of(options.get("sample_weights"), samples)
+    options["sample_weights"] = taken(weights, records.kept if count else None)
     if count == samples and count:
         raise ValueError(
             f"exclude= leaves out all {samples:,} records, so that none is left to load: look "

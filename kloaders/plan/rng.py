@@ -17,20 +17,23 @@ Draw = int | Indices
 
 
 @lru_cache(maxsize=64)
-def _epoch_key(seed: int, epoch: int) -> int:
-    return int.from_bytes(mixed(seed, "sample", epoch), "little")
+def _epoch_key(seed: int, epoch: int, use: str) -> int:
+    return int.from_bytes(mixed(seed, use, epoch), "little")
 
 
-def sample_rng(seed: int, epoch: int, sample: int, draw: int = 0) -> np.random.Generator:
+def sample_rng(
+    seed: int, epoch: int, sample: int, draw: int = 0, use: str = "sample"
+) -> np.random.Generator:
     """The random generator of one sample in one epoch, whichever thread or process asks.
 
-    `draw` tells apart several uses of the sample in one epoch (data echoing).
+    `draw` tells apart several uses of the sample in one epoch (data echoing), and `use` what draws:
+    "sample" a transform, "load" a hook that reads, "preprocess" what belongs to the data.
 
     Philox takes its key as it is, and different keys are independent streams (Salmon et al.,
     "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Adding sample and epoch to the seed
     instead would make sample i + 1 of one seed equal to sample i of the next.
     """
-    key = _epoch_key(seed, epoch) ^ (sample << 1 | 1) ^ (draw << 64)
+    key = _epoch_key(seed, epoch, use) ^ (sample << 1 | 1) ^ (draw << 64)
     return np.random.Generator(np.random.Philox(key=key & (1 << 128) - 1))
 
 
@@ -63,7 +66,7 @@ class Moment(NamedTuple):
         """The moment of some rows of a batch, or of one."""
         return self if isinstance(self.draw, int) else Moment(self.epoch, part_of(self.draw, rows))
 
-    def rng(self, seed: int, sample: int) -> np.random.Generator:
+    def rng(self, seed: int, sample: int, use: str = "sample") -> np.random.Generator:
         """The random generator of one sample at this moment, which is that of one row."""
         assert isinstance(self.draw, int)
-        return sample_rng(seed, self.epoch, sample, self.draw)
+        return sample_rng(seed, self.epoch, sample, self.draw, use)

@@ -17,15 +17,15 @@ __all__ = ["CastSource"]
 
 
 class CastSource(WrappedSource):
-    """Another source, whose inputs are cast as they are read; labels stay as they are.
+    """Another source, whose inputs or labels are cast as they are read.
 
     Kinds of sources that come with kloaders cast while they copy, which is quicker.
     """
 
-    def __init__(self, inner: Source, dtype: Any) -> None:
+    def __init__(self, inner: Source, dtype: Any, labels: Any = None) -> None:
         super().__init__(inner)
         self.columns = None  # their values are not what this source gives
-        self.dtype = checked_dtype(dtype)
+        self.dtypes = checked_dtype(dtype), checked_dtype(labels)
 
     @classmethod
     def of(cls, samples: Any, dtype: Any) -> Any:
@@ -33,8 +33,12 @@ class CastSource(WrappedSource):
         return cls(samples, dtype) if dtype is not None and isinstance(samples, Source) else samples
 
     def _cast(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-        assert self.dtype is not None
-        return cast(parts[0], self.dtype), *parts[1:]
+        cut = len(self.dtypes)
+        made = [
+            part if dtype is None else cast(part, dtype)
+            for part, dtype in zip(parts, self.dtypes, strict=False)
+        ]
+        return *made, *parts[cut:]
 
     def _cast_of(self, read: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
         return self._cast(read())
@@ -59,4 +63,4 @@ class CastSource(WrappedSource):
                 report(row, error)
 
     def take(self, numbers: Indices) -> Source:
-        return CastSource(self.inner.take(numbers), self.dtype)
+        return CastSource(self.inner.take(numbers), *self.dtypes)

@@ -17,6 +17,7 @@ from kloaders.sources.cache.store import Store
 from kloaders.sources.columns import (
     CallColumn,
     PathColumn,
+    close_column,
     labels_of,
     lengths_of,
     prefetch,
@@ -91,7 +92,7 @@ class ColumnSource(Source):
     def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
         if len(self.columns) < 2:
             return None
-        columns = (self.columns[0], map_structure(change, self.columns[1]))
+        columns = (self.columns[0], map_structure(change, self.columns[1]), *self.columns[2:])
         found: Source = self._with(columns=columns, _leaves=flatten(columns))
         return found
 
@@ -100,10 +101,7 @@ class ColumnSource(Source):
 
     def close(self) -> None:
         for column in self._leaves:
-            while column is not None:
-                if hasattr(column, "close"):
-                    column.close()
-                column = getattr(column, "column", None)  # noqa: PLW2901
+            close_column(column)
 
 
 def _spec(column: Any, spec: ArraySpec) -> ArraySpec:

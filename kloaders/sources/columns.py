@@ -32,6 +32,7 @@ __all__ = [
     "PathColumn",
     "ReadPath",
     "SubsetColumn",
+    "close_column",
     "in_ram",
     "inner_column",
     "labels_of",
@@ -166,6 +167,11 @@ class CastColumn:
 
     def name(self, index: int) -> str:
         return self.column.name(index)
+
+    def known_values(self) -> Array | None:
+        """The values of all samples, where the column knows them."""
+        values = values_of(self.column)
+        return None if values is None else values.astype(self.dtype, copy=False)
 
 
 def in_ram(column: Any) -> tuple[Array, Any] | None:
@@ -352,6 +358,14 @@ def take_rows(column: Column, numbers: Indices) -> Column:
     if isinstance(column, CallColumn):
         return CallColumn(column.function, column.paths.take(numbers))
     return SubsetColumn(column, numbers)
+
+
+def close_column(column: Any) -> None:
+    """Let go of open files, those of columns below this one included."""
+    while column is not None:
+        if hasattr(column, "close"):
+            column.close()
+        column = getattr(column, "column", None)
 
 
 def inner_column(column: Any) -> Any:

@@ -108,8 +108,9 @@ def of_columns(part: Structure) -> str:
 
 
 def of_parts(parts: Sequence[Structure]) -> dict[str, str]:
-    """`of_columns` of x and of y, where there are labels, by what a saved state calls them."""
-    return {name: of_columns(part) for name, part in zip(("data", "labels"), parts, strict=False)}
+    """`of_columns` of x, of y and of weights, as far as they are there, by what a saved state calls them."""
+    names = ("data", "labels", "weights")
+    return {name: of_columns(part) for name, part in zip(names, parts, strict=False)}
 
 
 def of_names(

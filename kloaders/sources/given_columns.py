@@ -47,8 +47,9 @@ def columns_of(
             lambda c: c if isinstance(c, PathColumn) else CastColumn(c, dtype),
             columns_of(values, what, read, paths),
         )
-    # A tuple of strings or numbers is one column that happens to be a tuple.
-    if isinstance(values, tuple) and values and np.isscalar(values[0]):
+    # A tuple of paths or numbers is one column that happens to be a tuple.
+    one = isinstance(values, tuple) and bool(values)
+    if one and (np.isscalar(values[0]) or isinstance(values[0], os.PathLike)):
         values = list(values)
     if isinstance(values, dict):
         return {k: columns_of(v, what, read, paths) for k, v in values.items()}
@@ -76,6 +77,12 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
         raise TypeError(
             f"{what} is the single path {os.fspath(values)!r:.80}, expected a list: [{what}]. All files "
             f"{_MANY[what == 'paths']}."
+        )
+    first = values[0] if isinstance(values, list) and values else values
+    if isinstance(values, np.ma.MaskedArray) or isinstance(first, np.ma.MaskedArray):
+        raise TypeError(
+            f"{what} is a masked array, and its mask would be lost: fill it, {what}.filled(0), and give "
+            "what is missing a weight of 0 (sample_weights=), or a label of its own."
         )
     if hasattr(values, "toarray"):  # SciPy's sparse matrices
         raise TypeError(
@@ -221,6 +228,11 @@ def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
         values = _expanded(values)
     suffix = suffix_of(os.fspath(values[0]))
     known = suffix in _KNOWN
+    if what == "sample_weights" and not known and getattr(read, "decode", None) is None:
+        raise TypeError(
+            f"sample_weights are texts such as {values[0]!r:.80}, expected numbers (or paths of .npy "
+            "files or images, with a weight for each pixel)."
+        )
     if what == "labels" and not known and getattr(read, "decode", None) is None:
         raise ValueError(
             f"labels are texts such as {values[0]!r:.80}, expected numbers (or paths of files). Encode "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.calls import Call
 from kloaders.core.options import TransformOptions, WorkOptions
 from kloaders.core.rows import Report, Rows, copy_into_row, report_at
 from kloaders.core.structure import Structure, as_arrays, cast, flatten, map_structure, sample_parts
@@ -94,7 +96,14 @@ class LoaderRef:
 
     def for_worker(self) -> LoaderRef:
         """A reference to what a worker process needs of the loader: its hooks and attributes."""
-        few = {"weights": None, "sampling": Sampling(), "padding": None, "ram": None, "echo": 1}
+        few = {
+            "weights": None,
+            "classes": None,
+            "sampling": Sampling(),
+            "padding": None,
+            "ram": None,
+            "echo": 1,
+        }
         slim = self().replace(transforms=TransformOptions(), work=WorkOptions(), **few)
         return LoaderRef(slim, keep=True)
 
@@ -104,6 +113,26 @@ class LoaderRef:
 
 def _same(loader: Any) -> Any:
     return loader
+
+
+def _form_of(loader: Hooks, by_batch: bool) -> Call:
+    """How the hook of a loader is called.
+
+    Raises:
+        TypeError: it takes something else than a hook gets.
+    """
+    hook = loader.load_batch if by_batch else loader.load_sample
+    if not by_batch:
+        return Call(hook, "load_sample", ("sample",), ("rng", "epoch"), returns=_SAMPLE).form()
+    if "rng" in inspect.signature(hook).parameters:
+        raise TypeError(
+            "load_batch takes rng, and each sample has random numbers of its own: take rngs, a list of "
+            "a generator for each of the indices."
+        )
+    return Call(hook, "load_batch", ("indices",), ("rngs", "epoch"), returns=_SAMPLE).form()
+
+
+_SAMPLE = "x, (x, y) or (x, y, weights)"
 
 
 class HookSource(Source):
@@ -132,6 +161,15 @@ class HookSource(Source):
         self.samples, self.dtype = samples, dtype
         self.by_batch = self.whole_batches = by_batch
         self.base = base
+        self.form = _form_of(loader, by_batch)
+        self.seed = 0
+        if not self.form.plain:
+            self.random = True
+            self.not_kept = (
+                f"{'load_batch' if by_batch else 'load_sample'} takes random numbers or the epoch, and "
+                "so a sample is another one in each epoch, and cannot be kept: read all of it there, "
+                "and choose in transform=."
+            )
         if base is not None:
             self.paths, self.columns, self.in_order = base.paths, base.columns, base.in_order
 
@@ -139,22 +177,42 @@ class HookSource(Source):
         return self.samples
 
     def read(self, index: int) -> Any:
-        if not self.by_batch:
-            return self.load(index)
-        rows = self._batch(np.array([index], np.int64))
-        return map_structure(lambda a: np.asarray(a)[0], rows)
-
-    def load(self, index: int) -> tuple[Any, ...]:
-        """What `load_sample` gives, as parts."""
-        return self._cast(sample_parts(as_arrays(self.hooks().load_sample(index))))
+        return self.sample(index, Moment())
 
     def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
-        found: tuple[Any, ...] = self.read(index)
+        if not self.by_batch:
+            return self.load(index, moment)
+        rows = self._batch(np.array([index], np.int64), moment)
+        found: tuple[Any, ...] = map_structure(lambda a: np.asarray(a)[0], rows)
         return found
 
-    def _batch(self, indices: Indices) -> tuple[Any, ...]:
+    def load(self, index: int, moment: Moment) -> tuple[Any, ...]:
+        """What `load_sample` gives, as parts."""
+        return self._cast(sample_parts(as_arrays(self._loaded(index, index, moment))))
+
+    def _loaded(self, what: Any, index: int, moment: Moment) -> Any:
+        """What `load_sample` returns for the sample of this number, which it knows as `what`."""
+        hook, form = self.hooks().load_sample, self.form
+        if form.plain:
+            return hook(what)
+        rng = moment.rng(self.seed, index, "load") if form.takes("rng") else None
+        return form.call(hook, sample=what, rng=rng, epoch=moment.epoch)
+
+    def _batch(self, indices: Indices, moment: Moment) -> tuple[Any, ...]:
         """What `load_batch` gives, as parts."""
-        return self._cast(sample_parts(as_arrays(self.hooks().load_batch(indices))))
+        return self._cast(sample_parts(as_arrays(self._loaded_batch(indices, moment))))
+
+    def _loaded_batch(self, indices: Indices, moment: Moment) -> Any:
+        hook, form = self.hooks().load_batch, self.form
+        if form.plain:
+            return hook(indices)
+        rngs = None
+        if form.takes("rngs"):
+            rngs = [
+                moment.part(row).rng(self.seed, index, "load")
+                for row, index in enumerate(indices.tolist())
+            ]
+        return form.call(hook, indices=indices, rngs=rngs, epoch=moment.epoch)
 
     def _cast(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         """Parts with x in the dtype asked for."""
@@ -164,21 +222,22 @@ class HookSource(Source):
 
     def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         if self.by_batch:
-            self._fill_by_batch(indices, out, report)
+            self._fill_by_batch(indices, out, report, moment)
         else:
             super().fill(indices, out, report, moment)
 
-    def _fill_by_batch(self, indices: Indices, out: Rows, report: Report) -> None:
+    def _fill_by_batch(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         stall_watch.at(self, int(indices[0]) if len(indices) else 0)
         try:
-            leaves = flatten(self._batch(indices))
+            leaves = flatten(self._batch(indices, moment))
         except Exception as error:  # whatever a user's hook raises
             if len(indices) == 1:
                 report(0, error)
                 return
             for row in range(len(indices)):  # one by one, to find the sample at fault
                 one = slice(row, row + 1)
-                self._fill_by_batch(indices[one], out.part(one), report_at(report, row))
+                at = report_at(report, row)
+                self._fill_by_batch(indices[one], out.part(one), at, moment.part(one))
             return
         for leaf, rows in enumerate(leaves):
             if len(rows) != len(indices):
@@ -199,7 +258,7 @@ class HookSource(Source):
         parts: tuple[Any, ...] | None = None
         if self.by_batch:
             with suppress(Exception):  # read one by one then, to find the sample at fault
-                parts = self._batch(indices)
+                parts = self._batch(indices, moment)
         if parts is None:
             yield from super().readers(indices, moment)
             return
@@ -222,6 +281,10 @@ class HookSource(Source):
 
     def spans(self) -> Spans | None:
         return None if self.base is None else self.base.spans()
+
+    def with_seed(self, seed: int) -> Source:
+        found: Source = self._with(seed=seed) if self.random else self
+        return found
 
     def held(self) -> Source:
         found: Source = self._with(hooks=self.hooks.kept())
@@ -269,21 +332,22 @@ class PathHookSource(HookSource):
         #: Whether the hook gives one of several inputs, and not a whole sample.
         self.several = isinstance(inputs, (tuple, dict))
 
-    def load(self, index: int) -> tuple[Any, ...]:
-        hook = self.hooks().load_sample
+    def load(self, index: int, moment: Moment) -> tuple[Any, ...]:
         if not self.several:
             assert self.paths is not None
-            return self._cast(sample_parts(as_arrays(hook(self.paths[index]))))
+            return self._cast(
+                sample_parts(as_arrays(self._loaded(self.paths[index], index, moment)))
+            )
 
         def value(column: Column) -> Any:
-            return (
-                hook(column.paths[index]) if isinstance(column, PathColumn) else column.read(index)
-            )
+            if isinstance(column, PathColumn):
+                return self._loaded(column.paths[index], index, moment)
+            return column.read(index)
 
         return self._cast((as_arrays(map_structure(value, self.inputs)),))
 
-    def _batch(self, indices: Indices) -> tuple[Any, ...]:
-        got = as_arrays(self.hooks().load_batch(indices))
+    def _batch(self, indices: Indices, moment: Moment) -> tuple[Any, ...]:
+        got = as_arrays(self._loaded_batch(indices, moment))
         return self._cast((got,) if self.several else sample_parts(got))
 
 

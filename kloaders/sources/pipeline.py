@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from kloaders.core import stall_watch
-from kloaders.core.arrays import Indices
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.calls import Call
 from kloaders.core.options import TransformOptions
 from kloaders.core.rows import Report, Rows
 from kloaders.core.structure import (
@@ -16,6 +19,7 @@ from kloaders.core.structure import (
     spec_of,
     transformed_parts,
 )
+from kloaders.core.weighting import with_weights
 from kloaders.plan.rng import Moment, batch_rng
 from kloaders.sources.source import Source
 
@@ -34,6 +38,7 @@ class SamplePipeline:
         seed: fixes the random numbers of transforms.
         part: which shard this is; batch transforms of different shards draw different numbers.
         inputs_as_labels: transforms get x as y, too.
+        weights: one number for each sample, for a transform that takes them.
     """
 
     source: Source
@@ -41,6 +46,7 @@ class SamplePipeline:
     seed: int = 0
     part: int = 0
     inputs_as_labels: bool = False
+    weights: Array | None = None
 
     @property
     def runs_user_code(self) -> bool:
@@ -63,15 +69,24 @@ class SamplePipeline:
 
     def transformed(self, index: int, sample: tuple[Any, ...], moment: Moment) -> tuple[Any, ...]:
         """What `transform` makes of a sample's parts, which it may write to."""
-        transform = self.transforms.transform
-        assert transform is not None
-        x, y = self._pair(sample)
-        return transformed_parts(transform(x, y, moment.rng(self.seed, index)), "transform")
+        call = self.transforms.calls["transform"]
+        x, y, w = self._arguments(sample, call, index)
+        rng = moment.rng(self.seed, index)
+        if call.plain:
+            got = call.function(x, y, rng)
+        else:
+            got = call(x=x, y=y, w=w, rng=rng, epoch=moment.epoch)
+        return with_weights(transformed_parts(got, "transform"), w, call, "transform")
 
-    def _pair(self, parts: tuple[Any, ...]) -> tuple[Any, Any]:
-        if self.inputs_as_labels:
-            return parts[0], parts[0]
-        return parts[0], parts[1] if len(parts) > 1 else None
+    def _arguments(
+        self, parts: tuple[Any, ...], call: Call, indices: int | Indices
+    ) -> tuple[Any, Any, Any]:
+        """x, y and weights that a transform is about; None for what is not there."""
+        y = parts[1] if len(parts) > 1 else None
+        w = parts[2] if len(parts) > 2 else None
+        if w is None and self.weights is not None and call.takes("w"):
+            w = np.asarray(self.weights[indices])
+        return parts[0], parts[0] if self.inputs_as_labels else y, w
 
     def fill(
         self, indices: Indices, out: Rows, report: Report, moment: Moment, raw: bool = False
@@ -102,27 +117,31 @@ class SamplePipeline:
         """Transform one sample, given as it is stored, into its row."""
         out.put(row, self.transformed(index, stored, moment), report)
 
-    def batch_transformed(self, parts: tuple[Any, ...], epoch: int, batch: int) -> Any:
+    def batch_transformed(
+        self, parts: tuple[Any, ...], epoch: int, batch: int, indices: Indices
+    ) -> Any:
         """What `batch_transform` makes of the parts of a batch; as many rows.
+
+        indices: sample numbers of the rows.
 
         Raises:
             RuntimeError: it raised an error.
-            ValueError, TypeError: it returned anything but (x, y) with a row for each row.
+            ValueError, TypeError: it returned anything but (x, y), or (x, y, weights), with a row
+                for each row.
         """
-        transform = self.transforms.batch_transform
-        assert transform is not None
-        x, y = self._pair(parts)
+        call = self.transforms.calls["batch_transform"]
+        x, y, w = self._arguments(parts, call, indices)
         rng = batch_rng(self.seed, epoch, batch, self.part)
         rows = len(flatten(x)[0])
         try:
-            got = transform(x, y, rng)
+            got = call(x=x, y=y, w=w, rng=rng, epoch=epoch)
         except Exception as error:  # whatever a user's function raises
             raise RuntimeError(
                 f"batch_transform failed on batch {batch} of epoch {epoch}, of {rows} samples: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        made = transformed_parts(got, "batch_transform")
-        for name, part in zip("xy", made, strict=False):
+        made = with_weights(transformed_parts(got, "batch_transform"), w, call, "batch_transform")
+        for name, part in zip(("x", "y", "weights"), made, strict=False):
             for leaf_name, leaf in zip(names_of(part, name), flatten(part), strict=True):
                 if leaf.shape[:1] != (rows,):
                     raise ValueError(
@@ -139,6 +158,8 @@ class SamplePipeline:
         """
         if self.transforms.transform is not None and not raw:
             return "Let transform= return arrays of one shape and dtype for all samples."
+        if self.transforms.preprocess is not None:
+            return "Let preprocess= return arrays of one shape and dtype for all samples."
         if leaf >= inputs:
             return "Give labels of one shape and dtype, padded where they differ."
         return self.source.advice(index, leaf, dtype_differs)
@@ -154,7 +175,7 @@ class SamplePipeline:
         return replace(
             self,
             source=self.source.for_worker(),
-            transforms=replace(self.transforms, batch_transform=None),
+            transforms=replace(self.transforms, preprocess=None, batch_transform=None),
         )
 
     def twin(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:

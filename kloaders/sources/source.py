@@ -61,7 +61,7 @@ class Source:
         raise NotImplementedError
 
     def read(self, index: int) -> Any:
-        """One sample: x, or a tuple (x, y), of arrays, numbers, or tuples and dicts of them.
+        """One sample: x, (x, y) or (x, y, weights), of arrays, numbers, or tuples and dicts of them.
 
         Args:
             index: the sample's number, from 0 to len(self) - 1.
@@ -75,7 +75,7 @@ class Source:
         return self.sample(index, Moment())
 
     def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
-        """One sample as parts, (x,) or (x, y), of fresh arrays. By default what `read` gives.
+        """One sample as parts, (x,), (x, y) or (x, y, weights), of fresh arrays. By default what `read` gives.
 
         Override it in place of `read` where samples differ from epoch to epoch (`random`):
         `moment.rng(seed, index)` is their random generator.

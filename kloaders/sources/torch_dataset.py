@@ -63,6 +63,12 @@ class TorchSource(Source):
             item = self.dataset[index]
             if self.select is not None:
                 item = self.select(item)
+            elif isinstance(item, tuple) and len(item) == 3:
+                raise TypeError(
+                    "the dataset gives three parts, and it is not known whether the third one is weights: "
+                    "pass select=, as in select=lambda item: item[:2], or a function that returns "
+                    "(x, y, weights)."
+                )
         parts = as_sample(_plain(item))
         return parts if self.dtype is None else (cast(parts[0], self.dtype), *parts[1:])
 

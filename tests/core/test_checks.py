@@ -104,17 +104,6 @@ def test_an_unknown_option_gets_the_one_that_may_be_meant():
         checks.check_names("Loader", {"zzz": 1}, ["seed", "shuffle"])
 
 
-@pytest.mark.parametrize("function", [lambda x, y, rng: (x, y), lambda *a: a, max, None])
-def test_transforms(function):
-    assert checks.checked_transform(function, "transform") is function
-
-
-@pytest.mark.parametrize("function", [3, lambda x, y: (x, y), lambda x, y, rng, more: x])
-def test_what_is_no_transform(function):
-    with pytest.raises(TypeError, match=r"expected a function transform\(x, y, rng\)"):
-        checks.checked_transform(function, "transform")
-
-
 @pytest.mark.parametrize("name", ["transform", "batch_transform"])
 def test_what_other_libraries_transform_with(name):
     """Each is called unlike a transform is, and would fail with the first sample."""
@@ -124,18 +113,18 @@ def test_what_other_libraries_transform_with(name):
         with pytest.raises(
             TypeError, match=f"{name}=.*a Keras layer: .*=keras_transform"
         ) as caught:
-            checks.checked_transform(layer, name)
+            checks.call_of(layer, name)
         assert len(str(caught.value)) < 400
     of_albumentations = type(
         "Compose", (), {"__call__": lambda s, *a, **k: 0, "__module__": "albumentations.core"}
     )
     with pytest.raises(TypeError, match=r"transform=albumentations_transform\(pipeline\)"):
-        checks.checked_transform(of_albumentations(), name)
+        checks.call_of(of_albumentations(), name)
     of_torch = type(
         "Module", (), {"__call__": lambda s, *a, **k: 0, "__module__": "torch.nn.modules"}
     )
     one = type("Flip", (of_torch,), {"forward": lambda s, image: image})
     with pytest.raises(TypeError, match="a module of torch, which takes its own tensors"):
-        checks.checked_transform(one(), name)
+        checks.call_of(one(), name)
     three = type("Mine", (of_torch,), {"forward": lambda s, x, y, rng: (x, y)})()
-    assert checks.checked_transform(three, name) is three
+    assert checks.call_of(three, name).function is three

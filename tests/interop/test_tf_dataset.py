@@ -61,11 +61,11 @@ def planned(loader, epoch, shuffle=None):
         ),
         (
             X,
-            Y,
+            np.stack([Y, Y], 1),
             {"sample_weights": np.ones((SAMPLES, 2))},
             (
                 tf.TensorSpec((None, 1), tf.float32),
-                tf.TensorSpec((None,), tf.int64),
+                tf.TensorSpec((None, 2), tf.int64),
                 tf.TensorSpec((None, 2), tf.float32),
             ),
         ),

@@ -407,3 +407,49 @@ def test_preload_shows_its_progress(
     assert "12/12" in capsys.readouterr().err
     keep(kl.preload(loader, progress=False))
     assert "12/12" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [{"y": "float32"}, {"x": "float16", "y": "int8"}, {"x": "int32"}])
+def test_labels_have_a_dtype_of_their_own(dtype, tmp_path):
+    x, y = np.arange(6.0)[:, None], np.arange(6) % 3
+    paths = tuple(tmp_path / f"{k}.npy" for k in range(6))  # of pathlib: one column
+    for path, value in zip(paths, x, strict=True):
+        np.save(path, value)
+
+    class Own(kl.SequenceLoader):
+        def load_sample(self, index):
+            return x[index], y[index]
+
+    loaders = [
+        kl.ArraySequenceLoader(x, y, 4, dtype=dtype),
+        kl.PathSequenceLoader(paths, y, 4, dtype=dtype),
+        Own(6, 4, dtype=dtype),
+    ]
+    for loader in (*loaders, *kl.split(loaders[0], stratify=True, validation=0.5, seed=1)):
+        got = loader[0]
+        assert got[0].dtype == np.dtype(dtype.get("x", "float64"))
+        assert got[1].dtype == np.dtype(dtype.get("y", "int64"))
+        np.testing.assert_array_equal(got[1], got[0][:, 0].astype(int) % 3)
+
+
+def test_a_dtype_of_another_part_is_refused():
+    for wrong in ({"w": "float32"}, {}, {"x": "text"}):
+        with pytest.raises(TypeError, match="dtype="):
+            kl.ArraySequenceLoader(np.arange(3), dtype=wrong)
+
+
+@pytest.mark.parametrize("part", ["x", "y"])
+def test_masked_arrays_are_refused(part):
+    """NumPy would drop the mask, and train on what lies below."""
+    masked = np.ma.masked_array(np.arange(3.0), [0, 1, 0])
+    with pytest.raises(TypeError, match=r"masked array.*filled"):
+        kl.ArraySequenceLoader(**{"x": np.arange(3), part: masked})
+    with pytest.raises(TypeError, match=r"masked array.*filled"):
+        kl.ArraySequenceLoader(**{"x": np.zeros((3, 3)), part: [masked] * 3})
+
+    class Own(kl.SequenceLoader):
+        def load_sample(self, index):
+            return masked
+
+    with pytest.raises(kl.SampleError, match="masked array"):
+        Own(3)[0]

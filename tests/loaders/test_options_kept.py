@@ -159,6 +159,7 @@ OPTIONS: dict[str, Option] = {
         (0, 2), attribute("shard"), others={"batch_size": 1, "shuffle": True, "drop_last": True}
     ),
     "sample_weights": Option(WEIGHTS, attribute("weights"), by_sample),
+    "class_weight": Option({0: 1.0, 1: 2.0, 2: 4.0}, attribute("class_weight")),
     "epoch_batches": Option(2, lambda loader: (loader.sampling.length, len(loader))),
     "class_balance": Option(True, lambda loader: loader.sampling.codes, by_sample),
     "sampling_weights": Option(WEIGHTS, lambda loader: loader.sampling.weights, by_sample),
@@ -167,6 +168,7 @@ OPTIONS: dict[str, Option] = {
         lambda loader: loader.sampling.replacement,
         others={"sampling_weights": WEIGHTS},
     ),
+    "preprocess": Option(shift, content, by_sample),
     "transform": Option(shift, content, by_sample),
     "batch_transform": Option(shift, content, by_sample),
     "dtype": Option("float16", content, by_sample),
@@ -366,6 +368,7 @@ CHANGED: dict[tuple[str, str], Any] = {
     ("validation", "class_balance"): None,
     ("validation", "sampling_weights"): None,
     ("validation", "replacement"): False,
+    ("validation", "class_weight"): None,
     ("validation", "transform"): "without",
     ("validation", "batch_transform"): "without",
     ("validation", "echo"): (1, ...),
@@ -569,7 +572,16 @@ def test_an_option_is_passed_on(name, make, files, keep, tmp_path, monkeypatch):
 
 #: All others belong to the loaders that are mixed.
 OF_A_MIXTURE = (
-    *("seed", "drop_last", "pad_last", "shard", "epoch_batches", "batch_transform", "workers"),
+    *(
+        "class_weight",
+        "seed",
+        "drop_last",
+        "pad_last",
+        "shard",
+        "epoch_batches",
+        "batch_transform",
+        "workers",
+    ),
     *("processes", "on_error", "max_errors", "quarantine", "max_queue_size"),
 )
 

@@ -78,9 +78,11 @@ def test_a_tuple_is_inputs_and_labels(give, expected):
     assert lists(Hooked(give)[0]) == expected
 
 
-def test_a_tuple_of_three_is_refused():
-    with pytest.raises(kl.SampleError, match="tuple of 3 parts, expected x or"):
-        Hooked(lambda n: (n, n, n))[0]
+def test_a_tuple_of_four_is_refused():
+    """The third part is weights."""
+    assert lists(Hooked(lambda n: (n, -n, 2.0))[0]) == ([0, 1, 2], [0, -1, -2], [2, 2, 2])
+    with pytest.raises(kl.SampleError, match="tuple of 4 parts, expected x, "):
+        Hooked(lambda n: (n, n, n, n))[0]
 
 
 class FileHook(kl.PathSequenceLoader):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
-from kloaders.core.options import defaults
+from kloaders.core.options import CHANGEABLE, defaults
 from kloaders.loaders.paths import PathOptions
 
 ROWS = np.arange(8, dtype=np.float32)
@@ -79,6 +79,8 @@ def test_every_option_is_fixed(kind, name):
         setattr(loader, name, True)
     if name == "use_multiprocessing":
         assert "use_multiprocessing=True is Keras' process pool" in str(caught.value)
+    elif name in CHANGEABLE:
+        assert f"but for loader.set({name}=...), which changes it from" in str(caught.value)
     else:
         text = f"{name} of a loader is fixed when it is made: make another one, with {name}=True."
         assert str(caught.value) == text

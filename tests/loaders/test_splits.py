@@ -125,7 +125,7 @@ def test_a_transform_that_changes_the_form_is_warned_of(transform, words, warnin
     """Both parts are named, and where such work belongs."""
     kl.split(loader_of(transform=transform))
     (text,) = warnings_of()
-    for word in (*words, "decode=", "rescale=", "dtype="):
+    for word in (*words, "preprocess=", "validation_transform="):
         assert word in text
 
 

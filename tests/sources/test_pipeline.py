@@ -148,14 +148,14 @@ def test_a_batch_is_transformed_with_numbers_of_its_own():
         return x + rng.random(), y * 2
 
     pipeline = batch_pipeline(shuffled, seed=4)
-    x, y = pipeline.batch_transformed(batch(), 1, 2)
+    x, y = pipeline.batch_transformed(batch(), 1, 2, np.arange(4))
     assert y.tolist() == [0, 2, 4]
-    np.testing.assert_array_equal(pipeline.batch_transformed(batch(), 1, 2)[0], x)
+    np.testing.assert_array_equal(pipeline.batch_transformed(batch(), 1, 2, np.arange(4))[0], x)
     others = [
-        pipeline.batch_transformed(batch(), 2, 2),
-        pipeline.batch_transformed(batch(), 1, 3),
-        batch_pipeline(shuffled, seed=4, part=1).batch_transformed(batch(), 1, 2),
-        batch_pipeline(shuffled, seed=5).batch_transformed(batch(), 1, 2),
+        pipeline.batch_transformed(batch(), 2, 2, np.arange(4)),
+        pipeline.batch_transformed(batch(), 1, 3, np.arange(4)),
+        batch_pipeline(shuffled, seed=4, part=1).batch_transformed(batch(), 1, 2, np.arange(4)),
+        batch_pipeline(shuffled, seed=5).batch_transformed(batch(), 1, 2, np.arange(4)),
     ]
     assert len({float(x[0, 0]), *(float(other[0][0, 0]) for other in others)}) == 5
 
@@ -172,7 +172,7 @@ def test_a_batch_is_transformed_with_numbers_of_its_own():
 )
 def test_a_batch_transform_that_does_not_give_a_batch(function, error, message):
     with pytest.raises(error, match=message):
-        batch_pipeline(function).batch_transformed(batch(), 1, 2)
+        batch_pipeline(function).batch_transformed(batch(), 1, 2, np.arange(4))
 
 
 def test_workers_do_not_get_what_transforms_whole_batches():

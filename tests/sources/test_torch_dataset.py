@@ -118,3 +118,12 @@ def test_a_child_of_a_fork_need_not_wait():
     done.set()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_third_part_is_not_taken_for_weights():
+    """It often is an index: who means weights says so by select=."""
+    items = [(0.0, 1, k) for k in range(3)]
+    with pytest.raises(kl.SampleError, match="pass select="):
+        kl.from_torch(items, 3)[0]
+    chosen = kl.from_torch(items, 3, select=lambda item: item)
+    assert [part.tolist() for part in chosen[0]] == [[0, 0, 0], [1, 1, 1], [0, 1, 2]]

@@ -103,9 +103,11 @@ def check_sendable(pipeline: SamplePipeline) -> None:
             return error
         return None
 
-    if getattr(pipeline.transforms.transform, "needs_keras", False):
+    given = {name: getattr(pipeline.transforms, name) for name in ("transform", "preprocess")}
+    wants = [name for name, function in given.items() if getattr(function, "needs_keras", False)]
+    if wants:
         raise TypeError(
-            "processes=True, but transform= applies a Keras layer, and worker processes import no "
+            f"processes=True, but {wants[0]}= applies a Keras layer, and worker processes import no "
             "Keras: give it as batch_transform=, or leave processes out."
         )
     sent = pipeline.for_worker()
@@ -114,7 +116,7 @@ def check_sendable(pipeline: SamplePipeline) -> None:
         return
     owner = sent.source.owner()
     what = f"the class {type(owner or sent.source).__qualname__}"
-    parts = {"transform": sent.transforms.transform}
+    parts = given
     parts |= vars(sent.source) if owner is None else owner.__getstate__()
     for name, value in parts.items():
         if name == "_source":  # refers to the whole

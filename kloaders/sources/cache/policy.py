@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 
-from kloaders.core.options import CacheOptions, WorkOptions
+from kloaders.core.options import CacheOptions, TransformOptions, WorkOptions
+from kloaders.core.structure import flatten
 from kloaders.sources.cache.columns import HookCache, Place, leaf_store
 from kloaders.sources.cache.files import SampleFiles
+from kloaders.sources.cache.keys import SampleKey
 from kloaders.sources.cache.ram import Budget, spare_ram
 from kloaders.sources.cache.source import CachedSource
+from kloaders.sources.columns import PathColumn, inner_column
 from kloaders.sources.source import Source
 
-__all__ = ["cached_in_ram", "check_single_samples", "folder_of", "place_of"]
+__all__ = ["cached_in_ram", "cached_whole", "check_single_samples", "folder_of", "place_of"]
 
 
 def place_of(options: CacheOptions) -> Place:
@@ -37,6 +40,8 @@ def check_single_samples(source: Source, options: CacheOptions, work: WorkOption
             f"cache={options.cache!r:.80} keeps single samples, and load_batch gives many: override "
             "load_sample instead, or leave cache= out."
         )
+    if source.random:
+        raise ValueError(f"cache={options.cache!r:.80}: {source.not_kept}")
     if options.cache == "ram" and work.processes:
         raise ValueError(
             'cache="ram" lies in this process, and processes=True reads in others: use '
@@ -58,10 +63,52 @@ def cached_in_ram(source: Source, options: CacheOptions, work: WorkOptions) -> S
             "memory map into RAM; otherwise leave cache= out."
         )
     if options.cache != "ram":
-        raise ValueError(
-            f"cache={options.cache!r:.80}: a folder outlives the loader, and only files tell whether "
-            'a sample is still the same one. Use cache="ram", or a PathSequenceLoader.'
-        )
+        raise _no_folder(options)
     check_single_samples(source, options, work)
     make = functools.partial(leaf_store, place_of(options), len(source), None)
     return CachedSource(source, HookCache(make, SampleFiles([]), ""))
+
+
+def _no_folder(options: CacheOptions) -> ValueError:
+    return ValueError(
+        f"cache={options.cache!r:.80}: a folder outlives the loader, and only files tell whether "
+        'a sample is still the same one. Use cache="ram", or a PathSequenceLoader.'
+    )
+
+
+def cached_whole(
+    source: Source, options: CacheOptions, work: WorkOptions, transforms: TransformOptions
+) -> Source:
+    """Samples after `preprocess=`, with a cache in front of them.
+
+    Args:
+        source: gives the samples.
+        options: in RAM, or a folder.
+        work: who reads.
+        transforms: `preprocess`, and the dtype before it.
+
+    Raises:
+        ValueError: such samples cannot be kept there.
+    """
+    check_single_samples(source, options, work)
+    folder, columns = folder_of(options), flatten(source.columns or ())
+    inner = [inner_column(column) for column in columns]
+    paths = [column.paths for column in inner if isinstance(column, PathColumn)]
+    if folder is not None and not paths:
+        raise _no_folder(options)
+    others = [c for c, last in zip(columns, inner, strict=True) if not isinstance(last, PathColumn)]
+    files = SampleFiles(paths, others if paths else (), folder=None if folder else "")
+    make = functools.partial(leaf_store, place_of(options), len(source), files)
+    if folder is None:
+        return CachedSource(source, HookCache(make, files, ""))
+    readers = [c.read_path for c in inner if isinstance(c, PathColumn)]
+    functions = {
+        f"decode= of file {k}": getattr(read, "decode", None) for k, read in enumerate(readers)
+    }
+    functions["preprocess="] = transforms.preprocess
+    import cv2  # whoever has files has it loaded
+
+    options_of = (getattr(read, "options", None) for read in readers)
+    made_by = (transforms.dtype, cv2.__version__, *options_of)
+    key = SampleKey(folder, made_by, functions, options.cache_key)
+    return CachedSource(source, HookCache(make, files), key)

@@ -84,7 +84,7 @@ def resolved(features: Any) -> dict[str, Structure]:
     """
     if isinstance(features, str):
         return {"x": Feature(features)}
-    if not isinstance(features, dict) or "x" not in features or set(features) - {"x", "y"}:
+    if not isinstance(features, dict) or "x" not in features or set(features) - {"x", "y", "w"}:
         got = (
             f"a dict of {listed([repr(k) for k in features])}"
             if isinstance(features, dict)
@@ -96,7 +96,12 @@ def resolved(features: Any) -> dict[str, Structure]:
             '{"x": {"a": "name of a", "b": "name of b"}}. None looks at the first record.'
         )
     parts = {}
-    for part in ("x", "y"):
+    if features.get("w") is not None and features.get("y") is None:
+        raise ValueError(
+            'features has "w" and no "y": Keras weights a loss, and without labels there is none. Name '
+            "the labels too, or leave the weights out."
+        )
+    for part in ("x", "y", "w"):
         if features.get(part) is not None:
             parts[part] = _resolved(features[part], part)
             if not flatten(parts[part]):
@@ -453,8 +458,12 @@ def leaves_of(
     decode: Decode | None,
     decode_label: Decode | None,
 ) -> tuple[Structure, ...]:
-    """A `Leaf` for each `Feature`, in the form of a sample: (x,) or (x, y)."""
+    """A `Leaf` for each `Feature`, in the form of a sample: (x,), (x, y) or (x, y, weights)."""
     x = map_structure(lambda feature: Leaf(feature, options, decode), parts["x"])
     if "y" not in parts:
         return (x,)
-    return x, map_structure(lambda feature: Leaf(feature, label_options, decode_label), parts["y"])
+    y = map_structure(lambda feature: Leaf(feature, label_options, decode_label), parts["y"])
+    if "w" not in parts:
+        return x, y
+    floats = replace(label_options, dtype=np.dtype(np.float32))
+    return x, y, map_structure(lambda feature: Leaf(feature, floats, None), parts["w"])

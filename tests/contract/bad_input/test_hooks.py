@@ -19,10 +19,10 @@ from tests.support.bad_input import EVERY, Files, Make, Own, numbers, path, read
         (lambda x, y, rng: None, ["NoneType"]),
         (lambda x, y, rng: x, ["ndarray"]),
         (lambda x, y, rng: [x, y], ["list"]),
-        (lambda x, y, rng: (x, y, y), ["tuple of 3"]),
+        (lambda x, y, rng: (x, y, y, y), ["tuple of 4"]),
         (lambda x, y, rng: (x,), ["tuple of 1"]),
     ],
-    ids=["nothing", "x alone", "a list", "three", "one"],
+    ids=["nothing", "x alone", "a list", "four", "one"],
 )
 def test_a_transform_that_returns_another_thing(
     files: Files, make: Make, transform: Make, words: list[str]
@@ -85,18 +85,24 @@ def test_a_loader_without_a_hook() -> None:
         read(Empty(3))
 
 
-def test_a_hook_that_gives_three_parts() -> None:
-    """Weights and second inputs have another place: both pieces of advice work."""
+def test_a_hook_that_gives_too_many_parts() -> None:
+    """A third part is weights, and must fit labels; second inputs have another place."""
+
+    class Four(kl.SequenceLoader):
+        def load_sample(self, index: int) -> Any:
+            return np.float32(index), np.float32(index), np.float32(1), np.float32(1)
 
     class Three(kl.SequenceLoader):
         def load_sample(self, index: int) -> Any:
-            return np.float32(index), np.float32(index), np.float32(1)
+            return np.float32(index), np.zeros(4, np.float32), np.zeros(3, np.float32)
 
     class Two(kl.SequenceLoader):
         def load_sample(self, index: int) -> Any:
             return (np.float32(index), np.float32(1)), np.float32(index)
 
-    with refused(kl.SampleError, "3 parts", "sample_weights=", "((x1, x2), y)"):
+    with refused(kl.SampleError, "4 parts", "(x, y, weights)", "((x1, x2), y)"):
+        read(Four(3))
+    with refused(ValueError, "weights of a sample have shape (3,)", "((x1, x2), y)"):
         read(Three(3))
     assert numbers(Two(3)) == [0, 1, 2]
     assert numbers(Own(3, sample_weights=np.ones(3))) == [0, 1, 2]

@@ -88,11 +88,15 @@ def test_sample_weights_of_another_length(files: Files, make: Make) -> None:
     assert len(read(make(files, sample_weights=np.ones(12)))[0]) == 3
 
 
-@pytest.mark.parametrize("weights", [["a"] * 12, {"a": np.ones(12)}, [None] * 12, [[1], [2, 3]]])
+@pytest.mark.parametrize("weights", [["a"] * 12, np.ones(12, complex), [None] * 12, [{}] * 12])
 def test_sample_weights_that_are_no_numbers(files: Files, weights: Any) -> None:
     """What cannot be a weight is refused by the option's name, not by NumPy."""
     with refused((ValueError, TypeError), "sample_weights", "number"):
         array(files, sample_weights=weights)
+    with refused(ValueError, "sample_weights", "different lengths"):
+        array(files, sample_weights=[[1], [2, 3]])
+    with refused(ValueError, "weights are a dict of 'a', and labels one array"):
+        read(array(files, sample_weights={"a": np.ones(12)}))
 
 
 def test_weights_without_labels(files: Files) -> None:

@@ -1,0 +1,86 @@
+"""What a loader reports about itself: the methods that users call, and what is behind each of them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from kloaders.diagnostics import summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from kloaders.diagnostics.explain.explanation import Explanation
+
+__all__ = ["Reports"]
+
+
+class Reports:
+    """Methods of every loader that look at it, and change nothing."""
+
+    def summary(self) -> str:
+        """Samples, shapes, bytes, classes and their balance, order, work and memory, in lines."""
+        return summary.as_text(_loader(self))
+
+    def _repr_html_(self) -> str:
+        return summary.as_html(_loader(self))
+
+    def show(
+        self,
+        batch: int = 0,
+        *,
+        samples: int = 16,
+        epoch: int = 0,
+        box_format: str | None = None,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
+        """A picture of a batch as the model sees it: after the transform, in the order of `fit`.
+
+        Safe during a fit: it reads on a view, in the caller's thread. See the page "Inspect".
+
+        Args:
+            batch: its number in the epoch.
+            samples: the maximum number of samples that are drawn.
+            epoch: which; random transforms draw anew in each.
+            box_format: "xyxy", "xywh", "yxyx" or "center_xywh", in pixels, or with `rel_` before it
+                in shares of the image; None takes "rel_xyxy" where all is within 0 and 1, else
+                "xyxy".
+            save: a file to write, such as "batch.png".
+
+        Raises:
+            ImportError: matplotlib is missing (`pip install matplotlib`).
+            IndexError: no such batch.
+        """
+        from kloaders.diagnostics.show import show
+
+        return show(_loader(self), batch, samples, epoch, box_format, save)
+
+    def explain(
+        self, model: Any = None, *, check: bool = False, seconds: float = 6.0
+    ) -> Explanation:
+        """Where the time goes: measures, names the bottleneck, and what to change.
+
+        Reads a few hundred samples as a fit would, the cache left aside; the model, its optimizer
+        and its history are as before afterwards.
+
+        Args:
+            model: a compiled keras.Model; None uses what the last fit with `LoaderCallback` took.
+            check: try each change that is advised, and report what came of it.
+            seconds: how long to measure, about, beside compiling and starting processes.
+
+        Returns:
+            An Explanation. `print` it; `.save("explain.html")` writes a page with charts. `busy` says
+            which figures contradict each other, if the machine did something else meanwhile.
+
+        Raises:
+            SampleError: a sample does not load (on_error="raise").
+            TypeError, ValueError: model is no keras.Model, or is not compiled.
+        """
+        from kloaders.diagnostics.explain.run import explain
+
+        return explain(_loader(self), model, check=check, seconds=seconds)
+
+
+def _loader(reports: Reports) -> Any:
+    """The loader whose methods these are."""
+    return reports
