@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.sequence import SequenceLoader
     from kloaders.loaders.splits import split
     from kloaders.loaders.subsets import folds, repeat, subset, take
+    from kloaders.loaders.tar import TarSequenceLoader
     from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
     from kloaders.loaders.video import VideoSequenceLoader
@@ -53,6 +54,7 @@ _HOMES = {
     "SequenceLoader": "loaders.sequence",
     "Source": "sources.source",
     "TFRecordSequenceLoader": "loaders.tfrecords",
+    "TarSequenceLoader": "loaders.tar",
     "TextLineSequenceLoader": "loaders.text",
     "VideoSequenceLoader": "loaders.video",
     "albumentations_transform": "interop.augmentation",
@@ -89,6 +91,7 @@ __all__ = [
     "SequenceLoader",
     "Source",
     "TFRecordSequenceLoader",
+    "TarSequenceLoader",
     "TextLineSequenceLoader",
     "VideoSequenceLoader",
     "__version__",

@@ -19,6 +19,7 @@ from kloaders.formats.pillow_images import decoded_by_pillow, same_by_opencv
 __all__ = [
     "check_picture",
     "decode_image",
+    "picture_of",
     "read_image",
 ]
 
@@ -48,6 +49,15 @@ _CONVERSIONS: dict[tuple[int, int], int] = {
     (4, 1): cv2.COLOR_BGRA2GRAY,
     (4, 3): cv2.COLOR_BGRA2RGB,
     (4, 4): cv2.COLOR_BGRA2RGBA,
+}
+# The same for RGB order, which is what arrays of pixels have.
+_PIXEL_CONVERSIONS: dict[tuple[int, int], int] = {
+    (1, 3): cv2.COLOR_GRAY2RGB,
+    (1, 4): cv2.COLOR_GRAY2RGBA,
+    (3, 1): cv2.COLOR_RGB2GRAY,
+    (3, 4): cv2.COLOR_RGB2RGBA,
+    (4, 1): cv2.COLOR_RGBA2GRAY,
+    (4, 3): cv2.COLOR_RGBA2RGB,
 }
 _OPENCV_VERSION = tuple(int(part) for part in cv2.__version__.split(".")[:2])
 
@@ -107,6 +117,33 @@ def _picture(raw: bytes, options: ImageOptions, out: Array | None, name: str) ->
         raise too_large(image.shape[0], image.shape[1], options, name)
     if turn != 1:
         image = _TURNS[turn](image)
+    return _finished(image, options, out, name)
+
+
+def picture_of(
+    pixels: Array, options: ImageOptions, out: Array | None = None, name: str = "image"
+) -> Array:
+    """`decode_image` of an image that is not encoded: (height, width) or (height, width, channels).
+
+    pixels: gray, RGB or RGBA, by its channels. Other arguments as in `decode_image`.
+
+    Raises DecodeError where OpenCV cannot make these channels those of `options`.
+    """
+    image = pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+    stored = image.shape[2]
+    if options.channels not in (None, stored):
+        conversion = _PIXEL_CONVERSIONS.get((stored, options.channels or stored))
+        if conversion is None or image.dtype not in _CONVERTIBLE:
+            raise DecodeError(
+                f"{name} stores {stored} channels of {image.dtype}, and OpenCV cannot make them "
+                f"{options.channels}. Pass channels=None to keep them as they are."
+            )
+        image = cv2.cvtColor(np.ascontiguousarray(image), conversion)
+    return _finished(image, options, out, name)
+
+
+def _finished(image: Array, options: ImageOptions, out: Array | None, name: str) -> Array:
+    """Size, three axes and type, as the options say."""
     size = options.size
     casts = options.rescale is not None or options.dtype not in (None, image.dtype)
     if size is not None and image.shape[:2] != size:

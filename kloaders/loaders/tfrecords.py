@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
@@ -23,17 +21,12 @@ from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.ram_batches import TwoLevelLoader
 from kloaders.plan.rng import Moment
-from kloaders.sources.cache.columns import HookCache, leaf_store
-from kloaders.sources.cache.files import SampleFiles
-from kloaders.sources.cache.keys import SampleKey
-from kloaders.sources.cache.policy import check_single_samples, folder_of, place_of
-from kloaders.sources.cache.source import CachedSource
+from kloaders.sources.cache.encoded import cached_rows
 from kloaders.sources.files import Decode, readings
-from kloaders.sources.fingerprint import common_folder
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.quarantine import Quarantine, excluded, record_of, say_left_out
-from kloaders.sources.records import RecordFilesOf, RecordNames, RecordSource, found_in
+from kloaders.sources.records import RecordSource, found_in
 from kloaders.sources.source import Source
 from kloaders.sources.tfrecord.features import guessed, leaves_of, resolved
 
@@ -189,35 +182,21 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         if by_batch or by_sample:
             dtype = options.transforms.dtype
             source = HookSource(self, len(records), dtype, by_batch=by_batch, base=records)
-        if self._caches(source, options):
-            source = self._with_cache(source, options)
-        return NamedSource(source, self) if overrides(kind, "sample_name") else source
-
-    def _caches(self, source: Source, options: LoaderOptions) -> bool:
-        """Whether samples are kept."""
-        cache, work = options.cache, options.work
-        if cache.cache == "auto":
-            # Only what is decoded by us: other records are read as fast as a cache is. And worker
-            # processes would keep what they read in RAM each for itself.
-            few = work.processes or options.ram is not None
-            return self.records.encoded and not source.runs_user_code and not few
-        if cache.cache is not None:
-            check_single_samples(source, cache, work)
-        return cache.cache is not None
-
-    def _with_cache(self, source: Source, options: LoaderOptions) -> Source:
-        """Samples with a cache in front."""
-        cache, folder, records = options.cache, folder_of(options.cache), self.records.records
-        common = common_folder(records.paths) if folder else ""
-        files = SampleFiles([RecordFilesOf(records)], names=RecordNames(records), folder=common)
-        make = functools.partial(leaf_store, place_of(cache), len(records), files)
-        if folder is None:
-            return CachedSource(source, HookCache(make, files, ""))
-        leaves = flatten(self.records.leaves)
-        made_by = ("records", *(leaf.described() for leaf in leaves), cv2.__version__)
+        leaves = flatten(records.leaves)
         functions = {f"decode= of array {k}": leaf.decode for k, leaf in enumerate(leaves)}
-        key = SampleKey(folder, made_by, {"decode=": self.decode, **functions}, cache.cache_key)
-        return CachedSource(source, HookCache(make, files), key)
+        source = cached_rows(
+            source,
+            options.cache,
+            options.work,
+            # Records that are not decoded are read as fast as a cache is.
+            decoded=records.encoded and options.ram is None,
+            name=records.name,
+            file_of=records.records.file_of,
+            paths=records.records.paths,
+            made_by=("records", *(leaf.described() for leaf in leaves)),
+            functions={"decode=": self.decode, **functions},
+        )
+        return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
     def _settled(
         self,

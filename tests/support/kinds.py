@@ -7,6 +7,7 @@ import pytest
 
 import kloaders as kl
 from tests.support.recording import picture_of, row_of
+from tests.support.tar_files import npy_bytes, write_tar
 
 SAMPLES, BATCH = 11, 4  # batches of 4, 4 and 3
 
@@ -77,6 +78,20 @@ class Shared:
             )
         return f"{name}-*"
 
+    def tars(self, n):
+        """Tar files of the first n samples, as WebDataset writes them."""
+        pattern = self.folder / f"tar{n}-*.tar"
+        if not list(self.folder.glob(pattern.name)):
+            for part in np.array_split(np.arange(n), min(n, 2)):
+                members = {}
+                for k in part.tolist():
+                    members |= {
+                        f"{k:03}.npy": npy_bytes(row_of(k)),
+                        f"{k:03}.json": f"{k}.0".encode(),
+                    }
+                write_tar(self.folder / f"tar{n}-{part[0]:03}.tar", members)
+        return str(pattern)
+
 
 def labels(n):
     return np.arange(n, dtype=np.float32)
@@ -138,6 +153,10 @@ def records_gzip(files, n, **options):
     )
 
 
+def tar(files, n, **options):
+    return kl.TarSequenceLoader(files.tars(n), BATCH, x="npy", y="json", **options)
+
+
 KINDS = [
     array,
     npy,
@@ -151,6 +170,7 @@ KINDS = [
     packed,
     records,
     records_gzip,
+    tar,
 ]
 # Kinds whose bookkeeping differs; the others differ only in how a sample is read.
 FEW = [array, npy, ram_windows, ram_global, by_index]
