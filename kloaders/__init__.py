@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from kloaders.loaders.arrays import ArraySequenceLoader, preload
     from kloaders.loaders.autoencoders import inputs_as_labels
     from kloaders.loaders.from_files import from_dataframe, from_directory
+    from kloaders.loaders.huggingface import from_huggingface
+    from kloaders.loaders.mds import MDSSequenceLoader
     from kloaders.loaders.mixing import mix
     from kloaders.loaders.packs import PackSequenceLoader
     from kloaders.loaders.padding import bucket_by_length
+    from kloaders.loaders.parquet import ParquetSequenceLoader
     from kloaders.loaders.paths import PathSequenceLoader
     from kloaders.loaders.ram_batches import RamBatchSequenceLoader
     from kloaders.loaders.sequence import SequenceLoader
@@ -46,7 +49,9 @@ _HOMES = {
     "DecodeError": "formats.errors",
     "Feature": "sources.tfrecord.features",
     "LoaderCallback": "training.callback",
+    "MDSSequenceLoader": "loaders.mds",
     "PackSequenceLoader": "loaders.packs",
+    "ParquetSequenceLoader": "loaders.parquet",
     "PathSequenceLoader": "loaders.paths",
     "PerThread": "core.per_thread",
     "RamBatchSequenceLoader": "loaders.ram_batches",
@@ -62,6 +67,7 @@ _HOMES = {
     "folds": "loaders.subsets",
     "from_dataframe": "loaders.from_files",
     "from_directory": "loaders.from_files",
+    "from_huggingface": "loaders.huggingface",
     "from_torch": "interop.torch_dataset",
     "inputs_as_labels": "loaders.autoencoders",
     "keras_transform": "interop.augmentation",
@@ -83,7 +89,9 @@ __all__ = [
     "DecodeError",
     "Feature",
     "LoaderCallback",
+    "MDSSequenceLoader",
     "PackSequenceLoader",
+    "ParquetSequenceLoader",
     "PathSequenceLoader",
     "PerThread",
     "RamBatchSequenceLoader",
@@ -100,6 +108,7 @@ __all__ = [
     "folds",
     "from_dataframe",
     "from_directory",
+    "from_huggingface",
     "from_torch",
     "inputs_as_labels",
     "keras_transform",

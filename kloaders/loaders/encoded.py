@@ -160,7 +160,7 @@ class EncodedLoader(TwoLevelLoader):
             name=rows.name,
             file_of=rows.file_of if rows.paths_of_all else None,
             paths=rows.paths_of_all,
-            made_by=(type(rows).__name__, *(field.described() for field in fields)),
+            made_by=(type(rows).__name__, rows.token, *(field.described() for field in fields)),
             functions={f"decode= of array {k}": field.decode for k, field in enumerate(fields)},
         )
         return NamedSource(source, self) if overrides(kind, "sample_name") else source

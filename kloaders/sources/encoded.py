@@ -7,7 +7,7 @@ content of an .npy file, or what `decode` takes), a text, a number, or an array.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,16 @@ from kloaders.sources.files import Decode
 from kloaders.sources.source import Source
 from kloaders.sources.tables import listed
 
-__all__ = ["Block", "EncodedSource", "Field", "Pixels", "fields_of", "json_value"]
+__all__ = [
+    "Block",
+    "EncodedSource",
+    "Field",
+    "Pixels",
+    "column_of",
+    "fields_of",
+    "json_value",
+    "part_of",
+]
 
 #: Values of some samples by name: for each an array with a row for each sample, or a list.
 Block = Mapping[str, Any]
@@ -255,6 +264,34 @@ class EncodedSource(Source):
         """The files that samples are in; none where they are in none."""
         return []
 
+    @property
+    def token(self) -> str | None:
+        """What tells these values from others, for a cache in a folder; None: their files do."""
+        return None
+
+    def labels_in(self, blocks: Callable[[str], Iterable[Any]]) -> Array | None:
+        """The labels of all samples, where they are one number or class each.
+
+        blocks: `blocks(name)` gives all values of that name, some at a time.
+        """
+        labels = flatten(self.fields[1]) if len(self.fields) > 1 else []
+        if len(labels) != 1 or not labels[0].alone or labels[0].decode is not None:
+            return None
+        field, found = labels[0], []
+        try:
+            for values in blocks(field.name):
+                column = field.column({field.name: values})
+                if not isinstance(column, np.ndarray):
+                    if column and not isinstance(column[0], (str, int, float, np.generic)):
+                        return None
+                    column = np.array([field.read(value, None) for value in column])
+                if column.ndim != 1:
+                    return None
+                found.append(column)
+        except (DecodeError, ValueError):  # met again by who reads that sample
+            return None
+        return np.concatenate(found) if found else None
+
     def settle(self, tries: int) -> None:
         """Look at the first sample that can be read: whether images are decoded."""
         for index in range(min(tries, len(self))):
@@ -362,10 +399,28 @@ def json_value(raw: bytes, path: str, name: str) -> Any:
         value = json.loads(raw)
     except ValueError as error:
         raise DecodeError(f"{name!r} is no JSON: {error}.") from None
+    return part_of(value, path, name)
+
+
+def part_of(value: Any, path: str, name: str) -> Any:
+    """What dictionaries and lists in each other have at "key:key"; "" for all of it.
+
+    Raises DecodeError where there is no such key.
+    """
     for key in filter(None, path.split(":")):
         try:
-            value = value[int(key)] if isinstance(value, list) else value[key]
+            value = value[key] if isinstance(value, dict) else value[int(key)]
         except (KeyError, IndexError, TypeError, ValueError):
             has = f", it has {listed([repr(k) for k in value])}" if isinstance(value, dict) else ""
             raise DecodeError(f"{name!r} has no {key!r}{has}.") from None
     return value
+
+
+def column_of(name: str, names: list[str]) -> str:
+    """The column that a name is of, or of a part of."""
+    if name in names:
+        return name
+    column = name.partition(":")[0]
+    if column not in names:
+        raise ValueError(f"there is no column {name!r}, there are {listed(names)}.")
+    return column

@@ -52,17 +52,17 @@ def classes_of(source: Source, option: str) -> Array:
     Raises:
         ValueError: labels are not known without reading samples, or are no classes.
     """
-    if source.columns is None:
+    values = source.labels()
+    if source.columns is None and values is None:
         raise ValueError(
-            "this loader makes its samples in a hook, which does not tell their labels "
+            "this loader makes its samples in a hook, or from records, which does not tell their labels "
             f"beforehand: pass {option}=, an array of one class a sample."
         )
-    if len(source.columns) < 2:
+    if source.columns is not None and len(source.columns) < 2:
         raise ValueError(
             f"{option}=True needs labels, and there are none: pass labels, or {option}=, an array "
             "of one class a sample."
         )
-    values = source.labels()
     if values is not None and values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values is not None and values.ndim == 2:
