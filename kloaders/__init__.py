@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kloaders.diagnostics.verify.run import verify
     from kloaders.formats.errors import DecodeError
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
+    from kloaders.interop.from_source import from_source, from_torch
     from kloaders.interop.tf_dataset import to_tf_dataset
-    from kloaders.interop.torch_dataset import from_torch
     from kloaders.loaders.arrays import ArraySequenceLoader, preload
     from kloaders.loaders.autoencoders import inputs_as_labels
     from kloaders.loaders.from_files import from_dataframe, from_directory
@@ -68,7 +68,8 @@ _HOMES = {
     "from_dataframe": "loaders.from_files",
     "from_directory": "loaders.from_files",
     "from_huggingface": "loaders.huggingface",
-    "from_torch": "interop.torch_dataset",
+    "from_source": "interop.from_source",
+    "from_torch": "interop.from_source",
     "inputs_as_labels": "loaders.autoencoders",
     "keras_transform": "interop.augmentation",
     "mix": "loaders.mixing",
@@ -109,6 +110,7 @@ __all__ = [
     "from_dataframe",
     "from_directory",
     "from_huggingface",
+    "from_source",
     "from_torch",
     "inputs_as_labels",
     "keras_transform",
