@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
-from kloaders.core.checks import check_names, checked_dtype
+from kloaders.core.checks import check_names, checked_class_names, checked_dtype
 from kloaders.core.options import Options, RamOptions
 from kloaders.core.structure import Structure, flatten
 from kloaders.engine.specs import FIRST_TRIES
@@ -18,7 +18,6 @@ from kloaders.sources.encoded import EncodedSource, fields_of
 from kloaders.sources.files import Decode, readings
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.source import Source
-from kloaders.sources.tables import listed
 
 __all__ = ["EncodedLoader", "EncodedOptions", "encoded_options"]
 
@@ -85,15 +84,8 @@ class EncodedLoader(TwoLevelLoader):
         chosen = encoded_options(
             **{k: given.pop(k) for k in encoded_options.__kwdefaults__ or {} if k in given}
         )
-        names = chosen["class_names"]
-        if names is not None and (
-            isinstance(names, str) or not all(isinstance(name, str) for name in names)
-        ):
-            raise TypeError(
-                f"class_names={names!r:.80}, expected a list of texts, one for each class."
-            )
-        if names is not None and len(set(names)) < len(names):
-            raise ValueError(f"class_names={listed(list(names))!r:.80} holds a name twice.")
+        if chosen["class_names"] is not None:
+            chosen["class_names"] = checked_class_names(chosen["class_names"])
         if chosen["draw"] not in ("windows", "global"):
             raise ValueError(f'draw={chosen["draw"]!r} is not known: choose "global" or "windows".')
         return chosen
@@ -130,8 +122,7 @@ class EncodedLoader(TwoLevelLoader):
         self._levels = {"ram": ram if two_levels else None}
         self._rows = rows
         self._begin(rows, batch_size, options)
-        names = chosen["class_names"]
-        self.class_names = None if names is None else list(names)
+        self.class_names = chosen["class_names"]
 
     @default_hook
     def load_sample(self, index: int) -> Any:

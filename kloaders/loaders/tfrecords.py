@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kloaders.core.checks import check_names, checked_dtype, checked_flag
+from kloaders.core.checks import check_names, checked_class_names, checked_dtype, checked_flag
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
 from kloaders.core.messages import inform, warn
 from kloaders.core.options import Options, RamOptions, shows_options
@@ -28,7 +29,9 @@ from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overri
 from kloaders.sources.quarantine import Quarantine, excluded, record_of, say_left_out
 from kloaders.sources.records import RecordSource, found_in
 from kloaders.sources.source import Source
-from kloaders.sources.tfrecord.features import guessed, leaves_of, resolved
+from kloaders.sources.tfrecord.features import resolved
+from kloaders.sources.tfrecord.guesses import guessed
+from kloaders.sources.tfrecord.leaves import leaves_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -65,6 +68,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ram_batch_size, ram_budget: serve from RAM batches of this size, for slow disks; see
             `RamBatchSequenceLoader`. Compressed files always are.
         draw: how RAM batches of plain files are drawn; see `RamBatchSequenceLoader`.
+        class_names: the names of classes, for labels that are texts: each becomes its number in this
+            list.
         exclude: leave out records that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         **options: see `SequenceLoader`.
@@ -100,6 +105,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ram_batch_size: int | None = None,
         ram_budget: int | str | None = None,
         draw: Literal["windows", "global"] = "global",
+        class_names: Sequence[str] | None = None,
         exclude: Any = None,
         **options: Unpack[Options],
     ) -> None:
@@ -128,6 +134,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
         #: The files, in the order of their samples.
         self.files = files_of(files)
+        if options.get("on_error", "raise") != "raise":
+            self.files = _without_empty(self.files)
+        self._names = None if class_names is None else checked_class_names(class_names)
         folder = None if index_folder is None else os.fspath(index_folder)
         records = RecordFiles(self.files, kind, folder, checked_flag(check_crc, "check_crc"))
         names = excluded(exclude, options.get("quarantine"))
@@ -152,6 +161,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         encoded = any(leaf.encoded for leaf in flatten(leaves))
         self.records = RecordSource(records, leaves, encoded, type(self).__name__)
         self._begin(self.records, batch_size, options)
+        self.class_names = self._names
 
     # ------------------------------------------------------------------ hooks
 
@@ -198,6 +208,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         )
         return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
+    def _guessed(self, record: bytes) -> tuple[dict[str, Structure], str]:
+        return guessed(record, self.decode, self._names is not None)
+
     def _settled(
         self,
         records: RecordFiles,
@@ -212,8 +225,10 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         for index in range(min(len(records), FIRST_TRIES)):
             try:
                 record = read_patiently(records.read, index, names)
-                parts, said = (features, "") if features else guessed(record, self.decode)
-                leaves = leaves_of(parts, self.image_options, masks, self.decode, decode_label)
+                parts, said = (features, "") if features else self._guessed(record)
+                leaves = leaves_of(
+                    parts, self.image_options, masks, self.decode, decode_label, self._names
+                )
                 found = found_in(record, leaves)
                 for leaf in flatten(leaves):
                     leaf.settle(record, found)
@@ -232,6 +247,18 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             return leaves
         assert failure is not None
         raise failure
+
+
+def _without_empty(files: list[str]) -> list[str]:
+    """Files without those that are empty, which hold no records; all of them if all are."""
+    empty = [path for path in files if not os.path.getsize(path)]
+    if not empty or len(empty) == len(files):
+        return files
+    warn(
+        f"{empty[0]} {f'and {len(empty) - 1} other files are' if len(empty) > 1 else 'is'} empty (0 "
+        "bytes) and left out: no record is in it."
+    )
+    return [path for path in files if path not in set(empty)]
 
 
 def _leave_out(records: RecordFiles, names: set[str], options: Options) -> None:

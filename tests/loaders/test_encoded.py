@@ -23,7 +23,7 @@ def path(tmp_path):
         ({"sise": (4, 4)}, TypeError, "TarSequenceLoader has no option sise=: did you mean size="),
         ({"class_names": "cats"}, TypeError, "class_names='cats', expected a list of texts"),
         ({"class_names": ["a", 1]}, TypeError, "expected a list of texts"),
-        ({"class_names": ["a", "a"]}, ValueError, "holds a name twice"),
+        ({"class_names": ["a", "a"]}, ValueError, "class_names holds 'a' twice"),
         ({"draw": "some"}, ValueError, "draw='some' is not known"),
         ({"size": 3}, TypeError, "size=3, expected two whole numbers"),
         ({"decode": 3}, TypeError, "decode=3 is not a function"),

@@ -15,7 +15,8 @@ from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.tfrecord.framing import framed
 from kloaders.plan.rng import Moment
 from kloaders.sources.records import RecordSource
-from kloaders.sources.tfrecord.features import Feature, leaves_of, resolved
+from kloaders.sources.tfrecord.features import Feature, resolved
+from kloaders.sources.tfrecord.leaves import leaves_of
 
 COUNT = 12
 

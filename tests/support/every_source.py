@@ -32,7 +32,8 @@ from kloaders.sources.path_lists import PackedPaths
 from kloaders.sources.pipeline import SamplePipeline
 from kloaders.sources.records import RecordSource
 from kloaders.sources.source import Source
-from kloaders.sources.tfrecord.features import leaves_of, resolved
+from kloaders.sources.tfrecord.features import resolved
+from kloaders.sources.tfrecord.leaves import leaves_of
 from kloaders.sources.torch_dataset import TorchSource
 from kloaders.sources.video import VideoSource
 from tests.support.sources import Numbered, steps_of
