@@ -18,8 +18,9 @@ from kloaders.sources.encoded import EncodedSource, fields_of
 from kloaders.sources.files import Decode, readings
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.source import Source
+from kloaders.sources.tables import listed
 
-__all__ = ["EncodedLoader", "EncodedOptions", "encoded_options"]
+__all__ = ["EncodedLoader", "EncodedOptions", "encoded_options", "no_input"]
 
 
 class EncodedOptions(Options, total=False):
@@ -58,6 +59,11 @@ def encoded_options(
 ) -> dict[str, Any]:
     """These options, with their defaults."""
     return dict(locals())
+
+
+def no_input(owner: str, names: Sequence[str]) -> str:
+    """The message for a loader that is not told which columns are the input."""
+    return f"{owner}() got no x=, the columns that are the input: there are {listed(list(names))}."
 
 
 class EncodedLoader(TwoLevelLoader):

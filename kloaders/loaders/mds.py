@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.core.options import shows_options
 from kloaders.formats.mds import read_index
-from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options
+from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options, no_input
 from kloaders.sources.mds import MDSSource
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class MDSSequenceLoader(EncodedLoader):
     Raises:
         FileNotFoundError: there is no index, or a shard that it lists is not there.
         DecodeError: an index is damaged, or a shard is compressed, or not as the index says.
+        TypeError: no x= is given.
         ValueError: there is no such column.
     """
 
@@ -48,8 +49,7 @@ class MDSSequenceLoader(EncodedLoader):
         self,
         folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         batch_size: int = 32,
-        *,
-        x: Any,
+        x: Any = None,
         y: Any = None,
         **options: Unpack[EncodedOptions],
     ) -> None:
@@ -58,6 +58,8 @@ class MDSSequenceLoader(EncodedLoader):
         shards = [shard for folder in given for shard in read_index(os.fspath(folder))]
         if not shards:
             raise ValueError(f"folders={folders!r:.80} have no shards, expected at least one.")
+        if x is None:
+            raise TypeError(no_input(type(self).__name__, shards[0].names))
         #: The files, in the order of their samples.
         self.files = [shard.path for shard in shards]
         rows = MDSSource(shards, self._fields(x, y, chosen, options))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.core.memory import parse_bytes
 from kloaders.core.options import shows_options
-from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options
+from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options, no_input
 from kloaders.sources.braces import without_braces
 from kloaders.sources.given_files import files_of
 from kloaders.sources.parquet import ParquetSource, ParquetTables
@@ -47,6 +47,7 @@ class ParquetSequenceLoader(EncodedLoader):
         ImportError: pyarrow is not installed.
         FileNotFoundError: a file does not exist, or none matches a pattern.
         DecodeError: a file is empty, no Parquet file, or has other columns than the first.
+        TypeError: no x= is given.
         ValueError: there is no such column.
 
     Labels that are one number or text each are read when `class_balance=True`, `stratify=True` or
@@ -58,9 +59,9 @@ class ParquetSequenceLoader(EncodedLoader):
         self,
         files: Any,
         batch_size: int = 32,
-        *,
-        x: Any,
+        x: Any = None,
         y: Any = None,
+        *,
         row_group_cache: int | str = "1GiB",
         **options: Unpack[EncodedOptions],
     ) -> None:
@@ -69,6 +70,8 @@ class ParquetSequenceLoader(EncodedLoader):
         self.files = files_of(without_braces(files), "Parquet files", "part-*.parquet")
         budget = parse_bytes(row_group_cache, "row_group_cache")
         tables = ParquetTables(self.files, type(self).__name__)
+        if x is None:
+            raise TypeError(no_input(type(self).__name__, tables.schema.names))
         rows = ParquetSource(tables, self._fields(x, y, chosen, options), budget)
         self._start(rows, batch_size, chosen, options)
         if self.class_names is None:

@@ -60,9 +60,9 @@ class TarSequenceLoader(EncodedLoader):
         self,
         files: Any,
         batch_size: int = 32,
-        *,
         x: Any = None,
         y: Any = None,
+        *,
         index_folder: str | os.PathLike[str] | None = None,
         **options: Unpack[EncodedOptions],
     ) -> None:

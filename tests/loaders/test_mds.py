@@ -67,6 +67,11 @@ def test_what_is_broken_is_named_and_left_out(tmp_path, keep):
     assert "'image' is truncated" in loader.errors[0].cause
 
 
+def test_without_x_the_columns_are_listed(folder):
+    with pytest.raises(TypeError, match=r"got no x=, .*: there are image, label"):
+        kl.MDSSequenceLoader(folder)
+
+
 def test_what_is_no_folder_of_mds(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"index\.json does not exist"):
         kl.MDSSequenceLoader(tmp_path, x="image")
