@@ -93,3 +93,13 @@ def test_transforms(function):
 def test_what_is_no_transform(function):
     with pytest.raises(TypeError, match=r"expected a function transform\(x, y, rng\)"):
         checks.checked_transform(function, "transform")
+
+
+def test_names_of_classes():
+    assert checks.checked_class_names(("cat", "dog")) == ["cat", "dog"]
+    with pytest.raises(TypeError, match="class_names='cat', expected a list of texts"):
+        checks.checked_class_names("cat")
+    with pytest.raises(TypeError, match="expected a list of texts"):
+        checks.checked_class_names(["cat", 1])
+    with pytest.raises(ValueError, match="class_names holds 'cat' twice"):
+        checks.checked_class_names(["cat", "dog", "cat"])

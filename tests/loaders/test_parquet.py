@@ -130,7 +130,9 @@ def test_bit_equal_to_pyarrow(files, keep):
 
 
 def test_bad_options(files):
-    with pytest.raises(TypeError, match=r"ParquetSequenceLoader\(\) got no x=, .* there are x0, x1"):
+    with pytest.raises(
+        TypeError, match=r"ParquetSequenceLoader\(\) got no x=, .* there are x0, x1"
+    ):
         kl.ParquetSequenceLoader(files)
     with pytest.raises(ValueError, match="row_group_cache=0 must be more than 0"):
         kl.ParquetSequenceLoader(files, x="row", row_group_cache=0)
