@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.subsets import folds, repeat, subset, take
     from kloaders.loaders.tar import TarSequenceLoader
     from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
+    from kloaders.loaders.tfds import from_tfds
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
     from kloaders.loaders.video import VideoSequenceLoader
     from kloaders.sources.source import Source
@@ -69,6 +70,7 @@ _HOMES = {
     "from_directory": "loaders.from_files",
     "from_huggingface": "loaders.huggingface",
     "from_source": "interop.from_source",
+    "from_tfds": "loaders.tfds",
     "from_torch": "interop.from_source",
     "inputs_as_labels": "loaders.autoencoders",
     "keras_transform": "interop.augmentation",
@@ -111,6 +113,7 @@ __all__ = [
     "from_directory",
     "from_huggingface",
     "from_source",
+    "from_tfds",
     "from_torch",
     "inputs_as_labels",
     "keras_transform",
