@@ -86,7 +86,7 @@ class _TfdsLoader(EncodedLoader):
     ) -> None:
         chosen = self._chosen(options, ("split", "data_dir"))
         fields = self._fields(x, y, chosen, options)
-        features = builder.info.features
+        features = dict(builder.info.features.items())
         tops = {
             n if n in features else n.partition(":")[0] for f in flatten(fields) for n in f.names
         }
