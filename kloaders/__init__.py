@@ -20,24 +20,29 @@ if TYPE_CHECKING:
     from kloaders.diagnostics.verify.run import verify
     from kloaders.formats.errors import DecodeError, UnsupportedError
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
+    from kloaders.interop.from_source import from_source, from_torch
     from kloaders.interop.tf_dataset import to_tf_dataset
-    from kloaders.interop.torch_dataset import from_torch
     from kloaders.loaders.arrays import ArraySequenceLoader, preload
     from kloaders.loaders.autoencoders import inputs_as_labels
     from kloaders.loaders.filtering import filter  # noqa: A004  (under kl. it hides nothing)
     from kloaders.loaders.from_files import from_dataframe, from_directory
     from kloaders.loaders.from_folders import from_folders
+    from kloaders.loaders.huggingface import from_huggingface
     from kloaders.loaders.joining import concatenate, zip_loaders
+    from kloaders.loaders.mds import MDSSequenceLoader
     from kloaders.loaders.mixing import mix
     from kloaders.loaders.packs import PackSequenceLoader
     from kloaders.loaders.padding import bucket_by_length
+    from kloaders.loaders.parquet import ParquetSequenceLoader
     from kloaders.loaders.paths import PathSequenceLoader
     from kloaders.loaders.ram_batches import RamBatchSequenceLoader
     from kloaders.loaders.sequence import SequenceLoader
     from kloaders.loaders.splits import split
     from kloaders.loaders.statistics import statistics
     from kloaders.loaders.subsets import folds, repeat, subset, take
+    from kloaders.loaders.tar import TarSequenceLoader
     from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
+    from kloaders.loaders.tfds import from_tfds
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
     from kloaders.loaders.video import VideoSequenceLoader
     from kloaders.loaders.windows import WindowSequenceLoader
@@ -51,7 +56,9 @@ _HOMES = {
     "DecodeError": "formats.errors",
     "Feature": "sources.tfrecord.features",
     "LoaderCallback": "training.callback",
+    "MDSSequenceLoader": "loaders.mds",
     "PackSequenceLoader": "loaders.packs",
+    "ParquetSequenceLoader": "loaders.parquet",
     "PathSequenceLoader": "loaders.paths",
     "PerThread": "core.per_thread",
     "RamBatchSequenceLoader": "loaders.ram_batches",
@@ -60,6 +67,7 @@ _HOMES = {
     "SequenceLoader": "loaders.sequence",
     "Source": "sources.source",
     "TFRecordSequenceLoader": "loaders.tfrecords",
+    "TarSequenceLoader": "loaders.tar",
     "TextLineSequenceLoader": "loaders.text",
     "UnsupportedError": "formats.errors",
     "VideoSequenceLoader": "loaders.video",
@@ -72,7 +80,10 @@ _HOMES = {
     "from_dataframe": "loaders.from_files",
     "from_directory": "loaders.from_files",
     "from_folders": "loaders.from_folders",
-    "from_torch": "interop.torch_dataset",
+    "from_huggingface": "loaders.huggingface",
+    "from_source": "interop.from_source",
+    "from_tfds": "loaders.tfds",
+    "from_torch": "interop.from_source",
     "inputs_as_labels": "loaders.autoencoders",
     "keras_transform": "interop.augmentation",
     "mix": "loaders.mixing",
@@ -95,7 +106,9 @@ __all__ = [
     "DecodeError",
     "Feature",
     "LoaderCallback",
+    "MDSSequenceLoader",
     "PackSequenceLoader",
+    "ParquetSequenceLoader",
     "PathSequenceLoader",
     "PerThread",
     "RamBatchSequenceLoader",
@@ -104,6 +117,7 @@ __all__ = [
     "SequenceLoader",
     "Source",
     "TFRecordSequenceLoader",
+    "TarSequenceLoader",
     "TextLineSequenceLoader",
     "UnsupportedError",
     "VideoSequenceLoader",
@@ -117,6 +131,9 @@ __all__ = [
     "from_dataframe",
     "from_directory",
     "from_folders",
+    "from_huggingface",
+    "from_source",
+    "from_tfds",
     "from_torch",
     "inputs_as_labels",
     "keras_transform",

@@ -13,6 +13,7 @@ import pytest
 
 import kloaders
 from tests.support import rooms
+from tests.support.mds_files import write_mds
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -58,7 +59,10 @@ def names(tmp_path, monkeypatch):
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     no_torch = importlib.util.find_spec("torch") is None
     no_zarr = importlib.util.find_spec("zarr") is None
-    without = {"no_torch": no_torch, "no_zarr": no_zarr}
+    no_datasets = importlib.util.find_spec("datasets") is None
+    without = {"no_torch": no_torch, "no_zarr": no_zarr, "no_datasets": no_datasets}
+    rows = [{"image": p.read_bytes(), "label": n} for p, n in zip(paths, labels, strict=True)]
+    write_mds(tmp_path / "mds", {"image": "jpeg", "label": "int"}, rows)
     return {"paths": paths, "labels": labels, "model": model, **without}
 
 

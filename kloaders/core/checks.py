@@ -19,6 +19,7 @@ __all__ = [
     "call_of",
     "check_names",
     "checked_cache",
+    "checked_class_names",
     "checked_count",
     "checked_dtype",
     "checked_flag",
@@ -69,6 +70,17 @@ def checked_flag(value: Any, name: str) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise TypeError(f"{name}={value!r:.80}: choose True or False.")
+
+
+def checked_class_names(names: Any) -> list[str]:
+    """Texts, each another one."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"class_names={names!r:.80}, expected a list of texts, one for each class.")
+    found = list(names)
+    if len(set(found)) < len(found):
+        twice = next(name for name in found if found.count(name) > 1)
+        raise ValueError(f"class_names holds {twice!r:.80} twice, expected each name once.")
+    return found
 
 
 def checked_shuffle(shuffle: Any) -> bool | None:

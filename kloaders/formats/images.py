@@ -45,6 +45,7 @@ __all__ = [
     "decode_image",
     "decoders",
     "each_page",
+    "picture_of",
     "read_image",
 ]
 
@@ -205,6 +206,27 @@ def _finished(
         raise too_large(image.shape[0], image.shape[1], options.max_pixels, name)
     if turn != 1:
         image = _turned(image, turn)
+    return _fitted(image, options, out, name)
+
+
+def picture_of(
+    pixels: Array, options: ImageOptions, out: Array | None = None, name: str = "image"
+) -> Array:
+    """`decode_image` of an image that is not encoded: (height, width) or (height, width, channels).
+
+    pixels: gray, RGB or RGBA, by its channels. Other arguments as in `decode_image`.
+
+    Raises:
+        DecodeError: OpenCV cannot make these channels those of `options`.
+    """
+    image = pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+    colours = {1: 1, 2: 1, 3: 3, 4: 3}.get(image.shape[2], 0)
+    stored = Stored(np.ascontiguousarray(image), 1, False, colours, image.shape[2] in (2, 4))
+    return _fitted(in_channels(stored, options.channels, None, name), options, out, name)
+
+
+def _fitted(image: Array, options: ImageOptions, out: Array | None, name: str) -> Array:
+    """Size, three axes and type, as the options say."""
     size = options.size
     casts = options.rescale is not None or options.dtype not in (None, image.dtype)
     if casts and options.depth is None:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats import sidecar_index
+from kloaders.formats.compressed import compression_of
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
 from kloaders.formats.sidecar_index import Index
@@ -25,7 +26,6 @@ _CHUNK = 1 << 23
 _NEWLINE, _RETURN = b"\n\r"
 _MARK = b"\xef\xbb\xbf"  # of UTF-8, at the top of a file
 
-_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}  # fmt: skip
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -165,13 +165,13 @@ def _check_kind(path: str, head: bytes, size: int, rows: bool) -> None:
     what = "CSV" if rows else "text"
     if size == 0:
         raise DecodeError(f"{path} is empty (0 bytes), expected a {what} file: leave it out.")
-    for magic, kind in _PACKED.items():
-        if head.startswith(magic):
-            raise DecodeError(
-                f"{path} is compressed ({kind}): nothing in it can be found without what lies "
-                "before. Decompress it once, such as by gunzip -k, or write its samples to "
-                "TFRecord files or a pack."
-            )
+    kind = compression_of(head)
+    if kind is not None:
+        raise DecodeError(
+            f"{path} is compressed ({kind}): nothing in it can be found without what lies "
+            "before. Decompress it once, such as by gunzip -k, or write its samples to "
+            "TFRecord files or a pack."
+        )
     if head.startswith(_WIDE):
         raise DecodeError(
             f"{path} is UTF-16, in which the ends of lines are not one byte: convert it once, "

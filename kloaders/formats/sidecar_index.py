@@ -21,6 +21,7 @@ __all__ = [
     "Index",
     "digest_of_ends",
     "is_index",
+    "keep",
     "load",
     "places",
     "save",
@@ -108,12 +109,17 @@ def save(index: Index, paths: list[str]) -> None:
     )  # fmt: skip
     head = _INDEX.pack(*fields, 0)
     head = _INDEX.pack(*fields, zlib.crc32(head))
+    keep(head + body, paths)
+
+
+def keep(content: bytes, paths: list[str]) -> None:
+    """Write an index, as bytes, at the first of these paths that can be written; says so if none can."""
     problem: OSError | None = None
     for place in paths:
         try:
             os.makedirs(os.path.dirname(place), exist_ok=True)
             with whole_file(place) as file:
-                file.write(head + body)
+                file.write(content)
         except OSError as error:
             problem = problem or error
         else:

@@ -17,7 +17,7 @@ from kloaders.core.structure import ArraySpec, flatten, unflatten
 from kloaders.formats.tfrecord.examples import BYTES, FLOAT, INT64, features_of
 from kloaders.interop.tf_cardinality import with_cardinality
 from kloaders.loaders.tfrecords import TFRecordSequenceLoader
-from kloaders.sources.tfrecord.features import Leaf
+from kloaders.sources.tfrecord.leaves import Leaf
 from kloaders.sources.weights import WeightedSource
 
 if TYPE_CHECKING:
@@ -145,6 +145,16 @@ def _step(loader: TFRecordSequenceLoader, leaf: Leaf, spec: ArraySpec) -> _Step:
     record = loader.read_record(loader.runner.specs.model_sample)
     found = features_of(record)
     here = found.get(leaf.name)
+    if here is not None and here.steps is not None:
+        raise ValueError(
+            f"native=True reads Examples by TensorFlow's ops, and {leaf.name!r:.80} is a list of a "
+            "SequenceExample. Leave native out."
+        )
+    if leaf.class_names is not None:
+        raise ValueError(
+            "native=True reads labels as they are stored, and class_names= makes numbers of texts. "
+            "Leave native out, or class_names."
+        )
     kind = BYTES if here is None else here.kind
     default = leaf.feature.default
     if kind in (FLOAT, INT64):
@@ -167,6 +177,11 @@ def _step(loader: TFRecordSequenceLoader, leaf: Leaf, spec: ArraySpec) -> _Step:
             return tf.cast(tf.reshape(tf.io.decode_raw(value, raw), spec.shape), spec.dtype)
 
         return text, numbers
+    if here.kind == BYTES and leaf.holds_pixels(record, found):
+        raise ValueError(
+            f"native=True: {leaf.name!r:.80} holds raw pixels, which TensorFlow's ops take with one shape "
+            f'only. Leave native out, or pass kl.Feature({leaf.name!r:.80}, shape=..., dtype="uint8").'
+        )
     return text, _picture(leaf, spec)
 
 

@@ -123,6 +123,7 @@ def plan_of(options: LoaderOptions, samples: int, size: RamSize | None = None) -
         if options.sampling:
             _check_sampling(options, size)
         more = {"window": size.samples * shards, "draw": options.ram.draw, "echo": options.echo}
+        more["neighbours"] = size.specs.pipeline.source.neighbours
     elif options.echo > 1:  # all samples are at hand: one window with all of them
         step = options.batch_size * shards
         more = {"window": -(-samples // step) * step, "draw": "global", "echo": options.echo}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from kloaders.core.checks import check_names, checked_dtype, checked_flag
+from kloaders.core.checks import check_names, checked_class_names, checked_dtype, checked_flag
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
 from kloaders.core.messages import inform, visible, warn
 from kloaders.core.options import Options, RamOptions, shows_options
@@ -15,26 +15,22 @@ from kloaders.core.structure import Structure, flatten
 from kloaders.engine.retries import Names, read_patiently
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.errors import DecodeError
-from kloaders.formats.images import decoders
 from kloaders.formats.options import ImageOptions
 from kloaders.formats.sidecar_index import COMPRESSIONS
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.ram_batches import TwoLevelLoader
 from kloaders.plan.rng import Moment
-from kloaders.sources.cache.columns import HookCache, leaf_store
-from kloaders.sources.cache.files import SampleFiles
-from kloaders.sources.cache.keys import SampleKey
-from kloaders.sources.cache.policy import check_single_samples, folder_of, place_of
-from kloaders.sources.cache.source import CachedSource
+from kloaders.sources.cache.encoded import cached_rows
 from kloaders.sources.files import Decode, readings
-from kloaders.sources.fingerprint import common_folder
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.quarantine import Quarantine, excluded, record_of, say_left_out
-from kloaders.sources.records import RecordFilesOf, RecordNames, RecordSource, found_in
+from kloaders.sources.records import RecordSource, found_in
 from kloaders.sources.source import Source
-from kloaders.sources.tfrecord.features import guessed, leaves_of, resolved
+from kloaders.sources.tfrecord.features import resolved
+from kloaders.sources.tfrecord.guesses import guessed
+from kloaders.sources.tfrecord.leaves import leaves_of
 from kloaders.sources.weights import taken, weights_of
 
 if TYPE_CHECKING:
@@ -74,6 +70,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ram_batch_size, ram_budget: serve from RAM batches of this size, for slow disks; see
             `RamBatchSequenceLoader`. Compressed files always are.
         draw: how RAM batches of plain files are drawn; see `RamBatchSequenceLoader`.
+        class_names: the names of classes, for labels that are texts: each becomes its number in this
+            list.
         exclude: leave out records that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         **options: see `SequenceLoader`.
@@ -111,6 +109,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ram_batch_size: int | None = None,
         ram_budget: int | str | None = None,
         draw: Literal["windows", "global"] = "global",
+        class_names: Sequence[str] | None = None,
         exclude: Any = None,
         **options: Unpack[Options],
     ) -> None:
@@ -141,6 +140,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             raise ValueError(f'draw={draw!r:.80} is not known: choose "global" or "windows".')
         #: The files, in the order of their samples.
         self.files = files_of(files)
+        if options.get("on_error", "raise") != "raise":
+            self.files = _without_empty(self.files)
+        self._names = None if class_names is None else checked_class_names(class_names)
         folder = (
             None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
         )
@@ -169,6 +171,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         encoded = any(leaf.encoded for leaf in flatten(leaves))
         self.records = RecordSource(records, leaves, encoded, type(self).__name__)
         self._begin(self.records, batch_size, options)
+        self.class_names = self._names
 
     # ------------------------------------------------------------------ hooks
 
@@ -199,35 +202,24 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         if by_batch or by_sample:
             dtype = options.transforms.dtype
             source = HookSource(self, len(records), dtype, by_batch=by_batch, base=records)
-        if self._caches(source, options):
-            source = self._with_cache(source, options)
+        leaves = flatten(records.leaves)
+        functions = {f"decode= of array {k}": leaf.decode for k, leaf in enumerate(leaves)}
+        source = cached_rows(
+            source,
+            options.cache,
+            options.work,
+            # Records that are not decoded are read as fast as a cache is.
+            decoded=records.encoded and options.ram is None,
+            name=records.name,
+            file_of=records.records.file_of,
+            paths=records.records.paths,
+            made_by=("records", *(leaf.described() for leaf in leaves)),
+            functions={"decode=": self.decode, **functions},
+        )
         return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
-    def _caches(self, source: Source, options: LoaderOptions) -> bool:
-        """Whether samples are kept."""
-        cache, work = options.cache, options.work
-        if cache.cache == "auto":
-            # Only what is decoded by us: other records are read as fast as a cache is. And worker
-            # processes would keep what they read in RAM each for itself.
-            few = work.processes or options.ram is not None
-            return self.records.encoded and not source.runs_user_code and not few
-        if cache.cache is not None:
-            check_single_samples(source, cache, work)
-        return cache.cache is not None
-
-    def _with_cache(self, source: Source, options: LoaderOptions) -> Source:
-        """Samples with a cache in front."""
-        cache, folder, records = options.cache, folder_of(options.cache), self.records.records
-        common = common_folder(records.paths) if folder else ""
-        files = SampleFiles([RecordFilesOf(records)], names=RecordNames(records), folder=common)
-        make = functools.partial(leaf_store, place_of(cache), len(records), files)
-        if folder is None:
-            return CachedSource(source, HookCache(make, files, ""))
-        leaves = flatten(self.records.leaves)
-        made_by = ("records", *(leaf.described() for leaf in leaves), *decoders())
-        functions = {f"decode= of array {k}": leaf.decode for k, leaf in enumerate(leaves)}
-        key = SampleKey(folder, made_by, {"decode=": self.decode, **functions}, cache.cache_key)
-        return CachedSource(source, HookCache(make, files), key)
+    def _guessed(self, record: bytes) -> tuple[dict[str, Structure], str]:
+        return guessed(record, self.decode, self._names is not None)
 
     def _settled(
         self,
@@ -243,8 +235,10 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         for index in range(min(len(records), FIRST_TRIES)):
             try:
                 record = read_patiently(records.read, index, names)
-                parts, said = (features, "") if features else guessed(record, self.decode)
-                leaves = leaves_of(parts, self.image_options, masks, self.decode, decode_label)
+                parts, said = (features, "") if features else self._guessed(record)
+                leaves = leaves_of(
+                    parts, self.image_options, masks, self.decode, decode_label, self._names
+                )
                 found = found_in(record, leaves)
                 for leaf in flatten(leaves):
                     leaf.settle(record, found)
@@ -263,6 +257,18 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             return leaves
         assert failure is not None
         raise failure
+
+
+def _without_empty(files: list[str]) -> list[str]:
+    """Files without those that are empty, which hold no records; all of them if all are."""
+    empty = [path for path in files if not os.path.getsize(path)]
+    if not empty or len(empty) == len(files):
+        return files
+    warn(
+        f"{empty[0]} {f'and {len(empty) - 1} other files are' if len(empty) > 1 else 'is'} empty (0 "
+        "bytes) and left out: no record is in it."
+    )
+    return [path for path in files if path not in set(empty)]
 
 
 def _leave_out(records: RecordFiles, names: set[str], options: Options) -> None:

@@ -83,6 +83,7 @@ class EpochPlan:
     stream: an endless order, of which each epoch is a piece and the next goes on where it ended;
         batches are full, and a storage order there is only if the stream is one.
     length: batches in an epoch of a stream; None: as many as the samples make.
+    neighbours: fill each RAM batch in storage order, whatever the order in which it serves.
 
     >>> plan = EpochPlan(samples=10, batch_size=4, seed=1)
     >>> [plan.indices(plan.storage_order(0), b).tolist() for b in range(plan.batches)]
@@ -99,6 +100,7 @@ class EpochPlan:
     echo: int = 1
     stream: Stream | None = None
     length: int | None = None
+    neighbours: bool = False
     #: Samples in a batch of all shards together.
     global_batch: int = field(init=False)
     #: Batches in an epoch.
@@ -453,7 +455,7 @@ class EpochPlan:
         drawn = self._at(order, self.samples - rest + slot * self.window + ranks)
         everyone = np.arange(len(drawn), dtype=np.int64)
         reading = everyone
-        if self.draw != "global":  # as they are stored, from where the cut begins
+        if self.draw != "global" or self.neighbours:  # as stored, from where the cut begins
             stored = self._stored_count(order)
             turned = (drawn - stored - self._shift(order)) % (self.samples - stored)
             reading = np.argsort(turned)

@@ -55,7 +55,7 @@ def classes_of(source: Source, option: str) -> Array:
     values = source.labels()
     if source.columns is None and values is None:
         raise ValueError(
-            "this loader makes its samples in a hook, which does not tell their labels "
+            "this loader makes its samples in a hook, or from records, which does not tell their labels "
             f"beforehand: pass {option}=, an array of one class a sample."
         )
     if source.columns is not None and len(source.columns) < 2:

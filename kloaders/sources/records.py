@@ -18,7 +18,7 @@ from kloaders.plan.rng import Moment
 from kloaders.sources.source import Source
 from kloaders.sources.tfrecord.layouts import Jobs, Layout, learnt, read_rows
 
-__all__ = ["RecordFilesOf", "RecordNames", "RecordSource"]
+__all__ = ["RecordSource", "found_in"]
 
 # Sizes of records that layouts are learnt for: encoded images, which have none, have all sizes.
 _SIZES = 4096
@@ -152,20 +152,3 @@ class RecordSource(Source):
 def found_in(record: bytes, leaves: tuple[Structure, ...]) -> dict[str, Found]:
     """The features of a record. A leaf without a name is the whole record, which is no Example then."""
     return features_of(record) if flatten(leaves)[0].name else {}
-
-
-class RecordNames:
-    """What records are called, by number."""
-
-    def __init__(self, records: RecordFiles) -> None:
-        self.records = records
-
-    def __getitem__(self, index: int) -> str:
-        return self.records.name(index)
-
-
-class RecordFilesOf(RecordNames):
-    """The files that records are in, by the records' numbers."""
-
-    def __getitem__(self, index: int) -> str:
-        return self.records.paths[self.records.where(index)[0]]

@@ -39,6 +39,7 @@ class Source:
         not_kept: why samples may not be kept as they are read, in a pack or in RAM; "" where they may.
         reads_many: `fill` is quicker for many samples at once than for one after another.
         whole_batches: `fill` wants all samples of a batch in one call.
+        neighbours: samples that lie side by side are read together, as rows of one row group are.
         in_order: to read a sample takes reading all that lie before it, as in compressed files.
         columns: where each array of a sample comes from a column of its own, these columns, in the
             structure of a sample; else None.
@@ -50,6 +51,7 @@ class Source:
     not_kept = ""
     reads_many = False
     whole_batches = False
+    neighbours = False
     in_order = False
     columns: tuple[Any, ...] | None = None
     paths: Sequence[str] | None = None
@@ -311,8 +313,8 @@ class WrappedSource(Source):
 
 # What a wrapper takes over.
 _FACTS = (
-    *("runs_user_code", "random", "not_kept", "reads_many", "whole_batches", "in_order"),
-    *("columns", "paths"),
+    *("runs_user_code", "random", "not_kept", "reads_many", "whole_batches", "neighbours"),
+    *("in_order", "columns", "paths"),
 )
 
 

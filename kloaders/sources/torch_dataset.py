@@ -1,4 +1,4 @@
-"""Samples of a map-style torch Dataset. torch itself is not imported here."""
+"""Samples of anything with a length and items by number, such as a torch Dataset, which is not imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from kloaders.core import forks
+from kloaders.core import forks, stall_watch
+from kloaders.core.arrays import Indices
+from kloaders.core.rows import Report, Rows
 from kloaders.core.structure import as_sample, cast
 from kloaders.keras_api.base import WORKER
 from kloaders.plan.rng import Moment
@@ -47,6 +49,7 @@ class TorchSource(Source):
         self.random = seeded
         self.seed = 0
         self._one_at_a_time = _generators if seeded else _Lock(one_at_a_time)
+        self.reads_many = not seeded and hasattr(dataset, "__getitems__")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -63,14 +66,36 @@ class TorchSource(Source):
             item = self.dataset[index]
             if self.select is not None:
                 item = self.select(item)
-            elif isinstance(item, tuple) and len(item) == 3:
-                raise TypeError(
-                    "the dataset gives three parts, and it is not known whether the third one is weights: "
-                    "pass select=, as in select=lambda item: item[:2], or a function that returns "
-                    "(x, y, weights)."
-                )
+        return self._parts(item)
+
+    def _parts(self, item: Any) -> tuple[Any, ...]:
+        if self.select is None and isinstance(item, tuple) and len(item) == 3:
+            raise TypeError(
+                "the dataset gives three parts, and it is not known whether the third one is weights: "
+                "pass select=, as in select=lambda item: item[:2], or a function that returns "
+                "(x, y, weights)."
+            )
         parts = as_sample(_plain(item))
         return parts if self.dtype is None else (cast(parts[0], self.dtype), *parts[1:])
+
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
+        if not self.reads_many:
+            super().fill(indices, out, report, moment)
+            return
+        stall_watch.at(self, int(indices[0]))
+        try:
+            with self._one_at_a_time:
+                items = self.dataset.__getitems__(indices.tolist())
+        except Exception:  # read one by one, to find the sample at fault
+            super().fill(indices, out, report, moment)
+            return
+        for row, item in enumerate(items):
+            try:
+                out.put(
+                    row, self._parts(item if self.select is None else self.select(item)), report
+                )
+            except Exception as error:  # whatever a user's code raises belongs to the sample
+                report(row, error)
 
     def with_seed(self, seed: int) -> Source:
         found: Source = self._with(seed=seed)

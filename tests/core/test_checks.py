@@ -128,3 +128,13 @@ def test_what_other_libraries_transform_with(name):
         checks.call_of(one(), name)
     three = type("Mine", (of_torch,), {"forward": lambda s, x, y, rng: (x, y)})()
     assert checks.call_of(three, name).function is three
+
+
+def test_names_of_classes():
+    assert checks.checked_class_names(("cat", "dog")) == ["cat", "dog"]
+    with pytest.raises(TypeError, match="class_names='cat', expected a list of texts"):
+        checks.checked_class_names("cat")
+    with pytest.raises(TypeError, match="expected a list of texts"):
+        checks.checked_class_names(["cat", 1])
+    with pytest.raises(ValueError, match="class_names holds 'cat' twice"):
+        checks.checked_class_names(["cat", "dog", "cat"])

@@ -421,13 +421,10 @@ def test_an_option_is_kept(name, function, files, keep, tmp_path, monkeypatch):
 
 def test_every_function_is_here():
     """A new function from loader to loader needs a line in FUNCTIONS."""
-    others = {"mix", "from_directory", "from_dataframe", "from_torch"}  # tested below, or no loader
-    others |= {
-        "concatenate",
-        "zip_loaders",
-        "statistics",
-        "from_folders",
-    }  # as mix: test_joining, or no loader
+    # Tested below, or of no loader; what joins several is in test_joining.
+    others = {"mix", "from_directory", "from_dataframe", "from_torch", "from_source"}
+    others |= {"from_huggingface", "from_tfds", "from_folders"}
+    others |= {"concatenate", "zip_loaders", "statistics"}
     made = {
         name
         for name in kl.__all__

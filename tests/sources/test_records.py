@@ -14,8 +14,9 @@ from kloaders.formats.tfrecord.examples import encode_example, features_of
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.tfrecord.framing import framed
 from kloaders.plan.rng import Moment
-from kloaders.sources.records import RecordFilesOf, RecordNames, RecordSource
-from kloaders.sources.tfrecord.features import Feature, leaves_of, resolved
+from kloaders.sources.records import RecordSource
+from kloaders.sources.tfrecord.features import Feature, resolved
+from kloaders.sources.tfrecord.leaves import leaves_of
 
 COUNT = 12
 
@@ -127,10 +128,8 @@ def test_a_decode_function_is_a_users(tmp_path):
 
 
 def test_names_of_records_and_of_their_files(source):
-    names, files = RecordNames(source.records), RecordFilesOf(source.records)
-    assert names[6] == source.name(6)
-    assert names[6].startswith(f"{source.records.paths[1]}, record 1 at byte ")
-    assert [files[k] for k in (4, 5)] == source.records.paths
+    assert source.name(6).startswith(f"{source.records.paths[1]}, record 1 at byte ")
+    assert [source.records.file_of(k) for k in (4, 5)] == source.records.paths
 
 
 def test_advice_names_options_of_this_loader(source):

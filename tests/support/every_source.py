@@ -14,10 +14,13 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
+import pytest
 
 from kloaders.core.options import CacheOptions, TransformOptions, WorkOptions
 from kloaders.formats.lines import LineFiles
+from kloaders.formats.mds import read_index
 from kloaders.formats.options import ImageOptions
+from kloaders.formats.ranges import RangeFiles
 from kloaders.formats.tfrecord.examples import array_features, encode_example, features_of
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.tfrecord.framing import framed
@@ -25,21 +28,28 @@ from kloaders.sources.cache.policy import cached_in_ram
 from kloaders.sources.cast import CastSource
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import ArrayColumn, ListColumn, PathColumn
+from kloaders.sources.encoded import fields_of
 from kloaders.sources.files import FileReader, FileSource
 from kloaders.sources.hooks import HookSource, LabelledSource, NamedSource, PathHookSource
 from kloaders.sources.lazy import LazyArray, LazyColumn
 from kloaders.sources.lines import CsvSource, LineSource
+from kloaders.sources.mds import MDSSource
 from kloaders.sources.mixture import MixtureSource
+from kloaders.sources.parquet import ParquetSource, ParquetTables
 from kloaders.sources.path_lists import PackedPaths
 from kloaders.sources.pipeline import SamplePipeline
 from kloaders.sources.records import RecordSource
 from kloaders.sources.source import Source
-from kloaders.sources.tfrecord.features import leaves_of, resolved
+from kloaders.sources.tar import TarSamples, TarSource
+from kloaders.sources.tfrecord.features import resolved
+from kloaders.sources.tfrecord.leaves import leaves_of
 from kloaders.sources.torch_dataset import TorchSource
 from kloaders.sources.video import VideoSource
 from kloaders.sources.windows import Cut, WindowSource
 from kloaders.sources.zipped import ZippedSource
+from tests.support.mds_files import write_mds
 from tests.support.sources import Numbered, steps_of
+from tests.support.tar_files import npy_bytes, write_tar
 
 SAMPLES = 7
 #: The number of the sample that is broken, where one is: the last, as in a file that is cut short.
@@ -361,6 +371,39 @@ def _records(data: Data) -> Source:
     return RecordSource(records, leaves, False, "TFRecordSequenceLoader")
 
 
+def _fields(x: str, y: str) -> Any:
+    return fields_of(x, y, (ImageOptions(), None), (ImageOptions(), None), None)
+
+
+def _members(data: Data, number: int) -> bytes:
+    return b"no array" if data.is_broken(number) else npy_bytes(data.x(number))
+
+
+def _tar(data: Data) -> Source:
+    members: dict[str, bytes] = {}
+    for number in data.numbers:
+        members[f"{number:03}.npy"] = _members(data, number)
+        members[f"{number:03}.cls"] = str(number).encode()
+    path = write_tar(data.folder / "a.tar", members)
+    return TarSource(TarSamples(RangeFiles([path]), None), _fields("npy", "cls"))
+
+
+def _parquet(data: Data) -> Source:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow.parquet import write_table
+
+    path = str(data.folder / "a.parquet")
+    x = [_members(data, number) for number in data.numbers]
+    write_table(arrow.table({"x": x, "y": data.labels()}), path, row_group_size=3)
+    return ParquetSource(ParquetTables([path], "a test"), _fields("x", "y"), 10**6)
+
+
+def _mds(data: Data) -> Source:
+    samples = [{"x": _members(data, number), "y": number} for number in data.numbers]
+    folder = write_mds(data.folder / "mds", {"x": "bytes", "y": "int"}, samples, 3)
+    return MDSSource(read_index(folder), _fields("x", "y"))
+
+
 def parsed(line: str) -> Any:
     """x and y of a line: y, and the values of x."""
     y, *x = map(int, line.split())
@@ -472,5 +515,8 @@ KINDS = {
     "CSV": Kind(_csv, True, False, "files"),
     "video": Kind(_video, False, False, labelled=False),
     "torch": Kind(_torch),
+    "tar": Kind(_tar),
+    "Parquet": Kind(_parquet),
+    "MDS": Kind(_mds),
     "own": Kind(OfNumbers),
 }

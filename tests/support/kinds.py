@@ -8,7 +8,9 @@ import pytest
 
 import kloaders as kl
 from kloaders.migrate import timeseries_dataset_from_array
+from tests.support.mds_files import write_mds
 from tests.support.recording import picture_of, row_of
+from tests.support.tar_files import npy_bytes, write_tar
 
 SAMPLES, BATCH = 11, 4  # batches of 4, 4 and 3
 
@@ -87,6 +89,39 @@ class Shared:
             )
         return f"{name}-*"
 
+    def tars(self, n):
+        """Tar files of the first n samples, as WebDataset writes them."""
+        pattern = self.folder / f"tar{n}-*.tar"
+        if not list(self.folder.glob(pattern.name)):
+            for part in np.array_split(np.arange(n), min(n, 2)):
+                members = {}
+                for k in part.tolist():
+                    members |= {
+                        f"{k:03}.npy": npy_bytes(row_of(k)),
+                        f"{k:03}.json": f"{k}.0".encode(),
+                    }
+                write_tar(self.folder / f"tar{n}-{part[0]:03}.tar", members)
+        return str(pattern)
+
+    def parquet(self, n):
+        """A Parquet file of the first n samples, in row groups of four."""
+        arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+        from pyarrow.parquet import write_table
+
+        path = self.folder / f"{n}.parquet"
+        if not path.exists():
+            table = arrow.table({"x": list(rows(n)), "label": labels(n)})
+            write_table(table, path, row_group_size=4)
+        return path
+
+    def mds(self, n):
+        """A folder of MDS of the first n samples."""
+        folder = self.folder / f"mds{n}"
+        if not folder.exists():
+            samples = [{"x": row_of(k), "label": float(k)} for k in range(n)]
+            write_mds(folder, {"x": "ndarray", "label": "float32"}, samples)
+        return folder
+
 
 def labels(n):
     return np.arange(n, dtype=np.float32)
@@ -161,6 +196,18 @@ def records_gzip(files, n, **options):
     )
 
 
+def tar(files, n, **options):
+    return kl.TarSequenceLoader(files.tars(n), BATCH, x="npy", y="json", **options)
+
+
+def parquet(files, n, **options):
+    return kl.ParquetSequenceLoader(files.parquet(n), BATCH, x="x", y="label", **options)
+
+
+def mds(files, n, **options):
+    return kl.MDSSequenceLoader(files.mds(n), BATCH, x="x", y="label", **options)
+
+
 KINDS = [
     array,
     hdf5,
@@ -176,6 +223,9 @@ KINDS = [
     packed,
     records,
     records_gzip,
+    tar,
+    parquet,
+    mds,
 ]
 # Kinds whose bookkeeping differs; the others differ only in how a sample is read.
 FEW = [array, npy, ram_windows, ram_global, by_index]

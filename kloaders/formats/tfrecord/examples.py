@@ -21,6 +21,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.formats.errors import DecodeError
+from kloaders.formats.tfrecord.sequences import check_no_list_with_context, list_entries
 
 __all__ = [
     "BYTES",
@@ -44,10 +45,14 @@ _VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5
 
 
 class Found(NamedTuple):
-    """A feature in a record: of which kind, and where its lists lie (nearly always one)."""
+    """A feature in a record: of which kind, and where its lists lie (nearly always one).
+
+    steps: of a list in a SequenceExample its steps, a feature each; None for all others.
+    """
 
     kind: int
     spans: list[tuple[int, int]]
+    steps: list[Found] | None = None
 
 
 # --------------------------------------------------------------------------------------- reading
@@ -102,39 +107,65 @@ def _fields(record: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, i
 
 
 def features_of(record: bytes) -> dict[str, Found]:
-    """The features of an Example by name: kinds and places, values untouched.
+    """The features of an Example or SequenceExample by name: kinds and places, values untouched.
+
+    Lists of a SequenceExample are among them; one that is called like a feature of the context is
+    "feature_lists/NAME".
 
     Raises DecodeError where the bytes are no Example.
     """
     features: dict[str, Found] = {}
+    lists: dict[str, Found] = {}
     for number, wire, start, stop in _fields(record, 0, len(record)):
+        if number == 2 and wire == _BLOCK:
+            for name, steps in list_entries(record, start, stop, _fields):
+                found = [_feature_at(record, a, z) for a, z in steps]
+                kind = next((step.kind for step in found if step.kind), 0)
+                lists[name] = Found(kind, [], found)
         if number != 1 or wire != _BLOCK:
             continue
         for inner, inner_wire, at, end in _fields(record, start, stop):
             if inner != 1 or inner_wire != _BLOCK:
                 continue
-            name, kind = b"", 0
-            spans: list[tuple[int, int]] = []
+            key, feature = b"", None
             for part, part_wire, first, last in _fields(record, at, end):
                 if part_wire != _BLOCK:
                     continue
                 if part == 1:
-                    name = record[first:last]
+                    key = record[first:last]
                 elif part == 2:
-                    for which, its_wire, a, z in _fields(record, first, last):
-                        if its_wire == _BLOCK and which in (BYTES, FLOAT, INT64):
-                            # Of a oneof the last counts; parts of one message are merged.
-                            spans = [*spans, (a, z)] if which == kind else [(a, z)]
-                            kind = which
-            features[name.decode("utf-8", "replace")] = Found(kind, spans)
+                    feature = _feature_at(record, first, last, feature)
+            if feature is None:
+                check_no_list_with_context(key, _fields)
+            features[key.decode("utf-8", "replace")] = feature or Found(0, [])
+    for name, found_list in lists.items():
+        features[f"feature_lists/{name}" if name in features else name] = found_list
     return features
+
+
+def _feature_at(record: bytes, start: int, stop: int, before: Found | None = None) -> Found:
+    """The Feature between two bytes; before: a part of it that was read already."""
+    kind, spans = before[:2] if before else (0, [])
+    for which, wire, a, z in _fields(record, start, stop):
+        if wire == _BLOCK and which in (BYTES, FLOAT, INT64):
+            # Of a oneof the last counts; parts of one message are merged.
+            spans = [*spans, (a, z)] if which == kind else [(a, z)]
+            kind = which
+    return Found(kind, spans)
 
 
 def values_of(record: bytes, found: Found) -> Any:
     """The values of a feature: a list of bytes, or a float32 or int64 array of one axis.
 
+    Of a list of a SequenceExample, those of all steps, one after another.
+
     Raises DecodeError where a list is damaged.
     """
+    if found.steps is not None:
+        parts = [values_of(record, step) for step in found.steps if step.kind == found.kind]
+        if found.kind == BYTES:
+            return [value for part in parts for value in part]
+        return np.concatenate(parts) if parts else []
     if found.kind == BYTES:
         return [
             record[a:z]

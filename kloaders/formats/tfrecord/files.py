@@ -196,6 +196,10 @@ class RecordFiles:
         file = int(np.searchsorted(self.firsts, index, side="right")) - 1
         return file, index - int(self.firsts[file])
 
+    def file_of(self, index: int) -> str:
+        """The path of the file of a record."""
+        return self.paths[self.where(index)[0]]
+
     def _span(self, file: int, number: int) -> tuple[int, int]:
         """Where a record begins and ends in its file."""
         at = int(self.firsts[file]) + number + file

@@ -106,9 +106,9 @@ def cached_whole(
         f"decode= of file {k}": getattr(read, "decode", None) for k, read in enumerate(readers)
     }
     functions["preprocess="] = transforms.preprocess
-    import cv2  # whoever has files has it loaded
+    from kloaders.formats.images import decoders  # whoever has files has OpenCV loaded
 
     options_of = (getattr(read, "options", None) for read in readers)
-    made_by = (transforms.dtype, cv2.__version__, *options_of)
+    made_by = (transforms.dtype, *decoders(), *options_of)
     key = SampleKey(folder, made_by, functions, options.cache_key)
     return CachedSource(source, HookCache(make, files), key)

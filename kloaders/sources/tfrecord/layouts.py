@@ -20,7 +20,7 @@ from kloaders.formats.tfrecord.crc32c import crc32c, mask_all
 from kloaders.formats.tfrecord.examples import Found
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.tfrecord.framing import FOOTER, HEADER
-from kloaders.sources.tfrecord.features import Leaf, Slot
+from kloaders.sources.tfrecord.leaves import Leaf, Slot
 
 __all__ = ["Jobs", "Layout", "learnt", "read_rows"]
 

@@ -9,7 +9,9 @@ from kloaders.core.structure import flatten
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.options import ImageOptions
 from kloaders.formats.tfrecord.examples import array_features, encode_example, features_of
-from kloaders.sources.tfrecord.features import Feature, guessed, leaves_of, resolved
+from kloaders.sources.tfrecord.features import Feature, resolved
+from kloaders.sources.tfrecord.guesses import guessed
+from kloaders.sources.tfrecord.leaves import leaves_of
 from tests.support.images import encoded, picture
 
 

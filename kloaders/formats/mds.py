@@ -1,0 +1,239 @@
+"""MDS, the format of MosaicML Streaming: an index of shards, and samples in them. No order.
+
+A folder has `index.json`, which lists shards of `samples` samples each. A shard is, little-endian:
+the number of samples (uint32), where each begins and where the last ends (uint32), a JSON text, and
+the samples. A sample is the sizes (uint32) of those of its columns that have none in the index, and
+then the columns one after another, in the order of the index.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array
+from kloaders.formats.errors import DecodeError
+
+__all__ = ["Shard", "decoder_of", "read_index", "split_sample"]
+
+_INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard, as the index describes it.
+
+    Attributes:
+        path: of the file.
+        samples: how many it has.
+        size: bytes of the file.
+        names: of the columns, in the order in which they lie.
+        encodings: of the columns, such as "jpeg".
+        sizes: bytes of each column; None where each sample has its own.
+    """
+
+    path: str
+    samples: int
+    size: int
+    names: tuple[str, ...]
+    encodings: tuple[str, ...]
+    sizes: tuple[int | None, ...]
+
+
+def read_index(folder: str) -> list[Shard]:
+    """The shards of a folder.
+
+    Raises:
+        FileNotFoundError: there is no index, or a shard is not there.
+        DecodeError: the index is damaged or of another version, or shards are compressed.
+    """
+    path = os.path.join(folder, _INDEX)
+    try:
+        with open(path, "rb") as file:
+            raw = file.read()
+    except FileNotFoundError:
+        inside = sorted(
+            name for name in _listed(folder) if os.path.exists(os.path.join(folder, name, _INDEX))
+        )
+        hint = (
+            f" Its folders {', '.join(inside[:8])} have one each: give one of these."
+            if inside
+            else ""
+        )
+        raise FileNotFoundError(
+            f"{path} does not exist, which every folder of MDS has.{hint}"
+        ) from None
+    try:
+        shards = json.loads(raw)["shards"]
+        found = [_shard(folder, path, shard) for shard in shards]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, DecodeError):
+            raise
+        raise DecodeError(
+            f"{path} is damaged, or no index of MDS: {type(error).__name__} {error}."
+        ) from None
+    for shard in found:
+        if shard.names != found[0].names or shard.encodings != found[0].encodings:
+            raise DecodeError(
+                f"{shard.path} has the columns {', '.join(shard.names)}, and {found[0].path} has "
+                f"{', '.join(found[0].names)}: shards of one loader need the same ones."
+            )
+    return found
+
+
+def _listed(folder: str) -> list[str]:
+    return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+def _shard(folder: str, index: str, shard: dict[str, Any]) -> Shard:
+    if shard["format"] != "mds" or shard["version"] != 2:
+        raise DecodeError(
+            f"{index} lists a shard of format {shard['format']!r:.80}, version {shard['version']!r:.80}, "
+            "expected 'mds', version 2: write it again with MDSWriter."
+        )
+    raw, packed = shard["raw_data"], shard.get("zip_data")
+    path = os.path.join(folder, raw["basename"])
+    if not os.path.exists(path):
+        if packed is not None and os.path.exists(os.path.join(folder, packed["basename"])):
+            raise DecodeError(
+                f"{os.path.join(folder, packed['basename'])} is compressed "
+                f"({shard.get('compression')}): no sample can be found in it without decompressing "
+                f"all of it. Decompress it once, to {path}, or write it without compression=."
+            )
+        raise FileNotFoundError(f"{path} does not exist, and {index} lists it.")
+    sizes = tuple(None if size is None else int(size) for size in shard["column_sizes"])
+    names, encodings = tuple(shard["column_names"]), tuple(shard["column_encodings"])
+    if not len(names) == len(encodings) == len(sizes):
+        raise ValueError("columns without an encoding or a size")
+    return Shard(path, int(shard["samples"]), int(raw["bytes"]), names, encodings, sizes)
+
+
+def split_sample(shard: Shard, raw: bytes) -> dict[str, bytes]:
+    """The bytes of each column of a sample.
+
+    Raises:
+        DecodeError: the sizes in it do not make up the sample.
+    """
+    at = 4 * sum(size is None for size in shard.sizes)
+    given = iter(np.frombuffer(raw[:at], "<u4").tolist() if len(raw) >= at else ())
+    sizes = [next(given, 0) if size is None else size for size in shard.sizes]
+    if at + sum(sizes) != len(raw):
+        raise DecodeError(
+            f"it is damaged: its columns have {at + sum(sizes)} bytes, and it has {len(raw)}. Copy or "
+            "download the shard again."
+        )
+    found = {}
+    for name, size in zip(shard.names, sizes, strict=True):
+        found[name] = raw[at : at + size]
+        at += size
+    return found
+
+
+# ------------------------------------------------------------------------------------- values
+
+_SCALARS = {
+    *("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    *("float16", "float32", "float64"),
+}
+# The number that stands for a dtype in an array that brings its own: bits, one more for signed
+# integers, two more for floats.
+_DTYPES = {
+    np.dtype(name).itemsize * 8 + {"u": 0, "i": 1, "f": 2}[np.dtype(name).kind]: np.dtype(name)
+    for name in _SCALARS
+}
+_SHAPES = ("<u1", "<u2", "<u4", "<u8")
+_MODES = {"L": 1, "RGB": 3, "RGBA": 4}
+
+
+def decoder_of(encoding: str, name: str) -> Callable[[bytes], Any]:
+    """A function of a column's bytes that gives its value.
+
+    That is a number, a text, an array, a list of these; bytes of an image that is encoded; or a tuple
+    ("pixels", array) of one that is not.
+
+    Raises:
+        DecodeError: the encoding is not known, or would run code that is in the file.
+    """
+    if encoding in _SCALARS:
+        dtype = np.dtype(encoding).newbyteorder("<")
+        return lambda raw: np.frombuffer(raw, dtype)[0].astype(dtype.newbyteorder("="))
+    if encoding == "ndarray" or encoding.startswith("ndarray:"):
+        return _array_decoder(encoding)
+    if encoding.startswith("list[") and encoding.endswith("]"):
+        one = decoder_of(encoding[5:-1], name)
+        return lambda raw: [one(part) for part in _items(raw, 4)]
+    known: dict[str, Callable[[bytes], Any]] = {
+        "bytes": bytes,
+        "jpeg": bytes,
+        "png": bytes,
+        "jpeg_array": lambda raw: _items(raw, 0),
+        "jpegarray": lambda raw: _items(raw, 0),
+        "int": lambda raw: np.frombuffer(raw, "<i8")[0].astype(np.int64),
+        "str": lambda raw: raw.decode("utf-8"),
+        "str_int": int,
+        "str_float": float,
+        "str_decimal": float,
+        "json": json.loads,
+        "pil": _pixels,
+    }
+    if encoding in known:
+        return known[encoding]
+    if encoding == "pkl":
+        raise DecodeError(
+            f"column {name!r:.80} is pickled, and reading it runs whatever code the file holds: choose "
+            "other columns, or pass decode=, a function of the bytes, if you trust the file."
+        )
+    raise DecodeError(
+        f"column {name!r:.80} has the encoding {encoding!r:.80}, which is not known: choose other columns, "
+        "or pass decode=, a function of its bytes."
+    )
+
+
+def _items(raw: bytes, at: int) -> list[bytes]:
+    """The parts of a list: their number, their sizes, and then they themselves."""
+    count = int(np.frombuffer(raw, "<u4", 1, at)[0])
+    sizes = np.frombuffer(raw, "<u4", count, at + 4)
+    ends = at + 4 + 4 * count + np.cumsum(sizes, dtype=np.int64)
+    if count and ends[-1] != len(raw):
+        raise ValueError("sizes of the parts of a list do not make it up")
+    return [raw[end - size : end] for end, size in zip(ends.tolist(), sizes.tolist(), strict=True)]
+
+
+def _array_decoder(encoding: str) -> Callable[[bytes], Array]:
+    """For "ndarray", "ndarray:dtype" and "ndarray:dtype:1,2"; what is not there is in the bytes."""
+    _, _, rest = encoding.partition(":")
+    name, _, sides = rest.partition(":")
+    fixed = np.dtype(name).newbyteorder("<") if name else None
+    fixed_shape = tuple(int(side) for side in sides.split(",")) if sides else None
+
+    def decode(raw: bytes) -> Array:
+        at, dtype, shape = 0, fixed, fixed_shape
+        if dtype is None:
+            dtype, at = _DTYPES[raw[0]].newbyteorder("<"), 1
+        if shape is None:
+            axes, kind = divmod(raw[at], 4)
+            shape = tuple(np.frombuffer(raw, _SHAPES[kind], axes, at + 1).tolist())
+            at += 1 + axes * 2**kind
+        values = np.frombuffer(raw, dtype, math.prod(shape), at)
+        if at + values.nbytes != len(raw):
+            raise ValueError(f"{len(raw) - at} bytes make no array of shape {shape} and {dtype}")
+        found: Array = values.astype(dtype.newbyteorder("=")).reshape(shape)
+        return found
+
+    return decode
+
+
+def _pixels(raw: bytes) -> tuple[str, Array]:
+    """Width, height, length of the mode, the mode, and the pixels row by row."""
+    width, height, length = np.frombuffer(raw, "<u4", 3).tolist()
+    mode = raw[12 : 12 + length].decode("ascii", "replace")
+    if mode not in _MODES:
+        raise ValueError(f"an image of Pillow's mode {mode!r:.80}, expected {', '.join(_MODES)}")
+    pixels = np.frombuffer(raw, np.uint8, offset=12 + length)
+    return "pixels", pixels.reshape(height, width, _MODES[mode])

@@ -1,0 +1,182 @@
+"""A loader over anything with a length and items by number: Grain, torch, TFDS, ArrayRecord.
+
+None of these packages is imported here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kloaders.core.checks import check_names, checked_cache, checked_dtype, checked_flag
+from kloaders.core.options import Options, shows_options
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.sources.torch_dataset import TorchSource
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["from_source", "from_torch"]
+
+# Packages whose sources draw no numbers from generators that all threads share, and may be called by
+# many threads at once.
+_STATELESS = {"array_record", "datasets", "grain", "tensorflow_datasets"}
+
+# Options of DataLoader, and what to write instead.
+_DATALOADER = {
+    "collate_fn": "samples are stacked. Change a single one in select= or transform=, and pad there "
+    "where shapes differ",
+    "num_workers": "pass processes=True, and workers=N for their number",
+    "sampler": "the order is the loader's own: seed=, shuffle= and sample_weights=. For some of the "
+    "samples give torch.utils.data.Subset",
+    "batch_sampler": "give batch_size=, seed= and shuffle=",
+    "generator": "give seed=",
+    "worker_init_fn": "random numbers are seeded for each sample, so that leave it out",
+    "pin_memory": "leave it out",
+    "prefetch_factor": "give max_queue_size=, in batches for all workers together",
+    "persistent_workers": "they stay until loader.close(), so that leave it out",
+    "timeout": "leave it out: a worker that dies is replaced",
+    "multiprocessing_context": "processes are started fresh, so that leave it out",
+}
+
+
+@shows_options(Options)
+def from_source(
+    source: Any,
+    batch_size: int = 32,
+    *,
+    select: Callable[[Any], Any] | None = None,
+    seeded: bool | None = None,
+    **options: Unpack[Options],
+) -> SequenceLoader:
+    """A loader over anything with `len(source)` and `source[i]`, shuffled as a whole.
+
+    Such are Grain's data sources and MapDatasets, map-style torch Datasets, `tfds.data_source(...)`,
+    ArrayRecord's ArrayRecordDataSource, Hugging Face Datasets, lists, and classes of your own.
+
+    A sample is what `source[i]` gives: x, or a tuple (x, y). Tensors, NumPy arrays, PIL pictures,
+    numbers, and tuples, lists and dicts of these become arrays of their own dtype; a list of numbers
+    is one array. Nothing is permuted: pictures that torchvision made channels-first stay so.
+
+    Args:
+        source: has `__len__` and `__getitem__`. If it has `__getitems__` as well, which takes a list
+            of numbers, and draws no random numbers, many samples are read by one call.
+        batch_size: samples per batch.
+        select: a function of `source[i]` that gives x or (x, y), for samples of another form:
+            `lambda item: (item["image"], item["label"])`, or a parser of ArrayRecord's bytes.
+        seeded: while `source[i]` runs, the global generators of torch (its CPU one), NumPy and
+            `random` are seeded from seed, epoch and i, and then set back: what it draws is the same
+            with any number of workers, and another in each epoch. Loaders that do so take turns:
+            in one process, one of them reads at a time. Any other thread that uses the generators
+            at that moment sees the seeded ones; processes=True keeps them apart.
+            False leaves them alone: quicker, for a source that draws nothing, whose samples can
+            then be kept by `cache="ram"`. None: False for sources of Grain, ArrayRecord, TFDS and
+            Hugging Face, which several threads then read, and True for all others, which are called
+            by one thread at a time.
+        **options: see `SequenceLoader`. workers=N without processes needs a source that is not
+            seeded, and may be called from N threads at once.
+
+    Raises:
+        TypeError: it has no samples by number, an option is DataLoader's, or (when it is read) a
+            sample holds texts.
+        ValueError: an option is out of range, or the source repeats for ever.
+    """
+    stateless = type(source).__module__.partition(".")[0] in _STATELESS
+    # A Hugging Face Dataset with a function of the user's, which may draw.
+    custom = getattr(source, "format", None)
+    stateless = stateless and not (isinstance(custom, dict) and custom.get("type") == "custom")
+    if seeded is None:
+        seeded = not stateless
+    threads = stateless and not seeded
+    return _made("from_source", source, batch_size, select, seeded, threads, options)
+
+
+@shows_options(Options)
+def from_torch(
+    dataset: Any,
+    batch_size: int = 32,
+    *,
+    select: Callable[[Any], Any] | None = None,
+    seeded: bool = True,
+    **options: Unpack[Options],
+) -> SequenceLoader:
+    """`from_source` for a map-style torch Dataset, which is called by one thread at a time.
+
+    Give processes=True where that is too slow: each of `workers` processes has a copy of the dataset.
+
+    Args:
+        dataset: has `__len__` and `__getitem__`.
+        batch_size: samples per batch.
+        select: see `from_source`.
+        seeded: likewise.
+        **options: see `SequenceLoader`.
+
+    Raises:
+        TypeError: it is an IterableDataset or a DataLoader, an option is DataLoader's, or (when
+            it is read) a sample holds texts.
+        ValueError: an option is out of range.
+    """
+    return _made("from_torch", dataset, batch_size, select, seeded, False, options)
+
+
+def _made(
+    title: str,
+    dataset: Any,
+    batch_size: int,
+    select: Callable[[Any], Any] | None,
+    seeded: bool,
+    by_threads: bool,
+    options: Options,
+) -> SequenceLoader:
+    for name, instead in _DATALOADER.items():
+        if name in options:
+            raise TypeError(f"{title}() has no {name}=: {instead}.")
+    check_names(f"{title}()", options, Options.__annotations__)
+    _check(dataset, title)
+    if select is not None and not callable(select):
+        raise TypeError(f"select={select!r:.80} is not a function of an item.")
+    seeded = checked_flag(seeded, "seeded")
+    threads = 0 if options.get("processes") else options.get("workers") or 0
+    if seeded and threads > 1:
+        raise ValueError(
+            f"workers={threads} threads would wait for each other, since random numbers are "
+            "seeded for each sample in turn: pass processes=True, or seeded=False for a dataset "
+            "that draws nothing and may be called from several threads."
+        )
+    if seeded and checked_cache(options.get("cache", "auto")) not in ("auto", None):
+        raise ValueError(
+            f"cache={options['cache']!r:.80} keeps what was drawn at first, for all epochs: pass "
+            "seeded=False if the dataset draws no random numbers, or leave cache= out."
+        )
+    if not options.get("processes") and options.get("workers") is None and not by_threads:
+        options["workers"] = 1
+    dtype = checked_dtype(options.get("dtype"))
+    source = TorchSource(dataset, select, seeded, threads <= 1 and not by_threads, dtype)
+    return SequenceLoader(source, batch_size, **options)
+
+
+def _check(dataset: Any, title: str) -> None:
+    """TypeError for what has no samples by number."""
+    kinds = {kind.__name__ for kind in type(dataset).__mro__}
+    if "DataLoader" in kinds:
+        own = "its data source" if hasattr(dataset, "_data_source") else "dataloader.dataset"
+        raise TypeError(
+            f"this is a DataLoader, which makes batches: give its dataset, {title}({own}, "
+            "batch_size=...)."
+        )
+    if (
+        "IterableDataset" in kinds
+        or not hasattr(dataset, "__getitem__")
+        or not hasattr(dataset, "__len__")
+    ):
+        raise TypeError(
+            f"{type(dataset).__name__} has no samples by number (len(d) and d[i]), which a shuffle of "
+            f"all needs: {title}(list(dataset)) if it fits in RAM; otherwise write its samples to "
+            "files once, and read these."
+        )
+    if len(dataset) >= sys.maxsize:
+        raise ValueError(
+            f"this {type(dataset).__name__} repeats for ever: leave out repeat(), and give epochs= to "
+            "fit."
+        )

@@ -1,0 +1,165 @@
+"""What loaders over rows of encoded values have in common: options of images, RAM batches, the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from kloaders.core.checks import check_names, checked_class_names, checked_dtype
+from kloaders.core.options import Options, RamOptions
+from kloaders.core.structure import Structure, flatten
+from kloaders.engine.specs import FIRST_TRIES
+from kloaders.formats.options import ImageOptions
+from kloaders.loaders.options import LoaderOptions
+from kloaders.loaders.ram_batches import TwoLevelLoader
+from kloaders.plan.rng import Moment
+from kloaders.sources.cache.encoded import cached_rows
+from kloaders.sources.encoded import EncodedSource, fields_of
+from kloaders.sources.files import Decode, readings
+from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
+from kloaders.sources.source import Source
+from kloaders.sources.tables import listed
+
+__all__ = ["EncodedLoader", "EncodedOptions", "encoded_options", "no_input"]
+
+
+class EncodedOptions(Options, total=False):
+    """The options of loaders over rows of encoded values; see `EncodedLoader`."""
+
+    size: tuple[int, int] | None
+    interpolation: str
+    aspect: str
+    channels: int | None
+    rescale: float | None
+    dct_scaling: bool
+    max_pixels: int
+    decode: Decode | None
+    label_options: dict[str, Any] | None
+    class_names: Sequence[str] | None
+    ram_batch_size: int | None
+    ram_budget: int | str | None
+    draw: Literal["windows", "global"]
+
+
+def encoded_options(
+    *,
+    size: tuple[int, int] | None = None,
+    interpolation: str = "bilinear",
+    aspect: str = "stretch",
+    channels: int | None = 3,
+    rescale: float | None = None,
+    dct_scaling: bool = False,
+    max_pixels: int = ImageOptions.max_pixels,
+    decode: Decode | None = None,
+    label_options: dict[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    ram_batch_size: int | None = None,
+    ram_budget: int | str | None = None,
+    draw: Literal["windows", "global"] = "global",
+) -> dict[str, Any]:
+    """These options, with their defaults."""
+    return dict(locals())
+
+
+def no_input(owner: str, names: Sequence[str]) -> str:
+    """The message for a loader that is not told which columns are the input."""
+    return f"{owner}() got no x=, the columns that are the input: there are {listed(list(names))}."
+
+
+class EncodedLoader(TwoLevelLoader):
+    """A loader over rows of values, of which images and arrays are decoded.
+
+    Options that all of these loaders have:
+
+    Args:
+        size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
+            images are decoded; see `PathSequenceLoader`.
+        decode: a function of an input's bytes that gives its array, in place of all of these.
+        class_names: the names of classes, for labels that are texts: each becomes its number in
+            this list.
+        ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
+    """
+
+    _rows: EncodedSource
+
+    def _chosen(self, options: Any, own: Sequence[str]) -> dict[str, Any]:
+        """Take the options of rows out of `options`, checked; own: other names that may be there."""
+        title = type(self).__name__
+        check_names(title, options, (*EncodedOptions.__annotations__, *own))
+        given = cast("dict[str, Any]", options)
+        chosen = encoded_options(
+            **{k: given.pop(k) for k in encoded_options.__kwdefaults__ or {} if k in given}
+        )
+        if chosen["class_names"] is not None:
+            chosen["class_names"] = checked_class_names(chosen["class_names"])
+        if chosen["draw"] not in ("windows", "global"):
+            raise ValueError(
+                f'draw={chosen["draw"]!r:.80} is not known: choose "global" or "windows".'
+            )
+        return chosen
+
+    def _fields(
+        self, x: Any, y: Any, chosen: dict[str, Any], options: Any
+    ) -> tuple[Structure, ...]:
+        """What each array of a sample is made of."""
+        images = {
+            name: chosen[name]
+            for name in (
+                *("size", "interpolation", "aspect", "channels", "rescale"),
+                *("dct_scaling", "max_pixels"),
+            )
+        }
+        inputs, labels = readings(
+            chosen["decode"],
+            chosen["label_options"],
+            "images that this loader decodes, and decode= does so instead",
+            dtype=checked_dtype(options.get("dtype")),
+            **images,
+        )
+        self.image_options, self.decode = inputs
+        return fields_of(x, y, inputs, labels, chosen["class_names"])
+
+    def _start(
+        self, rows: EncodedSource, batch_size: int, chosen: dict[str, Any], options: Any
+    ) -> None:
+        """Set up over these rows."""
+        if len(rows):
+            rows.settle(FIRST_TRIES)
+        two_levels = chosen["ram_batch_size"] is not None or chosen["ram_budget"] is not None
+        ram = RamOptions(chosen["ram_batch_size"], chosen["ram_budget"], chosen["draw"])
+        self._levels = {"ram": ram if two_levels else None}
+        self._rows = rows
+        self._begin(rows, batch_size, options)
+        self.class_names = chosen["class_names"]
+
+    @default_hook
+    def load_sample(self, index: int) -> Any:
+        """One sample from its row: x, or a tuple (x, y). Override it to change samples.
+
+        `super().load_sample(index)` gives the sample as it is read. Called from several threads at
+        once. Whatever is raised becomes a SampleError that names the sample, or is dealt with as
+        `on_error` says.
+        """
+        parts = self._rows.sample(index, Moment())
+        return parts[0] if len(parts) == 1 else parts
+
+    def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
+        kind, rows = type(self), self._rows
+        by_batch, by_sample = overrides(kind, "load_batch"), overrides(kind, "load_sample")
+        source: Source = rows
+        if by_batch or by_sample:
+            dtype = options.transforms.dtype
+            source = HookSource(self, len(rows), dtype, by_batch=by_batch, base=rows)
+        fields = flatten(rows.fields)
+        source = cached_rows(
+            source,
+            options.cache,
+            options.work,
+            decoded=rows.encoded and options.ram is None,
+            name=rows.name,
+            file_of=rows.file_of if rows.paths_of_all else None,
+            paths=rows.paths_of_all,
+            made_by=(type(rows).__name__, rows.token, *(field.described() for field in fields)),
+            functions={f"decode= of array {k}": field.decode for k, field in enumerate(fields)},
+        )
+        return NamedSource(source, self) if overrides(kind, "sample_name") else source

@@ -1,0 +1,66 @@
+"""A loader over MDS folders, as MosaicML Streaming writes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kloaders.core.options import shows_options
+from kloaders.formats.mds import read_index
+from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options, no_input
+from kloaders.sources.mds import MDSSource
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["MDSSequenceLoader"]
+
+
+class MDSSequenceLoader(EncodedLoader):
+    """Batches of samples of MDS folders (MosaicML Streaming), in any order: shuffled as a whole.
+
+    The package `mosaicml-streaming` is not needed. All of its encodings are read but `pkl`, which
+    would run code that is in the file. Shards must not be compressed, since no sample can be found
+    in one that is.
+
+    Args:
+        folders: a folder with an `index.json`, or a list of these with the same columns.
+        batch_size: samples per batch.
+        x, y: the columns that are input and label: a name; "column:key" for a part of a JSON column; a
+            list of names for a row of float32 numbers; a tuple or dict of these for several.
+        size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
+            images are decoded; see `PathSequenceLoader`.
+        decode: a function of the bytes of an input's column that gives its array; for labels
+            `label_options={"decode": ...}`.
+        class_names: the names of classes, for labels that are texts: each becomes its number.
+        ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
+        **options: see `SequenceLoader`.
+
+    Raises:
+        FileNotFoundError: there is no index, or a shard that it lists is not there.
+        DecodeError: an index is damaged, or a shard is compressed, or not as the index says.
+        TypeError: no x= is given.
+        ValueError: there is no such column.
+    """
+
+    @shows_options(EncodedOptions, encoded_options)
+    def __init__(
+        self,
+        folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        batch_size: int = 32,
+        x: Any = None,
+        y: Any = None,
+        **options: Unpack[EncodedOptions],
+    ) -> None:
+        chosen = self._chosen(options, ("x", "y"))
+        given = [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
+        shards = [shard for folder in given for shard in read_index(os.fspath(folder))]
+        if not shards:
+            raise ValueError(f"folders={folders!r:.80} have no shards, expected at least one.")
+        if x is None:
+            raise TypeError(no_input(type(self).__name__, shards[0].names))
+        #: The files, in the order of their samples.
+        self.files = [shard.path for shard in shards]
+        rows = MDSSource(shards, self._fields(x, y, chosen, options))
+        self._start(rows, batch_size, chosen, options)

@@ -1,0 +1,80 @@
+"""A loader over Parquet files: tables of numbers, and images as Hugging Face stores them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kloaders.core.memory import parse_bytes
+from kloaders.core.options import shows_options
+from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options, no_input
+from kloaders.sources.braces import without_braces
+from kloaders.sources.given_files import files_of
+from kloaders.sources.parquet import ParquetSource, ParquetTables
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["ParquetSequenceLoader"]
+
+
+class ParquetSequenceLoader(EncodedLoader):
+    """Batches of rows of Parquet files, in any order: shuffled as a whole.
+
+    Columns hold numbers, lists of numbers, images (bytes, or a struct of bytes and path, as Hugging
+    Face writes them), the content of .npy files, or texts. Needs pyarrow, which
+    `pip install "kloaders[parquet]"` brings.
+
+    A row of Parquet cannot be read by itself: its row group is. Those that were read last stay in
+    RAM, within `row_group_cache`. Where that is less than the data, pass `ram_batch_size=`: rows are
+    then read in the order of the file, so that each row group is read once for each RAM batch.
+
+    Args:
+        files: a path, a pattern such as `part-*.parquet`, or a list of these, with the same columns.
+        batch_size: samples per batch.
+        x, y: the columns that are input and label: a name; "column:key" for a part of a struct; a
+            list of names for a row of float32 numbers; a tuple or dict of these for several.
+        row_group_cache: bytes of row groups that stay in RAM, as 10**9 or "1GiB".
+        size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
+            images are decoded; see `PathSequenceLoader`.
+        decode: a function of an input's value, such as its bytes, that gives its array; for labels
+            `label_options={"decode": ...}`.
+        class_names: the names of classes, for labels that are texts: each becomes its number. Those
+            that Hugging Face wrote into the file are taken without being asked for.
+        ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
+        **options: see `SequenceLoader`.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        FileNotFoundError: a file does not exist, or none matches a pattern.
+        DecodeError: a file is empty, no Parquet file, or has other columns than the first.
+        TypeError: no x= is given.
+        ValueError: there is no such column.
+
+    Labels that are one number or text each are read when `class_balance=True`, `stratify=True` or
+    the like needs them.
+    """
+
+    @shows_options(EncodedOptions, encoded_options)
+    def __init__(
+        self,
+        files: Any,
+        batch_size: int = 32,
+        x: Any = None,
+        y: Any = None,
+        *,
+        row_group_cache: int | str = "1GiB",
+        **options: Unpack[EncodedOptions],
+    ) -> None:
+        chosen = self._chosen(options, ("x", "y", "row_group_cache"))
+        #: The files, in the order of their samples.
+        self.files = files_of(without_braces(files), "Parquet files", "part-*.parquet")
+        budget = parse_bytes(row_group_cache, "row_group_cache")
+        tables = ParquetTables(self.files, type(self).__name__)
+        if x is None:
+            raise TypeError(no_input(type(self).__name__, tables.schema.names))
+        rows = ParquetSource(tables, self._fields(x, y, chosen, options), budget)
+        self._start(rows, batch_size, chosen, options)
+        if self.class_names is None:
+            self.class_names = rows.class_names()
+        if not self.ram_batch_size and self.shuffle is not False:
+            rows.warn_of_rereading()

@@ -1,0 +1,80 @@
+"""A loader over tar files as WebDataset writes them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from kloaders.core.messages import inform
+from kloaders.core.options import shows_options
+from kloaders.formats.ranges import RangeFiles
+from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options
+from kloaders.sources.braces import without_braces
+from kloaders.sources.given_files import files_of
+from kloaders.sources.tar import TarSamples, TarSource, guessed
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["TarSequenceLoader"]
+
+
+class TarSequenceLoader(EncodedLoader):
+    """Batches of samples in tar files (WebDataset), in any order: shuffled as a whole.
+
+    Neighbouring members whose names are the same up to the first dot are one sample: `000.jpg`,
+    `000.cls`, `000.seg.png`. The rest of the name says what a member is: images and `npy` are
+    decoded, `cls` is a whole number, `json` is JSON, `txt` a text; others need `decode=`.
+
+    Where each member lies is looked up once, by reading the headers only, and kept beside the file,
+    as `.NAME.members.index`. Then any member is one read away.
+
+    Args:
+        files: a path, a pattern such as `train-*.tar` or `train-{000..127}.tar`, or a list of these.
+        batch_size: samples per batch.
+        x, y: the suffixes that are input and label: "jpg"; "jpg;png" for the first that a sample
+            has; "json:box:x" for a part of a JSON text; a list of names for a row of numbers; a
+            tuple or dict of these for several. x=None takes an image or array, and a class as y
+            where there is one, and logs what it took.
+        index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
+            user's where that is not allowed.
+        size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
+            images are decoded; see `PathSequenceLoader`.
+        decode: a function of an input's bytes that gives its array; for labels
+            `label_options={"decode": ...}`.
+        class_names: the names of classes, for labels that are texts: each becomes its number.
+        ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
+        **options: see `SequenceLoader`.
+
+    Raises:
+        FileNotFoundError: a file does not exist, or none matches a pattern.
+        DecodeError: a file is empty, compressed, no tar file, or damaged between members.
+        ValueError: no sample has such a suffix.
+
+    A member that is damaged or cut short is a sample that does not load: `on_error` says what becomes
+    of it, and its name is the file and the sample's. `files` lists the files.
+    """
+
+    @shows_options(EncodedOptions, encoded_options)
+    def __init__(
+        self,
+        files: Any,
+        batch_size: int = 32,
+        x: Any = None,
+        y: Any = None,
+        *,
+        index_folder: str | os.PathLike[str] | None = None,
+        **options: Unpack[EncodedOptions],
+    ) -> None:
+        chosen = self._chosen(options, ("x", "y", "index_folder"))
+        #: The files, in the order of their samples.
+        self.files = files_of(without_braces(files), "tar files", "train-*.tar")
+        folder = None if index_folder is None else os.fspath(index_folder)
+        samples = TarSamples(RangeFiles(self.files), folder)
+        if x is None:
+            x, found = guessed(samples)
+            y = found if y is None else y
+            said = f"x is {x!r}" + ("" if y is None else f", y is {y!r}")
+            inform(f"{self.files[0]}: {said}. x= and y= choose otherwise.", once=said)
+        rows = TarSource(samples, self._fields(x, y, chosen, options))
+        self._start(rows, batch_size, chosen, options)

@@ -1,0 +1,426 @@
+"""Samples whose arrays are decoded from named values of a row: members of a tar file, columns of a table.
+
+What gives the values is a subclass; here is what becomes of a value. A value is bytes (an image, the
+content of an .npy file, or what `decode` takes), a text, a number, or an array.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kloaders.core import stall_watch
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.messages import shortened
+from kloaders.core.rows import Report, Rows, copy_into_row
+from kloaders.core.structure import Structure, as_arrays, flatten, is_numeric, map_structure
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.image_headers import header_of
+from kloaders.formats.images import decode_image, picture_of
+from kloaders.formats.npy import decode_array
+from kloaders.formats.options import ImageOptions
+from kloaders.plan.rng import Moment
+from kloaders.sources.files import Decode
+from kloaders.sources.source import Source
+from kloaders.sources.tables import listed
+
+__all__ = [
+    "Block",
+    "EncodedSource",
+    "Field",
+    "Pixels",
+    "column_of",
+    "fields_of",
+    "json_value",
+    "part_of",
+]
+
+#: Values of some samples by name: for each an array with a row for each sample, or a list.
+Block = Mapping[str, Any]
+
+
+class Pixels:
+    """An image that is stored as it is: gray, RGB or RGBA."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+
+class Field:
+    """How one array of a sample is made. Threads share it; it pickles.
+
+    Args:
+        name: which value it is made of; a list of names makes a row of float32, one number each.
+        options: how images are decoded; its dtype is what other values are cast to.
+        decode: a function of the value, bytes for an image, that gives the array.
+        class_names: a text stands for its number in this list.
+    """
+
+    def __init__(
+        self,
+        name: str | list[str],
+        options: ImageOptions,
+        decode: Decode | None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        self.names = [name] if isinstance(name, str) else list(name)
+        self.alone = isinstance(name, str)
+        self.options, self.decode = options, decode
+        self.class_names = None if class_names is None else list(class_names)
+        self._numbers = {text: k for k, text in enumerate(class_names or ())}
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.names[0] if self.alone else listed(self.names)
+
+    def described(self) -> tuple[Any, ...]:
+        """What decides its array besides the values, and `decode`."""
+        return tuple(self.names), self.alone, self.options, self.class_names
+
+    # ------------------------------------------------------------------ one value
+
+    def read(self, value: Any, out: Array | None) -> Array:
+        """The array of one value. `out` itself where the value was put there, else another one.
+
+        Raises DecodeError where the value is no such thing, and whatever decode raises.
+        """
+        if value is None:
+            raise DecodeError(
+                f"{self.name!r:.80} is missing (null) in this sample: fill it in, or pass "
+                "on_error='skip'."
+            )
+        encoded = isinstance(value, (bytes, bytearray, memoryview))
+        if self.decode is not None:
+            return self._cast(self._of_user(self.decode(bytes(value) if encoded else value)))
+        if encoded:
+            return self._of_bytes(bytes(value), out)
+        if isinstance(value, Pixels):
+            return picture_of(value.array, self.options, out, repr(self.name))
+        if isinstance(value, str):
+            return self._of_text(value)
+        if isinstance(value, list) and value and isinstance(value[0], (bytes, Pixels)):
+            return self._stacked([self.read(part, None) for part in value])
+        return self._cast(self._array(value))
+
+    def _of_bytes(self, raw: bytes, out: Array | None) -> Array:
+        if self.class_names is not None and header_of(raw) is None:
+            return self._of_text(raw.decode("utf-8", "replace"))
+        if raw.startswith(b"\x93NUMPY"):
+            own = out if self.options.dtype is None else None
+            return self._cast(decode_array(raw, own, repr(self.name)))
+        try:
+            return decode_image(raw, self.options, out, repr(self.name))
+        except DecodeError as error:
+            if not raw:
+                raise DecodeError(f"{self.name!r:.80} is empty (0 bytes).") from None
+            raise DecodeError(
+                f"{error} For bytes of another kind pass decode=, a function of them."
+                if "is no picture" in str(error)
+                else str(error)
+            ) from error
+
+    def _of_text(self, text: str) -> Array:
+        if self.class_names is None:
+            raise DecodeError(
+                f"{self.name!r:.80} holds the text {shortened(text, 80)!r:.80}, expected numbers: pass "
+                "class_names=[...] for the name of a class, or a function of the text: decode= for "
+                'x, label_options={"decode": ...} for y.'
+            )
+        number = self._numbers.get(text)
+        if number is None:
+            raise DecodeError(
+                f"{self.name!r:.80} holds {shortened(text, 80)!r:.80}, which is not among class_names: "
+                f"{listed(self.class_names)}."
+            )
+        return np.array(number, np.int32)
+
+    def _of_user(self, value: Any) -> Array:
+        got = as_arrays(value)
+        if not isinstance(got, np.ndarray):
+            raise TypeError(
+                f"decode gave a {type(got).__name__} for {self.name!r:.80}, expected one array: several "
+                'inputs are several values, x={"a": ..., "b": ...}.'
+            )
+        return got
+
+    def _array(self, value: Any) -> Array:
+        if isinstance(value, dict):
+            raise DecodeError(
+                f"{self.name!r:.80} holds a dictionary of {listed([repr(key) for key in value])}, expected "
+                f'numbers: name what is in it, as "{self.name}:KEY", or pass decode=.'
+            )
+        try:
+            found: Array = as_arrays(value)
+        except TypeError as error:
+            raise DecodeError(f"{self.name!r:.80}: {error}") from None
+        return found
+
+    def _stacked(self, arrays: list[Array]) -> Array:
+        shapes = {array.shape for array in arrays}
+        if len(shapes) > 1:
+            raise DecodeError(
+                f"{self.name!r:.80} holds images of {len(shapes)} shapes, such as "
+                f"{listed(sorted(map(str, shapes)))}: pass size=(height, width)."
+            )
+        return np.stack(arrays)
+
+    def _cast(self, array: Array) -> Array:
+        dtype = self.options.dtype
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    # ------------------------------------------------------------------ many values
+
+    def column(self, block: Block) -> Any:
+        """Its values: an array with a row each, as it is delivered, or a list of what `read` takes."""
+        if self.alone:
+            values = block[self.names[0]]
+            if not isinstance(values, np.ndarray) or self.decode is not None:
+                return values
+            return self._cast(values)
+        rows = [self._one_number(name, block[name]) for name in self.names]
+        found = np.stack(rows, axis=1).astype(np.float32, copy=False)
+        return self._cast(found)
+
+    def _one_number(self, name: str, values: Any) -> Array:
+        if isinstance(values, np.ndarray) and values.ndim == 1:
+            return values.astype(np.float32, copy=False)
+        numbers = np.empty(len(values), np.float32)
+        for k, value in enumerate(values):
+            array = self._array(value) if value is not None else np.empty(0)
+            if array.shape != ():
+                what = "is missing (null)" if value is None else f"has the shape {array.shape}"
+                raise DecodeError(f"{name!r:.80} {what} in this sample, expected one number.")
+            numbers[k] = array
+        return numbers
+
+
+def fields_of(
+    x: Any,
+    y: Any,
+    inputs: tuple[ImageOptions, Decode | None],
+    labels: tuple[ImageOptions, Decode | None],
+    class_names: Sequence[str] | None,
+) -> tuple[Structure, ...]:
+    """A `Field` for each name, in the form of a sample: (x,) or (x, y).
+
+    Raises:
+        TypeError: a name is no text.
+    """
+
+    def field(part: str, options: Any, names: Any) -> Callable[[Any], Field]:
+        def one(name: Any) -> Field:
+            many = isinstance(name, list) and name and all(isinstance(n, str) for n in name)
+            if not isinstance(name, str) and not many:
+                raise TypeError(
+                    f"{part} holds {name!r:.80} ({type(name).__name__}), expected a name, a list of "
+                    "names that make one row of numbers, or a tuple or dict of these."
+                )
+            return Field(name, options[0], options[1], names)
+
+        return one
+
+    found: tuple[Structure, ...] = (map_structure(field("x", inputs, None), x),)
+    if y is not None:
+        found = (*found, map_structure(field("y", labels, class_names), y))
+    if not all(flatten(part) for part in found):
+        raise ValueError("x or y is empty, expected at least one name.")
+    return found
+
+
+class EncodedSource(Source):
+    """Samples that are made of named values; a subclass gives the values (`blocks`, `name`).
+
+    Args:
+        fields: what each array is made of, in the form of a sample.
+    """
+
+    reads_many = True
+
+    def __init__(self, fields: tuple[Structure, ...]) -> None:
+        self.fields = fields
+        self.runs_user_code = any(field.decode is not None for field in flatten(fields))
+        #: Whether some values are decoded by us, as images are.
+        self.encoded = False
+
+    @property
+    def wanted(self) -> list[str]:
+        """The names of the values that are read, each once."""
+        return list(dict.fromkeys(name for field in flatten(self.fields) for name in field.names))
+
+    def blocks(self, indices: Indices) -> Iterator[tuple[list[int], Block | Exception]]:
+        """Some of these samples at a time, by their places in `indices`, and their values."""
+        raise NotImplementedError
+
+    def file_of(self, index: int) -> str:
+        """The file that a sample is in, one of `paths_of_all`."""
+        raise NotImplementedError
+
+    @property
+    def paths_of_all(self) -> list[str]:
+        """The files that samples are in; none where they are in none."""
+        return []
+
+    @property
+    def token(self) -> str | None:
+        """What tells these values from others, for a cache in a folder; None: their files do."""
+        return None
+
+    def labels_in(self, blocks: Callable[[str], Iterable[Any]]) -> Array | None:
+        """The labels of all samples, where they are one number or class each.
+
+        blocks: `blocks(name)` gives all values of that name, some at a time.
+        """
+        labels = flatten(self.fields[1]) if len(self.fields) > 1 else []
+        if len(labels) != 1 or not labels[0].alone or labels[0].decode is not None:
+            return None
+        field, found = labels[0], []
+        try:
+            for values in blocks(field.name):
+                column = field.column({field.name: values})
+                if not isinstance(column, np.ndarray):
+                    if column and not isinstance(column[0], (str, int, float, np.generic)):
+                        return None
+                    column = np.array([field.read(value, None) for value in column])
+                if column.ndim != 1:
+                    return None
+                found.append(column)
+        except (DecodeError, ValueError):  # met again by who reads that sample
+            return None
+        return np.concatenate(found) if found else None
+
+    def settle(self, tries: int) -> None:
+        """Look at the first sample that can be read: whether images are decoded."""
+        for index in range(min(tries, len(self))):
+            for _, block in self.blocks(np.array([index], np.int64)):
+                if isinstance(block, Exception):
+                    continue
+                self.encoded = any(
+                    isinstance(field.column(block)[0], (bytes, Pixels))
+                    and field.class_names is None
+                    for field in flatten(self.fields)
+                    if field.alone and field.decode is None
+                )
+                return
+
+    def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
+        ((_, block),) = self.blocks(np.array([index], np.int64))
+        if isinstance(block, Exception):
+            raise block
+        found: tuple[Any, ...] = map_structure(
+            lambda field: _value(field, field.column(block), 0, None), self.fields
+        )
+        return found
+
+    def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
+        fields = flatten(self.fields)
+        for rows, block in self.blocks(indices):
+            stall_watch.at(self, int(indices[rows[0]]))
+            if isinstance(block, Exception):
+                for row in rows:
+                    report(row, block)
+                continue
+            failed: set[int] = set()
+            for leaf, field in enumerate(fields):
+                self._fill_leaf(leaf, field, block, rows, indices, out.arrays[leaf], report, failed)
+
+    def _fill_leaf(
+        self,
+        leaf: int,
+        field: Field,
+        block: Block,
+        rows: list[int],
+        indices: Indices,
+        out: Array,
+        report: Report,
+        failed: set[int],
+    ) -> None:
+        try:
+            values = field.column(block)
+        except Exception as error:
+            if len(rows) == 1:
+                _report(report, rows[0], error, failed)
+                return
+            for row in rows:  # one by one, to find the sample at fault
+                for _, one in self.blocks(indices[[row]]):
+                    if isinstance(one, Exception):
+                        _report(report, row, one, failed)
+                    else:
+                        self._fill_leaf(leaf, field, one, [row], indices, out, report, failed)
+            return
+        if (
+            isinstance(values, np.ndarray)
+            and values.shape[1:] == out.shape[1:]
+            and values.dtype == out.dtype
+        ):
+            out[rows] = values
+            return
+        for k, row in enumerate(rows):
+            target = out[row, ...]
+            try:
+                got = _value(field, values, k, target)
+                if got is not target:
+                    copy_into_row(got, out, row, leaf, report)
+            except Exception as error:  # whatever a user's decode raises belongs to the sample
+                _report(report, row, error, failed)
+
+    def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
+        if dtype_differs:
+            return "Pass dtype=, or convert in decode=."
+        return "Pass size=(height, width) for images; bring lists to one length in transform=."
+
+
+def _report(report: Report, row: int, error: Exception, failed: set[int]) -> None:
+    """Report a row once, however many of its arrays fail."""
+    if row not in failed:
+        failed.add(row)
+        report(row, error)
+
+
+def _value(field: Field, values: Any, k: int, out: Array | None) -> Array:
+    """The array of sample k of some, whose values are `values`."""
+    if isinstance(values, np.ndarray) and field.decode is None:
+        found: Array = np.array(values[k])
+        if not is_numeric(found.dtype):
+            raise DecodeError(f"{field.name!r:.80} holds {found.dtype}, expected numbers.")
+        return found
+    return field.read(values[k], out)
+
+
+def json_value(raw: bytes, path: str, name: str) -> Any:
+    """What a JSON text has at "key:key"; "" for all of it.
+
+    Raises DecodeError where it is no JSON, or has no such key.
+    """
+    try:
+        value = json.loads(raw)
+    except ValueError as error:
+        raise DecodeError(f"{name!r:.80} is no JSON: {error}.") from None
+    return part_of(value, path, name)
+
+
+def part_of(value: Any, path: str, name: str) -> Any:
+    """What dictionaries and lists in each other have at "key:key"; "" for all of it.
+
+    Raises DecodeError where there is no such key.
+    """
+    for key in filter(None, path.split(":")):
+        try:
+            value = value[key] if isinstance(value, dict) else value[int(key)]
+        except (KeyError, IndexError, TypeError, ValueError):
+            has = f", it has {listed([repr(k) for k in value])}" if isinstance(value, dict) else ""
+            raise DecodeError(f"{name!r:.80} has no {key!r:.80}{has}.") from None
+    return value
+
+
+def column_of(name: str, names: list[str]) -> str:
+    """The column that a name is of, or of a part of."""
+    if name in names:
+        return name
+    column = name.partition(":")[0]
+    if column not in names:
+        raise ValueError(f"there is no column {name!r:.80}, there are {listed(names)}.")
+    return column

@@ -1,0 +1,137 @@
+"""Samples of MDS folders, as MosaicML Streaming writes them, read without its package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.structure import Structure, flatten
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.mds import Shard, decoder_of, split_sample
+from kloaders.formats.ranges import RangeFiles
+from kloaders.sources.encoded import Block, EncodedSource, Pixels, column_of, part_of
+
+__all__ = ["MDSSource"]
+
+
+class MDSSource(EncodedSource):
+    """Samples of the shards of one or more folders.
+
+    Args:
+        shards: as their indexes describe them, with the same columns.
+        fields: which columns each array is made of; "column:key" is a part of a JSON column.
+
+    Raises:
+        ValueError: there is no such column.
+        DecodeError: a shard is not as its index describes it, or a column is of no known encoding.
+    """
+
+    def __init__(self, shards: list[Shard], fields: tuple[Structure, ...]) -> None:
+        super().__init__(fields)
+        self.shards = shards
+        self.files = RangeFiles([shard.path for shard in shards])
+        #: The first sample of each shard, and how many there are in all.
+        self.firsts: Indices = np.cumsum([0, *(shard.samples for shard in shards)], dtype=np.int64)
+        self._offsets = np.concatenate([_offsets(self.files, k, s) for k, s in enumerate(shards)])
+        names = list(shards[0].names)
+        self._columns = {name: column_of(name, names) for name in self.wanted}
+        # A decode= gets the bytes as they are.
+        self._raw = {n for field in flatten(fields) if field.decode for n in field.names}
+        self._decoders = self._made()
+
+    def _made(self) -> dict[str, Callable[[bytes], Any]]:
+        encodings = dict(zip(self.shards[0].names, self.shards[0].encodings, strict=True))
+        return {
+            name: decoder_of(encodings[column], column)
+            for name, column in self._columns.items()
+            if name not in self._raw
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_decoders"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._decoders = self._made()
+
+    def __len__(self) -> int:
+        return int(self.firsts[-1])
+
+    def blocks(self, indices: Indices) -> Iterator[tuple[list[int], Block | Exception]]:
+        shards = np.searchsorted(self.firsts, indices, side="right") - 1
+        for row in np.lexsort((indices, shards)).tolist():
+            try:
+                yield [row], self._values(int(indices[row]), int(shards[row]))
+            except Exception as error:
+                yield [row], error
+
+    def _values(self, index: int, shard: int) -> Block:
+        start, end = self._offsets[index + shard : index + shard + 2].tolist()
+        columns = split_sample(self.shards[shard], self.files.read(shard, start, end - start))
+        return {name: [self._value(name, columns)] for name in self._columns}
+
+    def _value(self, name: str, columns: dict[str, bytes]) -> Any:
+        column = self._columns[name]
+        raw = columns[column]
+        if name in self._raw:
+            return raw
+        try:
+            value = self._decoders[name](raw)
+        except (ValueError, IndexError, KeyError) as error:
+            raise DecodeError(f"its column {column!r:.80} is damaged: {error}.") from None
+        if name != column:
+            value = part_of(value, name.removeprefix(f"{column}:"), column)
+        return _image(value)
+
+    def name(self, index: int) -> str:
+        shard = self._shard_of(index)
+        number = index - int(self.firsts[shard])
+        at = int(self._offsets[index + shard])
+        return f"{self.shards[shard].path}, sample {number} at byte {at}"
+
+    def _shard_of(self, index: int) -> int:
+        return int(np.searchsorted(self.firsts, index, side="right")) - 1
+
+    def file_of(self, index: int) -> str:
+        return self.shards[self._shard_of(index)].path
+
+    @property
+    def paths_of_all(self) -> list[str]:
+        return self.files.paths
+
+    def extent(self) -> Iterable[Array]:
+        return [self.firsts, self._offsets]
+
+    def close(self) -> None:
+        self.files.close()
+
+
+def _image(value: Any) -> Any:
+    """Images that are not encoded, as the source's fields take them."""
+    if isinstance(value, tuple):
+        return Pixels(value[1])
+    if isinstance(value, list) and value and isinstance(value[0], tuple):
+        return [Pixels(array) for _, array in value]
+    return value
+
+
+def _offsets(files: RangeFiles, file: int, shard: Shard) -> Array:
+    """Where each sample of a shard begins, and where the last one ends."""
+    if files.size(file) != shard.size:
+        raise DecodeError(
+            f"{shard.path} has {files.size(file)} bytes, and the index says {shard.size}. Copy or "
+            "download it again."
+        )
+    head = 4 * (shard.samples + 2)
+    table = np.frombuffer(files.read(file, 0, min(head, shard.size)), "<u4")
+    whole = len(table) == shard.samples + 2 and table[0] == shard.samples
+    offsets = table[1:].astype(np.int64)
+    if not whole or (np.diff(offsets) < 0).any() or offsets[-1] > shard.size:
+        raise DecodeError(
+            f"{shard.path} is damaged: its table of samples is not that of {shard.samples} samples. "
+            "Copy or download it again."
+        )
+    return offsets

@@ -1,0 +1,235 @@
+"""Samples in tar files, as WebDataset lays them out: neighbouring members of one name, by suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.structure import Structure, flatten
+from kloaders.formats.errors import DecodeError
+from kloaders.formats.files import IMAGE_SUFFIXES
+from kloaders.formats.ranges import RangeFiles
+from kloaders.formats.tar import TarIndex, tar_index
+from kloaders.sources.encoded import Block, EncodedSource, json_value
+from kloaders.sources.tables import listed
+
+__all__ = ["TarSamples", "TarSource", "guessed"]
+
+# How the text of a member is read; others are bytes.
+_INTEGERS = {"cls", "cls2", "class", "count", "index", "inx", "id"}
+_TEXTS = {"txt", "text", "transcript"}
+_JSON = {"json", "jsn"}
+
+
+def _key_and_suffix(name: str) -> tuple[str, str] | None:
+    """What belongs together, and which part of it a member is; None for what is no part of a sample.
+
+    The suffix begins at the first dot of the name behind the folders: "a/b.seg.png" -> "a/b", "seg.png".
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    hidden = not stem or not dot
+    meta = name.startswith("__") and "__" in name[2:]
+    return None if hidden or meta else (folder + slash + stem, suffix.lower())
+
+
+class TarSamples:
+    """The samples of tar files: which members each has, and where these lie.
+
+    Args:
+        files: the tar files.
+        index_folder: where indexes are kept; None: beside the files.
+
+    Takes 16 bytes of memory a member, and the names of samples.
+    """
+
+    def __init__(self, files: RangeFiles, index_folder: str | None) -> None:
+        self.files = files
+        keys: list[str] = []
+        firsts = [0]
+        tables: list[dict[str, tuple[Array, Array]]] = []
+        for file in range(len(files.paths)):
+            own, table = _grouped(tar_index(files, file, index_folder), files.paths[file])
+            keys += own
+            firsts.append(len(keys))
+            tables.append(table)
+        self.keys = keys
+        #: The first sample of each file, and how many there are in all.
+        self.firsts: Indices = np.array(firsts, np.int64)
+        #: Each suffix that is met, in the order in which they are.
+        self.suffixes = list(dict.fromkeys(suffix for table in tables for suffix in table))
+        #: Of each suffix where its member lies in each sample, -1 where there is none; and its size.
+        self.places: dict[str, tuple[Array, Array]] = {}
+        for suffix in self.suffixes:
+            offsets = np.full(len(keys), -1, np.int64)
+            sizes = np.zeros(len(keys), np.int64)
+            for table, first, last in zip(tables, firsts, firsts[1:], strict=False):
+                if suffix in table:
+                    offsets[first:last], sizes[first:last] = table[suffix]
+            self.places[suffix] = offsets, sizes
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def only(self, suffixes: Iterable[str]) -> None:
+        """Forget where members of other suffixes lie."""
+        self.places = {suffix: self.places[suffix] for suffix in suffixes if suffix in self.places}
+
+    def file_of(self, index: int) -> int:
+        """The number of the file that a sample is in."""
+        return int(np.searchsorted(self.firsts, index, side="right")) - 1
+
+    def has(self, index: int) -> list[str]:
+        """The suffixes that a sample has, of those that are read."""
+        return [suffix for suffix, (offsets, _) in self.places.items() if offsets[index] >= 0]
+
+
+def _grouped(index: TarIndex, path: str) -> tuple[list[str], dict[str, tuple[Array, Array]]]:
+    """The samples of a file: their keys, and of each suffix where its members lie."""
+    keys: list[str] = []
+    found: dict[str, list[tuple[int, int]]] = {}
+    for number, name in enumerate(index.names):
+        parts = _key_and_suffix(name)
+        if parts is None:
+            continue
+        key, suffix = parts
+        if not keys or keys[-1] != key:
+            keys.append(key)
+        members = found.setdefault(suffix, [])
+        if members and members[-1][0] == len(keys) - 1:
+            raise DecodeError(
+                f"{path} has {name} twice in one sample. Write the file again with one name for "
+                "each sample."
+            )
+        members.append((len(keys) - 1, number))
+    if not keys:
+        raise DecodeError(
+            f"{path} holds no samples, which are members such as 000.jpg and 000.cls: it has "
+            f"{listed(index.names) or 'nothing'}. Leave it out."
+        )
+    tables = {}
+    for suffix, members in found.items():
+        samples, numbers = np.array(members, np.int64).T
+        offsets, sizes = np.full(len(keys), -1, np.int64), np.zeros(len(keys), np.int64)
+        offsets[samples], sizes[samples] = index.offsets[numbers], index.sizes[numbers]
+        tables[suffix] = offsets, sizes
+    return keys, tables
+
+
+def guessed(samples: TarSamples) -> tuple[str, str | None]:
+    """Which suffixes are x and y: an image or array, and a class.
+
+    Raises:
+        ValueError: no suffix is that of an image or an array.
+    """
+    kinds = [(suffix, suffix.rpartition(".")[2]) for suffix in samples.suffixes]
+    inputs = [s for s, kind in kinds if f".{kind}" in IMAGE_SUFFIXES]
+    inputs += [s for s, kind in kinds if kind == "npy"]
+    if not inputs:
+        raise ValueError(
+            f"{samples.files.paths[0]}: samples have {listed(samples.suffixes)}, of which none is "
+            'an image or an array. Say what is what: x="SUFFIX", y="SUFFIX", with decode=.'
+        )
+    labels = [s for s, kind in kinds if kind in _INTEGERS]
+    return inputs[0], labels[0] if labels else None
+
+
+class TarSource(EncodedSource):
+    """Samples of tar files.
+
+    Args:
+        samples: the files.
+        fields: what each array is made of. The name of a value is a suffix, or several with ";"
+            between, of which the first that a sample has is taken; "json:key" is a part of a
+            JSON text.
+
+    Raises:
+        ValueError: no sample has such a suffix.
+    """
+
+    def __init__(self, samples: TarSamples, fields: tuple[Structure, ...]) -> None:
+        super().__init__(fields)
+        self.samples = samples
+        # A decode= gets the bytes as they are.
+        self._raw = {n for field in flatten(fields) if field.decode for n in field.names}
+        self._choices = {name: _choices(name) for name in self.wanted}
+        for name, choices in self._choices.items():
+            if not any(suffix in samples.places for suffix, _ in choices):
+                raise ValueError(
+                    f"{samples.files.paths[0]}: no sample has {name!r:.80}, they have "
+                    f"{listed(samples.suffixes)}. Choose of these by x= and y=."
+                )
+        samples.only({suffix for choices in self._choices.values() for suffix, _ in choices})
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def blocks(self, indices: Indices) -> Iterator[tuple[list[int], Block | Exception]]:
+        files = np.searchsorted(self.samples.firsts, indices, side="right") - 1
+        # In the order of the file, which is quicker for disks.
+        for row in np.lexsort((indices, files)).tolist():
+            index, file = int(indices[row]), int(files[row])
+            try:
+                yield [row], {name: [self._value(name, index, file)] for name in self._choices}
+            except Exception as error:
+                yield [row], error
+
+    def _value(self, name: str, index: int, file: int) -> Any:
+        for suffix, path in self._choices[name]:
+            if suffix not in self.samples.places:
+                continue
+            offsets, sizes = self.samples.places[suffix]
+            if offsets[index] < 0:
+                continue
+            raw = self.samples.files.read(file, int(offsets[index]), int(sizes[index]))
+            return raw if name in self._raw else _meaning(raw, suffix, path)
+        raise DecodeError(
+            f"it has no {name!r:.80}, it has {listed(self.samples.has(index)) or 'none of those read'}. "
+            "on_error='skip' leaves such samples out."
+        )
+
+    def name(self, index: int) -> str:
+        return f"{self.file_of(index)}, {self.samples.keys[index]}"
+
+    def file_of(self, index: int) -> str:
+        return self.samples.files.paths[self.samples.file_of(index)]
+
+    @property
+    def paths_of_all(self) -> list[str]:
+        return self.samples.files.paths
+
+    def extent(self) -> Iterable[Array]:
+        sizes = [size for size, _ in self.samples.files.stamps]
+        return [self.samples.firsts, np.array(sizes, np.int64)]
+
+    def close(self) -> None:
+        self.samples.files.close()
+
+
+def _choices(name: str) -> list[tuple[str, str]]:
+    """The suffixes to try, and what is asked for in a JSON text."""
+    found = []
+    for choice in name.split(";"):
+        suffix, _, path = choice.partition(":")
+        found.append((suffix.strip().lstrip(".").lower(), path))
+    return found
+
+
+def _meaning(raw: bytes, suffix: str, path: str) -> Any:
+    """The value of a member by its suffix."""
+    kind = suffix.rpartition(".")[2]
+    if kind in _INTEGERS:
+        try:
+            return np.int64(int(raw))
+        except ValueError:
+            raise DecodeError(
+                f"{suffix!r:.80} holds {raw[:40]!r:.80}, expected a whole number."
+            ) from None
+    if kind in _JSON:
+        return json_value(raw, path, suffix)
+    if kind in _TEXTS:
+        return raw.decode("utf-8")
+    return raw
