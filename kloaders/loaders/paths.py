@@ -70,7 +70,7 @@ class PathSequenceLoader(SequenceLoader):
     anything else give `decode=`, or override `load_sample(path)` or `load_batch(indices)`.
 
     Args:
-        paths: files, as str or pathlib.Path; or a pattern, such as "photos/**/*.jpg", whose files are
+        paths: files, as str or pathlib.Path; or a pattern, such as `photos/**/*.jpg`, whose files are
             sorted by name. A tuple or dict of these, and of arrays, makes several inputs.
         labels: one for each path: integers, floats, one-hot rows, an array a sample; paths again
             (a mask beside an image); a tuple or dict of these; or a function of the path that gives
