@@ -144,3 +144,89 @@ def test_notebooks_are_committed_without_outputs(notebook):
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         assert not cell.get("outputs")
         assert not cell.get("execution_count")
+
+
+PROSE = [p for p in PAGES if p.name not in ("promises.md", "contract-table.md", "design.md")]
+
+
+def prose(page):
+    """The text of a page without programs and code words, and without tables that programs print."""
+    text = re.sub(
+        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    if page.name == "performance.md":
+        text = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
+    return re.sub(r"<!--.*?-->|`[^`\n]+`", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        *(
+            "time series",
+            "audio",
+            "DICOM",
+            "NIfTI",
+            "Hugging Face",
+            "WebDataset",
+            "S3",
+            "contrastive",
+        ),
+        *("mixed precision", "test set", "three-way split", "class weight", "shuffle buffer"),
+        *("prefetch", "FAQ", "bottleneck", "throughput", "reproducible", "GIL", "corrupt"),
+    ],
+)
+def test_terms_that_people_search_for_are_found(term):
+    pages = [p for p in PROSE if "docs" in p.parts]
+    if not pages:
+        pytest.skip("docs/ is not beside these tests")
+    assert any(re.search(rf"\b{term}", prose(p), re.IGNORECASE) for p in pages)
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda p: p.name)
+def test_pages_are_in_the_terms_of_the_field(page):
+    """Per and not "a" in rates, images, the GIL; no sentence that begins with "Of"."""
+    text = prose(page)
+    unwanted = r"\ba training\b(?! \w)|Python's lock|\bpictures?\b|\b(?:once|bytes|times) an? (?:epoch|sample|second)\b"
+    assert re.findall(unwanted, text) == []
+    assert re.findall(r"(?:\A|[.:!?]\s+|\n\n)Of \w+", text) == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
+def test_the_index_opens_with_the_table_and_has_four_parts():
+    page = ROOT / "docs" / "index.md"
+    if not page.exists():
+        pytest.skip("docs/ is not beside these tests")
+    text = page.read_text(encoding="utf-8")
+    assert text.index("include} ../README.md") < text.index("```python")
+    assert re.findall(r":caption: (.*)", text) == ["Learn", "How to", "Understand", "Reference"]
+    start, end = (re.search(rf':{key}: "(.*)"', text)[1] for key in ("start-after", "end-before"))
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition(start)[2].partition(end)[0]
+    assert table.count("\n| ") > 10
+
+
+def test_the_tf_data_page_has_every_verb():
+    page = ROOT / "docs" / "from-tf-data.md"
+    if not page.exists():
+        pytest.skip("docs/ is not beside these tests")
+    text = page.read_text(encoding="utf-8")
+    verbs = (
+        *(
+            "map",
+            "shuffle",
+            "batch",
+            "prefetch",
+            "cache",
+            "interleave",
+            "zip",
+            "concatenate",
+            "take",
+        ),
+        *("skip", "filter", "repeat", "from_generator", "from_tensor_slices", "TFRecordDataset"),
+        *("element_spec", "padded_batch", "shard", "window", "cardinality", "unbatch"),
+    )
+    for verb in verbs:
+        assert re.search(rf"`[^`]*\b{verb}\b", text), verb
