@@ -20,9 +20,12 @@ exclude_patterns = ["_build", "contract-table.md"]  # the table is a part of ker
 # A docstring's `name` is code, in the terminal and here.
 default_role = "code"
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the signatures of options are long enough without
+autodoc_typehints = "description"  # types stand with the parameters; signatures stay readable
+autodoc_typehints_description_target = "documented"
 autodoc_inherit_docstrings = False  # Keras' docstrings are Keras' own
 napoleon_use_ivar = True  # fields as a list, not as entries of their own
+
+smartquotes = False  # quotes around values are part of them
 
 html_theme = "furo"
 html_title = f"kloaders {release}"
