@@ -70,7 +70,7 @@ def _by_stem(folder: str, wanted: frozenset[str] | None, follow_links: bool) -> 
         stem = os.path.relpath(path[: len(path) - len(suffix)] if suffix else path, folder)
         if stem in found:
             raise ValueError(
-                f"{found[stem]} and {path} differ in their suffix only, and which of them is meant "
+                f"{visible(found[stem])} and {visible(path)} differ in their suffix only, and which of them is meant "
                 "cannot be told: move one away, or pass extensions= with the suffix to take."
             )
         found[stem] = path
