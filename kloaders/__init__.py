@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.text import CsvSequenceLoader, TextLineSequenceLoader
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
     from kloaders.loaders.video import VideoSequenceLoader
+    from kloaders.places.settings import storage
     from kloaders.sources.source import Source
     from kloaders.sources.tfrecord.features import Feature
     from kloaders.training.callback import LoaderCallback
@@ -67,6 +68,7 @@ _HOMES = {
     "preload": "loaders.arrays",
     "repeat": "loaders.subsets",
     "split": "loaders.splits",
+    "storage": "places.settings",
     "subset": "loaders.subsets",
     "take": "loaders.subsets",
     "to_tf_dataset": "interop.tf_dataset",
@@ -104,6 +106,7 @@ __all__ = [
     "preload",
     "repeat",
     "split",
+    "storage",
     "subset",
     "take",
     "to_tf_dataset",

@@ -6,6 +6,7 @@ import errno
 import struct
 import zipfile
 import zlib
+from typing import IO
 
 from kloaders.core.arrays import Array
 from kloaders.formats.errors import DecodeError
@@ -38,9 +39,13 @@ ZIP_ERRORS = (
 )
 
 
-def read_npz(path: str, size: int, out: Array | None) -> Array:
+def read_npz(
+    file: str | IO[bytes], size: int, out: Array | None, name: str | None = None
+) -> Array:
+    """The array of an archive of `size` bytes: a path, or its content that messages call `name`."""
+    path = name or str(file)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             if len(members) != 1:
                 keys = ", ".join(repr(info.filename[:-4]) for info in members[:20])
@@ -50,15 +55,15 @@ def read_npz(path: str, size: int, out: Array | None) -> Array:
                 )
             member = members[0]
             check_member(member, size, path)
-            with archive.open(member) as file:
-                head = file.read(HEADER_LIMIT)
+            with archive.open(member) as stream:
+                head = stream.read(HEADER_LIMIT)
                 layout = layout_of(head, member.file_size, path)
                 begun = head[len(layout.header) :][: layout.body_size]
 
                 def fill(body: memoryview) -> None:
                     body[: len(begun)] = begun
-                    read_fully(file, body[len(begun) :], path)
-                    while file.read(1 << 16):  # the checksum is compared at the end only
+                    read_fully(stream, body[len(begun) :], path)
+                    while stream.read(1 << 16):  # the checksum is compared at the end only
                         pass
 
                 return filled(layout, fill, out, path)

@@ -12,8 +12,10 @@ from kloaders.core.messages import inform, warn
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.splits import made, of_kept, parts_of
+from kloaders.places.urls import is_url
 from kloaders.sources.columns import OneHotColumn
 from kloaders.sources.folders import READABLE, LeftOut, class_folders, files_below
+from kloaders.sources.remote_folders import RemoteFolder
 from kloaders.sources.tables import Table, listed
 
 __all__ = [
@@ -74,7 +76,7 @@ def from_directory(
     class belong to the class. Names that begin with a dot are left out.
 
     Args:
-        folder: holds `class/file`.
+        folder: holds `class/file`; a path, or a URL such as "s3://bucket/photos".
         validation: the share of the files to validate with; None or 0: none.
         class_names: the folders to take, in the order of their numbers; None for all.
         label_mode: "int" numbers classes (int32); "categorical" makes one-hot rows and "binary"
@@ -110,18 +112,22 @@ def from_directory(
             f'label_mode={label_mode!r} is not known: choose "int", "categorical", "binary" or '
             "None."
         )
-    names = class_folders(root, class_names)
+    remote = RemoteFolder(root) if is_url(root) else None
+    names = class_folders(root, class_names) if remote is None else remote.classes(class_names)
     if label_mode == "binary" and len(names) != 2:
         raise ValueError(
             f'label_mode="binary" is for two classes, {root} has {len(names)}: '
             f'{listed(names)}. Use "int" or "categorical".'
         )
     wanted = _wanted_suffixes(extensions, loader, options)
-    paths: list[str] = []
+    paths: Any = []
     counts, left_out = [], LeftOut()
     for name in names:
         before = len(paths)
-        paths += files_below(os.path.join(root, name), wanted, follow_links, left_out.add)
+        if remote is None:
+            paths += files_below(os.path.join(root, name), wanted, follow_links, left_out.add)
+        else:
+            paths += remote.files(name, wanted, left_out.add)
         counts.append(len(paths) - before)
     if left_out.count and extensions is None:
         left_out.tell(root)
@@ -135,6 +141,8 @@ def from_directory(
     for name, count in zip(names, counts, strict=True):
         if not count:
             warn(f"class {name!r} has no files in {os.path.join(root, name)}; it keeps its number.")
+    if remote is not None:
+        paths = remote.listed(paths)
     codes = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     labels = {None: None, "binary": codes.astype(np.float32)}.get(label_mode, codes)
     whole = made(loader, paths, labels, batch_size, seed=seed, **options)

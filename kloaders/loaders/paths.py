@@ -34,6 +34,12 @@ from kloaders.sources.hooks import (
     overrides,
 )
 from kloaders.sources.quarantine import excluded, numbers_of, say_left_out
+from kloaders.sources.remote_files import (
+    CachedRemoteColumn,
+    RemoteColumn,
+    expanded,
+    remote_column,
+)
 from kloaders.sources.source import Source
 
 if TYPE_CHECKING:
@@ -179,6 +185,7 @@ class PathSequenceLoader(SequenceLoader):
         reading, masks = readings(decode, label_options, dtype=dtype, **images)
         self.image_options, self.decode = reading
         read = FileReader(*reading)
+        paths = expanded(paths)
         x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
         files = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
         y = None
@@ -194,6 +201,7 @@ class PathSequenceLoader(SequenceLoader):
                 "paths holds no path of a file, expected str or pathlib.Path. For arrays use "
                 "ArraySequenceLoader."
             )
+        columns = map_structure(remote_column, columns)
         hooked = overrides(kind, "load_sample") or overrides(kind, "load_batch")
         source = FileSource(columns, files, decode is not None, hooked)
         #: Which of the samples that were given are there; None for all of them.
@@ -291,7 +299,8 @@ class PathSequenceLoader(SequenceLoader):
                 made_by = (read.options, cv2.__version__)
                 key = key_of(folder, made_by, {"decode=": read.decode}, cache.cache_key)
             files = SampleFiles([column.paths], folder=common)
-            return CachedColumn(column, store_at(place_of(cache), key, len(column), files))
+            cached = CachedRemoteColumn if isinstance(column, RemoteColumn) else CachedColumn
+            return cached(column, store_at(place_of(cache), key, len(column), files))
 
         found: tuple[Any, ...] = map_structure(kept, columns)
         return found

@@ -10,7 +10,7 @@ from kloaders.core.messages import warn
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.sources.tables import listed
 
-__all__ = ["READABLE", "LeftOut", "class_folders", "files_below"]
+__all__ = ["READABLE", "LeftOut", "chosen_classes", "class_folders", "files_below"]
 
 
 def class_folders(root: str, class_names: list[str] | None) -> list[str]:
@@ -29,8 +29,15 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
         ) from None
     shown = [entry for entry in found if not entry.name.startswith(".")]
     there = sorted(entry.name for entry in shown if entry.is_dir())
+    return chosen_classes(root, there, len(shown), class_names)
+
+
+def chosen_classes(
+    root: str, there: list[str], shown: int, class_names: list[str] | None
+) -> list[str]:
+    """The classes of a folder that has these folders in it, and so many files and folders in all."""
     if not there:
-        files = f"{len(shown):,} files" if shown else "nothing"
+        files = f"{shown:,} files" if shown else "nothing"
         raise ValueError(
             f"{root} holds {files} and no folders, expected one folder of files for each class: "
             f"{os.path.join(root, 'cat', '1.jpg')}. For a flat folder use split(paths, labels), "

@@ -13,6 +13,7 @@ from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.rows import Report, Rows
 from kloaders.core.structure import Structure, as_sample, map_structure
+from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
 from kloaders.sources import fingerprint
 from kloaders.sources.cache.store import Store
@@ -39,6 +40,7 @@ class Source:
         reads_many: `fill` is quicker for many samples at once than for one after another.
         whole_batches: `fill` wants all samples of a batch in one call.
         in_order: to read a sample takes reading all that lie before it, as in compressed files.
+        fetches: samples lie elsewhere, and `fetch_ahead` has them fetched.
         columns: where each array of a sample comes from a column of its own, these columns, in the
             structure of a sample; else None.
         paths: the file of each sample; None where samples are not single files.
@@ -50,6 +52,7 @@ class Source:
     reads_many = False
     whole_batches = False
     in_order = False
+    fetches = False
     columns: tuple[Any, ...] | None = None
     paths: Sequence[str] | None = None
 
@@ -114,6 +117,14 @@ class Source:
 
     def prefetch(self, indices: Indices) -> None:
         """These samples will be read soon, after others that are read already."""
+
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        """Begin to fetch what these samples are read from, as `prefetch` where data lie elsewhere.
+
+        Returns:
+            Claims, to be released when the samples are read or are not wanted any more.
+        """
+        return ()
 
     def prepare(self) -> None:
         """The first sample is about to be read: what is wrong with no sample is raised here."""
@@ -234,6 +245,9 @@ class WrappedSource(Source):
     def prefetch(self, indices: Indices) -> None:
         self.inner.prefetch(indices)
 
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        return self.inner.fetch_ahead(indices)
+
     def prepare(self) -> None:
         self.inner.prepare()
 
@@ -295,7 +309,7 @@ class WrappedSource(Source):
 # What a wrapper takes over.
 _FACTS = (
     *("runs_user_code", "random", "not_kept", "reads_many", "whole_batches", "in_order"),
-    *("columns", "paths"),
+    *("columns", "paths", "fetches"),
 )
 
 
@@ -337,6 +351,9 @@ class SubsetSource(WrappedSource):
 
     def prefetch(self, indices: Indices) -> None:
         self.inner.prefetch(self._of_whole(indices))
+
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        return self.inner.fetch_ahead(self._of_whole(indices))
 
     def name(self, index: int) -> str:
         return self.inner.name(int(self.numbers[index]))

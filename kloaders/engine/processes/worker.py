@@ -100,6 +100,8 @@ def _do(
     _, (target, source), indices, at, step, moment, raw, (form, stored_form) = job
     out = Rows(form, arrays_at(target, blocks))
     stored = source and arrays_at(source, blocks)
+    # What lies elsewhere is fetched all at once, and not row by row.
+    claims = () if stored is not None else pipeline.source.fetch_ahead(indices[at:])
     for first in range(at, len(indices), step):
         row[0] = first
         part = slice(first, first + step)
@@ -122,6 +124,8 @@ def _do(
             pipeline.put(index, sample, out.part(part), 0, report, moment.part(first))
         except Exception as error:  # whatever a user's function raises
             report(0, error)
+    for claim in claims:
+        claim.release()
     return None
 
 

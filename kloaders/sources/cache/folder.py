@@ -113,6 +113,13 @@ class FolderCache(SharedStore):
 
     # ------------------------------------------------------------------ reading
 
+    def missing(self, indices: Indices, stamp: Callable[[int], Stamp]) -> Indices:
+        """See `Store.missing`."""
+        if self.bypassed:
+            return indices
+        lacking = [index for index in indices.tolist() if self._find(index, stamp) < 0]
+        return np.array(lacking, np.int64)
+
     def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
         if self.bypassed or not out.flags.c_contiguous:
             self._note(0, len(indices))
