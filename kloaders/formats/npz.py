@@ -39,9 +39,7 @@ ZIP_ERRORS = (
 )
 
 
-def read_npz(
-    file: str | IO[bytes], size: int, out: Array | None, name: str | None = None
-) -> Array:
+def read_npz(file: str | IO[bytes], size: int, out: Array | None, name: str | None = None) -> Array:
     """The array of an archive of `size` bytes: a path, or its content that messages call `name`."""
     path = name or str(file)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ from kloaders.sources.remote_files import (
     CachedRemoteColumn,
     RemoteColumn,
     expanded,
-    remote_column,
+    fetched,
 )
 from kloaders.sources.source import Source
 
@@ -64,6 +65,8 @@ class PathOptions(Options, total=False):
     label_options: dict[str, Any] | None
     check_paths: bool | str
     exclude: Any
+    download_cache: str | os.PathLike[str] | None
+    download_budget: int | str | None
 
 
 class PathSequenceLoader(SequenceLoader):
@@ -73,8 +76,8 @@ class PathSequenceLoader(SequenceLoader):
     anything else give `decode=`, or override `load_sample(path)` or `load_batch(indices)`.
 
     Args:
-        paths: files, as str or pathlib.Path. A tuple or dict of these, and of arrays, makes
-            several inputs.
+        paths: files, as str or pathlib.Path, or their URLs, such as "s3://bucket/a.jpg"; or one
+            pattern of URLs. A tuple or dict of these, and of arrays, makes several inputs.
         labels: one for each path: integers, floats, one-hot rows, an array a sample; paths again
             (a mask beside an image); a tuple or dict of these; or a function of the path. None
             for none.
@@ -106,6 +109,10 @@ class PathSequenceLoader(SequenceLoader):
             as `quarantine=` and `kloaders verify --csv` write it; or a list of such files.
             Labels and sample_weights are given for all. It may be the file that `quarantine=`
             names, and not be there yet: then each run leaves out what the ones before it met.
+        download_cache: a folder on a local disk in which objects of URLs are kept as they are
+            fetched, for later epochs and runs. Processes and loaders may share it. None: nothing is.
+        download_budget: the most that this folder may hold, in bytes or as "200GiB"; a data set that
+            is larger is kept in part, the same part in each epoch. None: as much as the disk has.
         **options: see `SequenceLoader`. dtype=None keeps the uint8 of images, and the uint16 of
             16-bit ones.
 
@@ -140,6 +147,8 @@ class PathSequenceLoader(SequenceLoader):
         label_options: dict[str, Any] | None = None,
         check_paths: bool | str = "sample",
         exclude: Any = None,
+        download_cache: str | os.PathLike[str] | None = None,
+        download_budget: int | str | None = None,
         **options: Unpack[Options],
     ) -> None:
         self._begin_files(
@@ -162,6 +171,7 @@ class PathSequenceLoader(SequenceLoader):
             label_options=label_options,
             check_paths=check_paths,
             exclude=exclude,
+            downloads=(download_cache, download_budget),
         )
 
     def _begin_files(
@@ -176,6 +186,7 @@ class PathSequenceLoader(SequenceLoader):
         label_options: dict[str, Any] | None,
         check_paths: bool | str,
         exclude: Any,
+        downloads: tuple[Any, Any],
         **more: Any,
     ) -> None:
         """Set up; more: fields of `LoaderOptions`."""
@@ -201,7 +212,7 @@ class PathSequenceLoader(SequenceLoader):
                 "paths holds no path of a file, expected str or pathlib.Path. For arrays use "
                 "ArraySequenceLoader."
             )
-        columns = map_structure(remote_column, columns)
+        columns = fetched(columns, *downloads)
         hooked = overrides(kind, "load_sample") or overrides(kind, "load_batch")
         source = FileSource(columns, files, decode is not None, hooked)
         #: Which of the samples that were given are there; None for all of them.

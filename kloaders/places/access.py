@@ -140,7 +140,7 @@ def _place(url: str) -> tuple[Place, str]:
 def read(url: str, etag: str = "") -> bytes:
     """All of an object; with an ETag, only if it still has that one."""
     place, name = _place(url)
-    return patiently(lambda: place.read(name, etag), url, place.patience)
+    return patiently(lambda: place.read(name, etag)[0], url, place.patience)
 
 
 def read_range(url: str, start: int, stop: int, etag: str = "") -> bytes:

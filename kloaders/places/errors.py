@@ -65,7 +65,11 @@ class TransientError(Exception):
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>|\"(?:code|reason)\": *\"(\w+)\"")
 _REGION = re.compile(r"<Region>([\w-]+)</Region>|expecting '([\w-]+)'")
-_REGIONS = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
+_REGIONS = (
+    "AuthorizationHeaderMalformed",
+    "PermanentRedirect",
+    "IllegalLocationConstraintException",
+)
 
 
 def failure_of(error: BaseException, url: str, place: str) -> Exception:
@@ -123,9 +127,7 @@ def failure_of(error: BaseException, url: str, place: str) -> Exception:
     if status or kind in ("NotSupportedError", "NotImplementedError", "InvalidPathError"):
         return PlaceError(f"{place} does not answer a request for {url} ({said}).")
     body = "body error" in text or "Error decoding" in text or "end of file" in text
-    return TransientError(
-        "the transfer broke off" if body else "no connection", transfer=body
-    )
+    return TransientError("the transfer broke off" if body else "no connection", transfer=body)
 
 
 def _how(scheme: str) -> str:

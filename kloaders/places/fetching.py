@@ -21,7 +21,17 @@ from kloaders.places.errors import OutageError, TransientError
 from kloaders.places.place import place_of
 from kloaders.places.urls import parsed
 
-__all__ = ["HELD_BYTES", "Claim", "Fetched", "Fetcher", "Traffic", "fetcher", "Read", "giving_up", "read_once"]
+__all__ = [
+    "HELD_BYTES",
+    "Claim",
+    "Fetched",
+    "Fetcher",
+    "Read",
+    "Traffic",
+    "fetcher",
+    "giving_up",
+    "read_once",
+]
 
 #: Bytes that may lie fetched, and be on their way, before anybody takes them.
 HELD_BYTES = 256 * 2**20
@@ -61,7 +71,7 @@ Read = Callable[[str, str], bytes]
 def read_once(url: str, etag: str) -> bytes:
     """All of an object, by one request."""
     found = parsed(url)
-    return place_of(found).read(found.name, etag)
+    return place_of(found).read(found.name, etag)[0]
 
 
 class Fetched:

@@ -70,7 +70,9 @@ class FileSystem:
             yield self._entry(str(path)[len(root) :].lstrip("/") if root else str(path), about)
 
     def _entry(self, name: str, about: Any) -> Entry:
-        etag = next((about[key] for key in ("ETag", "etag", "blob_id", "mtime") if about.get(key)), "")
+        etag = next(
+            (about[key] for key in ("ETag", "etag", "blob_id", "mtime") if about.get(key)), ""
+        )
         return Entry(name, int(about.get("size") or 0), str(etag))
 
     def head(self, name: str) -> Entry:
@@ -79,9 +81,9 @@ class FileSystem:
         except Exception as error:
             raise self._failure(error, name) from None
 
-    def read(self, name: str, etag: str = "") -> bytes:
+    def read(self, name: str, etag: str = "") -> tuple[bytes, str]:
         try:
-            return bytes(self._files.cat_file(self._path(name)))
+            return bytes(self._files.cat_file(self._path(name))), etag
         except Exception as error:
             raise self._failure(error, name) from None
 

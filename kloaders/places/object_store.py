@@ -78,16 +78,17 @@ class ObjectStore:
         except Exception as error:
             raise self._failure(error, name) from None
 
-    def read(self, name: str, etag: str = "") -> bytes:
+    def read(self, name: str, etag: str = "") -> tuple[bytes, str]:
         return self._read(name, {"if_match": etag} if etag else {})
 
     def read_range(self, name: str, start: int, stop: int, etag: str = "") -> bytes:
         options: dict[str, Any] = {"range": (start, stop)}
-        return self._read(name, options | ({"if_match": etag} if etag else {}))
+        return self._read(name, options | ({"if_match": etag} if etag else {}))[0]
 
-    def _read(self, name: str, options: dict[str, Any]) -> bytes:
+    def _read(self, name: str, options: dict[str, Any]) -> tuple[bytes, str]:
         try:
-            return bytes(self._obstore.get(self._store, name, options=options or None).bytes())
+            got = self._obstore.get(self._store, name, options=options or None)
+            return bytes(got.bytes()), got.meta["e_tag"] or ""
         except Exception as error:
             raise self._failure(error, name) from None
 

@@ -52,8 +52,8 @@ class Place(Protocol):
     def head(self, name: str) -> Entry:
         """What is known of one object."""
 
-    def read(self, name: str, etag: str = "") -> bytes:
-        """All of an object, which must have this ETag; "" for any."""
+    def read(self, name: str, etag: str = "") -> tuple[bytes, str]:
+        """All of an object, which must have this ETag ("" for any), and the ETag that it has."""
 
     def read_range(self, name: str, start: int, stop: int, etag: str = "") -> bytes:
         """Bytes start to stop of an object, fewer at its end."""

@@ -106,7 +106,7 @@ def storage(
     )
     with _lock:
         given[name] = found
-    for listener in list(_listeners):
+    for listener in _listeners:
         listener()
 
 

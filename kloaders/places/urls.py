@@ -77,7 +77,7 @@ def parsed(url: str) -> Url:
             raise ValueError(
                 f"{shortened(f'{scheme}://{root}/{name}', 80)} is followed by a query (?...), as signed "
                 "URLs have: it would end up in states and messages, and expire. For a bucket use its "
-                's3://, gs:// or az:// URL, and kloaders.storage(...) or the environment for credentials.'
+                "s3://, gs:// or az:// URL, and kloaders.storage(...) or the environment for credentials."
             )
         name = urllib.parse.unquote(name)
     return Url(scheme, root, name)

@@ -12,11 +12,13 @@ import numpy as np
 
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.memory import parse_bytes
 from kloaders.core.rows import Report, copy_into_row
-from kloaders.core.structure import as_arrays, map_structure
+from kloaders.core.structure import Structure, as_arrays, flatten, map_structure
 from kloaders.formats import by_suffix
 from kloaders.formats.errors import empty_file
 from kloaders.places import access
+from kloaders.places.download_cache import DownloadCache
 from kloaders.places.fetching import Claim, Read, fetcher, read_once
 from kloaders.places.place import Entry, place_of
 from kloaders.places.urls import is_url, parsed
@@ -31,8 +33,8 @@ __all__ = [
     "ListedPaths",
     "RemoteColumn",
     "expanded",
+    "fetched",
     "has_urls",
-    "remote_column",
 ]
 
 # Objects that are asked for at a time where it is looked whether they are there, and how many of all.
@@ -40,21 +42,25 @@ _LOOKING, _LOOKED_AT = 32, 32
 
 
 class ListedPaths(PackedPaths):
-    """URLs from a listing, with their ETags: what changes afterwards is an error when it is read."""
+    """URLs from a listing, with their ETags: what changes afterwards is an error when it is read.
 
-    def __init__(self, paths: Iterable[Any], etags: Iterable[str]) -> None:
+    total: bytes of all of them.
+    """
+
+    def __init__(self, paths: Iterable[Any], etags: Iterable[str], total: int = 0) -> None:
         super().__init__(paths)
-        self.etags = PackedPaths(etags)
+        self.etags, self.total = PackedPaths(etags), total
 
     @classmethod
     def of(cls, found: Sequence[tuple[str, Entry]]) -> ListedPaths:
         """Of URLs and what a listing says of them."""
-        return cls([url for url, _ in found], [entry.etag for _, entry in found])
+        total = sum(entry.size for _, entry in found)
+        return cls([url for url, _ in found], [entry.etag for _, entry in found], total)
 
     def take(self, indices: Indices) -> ListedPaths:
-        return ListedPaths(
-            [self[k] for k in indices.tolist()], [self.etags[k] for k in indices.tolist()]
-        )
+        some = indices.tolist()
+        total = round(self.total * len(some) / max(1, len(self)))
+        return ListedPaths([self[k] for k in some], [self.etags[k] for k in some], total)
 
 
 def expanded(paths: Any) -> Any:
@@ -78,15 +84,72 @@ def has_urls(paths: PackedPaths) -> bool:
     return b"://" in paths.joined() and any(map(is_url, paths))
 
 
-def remote_column(column: Any, read: Read = read_once) -> Any:
-    """A column that fetches its files, in place of one of files whose paths are URLs; others as they are.
+def fetched(columns: Structure, folder: Any = None, budget: Any = None) -> Any:
+    """Columns that fetch their files, in place of those of files whose paths are URLs; others as they are.
+
+    Args:
+        columns: of a loader.
+        folder, budget: of the download cache.
 
     Raises:
         ImportError: what fetches them is not installed.
-        ValueError: a URL that names nothing, or has credentials in it.
+        ValueError: a URL that names nothing, or has credentials in it; a cache of nothing.
     """
-    if not isinstance(column, PathColumn) or not has_urls(column.paths):
-        return column
+    remote = [c for c in flatten(columns) if isinstance(c, PathColumn) and has_urls(c.paths)]
+    if folder is None and budget is not None:
+        raise ValueError(
+            f"download_budget={budget!r:.80} is the size of a download cache, and there is none: give "
+            "its folder, download_cache=..., or leave it out."
+        )
+    if folder is not None and not remote:
+        raise ValueError(
+            f"download_cache={folder!r:.80} keeps what is fetched by URL, and no path here is one: leave "
+            "it out. cache=<folder> keeps decoded samples of local files."
+        )
+    read: Read = read_once
+    if folder is not None:
+        for column in remote:
+            _check_urls(column)
+        read = _cache_of(remote, folder, budget).read
+    found: Any = map_structure(lambda c: _remote(c, read) if c in remote else c, columns)
+    return found
+
+
+def _cache_of(columns: list[Any], folder: Any, budget: Any) -> DownloadCache:
+    """The download cache of these columns."""
+    size = None if budget is None else parse_bytes(budget, "download_budget")
+    digest = hashlib.blake2b(digest_size=8)
+    total = 0
+    for column in columns:
+        digest.update(column.paths.joined())
+        if size is not None:
+            total += _total_bytes(column.paths)
+    return DownloadCache(os.fspath(folder), size, total, digest.hexdigest())
+
+
+def _total_bytes(paths: PackedPaths) -> int:
+    """Bytes of all objects: of a listing, or about so many, by a few of them."""
+    if isinstance(paths, ListedPaths):
+        return paths.total
+    looked = np.unique(np.linspace(0, len(paths) - 1, _LOOKED_AT).astype(np.int64)).tolist()
+    urls = [path for path in (paths[k] for k in looked) if is_url(path)]
+    sizes = []
+    with ThreadPoolExecutor(_LOOKING, "kloaders-head") as threads:
+        for entry in threads.map(_size_of, urls):
+            sizes.append(entry)
+    known = [size for size in sizes if size is not None]
+    return round(sum(known) / max(1, len(known)) * len(paths))
+
+
+def _size_of(url: str) -> int | None:
+    try:
+        return access.head(url).size
+    except FileNotFoundError:  # met again by who reads it
+        return None
+
+
+def _check_urls(column: PathColumn) -> None:
+    """Make the places of its URLs, or say what is wrong with one."""
     seen = set()
     for path in column.paths:
         if is_url(path):
@@ -94,6 +157,10 @@ def remote_column(column: Any, read: Read = read_once) -> Any:
             if url.place not in seen:
                 seen.add(url.place)
                 place_of(url)
+
+
+def _remote(column: PathColumn, read: Read) -> RemoteColumn:
+    _check_urls(column)
     return RemoteColumn(column.paths, column.read_path, read)
 
 
@@ -148,7 +215,9 @@ class RemoteColumn(PathColumn):
         return _decoded(self.read_path, fetcher.take(url, etag, self.fetch), url, out)
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
-        claim = self.fetch_ahead(indices, only_new=True)  # all at once, where nobody has announced them
+        claim = self.fetch_ahead(
+            indices, only_new=True
+        )  # all at once, where nobody has announced them
         try:
             for row, index in enumerate(indices.tolist()):
                 stall_watch.at(self, index)
@@ -168,7 +237,9 @@ class RemoteColumn(PathColumn):
         url, etag = self._object(index)
         if not is_url(url):
             return stamp_of(url)
-        return hashlib.blake2b(f"{url}\0{etag}".encode("utf-8", "surrogateescape"), digest_size=STAMP_BYTES).digest()
+        return hashlib.blake2b(
+            f"{url}\0{etag}".encode("utf-8", "surrogateescape"), digest_size=STAMP_BYTES
+        ).digest()
 
 
 class CachedRemoteColumn(CachedColumn):

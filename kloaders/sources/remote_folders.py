@@ -60,4 +60,4 @@ class RemoteFolder:
     def listed(self, urls: list[str]) -> ListedPaths:
         """These URLs, with what the listing says of each."""
         entries = {join(self.url, name): entry for name, entry in self._found.items()}
-        return ListedPaths(urls, [entries[url].etag for url in urls])
+        return ListedPaths.of([(url, entries[url]) for url in urls])

@@ -76,9 +76,7 @@ class Table:
         if folder is None:
             return items
         prefix = os.path.join(folder, "")
-        return [
-            item if os.path.isabs(item) or is_url(item) else prefix + item for item in items
-        ]
+        return [item if os.path.isabs(item) or is_url(item) else prefix + item for item in items]
 
     def labels(self, name: str, class_names: list[str] | None) -> tuple[Array, list[str] | None]:
         """Labels as numbers; with the names of classes where they are texts."""

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import threading
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from kloaders.places.fetching import fetcher
 from kloaders.sources.remote_files import ListedPaths
 from tests.support.object_server import serving
 from tests.support.remote import SAMPLES, epoch, fill, npy, numbers
+from tests.support.threads import in_thread
 
 pytest.importorskip("obstore", reason="needs the extra `cloud`")
 
@@ -181,21 +183,11 @@ def test_two_levels(server, keep):
         assert sorted(numbers(epoch(loader))) == list(range(SAMPLES))
 
 
-def test_subsets_splits_and_resume(server, keep):
+def test_both_parts_of_a_split_are_all_of_it(server, keep):
     urls = fill(server)
     train, val = kl.split(urls, np.arange(SAMPLES), 8, validation=0.25, seed=2, shuffle=True)
     keep(train), keep(val)
-    both = numbers(epoch(train)) + numbers(epoch(val))
-    assert sorted(both) == list(range(SAMPLES))
-    again, _ = kl.split(urls, np.arange(SAMPLES), 8, validation=0.25, seed=2, shuffle=True)
-    keep(again)
-    whole = numbers(epoch(train))
-    train.on_epoch_begin()
-    head = numbers([train[0], train[1]])
-    state = train.state_dict()
-    again.load_state_dict(state)
-    rest = numbers(again[k] for k in range(len(again)))[: len(whole) - len(head)]
-    assert sorted(head + rest) == sorted(whole)
+    assert sorted(numbers(epoch(train)) + numbers(epoch(val))) == list(range(SAMPLES))
 
 
 # ---------------------------------------------------------------------------------------- faults
@@ -266,11 +258,24 @@ def test_an_epoch_through_faults_is_exact(server, keep):
 
 
 def test_a_loader_can_be_closed_in_an_outage(server):
+    """Whoever waits for a batch meanwhile gets an error, and `close` does not wait for minutes."""
     loader = kl.PathSequenceLoader(fill(server), None, 8, workers=2, check_paths=False, cache=None)
     loader[0]
-    server.fault = lambda *_: (503, "SlowDown")
     loader.close()
-    loader[0:1] if False else None
+    down = threading.Event()
+
+    def fault(*_):
+        down.set()
+        return 503, "SlowDown"
+
+    server.fault = fault
+    loader.on_epoch_begin()
+    thread, outcome = in_thread(lambda: loader[0])
+    assert down.wait(20)
+    loader.close()
+    server.fault = None  # who waited makes the batch itself, and finds the place there again
+    thread.join(20)
+    assert numbers(outcome) == list(range(8))
 
 
 def test_credentials_are_in_no_pickle_and_no_state(server, keep):
@@ -291,3 +296,55 @@ def test_listed_paths_keep_their_etags():
     paths = ListedPaths(["s3://b/1", "s3://b/2", "s3://b/3"], ["a", "", "c"])
     taken = pickle.loads(pickle.dumps(paths.take(np.array([2, 1]))))
     assert (list(taken), list(taken.etags)) == (["s3://b/3", "s3://b/2"], ["c", ""])
+
+
+# ---------------------------------------------------------------------------------------- download_cache
+
+
+def test_downloads_are_kept_for_the_next_run(server, keep, tmp_path):
+    fill(server)
+    for _ in range(2):
+        loader = kl.PathSequenceLoader(
+            server.url("data/*.npy"), None, 8, cache=None, download_cache=tmp_path / "c"
+        )
+        assert numbers(epoch(loader)) == list(range(SAMPLES))
+        loader.close()
+        del loader
+    assert len(server.got()) == SAMPLES
+
+
+def test_parts_of_a_loader_share_the_cache(server, keep, tmp_path):
+    """Views, subsets, splits, pickles: what one has fetched, no other fetches."""
+    urls = fill(server)
+    options = {"cache": None, "download_cache": tmp_path / "c", "download_budget": "8MiB"}
+    loader = keep(kl.PathSequenceLoader(urls, None, 8, **options))
+    assert numbers(epoch(loader)) == list(range(SAMPLES))
+    server.requests.clear()
+    for part in (
+        loader.view(),
+        kl.subset(loader, np.arange(20)),
+        kl.split(loader, validation=0.5, seed=1)[1],
+        pickle.loads(pickle.dumps(loader)),
+    ):
+        epoch(keep(part))
+    assert server.got() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"download_budget": "1GiB"}, "is the size of a download cache, and there is none"),
+        ({"download_cache": "c", "download_budget": "1kB"}, "less than one block"),
+        ({"download_cache": "c", "download_budget": "much"}, "is no size"),
+    ],
+)
+def test_what_is_no_download_cache(server, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        kl.PathSequenceLoader(fill(server, 3), **options)
+
+
+def test_a_download_cache_of_local_files(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="no path here is one"):
+        kl.PathSequenceLoader([tmp_path / "a.npy"], download_cache=tmp_path / "c")

@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.in_flight -= 1
 
-    do_GET = do_HEAD = do_PUT = do_PROPFIND = _answer  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_PROPFIND = _answer
 
     def _chunks(self) -> bytes:
         found = b""
@@ -193,7 +193,11 @@ def serving(**settings: Any) -> Iterator[ObjectServer]:
     with ObjectServer() as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        given = {"access_key": "AKIDSECRETIVE", "secret_key": "verysecretkey", "region": "us-east-1"}
+        given = {
+            "access_key": "AKIDSECRETIVE",
+            "secret_key": "verysecretkey",
+            "region": "us-east-1",
+        }
         given |= {"endpoint": server.endpoint, "allow_http": True, "patience": 20}
         kl.storage("s3", **(given | settings))
         kl.storage("http", patience=settings.get("patience", 20))
