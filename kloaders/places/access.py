@@ -13,7 +13,8 @@ from kloaders.core import forks
 from kloaders.core.messages import inform, warn
 from kloaders.core.threads import exiting
 from kloaders.places.errors import BrokenTransferError, OutageError, TransientError
-from kloaders.places.place import Entry, Place, place_of
+from kloaders.places.place import Entry, Place
+from kloaders.places.registry import place_of
 from kloaders.places.urls import join, parsed, without_pattern
 
 __all__ = ["head", "list_below", "listed_pattern", "patiently", "put", "read", "read_range"]

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from kloaders.core import forks
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
-from kloaders.places.place import place_of
+from kloaders.places.registry import place_of
 from kloaders.places.urls import parsed
 
 try:

@@ -18,7 +18,7 @@ from kloaders.core import forks
 from kloaders.core.threads import Workers
 from kloaders.places.access import patiently
 from kloaders.places.errors import OutageError, TransientError
-from kloaders.places.place import place_of
+from kloaders.places.registry import place_of
 from kloaders.places.urls import parsed
 
 __all__ = [

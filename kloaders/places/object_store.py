@@ -46,7 +46,7 @@ class ObjectStore:
             )
         _use()
         self.url, self.patience = url.place, storage.patience
-        self._obstore = obstore
+        self._obstore: Any = obstore
         try:
             self._store = _store(url, storage)
         except obstore.exceptions.BaseError as error:

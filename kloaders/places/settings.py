@@ -75,8 +75,9 @@ def storage(
             settings then count in place of those of its scheme.
         endpoint: the URL of a server that speaks the same protocol, such as MinIO, Ceph or R2.
         region: of the buckets.
-        access_key, secret_key, session_token: credentials. For "az" access_key is the key of the
-            account.
+        access_key: the name of a key; for "az" the key of the account.
+        secret_key: what is secret of it.
+        session_token: of credentials that expire.
         anonymous: send no credentials, for public buckets.
         allow_http: allow an endpoint without encryption.
         patience: for how many seconds a place that does not answer is asked again and again.

@@ -20,7 +20,8 @@ from kloaders.formats.errors import empty_file
 from kloaders.places import access
 from kloaders.places.download_cache import DownloadCache
 from kloaders.places.fetching import Claim, Read, fetcher, read_once
-from kloaders.places.place import Entry, place_of
+from kloaders.places.place import Entry
+from kloaders.places.registry import place_of
 from kloaders.places.urls import is_url, parsed
 from kloaders.sources.cache.columns import CachedColumn
 from kloaders.sources.cache.store import STAMP_BYTES, Stamp, stamp_of
@@ -89,7 +90,8 @@ def fetched(columns: Structure, folder: Any = None, budget: Any = None) -> Any:
 
     Args:
         columns: of a loader.
-        folder, budget: of the download cache.
+        folder: of the download cache; None for none.
+        budget: the most that it may hold.
 
     Raises:
         ImportError: what fetches them is not installed.
@@ -133,10 +135,8 @@ def _total_bytes(paths: PackedPaths) -> int:
         return paths.total
     looked = np.unique(np.linspace(0, len(paths) - 1, _LOOKED_AT).astype(np.int64)).tolist()
     urls = [path for path in (paths[k] for k in looked) if is_url(path)]
-    sizes = []
     with ThreadPoolExecutor(_LOOKING, "kloaders-head") as threads:
-        for entry in threads.map(_size_of, urls):
-            sizes.append(entry)
+        sizes = list(threads.map(_size_of, urls))
     known = [size for size in sizes if size is not None]
     return round(sum(known) / max(1, len(known)) * len(paths))
 

@@ -12,7 +12,7 @@ from kloaders.places.errors import (
     TransientError,
     failure_of,
 )
-from kloaders.places.place import place_of
+from kloaders.places.registry import place_of
 from kloaders.places.urls import parsed
 
 SKIPPED, REFUSED = None, Recovery.REFUSED

@@ -4,7 +4,7 @@ import pytest
 
 from kloaders.places import access
 from kloaders.places.errors import AccessError, TransientError
-from kloaders.places.place import place_of
+from kloaders.places.registry import place_of
 from kloaders.places.urls import parsed
 
 fsspec = pytest.importorskip("fsspec")
@@ -36,7 +36,7 @@ def test_an_object_is_put_once(files):
 
 
 def test_an_object_that_is_missing(files):
-    with pytest.raises(FileNotFoundError, match="memory://a/none.npy does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"memory://a/none\.npy does not exist"):
         access.read("memory://a/none.npy")
 
 

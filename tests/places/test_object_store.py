@@ -5,7 +5,7 @@ import pytest
 import kloaders as kl
 from kloaders.places import access
 from kloaders.places.errors import AccessError
-from kloaders.places.place import place_of
+from kloaders.places.registry import place_of
 from kloaders.places.urls import parsed
 from tests.support.s3 import moto
 
