@@ -17,7 +17,17 @@ from kloaders.places.place import Entry, Place
 from kloaders.places.registry import place_of
 from kloaders.places.urls import join, parsed, without_pattern
 
-__all__ = ["head", "list_below", "listed_pattern", "patiently", "put", "read", "read_range"]
+__all__ = [
+    "delete",
+    "exists",
+    "head",
+    "list_below",
+    "listed_pattern",
+    "patiently",
+    "put",
+    "read",
+    "read_range",
+]
 
 T = TypeVar("T")
 
@@ -156,6 +166,21 @@ def head(url: str) -> Entry:
     """Size and ETag of an object."""
     place, name = _place(url)
     return patiently(lambda: place.head(name), url, place.patience)
+
+
+def exists(url: str) -> bool:
+    """Whether there is such an object."""
+    try:
+        head(url)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def delete(url: str) -> None:
+    """Delete an object; nothing where there is none."""
+    place, name = _place(url)
+    patiently(lambda: place.delete(name), url, place.patience)
 
 
 def put(url: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:

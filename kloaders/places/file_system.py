@@ -93,6 +93,14 @@ class FileSystem:
         except Exception as error:
             raise self._failure(error, name) from None
 
+    def delete(self, name: str) -> None:
+        try:
+            self._files.rm_file(self._path(name))
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._failure(error, name) from None
+
     def put(self, name: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:
         path = self._path(name)
         try:

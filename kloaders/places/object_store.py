@@ -92,6 +92,14 @@ class ObjectStore:
         except Exception as error:
             raise self._failure(error, name) from None
 
+    def delete(self, name: str) -> None:
+        try:
+            self._obstore.delete(self._store, name)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._failure(error, name) from None
+
     def put(self, name: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:
         size = sum(map(len, parts))
         mode = "create" if only_if_absent else "overwrite"

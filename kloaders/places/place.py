@@ -53,6 +53,9 @@ class Place(Protocol):
     def read_range(self, name: str, start: int, stop: int, etag: str = "") -> bytes:
         """Bytes start to stop of an object, fewer at its end."""
 
+    def delete(self, name: str) -> None:
+        """Delete an object; nothing where there is none."""
+
     def put(self, name: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:
         """Write an object, which is there as a whole or not at all.
 

@@ -54,8 +54,8 @@ class LoaderCallback(Callback):
 
     Args:
         loader: the loader given to `fit`.
-        path: a file for the state of the training: the position in the data together with the
-            model's and the optimizer's variables. It is written at the end of each epoch and as
+        path: a file, or a URL such as "s3://bucket/run/state", for the state of the training: the
+            position in the data together with the model's and the optimizer's variables. It is written at the end of each epoch and as
             often as `save_freq` says, whole or not at all; read when training begins, if it is
             there; and deleted when training is over. Of several processes with `shard=`, the one
             with part 0 writes and all read it: they must all see it.
@@ -269,7 +269,7 @@ class LoaderCallback(Callback):
             )
 
     def _restore(self, path: str, model: Any) -> dict[str, Any] | None:
-        if not os.path.exists(path):
+        if not training_state.exists(path):
             return None
         state, arrays = training_state.read(path)
         epoch, trained = state.get("epoch"), state.get("epoch_trained")

@@ -35,6 +35,12 @@ def test_an_object_is_put_once(files):
         access.put("memory://a/new", [b"z"], only_if_absent=True)
 
 
+def test_an_object_is_deleted(files):
+    for _ in range(2):
+        access.delete("memory://c.npy")
+        assert not access.exists("memory://c.npy")
+
+
 def test_an_object_that_is_missing(files):
     with pytest.raises(FileNotFoundError, match=r"memory://a/none\.npy does not exist"):
         access.read("memory://a/none.npy")

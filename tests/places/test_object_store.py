@@ -65,6 +65,14 @@ def test_an_object_is_put_whole_and_once(s3):
     assert access.read(s3.url("new")) == b"other"
 
 
+def test_an_object_is_deleted(s3):
+    access.put(s3.url("old"), [b"x"])
+    assert access.exists(s3.url("old"))
+    for _ in range(2):
+        access.delete(s3.url("old"))
+        assert not access.exists(s3.url("old"))
+
+
 def test_a_large_object_is_put_in_parts(s3):
     parts = [bytes([k]) * 9 * 2**20 for k in range(3)]
     access.put(s3.url("large"), parts)

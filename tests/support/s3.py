@@ -27,12 +27,14 @@ class S3:
             "allow_http": True,
             "patience": 20,
         }
-        self._send("PUT", "")
+        # What an earlier server of this process held is gone.
+        self._send("POST", "moto-api/reset")
+        self._send("PUT", BUCKET)
 
-    def _send(self, method: str, name: str, data: bytes | None = None) -> bytes:
-        request = urllib.request.Request(f"{self.endpoint}/{BUCKET}{name}", data, method=method)
-        with urllib.request.urlopen(request) as answer:
-            return bytes(answer.read())
+    def _send(self, method: str, path: str) -> None:
+        request = urllib.request.Request(f"{self.endpoint}/{path}", method=method)
+        with urllib.request.urlopen(request):
+            pass
 
     def put(self, objects: dict[str, bytes]) -> None:
         """Write objects, with the client that loaders use."""
