@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tempfile
 import zipfile
 from dataclasses import dataclass, field
 from typing import IO
@@ -28,6 +29,8 @@ from kloaders.formats.npy_layout import (
 )
 from kloaders.formats.npz import ZIP_ERRORS, check_member
 from kloaders.formats.options import ImageOptions
+from kloaders.places import access
+from kloaders.places.urls import is_url
 
 __all__ = [
     "Checked",
@@ -81,7 +84,10 @@ def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
     """Read a picture or an array, all of it, and say what is wrong with it.
 
     Takes memory for one picture, and a block of an array. Does not raise for what is in the file.
+    An object of a URL is fetched first, into a temporary file.
     """
+    if is_url(path):
+        return _check_object(path, max_pixels)
     found = Checked()
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for for ever
@@ -113,6 +119,21 @@ def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
         found.add("unreadable", f"{path} cannot be read: {reason}")
     except MemoryError:
         found.add("too many pixels", f"{path} takes more memory to read than there is")
+    return found
+
+
+def _check_object(url: str, max_pixels: int) -> Checked:
+    """`check_file` for an object of a URL."""
+    try:
+        content = access.read(url)
+    except OSError as error:
+        return Checked([("unreadable", f"{url} cannot be read: {error}")])
+    with tempfile.TemporaryDirectory(prefix="kloaders-") as folder:
+        path = os.path.join(folder, f"object{suffix_of(url)}")
+        with open(path, "wb") as file:
+            file.write(content)
+        found = check_file(path, max_pixels)
+    found.problems = [(kind, said.replace(path, url)) for kind, said in found.problems]
     return found
 
 
