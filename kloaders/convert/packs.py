@@ -36,6 +36,7 @@ from kloaders.formats.pack import FILES, JOURNAL, MANIFEST, Manifest, files_of, 
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.settings import check_own_batches
+from kloaders.places.urls import local_path
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import inner_column
 from kloaders.sources.pack import PackColumn
@@ -107,7 +108,7 @@ def write_pack(
         OSError: the disk is full; what was finished stays.
     """
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
-    folder = os.path.abspath(os.fspath(folder))
+    folder = os.path.abspath(local_path(folder, "folder"))
     os.makedirs(folder, exist_ok=True)
     _check_not_read(source, folder)
     with source.view() as loader:

@@ -16,6 +16,7 @@ from kloaders.core.threads import usable_cores
 from kloaders.formats.pack import MANIFEST, dtype_named, manifest_changed, nested, read_manifest
 from kloaders.formats.pack_files import check_files, crc_of_piece, pieces_of
 from kloaders.loaders.sequence import SequenceLoader
+from kloaders.places.urls import local_path
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import CastColumn, inner_column
 from kloaders.sources.pack import PackColumn
@@ -70,7 +71,7 @@ class PackSequenceLoader(SequenceLoader):
     ) -> None:
         check_names(type(self).__name__, options, Options.__annotations__)
         #: Where the pack is; absolute.
-        self.folder = os.path.abspath(os.fspath(folder))
+        self.folder = os.path.abspath(local_path(folder, "folder"))
         manifest = read_manifest(self.folder)
         dtypes = [dtype_named(name) for name in manifest.leaves]
         check_files(self.folder, manifest.shards, dtypes)

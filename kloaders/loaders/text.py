@@ -11,6 +11,7 @@ from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.options import Options, shows_options
 from kloaders.formats.lines import LineFiles
 from kloaders.loaders.sequence import SequenceLoader
+from kloaders.places.urls import local_path
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import default_hook, overrides
 from kloaders.sources.lines import CsvSource, LineSource
@@ -91,7 +92,7 @@ class TextLineSequenceLoader(_Lines):
         self.encoding = encoding
         #: The files, in the order of their samples.
         self.files = files_of(files, "text files", "part-*.txt")
-        folder = None if index_folder is None else os.fspath(index_folder)
+        folder = None if index_folder is None else local_path(index_folder, "index_folder")
         lines = LineFiles(self.files, index_folder=folder)
         dtype = checked_dtype(options.get("dtype"))
         self._lines = LineSource(lines, encoding, decode, dtype)
@@ -167,7 +168,7 @@ class CsvSequenceLoader(_Lines):
         self.missing = missing
         #: The files, in the order of their samples.
         self.files = files_of(files, "CSV files", "part-*.csv")
-        folder = None if index_folder is None else os.fspath(index_folder)
+        folder = None if index_folder is None else local_path(index_folder, "index_folder")
         self._lines: CsvSource = CsvSource(
             LineFiles(self.files, True, self.quote, checked_flag(header, "header"), folder),
             self.files,

@@ -22,6 +22,7 @@ from kloaders.formats.sidecar_index import COMPRESSIONS
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.ram_batches import TwoLevelLoader
+from kloaders.places.urls import local_path
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.columns import HookCache, leaf_store
 from kloaders.sources.cache.files import SampleFiles
@@ -135,7 +136,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             raise ValueError(f'draw={draw!r} is not known: choose "global" or "windows".')
         #: The files, in the order of their samples.
         self.files = files_of(files)
-        folder = None if index_folder is None else os.fspath(index_folder)
+        folder = None if index_folder is None else local_path(index_folder, "index_folder")
         records = RecordFiles(self.files, kind, folder, checked_flag(check_crc, "check_crc"))
         names = excluded(exclude, options.get("quarantine"))
         if names:

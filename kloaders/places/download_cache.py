@@ -30,7 +30,7 @@ from kloaders.core import forks
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
 from kloaders.places.registry import place_of
-from kloaders.places.urls import parsed
+from kloaders.places.urls import local_path, parsed
 
 try:
     import fcntl
@@ -92,7 +92,9 @@ class DownloadCache:
                 f"{format_bytes(BLOCK_BYTES)}: give more, or leave download_cache= out."
             )
         share = 1.0 if budget is None else min(1.0, budget / max(1, total))
-        self._begin(_Settings(os.path.abspath(folder), budget, share, data))
+        self._begin(
+            _Settings(os.path.abspath(local_path(folder, "download_cache")), budget, share, data)
+        )
         _made_folder(self.folder)
 
     def _begin(self, settings: _Settings) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import urllib.parse
 from typing import NamedTuple
 
 from kloaders.core.errors import shortened
 
-__all__ = ["OBJECT_STORES", "Url", "is_url", "join", "parsed", "without_pattern"]
+__all__ = ["OBJECT_STORES", "Url", "is_url", "join", "local_path", "parsed", "without_pattern"]
 
 # Two letters at least, so that a Windows drive is none.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -81,6 +82,21 @@ def parsed(url: str) -> Url:
             )
         name = urllib.parse.unquote(name)
     return Url(scheme, root, name)
+
+
+def local_path(path: str | os.PathLike[str], what: str) -> str:
+    """A path of this machine, as text; `what` is what the user calls it.
+
+    Raises:
+        ValueError: it is a URL, which is not read or written there: never a folder of that name.
+    """
+    text = os.fspath(path)
+    if is_url(text):
+        raise ValueError(
+            f"{what}={shortened(text, 80)!r} is a URL, and this is read and written on local disks only: "
+            "give a path of this machine, and copy what is there from or to the bucket."
+        )
+    return text
 
 
 def join(folder: str, name: str) -> str:

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from kloaders.formats.sidecar_index import is_index
+from kloaders.places.urls import local_path
 
 __all__ = ["files_of"]
 
@@ -24,7 +25,7 @@ def files_of(
                 f"files holds {item!r} ({type(item).__name__}), expected paths of TFRecord files or "
                 'patterns such as "train-*.tfrecord".'
             )
-        path = os.fspath(item)
+        path = local_path(item, "files")
         if os.path.exists(path):
             found.append(path)
         elif not glob.has_magic(path):

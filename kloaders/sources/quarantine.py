@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from kloaders.core import forks
 from kloaders.core.arrays import Indices
 from kloaders.core.errors import shortened
 from kloaders.core.messages import inform, warn
+from kloaders.places import access
+from kloaders.places.urls import is_url, local_path
 
 __all__ = [
     "FIELDS",
@@ -59,7 +62,7 @@ class Quarantine:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = os.path.abspath(local_path(path, "quarantine"))
         self._set_up()
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         with self._opened() as file:
@@ -292,8 +295,7 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
             )
         path = os.fspath(item)
         try:
-            with open(path, "rb") as file:
-                content = file.read()
+            content = access.read(path) if is_url(path) else Path(path).read_bytes()
         except FileNotFoundError:
             if quarantine is not None and _same(path, os.fspath(quarantine)):
                 continue

@@ -2,6 +2,7 @@
 
 import pytest
 
+import kloaders as kl
 from kloaders.places.urls import is_url, join, parsed, without_pattern
 
 
@@ -71,3 +72,37 @@ def test_join_encodes_names_of_web_servers_only():
 )
 def test_where_a_pattern_begins(url, cut):
     assert without_pattern(url) == cut
+
+
+URL = "s3://bucket/x"
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda x: kl.write_pack(x, URL), "folder"),
+        (lambda x: kl.write_tfrecords(x, out=URL), "out"),
+        (lambda x: kl.PackSequenceLoader(URL), "folder"),
+        (lambda x: kl.TFRecordSequenceLoader(URL), "files"),
+        (lambda x: kl.TextLineSequenceLoader([URL], decode=len), "files"),
+        (lambda x: kl.VideoSequenceLoader([URL]), "files"),
+        (lambda x: kl.ArraySequenceLoader([1, 2], on_error="skip", quarantine=URL), "quarantine"),
+        (lambda x: kl.PathSequenceLoader([__file__], decode=len, cache=URL)[0], "cache"),
+    ],
+    ids=["pack", "records", "read pack", "read records", "lines", "video", "quarantine", "cache"],
+)
+def test_what_is_local_only_is_refused(call, what, tmp_path, monkeypatch):
+    """Before, a folder called "s3:" was made, and written to."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"{what}='s3://bucket/x' is a URL, and this is read"):
+        call(kl.ArraySequenceLoader([1, 2]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_of_bad_files_may_be_a_url():
+    fsspec = pytest.importorskip("fsspec")
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/u/bad.csv", b"path,error\nmemory://u/1.npy,broken\n")
+    urls = ["memory://u/0.npy", "memory://u/1.npy"]
+    loader = kl.PathSequenceLoader(urls, check_paths=False, exclude="memory://u/bad.csv")
+    assert list(loader.paths) == urls[:1]

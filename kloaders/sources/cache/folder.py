@@ -22,6 +22,7 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
 from kloaders.formats.positioned_reads import read_at
+from kloaders.places.urls import local_path
 from kloaders.sources.cache import store as stores
 from kloaders.sources.cache.store import SharedStore, Stamp
 
@@ -61,7 +62,7 @@ class FolderCache(SharedStore):
         self, folder: str, key: str, samples: int, names: Any, budget: int | None = None
     ) -> None:
         super().__init__()
-        self.folder = os.path.join(os.path.abspath(folder), key)
+        self.folder = os.path.join(os.path.abspath(local_path(folder, "cache")), key)
         self.samples = samples
         self.budget = budget
         self._names = names
