@@ -122,6 +122,11 @@ def failure_of(error: BaseException, url: str, place: str) -> Exception:
             "get objects, and to list the bucket: without the latter, an object that does not exist "
             "is refused as well."
         )
+    if status == 400 and not reason:  # an answer to HEAD has no text
+        return AccessError(
+            f"{place} refuses a look at {url} (400), as it does in the wrong region and with credentials "
+            f"that have expired. {_how(scheme)}"
+        )
     if status in (408, 425, 429, 500, 502, 503, 504) or reason in ("SlowDown", "RequestTimeout"):
         return TransientError(said, status in (429, 503) or reason == "SlowDown")
     if status or kind in ("NotSupportedError", "NotImplementedError", "InvalidPathError"):

@@ -338,7 +338,7 @@ def prefetch(column: Column, indices: Indices) -> None:
         prefetch(column.column, column.numbers[indices])
     elif isinstance(column, CastColumn):
         prefetch(column.column, indices)
-    elif isinstance(column, PathColumn):
+    elif isinstance(column, PathColumn) and not fetches(column):
         for index in indices.tolist():
             files.read_ahead(column.paths[index])
 

@@ -51,6 +51,23 @@ def test_what_an_answer_means(server, fault, kind, recovery, said):
 
 
 @pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        ((404, "NoSuchKey"), FileNotFoundError, "does not exist"),
+        ((403, "AccessDenied"), AccessError, "refuses access"),
+        ((400, "ExpiredToken"), AccessError, "wrong region and with credentials that have expired"),
+        ((301, "PermanentRedirect"), AccessError, "wrong region"),
+    ],
+)
+def test_what_an_answer_without_text_means(server, fault, kind, said):
+    """To HEAD, there is a number and nothing else."""
+    server.fault = lambda *_: fault
+    url = parsed(server.url("a.npy"))
+    with pytest.raises(kind, match=said):
+        place_of(url).head(url.name)
+
+
+@pytest.mark.parametrize(
     ("fault", "throttled", "transfer"),
     [
         ((503, "SlowDown"), True, False),

@@ -183,6 +183,17 @@ def test_two_levels(server, keep):
         assert sorted(numbers(epoch(loader))) == list(range(SAMPLES))
 
 
+def test_a_mixture_fetches_what_each_part_needs(server, keep):
+    parts = [
+        keep(kl.PathSequenceLoader(fill(server, 20, name), None, 8, seed=1, check_paths=False))
+        for name in ("a", "b")
+    ]
+    loader = keep(kl.mix(parts, [0.5, 0.5], batch_size=8, seed=1, epoch_batches=5))
+    assert loader.source.fetches
+    assert len(numbers(epoch(loader))) == 40
+    assert {name[0] for name in server.got()} == {"a", "b"}
+
+
 def test_both_parts_of_a_split_are_all_of_it(server, keep):
     urls = fill(server)
     train, val = kl.split(urls, np.arange(SAMPLES), 8, validation=0.25, seed=2, shuffle=True)
