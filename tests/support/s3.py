@@ -27,9 +27,12 @@ class S3:
             "allow_http": True,
             "patience": 20,
         }
-        # What an earlier server of this process held is gone.
-        self._send("POST", "moto-api/reset")
+        self.reset()
         self._send("PUT", BUCKET)
+
+    def reset(self) -> None:
+        """Forget all buckets: servers of one process share what they hold."""
+        self._send("POST", "moto-api/reset")
 
     def _send(self, method: str, path: str) -> None:
         request = urllib.request.Request(f"{self.endpoint}/{path}", method=method)
@@ -68,5 +71,6 @@ def moto() -> Iterator[S3]:
         found = S3(f"http://{host}:{port}")
         kl.storage("s3", **found.settings)
         yield found
+        found.reset()
     finally:
         running.stop()

@@ -102,30 +102,32 @@ def _do(
     stored = source and arrays_at(source, blocks)
     # What lies elsewhere is fetched all at once, and not row by row.
     claims = () if stored is not None else pipeline.source.fetch_ahead(indices[at:])
-    for first in range(at, len(indices), step):
-        row[0] = first
-        part = slice(first, first + step)
+    try:
+        for first in range(at, len(indices), step):
+            row[0] = first
+            part = slice(first, first + step)
 
-        def report(k: int, error: Exception, first: int = first) -> None:
-            if isinstance(error, RowMismatch):
-                array = error.array
-                plain = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-                tell("odd", first + k, error.leaf, array.shape, array.dtype, then=plain)
-            else:
-                index = int(indices[first + k])
-                tell("error", first + k, _pack_error(pipeline, index, error))
+            def report(k: int, error: Exception, first: int = first) -> None:
+                if isinstance(error, RowMismatch):
+                    array = error.array
+                    plain = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+                    tell("odd", first + k, error.leaf, array.shape, array.dtype, then=plain)
+                else:
+                    index = int(indices[first + k])
+                    tell("error", first + k, _pack_error(pipeline, index, error))
 
-        if stored is None:
-            pipeline.fill(indices[part], out.part(part), report, moment.part(part), raw)
-            continue
-        try:
-            sample = unflatten(stored_form, [np.array(leaf[first]) for leaf in stored])
-            index = int(indices[first])
-            pipeline.put(index, sample, out.part(part), 0, report, moment.part(first))
-        except Exception as error:  # whatever a user's function raises
-            report(0, error)
-    for claim in claims:
-        claim.release()
+            if stored is None:
+                pipeline.fill(indices[part], out.part(part), report, moment.part(part), raw)
+                continue
+            try:
+                sample = unflatten(stored_form, [np.array(leaf[first]) for leaf in stored])
+                index = int(indices[first])
+                pipeline.put(index, sample, out.part(part), 0, report, moment.part(first))
+            except Exception as error:  # whatever a user's function raises
+                report(0, error)
+    finally:
+        for claim in claims:
+            claim.release()
     return None
 
 
