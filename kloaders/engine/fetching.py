@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
-from kloaders.engine.lookahead import Build, Engine, Make
+from kloaders.engine.lookahead import Build, Engine, Make, build_inline
 from kloaders.places.fetching import Claim, giving_up
 
 __all__ = ["AHEAD_SAMPLES", "FetchingEngine"]
@@ -49,6 +49,13 @@ class FetchingEngine(Engine):
             upcoming = keys
         try:
             return super().get(key, upcoming, lambda k, wait: self._fetching(make(k, wait)))
+        except Exception:
+            if not self._stopped.is_set():
+                raise
+            # Closed meanwhile, by another thread: what was given up is made here.
+            build = make(key, True)
+            assert build is not None
+            return build_inline(build)
         finally:
             self._release([key])
 
@@ -82,24 +89,28 @@ class FetchingEngine(Engine):
         for claim in found:
             claim.release()
 
+    def _here(self, build: Build) -> Any:
+        # Who asked waits for it, in a thread that can be interrupted.
+        return super()._here(build.plain if isinstance(build, _StoppableBuild) else build)
+
     def cancel(self) -> None:
+        super().cancel()  # first: who waits is to make the batch itself, and not to see it given up
         self._stopped.set()
         with self._claims_lock:
             keys = list(self._claims)
         self._release(keys)
-        super().cancel()
 
 
 class _StoppableBuild:
     """A batch for which nobody waits longer than the engine lives."""
 
     def __init__(self, build: Build, stopped: threading.Event) -> None:
-        self._build, self._stopped, self.rows = build, stopped, build.rows
+        self.plain, self._stopped, self.rows = build, stopped, build.rows
 
     def fill(self, start: int, stop: int) -> None:
         with giving_up(lambda: not self._stopped.is_set()):
-            self._build.fill(start, stop)
+            self.plain.fill(start, stop)
 
     def finish(self) -> Any:
         with giving_up(lambda: not self._stopped.is_set()):
-            return self._build.finish()
+            return self.plain.finish()
