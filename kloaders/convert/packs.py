@@ -24,6 +24,7 @@ from kloaders.convert.journal import (
     say_errors,
     write_shards,
 )
+from kloaders.convert.on_ray import RemoteShards, checked_engine
 from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of
 from kloaders.convert.parts import Parts, checked_part, shards_of
 from kloaders.core.arrays import Array, Indices
@@ -55,6 +56,7 @@ from kloaders.sources.pack import PackColumn
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from kloaders.core.ray import Ray
     from kloaders.loaders.paths import PathOptions
 
 __all__ = ["finish_pack", "write_pack"]
@@ -75,6 +77,7 @@ def write_pack(
     transformed: bool = False,
     shard_size: int | str | None = None,
     part: tuple[int, int] | None = None,
+    engine: Ray | None = None,
     overwrite: bool = False,
     progress: bool | None = True,
     **options: Unpack[PathOptions],
@@ -100,6 +103,9 @@ def write_pack(
             hosts that share a file system write one part each; when all are done, `finish_pack(folder)`
             makes the pack, the same bytes that one process writes. Until then everything lies in
             FOLDER/unfinished.
+        engine: `Ray(cpus=8)` has shards written by so many tasks at a time of a Ray cluster, whose
+            nodes share the file systems of source and folder. The bytes are the same. A shard whose
+            worker dies is written by another.
         overwrite: replace what another pack has left in the folder.
         progress: show a bar. None: where stderr is a terminal.
         **options: with paths, those of `PathSequenceLoader`: size, channels, dtype, decode,
@@ -127,6 +133,7 @@ def write_pack(
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
     folder = os.path.abspath(check_place(os.fspath(folder), "folder"))
     part = None if part is None else checked_part(part)
+    ray = checked_engine(engine)
     parts = Parts(folder, PARTS, FILES, "finish_pack")
     kept = source.source
     if not transformed and kept.not_kept:
@@ -181,7 +188,13 @@ def write_pack(
             )
         with journal:
             notes = write_shards(
-                journal, counts, pack_of, shards=numbers, progress=progress, name="write_pack"
+                journal,
+                counts,
+                RemoteShards(ray, pack_of, journal.path, counts) if ray else pack_of,
+                shards=numbers,
+                workers=ray.cpus if ray else 1,
+                progress=progress,
+                name="write_pack",
             )
             errors = errors_of(notes)
             if errors and loader.on_error == "raise":  # finished with "skip", and now told so

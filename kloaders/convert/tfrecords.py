@@ -7,7 +7,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from kloaders.convert.digests import (
     digest_of_array,
 )
 from kloaders.convert.journal import Advance, Journal, Written, errors_of, say_errors, write_shards
+from kloaders.convert.on_ray import RemoteShards, checked_engine
 from kloaders.convert.parts import Part, Parts, checked_part, shards_of
 from kloaders.convert.record_samples import LoaderSamples, RecordSource, source_of
 from kloaders.core.arrays import Indices
@@ -26,6 +27,9 @@ from kloaders.core.threads import usable_cores
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.sidecar_index import save_index
 from kloaders.loaders.splits import sides
+
+if TYPE_CHECKING:
+    from kloaders.core.ray import Ray
 
 __all__ = ["finish_tfrecords", "write_tfrecords"]
 
@@ -46,6 +50,7 @@ def write_tfrecords(
     workers: int | None = None,
     on_error: str = "raise",
     part: tuple[int, int] | None = None,
+    engine: Ray | None = None,
     overwrite: bool = False,
     progress: bool | None = True,
 ) -> Written:
@@ -81,6 +86,9 @@ def write_tfrecords(
             hosts that share a file system write one part each; when all are done,
             `finish_tfrecords(out)` gives the files their names. They are those that one process
             writes, byte for byte. Until then they lie in a hidden folder beside.
+        engine: `Ray(cpus=8)` has files written by so many tasks at a time of a Ray cluster, whose
+            nodes share the file systems of source and out. The bytes are the same. A file whose
+            worker dies is written by another.
         overwrite: replace files of this name.
         progress: show a bar. None: where stderr is a terminal.
 
@@ -115,7 +123,7 @@ def write_tfrecords(
         raise ValueError("stratify and groups are for validation=, the share of the second part.")
     source = source_of(paths_or_loader, labels, features, on_error, seed)
     threads = usable_cores() if workers is None else max(1, checked_count(workers, "workers", 0))
-    writing = _Writing(source, compression or "", threads)
+    writing = _Writing(source, compression or "", threads, checked_engine(engine))
     mix = (
         np.random.default_rng(seed).permutation if checked_flag(shuffle, "shuffle") else np.asarray
     )
@@ -196,7 +204,10 @@ _WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
 class _Writing:
     """All files of a call: what `write_shards` calls for each."""
 
-    def __init__(self, source: RecordSource, compression: str, threads: int) -> None:
+    def __init__(
+        self, source: RecordSource, compression: str, threads: int, engine: Ray | None
+    ) -> None:
+        self.engine = engine
         self.source, self.compression, self.threads = source, compression, threads
         self.folder = ""
         self.names: list[str] = []
@@ -257,11 +268,13 @@ class _Writing:
         # A loader has threads of its own; files are read by `threads` for each shard.
         workers = 1 if isinstance(self.source, LoaderSamples) else min(4, self.threads)
         sizes = [len(numbers) for numbers in self.numbers]
+        if self.engine:
+            workers = self.engine.cpus
         with contextlib.closing(self.source), journal:
             return write_shards(
                 journal,
                 sizes,
-                self,
+                RemoteShards(self.engine, self, journal.path, sizes) if self.engine else self,
                 shards=shards,
                 workers=workers,
                 progress=progress,
