@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +124,43 @@ def test_a_loader_that_cannot_be_sent(ray: Any, tmp_path: Path) -> None:
     loader.lock = threading.Lock()  # type: ignore[attr-defined]
     with pytest.raises(TypeError, match=r"cannot be sent to the cluster.*without engine="):
         pack(tmp_path / "a", loader, engine=kl.Ray(cpus=2))
+
+
+class Slow(Stored):
+    """Takes long enough to be killed in the middle."""
+
+    def load_sample(self, index: int) -> Any:
+        time.sleep(0.1)
+        return super().load_sample(index)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_program_that_is_killed(ray: Any, tmp_path: Path) -> None:
+    """kill -9 of the one that has the journal: what is finished stays, by the same call."""
+    code = """
+        import sys
+        import numpy as np
+        import kloaders as kl
+        from pathlib import Path
+        from tests.convert.test_on_ray import Slow
+        from tests.support.parts import pack
+        loader = Slow([np.full(20, k) for k in range(40)], workers=0)
+        pack(Path(sys.argv[1]), loader, engine=kl.Ray(cpus=2, address=sys.argv[2]))
+    """
+    journal = tmp_path / "a" / "unfinished.jsonl"
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "a"), address]
+    running = subprocess.Popen(command)
+    try:
+        while not (journal.exists() and b'"shard"' in journal.read_bytes()):
+            assert running.poll() is None
+            time.sleep(0.02)
+    finally:
+        running.kill()
+        running.wait()
+    assert not (tmp_path / "a" / "pack.json").exists()
+    stored = [np.full(20, k) for k in range(40)]
+    pack(tmp_path / "a", Slow(stored, workers=0), engine=kl.Ray(cpus=2))
+    pack(tmp_path / "here", Slow(stored, workers=8))
+    assert data(tmp_path / "a") == data(tmp_path / "here")
