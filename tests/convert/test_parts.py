@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -352,3 +355,27 @@ def test_an_unfinished_pack_says_so(tmp_path: Path) -> None:
     pack(tmp_path / "a", part=(0, 2))
     with pytest.raises(FileNotFoundError, match=r"parts of a pack.*finish_pack"):
         kl.PackSequenceLoader(tmp_path / "a")
+
+
+def test_the_recipes_of_the_page(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The commands in docs/many-machines.md for SLURM and Kubernetes, by their environment variables."""
+    page = (Path(__file__).parents[2] / "docs" / "many-machines.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    def run(line: str) -> None:
+        words = shlex.split(os.path.expandvars(line).replace("/data/", ""))
+        done = CliRunner().invoke(cli.cli, words[1:])
+        assert done.exit_code == 0, done.output
+
+    (slurm,) = re.findall(r'^kloaders pack photos .*--part ".*"$', page, re.MULTILINE)
+    (finish,) = re.findall(r'--wrap "(kloaders pack .*--finish)"', page)
+    (kubernetes,) = re.findall(r'args: \["(kloaders pack .*)"\]', page)
+    for line, count in ((slurm, 3), (kubernetes, 16)):
+        for k in range(count):
+            monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(k))
+            monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", str(count))
+            monkeypatch.setenv("JOB_COMPLETION_INDEX", str(k))
+            run(line)
+        run(finish)
+        assert kl.PackSequenceLoader("packed").samples == 12
+        shutil.rmtree("packed")
