@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kloaders.core.version import __version__
 
 if TYPE_CHECKING:
-    from kloaders.convert.packs import write_pack
-    from kloaders.convert.tfrecords import write_tfrecords
+    from kloaders.convert.packs import finish_pack, write_pack
+    from kloaders.convert.tfrecords import finish_tfrecords, write_tfrecords
     from kloaders.core.errors import SampleError
     from kloaders.core.per_thread import PerThread
     from kloaders.core.ray import Ray
@@ -77,6 +77,8 @@ _HOMES = {
     "bucket_by_length": "loaders.padding",
     "concatenate": "loaders.joining",
     "filter": "loaders.filtering",
+    "finish_pack": "convert.packs",
+    "finish_tfrecords": "convert.tfrecords",
     "folds": "loaders.subsets",
     "from_dataframe": "loaders.from_files",
     "from_directory": "loaders.from_files",
@@ -129,6 +131,8 @@ __all__ = [
     "bucket_by_length",
     "concatenate",
     "filter",
+    "finish_pack",
+    "finish_tfrecords",
     "folds",
     "from_dataframe",
     "from_directory",

@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, settings
 # Asserts in shared helpers say what they compared, as those in the tests do.
 pytest.register_assert_rewrite("tests.support")
 
+from tests.support.ray_cluster import _cluster, ray  # noqa: E402, F401
+
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")

@@ -64,18 +64,29 @@ def pack_command(
     from kloaders.formats import pack as pack_format
 
     begin = time.perf_counter()
-    loader = loader_of(
-        source,
-        table,
-        size=images.size,
-        channels=images.channels,
-        workers=workers,
-        on_error=conversion.on_error,
-        exclude=conversion.exclude,
-    )
-    written = pack_writer.write_pack(
-        loader, out, shard_size=shard_size, overwrite=conversion.overwrite, progress=None
-    )
+    if conversion.finish:
+        written = pack_writer.finish_pack(out, overwrite=conversion.overwrite)
+    else:
+        loader = loader_of(
+            source,
+            table,
+            size=images.size,
+            channels=images.channels,
+            workers=workers,
+            on_error=conversion.on_error,
+            exclude=conversion.exclude,
+        )
+        written = pack_writer.write_pack(
+            loader,
+            out,
+            shard_size=shard_size,
+            part=conversion.part,
+            overwrite=conversion.overwrite,
+            progress=None,
+        )
+    if conversion.part:
+        _say_part(_report(begin, written, []), out, conversion.part, as_json)
+        return
     manifest = pack_format.read_manifest(out)
     report = {
         **_report(begin, written, written.files),
@@ -160,22 +171,30 @@ def tfrecord_command(
     if loader.class_names is not None and labels is not None:
         features = {"class": [loader.class_names[k] for k in labels.tolist()]}
     stem = os.path.splitext(os.path.basename(os.path.normpath(source)))[0]
-    written = tfrecord_writer.write_tfrecords(
-        loader.paths,
-        labels,
-        os.path.join(out, name or ("" if validation else stem)),
-        shards=shards,
-        compression=compression,
-        features=features,
-        validation=validation,
-        stratify=True if validation and loader.class_names else None,
-        shuffle=shuffle,
-        seed=seed,
-        workers=workers,
-        on_error=conversion.on_error,
-        overwrite=conversion.overwrite,
-        progress=None,
-    )
+    names = os.path.join(out, name or ("" if validation else stem))
+    if conversion.finish:
+        written = tfrecord_writer.finish_tfrecords(names, overwrite=conversion.overwrite)
+    else:
+        written = tfrecord_writer.write_tfrecords(
+            loader.paths,
+            labels,
+            names,
+            shards=shards,
+            compression=compression,
+            features=features,
+            validation=validation,
+            stratify=True if validation and loader.class_names else None,
+            shuffle=shuffle,
+            seed=seed,
+            workers=workers,
+            on_error=conversion.on_error,
+            part=conversion.part,
+            overwrite=conversion.overwrite,
+            progress=None,
+        )
+    if conversion.part:
+        _say_part(_report(begin, written, []), out, conversion.part, as_json)
+        return
     files = written.files + written.validation
     report = {
         **_report(begin, written, files),
@@ -196,6 +215,18 @@ def tfrecord_command(
         if part:
             pattern = part[0].rpartition("-00000-of-")[0] + "-*.tfrecord"
             click.echo(f"    {variable} = kl.TFRecordSequenceLoader({pattern!r}, {chosen}, 32)")
+
+
+def _say_part(report: dict[str, Any], out: str, part: tuple[int, int], as_json: bool) -> None:
+    """What a command with --part prints."""
+    if as_json:
+        click.echo(json.dumps({**report, "out": out, "part": part}, indent=2))
+        return
+    click.echo(
+        f"{visible(out)}: part {part[0]} of {part[1]} is written, {report['samples']:,} samples in "
+        f"{report['seconds']:.0f} s\nWhen all parts are: the same command, with --finish in place of "
+        "--part."
+    )
 
 
 def _report(begin: float, written: Any, files: list[str]) -> dict[str, Any]:

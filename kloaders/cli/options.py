@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,11 +63,15 @@ class Conversion:
         on_error: "raise" or "skip".
         exclude: a CSV file of what to leave out.
         overwrite: replace what is there.
+        part: (k, n): write that part only; None: all.
+        finish: the parts are written, and only to be put together.
     """
 
     on_error: str = "raise"
     exclude: str | None = None
     overwrite: bool = False
+    part: tuple[int, int] | None = None
+    finish: bool = False
 
 
 class _PathOrUrl(click.Path):
@@ -140,8 +145,20 @@ def image_options(otherwise: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def _part(_: Any, __: Any, text: str | None) -> tuple[int, int] | None:
+    """K/N as numbers."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or int(found[1]) >= int(found[2]):
+        raise click.BadParameter(
+            f"{text!r:.80}: expected K/N with 0 <= K < N, such as 0/4 for the first of four parts."
+        )
+    return int(found[1]), int(found[2])
+
+
 def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
-    """--on-error, --exclude and --overwrite, as `conversion`.
+    """--on-error, --exclude, --overwrite, --part and --finish, as `conversion`.
 
     Args:
         what: what --overwrite replaces.
@@ -162,11 +179,32 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
         )
         @click.option("--overwrite", is_flag=True, help=f"Replace {what}.")
+        @click.option(
+            "--part",
+            metavar="K/N",
+            callback=_part,
+            help="Write part K of N only, from 0/N on: one for each process or host that shares OUT.",
+        )
+        @click.option(
+            "--finish",
+            is_flag=True,
+            help="Make one of the parts, when all are written; with the other options as they had them.",
+        )
         @functools.wraps(command)
         def with_conversion(
-            *, on_error: str, exclude: str | None, overwrite: bool, **others: Any
+            *,
+            on_error: str,
+            exclude: str | None,
+            overwrite: bool,
+            part: tuple[int, int] | None,
+            finish: bool,
+            **others: Any,
         ) -> None:
-            command(conversion=Conversion(on_error, exclude, overwrite), **others)
+            if part and finish:
+                raise click.UsageError(
+                    "--part writes a part and --finish ends all: give one of them."
+                )
+            command(conversion=Conversion(on_error, exclude, overwrite, part, finish), **others)
 
         return with_conversion
 

@@ -40,7 +40,10 @@ __all__ = [
     "Journal",
     "Written",
     "begun_with",
+    "difference_of",
     "errors_of",
+    "locked",
+    "read_journal",
     "say_errors",
     "write_shards",
 ]
@@ -92,6 +95,9 @@ class Journal:
     Threads may share it.
     """
 
+    #: Whether the file is left when all is done.
+    stays = False
+
     def __init__(
         self,
         path: str,
@@ -115,7 +121,7 @@ class Journal:
 
     def __enter__(self) -> Self:
         os.makedirs(self.folder, exist_ok=True)
-        self._file = file = _locked(self.path)
+        self._file = file = locked(self.path)
         try:
             self._begin(file)
         except BaseException:
@@ -138,11 +144,12 @@ class Journal:
                 f"{self.folder}: {len(self.finished):,} shards are finished and stay; the same "
                 "call goes on from there."
             )
-        if kind is None and sys.platform != "win32":
+        done = kind is None and not self.stays
+        if done and sys.platform != "win32":
             os.unlink(self.path)  # before the lock is given back
         with contextlib.suppress(OSError):  # as above
             file.close()
-        if kind is None and sys.platform == "win32":
+        if done and sys.platform == "win32":
             os.unlink(self.path)  # only files that are closed can be removed
 
     def add(self, shard: int, names: Iterable[str], note: Any) -> None:
@@ -184,7 +191,7 @@ class Journal:
         if shards and job != self.job and not self.overwrite:
             raise FileExistsError(
                 f"{visible(self.folder)} holds an unfinished conversion with other arguments: "
-                f"{_difference(job or {}, self.job)}. Go on with the same ones, or pass "
+                f"{difference_of(job or {}, self.job)}. Go on with the same ones, or pass "
                 "overwrite=True (--overwrite) to begin anew."
             )
         kept: set[str] = set()
@@ -227,14 +234,19 @@ def begun_with(path: str, job: dict[str, Any]) -> dict[str, Any]:
 
     For what a first run measures, and a run that goes on takes over. `path` is the journal's.
     """
-    try:
-        with open(path, "rb", opener=open_to_read) as file:
-            lines, _ = _lines_of(file)
-    except FileNotFoundError:
-        return {}
+    lines = read_journal(path)
     found = lines[0].get("job") if lines else None
     same = found and all(found.get(name) == value for name, value in _as_read(job).items())
     return found if found and same else {}
+
+
+def read_journal(path: str) -> list[dict[str, Any]]:
+    """The lines of a journal, in which somebody may be writing; none if it is not there."""
+    try:
+        with open(path, "rb", opener=open_to_read) as file:
+            return _lines_of(file)[0]
+    except FileNotFoundError:
+        return []
 
 
 def _as_read(job: dict[str, Any]) -> Any:
@@ -242,7 +254,7 @@ def _as_read(job: dict[str, Any]) -> Any:
     return json.loads(json.dumps({"kloaders": __version__, **job}))
 
 
-def _locked(path: str) -> IO[bytes]:
+def locked(path: str) -> IO[bytes]:
     """The file at `path`, made if it is not there, open to append and locked for this process."""
     while True:
         file = open(path, "a+b")  # noqa: SIM115 (the journal closes it)
@@ -301,7 +313,7 @@ def _lines_of(file: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
     return lines, end
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+def difference_of(old: dict[str, Any], new: dict[str, Any]) -> str:
     said = [
         f"{name} was {old.get(name)!r:.80}, is {new.get(name)!r:.80}"
         for name in {**old, **new}
@@ -321,6 +333,7 @@ def write_shards(
     samples: Sequence[int],
     write: Callable[[int, Advance], tuple[list[str], Any]],
     *,
+    shards: Sequence[int] | None = None,
     workers: int = 1,
     progress: bool | None = True,
     name: str = "writing",
@@ -333,6 +346,7 @@ def write_shards(
         write: `write(shard, advance)` -> (names of its files, note): makes the files of one shard
             with `whole_file` and calls `advance` as it goes, some times a second. Called from
             `workers` threads at once.
+        shards: the numbers of those to write and to give the notes of; None: all.
         workers: shards at a time; 1 writes in the caller's thread.
         progress: show a bar with rate and time left. None: where stderr is a terminal.
         name: what the bar says.
@@ -342,12 +356,14 @@ def write_shards(
     """
     stop = threading.Event()
     lock = threading.Lock()
+    shards = range(len(samples)) if shards is None else shards
     done = sum(samples[k] for k in journal.finished)
-    left = [k for k in range(len(samples)) if k not in journal.finished]
+    left = [k for k in shards if k not in journal.finished]
     if journal.finished:
-        inform(f"{name}: goes on, {len(journal.finished):,} of {len(samples):,} shards are there.")
+        inform(f"{name}: goes on, {len(journal.finished):,} of {len(shards):,} shards are there.")
     disable = None if progress is None else not progress
-    with tqdm(total=sum(samples), initial=done, unit=" samples", disable=disable, desc=name) as bar:
+    total = sum(samples[k] for k in shards)
+    with tqdm(total=total, initial=done, unit=" samples", disable=disable, desc=name) as bar:
 
         def advance(count: int) -> None:
             if stop.is_set():
@@ -373,7 +389,7 @@ def write_shards(
                     stop.set()
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
-    return [journal.finished[k] for k in range(len(samples))]
+    return [journal.finished[k] for k in shards]
 
 
 class _Stopped(Exception):

@@ -106,12 +106,14 @@ class ShardArray:
         self._own = file = self.stack.enter_context(whole_file(os.path.join(self.folder, name)))
         file.write(bytes(HEADER_BYTES))
         if self._shared is not None:  # what was taken for a row of all
-            self._shared.seek(self._place)
+            self._shared.flush()
             left = self.values * self.dtype.itemsize
-            while left:
-                block = self._shared.read(min(left, _BLOCK))
-                file.write(block)
-                left -= len(block)
+            with open(self._shared.name, "rb") as written:
+                written.seek(self._place)
+                while left:
+                    block = written.read(min(left, _BLOCK))
+                    file.write(block)
+                    left -= len(block)
         return file
 
     def finish(self) -> Part:
@@ -159,13 +161,18 @@ def _shared_file(path: str) -> Iterator[IO[bytes]]:
         with contextlib.suppress(FileNotFoundError):  # by another thread
             os.replace(path, part)
     is_new = not os.path.exists(part)
+    # Not to be read: else NFS reads a page before it writes a part of it, and writes back what another
+    # host has changed meanwhile.
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+    def opener(path: str, _: int) -> int:
+        return os.open(path, flags, 0o666)
+
     try:
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-        descriptor = os.open(part, flags, 0o666)
-        with open(descriptor, "r+b") as file:
+        with open(part, "wb", opener=opener) as file:
             yield file
             file.flush()
-            os.fsync(descriptor)
+            os.fsync(file.fileno())
     except OSError as error:
         raise_if_full(error, part)
         raise

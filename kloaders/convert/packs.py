@@ -24,7 +24,9 @@ from kloaders.convert.journal import (
     say_errors,
     write_shards,
 )
+from kloaders.convert.on_ray import RemoteShards, checked_engine
 from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of
+from kloaders.convert.parts import Parts, checked_part, shards_of
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
@@ -32,7 +34,17 @@ from kloaders.core.messages import inform, visible
 from kloaders.core.structure import ArraySpec, Structure, flatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.formats.atomic import whole_file
-from kloaders.formats.pack import FILES, JOURNAL, MANIFEST, Manifest, files_of, form_of, shard_of
+from kloaders.formats.pack import (
+    FILES,
+    JOURNAL,
+    MANIFEST,
+    PARTS,
+    Manifest,
+    dtype_named,
+    files_of,
+    form_of,
+    shard_of,
+)
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.settings import check_own_batches
@@ -44,9 +56,10 @@ from kloaders.sources.pack import PackColumn
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from kloaders.core.ray import Ray
     from kloaders.loaders.paths import PathOptions
 
-__all__ = ["write_pack"]
+__all__ = ["finish_pack", "write_pack"]
 
 
 # Shards of this size or more. Where samples differ in shape, each has files of its own, which take a
@@ -63,6 +76,8 @@ def write_pack(
     labels: Any = None,
     transformed: bool = False,
     shard_size: int | str | None = None,
+    part: tuple[int, int] | None = None,
+    engine: Ray | None = None,
     overwrite: bool = False,
     progress: bool | None = True,
     **options: Unpack[PathOptions],
@@ -84,6 +99,13 @@ def write_pack(
             of a size that a few of them have. A shard is what a call that goes on keeps or makes
             again, and what has a sum. By default 1 GiB, or more where that would make over 128
             shards.
+        part: (k, n): write the shards of part k of n, counted from 0, and no others. Processes or
+            hosts that share a file system write one part each; when all are done, `finish_pack(folder)`
+            makes the pack, the same bytes that one process writes. Until then everything lies in
+            FOLDER/unfinished.
+        engine: `Ray(cpus=8)` has shards written by so many tasks at a time of a Ray cluster, whose
+            nodes share the file systems of source and folder. The bytes are the same. A shard whose
+            worker dies is written by another.
         overwrite: replace what another pack has left in the folder.
         progress: show a bar. None: where stderr is a terminal.
         **options: with paths, those of `PathSequenceLoader`: size, channels, dtype, decode,
@@ -91,7 +113,8 @@ def write_pack(
 
     Returns:
         The files of the pack, `pack.json` the last; how many samples are in them; and the errors
-        of those that did not load (on_error="skip" leaves them out).
+        of those that did not load (on_error="skip" leaves them out). With `part`, samples and
+        errors are those of the part, and there are no files yet.
 
     Killed or stopped at any moment, the same call goes on: shards that are finished stay. The
     folder is a pack when `pack.json` is there, which is written last. An array is one .npy file,
@@ -109,6 +132,9 @@ def write_pack(
     """
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
     folder = os.path.abspath(local_path(folder, "folder"))
+    part = None if part is None else checked_part(part)
+    ray = checked_engine(engine)
+    parts = Parts(folder, PARTS, FILES, "finish_pack")
     kept = source.source
     if not transformed and kept.not_kept:
         raise ValueError(f"write_pack({type(source).__name__}): {kept.not_kept}")
@@ -126,42 +152,120 @@ def write_pack(
         else:
             size = max(1, wanted // max(1, each))
         # Of the samples measured, one may have been mended since the call that goes on.
-        size = begun_with(path, job).get("samples_a_shard", min(size, loader.samples))
+        begun = begun_with(path, job) if part is None else parts.begun_with(job)
+        size = begun.get("samples_a_shard", min(size, loader.samples))
         starts = range(0, loader.samples, size)
         inform(
             f"write_pack: {loader.samples:,} samples, about {format_bytes(each * loader.samples)}, "
             f"in {len(starts):,} shard{'s' * (len(starts) > 1)} to {folder}, where "
             f"{format_bytes(shutil.disk_usage(folder).free)} are free"
         )
-        pack_of = _Writer(loader, folder, form, transformed, size, each)
+        place = folder if part is None else parts.place
+        pack_of = _Writer(loader, place, form, transformed, size, each)
         job["samples_a_shard"] = size
         shared = [name_of(name) for name in pack_of.names]
-        with Journal(path, FILES, job, overwrite, pack_of.is_current, shared) as journal:
-            counts = [min(size, loader.samples - start) for start in starts]
-            notes = write_shards(journal, counts, pack_of, progress=progress, name="write_pack")
+        pack = {
+            "structure": structure,
+            "leaves": [leaf.dtype.name for leaf in pack_of.leaves],
+            "weights": pack_of.weights is not None,
+            "shared": shared,
+        }
+        counts = [min(size, loader.samples - start) for start in starts]
+        numbers = range(len(counts)) if part is None else shards_of(part, len(counts))
+        if part is None:
+            journal = Journal(path, FILES, job, overwrite, pack_of.is_current, shared)
+        else:
+            own = "|".join(f"{number:05}" for number in numbers) or "(?!)"
+            pattern = rf"[xyw]\d*-({own})(\.index)?\.npy"
+            journal = parts.journal(
+                part,
+                {**job, "pack": pack},
+                len(counts),
+                pattern,
+                overwrite,
+                pack_of.is_current,
+                shared,
+            )
+        with journal:
+            notes = write_shards(
+                journal,
+                counts,
+                RemoteShards(ray, pack_of, journal.path, counts) if ray else pack_of,
+                shards=numbers,
+                workers=ray.cpus if ray else 1,
+                progress=progress,
+                name="write_pack",
+            )
             errors = errors_of(notes)
             if errors and loader.on_error == "raise":  # finished with "skip", and now told so
                 raise errors[0]
             samples = sum(note["samples"] for note in notes)
-            if not samples:
-                loader.errors = errors
-                raise loader.runner.log.nothing_left(errors[0].index)
-            shards, dtypes = [shard_of(note) for note in notes], [a.dtype for a in pack_of.leaves]
-            files = files_of(shards, dtypes)
-            finish_shared(folder, shared, files)
-            manifest = Manifest(
-                samples,
-                structure,
-                [dtype.name for dtype in dtypes],
-                pack_of.weights is not None,
-                shards,
-                journal.job["class_names"],
-                journal.job,
-            )
-            with whole_file(os.path.join(folder, MANIFEST)) as file:
-                file.write(manifest.text().encode())
+            if part is None:
+                if not samples:
+                    loader.errors = errors
+                    raise loader.runner.log.nothing_left(errors[0].index)
+                files = _finish_arrays(folder, pack, notes)
+                _write_manifest(folder, pack, journal.job, notes)
     say_errors(errors, "write_pack", loader.on_error)
+    if part is not None:
+        return Written([], [], samples, errors)
     return Written([os.path.join(folder, name) for name in [*files, MANIFEST]], [], samples, errors)
+
+
+def finish_pack(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Written:
+    """Make a pack of what `write_pack(..., part=(k, n))` has written, once for all parts.
+
+    Nothing is read or copied: files get their names, and `pack.json` is written last.
+
+    Args:
+        folder: that of the parts.
+        overwrite: replace another pack that is in the folder.
+
+    Returns:
+        What `write_pack` without parts gives.
+
+    Killed at any moment, the same call goes on.
+
+    Raises:
+        FileNotFoundError: parts are missing, or not finished; says which.
+        FileExistsError: parts were made with different arguments, or there is a pack already.
+        BlockingIOError: a process is writing a part.
+        SampleError: no sample of any part loads.
+    """
+    parts = Parts(folder, PARTS, FILES, "finish_pack")
+
+    def shards(job: dict[str, Any]) -> int:
+        return int(-(-job["samples"] // job["samples_a_shard"]))
+
+    with parts.finished(checked_flag(overwrite, "overwrite"), shards) as (job, notes):
+        pack = job.pop("pack")
+        errors = errors_of(notes)
+        samples = sum(note["samples"] for note in notes)
+        if not samples:
+            raise errors[0]
+        files = _finish_arrays(parts.place, pack, notes)
+        parts.move(files)
+        _write_manifest(folder, pack, job, notes)
+    say_errors(errors, "finish_pack", "replace" if job["replace"] else "skip")
+    return Written([os.path.join(folder, name) for name in [*files, MANIFEST]], [], samples, errors)
+
+
+def _finish_arrays(place: str, pack: dict[str, Any], notes: list[Any]) -> list[str]:
+    """Shared files get their end and name; the names of all files."""
+    files = files_of(map(shard_of, notes), list(map(dtype_named, pack["leaves"])))
+    finish_shared(place, pack["shared"], files)
+    return list(files)
+
+
+def _write_manifest(
+    folder: str, pack: dict[str, Any], job: dict[str, Any], notes: list[Any]
+) -> None:
+    shards = [shard_of(note) for note in notes]
+    samples = sum(shard.samples for shard in shards)
+    structure, leaves, weights = pack["structure"], pack["leaves"], pack["weights"]
+    manifest = Manifest(samples, structure, leaves, weights, shards, job["class_names"], job)
+    with whole_file(os.path.join(folder, MANIFEST)) as file:
+        file.write(manifest.text().encode())
 
 
 def _source(data: Any, labels: Any, transformed: bool, options: Any) -> SequenceLoader:

@@ -7,7 +7,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from kloaders.convert.digests import (
     digest_of_array,
 )
 from kloaders.convert.journal import Advance, Journal, Written, errors_of, say_errors, write_shards
+from kloaders.convert.on_ray import RemoteShards, checked_engine
+from kloaders.convert.parts import Part, Parts, checked_part, shards_of
 from kloaders.convert.record_samples import LoaderSamples, RecordSource, source_of
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_count, checked_flag
@@ -26,7 +28,10 @@ from kloaders.formats.sidecar_index import save_index
 from kloaders.loaders.splits import sides
 from kloaders.places.urls import local_path
 
-__all__ = ["write_tfrecords"]
+if TYPE_CHECKING:
+    from kloaders.core.ray import Ray
+
+__all__ = ["finish_tfrecords", "write_tfrecords"]
 
 
 def write_tfrecords(
@@ -44,6 +49,8 @@ def write_tfrecords(
     seed: int | None = None,
     workers: int | None = None,
     on_error: str = "raise",
+    part: tuple[int, int] | None = None,
+    engine: Ray | None = None,
     overwrite: bool = False,
     progress: bool | None = True,
 ) -> Written:
@@ -75,12 +82,20 @@ def write_tfrecords(
         workers: threads that read and encode; as many as the process may use cores.
         on_error: "raise" stops at a file that cannot be read, or is no whole picture by its
             header; "skip" leaves it out and names it at the end. Of a loader its own word counts.
+        part: (k, n): write the files of part k of n, counted from 0, and no others. Processes or
+            hosts that share a file system write one part each; when all are done,
+            `finish_tfrecords(out)` gives the files their names. They are those that one process
+            writes, byte for byte. Until then they lie in a hidden folder beside.
+        engine: `Ray(cpus=8)` has files written by so many tasks at a time of a Ray cluster, whose
+            nodes share the file systems of source and out. The bytes are the same. A file whose
+            worker dies is written by another.
         overwrite: replace files of this name.
         progress: show a bar. None: where stderr is a terminal.
 
     Returns:
-        The files of both parts, how many samples are in them, and the errors of those that were
-        left out.
+        The files, those for validation too; how many samples are in them; and the errors of those
+        that were left out. With `part`, samples and errors are those of the part, and there are no
+        files yet.
 
     Killed or stopped at any moment, the same call goes on: files that are finished stay. Each file
     gets its index at once (`.NAME.index`).
@@ -108,7 +123,7 @@ def write_tfrecords(
         raise ValueError("stratify and groups are for validation=, the share of the second part.")
     source = source_of(paths_or_loader, labels, features, on_error, seed)
     threads = usable_cores() if workers is None else max(1, checked_count(workers, "workers", 0))
-    writing = _Writing(source, compression or "", threads)
+    writing = _Writing(source, compression or "", threads, checked_engine(engine))
     mix = (
         np.random.default_rng(seed).permutation if checked_flag(shuffle, "shuffle") else np.asarray
     )
@@ -119,10 +134,57 @@ def write_tfrecords(
         others = writing.add(_prefix(out, "validation"), mix(second), share)
     else:
         files, others = writing.add(_prefix(out, ""), mix(np.arange(source.samples)), shards), []
-    notes = writing.run(overwrite, progress)
+    overwrite = checked_flag(overwrite, "overwrite")
+    if part is None:
+        notes = writing.run(overwrite, progress)
+    else:
+        notes = writing.run_part(checked_part(part), _parts_of(out), files, overwrite, progress)
+        files = others = []
     errors = errors_of(notes)
     say_errors(errors, "write_tfrecords", source.on_error)
     return Written(files, others, sum(note["samples"] for note in notes), errors)
+
+
+def finish_tfrecords(out: str | os.PathLike[str], *, overwrite: bool = False) -> Written:
+    """Give the files of `write_tfrecords(..., part=(k, n))` their names, once for all parts.
+
+    Args:
+        out: the same as the parts had.
+        overwrite: replace files of this name.
+
+    Returns:
+        What `write_tfrecords` without parts gives.
+
+    Killed at any moment, the same call goes on.
+
+    Raises:
+        FileNotFoundError: parts are missing, or not finished; says which.
+        FileExistsError: parts were made with different arguments, or there are such files already.
+        BlockingIOError: a process is writing a part.
+    """
+    parts = _parts_of(out)
+    overwrite = checked_flag(overwrite, "overwrite")
+    with parts.finished(overwrite, lambda job: len(job["files"])) as (job, notes):
+        parts.move(each for name in job["files"] for each in (name, f".{name}.index"))
+    errors = errors_of(notes)
+    say_errors(errors, "finish_tfrecords", "skip")
+    folder = os.path.split(_prefix(out, ""))[0]
+    paths = [os.path.join(folder, name) for name in job["files"]]
+    first = job["training"]
+    samples = sum(note["samples"] for note in notes)
+    return Written(paths[:first], paths[first:], samples, errors)
+
+
+def _parts_of(out: str | os.PathLike[str]) -> Parts:
+    """Where parts are until they are finished."""
+    text = check_place(os.fspath(out), "out")
+    folder, name = os.path.split(os.path.abspath(_prefix(out, "")))
+    first = (
+        "(records|train|validation)"
+        if _prefix(out, "") != text
+        else re.escape(name) + "(-train|-validation)?"
+    )
+    return Parts(folder, f".{name}.unfinished", first + _NUMBERS, "finish_tfrecords")
 
 
 def _prefix(out: str | os.PathLike[str], part: str) -> str:
@@ -133,18 +195,19 @@ def _prefix(out: str | os.PathLike[str], part: str) -> str:
     return f"{text}-{part}" if part else text
 
 
-# --------------------------------------------------------------------------------- what is written
-
-
 # --------------------------------------------------------------------------------------- the files
 
+_NUMBERS = r"-\d{5,}-of-\d{5,}\.tfrecord"
 _WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
 
 
 class _Writing:
     """All files of a call: what `write_shards` calls for each."""
 
-    def __init__(self, source: RecordSource, compression: str, threads: int) -> None:
+    def __init__(
+        self, source: RecordSource, compression: str, threads: int, engine: Ray | None
+    ) -> None:
+        self.engine = engine
         self.source, self.compression, self.threads = source, compression, threads
         self.folder = ""
         self.names: list[str] = []
@@ -167,27 +230,55 @@ class _Writing:
 
     def run(self, overwrite: bool, progress: bool | None) -> list[dict[str, Any]]:
         """Write what is not finished; the notes of all files."""
-        job = {
+        names = "|".join(map(re.escape, self.names))
+        # One for both parts: a call that goes on must find the finished files of either.
+        record = os.path.join(self.folder, f".{self.names[0]}.unfinished.jsonl")
+        journal = Journal(record, f"({names}){_NUMBERS}", self._job(), overwrite, self._is_current)
+        return self._write(journal, range(len(self.paths)), progress)
+
+    def run_part(
+        self,
+        part: Part,
+        parts: Parts,
+        training: list[str],
+        overwrite: bool,
+        progress: bool | None,
+    ) -> list[dict[str, Any]]:
+        """Write what is not finished of one part, to where parts are; the notes of its files."""
+        job = {**self._job(), "training": len(training)}
+        own = shards_of(part, len(self.paths))
+        names = [os.path.basename(path) for path in self.paths]
+        pattern = "|".join(re.escape(names[shard]) for shard in own) or "(?!)"
+        journal = parts.journal(part, job, len(names), pattern, overwrite, self._is_current)
+        self.paths = [os.path.join(parts.place, name) for name in names]
+        return self._write(journal, own, progress)
+
+    def _job(self) -> dict[str, Any]:
+        return {
             **self.source.job(),
             "files": [os.path.basename(path) for path in self.paths],
             "order": digest_of_array(np.concatenate(self.numbers)),
             "compression": self.compression,
         }
-        names = "|".join(map(re.escape, self.names))
-        pattern = rf"({names})-\d{{5,}}-of-\d{{5,}}\.tfrecord"
-        # One for both parts: a call that goes on must find the finished files of either.
-        record = os.path.join(self.folder, f".{self.names[0]}.unfinished.jsonl")
+
+    def _is_current(self, shard: int, note: dict[str, Any]) -> bool:
+        return bool(note["files"] == self.source.files(self.numbers[shard]))
+
+    def _write(self, journal: Journal, shards: range, progress: bool | None) -> list[Any]:
         # A loader has threads of its own; files are read by `threads` for each shard.
         workers = 1 if isinstance(self.source, LoaderSamples) else min(4, self.threads)
         sizes = [len(numbers) for numbers in self.numbers]
-
-        def current(shard: int, note: dict[str, Any]) -> bool:
-            return bool(note["files"] == self.source.files(self.numbers[shard]))
-
-        journal = Journal(record, pattern, job, checked_flag(overwrite, "overwrite"), current)
+        if self.engine:
+            workers = self.engine.cpus
         with contextlib.closing(self.source), journal:
             return write_shards(
-                journal, sizes, self, workers=workers, progress=progress, name="write_tfrecords"
+                journal,
+                sizes,
+                RemoteShards(self.engine, self, journal.path, sizes) if self.engine else self,
+                shards=shards,
+                workers=workers,
+                progress=progress,
+                name="write_tfrecords",
             )
 
     def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:

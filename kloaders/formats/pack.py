@@ -41,6 +41,8 @@ __all__ = [
 # Old packs are read for ever: what a later version cannot read as it stands gets another number.
 FORMAT, VERSION = "kloaders pack", 2
 MANIFEST, JOURNAL = "pack.json", "unfinished.jsonl"
+#: The folder in that of a pack that has what is written in parts, until all are finished.
+PARTS = "unfinished"
 #: A regular expression of the names of all files of a pack.
 FILES = r"pack\.json|[xyw]\d*\.npy(\.unfinished)?|[xyw]\d*-\d{5,}(\.index)?\.npy"
 
@@ -224,6 +226,8 @@ def read_manifest(folder: str) -> Manifest:
     except FileNotFoundError:
         if os.path.exists(os.path.join(folder, JOURNAL)):
             problem = "holds a pack that is not finished: run the same write_pack again to go on."
+        elif os.path.isdir(os.path.join(folder, PARTS)):
+            problem = "holds parts of a pack: when all are written, call finish_pack(folder)."
         elif os.path.isdir(folder):
             problem = f"holds no pack (no {MANIFEST}): make one with write_pack(loader, folder)."
         else:

@@ -14,7 +14,7 @@ import zipfile
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Decoder", "modules_of"]
+__all__ = ["Decoder", "modules_of", "write_shard"]
 
 
 def modules_of(folder: str) -> tuple[dict[str, bytes], str]:
@@ -32,6 +32,57 @@ def modules_of(folder: str) -> tuple[dict[str, bytes], str]:
     return found, digest.hexdigest()[:16]
 
 
+def _loaded(package: tuple[str, str, Any], pickled: Any) -> Any:
+    """Import kloaders, and load what was pickled: see `Decoder`."""
+    ray: Any = import_module("ray")
+    os.environ["KLOADERS_WORKER"] = "1"  # no Keras is imported
+    folder, digest, archive = package
+    if modules_of(folder)[1] != digest:  # another machine
+        here = os.path.join(tempfile.gettempdir(), f"kloaders-{os.getuid()}-{digest}")
+        if not os.path.isdir(here):
+            whole = tempfile.mkdtemp(prefix="kloaders-")
+            with open(f"{whole}.zip", "wb") as file:
+                file.write(ray.get(archive))
+            with zipfile.ZipFile(f"{whole}.zip") as opened:
+                opened.extractall(whole)
+            os.unlink(f"{whole}.zip")
+            with contextlib.suppress(OSError):  # another actor was faster
+                os.rename(whole, here)
+        folder = here
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    import pickle
+
+    head, buffers = pickled
+    return pickle.loads(ray.get(head), buffers=ray.get(list(buffers)))  # noqa: S301  ours
+
+
+def write_shard(package: tuple[str, str, Any], pickled: Any, journal: str, shard: int) -> Any:
+    """Write one shard of a conversion, as a task. -> (True, names, note), or (False, what was raised).
+
+    Args:
+        package: as for `Decoder`.
+        pickled: references to what writes, pickled.
+        journal: a file that is there where the files are to go to.
+        shard: its number.
+    """
+    if not os.path.isfile(journal):
+        raise FileNotFoundError(
+            f"{os.uname().nodename} does not see {os.path.dirname(journal)}: a conversion on a cluster "
+            "needs a file system that all nodes share."
+        )
+    write = _loaded(package, pickled)
+    try:
+        names, note = write(shard, lambda _: None)
+    except (Exception, KeyboardInterrupt) as error:  # whatever a user's function raises
+        from kloaders.core.errors import SampleError
+
+        if isinstance(error, SampleError):
+            return False, (error.index, error.name, error.cause)
+        raise
+    return True, (names, note)
+
+
 class Decoder:
     """Fills the rows of whole batches; one call at a time."""
 
@@ -43,26 +94,7 @@ class Decoder:
                 digest of its files, and a reference to a ZIP file of them.
             pickled: references to the pickled pipeline, and to its arrays.
         """
-        ray: Any = import_module("ray")
-        os.environ["KLOADERS_WORKER"] = "1"  # no Keras is imported
-        folder, digest, archive = package
-        if modules_of(folder)[1] != digest:  # another machine
-            here = os.path.join(tempfile.gettempdir(), f"kloaders-{os.getuid()}-{digest}")
-            if not os.path.isdir(here):
-                whole = tempfile.mkdtemp(prefix="kloaders-")
-                with open(f"{whole}.zip", "wb") as file:
-                    file.write(ray.get(archive))
-                with zipfile.ZipFile(f"{whole}.zip") as opened:
-                    opened.extractall(whole)
-                os.unlink(f"{whole}.zip")
-                with contextlib.suppress(OSError):  # another actor was faster
-                    os.rename(whole, here)
-            folder = here
-        sys.path.insert(0, folder)
-        import pickle
-
-        head, buffers = pickled
-        self.pipeline = pickle.loads(ray.get(head), buffers=ray.get(list(buffers)))  # noqa: S301  ours
+        self.pipeline = _loaded(package, pickled)
 
     def ready(self) -> bool:
         """Answers when the pipeline is loaded."""

@@ -18,7 +18,7 @@ from kloaders.engine.processes.pickling import check_sendable
 from kloaders.engine.ray import actor
 from kloaders.sources.pipeline import SamplePipeline
 
-__all__ = ["connect", "decoder_class", "package", "pickled"]
+__all__ = ["connect", "decoder_class", "package", "pickled", "put"]
 
 _connected: int | None = None  # the process that connected: a fork cannot use it
 _package: tuple[Any, tuple[str, str, Any]] | None = None
@@ -36,7 +36,7 @@ def connect(wanted: Ray) -> Any:
         ray = import_module("ray")
     except ImportError as error:
         raise ImportError(
-            "processes=Ray(...) needs Ray, which is not installed: pip install 'ray[default]>=2.40'."
+            "Ray(...) needs Ray, which is not installed: pip install 'ray[default]>=2.40'."
         ) from error
     if _connected not in (None, os.getpid()):
         raise WorkerPoolError(
@@ -92,12 +92,17 @@ def pickled(ray: Any, pipeline: SamplePipeline) -> tuple[Any, tuple[Any, ...]]:
     Raises:
         TypeError: it cannot be pickled; the message names what in it.
     """
-    buffers: list[Any] = []
     try:
-        data = ray.cloudpickle.dumps(
-            pipeline.for_worker(), protocol=5, buffer_callback=lambda b: buffers.append(b.raw())
-        )
+        return put(ray, pipeline.for_worker())
     except Exception:
         check_sendable(pipeline)  # says what it is
         raise
+
+
+def put(ray: Any, value: Any) -> tuple[Any, tuple[Any, ...]]:
+    """References to anything pickled in the cluster, and to its arrays."""
+    buffers: list[Any] = []
+    data = ray.cloudpickle.dumps(
+        value, protocol=5, buffer_callback=lambda b: buffers.append(b.raw())
+    )
     return ray.put(data), tuple(ray.put(np.frombuffer(view, np.uint8)) for view in buffers)

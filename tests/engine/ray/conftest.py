@@ -1,41 +1,7 @@
-"""One Ray cluster for all tests of this folder, started with retries: its own start has a fixed limit."""
-
-import time
+"""Files for the tests of this folder."""
 
 import numpy as np
 import pytest
-
-ATTEMPTS = 5
-
-
-def start(ray, **options):
-    """Ray's agent has 15 seconds to start, fixed in Ray, which a busy machine exceeds."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return ray.init(
-                include_dashboard=False, log_to_driver=False, logging_level="ERROR", **options
-            )
-        except Exception:  # its errors have no common class
-            ray.shutdown()
-            time.sleep(2**attempt)
-    return pytest.skip(f"Ray did not start in {ATTEMPTS} attempts: the machine is too busy for it")
-
-
-@pytest.fixture(scope="session")
-def _cluster():
-    ray = pytest.importorskip("ray", reason="Ray is not installed")
-    # The smallest object store that Ray allows: a look-ahead does not fit in it.
-    start(ray, num_cpus=2, object_store_memory=80 * 2**20)
-    yield ray
-    ray.shutdown()
-
-
-@pytest.fixture
-def ray(_cluster):
-    """The module ray, connected to a cluster of two CPUs."""
-    if not _cluster.is_initialized():
-        start(_cluster, num_cpus=2, object_store_memory=80 * 2**20)
-    return _cluster
 
 
 @pytest.fixture

@@ -1,0 +1,265 @@
+r"""A conversion that several processes or hosts share: each writes some of the shards, and one finishes.
+
+    parts = Parts(folder, "unfinished", files=r"x-\d{5}\.npy", call="finish_it")
+    with parts.journal((k, n), job, shards, ...) as journal:  # in each of n processes
+        write_shards(journal, sizes, write, shards=shards_of((k, n), shards))
+    with parts.finished(overwrite, ...) as found:  # when all are done
+        parts.move(names)
+        ...  # last of all, the file that makes the others valid
+
+What parts write lies in a folder of its own within that where the files go to: until all is finished,
+nothing has its final path. Nobody talks to anybody: the file system is what they share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, NamedTuple
+
+from kloaders.convert.journal import Journal, begun_with, difference_of, locked, read_journal
+from kloaders.core.checks import checked_shard
+from kloaders.core.messages import visible, warn
+from kloaders.formats.atomic import sync_folder, whole_file
+
+__all__ = ["Joined", "Part", "Parts", "checked_part", "shards_of"]
+
+#: Number and count: part 0 of 4 is (0, 4).
+Part = tuple[int, int]
+
+_NAME = re.compile(r"part-(\d+)-of-(\d+)\.jsonl")
+# In the folder of the parts, once nothing but to finish is left.
+_MARK = "all-parts-are-there"
+
+
+def checked_part(part: Any) -> Part:
+    """A part as (number, count); ValueError or TypeError otherwise."""
+    try:
+        return checked_shard(list(part))
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"part={part!r:.80}, expected (number, count) with 0 <= number < count, such as (0, 4)."
+        ) from None
+
+
+def shards_of(part: Part, shards: int) -> range:
+    """The numbers of the shards that a part writes, of so many: neighbours, as equal as may be.
+
+    >>> [list(shards_of((k, 3), 7)) for k in range(3)]
+    [[0, 1], [2, 3], [4, 5, 6]]
+    """
+    number, count = part
+    return range(shards * number // count, shards * (number + 1) // count)
+
+
+class Joined(NamedTuple):
+    """What all parts have written. notes: of the shards, in their order."""
+
+    job: dict[str, Any]
+    notes: list[Any]
+
+
+class Parts:
+    """The parts of one conversion.
+
+    Args:
+        folder: where the files go to.
+        name: of the folder within it that has the parts until then.
+        files: a regular expression of the names of all files that conversions like this one make.
+        call: what finishes, for messages, such as "finish_pack".
+    """
+
+    def __init__(self, folder: str, name: str, files: str, call: str) -> None:
+        self.folder, self.files, self.call = folder, re.compile(files), call
+        self.place = os.path.join(folder, name)
+
+    # ------------------------------------------------------------------------------ one part
+
+    def journal(
+        self,
+        part: Part,
+        job: dict[str, Any],
+        shards: int,
+        files: str,
+        overwrite: bool,
+        current: Callable[[int, Any], bool],
+        shared: Iterable[str] = (),
+    ) -> Journal:
+        """The journal of one part, which stays when it is done.
+
+        Args:
+            part: which one, of how many.
+            job: of the whole conversion, the same for all parts.
+            shards: how many there are in all parts.
+            files: a regular expression of the names of the files of this part's shards.
+            overwrite: do not mind what is in the folder; `finished` replaces it.
+            current: as for `Journal`.
+            shared: as for `Journal`.
+        """
+        number, count = part
+        if not len(shards_of(part, shards)):
+            warn(
+                f"part {number} of {count} has nothing to do, as there are only {shards} shards. Ask for "
+                "more of them (shard_size= or shards=), or for fewer parts."
+            )
+        path = os.path.join(self.place, f"part-{number:05}-of-{count:05}.jsonl")
+        journal = _PartJournal(path, files, {**job, "parts": count}, True, current, shared)
+        journal.check = lambda: self._check(journal, overwrite)
+        journal.check()  # before anything is made
+        return journal
+
+    def begun_with(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The job of a part that has all of `job`, perhaps more; {} if there is none."""
+        return next(filter(None, (begun_with(path, job) for path in self._journals())), {})
+
+    def _check(self, journal: Journal, overwrite: bool) -> None:
+        """Raise FileExistsError unless this part may be written beside what is there."""
+        if os.path.exists(os.path.join(self.place, _MARK)):
+            raise FileExistsError(
+                f"{visible(self.folder)}: all parts are written, and {self.call} was stopped: call it "
+                "again. No part can be written until it is done."
+            )
+        there = self._there()
+        if there and not overwrite:
+            raise FileExistsError(
+                f"{visible(os.path.join(self.folder, there[0]))} is there already. Choose another place, or "
+                "pass overwrite=True (--overwrite), to the parts and to the call that finishes, to "
+                "replace what is there."
+            )
+        for path in self._journals():
+            job = _job_of(read_journal(path))
+            if job not in (None, journal.job):
+                raise FileExistsError(
+                    f"{visible(self.place)} holds a part that was made with other arguments "
+                    f"({visible(os.path.basename(path))}): {difference_of(job, journal.job)}. Go on "
+                    "with the same ones, or remove that folder to begin anew."
+                )
+
+    def _there(self) -> list[str]:
+        """Files of finished conversions."""
+        if not os.path.isdir(self.folder):
+            return []
+        return sorted(name for name in os.listdir(self.folder) if self.files.fullmatch(name))
+
+    def _journals(self) -> list[str]:
+        """The paths of those that are there."""
+        if not os.path.isdir(self.place):
+            return []
+        names = filter(_NAME.fullmatch, sorted(os.listdir(self.place)))
+        return [os.path.join(self.place, name) for name in names]
+
+    # ------------------------------------------------------------------------------- the end
+
+    @contextlib.contextmanager
+    def finished(
+        self, overwrite: bool, shards: Callable[[dict[str, Any]], int]
+    ) -> Iterator[Joined]:
+        """What all parts have written; the block gives it its place, and then no parts are left.
+
+        Killed at any moment, it can be called again.
+
+        Args:
+            overwrite: replace what is in the folder.
+            shards: how many shards a job has.
+
+        Raises:
+            FileNotFoundError: there are no parts, or some are not finished; says which.
+            FileExistsError: parts were made with different arguments, or there are files already.
+            BlockingIOError: a process is writing a part.
+        """
+        done = f"{self.place}.done"
+        shutil.rmtree(done, ignore_errors=True)
+        with contextlib.ExitStack() as stack:
+            lines = {}
+            for path in self._journals():
+                stack.enter_context(locked(path))
+                lines[path] = read_journal(path)
+            jobs = {path: job for path in lines if (job := _job_of(lines[path])) is not None}
+            if not jobs:
+                raise FileNotFoundError(
+                    f"{visible(self.folder)} holds no parts of a conversion. Write each of them with "
+                    f"part=(k, n) (--part k/n), to the same place, before {self.call}."
+                )
+            first, job = next(iter(jobs.items()))
+            for path, other in jobs.items():
+                if other != job:
+                    raise FileExistsError(
+                        f"{visible(self.place)} holds parts that were made with different arguments "
+                        f"({visible(os.path.basename(first))}, {visible(os.path.basename(path))}): "
+                        f"{difference_of(job, other)}. Remove that folder, and write all parts again."
+                    )
+            notes = self._notes(job, [lines[path] for path in jobs], shards(job))
+            mark = os.path.join(self.place, _MARK)
+            if not os.path.exists(mark):
+                if (there := self._there()) and not overwrite:
+                    raise FileExistsError(
+                        f"{visible(os.path.join(self.folder, there[0]))} is there already: pass "
+                        "overwrite=True (--overwrite) to replace what is there."
+                    )
+                with whole_file(mark):
+                    pass
+            yield Joined({name: value for name, value in job.items() if name != "parts"}, notes)
+        os.rename(self.place, done)  # a kill in what follows leaves nothing that looks like parts
+        shutil.rmtree(done, ignore_errors=True)
+
+    def move(self, names: Iterable[str]) -> None:
+        """Give files their place, unless they have it; files of another conversion are removed."""
+        names = list(names)
+        for name in self._there():  # pack.json comes first
+            if name not in names:
+                os.unlink(os.path.join(self.folder, name))
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(os.path.join(self.place, name), os.path.join(self.folder, name))
+        sync_folder(self.folder)
+
+    def _notes(self, job: dict[str, Any], lines: list[Any], count: int) -> list[Any]:
+        """The notes of all shards, each of which is there."""
+        found: dict[int, Any] = {}
+        for one in lines:
+            last: dict[int, Any] = {}
+            for line in one:
+                if "shard" in line:
+                    last[line["shard"]] = line
+                elif "kept" in line:
+                    last = {shard: last[shard] for shard in line["kept"]}
+            for shard, line in last.items():
+                if all(self._is_there(*item) for item in line["sizes"].items()):
+                    found[shard] = line["note"]
+        parts = job["parts"]
+        missing = [k for k in range(parts) if not found.keys() >= set(shards_of((k, parts), count))]
+        if missing:
+            named = ", ".join(map(str, missing[:20])) + ", ..." * (len(missing) > 20)
+            raise FileNotFoundError(
+                f"{visible(self.folder)}: {len(missing)} of {parts} parts are not finished: {named}. "
+                f"Make the same call again for each of them, as with part=({missing[0]}, {parts}) (--part "
+                f"{missing[0]}/{parts}), and then {self.call}."
+            )
+        return [found[shard] for shard in range(count)]
+
+    def _is_there(self, name: str, size: int | None) -> bool:
+        """Whether a file is there, moved or not, and as long as it was. Shared ones have no size."""
+        places = [os.path.join(self.place, name), os.path.join(self.folder, name)]
+        if size is None:
+            return any(map(os.path.exists, [*places, f"{places[0]}.unfinished"]))
+        return any(os.path.exists(path) and os.path.getsize(path) == size for path in places)
+
+
+class _PartJournal(Journal):
+    """The journal of a part. It stays when the part is done, for who finishes."""
+
+    stays = True
+    check: Callable[[], None]
+
+    def _begin(self, file: IO[bytes]) -> None:
+        self.check()  # under the lock
+        super()._begin(file)
+        # The others are made again, as their sources have changed: who finishes cannot see that.
+        self._append({"kept": sorted(self.finished)})
+
+
+def _job_of(lines: list[dict[str, Any]]) -> Any:
+    return lines[0].get("job") if lines else None

@@ -1,0 +1,166 @@
+"""Conversions on a Ray cluster: the bytes of one process, dead workers, dead drivers, errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kloaders as kl
+from kloaders.convert.on_ray import checked_engine
+from kloaders.core.errors import WorkerPoolError
+from tests.support.packs import Stored
+from tests.support.parts import SAMPLES, data, finish_records, pack, records, source
+
+KINDS = pytest.mark.parametrize(
+    ("write", "finish"),
+    [(pack, kl.finish_pack), (records, finish_records)],
+    ids=["pack", "tfrecords"],
+)
+
+
+def test_engines() -> None:
+    assert checked_engine(None) is None
+    assert checked_engine(kl.Ray(cpus=2)) == kl.Ray(cpus=2)
+    with pytest.raises(TypeError, match=r"engine='ray', expected None"):
+        pack(Path("nowhere"), engine="ray")
+
+
+class Fatal(kl.SequenceLoader):
+    """Sample 21 kills its process, so many times; counted in files."""
+
+    def __init__(self, folder: str, times: int) -> None:
+        self.folder, self.times = folder, times
+        super().__init__(SAMPLES, 4, workers=0)
+
+    def load_sample(self, index: int) -> Any:
+        if index == 21:
+            deaths = len(os.listdir(self.folder))
+            if deaths < self.times:
+                (Path(self.folder) / str(deaths)).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return np.full(3, index)
+
+
+@pytest.mark.ray
+@KINDS
+def test_the_bytes_of_one_process(ray: Any, tmp_path: Path, write: Any, finish: Any) -> None:
+    """All at once, and in parts."""
+    here = write(tmp_path / "here")
+    there = write(tmp_path / "there", engine=kl.Ray(cpus=2))
+    assert data(tmp_path / "there") == data(tmp_path / "here")
+    assert there.samples == here.samples
+    for k in range(2):
+        write(tmp_path / "parts", part=(k, 2), engine=kl.Ray(cpus=2))
+    finish(tmp_path / "parts")
+    assert data(tmp_path / "parts") == data(tmp_path / "here")
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies(ray: Any, tmp_path: Path, caplog: Any) -> None:
+    """Its shard is written by another; after three deaths the call ends, and the same goes on."""
+    for name in ("none", "one", "three"):
+        (tmp_path / name).mkdir()
+    pack(tmp_path / "here", Fatal(str(tmp_path / "none"), 0))
+    pack(tmp_path / "a", Fatal(str(tmp_path / "one"), 1), engine=kl.Ray(cpus=2))
+    assert "a Ray worker died while it wrote shard" in caplog.text
+    for name in ("x.npy",):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+    fatal = Fatal(str(tmp_path / "three"), 3)
+    with pytest.raises(WorkerPoolError, match="3 Ray workers died"):
+        pack(tmp_path / "b", fatal, engine=kl.Ray(cpus=2))
+    pack(tmp_path / "b", fatal, engine=kl.Ray(cpus=2))
+    assert (tmp_path / "b" / "x.npy").read_bytes() == (tmp_path / "here" / "x.npy").read_bytes()
+
+
+@pytest.mark.ray
+def test_a_call_that_was_stopped(ray: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Finished shards stay, and either engine goes on."""
+    from kloaders.convert.journal import Journal
+
+    pack(tmp_path / "here")
+    add = Journal.add
+
+    def stop(self: Any, *arguments: Any) -> None:
+        add(self, *arguments)
+        raise KeyboardInterrupt
+
+    for first, second in ((kl.Ray(cpus=2), None), (None, kl.Ray(cpus=2))):
+        to = tmp_path / ("here second" if first else "there second")
+        with monkeypatch.context() as patched:
+            patched.setattr(Journal, "add", stop)
+            with pytest.raises(KeyboardInterrupt):
+                pack(to, engine=first)
+        assert (to / "unfinished.jsonl").exists()
+        pack(to, engine=second)
+        assert data(to) == data(tmp_path / "here")
+
+
+@pytest.mark.ray
+def test_a_sample_that_does_not_load(ray: Any, tmp_path: Path) -> None:
+    """It is named as it is in one process."""
+    stored = [np.array([k]) for k in range(12)]
+    stored[7] = ValueError("bad")  # type: ignore[call-overload]
+    with pytest.raises(kl.SampleError, match=r"sample 7.*bad") as caught:
+        pack(tmp_path / "a", Stored(stored), engine=kl.Ray(cpus=2))
+    assert caught.value.index == 7
+    written = pack(tmp_path / "b", Stored(stored, on_error="skip"), engine=kl.Ray(cpus=2))
+    assert ([error.index for error in written.errors], written.samples) == ([7], 11)
+
+
+@pytest.mark.ray
+def test_a_loader_that_cannot_be_sent(ray: Any, tmp_path: Path) -> None:
+    import threading
+
+    loader = source()
+    loader.lock = threading.Lock()  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=r"cannot be sent to the cluster.*without engine="):
+        pack(tmp_path / "a", loader, engine=kl.Ray(cpus=2))
+
+
+class Slow(Stored):
+    """Takes long enough to be killed in the middle."""
+
+    def load_sample(self, index: int) -> Any:
+        time.sleep(0.1)
+        return super().load_sample(index)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_program_that_is_killed(ray: Any, tmp_path: Path) -> None:
+    """kill -9 of the one that has the journal: what is finished stays, by the same call."""
+    code = """
+        import sys
+        import numpy as np
+        import kloaders as kl
+        from pathlib import Path
+        from tests.convert.test_on_ray import Slow
+        from tests.support.parts import pack
+        loader = Slow([np.full(20, k) for k in range(40)], workers=0)
+        pack(Path(sys.argv[1]), loader, engine=kl.Ray(cpus=2, address=sys.argv[2]))
+    """
+    journal = tmp_path / "a" / "unfinished.jsonl"
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "a"), address]
+    running = subprocess.Popen(command)
+    try:
+        while not (journal.exists() and b'"shard"' in journal.read_bytes()):
+            assert running.poll() is None
+            time.sleep(0.02)
+    finally:
+        running.kill()
+        running.wait()
+    assert not (tmp_path / "a" / "pack.json").exists()
+    stored = [np.full(20, k) for k in range(40)]
+    pack(tmp_path / "a", Slow(stored, workers=0), engine=kl.Ray(cpus=2))
+    pack(tmp_path / "here", Slow(stored, workers=8))
+    assert data(tmp_path / "a") == data(tmp_path / "here")
