@@ -232,6 +232,7 @@ def finish_pack(folder: str | os.PathLike[str], *, overwrite: bool = False) -> W
         BlockingIOError: a process is writing a part.
         SampleError: no sample of any part loads.
     """
+    folder = os.path.abspath(local_path(folder, "folder"))
     parts = Parts(folder, PARTS, FILES, "finish_pack")
 
     def shards(job: dict[str, Any]) -> int:

@@ -177,7 +177,7 @@ def finish_tfrecords(out: str | os.PathLike[str], *, overwrite: bool = False) ->
 
 def _parts_of(out: str | os.PathLike[str]) -> Parts:
     """Where parts are until they are finished."""
-    text = check_place(os.fspath(out), "out")
+    text = local_path(out, "out")
     folder, name = os.path.split(os.path.abspath(_prefix(out, "")))
     first = (
         "(records|train|validation)"
