@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.tfrecords import TFRecordSequenceLoader
     from kloaders.loaders.video import VideoSequenceLoader
     from kloaders.loaders.windows import WindowSequenceLoader
+    from kloaders.places.settings import storage
     from kloaders.sources.source import Source
     from kloaders.sources.tfrecord.features import Feature
     from kloaders.training.callback import LoaderCallback
@@ -92,6 +93,7 @@ _HOMES = {
     "repeat": "loaders.subsets",
     "split": "loaders.splits",
     "statistics": "loaders.statistics",
+    "storage": "places.settings",
     "subset": "loaders.subsets",
     "take": "loaders.subsets",
     "to_tf_dataset": "interop.tf_dataset",
@@ -144,6 +146,7 @@ __all__ = [
     "repeat",
     "split",
     "statistics",
+    "storage",
     "subset",
     "take",
     "to_tf_dataset",

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from kloaders.cli.cache import cache_command
 from kloaders.cli.check import verify_command
 from kloaders.cli.compare import bench_command, demo_command
 from kloaders.cli.convert import pack_command, tfrecord_command
@@ -71,6 +72,7 @@ for _command in (
     verify_command,
     pack_command,
     tfrecord_command,
+    cache_command,
 ):
     cli.add_command(_command)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from kloaders.places.urls import is_url
+
 __all__ = [
     "Conversion",
     "ImageShape",
@@ -67,7 +69,14 @@ class Conversion:
     overwrite: bool = False
 
 
-source_argument = click.argument("source", type=click.Path(exists=True))
+class _PathOrUrl(click.Path):
+    """A file or folder that exists, or a URL, which is looked at by who reads it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if is_url(value) else super().convert(value, param, ctx)
+
+
+source_argument = click.argument("source", type=_PathOrUrl(exists=True))
 batch_size_option = click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -92,7 +101,7 @@ def table_options(command: Command) -> Command:
     )
     @click.option(
         "--folder",
-        type=click.Path(exists=True, file_okay=False),
+        type=_PathOrUrl(exists=True, file_okay=False),
         help="Where relative paths of a CSV file start.  [default: this folder]",
     )
     @functools.wraps(command)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.cli.options import ImageShape, TableColumns
 from kloaders.core.messages import visible, warn
+from kloaders.places.urls import is_url
 
 if TYPE_CHECKING:
     from kloaders.loaders.paths import PathSequenceLoader
@@ -24,7 +25,7 @@ def loader_of(source: str, table: TableColumns, **options: Any) -> PathSequenceL
     """All files of a folder of classes, or of a CSV file."""
     from kloaders.loaders import from_files
 
-    if os.path.isdir(source):
+    if os.path.isdir(source) or (is_url(source) and not source.endswith((".csv", ".tsv"))):
         loader, _ = from_files.from_directory(source, validation=None, **options)
     else:
         loader, _ = from_files.from_dataframe(

@@ -29,7 +29,6 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
 from kloaders.core.messages import inform, visible
-from kloaders.core.places import check_place
 from kloaders.core.structure import ArraySpec, Structure, flatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.formats.atomic import whole_file
@@ -37,6 +36,7 @@ from kloaders.formats.pack import FILES, JOURNAL, MANIFEST, Manifest, files_of, 
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.settings import check_own_batches
+from kloaders.places.urls import local_path
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import inner_column
 from kloaders.sources.pack import PackColumn
@@ -108,7 +108,7 @@ def write_pack(
         OSError: the disk is full; what was finished stays.
     """
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
-    folder = os.path.abspath(check_place(os.fspath(folder), "folder"))
+    folder = os.path.abspath(local_path(folder, "folder"))
     kept = source.source
     if not transformed and kept.not_kept:
         raise ValueError(f"write_pack({type(source).__name__}): {kept.not_kept}")

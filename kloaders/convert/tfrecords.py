@@ -20,11 +20,11 @@ from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_count, checked_flag
 from kloaders.core.errors import SampleError, without_traceback
 from kloaders.core.messages import visible
-from kloaders.core.places import check_place
 from kloaders.core.threads import usable_cores
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.sidecar_index import save_index
 from kloaders.loaders.splits import sides
+from kloaders.places.urls import local_path
 
 __all__ = ["write_tfrecords"]
 
@@ -127,7 +127,7 @@ def write_tfrecords(
 
 def _prefix(out: str | os.PathLike[str], part: str) -> str:
     """How the names of the files of one part begin; in a folder, by the name of the part."""
-    text = check_place(os.fspath(out), "out")
+    text = local_path(out, "out")
     if text.endswith(("/", os.sep)) or os.path.isdir(text):
         return os.path.join(text, part or "records")
     return f"{text}-{part}" if part else text

@@ -6,7 +6,7 @@ import enum
 import errno
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from kloaders.core.messages import shortened, visible
@@ -20,6 +20,7 @@ __all__ = [
     "check_limit",
     "check_max_errors",
     "check_policy",
+    "never_skipped",
     "recovery_of",
     "with_recovery",
     "without_traceback",
@@ -103,6 +104,8 @@ class Recovery(enum.Enum):
     ASK = "ask"
     #: It was tried often enough, and yet the sample is not to blame: others fail as well.
     LOST = "lost"
+    #: A place refuses whatever is asked of it: no sample is skipped for that.
+    REFUSED = "refused"
 
 
 # What the machine lacks for the moment, and another sample would meet as well.
@@ -146,7 +149,12 @@ def with_recovery(error: E, recovery: Recovery | None) -> E:
 
 def blames_the_sample(error: SampleError) -> bool:
     """Whether the sample is to blame, and not that memory, descriptors or a disk were missing."""
-    return recovery_of(error) not in (Recovery.SHORTAGE, Recovery.LOST)
+    return recovery_of(error) not in (Recovery.SHORTAGE, Recovery.LOST, Recovery.REFUSED)
+
+
+def never_skipped(errors: Iterable[SampleError]) -> SampleError | None:
+    """The first of these that is raised whatever `on_error` says; None if there is none."""
+    return next((error for error in errors if recovery_of(error) is Recovery.REFUSED), None)
 
 
 def check_max_errors(max_errors: Any, on_error: str) -> int | float | None:

@@ -190,7 +190,7 @@ _ELSEWHERE: tuple[_Advice, ...] = (
     _Advice(
         "from_directory(folder, class_names=[...]) says which folders are classes, in the order of "
         "their numbers",
-        "classes class_names labels_map class_to_idx class_indices class_list categories",
+        "classes labels_map class_to_idx class_indices class_list categories",
     ),
     _Advice(
         "labels are the second argument of loaders over arrays and files; load_sample, records, packs and "

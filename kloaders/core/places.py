@@ -15,7 +15,7 @@ def where_of(path: str) -> str:
     """Where a path that is not there was looked for, and what to pass instead; one sentence.
 
     >>> where_of("https://example.org/a.jpg")
-    'https:// is no kind of address that is read here: download the file, and pass its path.'
+    'https:// begins a URL, and this is read and written on local disks only: copy what is there, and pass a path of this machine.'
     """
     return _unusual(path) or f"Relative paths start at {os.getcwd()}."
 
@@ -38,7 +38,10 @@ def _unusual(path: str) -> str | None:
         scheme = address[1]
         if scheme.lower() == "file":
             return f"Paths have no {scheme}:// before them: leave it out."
-        return f"{scheme}:// is no kind of address that is read here: download the file, and pass its path."
+        return (
+            f"{scheme}:// begins a URL, and this is read and written on local disks only: copy what "
+            "is there, and pass a path of this machine."
+        )
     if path.startswith("~"):
         return (
             f"~ is read as the name of a file or folder in {os.getcwd()}: pass "

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices, Mask
-from kloaders.core.errors import SampleError
+from kloaders.core.errors import SampleError, never_skipped
 from kloaders.core.memory import BufferPool
 from kloaders.core.rows import Report, RowMismatch, Rows
 from kloaders.core.structure import Structure, flatten, unflatten
@@ -183,6 +183,8 @@ class BatchBuild:
         errors = {
             row: log.explained(int(self.indices[row]), error) for row, error in failed.items()
         }
+        if refused := never_skipped(errors.values()):
+            raise refused
         for error in errors.values():
             log.record(error)
         if log.policy == "raise":

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices, Mask
-from kloaders.core.errors import SampleError, WorkerPoolError
+from kloaders.core.errors import SampleError, WorkerPoolError, never_skipped
 from kloaders.core.messages import visible
 from kloaders.core.rows import RowMismatch
 from kloaders.core.structure import ArraySpec, Structure, flatten, names_of, unflatten
@@ -129,7 +129,7 @@ class Padding:
                 raise
             except Exception as error:  # whatever a user's hook raises
                 failure: SampleError = maker.log.explained(index, error)
-                if maker.log.policy == "raise":
+                if maker.log.policy == "raise" or never_skipped([failure]):
                     raise failure from error
         raise failure
 

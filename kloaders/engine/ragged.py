@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices, Mask
-from kloaders.core.errors import SampleError, WorkerPoolError
+from kloaders.core.errors import SampleError, WorkerPoolError, never_skipped
 from kloaders.core.messages import visible
 from kloaders.core.rows import RowMismatch
 from kloaders.core.structure import ArraySpec, Structure, flatten, names_of, unflatten
@@ -97,8 +97,9 @@ class RaggedPadding:
             except WorkerPoolError:
                 raise
             except Exception as error:  # whatever a user's hook raises
-                if maker.log.policy == "raise":
-                    raise maker.log.explained(index, error) from error
+                failure = maker.log.explained(index, error)
+                if maker.log.policy == "raise" or never_skipped([failure]):
+                    raise failure from error
         axes: dict[int, dict[int, int]] = {}
         for leaf, first in enumerate(found[0]):
             shapes = [s[leaf].shape for s in found if len(s[leaf].shape) == len(first.shape)]

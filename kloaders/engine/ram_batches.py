@@ -6,6 +6,7 @@ import contextlib
 import mmap
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from kloaders.engine.lookahead import Build, Engine
 from kloaders.engine.runner import Key, Runner, key_of
 from kloaders.engine.specs import SampleSpecs
 from kloaders.keras_api.tickets import Request
+from kloaders.places.fetching import Claim, giving_up
 from kloaders.plan.epoch import Order, Window
 from kloaders.plan.rng import Moment, sample_rng
+from kloaders.sources.source import Source
 
 __all__ = ["RamRunner", "RamSize"]
 
@@ -168,6 +171,9 @@ class RamRunner(Runner):
 
     def release(self) -> None:
         """Free what is only needed while batches are asked for."""
+        with self._window_lock:
+            for ram in self._windows.values():
+                ram.cancel()
         super().release()
         with self._window_lock:
             self._windows.clear()
@@ -212,7 +218,7 @@ class RamRunner(Runner):
             # mended by now.
             for old in list(self._windows):
                 if old not in wanted or self._windows[old].errors:
-                    self._windows.pop(old).cancelled = True
+                    self._windows.pop(old).cancel()
             for new in wanted:
                 if new not in self._windows:
                     self._windows[new] = self._begin(new)
@@ -229,12 +235,17 @@ class RamRunner(Runner):
         ram = _RamBatch(self, self.batch_size, window, order.epoch)
         engine = self.running()
         ram.threads = engine.count
+        if self.pipeline.source.fetches and engine.count:
+            ram.fetch_ahead(self.pipeline.source)
         for k in range(len(ram.done)):
             if engine.count == 0:
                 ram.fill(self, k)
             else:  # after batches that are asked for
                 engine.workers.submit(_Part(self, ram, k), later=True)
         return ram
+
+    def _fetch_ahead(self, key: Key) -> Sequence[Claim]:
+        return ()  # RAM batches are fetched as a whole
 
     def make(self, key: Key, wait: bool) -> Build | None:
         """A batch out of its RAM batch; None where that is not filled as far."""
@@ -306,6 +317,23 @@ class _RamBatch:
         self.done = [threading.Event() for _ in range(-(-count // self.part))]
         self.errors: dict[int, BaseException] = {}
         self.threads, self.waits = 0, False
+        self._claims: dict[int, Sequence[Claim]] = {}
+
+    def fetch_ahead(self, source: Source) -> None:
+        """Begin to fetch all of it, part after part, where data lie elsewhere."""
+        for k in range(len(self.done)):
+            rows = slice(k * self.part, (k + 1) * self.part)
+            self._claims[k] = source.fetch_ahead(self.indices[rows])
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self.cancelled = True
+        for k in list(self._claims):
+            self._fetched(k)
+
+    def _fetched(self, k: int) -> None:
+        for claim in self._claims.pop(k, ()):
+            claim.release()
 
     def fill(self, maker: Maker, k: int) -> None:
         """Read one part; an error is kept for whoever asks for a batch."""
@@ -320,13 +348,15 @@ class _RamBatch:
                 leaves = [a[start:stop] for a in self.arrays]
                 samples = self.indices[start:stop]
                 build = _Stored(maker, samples, Moment(self.epoch), raw=True, leaves=leaves)
-                build.fill(0, stop - start)
-                keep = build.settle()
+                with giving_up(lambda: not self.cancelled):
+                    build.fill(0, stop - start)
+                    keep = build.settle()
                 self.indices[start:stop] = build.indices
                 if keep is not None:
                     self.alive[start:stop] = keep
         except BaseException as error:  # re-raised in the thread that asks
             self.errors[k] = error
+        self._fetched(k)
         self.done[k].set()
         seconds = time.perf_counter() - begin
         self.waits = seconds - (time.thread_time() - busy) > _WAITING * seconds

@@ -153,4 +153,5 @@ def _loads(
 
 def _again(error: Exception | None) -> bool:
     """Whether it may load when it is read again."""
-    return error is not None and recovery_of(error) not in (None, Recovery.LOST)
+    settled = (None, Recovery.LOST, Recovery.REFUSED)
+    return error is not None and recovery_of(error) not in settled

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure
 from kloaders.core.threads import usable_cores
 from kloaders.engine.batches import BatchBuild
 from kloaders.engine.delivery import Delivery
+from kloaders.engine.fetching import FetchingEngine
 from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, build_inline
 from kloaders.engine.padding import Padding
 from kloaders.engine.processes.pool import ProcessPool
@@ -32,6 +33,7 @@ from kloaders.engine.ray.pool import RayPool
 from kloaders.engine.specs import Look, SampleSpecs
 from kloaders.keras_api.telemetry import Fit, Meter
 from kloaders.keras_api.tickets import Position, Request, Tickets
+from kloaders.places.fetching import Claim
 from kloaders.plan.epoch import EpochPlan, Order
 from kloaders.plan.rng import Moment
 from kloaders.plan.streams import Stream
@@ -289,7 +291,19 @@ class Runner:
                 depth = max(depth, min(count, AHEAD_BYTES // max(1, batch_bytes)))
             processes.memory.limit = depth + 8
             return Engine(count, count, depth, kind=kind, whole=kind == RayPool.kind)
+        if self.pipeline.source.fetches:
+            return FetchingEngine(
+                self.work.workers,
+                usable_cores(),
+                depth,
+                announce=self._fetch_ahead,
+                batch_rows=self.batch_size,
+            )
         return Engine(self.work.workers, usable_cores(), depth)
+
+    def _fetch_ahead(self, key: Key) -> Sequence[Claim]:
+        """Begin to fetch what a batch reads."""
+        return self.pipeline.source.fetch_ahead(self.plan.indices(*key))
 
     def depth(self, batch_bytes: int) -> int:
         """The maximum number of prefetched batches of this size."""

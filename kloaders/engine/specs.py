@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from kloaders.core.errors import SampleError, WorkerPoolError
+from kloaders.core.errors import SampleError, WorkerPoolError, never_skipped
 from kloaders.core.structure import Structure, flatten
 from kloaders.engine.retries import Names, read_patiently
 from kloaders.sources.error_log import ErrorLog
@@ -102,6 +102,8 @@ class SampleSpecs:
                 raise
             except Exception as error:  # whatever a user's hook raises
                 failure = self.log.explained(index, error)
+                if never_skipped([failure]):
+                    raise failure from error
                 if self.log.policy == "raise":
                     self.log.record(failure)
                     raise failure from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from kloaders.core.arrays import Array
+from kloaders.formats.errors import empty_file
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, check_suffix, suffix_of
-from kloaders.formats.images import read_image
-from kloaders.formats.npy import read_array
+from kloaders.formats.images import decode_image, read_image
+from kloaders.formats.npy import decode_array, read_array
 from kloaders.formats.options import ImageOptions
 
 __all__ = [
+    "decode_sample",
     "read_sample",
 ]
 
@@ -26,3 +28,15 @@ def read_sample(path: str, options: ImageOptions, out: Array | None = None) -> A
     if suffix not in IMAGE_SUFFIXES:
         check_suffix(path)
     return read_image(path, options, out)
+
+
+def decode_sample(raw: bytes, name: str, options: ImageOptions, out: Array | None = None) -> Array:
+    """`read_sample` of the content of a file of this name."""
+    suffix = suffix_of(name)
+    if suffix not in IMAGE_SUFFIXES:
+        check_suffix(name)
+    if not raw:
+        raise empty_file(name)
+    if suffix in ARRAY_SUFFIXES:
+        return decode_array(raw, out, name)
+    return decode_image(raw, options, out, name)

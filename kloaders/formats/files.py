@@ -15,6 +15,8 @@ from kloaders.core.arrays import Array
 from kloaders.core.messages import visible
 from kloaders.formats.errors import empty_file
 from kloaders.formats.positioned_reads import read_at
+from kloaders.places.fetching import fetcher
+from kloaders.places.urls import is_url
 
 __all__ = [
     "ARRAY_SUFFIXES",
@@ -106,11 +108,16 @@ def _advise(path: str, advice: str) -> None:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole file. OSError with the path where it cannot be read, DecodeError if empty.
+    """The whole file, or object of a URL. OSError with the path where it cannot be read, DecodeError if empty.
 
     Four system calls; nothing is left open, whatever happens.
     """
-    descriptor = os.open(path, OPEN_FLAGS)
+    try:
+        descriptor = os.open(path, OPEN_FLAGS)
+    except FileNotFoundError:
+        if is_url(path):  # looked at only here: a local file takes no instruction more
+            return fetcher.take(path)
+        raise
     try:
         size = size_of_file(descriptor, path)
         content = os.read(descriptor, size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tempfile
 import zipfile
 from dataclasses import dataclass, field
 from typing import IO
@@ -31,6 +32,8 @@ from kloaders.formats.options import ImageOptions
 from kloaders.formats.tiff_header import page_offsets, tiff_facts
 from kloaders.formats.tiff_runs import strip_damage
 from kloaders.formats.videos import frame_times
+from kloaders.places import access
+from kloaders.places.urls import is_url
 
 __all__ = [
     "Checked",
@@ -85,7 +88,10 @@ def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
     """Read a picture or an array, all of it, and say what is wrong with it.
 
     Takes memory for one picture, and a block of an array. Does not raise for what is in the file.
+    An object of a URL is fetched first, into a temporary file.
     """
+    if is_url(path):
+        return _check_object(path, max_pixels)
     found = Checked()
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for for ever
@@ -138,6 +144,21 @@ def check_video(path: str) -> Checked:
         found.add("unreadable", f"{path} cannot be read: {error.strerror or error}")
     except DecodeError as error:
         found.add("truncated" if " is truncated" in str(error) else "broken", str(error))
+    return found
+
+
+def _check_object(url: str, max_pixels: int) -> Checked:
+    """`check_file` for an object of a URL."""
+    try:
+        content = access.read(url)
+    except OSError as error:
+        return Checked([("unreadable", f"{url} cannot be read: {error}")])
+    with tempfile.TemporaryDirectory(prefix="kloaders-") as folder:
+        path = os.path.join(folder, f"object{suffix_of(url)}")
+        with open(path, "wb") as file:
+            file.write(content)
+        found = check_file(path, max_pixels)
+    found.problems = [(kind, said.replace(path, url)) for kind, said in found.problems]
     return found
 
 

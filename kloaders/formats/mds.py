@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
+from kloaders.core.messages import visible
 from kloaders.formats.errors import DecodeError
 
 __all__ = ["Shard", "decoder_of", "read_index", "split_sample"]
@@ -67,7 +68,7 @@ def read_index(folder: str) -> list[Shard]:
             else ""
         )
         raise FileNotFoundError(
-            f"{path} does not exist, which every folder of MDS has.{hint}"
+            f"{visible(path)} does not exist, which every folder of MDS has.{hint}"
         ) from None
     try:
         shards = json.loads(raw)["shards"]
@@ -106,7 +107,7 @@ def _shard(folder: str, index: str, shard: dict[str, Any]) -> Shard:
                 f"({shard.get('compression')}): no sample can be found in it without decompressing "
                 f"all of it. Decompress it once, to {path}, or write it without compression=."
             )
-        raise FileNotFoundError(f"{path} does not exist, and {index} lists it.")
+        raise FileNotFoundError(f"{visible(path)} does not exist, and {visible(index)} lists it.")
     sizes = tuple(None if size is None else int(size) for size in shard["column_sizes"])
     names, encodings = tuple(shard["column_names"]), tuple(shard["column_encodings"])
     if not len(names) == len(encodings) == len(sizes):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from io import FileIO
 
 from kloaders.core.arrays import Array
 from kloaders.formats.errors import empty_file
-from kloaders.formats.files import OPEN_FLAGS, size_of_file
+from kloaders.formats.files import OPEN_FLAGS, read_bytes, size_of_file
 from kloaders.formats.npy_layout import (
     HEADER_LIMIT,
     PLAIN_LAYOUTS,
@@ -16,6 +17,7 @@ from kloaders.formats.npy_layout import (
     read_fully,
 )
 from kloaders.formats.npz import read_npz
+from kloaders.places.urls import is_url
 
 __all__ = [
     "decode_array",
@@ -35,7 +37,12 @@ def read_array(path: str, out: Array | None = None, max_bytes: int | None = None
     Raises OSError where the file cannot be read, and DecodeError where the content is damaged,
     cut short, a pickle, text, dates or records, or claims to be larger than the file.
     """
-    descriptor = os.open(path, OPEN_FLAGS)
+    try:
+        descriptor = os.open(path, OPEN_FLAGS)
+    except FileNotFoundError:
+        if is_url(path):
+            return decode_array(read_bytes(path), out, path)
+        raise
     try:
         if _HAS_PREADV and out is not None:
             layout = PLAIN_LAYOUTS.get((out.shape, out.dtype))
@@ -54,7 +61,9 @@ def read_array(path: str, out: Array | None = None, max_bytes: int | None = None
 
 
 def decode_array(raw: bytes, out: Array | None = None, name: str = "array") -> Array:
-    """`read_array` of the content of an .npy file; `name` is what messages call it."""
+    """`read_array` of the content of a file; `name` is what messages call it."""
+    if raw.startswith(b"PK"):
+        return read_npz(io.BytesIO(raw), len(raw), out, name=name)
     layout = layout_of(raw[:HEADER_LIMIT], len(raw), name)
 
     def fill(body: memoryview) -> None:

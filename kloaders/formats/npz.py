@@ -6,10 +6,10 @@ import errno
 import struct
 import zipfile
 import zlib
+from typing import IO
 
 from kloaders.core.arrays import Array
 from kloaders.formats.errors import DecodeError
-from kloaders.formats.files import open_to_read
 from kloaders.formats.npy_layout import (
     HEADER_LIMIT,
     filled,
@@ -41,10 +41,20 @@ ZIP_ERRORS = (
 _BLOCK = 1 << 20
 
 
-def read_npz(path: str, size: int, out: Array | None, max_bytes: int | None = None) -> Array:
-    """The array of an archive of so many bytes; max_bytes: it may have no more. See `read_array`."""
+def read_npz(
+    file: str | IO[bytes],
+    size: int,
+    out: Array | None,
+    max_bytes: int | None = None,
+    name: str | None = None,
+) -> Array:
+    """The array of an archive of `size` bytes: a path, or its content that messages call `name`.
+
+    max_bytes: it may have no more. See `read_array`.
+    """
+    path = name or str(file)
     try:
-        with open(path, "rb", opener=open_to_read) as stream, zipfile.ZipFile(stream) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             if len(members) != 1:
                 keys = ", ".join(repr(info.filename[:-4]) for info in members[:20])
@@ -59,8 +69,8 @@ def read_npz(path: str, size: int, out: Array | None, max_bytes: int | None = No
                     f"{path} holds an array of {member.file_size:,} bytes, and max_bytes allows "
                     f"{max_bytes:,}. Pass max_bytes={member.file_size} if you trust it."
                 )
-            with archive.open(member) as file:
-                head = file.read(HEADER_LIMIT)
+            with archive.open(member) as stream:
+                head = stream.read(HEADER_LIMIT)
                 layout = layout_of(head, member.file_size, path)
                 begun = head[len(layout.header) :][: layout.body_size]
 
@@ -68,8 +78,8 @@ def read_npz(path: str, size: int, out: Array | None, max_bytes: int | None = No
                     body[: len(begun)] = begun
                     # Block by block: zipfile makes bytes of what it is asked for, and copies them.
                     for start in range(len(begun), len(body), _BLOCK):
-                        read_fully(file, body[start : start + _BLOCK], path)
-                    while file.read(1 << 16):  # the checksum is compared at the end only
+                        read_fully(stream, body[start : start + _BLOCK], path)
+                    while stream.read(1 << 16):  # the checksum is compared at the end only
                         pass
 
                 return filled(layout, fill, out, path)

@@ -26,13 +26,14 @@ __all__ = ["EncodedLoader", "EncodedOptions", "encoded_options", "no_input"]
 class EncodedOptions(Options, total=False):
     """The options of loaders over rows of encoded values; see `EncodedLoader`."""
 
-    size: tuple[int, int] | None
+    size: tuple[int, int] | int | None
     interpolation: str
     aspect: str
     channels: int | None
     rescale: float | None
     dct_scaling: bool
     max_pixels: int
+    depth: int | None
     decode: Decode | None
     label_options: dict[str, Any] | None
     class_names: Sequence[str] | None
@@ -43,13 +44,14 @@ class EncodedOptions(Options, total=False):
 
 def encoded_options(
     *,
-    size: tuple[int, int] | None = None,
-    interpolation: str = "bilinear",
+    size: tuple[int, int] | int | None = None,
+    interpolation: str = "auto",
     aspect: str = "stretch",
     channels: int | None = 3,
     rescale: float | None = None,
     dct_scaling: bool = False,
     max_pixels: int = ImageOptions.max_pixels,
+    depth: int | None = None,
     decode: Decode | None = None,
     label_options: dict[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
@@ -72,8 +74,8 @@ class EncodedLoader(TwoLevelLoader):
     Options that all of these loaders have:
 
     Args:
-        size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
-            images are decoded; see `PathSequenceLoader`.
+        size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, depth, label_options:
+            how images are decoded; see `PathSequenceLoader`.
         decode: a function of an input's bytes that gives its array, in place of all of these.
         class_names: the names of classes, for labels that are texts: each becomes its number in
             this list.
@@ -106,7 +108,7 @@ class EncodedLoader(TwoLevelLoader):
             name: chosen[name]
             for name in (
                 *("size", "interpolation", "aspect", "channels", "rescale"),
-                *("dct_scaling", "max_pixels"),
+                *("dct_scaling", "max_pixels", "depth"),
             )
         }
         inputs, labels = readings(

@@ -14,8 +14,10 @@ from kloaders.core.messages import inform, visible, warn
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.splits import check_validation, made, of_kept, parts_of
+from kloaders.places.urls import is_url
 from kloaders.sources.columns import OneHotColumn
 from kloaders.sources.folders import READABLE, LeftOut, class_folders, files_below
+from kloaders.sources.remote_folders import RemoteFolder
 from kloaders.sources.tables import Table, listed
 
 __all__ = [
@@ -120,18 +122,22 @@ def from_directory(
             f'label_mode={label_mode!r:.80} is not known: choose "int", "categorical", "binary" or '
             "None."
         )
-    names = class_folders(root, class_names)
+    remote = RemoteFolder(root) if is_url(root) else None
+    names = class_folders(root, class_names) if remote is None else remote.classes(class_names)
     if label_mode == "binary" and len(names) != 2:
         raise ValueError(
             f'label_mode="binary" is for two classes, {visible(root)} has {len(names)}: '
             f'{listed(names)}. Use "int" or "categorical".'
         )
     wanted = wanted_suffixes(extensions, loader, options)
-    paths: list[str] = []
+    paths: Any = []
     counts, left_out = [], LeftOut()
     for name in names:
         before = len(paths)
-        paths += files_below(os.path.join(root, name), wanted, follow_links, left_out.add)
+        if remote is None:
+            paths += files_below(os.path.join(root, name), wanted, follow_links, left_out.add)
+        else:
+            paths += remote.files(name, wanted, left_out.add)
         counts.append(len(paths) - before)
     if left_out.count and extensions is None:
         left_out.tell(root)
@@ -147,6 +153,8 @@ def from_directory(
             warn(
                 f"class {name!r:.80} has no files in {os.path.join(root, name)}; it keeps its number."
             )
+    if remote is not None:
+        paths = remote.listed(paths)
     codes = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     labels = {None: None, "binary": codes.astype(np.float32)}.get(label_mode, codes)
     if options.get("decode") is None and _takes_depth(loader):

@@ -10,12 +10,12 @@ from tqdm.auto import tqdm
 
 from kloaders.core.checks import check_names, checked_dtype
 from kloaders.core.options import Options, shows_options
-from kloaders.core.places import check_place
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, unflatten
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats.pack import MANIFEST, dtype_named, manifest_changed, nested, read_manifest
 from kloaders.formats.pack_files import check_files, crc_of_piece, pieces_of
 from kloaders.loaders.sequence import SequenceLoader
+from kloaders.places.urls import local_path
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import CastColumn, inner_column
 from kloaders.sources.pack import PackColumn
@@ -73,7 +73,7 @@ class PackSequenceLoader(SequenceLoader):
         #: Where the pack is; absolute.
         given = os.fspath(folder)
         self.folder = os.path.abspath(
-            given if os.path.exists(given) else check_place(given, "folder")
+            given if os.path.exists(given) else local_path(given, "folder")
         )
         manifest = read_manifest(self.folder)
         dtypes = [dtype_named(name) for name in manifest.leaves]

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array
 from kloaders.core.checks import checked_count
+from kloaders.core.errors import never_skipped
 from kloaders.core.messages import visible, warn
 from kloaders.core.structure import flatten
 from kloaders.core.threads import ThreadPool, usable_cores
@@ -231,8 +232,9 @@ def _lengths_of(loader: SequenceLoader, function: Callable[[Any, Any], Any] | No
         try:
             sample = read_patiently(lambda k: pipeline.sample(k, Moment()), index, names)
         except Exception as error:  # whatever a user's hook raises
-            if log.policy == "raise":
-                raise log.explained(index, error) from error
+            failure = log.explained(index, error)
+            if log.policy == "raise" or never_skipped([failure]):
+                raise failure from error
             return 0
         if function is None:
             return max((a.shape[0] for a in flatten(sample[0]) if a.shape), default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,12 @@ from kloaders.sources.hooks import (
     overrides,
 )
 from kloaders.sources.quarantine import excluded, numbers_of, say_left_out
+from kloaders.sources.remote_files import (
+    CachedRemoteColumn,
+    RemoteColumn,
+    expanded,
+    fetched,
+)
 from kloaders.sources.source import Source
 from kloaders.sources.weights import taken, weights_of
 
@@ -61,6 +68,8 @@ class PathOptions(Options, total=False):
     label_options: dict[str, Any] | None
     check_paths: bool | str
     exclude: Any
+    download_cache: str | os.PathLike[str] | None
+    download_budget: int | str | None
 
 
 class PathSequenceLoader(SequenceLoader):
@@ -70,8 +79,8 @@ class PathSequenceLoader(SequenceLoader):
     anything else give `decode=`, or override `load_sample(path)` or `load_batch(indices)`.
 
     Args:
-        paths: files, as str or pathlib.Path; or a pattern, such as "photos/**/*.jpg", whose files are
-            sorted by name. A tuple or dict of these, and of arrays, makes several inputs.
+        paths: files, as str or pathlib.Path, or their URLs, such as "s3://bucket/a.jpg"; or a pattern
+            of either, such as "photos/**/*.jpg", whose files are sorted by name. A tuple or dict of these, and of arrays, makes several inputs.
         labels: one for each path: integers, floats, one-hot rows, an array a sample; paths again
             (a mask beside an image); a tuple or dict of these; or a function of the path that gives
             a number, the path of a mask, or the name of a class: names are numbered in sorted
@@ -109,6 +118,10 @@ class PathSequenceLoader(SequenceLoader):
             as `quarantine=` and `kloaders verify --csv` write it; or a list of such files.
             Labels and sample_weights are given for all. It may be the file that `quarantine=`
             names, and not be there yet: then each run leaves out what the ones before it met.
+        download_cache: a folder on a local disk in which objects of URLs are kept as they are
+            fetched, for later epochs and runs. Processes and loaders may share it. None: nothing is.
+        download_budget: the most that this folder may hold, in bytes or as "200GiB"; a data set that
+            is larger is kept in part, the same part in each epoch. None: as much as the disk has.
         **options: see `SequenceLoader`. dtype=None keeps the uint8 of images, and the uint16 of
             16-bit ones.
 
@@ -145,6 +158,8 @@ class PathSequenceLoader(SequenceLoader):
         label_options: dict[str, Any] | None = None,
         check_paths: bool | str = "sample",
         exclude: Any = None,
+        download_cache: str | os.PathLike[str] | None = None,
+        download_budget: int | str | None = None,
         **options: Unpack[Options],
     ) -> None:
         self._begin_files(
@@ -169,6 +184,7 @@ class PathSequenceLoader(SequenceLoader):
             label_options=label_options,
             check_paths=check_paths,
             exclude=exclude,
+            downloads=(download_cache, download_budget),
         )
 
     def _begin_files(
@@ -183,6 +199,7 @@ class PathSequenceLoader(SequenceLoader):
         label_options: dict[str, Any] | None,
         check_paths: bool | str,
         exclude: Any,
+        downloads: tuple[Any, Any],
         **more: Any,
     ) -> None:
         """Set up; more: fields of `LoaderOptions`."""
@@ -193,6 +210,7 @@ class PathSequenceLoader(SequenceLoader):
         reading, masks = readings(decode, label_options, dtype=dtype, **images)
         self.image_options, self.decode = reading
         read = FileReader(*reading)
+        paths = expanded(paths)
         x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
         files = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
         y = None
@@ -208,6 +226,7 @@ class PathSequenceLoader(SequenceLoader):
                 "paths holds no path of a file, expected str or pathlib.Path. For arrays use "
                 "ArraySequenceLoader."
             )
+        columns = fetched(columns, *downloads)
         hooked = overrides(kind, "load_sample") or overrides(kind, "load_batch")
         source = FileSource(columns, files, decode is not None, hooked)
         #: Which of the samples that were given are there; None for all of them.
@@ -310,7 +329,8 @@ class PathSequenceLoader(SequenceLoader):
                 made_by = (read.options, *decoders())
                 key = key_of(folder, made_by, {"decode=": read.decode}, cache.cache_key)
             files = SampleFiles([column.paths], folder=common)
-            return CachedColumn(column, store_at(place_of(cache), key, len(column), files))
+            cached = CachedRemoteColumn if isinstance(column, RemoteColumn) else CachedColumn
+            return cached(column, store_at(place_of(cache), key, len(column), files))
 
         found: tuple[Any, ...] = map_structure(kept, columns)
         return found

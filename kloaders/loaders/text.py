@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.options import Options, shows_options
-from kloaders.core.places import check_place
 from kloaders.formats.lines import LineFiles
 from kloaders.loaders.sequence import SequenceLoader
+from kloaders.places.urls import local_path
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import default_hook, overrides
 from kloaders.sources.lines import CsvSource, LineSource
@@ -93,9 +93,7 @@ class TextLineSequenceLoader(_Lines):
         self.encoding = encoding
         #: The files, in the order of their samples.
         self.files = files_of(files, "text files", "part-*.txt")
-        folder = (
-            None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
-        )
+        folder = None if index_folder is None else local_path(index_folder, "index_folder")
         lines = LineFiles(self.files, index_folder=folder)
         dtype = checked_dtype(options.get("dtype"))
         self._lines = LineSource(lines, encoding, decode, dtype)
@@ -185,9 +183,7 @@ class CsvSequenceLoader(_Lines):
             raise ValueError("label_dtype= is of y, and there is none: pass y=, or leave it out.")
         #: The files, in the order of their samples.
         self.files = files_of(files, "CSV files", "part-*.csv")
-        folder = (
-            None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
-        )
+        folder = None if index_folder is None else local_path(index_folder, "index_folder")
         self._lines: CsvSource = CsvSource(
             LineFiles(
                 self.files,

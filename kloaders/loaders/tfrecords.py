@@ -10,7 +10,6 @@ from kloaders.core.checks import check_names, checked_class_names, checked_dtype
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
 from kloaders.core.messages import inform, visible, warn
 from kloaders.core.options import Options, RamOptions, shows_options
-from kloaders.core.places import check_place
 from kloaders.core.structure import Structure, flatten
 from kloaders.engine.retries import Names, read_patiently
 from kloaders.engine.specs import FIRST_TRIES
@@ -20,6 +19,7 @@ from kloaders.formats.sidecar_index import COMPRESSIONS
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.loaders.options import LoaderOptions
 from kloaders.loaders.ram_batches import TwoLevelLoader
+from kloaders.places.urls import local_path
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.encoded import cached_rows
 from kloaders.sources.files import Decode, readings
@@ -143,9 +143,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         if options.get("on_error", "raise") != "raise":
             self.files = _without_empty(self.files)
         self._names = None if class_names is None else checked_class_names(class_names)
-        folder = (
-            None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
-        )
+        folder = None if index_folder is None else local_path(index_folder, "index_folder")
         most = self.image_options.most_bytes
         check = checked_flag(check_crc, "check_crc")
         records = RecordFiles(self.files, kind, folder, check, max_bytes=most)

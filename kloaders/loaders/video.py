@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.core.checks import check_names, checked_count, checked_dtype
 from kloaders.core.options import Options, shows_options
-from kloaders.core.places import check_place
 from kloaders.core.structure import flatten
 from kloaders.formats.options import ImageOptions, checked_size
 from kloaders.loaders.sequence import SequenceLoader
+from kloaders.places.urls import local_path
 from kloaders.sources.given_columns import columns_of
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import default_hook
@@ -100,9 +100,7 @@ class VideoSequenceLoader(SequenceLoader):
                     f"labels has {len(column)} values for {len(self.files)} files, expected "
                     "one a file."
                 )
-        folder = (
-            None if index_folder is None else check_place(os.fspath(index_folder), "index_folder")
-        )
+        folder = None if index_folder is None else local_path(index_folder, "index_folder")
         self._videos = VideoSource(
             self.files, columns, self.clip, self.step, every, self.image_options, folder
         )

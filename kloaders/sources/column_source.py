@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import no_samples
 from kloaders.core.rows import Report, Rows
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, names_of
+from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
 from kloaders.sources import fingerprint
 from kloaders.sources.cache.columns import stores_in
@@ -18,6 +19,8 @@ from kloaders.sources.columns import (
     CallColumn,
     PathColumn,
     close_column,
+    fetch_ahead,
+    fetches,
     labels_of,
     lengths_of,
     prefetch,
@@ -43,6 +46,7 @@ class ColumnSource(Source):
         self._leaves: list[Any] = flatten(columns)
         self.paths = paths
         self.runs_user_code = any(runs_user_code(column) for column in self._leaves)
+        self.fetches = any(fetches(column) for column in self._leaves)
 
     def __len__(self) -> int:
         return len(self._leaves[0])
@@ -58,6 +62,9 @@ class ColumnSource(Source):
     def prefetch(self, indices: Indices) -> None:
         for column in self._leaves:
             prefetch(column, indices)
+
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        return [claim for column in self._leaves for claim in fetch_ahead(column, indices)]
 
     def name(self, index: int) -> str:
         found: str = self._leaves[0].name(index)

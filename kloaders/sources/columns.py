@@ -19,6 +19,7 @@ from kloaders.core.structure import (
 from kloaders.formats import files
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.mapped_rows import FileRows, place_in_file
+from kloaders.places.fetching import Claim
 from kloaders.sources.lazy import LazyColumn
 from kloaders.sources.path_lists import PackedPaths
 
@@ -33,6 +34,8 @@ __all__ = [
     "ReadPath",
     "SubsetColumn",
     "close_column",
+    "fetch_ahead",
+    "fetches",
     "in_ram",
     "inner_column",
     "labels_of",
@@ -225,6 +228,10 @@ class PathColumn:
     def name(self, index: int) -> str:
         return self.paths[index]
 
+    def with_paths(self, paths: PackedPaths) -> PathColumn:
+        """Other files, read likewise."""
+        return PathColumn(paths, self.read_path)
+
 
 class CallColumn:
     """A function of the path that gives numbers."""
@@ -346,15 +353,30 @@ def prefetch(column: Column, indices: Indices) -> None:
         prefetch(column.column, column.numbers[indices])
     elif isinstance(column, CastColumn):
         prefetch(column.column, indices)
-    elif isinstance(column, PathColumn):
+    elif isinstance(column, PathColumn) and not fetches(column):
         for index in indices.tolist():
             files.read_ahead(column.paths[index])
+
+
+def fetches(column: Any) -> bool:
+    """Whether values lie elsewhere, and are fetched."""
+    return hasattr(inner_column(column), "fetch_ahead")
+
+
+def fetch_ahead(column: Any, indices: Indices) -> Sequence[Claim]:
+    """Begin to fetch values that lie elsewhere; see `Source.fetch_ahead`."""
+    if isinstance(column, SubsetColumn):
+        return fetch_ahead(column.column, column.numbers[indices].astype(np.int64))
+    if hasattr(column, "fetch_ahead"):
+        return [column.fetch_ahead(indices)]
+    inner = getattr(column, "column", None)
+    return () if inner is None else fetch_ahead(inner, indices)
 
 
 def take_rows(column: Column, numbers: Indices) -> Column:
     """Some values of a column, by number; columns of files stay such."""
     if isinstance(column, PathColumn):
-        return PathColumn(column.paths.take(numbers), column.read_path)
+        return column.with_paths(column.paths.take(numbers))
     if isinstance(column, CallColumn):
         return CallColumn(column.function, column.paths.take(numbers))
     return SubsetColumn(column, numbers)

@@ -126,14 +126,14 @@ class Field:
     def _of_text(self, text: str) -> Array:
         if self.class_names is None:
             raise DecodeError(
-                f"{self.name!r:.80} holds the text {shortened(text, 80)!r:.80}, expected numbers: pass "
+                f"{self.name!r:.80} holds the text {shortened(text, 70)!r:.80}, expected numbers: pass "
                 "class_names=[...] for the name of a class, or a function of the text: decode= for "
                 'x, label_options={"decode": ...} for y.'
             )
         number = self._numbers.get(text)
         if number is None:
             raise DecodeError(
-                f"{self.name!r:.80} holds {shortened(text, 80)!r:.80}, which is not among class_names: "
+                f"{self.name!r:.80} holds {shortened(text, 70)!r:.80}, which is not among class_names: "
                 f"{listed(self.class_names)}."
             )
         return np.array(number, np.int32)

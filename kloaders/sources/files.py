@@ -89,7 +89,9 @@ def check_paths_of(source: FileSource, check_paths: bool | str) -> None:
             # Spread over all: the first few are rarely the ones that are wrong.
             looked = np.unique(np.linspace(0, len(column) - 1, count).astype(np.int64))
             files = [column.paths[k] for k in looked.tolist()]
-            if check_paths:
+            if check_paths and hasattr(column, "check_objects"):
+                column.check_objects(check_paths is True)
+            elif check_paths:
                 _check_files(files, len(column))
             by_suffix_too = own
             if column.paths is not source.paths and isinstance(column.read_path, FileReader):

@@ -19,6 +19,7 @@ from kloaders.sources.tables import listed
 __all__ = [
     "READABLE",
     "LeftOut",
+    "chosen_classes",
     "class_folders",
     "files_below",
     "folders_and_files",
@@ -76,8 +77,15 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
             f"{visible(root)} is a file, expected a folder that holds class/file. For a table of files use "
             "from_dataframe()."
         ) from None
+    return chosen_classes(root, there, len(there) + len(others), class_names)
+
+
+def chosen_classes(
+    root: str, there: list[str], shown: int, class_names: list[str] | None
+) -> list[str]:
+    """The classes of a folder that has these folders in it, and so many files and folders in all."""
     if not there:
-        files = f"{len(others):,} files" if others else "nothing"
+        files = f"{shown:,} files" if shown else "nothing"
         raise ValueError(
             f"{visible(root)} holds {files} and no folders, expected one folder of files for each class: "
             f"{visible(os.path.join(root, 'cat', '1.jpg'))}. For a flat folder use split(paths, labels), "

@@ -10,6 +10,7 @@ from kloaders.core.messages import visible
 from kloaders.core.places import where_of
 from kloaders.formats.files import suffix_of
 from kloaders.formats.sidecar_index import is_index
+from kloaders.places.urls import local_path
 
 __all__ = ["files_matching", "files_of"]
 
@@ -27,7 +28,7 @@ def files_of(
                 f"files holds {item!r:.80} ({type(item).__name__}), expected paths of {what} or "
                 f"patterns such as {pattern!r:.80}."
             )
-        path = os.fspath(item)
+        path = local_path(item, "files")
         if os.path.exists(path):
             found.append(path)
         elif not glob.has_magic(path):

@@ -6,7 +6,7 @@ import functools
 import inspect
 import operator
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from kloaders.core.calls import Call
 from kloaders.core.options import TransformOptions, WorkOptions
 from kloaders.core.rows import Report, Rows, copy_into_row, report_at
 from kloaders.core.structure import Structure, as_arrays, cast, flatten, map_structure, sample_parts
+from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
 from kloaders.plan.sampling import Sampling
 from kloaders.sources import fingerprint
@@ -172,6 +173,7 @@ class HookSource(Source):
             )
         if base is not None:
             self.paths, self.columns, self.in_order = base.paths, base.columns, base.in_order
+            self.fetches = base.fetches and not by_batch
 
     def __len__(self) -> int:
         return self.samples
@@ -264,6 +266,9 @@ class HookSource(Source):
             return
         for row, index in enumerate(indices.tolist()):
             yield index, functools.partial(map_structure, operator.itemgetter(row), parts)
+
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        return () if self.base is None or self.by_batch else self.base.fetch_ahead(indices)
 
     def name(self, index: int) -> str:
         return super().name(index) if self.base is None else self.base.name(index)

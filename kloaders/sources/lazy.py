@@ -160,6 +160,8 @@ class LazyColumn:
         return np.array(self.array.rows(index, index + 1)[0])
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
+        if not len(indices):
+            return
         rising, back = np.unique(indices, return_inverse=True)
         stall_watch.at(self, int(rising[0]))
         try:

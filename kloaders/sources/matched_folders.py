@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from kloaders.core.messages import warn
+from kloaders.core.messages import visible, warn
+from kloaders.core.places import where_of
 from kloaders.formats.files import IMAGE_SUFFIXES, read_bytes, suffix_of
 from kloaders.formats.image_headers import image_shape
 from kloaders.sources.fingerprint import spread
@@ -60,8 +61,8 @@ def _by_stem(folder: str, wanted: frozenset[str] | None, follow_links: bool) -> 
     """Files below a folder, by their path in it without suffix."""
     if not os.path.isdir(folder):
         if os.path.exists(folder):
-            raise NotADirectoryError(f"{folder} is a file, expected a folder of files.")
-        raise FileNotFoundError(f"{folder} does not exist. Relative paths start at {os.getcwd()}.")
+            raise NotADirectoryError(f"{visible(folder)} is a file, expected a folder of files.")
+        raise FileNotFoundError(f"{visible(folder)} does not exist. {where_of(folder)}")
     found: dict[str, str] = {}
     left_out = LeftOut()
     for path in files_below(folder, wanted, follow_links, left_out.add):
@@ -69,7 +70,7 @@ def _by_stem(folder: str, wanted: frozenset[str] | None, follow_links: bool) -> 
         stem = os.path.relpath(path[: len(path) - len(suffix)] if suffix else path, folder)
         if stem in found:
             raise ValueError(
-                f"{found[stem]} and {path} differ in their suffix only, and which of them is meant "
+                f"{visible(found[stem])} and {visible(path)} differ in their suffix only, and which of them is meant "
                 "cannot be told: move one away, or pass extensions= with the suffix to take."
             )
         found[stem] = path
@@ -77,7 +78,9 @@ def _by_stem(folder: str, wanted: frozenset[str] | None, follow_links: bool) -> 
         left_out.tell(folder)
     if not found:
         kinds = " ".join(sorted(wanted)) if wanted else "any suffix"
-        raise ValueError(f"{folder} has no file of {kinds}: look there, or pass extensions=.")
+        raise ValueError(
+            f"{visible(folder)} has no file of {kinds}: look there, or pass extensions=."
+        )
     return found
 
 

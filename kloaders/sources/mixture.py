@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.rows import Report, Rows, report_at
+from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.store import Store
 from kloaders.sources.pipeline import SamplePipeline
@@ -34,6 +35,7 @@ class MixtureSource(Source):
         self._firsts: Indices = np.cumsum([0, *sizes]).astype(np.int64)
         self.runs_user_code = any(pipeline.runs_user_code for pipeline in pipelines)
         self.whole_batches = any(pipeline.source.whole_batches for pipeline in pipelines)
+        self.fetches = any(pipeline.source.fetches for pipeline in pipelines)
         if all(pipeline.transforms.transform is None for pipeline in pipelines):
             self.not_kept = ""
 
@@ -62,6 +64,16 @@ class MixtureSource(Source):
                 report_at(report, start),
                 moment.part(rows),
             )
+
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        owners = np.searchsorted(self._firsts, indices, side="right") - 1
+        return [
+            claim
+            for k in np.unique(owners).tolist()
+            for claim in self.pipelines[k].source.fetch_ahead(
+                indices[owners == k] - self._firsts[k]
+            )
+        ]
 
     def prepare(self) -> None:
         for pipeline in self.pipelines:

@@ -20,6 +20,8 @@ from kloaders.core.arrays import Indices
 from kloaders.core.messages import inform, shortened, visible, warn
 from kloaders.core.places import where_of
 from kloaders.formats.files import open_to_read
+from kloaders.places import access
+from kloaders.places.urls import is_url, local_path
 
 __all__ = [
     "FIELDS",
@@ -60,7 +62,7 @@ class Quarantine:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = os.path.abspath(local_path(path, "quarantine"))
         self._set_up()
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         with self._opened() as file:
@@ -293,8 +295,11 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
             )
         path = os.fspath(item)
         try:
-            with open(path, "rb", opener=open_to_read) as file:
-                content = file.read()
+            if is_url(path):
+                content = access.read(path)
+            else:
+                with open(path, "rb", opener=open_to_read) as file:
+                    content = file.read()
         except FileNotFoundError:
             if quarantine is not None and _same(path, os.fspath(quarantine)):
                 continue

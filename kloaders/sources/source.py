@@ -13,6 +13,7 @@ from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.rows import Report, Rows
 from kloaders.core.structure import Structure, as_sample, map_structure
+from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
 from kloaders.sources import fingerprint
 from kloaders.sources.cache.store import Store
@@ -41,6 +42,7 @@ class Source:
         whole_batches: `fill` wants all samples of a batch in one call.
         neighbours: samples that lie side by side are read together, as rows of one row group are.
         in_order: to read a sample takes reading all that lie before it, as in compressed files.
+        fetches: samples lie elsewhere, and `fetch_ahead` has them fetched.
         columns: where each array of a sample comes from a column of its own, these columns, in the
             structure of a sample; else None.
         paths: the file of each sample; None where samples are not single files.
@@ -53,6 +55,7 @@ class Source:
     whole_batches = False
     neighbours = False
     in_order = False
+    fetches = False
     columns: tuple[Any, ...] | None = None
     paths: Sequence[str] | None = None
 
@@ -117,6 +120,14 @@ class Source:
 
     def prefetch(self, indices: Indices) -> None:
         """These samples will be read soon, after others that are read already."""
+
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        """Begin to fetch what these samples are read from, as `prefetch` where data lie elsewhere.
+
+        Returns:
+            Claims, to be released when the samples are read or are not wanted any more.
+        """
+        return ()
 
     def prepare(self) -> None:
         """The first sample is about to be read: what is wrong with no sample is raised here."""
@@ -245,6 +256,9 @@ class WrappedSource(Source):
     def prefetch(self, indices: Indices) -> None:
         self.inner.prefetch(indices)
 
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        return self.inner.fetch_ahead(indices)
+
     def prepare(self) -> None:
         self.inner.prepare()
 
@@ -314,7 +328,7 @@ class WrappedSource(Source):
 # What a wrapper takes over.
 _FACTS = (
     *("runs_user_code", "random", "not_kept", "reads_many", "whole_batches", "neighbours"),
-    *("in_order", "columns", "paths"),
+    *("in_order", "columns", "paths", "fetches"),
 )
 
 
@@ -356,6 +370,9 @@ class SubsetSource(WrappedSource):
 
     def prefetch(self, indices: Indices) -> None:
         self.inner.prefetch(self._of_whole(indices))
+
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        return self.inner.fetch_ahead(self._of_whole(indices))
 
     def name(self, index: int) -> str:
         return self.inner.name(int(self.numbers[index]))

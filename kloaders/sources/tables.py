@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import os
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.messages import visible
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, open_to_read, suffix_of
+from kloaders.places import access
+from kloaders.places.urls import is_url
 
 __all__ = ["Table", "array_of", "encoded", "first_missing", "listed"]
 
@@ -82,7 +85,7 @@ class Table:
         if folder is None:
             return items
         prefix = os.path.join(folder, "")
-        return [item if os.path.isabs(item) else prefix + item for item in items]
+        return [item if os.path.isabs(item) or is_url(item) else prefix + item for item in items]
 
     def labels(self, name: str, class_names: list[str] | None) -> tuple[Array, list[str] | None]:
         """Labels as numbers; with the names of classes where they are texts."""
@@ -200,6 +203,13 @@ def _is_missing(value: Any) -> bool:
         return type(value).__name__ == "NAType"
 
 
+def _opened(file: str) -> TextIO:
+    """The text of a file, or of an object by its URL."""
+    if is_url(file):
+        return io.StringIO(access.read(file).decode("utf-8-sig"), newline="")
+    return open(file, newline="", encoding="utf-8-sig", opener=open_to_read)
+
+
 def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
     """Columns of a CSV file with a header, and the numbers that each name stands at.
 
@@ -207,7 +217,7 @@ def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
     """
     line = 0
     try:
-        with open(file, newline="", encoding="utf-8-sig", opener=open_to_read) as stream:
+        with _opened(file) as stream:
             rows = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
             header = next(rows, None)
             if header is None:

@@ -21,6 +21,7 @@ from kloaders.keras_api import private
 from kloaders.keras_api.telemetry import Meter
 from kloaders.loaders.checking import check_loader
 from kloaders.loaders.sequence import SequenceLoader
+from kloaders.places.urls import is_url
 from kloaders.training import state_file as training_state
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class LoaderCallback(Callback):
 
     Args:
         loader: the loader given to `fit`.
-        path: a file for the state of the training: the position in the data together with the
-            model's and the optimizer's variables. It is written at the end of each epoch and as
+        path: a file, or a URL such as "s3://bucket/run/state", for the state of the training: the
+            position in the data together with the model's and the optimizer's variables. It is written at the end of each epoch and as
             often as `save_freq` says, whole or not at all; read when training begins, if it is
             there; and deleted when training is over. Of several processes with `shard=`, the one
             with part 0 writes and all read it: they must all see it.
@@ -88,7 +89,8 @@ class LoaderCallback(Callback):
         self.log = checked_flag(log, "log")
         self._meter: Meter | None = None
         self._first: _First | None = None
-        self.path = None if path is None else check_place(os.fspath(path), "path")
+        given = None if path is None else os.fspath(path)
+        self.path = given if given is None or is_url(given) else check_place(given, "path")
         self._every, self._seconds = _checked_freq(save_freq)
         if self.path is not None and Callback.__module__.startswith("tf_keras"):
             raise ValueError(
@@ -302,7 +304,7 @@ class LoaderCallback(Callback):
             )
 
     def _restore(self, path: str, model: Any) -> dict[str, Any] | None:
-        if not os.path.exists(path):
+        if not training_state.exists(path):
             return None
         state, arrays = training_state.read(path)
         epoch, trained = state.get("epoch"), state.get("epoch_trained")

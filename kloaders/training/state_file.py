@@ -8,11 +8,13 @@ checksums tell when it was damaged later. Nothing of it is ever executed.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
 import zipfile
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,10 +23,13 @@ from kloaders.core.messages import visible
 from kloaders.formats.atomic import check_writable, remove_leftovers, whole_file
 from kloaders.formats.files import open_to_read
 from kloaders.formats.pack import dtype_named
+from kloaders.places import access
+from kloaders.places.urls import is_url
 
 __all__ = [
     "assign",
     "draw_as_between_epochs",
+    "exists",
     "metrics_of",
     "prepare",
     "random_state",
@@ -63,24 +68,42 @@ def prepare(path: str) -> None:
 def write(path: str, facts: dict[str, Any], arrays: dict[str, list[tuple[str, Array]]]) -> None:
     """Write a state; what was at `path` before stays there until this one is on the disk.
 
-    facts: for JSON. arrays: lists of named arrays, each list under a name of its own.
+    path: of a file, or a URL. facts: for JSON. arrays: lists of named arrays, each list under a name
+    of its own.
 
-    Raises OSError as the disk has it.
+    Raises OSError as the disk, or the place, has it.
     """
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     listed = {
         kind: [{"name": name, "dtype": a.dtype.name, "shape": list(a.shape)} for name, a in named]
         for kind, named in arrays.items()
     }
     head = {"format": _FORMAT, "version": _VERSION, **facts, "arrays": listed}
     everything = [a for named in arrays.values() for _, a in named]
-    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with _written(path) as file, zipfile.ZipFile(file, "w") as archive:
         # Without dates: the same state is the same bytes.
         archive.writestr(zipfile.ZipInfo(_HEAD), json.dumps(head, indent=1))
         for number, array in enumerate(everything):
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             with archive.open(zipfile.ZipInfo(str(number)), "w", force_zip64=True) as member:
                 member.write(data.data)
+
+
+@contextlib.contextmanager
+def _written(path: str) -> Iterator[IO[bytes]]:
+    """A file that is there when it is whole; an object, too."""
+    if is_url(path):
+        content = io.BytesIO()
+        yield content
+        access.put(path, [content.getvalue()])
+        return
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with whole_file(path) as file:
+        yield file
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file, or an object, of this name."""
+    return access.exists(path) if is_url(path) else os.path.exists(path)
 
 
 def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]:
@@ -91,8 +114,8 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
         OSError: it cannot be read.
     """
     try:
-        with open(path, "rb", opener=open_to_read) as file, zipfile.ZipFile(file) as archive:
-            held = os.path.getsize(path)
+        with _opened(path) as file, zipfile.ZipFile(file) as archive:
+            held = file.seek(0, os.SEEK_END)
             if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
                 raise ValueError("it is compressed, as states are not")
             if archive.getinfo(_HEAD).file_size > min(held, _LARGEST_HEAD):
@@ -119,6 +142,11 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
         else:
             said = f"is no training state ({why}), and stays as it is: choose another path."
         raise ValueError(f"{visible(path)} {said}") from error
+
+
+def _opened(path: str) -> IO[bytes]:
+    """A state's file, or what lies at its URL."""
+    return io.BytesIO(access.read(path)) if is_url(path) else open(path, "rb", opener=open_to_read)
 
 
 def _begins_as_ours(path: str) -> bool:
@@ -258,5 +286,8 @@ _ADVICE = "Build and compile the model as it was; another training needs another
 
 def remove(path: str) -> None:
     """Delete a state, if there is one; a link to it stays."""
+    if is_url(path):
+        access.delete(path)
+        return
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.realpath(path))

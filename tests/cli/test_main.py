@@ -63,7 +63,7 @@ def test_an_error_is_one_line(error, line):
 def test_help_of_each_command_has_examples():
     """A line to type for each."""
     said = CliRunner().invoke(cli, ["--help"]).output
-    for name in ("demo", "show", "explain", "bench", "verify", "pack", "tfrecord"):
+    for name in ("demo", "show", "explain", "bench", "verify", "pack", "tfrecord", "cache"):
         assert f"  {name} " in said
         assert (
             f"kloaders {name} "
@@ -72,4 +72,13 @@ def test_help_of_each_command_has_examples():
 
 
 def test_each_command_is_there_once():
-    assert list(cli.commands) == ["demo", "show", "explain", "bench", "verify", "pack", "tfrecord"]
+    assert list(cli.commands) == [
+        "demo",
+        "show",
+        "explain",
+        "bench",
+        "verify",
+        "pack",
+        "tfrecord",
+        "cache",
+    ]

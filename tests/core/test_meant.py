@@ -120,7 +120,9 @@ def test_a_mixture_is_told_where_an_option_goes(tmp_path):
     loader = kl.PathSequenceLoader([tmp_path / f"{k}.npy" for k in range(4)], batch_size=2)
     with pytest.raises(ValueError, match=r"mix\(size=\): give size= to the loaders"):
         kl.mix([loader, loader.view()], size=(2, 2))
-    with pytest.raises(TypeError, match="a mixture has no option image_size=: it has seed"):
+    with pytest.raises(
+        TypeError, match="a mixture has no option image_size=: it has class_weight, seed"
+    ):
         kl.mix([loader, loader.view()], image_size=(2, 2))
 
 

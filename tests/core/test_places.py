@@ -12,7 +12,9 @@ from kloaders.core.places import check_place, where_of
 @pytest.mark.parametrize("scheme", ["https", "http", "s3", "gs", "ftp", "abfs+x", "HTTPS"])
 def test_addresses(scheme):
     path = f"{scheme}://host/a.jpg"
-    assert where_of(path).startswith(f"{scheme}:// is no kind of address that is read here")
+    assert where_of(path).startswith(
+        f"{scheme}:// begins a URL, and this is read and written on local disks only"
+    )
     with pytest.raises(
         ValueError, match=f"cache='{scheme.replace('+', '.')}://host/a.jpg': {scheme[:3]}"
     ):
@@ -48,7 +50,7 @@ READ = {
 def test_what_is_read_says_so(path, read, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("a.npy", np.zeros(3))
-    words = "https:// is no kind of address" if path.startswith("https") else "os.path.expanduser"
+    words = "https:// begins a URL" if path.startswith("https") else "os.path.expanduser"
     with pytest.raises((FileNotFoundError, ValueError)) as caught:
         read(path)
     assert path in str(caught.value)

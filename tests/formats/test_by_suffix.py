@@ -1,9 +1,11 @@
 """One file by its suffix."""
 
+import cv2
 import numpy as np
 import pytest
 
-from kloaders.formats.by_suffix import read_sample
+from kloaders.formats.by_suffix import decode_sample, read_sample
+from kloaders.formats.errors import DecodeError
 from kloaders.formats.options import ImageOptions
 from tests.support.images import encoded, picture
 
@@ -25,3 +27,29 @@ def test_read_sample(tmp_path):
     assert read_sample(str(tmp_path / "a.PNG"), options, row) is row
     with pytest.raises(ValueError, match="suffixes known"):
         read_sample(str(tmp_path / "a.txt"), options)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".png"])
+def test_content_is_decoded_as_a_file_is(tmp_path, suffix):
+    """What was fetched from elsewhere: the same values, into a row where it fits."""
+    values = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".png":
+        cv2.imwrite(str(path), values)
+    elif suffix == ".npz":
+        np.savez_compressed(path, x=values)
+    else:
+        np.save(path, values)
+    options = ImageOptions()
+    want = read_sample(str(path), options)
+    raw, name = path.read_bytes(), f"s3://bucket/a{suffix}"
+    np.testing.assert_array_equal(decode_sample(raw, name, options), want)
+    row = np.zeros_like(want)
+    assert decode_sample(raw, name, options, row) is row
+    np.testing.assert_array_equal(row, want)
+    with pytest.raises(DecodeError, match=rf"s3://bucket/a\{suffix} is empty"):
+        decode_sample(b"", name, options)
+    with pytest.raises(DecodeError, match="s3://bucket/a"):
+        decode_sample(raw[: len(raw) // 2], name, options)
+    with pytest.raises(ValueError, match="suffixes known"):
+        decode_sample(raw, "s3://bucket/a.xyz", options)

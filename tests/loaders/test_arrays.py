@@ -343,14 +343,16 @@ def test_preload_of_samples_of_different_shape(files: list[str], keep: Any) -> N
         np.testing.assert_array_equal(x, [wide if k == 7 else np.array([k, 1, 2], np.float32)])
     assert single.delivered_spec()[0].shape == (None,)
     assert mixed[0][0].shape == (BATCH, 3)
-    with pytest.raises(ValueError, match=r"row 7 is float32 of shape \(4,\).*row 4.*\(3,\)"):
+    with pytest.raises(ValueError, match=r"row 7\): it is float32 of shape \(4,\).*row 4.*\(3,\)"):
         mixed[1]
 
 
 def test_preload_of_samples_of_different_dtype(files: list[str]) -> None:
     """Two files and their dtypes are named, with what to do."""
     np.save(files[7], np.zeros(3, np.float64))
-    with pytest.raises(ValueError, match=r"07\.npy is float64, but .*00\.npy is float32.*dtype="):
+    with pytest.raises(
+        ValueError, match=r"07\.npy\): it is float64, but .*00\.npy is float32.*dtype="
+    ):
         kl.preload(kl.PathSequenceLoader(files, labels()), progress=False)
 
 

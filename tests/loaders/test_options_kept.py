@@ -208,6 +208,8 @@ OPTIONS: dict[str, Option] = {
 NOT_KEPT = {
     "use_multiprocessing": "True is refused",
     "check_paths": "a look at the paths when they are given",
+    "download_cache": "belongs to the source: test_parts_of_a_loader_share_the_cache",
+    "download_budget": "the same",
     "exclude": "samples that are left out are none of the loader's",
     "ram_budget": "is for all parts together: test_a_budget_is_shared_in_proportion",
 }

@@ -143,8 +143,8 @@ def test_shapes_that_differ_in_a_batch(ragged: Path, keep: Any) -> None:
     loader = keep(kl.PackSequenceLoader(ragged, 8, shuffle=False))
     with pytest.raises(
         ValueError,
-        match=r"row 4 of .*x-00000\.npy is float32 of shape \(1,\), but row 0 of .* is float32 of "
-        r"shape \(0,\)\. Bring them to one shape in transform=, use batch_size=1",
+        match=r"row 0 of .*x-00000\.npy\): it is float32 of shape \(0,\), but row 4 of .*, in the same "
+        r"batch, is float32 of shape \(1,\)\. Bring them to one shape in transform=, use batch_size=1",
     ):
         loader[0]
     assert len(epoch(keep(kl.PackSequenceLoader(ragged, 1)))) == SAMPLES

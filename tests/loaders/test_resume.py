@@ -143,6 +143,9 @@ FEATURES = {"x": "x", "y": "label"}
 KINDS = {
     "arrays": lambda d, b, **o: kl.ArraySequenceLoader(d[2], d[2][:, 0], b, **o),
     "paths": lambda d, b, **o: kl.PathSequenceLoader(d[1], d[2][:, 0], b, **o),
+    "urls": lambda d, b, **o: kl.PathSequenceLoader(
+        [f"file://{path}" for path in d[1]], d[2][:, 0], b, **o
+    ),
     "own": lambda d, b, **o: Numbers(SAMPLES, b, **o),
     "two-level": lambda d, b, **o: kl.RamBatchSequenceLoader(
         d[1], d[2][:, 0], b, ram_batch_size=20, **o

@@ -119,7 +119,9 @@ def test_lists_of_any_length(write, keep):
     loader = keep(kl.TFRecordSequenceLoader(path, {"x": "v", "y": "label"}, 4))
     assert [loader[k][0].shape for k in range(3)] == [(4, 2), (4, 3), (4, 4)]
     mixed = keep(kl.TFRecordSequenceLoader(path, {"x": "v", "y": "label"}, 5))
-    with pytest.raises(ValueError, match=r"record 4 at byte \d+ is int64 of shape \(3,\), but "):
+    with pytest.raises(
+        ValueError, match=r"record 4 at byte \d+\): it is int64 of shape \(3,\), but "
+    ):
         mixed[0]
 
 

@@ -152,6 +152,13 @@ def npy(files, n, **options):
     return kl.PathSequenceLoader(files.npy[:n], labels(n), BATCH, **options)
 
 
+def by_url(files, n, **options):
+    """Fetched ahead, by the file system of fsspec that each process has."""
+    pytest.importorskip("fsspec")
+    urls = [f"file://{path}" for path in files.npy[:n]]
+    return kl.PathSequenceLoader(urls, labels(n), BATCH, **options)
+
+
 def png(files, n, **options):
     return kl.PathSequenceLoader(files.png[:n], labels(n), BATCH, **options)
 
@@ -213,6 +220,7 @@ KINDS = [
     hdf5,
     windows,
     npy,
+    by_url,
     png,
     ram_windows,
     ram_global,

@@ -23,6 +23,7 @@ TESTS = Path(__file__).parents[1]
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("plan",),
+    ("places",),
     ("formats",),
     ("keras_api",),
     ("sources",),

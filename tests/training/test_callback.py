@@ -246,6 +246,20 @@ def test_it_goes_on_behind_what_was_saved(model, tmp_path, caplog, last):
     )
 
 
+def test_a_state_in_a_bucket(model):
+    """A run that is killed goes on from an object, and deletes it in the end."""
+    pytest.importorskip("fsspec")
+    path, loader, batches = "memory://runs/callback", loader_of(), []
+    with contextlib.suppress(Died):
+        callback = kl.LoaderCallback(loader, path, save_freq=1)
+        model.fit(loader, epochs=2, verbose=0, callbacks=[callback, die_at(2)])
+    assert state_file.read(path)[0]["epoch"] == 0
+    callback = kl.LoaderCallback(loader := loader_of(), path, save_freq=1)
+    model.fit(loader, epochs=2, verbose=0, callbacks=[callback, Each(batch=batches.append)])
+    assert len(batches) == 3 + 6
+    assert not state_file.exists(path)
+
+
 def test_a_state_between_epochs(model, tmp_path):
     path, loader = tmp_path / "state", loader_of()
 

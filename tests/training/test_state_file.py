@@ -248,3 +248,34 @@ def test_only_torch_draws_from_generators_of_its_own():
     assert state_file.random_state() == []
     state_file.set_random_state([("cpu", np.zeros(3))])
     state_file.draw_as_between_epochs()
+
+
+# ---------------------------------------------------------------- an object
+
+
+def test_a_state_may_be_a_url():
+    """Written whole, read, and deleted, as a file is."""
+    fsspec = pytest.importorskip("fsspec")
+    url = "memory://runs/state"
+    assert not state_file.exists(url)
+    state_file.write(url, {"epoch": 3}, ARRAYS)
+    assert state_file.exists(url)
+    facts, arrays = state_file.read(url)
+    assert facts["epoch"] == 3
+    np.testing.assert_array_equal(arrays["variables"][0][1], ARRAYS["variables"][0][1])
+    fsspec.filesystem("memory").pipe_file("/runs/state", b"damaged")
+    with pytest.raises(ValueError, match="memory://runs/state is no training state"):
+        state_file.read(url)
+    for _ in range(2):
+        state_file.remove(url)
+        assert not state_file.exists(url)
+
+
+def test_an_object_that_is_not_written_whole_leaves_the_one_before(monkeypatch):
+    pytest.importorskip("fsspec")
+    url = "memory://runs/state"
+    state_file.write(url, {"epoch": 3}, ARRAYS)
+    with pytest.raises(TypeError):
+        state_file.write(url, {"epoch": object()}, ARRAYS)
+    assert state_file.read(url)[0]["epoch"] == 3
+    state_file.remove(url)

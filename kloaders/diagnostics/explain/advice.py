@@ -51,6 +51,15 @@ def _keep_in_ram(cost: EpochCost, resource: str, stage: str | None) -> list[Advi
     return _one(cost, setting, why, m.ram.rate, ("ram", None), m.transform_s + m.copy_s)
 
 
+def _keep_downloads(cost: EpochCost, resource: str, stage: str | None) -> list[Advice]:
+    m, s = cost.m, cost.s
+    if resource != "network" or s.downloads_kept:
+        return []
+    why = "later epochs read objects from a local disk; download_budget= bounds how much of it"
+    rate = cost.lanes * m.alone_busy / cost.cpu_s
+    return _one(cost, 'download_cache="downloads"', why, rate)
+
+
 def _pack(cost: EpochCost, resource: str, stage: str | None) -> list[Advice]:
     m, s = cost.m, cost.s
     need = s.raw_bytes * s.samples
@@ -127,6 +136,7 @@ def _bytes_travel(cost: EpochCost, resource: str, stage: str | None) -> list[Adv
 
 _RULES: tuple[Callable[[EpochCost, str, str | None], list[Advice]], ...] = (
     _keep_in_ram,
+    _keep_downloads,
     _pack,
     _scaled_decode,
     _more_workers,

@@ -17,6 +17,8 @@ _IN_TIME = 0.1
 _LOCKED = 0.7
 # Files that lie on the disk instead of in memory make loading slower by more than this: the disk.
 _DISK_BOUND = 0.8
+# A loader that fetches, and makes less than this share of what its cores could decode: the network.
+_NETWORK_BOUND = 0.7
 
 
 class EpochCost:
@@ -59,8 +61,18 @@ class EpochCost:
         own = self.s.has_transform if self.in_ram else self.s.users_code
         if not own or threads < 2 or self.waiting > 0.3 * self.cpu_s or self._reads_bind():
             return False
+        if self._network_binds():
+            return False
         run = self.run if self.in_ram else (self.m.warm or self.run)
         return run.busy / (threads * self.m.alone_busy) < _LOCKED
+
+    def _decodable(self) -> float:
+        """Samples per second that the loader's cores could make of what is there."""
+        return self.lanes * self.m.alone_busy / self.cpu_s
+
+    def _network_binds(self) -> bool:
+        fetches = self.s.remote and not self.in_ram
+        return fetches and self.run.rate < _NETWORK_BOUND * self._decodable()
 
     def _reads_bind(self) -> bool:
         cold, warm = self.m.cold, self.m.warm
@@ -126,7 +138,17 @@ class EpochCost:
                     f"{m.warm.rate:,.0f}."
                 ),
             )
-        if self.waiting > 0.5 * (self.cpu_s + self.waiting):
+        if self._network_binds():
+            each = f", {time_of(m.request_s)} each" if m.request_s is not None else ""
+            return (
+                "network",
+                "read",
+                (
+                    f"Samples come at {self.run.rate:,.0f} per second with {m.requests:.0f} requests in "
+                    f"flight{each}; decoding alone would make {self._decodable():,.0f}."
+                ),
+            )
+        if not s.remote and self.waiting > 0.5 * (self.cpu_s + self.waiting):
             share = self.waiting / (self.cpu_s + self.waiting)
             return (
                 "disk",

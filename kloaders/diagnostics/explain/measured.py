@@ -48,6 +48,9 @@ class Settings:
     kept: float = 0.0
     #: Whether the system can hold all files in memory.
     files_fit: bool = True
+    #: Whether samples are fetched from elsewhere, by URL; and a cache on a local disk keeps them.
+    remote: bool = False
+    downloads_kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ class Measured:
     #: Files read per second and nothing else, by as many threads as the loader has, and by more.
     disk_rate: float | None = None
     disk_rate_more: float | None = None
+    #: While the loader ran by itself: seconds until an object is there, and requests at a time.
+    request_s: float | None = None
+    requests: float = 0.0
     #: Of the model, in seconds per batch: a step on a batch that is there, the processor time of it,
     #: moving a batch to the device, and a step of a fit on this loader.
     step_s: float | None = None

@@ -21,8 +21,10 @@ from kloaders.diagnostics.explain.model_probe import measure_model
 from kloaders.diagnostics.explain.stages import Stages, measure_stages
 from kloaders.diagnostics.explain.variants import changed, over_arrays, quiet
 from kloaders.formats.files import ARRAY_SUFFIXES, suffix_of
+from kloaders.places.fetching import Traffic, fetcher
 from kloaders.sources.cache.columns import bypassed
 from kloaders.sources.cache.store import Store
+from kloaders.sources.columns import inner_column
 
 __all__ = ["measure", "measure_change"]
 
@@ -46,7 +48,10 @@ def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured
             evict(_names(loader, stages, enough))
             runs["cold"] = drive(view, seconds / 6, enough)
             runs |= _disk(loader, stages, measured, seconds / 6)
+        before, started = fetcher.traffic, time.perf_counter()
         runs["warm"] = drive(view, seconds / 6, enough)
+        if stages.remote:
+            runs |= _requests(before, fetcher.traffic, time.perf_counter() - started)
         runs.setdefault("cold", runs["warm"])
         if runs["cold"].rate > runs["warm"].rate:
             runs["warm"] = _better(runs["warm"], drive(view, seconds / 6, enough))
@@ -128,6 +133,15 @@ def _disk(loader: Loader, stages: Stages, measured: Measured, seconds: float) ->
     return found
 
 
+def _requests(before: Traffic, after: Traffic, seconds: float) -> dict[str, float]:
+    """What a request took, and how many there were at a time."""
+    objects = after.objects - before.objects
+    spent = after.seconds - before.seconds
+    if not objects:
+        return {}
+    return {"request_s": spent / objects, "requests": spent / max(seconds, 1e-9)}
+
+
 def _settings(loader: Loader, stages: Stages) -> Settings:
     specs, raws = flatten(loader.sample_spec), flatten(loader.raw_spec)
     raw = sum(spec.nbytes for spec in raws)
@@ -135,7 +149,7 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
     stored = stages.stored / n if stages.paths is not None else None
     free = available_bytes()
     columns = loader.source.columns
-    arrays = columns is not None and stages.paths is None
+    arrays = columns is not None and stages.paths is None and not stages.remote
     return Settings(
         samples=loader.samples,
         batch_size=loader.batch_size,
@@ -154,8 +168,20 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         widened=_widened(loader, stages),
         free_bytes=free,
         kept=_kept(loader, raw, free),
+        remote=stages.remote,
+        downloads_kept=_keeps_downloads(loader),
         files_fit=stored is None or stored * loader.samples < 0.5 * free,
     )
+
+
+def _keeps_downloads(loader: Loader) -> bool:
+    """Whether what is fetched is kept on a local disk."""
+    columns = flatten(loader.source.columns or ())
+    return any(hasattr(_owner(getattr(inner_column(c), "fetch", None)), "budget") for c in columns)
+
+
+def _owner(function: Any) -> Any:
+    return getattr(function, "__self__", None)
 
 
 def _widened(loader: Loader, stages: Stages) -> float:

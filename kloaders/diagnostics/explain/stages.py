@@ -40,7 +40,8 @@ class Stages:
         self.samples: list[Any] = []
         self.times: dict[str, float] = {}
         self.cpu = self.wall = 0.0
-        self.paths = paths_of(view)
+        self.remote = view.source.fetches
+        self.paths = None if self.remote else paths_of(view)
         self.stored = 0
 
     def add(self, name: str, seconds: float) -> None:
@@ -107,7 +108,11 @@ def _take(stages: Stages, index: int, transform: bool, rows: list[Any]) -> Any:
     cost, stored = _read_alone(stages, index)
     cached = cost.get("read_cached_s", 0.0)
     begin, cpu = time.perf_counter(), time.thread_time()
+    # Requests are made by other threads, as in training.
+    claims = source.fetch_ahead(np.array([index])) if stages.remote else ()
     sample = source.sample(index, Moment())
+    for claim in claims:
+        claim.release()
     wall, used = time.perf_counter() - begin, time.thread_time() - cpu
     if stages.paths is None:  # what a hook waits for, and what it computes
         cost |= {"read_s": max(0.0, wall - used), "decode_s": used}

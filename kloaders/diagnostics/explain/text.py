@@ -19,6 +19,7 @@ __all__ = [
 RESOURCES = {
     "model": "the model's step: the data is there in time",
     "disk": "reading: the disk, or whatever the files come through",
+    "network": "the network, or the place that objects are fetched from",
     "cpu": "the processor: all cores are at work",
     "gil": "the GIL: threads wait for each other, and cores idle",
     "copy": "copying: bytes into batches, and batches to the device",
@@ -46,7 +47,11 @@ def stages_of(found: Findings) -> list[tuple[str, str, float]]:
     rows = [
         (
             "read",
-            "read, from the disk" if m.disk_rate is not None else "wait for its source",
+            "wait for the network"
+            if m.settings.remote
+            else "read, from the disk"
+            if m.disk_rate is not None
+            else "wait for its source",
             m.read_s,
         ),
         ("decode", "decode", m.decode_s),
@@ -72,7 +77,11 @@ def limits_of(found: Findings) -> list[tuple[str, str, float]]:
     rows: list[tuple[str, str, float | None]] = [
         ("disk", "reading files, nothing else", _most(m.disk_rate, m.disk_rate_more)),
         ("cold", "this loader, files on the disk", m.cold.rate if m.cold and m.disk_rate else None),
-        ("warm", "this loader, files in memory", m.warm.rate if m.warm else None),
+        (
+            "warm",
+            "this loader, fetching" if s.remote else "this loader, files in memory",
+            m.warm.rate if m.warm else None,
+        ),
         (
             "ram",
             "this loader, decoded samples in RAM",

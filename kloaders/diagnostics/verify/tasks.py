@@ -25,6 +25,8 @@ from kloaders.formats.sidecar_index import is_index
 from kloaders.formats.tfrecord.examples import features_of
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.videos import VIDEO_SUFFIXES
+from kloaders.places.access import list_below, listed_pattern
+from kloaders.places.urls import is_url, join
 from kloaders.sources.folders import files_below, folders_and_files, said_alike, spelt_alike
 from kloaders.sources.tables import Table
 
@@ -76,7 +78,10 @@ def plan_source(
         else:
             tasks.append((path, None if label is None else sys.intern(label)))
 
-    if os.path.isdir(name):
+    if is_url(name):
+        for path, label in _objects_of(name, columns, report):
+            tasks.append((path, label))
+    elif os.path.isdir(name):
         if os.path.exists(os.path.join(name, MANIFEST)):
             plan_pack(name, report, tasks)
             return
@@ -125,6 +130,31 @@ def _files_in(root: str, report: Report, follow_links: bool) -> Iterator[tuple[s
     for path, label in found:
         if suffix_of(path) in _READABLE or _RECORDS.search(os.path.basename(path)):
             yield path, label
+        else:
+            report.left_out += 1
+
+
+def _objects_of(
+    name: str, columns: tuple[str, str | None, Any], report: Report
+) -> Iterator[tuple[str, str | None]]:
+    """Objects of a URL: of a table, a pattern, or a folder; the folder right below it is the class."""
+    if suffix_of(name) in (".csv", ".tsv"):
+        yield from zip(*_table(name, *columns), strict=True)
+        return
+    if suffix_of(name) in _READABLE and listed_pattern(name) is None:
+        yield name, None
+        return
+    found = listed_pattern(name)
+    listed = list_below(name) if found is None else found
+    if not listed:
+        raise FileNotFoundError(f"nothing lies at {name}: look at its bucket and folder.")
+    for below, _ in listed:
+        path = join(name, below) if found is None else below
+        if any(part.startswith(".") for part in below.split("/")):
+            continue
+        label = below.partition("/")[0] if found is None and "/" in below else None
+        if suffix_of(path) in _READABLE:
+            yield path, None if label is None else sys.intern(label)
         else:
             report.left_out += 1
 

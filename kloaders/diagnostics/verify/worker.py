@@ -26,6 +26,7 @@ from kloaders.formats.tfrecord.examples import BYTES, INT64, features_of, values
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.tfrecord.framing import FOOTER, HEADER
 from kloaders.formats.videos import VIDEO_SUFFIXES
+from kloaders.places.settings import exported
 
 __all__ = ["Inspector", "inspect", "main"]
 
@@ -192,7 +193,12 @@ class Inspector:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "OPENCV_LOG_LEVEL": "SILENT", "OMP_NUM_THREADS": "1"},
+                env={
+                    **os.environ,
+                    **exported(),
+                    "OPENCV_LOG_LEVEL": "SILENT",
+                    "OMP_NUM_THREADS": "1",
+                },
                 # Ctrl-C is for the process that asks to decide on.
                 start_new_session=True,
             )

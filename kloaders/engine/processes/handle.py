@@ -26,6 +26,7 @@ from kloaders.engine.processes.shared_memory import Block, anonymous_file
 from kloaders.engine.processes.timeouts import SAMPLE, START, Timeouts
 from kloaders.engine.processes.worker import unpack_error
 from kloaders.keras_api.base import WORKER
+from kloaders.places.settings import exported
 
 __all__ = ["Raised", "WorkerHandle", "WorkerLost"]
 
@@ -83,7 +84,7 @@ class WorkerHandle:
             f"import sys; sys.path[:] = {sys.path!r}; "
             f"from kloaders.engine.processes.worker import work; work(*{fds}, {pickled.head}, {timeouts.idle})"
         )
-        environment = {**os.environ, WORKER: "1"}
+        environment = {**os.environ, WORKER: "1", **exported()}
         for single in _SINGLE:
             environment.setdefault(single, "1")
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  -X and -W have no public form

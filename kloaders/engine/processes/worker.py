@@ -102,28 +102,34 @@ def _do(
     _, (target, source), indices, at, step, moment, raw, (form, stored_form) = job
     out = Rows(form, arrays_at(target, blocks))
     stored = source and arrays_at(source, blocks)
-    for first in range(at, len(indices), step):
-        row[0] = first
-        part = slice(first, first + step)
+    # What lies elsewhere is fetched all at once, and not row by row.
+    claims = () if stored is not None else pipeline.source.fetch_ahead(indices[at:])
+    try:
+        for first in range(at, len(indices), step):
+            row[0] = first
+            part = slice(first, first + step)
 
-        def report(k: int, error: Exception, first: int = first) -> None:
-            if isinstance(error, RowMismatch):
-                array = error.array
-                plain = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-                tell("odd", first + k, error.leaf, array.shape, array.dtype, then=plain)
-            else:
-                index = int(indices[first + k])
-                tell("error", first + k, pack_error(pipeline, index, error))
+            def report(k: int, error: Exception, first: int = first) -> None:
+                if isinstance(error, RowMismatch):
+                    array = error.array
+                    plain = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+                    tell("odd", first + k, error.leaf, array.shape, array.dtype, then=plain)
+                else:
+                    index = int(indices[first + k])
+                    tell("error", first + k, pack_error(pipeline, index, error))
 
-        if stored is None:
-            pipeline.fill(indices[part], out.part(part), report, moment.part(part), raw)
-            continue
-        try:
-            sample = unflatten(stored_form, [np.array(leaf[first]) for leaf in stored])
-            index = int(indices[first])
-            pipeline.put(index, sample, out.part(part), 0, report, moment.part(first))
-        except Exception as error:  # whatever a user's function raises
-            report(0, error)
+            if stored is None:
+                pipeline.fill(indices[part], out.part(part), report, moment.part(part), raw)
+                continue
+            try:
+                sample = unflatten(stored_form, [np.array(leaf[first]) for leaf in stored])
+                index = int(indices[first])
+                pipeline.put(index, sample, out.part(part), 0, report, moment.part(first))
+            except Exception as error:  # whatever a user's function raises
+                report(0, error)
+    finally:
+        for claim in claims:
+            claim.release()
     return None
 
 

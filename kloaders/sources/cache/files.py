@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from kloaders.sources.cache.store import NO_FILES, Stamp, stamp_of
+from kloaders.places.urls import is_url
+from kloaders.sources.cache.store import NO_FILES, STAMP_BYTES, Stamp, stamp_of
 from kloaders.sources.columns import Column
 from kloaders.sources.fingerprint import Digest, common_folder
 
@@ -55,4 +57,13 @@ class SampleFiles:
         """How the files of a sample are now; None if one is not there."""
         if not self.paths:
             return NO_FILES
-        return stamp_of(*[column[index] for column in self.paths])
+        found = stamp_of(*[column[index] for column in self.paths])
+        return self._stamp_of_urls(index) if found is None else found
+
+    def _stamp_of_urls(self, index: int) -> Stamp:
+        """Of objects elsewhere: their names, and their ETags where a listing had them."""
+        names = [column[index] for column in self.paths]
+        if not all(map(is_url, names)):
+            return None
+        etags = [etags[index] for c in self.paths if (etags := getattr(c, "etags", None))]
+        return hashlib.blake2b(repr((names, etags)).encode(), digest_size=STAMP_BYTES).digest()

@@ -23,6 +23,7 @@ from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
 from kloaders.formats.files import open_to_read
 from kloaders.formats.positioned_reads import read_at
+from kloaders.places.urls import local_path
 from kloaders.sources.cache import store as stores
 from kloaders.sources.cache.store import SharedStore, Stamp
 
@@ -62,7 +63,7 @@ class FolderCache(SharedStore):
         self, folder: str, key: str, samples: int, names: Any, budget: int | None = None
     ) -> None:
         super().__init__()
-        self.folder = os.path.join(os.path.abspath(folder), key)
+        self.folder = os.path.join(os.path.abspath(local_path(folder, "cache")), key)
         self.samples = samples
         self.budget = budget
         self._names = names
@@ -139,6 +140,13 @@ class FolderCache(SharedStore):
         return min(room, self.budget or room) / (sample_bytes * self.samples)
 
     # ------------------------------------------------------------------ reading
+
+    def missing(self, indices: Indices, stamp: Callable[[int], Stamp]) -> Indices:
+        """See `Store.missing`."""
+        if self.bypassed:
+            return indices
+        lacking = [index for index in indices.tolist() if self._find(index, stamp) < 0]
+        return np.array(lacking, np.int64)
 
     def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
         if self.bypassed or not out.flags.c_contiguous:

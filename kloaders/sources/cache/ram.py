@@ -143,6 +143,14 @@ class RamCache(SharedStore):
             return max(0, self._capacity) / self.samples
         return self.budget.left(free_bytes) / (sample_bytes * self.samples)
 
+    def missing(self, indices: Indices, stamp: Callable[[int], Stamp]) -> Indices:
+        """See `Store.missing`."""
+        slots = self._slots
+        if self.bypassed or not len(slots):
+            return indices
+        lacking: Indices = indices[slots[indices] == 0]
+        return lacking
+
     def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
         missing = self._serve(indices, out, stamp)
         self._note(len(indices) - len(missing), len(indices))

@@ -55,6 +55,9 @@ class Store(Protocol):
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
         """A fresh copy of one sample's array, if it is here."""
 
+    def missing(self, indices: Indices, stamp: Callable[[int], Stamp]) -> Indices:
+        """Those of these samples that are not here, as far as can be told without reading any."""
+
     def put(self, index: int, stamp: Stamp, array: Array) -> None:
         """Keep an array, if there is room. `stamp` was taken before its file was read."""
 

@@ -87,3 +87,32 @@ def test_rates_with_a_model_end_at_its_step_and_at_the_cores():
     alone = EpochCost(DECODING)
     assert alone.with_loading(1e9) == 1e9
     assert alone.ceiling() == pytest.approx(8 / 2.02e-3, rel=1e-2)
+
+
+REMOTE = {"remote": True, "stored_bytes": None, "free_bytes": 0}
+FETCHING = {"disk_rate": None, "disk_rate_more": None, "read_s": 0.02, "read_cached_s": 0.0}
+
+
+def test_a_loader_that_fetches_is_slowed_down_by_the_network():
+    """Cores idle: the resource is named, with requests in flight and what each takes."""
+    slow = {"cold": Run(400, 1.0), "warm": Run(400, 1.0), "request_s": 0.04, "requests": 16.2}
+    found = judge(figures(REMOTE, **FETCHING, **slow))
+    assert (found.bound, found.stage) == ("network", "read")
+    assert "400 per second with 16 requests in flight, 40.0 ms each" in found.why
+    assert "The bottleneck of loading is the network" in str(found)
+    assert settings_of(found) == ['download_cache="downloads"']
+    kept = judge(figures({**REMOTE, "downloads_kept": True}, **FETCHING, **slow))
+    assert kept.advice == []
+
+
+def test_a_loader_that_fetches_as_fast_as_it_decodes():
+    """Waiting for single requests says nothing, where many are in flight."""
+    fast = {"cold": Run(3800, 7.9), "warm": Run(3800, 7.9), "request_s": 0.04, "requests": 150.0}
+    assert judge(figures(REMOTE, **FETCHING, **fast)).bound == "cpu"
+
+
+def test_decoded_samples_in_ram_fetch_nothing():
+    slow = {"cold": Run(400, 1.0), "warm": Run(400, 1.0)}
+    found = judge(figures({**REMOTE, "kept": 1.0}, **FETCHING, **slow))
+    assert found.bound != "network"
+    assert found.first_bound == "network"

@@ -8,6 +8,9 @@ import pytest
 
 import kloaders as kl
 from kloaders.diagnostics.explain import probes
+from kloaders.diagnostics.explain.verdict import judge
+from tests.support.object_server import serving
+from tests.support.remote import fill
 
 
 def test_every_stage_of_files_is_measured(pictures):
@@ -72,3 +75,23 @@ def test_a_check_really_runs(pictures):
     model = model_for((16, 16, 3))
     assert probes.measure_change(loader, "workers", 1, model=model, seconds=0.3) > 0
     loader.close()
+
+
+def test_a_loader_over_urls(keep):
+    """What is fetched counts as waiting, what is decoded as work, and requests are counted."""
+    pytest.importorskip("obstore", reason="needs the extra `cloud`")
+    with serving() as server:
+        urls = fill(server)
+        server.latency = 0.01
+        loader = keep(kl.PathSequenceLoader(urls, None, 8, cache=None, check_paths=False))
+        measured = probes.measure(loader, seconds=1.0)
+        loader.close()
+    assert measured.settings.remote
+    assert not measured.settings.downloads_kept
+    assert measured.disk_rate is None
+    assert measured.read_s > 0.009
+    assert measured.decode_s < 0.009
+    assert measured.request_s > 0.009
+    assert measured.requests > 1
+    # The server takes part of the same cores, and so which of the two it is follows from the machine.
+    assert judge(measured).bound in ("network", "cpu")

@@ -1,0 +1,63 @@
+"""The command that looks after folders of download caches: list, check, clear."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import click
+
+__all__ = ["cache_command"]
+
+
+@click.command("cache")
+@click.argument("folder")
+@click.option("--check", is_flag=True, help="Read all of it, and compare checksums.")
+@click.option("--clear", is_flag=True, help="Delete what no process uses.")
+def cache_command(folder: str, check: bool, clear: bool) -> None:
+    """List what a download cache holds, check it, or clear it.
+
+    FOLDER is what `download_cache=` of a loader names. Only files that a loader has written there are
+    deleted, and none that a process is using.
+
+    \b
+    Exit code: 0 no damage, 1 something damaged (it is fetched again when it is needed), 2 no cache.
+
+    \b
+    Examples:
+        kloaders cache downloads/
+        kloaders cache downloads/ --check
+        kloaders cache downloads/ --clear
+    """  # noqa: D301
+    from kloaders.core.memory import format_bytes
+    from kloaders.places import download_cache
+
+    if not os.path.exists(os.path.join(folder, download_cache.MARKER)):
+        raise click.UsageError(
+            f"{folder} is no download cache: it is the folder that download_cache= of a loader names."
+        )
+    if clear:
+        gone, stay = download_cache.clear(folder)
+        used = f", {format_bytes(stay)} are in use and stay" if stay else ""
+        click.echo(f"{folder}: {format_bytes(gone)} deleted{used}")
+        return
+    segments = sorted(download_cache.segments_of(folder))
+    sets: dict[str, list[download_cache.Segment]] = {}
+    for segment in segments:
+        sets.setdefault(segment.data, []).append(segment)
+    bad = 0
+    for data, own in sets.items():
+        size = sum(segment.size for segment in own)
+        last = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(one.used for one in own)))
+        said = f"data set {data}: {format_bytes(size)}, written last at {last}"
+        if check:
+            found = [download_cache.damaged_in(folder, segment) for segment in own]
+            whole, damaged = (sum(counts) for counts in zip(*found, strict=True))
+            bad += damaged
+            said += f", {whole:,} objects whole, {damaged:,} damaged"
+        click.echo(said)
+    total = format_bytes(sum(segment.size for segment in segments))
+    click.echo(f"{folder}: {total} in all")
+    if bad:
+        sys.exit(1)

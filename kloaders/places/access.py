@@ -1,0 +1,236 @@
+"""Objects by their URL: read, listed and written, again and again where a place does not answer."""
+
+from __future__ import annotations
+
+import fnmatch
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from kloaders.core import forks
+from kloaders.core.messages import inform, warn
+from kloaders.core.threads import exiting
+from kloaders.places.errors import BrokenTransferError, OutageError, TransientError
+from kloaders.places.place import Entry, Place
+from kloaders.places.registry import place_of
+from kloaders.places.urls import join, parsed, without_pattern
+
+__all__ = [
+    "delete",
+    "exists",
+    "head",
+    "list_below",
+    "listed_pattern",
+    "patiently",
+    "put",
+    "read",
+    "read_range",
+]
+
+T = TypeVar("T")
+
+# Seconds before the second try, and at most before a later one.
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 15.0
+# So often it is looked meanwhile whether anybody waits.
+_LOOK_SECONDS = 0.25
+# A place that has not answered for so long is reported.
+_REPORT_SECONDS = 10.0
+# An object that breaks off this often, while others come, is at fault itself.
+_TRANSFERS = 8
+
+
+class _Outages:
+    """Since when each place has not answered."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        forks.watch(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._since: dict[str, float] = {}
+        self._reported: set[str] = set()
+
+    def failed(self, place: str, said: str, patience: float) -> None:
+        """A request was not answered."""
+        now = time.monotonic()
+        with self._lock:
+            since = self._since.setdefault(place, now)
+            if now - since < _REPORT_SECONDS or place in self._reported:
+                return
+            self._reported.add(place)
+        warn(
+            f"{place} has not answered for {now - since:.0f} seconds ({said}). Each request is made "
+            f"again for up to {patience:g} seconds in all; training continues when it answers."
+        )
+
+    def answered(self, place: str) -> None:
+        """A request was answered."""
+        if place in self._since:
+            with self._lock:
+                since = self._since.pop(place, None)
+                reported = place in self._reported
+                self._reported.discard(place)
+            if reported and since is not None:
+                inform(f"{place} answers again, after {time.monotonic() - since:.0f} seconds.")
+
+
+_outages = _Outages()
+
+
+def patiently(
+    attempt: Callable[[], T],
+    url: str,
+    patience: float,
+    *,
+    failed: Callable[[TransientError], None] | None = None,
+    wanted: Callable[[], bool] | None = None,
+) -> T:
+    """What `attempt()` gives, called again while it raises a TransientError.
+
+    Args:
+        attempt: makes one request.
+        url: what it is for.
+        patience: for how many seconds.
+        failed: called with each TransientError.
+        wanted: False when nobody waits for it any more; the last error is raised then.
+
+    Raises:
+        OutageError: it did not go for so long.
+        BrokenTransferError: the answer breaks off each time.
+    """
+    place = parsed(url).place
+    begin, wait, transfers = time.monotonic(), _FIRST_WAIT, 0
+    while True:
+        try:
+            found = attempt()
+        except TransientError as error:
+            if failed is not None:
+                failed(error)
+            transfers += error.transfer
+            waited = time.monotonic() - begin
+            if transfers >= _TRANSFERS:
+                raise BrokenTransferError(
+                    f"{url} never comes whole: its transfer broke off {transfers} times"
+                ) from None
+            if waited + wait > patience:
+                raise OutageError(
+                    f"{place} has not answered a request for {url} for {waited:.0f} seconds ({error}). "
+                    "Check the network and the endpoint, and resume; kloaders.storage(..., patience=) "
+                    "sets how long it is asked."
+                ) from None
+            if not error.transfer:
+                _outages.failed(place, str(error), patience)
+            if not _paused(wait * random.uniform(0.5, 1.0), wanted):  # noqa: S311  jitter
+                raise OutageError(f"{place}: nobody waits for {url} any more.") from None
+            wait = min(2 * wait, _LONGEST_WAIT)
+        except Exception as error:
+            error.__context__ = None  # what the client says may have keys in it
+            raise
+        else:
+            _outages.answered(place)
+            return found
+
+
+def _paused(seconds: float, wanted: Callable[[], bool] | None) -> bool:
+    """Wait, as long as somebody wants what is waited for; whether somebody does."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if exiting.wait(min(left, _LOOK_SECONDS)) or not (wanted is None or wanted()):
+            return False
+    return True
+
+
+def _place(url: str) -> tuple[Place, str]:
+    found = parsed(url)
+    return place_of(found), found.name
+
+
+def read(url: str, etag: str = "") -> bytes:
+    """All of an object; with an ETag, only if it still has that one."""
+    place, name = _place(url)
+    return patiently(lambda: place.read(name, etag)[0], url, place.patience)
+
+
+def read_range(url: str, start: int, stop: int, etag: str = "") -> bytes:
+    """Bytes start to stop of an object, fewer at its end."""
+    place, name = _place(url)
+    if stop <= start:
+        return b""
+    return patiently(lambda: place.read_range(name, start, stop, etag), url, place.patience)
+
+
+def head(url: str) -> Entry:
+    """Size and ETag of an object."""
+    place, name = _place(url)
+    return patiently(lambda: place.head(name), url, place.patience)
+
+
+def exists(url: str) -> bool:
+    """Whether there is such an object."""
+    try:
+        head(url)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def delete(url: str) -> None:
+    """Delete an object; nothing where there is none."""
+    place, name = _place(url)
+    patiently(lambda: place.delete(name), url, place.patience)
+
+
+def put(url: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:
+    """Write an object, which is there as a whole or not at all."""
+    place, name = _place(url)
+    patiently(lambda: place.put(name, parts, only_if_absent), url, place.patience)
+
+
+def list_below(folder: str) -> list[tuple[str, Entry]]:
+    """All objects below the URL of a folder, by their names from there on, sorted.
+
+    What only marks a folder is left out.
+    """
+    place, prefix = _place(folder)
+    prefix = prefix.strip("/")
+    found = patiently(lambda: list(place.list(prefix)), folder, place.patience)
+    names = {entry.name for entry in found}
+    folders = {name[:k] for name in names for k, letter in enumerate(name) if letter == "/"}
+    cut = len(prefix) + 1 if prefix else 0
+    return sorted(
+        (entry.name[cut:], entry)
+        for entry in found
+        if entry.name not in folders and entry.name[cut:] and not entry.name.endswith("/")
+    )
+
+
+def listed_pattern(pattern: str) -> list[tuple[str, Entry]] | None:
+    """URLs that a pattern matches, with what is known of each, sorted; None if it is no pattern.
+
+    `*` and `?` match inside a name, `**` any folders, as for local files. Names and folders that begin
+    with a dot need one in the pattern.
+    """
+    cut = without_pattern(pattern)
+    if cut is None:
+        return None
+    folder, below = cut
+    parts = below.split("/")
+    return [
+        (join(folder, name), entry)
+        for name, entry in list_below(folder)
+        if _matches(parts, name.split("/"))
+    ]
+
+
+def _matches(parts: list[str], names: list[str]) -> bool:
+    """Whether a path matches a pattern, both cut at their slashes."""
+    if not parts or not names:
+        return not names and all(part == "**" for part in parts)
+    part, name = parts[0], names[0]
+    shown = part.startswith(".") or not name.startswith(".")
+    if part == "**":
+        return _matches(parts[1:], names) or (shown and _matches(parts, names[1:]))
+    return shown and fnmatch.fnmatchcase(name, part) and _matches(parts[1:], names[1:])

@@ -1,0 +1,111 @@
+"""Other file systems, read by fsspec: hf://, hdfs://, sftp:// and what else is installed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kloaders.places.errors import AccessError, TransientError
+from kloaders.places.place import Entry
+from kloaders.places.settings import Storage
+from kloaders.places.urls import Url
+
+__all__ = ["FileSystem"]
+
+
+class FileSystem:
+    """All that one file system of fsspec has below the first part of a URL.
+
+    There is no way to read an object only if it has a certain ETag: what changes after it was listed is
+    read as it is.
+    """
+
+    def __init__(self, url: Url, storage: Storage) -> None:
+        self.url, self.patience = url.place, storage.patience
+        try:
+            import fsspec
+        except ImportError:
+            raise ImportError(
+                f"{url.scheme}:// is read by fsspec, which is not installed: pip install fsspec, and "
+                "what it needs for this scheme (hf://: pip install huggingface_hub)."
+            ) from None
+        try:
+            self._files: Any = fsspec.filesystem(url.scheme, **storage.options)
+        except ImportError as error:
+            raise ImportError(f"{url.scheme}:// is read by fsspec: {error}.") from None
+        except ValueError:
+            raise ValueError(
+                f"{url.scheme}:// is no scheme known: it is neither s3, gs, az, https or http nor one "
+                "of those that fsspec has here (fsspec.available_protocols())."
+            ) from None
+
+    def _path(self, name: str) -> str:
+        return str(self._files._strip_protocol(f"{self.url}/{name}"))  # noqa: SLF001  fsspec's own way
+
+    def _failure(self, error: Exception, name: str) -> Exception:
+        url = f"{self.url}/{name}"
+        if isinstance(error, FileExistsError):
+            return FileExistsError(f"{url} is there already.")
+        if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+            found = FileNotFoundError(f"{url} does not exist")
+            found.recovery = None  # type: ignore[attr-defined]
+            return found
+        if isinstance(error, PermissionError):
+            return AccessError(
+                f"{self.url} refuses access to {url}: kloaders.storage(...) passes options to fsspec."
+            )
+        if isinstance(error, (OSError, EOFError, TimeoutError)):
+            return TransientError(type(error).__name__)
+        return error
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        root = self._path("").rstrip("/")
+        try:
+            # What is in no cache of fsspec's.
+            self._files.invalidate_cache()
+            found = self._files.find(self._path(prefix), detail=True)
+        except Exception as error:
+            raise self._failure(error, prefix) from None
+        for path, about in found.items():
+            yield self._entry(str(path)[len(root) :].lstrip("/") if root else str(path), about)
+
+    def _entry(self, name: str, about: Any) -> Entry:
+        etag = next(
+            (about[key] for key in ("ETag", "etag", "blob_id", "mtime") if about.get(key)), ""
+        )
+        return Entry(name, int(about.get("size") or 0), str(etag))
+
+    def head(self, name: str) -> Entry:
+        try:
+            return self._entry(name, self._files.info(self._path(name)))
+        except Exception as error:
+            raise self._failure(error, name) from None
+
+    def read(self, name: str, etag: str = "") -> tuple[bytes, str]:
+        try:
+            return bytes(self._files.cat_file(self._path(name))), etag
+        except Exception as error:
+            raise self._failure(error, name) from None
+
+    def read_range(self, name: str, start: int, stop: int, etag: str = "") -> bytes:
+        try:
+            return bytes(self._files.cat_file(self._path(name), start=start, end=stop))
+        except Exception as error:
+            raise self._failure(error, name) from None
+
+    def delete(self, name: str) -> None:
+        try:
+            self._files.rm_file(self._path(name))
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._failure(error, name) from None
+
+    def put(self, name: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:
+        path = self._path(name)
+        try:
+            if only_if_absent and self._files.exists(path):
+                raise FileExistsError
+            self._files.pipe_file(path, b"".join(parts))
+        except Exception as error:
+            raise self._failure(error, name) from None

@@ -1,0 +1,153 @@
+"""Buckets and web servers, read by obstore: S3 and what speaks its protocol, GCS, Azure, HTTP."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kloaders.places.errors import PlaceError, failure_of
+from kloaders.places.place import Entry
+from kloaders.places.settings import Storage
+from kloaders.places.urls import Url
+
+__all__ = ["ObjectStore"]
+
+# A request that nothing comes back for is tried again after so long.
+_TIMEOUT, _CONNECT_TIMEOUT = "60s", "10s"
+# What is larger is written in parts, several at a time.
+_PART_BYTES = 16 * 2**20
+
+
+# The process whose client has begun: its threads do not come along in a fork.
+_used_by: int | None = None
+
+
+def _use() -> None:
+    global _used_by  # noqa: PLW0603
+    _used_by = os.getpid()
+
+
+class ObjectStore:
+    """A bucket, or a web server."""
+
+    def __init__(self, url: Url, storage: Storage) -> None:
+        try:
+            import obstore
+        except ImportError:
+            raise ImportError(
+                f'{url.place} is read by obstore, which is not installed: pip install "kloaders[cloud]".'
+            ) from None
+        if _used_by not in (None, os.getpid()):
+            raise PlaceError(
+                f"{url.place} cannot be read in a process that was forked from one that has read from "
+                "an object store: its client would wait for ever. Use the loader's threads, or "
+                'processes=True, or multiprocessing.get_context("spawn").'
+            )
+        _use()
+        self.url, self.patience = url.place, storage.patience
+        self._obstore: Any = obstore
+        try:
+            self._store = _store(url, storage)
+        except obstore.exceptions.BaseError as error:
+            # The first line names the setting; what follows may have its value.
+            raise ValueError(
+                f"{url.place} cannot be reached with these settings ({type(error).__name__}): see "
+                "kloaders.storage(...) and the environment variables of this kind of store."
+            ) from None
+
+    def _failure(self, error: BaseException, name: str) -> Exception:
+        return failure_of(error, f"{self.url}/{name}", self.url)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        if self.url.startswith(("https://", "http://")):
+            raise ValueError(
+                f"{self.url} is a web server, which cannot be listed: pass the URLs of its files, "
+                "paths=[...], or use the s3://, gs:// or az:// URL of the bucket behind it."
+            )
+        try:
+            for chunk in self._obstore.list(self._store, prefix=prefix or None, chunk_size=1000):
+                for meta in chunk:
+                    yield _entry(meta)
+        except Exception as error:
+            raise self._failure(error, prefix) from None
+
+    def head(self, name: str) -> Entry:
+        try:
+            return _entry(self._obstore.head(self._store, name))
+        except Exception as error:
+            raise self._failure(error, name) from None
+
+    def read(self, name: str, etag: str = "") -> tuple[bytes, str]:
+        return self._read(name, {"if_match": etag} if etag else {})
+
+    def read_range(self, name: str, start: int, stop: int, etag: str = "") -> bytes:
+        options: dict[str, Any] = {"range": (start, stop)}
+        return self._read(name, options | ({"if_match": etag} if etag else {}))[0]
+
+    def _read(self, name: str, options: dict[str, Any]) -> tuple[bytes, str]:
+        try:
+            got = self._obstore.get(self._store, name, options=options or None)
+            return bytes(got.bytes()), got.meta["e_tag"] or ""
+        except Exception as error:
+            raise self._failure(error, name) from None
+
+    def delete(self, name: str) -> None:
+        try:
+            self._obstore.delete(self._store, name)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._failure(error, name) from None
+
+    def put(self, name: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:
+        size = sum(map(len, parts))
+        mode = "create" if only_if_absent else "overwrite"
+        try:
+            if size <= _PART_BYTES or only_if_absent:
+                self._obstore.put(
+                    self._store, name, b"".join(parts), mode=mode, use_multipart=False
+                )
+            else:
+                self._obstore.put(
+                    self._store, name, iter(parts), use_multipart=True, chunk_size=_PART_BYTES
+                )
+        except self._obstore.exceptions.AlreadyExistsError:
+            raise FileExistsError(f"{self.url}/{name} is there already.") from None
+        except Exception as error:
+            raise self._failure(error, name) from None
+
+
+def _entry(meta: Any) -> Entry:
+    return Entry(meta["path"], meta["size"], meta["e_tag"] or "")
+
+
+def _store(url: Url, storage: Storage) -> Any:
+    from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
+
+    client: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": _CONNECT_TIMEOUT}
+    if storage.allow_http or url.scheme == "http":
+        client["allow_http"] = True
+    client |= storage.options.get("client_options", {})
+    # Tries are counted by `access`, which sees why each of them fails.
+    common: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": 0}}
+    if url.scheme in ("https", "http"):
+        return HTTPStore.from_url(url.place, **common)
+    more = {key: value for key, value in storage.options.items() if key != "client_options"}
+    given: dict[str, Any] = {"endpoint": storage.endpoint, "skip_signature": storage.anonymous}
+    if url.scheme == "s3":
+        given |= {
+            "region": storage.region,
+            "access_key_id": storage.access_key,
+            "secret_access_key": storage.secret_key,
+            "session_token": storage.session_token,
+        }
+        kind: Any = S3Store
+    elif url.scheme == "az":
+        given["account_key"] = storage.access_key
+        kind = AzureStore
+    else:
+        given["base_url"] = given.pop("endpoint")
+        kind = GCSStore
+    given = {key: value for key, value in given.items() if value}
+    return kind(url.root, **common, **given, **more)

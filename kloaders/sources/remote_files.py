@@ -1,0 +1,276 @@
+"""Files of samples that lie elsewhere: columns of URLs, fetched ahead and decoded as local files are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from kloaders.core import stall_watch
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.memory import parse_bytes
+from kloaders.core.rows import Report, copy_into_row
+from kloaders.core.structure import Structure, as_arrays, flatten, map_structure
+from kloaders.formats import by_suffix
+from kloaders.formats.errors import empty_file
+from kloaders.places import access
+from kloaders.places.download_cache import DownloadCache
+from kloaders.places.fetching import Claim, Read, fetcher, read_once
+from kloaders.places.place import Entry
+from kloaders.places.registry import place_of
+from kloaders.places.urls import is_url, parsed
+from kloaders.sources.cache.columns import CachedColumn
+from kloaders.sources.cache.store import STAMP_BYTES, Stamp, stamp_of
+from kloaders.sources.columns import PathColumn, ReadPath
+from kloaders.sources.files import FileReader
+from kloaders.sources.path_lists import PackedPaths
+
+__all__ = [
+    "CachedRemoteColumn",
+    "ListedPaths",
+    "RemoteColumn",
+    "expanded",
+    "fetched",
+    "has_urls",
+]
+
+# Objects that are asked for at a time where it is looked whether they are there, and how many of all.
+_LOOKING, _LOOKED_AT = 32, 32
+
+
+class ListedPaths(PackedPaths):
+    """URLs from a listing, with their ETags: what changes afterwards is an error when it is read.
+
+    total: bytes of all of them.
+    """
+
+    def __init__(self, paths: Iterable[Any], etags: Iterable[str], total: int = 0) -> None:
+        super().__init__(paths)
+        self.etags, self.total = PackedPaths(etags), total
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[str, Entry]]) -> ListedPaths:
+        """Of URLs and what a listing says of them."""
+        total = sum(entry.size for _, entry in found)
+        return cls([url for url, _ in found], [entry.etag for _, entry in found], total)
+
+    def take(self, indices: Indices) -> ListedPaths:
+        some = indices.tolist()
+        total = round(self.total * len(some) / max(1, len(self)))
+        return ListedPaths([self[k] for k in some], [self.etags[k] for k in some], total)
+
+
+def expanded(paths: Any) -> Any:
+    """The URLs that a pattern of URLs matches; whatever else is given as it is.
+
+    Raises:
+        FileNotFoundError: nothing matches.
+    """
+    if not is_url(paths):
+        return paths
+    found = access.listed_pattern(paths)
+    if found is None:
+        return paths
+    if not found:
+        raise FileNotFoundError(f"no object matches {paths!r:.80}: look at its bucket and folders.")
+    return ListedPaths.of(found)
+
+
+def has_urls(paths: PackedPaths) -> bool:
+    """Whether there are URLs among these paths; a look at one block of bytes."""
+    return b"://" in paths.joined() and any(map(is_url, paths))
+
+
+def fetched(columns: Structure, folder: Any = None, budget: Any = None) -> Any:
+    """Columns that fetch their files, in place of those of files whose paths are URLs; others as they are.
+
+    Args:
+        columns: of a loader.
+        folder: of the download cache; None for none.
+        budget: the most that it may hold.
+
+    Raises:
+        ImportError: what fetches them is not installed.
+        ValueError: a URL that names nothing, or has credentials in it; a cache of nothing.
+    """
+    remote = [c for c in flatten(columns) if isinstance(c, PathColumn) and has_urls(c.paths)]
+    if folder is None and budget is not None:
+        raise ValueError(
+            f"download_budget={budget!r:.80} is the size of a download cache, and there is none: give "
+            "its folder, download_cache=..., or leave it out."
+        )
+    if folder is not None and not remote:
+        raise ValueError(
+            f"download_cache={folder!r:.80} keeps what is fetched by URL, and no path here is one: leave "
+            "it out. cache=<folder> keeps decoded samples of local files."
+        )
+    read: Read = read_once
+    if folder is not None:
+        for column in remote:
+            _check_urls(column)
+        read = _cache_of(remote, folder, budget).read
+    found: Any = map_structure(lambda c: _remote(c, read) if c in remote else c, columns)
+    return found
+
+
+def _cache_of(columns: list[Any], folder: Any, budget: Any) -> DownloadCache:
+    """The download cache of these columns."""
+    size = None if budget is None else parse_bytes(budget, "download_budget")
+    digest = hashlib.blake2b(digest_size=8)
+    total = 0
+    for column in columns:
+        digest.update(column.paths.joined())
+        if size is not None:
+            total += _total_bytes(column.paths)
+    return DownloadCache(os.fspath(folder), size, total, digest.hexdigest())
+
+
+def _total_bytes(paths: PackedPaths) -> int:
+    """Bytes of all objects: of a listing, or about so many, by a few of them."""
+    if isinstance(paths, ListedPaths):
+        return paths.total
+    looked = np.unique(np.linspace(0, len(paths) - 1, _LOOKED_AT).astype(np.int64)).tolist()
+    urls = [path for path in (paths[k] for k in looked) if is_url(path)]
+    with ThreadPoolExecutor(_LOOKING, "kloaders-head") as threads:
+        sizes = list(threads.map(_size_of, urls))
+    known = [size for size in sizes if size is not None]
+    return round(sum(known) / max(1, len(known)) * len(paths))
+
+
+def _size_of(url: str) -> int | None:
+    try:
+        return access.head(url).size
+    except FileNotFoundError:  # met again by who reads it
+        return None
+
+
+def _check_urls(column: PathColumn) -> None:
+    """Make the places of its URLs, or say what is wrong with one."""
+    seen = set()
+    for path in column.paths:
+        if is_url(path):
+            url = parsed(path)
+            if url.place not in seen:
+                seen.add(url.place)
+                place_of(url)
+
+
+def _remote(column: PathColumn, read: Read) -> RemoteColumn:
+    _check_urls(column)
+    return RemoteColumn(column.paths, column.read_path, read)
+
+
+class RemoteColumn(PathColumn):
+    """One object a sample, by URL. A path that is none is read as any local file.
+
+    Args:
+        paths: URLs.
+        read: decodes files; of a hook of the user's, which is given the URL.
+        fetch: makes one request for an object.
+    """
+
+    def __init__(self, paths: PackedPaths, read: ReadPath, fetch: Read = read_once) -> None:
+        super().__init__(paths, read)
+        self.fetch = fetch
+
+    def with_paths(self, paths: PackedPaths) -> RemoteColumn:
+        return RemoteColumn(paths, self.read_path, self.fetch)
+
+    def check_objects(self, every: bool) -> None:
+        """Look whether objects are there: a few of them, or every one. Those of a listing are.
+
+        Raises:
+            FileNotFoundError: one is not; names it.
+            PlaceError: the place refuses.
+        """
+        if isinstance(self.paths, ListedPaths):
+            return
+        count = len(self) if every else min(len(self), _LOOKED_AT)
+        looked = np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64)).tolist()
+        paths = [self.paths[k] for k in looked]
+        with ThreadPoolExecutor(_LOOKING, "kloaders-head") as threads:
+            for _ in threads.map(_look, paths):
+                pass
+
+    def _object(self, index: int) -> tuple[str, str]:
+        etags = self.paths.etags if isinstance(self.paths, ListedPaths) else None
+        return self.paths[index], "" if etags is None else etags[index]
+
+    def fetch_ahead(self, indices: Indices, only_new: bool = False) -> Claim:
+        """Begin to fetch these."""
+        objects = [self._object(index) for index in indices.tolist()]
+        return fetcher.announce([one for one in objects if is_url(one[0])], self.fetch, only_new)
+
+    def read(self, index: int) -> Array:
+        return np.asarray(self._read(index, None))
+
+    def _read(self, index: int, out: Array | None) -> Any:
+        url, etag = self._object(index)
+        if not is_url(url) or not isinstance(self.read_path, FileReader):
+            return self.read_path(url, out)
+        return _decoded(self.read_path, fetcher.take(url, etag, self.fetch), url, out)
+
+    def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
+        claim = self.fetch_ahead(
+            indices, only_new=True
+        )  # all at once, where nobody has announced them
+        try:
+            for row, index in enumerate(indices.tolist()):
+                stall_watch.at(self, index)
+                target = out[row, ...]
+                try:
+                    got = self._read(index, target)
+                except Exception as error:  # whatever a user's decoder raises belongs to the sample
+                    report(row, error)
+                    continue
+                if got is not target:
+                    copy_into_row(np.asarray(got), out, row, leaf, report)
+        finally:
+            claim.release()
+
+    def stamp(self, index: int) -> Stamp:
+        """What tells whether an object is the one that was read: its ETag, where a listing had it."""
+        url, etag = self._object(index)
+        if not is_url(url):
+            return stamp_of(url)
+        return hashlib.blake2b(
+            f"{url}\0{etag}".encode("utf-8", "surrogateescape"), digest_size=STAMP_BYTES
+        ).digest()
+
+
+class CachedRemoteColumn(CachedColumn):
+    """A column of URLs, of which a store keeps the arrays."""
+
+    column: RemoteColumn
+
+    def _stamp(self, index: int) -> Stamp:
+        return self.column.stamp(index)
+
+    def fetch_ahead(self, indices: Indices) -> Claim:
+        """Begin to fetch what is not kept."""
+        return self.column.fetch_ahead(self.store.missing(indices, self._stamp))
+
+
+def _decoded(reader: FileReader, raw: bytes, url: str, out: Array | None) -> Any:
+    """What a reader of files makes of the content of one."""
+    if reader.decode is None:
+        got: Any = by_suffix.decode_sample(raw, url, reader.options, out)
+    elif not raw:
+        raise empty_file(url)
+    else:
+        got = as_arrays(reader.decode(raw))
+    dtype = reader.options.dtype
+    if dtype is None or got is out:
+        return got
+    return map_structure(lambda a: a.astype(dtype, copy=False), got)
+
+
+def _look(path: str) -> None:
+    if is_url(path):
+        access.head(path)
+    else:
+        os.stat(path)

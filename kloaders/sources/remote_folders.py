@@ -1,0 +1,63 @@
+"""Folders of files that lie elsewhere: one listing, and what a folder of classes has of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kloaders.formats.files import suffix_of
+from kloaders.places.access import list_below
+from kloaders.places.urls import join
+from kloaders.sources.folders import chosen_classes
+from kloaders.sources.remote_files import ListedPaths
+
+__all__ = ["RemoteFolder"]
+
+
+class RemoteFolder:
+    """All that lies below the URL of a folder, as `class_folders` and `files_below` give local files."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._found = {
+            name: entry
+            for name, entry in list_below(self.url)
+            if not any(part.startswith(".") for part in name.split("/"))
+        }
+        self._below: dict[str, list[str]] = {}
+        for name in self._found:
+            top, slash, rest = name.partition("/")
+            if slash:
+                self._below.setdefault(top, []).append(rest)
+
+    def classes(self, class_names: list[str] | None) -> list[str]:
+        """The folders in it, sorted by name; or those that are named, in that order.
+
+        Raises:
+            FileNotFoundError: there is nothing below the URL.
+            ValueError: no folders of classes in it.
+        """
+        if not self._found:
+            raise FileNotFoundError(
+                f"nothing lies below {self.url}: look at the name of the bucket and the folder."
+            )
+        return chosen_classes(self.url, sorted(self._below), len(self._found), class_names)
+
+    def files(
+        self,
+        name: str,
+        wanted: frozenset[str] | None,
+        left_out: Callable[[str], None] | None = None,
+    ) -> Iterator[str]:
+        """URLs of the files of a class: folders sorted by their path, files in them by name."""
+        found = [rest.rpartition("/") for rest in self._below.get(name, ())]
+        for folder, slash, file in sorted(found):
+            below = f"{name}/{folder}{slash}{file}"
+            if wanted is None or suffix_of(file) in wanted:
+                yield join(self.url, below)
+            elif left_out is not None:
+                left_out(join(self.url, below))
+
+    def listed(self, urls: list[str]) -> ListedPaths:
+        """These URLs, with what the listing says of each."""
+        entries = {join(self.url, name): entry for name, entry in self._found.items()}
+        return ListedPaths.of([(url, entries[url]) for url in urls])
