@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.mds import MDSSequenceLoader
     from kloaders.loaders.mixing import mix
     from kloaders.loaders.packs import PackSequenceLoader
-    from kloaders.loaders.padding import bucket_by_length
+    from kloaders.loaders.padding import bucket_by_length, padded_batches
     from kloaders.loaders.parquet import ParquetSequenceLoader
     from kloaders.loaders.paths import PathSequenceLoader
     from kloaders.loaders.ram_batches import RamBatchSequenceLoader
@@ -75,6 +75,7 @@ _HOMES = {
     "WindowSequenceLoader": "loaders.windows",
     "albumentations_transform": "interop.augmentation",
     "bucket_by_length": "loaders.padding",
+    "padded_batches": "loaders.padding",
     "concatenate": "loaders.joining",
     "filter": "loaders.filtering",
     "finish_pack": "convert.packs",
@@ -144,6 +145,7 @@ __all__ = [
     "inputs_as_labels",
     "keras_transform",
     "mix",
+    "padded_batches",
     "preload",
     "repeat",
     "split",

@@ -57,6 +57,7 @@ def parts() -> None:
     assert_type(kl.take(for_all, 1), Arrays)
     assert_type(kl.repeat(for_all, 2), Arrays)
     assert_type(kl.bucket_by_length(for_all), Arrays)
+    assert_type(kl.padded_batches(for_all), Arrays)
     assert_type(kl.inputs_as_labels(for_all), Arrays)
     assert_type(kl.take(Mine(4), 1), Mine)
     for train, validation in kl.folds(Mine(4), KFold(2)):

@@ -31,11 +31,12 @@ def cache_command(folder: str, check: bool, clear: bool) -> None:
         kloaders cache downloads/ --clear
     """  # noqa: D301
     from kloaders.core.memory import format_bytes
+    from kloaders.core.messages import visible
     from kloaders.places import download_cache
 
     if not os.path.exists(os.path.join(folder, download_cache.MARKER)):
         raise click.UsageError(
-            f"{folder} is no download cache: it is the folder that download_cache= of a loader names."
+            f"{visible(folder)} is no download cache: it is the folder that download_cache= of a loader names."
         )
     if clear:
         gone, stay = download_cache.clear(folder)

@@ -54,7 +54,7 @@ _OPTIONS: tuple[_Option, ...] = (
     ),
     _Option(
         ("batch_transform",),
-        ", a function batch_transform(x, y, rng) of a whole batch; bucket_by_length(loader) pads",
+        ", a function batch_transform(x, y, rng) of a whole batch; padded_batches(loader) pads",
         "collate_fn collate collate_function collator batch_fn mixup cutmix padded_batch",
     ),
     _Option(

@@ -54,14 +54,7 @@ class Padding:
 
     def plan(self, plan: EpochPlan) -> BucketPlan:
         """The order of batches of like length, in place of this plan's."""
-        return BucketPlan(
-            plan.samples,
-            plan.batch_size,
-            plan.seed,
-            drop_last=plan.drop_last,
-            shard=plan.shard,
-            buckets=self.buckets,
-        )
+        return BucketPlan.of(plan, self.buckets)
 
     def build(
         self, maker: Maker, plan: EpochPlan, order: Order, batch: int, more: int = 0

@@ -28,6 +28,7 @@ from kloaders.engine.fetching import FetchingEngine
 from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, build_inline
 from kloaders.engine.padding import Padding
 from kloaders.engine.processes.pool import ProcessPool
+from kloaders.engine.ragged import RaggedPadding
 from kloaders.engine.ray.pool import RayPool
 from kloaders.engine.specs import Look, SampleSpecs
 from kloaders.keras_api.telemetry import Fit, Meter
@@ -79,7 +80,7 @@ class Runner:
         tickets: Tickets,
         delivery: Delivery,
         work: WorkOptions,
-        padding: Padding | None = None,
+        padding: Padding | RaggedPadding | None = None,
     ) -> None:
         self.pipeline, self.specs, self.log = pipeline, specs, log
         self.plan, self.tickets, self.delivery = plan, tickets, delivery

@@ -62,7 +62,7 @@ class Gather:
                     source.runs_user_code,
                 ),
                 ("class_weight= is looked up in NumPy", loader.options.classes is not None),
-                ("bucket_by_length pads in NumPy", loader.options.padding is not None),
+                ("padding is done in NumPy", loader.options.padding is not None),
                 ("pad_last= pads in NumPy", loader.pad_last),
                 (
                     "sample_weights= need labels beside them",

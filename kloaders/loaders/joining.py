@@ -183,7 +183,7 @@ def _check_part(what: str, loader: SequenceLoader) -> None:
         )
     if options.padding is not None or options.inputs_as_labels:
         raise ValueError(
-            f"{what}() got a {kind} from bucket_by_length() or inputs_as_labels(): put the loaders "
+            f"{what}() got a {kind} from bucket_by_length(), padded_batches() or inputs_as_labels(): put the loaders "
             "together that it was made of, and call that function on the whole."
         )
     for name, is_set in (

@@ -127,7 +127,7 @@ def _check_part(loader: SequenceLoader) -> None:
         raise ValueError("mix() got a mixture: mix all loaders at once, with all proportions.")
     if loader.options.padding is not None or loader.options.inputs_as_labels:
         raise ValueError(
-            f"mix() got a {kind} from bucket_by_length() or inputs_as_labels(): mix the loaders it was "
+            f"mix() got a {kind} from bucket_by_length(), padded_batches() or inputs_as_labels(): mix the loaders it was "
             "made of, and call that function on the mixture."
         )
     if loader.options.classes is not None:

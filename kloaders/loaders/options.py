@@ -23,6 +23,7 @@ from kloaders.core.options import (
 )
 from kloaders.engine.class_weights import ClassWeights, class_weights_of
 from kloaders.engine.padding import Padding
+from kloaders.engine.ragged import RaggedPadding
 from kloaders.keras_api.hosts import auto_shard
 from kloaders.plan.sampling import Sampling
 from kloaders.sources.labels import classes_of, codes_of
@@ -44,7 +45,7 @@ class LoaderOptions:
         classes: weights by class, or None.
         ram: RAM batches; None for one level.
         echo: how often each sample is served in an epoch.
-        padding: how samples of unequal length are padded (`bucket_by_length`).
+        padding: how samples of unequal length are padded (`bucket_by_length`, `padded_batches`).
         inputs_as_labels: x is y, too (`inputs_as_labels`).
         more: options of one class of loaders, such as `size`, by name: for people to look at.
         changed: what `set` changed, by name, as states have it.
@@ -61,7 +62,7 @@ class LoaderOptions:
     classes: ClassWeights | None = None
     ram: RamOptions | None = None
     echo: int = 1
-    padding: Padding | None = None
+    padding: Padding | RaggedPadding | None = None
     inputs_as_labels: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
     changed: Mapping[str, Any] = field(default_factory=dict)

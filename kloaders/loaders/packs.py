@@ -31,7 +31,8 @@ class PackSource(ColumnSource):
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
         return (
-            "Bring them to one shape in transform=, use batch_size=1, or write the pack with size=."
+            "Bring them to one shape in transform=, use batch_size=1 or "
+            "kl.padded_batches(loader), or write the pack with size=."
         )
 
     def delivered(self, spec: Structure) -> Structure:

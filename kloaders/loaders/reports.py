@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from kloaders.diagnostics import summary
+from kloaders.loaders.known import class_counts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,6 +18,30 @@ __all__ = ["Reports"]
 
 class Reports:
     """Methods of every loader that look at it, and change nothing."""
+
+    if (
+        TYPE_CHECKING
+    ):  # found by `setting_of`, so that subclasses may have attributes of these names
+
+        @property
+        def labels(self) -> Any:
+            """The labels of all samples, before the transform; None if they are not known unread."""
+
+        @property
+        def file_paths(self) -> list[str] | None:
+            """The file of each sample, of its first input; None where samples are no files."""
+
+        @property
+        def num_classes(self) -> int:
+            """How many classes labels have: as many as names, or as the largest label says."""
+
+    def class_counts(self) -> dict[Any, int]:
+        """How many samples each class has: {name: count}, or {number: count} without names.
+
+        Raises:
+            ValueError: labels are no classes, or not known without reading samples.
+        """
+        return class_counts(_loader(self))
 
     def summary(self) -> str:
         """Samples, shapes, bytes, classes and their balance, order, work and memory, in lines."""

@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 from kloaders.core.options import CHANGEABLE, NO_MULTIPROCESSING
+from kloaders.loaders.known import KNOWN
 from kloaders.sources.hooks import overrides
 
 __all__ = ["check_own_batches", "drop_contents", "options_of", "refuse_setting", "setting_of"]
@@ -36,6 +37,8 @@ def setting_of(loader: Any, name: str) -> Any:
         return loader.runner.plan
     elif name in ("errors", "quarantine"):
         return getattr(loader.runner.log, name)
+    elif name in KNOWN:
+        return KNOWN[name](loader)
     raise AttributeError(f"{type(loader).__name__!r:.80} object has no attribute {name!r:.80}")
 
 

@@ -57,6 +57,18 @@ class BucketPlan(EpochPlan):
 
     buckets: Buckets = field(default_factory=lambda: Buckets(np.zeros(0), np.zeros(0, np.int64)))
 
+    @classmethod
+    def of(cls, plan: EpochPlan, buckets: Buckets) -> BucketPlan:
+        """In place of a plan of other batches."""
+        return cls(
+            plan.samples,
+            plan.batch_size,
+            plan.seed,
+            drop_last=plan.drop_last,
+            shard=plan.shard,
+            buckets=buckets,
+        )
+
     def made_for(self) -> dict[str, Any]:
         """What `position` needs to be as it was: here the batch size too, which decides the order."""
         sums = (

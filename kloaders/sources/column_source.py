@@ -73,7 +73,7 @@ class ColumnSource(Source):
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
         if dtype_differs:
             return "Pass dtype=, or convert the arrays to one dtype."
-        return "Pad the arrays to one shape, or use batch_size=1."
+        return "Pad them by kl.padded_batches(loader), or use batch_size=1."
 
     def fingerprint(self) -> dict[str, str]:
         return fingerprint.of_parts(self.columns)

@@ -370,7 +370,7 @@ class EncodedSource(Source):
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
         if dtype_differs:
             return "Pass dtype=, or convert in decode=."
-        return "Pass size=(height, width) for images; bring lists to one length in transform=."
+        return "Pass size=(height, width) for images; kl.padded_batches(loader) pads lists."
 
 
 def _report(report: Report, row: int, error: Exception, failed: set[int]) -> None:

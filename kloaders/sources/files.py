@@ -69,8 +69,8 @@ class FileSource(ColumnSource):
         if dtype_differs:
             return f"Pass dtype=, or convert in {hook}."
         if image:
-            return "Pass size=(height, width), or resize in load_sample()."
-        return f"Bring them to one shape in {hook} or in transform=."
+            return "Pass size=(height, width), resize in load_sample(), or pad: kl.padded_batches(loader)."
+        return f"Bring them to one shape in {hook} or in transform=, or take kl.padded_batches(loader)."
 
 
 def check_paths_of(source: FileSource, check_paths: bool | str) -> None:

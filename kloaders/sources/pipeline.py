@@ -156,12 +156,14 @@ class SamplePipeline:
 
         inputs: how many arrays x has as it is stored.
         """
+        pad = "" if dtype_differs else ", or pad them: kl.padded_batches(loader)"
         if self.transforms.transform is not None and not raw:
-            return "Let transform= return arrays of one shape and dtype for all samples."
+            return f"Let transform= return arrays of one shape and dtype for all samples{pad}."
         if self.transforms.preprocess is not None:
-            return "Let preprocess= return arrays of one shape and dtype for all samples."
+            return f"Let preprocess= return arrays of one shape and dtype for all samples{pad}."
         if leaf >= inputs:
-            return "Give labels of one shape and dtype, padded where they differ."
+            pad = pad.replace("loader)", "loader, label_pad_value=-1)")
+            return f"Give labels of one shape and dtype{pad}."
         return self.source.advice(index, leaf, dtype_differs)
 
     def without_transforms(self) -> SamplePipeline:

@@ -76,7 +76,7 @@ class RecordSource(Source):
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
         if dtype_differs:
             return "Pass dtype=, or kl.Feature(name, dtype=...) in features."
-        return "Pass size=(height, width) for pictures; bring lists to one length in transform=."
+        return "Pass size=(height, width) for pictures; kl.padded_batches(loader) pads lists."
 
     def extent(self) -> Iterable[Array]:
         return self.records.extent()

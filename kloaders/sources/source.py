@@ -148,7 +148,7 @@ class Source:
         """
         if dtype_differs:
             return "Pass dtype=, or convert in the hook."
-        return "Bring them to one shape in the hook or in transform=, or use batch_size=1."
+        return "Bring them to one shape in the hook or in transform=, take kl.padded_batches(loader), or use batch_size=1."
 
     def fingerprint(self) -> dict[str, str]:
         """Short texts that tell these samples from others; a saved position belongs to them.

@@ -176,7 +176,8 @@ ABOUT = {
     resume: """\
 A training process is killed at random moments over its life, also while it saves, and started again.""",
     suite: """\
-What once went wrong without a word. Each case is counted in what arrived, or the refusal is read.""",
+What once went wrong without a word, or ended a good run for no good reason. Each case is counted in what arrived, or the
+refusal is read.""",
     faults: """\
 Injected for real where that can be done: a signal, a limit, a file cut short, another user. Each runs in a process of its
 own, so that one which is not survived shows.""",

@@ -34,7 +34,12 @@ ITERATION, INTERRUPTED = "keras_api/test_iteration.py", "keras_api/test_interrup
 CALLERS, SHARDED = "keras_api/test_callers.py", "keras_api/test_distributed.py"
 KEYS, RETRIES = "sources/cache/test_keys.py", "engine/test_retries.py"
 QUARANTINE, TORCH = "sources/test_quarantine.py", "sources/test_torch_dataset.py"
-RESUME = "loaders/test_resume.py"
+RESUME, KEPT = "loaders/test_resume.py", "loaders/test_options_kept.py"
+STATES, CALLBACK = "training/test_state_file.py", "training/test_callback.py"
+TIFF, BMP, JPEG = (
+    f"formats/test_{name}.py" for name in ("tiff_images", "bmp_header", "jpeg_structure")
+)
+LINES, TABLES = "sources/test_lines.py", "sources/test_tables.py"
 
 PROMISES = (
     Kept(
@@ -130,6 +135,237 @@ PROMISES = (
         "Two `from_torch` loaders at once each draw what they draw alone, and leave the global "
         "generators as they were",
         _of(TORCH, "two_loaders_at_a_time_draw_what_each_draws_alone"),
+    ),
+    Kept(
+        "What makes a loader from a loader (`view`, `subset`, `split`, `preload`, `filter`, ...) keeps every "
+        "option, or says that it cannot",
+        _of(
+            KEPT,
+            "an_option_is_kept",
+            "padding_is_kept",
+            "inputs_as_labels_is_kept",
+            "class_names_are_kept",
+        ),
+    ),
+    Kept(
+        "A transform that gives the training part another dtype or shape than validation has is warned of",
+        _of(
+            "loaders/test_splits.py",
+            "a_transform_that_changes_the_form_is_warned_of",
+            "a_batch_transform_that_changes_the_form_is_warned_of",
+        )
+        + _of("loaders/test_hooks_by_name.py", "the_first_fold_warns_where_the_parts_differ"),
+    ),
+    Kept(
+        "A tuple that a hook returns has one meaning; labels from the hook and from the loader are refused",
+        _of(
+            "sources/test_hooks.py",
+            "labels_from_the_hook_and_from_columns_are_one_too_many",
+            "a_batch_of_several_inputs_is_no_pair",
+        ),
+    ),
+    Kept(
+        "Keypoints stay in their rows whatever an albumentations pipeline cuts off",
+        _of(
+            "interop/test_augmentation.py",
+            "keypoints_stay_in_their_rows",
+            "keypoints_that_are_all_cut_off",
+            "keypoints_of_several_targets_are_not_mixed_up",
+        ),
+    ),
+    Kept(
+        "`kloaders.migrate` gives what Keras' own loaders give, and takes their arguments with their defaults",
+        _of(
+            "migrate/test_image_data_generator.py",
+            "class_modes",
+            "keras_arguments_are_taken",
+            "keras_defaults_may_be_given",
+            "dataframes",
+        ),
+    ),
+    # ------------------------------------------------------------------ files
+    Kept(
+        "A TIFF is delivered as it is stored: bands, planes, bits, floats, palettes, pages; a damaged strip "
+        "is an error, and what nothing reads is refused by name",
+        _of(
+            TIFF,
+            "bands_of_every_type",
+            "colours_of_every_type",
+            "other_compressions",
+            "white_is_zero",
+            "palettes",
+            "all_pages",
+            "damaged_strips_are_found",
+            "strips_that_are_not_there",
+            "variants_that_nothing_reads",
+        ),
+    ),
+    Kept(
+        "A BMP is delivered as it is stored: headers of every length, palettes, masks, 16 and 32 bits",
+        _of(BMP, "24_bits", "palettes", "masks_of_32_bits", "alpha_by_a_mask", "16_bits"),
+    ),
+    Kept(
+        "A picture that is cut is an error wherever it is cut, also where another JPEG or zeros follow",
+        _of(
+            JPEG, "a_cut_jpeg_and_another_one", "cut_anywhere", "an_end_marker_behind_half_the_data"
+        )
+        + _of("formats/test_zero_tail.py", "zeros_are_found", "black_is_not_accused")
+        + _of("formats/test_image_structure.py", "the_end_is_missed_at_every_byte"),
+    ),
+    Kept(
+        "A video that is shorter than its header says is an error",
+        _of(
+            "formats/test_videos.py",
+            "a_file_that_is_not_whole",
+            "fewer_frames_than_the_header_says",
+        ),
+    ),
+    Kept(
+        "No row of a CSV file is shifted, joined to another or rounded, and no column stands for another",
+        _of(
+            LINES,
+            "a_row_of_other_fields_is_an_error",
+            "two_columns_of_one_name",
+            "quotes_inside_of_fields_do_not_join_rows",
+            "rows_that_end_in_carriage_returns",
+            "no_rows_below_the_names",
+            "numbers_of_users_stay_whole",
+        )
+        + _of("sources/test_csv_numbers.py", "integers_are_whole_or_an_error")
+        + _of(TABLES, "two_columns_of_one_name", "whole_numbers_stay_whole"),
+    ),
+    Kept(
+        "`verify` and `from_directory` walk one tree: links, circles, pipes, accents and folders of the "
+        "system",
+        _of(
+            "diagnostics/verify/test_tasks.py",
+            "the_tree_of_from_directory",
+            "links_in_a_circle_end",
+            "pipes_are_named_and_not_opened",
+        )
+        + _of(
+            "sources/test_folders.py",
+            "classes_that_are_links",
+            "folders_of_the_system_are_left_out",
+            "accents_in_names_of_classes",
+        ),
+    ),
+    # ------------------------------------------------------------------ memory, limits, leftovers
+    Kept(
+        "Data go with their loader, without a collection, though Keras keeps an adapter of it",
+        _of("contract/test_resources_freed.py", "data_go_without_a_collection")
+        + _of(
+            "keras_api/test_retained_loaders.py",
+            "a_new_loader_has_the_forgotten_ones_emptied",
+            "a_closed_loader_goes_with_its_last_reference",
+            "a_loader_that_is_used_again_can_be_let_go_again",
+        ),
+    ),
+    Kept(
+        "What `kill -9` leaves of a state, an index or another file that was being written is removed by the "
+        "next save or start; what is being written stays",
+        _of(
+            "formats/test_atomic.py",
+            "the_next_one_removes_what_killed_ones_left",
+            "what_is_being_written_is_left_alone",
+            "many_may_write_one_path",
+        )
+        + _of("formats/test_sidecar_index.py", "what_a_killed_process_left_of_an_index_is_removed")
+        + _of(CALLBACK, "what_a_killed_run_left_is_gone_when_training_begins"),
+    ),
+    Kept(
+        "A state keeps its link and its mode; no link that lies in the way is followed, and no file of "
+        "others is replaced or advised to be deleted",
+        _of(
+            "formats/test_atomic.py",
+            "a_link_that_lies_in_the_way_is_not_followed",
+            "a_link_stays_a_link",
+            "a_file_keeps_its_mode",
+            "what_is_no_file_is_not_replaced",
+        )
+        + _of(CALLBACK, "a_state_keeps_its_link_and_its_mode")
+        + _of(STATES, "a_file_of_somebody_elses_is_never_to_be_deleted"),
+    ),
+    Kept(
+        "A state's path that cannot be written is found before training; a full disk costs a save and no "
+        "training; a callback of another loader is refused",
+        _of(
+            CALLBACK,
+            "a_path_that_cannot_be_written_is_found_before_training",
+            "a_full_disk_costs_a_save_and_no_training",
+            "a_first_save_that_fails_has_no_state",
+            "a_callback_of_another_loader_is_refused",
+        ),
+    ),
+    Kept(
+        "Ctrl-C at any moment of `close()` leaves a loader that serves right samples; Ctrl-C while worker "
+        "processes start or end leaves no descriptor and no child",
+        _of("sources/cache/test_folder.py", "ctrl_c_at_any_moment_of_close")
+        + _of("engine/processes/test_pool.py", "ctrl_c_leaves_no_descriptors_and_no_processes")
+        + _of(
+            "core/test_interrupts.py",
+            "it_comes_at_the_end",
+            "one_inside_another",
+            "a_handler_of_the_users_gets_it",
+        ),
+    ),
+    Kept(
+        "A pipe, a socket or a device among files is an error of its sample, and blocks nobody",
+        _of(
+            "contract/test_pipes.py",
+            "a_pipe_among_paths_is_an_error_of_its_sample",
+            "paths_that_are_checked_may_be_no_pipes",
+            "a_pipe_is_skipped_as_what_else_does_not_load",
+            "ram_batches_read_no_pipe",
+            "a_pipe_among_segments_of_a_cache",
+            "a_pipe_among_indexes",
+            "a_pipe_in_place_of_a_file",
+        ),
+    ),
+    Kept(
+        "Where the system starts no more threads, the thread that asks does the work, and every sample comes",
+        _of(
+            "core/test_threads.py",
+            "without_a_thread_the_caller_does_the_jobs",
+            "threads_that_there_are_do_what_others_cannot",
+            "batches_come_without_threads",
+            "ram_batches_come_without_threads",
+            "indexes_are_made_without_threads",
+        ),
+    ),
+    Kept(
+        "`to_tf_dataset(...).ignore_errors()` ends, and misses only the batches that do not load",
+        _of("interop/test_tf_cardinality.py", "what_is_bad_is_left_out_and_it_ends")
+        + _of(
+            "interop/test_tf_dataset.py",
+            "errors_that_are_ignored_cost_their_batches_only",
+            "batches_that_do_not_fit_can_be_ignored",
+        )
+        + _of("interop/test_tf_records.py", "native_ends_where_errors_are_ignored"),
+    ),
+    Kept(
+        "Arrays of `.npz` files and records of compressed files above `max_bytes` are refused before they are "
+        "decompressed; others take their memory once",
+        _of(
+            "formats/test_npz.py",
+            "an_array_takes_its_memory_once",
+            "an_array_above_the_bound_is_refused_before_it_is_decompressed",
+        )
+        + _of(
+            "formats/tfrecord/test_inflate.py",
+            "a_long_record_takes_its_memory_once",
+            "a_record_above_the_bound_is_refused_before_it_is_decompressed",
+        ),
+    ),
+    Kept(
+        "Escape sequences in names are shown, not sent, and values in messages are cut",
+        _of(
+            "test_messages.py",
+            "values_are_cut_and_names_of_files_are_made_visible",
+            "errors_and_logs",
+            "commands",
+            "a_value_of_many_bytes_is_cut",
+        ),
     ),
 )
 

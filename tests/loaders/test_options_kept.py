@@ -317,6 +317,10 @@ def bucketed(loader: Any) -> Iterator[Made]:
     yield Made(kl.bucket_by_length(loader), EVERY)
 
 
+def padded(loader: Any) -> Iterator[Made]:
+    yield Made(kl.padded_batches(loader), EVERY)
+
+
 def autoencoder(loader: Any) -> Iterator[Made]:
     yield Made(kl.inputs_as_labels(loader), EVERY)
 
@@ -342,10 +346,14 @@ FUNCTIONS: dict[str, Callable[[Any], Iterator[Made]]] = {
     "folds": folds,
     "preload": preloaded,
     "bucket_by_length": bucketed,
+    "padded_batches": padded,
     "inputs_as_labels": autoencoder,
     "explain": measured,
     "subset of take of view": twice_chosen,
 }
+
+#: What pads, and so takes no loader that pads.
+PADDING = ("bucket_by_length", "padded_batches")
 
 #: (function, option): words of the error that says why both do not go together.
 REFUSED = {
@@ -353,9 +361,10 @@ REFUSED = {
         ("bucket_by_length", name): "decide which samples share a batch"
         for name in ("epoch_batches", "class_balance", "sampling_weights", "replacement")
     },
-    ("bucket_by_length", "batch_transform"): "may change what is padded",
+    **{(name, "batch_transform"): "may change what is padded" for name in PADDING},
     **{
-        ("bucket_by_length", name): "order is that of its RAM batches"
+        (function, name): "order is that of its RAM batches"
+        for function in PADDING
         for name in ("ram_batch_size", "draw", "echo")
     },
     **{("inputs_as_labels", name): "has labels already" for name in ("label_options",)},
@@ -438,7 +447,7 @@ def test_every_function_is_here():
 # ---------------------------------------------------------------- what is no keyword of a loader
 
 
-@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name != "bucket_by_length"])
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in PADDING])
 def test_padding_is_kept(function, files, keep):
     """Buckets, what is padded with, and the mask, are those of bucket_by_length."""
     x = [np.full(2 + k % 3, k + 1, np.float32) for k in range(SAMPLES)]
@@ -484,7 +493,7 @@ def test_class_names_are_kept(function, files, keep):
         assert keep(made.loader).class_names == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name != "bucket_by_length"])
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in PADDING])
 def test_a_budget_is_shared_in_proportion(function, files, keep):
     """ram_budget of a part is its share: the parts together take no more than the whole."""
     labels = None if function == "inputs_as_labels" else CLASSES

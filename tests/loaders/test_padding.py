@@ -111,6 +111,67 @@ def test_a_state_for_other_buckets_is_refused():
         bucketed(shuffle=True, boundaries=(10, 30)).load_state_dict(state)
 
 
+@pytest.mark.parametrize("function", [kl.bucket_by_length, kl.padded_batches])
+def test_a_loader_that_pads_is_refused(function):
+    with pytest.raises(ValueError, match=r"pads already: give it the one"):
+        function(bucketed())
+
+
+def test_lengths_by_a_function_are_whole_numbers():
+    with pytest.raises(ValueError, match=r"lengths= gave 1.5 for row 0, expected the number"):
+        bucketed(given=lambda x, y: 1.5)
+    with pytest.raises(ValueError, match=r"lengths= as a function and mask=True"):
+        bucketed(given=lambda x, y: len(x), pad={"mask": True})
+
+
+def test_labels_may_be_longer_than_inputs():
+    """With a function of both, none has to fit into what the other is padded to."""
+    labels = [np.full(2 * n, k) for k, n in enumerate(LENGTHS)]
+    loader = bucketed(
+        labels=labels,
+        given=lambda x, y: max(len(x), len(y)),
+        boundaries=(16, 32, 60),
+        pad={"label_pad_value": -1},
+        shuffle=True,
+    )
+    seen = []
+    for x, y in loader.epoch_batches():
+        np.testing.assert_array_equal(2 * (x[..., 0] > 0).sum(axis=1), (y >= 0).sum(axis=1))
+        assert x.shape[1] * 2 == y.shape[1] == (y >= 0).sum(axis=1).max()
+        seen += y[:, 0].tolist()
+    assert sorted(seen) == list(range(37))
+
+
+@pytest.mark.parametrize("look", [0, 1, 2.5, "all"])
+def test_a_look_that_is_none(look):
+    with pytest.raises((ValueError, TypeError), match="look"):
+        kl.padded_batches(kl.ArraySequenceLoader(np.zeros(3)), look=look)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_padded_batches_go_on_where_they_were_left(shuffle):
+    def made():
+        return kl.padded_batches(
+            kl.ArraySequenceLoader(sequences(LENGTHS), np.arange(37), 5, seed=7, shuffle=shuffle)
+        )
+
+    want = list(made().epoch_batches(1))
+    again = made()
+    again.load_state_dict(made().state_dict(1, 3))
+    for (x, y), (x_want, y_want) in zip(again, want[3:], strict=True):
+        np.testing.assert_array_equal(x, x_want)
+        np.testing.assert_array_equal(y, y_want)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_the_error_of_unequal_shapes_names_what_pads(labels):
+    ragged, flat = sequences([1, 2, 3]), np.arange(3)
+    loader = kl.ArraySequenceLoader(*((flat, ragged) if labels else (ragged, flat)), batch_size=3)
+    with pytest.raises(kl.SampleError, match=r"padded_batches\(loader"):
+        loader[0]
+    kl.padded_batches(loader, label_pad_value=-1)[0]  # which is right
+
+
 def test_two_levels_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(3))
     loader = kl.RamBatchSequenceLoader([tmp_path / "a.npy"] * 4, batch_size=2, ram_batch_size=2)
@@ -166,6 +227,58 @@ def test_a_model_receives_each_sequence_once_with_its_label(shuffle):
     if shuffle is None:
         got = model.predict(loader, verbose=0)
         assert np.rint(got[:, 1]).astype(int).tolist() == list(range(47))
+
+
+class Corner(keras.layers.Layer):
+    """The number of the sample, which is at the beginning of every array."""
+
+    def call(self, x):
+        x = ops.cast(x, "float32")
+        return ops.reshape(x[:, 0, 0, 0] if len(x.shape) == 4 else x[:, 0], (-1, 1)) - 1.0
+
+
+@pytest.mark.parametrize("shuffle", [None, True, False])
+def test_a_model_receives_arrays_each_of_its_own_length(shuffle):
+    """Encoder, decoder, images and labels that differ along two axes; batches differ in all of them."""
+    rng = np.random.default_rng(3)
+    words, answers = (
+        [np.full(n, k + 1) for k, n in enumerate(rng.integers(1, 9, 37))] for _ in "12"
+    )
+    images = [np.full((*rng.integers(2, 7, 2), 1), k + 1, np.uint8) for k in range(37)]
+    x = {"words": words, "answers": answers, "images": images}
+    y = [np.full((rng.integers(1, 5), 2), k) for k in range(37)]
+    loader = kl.padded_batches(
+        kl.ArraySequenceLoader(x, y, 5, seed=7, shuffle=shuffle), label_pad_value=-1
+    )
+    received = Received()
+    inputs = {
+        "words": keras.Input((None,), name="words", dtype="int32"),
+        "answers": keras.Input((None,), name="answers", dtype="int32"),
+        "images": keras.Input((None, None, 1), name="images", dtype="uint8"),
+    }
+    numbers = [Corner()(one) for one in inputs.values()]
+    first = Recorder(received)(numbers[0])
+    trained = keras.layers.Dense(1)(first)
+    model = keras.Model(inputs, keras.layers.Concatenate()([trained, first, *numbers]))
+
+    def mismatch(y, p):
+        """Zero if all that came together belongs together."""
+        y = ops.cast(y, "float32")[:, 0, :1]
+        return ops.max(ops.abs(y - p[:, 1:]))
+
+    def no_loss(y, p):
+        return 0.0 * ops.mean(p)
+
+    options = {"jit_compile": False} if BACKEND == "tensorflow" else {}
+    model.compile("sgd", no_loss, metrics=[mismatch], **options)
+    history = model.fit(loader, epochs=2, verbose=0).history
+    assert max(history["mismatch"]) < 1e-4
+    model.evaluate(loader, verbose=0)
+    per = len(loader)
+    assert len(received.trained) == 2 * per
+    for epoch in range(2):
+        got = [n for batch in received.trained[epoch * per : (epoch + 1) * per] for n in batch]
+        assert sorted(got) == list(range(37))
 
 
 def test_as_a_dataset():

@@ -1,0 +1,246 @@
+"""Batches of arrays that differ in shape, each filled up to its own longest: what `padded_batches` chose."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kloaders.core.arrays import Array, Indices, Mask
+from kloaders.core.errors import SampleError, WorkerPoolError, never_skipped
+from kloaders.core.messages import visible
+from kloaders.core.rows import RowMismatch
+from kloaders.core.structure import ArraySpec, Structure, flatten, names_of, unflatten
+from kloaders.engine.batches import BatchBuild, Maker
+from kloaders.engine.lookahead import Build
+from kloaders.plan.buckets import BucketPlan, Buckets
+from kloaders.plan.epoch import EpochPlan, Order
+from kloaders.plan.rng import Moment
+
+__all__ = ["LOOK", "RaggedPadding"]
+
+#: Samples that are looked at to learn which axes differ.
+LOOK = 64
+
+
+class RaggedPadding:
+    """What `padded_batches` was given, or `bucket_by_length` with a function.
+
+    Attributes:
+        samples: how many there are to look at.
+        pad_value: what inputs are filled up with.
+        label_pad_value: likewise for labels; None: labels must not differ.
+        look_at: how many samples are looked at; None: all.
+        lengths, boundaries: which samples share a batch, as for `Padding`; None: any.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        pad_value: float,
+        label_pad_value: float | None,
+        look_at: int | None = LOOK,
+        lengths: Array | None = None,
+        boundaries: Array | None = None,
+    ) -> None:
+        self.samples, self.look_at = samples, look_at
+        self.pad_value, self.label_pad_value = pad_value, label_pad_value
+        self.lengths, self.boundaries = lengths, boundaries
+        self.buckets = None
+        if lengths is not None and boundaries is not None:
+            self.buckets = Buckets(lengths, boundaries)
+        self._axes: dict[int, dict[int, int]] | None = None
+
+    def of(self, numbers: Array) -> RaggedPadding:
+        """The same for some of the samples."""
+        lengths = None if self.lengths is None else self.lengths[numbers]
+        given = (self.pad_value, self.label_pad_value, self.look_at)
+        return RaggedPadding(len(numbers), *given, lengths, self.boundaries)
+
+    def plan(self, plan: EpochPlan) -> EpochPlan:
+        """The order: of batches of like length, where there are lengths."""
+        return plan if self.buckets is None else BucketPlan.of(plan, self.buckets)
+
+    def build(self, maker: Maker, plan: EpochPlan, order: Order, batch: int) -> Build:
+        """A batch, padded."""
+        moment = Moment(order.epoch, plan.use(order, batch))
+        return _RaggedBuild(maker, self, plan.indices(order, batch), moment)
+
+    def look(self, maker: Maker, plan: EpochPlan) -> Build | None:
+        """A batch as it is shown to Keras on TensorFlow, which fixes what shapes may come.
+
+        It takes a dimension to vary if it differs between the first two batches that it reads before
+        it begins: this one is larger than all samples that were looked at. No model trains on it.
+        """
+        axes = self.axes(maker)
+        if not any(axes.values()):
+            return None
+        more = {
+            leaf: {axis: most + 1 + most // 4 for axis, most in found.items()}
+            for leaf, found in axes.items()
+        }
+        model = np.array([maker.specs.model_sample], np.int64)
+        return _RaggedBuild(maker, self, model, Moment(), more)
+
+    def axes(self, maker: Maker) -> dict[int, dict[int, int]]:
+        """For each array of a sample the axes that differ, and the longest of those looked at."""
+        if self._axes is None:
+            self._axes = self._find(maker)
+        return self._axes
+
+    def _find(self, maker: Maker) -> dict[int, dict[int, int]]:
+        form = maker.specs.delivered  # says which sample loads
+        raw, look = maker.pipeline.transforms.transform is None, maker.specs.looker()
+        count = self.samples if self.look_at is None else min(self.look_at, self.samples)
+        found = [flatten(form)]
+        for index in np.unique(np.linspace(0, self.samples - 1, count).astype(np.int64)).tolist():
+            try:
+                found.append(flatten(look(index, raw)))
+            except WorkerPoolError:
+                raise
+            except Exception as error:  # whatever a user's hook raises
+                failure = maker.log.explained(index, error)
+                if maker.log.policy == "raise" or never_skipped([failure]):
+                    raise failure from error
+        axes: dict[int, dict[int, int]] = {}
+        for leaf, first in enumerate(found[0]):
+            shapes = [s[leaf].shape for s in found if len(s[leaf].shape) == len(first.shape)]
+            sizes = np.array(shapes).reshape(len(shapes), -1)
+            most, least = sizes.max(axis=0), sizes.min(axis=0)
+            axes[leaf] = {int(a): int(most[a]) for a in np.flatnonzero(most > least)}
+        self._check_labels(form, axes)
+        return axes
+
+    def _check_labels(self, form: Structure, axes: dict[int, dict[int, int]]) -> None:
+        first, end = len(flatten(form[0])), len(flatten(form[:2]))
+        differ = [leaf for leaf in range(first, end) if axes[leaf]]
+        if differ and self.label_pad_value is None:
+            name = names_of(form[1], "y")[differ[0] - first]
+            raise ValueError(
+                f"{visible(name)} differs in shape: pass label_pad_value= to "
+                f"{'padded_batches' if self.buckets is None else 'bucket_by_length'}(), what labels are "
+                "filled up with, such as -1."
+            )
+
+    def fills(self, form: Structure) -> list[float]:
+        """What each array of a sample is filled up with; weights with 0."""
+        counts = [len(flatten(part)) for part in form]
+        values = (self.pad_value, self.label_pad_value or 0.0, 0.0)
+        return [v for v, n in zip(values, counts, strict=False) for _ in range(n)]
+
+    def delivered(self, maker: Maker, spec: Structure) -> Structure:
+        """The form of a sample as it comes out: None for the axes that differ."""
+        axes = self.axes(maker)
+        specs = [
+            ArraySpec(tuple(None if a in axes[k] else n for a, n in enumerate(s.shape)), s.dtype)
+            for k, s in enumerate(flatten(spec))
+        ]
+        known: Structure = unflatten(spec, specs)
+        return known
+
+    def __str__(self) -> str:
+        alike = "" if self.buckets is None else ", batches of like length"
+        return f"each array padded to its longest in the batch{alike}"
+
+
+class _RaggedBuild(BatchBuild):
+    """A batch whose arrays are filled up to their longest.
+
+    least: for each array the axes that are at least so long.
+    """
+
+    def __init__(
+        self,
+        maker: Maker,
+        padding: RaggedPadding,
+        indices: Indices,
+        moment: Moment,
+        least: dict[int, dict[int, int]] | None = None,
+    ) -> None:
+        self.axes = padding.axes(maker)
+        self.padding, self.least = padding, least
+        #: For each array of which a row did not fit: the shape that each row has by itself.
+        self.sizes: dict[int, Array] = {}
+        self.keep: Mask | None = None
+        super().__init__(maker, indices, moment)
+        self.fills = padding.fills(self.form)
+
+    def _load_one(
+        self, index: int, row: int, scratch: list[Array] | None = None
+    ) -> Exception | None:
+        for leaf, sizes in self.sizes.items() if scratch is None else ():
+            sizes[row] = self.leaves[leaf].shape[1:]  # unless it is reported that it does not fit
+        return super()._load_one(index, row, scratch)
+
+    def _fit(
+        self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
+    ) -> dict[int, Exception]:
+        """Rows of other shapes are what this batch is made for."""
+        want = flatten(self.form)[leaf]
+        axes = self.axes[leaf]
+        if not axes or any(
+            len(o.array.shape) != len(want.shape) or o.array.dtype != want.dtype for o in odd
+        ):
+            return super()._fit(leaf, odd, failed)
+        unfit: dict[int, Exception] = {
+            o.row: error for o in odd if (error := self._error(o, want)) is not None
+        }
+        odd = [o for o in odd if o.row not in unfit]
+        old = self.leaves[leaf]
+        sizes = self.sizes.setdefault(leaf, np.tile(np.array(old.shape[1:]), (self.rows, 1)))
+        for o in odd:
+            sizes[o.row] = o.array.shape
+        rows = [row for row in range(self.rows) if row not in failed and row not in unfit]
+        if not rows:
+            return unfit
+        given = {o.row: o.array for o in odd}
+        new = self._filled(leaf, tuple(sizes[rows].max(axis=0).tolist()))
+        for row in rows:
+            part = tuple(slice(n) for n in sizes[row].tolist())
+            new[row][part] = given[row] if row in given else old[row][part]
+        self.leaves[leaf] = new
+        return unfit
+
+    def _filled(self, leaf: int, shape: tuple[int, ...]) -> Array:
+        new = self.maker.pool.take((self.rows, *shape), self.leaves[leaf].dtype)
+        new[...] = self.fills[leaf]
+        return new
+
+    def _error(self, odd: RowMismatch, want: ArraySpec) -> SampleError | None:
+        """Of a row that differs where no sample that was looked at did."""
+        pairs = enumerate(zip(odd.array.shape, want.shape, strict=True))
+        other = [a for a, (n, m) in pairs if n != m and a not in self.axes[odd.leaf]]
+        if not other:
+            return None
+        index, name = int(self.indices[odd.row]), names_of(self.form, "")[odd.leaf]
+        parts = ("x", "y", "weights")
+        name = parts[int(name[1])] + name[3:]
+        return SampleError(
+            index,
+            self.log.name(index),
+            f"{visible(name)} is {odd.array.shape}, and axis {other[0]} of all samples that "
+            f"were looked at is {want.shape[other[0]]}: "
+            + (
+                "let transform= give that to all samples in all epochs."
+                if self.padding.look_at is None
+                else f"{self.padding.look_at} were, and padded_batches(loader, look=None) looks at all."
+            ),
+        )
+
+    def settle(self) -> Mask | None:
+        self.keep = super().settle()
+        return self.keep
+
+    def finish_leaves(self) -> tuple[Indices, list[Array]]:
+        indices, leaves = super().finish_leaves()
+        for leaf, sizes in self.sizes.items():  # rows that are left out may have been the longest
+            kept = sizes if self.keep is None else sizes[self.keep]
+            if len(kept):
+                part = tuple(slice(n) for n in kept.max(axis=0).tolist())
+                leaves[leaf] = np.ascontiguousarray(leaves[leaf][(slice(None), *part)])
+        for leaf, axes in (self.least or {}).items():
+            shape = list(leaves[leaf].shape)
+            for axis, size in axes.items():
+                shape[1 + axis] = max(size, shape[1 + axis])
+            larger = self._filled(leaf, tuple(shape[1:]))
+            larger[tuple(slice(n) for n in leaves[leaf].shape)] = leaves[leaf]
+            leaves[leaf] = larger
+        return indices, leaves
