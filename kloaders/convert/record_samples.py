@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from kloaders.convert.digests import (
+    digest_of_array,
     digest_of_files,
     digest_of_function,
     digest_of_texts,
+    is_files,
     job_of,
     spread,
 )
@@ -108,6 +110,10 @@ def _features_of(name: str, value: Any) -> dict[str, Any]:
     return array_features(name, array)
 
 
+def _described(value: Any) -> str:
+    return digest_of_array(value) if isinstance(value, np.ndarray) and value.ndim else repr(value)
+
+
 def _label(value: Array) -> Array:
     """A label as TensorFlow's parsers expect it: int64 or float32."""
     return value.astype(np.int64 if value.dtype.kind in "biu" else np.float32)
@@ -147,9 +153,11 @@ class RecordSource:
             if callable(values):
                 extras[name] = digest_of_function(values, f"features[{name!r}]")
             else:
-                looked = spread(self.samples, 64)
-                extras[name] = digest_of_texts(repr(values[k]) for k in looked)
-        return {"source": job_of(self.loader, False), "features": extras, "on_error": self.on_error}
+                extras[name] = digest_of_texts(map(_described, values))
+        source = job_of(self.loader, False)
+        if isinstance(self.loader, _Numbers):
+            source["data"] = "features"
+        return {"source": source, "features": extras, "on_error": self.on_error}
 
     def more(self, number: int) -> dict[str, Any]:
         """The features that the user gave for a sample."""
@@ -262,6 +270,11 @@ class LoaderSamples(RecordSource):
             self.labels = _names(spec[1], _LABEL) if len(spec) > 1 else []
             _check_names([*self.inputs, *self.labels, _ID, _WEIGHT])
         self.each = sum(s.nbytes for s in flatten(self.view.raw_spec))
+
+    def files(self, numbers: Indices) -> str | None:
+        columns = [c for c in flatten(self.loader.source.columns or ()) if is_files(c)]
+        wanted = numbers.tolist()
+        return digest_of_files(c.name(n) for c in columns for n in wanted) if columns else None
 
     def runs(self, numbers: Indices, threads: int) -> Iterator[list[bytes | SampleError]]:
         met = len(self.view.errors)

@@ -7,14 +7,22 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
 from kloaders.convert.digests import (
     digest_of_array,
 )
-from kloaders.convert.journal import Advance, Journal, Written, errors_of, say_errors, write_shards
+from kloaders.convert.journal import (
+    Advance,
+    Journal,
+    Written,
+    checked_if_exists,
+    errors_of,
+    say_errors,
+    write_shards,
+)
 from kloaders.convert.record_samples import LoaderSamples, RecordSource, source_of
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_count, checked_flag
@@ -42,6 +50,7 @@ def write_tfrecords(
     seed: int | None = None,
     workers: int | None = None,
     on_error: str = "raise",
+    if_exists: Literal["keep", "raise", "overwrite"] = "keep",
     overwrite: bool = False,
     progress: bool | None = True,
 ) -> Written:
@@ -73,7 +82,10 @@ def write_tfrecords(
         workers: threads that read and encode; as many as the process may use cores.
         on_error: "raise" stops at a file that cannot be read, or is no whole picture by its
             header; "skip" leaves it out and names it at the end. Of a loader its own word counts.
-        overwrite: replace files of this name.
+        if_exists: what becomes of finished files of this name. "keep" has nothing to do where
+            they were made of the same data with the same arguments, and raises otherwise, so that
+            a script may be run twice; "raise" always raises; "overwrite" makes them anew.
+        overwrite: replace files of this name, as if_exists="overwrite".
         progress: show a bar. None: where stderr is a terminal.
 
     Returns:
@@ -85,11 +97,13 @@ def write_tfrecords(
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
-        FileExistsError: there are files of this name, or a part of them made with other arguments.
+        FileExistsError: there are files of this name, or a part of them, made with other arguments
+            or of data that has changed since.
         BlockingIOError: another process writes them.
         OSError: the disk is full; what was finished stays.
         ValueError, TypeError: an argument is out of range, or lengths differ.
     """
+    keep, overwrite = checked_if_exists(if_exists, overwrite)
     shards = checked_count(shards, "shards", 1)
     if compression not in (None, "", "GZIP", "ZLIB"):
         raise ValueError(
@@ -117,7 +131,7 @@ def write_tfrecords(
         others = writing.add(_prefix(out, "validation"), mix(second), share)
     else:
         files, others = writing.add(_prefix(out, ""), mix(np.arange(source.samples)), shards), []
-    notes = writing.run(overwrite, progress)
+    notes = writing.run(keep, overwrite, progress)
     errors = errors_of(notes)
     say_errors(errors, "write_tfrecords", source.on_error)
     return Written(files, others, sum(note["samples"] for note in notes), errors)
@@ -163,7 +177,7 @@ class _Writing:
         self.numbers += np.array_split(numbers, shards)
         return paths
 
-    def run(self, overwrite: bool, progress: bool | None) -> list[dict[str, Any]]:
+    def run(self, keep: bool, overwrite: bool, progress: bool | None) -> list[dict[str, Any]]:
         """Write what is not finished; the notes of all files."""
         job = {
             **self.source.job(),
@@ -182,7 +196,7 @@ class _Writing:
         def current(shard: int, note: dict[str, Any]) -> bool:
             return bool(note["files"] == self.source.files(self.numbers[shard]))
 
-        journal = Journal(record, pattern, job, checked_flag(overwrite, "overwrite"), current)
+        journal = Journal(record, pattern, job, overwrite, current, keep=keep)
         with contextlib.closing(self.source), journal:
             return write_shards(
                 journal, sizes, self, workers=workers, progress=progress, name="write_tfrecords"
