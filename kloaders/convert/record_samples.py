@@ -23,7 +23,7 @@ from kloaders.convert.digests import (
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.errors import SampleError, as_sample_error
 from kloaders.core.rows import RowMismatch
-from kloaders.core.structure import Structure, flatten
+from kloaders.core.structure import Structure, flatten, unflatten
 from kloaders.engine.batches import BatchBuild, in_storage_order
 from kloaders.engine.retries import Names, read_patiently
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, read_bytes, suffix_of
@@ -37,6 +37,8 @@ from kloaders.loaders.settings import check_own_batches
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import PathColumn
 from kloaders.sources.tables import array_of
+from kloaders.sources.tfrecord.features import Feature
+from kloaders.sources.tfrecord.forms import FORM, Form, feature_of, features_for
 
 __all__ = ["LoaderSamples", "RecordSource", "source_of"]
 
@@ -114,11 +116,6 @@ def _described(value: Any) -> str:
     return digest_of_array(value) if isinstance(value, np.ndarray) and value.ndim else repr(value)
 
 
-def _label(value: Array) -> Array:
-    """A label as TensorFlow's parsers expect it: int64 or float32."""
-    return value.astype(np.int64 if value.dtype.kind in "biu" else np.float32)
-
-
 class RecordSource:
     """Samples by number, as records. Threads share it.
 
@@ -128,6 +125,7 @@ class RecordSource:
     def __init__(self, loader: SequenceLoader, extras: Any, on_error: str) -> None:
         self.loader, self.on_error = loader, on_error
         self.samples = loader.samples
+        self.class_names = loader.class_names
         self.extras: dict[str, Any] = {}
         for name, values in (extras or {}).items():
             if not callable(values):
@@ -158,6 +156,10 @@ class RecordSource:
         if isinstance(self.loader, _Numbers):
             source["data"] = "features"
         return {"source": source, "features": extras, "on_error": self.on_error}
+
+    def form(self) -> Form | None:
+        """Structure, dtypes and class names of the samples; None where there are only features."""
+        return None
 
     def more(self, number: int) -> dict[str, Any]:
         """The features that the user gave for a sample."""
@@ -192,13 +194,23 @@ class _Files(RecordSource):
         if len(parts) > 1:
             names += _names(parts[1], _LABEL)
             self.labels = list(zip(_names(parts[1], _LABEL), flatten(parts[1]), strict=True))
-        _check_names([*names, _ID])
+        _check_names([*names, _ID, FORM])
         sizes = []
         for k in spread(self.samples, 8):
             with contextlib.suppress(OSError):
                 sizes.append(os.path.getsize(self.paths[k]))
         each = sum(sizes) // max(1, len(sizes)) + 1
         self.run = max(1, min(_RUN, _RUN_BYTES // each))
+
+    def form(self) -> Form | None:
+        parts = self.loader.source.columns or ()
+        # In the order of a sample's arrays.
+        columns = {"x": self.inputs, "y": self.labels}
+        found = {
+            part: unflatten(structure, [_feature(*one, part == "y") for one in columns[part]])
+            for part, structure in zip("xy", parts, strict=False)
+        }
+        return Form(found, self.class_names)
 
     def files(self, numbers: Indices) -> str | None:
         columns = [c for _, c in (*self.inputs, *self.labels) if isinstance(c, PathColumn)]
@@ -235,13 +247,21 @@ class _Files(RecordSource):
             if isinstance(column, PathColumn):
                 features |= _content(name, column.paths[number])
             else:
-                features |= array_features(name, column.read(number))
+                features |= features_for(name, column.read(number))
         for name, column in self.labels:
             if isinstance(column, PathColumn):
                 features |= _content(name, column.paths[number])
             else:
-                features |= array_features(name, _label(column.read(number)))
+                features |= features_for(name, column.read(number), label=True)
         return framed(encode_example(features | self.more(number)))
+
+
+def _feature(name: str, column: Any, label: bool) -> Feature:
+    array = None
+    if not isinstance(column, PathColumn):
+        with contextlib.suppress(Exception):  # a function of the user's: named when it is written
+            array = column.read(0)
+    return feature_of(name, array, label)
 
 
 def _content(name: str, path: str) -> dict[str, Any]:
@@ -268,8 +288,28 @@ class LoaderSamples(RecordSource):
             spec = self.view.raw_spec
             self.inputs = _names(spec[0], _ARRAY)
             self.labels = _names(spec[1], _LABEL) if len(spec) > 1 else []
-            _check_names([*self.inputs, *self.labels, _ID, _WEIGHT])
+            _check_names([*self.inputs, *self.labels, _ID, _WEIGHT, FORM])
         self.each = sum(s.nbytes for s in flatten(self.view.raw_spec))
+
+    def form(self) -> Form | None:
+        if self.alone:
+            return None
+        spec, names = self.view.raw_spec, {"x": self.inputs, "y": self.labels}
+        parts = {
+            part: unflatten(
+                structure,
+                [
+                    feature_of(
+                        name, np.empty([n or 0 for n in leaf.shape], leaf.dtype), part == "y"
+                    )
+                    for name, leaf in zip(names[part], flatten(structure), strict=True)
+                ],
+            )
+            for part, structure in zip("xy", spec, strict=False)
+        }
+        if self.view.weights is not None:
+            parts["w"] = Feature(_WEIGHT)
+        return Form(parts, self.class_names)
 
     def files(self, numbers: Indices) -> str | None:
         columns = [c for c in flatten(self.loader.source.columns or ()) if is_files(c)]
@@ -300,9 +340,9 @@ class LoaderSamples(RecordSource):
         features: dict[str, Any] = {_ID: number}
         inputs = len(self.inputs)
         for name, array in zip(self.inputs, arrays, strict=False):
-            features |= array_features(name, np.asarray(array))
+            features |= features_for(name, np.asarray(array))
         for name, array in zip(self.labels, arrays[inputs:], strict=True):
-            features |= array_features(name, _label(np.asarray(array)))
+            features |= features_for(name, np.asarray(array), label=True)
         if self.view.weights is not None:
             features |= array_features(_WEIGHT, self.view.weights[number])
         return framed(encode_example(features | self.more(number)))

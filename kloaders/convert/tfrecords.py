@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -30,7 +30,9 @@ from kloaders.core.errors import SampleError, without_traceback
 from kloaders.core.threads import usable_cores
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.sidecar_index import save_index
+from kloaders.formats.tfrecord.framing import FOOTER, HEADER, framed
 from kloaders.loaders.splits import sides
+from kloaders.sources.tfrecord.forms import FORMS
 
 __all__ = ["write_tfrecords"]
 
@@ -43,6 +45,7 @@ def write_tfrecords(
     shards: int = 1,
     compression: str | None = None,
     features: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
     validation: float | None = None,
     stratify: Any = None,
     groups: Any = None,
@@ -58,9 +61,13 @@ def write_tfrecords(
 
     Of paths, `image_raw` is the content of the file as it is (of .npy files the array), `label` the
     label and `id` the path. Of a loader, the samples are written as they are stored, before the
-    transform: `x` and `label`, or the names of a dict; `id` is the number of the sample. Labels that are integers become int64, others float32; labels that are paths the
-    content of the file. Arrays keep shape and dtype, in features beside them (`NAME/shape`,
-    `NAME/dtype`); float32 values and int64 lists are TensorFlow's own.
+    transform: `x` and `label`, or the names of a dict; `id` is the number of the sample. Labels that
+    are integers become int64, others float32 (with float64 beside it as `label/float64`); labels
+    that are paths the content of the file. Arrays keep shape and dtype, in features beside them
+    (`NAME/shape`, `NAME/dtype`); float32 values and int64 lists are TensorFlow's own.
+
+    The first records of each file have one feature more, `kloaders/form`: with it
+    `TFRecordSequenceLoader(files)` gives the structure, dtypes and class names that were written.
 
     Args:
         paths_or_loader: files, as `PathSequenceLoader` takes them; or any loader; or None where
@@ -73,6 +80,7 @@ def write_tfrecords(
             front to back: nothing is gained for JPEGs.
         features: more features by name: a value for each sample in a list or an array (texts,
             bytes, integers, floats, arrays of any shape), or a function of the path.
+        class_names: what the numbers in `labels` are called; of a loader its own.
         validation: the share of the samples to write to files of their own. scikit-learn draws.
         stratify: keep the share of every class the same in both parts, as for `split`.
         groups: one value a sample; those of one value stay together, as for `split`.
@@ -119,6 +127,8 @@ def write_tfrecords(
     if not validation and (stratify is not None or groups is not None):
         raise ValueError("stratify and groups are for validation=, the share of the second part.")
     source = source_of(paths_or_loader, labels, features, on_error, seed)
+    if class_names is not None:
+        source.class_names = checked_names(class_names)
     threads = usable_cores() if workers is None else max(1, checked_count(workers, "workers", 0))
     writing = _Writing(source, compression or "", threads)
     mix = (
@@ -135,6 +145,17 @@ def write_tfrecords(
     errors = errors_of(notes)
     say_errors(errors, "write_tfrecords", source.on_error)
     return Written(files, others, sum(note["samples"] for note in notes), errors)
+
+
+def checked_names(names: Any) -> list[str]:
+    """Names of classes as a list."""
+    found = [names] if isinstance(names, str) else list(names)
+    bad = next((name for name in found if not isinstance(name, str)), None)
+    if isinstance(names, str) or bad is not None:
+        raise TypeError(
+            f"class_names is {names!r:.80}, expected a list of texts, one for each class."
+        )
+    return found
 
 
 def _prefix(out: str | os.PathLike[str], part: str) -> str:
@@ -158,6 +179,8 @@ class _Writing:
 
     def __init__(self, source: RecordSource, compression: str, threads: int) -> None:
         self.source, self.compression, self.threads = source, compression, threads
+        form = source.form()
+        self.form = None if form is None else form.example()
         self.folder = ""
         self.names: list[str] = []
         self.paths: list[str] = []
@@ -181,6 +204,7 @@ class _Writing:
         """Write what is not finished; the notes of all files."""
         job = {
             **self.source.job(),
+            "class_names": self.source.class_names,
             "files": [os.path.basename(path) for path in self.paths],
             "order": digest_of_array(np.concatenate(self.numbers)),
             "compression": self.compression,
@@ -205,6 +229,7 @@ class _Writing:
     def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
         path, numbers = self.paths[shard], self.numbers[shard]
         offsets, errors = [0], []
+        form = self.form
         files = self.source.files(numbers)  # before they are read: one that changes shows later
         with whole_file(path) as file, _Squeezed(file, self.compression) as squeezed:
             for run in self.source.runs(numbers, self.threads):
@@ -214,6 +239,8 @@ class _Writing:
                             raise record
                         errors.append(without_traceback(record, self.source.on_error))
                     else:
+                        if form is not None and len(offsets) <= FORMS:
+                            record = framed(record[HEADER:-FOOTER] + form)  # noqa: PLW2901
                         squeezed.write(record)
                         offsets.append(offsets[-1] + len(record))
                 advance(len(run))

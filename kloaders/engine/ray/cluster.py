@@ -65,7 +65,9 @@ def connect(wanted: Ray) -> Any:
 
 def decoder_class(ray: Any) -> Any:
     """The actor class, which travels by value: no worker needs to have this package."""
-    ray.cloudpickle.register_pickle_by_value(actor)  # for good: Ray pickles a class when it is first used
+    ray.cloudpickle.register_pickle_by_value(
+        actor
+    )  # for good: Ray pickles a class when it is first used
     return ray.remote(actor.Decoder)
 
 
