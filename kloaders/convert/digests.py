@@ -136,9 +136,14 @@ def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
     job["replace"] = loader.on_error == "replace"
     if loader.weights is not None:
         job["sample_weights"] = digest_of_array(loader.weights)
-    names = loader.class_names
-    job["class_names"] = None if names is None else [str(name) for name in names]
+    job["class_names"] = _as_texts(loader.class_names)
     return job
+
+
+def _as_texts(names: Any) -> Any:
+    if isinstance(names, dict):  # by output
+        return {str(output): _as_texts(those) for output, those in names.items()}
+    return None if names is None else [str(name) for name in names]
 
 
 def _digest_of_hook(loader: SequenceLoader, hook: str) -> str:

@@ -10,9 +10,28 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.messages import warn
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 
-__all__ = ["Table", "array_of", "encoded", "first_missing", "listed"]
+__all__ = ["Table", "array_of", "categories_of", "encoded", "first_missing", "is_missing", "listed"]
+
+
+class _Parquet:
+    """Columns of a Parquet file, each read when it is asked for."""
+
+    def __init__(self, file: str) -> None:
+        try:
+            from pyarrow import parquet
+        except ImportError:
+            raise ImportError(
+                f"{file} is read by pyarrow, which is not installed: pip install "
+                '"kloaders[parquet]".'
+            ) from None
+        self.file = parquet.ParquetFile(file)
+        self.column_names = self.file.schema_arrow.names
+
+    def __getitem__(self, name: str) -> Any:
+        return self.file.read(columns=[name])[name]
 
 
 class Table:
@@ -23,17 +42,41 @@ class Table:
         self._numbers_of: dict[str, list[int]] = {}
         if isinstance(frame, (str, os.PathLike)):
             self.file = os.fspath(frame)
-            frame, self._numbers_of = _read_csv(self.file)
+            if self.file.lower().endswith((".parquet", ".pq")):
+                frame = _Parquet(self.file)
+            else:
+                frame, self._numbers_of = _read_csv(self.file)
         if not hasattr(frame, "__getitem__") or isinstance(frame, (list, tuple)):
             raise TypeError(
                 f"frame is a {type(frame).__name__}, expected a DataFrame, a dict of lists, or the "
-                "path of a CSV file."
+                "path of a CSV or Parquet file."
             )
         self.frame = frame
         self.rows: int | None = None
 
     def column(self, name: str) -> Array:
         """A column as an array; its length is checked against the others."""
+        array = array_of(self._series(name))
+        if array.ndim != 1:
+            raise ValueError(
+                f"column {name!r} has shape {array.shape}, expected one value a row. List the "
+                "columns of several labels: label_column=[...]."
+            )
+        if self.rows is not None and len(array) != self.rows:
+            raise ValueError(
+                f"lengths differ: column {name!r} has {len(array)} values, others {self.rows}."
+            )
+        self.rows = len(array)
+        missing = first_missing(array)
+        if missing is not None:
+            raise ValueError(
+                f"{self.row(missing)}: the value of column {name!r} is missing. Fill it in, or "
+                f"drop such rows first{'' if self.file else f': frame.dropna(subset=[{name!r}])'}."
+            )
+        return array
+
+    def _series(self, name: str) -> Any:
+        """A column as the table has it."""
         names = self._names()
         if names is not None and name not in names:
             close = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
@@ -49,24 +92,25 @@ class Table:
                 f"{' and '.join(map(str, twice))}, counted from 0), and one must be meant: rename "
                 "the others."
             )
-        array = array_of(self.frame[name])
-        if array.ndim != 1:
+        return self.frame[name]
+
+    def items(self, name: str) -> list[Any]:
+        """The values of a column as they are, in a list."""
+        found = _items(self._series(name))
+        if self.rows is not None and len(found) != self.rows:
             raise ValueError(
-                f"column {name!r} has shape {array.shape}, expected one value a row. List the "
-                "columns of several labels: label_column=[...]."
+                f"lengths differ: column {name!r} has {len(found)} values, others {self.rows}."
             )
-        if self.rows is not None and len(array) != self.rows:
-            raise ValueError(
-                f"lengths differ: column {name!r} has {len(array)} values, others {self.rows}."
-            )
-        self.rows = len(array)
-        missing = first_missing(array)
-        if missing is not None:
-            raise ValueError(
-                f"{self._row(missing)}: the value of column {name!r} is missing. Fill it in, or "
-                f"drop such rows first{'' if self.file else f': frame.dropna(subset=[{name!r}])'}."
-            )
-        return array
+        self.rows = len(found)
+        return found
+
+    def first(self, name: str) -> Any:
+        """The first value of a column that is there; None where there is none."""
+        series = self._series(name)
+        dtype = getattr(series, "dtype", None)
+        if isinstance(dtype, np.dtype) and dtype.kind != "O":
+            return None if not len(series) else np.asarray(series)[0]
+        return next((v for v in _items(series) if _is_there(v)), None)
 
     def paths(self, name: str, folder: str | None) -> list[Any]:
         items: list[Any] = self.column(name).tolist()
@@ -74,7 +118,7 @@ class Table:
             if not isinstance(item, str):
                 if not isinstance(item, os.PathLike):
                     raise TypeError(
-                        f"{self._row(k)}: column {name!r} holds {item!r} "
+                        f"{self.row(k)}: column {name!r} holds {item!r} "
                         f"({type(item).__name__}), expected a file's path."
                     )
                 items[k] = os.fspath(item)
@@ -86,13 +130,14 @@ class Table:
     def labels(self, name: str, class_names: list[str] | None) -> tuple[Array, list[str] | None]:
         """Labels as numbers; with the names of classes where they are texts."""
         array = self.column(name)
+        class_names = class_names or categories_of(self.frame[name])
         if array.dtype.kind != "O" or not len(array) or not isinstance(array[0], str):
             return self._classes(self._numbers(array, name), name, class_names), class_names
         texts = array.tolist()
         bad = next((k for k, text in enumerate(texts) if not isinstance(text, str)), None)
         if bad is not None:
             raise ValueError(
-                f"{self._row(bad)}: column {name!r} holds {texts[bad]!r}, expected a text as in "
+                f"{self.row(bad)}: column {name!r} holds {texts[bad]!r}, expected a text as in "
                 "other rows: make all of them texts, or all numbers."
             )
         if class_names is None and suffix_of(texts[0]) in IMAGE_SUFFIXES | ARRAY_SUFFIXES:
@@ -101,13 +146,19 @@ class Table:
                 "to split(paths, masks), which reads a mask beside each picture."
             )
         names, codes = encoded(texts)
+        unused = [] if class_names is None else sorted(set(class_names) - set(names))
+        if unused:
+            warn(
+                f"no row of column {name!r} is of class {listed(list(map(repr, unused)))}: it keeps "
+                "its number."
+            )
         if class_names is None:
             return codes.astype(np.int32), names
         numbers = {text: k for k, text in enumerate(class_names)}
         unknown = next((text for text in names if text not in numbers), None)
         if unknown is not None:
             raise ValueError(
-                f"{self._row(texts.index(unknown))}: {unknown!r} in column {name!r} is not among "
+                f"{self.row(texts.index(unknown))}: {unknown!r} in column {name!r} is not among "
                 f"class_names ({listed(list(class_names))})."
             )
         return np.array([numbers[text] for text in names], np.int32)[codes], list(class_names)
@@ -118,7 +169,7 @@ class Table:
             bad = np.flatnonzero(~np.isin(codes, np.arange(len(class_names))))
             if len(bad):
                 raise ValueError(
-                    f"{self._row(int(bad[0]))}: {codes[bad[0]]} in column {name!r} is no class of "
+                    f"{self.row(int(bad[0]))}: {codes[bad[0]]} in column {name!r} is no class of "
                     f"class_names, which are numbered from 0 to {len(class_names) - 1}. Leave "
                     "class_names out where labels are not classes."
                 )
@@ -134,7 +185,7 @@ class Table:
             bad = next((k for k, v in enumerate(items) if isinstance(v, str)), None)
             if bad is not None:
                 raise ValueError(
-                    f"{self._row(bad)}: column {name!r} holds {items[bad]!r}, expected a number. "
+                    f"{self.row(bad)}: column {name!r} holds {items[bad]!r}, expected a number. "
                     "Texts are numbered only in a single label column, where all are texts."
                 )
             array = np.asarray(items)
@@ -160,9 +211,34 @@ class Table:
         fields = getattr(getattr(self.frame, "dtype", None), "names", None)
         return None if fields is None else list(fields)
 
-    def _row(self, k: int) -> str:
+    def row(self, k: int) -> str:
         # The header is line 1 of a file.
         return f"row {k} (counted from 0)" if self.file is None else f"{self.file}, row {k + 2}"
+
+
+def categories_of(values: Any) -> list[str] | None:
+    """The texts of a categorical column in their own order; None for other columns.
+
+    Those of pandas and of pyarrow, and polars' Enum.
+    """
+    found = getattr(getattr(values, "cat", None), "categories", None)
+    if found is None:
+        found = getattr(getattr(values, "dtype", None), "categories", None)
+    if found is None and hasattr(getattr(values, "type", None), "index_type") and len(values):
+        found = values.chunk(0).dictionary.to_pylist()
+    names = None if found is None else list(found)
+    return names if names and all(isinstance(name, str) for name in names) else None
+
+
+def _items(values: Any) -> list[Any]:
+    for method in ("to_pylist", "to_list", "tolist"):
+        if hasattr(values, method):
+            return list(getattr(values, method)())
+    return list(values)
+
+
+def _is_there(value: Any) -> bool:
+    return (hasattr(value, "__len__") and len(value) > 0) or not is_missing(value)
 
 
 def array_of(values: Any) -> Array:
@@ -184,12 +260,12 @@ def first_missing(array: Array) -> int | None:
         return int(bad[0]) if len(bad) else None
     if array.dtype.kind == "O":
         for k, value in enumerate(array.tolist()):
-            if type(value) is not str and _is_missing(value):
+            if type(value) is not str and is_missing(value):
                 return k
     return None
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     # pandas.NA, NaT and NaN are not equal to themselves, or refuse to say; None is None.
     if value is None:
         return True

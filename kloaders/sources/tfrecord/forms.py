@@ -34,11 +34,12 @@ _VERSION = 1
 class Form:
     """Structure, dtypes and class names of samples.
 
-    parts: by "x", "y" and "w" the features, nested as arrays of a sample are.
+    parts: by "x", "y" and "w" the features, nested as arrays of a sample are. class_names: a list,
+    or a dict of lists by output.
     """
 
     parts: dict[str, Structure]
-    class_names: list[str] | None = None
+    class_names: Any = None
 
     def example(self) -> bytes:
         """A tf.train.Example with nothing else; put behind another one it adds a feature to it."""
@@ -107,6 +108,10 @@ def _read(raw: bytes) -> Form | None:
         if version == _VERSION:
             parts = {part: _parsed(content[part]) for part in "xyw" if part in content}
             names = content["class_names"]
+            if isinstance(names, dict):
+                return Form(
+                    parts, {output: list(map(str, those)) for output, those in names.items()}
+                )
             return Form(parts, None if names is None else list(map(str, names)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # not by us
