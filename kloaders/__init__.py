@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.arrays import ArraySequenceLoader, preload
     from kloaders.loaders.autoencoders import inputs_as_labels
     from kloaders.loaders.from_files import from_dataframe, from_directory
+    from kloaders.loaders.grouping import class_batches, pairs
     from kloaders.loaders.mixing import mix
     from kloaders.loaders.packs import PackSequenceLoader
     from kloaders.loaders.padding import bucket_by_length
@@ -65,7 +66,9 @@ _HOMES = {
     "from_torch": "interop.torch_dataset",
     "inputs_as_labels": "loaders.autoencoders",
     "keras_transform": "interop.augmentation",
+    "class_batches": "loaders.grouping",
     "mix": "loaders.mixing",
+    "pairs": "loaders.grouping",
     "preload": "loaders.arrays",
     "repeat": "loaders.subsets",
     "split": "loaders.splits",
@@ -97,6 +100,7 @@ __all__ = [
     "__version__",
     "albumentations_transform",
     "bucket_by_length",
+    "class_batches",
     "folds",
     "from_dataframe",
     "from_directory",
@@ -104,6 +108,7 @@ __all__ = [
     "inputs_as_labels",
     "keras_transform",
     "mix",
+    "pairs",
     "preload",
     "repeat",
     "split",

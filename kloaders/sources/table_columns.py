@@ -159,7 +159,7 @@ def _multi_hot(table: Table, column: str, class_names: Any) -> Output:
         warn(
             f"{missing:,} of {len(rows):,} rows have no value in column {column!r}: no label there."
         )
-    distinct = {tag for row in rows for tag in row}
+    distinct: set[Any] = {tag for row in rows for tag in row}
     texts = all(isinstance(tag, str) for tag in distinct)
     numbers = all(isinstance(tag, int) for tag in distinct)
     if not distinct or not (texts or numbers):

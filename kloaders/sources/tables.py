@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import importlib
 import os
 from typing import Any
 
@@ -21,7 +22,7 @@ class _Parquet:
 
     def __init__(self, file: str) -> None:
         try:
-            from pyarrow import parquet
+            parquet = importlib.import_module("pyarrow.parquet")
         except ImportError:
             raise ImportError(
                 f"{file} is read by pyarrow, which is not installed: pip install "

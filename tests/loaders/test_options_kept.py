@@ -402,7 +402,14 @@ def test_an_option_is_kept(name, function, files, keep, tmp_path, monkeypatch):
 
 def test_every_function_is_here():
     """A new function from loader to loader needs a line in FUNCTIONS."""
-    others = {"mix", "from_directory", "from_dataframe", "from_torch"}  # tested below, or no loader
+    others = {
+        "mix",
+        "pairs",
+        "class_batches",
+        "from_directory",
+        "from_dataframe",
+        "from_torch",
+    }  # tested below, or no loader
     made = {
         name
         for name in kl.__all__
