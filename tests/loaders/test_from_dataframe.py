@@ -1,5 +1,7 @@
 """Tables with several columns of paths, inputs and outputs: what a model gets of them."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -149,7 +151,8 @@ def test_tables_in_files(frame, tmp_path, kind):
 
 
 def test_a_parquet_file_without_pyarrow(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(ImportError, match=r'pip install "kloaders\[parquet\]"'):
         kl.from_dataframe(tmp_path / "a.parquet", "file")
