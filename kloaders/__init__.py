@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kloaders.core.per_thread import PerThread
     from kloaders.core.ray import Ray
     from kloaders.diagnostics.verify.run import verify
+    from kloaders.formats.audio import Audio
     from kloaders.formats.errors import DecodeError
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
     from kloaders.interop.tf_dataset import to_tf_dataset
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ArraySequenceLoader": "loaders.arrays",
+    "Audio": "formats.audio",
     "CsvSequenceLoader": "loaders.text",
     "DecodeError": "formats.errors",
     "Feature": "sources.tfrecord.features",
@@ -82,6 +84,7 @@ _HOMES = {
 
 __all__ = [
     "ArraySequenceLoader",
+    "Audio",
     "CsvSequenceLoader",
     "DecodeError",
     "Feature",

@@ -58,7 +58,8 @@ def names(tmp_path, monkeypatch):
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     no_torch = importlib.util.find_spec("torch") is None
     no_zarr = importlib.util.find_spec("zarr") is None
-    without = {"no_torch": no_torch, "no_zarr": no_zarr}
+    no_soundfile = importlib.util.find_spec("soundfile") is None
+    without = {"no_torch": no_torch, "no_zarr": no_zarr, "no_soundfile": no_soundfile}
     return {"paths": paths, "labels": labels, "model": model, **without}
 
 

@@ -84,8 +84,8 @@ def from_directory(
         label_mode: "int" numbers classes (int32); "categorical" makes one-hot rows and "binary"
             0 and 1 of two classes (float32); None leaves labels out.
         extensions: take files with these suffixes only, such as (".jpg", ".png"). None takes
-            those that can be read, and says how many others there were; all of them with
-            `decode=`, or with a loader of your own that overrides load_sample or load_batch.
+            those that can be read, and says how many others there were; with `decode=kl.Audio(...)`
+            .wav and .flac; all of them with another `decode=`, or with a loader of your own that overrides load_sample or load_batch.
         follow_links: look into links to folders, inside classes. A class may be a link anyway.
         stratify: keep the share of every class the same on both sides.
         seed: fixes the split and the order of both loaders.
@@ -311,6 +311,9 @@ def _wanted_suffixes(
     if extensions is not None:
         given = [extensions] if isinstance(extensions, str) else list(extensions)
         return frozenset("." + text.lower().removeprefix(".") for text in given)
+    own = getattr(options.get("decode"), "suffixes", None)
+    if own is not None:  # a decoder of ours, such as Audio
+        return frozenset(own)
     hooks = ("load_sample", "load_batch")
     hooked = isinstance(loader, type) and any(
         getattr(loader, hook, None) is not getattr(PathSequenceLoader, hook) for hook in hooks
