@@ -10,6 +10,8 @@ import numpy as np
 
 from kloaders.core.messages import inform, warn
 from kloaders.core.structure import flatten, map_structure
+from kloaders.formats.audio import Audio
+from kloaders.formats.files import suffix_of
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.splits import made, of_kept, parts_of
@@ -84,8 +86,9 @@ def from_directory(
         label_mode: "int" numbers classes (int32); "categorical" makes one-hot rows and "binary"
             0 and 1 of two classes (float32); None leaves labels out.
         extensions: take files with these suffixes only, such as (".jpg", ".png"). None takes
-            those that can be read, and says how many others there were; with `decode=kl.Audio(...)`
-            .wav and .flac; all of them with another `decode=`, or with a loader of your own that overrides load_sample or load_batch.
+            those that can be read, and says how many others there were: images and arrays, or
+            where there are none sounds (.wav, .flac), as stored; `decode=kl.Audio(...)` resamples
+            them and makes them equally long. All of them with another `decode=`, or with a loader of your own that overrides load_sample or load_batch.
         follow_links: look into links to folders, inside classes. A class may be a link anyway.
         stratify: keep the share of every class the same on both sides.
         seed: fixes the split and the order of both loaders.
@@ -121,6 +124,9 @@ def from_directory(
             f'{listed(names)}. Use "int" or "categorical".'
         )
     wanted = _wanted_suffixes(extensions, loader, options)
+    if wanted is READABLE and _are_sounds(root, names, follow_links):
+        options["decode"] = Audio()
+        wanted = frozenset(Audio.suffixes)
     paths: list[str] = []
     counts, left_out = [], LeftOut()
     for name in names:
@@ -302,6 +308,24 @@ def one_hot(whole: S, *classes: int | None) -> S:
             'beforehand: pass label_mode="int".'
         )
     return whole.replace(source=source)
+
+
+def _are_sounds(root: str, names: list[str], follow_links: bool) -> bool:
+    """Whether there are sounds, and nothing else that is read without `decode=`."""
+    found = False
+    for name in names:
+        folder = os.path.join(root, name)
+        if os.path.isdir(folder):
+            for path in files_below(
+                folder,
+                READABLE | frozenset(Audio.suffixes),
+                follow_links,
+                special=lambda _: None,
+            ):
+                if suffix_of(path) in READABLE:
+                    return False
+                found = True
+    return found
 
 
 def _wanted_suffixes(

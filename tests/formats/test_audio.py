@@ -125,6 +125,18 @@ def test_a_model_gets_a_folder_of_sounds(tmp_path):
     assert sorted(trained[:6]) == sorted(trained[6:]) == ours
 
 
+def test_a_folder_of_sounds_is_read_as_stored(tmp_path):
+    """Without decode=; beside images they are left out, as other files are."""
+    whole, _ = kl.from_directory(speech(tmp_path), validation=None, batch_size=1)
+    x, y = whole[0]
+    assert (whole.samples, x.shape, y.tolist()) == (12, (1, 40, 1), [0])
+    with pytest.raises(ValueError, match="Bring them to one shape in decode="):
+        kl.from_directory(tmp_path, validation=None, batch_size=4)[0][0]
+    np.save(tmp_path / "a" / "row.npy", np.zeros(3))
+    whole, _ = kl.from_directory(tmp_path, validation=None)
+    assert whole.samples == 1
+
+
 def test_a_broken_sound_is_named(tmp_path):
     folder = speech(tmp_path)
     (folder / "a" / "02.wav").write_bytes(b"RIFF broken")
