@@ -71,7 +71,7 @@ class Table:
         missing = first_missing(array)
         if missing is not None:
             raise ValueError(
-                f"{self.row(missing)}: the value of column {name!r} is missing. Fill it in, or "
+                f"{self._row(missing)}: the value of column {name!r} is missing. Fill it in, or "
                 f"drop such rows first{'' if self.file else f': frame.dropna(subset=[{name!r}])'}."
             )
         return array
@@ -105,6 +105,10 @@ class Table:
         self.rows = len(found)
         return found
 
+    def row(self, k: int) -> str:
+        """What a person would call a row; for messages."""
+        return self._row(k)
+
     def first(self, name: str) -> Any:
         """The first value of a column that is there; None where there is none."""
         series = self._series(name)
@@ -119,7 +123,7 @@ class Table:
             if not isinstance(item, str):
                 if not isinstance(item, os.PathLike):
                     raise TypeError(
-                        f"{self.row(k)}: column {name!r} holds {item!r} "
+                        f"{self._row(k)}: column {name!r} holds {item!r} "
                         f"({type(item).__name__}), expected a file's path."
                     )
                 items[k] = os.fspath(item)
@@ -138,7 +142,7 @@ class Table:
         bad = next((k for k, text in enumerate(texts) if not isinstance(text, str)), None)
         if bad is not None:
             raise ValueError(
-                f"{self.row(bad)}: column {name!r} holds {texts[bad]!r}, expected a text as in "
+                f"{self._row(bad)}: column {name!r} holds {texts[bad]!r}, expected a text as in "
                 "other rows: make all of them texts, or all numbers."
             )
         if class_names is None and suffix_of(texts[0]) in IMAGE_SUFFIXES | ARRAY_SUFFIXES:
@@ -159,7 +163,7 @@ class Table:
         unknown = next((text for text in names if text not in numbers), None)
         if unknown is not None:
             raise ValueError(
-                f"{self.row(texts.index(unknown))}: {unknown!r} in column {name!r} is not among "
+                f"{self._row(texts.index(unknown))}: {unknown!r} in column {name!r} is not among "
                 f"class_names ({listed(list(class_names))})."
             )
         return np.array([numbers[text] for text in names], np.int32)[codes], list(class_names)
@@ -170,7 +174,7 @@ class Table:
             bad = np.flatnonzero(~np.isin(codes, np.arange(len(class_names))))
             if len(bad):
                 raise ValueError(
-                    f"{self.row(int(bad[0]))}: {codes[bad[0]]} in column {name!r} is no class of "
+                    f"{self._row(int(bad[0]))}: {codes[bad[0]]} in column {name!r} is no class of "
                     f"class_names, which are numbered from 0 to {len(class_names) - 1}. Leave "
                     "class_names out where labels are not classes."
                 )
@@ -186,7 +190,7 @@ class Table:
             bad = next((k for k, v in enumerate(items) if isinstance(v, str)), None)
             if bad is not None:
                 raise ValueError(
-                    f"{self.row(bad)}: column {name!r} holds {items[bad]!r}, expected a number. "
+                    f"{self._row(bad)}: column {name!r} holds {items[bad]!r}, expected a number. "
                     "Texts are numbered only in a single label column, where all are texts."
                 )
             array = np.asarray(items)
@@ -212,7 +216,7 @@ class Table:
         fields = getattr(getattr(self.frame, "dtype", None), "names", None)
         return None if fields is None else list(fields)
 
-    def row(self, k: int) -> str:
+    def _row(self, k: int) -> str:
         # The header is line 1 of a file.
         return f"row {k} (counted from 0)" if self.file is None else f"{self.file}, row {k + 2}"
 
