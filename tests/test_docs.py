@@ -60,7 +60,9 @@ def names(tmp_path, monkeypatch):
     no_torch = importlib.util.find_spec("torch") is None
     no_zarr = importlib.util.find_spec("zarr") is None
     no_datasets = importlib.util.find_spec("datasets") is None
+    no_soundfile = importlib.util.find_spec("soundfile") is None
     without = {"no_torch": no_torch, "no_zarr": no_zarr, "no_datasets": no_datasets}
+    without["no_soundfile"] = no_soundfile
     rows = [{"image": p.read_bytes(), "label": n} for p, n in zip(paths, labels, strict=True)]
     write_mds(tmp_path / "mds", {"image": "jpeg", "label": "int"}, rows)
     return {"paths": paths, "labels": labels, "model": model, **without}

@@ -7,7 +7,7 @@ import itertools
 import os
 import shutil
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kloaders.convert.digests import (
     digest_of_files,
@@ -20,6 +20,7 @@ from kloaders.convert.journal import (
     Journal,
     Written,
     begun_with,
+    checked_if_exists,
     errors_of,
     say_errors,
     write_shards,
@@ -63,6 +64,7 @@ def write_pack(
     labels: Any = None,
     transformed: bool = False,
     shard_size: int | str | None = None,
+    if_exists: Literal["keep", "raise", "overwrite"] = "keep",
     overwrite: bool = False,
     progress: bool | None = True,
     **options: Unpack[PathOptions],
@@ -84,7 +86,10 @@ def write_pack(
             of a size that a few of them have. A shard is what a call that goes on keeps or makes
             again, and what has a sum. By default 1 GiB, or more where that would make over 128
             shards.
-        overwrite: replace what another pack has left in the folder.
+        if_exists: what becomes of a finished pack in the folder. "keep" has nothing to do where
+            it was made of the same data with the same arguments, and raises otherwise, so that a
+            script may be run twice; "raise" always raises; "overwrite" makes it anew.
+        overwrite: replace what is in the folder, as if_exists="overwrite".
         progress: show a bar. None: where stderr is a terminal.
         **options: with paths, those of `PathSequenceLoader`: size, channels, dtype, decode,
             workers, on_error and so on.
@@ -103,10 +108,11 @@ def write_pack(
         SampleError: a sample does not load (on_error="raise").
         ValueError: samples differ in dtype (both are named), or from epoch to epoch.
         FileExistsError: the folder holds another pack, or a part of one made with other
-            arguments; says which.
+            arguments or of data that has changed since; says which.
         BlockingIOError: another process writes there.
         OSError: the disk is full; what was finished stays.
     """
+    keep, overwrite = checked_if_exists(if_exists, overwrite)
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
     folder = os.path.abspath(local_path(folder, "folder"))
     kept = source.source
@@ -136,7 +142,9 @@ def write_pack(
         pack_of = _Writer(loader, folder, form, transformed, size, each)
         job["samples_a_shard"] = size
         shared = [name_of(name) for name in pack_of.names]
-        with Journal(path, FILES, job, overwrite, pack_of.is_current, shared) as journal:
+        with Journal(
+            path, FILES, job, overwrite, pack_of.is_current, shared, keep, MANIFEST
+        ) as journal:
             counts = [min(size, loader.samples - start) for start in starts]
             notes = write_shards(journal, counts, pack_of, progress=progress, name="write_pack")
             errors = errors_of(notes)
@@ -148,18 +156,19 @@ def write_pack(
                 raise loader.runner.log.nothing_left(errors[0].index)
             shards, dtypes = [shard_of(note) for note in notes], [a.dtype for a in pack_of.leaves]
             files = files_of(shards, dtypes)
-            finish_shared(folder, shared, files)
-            manifest = Manifest(
-                samples,
-                structure,
-                [dtype.name for dtype in dtypes],
-                pack_of.weights is not None,
-                shards,
-                journal.job["class_names"],
-                journal.job,
-            )
-            with whole_file(os.path.join(folder, MANIFEST)) as file:
-                file.write(manifest.text().encode())
+            if not journal.kept:
+                finish_shared(folder, shared, files)
+                manifest = Manifest(
+                    samples,
+                    structure,
+                    [dtype.name for dtype in dtypes],
+                    pack_of.weights is not None,
+                    shards,
+                    journal.job["class_names"],
+                    journal.job,
+                )
+                with whole_file(os.path.join(folder, MANIFEST)) as file:
+                    file.write(manifest.text().encode())
     say_errors(errors, "write_pack", loader.on_error)
     return Written([os.path.join(folder, name) for name in [*files, MANIFEST]], [], samples, errors)
 

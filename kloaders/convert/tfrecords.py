@@ -6,15 +6,23 @@ import contextlib
 import os
 import re
 import zlib
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Literal
 
 import numpy as np
 
 from kloaders.convert.digests import (
     digest_of_array,
 )
-from kloaders.convert.journal import Advance, Journal, Written, errors_of, say_errors, write_shards
+from kloaders.convert.journal import (
+    Advance,
+    Journal,
+    Written,
+    checked_if_exists,
+    errors_of,
+    say_errors,
+    write_shards,
+)
 from kloaders.convert.record_samples import LoaderSamples, RecordSource, source_of
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_count, checked_flag
@@ -23,8 +31,10 @@ from kloaders.core.messages import visible
 from kloaders.core.threads import usable_cores
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.sidecar_index import save_index
+from kloaders.formats.tfrecord.framing import FOOTER, HEADER, framed
 from kloaders.loaders.splits import sides
 from kloaders.places.urls import local_path
+from kloaders.sources.tfrecord.forms import FORMS
 
 __all__ = ["write_tfrecords"]
 
@@ -37,6 +47,7 @@ def write_tfrecords(
     shards: int = 1,
     compression: str | None = None,
     features: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
     validation: float | None = None,
     stratify: Any = None,
     groups: Any = None,
@@ -44,6 +55,7 @@ def write_tfrecords(
     seed: int | None = None,
     workers: int | None = None,
     on_error: str = "raise",
+    if_exists: Literal["keep", "raise", "overwrite"] = "keep",
     overwrite: bool = False,
     progress: bool | None = True,
 ) -> Written:
@@ -51,9 +63,13 @@ def write_tfrecords(
 
     Of paths, `image_raw` is the content of the file as it is (of .npy files the array), `label` the
     label and `id` the path. Of a loader, the samples are written as they are stored, before the
-    transform: `x` and `label`, or the names of a dict; `id` is the number of the sample. Labels that are integers become int64, others float32; labels that are paths the
-    content of the file. Arrays keep shape and dtype, in features beside them (`NAME/shape`,
-    `NAME/dtype`); float32 values and int64 lists are TensorFlow's own.
+    transform: `x` and `label`, or the names of a dict; `id` is the number of the sample. Labels that
+    are integers become int64, others float32 (with float64 beside it as `label/float64`); labels
+    that are paths the content of the file. Arrays keep shape and dtype, in features beside them
+    (`NAME/shape`, `NAME/dtype`); float32 values and int64 lists are TensorFlow's own.
+
+    The first records of each file have one feature more, `kloaders/form`: with it
+    `TFRecordSequenceLoader(files)` gives the structure, dtypes and class names that were written.
 
     Args:
         paths_or_loader: files, as `PathSequenceLoader` takes them; or any loader; or None where
@@ -66,6 +82,7 @@ def write_tfrecords(
             front to back: nothing is gained for JPEGs.
         features: more features by name: a value for each sample in a list or an array (texts,
             bytes, integers, floats, arrays of any shape), or a function of the path.
+        class_names: what the numbers in `labels` are called; of a loader its own.
         validation: the share of the samples to write to files of their own. scikit-learn draws.
         stratify: keep the share of every class the same in both parts, as for `split`.
         groups: one value a sample; those of one value stay together, as for `split`.
@@ -75,7 +92,10 @@ def write_tfrecords(
         workers: threads that read and encode; as many as the process may use cores.
         on_error: "raise" stops at a file that cannot be read, or is no whole picture by its
             header; "skip" leaves it out and names it at the end. Of a loader its own word counts.
-        overwrite: replace files of this name.
+        if_exists: what becomes of finished files of this name. "keep" has nothing to do where
+            they were made of the same data with the same arguments, and raises otherwise, so that
+            a script may be run twice; "raise" always raises; "overwrite" makes them anew.
+        overwrite: replace files of this name, as if_exists="overwrite".
         progress: show a bar. None: where stderr is a terminal.
 
     Returns:
@@ -87,11 +107,13 @@ def write_tfrecords(
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
-        FileExistsError: there are files of this name, or a part of them made with other arguments.
+        FileExistsError: there are files of this name, or a part of them, made with other arguments
+            or of data that has changed since.
         BlockingIOError: another process writes them.
         OSError: the disk is full; what was finished stays.
         ValueError, TypeError: an argument is out of range, or lengths differ.
     """
+    keep, overwrite = checked_if_exists(if_exists, overwrite)
     shards = checked_count(shards, "shards", 1)
     if compression not in (None, "", "GZIP", "ZLIB"):
         raise ValueError(
@@ -107,6 +129,8 @@ def write_tfrecords(
     if not validation and (stratify is not None or groups is not None):
         raise ValueError("stratify and groups are for validation=, the share of the second part.")
     source = source_of(paths_or_loader, labels, features, on_error, seed)
+    if class_names is not None:
+        source.class_names = checked_names(class_names)
     threads = usable_cores() if workers is None else max(1, checked_count(workers, "workers", 0))
     writing = _Writing(source, compression or "", threads)
     mix = (
@@ -119,10 +143,21 @@ def write_tfrecords(
         others = writing.add(_prefix(out, "validation"), mix(second), share)
     else:
         files, others = writing.add(_prefix(out, ""), mix(np.arange(source.samples)), shards), []
-    notes = writing.run(overwrite, progress)
+    notes = writing.run(keep, overwrite, progress)
     errors = errors_of(notes)
     say_errors(errors, "write_tfrecords", source.on_error)
     return Written(files, others, sum(note["samples"] for note in notes), errors)
+
+
+def checked_names(names: Any) -> list[str]:
+    """Names of classes as a list."""
+    found = [names] if isinstance(names, str) else list(names)
+    bad = next((name for name in found if not isinstance(name, str)), None)
+    if isinstance(names, str) or bad is not None:
+        raise TypeError(
+            f"class_names is {names!r:.80}, expected a list of texts, one for each class."
+        )
+    return found
 
 
 def _prefix(out: str | os.PathLike[str], part: str) -> str:
@@ -146,6 +181,8 @@ class _Writing:
 
     def __init__(self, source: RecordSource, compression: str, threads: int) -> None:
         self.source, self.compression, self.threads = source, compression, threads
+        form = source.form()
+        self.form = None if form is None else form.example()
         self.folder = ""
         self.names: list[str] = []
         self.paths: list[str] = []
@@ -165,10 +202,11 @@ class _Writing:
         self.numbers += np.array_split(numbers, shards)
         return paths
 
-    def run(self, overwrite: bool, progress: bool | None) -> list[dict[str, Any]]:
+    def run(self, keep: bool, overwrite: bool, progress: bool | None) -> list[dict[str, Any]]:
         """Write what is not finished; the notes of all files."""
         job = {
             **self.source.job(),
+            "class_names": self.source.class_names,
             "files": [os.path.basename(path) for path in self.paths],
             "order": digest_of_array(np.concatenate(self.numbers)),
             "compression": self.compression,
@@ -184,7 +222,7 @@ class _Writing:
         def current(shard: int, note: dict[str, Any]) -> bool:
             return bool(note["files"] == self.source.files(self.numbers[shard]))
 
-        journal = Journal(record, pattern, job, checked_flag(overwrite, "overwrite"), current)
+        journal = Journal(record, pattern, job, overwrite, current, keep=keep)
         with contextlib.closing(self.source), journal:
             return write_shards(
                 journal, sizes, self, workers=workers, progress=progress, name="write_tfrecords"
@@ -193,6 +231,7 @@ class _Writing:
     def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
         path, numbers = self.paths[shard], self.numbers[shard]
         offsets, errors = [0], []
+        form = self.form
         files = self.source.files(numbers)  # before they are read: one that changes shows later
         with whole_file(path) as file, _Squeezed(file, self.compression) as squeezed:
             for run in self.source.runs(numbers, self.threads):
@@ -202,6 +241,8 @@ class _Writing:
                             raise record
                         errors.append(without_traceback(record, self.source.on_error))
                     else:
+                        if form is not None and len(offsets) <= FORMS:
+                            record = framed(record[HEADER:-FOOTER] + form)  # noqa: PLW2901
                         squeezed.write(record)
                         offsets.append(offsets[-1] + len(record))
                 advance(len(run))
