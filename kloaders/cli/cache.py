@@ -8,6 +8,8 @@ import time
 
 import click
 
+from kloaders.core.messages import visible
+
 __all__ = ["cache_command"]
 
 
@@ -35,7 +37,8 @@ def cache_command(folder: str, check: bool, clear: bool) -> None:
 
     if not os.path.exists(os.path.join(folder, download_cache.MARKER)):
         raise click.UsageError(
-            f"{folder} is no download cache: it is the folder that download_cache= of a loader names."
+            f"{visible(folder)} is no download cache: it is the folder that download_cache= of a "
+            "loader names."
         )
     if clear:
         gone, stay = download_cache.clear(folder)

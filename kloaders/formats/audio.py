@@ -64,7 +64,7 @@ class Audio:
             found, rate = soundfile.read(io.BytesIO(raw), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise DecodeError(
-                f"it is no sound file, or damaged ({error}); it begins with {raw[:12]!r}. Copy or "
+                f"it is no sound file, or damaged ({error}); it begins with {raw[:12]!r:.80}. Copy or "
                 "download it again, or leave it out."
             ) from None
         if not len(found):

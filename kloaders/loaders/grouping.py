@@ -129,7 +129,7 @@ def pairs(
     if needs_like and counts.min() < 2:
         lone = int(np.argmin(counts))
         raise ValueError(
-            f"class {names[lone]!r} has a single sample, which has no partner of its class: leave it "
+            f"class {names[lone]!r:.80} has a single sample, which has no partner of its class: leave it "
             "out with subset(), or pass same=0."
         )
     pipeline = replace(loader.runner.pipeline, source=loader.source)

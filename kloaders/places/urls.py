@@ -8,7 +8,7 @@ import re
 import urllib.parse
 from typing import NamedTuple
 
-from kloaders.core.messages import shortened
+from kloaders.core.messages import shortened, visible
 from kloaders.core.places import check_place
 
 __all__ = ["OBJECT_STORES", "Url", "is_url", "join", "local_path", "parsed", "without_pattern"]
@@ -76,8 +76,9 @@ def parsed(url: str) -> Url:
     if scheme in _WEB:
         name, question, _ = name.partition("?")
         if question:
+            shown = visible(shortened(f"{scheme}://{root}/{name}", 80))
             raise ValueError(
-                f"{shortened(f'{scheme}://{root}/{name}', 80)} is followed by a query (?...), as signed "
+                f"{shown} is followed by a query (?...), as signed "
                 "URLs have: it would end up in states and messages, and expire. For a bucket use its "
                 "s3://, gs:// or az:// URL, and kloaders.storage(...) or the environment for credentials."
             )

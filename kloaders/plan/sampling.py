@@ -122,7 +122,7 @@ def check_groups(
         name = int(few[0]) if names is None else names[few[0]]
         others = f", and {len(few) - 1} others have too few" if len(few) > 1 else ""
         raise ValueError(
-            f"class {name!r} has {counts[few[0]]} samples{others}, and samples={samples} of a class are "
+            f"class {name!r:.80} has {counts[few[0]]} samples{others}, and samples={samples} of a class are "
             "to be in a batch, each once: pass a smaller samples=, or leave such classes out with "
             "subset()."
         )

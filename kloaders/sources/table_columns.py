@@ -88,7 +88,7 @@ def outputs_of(table: Table, columns: Any, class_names: Any, mode: Any) -> Any:
         wrong = None if not isinstance(given, dict) else next(iter(set(given) - set(columns)), None)
         if wrong is not None:
             raise ValueError(
-                f"{what} names an output {wrong!r}, and label_column has "
+                f"{what} names an output {wrong!r:.80}, and label_column has "
                 f"{listed(list(map(str, columns)))}."
             )
     if class_names is not None and not isinstance(class_names, dict):
@@ -114,7 +114,7 @@ def _output(table: Table, column: Any, class_names: Any, mode: Any) -> Output:
             raise ValueError("label_column is an empty list: name columns, or None for no labels.")
         if mode is not None:
             raise ValueError(
-                f"label_mode={mode!r} is for one column, and label_column is {len(column)} columns, "
+                f"label_mode={mode!r:.80} is for one column, and label_column is {len(column)} columns, "
                 "which make a row of numbers: leave label_mode out."
             )
         return Output(_row(table, column))
@@ -126,7 +126,7 @@ def _output(table: Table, column: Any, class_names: Any, mode: Any) -> Output:
     if values.dtype.kind not in "biu" or (len(values) and values.min() < 0):
         raise ValueError(
             f'label_mode="categorical" is for classes, texts or numbers from 0, and column '
-            f"{column!r} holds {values.dtype.name} such as {values[0]}."
+            f"{column!r:.80} holds {values.dtype.name} such as {values[0]}."
         )
     count = len(names) if names is not None else int(values.max()) + 1
     return Output(values.astype(np.int32), names, count)
@@ -147,7 +147,7 @@ def _multi_hot(table: Table, column: str, class_names: Any) -> Output:
         if not _is_list(value) and not isinstance(value, str):
             if not is_missing(value):
                 raise ValueError(
-                    f"{table.row(k)}: column {column!r} holds {value!r:.80}, expected several labels: "
+                    f"{table.row(k)}: column {column!r:.80} holds {value!r:.80}, expected several labels: "
                     'a list such as ["a", "b"], or a text such as "a,b".'
                 )
             missing += 1
@@ -157,14 +157,14 @@ def _multi_hot(table: Table, column: str, class_names: Any) -> Output:
         rows.append([tag for tag in tags if tag != ""])
     if missing:
         warn(
-            f"{missing:,} of {len(rows):,} rows have no value in column {column!r}: no label there."
+            f"{missing:,} of {len(rows):,} rows have no value in column {column!r:.80}: no label there."
         )
     distinct: set[Any] = {tag for row in rows for tag in row}
     texts = all(isinstance(tag, str) for tag in distinct)
     numbers = all(isinstance(tag, int) for tag in distinct)
     if not distinct or not (texts or numbers):
         raise ValueError(
-            f"column {column!r} holds {listed(sorted(map(repr, distinct))) or 'no label at all'}, "
+            f"column {column!r:.80} holds {listed(sorted(map(repr, distinct))) or 'no label at all'}, "
             "expected lists of texts, or of numbers of classes."
         )
     names = None if class_names is None else list(class_names)
@@ -180,7 +180,7 @@ def _multi_hot(table: Table, column: str, class_names: Any) -> Output:
             if tag not in places:
                 known = list(map(str, names or places))
                 raise ValueError(
-                    f"{table.row(k)}: {tag!r} in column {column!r} is not among class_names "
+                    f"{table.row(k)}: {tag!r:.80} in column {column!r:.80} is not among class_names "
                     f"({listed(known)})."
                 )
             values[k, places[tag]] = 1

@@ -116,7 +116,7 @@ def _read(raw: bytes) -> Form | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # not by us
     raise ValueError(
-        f"its feature {FORM!r} has version {version!r:.80}, and this kloaders reads {_VERSION}: "
+        f"its feature {FORM!r:.80} has version {version!r:.80}, and this kloaders reads {_VERSION}: "
         "upgrade kloaders, or say what is what with features={...}."
     )
 
