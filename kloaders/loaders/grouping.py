@@ -92,7 +92,8 @@ def pairs(
 
     Raises:
         ValueError: there is one class only, or one has a single sample, so that there is no partner;
-            labels are not known; the loader has RAM batches, buckets or a hook for whole batches.
+            labels are not known; the loader has RAM batches, buckets, a hook for whole batches, or weights
+            other than one number for each sample.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> loader = ArraySequenceLoader(np.arange(60), np.arange(60) % 6, 60, seed=1)
@@ -112,6 +113,7 @@ def pairs(
         "is from bucket_by_length()": options.padding is not None,
         "is from inputs_as_labels()": options.inputs_as_labels,
         "makes pairs already": isinstance(loader.source, PairSource),
+        "gives weights of its labels, which pairs have not": len(loader.sample_spec) > 2,
     }
     for what, there in refused.items():
         if there:

@@ -65,6 +65,35 @@ def test_structure_and_dtypes_are_those_of_the_loader(tmp_path, keep, way, kind)
         same(one, other)
 
 
+def weighed():
+    one = (K + 0.5).astype(np.float32)
+    per_pixel = np.stack([np.full((3, 2), n + 0.25, np.float32) for n in K])
+    outputs = {"a": K % 3, "b": K / 7.0}
+    given = kl.ArraySequenceLoader
+
+    class Hook(kl.SequenceLoader):
+        def load_sample(self, index):
+            return np.float32(index), np.int32(index % 3), np.float64(index + 0.5)
+
+    return {
+        "one a sample": given(K, K % 3, 5, sample_weights=one),
+        "one a pixel": given(K, per_pixel > 4, 5, sample_weights=per_pixel),
+        "by output": given(K, outputs, 5, sample_weights={"a": one, "b": one * 2}),
+        "of a hook": Hook(N, 5),
+    }
+
+
+@WAYS
+@pytest.mark.parametrize("kind", weighed())
+def test_weights_come_back_without_an_argument(tmp_path, keep, way, kind):
+    loader = keep(weighed()[kind])
+    found = keep(back(loader, way, tmp_path))
+    batches = zip(loader.epoch_batches(0, False), found.epoch_batches(0, False), strict=True)
+    for one, other in batches:
+        assert len(one) == 3
+        same(one, other)
+
+
 @WAYS
 def test_class_names_and_masks_come_back(tmp_path, keep, way):
     for n in range(N):

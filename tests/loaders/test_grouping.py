@@ -190,3 +190,16 @@ def test_bad_pairs_are_named():
             kl.pairs(made, **options)
     with pytest.raises(ValueError, match="split or choose first"):
         kl.split(kl.pairs(loader()), seed=1)
+
+
+def test_weights_of_samples_stay_and_others_are_refused():
+    """Pairs have other labels: one weight a sample goes with its first, and no other could."""
+    k = np.arange(24)
+    weights = (k + 1).astype(np.float32)
+    *_, found = kl.pairs(kl.ArraySequenceLoader(k, k % 3, 6, sample_weights=weights))[1]
+    assert found.tolist() == list(range(7, 13))
+    rows = kl.ArraySequenceLoader(k, k % 3, 6, sample_weights=weights[:, None])
+    with pytest.raises(ValueError, match="gives weights of its labels, which pairs have not"):
+        kl.pairs(rows)
+    _, y, found = kl.class_batches(rows, classes=3, samples=2)[0]
+    assert (len(set(y.tolist())), found.shape) == (3, (6, 1))
