@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kloaders.core.per_thread import PerThread
     from kloaders.core.ray import Ray
     from kloaders.diagnostics.verify.run import verify
+    from kloaders.formats.audio import Audio
     from kloaders.formats.errors import DecodeError, UnsupportedError
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
     from kloaders.interop.from_source import from_source, from_torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kloaders.loaders.filtering import filter  # noqa: A004  (under kl. it hides nothing)
     from kloaders.loaders.from_files import from_dataframe, from_directory
     from kloaders.loaders.from_folders import from_folders
+    from kloaders.loaders.grouping import class_batches, pairs
     from kloaders.loaders.huggingface import from_huggingface
     from kloaders.loaders.joining import concatenate, zip_loaders
     from kloaders.loaders.mds import MDSSequenceLoader
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ArraySequenceLoader": "loaders.arrays",
+    "Audio": "formats.audio",
     "CsvSequenceLoader": "loaders.text",
     "DecodeError": "formats.errors",
     "Feature": "sources.tfrecord.features",
@@ -90,7 +93,9 @@ _HOMES = {
     "from_torch": "interop.from_source",
     "inputs_as_labels": "loaders.autoencoders",
     "keras_transform": "interop.augmentation",
+    "class_batches": "loaders.grouping",
     "mix": "loaders.mixing",
+    "pairs": "loaders.grouping",
     "preload": "loaders.arrays",
     "repeat": "loaders.subsets",
     "split": "loaders.splits",
@@ -107,6 +112,7 @@ _HOMES = {
 
 __all__ = [
     "ArraySequenceLoader",
+    "Audio",
     "CsvSequenceLoader",
     "DecodeError",
     "Feature",
@@ -130,6 +136,7 @@ __all__ = [
     "__version__",
     "albumentations_transform",
     "bucket_by_length",
+    "class_batches",
     "concatenate",
     "filter",
     "finish_pack",
@@ -146,6 +153,7 @@ __all__ = [
     "keras_transform",
     "mix",
     "padded_batches",
+    "pairs",
     "preload",
     "repeat",
     "split",

@@ -59,7 +59,7 @@ def names(tmp_path, monkeypatch):
         ]
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    optional = ("torch", "zarr", "datasets", "pydicom", "nibabel")
+    optional = ("torch", "zarr", "datasets", "pydicom", "nibabel", "soundfile")
     without = {f"no_{name}": importlib.util.find_spec(name) is None for name in optional}
     rows = [{"image": p.read_bytes(), "label": n} for p, n in zip(paths, labels, strict=True)]
     write_mds(tmp_path / "mds", {"image": "jpeg", "label": "int"}, rows)

@@ -182,6 +182,7 @@ def tfrecord_command(
             shards=shards,
             compression=compression,
             features=features,
+            class_names=loader.class_names,
             validation=validation,
             stratify=True if validation and loader.class_names else None,
             shuffle=shuffle,
@@ -210,11 +211,10 @@ def tfrecord_command(
         f"{format_bytes(report['bytes'])}, in {report['seconds']:.0f} s"
     )
     click.echo("\nIn Python:\n    import kloaders as kl")
-    chosen = '{"x": "image_raw", "y": "label"}' if labels is not None else '{"x": "image_raw"}'
     for variable, part in (("train", written.files), ("val", written.validation)):
         if part:
             pattern = part[0].rpartition("-00000-of-")[0] + "-*.tfrecord"
-            click.echo(f"    {variable} = kl.TFRecordSequenceLoader({pattern!r}, {chosen}, 32)")
+            click.echo(f"    {variable} = kl.TFRecordSequenceLoader({pattern!r}, batch_size=32)")
 
 
 def _say_part(report: dict[str, Any], out: str, part: tuple[int, int], as_json: bool) -> None:

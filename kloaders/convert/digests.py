@@ -15,7 +15,14 @@ import numpy as np
 from kloaders.core.arrays import Array
 from kloaders.core.structure import flatten
 from kloaders.core.value_digest import NotComparable, digest_of, digest_of_method
-from kloaders.sources.columns import PathColumn, inner_column
+from kloaders.sources.columns import (
+    CallColumn,
+    ListColumn,
+    OneHotColumn,
+    PathColumn,
+    in_ram,
+    inner_column,
+)
 from kloaders.sources.hooks import overrides
 
 if TYPE_CHECKING:
@@ -32,7 +39,8 @@ __all__ = [
     "spread",
 ]
 
-# Arrays are told apart by so many of their rows: all of them may be more than RAM.
+# Arrays in files are told apart by so many of their rows, and the file's size and time: all of
+# them may be more than RAM. So many bytes are looked at at a time.
 _ROWS_IN_DIGEST, _BYTES_IN_DIGEST = 64, 2**26
 # What stands in the digest of a function before what could not be compared by value.
 _BUT_FOR = ", but for "
@@ -110,7 +118,10 @@ def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
         job["data"] = [_digest_of_column(column) for column in flatten(columns)]
     else:
         looked = spread(loader.samples, _ROWS_IN_DIGEST)
-        job["data"] = digest_of_texts(map(loader.source.name, looked))
+        said = sorted(loader.source.fingerprint().items())
+        job["data"] = digest_of_texts([*map(loader.source.name, looked), *map(str, said)])
+        if not any(True for _ in loader.source.extent()):
+            job["data"] += f"{_BUT_FOR}data behind {type(loader).__name__}"
     for hook in ("load_sample", "load_batch"):
         if overrides(type(loader), hook):
             job[hook] = _digest_of_hook(loader, hook)
@@ -129,9 +140,14 @@ def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
     job["replace"] = loader.on_error == "replace"
     if loader.weights is not None:
         job["sample_weights"] = digest_of_array(loader.weights)
-    names = loader.class_names
-    job["class_names"] = None if names is None else [str(name) for name in names]
+    job["class_names"] = _as_texts(loader.class_names)
     return job
+
+
+def _as_texts(names: Any) -> Any:
+    if isinstance(names, dict):  # by output
+        return {str(output): _as_texts(those) for output, those in names.items()}
+    return None if names is None else [str(name) for name in names]
 
 
 def _digest_of_hook(loader: SequenceLoader, hook: str) -> str:
@@ -153,12 +169,32 @@ def _digest_of_column(column: Any) -> str:
     count = len(column)
     if is_files(column):  # each shard notes how they were when it was made
         return f"{count} files {digest_of_texts(map(column.name, range(count)))}"
+    if isinstance(column, OneHotColumn):
+        return f"{column.classes} classes of {_digest_of_column(column.column)}"
+    inner = inner_column(column)
+    known = in_ram(column)
+    if known is not None:
+        return f"{count} values {_digest_of_rows(*known)}"
+    if isinstance(inner, ListColumn):
+        return f"{count} values {digest_of_texts(digest_of_array(column.read(k)) for k in range(count))}"
     rows = []
+    if isinstance(inner, CallColumn):
+        rows.append(str(digest_of_function(inner.function, "the labels function")))
     with contextlib.suppress(Exception):  # a function of the user's
         few = max(2, min(_ROWS_IN_DIGEST, _BYTES_IN_DIGEST // max(1, column.read(0).nbytes)))
         rows = [digest_of_array(column.read(index)) for index in spread(count, few)]
-    files = digest_of_files(getattr(inner_column(column), "files", ()))  # of a pack
+    mapped = getattr(getattr(inner, "file", None), "path", None)
+    files = digest_of_files(getattr(inner, "files", [mapped] if mapped else []))  # of a pack
     return f"{count} values {digest_of_texts([*rows, files])}"
+
+
+def _digest_of_rows(array: Array, numbers: Any) -> str:
+    """All of these rows: what was changed in one of them is another data set."""
+    step = max(1, _BYTES_IN_DIGEST // max(1, array[:1].nbytes))
+    count = len(array) if numbers is None else len(numbers)
+    cuts = (slice(k, k + step) for k in range(0, count, step))
+    rows = (array[cut] if numbers is None else array[numbers[cut]] for cut in cuts)
+    return digest_of_texts(map(digest_of_array, rows))
 
 
 def spread(samples: int, count: int) -> list[int]:

@@ -5,7 +5,7 @@ r"""Many samples become files, shard by shard, and a kill loses no finished shar
         ...  # last of all, the file that makes the others valid
 
 A shard's files get their names when they are whole (`whole_file`), and then a line in the journal.
-The journal is gone when all is done; while it is there, the conversion is not finished.
+While the journal has this name the conversion is not finished; then it gets the name `done_of(path)`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from tqdm.auto import tqdm
 
 from kloaders.convert.digests import not_compared
+from kloaders.core.checks import checked_flag
 from kloaders.core.errors import SampleError
 from kloaders.core.messages import inform, visible, warn
 from kloaders.core.threads import ThreadPool
@@ -40,7 +41,9 @@ __all__ = [
     "Journal",
     "Written",
     "begun_with",
+    "checked_if_exists",
     "difference_of",
+    "done_of",
     "errors_of",
     "locked",
     "read_journal",
@@ -49,8 +52,16 @@ __all__ = [
 ]
 
 
-# Arrays are told apart by so many of their rows: all of them may be more than RAM.
-_ROWS_IN_DIGEST, _BYTES_IN_DIGEST = 64, 2**26
+def checked_if_exists(if_exists: Any, overwrite: Any) -> tuple[bool, bool]:
+    """Whether to keep what is finished, and whether to replace it."""
+    if if_exists not in ("keep", "raise", "overwrite"):
+        raise ValueError(
+            f'if_exists={if_exists!r:.80} is not known: choose "keep", "raise" or "overwrite".'
+        )
+    replace = checked_flag(overwrite, "overwrite") or if_exists == "overwrite"
+    if replace and if_exists == "raise":
+        raise ValueError('overwrite=True and if_exists="raise" say two things: leave one out.')
+    return if_exists == "keep", replace
 
 
 class Written(NamedTuple):
@@ -84,18 +95,23 @@ class Journal:
             None: always.
         shared: names of files that several shards write to, each its own part. While they grow
             they may be called `NAME.unfinished`. How long they are `current` has to tell.
+        keep: take a conversion that is finished, of the same job, as it is: `kept` is then True,
+            and all shards are in `finished`. Else whatever is finished is an error.
+        last: the name of a file that is written when all shards are, and belongs to what is kept.
 
-    In a `with` block it holds a lock, which the system takes back if the process dies; the file
-    is removed where the block ends without an exception.
+    In a `with` block it holds a lock, which the system takes back if the process dies. Where the
+    block ends without an exception the file gets the name `done`, by which the next call knows
+    what is there.
 
     Raises, where the block begins:
         BlockingIOError: another process is at it; says which.
-        FileExistsError: there are files of another conversion; says in what it differs.
+        FileExistsError: there are files of another conversion, or of data that has changed; says
+            in what it differs.
 
     Threads may share it.
     """
 
-    #: Whether the file is left when all is done.
+    #: Whether the file is left, by its name, when all is done.
     stays = False
 
     def __init__(
@@ -106,9 +122,14 @@ class Journal:
         overwrite: bool = False,
         current: Callable[[int, Any], bool] | None = None,
         shared: Iterable[str] = (),
+        keep: bool = False,
+        last: str | None = None,
     ) -> None:
         self.path = os.path.abspath(path)
         self.folder = os.path.dirname(self.path)
+        #: What the file is called when all is finished: hidden, `.NAME.finished.jsonl`.
+        self.done = done_of(self.path)
+        self.keep, self.last, self.kept = keep, last, False
         self.pattern = re.compile(files)
         self.job = _as_read(job)
         self.overwrite = overwrite
@@ -139,18 +160,24 @@ class Journal:
     ) -> None:
         file, self._file = self._file, None
         assert file is not None
-        if kind is not None and self.finished:
+        if kind is not None and self.finished and not self.kept:
             inform(
                 f"{self.folder}: {len(self.finished):,} shards are finished and stay; the same "
                 "call goes on from there."
             )
-        done = kind is None and not self.stays
-        if done and sys.platform != "win32":
-            os.unlink(self.path)  # before the lock is given back
+        ends = self.kept or (kind is None and not self.stays)
+        if ends and sys.platform != "win32":
+            self._end()  # before the lock is given back
         with contextlib.suppress(OSError):  # as above
             file.close()
-        if done and sys.platform == "win32":
-            os.unlink(self.path)  # only files that are closed can be removed
+        if ends and sys.platform == "win32":
+            self._end()  # only files that are closed can be moved
+
+    def _end(self) -> None:
+        if self.kept:
+            os.unlink(self.path)
+        else:
+            os.replace(self.path, self.done)
 
     def add(self, shard: int, names: Iterable[str], note: Any) -> None:
         """Shard number `shard` is finished: files by these names are on the disk.
@@ -183,10 +210,13 @@ class Journal:
         shards = [line for line in lines if "shard" in line]
         there = sorted(name for name in os.listdir(self.folder) if self.pattern.fullmatch(name))
         if job is None and there and not self.overwrite:
+            problem = self._take_over() if self.keep else ""
+            if self.kept:
+                return
             os.unlink(self.path)
             raise FileExistsError(
-                f"{visible(os.path.join(self.folder, there[0]))} is there already. Choose another place, or "
-                "pass overwrite=True (--overwrite) to replace what is there."
+                f"{visible(os.path.join(self.folder, there[0]))} is there already{problem}. Choose "
+                "another place, or pass overwrite=True (--overwrite) to replace what is there."
             )
         if shards and job != self.job and not self.overwrite:
             raise FileExistsError(
@@ -197,16 +227,13 @@ class Journal:
         kept: set[str] = set()
         for line in shards if job == self.job else []:
             shard, note = line["shard"], line["note"]
-            if self._is_whole(line["sizes"]) and (not self.current or self.current(shard, note)):
+            if self._is_whole(line["sizes"]) and self._is_current(shard, note):
                 self.finished[shard] = note
                 for name, size in line["sizes"].items():
                     kept |= {name} if size is not None else {name, f"{name}.unfinished"}
-        if self.finished and (unsure := not_compared(self.job)):
-            warn(
-                f"{self.folder}: {len(self.finished):,} shards are finished and stay, but it cannot be "
-                f"seen whether they were made with the same {'; '.join(unsure)}. If not, pass "
-                "overwrite=True (--overwrite) to begin anew."
-            )
+        self._say_unsure()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.done)  # of what is removed below
         file.truncate(end if job == self.job else 0)
         if job != self.job:
             self._append({"job": self.job})
@@ -219,6 +246,44 @@ class Journal:
                 os.unlink(os.path.join(self.folder, name))
         sync_folder(self.folder)
 
+    def _take_over(self) -> str:
+        """Keep what is finished, if it is of this job and as it was; else what it differs in."""
+        lines = read_journal(self.done)
+        if not lines:
+            return ""
+        job = lines[0].get("job", {})
+        # What an earlier version finished is no worse today.
+        said = difference_of(*({**j, "kloaders": ""} for j in (job, self.job)))
+        if said:
+            return f", made with other arguments: {said}"
+        shards = {line["shard"]: line for line in lines if "shard" in line}
+        last = self.last is None or os.path.exists(os.path.join(self.folder, self.last))
+        changed = [
+            k
+            for k, line in shards.items()
+            if not self._is_whole(line["sizes"]) or not self._is_current(k, line["note"])
+        ]
+        if changed or not last:
+            return (
+                f", but {len(changed) or 1:,} of {len(shards):,} shards are not as they were made: "
+                "their files, or what they were made of, have changed since or are gone"
+            )
+        self.finished = {k: line["note"] for k, line in shards.items()}
+        self.kept = True
+        self._say_unsure()
+        return ""
+
+    def _is_current(self, shard: int, note: Any) -> bool:
+        return self.current is None or self.current(shard, note)
+
+    def _say_unsure(self) -> None:
+        if self.finished and (unsure := not_compared(self.job)):
+            warn(
+                f"{self.folder}: {len(self.finished):,} shards are finished and stay, but it cannot be "
+                f"seen whether they were made with the same {'; '.join(unsure)}. If not, pass "
+                "overwrite=True (--overwrite) to begin anew."
+            )
+
     def _is_whole(self, sizes: dict[str, int | None]) -> bool:
         try:
             return all(
@@ -229,15 +294,28 @@ class Journal:
             return False
 
 
+def done_of(path: str) -> str:
+    """What the journal at `path` is called when the conversion is finished.
+
+    >>> done_of("unfinished.jsonl"), done_of(".train.unfinished.jsonl")
+    ('.finished.jsonl', '.train.finished.jsonl')
+    """
+    folder, name = os.path.split(path)
+    stem = name.removesuffix(".jsonl").removesuffix("unfinished").strip(".")
+    return os.path.join(folder, f"{f'.{stem}' if stem else ''}.finished.jsonl")
+
+
 def begun_with(path: str, job: dict[str, Any]) -> dict[str, Any]:
-    """The job of an unfinished conversion that has all of `job`, perhaps more; {} if there is none.
+    """The job of a conversion that has all of `job`, perhaps more; {} if there is none.
 
     For what a first run measures, and a run that goes on takes over. `path` is the journal's.
     """
-    lines = read_journal(path)
-    found = lines[0].get("job") if lines else None
-    same = found and all(found.get(name) == value for name, value in _as_read(job).items())
-    return found if found and same else {}
+    wanted = {name: value for name, value in _as_read(job).items() if name != "kloaders"}
+    for lines in map(read_journal, (path, done_of(path))):
+        found: dict[str, Any] = lines[0].get("job", {}) if lines else {}
+        if found and all(found.get(name) == value for name, value in wanted.items()):
+            return found
+    return {}
 
 
 def read_journal(path: str) -> list[dict[str, Any]]:
@@ -314,12 +392,14 @@ def _lines_of(file: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
 
 
 def difference_of(old: dict[str, Any], new: dict[str, Any]) -> str:
-    said = [
-        f"{name} was {old.get(name)!r:.80}, is {new.get(name)!r:.80}"
-        for name in {**old, **new}
-        if old.get(name) != new.get(name)
-    ]
-    return "; ".join(said)
+    said = []
+    for name in {**old, **new}:
+        was, now = old.get(name), new.get(name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            said.append(difference_of(was, now))
+        elif was != now:
+            said.append(f"{name} was {was!r:.80}, is {now!r:.80}")
+    return "; ".join(filter(None, said))
 
 
 # --------------------------------------------------------------------------------------- shards
@@ -359,6 +439,12 @@ def write_shards(
     shards = range(len(samples)) if shards is None else shards
     done = sum(samples[k] for k in journal.finished)
     left = [k for k in shards if k not in journal.finished]
+    if journal.kept:
+        inform(
+            f"{name}: {journal.folder} has {done:,} samples of the same conversion, finished and "
+            "unchanged: nothing to do."
+        )
+        return [journal.finished[k] for k in shards]
     if journal.finished:
         inform(f"{name}: goes on, {len(journal.finished):,} of {len(shards):,} shards are there.")
     disable = None if progress is None else not progress

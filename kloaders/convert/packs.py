@@ -7,7 +7,7 @@ import itertools
 import os
 import shutil
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kloaders.convert.digests import (
     digest_of_files,
@@ -20,6 +20,7 @@ from kloaders.convert.journal import (
     Journal,
     Written,
     begun_with,
+    checked_if_exists,
     errors_of,
     say_errors,
     write_shards,
@@ -78,6 +79,7 @@ def write_pack(
     shard_size: int | str | None = None,
     part: tuple[int, int] | None = None,
     engine: Ray | None = None,
+    if_exists: Literal["keep", "raise", "overwrite"] = "keep",
     overwrite: bool = False,
     progress: bool | None = True,
     **options: Unpack[PathOptions],
@@ -106,7 +108,11 @@ def write_pack(
         engine: `Ray(cpus=8)` has shards written by so many tasks at a time of a Ray cluster, whose
             nodes share the file systems of source and folder. The bytes are the same. A shard whose
             worker dies is written by another.
-        overwrite: replace what another pack has left in the folder.
+        if_exists: what becomes of a finished pack in the folder. "keep" has nothing to do where
+            it was made of the same data with the same arguments, and raises otherwise, so that a
+            script may be run twice; "raise" always raises; "overwrite" makes it anew. A part
+            raises with "keep" too, as does a call after `finish_pack`.
+        overwrite: replace what is in the folder, as if_exists="overwrite".
         progress: show a bar. None: where stderr is a terminal.
         **options: with paths, those of `PathSequenceLoader`: size, channels, dtype, decode,
             workers, on_error and so on.
@@ -126,10 +132,11 @@ def write_pack(
         SampleError: a sample does not load (on_error="raise").
         ValueError: samples differ in dtype (both are named), or from epoch to epoch.
         FileExistsError: the folder holds another pack, or a part of one made with other
-            arguments; says which.
+            arguments or of data that has changed since; says which.
         BlockingIOError: another process writes there.
         OSError: the disk is full; what was finished stays.
     """
+    keep, overwrite = checked_if_exists(if_exists, overwrite)
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
     folder = os.path.abspath(local_path(folder, "folder"))
     part = None if part is None else checked_part(part)
@@ -173,7 +180,9 @@ def write_pack(
         counts = [min(size, loader.samples - start) for start in starts]
         numbers = range(len(counts)) if part is None else shards_of(part, len(counts))
         if part is None:
-            journal = Journal(path, FILES, job, overwrite, pack_of.is_current, shared)
+            journal = Journal(
+                path, FILES, job, overwrite, pack_of.is_current, shared, keep, MANIFEST
+            )
         else:
             own = "|".join(f"{number:05}" for number in numbers) or "(?!)"
             pattern = rf"[xyw]\d*-({own})(\.index)?\.npy"
@@ -187,12 +196,13 @@ def write_pack(
                 shared,
             )
         with journal:
+            remote = ray if not journal.kept else None
             notes = write_shards(
                 journal,
                 counts,
-                RemoteShards(ray, pack_of, journal.path, counts) if ray else pack_of,
+                RemoteShards(remote, pack_of, journal.path, counts) if remote else pack_of,
                 shards=numbers,
-                workers=ray.cpus if ray else 1,
+                workers=remote.cpus if remote else 1,
                 progress=progress,
                 name="write_pack",
             )
@@ -205,7 +215,8 @@ def write_pack(
                     loader.errors = errors
                     raise loader.runner.log.nothing_left(errors[0].index)
                 files = _finish_arrays(folder, pack, notes)
-                _write_manifest(folder, pack, journal.job, notes)
+                if not journal.kept:
+                    _write_manifest(folder, pack, journal.job, notes)
     say_errors(errors, "write_pack", loader.on_error)
     if part is not None:
         return Written([], [], samples, errors)
@@ -245,7 +256,7 @@ def finish_pack(folder: str | os.PathLike[str], *, overwrite: bool = False) -> W
         if not samples:
             raise errors[0]
         files = _finish_arrays(parts.place, pack, notes)
-        parts.move(files)
+        parts.move(files, JOURNAL)
         _write_manifest(folder, pack, job, notes)
     say_errors(errors, "finish_pack", "replace" if job["replace"] else "skip")
     return Written([os.path.join(folder, name) for name in [*files, MANIFEST]], [], samples, errors)

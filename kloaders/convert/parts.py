@@ -4,7 +4,7 @@ r"""A conversion that several processes or hosts share: each writes some of the 
     with parts.journal((k, n), job, shards, ...) as journal:  # in each of n processes
         write_shards(journal, sizes, write, shards=shards_of((k, n), shards))
     with parts.finished(overwrite, ...) as found:  # when all are done
-        parts.move(names)
+        parts.move(names, journal)
         ...  # last of all, the file that makes the others valid
 
 What parts write lies in a folder of its own within that where the files go to: until all is finished,
@@ -20,7 +20,14 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
-from kloaders.convert.journal import Journal, begun_with, difference_of, locked, read_journal
+from kloaders.convert.journal import (
+    Journal,
+    begun_with,
+    difference_of,
+    done_of,
+    locked,
+    read_journal,
+)
 from kloaders.core.checks import checked_shard
 from kloaders.core.messages import visible, warn
 from kloaders.formats.atomic import sync_folder, whole_file
@@ -205,9 +212,15 @@ class Parts:
         os.rename(self.place, done)  # a kill in what follows leaves nothing that looks like parts
         shutil.rmtree(done, ignore_errors=True)
 
-    def move(self, names: Iterable[str]) -> None:
-        """Give files their place, unless they have it; files of another conversion are removed."""
+    def move(self, names: Iterable[str], journal: str) -> None:
+        """Give files their place, unless they have it; files of another conversion are removed.
+
+        journal: what that of the same conversion without parts is called, in the folder. If one is
+        finished there, it is of files that are replaced.
+        """
         names = list(names)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(done_of(os.path.join(self.folder, journal)))
         for name in self._there():  # pack.json comes first
             if name not in names:
                 os.unlink(os.path.join(self.folder, name))

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from kloaders.convert.digests import (
+    digest_of_array,
     digest_of_files,
     digest_of_function,
     digest_of_texts,
+    is_files,
     job_of,
     spread,
 )
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.errors import SampleError, as_sample_error
 from kloaders.core.rows import RowMismatch
-from kloaders.core.structure import Structure, flatten
+from kloaders.core.structure import Structure, flatten, unflatten
 from kloaders.core.threads import ThreadPool
 from kloaders.engine.batches import BatchBuild, in_storage_order
 from kloaders.engine.retries import Names, read_patiently
@@ -36,6 +38,8 @@ from kloaders.loaders.settings import check_own_batches
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import PathColumn
 from kloaders.sources.tables import array_of
+from kloaders.sources.tfrecord.features import Feature
+from kloaders.sources.tfrecord.forms import FORM, Form, feature_of, features_for
 
 __all__ = ["LoaderSamples", "RecordSource", "source_of"]
 
@@ -109,9 +113,8 @@ def _features_of(name: str, value: Any) -> dict[str, Any]:
     return array_features(name, array)
 
 
-def _label(value: Array) -> Array:
-    """A label as TensorFlow's parsers expect it: int64 or float32."""
-    return value.astype(np.int64 if value.dtype.kind in "biu" else np.float32)
+def _described(value: Any) -> str:
+    return digest_of_array(value) if isinstance(value, np.ndarray) and value.ndim else repr(value)
 
 
 class RecordSource:
@@ -123,6 +126,7 @@ class RecordSource:
     def __init__(self, loader: SequenceLoader, extras: Any, on_error: str) -> None:
         self.loader, self.on_error = loader, on_error
         self.samples = loader.samples
+        self.class_names = loader.class_names
         self.extras: dict[str, Any] = {}
         for name, values in (extras or {}).items():
             if not callable(values):
@@ -148,9 +152,15 @@ class RecordSource:
             if callable(values):
                 extras[name] = digest_of_function(values, f"features[{name!r:.80}]")
             else:
-                looked = spread(self.samples, 64)
-                extras[name] = digest_of_texts(repr(values[k]) for k in looked)
-        return {"source": job_of(self.loader, False), "features": extras, "on_error": self.on_error}
+                extras[name] = digest_of_texts(map(_described, values))
+        source = job_of(self.loader, False)
+        if isinstance(self.loader, _Numbers):
+            source["data"] = "features"
+        return {"source": source, "features": extras, "on_error": self.on_error}
+
+    def form(self) -> Form | None:
+        """Structure, dtypes and class names of the samples; None where there are only features."""
+        return None
 
     def more(self, number: int) -> dict[str, Any]:
         """The features that the user gave for a sample."""
@@ -185,13 +195,23 @@ class _Files(RecordSource):
         if len(parts) > 1:
             names += _names(parts[1], _LABEL)
             self.labels = list(zip(_names(parts[1], _LABEL), flatten(parts[1]), strict=True))
-        _check_names([*names, _ID])
+        _check_names([*names, _ID, FORM])
         sizes = []
         for k in spread(self.samples, 8):
             with contextlib.suppress(OSError):
                 sizes.append(os.path.getsize(self.paths[k]))
         each = sum(sizes) // max(1, len(sizes)) + 1
         self.run = max(1, min(_RUN, _RUN_BYTES // each))
+
+    def form(self) -> Form | None:
+        parts = self.loader.source.columns or ()
+        # In the order of a sample's arrays.
+        columns = {"x": self.inputs, "y": self.labels}
+        found = {
+            part: unflatten(structure, [_feature(*one, part == "y") for one in columns[part]])
+            for part, structure in zip("xy", parts, strict=False)
+        }
+        return Form(found, self.class_names)
 
     def files(self, numbers: Indices) -> str | None:
         columns = [c for _, c in (*self.inputs, *self.labels) if isinstance(c, PathColumn)]
@@ -228,13 +248,21 @@ class _Files(RecordSource):
             if isinstance(column, PathColumn):
                 features |= _content(name, column.paths[number])
             else:
-                features |= array_features(name, column.read(number))
+                features |= features_for(name, column.read(number))
         for name, column in self.labels:
             if isinstance(column, PathColumn):
                 features |= _content(name, column.paths[number])
             else:
-                features |= array_features(name, _label(column.read(number)))
+                features |= features_for(name, column.read(number), label=True)
         return framed(encode_example(features | self.more(number)))
+
+
+def _feature(name: str, column: Any, label: bool) -> Feature:
+    array = None
+    if not isinstance(column, PathColumn):
+        with contextlib.suppress(Exception):  # a function of the user's: named when it is written
+            array = column.read(0)
+    return feature_of(name, array, label)
 
 
 def _content(name: str, path: str) -> dict[str, Any]:
@@ -270,8 +298,34 @@ class LoaderSamples(RecordSource):
                     self.weights = [_WEIGHT]
             elif self.view.weights is not None:
                 self.weights = [_WEIGHT]
-            _check_names([*self.inputs, *self.labels, *self.weights, _ID])
+            _check_names([*self.inputs, *self.labels, *self.weights, _ID, FORM])
         self.each = sum(s.nbytes for s in flatten(self.view.raw_spec))
+
+    def form(self) -> Form | None:
+        if self.alone:
+            return None
+        spec = self.view.raw_spec
+        names = {"x": self.inputs, "y": self.labels, "w": self.weights}
+        parts = {
+            part: unflatten(
+                structure,
+                [
+                    feature_of(
+                        name, np.empty([n or 0 for n in leaf.shape], leaf.dtype), part == "y"
+                    )
+                    for name, leaf in zip(names[part], flatten(structure), strict=True)
+                ],
+            )
+            for part, structure in zip("xyw", spec, strict=False)
+        }
+        if self.weights and len(spec) < 3:
+            parts["w"] = Feature(_WEIGHT)
+        return Form(parts, self.class_names)
+
+    def files(self, numbers: Indices) -> str | None:
+        columns = [c for c in flatten(self.loader.source.columns or ()) if is_files(c)]
+        wanted = numbers.tolist()
+        return digest_of_files(c.name(n) for c in columns for n in wanted) if columns else None
 
     def runs(self, numbers: Indices, threads: int) -> Iterator[list[bytes | SampleError]]:
         met = len(self.view.errors)
@@ -304,9 +358,9 @@ class LoaderSamples(RecordSource):
                 *(np.asarray(array * single[number]) for array in own),
             ]
         for name, array in zip(self.inputs, arrays, strict=False):
-            features |= array_features(name, np.asarray(array))
+            features |= features_for(name, np.asarray(array))
         for name, array in zip(self.labels, arrays[inputs:], strict=False):
-            features |= array_features(name, _label(np.asarray(array)))
+            features |= features_for(name, np.asarray(array), label=True)
         for name, array in zip(self.weights, arrays[inputs + labels :], strict=True):
             features |= array_features(name, np.asarray(array))
         return framed(encode_example(features | self.more(number)))

@@ -6,15 +6,23 @@ import contextlib
 import os
 import re
 import zlib
-from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from kloaders.convert.digests import (
     digest_of_array,
 )
-from kloaders.convert.journal import Advance, Journal, Written, errors_of, say_errors, write_shards
+from kloaders.convert.journal import (
+    Advance,
+    Journal,
+    Written,
+    checked_if_exists,
+    errors_of,
+    say_errors,
+    write_shards,
+)
 from kloaders.convert.on_ray import RemoteShards, checked_engine
 from kloaders.convert.parts import Part, Parts, checked_part, shards_of
 from kloaders.convert.record_samples import LoaderSamples, RecordSource, source_of
@@ -25,8 +33,10 @@ from kloaders.core.messages import visible
 from kloaders.core.threads import usable_cores
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.sidecar_index import save_index
+from kloaders.formats.tfrecord.framing import FOOTER, HEADER, framed
 from kloaders.loaders.splits import sides
 from kloaders.places.urls import local_path
+from kloaders.sources.tfrecord.forms import FORMS
 
 if TYPE_CHECKING:
     from kloaders.core.ray import Ray
@@ -42,6 +52,7 @@ def write_tfrecords(
     shards: int = 1,
     compression: str | None = None,
     features: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
     validation: float | None = None,
     stratify: Any = None,
     groups: Any = None,
@@ -51,6 +62,7 @@ def write_tfrecords(
     on_error: str = "raise",
     part: tuple[int, int] | None = None,
     engine: Ray | None = None,
+    if_exists: Literal["keep", "raise", "overwrite"] = "keep",
     overwrite: bool = False,
     progress: bool | None = True,
 ) -> Written:
@@ -58,9 +70,13 @@ def write_tfrecords(
 
     Of paths, `image_raw` is the content of the file as it is (of .npy files the array), `label` the
     label and `id` the path. Of a loader, the samples are written as they are stored, before the
-    transform: `x` and `label`, or the names of a dict; `id` is the number of the sample. Labels that are integers become int64, others float32; labels that are paths the
-    content of the file. Arrays keep shape and dtype, in features beside them (`NAME/shape`,
-    `NAME/dtype`); float32 values and int64 lists are TensorFlow's own.
+    transform: `x` and `label`, or the names of a dict; `id` is the number of the sample. Labels that
+    are integers become int64, others float32 (with float64 beside it as `label/float64`); labels
+    that are paths the content of the file. Arrays keep shape and dtype, in features beside them
+    (`NAME/shape`, `NAME/dtype`); float32 values and int64 lists are TensorFlow's own.
+
+    The first records of each file have one feature more, `kloaders/form`: with it
+    `TFRecordSequenceLoader(files)` gives the structure, dtypes and class names that were written.
 
     Args:
         paths_or_loader: files, as `PathSequenceLoader` takes them; or any loader; or None where
@@ -73,6 +89,7 @@ def write_tfrecords(
             front to back: nothing is gained for JPEGs.
         features: more features by name: a value for each sample in a list or an array (texts,
             bytes, integers, floats, arrays of any shape), or a function of the path.
+        class_names: what the numbers in `labels` are called; of a loader its own.
         validation: the share of the samples to write to files of their own. scikit-learn draws.
         stratify: keep the share of every class the same in both parts, as for `split`.
         groups: one value a sample; those of one value stay together, as for `split`.
@@ -89,7 +106,11 @@ def write_tfrecords(
         engine: `Ray(cpus=8)` has files written by so many tasks at a time of a Ray cluster, whose
             nodes share the file systems of source and out. The bytes are the same. A file whose
             worker dies is written by another.
-        overwrite: replace files of this name.
+        if_exists: what becomes of finished files of this name. "keep" has nothing to do where
+            they were made of the same data with the same arguments, and raises otherwise, so that
+            a script may be run twice; "raise" always raises; "overwrite" makes them anew. A part
+            raises with "keep" too, as does a call after `finish_tfrecords`.
+        overwrite: replace files of this name, as if_exists="overwrite".
         progress: show a bar. None: where stderr is a terminal.
 
     Returns:
@@ -102,11 +123,13 @@ def write_tfrecords(
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
-        FileExistsError: there are files of this name, or a part of them made with other arguments.
+        FileExistsError: there are files of this name, or a part of them, made with other arguments
+            or of data that has changed since.
         BlockingIOError: another process writes them.
         OSError: the disk is full; what was finished stays.
         ValueError, TypeError: an argument is out of range, or lengths differ.
     """
+    keep, overwrite = checked_if_exists(if_exists, overwrite)
     shards = checked_count(shards, "shards", 1)
     if compression not in (None, "", "GZIP", "ZLIB"):
         raise ValueError(
@@ -122,6 +145,8 @@ def write_tfrecords(
     if not validation and (stratify is not None or groups is not None):
         raise ValueError("stratify and groups are for validation=, the share of the second part.")
     source = source_of(paths_or_loader, labels, features, on_error, seed)
+    if class_names is not None:
+        source.class_names = checked_names(class_names)
     threads = usable_cores() if workers is None else max(1, checked_count(workers, "workers", 0))
     writing = _Writing(source, compression or "", threads, checked_engine(engine))
     mix = (
@@ -134,9 +159,8 @@ def write_tfrecords(
         others = writing.add(_prefix(out, "validation"), mix(second), share)
     else:
         files, others = writing.add(_prefix(out, ""), mix(np.arange(source.samples)), shards), []
-    overwrite = checked_flag(overwrite, "overwrite")
     if part is None:
-        notes = writing.run(overwrite, progress)
+        notes = writing.run(keep, overwrite, progress)
     else:
         notes = writing.run_part(checked_part(part), _parts_of(out), files, overwrite, progress)
         files = others = []
@@ -165,7 +189,8 @@ def finish_tfrecords(out: str | os.PathLike[str], *, overwrite: bool = False) ->
     parts = _parts_of(out)
     overwrite = checked_flag(overwrite, "overwrite")
     with parts.finished(overwrite, lambda job: len(job["files"])) as (job, notes):
-        parts.move(each for name in job["files"] for each in (name, f".{name}.index"))
+        names = (each for name in job["files"] for each in (name, f".{name}.index"))
+        parts.move(names, _journal_of(re.sub(_NUMBERS, "", job["files"][0])))
     errors = errors_of(notes)
     say_errors(errors, "finish_tfrecords", "skip")
     folder = os.path.split(_prefix(out, ""))[0]
@@ -185,6 +210,22 @@ def _parts_of(out: str | os.PathLike[str]) -> Parts:
         else re.escape(name) + "(-train|-validation)?"
     )
     return Parts(folder, f".{name}.unfinished", first + _NUMBERS, "finish_tfrecords")
+
+
+def _journal_of(name: str) -> str:
+    """What the journal of files of this name is called."""
+    return f".{name}.unfinished.jsonl"
+
+
+def checked_names(names: Any) -> list[str]:
+    """Names of classes as a list."""
+    found = [names] if isinstance(names, str) else list(names)
+    bad = next((name for name in found if not isinstance(name, str)), None)
+    if isinstance(names, str) or bad is not None:
+        raise TypeError(
+            f"class_names is {names!r:.80}, expected a list of texts, one for each class."
+        )
+    return found
 
 
 def _prefix(out: str | os.PathLike[str], part: str) -> str:
@@ -209,6 +250,8 @@ class _Writing:
     ) -> None:
         self.engine = engine
         self.source, self.compression, self.threads = source, compression, threads
+        form = source.form()
+        self.form = None if form is None else form.example()
         self.folder = ""
         self.names: list[str] = []
         self.paths: list[str] = []
@@ -228,12 +271,13 @@ class _Writing:
         self.numbers += np.array_split(numbers, shards)
         return paths
 
-    def run(self, overwrite: bool, progress: bool | None) -> list[dict[str, Any]]:
+    def run(self, keep: bool, overwrite: bool, progress: bool | None) -> list[dict[str, Any]]:
         """Write what is not finished; the notes of all files."""
         names = "|".join(map(re.escape, self.names))
         # One for both parts: a call that goes on must find the finished files of either.
-        record = os.path.join(self.folder, f".{self.names[0]}.unfinished.jsonl")
-        journal = Journal(record, f"({names}){_NUMBERS}", self._job(), overwrite, self._is_current)
+        record = os.path.join(self.folder, _journal_of(self.names[0]))
+        pattern = f"({names}){_NUMBERS}"
+        journal = Journal(record, pattern, self._job(), overwrite, self._is_current, keep=keep)
         return self._write(journal, range(len(self.paths)), progress)
 
     def run_part(
@@ -256,6 +300,7 @@ class _Writing:
     def _job(self) -> dict[str, Any]:
         return {
             **self.source.job(),
+            "class_names": self.source.class_names,
             "files": [os.path.basename(path) for path in self.paths],
             "order": digest_of_array(np.concatenate(self.numbers)),
             "compression": self.compression,
@@ -268,15 +313,14 @@ class _Writing:
         # A loader has threads of its own; files are read by `threads` for each shard.
         workers = 1 if isinstance(self.source, LoaderSamples) else min(4, self.threads)
         sizes = [len(numbers) for numbers in self.numbers]
-        if self.engine:
-            workers = self.engine.cpus
         with contextlib.closing(self.source), journal:
+            remote = self.engine if not journal.kept else None
             return write_shards(
                 journal,
                 sizes,
-                RemoteShards(self.engine, self, journal.path, sizes) if self.engine else self,
+                RemoteShards(remote, self, journal.path, sizes) if remote else self,
                 shards=shards,
-                workers=workers,
+                workers=remote.cpus if remote else workers,
                 progress=progress,
                 name="write_tfrecords",
             )
@@ -284,6 +328,7 @@ class _Writing:
     def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
         path, numbers = self.paths[shard], self.numbers[shard]
         offsets, errors = [0], []
+        form = self.form
         files = self.source.files(numbers)  # before they are read: one that changes shows later
         with whole_file(path) as file, _Squeezed(file, self.compression) as squeezed:
             for run in self.source.runs(numbers, self.threads):
@@ -293,6 +338,8 @@ class _Writing:
                             raise record
                         errors.append(without_traceback(record, self.source.on_error))
                     else:
+                        if form is not None and len(offsets) <= FORMS:
+                            record = framed(record[HEADER:-FOOTER] + form)  # noqa: PLW2901
                         squeezed.write(record)
                         offsets.append(offsets[-1] + len(record))
                 advance(len(run))

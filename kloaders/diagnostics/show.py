@@ -34,7 +34,9 @@ def show(
         raise ValueError(f"samples={samples} is too small, expected at least 1.")
     kind = figure_class()
     rows = rows_of(loader, batch, epoch, samples)
-    cells = [cell_of(row, loader.class_names, box_format) for row in rows]
+    # Of several outputs they are a dict, and what is drawn is the first.
+    names = loader.class_names if isinstance(loader.class_names, list) else None
+    cells = [cell_of(row, names, box_format) for row in rows]
     figure = draw(kind, cells, f"batch {batch} of epoch {epoch}, {type(loader).__name__}")
     if save is not None:
         figure.savefig(os.fspath(save))

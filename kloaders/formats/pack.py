@@ -100,7 +100,7 @@ class Manifest:
     leaves: list[str]
     weights: bool
     shards: list[Shard]
-    class_names: list[str] | None
+    class_names: Any  # a list of texts, a dict of these by output, or None
     job: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -278,6 +278,7 @@ def _parsed(content: dict[str, Any]) -> Manifest:
     if weights and any(shard.parts[-1].index is not None for shard in shards):
         raise ValueError("its sample weights differ in shape")
     names = content["class_names"]
-    if names is not None and not all(isinstance(name, str) for name in names):
-        raise ValueError(f"class_names {names!r:.40}")
+    for those in names.values() if isinstance(names, dict) else [names or []]:
+        if not all(isinstance(name, str) for name in those):
+            raise ValueError(f"class_names {names!r:.40}")
     return Manifest(samples, structure, leaves, weights, shards, names, content["job"])

@@ -11,6 +11,9 @@ import numpy as np
 
 from kloaders.core.checks import Transform
 from kloaders.core.messages import inform, visible, warn
+from kloaders.core.structure import flatten, map_structure
+from kloaders.formats.audio import Audio
+from kloaders.formats.files import suffix_of
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.splits import check_validation, made, of_kept, parts_of
@@ -18,6 +21,7 @@ from kloaders.places.urls import is_url
 from kloaders.sources.columns import OneHotColumn
 from kloaders.sources.folders import READABLE, LeftOut, class_folders, files_below
 from kloaders.sources.remote_folders import RemoteFolder
+from kloaders.sources.table_columns import inputs_of, outputs_of
 from kloaders.sources.tables import Table, listed
 
 __all__ = [
@@ -89,8 +93,9 @@ def from_directory(
         label_mode: "int" numbers classes (int32); "categorical" makes one-hot rows and "binary"
             0 and 1 of two classes (float32); None leaves labels out.
         extensions: take files with these suffixes only, such as (".jpg", ".png"). None takes
-            those that can be read, and says how many others there were; all of them with
-            `decode=`, or with a loader of your own that overrides load_sample or load_batch.
+            those that can be read, and says how many others there were: images and arrays, or
+            where there are none sounds (.wav, .flac), as stored; `decode=kl.Audio(...)` resamples
+            them and makes them equally long. All of them with another `decode=`, or with a loader of your own that overrides load_sample or load_batch.
         follow_links: look into links to folders, inside classes. A class may be a link anyway.
         stratify: keep the share of every class the same on both sides.
         validation_transform: `transform=` of the validation loader, in place of that of training.
@@ -130,6 +135,9 @@ def from_directory(
             f'{listed(names)}. Use "int" or "categorical".'
         )
     wanted = wanted_suffixes(extensions, loader, options)
+    if remote is None and wanted is READABLE and _are_sounds(root, names, follow_links):
+        options["decode"] = Audio()
+        wanted = frozenset(Audio.suffixes)
     paths: Any = []
     counts, left_out = [], LeftOut()
     for name in names:
@@ -177,12 +185,13 @@ def from_directory(
 @overload
 def from_dataframe(
     frame: Any,
-    path_column: str,
-    label_column: str | list[str] | None = None,
+    path_column: str | list[Any] | dict[str, Any],
+    label_column: str | list[str] | dict[str, Any] | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
     weight_column: str | None = None,
-    class_names: list[str] | None = None,
+    class_names: list[str] | dict[str, list[str]] | None = None,
+    label_mode: Any = None,
     validation: float = 0.2,
     stratify: Any = None,
     groups: Any = None,
@@ -195,8 +204,8 @@ def from_dataframe(
 @overload
 def from_dataframe(
     frame: Any,
-    path_column: str,
-    label_column: str | list[str] | None = None,
+    path_column: str | list[Any] | dict[str, Any],
+    label_column: str | list[str] | dict[str, Any] | None = None,
     *,
     validation: None,
     loader: Callable[..., L] = ...,
@@ -204,12 +213,13 @@ def from_dataframe(
 ) -> tuple[L, None]: ...
 def from_dataframe(
     frame: Any,
-    path_column: str,
-    label_column: str | list[str] | None = None,
+    path_column: str | list[Any] | dict[str, Any],
+    label_column: str | list[str] | dict[str, Any] | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
     weight_column: str | None = None,
-    class_names: list[str] | None = None,
+    class_names: list[str] | dict[str, list[str]] | None = None,
+    label_mode: Any = None,
     validation: float | None = 0.2,
     stratify: Any = None,
     groups: Any = None,
@@ -223,14 +233,22 @@ def from_dataframe(
 
     Args:
         frame: a pandas or polars DataFrame, a dict of lists, whatever else gives a column for
-            `frame[name]`, or the path of a CSV file with a header. pandas is not needed.
-        path_column: the column of paths.
-        label_column: of labels. Texts are numbered in sorted order, and their names kept in
-            `class_names`. A list of columns of numbers gives a float32 row a sample. None: no
-            labels.
+            `frame[name]`, or the path of a CSV file with a header, or of a Parquet file (needs
+            pyarrow). pandas is not needed.
+        path_column: the column of paths. For several inputs a list of columns (x is a tuple), or a
+            dict by input. Texts are paths, numbers are served as they are, and a list inside is
+            columns of numbers that make a float32 row: `{"photo": "file", "facts": ["age", "size"]}`.
+        label_column: of labels. Texts are numbered in sorted order (those of a categorical column
+            in its order), and their names kept in `class_names`. A list of columns of numbers
+            gives a float32 row a sample. Lists of texts or of numbers of classes give rows of 0
+            and 1. For several outputs a dict of these. None: no labels.
+        label_mode: "int" numbers classes (int32); "categorical" makes one-hot rows, and
+            "multi_label" rows of 0 and 1 of lists or of texts such as "a,b" (float32). None follows
+            the values. A dict, by output.
         folder: where relative paths start; by default the current folder.
         weight_column: of sample weights.
-        class_names: the texts of `label_column` in the order of their numbers.
+        class_names: the texts of `label_column` in the order of their numbers; of several outputs a
+            dict.
         validation: the share of the rows to validate with, or how many, as 500; None or 0: none.
         stratify: keep the share of every class the same on both sides: True, the name of a
             column, or an array. None does so where labels are texts; False draws at random.
@@ -243,7 +261,7 @@ def from_dataframe(
 
     Returns:
         (train, validation), or (train, None) without validation. Both have `class_names`, None
-        where labels are numbers.
+        where labels are numbers, and a dict of lists where there are several outputs.
 
     Raises:
         ValueError: a column is not there (names those that are), or a value is missing (names
@@ -251,19 +269,20 @@ def from_dataframe(
     """
     check_validation(validation, validation_transform)
     table = Table(frame)
-    paths = table.paths(path_column, None if folder is None else os.fspath(folder))
-    labels, names = None, None
-    if isinstance(label_column, (list, tuple)):
-        if not label_column:
-            raise ValueError("label_column is an empty list: name columns, or None for no labels.")
-        columns = [table.numbers(column) for column in label_column]
-        labels = np.stack(columns, axis=1).astype(np.float32)
-    elif label_column is not None:
-        labels, names = table.labels(label_column, class_names)
+    inputs = inputs_of(table, path_column, None if folder is None else os.fspath(folder))
+    if _reads_files(loader) and not any(isinstance(one, list) for one in flatten(inputs)):
+        raise TypeError(
+            f"path_column={path_column!r:.80} names no column of paths, and {loader.__name__} reads "
+            "files: pass loader=kl.ArraySequenceLoader for a table of numbers."
+        )
+    outputs: Any = None
+    if label_column is not None:
+        outputs = outputs_of(table, label_column, class_names, label_mode)
+    labels = map_structure(lambda one: one.values, outputs) if outputs else None
     if weight_column is not None:
         options["sample_weights"] = table.numbers(weight_column)
-    whole = made(loader, paths, labels, batch_size, seed=seed, **options)
-    whole.class_names = names
+    whole = made(loader, inputs, labels, batch_size, seed=seed, **options)
+    whole, names = _with_classes(whole, outputs)
     if not validation:
         return whole, None
     if isinstance(groups, str):
@@ -271,15 +290,45 @@ def from_dataframe(
     if stratify is None and groups is None:
         stratify = names is not None
     if stratify is True and names is not None:
-        return parts_of(whole, validation, labels, groups, seed, names, validation_transform)
+        return parts_of(
+            whole, validation, outputs.values, groups, seed, names, validation_transform
+        )
     if isinstance(stratify, str):
         stratify = table.column(stratify)
     return parts_of(whole, validation, stratify, groups, seed, None, validation_transform)
 
 
-def one_hot(whole: S, classes: int) -> S:
-    """A loader whose labels are one-hot rows, of one whose labels are numbers of classes."""
-    source = whole.source.with_labels(lambda labels: OneHotColumn(labels, classes))
+def _reads_files(loader: Any) -> bool:
+    return isinstance(loader, type) and issubclass(loader, PathSequenceLoader)
+
+
+def _with_classes(whole: S, outputs: Any) -> tuple[S, list[str] | None]:
+    """The loader with one-hot rows and class names, and the names of classes to split by."""
+    if outputs is None:
+        return whole, None
+    each = flatten(outputs)
+    if any(one.one_hot for one in each):
+        whole = one_hot(whole, *(one.one_hot for one in each))
+    if isinstance(outputs, dict):
+        named = {name: one.names for name, one in outputs.items() if one.names is not None}
+        whole.class_names = named or None  # type: ignore[assignment]
+        return whole, None
+    whole.class_names = outputs.names
+    return whole, outputs.names if outputs.values.ndim == 1 else None
+
+
+def one_hot(whole: S, *classes: int | None) -> S:
+    """A loader whose labels are one-hot rows, of one whose labels are numbers of classes.
+
+    classes: how many, for each array of the labels; None leaves one as it is.
+    """
+    left = iter(classes)
+
+    def change(labels: Any) -> Any:
+        count = next(left)
+        return labels if count is None else OneHotColumn(labels, count)
+
+    source = whole.source.with_labels(change)
     if source is None:
         raise ValueError(
             f"{type(whole).__name__} makes its samples in a hook, which does not tell their labels "
@@ -290,10 +339,28 @@ def one_hot(whole: S, classes: int) -> S:
 
 def _takes_depth(loader: Any) -> bool:
     """Whether it is a class of loaders over image files that has all their options."""
-    if not (isinstance(loader, type) and issubclass(loader, PathSequenceLoader)):
+    if not _reads_files(loader):
         return False
     known = inspect.signature(loader).parameters
     return "depth" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+
+
+def _are_sounds(root: str, names: list[str], follow_links: bool) -> bool:
+    """Whether there are sounds, and nothing else that is read without `decode=`."""
+    found = False
+    for name in names:
+        folder = os.path.join(root, name)
+        if os.path.isdir(folder):
+            for path in files_below(
+                folder,
+                READABLE | frozenset(Audio.suffixes),
+                follow_links,
+                special=lambda _: None,
+            ):
+                if suffix_of(path) in READABLE:
+                    return False
+                found = True
+    return found
 
 
 def wanted_suffixes(extensions: Any, loader: Any, options: dict[str, Any]) -> frozenset[str] | None:
@@ -301,6 +368,9 @@ def wanted_suffixes(extensions: Any, loader: Any, options: dict[str, Any]) -> fr
     if extensions is not None:
         given = [extensions] if isinstance(extensions, str) else list(extensions)
         return frozenset("." + text.lower().removeprefix(".") for text in given)
+    own = getattr(options.get("decode"), "suffixes", None)
+    if own is not None:  # a decoder of ours, such as Audio
+        return frozenset(own)
     hooks = ("load_sample", "load_batch")
     hooked = isinstance(loader, type) and any(
         getattr(loader, hook, None) is not getattr(PathSequenceLoader, hook) for hook in hooks

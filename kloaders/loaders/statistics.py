@@ -177,11 +177,13 @@ class _Classes:
         if len(self.found) > _CLASSES:
             self.found = None
 
-    def named(self, names: list[str] | None) -> dict[Any, int] | None:
+    def named(self, names: Any) -> dict[Any, int] | None:
         """The counts, by name where all classes have one."""
         if self.found is None:
             return None
         rising = sorted(self.found)
+        if isinstance(names, dict):  # of the only output
+            names = next(iter(names.values())) if len(names) == 1 else None
         if names is None or not all(0 <= value < len(names) for value in rising):
             return {value: self.found[value] for value in rising}
         return {name: self.found.get(k, 0) for k, name in enumerate(names)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,7 @@ from kloaders.sources.quarantine import Quarantine, excluded, record_of, say_lef
 from kloaders.sources.records import RecordSource, found_in
 from kloaders.sources.source import Source
 from kloaders.sources.tfrecord.features import resolved
+from kloaders.sources.tfrecord.forms import Form, form_among
 from kloaders.sources.tfrecord.guesses import guessed
 from kloaders.sources.tfrecord.leaves import leaves_of
 from kloaders.sources.weights import taken, weights_of
@@ -52,7 +54,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         features: which features are x and y: {"x": "image_raw", "y": "label"}. In place of a name
             there may be a tuple or dict of them, for several inputs; a `Feature`, or one of
             tf.io's FixedLenFeature, VarLenFeature and RaggedFeature, for a shape, a dtype or a
-            default. None looks at the first record, and says what it took.
+            default. None takes what a loader gave where `write_tfrecords` wrote the files;
+            else it looks at the first record, and says what it took.
         batch_size: samples a batch.
         decode: a function of the bytes of an input that gives its array, instead of what they say
             themselves (pictures, .npy, arrays by `write_tfrecords`). If the records are no
@@ -82,7 +85,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ValueError: the first record has no such features, or does not tell what its bytes are.
 
     A record that is damaged or cut short is a sample that does not load: `on_error` says what
-    becomes of it, and its name is file, number and place. `files` lists the files.
+    becomes of it, and its name is file, number and place. `files` lists the files; `class_names` are
+    those of the loader that `write_tfrecords` got.
     """
 
     @shows_options(Options)
@@ -147,6 +151,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         most = self.image_options.most_bytes
         check = checked_flag(check_crc, "check_crc")
         records = RecordFiles(self.files, kind, folder, check, max_bytes=most)
+        form = _form_in(records)
         names = excluded(exclude, options.get("quarantine"))
         if names:
             _leave_out(records, names, options)
@@ -157,6 +162,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         leaves: tuple[Structure, ...] = ()
         # A hook may do without features; what it gets from super() needs them.
         hooked = overrides(type(self), "load_sample") or overrides(type(self), "load_batch")
+        if given is None and form is not None and not hooked:
+            given = form.parts
         if len(records) and (given or not hooked):
             leaves = self._settled(records, given, masks, decode_label, options)
         if records.compressed:
@@ -169,7 +176,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         encoded = any(leaf.encoded for leaf in flatten(leaves))
         self.records = RecordSource(records, leaves, encoded, type(self).__name__)
         self._begin(self.records, batch_size, options)
-        self.class_names = self._names
+        self.class_names = self._names or (None if form is None else form.class_names)
 
     # ------------------------------------------------------------------ hooks
 
@@ -267,6 +274,17 @@ def _without_empty(files: list[str]) -> list[str]:
         "bytes) and left out: no record is in it."
     )
     return [path for path in files if path not in set(empty)]
+
+
+def _form_in(records: RecordFiles) -> Form | None:
+    """What `write_tfrecords` noted of its samples, in the first file that can be read."""
+    for first, end in itertools.pairwise(records.firsts.tolist()):
+        try:
+            if end > first:
+                return form_among(records.read, first, end - first)
+        except ValueError as error:
+            raise ValueError(f"{visible(records.name(first))}: {error}") from None
+    return None
 
 
 def _leave_out(records: RecordFiles, names: set[str], options: Options) -> None:

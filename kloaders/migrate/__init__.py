@@ -1,11 +1,13 @@
 """Drop-ins for Keras' own loaders: the same calls, the same data and labels, as loaders."""
 
+from kloaders.migrate.audio import audio_dataset_from_directory
 from kloaders.migrate.directory import image_dataset_from_directory
 from kloaders.migrate.image_data_generator import ImageDataGenerator
 from kloaders.migrate.timeseries import timeseries_dataset_from_array
 
 __all__ = [
     "ImageDataGenerator",
+    "audio_dataset_from_directory",
     "image_dataset_from_directory",
     "timeseries_dataset_from_array",
 ]

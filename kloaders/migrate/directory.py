@@ -18,7 +18,7 @@ from kloaders.migrate.shared import channels_of, check_data_format, filter_named
 from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import listed
 
-__all__ = ["image_dataset_from_directory"]
+__all__ = ["check_part", "checked_labels", "image_dataset_from_directory", "loaders_of_parts"]
 
 # The suffixes that Keras looks for, in lower case.
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -89,13 +89,8 @@ def image_dataset_from_directory(
         NotADirectoryError, FileNotFoundError: no such folder.
     """
     root = os.fspath(directory)
-    if labels is None or label_mode is None:
-        labels = label_mode = None
-    if label_mode not in ("int", "categorical", "binary", None):
-        raise ValueError(
-            f'label_mode={label_mode!r:.80} is not known: choose "int", "categorical", "binary" or None.'
-        )
-    _check_part(validation_split, subset, shuffle, seed)
+    labels, label_mode = checked_labels(labels, label_mode)
+    check_part(validation_split, subset, shuffle, seed)
     if crop_to_aspect_ratio and pad_to_aspect_ratio:
         raise ValueError("crop_to_aspect_ratio and pad_to_aspect_ratio are both given: choose one.")
     channels = channels_of(color_mode)
@@ -111,7 +106,52 @@ def image_dataset_from_directory(
         )
         batch_size = 1
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    files, codes, names = _indexed(root, labels, class_names, follow_links, label_mode)
+    aspect = "crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch"
+    return loaders_of_parts(
+        root,
+        labels,
+        label_mode,
+        class_names,
+        batch_size,
+        follow_links,
+        shuffle,
+        seed,
+        validation_split,
+        subset,
+        verbose,
+        _SUFFIXES,
+        {
+            "size": size,
+            "channels": channels,
+            "interpolation": filter_named(str(interpolation).lower(), _FILTERS),
+            "aspect": aspect,
+            "dtype": "float32",
+            "depth": 8,
+            **options,
+        },
+    )
+
+
+def loaders_of_parts(
+    root: str,
+    labels: Any,
+    label_mode: str | None,
+    class_names: list[str] | None,
+    batch_size: int,
+    follow_links: bool,
+    shuffle: bool | None,
+    seed: int | None,
+    validation_split: float | None,
+    subset: str | None,
+    verbose: bool,
+    suffixes: tuple[str, ...],
+    options: dict[str, Any],
+) -> Any:
+    """A loader over files with these suffixes, in Keras' order, or two of them; with class_names.
+
+    Arguments are Keras', checked by `checked_labels` and `check_part`; options: of the loaders.
+    """
+    files, codes, names = _indexed(root, labels, class_names, follow_links, label_mode, suffixes)
     report_found(verbose, len(files), None if names is None else len(names), root)
     if label_mode == "binary" and len(names or ()) != 2:
         raise ValueError(
@@ -125,7 +165,6 @@ def image_dataset_from_directory(
         np.random.RandomState(seed).shuffle(order)
     cut = len(files) - int((validation_split or 0) * len(files))
     parts = {None: order, "training": order[:cut], "validation": order[cut:]}
-    aspect = "crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch"
     made = []
     for part in ("training", "validation") if subset == "both" else (subset,):
         rows = parts[part]
@@ -143,13 +182,9 @@ def image_dataset_from_directory(
             [files[k] for k in rows.tolist()],
             given,
             batch_size,
-            size=size,
-            channels=channels,
-            interpolation=filter_named(str(interpolation).lower(), _FILTERS),
-            aspect=aspect,
             shuffle=False if part == "validation" and subset == "both" else shuffle,
             seed=seed,
-            **{"dtype": "float32", "depth": 8, **options},
+            **options,
         )
         if label_mode == "categorical":
             loader = one_hot(loader, len(names or ()))
@@ -158,7 +193,18 @@ def image_dataset_from_directory(
     return tuple(made) if subset == "both" else made[0]
 
 
-def _check_part(validation_split: Any, subset: Any, shuffle: Any, seed: Any) -> None:
+def checked_labels(labels: Any, label_mode: Any) -> tuple[Any, Any]:
+    """Both None where one is; ValueError for a mode that is not known."""
+    if labels is None or label_mode is None:
+        return None, None
+    if label_mode not in ("int", "categorical", "binary"):
+        raise ValueError(
+            f'label_mode={label_mode!r:.80} is not known: choose "int", "categorical", "binary" or None.'
+        )
+    return labels, label_mode
+
+
+def check_part(validation_split: Any, subset: Any, shuffle: Any, seed: Any) -> None:
     """ValueError where it is not clear which files are meant."""
     if bool(validation_split) != (subset is not None):
         raise ValueError(
@@ -183,9 +229,10 @@ def _indexed(
     class_names: list[str] | None,
     follow_links: bool,
     label_mode: str | None,
+    suffixes: tuple[str, ...],
 ) -> tuple[list[str], Array | None, list[str] | None]:
     """Files in Keras' order, the class of each, and what classes are called."""
-    wanted = frozenset(_SUFFIXES)
+    wanted = frozenset(suffixes)
     codes: Array | None = None
     names: list[str] | None = None
     if isinstance(labels, str) and labels == "inferred":
@@ -200,7 +247,7 @@ def _indexed(
         if labels is not None:
             codes, names = _given(labels, files, root, label_mode)
     if not files:
-        raise ValueError(f"{visible(root)} has no files that end in {' '.join(_SUFFIXES)}.")
+        raise ValueError(f"{visible(root)} has no files that end in {' '.join(suffixes)}.")
     return files, codes, names
 
 

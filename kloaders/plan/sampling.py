@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.plan.streams import (
     Balanced,
+    ClassGroups,
     InOrder,
     ShuffledPasses,
     Stream,
@@ -14,7 +17,7 @@ from kloaders.plan.streams import (
     WeightedWithReplacement,
 )
 
-__all__ = ["Sampling"]
+__all__ = ["Sampling", "check_groups"]
 
 
 class Sampling:
@@ -28,6 +31,7 @@ class Sampling:
     weights: how often each sample comes in proportion, float64; None: each as often.
     replacement: draw each place anew.
     source: the stream itself, where a loader mixes others.
+    groups: how many of the classes are in a batch, and how many samples of each; with codes.
     """
 
     def __init__(
@@ -37,9 +41,10 @@ class Sampling:
         weights: Array | None = None,
         replacement: bool = False,
         source: Stream | None = None,
+        groups: tuple[int, int] | None = None,
     ) -> None:
         self.length, self.codes, self.weights = length, codes, weights
-        self.replacement, self.source = replacement, source
+        self.replacement, self.source, self.groups = replacement, source, groups
 
     def __bool__(self) -> bool:
         """Whether there is a stream at all."""
@@ -56,6 +61,8 @@ class Sampling:
             return None
         if self.source is not None:
             return self.source
+        if self.codes is not None and self.groups is not None:
+            return ClassGroups(self.codes, *self.groups, seed)
         if self.codes is not None:
             return Balanced(self.codes, size, seed)
         if self.weights is not None:
@@ -82,16 +89,40 @@ class Sampling:
         weights = None if self.weights is None else self.weights[numbers]
         if weights is not None and not weights.any():
             raise ValueError("all sampling_weights of these samples are 0: leave it out for them.")
-        return Sampling(self.length, codes, weights, self.replacement)
+        if codes is not None and self.groups is not None:
+            check_groups(codes, *self.groups)
+        return Sampling(self.length, codes, weights, self.replacement, groups=self.groups)
 
     def __str__(self) -> str:
         parts = []
         if self.source is not None:
             parts.append("mixed")
-        if self.codes is not None:
+        if self.groups is not None:
+            parts.append(f"{self.groups[0]} classes a batch with {self.groups[1]} samples of each")
+        elif self.codes is not None:
             parts.append(f"{int(self.codes.max()) + 1} classes in equal parts")
         if self.weights is not None:
             parts.append("by weight" + (", with replacement" if self.replacement else ""))
         if self.length is not None:
             parts.append(f"epochs of {self.length:,} batches, each goes on where the last ended")
         return "; ".join(parts)
+
+
+def check_groups(
+    codes: Array, classes: int, samples: int, names: Sequence[object] | None = None
+) -> None:
+    """Raise ValueError where there are fewer classes, or fewer samples of one. names: of classes."""
+    counts = np.bincount(codes)
+    if classes > len(counts):
+        raise ValueError(
+            f"classes={classes} of each batch, and there are {len(counts)}: pass a smaller classes=."
+        )
+    few = np.flatnonzero(counts < samples)
+    if len(few):
+        name = int(few[0]) if names is None else names[few[0]]
+        others = f", and {len(few) - 1} others have too few" if len(few) > 1 else ""
+        raise ValueError(
+            f"class {name!r:.80} has {counts[few[0]]} samples{others}, and samples={samples} of a class are "
+            "to be in a batch, each once: pass a smaller samples=, or leave such classes out with "
+            "subset()."
+        )

@@ -20,6 +20,7 @@ from kloaders.plan.permutation import GOLDEN, Permutation, hashed, mixed, permut
 
 __all__ = [
     "Balanced",
+    "ClassGroups",
     "InOrder",
     "Mixture",
     "ShuffledPasses",
@@ -157,6 +158,46 @@ class Balanced(_Blocks):
         return (
             f"Balanced({len(self.counts)} classes, {len(self.members)} samples, size={self.size}, "
             f"seed={self.seed}, {_digest(self.members, self.counts)})"
+        )
+
+
+class ClassGroups(_Blocks):
+    """Groups of so many classes with so many samples of each; none comes twice in a group.
+
+    Classes take turns: each comes once before any comes again, where the number of classes in a
+    group divides that of all, and as often over a few groups where it does not. A class's samples
+    come in shuffled passes; of a pass that makes no whole share for a group the rest is left
+    out, another rest in the next one.
+
+    codes: class of each sample, int in range(classes). classes: in a group. samples: of each, which
+    no class has fewer of.
+    """
+
+    def __init__(self, codes: Array, classes: int, samples: int, seed: int) -> None:
+        super().__init__()
+        wide = np.uint32 if len(codes) < 2**32 else np.int64
+        self.members = np.argsort(codes, kind="stable").astype(wide)
+        self.counts: Indices = np.bincount(codes).astype(np.int64)
+        self.starts: Indices = np.concatenate([[0], np.cumsum(self.counts)[:-1]]).astype(np.int64)
+        self.classes, self.size, self.seed = classes, samples, seed
+
+    def _at(self, places: Indices) -> Indices:
+        every = len(self.counts)
+        visit, within = np.divmod(places, self.size)
+        cycle = math.lcm(every, self.classes)  # whole groups, and whole turns
+        turn, place = np.divmod(visit, cycle)
+        code = permuted(place % every, every, hashed(turn, _key(self.seed, "class groups")))
+        visited = turn * (cycle // every) + place // every
+        passed, share = np.divmod(visited, self.counts[code] // self.size)
+        keys = hashed(passed, hashed(code, _key(self.seed, "class")))
+        inside = permuted(share * self.size + within, self.counts[code], keys)
+        found: Indices = self.members[self.starts[code] + inside].astype(np.int64)
+        return found
+
+    def __repr__(self) -> str:
+        return (
+            f"ClassGroups({self.classes} of {len(self.counts)} classes, {self.size} samples of each, "
+            f"{len(self.members)} samples, seed={self.seed}, {_digest(self.members, self.counts)})"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import importlib
 import io
 import os
 from typing import Any, TextIO
@@ -11,12 +12,30 @@ from typing import Any, TextIO
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.messages import visible
+from kloaders.core.messages import visible, warn
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, open_to_read, suffix_of
 from kloaders.places import access
-from kloaders.places.urls import is_url
+from kloaders.places.urls import is_url, local_path
 
-__all__ = ["Table", "array_of", "encoded", "first_missing", "listed"]
+__all__ = ["Table", "array_of", "categories_of", "encoded", "first_missing", "is_missing", "listed"]
+
+
+class _Parquet:
+    """Columns of a Parquet file, each read when it is asked for."""
+
+    def __init__(self, file: str) -> None:
+        try:
+            parquet = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise ImportError(
+                f"{visible(file)} is read by pyarrow, which is not installed: pip install "
+                '"kloaders[parquet]".'
+            ) from None
+        self.file = parquet.ParquetFile(local_path(file, "frame"))
+        self.column_names = self.file.schema_arrow.names
+
+    def __getitem__(self, name: str) -> Any:
+        return self.file.read(columns=[name])[name]
 
 
 class Table:
@@ -27,33 +46,21 @@ class Table:
         self._numbers_of: dict[str, list[int]] = {}
         if isinstance(frame, (str, os.PathLike)):
             self.file = os.fspath(frame)
-            frame, self._numbers_of = _read_csv(self.file)
+            if self.file.lower().endswith((".parquet", ".pq")):
+                frame = _Parquet(self.file)
+            else:
+                frame, self._numbers_of = _read_csv(self.file)
         if not hasattr(frame, "__getitem__") or isinstance(frame, (list, tuple)):
             raise TypeError(
                 f"frame is a {type(frame).__name__}, expected a DataFrame, a dict of lists, or the "
-                "path of a CSV file."
+                "path of a CSV or Parquet file."
             )
         self.frame = frame
         self.rows: int | None = None
 
     def column(self, name: str) -> Array:
         """A column as an array; its length is checked against the others."""
-        names = self._names()
-        if names is not None and name not in names:
-            close = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
-            meant = f" Did you mean {close[0]!r:.80}?" if close else ""
-            raise ValueError(
-                f"the table has no column {name!r:.80}, it has {listed([str(n) for n in names])}."
-                + meant
-            )
-        twice = self._numbers_of.get(name, [])
-        if len(twice) > 1:
-            raise ValueError(
-                f"{visible(self.file)} has {len(twice)} columns called {name!r:.80} (numbers "
-                f"{' and '.join(map(str, twice))}, counted from 0), and one must be meant: rename "
-                "the others."
-            )
-        array = array_of(self.frame[name])
+        array = array_of(self._series(name))
         if array.ndim != 1:
             raise ValueError(
                 f"column {name!r:.80} has shape {array.shape}, expected one value a row. List the "
@@ -71,6 +78,47 @@ class Table:
                 f"drop such rows first{'' if self.file else f': frame.dropna(subset=[{name!r:.80}])'}."
             )
         return array
+
+    def _series(self, name: str) -> Any:
+        """A column as the table has it."""
+        names = self._names()
+        if names is not None and name not in names:
+            close = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
+            meant = f" Did you mean {close[0]!r:.80}?" if close else ""
+            raise ValueError(
+                f"the table has no column {name!r:.80}, it has {listed([str(n) for n in names])}."
+                + meant
+            )
+        twice = self._numbers_of.get(name, [])
+        if len(twice) > 1:
+            raise ValueError(
+                f"{visible(self.file)} has {len(twice)} columns called {name!r:.80} (numbers "
+                f"{' and '.join(map(str, twice))}, counted from 0), and one must be meant: rename "
+                "the others."
+            )
+        return self.frame[name]
+
+    def items(self, name: str) -> list[Any]:
+        """The values of a column as they are, in a list."""
+        found = _items(self._series(name))
+        if self.rows is not None and len(found) != self.rows:
+            raise ValueError(
+                f"lengths differ: column {name!r:.80} has {len(found)} values, others {self.rows}."
+            )
+        self.rows = len(found)
+        return found
+
+    def row(self, k: int) -> str:
+        """What a person would call a row; for messages."""
+        return self._row(k)
+
+    def first(self, name: str) -> Any:
+        """The first value of a column that is there; None where there is none."""
+        series = self._series(name)
+        dtype = getattr(series, "dtype", None)
+        if isinstance(dtype, np.dtype) and dtype.kind != "O":
+            return None if not len(series) else np.asarray(series)[0]
+        return next((v for v in _items(series) if _is_there(v)), None)
 
     def paths(self, name: str, folder: str | None) -> list[Any]:
         items: list[Any] = self.column(name).tolist()
@@ -90,6 +138,7 @@ class Table:
     def labels(self, name: str, class_names: list[str] | None) -> tuple[Array, list[str] | None]:
         """Labels as numbers; with the names of classes where they are texts."""
         array = self.column(name)
+        class_names = class_names or categories_of(self.frame[name])
         if array.dtype.kind != "O" or not len(array) or not isinstance(array[0], str):
             return self._classes(self._numbers(array, name), name, class_names), class_names
         texts = array.tolist()
@@ -105,6 +154,12 @@ class Table:
                 "to split(paths, masks), which reads a mask beside each picture."
             )
         names, codes = encoded(texts)
+        unused = [] if class_names is None else sorted(set(class_names) - set(names))
+        if unused:
+            warn(
+                f"no row of column {name!r:.80} is of class {listed(list(map(repr, unused)))}: it keeps "
+                "its number."
+            )
         if class_names is None:
             return codes.astype(np.int32), names
         numbers = {text: k for k, text in enumerate(class_names)}
@@ -169,6 +224,31 @@ class Table:
         return f"row {k} (counted from 0)" if self.file is None else f"{self.file}, row {k + 2}"
 
 
+def categories_of(values: Any) -> list[str] | None:
+    """The texts of a categorical column in their own order; None for other columns.
+
+    Those of pandas and of pyarrow, and polars' Enum.
+    """
+    found = getattr(getattr(values, "cat", None), "categories", None)
+    if found is None:
+        found = getattr(getattr(values, "dtype", None), "categories", None)
+    if found is None and hasattr(getattr(values, "type", None), "index_type") and len(values):
+        found = values.chunk(0).dictionary.to_pylist()
+    names = None if found is None else list(found)
+    return names if names and all(isinstance(name, str) for name in names) else None
+
+
+def _items(values: Any) -> list[Any]:
+    for method in ("to_pylist", "to_list", "tolist"):
+        if hasattr(values, method):
+            return list(getattr(values, method)())
+    return list(values)
+
+
+def _is_there(value: Any) -> bool:
+    return (hasattr(value, "__len__") and len(value) > 0) or not is_missing(value)
+
+
 def array_of(values: Any) -> Array:
     """An array of numbers; of objects where there are texts, so that None and NaN stay what they are."""
     if hasattr(values, "to_numpy"):
@@ -188,12 +268,12 @@ def first_missing(array: Array) -> int | None:
         return int(bad[0]) if len(bad) else None
     if array.dtype.kind == "O":
         for k, value in enumerate(array.tolist()):
-            if type(value) is not str and _is_missing(value):
+            if type(value) is not str and is_missing(value):
                 return k
     return None
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     # pandas.NA, NaT and NaN are not equal to themselves, or refuse to say; None is None.
     if value is None:
         return True

@@ -49,7 +49,8 @@ def convert(folder: Path, written: list[int] | None = None, **job: Any) -> Any:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
+    shown = (p for p in folder.iterdir() if not p.name.endswith(".finished.jsonl"))
+    return {p.name: p.read_bytes() for p in shown}
 
 
 WHOLE = {"s0.bin": b"\0\1\2", "s1.bin": b"\n\x0b\x0c", "s2.bin": b"\x14\x15"}

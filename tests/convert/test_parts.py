@@ -22,7 +22,7 @@ from kloaders.cli import main as cli
 from kloaders.convert.journal import locked
 from kloaders.convert.parts import checked_part, shards_of
 from tests.support.packs import Stored, contents
-from tests.support.parts import SAMPLES, data, finish_records, pack, records
+from tests.support.parts import SAMPLES, data, finish_records, names, pack, records
 from tests.support.recording import numbers_of, picture_of
 
 KINDS = pytest.mark.parametrize(
@@ -49,11 +49,9 @@ def test_the_bytes_of_one_process(
     assert ("nothing to do" in caplog.text) == (count == 50)
     found = finish(tmp_path / "parts")
     assert data(tmp_path / "parts") == data(tmp_path / "whole")
-    assert {p.name for p in (tmp_path / "parts").iterdir()} == {
-        p.name for p in (tmp_path / "whole").iterdir()
-    }
-    names = [[os.path.basename(f) for f in files] for files in (whole.files, whole.validation)]
-    assert [[os.path.basename(f) for f in files] for files in found[:2]] == names
+    assert names(tmp_path / "parts") == names(tmp_path / "whole")
+    wanted = [[os.path.basename(f) for f in files] for files in (whole.files, whole.validation)]
+    assert [[os.path.basename(f) for f in files] for files in found[:2]] == wanted
     assert all(map(os.path.exists, found.files + found.validation))
     assert found[2:] == whole[2:]
 
@@ -129,6 +127,26 @@ def test_what_is_there_stays_until_the_end(tmp_path: Path, write: Any, finish: A
         finish(tmp_path / "a")
     finish(tmp_path / "a", overwrite=True)
     assert data(tmp_path / "a") == data(tmp_path / "whole")
+
+
+@KINDS
+def test_what_parts_made_is_not_kept(tmp_path: Path, write: Any, finish: Any) -> None:
+    """if_exists="keep" is for what one process has made: no journal of that outlives its files."""
+    for k in range(2):
+        write(tmp_path / "a", part=(k, 2), if_exists="keep")
+    finish(tmp_path / "a")
+    for part in (None, (0, 2)):
+        with pytest.raises(FileExistsError, match="is there already"):
+            write(tmp_path / "a", part=part)
+    write(tmp_path / "a", if_exists="overwrite")
+    first = write(tmp_path / "a")  # kept
+    for k in range(2):
+        write(tmp_path / "a", part=(k, 2), if_exists="overwrite")
+    assert write(tmp_path / "a") == first  # still that of one process
+    finish(tmp_path / "a", overwrite=True)
+    assert not list((tmp_path / "a").glob(".*finished.jsonl"))
+    with pytest.raises(FileExistsError, match="is there already"):
+        write(tmp_path / "a")
 
 
 def test_a_part_that_is_being_written(tmp_path: Path) -> None:

@@ -435,7 +435,7 @@ def test_every_function_is_here():
     # Tested below, or of no loader; what joins several is in test_joining.
     others = {"mix", "from_directory", "from_dataframe", "from_torch", "from_source"}
     others |= {"from_huggingface", "from_tfds", "from_folders"}
-    others |= {"concatenate", "zip_loaders", "statistics"}
+    others |= {"concatenate", "zip_loaders", "statistics", "pairs", "class_batches"}
     made = {
         name
         for name in kl.__all__

@@ -90,3 +90,9 @@ def test_classes_have_their_names():
 def test_bad_input_is_named(x, axis, words):
     with pytest.raises(ValueError, match=words):
         found_of(x, axis=axis)
+
+
+def test_classes_of_the_only_output_have_its_names():
+    loader = kl.ArraySequenceLoader(np.zeros(4), {"kind": np.array([2, 0, 2, 2])})
+    loader.class_names = {"kind": ["a", "b", "c"]}
+    assert kl.statistics(loader, progress=False).class_counts == {"a": 1, "b": 0, "c": 3}

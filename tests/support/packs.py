@@ -53,7 +53,7 @@ def epoch(loader: Any) -> list[Any]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name[0] != "."}
 
 
 def assert_same(a: Any, b: Any) -> None:

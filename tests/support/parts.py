@@ -37,6 +37,10 @@ def finish_records(to: Path, **options: Any) -> Any:
 
 def data(folder: Path) -> dict[str, bytes]:
     """The files by name; an index holds the time of its file, and is not compared."""
-    return {
-        p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.suffix != ".index"
-    }
+    there = (folder / name for name in names(folder))
+    return {p.name: p.read_bytes() for p in there if p.is_file() and p.suffix != ".index"}
+
+
+def names(folder: Path) -> set[str]:
+    """What is there, but for the journal of what one process has finished."""
+    return {p.name for p in folder.iterdir() if not p.name.endswith(".finished.jsonl")}

@@ -83,7 +83,7 @@ def _classes(loader: Loader, source: Source) -> list[str] | None:
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in "biu":
         return None
     names = loader.class_names
-    if names is not None and len(labels) and labels.min() >= 0 and labels.max() < len(names):
+    if isinstance(names, list) and len(labels) and labels.min() >= 0 and labels.max() < len(names):
         return [names[label] for label in labels.tolist()]
     return [str(label) for label in labels.tolist()]
 

@@ -1,0 +1,160 @@
+"""Loaders for learning by comparison: pairs, triplets, and batches of some classes with some samples each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kloaders.core.arrays import Indices
+from kloaders.core.checks import checked_count, checked_flag
+from kloaders.core.options import CacheOptions, TransformOptions
+from kloaders.loaders.checking import check_loader
+from kloaders.loaders.sequence import SequenceLoader
+from kloaders.loaders.settings import check_own_batches
+from kloaders.plan.sampling import Sampling, check_groups
+from kloaders.sources.labels import classes_of, codes_of
+from kloaders.sources.pairs import PairSource
+
+__all__ = ["class_batches", "pairs"]
+
+L = TypeVar("L", bound=SequenceLoader)
+
+
+def class_batches(loader: L, *, classes: int = 8, samples: int = 4, labels: Any = None) -> L:
+    """A loader whose batches have some classes, with some samples of each: P x K sampling.
+
+    For losses that compare the samples of a batch (triplets with mining, supervised contrast). By a
+    plan: in each batch exactly `classes` classes and `samples` different samples of each, side by
+    side. Classes take turns, and so do the samples of a class; a small class comes around more
+    often. Everything else is as it was: transforms, cache, workers, weights, resume. With shards
+    each has whole groups.
+
+    Args:
+        loader: any loader whose labels are classes.
+        classes: in a batch (P).
+        samples: of each class in a batch (K); batches have classes x samples samples.
+        labels: the class of each sample, where labels do not tell: an array.
+
+    Raises:
+        ValueError: there are fewer classes, or a class has fewer samples; labels are not known; the
+            loader has an order of its own that this would replace.
+
+    >>> from kloaders.loaders.arrays import ArraySequenceLoader
+    >>> loader = ArraySequenceLoader(np.arange(60), np.arange(60) % 6, 10, seed=1)
+    >>> _, y = class_batches(loader, classes=3, samples=2)[0]
+    >>> len(y), len(set(y.tolist()))
+    (6, 3)
+    """
+    check_loader(loader, "class_batches")
+    classes, samples = checked_count(classes, "classes", 1), checked_count(samples, "samples", 1)
+    options = loader.options
+    refused = {
+        f"samples already ({loader.sampling})": loader.sampling.drawn,
+        "has shuffle=False": loader.shuffle is False,
+        "is from bucket_by_length()": options.padding is not None,
+        f"has echo={options.echo}": options.echo > 1,
+        "makes its batches itself (load_batch)": loader.source.whole_batches,
+    }
+    for what, there in refused.items():
+        if there:
+            raise ValueError(
+                f"class_batches() decides which samples share a batch, and this "
+                f"{type(loader).__name__} {what}: take a loader without that."
+            )
+    codes, names = _codes(loader, labels, "class_batches")
+    check_groups(codes, classes, samples, names)
+    codes = codes.astype(np.min_scalar_type(int(codes.max()) + 1))
+    length = loader.sampling.length
+    return loader.replace(
+        batch_size=classes * samples,
+        sampling=Sampling(length, codes, groups=(classes, samples)),
+    )
+
+
+def pairs(
+    loader: SequenceLoader, *, same: float = 0.5, triplets: bool = False, labels: Any = None
+) -> SequenceLoader:
+    """A loader of pairs: x is (a sample, its partner), y is 1 where both are of one class, else 0.
+
+    An epoch has a pair for each sample. By a plan: exactly the share `same` of an epoch's pairs is of
+    one class. Which these are, and who is whose partner, is drawn anew each epoch, from seed, epoch
+    and sample number only. The transform is applied to each of the two by itself. Labels of the
+    loader are used to tell classes, and are not delivered. Memory: 24 bytes a sample.
+
+    Args:
+        loader: any loader whose labels are classes. To validate, split first: partners come
+            from all samples of a loader.
+        same: the share of pairs of one class, from 0 to 1.
+        triplets: x is (a sample, one of its class, one of another class), and there is no y.
+        labels: the class of each sample, where labels do not tell: an array.
+
+    Raises:
+        ValueError: there is one class only, or one has a single sample, so that there is no partner;
+            labels are not known; the loader has RAM batches, buckets, a hook for whole batches, or weights
+            other than one number for each sample.
+
+    >>> from kloaders.loaders.arrays import ArraySequenceLoader
+    >>> loader = ArraySequenceLoader(np.arange(60), np.arange(60) % 6, 60, seed=1)
+    >>> (a, b), y = pairs(loader)[0]
+    >>> bool((y == (a % 6 == b % 6)).all()), y.mean().item()
+    (True, 0.5)
+    """
+    check_loader(loader, "pairs")
+    check_own_batches(loader, "pairs")
+    if isinstance(same, bool) or not isinstance(same, (int, float)) or not 0 <= same <= 1:
+        raise ValueError(
+            f"same={same!r:.80}, expected a share from 0 to 1: 0.5 is half of the pairs."
+        )
+    options = loader.options
+    refused = {
+        "has RAM batches": loader.runner.two_levels,
+        "is from bucket_by_length()": options.padding is not None,
+        "is from inputs_as_labels()": options.inputs_as_labels,
+        "makes pairs already": isinstance(loader.source, PairSource),
+        "gives weights of its labels, which pairs have not": len(loader.sample_spec) > 2,
+    }
+    for what, there in refused.items():
+        if there:
+            raise ValueError(
+                f"pairs(): this {type(loader).__name__} {what}: take one without that."
+            )
+    codes, names = _codes(loader, labels, "pairs")
+    counts = np.bincount(codes)
+    needs_like = checked_flag(triplets, "triplets") or same > 0
+    if len(counts) < 2 and (triplets or same < 1):
+        raise ValueError(
+            "all samples are of one class, and pairs() needs another one: pass same=1, or labels of "
+            "several classes."
+        )
+    if needs_like and counts.min() < 2:
+        lone = int(np.argmin(counts))
+        raise ValueError(
+            f"class {names[lone]!r:.80} has a single sample, which has no partner of its class: leave it "
+            "out with subset(), or pass same=0."
+        )
+    pipeline = replace(loader.runner.pipeline, source=loader.source)
+    source = PairSource(pipeline, codes, None if triplets else float(same))
+    made = SequenceLoader(source, loader.batch_size, seed=loader.seed)
+    transforms = TransformOptions(batch_transform=loader.batch_transform)
+    changed = replace(options, transforms=transforms, cache=CacheOptions(), more={})
+    return made.replace(source, changed)
+
+
+def _codes(loader: SequenceLoader, labels: Any, what: str) -> tuple[Indices, list[Any]]:
+    """Class of each sample, from 0 without gaps, and what the classes are called."""
+    if labels is None:
+        try:
+            values: Any = classes_of(loader.source, "labels")
+        except ValueError as error:
+            raise ValueError(
+                f"{what}() goes by classes: {str(error).replace('labels=True', what + '()')}"
+            ) from None
+    else:
+        values = labels
+    found, codes = codes_of(values, loader.samples, "labels")
+    names = loader.class_names
+    if labels is None and isinstance(names, list) and max(found) < len(names):
+        found = [names[int(k)] for k in found]
+    return codes.astype(np.int64), found
