@@ -58,6 +58,8 @@ def test_the_bytes_of_one_process(ray: Any, tmp_path: Path, write: Any, finish: 
     there = write(tmp_path / "there", engine=kl.Ray(cpus=2))
     assert data(tmp_path / "there") == data(tmp_path / "here")
     assert there.samples == here.samples
+    for engine in (None, kl.Ray(cpus=2)):  # it is kept, whoever wrote it
+        assert write(tmp_path / "there", engine=engine) == there
     for k in range(2):
         write(tmp_path / "parts", part=(k, 2), engine=kl.Ray(cpus=2))
     finish(tmp_path / "parts")
