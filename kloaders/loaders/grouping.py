@@ -53,7 +53,7 @@ def class_batches(loader: L, *, classes: int = 8, samples: int = 4, labels: Any 
     refused = {
         f"samples already ({loader.sampling})": loader.sampling.drawn,
         "has shuffle=False": loader.shuffle is False,
-        "is from bucket_by_length()": options.padding is not None,
+        "is from bucket_by_length() or padded_batches()": options.padding is not None,
         f"has echo={options.echo}": options.echo > 1,
         "makes its batches itself (load_batch)": loader.source.whole_batches,
     }
@@ -110,7 +110,7 @@ def pairs(
     options = loader.options
     refused = {
         "has RAM batches": loader.runner.two_levels,
-        "is from bucket_by_length()": options.padding is not None,
+        "is from bucket_by_length() or padded_batches()": options.padding is not None,
         "is from inputs_as_labels()": options.inputs_as_labels,
         "makes pairs already": isinstance(loader.source, PairSource),
         "gives weights of its labels, which pairs have not": len(loader.sample_spec) > 2,

@@ -34,9 +34,23 @@ def _paths(column: Any) -> list[str] | None:
     return found if found is None or numbers is None else [found[k] for k in numbers]
 
 
+def _names(loader: Any) -> Any:
+    """The names of the classes; None if there are none, or if several outputs have their own."""
+    names = loader.class_names
+    if not isinstance(names, dict):
+        return names
+    alone = len(names) == 1 and loader.source.labels() is not None
+    return next(iter(names.values())) if alone else None
+
+
 def _num_classes(loader: Any) -> int:
-    if loader.class_names is not None:
-        return len(loader.class_names)
+    names = _names(loader)
+    if names is not None:
+        return len(names)
+    if isinstance(loader.class_names, dict):
+        raise ValueError(
+            f"{type(loader).__name__} has several outputs: loader.class_names has the classes of each, by name."
+        )
     classes = classes_of(loader.source, "class_balance")  # which says why they are no classes
     labels = loader.source.labels()
     if labels.ndim == 2 and labels.shape[1] > 1:
@@ -52,7 +66,7 @@ def class_counts(loader: Any) -> dict[Any, int]:
             "kl.statistics(loader).class_counts reads them."
         )
     classes = classes_of(loader.source, "class_balance").astype(np.int64)
-    names = loader.class_names
+    names = _names(loader)
     if names is None or classes.min() < 0 or classes.max() >= len(names):
         found, counts = np.unique(classes, return_counts=True)
         return dict(zip(found.tolist(), counts.tolist(), strict=True))

@@ -47,6 +47,19 @@ def test_of_one_hot_rows():
     assert loader.class_counts() == {0: 2, 1: 1, 2: 3}
 
 
+def test_of_outputs_with_names():
+    """class_names is then a dict by output: its length is not that of the classes."""
+    x, y = np.zeros(6), {"kind": CLASSES}
+    loader = kl.ArraySequenceLoader(x, y)
+    loader.class_names = {"kind": ["a", "b", "c", "d"]}
+    assert loader.num_classes == 4
+    assert loader.class_counts() == {"a": 2, "b": 1, "c": 3, "d": 0}
+    loader = kl.ArraySequenceLoader(x, {**y, "side": CLASSES % 2})
+    loader.class_names = {"kind": ["a", "b", "c"], "side": ["left", "right"]}
+    with pytest.raises(ValueError, match="several outputs"):
+        loader.num_classes  # noqa: B018 (a property that raises)
+
+
 def test_what_is_not_known(files):
     loader = kl.ArraySequenceLoader(np.zeros(6))
     assert loader.labels is None
