@@ -15,6 +15,7 @@ import numpy as np
 from kloaders.core.arrays import Array
 from kloaders.core.structure import flatten
 from kloaders.core.value_digest import NotComparable, digest_of, digest_of_method
+from kloaders.places.urls import is_url
 from kloaders.sources.columns import (
     CallColumn,
     ListColumn,
@@ -92,7 +93,9 @@ def _digest(function: Any, what: str, by_value: Callable[[], str]) -> str:
 def not_compared(job: Any) -> list[str]:
     """What functions of a job depend on and has no value that could be compared."""
     if isinstance(job, dict):
-        return [text for value in job.values() for text in not_compared(value)]
+        job = list(job.values())
+    if isinstance(job, list):
+        return [text for value in job for text in not_compared(value)]
     return [job.partition(_BUT_FOR)[2]] if isinstance(job, str) and _BUT_FOR in job else []
 
 
@@ -165,10 +168,15 @@ def is_files(column: Any) -> bool:
     return isinstance(inner_column(column), PathColumn)
 
 
+def _names_of(column: Any) -> Iterable[str]:
+    return map(column.name, range(len(column)))
+
+
 def _digest_of_column(column: Any) -> str:
     count = len(column)
     if is_files(column):  # each shard notes how they were when it was made
-        return f"{count} files {digest_of_texts(map(column.name, range(count)))}"
+        unseen = f"{_BUT_FOR}objects at URLs" if any(map(is_url, _names_of(column))) else ""
+        return f"{count} files {digest_of_texts(_names_of(column))}{unseen}"
     if isinstance(column, OneHotColumn):
         return f"{column.classes} classes of {_digest_of_column(column.column)}"
     inner = inner_column(column)

@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 import kloaders as kl
+from kloaders.convert import digests as module
 from kloaders.convert.digests import digest_of_files, digest_of_function, job_of, not_compared
+from kloaders.sources.columns import PathColumn
+from kloaders.sources.path_lists import PackedPaths
 
 
 def test_digest_of_files(tmp_path: Path) -> None:
@@ -146,3 +149,16 @@ def test_a_hook_counts_with_what_it_reads() -> None:
         loader.number = number
         jobs.append(job_of(loader, False))
     assert jobs[0] == jobs[2] != jobs[1]
+
+
+def column_of(*paths: str) -> PathColumn:
+    return PathColumn(PackedPaths(paths), np.load)
+
+
+def test_objects_at_urls_are_said_to_be_unseen() -> None:
+    """Whether one has changed since is not looked up, so that what is kept comes with a warning."""
+    column = column_of("s3://bucket/a.png", "s3://bucket/b.png")
+    job = {"source": {"data": [module._digest_of_column(column)]}}
+    assert not_compared(job) == ["objects at URLs"]
+    local = {"data": [module._digest_of_column(column_of("a.png"))]}
+    assert not_compared(local) == []
