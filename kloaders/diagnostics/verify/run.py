@@ -145,7 +145,7 @@ def _answers(tasks: list[Task], workers: int, max_pixels: int) -> Iterator[tuple
     ]
     # Those that start share the work; the first may be this one.
     threads = [thread for thread in threads if started(thread)]
-    if not threads:
+    if inspectors and not threads:
         work(inspectors[0])
     try:
         for _ in tasks:
