@@ -101,7 +101,7 @@ def test_with_different_shapes(keep):
     loader = keep(kl.ArraySequenceLoader(x, labels(SAMPLES), BATCH))
     model.fit(loader, epochs=2, verbose=0, shuffle=False)
     assert received.trained == in_storage_order(loader) * 2
-    with pytest.raises(Exception, match=r"row \d+ is float32 of shape"):
+    with pytest.raises(Exception, match=r"row \d+\): it is float32 of shape"):
         model.fit(loader, epochs=3, verbose=0)  # samples of other lengths meet in one batch
 
 

@@ -130,7 +130,7 @@ def test_dataset_is_freed(nothing_running):
         dataset = kl.to_tf_dataset(loader, shuffle=True)
         fit(model, dataset, epochs=2, shuffle=False)
         wait_for_device()
-        (read,) = (o.loader for o in gc.get_objects() if isinstance(o, _Source))
+        (read,) = (o.loader for o in gc.get_objects() if type(o) is _Source)
         return weakref.ref(loader), weakref.ref(read), weakref.ref(x)
 
     refs = train()

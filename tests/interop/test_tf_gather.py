@@ -202,7 +202,7 @@ def test_everything_goes_with_the_dataset():
     loader = kl.ArraySequenceLoader(x, None, 8)
     native, _ = both(loader, shuffle=True)
     list(native)
-    read = [o.loader for o in gc.get_objects() if isinstance(o, _Source)]
+    read = [o.loader for o in gc.get_objects() if type(o) is _Source]
     gone = [weakref.ref(o) for o in (loader, *read, x)]
     del read
     del x, loader, native, _

@@ -217,7 +217,7 @@ def test_a_resumed_fit_without_an_initial_epoch_says_what_to_do(keep, monkeypatc
 
 def test_each_part_has_its_test_and_its_report():
     """The table of private.py names tests that there are; docs/upstream.md names each function."""
-    functions = set(re.findall(r"\(`(\w+)`\)", private.__doc__))
+    functions = set(re.findall(r"[(,] ?`(\w+)`(?=[,)])", private.__doc__))
     exported = {name for name in private.__all__ if name not in ("Asker", "Call")}
     assert functions == exported - {"restore_step"} | ({"without_step"} & exported)
     for test in re.findall(r"\w+/test_\w+\.py", private.__doc__):
