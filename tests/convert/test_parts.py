@@ -282,6 +282,7 @@ KILLS = """
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.parametrize("kind", ["pack", "tfrecords"])
 def test_killed_at_random_moments(tmp_path: Path, kind: str) -> None:
