@@ -387,7 +387,7 @@ class _Writer:
             ]
             for asked, (indices, leaves) in runs:
                 if self.weights is not None:
-                    leaves = [*leaves, self.weights[indices]]  # noqa: PLW2901
+                    leaves = [*leaves, self.weights[indices]]  # noqa: PLW2901  weights are one leaf more
                 for array, rows in zip(arrays, leaves, strict=True):
                     array.add(rows)
                 advance(asked)

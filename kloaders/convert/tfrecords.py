@@ -27,7 +27,7 @@ from kloaders.convert.on_ray import RemoteShards, checked_engine
 from kloaders.convert.parts import Part, Parts, checked_part, shards_of
 from kloaders.convert.record_samples import LoaderSamples, RecordSource, source_of
 from kloaders.core.arrays import Indices
-from kloaders.core.checks import checked_count, checked_flag
+from kloaders.core.checks import checked_class_names, checked_count, checked_flag
 from kloaders.core.errors import SampleError, without_traceback
 from kloaders.core.messages import visible
 from kloaders.core.threads import usable_cores
@@ -146,7 +146,7 @@ def write_tfrecords(
         raise ValueError("stratify and groups are for validation=, the share of the second part.")
     source = source_of(paths_or_loader, labels, features, on_error, seed)
     if class_names is not None:
-        source.class_names = checked_names(class_names)
+        source.class_names = checked_class_names(class_names)
     threads = usable_cores() if workers is None else max(1, checked_count(workers, "workers", 0))
     writing = _Writing(source, compression or "", threads, checked_engine(engine))
     mix = (
@@ -215,17 +215,6 @@ def _parts_of(out: str | os.PathLike[str]) -> Parts:
 def _journal_of(name: str) -> str:
     """What the journal of files of this name is called."""
     return f".{name}.unfinished.jsonl"
-
-
-def checked_names(names: Any) -> list[str]:
-    """Names of classes as a list."""
-    found = [names] if isinstance(names, str) else list(names)
-    bad = next((name for name in found if not isinstance(name, str)), None)
-    if isinstance(names, str) or bad is not None:
-        raise TypeError(
-            f"class_names is {names!r:.80}, expected a list of texts, one for each class."
-        )
-    return found
 
 
 def _prefix(out: str | os.PathLike[str], part: str) -> str:
@@ -339,7 +328,7 @@ class _Writing:
                         errors.append(without_traceback(record, self.source.on_error))
                     else:
                         if form is not None and len(offsets) <= FORMS:
-                            record = framed(record[HEADER:-FOOTER] + form)  # noqa: PLW2901
+                            record = framed(record[HEADER:-FOOTER] + form)  # noqa: PLW2901  the same record, longer
                         squeezed.write(record)
                         offsets.append(offsets[-1] + len(record))
                 advance(len(run))

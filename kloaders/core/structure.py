@@ -25,6 +25,7 @@ __all__ = [
     "spec_of",
     "transformed_parts",
     "unflatten",
+    "without_specs",
 ]
 
 # One leaf, or a tuple or dict of structures. Lists are leaves: Keras refuses them inside a batch.
@@ -218,3 +219,8 @@ def padded_rows(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any
 def is_numeric(dtype: np.dtype[Any]) -> bool:
     """Whether a batch may hold it: numbers, and registered types such as ml_dtypes.bfloat16."""
     return dtype.kind in "biufc" or dtype.isbuiltin == 2
+
+
+def without_specs(form: Structure) -> Structure:
+    """The structure of a sample without what its leaves are, which would be sent for nothing."""
+    return map_structure(lambda _: None, form)

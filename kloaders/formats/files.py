@@ -6,7 +6,10 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "OPEN_FLAGS",
     "OpenFile",
+    "OpenFiles",
     "check_plain",
     "check_suffix",
     "evict",
@@ -33,6 +37,9 @@ __all__ = [
     "size_of_file",
     "suffix_of",
 ]
+
+# Files held open at a time by one reader, so that a range costs one system call and not three.
+_OPEN_FILES = 128
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
@@ -180,3 +187,30 @@ class OpenFile:
             return content
         buffer = bytearray(size)
         return bytes(memoryview(buffer)[: read_at(self.number, [buffer], offset, size)])
+
+
+class OpenFiles:
+    """Files of a list, each opened when it is first asked for; the last 128 that were opened stay open.
+
+    Threads may share it; whose fork it is makes another one.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self._open: OrderedDict[int, OpenFile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, file: int) -> OpenFile:
+        """The open file of this number in the list; it is closed only when nobody reads from it."""
+        with self._lock:
+            found = self._open.get(file)
+            if found is None:
+                found = self._open[file] = OpenFile(self._paths[file])
+                while len(self._open) > _OPEN_FILES:
+                    self._open.popitem(last=False)
+            return found
+
+    def close(self) -> None:
+        """Close the files; they are opened again when asked for."""
+        with self._lock:
+            self._open.clear()

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 from kloaders.core import forks
 from kloaders.formats.errors import DecodeError
-from kloaders.formats.files import OpenFile
+from kloaders.formats.files import OpenFiles
 
 __all__ = ["RangeFile", "RangeFiles"]
-
-# Files held open at a time, so that a range costs one system call and not three.
-_OPEN_FILES = 128
 
 
 class RangeFiles:
@@ -36,12 +31,11 @@ class RangeFiles:
         self._set_up()
 
     def _set_up(self) -> None:
-        self._open: OrderedDict[int, OpenFile] = OrderedDict()
         self.after_fork()
         forks.watch(self)
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._files = OpenFiles(self.paths)
 
     def size(self, file: int) -> int:
         """Bytes of a file."""
@@ -54,7 +48,7 @@ class RangeFiles:
             DecodeError: the file ends before, or has changed.
             OSError: it cannot be read.
         """
-        opened = self._opened(file)
+        opened = self._files.get(file)
         if _stamp(os.fstat(opened.number)) != self.stamps[file]:
             raise DecodeError(
                 f"{self.paths[file]} was changed after this loader had looked at it: make the "
@@ -68,20 +62,9 @@ class RangeFiles:
             )
         return content
 
-    def _opened(self, file: int) -> OpenFile:
-        """The open file; it is closed only when nobody reads from it."""
-        with self._lock:
-            found = self._open.get(file)
-            if found is None:
-                found = self._open[file] = OpenFile(self.paths[file])
-                while len(self._open) > _OPEN_FILES:
-                    self._open.popitem(last=False)
-            return found
-
     def close(self) -> None:
         """Close the files; they are opened again when a range is read."""
-        with self._lock:
-            self._open.clear()
+        self._files.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"paths": self.paths, "stamps": self.stamps}

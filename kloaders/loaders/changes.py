@@ -127,7 +127,7 @@ def _resized(source: Source, old: Any, new: Any) -> Source:
         if columns is not None:
             setattr(found, name, map_structure(lambda c: _resized_column(c, old, new), columns))
     if hasattr(source, "_leaves"):
-        found._leaves = flatten(found.columns)  # type: ignore[attr-defined]  # noqa: SLF001
+        found._leaves = flatten(found.columns)  # type: ignore[attr-defined]  # noqa: SLF001  a copy made here
     return found
 
 

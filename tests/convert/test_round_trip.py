@@ -127,7 +127,7 @@ def test_files_as_they_are_with_labels_of_a_tuple(tmp_path, keep):
     x, y = found[2]
     same(y, (labels[0][10:15], labels[1][10:15]))
     assert (x["left"][:, 0, 0, 2].tolist(), list(x)) == (list(range(10, 15)), ["left", "right"])
-    with pytest.raises(TypeError, match="class_names is 'cat', expected a list of texts"):
+    with pytest.raises(TypeError, match="class_names='cat', expected a list of texts"):
         kl.write_tfrecords(paths, K, tmp_path / "b", class_names="cat")
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from kloaders.formats import ranges
+from kloaders.formats import files as opened
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.ranges import RangeFile, RangeFiles
 
@@ -45,7 +45,7 @@ def test_it_pickles_and_closes(files):
 
 
 def test_few_files_stay_open(files, monkeypatch):
-    monkeypatch.setattr(ranges, "_OPEN_FILES", 1)
+    monkeypatch.setattr(opened, "_OPEN_FILES", 1)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     for k in (0, 1, 2, 0):
         assert files.read(k, 0, 1) == bytes([k])

@@ -21,7 +21,7 @@ from kloaders.core.errors import WorkerPoolError
 from kloaders.core.interrupts import held
 from kloaders.core.messages import warn
 from kloaders.core.rows import Report, Rows
-from kloaders.core.structure import Structure, map_structure
+from kloaders.core.structure import Structure, without_specs
 from kloaders.engine.processes.handle import Raised, WorkerHandle, WorkerLost
 from kloaders.engine.processes.pickling import PickledPipeline
 from kloaders.engine.processes.shared_memory import Block, SharedBlocks
@@ -110,7 +110,7 @@ class ProcessPool:
             assert source is not None
             blocks.append(source.block)
         where = target.layout, source and source.layout
-        forms = _form(out.form), None if stored is None else _form(stored.form)
+        forms = without_specs(out.form), None if stored is None else without_specs(stored.form)
 
         def job(at: int, step: int) -> tuple[Any, ...]:
             return "fill", where, indices, at, step, moment, raw, forms
@@ -188,11 +188,6 @@ class ProcessPool:
                 if isinstance(result, Raised):
                     raise result.error
                 return result
-
-
-def _form(form: Structure) -> Structure:
-    """The structure of a sample without specs, which would be sent for nothing."""
-    return map_structure(lambda _: None, form)
 
 
 class _WorkerGroup:

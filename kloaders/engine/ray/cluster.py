@@ -31,7 +31,7 @@ def connect(wanted: Ray) -> Any:
         ImportError: Ray is not installed.
         WorkerPoolError: no cluster is there, or this process is a fork of the one that connected.
     """
-    global _connected  # noqa: PLW0603
+    global _connected  # noqa: PLW0603  a process has one connection
     try:
         ray = import_module("ray")
     except ImportError as error:
@@ -73,7 +73,7 @@ def decoder_class(ray: Any) -> Any:
 
 def package(ray: Any) -> tuple[str, str, Any]:
     """Where this package is, its digest, and a ZIP file of it in the cluster: put there once."""
-    global _package  # noqa: PLW0603
+    global _package  # noqa: PLW0603  put into a cluster once
     context = ray.get_runtime_context().get_job_id()
     if _package is None or _package[0] != context:
         folder = str(Path(__file__).resolve().parents[3])

@@ -22,10 +22,10 @@ from kloaders.core.memory import BufferPool
 from kloaders.core.messages import warn
 from kloaders.core.ray import Ray
 from kloaders.core.rows import Report, Rows, report_at
-from kloaders.core.structure import Structure, map_structure
+from kloaders.core.structure import Structure, without_specs
 from kloaders.engine.processes.timeouts import SAMPLE, Timeouts
 from kloaders.engine.ray import cluster
-from kloaders.engine.ray.rows import Needs, fill, trouble_of
+from kloaders.engine.ray.rows import Needs, put_stored, trouble_of
 from kloaders.plan.rng import Moment
 from kloaders.sources.pipeline import SamplePipeline
 
@@ -128,9 +128,9 @@ class RayPool:
             self._here(pipeline, indices, out, report, moment, raw, stored)
             return
         needs = [(leaf.shape, leaf.dtype) for leaf in out.arrays]
-        given = None if stored is None else (_form(stored.form), list(stored.arrays))
+        given = None if stored is None else (without_specs(stored.form), list(stored.arrays))
         try:
-            found = self._ask("fill", indices, needs, _form(out.form), moment, raw, given)
+            found = self._ask("fill", indices, needs, without_specs(out.form), moment, raw, given)
         except _NoAnswer:
             self._fall_back()
             self._here(pipeline, indices, out, report, moment, raw, stored)
@@ -300,13 +300,7 @@ class RayPool:
         if stored is None:
             pipeline.fill(indices, out, report, moment, raw)
             return
-        needs = [(leaf.shape, leaf.dtype) for leaf in out.arrays]
-        given = stored.form, list(stored.arrays)
-        arrays, troubles = fill(pipeline, indices, needs, out.form, moment, raw, given)
-        for leaf, made in zip(out.arrays, arrays, strict=True):
-            leaf[...] = made
-        for trouble in troubles:
-            report(*trouble_of(trouble))
+        put_stored(pipeline, indices, out, report, moment, stored)
 
 
 class _Actors:
@@ -423,11 +417,6 @@ class _Actors:
     def _kill(self, actor: _Actor) -> None:
         if self.ray.is_initialized():
             self.ray.kill(actor.handle, no_restart=True)
-
-
-def _form(form: Structure) -> Structure:
-    """The structure of a sample without specs, which would be sent for nothing."""
-    return map_structure(lambda _: None, form)
 
 
 def _first_line(error: Exception) -> str:

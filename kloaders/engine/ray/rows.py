@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.rows import RowMismatch, Rows
+from kloaders.core.rows import Report, RowMismatch, Rows
 from kloaders.core.structure import Structure, unflatten
 from kloaders.engine.processes.worker import pack_error, unpack_error
 from kloaders.plan.rng import Moment
 from kloaders.sources.pipeline import SamplePipeline
 
-__all__ = ["Needs", "Trouble", "fill", "look", "trouble_of"]
+__all__ = ["Needs", "Trouble", "fill", "look", "put_stored", "trouble_of"]
 
 #: Shape of all rows, and dtype, of each array.
 Needs = list[tuple[tuple[int, ...], np.dtype[Any]]]
@@ -56,14 +56,25 @@ def fill(
     if stored is None:
         pipeline.fill(indices, out, report, moment, raw)
         return out.arrays, troubles
-    stored_form, leaves = stored
+    put_stored(pipeline, indices, out, report, moment, Rows(*stored))
+    return out.arrays, troubles
+
+
+def put_stored(
+    pipeline: SamplePipeline,
+    indices: Indices,
+    out: Rows,
+    report: Report,
+    moment: Moment,
+    stored: Rows,
+) -> None:
+    """Transform samples, given as they are stored, into their rows."""
     for row, index in enumerate(indices.tolist()):
         try:
-            sample = unflatten(stored_form, [np.array(leaf[row]) for leaf in leaves])
+            sample = unflatten(stored.form, [np.array(leaf[row]) for leaf in stored.arrays])
             pipeline.put(index, sample, out, row, report, moment.part(row))
         except Exception as error:  # whatever a user's function raises
             report(row, error)
-    return out.arrays, troubles
 
 
 def look(pipeline: SamplePipeline, index: int, raw: bool) -> tuple[bool, Any]:

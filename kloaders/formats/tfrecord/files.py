@@ -25,7 +25,7 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.messages import warn
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats.errors import DecodeError
-from kloaders.formats.files import OpenFile
+from kloaders.formats.files import OpenFile, OpenFiles
 from kloaders.formats.sidecar_index import Index
 from kloaders.formats.tfrecord.crc32c import HARDWARE
 from kloaders.formats.tfrecord.framing import (
@@ -46,8 +46,6 @@ __all__ = [
 # Neighbouring records are read in one call of at most so many bytes.
 _AT_ONCE = 1 << 24
 
-# Files held open at a time, so that a record costs one system call and not three.
-_OPEN_FILES = 128
 
 # A file that was changed so long ago shows by its time when it changes again.
 _SETTLED_NS = 2 * 10**9
@@ -98,7 +96,6 @@ class RecordFiles:
         self._set_up()
 
     def _set_up(self) -> None:
-        self._open: OrderedDict[int, OpenFile] = OrderedDict()
         # Of each record, once its checksum was compared; and of each file, what it was like then.
         self._sound = np.zeros(int(self.firsts[-1]), bool)
         self._sound_in: dict[int, tuple[int, int]] = {}
@@ -112,6 +109,7 @@ class RecordFiles:
         # A stream may have been moved on by half: it begins anew.
         self._streams: OrderedDict[int, Stream] = OrderedDict()
         self._lock = threading.Lock()
+        self._files = OpenFiles(self.paths)
 
     def __len__(self) -> int:
         return int(self.firsts[-1]) if self.kept is None else len(self.kept)
@@ -311,13 +309,7 @@ class RecordFiles:
 
     def opened(self, file: int) -> OpenFile:
         """The open file; kept open, and closed only when nobody reads from it."""
-        with self._lock:
-            found = self._open.get(file)
-            if found is None:
-                found = self._open[file] = OpenFile(self.paths[file])
-                while len(self._open) > _OPEN_FILES:
-                    self._open.popitem(last=False)
-            return found
+        return self._files.get(file)
 
     def opened_at_once(self, files: list[int]) -> list[OpenFile | None]:
         """As `opened`, for each of these; None where a file does not open."""
@@ -343,12 +335,12 @@ class RecordFiles:
 
     def close(self) -> None:
         """Close files and forget what was decompressed; both come back if asked for."""
+        self._files.close()
         with self._lock:
-            self._open.clear()
             self._streams.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        hidden = ("_open", "_streams", "_lock", "_sound", "_sound_in", "_changes")
+        hidden = ("_files", "_streams", "_lock", "_sound", "_sound_in", "_changes")
         return {k: v for k, v in self.__dict__.items() if k not in hidden}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

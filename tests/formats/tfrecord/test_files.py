@@ -7,9 +7,9 @@ import struct
 import numpy as np
 import pytest
 
+from kloaders.formats import files as opened
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
-from kloaders.formats.tfrecord import files as records
 from kloaders.formats.tfrecord.crc32c import crc32c, mask
 from kloaders.formats.tfrecord.files import RecordFiles
 from kloaders.formats.tfrecord.framing import framed
@@ -61,7 +61,7 @@ def test_pickles_light_and_reads_on(file):
 
 
 def test_few_files_stay_open(file, monkeypatch):
-    monkeypatch.setattr(records, "_OPEN_FILES", 2)
+    monkeypatch.setattr(opened, "_OPEN_FILES", 2)
     files = RecordFiles([file([b"x%d" % k], f"{k}") for k in range(6)])
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     assert read_all(files) == [b"x%d" % k for k in range(6)]
