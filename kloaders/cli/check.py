@@ -90,7 +90,7 @@ def verify_command(
             max_pixels=max_pixels or ImageOptions.max_pixels,
             duplicates=not no_duplicates,
             workers=None if ray else workers,
-            engine=ray and ray.engine(workers or None),
+            engine=ray.engine(workers or None) if ray else None,
             progress=None,
         )
         rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0

@@ -12,6 +12,7 @@ from typing import Any
 
 from kloaders.core.memory import available_bytes
 from kloaders.core.protocols import Loader
+from kloaders.core.ray import Ray
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.explain.file_columns import image_options
@@ -156,6 +157,7 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         cores=usable_cores(),
         workers=usable_cores() if loader.thread_count is None else loader.thread_count,
         processes=bool(loader.processes),
+        decoders=loader.processes.cpus if isinstance(loader.processes, Ray) else 0,
         has_transform=loader.transform is not None,
         users_code=loader.runner.pipeline.runs_user_code,
         # Windows would be written out, and the series is at hand.

@@ -19,7 +19,8 @@ __all__ = [
 RESOURCES = {
     "model": "the model's step: the data is there in time",
     "disk": "reading: the disk, or whatever the files come through",
-    "network": "the network, or the place that objects are fetched from",
+    "network": "the network, or what objects or batches come from",
+    "decoders": "the decoders: all actors of the Ray cluster are at work",
     "cpu": "the processor: all cores are at work",
     "gil": "the GIL: threads wait for each other, and cores idle",
     "copy": "copying: bytes into batches, and batches to the device",
@@ -79,7 +80,11 @@ def limits_of(found: Findings) -> list[tuple[str, str, float]]:
         ("cold", "this loader, files on the disk", m.cold.rate if m.cold and m.disk_rate else None),
         (
             "warm",
-            "this loader, fetching" if s.remote else "this loader, files in memory",
+            f"this loader, by {s.decoders} Ray actors"
+            if s.decoders
+            else "this loader, fetching"
+            if s.remote
+            else "this loader, files in memory",
             m.warm.rate if m.warm else None,
         ),
         (
