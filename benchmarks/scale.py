@@ -258,7 +258,10 @@ def _pack_index(count: int) -> dict[str, Any]:
 def shards(samples: int, hosts: int) -> Rows:
     """Shards on a local disk: what it takes to list and to open them. The last column is multiplied."""
     return [
-        _alone("_shards_row", kind, n) for kind in ("pack", "TFRecord") for n in (100, 1000, 10_000)
+        _alone("_shards_row", kind, n)
+        for kind, most in (("pack", 1000), ("TFRecord", 10_000))
+        for n in (100, 1000, 10_000)
+        if n <= most
     ]
 
 
