@@ -105,7 +105,7 @@ def _height(panels: list[Panel]) -> float:
     shapes = [p.values.shape for p in panels if p.kind in ("image", "slices")]
     others = any(p.kind not in ("image", "slices", "text") for p in panels)
     found = max([shape[0] / shape[1] for shape in shapes] + [0.85] * others)
-    return min(max(found, 0.3), 1.6)
+    return float(min(max(found, 0.3), 1.6))
 
 
 def _colour(kind: int) -> str:
