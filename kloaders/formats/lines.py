@@ -8,9 +8,9 @@ from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.progress import Progress
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats import sidecar_index
 from kloaders.formats.compressed import compression_of
@@ -61,7 +61,7 @@ class LineFiles(RecordFiles):
         self.rows = rows
         with (
             ThreadPool(usable_cores(), "kloaders-index") as threads,
-            tqdm(
+            Progress(
                 total=sum(map(os.path.getsize, self.paths)),
                 unit="B",
                 unit_scale=True,

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.messages import warn
+from kloaders.core.progress import Progress
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile, OpenFiles
@@ -362,7 +362,9 @@ def _indexes(paths: list[str], compression: str, folder: str | None, progress: b
     # Reading waits for the disk, decompressing releases the lock.
     with (
         ThreadPool(min(len(paths), max(4, usable_cores())), "kloaders-index") as pool,
-        tqdm(total=len(paths), unit=" files", desc="index", disable=not progress, delay=1) as bar,
+        Progress(
+            total=len(paths), unit=" files", desc="index", disable=not progress, delay=1
+        ) as bar,
     ):
         return list(_as_they_come(pool.map(one, paths), bar))
 
