@@ -111,9 +111,7 @@ def _listed(folder: str) -> list[str]:
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
-def _shard(
-    folder: str, index: str, shard: dict[str, Any], there: Callable[[str], bool]
-) -> Shard:
+def _shard(folder: str, index: str, shard: dict[str, Any], there: Callable[[str], bool]) -> Shard:
     if shard["format"] != "mds" or shard["version"] != 2:
         raise DecodeError(
             f"{index} lists a shard of format {shard['format']!r:.80}, version {shard['version']!r:.80}, "

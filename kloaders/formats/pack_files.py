@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -63,9 +62,7 @@ def size_of(file: File, dtype: np.dtype[Any]) -> int:
     return HEADER_BYTES + math.prod(file.shape) * dtype.itemsize
 
 
-def check_file(
-    folder: str, file: File, dtype: np.dtype[Any], opener: Opener = LOCAL
-) -> None:
+def check_file(folder: str, file: File, dtype: np.dtype[Any], opener: Opener = LOCAL) -> None:
     """One file is there, with the size and the header that the manifest says."""
     path = path_in(folder, file.name)
     # A manifest from elsewhere is not to lead out of its folder.
