@@ -21,7 +21,7 @@ from kloaders.places.urls import is_url
 from kloaders.sources.columns import OneHotColumn
 from kloaders.sources.folders import READABLE, LeftOut, class_folders, files_below
 from kloaders.sources.remote_folders import RemoteFolder
-from kloaders.sources.table_columns import inputs_of, outputs_of
+from kloaders.sources.table_columns import column_weights, inputs_of, outputs_of
 from kloaders.sources.tables import Table, listed
 
 __all__ = [
@@ -189,7 +189,7 @@ def from_dataframe(
     label_column: str | list[str] | dict[str, Any] | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
-    weight_column: str | None = None,
+    weight_column: str | dict[str, str] | None = None,
     class_names: list[str] | dict[str, list[str]] | None = None,
     label_mode: Any = None,
     validation: float = 0.2,
@@ -217,7 +217,7 @@ def from_dataframe(
     label_column: str | list[str] | dict[str, Any] | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
-    weight_column: str | None = None,
+    weight_column: str | dict[str, str] | None = None,
     class_names: list[str] | dict[str, list[str]] | None = None,
     label_mode: Any = None,
     validation: float | None = 0.2,
@@ -246,7 +246,8 @@ def from_dataframe(
             "multi_label" rows of 0 and 1 of lists or of texts such as "a,b" (float32). None follows
             the values. A dict, by output.
         folder: where relative paths start; by default the current folder.
-        weight_column: of sample weights.
+        weight_column: of sample weights; for several outputs also a dict of columns by output, where
+            those left out have weight 1.
         class_names: the texts of `label_column` in the order of their numbers; of several outputs a
             dict.
         validation: the share of the rows to validate with, or how many, as 500; None or 0: none.
@@ -280,7 +281,7 @@ def from_dataframe(
         outputs = outputs_of(table, label_column, class_names, label_mode)
     labels = map_structure(lambda one: one.values, outputs) if outputs else None
     if weight_column is not None:
-        options["sample_weights"] = table.numbers(weight_column)
+        options["sample_weights"] = column_weights(table, weight_column, label_column)
     whole = made(loader, inputs, labels, batch_size, seed=seed, **options)
     whole, names = _with_classes(whole, outputs)
     if not validation:
