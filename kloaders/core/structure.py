@@ -16,7 +16,9 @@ __all__ = [
     "as_texts",
     "as_weights",
     "cast",
+    "check_no_texts",
     "flatten",
+    "in_words",
     "is_numeric",
     "is_text",
     "map_structure",
@@ -25,6 +27,7 @@ __all__ = [
     "same_structure",
     "sample_parts",
     "spec_of",
+    "texts_as_str",
     "transformed_parts",
     "unflatten",
     "without_specs",
@@ -218,9 +221,7 @@ def as_arrays(value: Any) -> Any:
 
 def cast(arrays: Structure, dtype: np.dtype[Any]) -> Structure:
     """Arrays in another dtype; texts stay, and those that have it already are not copied."""
-    return map_structure(
-        lambda a: a if is_text(a.dtype) else a.astype(dtype, copy=False), arrays
-    )
+    return map_structure(lambda a: a if is_text(a.dtype) else a.astype(dtype, copy=False), arrays)
 
 
 def padded_rows(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any]:
@@ -245,6 +246,31 @@ def as_texts(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
     if array.dtype.kind == "O" and all(isinstance(one, str) for one in array.ravel().tolist()):
         return array
     return None
+
+
+def texts_as_str(x: Structure) -> Structure:
+    """What a function of one sample gets: a text that is alone is a str, all else stays an array."""
+    if isinstance(x, np.ndarray):
+        return x.item() if is_text(x.dtype) and not x.ndim else x
+    return map_structure(texts_as_str, x)
+
+
+def check_no_texts(sample: Structure, what: str, instead: str) -> None:
+    """TypeError where a sample with these specs has a text; `instead`: what to do then."""
+    for name, spec in zip(names_of(sample[0], "x"), flatten(sample[0]), strict=True):
+        if is_text(spec.dtype):
+            raise TypeError(
+                f"{what} is for numbers, and {name:.80} of a sample is a text: {instead}."
+            )
+
+
+def in_words(spec: ArraySpec) -> str:
+    """What a person calls an array of a sample.
+
+    >>> in_words(ArraySpec((2,), np.dtype(np.uint8))), in_words(ArraySpec((), np.dtype(object)))
+    ('uint8(2,)', 'text()')
+    """
+    return f"{'text' if is_text(spec.dtype) else spec.dtype}{spec.shape}"
 
 
 def without_specs(form: Structure) -> Structure:

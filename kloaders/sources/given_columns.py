@@ -101,6 +101,10 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
     first = values[0] if isinstance(values, list) and values else None
     if isinstance(first, _PATH) and (what != "x" or _is_file(values[:1])):
         return _texts(values, what, read)
+    if isinstance(first, str):  # NumPy would make texts of numbers among them
+        array = np.empty(len(values), object)
+        array[:] = values
+        return _text_column(array, what)
     if isinstance(first, np.ndarray) and first.ndim:
         return _arrays_in_a_list(values, what)
     array = values if isinstance(values, np.ndarray) else _array(values, what)
@@ -218,10 +222,12 @@ def _arrays_in_a_list(values: list[Any], what: str) -> Column:
     for k, value in enumerate(values):
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         if not isinstance(value, np.ndarray) or not is_numeric(value.dtype):
+            if what == "x" and isinstance(value, np.ndarray) and as_texts(value) is not None:
+                continue
             raise TypeError(
                 f"{what}[{k}] is {value!r:.80} ({kind}), expected an array of numbers, one a sample."
             )
-    return ListColumn(values)
+    return ListColumn([v if is_numeric(v.dtype) else as_texts(v) for v in values])
 
 
 def _check_mixture(items: list[Any], what: str) -> None:

@@ -219,7 +219,7 @@ def test_each_output_has_its_column_of_weights(frame, tmp_path):
     scale = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs)
     outputs = {n: keras.layers.Add(name=n)([one, scale]) for n, one in quarter.items()}
     model = keras.Model(inputs, outputs)
-    model.compile(keras.optimizers.SGD(0.0), {n: "mae" for n in "abc"})
+    model.compile(keras.optimizers.SGD(0.0), dict.fromkeys("abc", "mae"))
     history = model.fit(train, epochs=2, verbose=0).history
     np.testing.assert_allclose(history["a_loss"], np.mean(np.arange(N) + 1.0), rtol=1e-5)
     np.testing.assert_allclose(history["b_loss"], 0.5, rtol=1e-5)
@@ -229,7 +229,11 @@ def test_each_output_has_its_column_of_weights(frame, tmp_path):
 @pytest.mark.parametrize(
     ("labels", "weights", "said"),
     [
-        ({"a": "size"}, {"b": "weight"}, "weight_column names an output 'b', and label_column has a"),
+        (
+            {"a": "size"},
+            {"b": "weight"},
+            "weight_column names an output 'b', and label_column has a",
+        ),
         ({"a": "size"}, {}, "weight_column is an empty dict, and label_column has a"),
         ({"a": "size"}, {"a": "wight"}, "the table has no column 'wight'"),
         ("size", {"a": "weight"}, "give the name of a column of weights"),

@@ -19,7 +19,16 @@ from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.structure import is_text
 
-__all__ = ["CHECK_SECONDS", "NO_FILES", "STAMP_BYTES", "SharedStore", "Stamp", "Store", "check_kept", "stamp_of"]
+__all__ = [
+    "CHECK_SECONDS",
+    "NO_FILES",
+    "STAMP_BYTES",
+    "SharedStore",
+    "Stamp",
+    "Store",
+    "check_kept",
+    "stamp_of",
+]
 
 
 STAMP_BYTES = 16
