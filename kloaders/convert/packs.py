@@ -33,7 +33,7 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
 from kloaders.core.messages import inform, visible
-from kloaders.core.structure import ArraySpec, Structure, flatten
+from kloaders.core.structure import ArraySpec, Structure, check_no_texts, flatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.pack import (
@@ -159,6 +159,11 @@ def write_pack(
     _check_not_read(source, folder)
     with source.view() as loader:
         form = loader.sample_spec if transformed else loader.raw_spec
+        check_no_texts(
+            form,
+            "write_pack()",
+            "let preprocess= make numbers of it, such as those of its tokens, or pass paths of .npy files",
+        )
         structure = form_of(form, itertools.count())
         each = _mean_bytes(loader, transformed)
         path = os.path.join(folder, JOURNAL)
