@@ -25,7 +25,7 @@ from kloaders.convert.journal import (
     say_errors,
     write_shards,
 )
-from kloaders.convert.on_ray import RemoteShards, checked_engine
+from kloaders.convert.on_ray import RemoteShards
 from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of
 from kloaders.convert.parts import Parts, checked_part, shards_of
 from kloaders.convert.uploads import Target, to_urls
@@ -33,6 +33,7 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
 from kloaders.core.messages import inform, visible
+from kloaders.core.ray import checked_engine
 from kloaders.core.structure import ArraySpec, Structure, check_no_texts, flatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.formats.atomic import whole_file
