@@ -27,7 +27,14 @@ __all__ = ["verify_command"]
     "--workers", type=click.IntRange(0), help="Processes that read.  [default: one per core]"
 )
 @ray_option
-@click.option("--json", "json_file", metavar="FILE", help='Write a JSON report; "-": print it.')
+@click.option(
+    "--json",
+    "json_file",
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Print one JSON object, for scripts, or write it to FILE; give it after SOURCE.",
+)
 @click.option(
     "--csv",
     "csv_file",
@@ -46,10 +53,10 @@ def verify_command(
     json_file: str | None,
     csv_file: str | None,
 ) -> None:
-    """Read a data set, all of it, and name every file that would break a training.
+    """Read a whole data set, and list every bad file.
 
     SOURCE is a folder, a CSV file with a column of paths, an image, an array, a video, a TFRecord
-    file, the folder of a pack, or several of these. Of a folder the files are read that
+    file, the folder of a pack, or several of these. In a folder, the files are read that
     from_directory() reads.
 
     \b
@@ -94,6 +101,11 @@ def verify_command(
             progress=None,
         )
         rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0
+    except KeyboardInterrupt as stop:
+        if report := getattr(stop, "report", None):
+            for line in lines_of(report):
+                click.echo(visible(line))
+        raise
     except (OSError, ValueError) as error:
         raise click.UsageError(visible(" ".join(str(error).split()))) from error
     if json_file == "-":

@@ -11,6 +11,7 @@ import click
 
 from kloaders.cli.options import (
     Conversion,
+    ImageCommand,
     ImageShape,
     TableColumns,
     conversion_options,
@@ -26,12 +27,12 @@ from kloaders.core.version import __version__
 __all__ = ["pack_command", "tfrecord_command"]
 
 
-@click.command("pack")
+@click.command("pack", cls=ImageCommand)
 @source_argument
 @click.argument("out", type=click.Path(file_okay=False))
 @image_options("as they are, each its own")
 @table_options
-@click.option("--shard-size", help="Of one file, such as 256MiB.  [default: 1GiB, or more]")
+@click.option("--shard-size", help="Size of one file, such as 256MiB.  [default: 1GiB, or more]")
 @click.option(
     "--workers", type=click.IntRange(0), help="Threads that decode.  [default: one per core]"
 )
@@ -47,7 +48,7 @@ def pack_command(
     conversion: Conversion,
     as_json: bool,
 ) -> None:
-    """Decode files once, into a folder that is read at memory speed.
+    """Decode files once into a pack, which is read at memory speed.
 
     SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
     and one of labels. OUT gets .npy files and pack.json, for PackSequenceLoader. Stopped at any
@@ -148,9 +149,9 @@ def tfrecord_command(
     conversion: Conversion,
     as_json: bool,
 ) -> None:
-    """Put files into a few TFRecord files, for TFRecordSequenceLoader and for tf.data.
+    """Write files into a few TFRecord files.
 
-    SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
+    They are for TFRecordSequenceLoader and for tf.data. SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
     and one of labels. Records are tf.train.Example: image_raw (the file as it is), label, id (its
     path), and class, where classes have names. OUT is a folder. Stopped at any moment, the same
     command goes on where it was.

@@ -14,15 +14,19 @@ from kloaders.core.ray import Ray
 from kloaders.places.urls import is_url
 
 __all__ = [
+    "BadFiles",
     "Conversion",
+    "ImageCommand",
     "ImageShape",
     "RayOption",
     "TableColumns",
+    "bad_file_options",
     "batch_size_option",
     "conversion_options",
     "image_options",
     "json_option",
     "ray_option",
+    "save_option",
     "source_argument",
     "table_options",
 ]
@@ -56,6 +60,24 @@ class ImageShape:
 
     size: tuple[int, int] | None = None
     channels: int = 3
+
+
+@dataclass(frozen=True)
+class BadFiles:
+    """What a command that reads files does about those that are bad.
+
+    Attributes:
+        on_error: "raise", "skip" or "replace".
+        exclude: a CSV file of what to leave out.
+    """
+
+    on_error: str = "raise"
+    exclude: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """As options of a loader: those that are not its defaults."""
+        found: dict[str, Any] = {} if self.on_error == "raise" else {"on_error": self.on_error}
+        return found if self.exclude is None else {**found, "exclude": self.exclude}
 
 
 @dataclass(frozen=True)
@@ -119,6 +141,81 @@ json_option = click.option(
 )
 
 
+exclude_option = click.option(
+    "--exclude",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
+)
+
+
+class ImageCommand(click.Command):
+    """A command with --size, which takes one value or two: 64, 64x48, or 64 48."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join two numbers that follow --size, before click sees them."""
+        joined: list[str] = []
+        for argument in args:
+            second = len(joined) > 1 and joined[-2] == "--size" and joined[-1].isdecimal()
+            if second and argument.isdecimal():
+                joined[-1] = f"{joined[-1]}x{argument}"
+            else:
+                joined.append(argument)
+        return super().parse_args(ctx, joined)
+
+
+class _Size(click.ParamType):
+    """(height, width) of images."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?", value)
+        if found is None:
+            self.fail(
+                f"{value!r:.80}: expected a height and a width in pixels, as 64, 64x48 or 64 48.",
+                param,
+                ctx,
+            )
+        return int(found[1]), int(found[2] or found[1])
+
+
+def save_option(
+    older: str, kind: click.ParamType, default: str | None, what: str
+) -> Callable[[Command], Command]:
+    """--save, the file or folder that a command writes, as `save`; `older` is its name until 0.2."""
+
+    def decorate(command: Command) -> Command:
+        @click.option("--save", type=kind, default=default, show_default=True, help=what)
+        @click.option(older, "save_older", type=kind, hidden=True)
+        @functools.wraps(command)
+        def with_save(*, save: str | None, save_older: str | None, **others: Any) -> None:
+            command(save=save_older or save, **others)
+
+        return with_save
+
+    return decorate
+
+
+def bad_file_options(command: Command) -> Command:
+    """--on-error and --exclude, as `bad`."""
+
+    @click.option(
+        "--on-error",
+        type=click.Choice(["raise", "skip", "replace"]),
+        default="raise",
+        show_default=True,
+        help="Stop at a file that does not load, leave it out, or take another one instead.",
+    )
+    @exclude_option
+    @functools.wraps(command)
+    def with_bad(*, on_error: str, exclude: str | None, **others: Any) -> None:
+        command(bad=BadFiles(on_error, exclude), **others)
+
+    return with_bad
+
+
 def _ray(_: Any, __: Any, text: str | None) -> RayOption | None:
     """An address; none where only --ray is there."""
     if text is None:
@@ -145,12 +242,14 @@ ray_option = click.option(
 def table_options(command: Command) -> Command:
     """--path-column, --label-column and --folder, as `table`."""
 
-    @click.option("--path-column", default="path", show_default=True, help="Of a CSV file.")
+    @click.option(
+        "--path-column", default="path", show_default=True, help="Column of paths in a CSV file."
+    )
     @click.option(
         "--label-column",
         default="label",
         show_default=True,
-        help='Of a CSV file; "" for no labels.',
+        help='Column of labels in a CSV file; "" for no labels.',
     )
     @click.option(
         "--folder",
@@ -172,10 +271,9 @@ def image_options(otherwise: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         @click.option(
             "--size",
-            type=click.IntRange(1),
-            nargs=2,
-            metavar="HEIGHT WIDTH",
-            help=f"Resize images to this.  [default: {otherwise}]",
+            type=_Size(),
+            metavar="HEIGHT [WIDTH]",
+            help=f"Resize images to this: 64, 64x48 or 64 48.  [default: {otherwise}]",
         )
         @click.option(
             "--channels",
@@ -221,11 +319,7 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             show_default=True,
             help=f"Stop at a file that does not {does}, or leave it out and list it at the end.",
         )
-        @click.option(
-            "--exclude",
-            type=click.Path(exists=True, dir_okay=False),
-            help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
-        )
+        @exclude_option
         @click.option("--overwrite", is_flag=True, help=f"Replace {what}.")
         @click.option(
             "--part",

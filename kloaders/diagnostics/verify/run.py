@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from kloaders.core.progress import Progress
 from kloaders.core.protocols import Loader
 from kloaders.core.ray import Ray, checked_engine
 from kloaders.core.threads import started, usable_cores
@@ -95,15 +94,21 @@ def verify(
             ".png, .npy or .tfrecord, a pack, or a CSV file of paths."
         )
     disable = None if progress is None else not progress
-    with tqdm(total=total, unit=" files", desc="verify", disable=disable, smoothing=0.1) as bar:
-        count = usable_cores() if workers is None else workers
-        for task, answers in _answers(tasks, count, max_pixels, ray):
-            comparison.take(task, answers)
-            bar.update(size_of(task))
-            if report.findings and not disable:
-                bar.set_postfix(found=len(report.findings), refresh=False)
-        for loader in loaders:
-            _verify_loader(loader, comparison, count, max_pixels, ray, bar)
+    try:
+        with Progress(
+            total=total, unit=" files", desc="verify", disable=disable, smoothing=0.1
+        ) as bar:
+            count = usable_cores() if workers is None else workers
+            for task, answers in _answers(tasks, count, max_pixels, ray):
+                comparison.take(task, answers)
+                bar.update(size_of(task))
+                if report.findings and not disable:
+                    bar.set_postfix(found=len(report.findings), refresh=False)
+            for loader in loaders:
+                _verify_loader(loader, comparison, count, max_pixels, ray, bar)
+    except KeyboardInterrupt as stop:
+        stop.report = report  # type: ignore[attr-defined]  # what was found so far
+        raise
     comparison.finish(duplicates)
     report.seconds = time.perf_counter() - begin
     return report
