@@ -111,7 +111,7 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
             f"several inputs or outputs pass a tuple, tuple({what}), or a dict by name; for samples of "
             f"their own, np.asarray() of each."
         )
-    if not isinstance(first, np.ndarray) and getattr(first, "shape", ()):  # tensors
+    if not isinstance(first, np.ndarray) and getattr(first, "shape", None):  # tensors
         values = [np.asarray(one) for one in values]
         first = values[0]
     if isinstance(first, np.ndarray) and first.ndim:
