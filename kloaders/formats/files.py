@@ -9,7 +9,7 @@ import stat
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -175,6 +175,11 @@ class OpenFile:
         # Not __del__, which may come when the interpreter has taken this module apart.
         weakref.finalize(self, os.close, self.number).atexit = False
 
+    def stamp(self) -> tuple[int, int]:
+        """Size in bytes, and time of modification in nanoseconds, as they are now."""
+        status = os.fstat(self.number)
+        return status.st_size, status.st_mtime_ns
+
     def read(self, size: int, offset: int) -> bytes:
         """At most `size` bytes; fewer at the end of the file."""
         if hasattr(os, "pread"):
@@ -192,20 +197,22 @@ class OpenFile:
 class OpenFiles:
     """Files of a list, each opened when it is first asked for; the last 128 that were opened stay open.
 
+    opened: opens one; see `Opener`.
+
     Threads may share it; whose fork it is makes another one.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
-        self._open: OrderedDict[int, OpenFile] = OrderedDict()
+    def __init__(self, paths: Sequence[str], opened: Callable[[str], Any] = OpenFile) -> None:
+        self._paths, self._opened = paths, opened
+        self._open: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, file: int) -> OpenFile:
+    def get(self, file: int) -> Any:
         """The open file of this number in the list; it is closed only when nobody reads from it."""
         with self._lock:
             found = self._open.get(file)
             if found is None:
-                found = self._open[file] = OpenFile(self._paths[file])
+                found = self._open[file] = self._opened(self._paths[file])
                 while len(self._open) > _OPEN_FILES:
                     self._open.popitem(last=False)
             return found

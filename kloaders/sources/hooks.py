@@ -173,7 +173,8 @@ class HookSource(Source):
             )
         if base is not None:
             self.paths, self.columns, self.in_order = base.paths, base.columns, base.in_order
-            self.fetches = base.fetches and not by_batch
+            # A hook that is given files reads them itself.
+            self.fetches = base.fetches and not (by_batch and base.columns is not None)
 
     def __len__(self) -> int:
         return self.samples
@@ -268,7 +269,7 @@ class HookSource(Source):
             yield index, functools.partial(map_structure, operator.itemgetter(row), parts)
 
     def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
-        return () if self.base is None or self.by_batch else self.base.fetch_ahead(indices)
+        return () if self.base is None or not self.fetches else self.base.fetch_ahead(indices)
 
     def name(self, index: int) -> str:
         return super().name(index) if self.base is None else self.base.name(index)
