@@ -14,7 +14,9 @@ from kloaders import (
     ArraySequenceLoader,
     PathSequenceLoader,
     RamBatchSequenceLoader,
+    SampleError,
     SequenceLoader,
+    Text,
     from_dataframe,
     from_directory,
     preload,
@@ -638,7 +640,9 @@ def test_a_text_in_another_encoding_is_named(texts, keep):
     whole, _ = from_directory(texts, validation=None, batch_size=12)
     with pytest.raises(SampleError, match=r"04\.txt.*no text in utf-8: byte 6 of 8"):
         keep(whole)[0]
-    whole, _ = from_directory(texts, validation=None, decode=Text(encoding="latin-1"), batch_size=12)
+    whole, _ = from_directory(
+        texts, validation=None, decode=Text(encoding="latin-1"), batch_size=12
+    )
     assert keep(whole)[0][0][2] == "4: schön"
     whole, _ = from_directory(texts, validation=None, batch_size=12, on_error="skip")
     assert len(keep(whole)[0][0]) == 11
