@@ -22,6 +22,7 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
 from kloaders.formats.files import open_to_read
+from kloaders.formats.pack import dtype_named
 from kloaders.formats.positioned_reads import read_at
 from kloaders.places.urls import local_path
 from kloaders.sources.cache import store as stores
@@ -274,14 +275,16 @@ class FolderCache(SharedStore):
         """The description of an entry, and an array like it to read into."""
         offset = place & (1 << _OFFSET_BITS) - 1
         head = bytearray(_HEAD_SIZE)
-        with suppress(OSError, ValueError, TypeError, IndexError):  # a damaged description is none
+        with suppress(
+            OSError, ValueError, TypeError, IndexError, AttributeError, ImportError
+        ):  # a damaged description is none
             file = self._files[place >> _OFFSET_BITS]
             if read_at(file, [head], offset, _HEAD_SIZE) == _HEAD_SIZE and _is_head(head):
                 _, _, length, nbytes, _ = _HEAD.unpack_from(head)
                 about = bytearray(length)
                 if read_at(file, [about], offset + _HEAD_SIZE, length) == length:
                     name, *shape = about.decode("ascii").split()
-                    dtype, sides = np.dtype(name), tuple(map(int, shape))
+                    dtype, sides = dtype_named(name), tuple(map(int, shape))
                     if math.prod(sides) * dtype.itemsize == nbytes and not dtype.hasobject:
                         return bytes(about), np.empty(sides, dtype)
         return None
@@ -369,7 +372,9 @@ def _close_all(files: list[int]) -> None:
 
 def _about(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """The description of an array: its dtype and shape."""
-    return " ".join([dtype.str, *map(str, shape)]).encode("ascii")
+    # Registered types such as bfloat16 are but bytes ("|V2") by their dtype.str.
+    name = dtype.name if dtype.isbuiltin == 2 else dtype.str
+    return " ".join([name, *map(str, shape)]).encode("ascii")
 
 
 def _is_head(head: bytes | bytearray) -> bool:
