@@ -61,7 +61,9 @@ class LineFiles(RecordFiles):
         self.kept = None
         self.rows = rows
         with (
-            ThreadPool(max(8 if opener.fetches else 1, usable_cores()), "kloaders-index") as threads,
+            ThreadPool(
+                max(8 if opener.fetches else 1, usable_cores()), "kloaders-index"
+            ) as threads,
             tqdm(
                 total=sum(opener.stamp(path)[0] for path in self.paths),
                 unit="B",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -63,9 +62,7 @@ def size_of(file: File, dtype: np.dtype[Any]) -> int:
     return HEADER_BYTES + math.prod(file.shape) * dtype.itemsize
 
 
-def check_file(
-    folder: str, file: File, dtype: np.dtype[Any], opener: Opener = LOCAL
-) -> None:
+def check_file(folder: str, file: File, dtype: np.dtype[Any], opener: Opener = LOCAL) -> None:
     """One file is there, with the size and the header that the manifest says."""
     path = path_in(folder, file.name)
     # A manifest from elsewhere is not to lead out of its folder.
@@ -128,9 +125,9 @@ def crc_of_piece(path: str, begin: int, end: int) -> int:
     """CRC-32 of these bytes of a file, of as many as there are."""
     crc = 0
     if is_url(path):
-        file = RangeUrls([path]).open(path)
+        content = RangeUrls([path]).open(path)
         for start in range(begin, end, BLOCK_BYTES):
-            crc = zlib.crc32(file.read(min(BLOCK_BYTES, end - start), start), crc)
+            crc = zlib.crc32(content.read(min(BLOCK_BYTES, end - start), start), crc)
         return crc
     block = bytearray(2**22)
     with open(path, "rb", opener=open_to_read) as file:

@@ -41,7 +41,9 @@ class MDSSource(EncodedSource):
         #: The first sample of each shard, and how many there are in all.
         self.firsts: Indices = np.cumsum([0, *(shard.samples for shard in shards)], dtype=np.int64)
         with ThreadPool(min(len(shards), 16 if opener.fetches else 1), "kloaders-index") as pool:
-            tables = list(pool.map(lambda k: _offsets(self.files, k, shards[k]), range(len(shards))))
+            tables = list(
+                pool.map(lambda k: _offsets(self.files, k, shards[k]), range(len(shards)))
+            )
         self._offsets = np.concatenate(tables)
         names = list(shards[0].names)
         self._columns = {name: column_of(name, names) for name in self.wanted}
@@ -107,6 +109,10 @@ class MDSSource(EncodedSource):
 
     def _shard_of(self, index: int) -> int:
         return int(np.searchsorted(self.firsts, index, side="right")) - 1
+
+    @property
+    def file_firsts(self) -> Indices:
+        return self.firsts
 
     def file_of(self, index: int) -> str:
         return self.shards[self._shard_of(index)].path

@@ -38,8 +38,6 @@ class RangedSource(WrappedSource):
                 claim.release()
 
 
-def ranged(
-    source: Source, opener: Opener, fetch: Callable[[Indices, bool], list[Claim]]
-) -> Source:
+def ranged(source: Source, opener: Opener, fetch: Callable[[Indices, bool], list[Claim]]) -> Source:
     """The source, fetching what it needs where its files are objects elsewhere."""
     return RangedSource(source, fetch) if opener.fetches else source

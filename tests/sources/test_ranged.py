@@ -73,7 +73,7 @@ def test_the_same_batches_as_from_local_files(far, workers):
         assert sorted(order) == ALL
         assert max(np.diff(order)) > 20
     loader.close()
-    assert not fetcher._objects  # noqa: SLF001  nothing is left behind
+    assert not fetcher._objects
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_an_object_that_changes_between_ranges(far, server, kind):
     loader = far()
     name = max(name for name in server.objects if name != "data/y.npy")
     server.objects[name] = server.objects[name][:-1] + b"?"
-    loader._source.close()  # noqa: SLF001  what a loader holds of it
+    loader._source.close()
     with pytest.raises(kl.SampleError, match=r"has changed since it was listed") as error:
         epoch(loader)
     assert name in str(error.value)
@@ -134,7 +134,9 @@ def test_warm_from_the_cache_nothing_is_asked_for(far, server, tmp_path):
     assert sorted(numbers(epoch(loader))) == ALL
     assert asked(server) == []
     server.requests.clear()
-    far(download_cache=cache)  # indexes are not made again: headers of a pack, and what lists shards
+    far(
+        download_cache=cache
+    )  # indexes are not made again: headers of a pack, and what lists shards
     assert {name for name, _ in asked(server)} <= {"data/pack.json", "data/index.json"}
     assert (cache / "indexes").is_dir() == any(".index" in f.name for f in cache.rglob("*"))
 

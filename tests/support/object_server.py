@@ -153,7 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
             data, status = data[start:stop], 206
         if fault == "longer":
             data += bytes(1000)
-        self._send(status, data[:-1] if fault == "short" else data, fault == "cut", ETag=etag, **headers)
+        self._send(
+            status, data[:-1] if fault == "short" else data, fault == "cut", ETag=etag, **headers
+        )
 
     _head = _get
 

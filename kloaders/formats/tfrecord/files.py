@@ -271,7 +271,8 @@ class RecordFiles:
             return self._stream(file).read(number)
         if size > SEARCH_LIMIT and not self._fits(file, start, size):  # what a damaged length left
             size = HEADER
-        return self.opened(file).read(size, start)
+        raw: bytes = self.opened(file).read(size, start)
+        return raw
 
     def _fits(self, file: int, start: int, size: int) -> bool:
         head = self.opened(file).read(HEADER, start)
@@ -314,9 +315,7 @@ class RecordFiles:
         files, starts, ends = self.locate(indices)
         plain = [
             (self.paths[file], start, min(end, start + SEARCH_LIMIT))
-            for file, start, end in zip(
-                files.tolist(), starts.tolist(), ends.tolist(), strict=True
-            )
+            for file, start, end in zip(files.tolist(), starts.tolist(), ends.tolist(), strict=True)
             if not self.compressions[file]
         ]
         return self.opener.fetch_ahead(plain, only_new)

@@ -107,9 +107,7 @@ class Stream:
     Going back further than what is kept means to begin at the front again. Threads may share it.
     """
 
-    def __init__(
-        self, path: str, compression: str, offsets: Array, opener: Opener = LOCAL
-    ) -> None:
+    def __init__(self, path: str, compression: str, offsets: Array, opener: Opener = LOCAL) -> None:
         self.path, self.compression, self.opener = path, compression, opener
         self.offsets = offsets
         cuts = np.arange(0, int(offsets[-1]), _BLOCK)
@@ -134,9 +132,7 @@ class Stream:
 
     def _decompressed(self, k: int) -> bytes:
         at = max((place for place in self._cursors if place <= k), default=0)
-        cursor = self._cursors.pop(at, None) or Inflate(
-            self.path, self.compression, self.opener
-        )
+        cursor = self._cursors.pop(at, None) or Inflate(self.path, self.compression, self.opener)
         if k - at > _BLOCKS_KEPT // 2:  # too far to keep what lies between, and it may be wanted
             self._cursors[at] = cursor.copy()
             cursor.skip(self._start(k) - self._start(at))

@@ -69,9 +69,7 @@ class CachedSource(WrappedSource):
     def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
         stores, stamp = self.cache.stores, self.cache.files.stamp
         if stores:  # what is not kept in all of them
-            indices = np.unique(
-                np.concatenate([store.missing(indices, stamp) for store in stores])
-            )
+            indices = np.unique(np.concatenate([store.missing(indices, stamp) for store in stores]))
         return self.inner.fetch_ahead(indices) if len(indices) else ()
 
     def stores(self) -> list[Store]:
