@@ -39,8 +39,8 @@ __all__ = [
     "Checked",
     "check_content",
     "check_file",
-    "is_image",
     "check_video",
+    "is_image",
 ]
 
 
