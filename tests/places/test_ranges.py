@@ -11,7 +11,7 @@ import pytest
 
 from kloaders.places import access
 from kloaders.places.download_cache import BLOCK_BYTES, segments_of
-from kloaders.places.errors import BrokenTransferError, ChangedError
+from kloaders.places.errors import BrokenTransferError, ChangedError, PlaceError
 from kloaders.places.fetching import fetcher
 from kloaders.places.ranges import RangeUrls, Walk, walking
 
@@ -43,7 +43,7 @@ def test_any_range_is_right(server, tmp_path, cached):
     """Whatever is announced before, with blocks of a cache and without."""
     file = opened(server, *([tmp_path / "c", 2 * BLOCK_BYTES] if cached else []))
     rng = np.random.default_rng(1)
-    for _ in range(60):
+    for _ in range(8):
         starts = rng.integers(0, SIZE, 5)
         lengths = rng.choice([0, 1, 100, 70_000, BLOCK_BYTES, 2 * BLOCK_BYTES], 5)
         ranges = list(zip(starts.tolist(), (starts + lengths).tolist(), strict=True))
@@ -155,8 +155,9 @@ def test_a_size_that_is_too_large(server):
 def test_a_server_without_ranges_is_no_silent_mistake(server):
     file = opened(server)
     server.fault = lambda method, name, count: "whole"
-    with pytest.raises(OSError, match="bucket|whole"):
-        file.read(100, 50)
+    for start in (0, 50):
+        with pytest.raises(PlaceError, match=r"gives all of s3://bucket/a\.bin where a part"):
+            file.read(100, start)
 
 
 def test_one_version_is_read(server):

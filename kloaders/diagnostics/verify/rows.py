@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -52,7 +53,7 @@ class RowFile:
             firsts = self.source.tables.firsts.tolist()
         else:
             firsts = [*range(0, len(self.source), most), len(self.source)]
-        yield from ((a, z - a) for a, z in zip(firsts, firsts[1:], strict=False) if z > a)
+        yield from ((a, z - a) for a, z in itertools.pairwise(firsts) if z > a)
 
     def checked(
         self, first: int, count: int, max_pixels: int
