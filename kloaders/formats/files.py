@@ -114,10 +114,10 @@ def _advise(path: str, advice: str) -> None:
                 os.close(descriptor)
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, empty: bool = False) -> bytes:
     """The whole file, or object of a URL. OSError with the path where it cannot be read, DecodeError if empty.
 
-    Four system calls; nothing is left open, whatever happens.
+    empty: a file may be empty, as texts are. Four system calls; nothing is left open, whatever happens.
     """
     try:
         descriptor = os.open(path, OPEN_FLAGS)
@@ -139,7 +139,7 @@ def read_bytes(path: str) -> bytes:
         raise
     finally:
         os.close(descriptor)
-    if not content:
+    if not content and not empty:
         raise empty_file(path)
     return content
 

@@ -7,9 +7,9 @@ from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.progress import Progress
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats import sidecar_index
 from kloaders.formats.compressed import compression_of
@@ -64,7 +64,7 @@ class LineFiles(RecordFiles):
             ThreadPool(
                 max(8 if opener.fetches else 1, usable_cores()), "kloaders-index"
             ) as threads,
-            tqdm(
+            Progress(
                 total=sum(opener.stamp(path)[0] for path in self.paths),
                 unit="B",
                 unit_scale=True,

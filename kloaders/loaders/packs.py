@@ -6,11 +6,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import check_names, checked_dtype
 from kloaders.core.options import Options, shows_options
+from kloaders.core.progress import Progress
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, unflatten
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats.opening import opener_of
@@ -153,7 +153,7 @@ class PackSequenceLoader(SequenceLoader):
         disable = None if progress is None else not progress
         wrong = []
         with (
-            tqdm(total=size, unit="B", unit_scale=True, disable=disable, desc="verify") as bar,
+            Progress(total=size, unit="B", unit_scale=True, disable=disable, desc="verify") as bar,
             ThreadPool(usable_cores(), "kloaders-verify") as pool,
         ):
             sums = pool.map(lambda piece: crc_of_piece(piece.path, piece.begin, piece.end), pieces)

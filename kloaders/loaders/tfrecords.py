@@ -27,9 +27,10 @@ from kloaders.sources.cache.encoded import cached_rows
 from kloaders.sources.files import Decode, readings
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
-from kloaders.sources.quarantine import Quarantine, excluded, record_of, say_left_out
+from kloaders.sources.quarantine import excluded, record_of, say_left_out
 from kloaders.sources.ranged import ranged
 from kloaders.sources.records import RecordSource, found_in
+from kloaders.sources.remote_quarantine import quarantine_at
 from kloaders.sources.source import Source
 from kloaders.sources.tfrecord.features import resolved
 from kloaders.sources.tfrecord.forms import Form, form_among
@@ -264,7 +265,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                 if options.get("on_error", "raise") == "raise":
                     quarantine = options.get("quarantine")
                     if quarantine is not None and blames_the_sample(failure):
-                        Quarantine(quarantine).add([(failure.name, failure.cause)])
+                        quarantine_at(quarantine).add([(failure.name, failure.cause)])
                     raise failure from error
                 continue
             except ValueError as error:

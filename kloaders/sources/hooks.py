@@ -186,7 +186,7 @@ class HookSource(Source):
         if not self.by_batch:
             return self.load(index, moment)
         rows = self._batch(np.array([index], np.int64), moment)
-        found: tuple[Any, ...] = map_structure(lambda a: np.asarray(a)[0], rows)
+        found: tuple[Any, ...] = map_structure(lambda a: np.asarray(a)[0, ...], rows)
         return found
 
     def load(self, index: int, moment: Moment) -> tuple[Any, ...]:

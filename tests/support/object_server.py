@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import html
+import re
 import socket
 import threading
 import time
@@ -101,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.in_flight -= 1
 
-    do_GET = do_HEAD = do_PUT = do_PROPFIND = _answer
+    do_GET = do_HEAD = do_PUT = do_POST = do_PROPFIND = _answer
 
     def _chunks(self) -> bytes:
         found = b""
@@ -164,15 +165,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _put(self, name: str, body: bytes, fault: Any) -> None:
         with self.server.lock:
-            if self.headers.get("If-None-Match") == "*" and name in self.server.objects:
+            there = self.server.objects.get(name)
+            absent = self.headers.get("If-None-Match") == "*"
+            wanted = self.headers.get("If-Match")
+            if (absent and there is not None) or (
+                wanted and (there is None or etag_of(there) != wanted)
+            ):
                 self._error(412, "PreconditionFailed")
                 return
             self.server.objects[name] = body
         self._send(200, b"", ETag=etag_of(body))
 
+    def _post(self, name: str, body: bytes, cut: bool) -> None:
+        """Deletes several objects."""
+        names = [html.unescape(n) for n in re.findall(r"<Key>(.*?)</Key>", body.decode())]
+        with self.server.lock:
+            for each in names:
+                self.server.objects.pop(each, None)
+        done = "".join(f"<Deleted><Key>{html.escape(n)}</Key></Deleted>" for n in names)
+        self._send(200, f"<?xml version='1.0'?><DeleteResult>{done}</DeleteResult>".encode())
+
     def _list(self) -> None:
         asked = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
-        names = sorted(n for n in self.server.objects if n.startswith(asked.get("prefix", "")))
+        prefix = asked.get("prefix", "")
+        names = sorted(n for n in self.server.objects if n.startswith(prefix))
+        if asked.get("delimiter"):
+            names = [name for name in names if "/" not in name[len(prefix) :]]
         after = asked.get("continuation-token", "")
         names = [name for name in names if name > after]
         page, rest = names[:1000], names[1000:]

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.messages import warn
+from kloaders.core.progress import Progress
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFiles
@@ -378,7 +378,9 @@ def _indexes(
     threads = max(16 if opener.fetches else 4, usable_cores())
     with (
         ThreadPool(min(len(paths), threads), "kloaders-index") as pool,
-        tqdm(total=len(paths), unit=" files", desc="index", disable=not progress, delay=1) as bar,
+        Progress(
+            total=len(paths), unit=" files", desc="index", disable=not progress, delay=1
+        ) as bar,
     ):
         return list(_as_they_come(pool.map(one, paths), bar))
 
