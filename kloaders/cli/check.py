@@ -56,7 +56,8 @@ def verify_command(
     """Read a whole data set, and list every bad file.
 
     SOURCE is a folder, a CSV file with a column of paths, an image, an array, a video, a TFRecord
-    file, the folder of a pack, or several of these. In a folder, the files are read that
+    file, the folder of a pack, a tar file (WebDataset), a Parquet file, a folder in MDS, the URL of one of
+    these, or several. In a folder, the files are read that
     from_directory() reads.
 
     \b
