@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from kloaders.cli.options import TableColumns, table_options
+from kloaders.cli.options import RayOption, TableColumns, ray_option, table_options
 from kloaders.core.messages import visible
 
 __all__ = ["verify_command"]
@@ -26,6 +26,7 @@ __all__ = ["verify_command"]
 @click.option(
     "--workers", type=click.IntRange(0), help="Processes that read.  [default: one per core]"
 )
+@ray_option
 @click.option(
     "--json",
     "json_file",
@@ -48,6 +49,7 @@ def verify_command(
     no_duplicates: bool,
     strict: bool,
     workers: int | None,
+    ray: RayOption | None,
     json_file: str | None,
     csv_file: str | None,
 ) -> None:
@@ -78,6 +80,7 @@ def verify_command(
         kloaders verify train.csv --path-column file --label-column class
         kloaders verify 'records/*.tfrecord' --json report.json
         kloaders verify photos/ --csv bad.csv
+        kloaders verify photos/ --ray auto
     and then, in Python: kl.from_directory("photos", exclude="bad.csv")
     """  # noqa: D301
     from kloaders.diagnostics.verify.report import lines_of, summary
@@ -93,7 +96,8 @@ def verify_command(
             follow_links=follow_links,
             max_pixels=max_pixels or ImageOptions.max_pixels,
             duplicates=not no_duplicates,
-            workers=workers,
+            workers=None if ray else workers,
+            engine=ray and ray.engine(workers or None),
             progress=None,
         )
         rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0

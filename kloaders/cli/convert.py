@@ -59,6 +59,7 @@ def pack_command(
         kloaders pack photos/ packed/ --size 224 224
         kloaders pack train.csv packed/ --path-column file --label-column class
         kloaders pack photos/ packed/ --on-error skip --json > report.json
+        kloaders pack photos/ packed/ --ray auto
     """  # noqa: D301
     from kloaders.convert import packs as pack_writer
     from kloaders.core.memory import format_bytes
@@ -73,7 +74,7 @@ def pack_command(
             table,
             size=images.size,
             channels=images.channels,
-            workers=workers,
+            workers=None if conversion.ray else workers,
             on_error=conversion.on_error,
             exclude=conversion.exclude,
         )
@@ -81,6 +82,7 @@ def pack_command(
             loader,
             out,
             shard_size=shard_size,
+            engine=conversion.ray and conversion.ray.engine(workers),
             part=conversion.part,
             overwrite=conversion.overwrite,
             progress=None,
@@ -159,6 +161,7 @@ def tfrecord_command(
         kloaders tfrecord photos/ records/ --shards 8 --validation 0.2
         kloaders tfrecord train.csv records/ --path-column file --label-column class
         kloaders tfrecord photos/ records/ --on-error skip --json > report.json
+        kloaders tfrecord photos/ records/ --shards 64 --ray auto
     """  # noqa: D301
     from kloaders.convert import tfrecords as tfrecord_writer
     from kloaders.core.memory import format_bytes
@@ -188,7 +191,8 @@ def tfrecord_command(
             stratify=True if validation and loader.class_names else None,
             shuffle=shuffle,
             seed=seed,
-            workers=workers,
+            workers=None if conversion.ray else workers,
+            engine=conversion.ray and conversion.ray.engine(workers),
             on_error=conversion.on_error,
             part=conversion.part,
             overwrite=conversion.overwrite,

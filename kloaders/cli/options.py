@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from kloaders.core.ray import Ray
 from kloaders.places.urls import is_url
 
 __all__ = [
@@ -17,12 +18,14 @@ __all__ = [
     "Conversion",
     "ImageCommand",
     "ImageShape",
+    "RayOption",
     "TableColumns",
     "bad_file_options",
     "batch_size_option",
     "conversion_options",
     "image_options",
     "json_option",
+    "ray_option",
     "save_option",
     "source_argument",
     "table_options",
@@ -87,6 +90,7 @@ class Conversion:
         overwrite: replace what is there.
         part: (k, n): write that part only; None: all.
         finish: the parts are written, and only to be put together.
+        ray: write on a cluster; None: in this process.
     """
 
     on_error: str = "raise"
@@ -94,6 +98,27 @@ class Conversion:
     overwrite: bool = False
     part: tuple[int, int] | None = None
     finish: bool = False
+    ray: RayOption | None = None
+
+
+@dataclass(frozen=True)
+class RayOption:
+    """--ray: that the work is done on a cluster, and on which.
+
+    Attributes:
+        address: as `kl.Ray` takes it.
+    """
+
+    address: str | None = None
+
+    def engine(self, cpus: int | None) -> Ray:
+        """So many tasks at a time; None: one for each CPU of the cluster."""
+        if cpus is None:
+            from kloaders.engine.ray import cluster
+
+            ray = cluster.connect(Ray(cpus=1, address=self.address))
+            cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return Ray(cpus=cpus, address=self.address)
 
 
 class _PathOrUrl(click.Path):
@@ -191,6 +216,29 @@ def bad_file_options(command: Command) -> Command:
     return with_bad
 
 
+def _ray(_: Any, __: Any, text: str | None) -> RayOption | None:
+    """An address; none where only --ray is there."""
+    if text is None:
+        return None
+    if text and text not in ("auto", "local") and not re.fullmatch(r"ray://.+|[^/\s]+:\d+", text):
+        raise click.BadParameter(
+            f"{text!r:.80}: expected an address such as auto, host:6379 or ray://host:10001. Without an "
+            "address, --ray is the last word of the command."
+        )
+    return RayOption(text or None)
+
+
+ray_option = click.option(
+    "--ray",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="",
+    callback=_ray,
+    help="Work on a Ray cluster, --workers tasks at a time.  [default: on all of its CPUs; without an "
+    "address RAY_ADDRESS, or Ray on this machine]",
+)
+
+
 def table_options(command: Command) -> Command:
     """--path-column, --label-column and --folder, as `table`."""
 
@@ -256,7 +304,7 @@ def _part(_: Any, __: Any, text: str | None) -> tuple[int, int] | None:
 
 
 def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
-    """--on-error, --exclude, --overwrite, --part and --finish, as `conversion`.
+    """--on-error, --exclude, --overwrite, --part, --finish and --ray, as `conversion`.
 
     Args:
         what: what --overwrite replaces.
@@ -284,6 +332,7 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             is_flag=True,
             help="Make one of the parts, when all are written; with the other options as they had them.",
         )
+        @ray_option
         @functools.wraps(command)
         def with_conversion(
             *,
@@ -292,13 +341,19 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             overwrite: bool,
             part: tuple[int, int] | None,
             finish: bool,
+            ray: RayOption | None,
             **others: Any,
         ) -> None:
             if part and finish:
                 raise click.UsageError(
                     "--part writes a part and --finish ends all: give one of them."
                 )
-            command(conversion=Conversion(on_error, exclude, overwrite, part, finish), **others)
+            if ray and finish:
+                raise click.UsageError(
+                    "--finish moves files and reads none: leave --ray out, which is for the parts."
+                )
+            conversion = Conversion(on_error, exclude, overwrite, part, finish, ray)
+            command(conversion=conversion, **others)
 
         return with_conversion
 

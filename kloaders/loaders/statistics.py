@@ -9,7 +9,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.core.notebooks import sentence_and_table
-from kloaders.core.structure import flatten, names_of, unflatten
+from kloaders.core.structure import check_no_texts, flatten, names_of, unflatten
 from kloaders.loaders.raw_samples import raw_samples
 from kloaders.loaders.sequence import SequenceLoader
 
@@ -91,6 +91,9 @@ def statistics(
     ([1.0, 5.0], [1.0, 0.0], {1: 2})
     """
     raw = loader.raw_spec
+    check_no_texts(
+        raw, "statistics()", "count its words yourself, for text, _ in loader.epoch_batches()"
+    )
     names = len(flatten(raw[0]))
     sums = [_Moments(axis) for _ in range(names)]
     labels = flatten(raw[1]) if len(raw) > 1 else []

@@ -14,7 +14,7 @@ from kloaders.core.errors import (
 )
 from kloaders.core.messages import warn
 from kloaders.core.options import FaultOptions
-from kloaders.sources.quarantine import Quarantine
+from kloaders.sources.remote_quarantine import quarantine_at
 
 __all__ = ["ErrorLog"]
 
@@ -43,7 +43,7 @@ class ErrorLog:
         self.options, self.samples, self.name = options, samples, name
         self.errors: list[SampleError] = []
         path = options.quarantine
-        self.quarantine = None if path is None else Quarantine(path)
+        self.quarantine = None if path is None else quarantine_at(path)
         self.quiet = False
         self._failed: set[int] = set()
         self.after_fork()

@@ -4,15 +4,18 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import kloaders as kl
 from kloaders.cli.options import (
     BadFiles,
     Conversion,
     ImageCommand,
     ImageShape,
+    RayOption,
     TableColumns,
     bad_file_options,
     conversion_options,
     image_options,
+    ray_option,
     save_option,
     table_options,
 )
@@ -118,3 +121,22 @@ def test_several_are_in_the_order_in_which_they_are_written():
     assert names == ["size", "channels", "path_column", "label_column", "folder", "last"]
     said = CliRunner().invoke(command, ["--help"]).output
     assert "[default: as they are]" in " ".join(said.split())
+
+
+def test_a_cluster():
+    """With an address or none; a path behind it is no address."""
+    assert called(ray_option) == {"ray": None}
+    assert called(ray_option, "--ray") == {"ray": RayOption()}
+    for address in ("auto", "ray://host:10001", "host:6379"):
+        assert called(ray_option, "--ray", address) == {"ray": RayOption(address)}
+    done = CliRunner().invoke(click.command()(ray_option(lambda ray: None)), ["--ray", "photos/"])
+    assert done.exit_code == 2
+    assert "--ray is the last word of the command" in " ".join(
+        done.output.replace("│", " ").split()
+    )
+    assert RayOption("auto").engine(3) == kl.Ray(cpus=3, address="auto")
+    arguments = ["--finish", "--ray"]
+    decorated = click.command()(conversion_options("a", "load")(lambda conversion: None))
+    done = CliRunner().invoke(decorated, arguments)
+    assert done.exit_code == 2
+    assert "leave --ray out" in " ".join(done.output.split())
