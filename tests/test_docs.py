@@ -118,10 +118,47 @@ def test_readme_has_the_command(command):
 
 
 def test_public_names_are_in_the_api_page():
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    """Each in the page of its group, which docs/api.md lists."""
+    pages = sorted((ROOT / "docs" / "api").glob("*.md"))
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     for name in kloaders.__all__:
         if not name.startswith("__"):
-            assert re.search(rf":: {name}\b", text), f"docs/api.md does not list {name}"
+            assert re.search(rf":: {name}\b", text), f"no page in docs/api/ lists {name}"
+    index = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^api/([\w-]+)$", index, re.MULTILINE)) == [p.stem for p in pages]
+
+
+# What somebody who has never heard of us types into the search box.
+_SEARCHED = (
+    *("time series", "audio", "DICOM", "NIfTI", "Hugging Face", "WebDataset", "S3", "contrastive"),
+    *("mixed precision", "test set", "three-way split", "class weight", "shuffle buffer", "prefetch"),
+    *("FAQ", "throughput", "bottleneck", "reproducible", "GIL", "augmentation"),
+)
+
+
+@pytest.mark.parametrize("words", _SEARCHED)
+def test_the_search_finds(words):
+    """The pages' search knows words that a page has; each here is in one that is read by itself."""
+    pages = [page for page in PAGES if page.name != "README.md"]
+    found = [p.name for p in pages if words.lower() in p.read_text(encoding="utf-8").lower()]
+    assert found
+
+
+def test_a_broken_link_is_found(tmp_path):
+    """A file that is not there, and an anchor; other hosts are not asked."""
+    script = ROOT / "docs" / "check_links.py"
+    spec = importlib.util.spec_from_file_location("check_links", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "b.html").write_text('<p id="there"><a href="https://example.org/none">x</a>')
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html#there"><a href="b.html#gone"><img src="c.png"><a href="#me" id="me">'
+    )
+    assert module.broken(tmp_path) == [
+        "a.html: b.html#gone: no such anchor",
+        "a.html: c.png is not there",
+    ]
+    assert "has no pages" in module.broken(tmp_path / "b")[0]
 
 
 def test_the_architecture_page_has_the_rooms():

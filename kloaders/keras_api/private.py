@@ -31,7 +31,7 @@ import inspect
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -243,7 +243,7 @@ class FitFrame:
 
         return take_out
 
-    def keep_from_bar(self, names: Sequence[str]) -> Callable[[], None]:
+    def keep_from_bar(self, names: Collection[str]) -> Callable[[], None]:
         """Leave these logs out of Keras' progress bar. -> what lets them in again."""
         bars = [one for one in self.callbacks if type(one).__name__ == "ProgbarLogger"]
 
