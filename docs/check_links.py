@@ -53,5 +53,5 @@ def broken(folder: Path) -> list[str]:
 
 if __name__ == "__main__":
     lines = broken(Path(sys.argv[1]))
-    print("\n".join(lines) or "all links lead somewhere")
+    sys.stdout.write("\n".join(lines or ["all links lead somewhere"]) + "\n")
     sys.exit(1 if lines else 0)

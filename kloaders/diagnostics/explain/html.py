@@ -215,7 +215,7 @@ def _step(found: Findings) -> str:
     waited = m.fit_s * wait
     return (
         "<h2>A step of the training</h2>"
-        f'<p class="soft">{time_of(m.fit_s)} a step.</p>'
+        f'<p class="soft">{time_of(m.fit_s)} per step.</p>'
         '<svg width="100%" height="22" role="img" '
         f'aria-label="{1 - wait:.0%} the model, {wait:.0%} waiting for data">'
         f'<rect class="good" x="0" width="{100 * (1 - wait):.2f}%" height="22"></rect>'
