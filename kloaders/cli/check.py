@@ -103,9 +103,9 @@ def verify_command(
         )
         rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0
     except KeyboardInterrupt as stop:
-        if report := getattr(stop, "report", None):
-            for line in lines_of(report):
-                click.echo(visible(line))
+        found = getattr(stop, "report", None)
+        for line in () if found is None else lines_of(found):
+            click.echo(visible(line))
         raise
     except (OSError, ValueError) as error:
         raise click.UsageError(visible(" ".join(str(error).split()))) from error

@@ -18,7 +18,7 @@ from kloaders.core.checks import checked_flag
 from kloaders.core.messages import inform, visible, warn
 from kloaders.core.places import check_place
 from kloaders.keras_api import private
-from kloaders.keras_api.telemetry import Meter
+from kloaders.keras_api.telemetry import LOGGED, Meter
 from kloaders.loaders.checking import check_loader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.places.urls import is_url
@@ -47,8 +47,8 @@ class LoaderCallback(Callback):
     epoch too: run the same program again. Put it behind callbacks that change the model or the
     optimizer (but before `SwapEMAWeights`).
 
-    And it tells Keras what loading was like: each epoch's logs, and so History, CSVLogger and
-    TensorBoard (listed before or after this callback), have `samples_per_s`, of training without
+    It also reports what loading was like: each epoch's logs, and so History, CSVLogger and
+    TensorBoard (listed before or after this callback), but not Keras' progress bar, have `samples_per_s`, of training without
     validation; `data_wait_s`, seconds in which the model had nothing to train on;
     `batches_ahead`, how many batches lay ready when one was taken, on average; `cache_hits`, the
     share of arrays from the cache, 0 to 1 (of this process: 0 with processes=True); and
@@ -420,7 +420,13 @@ class _First(Callback):
 
     def join(self, fit: private.FitFrame) -> None:
         """Stand first among a fit's callbacks; nowhere if they were not found."""
-        self._take_out = fit.put_first(self)
+        take_out, let_in = fit.put_first(self), fit.keep_from_bar(LOGGED)
+
+        def leave() -> None:
+            take_out()
+            let_in()
+
+        self._take_out = leave
 
     def leave(self) -> None:
         if self._take_out is not None:
