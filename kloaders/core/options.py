@@ -278,11 +278,15 @@ GROUPS: dict[str, type[Any]] = {
 
 @dataclass(frozen=True)
 class RamOptions(_Group):
-    """RAM batches: a large part of the data in RAM, and batches served out of it."""
+    """RAM batches: a large part of the data in RAM, and batches served out of it.
+
+    most_batches: what a budget makes is no larger than so many batches; None: as it is.
+    """
 
     ram_batch_size: int | None = None
     ram_budget: int | str | None = None
     draw: Literal["windows", "front to back", "global"] = "global"
+    most_batches: int | None = None
 
     def __post_init__(self) -> None:
         size, budget = self.ram_batch_size, self.ram_budget

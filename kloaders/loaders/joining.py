@@ -181,6 +181,11 @@ def _check_part(what: str, loader: SequenceLoader) -> None:
             f"{what}() got a {kind} with RAM batches, which hold samples in an order of their own: "
             'take PathSequenceLoader(paths, labels, cache="ram") instead.'
         )
+    if loader.options.samples_per_file > 1:
+        raise ValueError(
+            f"{what}() got a {kind} with samples_per_file={loader.samples_per_file}, which says how often "
+            "a file comes, as this does: leave it out; kl.repeat(loader, times) has each sample so often."
+        )
     if options.padding is not None or options.inputs_as_labels:
         raise ValueError(
             f"{what}() got a {kind} from bucket_by_length(), padded_batches() or inputs_as_labels(): put the loaders "

@@ -86,6 +86,11 @@ def bucket_by_length(
             "samples share a batch. Leave out epoch_batches=, class_balance= and sampling_weights=, "
             "or weigh samples in the loss by sample_weights=."
         )
+    if loader.options.samples_per_file > 1:
+        raise ValueError(
+            f"bucket_by_length() got a loader with samples_per_file={loader.samples_per_file}, which has an "
+            "order of its own: leave that out, or take kl.repeat(loader, times)."
+        )
     if lengths is None or callable(lengths):
         known = _lengths_of(loader, lengths)
     else:

@@ -335,7 +335,7 @@ class LoaderCallback(Callback):
         self._saved = f"epoch {epoch + 1}, behind {done} samples"
         inform(
             f"going on from {path}: epoch {epoch + 1} of {self.params.get('epochs')}, behind "
-            f"{done} of {self.loader.samples:,} samples"
+            f"{done} of {self.loader.plan.samples:,} samples"
         )
         return state
 
