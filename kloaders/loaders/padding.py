@@ -45,9 +45,11 @@ def bucket_by_length(
 
     Shuffled, the batches of an epoch are each of one bucket, in a random order; all are full but the
     last, and there are as many as before. What does not fill a batch of its bucket shares one with
-    neighbouring buckets. In storage order (`predict`) samples stay where they are. A batch is padded
-    to the smallest boundary that holds all of it, with whatever is in it: so many shapes there are,
-    and on TensorFlow and JAX so many compilations.
+    neighbouring buckets. In storage order (`predict`) samples stay where they are. Each array of a
+    batch is padded to the smallest boundary that holds its own longest row: the texts of an encoder to
+    one, those of a decoder to another (with `shard=`, both to that of the longer one, so that all
+    shards have one shape). An array has as many shapes as there are boundaries, and for each
+    TensorFlow and JAX compile.
 
     Args:
         loader: any loader but a two-level one; options and data are shared with it.
