@@ -25,7 +25,16 @@ __all__ = ["concatenate", "zip_loaders"]
 
 # Options of the whole; all others belong to the loaders in it.
 _OWN = (
-    *("shuffle", "seed", "drop_last", "pad_last", "shard", "epoch_batches", "class_balance"),
+    *(
+        "shuffle",
+        "seed",
+        "drop_last",
+        "pad_last",
+        "with_ids",
+        "shard",
+        "epoch_batches",
+        "class_balance",
+    ),
     *("sampling_weights", "replacement", "batch_transform", "workers", "processes", "on_error"),
     *("max_errors", "quarantine", "max_queue_size"),
 )

@@ -31,6 +31,7 @@ _OWN = (
         "seed",
         "drop_last",
         "pad_last",
+        "with_ids",
         "shard",
         "epoch_batches",
         "batch_transform",

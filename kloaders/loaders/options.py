@@ -121,6 +121,7 @@ class LoaderOptions:
             "seed": self.order.seed,
             "drop_last": self.order.drop_last,
             "pad_last": self.order.pad_last,
+            "with_ids": self.order.with_ids,
             "shard": self.order.shard,
             "sampling": self.sampling,
             "weights": self.weights,

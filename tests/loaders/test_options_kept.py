@@ -155,6 +155,7 @@ OPTIONS: dict[str, Option] = {
     "seed": Option(11, attribute("seed")),
     "drop_last": Option(True, attribute("drop_last")),
     "pad_last": Option(True, attribute("pad_last")),
+    "with_ids": Option(True, attribute("with_ids")),
     "shard": Option(
         (0, 2), attribute("shard"), others={"batch_size": 1, "shuffle": True, "drop_last": True}
     ),
