@@ -232,7 +232,8 @@ class _RamBatch:
         #: By row: samples with an array that has no room above, each in a dict by leaf.
         self.odd: dict[int, dict[int, Array]] = {}
         # Parts small enough that all threads take part and the first batch is soon there.
-        self.part = max(1, min(batch_size, -(-count // 8)))
+        least = count if maker.pipeline.source.whole_batches else -(-count // 8)
+        self.part = max(1, min(batch_size, least))
         self.done = [threading.Event() for _ in range(-(-count // self.part))]
         self.errors: dict[int, BaseException] = {}
         self.threads, self.waits = 0, False

@@ -9,7 +9,7 @@ import numpy as np
 
 from kloaders.core.memory import available_bytes, format_bytes
 from kloaders.core.options import RamOptions
-from kloaders.core.structure import flatten
+from kloaders.core.structure import flatten, is_text
 from kloaders.engine.specs import SampleSpecs
 from kloaders.plan.rng import Moment
 
@@ -75,6 +75,11 @@ class RamSize:
         self.resident = self.samples >= self.all and shards == 1 and not random
 
     def _of_budget(self) -> int:
+        if any(is_text(spec.dtype) for spec in flatten(self.specs.raw)):
+            raise TypeError(
+                "the samples have texts, whose bytes are not known before they are read: pass "
+                "ram_batch_size=, the number of samples in a RAM batch, in place of ram_budget="
+            )
         if self.budget is None:
             self.budget = int(min(_BUDGET, _BUDGET_SHARE * available_bytes()))
         # Nobody asked for RAM batches: not worth reading more than the one sample that is read anyway.

@@ -55,7 +55,7 @@ class LoaderCallback(Callback):
     share of arrays from the cache, 0 to 1 (of this process: 0 with processes=True); and
     `sample_errors`, how many samples have not loaded so far. `loader.explain()` uses them after fit.
 
-    Of a loader made with with_ids=True, `samples` has names, losses and predictions of all samples of
+    For a loader made with with_ids=True, `samples` has names, losses and predictions of all samples of
     the epoch that ended last, and `samples.worst(10)` those with the highest loss. That takes another
     pass over the data behind each epoch, without training.
 

@@ -592,6 +592,7 @@ OF_A_MIXTURE = (
         "seed",
         "drop_last",
         "pad_last",
+        "with_ids",
         "shard",
         "epoch_batches",
         "batch_transform",
