@@ -65,6 +65,7 @@ class Conversion:
         overwrite: replace what is there.
         part: (k, n): write that part only; None: all.
         finish: the parts are written, and only to be put together.
+        staging: the folder where what goes to a URL is made; None: one in the user's cache folder.
     """
 
     on_error: str = "raise"
@@ -72,6 +73,7 @@ class Conversion:
     overwrite: bool = False
     part: tuple[int, int] | None = None
     finish: bool = False
+    staging: str | None = None
 
 
 class _PathOrUrl(click.Path):
@@ -158,7 +160,7 @@ def _part(_: Any, __: Any, text: str | None) -> tuple[int, int] | None:
 
 
 def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
-    """--on-error, --exclude, --overwrite, --part and --finish, as `conversion`.
+    """--on-error, --exclude, --overwrite, --part, --finish and --staging, as `conversion`.
 
     Args:
         what: what --overwrite replaces.
@@ -175,7 +177,7 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
         )
         @click.option(
             "--exclude",
-            type=click.Path(exists=True, dir_okay=False),
+            type=_PathOrUrl(exists=True, dir_okay=False),
             help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
         )
         @click.option("--overwrite", is_flag=True, help=f"Replace {what}.")
@@ -190,6 +192,11 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             is_flag=True,
             help="Make one of the parts, when all are written; with the other options as they had them.",
         )
+        @click.option(
+            "--staging",
+            type=click.Path(file_okay=False),
+            help="With a URL as OUT: a folder with room for all of it, where it is made first.",
+        )
         @functools.wraps(command)
         def with_conversion(
             *,
@@ -198,13 +205,15 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             overwrite: bool,
             part: tuple[int, int] | None,
             finish: bool,
+            staging: str | None,
             **others: Any,
         ) -> None:
             if part and finish:
                 raise click.UsageError(
                     "--part writes a part and --finish ends all: give one of them."
                 )
-            command(conversion=Conversion(on_error, exclude, overwrite, part, finish), **others)
+            conversion = Conversion(on_error, exclude, overwrite, part, finish, staging)
+            command(conversion=conversion, **others)
 
         return with_conversion
 

@@ -28,6 +28,7 @@ from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.quarantine import excluded, record_of, say_left_out
 from kloaders.sources.records import RecordSource, found_in
+from kloaders.sources.remote_quarantine import quarantine_at
 from kloaders.sources.source import Source
 from kloaders.sources.tfrecord.features import resolved
 from kloaders.sources.tfrecord.forms import Form, form_among
