@@ -25,7 +25,7 @@ from kloaders.convert.journal import (
     say_errors,
     write_shards,
 )
-from kloaders.convert.on_ray import RemoteShards, checked_engine
+from kloaders.convert.on_ray import RemoteShards
 from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of
 from kloaders.convert.parts import Parts, checked_part, shards_of
 from kloaders.convert.uploads import Target, to_urls
@@ -33,7 +33,8 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
 from kloaders.core.messages import inform, visible
-from kloaders.core.structure import ArraySpec, Structure, flatten
+from kloaders.core.ray import checked_engine
+from kloaders.core.structure import ArraySpec, Structure, check_no_texts, flatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.pack import (
@@ -159,6 +160,11 @@ def write_pack(
     _check_not_read(source, folder)
     with source.view() as loader:
         form = loader.sample_spec if transformed else loader.raw_spec
+        check_no_texts(
+            form,
+            "write_pack()",
+            "let preprocess= make numbers of it, such as those of its tokens, or pass paths of .npy files",
+        )
         structure = form_of(form, itertools.count())
         each = _mean_bytes(loader, transformed)
         path = os.path.join(folder, JOURNAL)

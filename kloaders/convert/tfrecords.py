@@ -23,7 +23,7 @@ from kloaders.convert.journal import (
     say_errors,
     write_shards,
 )
-from kloaders.convert.on_ray import RemoteShards, checked_engine
+from kloaders.convert.on_ray import RemoteShards
 from kloaders.convert.parts import Part, Parts, checked_part, shards_of
 from kloaders.convert.record_samples import LoaderSamples, RecordSource, source_of
 from kloaders.convert.uploads import Target, to_urls
@@ -31,6 +31,7 @@ from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_class_names, checked_count, checked_flag
 from kloaders.core.errors import SampleError, without_traceback
 from kloaders.core.messages import visible
+from kloaders.core.ray import checked_engine
 from kloaders.core.threads import usable_cores
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.sidecar_index import save_index

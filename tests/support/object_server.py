@@ -21,7 +21,9 @@ from typing import Any
 import kloaders as kl
 
 BUCKET = "bucket"
-#: fault(method, name, count) -> None, (status, code), "cut" (a body that breaks off), "drop" (no answer).
+#: fault(method, name, count) -> None, (status, code), "cut" (a body that breaks off), "drop" (no answer),
+#: "short" (a byte fewer than asked for, as if that were all), "whole" (all of an object for a range of it),
+#: "longer" (a size that is too large).
 Fault = Callable[[str, str, int], Any]
 
 
@@ -95,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif isinstance(fault, tuple):
                 self._error(*fault)
             else:
-                getattr(self, f"_{self.command.lower()}")(name, body, fault == "cut")
+                getattr(self, f"_{self.command.lower()}")(name, body, fault)
         finally:
             with server.lock:
                 server.in_flight -= 1
@@ -128,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         text = f"<Error><Code>{code}</Code><Message>it is AKIDSECRETIVE</Message>{more}</Error>"
         self._send(status, text.encode())
 
-    def _get(self, name: str, body: bytes, cut: bool) -> None:
+    def _get(self, name: str, body: bytes, fault: Any) -> None:
         if not name:
             self._list()
             return
@@ -141,7 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(412, "PreconditionFailed")
             return
         status, headers = 200, {}
-        if asked := self.headers.get("Range"):
+        asked = None if fault == "whole" else self.headers.get("Range")
+        if asked:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, stop = int(first), min(int(last or len(data)) + 1, len(data))
             if start >= len(data):
@@ -149,14 +152,18 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             headers["Content_Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
             data, status = data[start:stop], 206
-        self._send(status, data, cut, ETag=etag, **headers)
+        if fault == "longer":
+            data += bytes(1000)
+        self._send(
+            status, data[:-1] if fault == "short" else data, fault == "cut", ETag=etag, **headers
+        )
 
     _head = _get
 
-    def _propfind(self, name: str, body: bytes, cut: bool) -> None:
+    def _propfind(self, name: str, body: bytes, fault: Any) -> None:
         self._error(405, "MethodNotAllowed")
 
-    def _put(self, name: str, body: bytes, cut: bool) -> None:
+    def _put(self, name: str, body: bytes, fault: Any) -> None:
         with self.server.lock:
             there = self.server.objects.get(name)
             absent = self.headers.get("If-None-Match") == "*"
