@@ -28,7 +28,7 @@ from kloaders.plan.sampling import Sampling
 from kloaders.sources.cache.policy import cached_in_ram
 from kloaders.sources.cast import CastSource
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
-from kloaders.sources.quarantine import Quarantine
+from kloaders.sources.remote_quarantine import AnyQuarantine
 from kloaders.sources.source import Source
 from kloaders.sources.weights import weights_of
 
@@ -93,7 +93,7 @@ class SequenceLoader(Reports, base.Sequence):
             it, "skip" it, or "replace" it by another sample, which the seed picks. `errors` lists
             what did not load.
         max_errors: the most samples skipped or replaced: a count, 100, or a share, 0.01; None: any.
-        quarantine: a CSV file, "bad.csv", that gets a line for each sample that does not load;
+        quarantine: a CSV file or its URL, that gets a line for each sample that does not load;
             `exclude=` of loaders over files leaves out what it lists.
         cache: where samples are kept as they are first read, before the transform. "auto": in spare
             RAM, for files that are decoded by suffix and for images in records. "ram": in RAM,
@@ -140,7 +140,7 @@ class SequenceLoader(Reports, base.Sequence):
     cache_key: str | None
     #: Samples that did not load, one SampleError each, in the order in which they were met.
     errors: list[SampleError]
-    quarantine: Quarantine | None
+    quarantine: AnyQuarantine | None
     #: Which sample comes when.
     plan: EpochPlan
     #: What makes the batches; for kloaders' own modules.
