@@ -37,6 +37,7 @@ from kloaders.places.fetching import Claim
 from kloaders.plan.epoch import EpochPlan, Order
 from kloaders.plan.rng import Moment
 from kloaders.plan.streams import Stream
+from kloaders.sources.cache.store import renew
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 
@@ -92,6 +93,7 @@ class Runner:
         self.resting = False
         #: How often `release` was called.
         self.released = 0
+        self._renewed: Order | None = None
         self._batch_spec: Structure = None
         specs.look_by(self._looker)
         self._reset_after_fork()
@@ -150,6 +152,9 @@ class Runner:
             released: `self.released` when it asked. What a fit that has ended still reads wakes no
                 threads.
         """
+        if request.batch == 0 or not request.sequential or request.order != self._renewed:
+            self._renewed = request.order
+            released = self._renew(released)
         key = key_of(request.order, request.batch)
         engine = None if self.resting or self.two_levels else self.engine
         if engine is None:
@@ -167,10 +172,23 @@ class Runner:
     def batches(self, order: Order, first: int) -> Iterator[Any]:
         """All batches of an order from this one on."""
         count = self.plan.count(order)
+        self._renew(self.released)
         for batch in range(first, count):
             self.resting = False
             upcoming = keys_of(order, batch + 1, count)
             yield self.running().get(key_of(order, batch), upcoming, self.make)
+
+    def _renew(self, released: int) -> int:
+        """A pass begins: what hooks that are cached made before something was assigned is dropped.
+
+        -> `self.released`, if it was `released`.
+        """
+        if not renew(self.pipeline.source.stores()):
+            return released
+        before, resting = self.released, self.resting
+        self.release()  # batches made ahead, and what worker processes have of the hooks
+        self.resting = resting
+        return self.released if released == before else released
 
     def order_of(self, epoch: int, shuffled: bool | None) -> Order:
         """The order of an epoch."""

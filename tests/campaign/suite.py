@@ -403,6 +403,8 @@ def run(
             "no:randomly",
             "-m",
             "slow or not slow",
+            "-o",
+            "faulthandler_timeout=900",  # it ends all, and the longest case may take so long
             f"--junitxml={report}",
         ]
         subprocess.run(
