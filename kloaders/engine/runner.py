@@ -22,7 +22,7 @@ from kloaders.core.options import WorkOptions
 from kloaders.core.ray import Ray
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, unflatten
 from kloaders.core.threads import usable_cores
-from kloaders.engine.batches import BatchBuild
+from kloaders.engine.batches import BatchBuild, Pool
 from kloaders.engine.delivery import Delivery
 from kloaders.engine.fetching import FetchingEngine
 from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, build_inline
@@ -103,7 +103,7 @@ class Runner:
         """No threads, no processes, nothing made ahead; locks that nobody holds."""
         self.engine: Engine | None = None
         self.pool = BufferPool()
-        self._processes: ProcessPool | RayPool | None = None
+        self._processes: Pool | None = None
         self._process_lock = threading.Lock()
         self._engine_lock = threading.Lock()
         self._rest_lock = threading.RLock()
@@ -327,7 +327,7 @@ class Runner:
         """The maximum number of prefetched batches of this size."""
         return min(self.work.max_queue_size, max(1, AHEAD_BYTES // max(1, batch_bytes)))
 
-    def process_pool(self) -> ProcessPool | RayPool | None:
+    def process_pool(self) -> Pool | None:
         """The worker processes; None where this process reads the samples itself."""
         if not self.work.processes or self.resting:
             return None
@@ -336,7 +336,7 @@ class Runner:
                 self._processes = self._new_pool()
             return self._processes
 
-    def _new_pool(self) -> ProcessPool | RayPool:
+    def _new_pool(self) -> Pool:
         if isinstance(self.work.processes, Ray):
             return RayPool(self.pipeline, self.work.processes)
         return ProcessPool(self.pipeline, self.work.workers or usable_cores())

@@ -15,7 +15,7 @@ from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import flatten, map_structure
 from kloaders.formats.images import decoders
 from kloaders.formats.options import ImageOptions
-from kloaders.loaders.options import LoaderOptions
+from kloaders.loaders.options import LoaderOptions, ReadingOptions
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.cache.columns import CachedColumn, HookCache, leaf_store, store_at
 from kloaders.sources.cache.files import SampleFiles
@@ -50,22 +50,12 @@ if TYPE_CHECKING:
 __all__ = ["PathOptions", "PathSequenceLoader"]
 
 
-class PathOptions(Options, total=False):
+class PathOptions(ReadingOptions, total=False):
     """The options of loaders over files; see `PathSequenceLoader`."""
 
-    size: tuple[int, int] | int | None
-    interpolation: str
-    aspect: str
-    channels: int | None
-    rescale: float | None
-    dct_scaling: bool
-    max_pixels: int
     max_bytes: int | str
-    depth: int | None
     reader: str
     pages: str
-    decode: Decode | None
-    label_options: dict[str, Any] | None
     check_paths: bool | str
     exclude: Any
     download_cache: str | os.PathLike[str] | None
