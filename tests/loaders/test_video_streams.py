@@ -5,6 +5,7 @@ Containers that OpenCV writes by itself are in test_video.py.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -38,14 +39,14 @@ def number_of(frame: np.ndarray) -> int:
     return int(((frame[48, 8::16, 0] > 128) << np.arange(8)).sum())
 
 
-@pytest.fixture(scope="module")
-def streams(tmp_path_factory):
+@pytest.fixture
+def streams(tmp_path):
     """streams(codec, format, frames between keyframes, B-frames between others) -> a path."""
-    program, folder = ffmpeg(), tmp_path_factory.mktemp("streams")
+    program = ffmpeg()
     raw = b"".join(frame_of(number).tobytes() for number in range(FRAMES))
 
     def write(codec: str, form: str, group: int, between: int) -> str:
-        path = str(folder / f"{codec}-{group}-{between}.{form}")
+        path = str(tmp_path / f"{codec}-{group}-{between}.{form}")
         reading = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "128x96", "-r", "25", "-i", "-"]
         writing = ["-c:v", codec, "-g", str(group), "-bf", str(between), "-q:v", "3", "-f", form]
         subprocess.run([program, "-v", "error", *reading, *writing, path], input=raw, check=True)
@@ -92,3 +93,5 @@ def test_a_program_stream(streams):
     assert sorted(found) == [*range(FRAMES)]
     assert found != sorted(found)
     assert sought(path, found[:50]) != found[:50]
+    report = kl.verify(os.path.dirname(path), progress=False, workers=1)
+    assert (report.files, report.findings) == (1, [])
