@@ -230,3 +230,17 @@ def test_the_tf_data_page_has_every_verb():
     )
     for verb in verbs:
         assert re.search(rf"`[^`]*\b{verb}\b", text), verb
+
+
+def test_the_page_of_commands_is_current():
+    """It is written from the commands: `python docs/make_command_page.py`."""
+    script = ROOT / "docs" / "make_command_page.py"
+    spec = importlib.util.spec_from_file_location("make_command_page", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page()
+    for name, command in module.cli.commands.items():
+        assert f"### kloaders {name}\n" in module.page()
+        for option in command.params:
+            if getattr(option, "hidden", False) is False and option.param_type_name == "option":
+                assert option.opts[0] in module.page()

@@ -11,6 +11,7 @@ import click
 
 from kloaders.cli.options import (
     Conversion,
+    ImageCommand,
     ImageShape,
     TableColumns,
     conversion_options,
@@ -26,12 +27,12 @@ from kloaders.core.version import __version__
 __all__ = ["pack_command", "tfrecord_command"]
 
 
-@click.command("pack")
+@click.command("pack", cls=ImageCommand)
 @source_argument
 @click.argument("out", type=click.Path(file_okay=False))
 @image_options("as they are, each its own")
 @table_options
-@click.option("--shard-size", help="Of one file, such as 256MiB.  [default: 1GiB, or more]")
+@click.option("--shard-size", help="Size of one file, such as 256MiB.  [default: 1GiB, or more]")
 @click.option(
     "--workers", type=click.IntRange(0), help="Threads that decode.  [default: one per core]"
 )
@@ -47,7 +48,7 @@ def pack_command(
     conversion: Conversion,
     as_json: bool,
 ) -> None:
-    """Decode files once, into a folder that is read at memory speed.
+    """Decode files once into a pack, which is read at memory speed.
 
     SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
     and one of labels. OUT gets .npy files and pack.json, for PackSequenceLoader. Stopped at any
@@ -58,6 +59,7 @@ def pack_command(
         kloaders pack photos/ packed/ --size 224 224
         kloaders pack train.csv packed/ --path-column file --label-column class
         kloaders pack photos/ packed/ --on-error skip --json > report.json
+        kloaders pack photos/ packed/ --ray auto
     """  # noqa: D301
     from kloaders.convert import packs as pack_writer
     from kloaders.core.memory import format_bytes
@@ -72,7 +74,7 @@ def pack_command(
             table,
             size=images.size,
             channels=images.channels,
-            workers=workers,
+            workers=None if conversion.ray else workers,
             on_error=conversion.on_error,
             exclude=conversion.exclude,
         )
@@ -80,6 +82,7 @@ def pack_command(
             loader,
             out,
             shard_size=shard_size,
+            engine=conversion.ray and conversion.ray.engine(workers),
             part=conversion.part,
             overwrite=conversion.overwrite,
             progress=None,
@@ -146,9 +149,9 @@ def tfrecord_command(
     conversion: Conversion,
     as_json: bool,
 ) -> None:
-    """Put files into a few TFRecord files, for TFRecordSequenceLoader and for tf.data.
+    """Write files into a few TFRecord files.
 
-    SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
+    They are for TFRecordSequenceLoader and for tf.data. SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
     and one of labels. Records are tf.train.Example: image_raw (the file as it is), label, id (its
     path), and class, where classes have names. OUT is a folder. Stopped at any moment, the same
     command goes on where it was.
@@ -158,6 +161,7 @@ def tfrecord_command(
         kloaders tfrecord photos/ records/ --shards 8 --validation 0.2
         kloaders tfrecord train.csv records/ --path-column file --label-column class
         kloaders tfrecord photos/ records/ --on-error skip --json > report.json
+        kloaders tfrecord photos/ records/ --shards 64 --ray auto
     """  # noqa: D301
     from kloaders.convert import tfrecords as tfrecord_writer
     from kloaders.core.memory import format_bytes
@@ -187,7 +191,8 @@ def tfrecord_command(
             stratify=True if validation and loader.class_names else None,
             shuffle=shuffle,
             seed=seed,
-            workers=workers,
+            workers=None if conversion.ray else workers,
+            engine=conversion.ray and conversion.ray.engine(workers),
             on_error=conversion.on_error,
             part=conversion.part,
             overwrite=conversion.overwrite,

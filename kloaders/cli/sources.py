@@ -52,6 +52,11 @@ def any_loader(
     if "pack.json" in inside:
         from kloaders.loaders.packs import PackSequenceLoader
 
+        if options.get("exclude"):
+            raise ValueError(
+                f"{visible(source)} is a pack, of which no file can be left out: give --exclude to "
+                "`kloaders pack`, when it is written."
+            )
         return PackSequenceLoader(source, **options)
     records = [name for name in inside if ".tfrecord" in name]
     if records or ".tfrecord" in os.path.basename(source):

@@ -22,12 +22,11 @@ from concurrent.futures import as_completed
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from tqdm.auto import tqdm
-
 from kloaders.convert.digests import not_compared
 from kloaders.core.checks import checked_flag
 from kloaders.core.errors import SampleError
 from kloaders.core.messages import inform, visible, warn
+from kloaders.core.progress import Progress
 from kloaders.core.threads import ThreadPool
 from kloaders.core.version import __version__
 from kloaders.formats.atomic import raise_if_full, sync_folder
@@ -449,7 +448,7 @@ def write_shards(
         inform(f"{name}: goes on, {len(journal.finished):,} of {len(shards):,} shards are there.")
     disable = None if progress is None else not progress
     total = sum(samples[k] for k in shards)
-    with tqdm(total=total, initial=done, unit=" samples", disable=disable, desc=name) as bar:
+    with Progress(total=total, initial=done, unit=" samples", disable=disable, desc=name) as bar:
 
         def advance(count: int) -> None:
             if stop.is_set():

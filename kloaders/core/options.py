@@ -222,7 +222,7 @@ class FaultOptions(_Group):
     def __post_init__(self) -> None:
         policy = check_policy(self.on_error)
         path = self.quarantine
-        path = None if path is None else check_place(os.fspath(path), "quarantine")
+        path = None if path is None else check_place(os.fspath(path), "quarantine", url=True)
         self._set(
             on_error=policy, max_errors=check_max_errors(self.max_errors, policy), quarantine=path
         )

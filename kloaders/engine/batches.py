@@ -388,7 +388,11 @@ def in_storage_order(
         How many samples were asked for, and what was built.
     """
     size = max(1, min(_RUN_SAMPLES, _RUN_BYTES // max(1, sample_bytes)))
-    engine = Engine(threads, usable_cores(), depth=2)
+    depth, whole = 2, maker.pipeline.source.whole_batches
+    if whole:
+        size = min(size, maker.delivery.batch_size)
+        depth = max(depth, usable_cores() if threads is None else threads)
+    engine = Engine(threads, usable_cores(), depth, whole=whole)
 
     def begin(first: int, wait: bool) -> Build:
         return make(np.arange(first, min(first + size, stop), dtype=np.int64))

@@ -10,7 +10,7 @@ from kloaders.core.arrays import Array, Indices, Mask
 from kloaders.core.errors import SampleError, WorkerPoolError, never_skipped
 from kloaders.core.messages import visible
 from kloaders.core.rows import RowMismatch
-from kloaders.core.structure import ArraySpec, Structure, flatten, names_of, unflatten
+from kloaders.core.structure import ArraySpec, Structure, flatten, is_text, names_of, unflatten
 from kloaders.engine.batches import BatchBuild, Maker
 from kloaders.engine.lookahead import Build
 from kloaders.plan.buckets import BucketPlan, Buckets
@@ -40,7 +40,7 @@ class Padding:
         self.label_pad_value = label_pad_value
         self.mask = mask
         #: Leaves of a sample that are padded, and with what; known after a look at two samples.
-        self.padded: dict[int, float] | None = None
+        self.padded: dict[int, float | str] | None = None
 
     def of(self, numbers: Array) -> Padding:
         """The same for some of the samples."""
@@ -74,13 +74,13 @@ class Padding:
             return None
         return self.build(maker, plan, plan.storage_order(0), 0, more=1)
 
-    def leaves(self, maker: Maker) -> dict[int, float]:
+    def leaves(self, maker: Maker) -> dict[int, float | str]:
         """Numbers of the arrays of a sample that are padded, and what with."""
         if self.padded is None:
             self.padded = self._find(maker)
         return self.padded
 
-    def _find(self, maker: Maker) -> dict[int, float]:
+    def _find(self, maker: Maker) -> dict[int, float | str]:
         order = np.argsort(self.lengths, kind="stable")
         short = self._spec_of_one(maker, order[:_TRIES])
         long = self._spec_of_one(maker, order[::-1][:_TRIES])
@@ -93,7 +93,7 @@ class Padding:
             for name in names_of(part, called)
         ]
         before_weights = len(flatten(form[:2]))
-        found: dict[int, float] = {}
+        found: dict[int, float | str] = {}
         for leaf, (a, b) in enumerate(zip(flatten(short), flatten(long), strict=True)):
             if not a.shape or len(a.shape) != len(b.shape):
                 continue
@@ -109,7 +109,7 @@ class Padding:
                     f"{b.shape[0]} for {visible(maker.log.name(int(order[-1])))}: pass label_pad_value= to "
                     "bucket_by_length(), what labels are filled up with, such as -1."
                 )
-            found[leaf] = value
+            found[leaf] = "" if is_text(a.dtype) else value
         if not found:
             raise ValueError(
                 f"{visible(maker.log.name(int(order[0])))} has {self.lengths[order[0]]} steps by lengths=, and "

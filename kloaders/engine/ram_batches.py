@@ -17,7 +17,7 @@ from kloaders.core.memory import available_bytes, format_bytes
 from kloaders.core.messages import inform
 from kloaders.core.options import RamOptions
 from kloaders.core.rows import RowMismatch, Rows
-from kloaders.core.structure import flatten, unflatten
+from kloaders.core.structure import flatten, is_text, unflatten
 from kloaders.engine.batches import BatchBuild, Maker
 from kloaders.engine.lookahead import Build, Engine
 from kloaders.engine.runner import Key, Runner, key_of
@@ -76,6 +76,11 @@ class RamSize:
         self.resident = self.samples >= self.all and shards == 1 and not random
 
     def _of_budget(self) -> int:
+        if any(is_text(spec.dtype) for spec in flatten(self.specs.raw)):
+            raise TypeError(
+                "the samples have texts, whose bytes are not known before they are read: pass "
+                "ram_batch_size=, the number of samples in a RAM batch, in place of ram_budget="
+            )
         if self.budget is None:
             self.budget = int(min(_BUDGET, _BUDGET_SHARE * available_bytes()))
         each = self._measured_bytes()
@@ -313,7 +318,8 @@ class _RamBatch:
             self.arrays.append(memory[:nbytes].view(spec.dtype).reshape(shape))
         self.alive = np.ones(count, bool)
         # Parts small enough that all threads take part and the first batch is soon there.
-        self.part = max(1, min(batch_size, -(-count // 8)))
+        least = count if maker.pipeline.source.whole_batches else -(-count // 8)
+        self.part = max(1, min(batch_size, least))
         self.done = [threading.Event() for _ in range(-(-count // self.part))]
         self.errors: dict[int, BaseException] = {}
         self.threads, self.waits = 0, False

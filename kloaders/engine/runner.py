@@ -300,6 +300,8 @@ class Runner:
 
     def _make_engine(self, batch_bytes: int) -> Engine:
         depth = self.depth(batch_bytes)
+        # What a call costs, however few samples it is for, is paid once for each batch.
+        whole = self.pipeline.source.whole_batches
         # Blocks in use: those ahead, the one being made, and what the framework still holds.
         self.pool.limit = depth * len(flatten(self.specs.delivered)) + 16
         if (processes := self.process_pool()) is not None:
@@ -308,16 +310,17 @@ class Runner:
             if kind == RayPool.kind:
                 depth = max(depth, min(count, AHEAD_BYTES // max(1, batch_bytes)))
             processes.memory.limit = depth + 8
-            return Engine(count, count, depth, kind=kind, whole=kind == RayPool.kind)
+            return Engine(count, count, depth, kind=kind, whole=whole or kind == RayPool.kind)
         if self.pipeline.source.fetches:
             return FetchingEngine(
                 self.work.workers,
                 usable_cores(),
                 depth,
+                whole=whole,
                 announce=self._fetch_ahead,
                 batch_rows=self.batch_size,
             )
-        return Engine(self.work.workers, usable_cores(), depth)
+        return Engine(self.work.workers, usable_cores(), depth, whole=whole)
 
     def _fetch_ahead(self, key: Key) -> Sequence[Claim]:
         """Begin to fetch what a batch reads."""

@@ -17,6 +17,7 @@ from kloaders.sources.cache.encoded import cached_rows
 from kloaders.sources.encoded import EncodedSource, fields_of
 from kloaders.sources.files import Decode, readings
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
+from kloaders.sources.ranged import ranged
 from kloaders.sources.source import Source
 from kloaders.sources.tables import listed
 
@@ -132,10 +133,10 @@ class EncodedLoader(TwoLevelLoader):
     def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
         kind, rows = type(self), self._rows
         by_batch, by_sample = overrides(kind, "load_batch"), overrides(kind, "load_sample")
-        source: Source = rows
+        source: Source = ranged(rows, rows.opener, rows.fetch_ranges)
         if by_batch or by_sample:
             dtype = options.transforms.dtype
-            source = HookSource(self, len(rows), dtype, by_batch=by_batch, base=rows)
+            source = HookSource(self, len(rows), dtype, by_batch=by_batch, base=source)
         fields = flatten(rows.fields)
         source = cached_rows(
             source,
@@ -145,6 +146,7 @@ class EncodedLoader(TwoLevelLoader):
             name=rows.name,
             file_of=rows.file_of if rows.paths_of_all else None,
             paths=rows.paths_of_all,
+            etag=rows.opener.etag,
             made_by=(type(rows).__name__, rows.token, *(field.described() for field in fields)),
             functions={f"decode= of array {k}": field.decode for k, field in enumerate(fields)},
         )

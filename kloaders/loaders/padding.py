@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array
 from kloaders.core.checks import checked_count
 from kloaders.core.errors import never_skipped
 from kloaders.core.messages import visible, warn
+from kloaders.core.progress import Progress
 from kloaders.core.structure import flatten
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.engine.padding import Padding
@@ -243,7 +243,7 @@ def _lengths_of(loader: SequenceLoader, function: Callable[[Any, Any], Any] | No
     count = loader.thread_count or usable_cores()
     with (
         ThreadPool(count, "kloaders-lengths") as threads,
-        tqdm(total=loader.samples, unit=" samples", desc="lengths", delay=1) as bar,
+        Progress(total=loader.samples, unit=" samples", desc="lengths", delay=1) as bar,
     ):
         found = np.zeros(loader.samples, np.int64)
         for index, steps in enumerate(threads.map(one, range(loader.samples), chunksize=64)):

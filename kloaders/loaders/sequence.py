@@ -216,8 +216,8 @@ class SequenceLoader(Reports, base.Sequence):
         """Several samples at once: x, (x, y) or (x, y, weights), each with a row for each of `indices`.
 
         Override it for formats that read many samples in one go. Called from several threads at
-        once; `indices` is an int64 array in the order of delivery, not sorted. It may be a part
-        of a batch. If it raises, it is called again sample by sample to find the one at fault.
+        once, each time for a whole batch; `indices` is an int64 array in the order of delivery, not
+        sorted. If it raises, it is called again sample by sample to find the one at fault.
 
         An override may take `rngs` too, a list of a generator for each of the indices, and `epoch`.
         """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.structure import flatten, unflatten
+from kloaders.core.structure import check_no_texts, flatten, unflatten
 from kloaders.loaders.raw_samples import raw_samples
 from kloaders.loaders.sequence import SequenceLoader
 
@@ -68,6 +68,9 @@ def statistics(
     ([1.0, 5.0], [1.0, 0.0], {1: 2})
     """
     raw = loader.raw_spec
+    check_no_texts(
+        raw, "statistics()", "count its words yourself, for text, _ in loader.epoch_batches()"
+    )
     names = len(flatten(raw[0]))
     sums = [_Moments(axis) for _ in range(names)]
     labels = flatten(raw[1]) if len(raw) > 1 else []

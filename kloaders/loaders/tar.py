@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.core.messages import inform
 from kloaders.core.options import shows_options
+from kloaders.formats.opening import opener_of
 from kloaders.formats.ranges import RangeFiles
 from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options
 from kloaders.sources.braces import without_braces
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["TarSequenceLoader"]
+
+
+_OWN = ("x", "y", "index_folder", "download_cache", "download_budget")
 
 
 class TarSequenceLoader(EncodedLoader):
@@ -30,14 +34,17 @@ class TarSequenceLoader(EncodedLoader):
     as `.NAME.members.index`. Then any member is one read away.
 
     Args:
-        files: a path, a pattern such as `train-*.tar` or `train-{000..127}.tar`, or a list of these.
+        files: a path, a pattern such as `train-*.tar` or `train-{000..127}.tar`, or a list of these;
+            URLs as well, of which only the headers and the members that are needed are fetched.
         batch_size: samples per batch.
         x, y: the suffixes that are input and label: "jpg"; "jpg;png" for the first that a sample
             has; "json:box:x" for a part of a JSON text; a list of names for a row of numbers; a
             tuple or dict of these for several. x=None takes an image or array, and a class as y
             where there is one, and logs what it took.
         index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's where that is not allowed.
+            user's where that is not allowed, and for URLs; with download_cache= in `indexes` there.
+        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
+            most that it may hold; see `PathSequenceLoader`.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
         decode: a function of an input's bytes that gives its array; for labels
@@ -64,13 +71,16 @@ class TarSequenceLoader(EncodedLoader):
         y: Any = None,
         *,
         index_folder: str | os.PathLike[str] | None = None,
+        download_cache: str | os.PathLike[str] | None = None,
+        download_budget: int | str | None = None,
         **options: Unpack[EncodedOptions],
     ) -> None:
-        chosen = self._chosen(options, ("x", "y", "index_folder"))
+        chosen = self._chosen(options, _OWN)
         #: The files, in the order of their samples.
         self.files = files_of(without_braces(files), "tar files", "train-*.tar")
         folder = None if index_folder is None else os.fspath(index_folder)
-        samples = TarSamples(RangeFiles(self.files), folder)
+        opener = opener_of(self.files, download_cache, download_budget)
+        samples = TarSamples(RangeFiles(self.files, opener), folder)
         if x is None:
             x, found = guessed(samples)
             y = found if y is None else y

@@ -46,7 +46,7 @@ def batch_rng(seed: int, epoch: int, batch: int, part: int = 0) -> np.random.Gen
     return np.random.Generator(np.random.Philox(key=key ^ batch))
 
 
-def part_of(draw: Draw, rows: int | slice) -> Draw:
+def part_of(draw: Draw, rows: int | slice | Indices) -> Draw:
     """What `EpochPlan.use` said, for some rows of the batch."""
     if isinstance(draw, int):
         return draw
@@ -62,7 +62,7 @@ class Moment(NamedTuple):
     epoch: int = 0
     draw: Draw = 0
 
-    def part(self, rows: int | slice) -> Moment:
+    def part(self, rows: int | slice | Indices) -> Moment:
         """The moment of some rows of a batch, or of one."""
         return self if isinstance(self.draw, int) else Moment(self.epoch, part_of(self.draw, rows))
 

@@ -14,14 +14,22 @@ from kloaders.core.arrays import Array
 from kloaders.core.meant import meant_by
 from kloaders.core.messages import visible
 from kloaders.core.places import where_of
-from kloaders.core.structure import as_arrays, flatten, map_structure
+from kloaders.core.structure import as_arrays, cast, flatten
 from kloaders.formats import by_suffix
 from kloaders.formats.files import IMAGE_SUFFIXES, check_plain, check_suffix, read_bytes, suffix_of
 from kloaders.formats.options import ImageOptions
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import PathColumn, inner_column
 
-__all__ = ["Decode", "FileReader", "FileSource", "Reading", "check_paths_of", "readings"]
+__all__ = [
+    "Decode",
+    "FileReader",
+    "FileSource",
+    "Reading",
+    "check_paths_of",
+    "readings",
+    "takes_empty",
+]
 
 # How many paths are looked at before the first epoch: 0.2 s on a local disk.
 _CHECKED = 2000
@@ -180,6 +188,11 @@ def _check_files(files: list[str], total: int) -> None:
         )
 
 
+def takes_empty(decode: Any) -> bool:
+    """Whether a decoder takes a file without a byte for a sample, as `Text` does."""
+    return bool(getattr(decode, "takes_empty", False))
+
+
 class FileReader:
     """Reads one file into a row; pickles with the loader."""
 
@@ -191,8 +204,6 @@ class FileReader:
         if self.decode is None:
             got = by_suffix.read_sample(path, self.options, out)
         else:
-            got = as_arrays(self.decode(read_bytes(path)))
+            got = as_arrays(self.decode(read_bytes(path, takes_empty(self.decode))))
         dtype = self.options.dtype
-        if dtype is None or got is out:
-            return got
-        return map_structure(lambda a: a.astype(dtype, copy=False), got)
+        return got if dtype is None or got is out else cast(got, dtype)

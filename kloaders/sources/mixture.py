@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.rows import Report, Rows, report_at
+from kloaders.core.rows import Report, RowMismatch, Rows, report_at
 from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.store import Store
@@ -56,14 +56,43 @@ class MixtureSource(Source):
             return
         owners = np.searchsorted(self._firsts, indices, side="right") - 1
         cuts = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(indices)]
+        at_once = [k for k, p in enumerate(self.pipelines) if p.source.whole_batches]
+        for owner in at_once:
+            self._fill_at_once(owner, np.flatnonzero(owners == owner), indices, out, report, moment)
         for start, stop in itertools.pairwise(cuts):
             rows, owner = slice(start, stop), int(owners[start])
+            if owner in at_once:
+                continue
             self.pipelines[owner].fill(
                 indices[rows] - self._firsts[owner],
                 out.part(rows),
                 report_at(report, start),
                 moment.part(rows),
             )
+
+    def _fill_at_once(
+        self,
+        owner: int,
+        rows: Indices,
+        indices: Indices,
+        out: Rows,
+        report: Report,
+        moment: Moment,
+    ) -> None:
+        """Fill rows that are not neighbours in one call, which is dear however few it is for."""
+        if not len(rows):
+            return
+
+        def reported(row: int, error: Exception) -> None:
+            if isinstance(error, RowMismatch):
+                error.row = int(rows[row])
+            report(int(rows[row]), error)
+
+        apart = Rows(out.form, [np.empty_like(array[: len(rows)]) for array in out.arrays])
+        numbers = indices[rows] - self._firsts[owner]
+        self.pipelines[owner].fill(numbers, apart, reported, moment.part(rows))
+        for array, made in zip(out.arrays, apart.arrays, strict=True):
+            array[rows] = made
 
     def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
         owners = np.searchsorted(self._firsts, indices, side="right") - 1

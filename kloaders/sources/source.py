@@ -39,7 +39,7 @@ class Source:
         random: samples depend on the moment that `sample` and `fill` are given.
         not_kept: why samples may not be kept as they are read, in a pack or in RAM; "" where they may.
         reads_many: `fill` is quicker for many samples at once than for one after another.
-        whole_batches: `fill` wants all samples of a batch in one call.
+        whole_batches: `fill` wants all samples of a batch in one call: a call has a cost of its own.
         neighbours: samples that lie side by side are read together, as rows of one row group are.
         in_order: to read a sample takes reading all that lie before it, as in compressed files.
         fetches: samples lie elsewhere, and `fetch_ahead` has them fetched.

@@ -28,7 +28,7 @@ from kloaders.formats.tfrecord.framing import FOOTER, HEADER
 from kloaders.formats.videos import VIDEO_SUFFIXES
 from kloaders.places.settings import exported
 
-__all__ = ["Inspector", "inspect", "main"]
+__all__ = ["Inspections", "Inspector", "inspect", "main"]
 
 # An image that takes longer than this hangs, or its disk does.
 HANG_SECONDS = 120.0
@@ -214,3 +214,13 @@ class Inspector:
                 with contextlib.suppress(OSError):
                     if pipe is not None:
                         pipe.close()
+
+
+class Inspections:
+    """What an actor of a cluster does for `verify`: several tasks, by a process of its own."""
+
+    def __init__(self) -> None:
+        self._inspector = Inspector()
+
+    def __call__(self, job: tuple[int, list[dict[str, Any]]]) -> list[Answer]:
+        return [self._inspector.ask(question) for question in job[1]]

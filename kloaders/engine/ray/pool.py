@@ -392,10 +392,7 @@ class _Actors:
             self._kill(actor)
 
     def _started(self) -> _Actor:
-        make = self._make.options(
-            num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
-        )
-        return _Actor(make.remote(self._package, self._pickled))
+        return _Actor(self._make.remote(self._package, self._pickled))
 
     def _settle(self) -> None:
         """Jobs that nobody waits for any more may have ended."""

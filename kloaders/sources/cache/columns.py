@@ -157,10 +157,10 @@ class HookCache:
 
     def remember(self, index: int, load: Callable[[], Structure]) -> Structure:
         """The sample of this number: as it was kept, or loaded and kept."""
-        arrays = [store.get(index, self._stamp) for store in self.stores]
+        arrays = [store.get(index, self.stamp) for store in self.stores]
         if arrays and all(array is not None for array in arrays):
             return unflatten(self._form, arrays)
-        stamp, changes = self._stamp(index), 0 if self.made_by is None else self.made_by.changes
+        stamp, changes = self.stamp(index), 0 if self.made_by is None else self.made_by.changes
         sample = load()
         self._begin(sample, [array.nbytes for array in flatten(sample)])
         if same_structure(sample, self._form) and changes == _changes(self.stores[0]):
@@ -178,9 +178,10 @@ class HookCache:
         What is not kept comes from `read`, and is kept.
         """
         self._begin(form, [array[:1].nbytes for array in out])
-        _fill(self.stores, self._stamp, indices, out, report, read)
+        _fill(self.stores, self.stamp, indices, out, report, read)
 
-    def _stamp(self, index: int) -> Stamp:
+    def stamp(self, index: int) -> Stamp:
+        """What tells whether what is kept of a sample is what would be made now."""
         found = self.files.stamp(index)
         return found if self.made_by is None else self.made_by.stamp(found)
 

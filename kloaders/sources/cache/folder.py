@@ -25,7 +25,7 @@ from kloaders.formats.files import open_to_read
 from kloaders.formats.positioned_reads import read_at
 from kloaders.places.urls import local_path
 from kloaders.sources.cache import store as stores
-from kloaders.sources.cache.store import SharedStore, Stamp
+from kloaders.sources.cache.store import SharedStore, Stamp, check_kept
 
 __all__ = ["FolderCache"]
 
@@ -292,6 +292,7 @@ class FolderCache(SharedStore):
         key = self._key(index, stamp)
         if key is None or self.paused or self.bypassed or self._full or self._pid != os.getpid():
             return
+        check_kept(array.dtype)
         values = np.asarray(array, order="C")  # ascontiguousarray makes a list of a number
         about, body = _about(values.dtype, values.shape), values.reshape(-1).view(np.uint8).data
         checksum = zlib.crc32(body, zlib.crc32(about))

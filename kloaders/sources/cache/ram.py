@@ -17,7 +17,7 @@ from kloaders.core.memory import available_bytes, format_bytes
 from kloaders.core.messages import warn
 from kloaders.keras_api.base import WORKER
 from kloaders.sources.cache import store as stores
-from kloaders.sources.cache.store import SharedStore, Stamp
+from kloaders.sources.cache.store import SharedStore, Stamp, check_kept
 
 __all__ = ["Budget", "RamCache", "spare_ram"]
 
@@ -201,6 +201,7 @@ class RamCache(SharedStore):
     def put(self, index: int, stamp: Stamp, array: Array) -> None:
         if self._off or self.paused or self.bypassed or stamp is None:
             return
+        check_kept(array.dtype)
         with self._lock:
             if self._rows is None and not self._begin(array):
                 return

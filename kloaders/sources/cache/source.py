@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.rows import Report, Rows
+from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.columns import HookCache
 from kloaders.sources.cache.store import MadeBy, Store
@@ -68,6 +71,12 @@ class CachedSource(WrappedSource):
     def _begin(self) -> None:
         if self.key is not None and self.cache.made_by is None:
             self.prepare()
+
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        stores, stamp = self.cache.stores, self.cache.stamp
+        if stores:  # what is not kept in all of them
+            indices = np.unique(np.concatenate([store.missing(indices, stamp) for store in stores]))
+        return self.inner.fetch_ahead(indices) if len(indices) else ()
 
     def stores(self) -> list[Store]:
         return [*self.cache.stores, *super().stores()]

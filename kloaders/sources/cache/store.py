@@ -17,6 +17,7 @@ import numpy as np
 
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.structure import is_text
 
 __all__ = [
     "CHECK_SECONDS",
@@ -26,6 +27,7 @@ __all__ = [
     "SharedStore",
     "Stamp",
     "Store",
+    "check_kept",
     "renew",
     "stamp_of",
 ]
@@ -158,6 +160,15 @@ def renew(stores: list[Store]) -> bool:
         if store.made_by in changed:
             store.look_again()
     return bool(changed)
+
+
+def check_kept(dtype: np.dtype[Any]) -> None:
+    """TypeError for texts."""
+    if is_text(dtype):
+        raise TypeError(
+            "cache= keeps arrays of numbers, and this is a text: leave cache out, preload(loader), or "
+            "let preprocess= make numbers of the texts."
+        )
 
 
 class SharedStore:
