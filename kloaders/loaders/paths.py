@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kloaders.core.arrays import Indices, Mask
-from kloaders.core.checks import check_names, checked_dtype
+from kloaders.core.checks import check_names, checked_count, checked_dtype
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import flatten, map_structure
 from kloaders.formats.images import decoders
@@ -77,6 +77,7 @@ class PathOptions(Options, total=False):
     exclude: Any
     download_cache: str | os.PathLike[str] | None
     download_budget: int | str | None
+    samples_per_file: int
 
 
 class PathSequenceLoader(SequenceLoader):
@@ -132,6 +133,11 @@ class PathSequenceLoader(SequenceLoader):
             fetched, for later epochs and runs. Processes and loaders may share it. None: nothing is.
         download_budget: the most that this folder may hold, in bytes or as "200GiB"; a data set that
             is larger is kept in part, the same part in each epoch. None: as much as the disk has.
+        samples_per_file: how many samples an epoch has of each file: it is read once, and transformed
+            so many times, each with random numbers of its own, as for random crops of large images.
+            In a shuffled order they lie apart, in RAM batches of 32 batches (`RamBatchSequenceLoader`
+            has larger ones); in storage order they follow each other. Labels, weights and errors stay
+            one a file; a validation part has one sample a file, unless it has a transform.
         **options: see `SequenceLoader`. dtype=None keeps the uint8 of images, and the uint16 of
             16-bit ones.
 
@@ -170,6 +176,7 @@ class PathSequenceLoader(SequenceLoader):
         exclude: Any = None,
         download_cache: str | os.PathLike[str] | None = None,
         download_budget: int | str | None = None,
+        samples_per_file: int = 1,
         **options: Unpack[Options],
     ) -> None:
         self._begin_files(
@@ -195,6 +202,7 @@ class PathSequenceLoader(SequenceLoader):
             check_paths=check_paths,
             exclude=exclude,
             downloads=(download_cache, download_budget),
+            samples_per_file=checked_count(samples_per_file, "samples_per_file", 1),
         )
 
     def _begin_files(

@@ -162,11 +162,18 @@ class FolderCache(SharedStore):
         return np.flatnonzero(~np.array(served, bool))
 
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        found = self.other(index, stamp)
+        self._note(0, 1)  # `other` has noted whether it was there
+        return found
+
+    def other(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        """See `Store.other`."""
         place = -1 if self.bypassed else self._find(index, stamp)
         found = None if place < 0 else self._about_at(place)
-        served = found is not None and self._read(index, *found, stamp)
-        self._note(int(served), 1)
-        return found[1] if found is not None and served else None
+        if found is None or not self._read(index, *found, stamp):
+            return None
+        self._note(1, 0)
+        return found[1]
 
     def _read(self, index: int, about: bytes, out: Array, stamp: Callable[[int], Stamp]) -> bool:
         place = self._find(index, stamp)
@@ -181,7 +188,9 @@ class FolderCache(SharedStore):
             right = zlib.crc32(body, zlib.crc32(about)) == checksum
             self._sound[index] = right
         if not right:
-            self._where[index] = 0
+            found = self._about_at(place)
+            if found is None or found[0] == about:  # damaged, and no array of another shape
+                self._where[index] = 0
         return right
 
     def _load(
