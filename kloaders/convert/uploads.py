@@ -305,7 +305,7 @@ class _Upload:
                 text = text.replace(visible(folder), self.target.folder)
             raise type(error)(text) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
                 raise
             raise OSError(
                 error.errno,
