@@ -165,7 +165,7 @@ class ImageCommand(click.Command):
         return super().parse_args(ctx, joined)
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """(height, width) of images."""
 
     name = "size"
@@ -184,7 +184,7 @@ class _Size(click.ParamType):
 
 
 def save_option(
-    older: str, kind: click.ParamType, default: str | None, what: str
+    older: str, kind: click.Path, default: str | None, what: str
 ) -> Callable[[Command], Command]:
     """--save, the file or folder that a command writes, as `save`; `older` is its name until 0.2."""
 

@@ -56,6 +56,7 @@ class SequenceLoader(Reports, base.Sequence):
         drop_last: leave out the last batch of an epoch where it is short.
         pad_last: fill it up instead, with samples of weight 0, for backends that need one batch
             size. `predict` gives rows for the padding too.
+        with_ids: `LoaderCallback` finds the loss of each sample, by name: which files are worst.
         shard: (k, n): be part k of n loaders, which deliver together, batch by batch, what one
             with batch_size * n would. Give all the same `seed`, and shuffle=True to shuffle.
             "auto" asks keras.distribution, torch, JAX, Ray Train or SLURM for k and n.
@@ -91,8 +92,7 @@ class SequenceLoader(Reports, base.Sequence):
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
             it, "skip" it, or "replace" it by another sample, which the seed picks. `errors` lists
             what did not load.
-        max_errors: the most samples that may be skipped or replaced: a count, as 100, or a share of
-            the samples, as 0.01. None: no limit.
+        max_errors: the most samples skipped or replaced: a count, 100, or a share, 0.01; None: any.
         quarantine: a CSV file or its URL, that gets a line for each sample that does not load;
             `exclude=` of loaders over files leaves out what it lists.
         cache: where samples are kept as they are first read, before the transform. "auto": in spare
