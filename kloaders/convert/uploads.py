@@ -309,7 +309,7 @@ class _Upload:
                 raise
             raise OSError(
                 error.errno,
-                f"{error.strerror}, on which {self.place} is made before it is uploaded: free "
+                f"{os.strerror(error.errno or errno.ENOSPC)}, on which {self.place} is made before it is uploaded: free "
                 "some and make the same call again, or pass staging=, a folder on a larger disk",
                 error.filename,
             ) from error
