@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.cli.options import ImageShape, TableColumns
 from kloaders.core.messages import visible, warn
-from kloaders.formats.opening import opener_of
-from kloaders.places.access import list_below
 from kloaders.places.urls import is_url, join
 
 if TYPE_CHECKING:
@@ -98,6 +96,7 @@ def _rows(source: str, inside: list[str], **options: Any) -> SequenceLoader | No
 
         return TarSequenceLoader(tars, **options)
     if tables := files(".parquet"):
+        from kloaders.formats.opening import opener_of
         from kloaders.loaders.parquet import ParquetSequenceLoader
         from kloaders.sources.parquet import ParquetTables
 
@@ -123,6 +122,8 @@ def _names_in(folder: str) -> list[str]:
     if is_url(folder):
         if folder.endswith((".csv", ".tsv", ".tar", ".parquet")) or ".tfrecord" in folder:
             return []
+        from kloaders.places.access import list_below
+
         return [name for name, _ in list_below(folder) if "/" not in name]
     if not os.path.isdir(folder):
         return []

@@ -125,7 +125,7 @@ def test_ctrl_c_says_what_was_done(tmp_path):
             "inspect",
             "What was found by then is above.",
         ),
-        ("pack", "kloaders.formats.pack", "read_manifest", "continues where it stopped."),
+        ("pack", "kloaders.convert.packs", "write_shards", "continues where it stopped."),
         ("bench", "kloaders.cli.bench", "write_pack", "What was measured by then is above."),
     ],
 )
