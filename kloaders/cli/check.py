@@ -98,14 +98,14 @@ def verify_command(
             max_pixels=max_pixels or ImageOptions.max_pixels,
             duplicates=not no_duplicates,
             workers=None if ray else workers,
-            engine=ray and ray.engine(workers or None),
+            engine=ray.engine(workers or None) if ray else None,
             progress=None,
         )
         rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0
     except KeyboardInterrupt as stop:
-        if report := getattr(stop, "report", None):
-            for line in lines_of(report):
-                click.echo(visible(line))
+        found = getattr(stop, "report", None)
+        for line in () if found is None else lines_of(found):
+            click.echo(visible(line))
         raise
     except (OSError, ValueError) as error:
         raise click.UsageError(visible(" ".join(str(error).split()))) from error

@@ -91,6 +91,7 @@ class Conversion:
         part: (k, n): write that part only; None: all.
         finish: the parts are written, and only to be put together.
         ray: write on a cluster; None: in this process.
+        staging: the folder where what goes to a URL is made; None: one in the user's cache folder.
     """
 
     on_error: str = "raise"
@@ -99,6 +100,7 @@ class Conversion:
     part: tuple[int, int] | None = None
     finish: bool = False
     ray: RayOption | None = None
+    staging: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ json_option = click.option(
 
 exclude_option = click.option(
     "--exclude",
-    type=click.Path(exists=True, dir_okay=False),
+    type=_PathOrUrl(exists=True, dir_okay=False),
     help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
 )
 
@@ -163,7 +165,7 @@ class ImageCommand(click.Command):
         return super().parse_args(ctx, joined)
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """(height, width) of images."""
 
     name = "size"
@@ -182,7 +184,7 @@ class _Size(click.ParamType):
 
 
 def save_option(
-    older: str, kind: click.ParamType, default: str | None, what: str
+    older: str, kind: click.Path, default: str | None, what: str
 ) -> Callable[[Command], Command]:
     """--save, the file or folder that a command writes, as `save`; `older` is its name until 0.2."""
 
@@ -304,7 +306,7 @@ def _part(_: Any, __: Any, text: str | None) -> tuple[int, int] | None:
 
 
 def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
-    """--on-error, --exclude, --overwrite, --part, --finish and --ray, as `conversion`.
+    """--on-error, --exclude, --overwrite, --part, --finish, --ray and --staging, as `conversion`.
 
     Args:
         what: what --overwrite replaces.
@@ -333,6 +335,11 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             help="Make one of the parts, when all are written; with the other options as they had them.",
         )
         @ray_option
+        @click.option(
+            "--staging",
+            type=click.Path(file_okay=False),
+            help="With a URL as OUT: a folder with room for all of it, where it is made first.",
+        )
         @functools.wraps(command)
         def with_conversion(
             *,
@@ -342,6 +349,7 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             part: tuple[int, int] | None,
             finish: bool,
             ray: RayOption | None,
+            staging: str | None,
             **others: Any,
         ) -> None:
             if part and finish:
@@ -352,7 +360,7 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
                 raise click.UsageError(
                     "--finish moves files and reads none: leave --ray out, which is for the parts."
                 )
-            conversion = Conversion(on_error, exclude, overwrite, part, finish, ray)
+            conversion = Conversion(on_error, exclude, overwrite, part, finish, ray, staging)
             command(conversion=conversion, **others)
 
         return with_conversion

@@ -80,10 +80,12 @@ URL = "s3://bucket/x"
 @pytest.mark.parametrize(
     ("call", "what"),
     [
+        (lambda x: kl.finish_pack(URL), "folder"),
+        (lambda x: kl.finish_tfrecords(URL), "out"),
         (lambda x: kl.VideoSequenceLoader([URL]), "files"),
         (lambda x: kl.PathSequenceLoader([__file__], decode=len, cache=URL)[0], "cache"),
     ],
-    ids=["video", "cache"],
+    ids=["pack", "records", "video", "cache"],
 )
 def test_what_is_local_only_is_refused(call, what, tmp_path, monkeypatch):
     """Before, a folder called "s3:" was made, and written to."""

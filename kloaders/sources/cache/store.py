@@ -67,6 +67,9 @@ class Store(Protocol):
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
         """A fresh copy of one sample's array, if it is here."""
 
+    def other(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        """The same for what `serve` could not give, since its rows have another shape or dtype."""
+
     def missing(self, indices: Indices, stamp: Callable[[int], Stamp]) -> Indices:
         """Those of these samples that are not here, as far as can be told without reading any."""
 
