@@ -217,10 +217,10 @@ class Fetcher:
         self._start(begun)
         return Claim(self, objects)
 
-    def covering(self, url: str, start: int, stop: int) -> tuple[int, int] | None:
+    def covering(self, url: str, etag: str, start: int, stop: int) -> tuple[int, int] | None:
         """A span of an object that is announced or there, and begins with or before these bytes.
 
-        It holds the first of them; where it ends before the last, others may go on from there.
+        It is of this version, and holds the first of them; where it ends before the last, others may go on from there.
         """
         if url not in self._spans:
             return None
@@ -228,7 +228,11 @@ class Fetcher:
             spans = self._spans.get(url, [])
             # Those of two batches may overlap: the first that will do is one of the last few.
             at = bisect.bisect_right(spans, (start, 2**63))
-            near = spans[max(0, at - _OVERLAPPING) : at]
+            near = [
+                span
+                for span in spans[max(0, at - _OVERLAPPING) : at]
+                if self._objects[url, span].etag == etag
+            ]
         return max((s for s in near if s[1] > start), key=lambda s: min(s[1], stop), default=None)
 
     def release(self, objects: list[Fetched]) -> None:

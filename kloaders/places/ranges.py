@@ -94,7 +94,10 @@ class RemoteFile:
                     found = whole[at - block[0] : stop - block[0]]
             else:
                 stop = self._stop(at, end)
-                span = fetcher.covering(self.url, at, stop) or (at, min(stop, at + BLOCK_BYTES))
+                span = fetcher.covering(self.url, self.etag, at, stop) or (
+                    at,
+                    min(stop, at + BLOCK_BYTES),
+                )
                 stop = min(stop, span[1])
                 whole = fetcher.take(self.url, self.etag, read_once, span)
                 found = whole[at - span[0] : stop - span[0]]
@@ -261,7 +264,8 @@ class RangeUrls:
         for url, start, stop in ranges:
             if url not in self.entries:
                 continue
-            span = fetcher.covering(url, start, stop) if only_new else None
+            etag = self.entries[url].etag
+            span = fetcher.covering(url, etag, start, stop) if only_new else None
             if span is None or span[1] < stop:
                 by_url.setdefault(url, []).append((start, stop))
         pieces = [p for url, some in by_url.items() for p in self.open(url).pieces(some)]

@@ -169,6 +169,19 @@ def test_one_version_is_read(server):
     assert opened(server).stamp() != file.stamp()
 
 
+def test_what_is_announced_of_another_version_is_not_taken(server):
+    """A longer one, of which another loader still waits for a part behind the end of this one."""
+    old = opened(server)
+    claim = fetcher.announce_spans(old.pieces([(0, 2000)]))
+    assert fetcher.covering(old.url, old.etag, 10, 20) == (0, 2000)
+    server.objects["a.bin"] = CONTENT[1000:2000]
+    new = opened(server)
+    assert fetcher.covering(new.url, new.etag, 10, 20) is None
+    assert new.read(100, 900) == CONTENT[1900:2000]
+    claim.release()
+    assert not fetcher._objects
+
+
 def test_another_version_is_not_taken_from_the_cache(server, tmp_path):
     opened(server, tmp_path / "c").read(10, 0)
     server.objects["a.bin"] = CONTENT[::-1]

@@ -146,7 +146,7 @@ def test_a_damaged_row_group_is_named(tmp_path):
     path.write_bytes(raw)
     source = source_of([str(path)])
     assert source.sample(0, Moment())[0] == table["n"][0].as_py()
-    with pytest.raises(DecodeError, match=r"row group 1 of .*a\.parquet is damaged"):
+    with pytest.raises(DecodeError, match=r"a\.parquet, row group 1 is damaged"):
         source.sample(1500, Moment())
 
 

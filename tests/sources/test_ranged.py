@@ -15,6 +15,7 @@ from tests.support.range_files import KINDS, SAMPLES, WIDTH, made, put_folder
 from tests.support.recording import recording_model
 from tests.support.remote import epoch, numbers
 from tests.support.s3 import moto
+from tests.support.tar_files import write_tar
 
 pytest.importorskip("obstore", reason="needs the extra `cloud`")
 
@@ -232,3 +233,42 @@ def test_from_an_s3_server(kind, tmp_path, keep, monkeypatch):
         near = keep(KINDS[kind].load(folder, 8, **OPTIONS))
         assert numbers(epoch(loader)) == numbers(epoch(near))
         loader.close()
+
+
+def test_only_headers_of_large_members_are_fetched(server, tmp_path, keep):
+    """The index of a tar file whose members are large takes little of it."""
+    members = {f"{k}.bin": bytes([k]) * (3 * 2**20) for k in range(5)}
+    write_tar(tmp_path / "a.tar", members)
+    server.objects["a.tar"] = (tmp_path / "a.tar").read_bytes()
+
+    def first(raw):
+        return np.full(8, raw[0], np.float32)
+
+    loader = keep(
+        kl.TarSequenceLoader(server.url("a.tar"), 2, x="bin", decode=first, shuffle=False)
+    )
+    spans = [span.removeprefix("bytes=").split("-") for _, span in asked(server)]
+    sizes = [int(stop) - int(start) + 1 for start, stop in spans]
+    # All but one are headers: the first member is looked at.
+    assert sum(sizes) <= 3 * 2**20 + 8 * 2**16
+    assert numbers(epoch(loader)) == list(range(5))
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_compressed_records(server, tmp_path, keep, compression):
+    """They are read from front to back, and shuffled in RAM batches, as local ones are."""
+    rows = np.repeat(np.arange(SAMPLES, dtype=np.float32)[:, None], 16, axis=1)
+    near = keep(kl.ArraySequenceLoader(rows, np.arange(SAMPLES), 8, shuffle=False))
+    kl.write_tfrecords(near, out=tmp_path / "r/a", compression=compression, progress=False)
+    url = put_folder(server, tmp_path / "r")
+    loader = keep(kl.TFRecordSequenceLoader(f"{url}/a*", None, 8, shuffle=True, seed=1))
+    assert sorted(numbers(epoch(loader))) == ALL
+
+
+def test_a_changed_object_has_another_index(server, tmp_path, keep):
+    """The index that is kept is for one version of an object."""
+    url = put_folder(server, made("text", tmp_path / "files"))
+    keep(KINDS["text"].load(url, 8))
+    server.objects["data/0.txt"] = b"59\n5\n"
+    loader = keep(KINDS["text"].load(url, 8, shuffle=False))
+    assert numbers(epoch(loader)) == [59, 5, *range(20, SAMPLES)]

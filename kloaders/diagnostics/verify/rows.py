@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Indices
+from kloaders.core.messages import visible
 from kloaders.formats import mds
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import IMAGE_SUFFIXES, suffix_of
@@ -156,7 +157,7 @@ def _parquet(path: str) -> ParquetSource:
 def _mds(folder: str) -> MDSSource:
     shards = mds.read_index(folder)
     if not shards:
-        raise DecodeError(f"the index of {folder} lists no shards.")
+        raise DecodeError(f"the index of {visible(folder)} lists no shards.")
     kinds = zip(shards[0].names, shards[0].encodings, strict=True)
     # Pickles run code that is in the file: their bytes are there, which is all that is looked at.
     names = [name for name, kind in kinds if kind != "pkl"]
