@@ -56,7 +56,8 @@ def verify_command(
     """Read a whole data set, and list every bad file.
 
     SOURCE is a folder, a CSV file with a column of paths, an image, an array, a video, a TFRecord
-    file, the folder of a pack, or several of these. In a folder, the files are read that
+    file, the folder of a pack, a tar file (WebDataset), a Parquet file, a folder in MDS, the URL of one of
+    these, or several. In a folder, the files are read that
     from_directory() reads.
 
     \b
@@ -102,9 +103,9 @@ def verify_command(
         )
         rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0
     except KeyboardInterrupt as stop:
-        if report := getattr(stop, "report", None):
-            for line in lines_of(report):
-                click.echo(visible(line))
+        found = getattr(stop, "report", None)
+        for line in () if found is None else lines_of(found):
+            click.echo(visible(line))
         raise
     except (OSError, ValueError) as error:
         raise click.UsageError(visible(" ".join(str(error).split()))) from error

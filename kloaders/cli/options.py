@@ -6,12 +6,14 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kloaders.core.ray import Ray
 from kloaders.places.urls import is_url
+
+if TYPE_CHECKING:
+    from kloaders.core.ray import Ray
 
 __all__ = [
     "BadFiles",
@@ -91,6 +93,7 @@ class Conversion:
         part: (k, n): write that part only; None: all.
         finish: the parts are written, and only to be put together.
         ray: write on a cluster; None: in this process.
+        staging: the folder where what goes to a URL is made; None: one in the user's cache folder.
     """
 
     on_error: str = "raise"
@@ -99,6 +102,7 @@ class Conversion:
     part: tuple[int, int] | None = None
     finish: bool = False
     ray: RayOption | None = None
+    staging: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ class RayOption:
 
     def engine(self, cpus: int | None) -> Ray:
         """So many tasks at a time; None: one for each CPU of the cluster."""
+        from kloaders.core.ray import Ray
+
         if cpus is None:
             from kloaders.engine.ray import cluster
 
@@ -143,7 +149,7 @@ json_option = click.option(
 
 exclude_option = click.option(
     "--exclude",
-    type=click.Path(exists=True, dir_okay=False),
+    type=_PathOrUrl(exists=True, dir_okay=False),
     help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
 )
 
@@ -163,7 +169,7 @@ class ImageCommand(click.Command):
         return super().parse_args(ctx, joined)
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """(height, width) of images."""
 
     name = "size"
@@ -182,7 +188,7 @@ class _Size(click.ParamType):
 
 
 def save_option(
-    older: str, kind: click.ParamType, default: str | None, what: str
+    older: str, kind: click.Path, default: str | None, what: str
 ) -> Callable[[Command], Command]:
     """--save, the file or folder that a command writes, as `save`; `older` is its name until 0.2."""
 
@@ -304,7 +310,7 @@ def _part(_: Any, __: Any, text: str | None) -> tuple[int, int] | None:
 
 
 def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
-    """--on-error, --exclude, --overwrite, --part, --finish and --ray, as `conversion`.
+    """--on-error, --exclude, --overwrite, --part, --finish, --ray and --staging, as `conversion`.
 
     Args:
         what: what --overwrite replaces.
@@ -333,6 +339,11 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             help="Make one of the parts, when all are written; with the other options as they had them.",
         )
         @ray_option
+        @click.option(
+            "--staging",
+            type=click.Path(file_okay=False),
+            help="With a URL as OUT: a folder with room for all of it, where it is made first.",
+        )
         @functools.wraps(command)
         def with_conversion(
             *,
@@ -342,6 +353,7 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             part: tuple[int, int] | None,
             finish: bool,
             ray: RayOption | None,
+            staging: str | None,
             **others: Any,
         ) -> None:
             if part and finish:
@@ -352,7 +364,7 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
                 raise click.UsageError(
                     "--finish moves files and reads none: leave --ray out, which is for the parts."
                 )
-            conversion = Conversion(on_error, exclude, overwrite, part, finish, ray)
+            conversion = Conversion(on_error, exclude, overwrite, part, finish, ray, staging)
             command(conversion=conversion, **others)
 
         return with_conversion

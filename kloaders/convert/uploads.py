@@ -36,7 +36,7 @@ __all__ = ["Target", "to_urls"]
 P = ParamSpec("P")
 # Files uploaded at a time; each has some requests in flight.
 _FILES_AT_A_TIME = 2
-_TOKEN = "token"
+_CLAIM_FILE = "claim"
 
 
 class Target(NamedTuple):
@@ -78,7 +78,8 @@ def to_urls(
             except TypeError:
                 return convert(*args, **kwargs)  # which raises it, in Python's own words
             given = bound.arguments
-            url, staging = given.get(argument), given.pop("staging", None)
+            staging = given.pop("staging", None)
+            url: Any = given.get(argument)
             if not is_url(url) or url.lower().startswith("file://"):
                 if staging is not None:
                     raise ValueError(
@@ -155,8 +156,8 @@ class _Upload:
         finally:
             if entered and not os.path.isdir(self.data):  # nothing is to go on
                 self._forget(journal)
-        files = [[self._url(path) for path in paths] for paths in written[:2]]
-        return Written(*files, *written[2:])
+        files, others = ([self._url(path) for path in paths] for paths in written[:2])
+        return written._replace(files=files, validation=others)
 
     def _run(
         self,
@@ -188,7 +189,7 @@ class _Upload:
     def _forget(self, journal: Journal) -> None:
         """Remove what is left in the staging folder, unless another process is at it."""
         with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self.folder, _TOKEN))
+            os.unlink(os.path.join(self.folder, _CLAIM_FILE))
         for path in (journal.path, done_of(journal.path)):
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -252,7 +253,7 @@ class _Upload:
 
     def _token(self) -> str:
         """By which a call that goes on knows its own claim."""
-        path = os.path.join(self.folder, _TOKEN)
+        path = os.path.join(self.folder, _CLAIM_FILE)
         with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as file:
             return file.read()
         token = secrets.token_hex(16)
@@ -304,11 +305,11 @@ class _Upload:
                 text = text.replace(visible(folder), self.target.folder)
             raise type(error)(text) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
                 raise
             raise OSError(
                 error.errno,
-                f"{os.strerror(error.errno)}, on which {self.place} is made before it is uploaded: free "
+                f"{os.strerror(error.errno or errno.ENOSPC)}, on which {self.place} is made before it is uploaded: free "
                 "some and make the same call again, or pass staging=, a folder on a larger disk",
                 error.filename,
             ) from error

@@ -160,7 +160,7 @@ def as_weights(arrays: Structure) -> Structure:
         TypeError: they are no real numbers.
     """
     for array in flatten(arrays):
-        if array.dtype.kind not in "biuf":
+        if array.dtype.kind not in "biuf" and array.dtype.isbuiltin != 2:
             raise TypeError(f"weights are {array.dtype}, expected real numbers.")
     return cast(arrays, np.dtype(np.float32))
 

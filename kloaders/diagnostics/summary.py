@@ -110,6 +110,9 @@ def facts(loader: Loader) -> list[tuple[str, str]]:
     }[loader.options.effective_shuffle]
     if loader.sampling:
         order += f"; {loader.sampling}"
+    several = loader.options.samples_per_file
+    if several > 1:
+        order += f"; {several} samples from each file, which is read once for them"
     found = [("sample", f"{arrays}, {format_bytes(each)} (a batch {batch})")]
     if len(specs) > 2:
         names = ("x", "y", "weights")

@@ -13,6 +13,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.core.messages import warn
+from kloaders.formats import jpeg_decoder
 from kloaders.formats.bmp_header import BmpFacts
 from kloaders.formats.channels import Stored, in_channels, with_clear_gray
 from kloaders.formats.errors import DecodeError
@@ -248,7 +249,8 @@ def _fitted(image: Array, options: ImageOptions, out: Array | None, name: str) -
 @functools.cache
 def decoders() -> tuple[str, ...]:
     """Names and versions of what decodes images: with others, pixels may be others."""
-    return cv2.__version__, f"pillow {version('pillow')}", f"tifffile {version('tifffile')}"
+    found = (cv2.__version__, f"pillow {version('pillow')}", f"tifffile {version('tifffile')}")
+    return (*found, f"simplejpeg {version('simplejpeg')}") if jpeg_decoder.available() else found
 
 
 def check_picture(raw: bytes, name: str) -> None:
@@ -282,7 +284,7 @@ def _decoded(
     """Pixels in RGB order with the channels wanted, and how they are still to be turned."""
     wanted = options.channels
     if header is not None and header.kind == "jpeg" and header.components != 4:
-        image = _jpeg(raw, header, options)
+        image = _jpeg(raw, header, options, out)
         if image is None:
             raise _undecodable(raw, header, name)
         return image, header.orientation
@@ -300,20 +302,39 @@ def _decoded(
     return in_channels(stored, wanted, out if direct else None, name), turn
 
 
-def _jpeg(raw: bytes, header: Header, options: ImageOptions) -> Array | None:
+def _jpeg(raw: bytes, header: Header, options: ImageOptions, out: Array | None) -> Array | None:
     """A JPEG of gray or colours, which its decoder converts by itself; None where it fails."""
     wanted = options.channels
     if wanted is None:
         wanted = 1 if header.gray else 3
-    flags = _READ_JPEG_GRAY if wanted == 1 else _READ_JPEG
+    reduction = 0
     if options.dct_scaling and options.size is not None:
-        flags |= _reduction(header, options.size)
-    image: Array | None = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
-    if image is not None and wanted != 1 and _READ_RGB is None:
-        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+        reduction = _reduction(header, options.size)
+    image: Array | None = None
+    if wanted != 1 and header.components == 3 and not reduction and jpeg_decoder.available():
+        room = _room(header, options, out)
+        image = room if jpeg_decoder.decode_rgb(raw, room) else None
+    if image is None:
+        flags = (_READ_JPEG_GRAY if wanted == 1 else _READ_JPEG) | reduction
+        image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
+        if image is not None and wanted != 1 and _READ_RGB is None:
+            cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     if image is not None and wanted == 4:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
     return image
+
+
+def _room(header: Header, options: ImageOptions, out: Array | None) -> Array:
+    """Where a JPEG's pixels go: straight to `out`, or to what is lent if a copy follows."""
+    shape = header.height, header.width, 3
+    upright = shape[:2] if header.orientation < 5 else (header.width, header.height)
+    copied = options.channels == 4 or header.orientation != 1
+    copied |= options.rescale is not None or options.dtype not in (None, np.dtype(np.uint8))
+    if copied or options.size not in (None, upright):
+        return jpeg_decoder.lent(shape)
+    if out is not None and fits(out, shape, np.dtype(np.uint8)):
+        return out
+    return np.empty(shape, np.uint8)
 
 
 def _stored(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> Stored:

@@ -33,6 +33,7 @@ class Shard:
     """One shard, as the index describes it.
 
     Attributes:
+        folder: that has the index.
         path: of the file.
         samples: how many it has.
         size: bytes of the file.
@@ -41,6 +42,7 @@ class Shard:
         sizes: bytes of each column; None where each sample has its own.
     """
 
+    folder: str
     path: str
     samples: int
     size: int
@@ -131,7 +133,7 @@ def _shard(folder: str, index: str, shard: dict[str, Any], there: Callable[[str]
     names, encodings = tuple(shard["column_names"]), tuple(shard["column_encodings"])
     if not len(names) == len(encodings) == len(sizes):
         raise ValueError("columns without an encoding or a size")
-    return Shard(path, int(shard["samples"]), int(raw["bytes"]), names, encodings, sizes)
+    return Shard(folder, path, int(shard["samples"]), int(raw["bytes"]), names, encodings, sizes)
 
 
 def split_sample(shard: Shard, raw: bytes) -> dict[str, bytes]:

@@ -125,9 +125,9 @@ def crc_of_piece(path: str, begin: int, end: int) -> int:
     """CRC-32 of these bytes of a file, of as many as there are."""
     crc = 0
     if is_url(path):
-        file = RangeUrls([path]).open(path)
+        content = RangeUrls([path]).open(path)
         for start in range(begin, end, BLOCK_BYTES):
-            crc = zlib.crc32(file.read(min(BLOCK_BYTES, end - start), start), crc)
+            crc = zlib.crc32(content.read(min(BLOCK_BYTES, end - start), start), crc)
         return crc
     block = bytearray(2**22)
     with open(path, "rb", opener=open_to_read) as file:

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from kloaders.core.checks import check_names, checked_class_names, checked_dtype
-from kloaders.core.options import Options, RamOptions
+from kloaders.core.options import RamOptions
 from kloaders.core.structure import Structure, flatten
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.options import ImageOptions
-from kloaders.loaders.options import LoaderOptions
+from kloaders.loaders.options import PICTURES, LoaderOptions, ReadingOptions
 from kloaders.loaders.ram_batches import TwoLevelLoader
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.encoded import cached_rows
 from kloaders.sources.encoded import EncodedSource, fields_of
 from kloaders.sources.files import Decode, readings
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
+from kloaders.sources.kept_rows import without
+from kloaders.sources.quarantine import excluded
 from kloaders.sources.ranged import ranged
 from kloaders.sources.source import Source
 from kloaders.sources.tables import listed
@@ -24,19 +26,9 @@ from kloaders.sources.tables import listed
 __all__ = ["EncodedLoader", "EncodedOptions", "encoded_options", "no_input"]
 
 
-class EncodedOptions(Options, total=False):
+class EncodedOptions(ReadingOptions, total=False):
     """The options of loaders over rows of encoded values; see `EncodedLoader`."""
 
-    size: tuple[int, int] | int | None
-    interpolation: str
-    aspect: str
-    channels: int | None
-    rescale: float | None
-    dct_scaling: bool
-    max_pixels: int
-    depth: int | None
-    decode: Decode | None
-    label_options: dict[str, Any] | None
     class_names: Sequence[str] | None
     ram_batch_size: int | None
     ram_budget: int | str | None
@@ -105,13 +97,7 @@ class EncodedLoader(TwoLevelLoader):
         self, x: Any, y: Any, chosen: dict[str, Any], options: Any
     ) -> tuple[Structure, ...]:
         """What each array of a sample is made of."""
-        images = {
-            name: chosen[name]
-            for name in (
-                *("size", "interpolation", "aspect", "channels", "rescale"),
-                *("dct_scaling", "max_pixels", "depth"),
-            )
-        }
+        images = {name: chosen[name] for name in PICTURES}
         inputs, labels = readings(
             chosen["decode"],
             chosen["label_options"],
@@ -125,7 +111,10 @@ class EncodedLoader(TwoLevelLoader):
     def _start(
         self, rows: EncodedSource, batch_size: int, chosen: dict[str, Any], options: Any
     ) -> None:
-        """Set up over these rows."""
+        """Set up over these rows, but those that `exclude` lists."""
+        names = excluded(chosen.pop("exclude", None), options.get("quarantine"))
+        if names:
+            rows = without(rows, names, options)
         if len(rows):
             rows.settle(FIRST_TRIES)
         two_levels = chosen["ram_batch_size"] is not None or chosen["ram_budget"] is not None
@@ -163,7 +152,7 @@ class EncodedLoader(TwoLevelLoader):
             file_of=rows.file_of if rows.paths_of_all else None,
             paths=rows.paths_of_all,
             etag=rows.opener.etag,
-            made_by=(type(rows).__name__, rows.token, *(field.described() for field in fields)),
+            made_by=(rows.kind, rows.token, *(field.described() for field in fields)),
             functions={f"decode= of array {k}": field.decode for k, field in enumerate(fields)},
         )
         return NamedSource(source, self) if overrides(kind, "sample_name") else source

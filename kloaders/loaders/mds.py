@@ -10,6 +10,7 @@ from kloaders.core.options import shows_options
 from kloaders.formats.mds import read_index
 from kloaders.formats.opening import opener_of
 from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options, no_input
+from kloaders.sources.kept_rows import files_kept
 from kloaders.sources.mds import MDSSource
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MDSSequenceLoader"]
 
 
-_OWN = ("x", "y", "download_cache", "download_budget")
+_OWN = ("x", "y", "exclude", "download_cache", "download_budget")
 
 
 class MDSSequenceLoader(EncodedLoader):
@@ -38,6 +39,8 @@ class MDSSequenceLoader(EncodedLoader):
         decode: a function of the bytes of an input's column that gives its array; for labels
             `label_options={"decode": ...}`.
         class_names: the names of classes, for labels that are texts: each becomes its number.
+        exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
+            and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
             most that it may hold; see `PathSequenceLoader`.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
@@ -58,6 +61,7 @@ class MDSSequenceLoader(EncodedLoader):
         x: Any = None,
         y: Any = None,
         *,
+        exclude: Any = None,
         download_cache: str | os.PathLike[str] | None = None,
         download_budget: int | str | None = None,
         **options: Unpack[EncodedOptions],
@@ -70,7 +74,10 @@ class MDSSequenceLoader(EncodedLoader):
         if x is None:
             raise TypeError(no_input(type(self).__name__, shards[0].names))
         #: The files, in the order of their samples.
-        self.files = [shard.path for shard in shards]
+        self.files = files_kept(
+            [shard.path for shard in shards], exclude, options.get("quarantine")
+        )
+        shards = [shard for shard in shards if shard.path in set(self.files)]
         opener = opener_of(self.files, download_cache, download_budget)
         rows = MDSSource(shards, self._fields(x, y, chosen, options), opener)
-        self._start(rows, batch_size, chosen, options)
+        self._start(rows, batch_size, chosen | {"exclude": exclude}, options)

@@ -11,6 +11,7 @@ from kloaders.formats.opening import opener_of
 from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options, no_input
 from kloaders.sources.braces import without_braces
 from kloaders.sources.given_files import files_of
+from kloaders.sources.kept_rows import files_kept
 from kloaders.sources.parquet import ParquetSource, ParquetTables
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ParquetSequenceLoader"]
 
 
-_OWN = ("x", "y", "row_group_cache", "download_cache", "download_budget")
+_OWN = ("x", "y", "row_group_cache", "exclude", "download_cache", "download_budget")
 
 
 class ParquetSequenceLoader(EncodedLoader):
@@ -40,6 +41,8 @@ class ParquetSequenceLoader(EncodedLoader):
         x, y: the columns that are input and label: a name; "column:key" for a part of a struct; a
             list of names for a row of float32 numbers; a tuple or dict of these for several.
         row_group_cache: bytes of row groups that stay in RAM, as 10**9 or "1GiB".
+        exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
+            and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
             most that it may hold; see `PathSequenceLoader`.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
@@ -71,20 +74,25 @@ class ParquetSequenceLoader(EncodedLoader):
         y: Any = None,
         *,
         row_group_cache: int | str = "1GiB",
+        exclude: Any = None,
         download_cache: str | os.PathLike[str] | None = None,
         download_budget: int | str | None = None,
         **options: Unpack[EncodedOptions],
     ) -> None:
         chosen = self._chosen(options, _OWN)
         #: The files, in the order of their samples.
-        self.files = files_of(without_braces(files), "Parquet files", "part-*.parquet")
+        self.files = files_kept(
+            files_of(without_braces(files), "Parquet files", "part-*.parquet"),
+            exclude,
+            options.get("quarantine"),
+        )
         budget = parse_bytes(row_group_cache, "row_group_cache")
         opener = opener_of(self.files, download_cache, download_budget)
         tables = ParquetTables(self.files, type(self).__name__, opener)
         if x is None:
             raise TypeError(no_input(type(self).__name__, tables.schema.names))
         rows = ParquetSource(tables, self._fields(x, y, chosen, options), budget)
-        self._start(rows, batch_size, chosen, options)
+        self._start(rows, batch_size, chosen | {"exclude": exclude}, options)
         if self.class_names is None:
             self.class_names = rows.class_names()
         if not self.ram_batch_size and self.shuffle is not False:

@@ -12,6 +12,7 @@ from kloaders.formats.ranges import RangeFiles
 from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options
 from kloaders.sources.braces import without_braces
 from kloaders.sources.given_files import files_of
+from kloaders.sources.kept_rows import files_kept
 from kloaders.sources.tar import TarSamples, TarSource, guessed
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["TarSequenceLoader"]
 
 
-_OWN = ("x", "y", "index_folder", "download_cache", "download_budget")
+_OWN = ("x", "y", "index_folder", "exclude", "download_cache", "download_budget")
 
 
 class TarSequenceLoader(EncodedLoader):
@@ -43,6 +44,8 @@ class TarSequenceLoader(EncodedLoader):
             where there is one, and logs what it took.
         index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
             user's where that is not allowed, and for URLs; with download_cache= in `indexes` there.
+        exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
+            and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
             most that it may hold; see `PathSequenceLoader`.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
@@ -71,13 +74,18 @@ class TarSequenceLoader(EncodedLoader):
         y: Any = None,
         *,
         index_folder: str | os.PathLike[str] | None = None,
+        exclude: Any = None,
         download_cache: str | os.PathLike[str] | None = None,
         download_budget: int | str | None = None,
         **options: Unpack[EncodedOptions],
     ) -> None:
         chosen = self._chosen(options, _OWN)
         #: The files, in the order of their samples.
-        self.files = files_of(without_braces(files), "tar files", "train-*.tar")
+        self.files = files_kept(
+            files_of(without_braces(files), "tar files", "train-*.tar"),
+            exclude,
+            options.get("quarantine"),
+        )
         folder = None if index_folder is None else os.fspath(index_folder)
         opener = opener_of(self.files, download_cache, download_budget)
         samples = TarSamples(RangeFiles(self.files, opener), folder)
@@ -87,4 +95,4 @@ class TarSequenceLoader(EncodedLoader):
             said = f"x is {x!r}" + ("" if y is None else f", y is {y!r}")
             inform(f"{self.files[0]}: {said}. x= and y= choose otherwise.", once=said)
         rows = TarSource(samples, self._fields(x, y, chosen, options))
-        self._start(rows, batch_size, chosen, options)
+        self._start(rows, batch_size, chosen | {"exclude": exclude}, options)

@@ -135,6 +135,11 @@ def failure_of(error: BaseException, url: str, place: str, writing: bool = False
         )
     if status in (408, 425, 429, 500, 502, 503, 504) or reason in ("SlowDown", "RequestTimeout"):
         return TransientError(said, status in (429, 503) or reason == "SlowDown")
+    if "RangeNotSupported" in text or "NotPartial" in text:
+        return PlaceError(
+            f"{place} gives all of {url} where a part of it is asked for: copy the file to a disk, or to "
+            "a place that answers requests for ranges."
+        )
     if status or kind in ("NotSupportedError", "NotImplementedError", "InvalidPathError"):
         return PlaceError(f"{place} does not answer a request for {url} ({said}).")
     body = "body error" in text or "Error decoding" in text or "end of file" in text

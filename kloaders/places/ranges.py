@@ -125,8 +125,8 @@ class RemoteFile:
         found: list[_Piece] = []
         spans: list[list[int]] = []
         blocks: dict[tuple[int, int], None] = {}
-        for start, end in sorted(ranges):
-            at, end = max(0, start), min(end, self.size)
+        for first, last_of_range in sorted(ranges):
+            at, end = max(0, first), min(last_of_range, self.size)
             while at < end:
                 block = self._block(at)
                 if self._kept(block):

@@ -268,6 +268,20 @@ class EncodedSource(Source):
         """The files that samples are in; none where they are in none."""
         return []
 
+    @property
+    def file_firsts(self) -> Indices:
+        """The first sample of each of these files, and how many there are in all."""
+        return np.zeros(1, np.int64)
+
+    def names_of(self, index: int) -> tuple[str, ...]:
+        """What a sample, and what it is read with, is called in lists of what to leave out."""
+        return (self.name(index),)
+
+    @property
+    def kind(self) -> str:
+        """What a cache knows these samples by, beside what they are made of."""
+        return type(self).__name__
+
     def ranges(self, indices: Indices) -> Iterable[tuple[str, int, int]]:
         """Which bytes of files these samples are read from: path, first, and the one behind the last."""
         return ()

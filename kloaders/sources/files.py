@@ -27,6 +27,7 @@ __all__ = [
     "FileSource",
     "Reading",
     "check_paths_of",
+    "options_by_input",
     "readings",
     "takes_empty",
 ]
@@ -128,6 +129,44 @@ def readings(
     masks.setdefault("aspect", "stretch" if masks["size"] is None else given.aspect)
     decode_label = masks.pop("decode", None)
     return (given, decode), (ImageOptions(**masks), decode_label)
+
+
+def options_by_input(paths: Any, **images: Any) -> dict[Any, dict[str, Any]] | None:
+    """Options of images for each input, where some are a dict by input; None where none is.
+
+    Args:
+        paths: what the user gave, a dict where there are several inputs.
+        images: fields of `ImageOptions`. What a dict leaves out has its default.
+
+    Raises:
+        TypeError: the inputs have no names.
+        ValueError: a dict names none of the inputs.
+    """
+    given = {name: value for name, value in images.items() if isinstance(value, dict)}
+    for name, value in given.items():
+        if not isinstance(paths, dict):
+            raise TypeError(
+                f"{name}={value!r:.80} is a dict by input, and paths is a {type(paths).__name__}: give "
+                'paths as a dict, paths={"a": ..., "b": ...}, or one value for all.'
+            )
+        wrong = next((key for key in value if key not in paths), None)
+        if wrong is not None or not value:
+            raise ValueError(
+                f"{name}={value!r:.80} names {wrong!r:.80}, expected some of the inputs: "
+                f"{', '.join(map(repr, paths)):.200}."
+            )
+    default = {field.name: field.default for field in dataclasses.fields(ImageOptions)}
+    return (
+        {
+            key: {
+                name: value.get(key, default[name]) if name in given else value
+                for name, value in images.items()
+            }
+            for key in paths
+        }
+        if given
+        else None
+    )
 
 
 def _check_decode(decode: Any) -> None:

@@ -105,12 +105,23 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
         array = np.empty(len(values), object)
         array[:] = values
         return _text_column(array, what)
+    if is_lazy(first):
+        raise TypeError(
+            f"{what} is a list of {len(values)} arrays that lie elsewhere ({type(first).__name__}): for "
+            f"several inputs or outputs pass a tuple, tuple({what}), or a dict by name; for samples of "
+            f"their own, np.asarray() of each."
+        )
+    if not isinstance(first, np.ndarray) and getattr(first, "shape", None):  # tensors
+        values = [np.asarray(one) for one in values]
+        first = values[0]
     if isinstance(first, np.ndarray) and first.ndim:
         return _arrays_in_a_list(values, what)
     array = values if isinstance(values, np.ndarray) else _array(values, what)
     if array.dtype.kind in "USOT":
         if what == "x" and not (array.ndim == 1 and _is_file(array[:1])):
-            return _text_column(array, what)
+            made = array.dtype.kind == "U" and not isinstance(values, np.ndarray)
+            own = np.array(values, object) if made else array  # numbers among them stay such
+            return _text_column(own, what)
         if array.ndim != 1 and array.dtype.kind in "US":
             raise ValueError(
                 f"{what} holds texts in an array of shape {array.shape}, expected one for each "
@@ -165,11 +176,12 @@ def _text_column(array: Array, what: str) -> Column:
     if texts is not None:
         return ArrayColumn(texts)
     items = array.ravel().tolist()
-    odd = next(k for k, one in enumerate(items) if not isinstance(one, str))
     if not any(isinstance(one, str) for one in items):
-        if items[odd] is None:
-            raise TypeError(f"{what}[{odd}] is None: every sample needs a value.")
+        empty = next((k for k, one in enumerate(items) if one is None), None)
+        if empty is not None:
+            raise TypeError(f"{what}[{empty}] is None: every sample needs a value.")
         raise _object(what)
+    odd = next(k for k, one in enumerate(items) if not isinstance(one, str))
     raise TypeError(
         f"{what}[{odd}] is {items[odd]!r:.80} ({type(items[odd]).__name__}), expected a text like the "
         'others: "" for one that is missing.'
@@ -219,15 +231,17 @@ def _of_function(
 
 def _arrays_in_a_list(values: list[Any], what: str) -> Column:
     _check_mixture(values, what)
+    texts = what == "x" and as_texts(values[0]) is not None
     for k, value in enumerate(values):
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        if not isinstance(value, np.ndarray) or not is_numeric(value.dtype):
-            if what == "x" and isinstance(value, np.ndarray) and as_texts(value) is not None:
+        if not isinstance(value, np.ndarray) or texts or not is_numeric(value.dtype):
+            if texts and isinstance(value, np.ndarray) and as_texts(value) is not None:
                 continue
             raise TypeError(
-                f"{what}[{k}] is {value!r:.80} ({kind}), expected an array of numbers, one a sample."
+                f"{what}[{k}] is {value!r:.80} ({kind}), expected an array of "
+                f"{'texts' if texts else 'numbers'}, one a sample."
             )
-    return ListColumn([v if is_numeric(v.dtype) else as_texts(v) for v in values])
+    return ListColumn([as_texts(v) for v in values] if texts else values)
 
 
 def _check_mixture(items: list[Any], what: str) -> None:

@@ -30,7 +30,7 @@ def files_of(
                 f"patterns such as {pattern!r:.80}."
             )
         if is_url(item):
-            found += _objects_of(item)
+            found += _objects_of(os.fspath(item))
             continue
         path = local_path(item, "files")
         if os.path.exists(path):

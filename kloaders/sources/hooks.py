@@ -104,6 +104,7 @@ class LoaderRef:
             "padding": None,
             "ram": None,
             "echo": 1,
+            "samples_per_file": 1,
         }
         slim = self().replace(transforms=TransformOptions(), work=WorkOptions(), **few)
         return LoaderRef(slim, keep=True)

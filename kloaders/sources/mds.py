@@ -110,6 +110,10 @@ class MDSSource(EncodedSource):
     def _shard_of(self, index: int) -> int:
         return int(np.searchsorted(self.firsts, index, side="right")) - 1
 
+    @property
+    def file_firsts(self) -> Indices:
+        return self.firsts
+
     def file_of(self, index: int) -> str:
         return self.shards[self._shard_of(index)].path
 

@@ -76,6 +76,17 @@ class ParquetTables:
         """The file of a row group, and its number there."""
         return self._places[group]
 
+    def group_name(self, group: int) -> str:
+        """What a person would call a row group."""
+        file, number = self._places[group]
+        return f"{self.files.paths[file]}, row group {number}"
+
+    @property
+    def file_firsts(self) -> Indices:
+        """The number of each file's first row, and how many there are in all."""
+        files = [file for file, _ in self._places]
+        return self.firsts[np.searchsorted(files, np.arange(len(self.files.paths) + 1))]
+
     def bytes_of(self, group: int, columns: list[str]) -> int:
         """Bytes of these columns of a row group, decompressed."""
         file, number = self._places[group]
@@ -114,8 +125,7 @@ class ParquetTables:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk, and not what is on it
             raise DecodeError(
-                f"row group {number} of {self.files.paths[file]} is damaged: {error}. Copy or "
-                "download the file again."
+                f"{self.group_name(group)} is damaged: {error}. Copy or download the file again."
             ) from None
         return {name: values_of(table[name], name) for name in columns}
 
@@ -254,6 +264,14 @@ class ParquetSource(EncodedSource):
         file, number = self.tables.place(group)
         row = index - int(self.tables.firsts[group - number])
         return f"{self.tables.files.paths[file]}, row {row} in row group {number}"
+
+    def names_of(self, index: int) -> tuple[str, ...]:
+        group = int(np.searchsorted(self.tables.firsts, index, side="right")) - 1
+        return self.name(index), self.tables.group_name(group)
+
+    @property
+    def file_firsts(self) -> Indices:
+        return self.tables.file_firsts
 
     def file_of(self, index: int) -> str:
         group = int(np.searchsorted(self.tables.firsts, index, side="right")) - 1

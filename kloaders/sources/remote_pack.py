@@ -83,8 +83,8 @@ class RemotePackColumn(PackColumn):
             file = self.parts[shard].values
             values = self._map(file.name, file.shape, self.dtype).reshape(-1)
             return values[start : start + math.prod(shape)].reshape(shape)
-        file, at, size, shape = self._place_of(index)
-        raw = self._ranges.read(file, at, size)
+        number, at, size, shape = self._place_of(index)
+        raw = self._ranges.read(number, at, size)
         return np.frombuffer(raw, stored_dtype(self.dtype)).view(self.dtype).reshape(shape)
 
     def _map(

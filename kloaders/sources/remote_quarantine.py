@@ -14,13 +14,13 @@ from kloaders.places.errors import ChangedError, PlaceError
 from kloaders.places.urls import is_url, parsed
 from kloaders.sources.quarantine import Quarantine, added_to
 
-__all__ = ["RemoteQuarantine", "quarantine_at"]
+__all__ = ["AnyQuarantine", "RemoteQuarantine", "quarantine_at"]
 
 # Somebody else was quicker so often, and then it is given up; seconds to wait before, at most.
 _TRIES, _LONGEST_WAIT = 50, 0.5
 
 
-def quarantine_at(path: Any) -> Quarantine | RemoteQuarantine:
+def quarantine_at(path: Any) -> AnyQuarantine:
     """The list at a path or URL, made if it is not there; OSError or ValueError as for `Quarantine`."""
     return RemoteQuarantine(path) if is_url(path) else Quarantine(path)
 
@@ -78,3 +78,6 @@ class RemoteQuarantine:
             return access.read_with_etag(self.path)
         except FileNotFoundError:
             return None, ""
+
+
+AnyQuarantine = Quarantine | RemoteQuarantine

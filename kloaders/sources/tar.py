@@ -194,6 +194,17 @@ class TarSource(EncodedSource):
                         yield path, start, start + int(sizes[index])
                         break
 
+    def values(self, index: int) -> dict[str, Any]:
+        """What a sample has: of each suffix that is read its value, or why there is none."""
+        found: dict[str, Any] = {}
+        file = self.samples.file_of(index)
+        for suffix in self.samples.has(index):
+            try:
+                found[suffix] = self._value(suffix, index, file)
+            except DecodeError as error:
+                found[suffix] = error
+        return found
+
     def _value(self, name: str, index: int, file: int) -> Any:
         for suffix, path in self._choices[name]:
             if suffix not in self.samples.places:
@@ -210,6 +221,10 @@ class TarSource(EncodedSource):
 
     def name(self, index: int) -> str:
         return f"{self.file_of(index)}, {self.samples.keys[index]}"
+
+    @property
+    def file_firsts(self) -> Indices:
+        return self.samples.firsts
 
     def file_of(self, index: int) -> str:
         return self.samples.files.paths[self.samples.file_of(index)]

@@ -246,3 +246,42 @@ def test_a_hook_gives_no_text_as_a_label():
 
     with pytest.raises(Exception, match=r"a label is the text \['cat'\], expected numbers"):
         Texts(3, 2)[0]
+
+
+def test_float64_labels_stay_so_and_give_the_loss_of_float32(keep):
+    losses = []
+    for dtype in (np.float64, np.float32):
+        loader = keep(
+            kl.ArraySequenceLoader(np.ones((8, 1), np.float32), np.arange(8, dtype=dtype), 4)
+        )
+        assert loader[0][1].dtype == dtype
+        model = keras.Sequential(
+            [keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")]
+        )
+        model.compile("sgd", "mse")
+        losses.append(model.fit(loader, epochs=1, verbose=0, shuffle=False).history["loss"][0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="a GPU of PyTorch's")
+def test_on_a_gpu_without_float64_keras_gets_float32(monkeypatch, caplog, keep):
+    import torch
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    loader = keep(kl.ArraySequenceLoader(np.ones((8, 1)), np.arange(8.0), 4))
+    seen = []
+
+    class Model(keras.Model):
+        def call(self, x):
+            return x
+
+        def train_step(self, data):
+            seen.extend(part.dtype for part in data)
+            return {}
+
+    model = Model()
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(loader, verbose=0)
+    assert set(seen) == {torch.float32}
+    assert "float64 is cast to float32" in caplog.text
+    assert loader[0][1].dtype == np.float64

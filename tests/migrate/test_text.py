@@ -93,6 +93,10 @@ def test_what_has_no_counterpart_is_named(texts, tmp_path):
         ({"format": "grain"}, "format='grain' has no counterpart"),
         ({"label_mode": "words"}, "label_mode='words' is not known"),
         ({"validation_split": 0.2}, "give both, or neither"),
+        (
+            {"labels": "other"},
+            "labels='other', expected \"inferred\", None, or one number for each",
+        ),
         ({"max_length": 0}, "max_length=0 is too small"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -42,8 +42,9 @@ def verify(
     """Read every file, all of it, and report those that would break a training, by name.
 
     Args:
-        source: a folder (of files, of folders of classes, of TFRecord files), a CSV file, a TFRecord
-            file or a pattern of such, the folder of a pack, an image, array or video. A loader: its
+        source: a folder (of files, of folders of classes, of TFRecord files), a CSV file, a TFRecord,
+            tar or Parquet file or a pattern of such, the folder of a pack or of shards in MDS, an image,
+            array or video; or the URL of one of these. A loader: its
             files are read, and each sample once as the loader reads it, without caches and
             transforms, so formats of your own as well. Or a list of these.
         path_column: of a CSV file.

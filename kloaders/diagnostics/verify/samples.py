@@ -19,14 +19,23 @@ from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.verify.comparison import Comparison
 from kloaders.diagnostics.verify.report import Report
-from kloaders.diagnostics.verify.tasks import Task, kind_of_error, plan_pack, plan_records
+from kloaders.diagnostics.verify.tasks import (
+    Task,
+    kind_of_error,
+    plan_pack,
+    plan_records,
+    plan_rows,
+)
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import PathColumn, SubsetColumn
 from kloaders.sources.files import FileReader
 from kloaders.sources.hooks import HookSource
+from kloaders.sources.mds import MDSSource
 from kloaders.sources.pack import PackColumn
+from kloaders.sources.parquet import ParquetSource
 from kloaders.sources.records import RecordSource
 from kloaders.sources.source import Source
+from kloaders.sources.tar import TarSource
 from kloaders.sources.video import VideoSource
 
 __all__ = ["check_samples", "plan_loader"]
@@ -49,6 +58,12 @@ def plan_loader(loader: Loader, report: Report, tasks: list[Task]) -> None:
         elif isinstance(part, RecordSource):
             for path in part.records.paths:
                 plan_records(path, report, tasks)
+        elif isinstance(part, (TarSource, ParquetSource)):
+            for path in part.paths_of_all:
+                plan_rows(path, report, tasks)
+        elif isinstance(part, MDSSource):
+            for path in dict.fromkeys(shard.folder for shard in part.shards):
+                plan_rows(path, report, tasks)
         for column in flatten(part.columns or ()):
             folder = getattr(_inner(column)[0], "folder", None)
             if isinstance(_inner(column)[0], PackColumn) and folder not in seen:
@@ -94,7 +109,7 @@ def _classes(loader: Loader, source: Source) -> list[str] | None:
 def _parts(source: Source) -> Iterator[Source]:
     """A source, and those that it reads from."""
     yield source
-    inner = [getattr(source, name, None) for name in ("inner", "base")]
+    inner = [getattr(source, name, None) for name in ("inner", "base", "rows")]
     inner += [pipeline.source for pipeline in getattr(source, "pipelines", ())]
     for part in inner:
         if isinstance(part, Source):
@@ -124,7 +139,7 @@ def check_samples(
     try:
         source: Source = plain.source
         source.prepare()
-        known = {os.path.abspath(one.path) for one in report.errors}
+        known = {p for one in report.errors for p in (one.path, os.path.abspath(one.path))}
         blocks = [
             np.arange(first, min(first + _AT_ONCE, len(source)), dtype=np.int64)
             for first in range(0, len(source), _AT_ONCE)

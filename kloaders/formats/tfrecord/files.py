@@ -271,7 +271,8 @@ class RecordFiles:
             return self._stream(file).read(number)
         if size > SEARCH_LIMIT and not self._fits(file, start, size):  # what a damaged length left
             size = HEADER
-        return self.opened(file).read(size, start)
+        raw: bytes = self.opened(file).read(size, start)
+        return raw
 
     def _fits(self, file: int, start: int, size: int) -> bool:
         head = self.opened(file).read(HEADER, start)
