@@ -35,7 +35,7 @@ Rows = list[dict[str, Any]]
 SAMPLES, HOSTS, BATCH, SHARDS = 10**9, 1000, 256, 10**5
 KINDS: dict[str, dict[str, Any]] = {
     "shuffled": {},
-    "RAM batches of 10^5 samples a host": {"window": 100_096_000, "draw": "windows"},
+    "RAM batches of 10^5 samples per host": {"window": 100_096_000, "draw": "windows"},
     "the same, drawn globally": {"window": 100_096_000, "draw": "global"},
 }
 
@@ -107,9 +107,9 @@ def _plan_row(kind: str, samples: int, hosts: int) -> dict[str, Any]:
     state = json.dumps(made.state(order, made.batches // 2))
     return {
         "": kind,
-        "batches an epoch": made.batches,
+        "batches per epoch": made.batches,
         "ms to start an epoch": 1e3 * first,
-        "us a batch": 1e6 * each,
+        "us per batch": 1e6 * each,
         "ms to a batch elsewhere": 1e3 * seek,
         "MiB": (_peak() - before) / 2**20,
         "bytes of state": len(state),
@@ -185,8 +185,8 @@ def indexes(samples: int, hosts: int) -> Rows:
     """What every host holds and builds for each sample. The last two columns are multiplied, not measured."""
     rows = [_alone(name, 10**6) for name in ("_paths_index", "_records_index", "_pack_index")]
     for row in rows:
-        row["GiB at 10^9 samples"] = row["bytes a sample"] * SAMPLES / 2**30
-        row["s at 10^9 samples"] = row["us a sample"] * SAMPLES / 1e6
+        row["GiB at 10^9 samples"] = row["bytes per sample"] * SAMPLES / 2**30
+        row["s at 10^9 samples"] = row["us per sample"] * SAMPLES / 1e6
     return rows
 
 
@@ -197,8 +197,8 @@ def _held(words: str, count: int, make: Callable[[], Any]) -> dict[str, Any]:
     row = {
         "": words,
         "samples measured": count,
-        "bytes a sample": (_resident() - before) / count,
-        "us a sample": 1e6 * spent / count,
+        "bytes per sample": (_resident() - before) / count,
+        "us per sample": 1e6 * spent / count,
     }
     del kept
     return row
@@ -306,8 +306,8 @@ def _shards_row(kind: str, count: int) -> dict[str, Any]:
             "files": listed,
             "ms to list the folder": 1e3 * listing,
             "s to open": spent,
-            "us a shard": 1e6 * spent / count,
-            "KiB a shard": held / count / 1024,
+            "us per shard": 1e6 * spent / count,
+            "KiB per shard": held / count / 1024,
             "s at 10^5 shards": spent / count * SHARDS,
         }
 

@@ -48,7 +48,7 @@ def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
     engine = view.runner.engine
     inline = engine is not None and engine.inline(view.batch_size)
     decoding = None
-    if isinstance(view.processes, Ray):
+    if isinstance(view.processes, Ray) and not view.runner.process_pool().local:
         decoding = min(1.0, (_worked(view) - worked) / wall / view.processes.cpus)
     batches.close()
     view.runner.release()

@@ -46,7 +46,8 @@ def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured
         measured = Measured(settings=_settings(loader, stages), **stages.found())
         runs: dict[str, Any] = {}
         enough = _enough(measured, seconds / 6)
-        if stages.paths is not None:
+        # The files of Ray actors lie in the memory of other machines, or on their disks.
+        if stages.paths is not None and not isinstance(loader.processes, Ray):
             evict(_names(loader, stages, enough))
             runs["cold"] = drive(view, seconds / 6, enough)
             runs |= _disk(loader, stages, measured, seconds / 6)

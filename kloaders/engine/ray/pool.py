@@ -105,7 +105,8 @@ class RayPool:
         self._group = _Actors(self.ray, pipeline, wanted)
         self._seconds: deque[float] = deque(maxlen=_MEASURED)
         self._answered = time.monotonic()
-        self._local = False
+        #: Whether no actor answered, so that this process makes the batches itself.
+        self.local = False
         #: Seconds that actors took to make the batches that came, all together.
         self.worked = 0.0
         weakref.finalize(self, _Actors.close, self._group)
@@ -126,7 +127,7 @@ class RayPool:
         stored: Rows | None = None,
     ) -> None:
         """What `pipeline.fill` does, on an actor; see `ProcessPool.fill`."""
-        if self._local:
+        if self.local:
             self._here(pipeline, indices, out, report, moment, raw, stored)
             return
         needs = [(leaf.shape, leaf.dtype) for leaf in out.arrays]
@@ -166,7 +167,7 @@ class RayPool:
 
     def look(self, pipeline: SamplePipeline, index: int, raw: bool) -> Structure:
         """The specs of one sample; raises what went wrong with it."""
-        if self._local:
+        if self.local:
             return pipeline.look(index, raw)
         try:
             well, found = self._ask("look", index, raw)
@@ -283,8 +284,8 @@ class RayPool:
     # ------------------------------------------------------------------ without Ray
 
     def _fall_back(self) -> None:
-        if not self._local:
-            self._local = True
+        if not self.local:
+            self.local = True
             warn(
                 f"no Ray actor has answered for {self.wanted.patience:g} seconds: this process makes the "
                 f"batches itself, on threads. {self._group.why()}"
