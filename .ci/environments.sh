@@ -128,3 +128,18 @@ system_chromium() {
         (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) >"$work/apt.log" 2>&1 || tail -5 "$work/apt.log"
     fi
 }
+
+# nginx from Debian, Azurite from npm, where these may be installed. Sets KLOADERS_SERVERS to what is there.
+other_servers() {
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null && [[ ! -e /usr/lib/nginx/modules/ngx_http_echo_module.so ]]; then
+        (apt-get -qq update && apt-get -qq install -y --no-install-recommends nginx-light libnginx-mod-http-echo) \
+            >"$work/apt.log" 2>&1 || tail -5 "$work/apt.log"
+    fi
+    if ! command -v azurite-blob >/dev/null && command -v npm >/dev/null; then
+        npm install --prefix "$work/azurite" --no-audit --no-fund azurite >"$work/npm.log" 2>&1 || tail -5 "$work/npm.log"
+        export PATH="$work/azurite/node_modules/.bin:$PATH"
+    fi
+    export KLOADERS_SERVERS=""
+    if [[ -e /usr/lib/nginx/modules/ngx_http_echo_module.so ]]; then KLOADERS_SERVERS+=" nginx"; fi
+    if command -v azurite-blob >/dev/null; then KLOADERS_SERVERS+=" azurite"; fi
+}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kloaders.diagnostics.verify.run import verify
     from kloaders.formats.audio import Audio
     from kloaders.formats.errors import DecodeError, UnsupportedError
+    from kloaders.formats.texts import Text
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
     from kloaders.interop.from_source import from_source, from_torch
     from kloaders.interop.tf_dataset import to_tf_dataset
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ArraySequenceLoader": "loaders.arrays",
     "Audio": "formats.audio",
+    "Text": "formats.texts",
     "CsvSequenceLoader": "loaders.text",
     "DecodeError": "formats.errors",
     "Feature": "sources.tfrecord.features",
@@ -129,6 +131,7 @@ __all__ = [
     "Source",
     "TFRecordSequenceLoader",
     "TarSequenceLoader",
+    "Text",
     "TextLineSequenceLoader",
     "UnsupportedError",
     "VideoSequenceLoader",

@@ -81,6 +81,13 @@ def test_budget(kind):
     assert memory.one(kind)["budget, MiB"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", memory.FITS)
+def test_a_loader_for_each_fit(kind):
+    """30 fits with 20 MB each keep two of them at most, whether the loaders are closed or not."""
+    assert memory.one(kind)["fits"] == 30
+
+
 SHARED = [kind for kind in beds.KINDS if kind != "subset"]
 
 

@@ -83,6 +83,17 @@ def test_snippets_run(page, names):
             example.evaluate()
 
 
+def script(name):
+    """A script of docs/, as a module."""
+    path = ROOT / "docs" / f"{name}.py"
+    if not path.exists():
+        pytest.skip("docs/ is not beside these tests")
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_there_are_snippets():
     """A parser that finds nothing would pass everything."""
     assert len(examples(ROOT / "README.md")) >= 6
@@ -118,10 +129,28 @@ def test_readme_has_the_command(command):
 
 
 def test_public_names_are_in_the_api_page():
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    """Each in the page of its group, which docs/api.md lists."""
+    pages = sorted((ROOT / "docs" / "api").glob("*.md"))
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     for name in kloaders.__all__:
         if not name.startswith("__"):
-            assert re.search(rf":: {name}\b", text), f"docs/api.md does not list {name}"
+            assert re.search(rf":: {name}\b", text), f"no page in docs/api/ lists {name}"
+    index = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^api/([\w-]+)$", index, re.MULTILINE)) == [p.stem for p in pages]
+
+
+def test_a_broken_link_is_found(tmp_path):
+    """A file that is not there, and an anchor; other hosts are not asked."""
+    module = script("check_links")
+    (tmp_path / "b.html").write_text('<p id="there"><a href="https://example.org/none">x</a>')
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html#there"><a href="b.html#gone"><img src="c.png"><a href="#me" id="me">'
+    )
+    assert module.broken(tmp_path) == [
+        "a.html: b.html#gone: no such anchor",
+        "a.html: c.png is not there",
+    ]
+    assert "has no pages" in module.broken(tmp_path / "b")[0]
 
 
 def test_the_architecture_page_has_the_rooms():
@@ -156,7 +185,7 @@ def prose(page):
     )
     if page.name == "performance.md":
         text = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
-    return re.sub(r"<!--.*?-->|`[^`\n]+`", "", text, flags=re.DOTALL)
+    return re.sub(r"<!--.*?-->|</?[a-z][^>]*>|`[^`\n]+`", "", text, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize(
@@ -230,3 +259,27 @@ def test_the_tf_data_page_has_every_verb():
     )
     for verb in verbs:
         assert re.search(rf"`[^`]*\b{verb}\b", text), verb
+
+
+def test_the_page_of_commands_is_current():
+    """It is written from the commands: `python docs/make_command_page.py`."""
+    module = script("make_command_page")
+    assert module.PAGE.read_text(encoding="utf-8") == module.page()
+    for name, command in module.cli.commands.items():
+        assert f"### kloaders {name}\n" in module.page()
+        for option in command.params:
+            if getattr(option, "hidden", False) is False and option.param_type_name == "option":
+                assert option.opts[0] in module.page()
+
+
+def test_the_pictures_are_made_by_their_script(tmp_path):
+    """All that are stored, light and dark, small; the page of explain() is the current one."""
+    pytest.importorskip("matplotlib")
+    module = script("make_pictures")
+    made = {path.name: path for path in module.make(tmp_path)}
+    stored = {path.name: path for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert sorted(made) == sorted(stored)
+    assert max(path.stat().st_size for path in stored.values()) <= module.LIMIT
+    assert made["explain.html"].read_text("utf-8") == stored["explain.html"].read_text("utf-8")
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in stored if f"pictures/{name}" not in text] == []

@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.cli.demo_images import write_images
 from kloaders.convert.packs import write_pack
 from kloaders.convert.tfrecords import write_tfrecords
+from kloaders.core.arrays import Indices
 from kloaders.core.memory import aligned
+from kloaders.core.messages import visible, warn
+from kloaders.core.progress import Progress
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.explain import loader_probe
@@ -66,14 +68,31 @@ def made_or(source: str | None) -> Iterator[str]:
         yield folder
 
 
-def compare(loader: Any, files: int, seconds: float, progress: bool | None = None) -> list[Row]:
-    """Measure each method over at most so many of a loader's files, for so many seconds each."""
+def compare(
+    loader: Any,
+    files: int,
+    seconds: float,
+    progress: bool | None = None,
+    rates: dict[str, float] | None = None,
+) -> list[Row]:
+    """Measure each method on files of a loader.
+
+    Args:
+        loader: whose files. With on_error other than "raise", those that do not load are left out.
+        files: the maximum number of files.
+        seconds: how long each method is measured.
+        progress: show a bar; None: where stderr is a terminal.
+        rates: gets the samples per second of each method, as they are measured.
+    """
+    rates = {} if rates is None else rates
     if not isinstance(loader, PathSequenceLoader) or loader.decode is not None:
         raise ValueError(
             f"bench compares methods to read files, and this is a {type(loader).__name__}: name a folder "
             "of files or a CSV file. `kloaders explain` takes packs and TFRecord files, too."
         )
     chosen = np.unique(np.linspace(0, loader.samples - 1, min(files, loader.samples)).astype(int))
+    if loader.options.faults.on_error != "raise":
+        chosen = _that_load(loader, chosen)
     paths = [loader.paths[k] for k in chosen.tolist()]
     columns = loader.source.columns or ()
     values = values_of(columns[1]) if len(columns) > 1 else None
@@ -81,15 +100,31 @@ def compare(loader: Any, files: int, seconds: float, progress: bool | None = Non
     seconds /= _ROUNDS
     with tempfile.TemporaryDirectory(prefix="kloaders-bench-") as folder:
         methods = _methods(loader, paths, labels, seconds, folder)
-        rates: dict[str, float] = {}
         # disable=None: no bar where stderr is no terminal.
         disable = None if progress is None else not progress
-        with tqdm(methods * _ROUNDS, unit=" runs", disable=disable) as bar:
+        with Progress(methods * _ROUNDS, unit=" runs", disable=disable) as bar:
             for name, _, measure in bar:
                 bar.set_description(name)
                 # What else the machine does can only make one slower.
                 rates[name] = max(measure(), rates.get(name, 0.0))
     return [Row(name, what, rates[name], rates[name] / rates[_LIMIT]) for name, what, _ in methods]
+
+
+def _that_load(loader: Any, chosen: Indices) -> Indices:
+    """The files that load, of these."""
+    found = []
+    for k in chosen.tolist():
+        try:
+            read_sample(loader.paths[k], loader.image_options)
+        except (OSError, ValueError) as error:
+            warn(f"{visible(loader.paths[k])} is left out: {visible(error)}")
+        else:
+            found.append(k)
+    if not found:
+        raise ValueError(
+            f"none of the {len(chosen):,} files that were looked at loads: run `kloaders verify` on them."
+        )
+    return np.array(found, np.int64)
 
 
 _LIMIT = "limit: decode"

@@ -16,7 +16,7 @@ __all__ = ["cache_command"]
 @click.option("--check", is_flag=True, help="Read all of it, and compare checksums.")
 @click.option("--clear", is_flag=True, help="Delete what no process uses.")
 def cache_command(folder: str, check: bool, clear: bool) -> None:
-    """List what a download cache holds, check it, or clear it.
+    """List, check or clear a download cache.
 
     FOLDER is what `download_cache=` of a loader names. Only files that a loader has written there are
     deleted, and none that a process is using.

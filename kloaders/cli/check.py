@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from kloaders.cli.options import TableColumns, table_options
+from kloaders.cli.options import RayOption, TableColumns, ray_option, table_options
 from kloaders.core.messages import visible
 
 __all__ = ["verify_command"]
@@ -26,7 +26,15 @@ __all__ = ["verify_command"]
 @click.option(
     "--workers", type=click.IntRange(0), help="Processes that read.  [default: one per core]"
 )
-@click.option("--json", "json_file", metavar="FILE", help='Write a JSON report; "-": print it.')
+@ray_option
+@click.option(
+    "--json",
+    "json_file",
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Print one JSON object, for scripts, or write it to FILE; give it after SOURCE.",
+)
 @click.option(
     "--csv",
     "csv_file",
@@ -41,13 +49,15 @@ def verify_command(
     no_duplicates: bool,
     strict: bool,
     workers: int | None,
+    ray: RayOption | None,
     json_file: str | None,
     csv_file: str | None,
 ) -> None:
-    """Read a data set, all of it, and name every file that would break a training.
+    """Read a whole data set, and list every bad file.
 
     SOURCE is a folder, a CSV file with a column of paths, an image, an array, a video, a TFRecord
-    file, the folder of a pack, or several of these. Of a folder the files are read that
+    file, the folder of a pack, a tar file (WebDataset), a Parquet file, a folder in MDS, the URL of one of
+    these, or several. In a folder, the files are read that
     from_directory() reads.
 
     \b
@@ -71,6 +81,7 @@ def verify_command(
         kloaders verify train.csv --path-column file --label-column class
         kloaders verify 'records/*.tfrecord' --json report.json
         kloaders verify photos/ --csv bad.csv
+        kloaders verify photos/ --ray auto
     and then, in Python: kl.from_directory("photos", exclude="bad.csv")
     """  # noqa: D301
     from kloaders.diagnostics.verify.report import lines_of, summary
@@ -86,10 +97,16 @@ def verify_command(
             follow_links=follow_links,
             max_pixels=max_pixels or ImageOptions.max_pixels,
             duplicates=not no_duplicates,
-            workers=workers,
+            workers=None if ray else workers,
+            engine=ray.engine(workers or None) if ray else None,
             progress=None,
         )
         rows = report.write_csv(csv_file, warnings=strict) if csv_file else 0
+    except KeyboardInterrupt as stop:
+        found = getattr(stop, "report", None)
+        for line in () if found is None else lines_of(found):
+            click.echo(visible(line))
+        raise
     except (OSError, ValueError) as error:
         raise click.UsageError(visible(" ".join(str(error).split()))) from error
     if json_file == "-":

@@ -11,11 +11,15 @@ from typing import Any
 import click
 
 from kloaders.cli.options import (
+    BadFiles,
+    ImageCommand,
     ImageShape,
     TableColumns,
+    bad_file_options,
     batch_size_option,
     image_options,
     json_option,
+    save_option,
     table_options,
 )
 from kloaders.cli.sources import RESIZED_IF_THEY_DIFFER, any_loader
@@ -28,13 +32,7 @@ _METHODS = click.Choice(["preload", "files", "two-level", "TFRecord", "tf.data"]
 
 
 @click.command("demo")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False),
-    default=".",
-    show_default="this folder",
-    help="Folder for the chart, kloaders-demo.png.",
-)
+@save_option("--out", click.Path(file_okay=False), ".", "Folder for the chart, kloaders-demo.png.")
 @click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
 @click.option(
     "--loader",
@@ -60,7 +58,7 @@ _METHODS = click.Choice(["preload", "files", "two-level", "TFRecord", "tf.data"]
 )
 @json_option
 def demo_command(
-    out: str,
+    save: str,
     epochs: int,
     loaders: tuple[str, ...],
     older_name: tuple[str, ...],
@@ -68,7 +66,7 @@ def demo_command(
     accuracy: float,
     as_json: bool,
 ) -> None:
-    """Train one small model through five loaders, and show what each costs.
+    """Train a small model through five loaders, and compare them.
 
     Writes scikit-learn's digits as PNG files and pieces of its two photographs as JPEG files to a
     temporary folder, trains the same model on them by each of five methods, and prints samples per
@@ -78,17 +76,23 @@ def demo_command(
     \b
     Examples:
         kloaders demo
-        kloaders demo --out charts/ --epochs 20
+        kloaders demo --save charts/ --epochs 20
         kloaders demo --loader files --loader two-level --json > costs.json
     """  # noqa: D301
     from kloaders.cli import demo
 
     begin = time.perf_counter()
-    os.makedirs(out, exist_ok=True)
+    os.makedirs(save, exist_ok=True)
     wanted = loaders + older_name
     chosen = [method for method in demo.METHODS if not wanted or method in wanted]
-    results = demo.compare(chosen, epochs, crops)
-    file: str | None = os.path.join(out, "kloaders-demo.png")
+    results: list[demo.Result] = []
+    try:
+        demo.compare(chosen, epochs, crops, results=results)
+    except KeyboardInterrupt:
+        if results:
+            click.echo(f"\n{demo.table(results)}")
+        raise
+    file: str | None = os.path.join(save, "kloaders-demo.png")
     try:
         demo.plot(results, str(file))
     except ImportError:
@@ -125,17 +129,18 @@ def demo_command(
         sys.exit(1)
 
 
-@click.command("bench")
+@click.command("bench", cls=ImageCommand)
 @click.argument("source", type=click.Path(exists=True), required=False)
 @image_options(RESIZED_IF_THEY_DIFFER)
 @batch_size_option
 @table_options
+@bad_file_options
 @click.option(
     "--files",
     type=click.IntRange(8),
     default=600,
     show_default=True,
-    help="At most so many of SOURCE.",
+    help="Maximum number of files of SOURCE.",
 )
 @click.option(
     "--seconds",
@@ -150,11 +155,12 @@ def bench_command(
     images: ImageShape,
     batch_size: int,
     table: TableColumns,
+    bad: BadFiles,
     files: int,
     seconds: float,
     as_json: bool,
 ) -> None:
-    """Measure each loader on your files, and the least that reading and decoding them costs.
+    """Compare how fast each loader reads your files.
 
     SOURCE is a folder with a folder of files for each class, or a CSV file; without it, images
     that come with scikit-learn are used. Rows are samples per second, without a model: reading and
@@ -170,8 +176,14 @@ def bench_command(
     from kloaders.cli import bench
 
     with bench.made_or(source) as there:
-        loader: Any = any_loader(there, table, images, batch_size)
-        rows = bench.compare(loader, files, seconds)
+        loader: Any = any_loader(there, table, images, batch_size, **bad.options())
+        rates: dict[str, float] = {}
+        try:
+            rows = bench.compare(loader, files, seconds, rates=rates)
+        except KeyboardInterrupt:
+            for name, rate in rates.items():
+                click.echo(f"{name}: {rate:,.0f} samples/s")
+            raise
     if as_json:
         content = {"version": __version__, "source": source, "files": min(files, loader.samples)}
         click.echo(json.dumps({**content, "rows": bench.as_dicts(rows)}, indent=2))

@@ -11,6 +11,7 @@ import click
 
 from kloaders.cli.options import (
     Conversion,
+    ImageCommand,
     ImageShape,
     TableColumns,
     conversion_options,
@@ -22,16 +23,18 @@ from kloaders.cli.options import (
 from kloaders.cli.sources import loader_of
 from kloaders.core.messages import visible
 from kloaders.core.version import __version__
+from kloaders.places import access
+from kloaders.places.urls import is_url
 
 __all__ = ["pack_command", "tfrecord_command"]
 
 
-@click.command("pack")
+@click.command("pack", cls=ImageCommand)
 @source_argument
 @click.argument("out", type=click.Path(file_okay=False))
 @image_options("as they are, each its own")
 @table_options
-@click.option("--shard-size", help="Of one file, such as 256MiB.  [default: 1GiB, or more]")
+@click.option("--shard-size", help="Size of one file, such as 256MiB.  [default: 1GiB, or more]")
 @click.option(
     "--workers", type=click.IntRange(0), help="Threads that decode.  [default: one per core]"
 )
@@ -47,21 +50,22 @@ def pack_command(
     conversion: Conversion,
     as_json: bool,
 ) -> None:
-    """Decode files once, into a folder that is read at memory speed.
+    """Decode files once into a pack, which is read at memory speed.
 
     SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
-    and one of labels. OUT gets .npy files and pack.json, for PackSequenceLoader. Stopped at any
-    moment, the same command goes on where it was.
+    and one of labels. OUT, a folder or a URL, gets .npy files and pack.json, for PackSequenceLoader.
+    Stopped at any moment, the same command goes on where it was.
 
     \b
     Examples:
         kloaders pack photos/ packed/ --size 224 224
         kloaders pack train.csv packed/ --path-column file --label-column class
+        kloaders pack photos/ s3://bucket/packed --staging /large-disk
         kloaders pack photos/ packed/ --on-error skip --json > report.json
+        kloaders pack photos/ packed/ --ray auto
     """  # noqa: D301
     from kloaders.convert import packs as pack_writer
     from kloaders.core.memory import format_bytes
-    from kloaders.formats import pack as pack_format
 
     begin = time.perf_counter()
     if conversion.finish:
@@ -72,7 +76,7 @@ def pack_command(
             table,
             size=images.size,
             channels=images.channels,
-            workers=workers,
+            workers=None if conversion.ray else workers,
             on_error=conversion.on_error,
             exclude=conversion.exclude,
         )
@@ -80,19 +84,21 @@ def pack_command(
             loader,
             out,
             shard_size=shard_size,
+            engine=conversion.ray.engine(workers) if conversion.ray else None,
             part=conversion.part,
             overwrite=conversion.overwrite,
+            staging=conversion.staging,
             progress=None,
         )
     if conversion.part:
         _say_part(_report(begin, written, []), out, conversion.part, as_json)
         return
-    manifest = pack_format.read_manifest(out)
+    manifest = json.loads(_content(written.files[-1]))
     report = {
         **_report(begin, written, written.files),
         "out": out,
-        "shards": len(manifest.shards),
-        "class_names": manifest.class_names,
+        "shards": len(manifest["shards"]),
+        "class_names": manifest["class_names"],
     }
     if as_json:
         click.echo(json.dumps(report, indent=2))
@@ -102,7 +108,7 @@ def pack_command(
         f"{report['seconds']:.0f} s"
     )
     click.echo("\nIn Python:\n    import kloaders as kl")
-    classes = ", stratify=True" if manifest.class_names else ""
+    classes = ", stratify=True" if manifest["class_names"] else ""
     click.echo(f"    train, val = kl.split(kl.PackSequenceLoader({out!r}, 32){classes})")
 
 
@@ -146,18 +152,19 @@ def tfrecord_command(
     conversion: Conversion,
     as_json: bool,
 ) -> None:
-    """Put files into a few TFRecord files, for TFRecordSequenceLoader and for tf.data.
+    """Write files into a few TFRecord files.
 
-    SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
+    They are for TFRecordSequenceLoader and for tf.data. SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
     and one of labels. Records are tf.train.Example: image_raw (the file as it is), label, id (its
-    path), and class, where classes have names. OUT is a folder. Stopped at any moment, the same
-    command goes on where it was.
+    path), and class, where classes have names. OUT is a folder or its URL. Stopped at any moment,
+    the same command goes on where it was.
 
     \b
     Examples:
         kloaders tfrecord photos/ records/ --shards 8 --validation 0.2
         kloaders tfrecord train.csv records/ --path-column file --label-column class
         kloaders tfrecord photos/ records/ --on-error skip --json > report.json
+        kloaders tfrecord photos/ records/ --shards 64 --ray auto
     """  # noqa: D301
     from kloaders.convert import tfrecords as tfrecord_writer
     from kloaders.core.memory import format_bytes
@@ -187,10 +194,12 @@ def tfrecord_command(
             stratify=True if validation and loader.class_names else None,
             shuffle=shuffle,
             seed=seed,
-            workers=workers,
+            workers=None if conversion.ray else workers,
+            engine=conversion.ray.engine(workers) if conversion.ray else None,
             on_error=conversion.on_error,
             part=conversion.part,
             overwrite=conversion.overwrite,
+            staging=conversion.staging,
             progress=None,
         )
     if conversion.part:
@@ -235,6 +244,17 @@ def _report(begin: float, written: Any, files: list[str]) -> dict[str, Any]:
         "version": __version__,
         "seconds": time.perf_counter() - begin,
         "samples": written.samples,
-        "bytes": sum(map(os.path.getsize, files)),
+        "bytes": sum(map(_size, files)),
         "errors": [{"index": e.index, "name": e.name, "cause": e.cause} for e in written.errors],
     }
+
+
+def _size(path: str) -> int:
+    return access.head(path).size if is_url(path) else os.path.getsize(path)
+
+
+def _content(path: str) -> bytes:
+    if is_url(path):
+        return access.read(path)
+    with open(path, "rb") as file:
+        return file.read()

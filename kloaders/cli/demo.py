@@ -61,14 +61,20 @@ class Result:
 
 
 def compare(
-    methods: list[str], epochs: int, crops: int = CROPS, progress: bool = True
+    methods: list[str],
+    epochs: int,
+    crops: int = CROPS,
+    progress: bool = True,
+    results: list[Result] | None = None,
 ) -> list[Result]:
-    """Train each method on the same files, one after another."""
+    """Train each method on the same files, one after another; `results` gets them as they come."""
+    results = [] if results is None else results
     with tempfile.TemporaryDirectory(prefix="kloaders-demo-") as folder:
         write_images(folder, crops, progress)
-        return with_wait_shares(
-            [_in_its_own_process(method, folder, epochs, progress) for method in methods]
-        )
+        for method in methods:
+            results.append(_in_its_own_process(method, folder, epochs, progress))
+    results[:] = with_wait_shares(results)
+    return results
 
 
 def with_wait_shares(results: list[Result]) -> list[Result]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
+
+from kloaders.core.progress import Progress
 
 __all__ = ["CROPS", "progress_bar", "write_images"]
 
@@ -59,4 +60,6 @@ def write_images(folder: str, crops: int = CROPS, progress: bool = True) -> int:
 def progress_bar(name: str, total: int | None, progress: bool) -> Any:
     """A bar that counts samples, where stderr is a terminal."""
     # disable=None: no bar where stderr is not a terminal.
-    return tqdm(total=total, desc=f"{name:13}", unit=" samples", disable=None if progress else True)
+    return Progress(
+        total=total, desc=f"{name:13}", unit=" samples", disable=None if progress else True
+    )

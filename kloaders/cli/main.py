@@ -14,15 +14,55 @@ from kloaders.cli.see import explain_command, show_command
 from kloaders.core.messages import show_messages, visible
 from kloaders.core.version import __version__
 
-__all__ = ["cli", "main"]
+__all__ = ["GROUPS", "cli", "main"]
+
+
+# The commands by what they are for, as `kloaders --help` lists them.
+GROUPS = {
+    "Try it": (demo_command,),
+    "Look at data": (show_command, verify_command),
+    "Make training faster": (explain_command, bench_command),
+    "Convert and keep data": (pack_command, tfrecord_command, cache_command),
+}
+# What somebody who pressed Ctrl-C can do next.
+_AFTER_AN_INTERRUPT = {
+    "pack": " The same command continues where it stopped.",
+    "tfrecord": " The same command continues where it stopped.",
+    "verify": " What was found by then is above.",
+    "bench": " What was measured by then is above.",
+    "demo": " What was measured by then is above.",
+    "explain": " Nothing was measured to the end; --seconds 1 takes less time.",
+    "show": " No file was written.",
+}
 
 
 class _Kind(click.Group):
     """Errors in one line, as they are meant for people; the traceback on request."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands under headings."""
+        width = max(map(len, self.commands))
+        known = {command.name for group in GROUPS.values() for command in group}
+        others = [command for name, command in self.commands.items() if name not in known]
+        for heading, group in {**GROUPS, "Others": tuple(others)}.items():
+            rows = [
+                (str(c.name).ljust(width), c.get_short_help_str(formatter.width - width - 6))
+                for c in group
+            ]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from kloaders.core.progress import so_far
+
+            done = so_far()
+            after = _AFTER_AN_INTERRUPT.get(ctx.invoked_subcommand or "", "")
+            click.echo(f"\nkloaders: stopped{f' after {done}' if done else ''}.{after}", err=True)
+            ctx.exit(130)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -51,9 +91,9 @@ def cli(debug: bool) -> None:
         kloaders demo
 
     \b
-    Look at your own data, and at where the time goes:
-        kloaders show photos/ --size 224 224
-        kloaders explain photos/ --size 224 224
+    Look at your own data, and find the bottleneck:
+        kloaders show photos/ --size 224
+        kloaders explain photos/ --size 224
 
     \b
     In Python:
@@ -64,17 +104,9 @@ def cli(debug: bool) -> None:
     show_messages()
 
 
-for _command in (
-    demo_command,
-    show_command,
-    explain_command,
-    bench_command,
-    verify_command,
-    pack_command,
-    tfrecord_command,
-    cache_command,
-):
-    cli.add_command(_command)
+for _group in GROUPS.values():
+    for _command in _group:
+        cli.add_command(_command)
 
 
 def main() -> None:

@@ -10,16 +10,23 @@ from typing import Any
 
 import click
 
+from kloaders.core.ray import Ray
 from kloaders.places.urls import is_url
 
 __all__ = [
+    "BadFiles",
     "Conversion",
+    "ImageCommand",
     "ImageShape",
+    "RayOption",
     "TableColumns",
+    "bad_file_options",
     "batch_size_option",
     "conversion_options",
     "image_options",
     "json_option",
+    "ray_option",
+    "save_option",
     "source_argument",
     "table_options",
 ]
@@ -56,6 +63,24 @@ class ImageShape:
 
 
 @dataclass(frozen=True)
+class BadFiles:
+    """What a command that reads files does about those that are bad.
+
+    Attributes:
+        on_error: "raise", "skip" or "replace".
+        exclude: a CSV file of what to leave out.
+    """
+
+    on_error: str = "raise"
+    exclude: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """As options of a loader: those that are not its defaults."""
+        found: dict[str, Any] = {} if self.on_error == "raise" else {"on_error": self.on_error}
+        return found if self.exclude is None else {**found, "exclude": self.exclude}
+
+
+@dataclass(frozen=True)
 class Conversion:
     """What a command that writes files does about those that are bad, or there already.
 
@@ -65,6 +90,8 @@ class Conversion:
         overwrite: replace what is there.
         part: (k, n): write that part only; None: all.
         finish: the parts are written, and only to be put together.
+        ray: write on a cluster; None: in this process.
+        staging: the folder where what goes to a URL is made; None: one in the user's cache folder.
     """
 
     on_error: str = "raise"
@@ -72,6 +99,28 @@ class Conversion:
     overwrite: bool = False
     part: tuple[int, int] | None = None
     finish: bool = False
+    ray: RayOption | None = None
+    staging: str | None = None
+
+
+@dataclass(frozen=True)
+class RayOption:
+    """--ray: that the work is done on a cluster, and on which.
+
+    Attributes:
+        address: as `kl.Ray` takes it.
+    """
+
+    address: str | None = None
+
+    def engine(self, cpus: int | None) -> Ray:
+        """So many tasks at a time; None: one for each CPU of the cluster."""
+        if cpus is None:
+            from kloaders.engine.ray import cluster
+
+            ray = cluster.connect(Ray(cpus=1, address=self.address))
+            cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return Ray(cpus=cpus, address=self.address)
 
 
 class _PathOrUrl(click.Path):
@@ -94,15 +143,115 @@ json_option = click.option(
 )
 
 
+exclude_option = click.option(
+    "--exclude",
+    type=_PathOrUrl(exists=True, dir_okay=False),
+    help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
+)
+
+
+class ImageCommand(click.Command):
+    """A command with --size, which takes one value or two: 64, 64x48, or 64 48."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join two numbers that follow --size, before click sees them."""
+        joined: list[str] = []
+        for argument in args:
+            second = len(joined) > 1 and joined[-2] == "--size" and joined[-1].isdecimal()
+            if second and argument.isdecimal():
+                joined[-1] = f"{joined[-1]}x{argument}"
+            else:
+                joined.append(argument)
+        return super().parse_args(ctx, joined)
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """(height, width) of images."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?", value)
+        if found is None:
+            self.fail(
+                f"{value!r:.80}: expected a height and a width in pixels, as 64, 64x48 or 64 48.",
+                param,
+                ctx,
+            )
+        return int(found[1]), int(found[2] or found[1])
+
+
+def save_option(
+    older: str, kind: click.Path, default: str | None, what: str
+) -> Callable[[Command], Command]:
+    """--save, the file or folder that a command writes, as `save`; `older` is its name until 0.2."""
+
+    def decorate(command: Command) -> Command:
+        @click.option("--save", type=kind, default=default, show_default=True, help=what)
+        @click.option(older, "save_older", type=kind, hidden=True)
+        @functools.wraps(command)
+        def with_save(*, save: str | None, save_older: str | None, **others: Any) -> None:
+            command(save=save_older or save, **others)
+
+        return with_save
+
+    return decorate
+
+
+def bad_file_options(command: Command) -> Command:
+    """--on-error and --exclude, as `bad`."""
+
+    @click.option(
+        "--on-error",
+        type=click.Choice(["raise", "skip", "replace"]),
+        default="raise",
+        show_default=True,
+        help="Stop at a file that does not load, leave it out, or take another one instead.",
+    )
+    @exclude_option
+    @functools.wraps(command)
+    def with_bad(*, on_error: str, exclude: str | None, **others: Any) -> None:
+        command(bad=BadFiles(on_error, exclude), **others)
+
+    return with_bad
+
+
+def _ray(_: Any, __: Any, text: str | None) -> RayOption | None:
+    """An address; none where only --ray is there."""
+    if text is None:
+        return None
+    if text and text not in ("auto", "local") and not re.fullmatch(r"ray://.+|[^/\s]+:\d+", text):
+        raise click.BadParameter(
+            f"{text!r:.80}: expected an address such as auto, host:6379 or ray://host:10001. Without an "
+            "address, --ray is the last word of the command."
+        )
+    return RayOption(text or None)
+
+
+ray_option = click.option(
+    "--ray",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="",
+    callback=_ray,
+    help="Work on a Ray cluster, --workers tasks at a time.  [default: on all of its CPUs; without an "
+    "address RAY_ADDRESS, or Ray on this machine]",
+)
+
+
 def table_options(command: Command) -> Command:
     """--path-column, --label-column and --folder, as `table`."""
 
-    @click.option("--path-column", default="path", show_default=True, help="Of a CSV file.")
+    @click.option(
+        "--path-column", default="path", show_default=True, help="Column of paths in a CSV file."
+    )
     @click.option(
         "--label-column",
         default="label",
         show_default=True,
-        help='Of a CSV file; "" for no labels.',
+        help='Column of labels in a CSV file; "" for no labels.',
     )
     @click.option(
         "--folder",
@@ -124,10 +273,9 @@ def image_options(otherwise: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         @click.option(
             "--size",
-            type=click.IntRange(1),
-            nargs=2,
-            metavar="HEIGHT WIDTH",
-            help=f"Resize images to this.  [default: {otherwise}]",
+            type=_Size(),
+            metavar="HEIGHT [WIDTH]",
+            help=f"Resize images to this: 64, 64x48 or 64 48.  [default: {otherwise}]",
         )
         @click.option(
             "--channels",
@@ -158,7 +306,7 @@ def _part(_: Any, __: Any, text: str | None) -> tuple[int, int] | None:
 
 
 def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
-    """--on-error, --exclude, --overwrite, --part and --finish, as `conversion`.
+    """--on-error, --exclude, --overwrite, --part, --finish, --ray and --staging, as `conversion`.
 
     Args:
         what: what --overwrite replaces.
@@ -173,11 +321,7 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             show_default=True,
             help=f"Stop at a file that does not {does}, or leave it out and list it at the end.",
         )
-        @click.option(
-            "--exclude",
-            type=click.Path(exists=True, dir_okay=False),
-            help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
-        )
+        @exclude_option
         @click.option("--overwrite", is_flag=True, help=f"Replace {what}.")
         @click.option(
             "--part",
@@ -190,6 +334,12 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             is_flag=True,
             help="Make one of the parts, when all are written; with the other options as they had them.",
         )
+        @ray_option
+        @click.option(
+            "--staging",
+            type=click.Path(file_okay=False),
+            help="With a URL as OUT: a folder with room for all of it, where it is made first.",
+        )
         @functools.wraps(command)
         def with_conversion(
             *,
@@ -198,13 +348,20 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             overwrite: bool,
             part: tuple[int, int] | None,
             finish: bool,
+            ray: RayOption | None,
+            staging: str | None,
             **others: Any,
         ) -> None:
             if part and finish:
                 raise click.UsageError(
                     "--part writes a part and --finish ends all: give one of them."
                 )
-            command(conversion=Conversion(on_error, exclude, overwrite, part, finish), **others)
+            if ray and finish:
+                raise click.UsageError(
+                    "--finish moves files and reads none: leave --ray out, which is for the parts."
+                )
+            conversion = Conversion(on_error, exclude, overwrite, part, finish, ray, staging)
+            command(conversion=conversion, **others)
 
         return with_conversion
 

@@ -9,11 +9,15 @@ from typing import Any
 import click
 
 from kloaders.cli.options import (
+    BadFiles,
+    ImageCommand,
     ImageShape,
     TableColumns,
+    bad_file_options,
     batch_size_option,
     image_options,
     json_option,
+    save_option,
     source_argument,
     table_options,
 )
@@ -24,32 +28,38 @@ from kloaders.core.structure import flatten
 __all__ = ["explain_command", "show_command"]
 
 
-@click.command("show")
+@click.command("show", cls=ImageCommand)
 @source_argument
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False),
-    default="batch.png",
-    show_default=True,
-    help="The image: .png, .pdf or .svg.",
+@save_option(
+    "--out", click.Path(dir_okay=False), "batch.png", "The file to write: .png, .pdf or .svg."
 )
-@click.option("--batch", type=click.IntRange(0), default=0, show_default=True, help="Its number.")
-@click.option("--samples", type=click.IntRange(1), default=16, show_default=True, help="At most.")
+@click.option(
+    "--batch", type=click.IntRange(0), default=0, show_default=True, help="Number of the batch."
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Maximum number of samples.",
+)
 @image_options(RESIZED_IF_THEY_DIFFER)
 @batch_size_option
 @table_options
+@bad_file_options
 @json_option
 def show_command(
     source: str,
-    out: str,
+    save: str,
     batch: int,
     samples: int,
     images: ImageShape,
     batch_size: int,
     table: TableColumns,
+    bad: BadFiles,
     as_json: bool,
 ) -> None:
-    """Draw a batch, with its labels, as a model would get it.
+    """Plot a batch with its labels, as the model gets it.
 
     SOURCE is a folder with a folder of files for each class, a folder of files, a CSV file, a pack
     or a TFRecord file. Needs matplotlib. In Python, loader.show() draws your own transforms, masks
@@ -58,25 +68,26 @@ def show_command(
     \b
     Examples:
         kloaders show photos/ --size 224 224
-        kloaders show photos/ --batch 3 --out batch-3.png
+        kloaders show photos/ --batch 3 --save batch-3.png
         kloaders show train.csv --path-column file --label-column class
     """  # noqa: D301
-    loader = any_loader(source, table, images, batch_size)
-    loader.show(batch, samples=samples, save=out)
+    loader = any_loader(source, table, images, batch_size, **bad.options())
+    loader.show(batch, samples=samples, save=save)
     if as_json:
         shapes = [[str(spec.dtype), *spec.shape] for spec in flatten(loader.sample_spec)]
-        content = {"file": out, "batch": batch, "samples": loader.samples, "arrays": shapes}
+        content = {"file": save, "batch": batch, "samples": loader.samples, "arrays": shapes}
         click.echo(json.dumps({**content, "class_names": loader.class_names}, indent=2))
     else:
-        click.echo(f"{visible(out)}: batch {batch} of {len(loader):,}")
+        click.echo(f"{visible(save)}: batch {batch} of {len(loader):,}")
         click.echo(loader.summary())
 
 
-@click.command("explain")
+@click.command("explain", cls=ImageCommand)
 @source_argument
 @image_options(RESIZED_IF_THEY_DIFFER)
 @batch_size_option
 @table_options
+@bad_file_options
 @click.option(
     "--workers", type=click.IntRange(0), help="Threads that load.  [default: one per core]"
 )
@@ -101,37 +112,40 @@ def show_command(
     show_default=True,
     help="How long to measure.",
 )
-@click.option("--html", type=click.Path(dir_okay=False), help="Write a page with charts, too.")
+@save_option(
+    "--html", click.Path(dir_okay=False), None, "Write a page with charts, too: explain.html."
+)
 @json_option
 def explain_command(
     source: str,
     images: ImageShape,
     batch_size: int,
     table: TableColumns,
+    bad: BadFiles,
     workers: int | None,
     processes: bool,
     cache: str | None,
     model_file: str | None,
     check: bool,
     seconds: float,
-    html: str | None,
+    save: str | None,
     as_json: bool,
 ) -> None:
-    """Measure where the time goes, and what to change.
+    """Find the bottleneck, and the settings that would help.
 
-    Measures reading, decoding and copying of SOURCE (see `kloaders show --help`), what they make
-    together, and, with --model, a training on it. Names the bottleneck: the disk, the processor,
-    the GIL, copying, or the model itself; and settings that promise more. In Python,
-    loader.explain(model) does so with your own transform.
+    Measures how fast SOURCE (see `kloaders show --help`) is read, decoded and copied, and, with
+    --model, how fast the model trains on it. Names the bottleneck: the disk, the processor, the
+    GIL, copying, or the model itself; and settings that promise more throughput. In Python,
+    loader.explain(model) does the same with your own transform.
 
     \b
     Examples:
         kloaders explain photos/ --size 224 224
         kloaders explain photos/ --size 224 224 --model model.keras --check
-        kloaders explain photos/ --html explain.html
+        kloaders explain photos/ --save explain.html
         kloaders explain photos/ --json > explain.json
     """  # noqa: D301
-    options: dict[str, Any] = {"workers": workers, "processes": processes}
+    options: dict[str, Any] = {"workers": workers, "processes": processes, **bad.options()}
     if cache is not None:
         options["cache"] = None if cache == "none" else cache
     loader = any_loader(source, table, images, batch_size, **options)
@@ -142,11 +156,12 @@ def explain_command(
         model = keras.saving.load_model(model_file)
     found = loader.explain(model, check=check, seconds=seconds)
     loader.close()
-    if html is not None:
-        found.save(html if os.path.splitext(html)[1] else f"{html}.html")
+    if save is not None:
+        save = save if os.path.splitext(save)[1] else f"{save}.html"
+        found.save(save)
     if as_json:
         click.echo(found.to_json())
     else:
         click.echo(str(found))
-        if html is not None:
-            click.echo(f"The same as a page with charts: {html}")
+        if save is not None:
+            click.echo(f"The same as a page with charts: {visible(save)}")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.cli.options import ImageShape, TableColumns
 from kloaders.core.messages import visible, warn
-from kloaders.places.urls import is_url
+from kloaders.formats.opening import opener_of
+from kloaders.places.access import list_below
+from kloaders.places.urls import is_url, join
 
 if TYPE_CHECKING:
     from kloaders.loaders.paths import PathSequenceLoader
@@ -17,6 +19,9 @@ __all__ = ["RESIZED_IF_THEY_DIFFER", "any_loader", "loader_of"]
 
 # The size that images of different sizes get where none is asked for, and how many are looked at.
 _SIZE, _LOOKED_AT = (224, 224), 64
+# What columns of inputs and of labels are called.
+_INPUTS = ("image", "img", "jpg", "png", "x", "pixels")
+_LABELS = ("label", "labels", "y", "class", "cls", "target")
 #: What `any_loader` does without a size, for the help of --size.
 RESIZED_IF_THEY_DIFFER = "as they are; 224 224 if they differ"
 
@@ -42,9 +47,10 @@ def any_loader(
     batch_size: int,
     **options: Any,
 ) -> SequenceLoader:
-    """A loader over whatever lies there.
+    """A loader over whatever lies there, on a disk or at a URL.
 
-    A folder of a folder for each class, a folder of files, a CSV file, a pack, or TFRecord files.
+    A folder of a folder for each class, a folder of files, a CSV file, a pack, TFRecord files, tar files,
+    Parquet files, or a folder in MDS.
     """
     size = images.size
     options |= {"batch_size": batch_size, "seed": 0}
@@ -52,13 +58,21 @@ def any_loader(
     if "pack.json" in inside:
         from kloaders.loaders.packs import PackSequenceLoader
 
+        if options.get("exclude"):
+            raise ValueError(
+                f"{visible(source)} is a pack, of which no file can be left out: give --exclude to "
+                "`kloaders pack`, when it is written."
+            )
         return PackSequenceLoader(source, **options)
     records = [name for name in inside if ".tfrecord" in name]
     if records or ".tfrecord" in os.path.basename(source):
         from kloaders.loaders.tfrecords import TFRecordSequenceLoader
 
-        files = [os.path.join(source, name) for name in records] or source
+        files: Any = [_path(source, name) for name in records] or source
         return TFRecordSequenceLoader(files, size=size, channels=images.channels, **options)
+    rows = _rows(source, inside, size=size, channels=images.channels, **options)
+    if rows is not None:
+        return rows
     options |= {"channels": images.channels}
     if os.path.isdir(source) and not any(os.path.isdir(os.path.join(source, n)) for n in inside):
         return _flat(source, inside, size, options)
@@ -68,7 +82,48 @@ def any_loader(
     return given
 
 
+def _path(folder: str, name: str) -> str:
+    return join(folder, name) if is_url(folder) else os.path.join(folder, name)
+
+
+def _rows(source: str, inside: list[str], **options: Any) -> SequenceLoader | None:
+    """A loader over tar files, Parquet files or a folder in MDS; None where it is something else."""
+
+    def files(suffix: str) -> list[str]:
+        found = [_path(source, name) for name in inside if name.endswith(suffix)]
+        return [source] if source.endswith(suffix) else found
+
+    if tars := files(".tar"):
+        from kloaders.loaders.tar import TarSequenceLoader
+
+        return TarSequenceLoader(tars, **options)
+    if tables := files(".parquet"):
+        from kloaders.loaders.parquet import ParquetSequenceLoader
+        from kloaders.sources.parquet import ParquetTables
+
+        names = ParquetTables(tables[:1], "kloaders", opener_of(tables[:1])).schema.names
+        x, y = _x_and_y(names)
+        return ParquetSequenceLoader(tables, x=x, y=y, **options)
+    if "index.json" in inside:
+        from kloaders.formats.mds import read_index
+        from kloaders.loaders.mds import MDSSequenceLoader
+
+        x, y = _x_and_y([name for shard in read_index(source)[:1] for name in shard.names])
+        return MDSSequenceLoader(source, x=x, y=y, **options)
+    return None
+
+
+def _x_and_y(names: list[str]) -> tuple[str | None, str | None]:
+    """Which columns are the input and the label, by what they are called; None for none of them."""
+    x = next((name for name in _INPUTS if name in names), None)
+    return x, next((name for name in _LABELS if name in names and name != x), None)
+
+
 def _names_in(folder: str) -> list[str]:
+    if is_url(folder):
+        if folder.endswith((".csv", ".tsv", ".tar", ".parquet")) or ".tfrecord" in folder:
+            return []
+        return [name for name, _ in list_below(folder) if "/" not in name]
     if not os.path.isdir(folder):
         return []
     return sorted(name for name in os.listdir(folder) if not name.startswith("."))

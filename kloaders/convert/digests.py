@@ -131,6 +131,8 @@ def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
     images = getattr(loader, "image_options", None)
     if images is not None:
         job |= {name: _plain(value) for name, value in asdict(images).items()}
+    if (by_input := getattr(loader, "input_options", None)) is not None:
+        job["input_options"] = _plain(str(by_input))
     job["decode"] = digest_of_function(getattr(loader, "decode", None), "decode=")
     job["dtype"] = _plain(loader.dtype)
     if (label_dtype := loader.options.transforms.label_dtype) is not None:

@@ -20,14 +20,14 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import as_completed
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
-
-from tqdm.auto import tqdm
+from typing import IO, TYPE_CHECKING, Any
 
 from kloaders.convert.digests import not_compared
+from kloaders.convert.written import Written
 from kloaders.core.checks import checked_flag
 from kloaders.core.errors import SampleError
 from kloaders.core.messages import inform, visible, warn
+from kloaders.core.progress import Progress
 from kloaders.core.threads import ThreadPool
 from kloaders.core.version import __version__
 from kloaders.formats.atomic import raise_if_full, sync_folder
@@ -62,19 +62,6 @@ def checked_if_exists(if_exists: Any, overwrite: Any) -> tuple[bool, bool]:
     if replace and if_exists == "raise":
         raise ValueError('overwrite=True and if_exists="raise" say two things: leave one out.')
     return if_exists == "keep", replace
-
-
-class Written(NamedTuple):
-    """What `write_tfrecords` or `write_pack` has made.
-
-    files: their paths. validation: those of the second part, where there are two. samples: how many
-    are in all of them. errors: of those that did not load and were left out, or replaced.
-    """
-
-    files: list[str]
-    validation: list[str]
-    samples: int
-    errors: list[SampleError]
 
 
 # -------------------------------------------------------------------------------------- journal
@@ -449,7 +436,7 @@ def write_shards(
         inform(f"{name}: goes on, {len(journal.finished):,} of {len(shards):,} shards are there.")
     disable = None if progress is None else not progress
     total = sum(samples[k] for k in shards)
-    with tqdm(total=total, initial=done, unit=" samples", disable=disable, desc=name) as bar:
+    with Progress(total=total, initial=done, unit=" samples", disable=disable, desc=name) as bar:
 
         def advance(count: int) -> None:
             if stop.is_set():

@@ -15,19 +15,12 @@ from kloaders.core.messages import warn
 from kloaders.core.ray import Ray
 from kloaders.engine.ray import actor, cluster
 
-__all__ = ["RemoteShards", "checked_engine"]
+__all__ = ["RemoteShards"]
 
 # Seconds between two looks whether another shard has failed.
 _LOOK_SECONDS = 0.25
 # A shard of which so many tasks died is not tried again.
 _DEATHS = 3
-
-
-def checked_engine(engine: Any) -> Ray | None:
-    """None, or a Ray; TypeError otherwise."""
-    if engine is None or isinstance(engine, Ray):
-        return engine
-    raise TypeError(f"engine={engine!r:.80}, expected None (this process) or kl.Ray(cpus=...).")
 
 
 class RemoteShards:
@@ -45,7 +38,6 @@ class RemoteShards:
     ) -> None:
         self.ray = ray = cluster.connect(engine)
         self.samples = samples
-        ray.cloudpickle.register_pickle_by_value(actor)  # no worker needs to have this package
         try:
             self.given = cluster.package(ray), cluster.put(ray, write), journal
         except Exception as error:  # whatever pickling a user's objects raises
@@ -53,8 +45,7 @@ class RemoteShards:
                 f"engine=Ray(...): the loader cannot be sent to the cluster ({error}). Open files and "
                 "locks where they are first used, or convert in this process, without engine=."
             ) from error
-        options = {"num_cpus": 1, "max_retries": 0, "scheduling_strategy": "SPREAD"}
-        self.task = ray.remote(**options)(actor.write_shard)
+        self.task = cluster.sent_by_value(ray, actor.write_shard, max_retries=0)
 
     def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
         for death in range(1, _DEATHS + 1):

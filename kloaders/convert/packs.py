@@ -25,14 +25,16 @@ from kloaders.convert.journal import (
     say_errors,
     write_shards,
 )
-from kloaders.convert.on_ray import RemoteShards, checked_engine
+from kloaders.convert.on_ray import RemoteShards
 from kloaders.convert.pack_arrays import ShardArray, finish_shared, is_written, name_of
 from kloaders.convert.parts import Parts, checked_part, shards_of
+from kloaders.convert.uploads import Target, to_urls
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.checks import checked_flag
 from kloaders.core.memory import format_bytes, parse_bytes
 from kloaders.core.messages import inform, visible
-from kloaders.core.structure import ArraySpec, Structure, flatten
+from kloaders.core.ray import checked_engine
+from kloaders.core.structure import ArraySpec, Structure, check_no_texts, flatten
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.pack import (
@@ -70,6 +72,11 @@ _SHARD_BYTES, _SHARDS = 2**30, 128
 _MEASURED = 8
 
 
+def _target(url: str, _: dict[str, Any]) -> Target:
+    return Target(url.rstrip("/"), "", FILES, JOURNAL, MANIFEST)
+
+
+@to_urls("folder", _target)
 def write_pack(
     data: Any,
     folder: str | os.PathLike[str],
@@ -81,6 +88,7 @@ def write_pack(
     engine: Ray | None = None,
     if_exists: Literal["keep", "raise", "overwrite"] = "keep",
     overwrite: bool = False,
+    staging: str | os.PathLike[str] | None = None,
     progress: bool | None = True,
     **options: Unpack[PathOptions],
 ) -> Written:
@@ -92,7 +100,8 @@ def write_pack(
 
     Args:
         data: any loader; or paths, as `PathSequenceLoader` takes them.
-        folder: where to; made if it is not there.
+        folder: where to; made if it is not there. It may be a URL, as s3://bucket/pack: the same
+            bytes, made in `staging` first.
         labels: with paths, their labels.
         transformed: False writes samples as they are stored, so that a transform can draw anew
             each epoch when the pack is read. True writes them after the loader's transform, with
@@ -113,6 +122,8 @@ def write_pack(
             script may be run twice; "raise" always raises; "overwrite" makes it anew. A part
             raises with "keep" too, as does a call after `finish_pack`.
         overwrite: replace what is in the folder, as if_exists="overwrite".
+        staging: with a URL, a folder of this machine with room for all that is written; a folder in
+            the user's cache folder. It is emptied when all is uploaded.
         progress: show a bar. None: where stderr is a terminal.
         **options: with paths, those of `PathSequenceLoader`: size, channels, dtype, decode,
             workers, on_error and so on.
@@ -134,7 +145,7 @@ def write_pack(
         FileExistsError: the folder holds another pack, or a part of one made with other
             arguments or of data that has changed since; says which.
         BlockingIOError: another process writes there.
-        OSError: the disk is full; what was finished stays.
+        OSError: the disk is full, or the bucket of a URL refuses; what was finished stays.
     """
     keep, overwrite = checked_if_exists(if_exists, overwrite)
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
@@ -149,6 +160,11 @@ def write_pack(
     _check_not_read(source, folder)
     with source.view() as loader:
         form = loader.sample_spec if transformed else loader.raw_spec
+        check_no_texts(
+            form,
+            "write_pack()",
+            "let preprocess= make numbers of it, such as those of its tokens, or pass paths of .npy files",
+        )
         structure = form_of(form, itertools.count())
         each = _mean_bytes(loader, transformed)
         path = os.path.join(folder, JOURNAL)

@@ -23,7 +23,7 @@ from kloaders.convert.digests import (
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.errors import SampleError, as_sample_error
 from kloaders.core.rows import RowMismatch
-from kloaders.core.structure import Structure, flatten, unflatten
+from kloaders.core.structure import Structure, check_no_texts, flatten, unflatten
 from kloaders.core.threads import ThreadPool
 from kloaders.engine.batches import BatchBuild, in_storage_order
 from kloaders.engine.retries import Names, read_patiently
@@ -290,6 +290,12 @@ class LoaderSamples(RecordSource):
         self.weights: list[str] = []
         if not alone:
             spec = self.view.raw_spec
+            check_no_texts(
+                spec,
+                "write_tfrecords() of a loader",
+                'write_tfrecords(None, out=..., features={"text": texts, "label": labels}) takes texts, and '
+                'TFRecordSequenceLoader(files, {"x": "text", "y": "label"}, decode=bytes.decode) reads them',
+            )
             self.inputs = _names(spec[0], _ARRAY)
             self.labels = _names(spec[1], _LABEL) if len(spec) > 1 else []
             if len(spec) > 2:  # those of a dict are called like labels

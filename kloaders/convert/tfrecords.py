@@ -23,19 +23,21 @@ from kloaders.convert.journal import (
     say_errors,
     write_shards,
 )
-from kloaders.convert.on_ray import RemoteShards, checked_engine
+from kloaders.convert.on_ray import RemoteShards
 from kloaders.convert.parts import Part, Parts, checked_part, shards_of
 from kloaders.convert.record_samples import LoaderSamples, RecordSource, source_of
+from kloaders.convert.uploads import Target, to_urls
 from kloaders.core.arrays import Indices
 from kloaders.core.checks import checked_class_names, checked_count, checked_flag
 from kloaders.core.errors import SampleError, without_traceback
 from kloaders.core.messages import visible
+from kloaders.core.ray import checked_engine
 from kloaders.core.threads import usable_cores
 from kloaders.formats.atomic import whole_file
 from kloaders.formats.sidecar_index import save_index
 from kloaders.formats.tfrecord.framing import FOOTER, HEADER, framed
 from kloaders.loaders.splits import sides
-from kloaders.places.urls import local_path
+from kloaders.places.urls import local_path, parsed
 from kloaders.sources.tfrecord.forms import FORMS
 
 if TYPE_CHECKING:
@@ -43,7 +45,23 @@ if TYPE_CHECKING:
 
 __all__ = ["finish_tfrecords", "write_tfrecords"]
 
+_NUMBERS = r"-\d{5,}-of-\d{5,}\.tfrecord"
 
+
+def _target(url: str, given: dict[str, Any]) -> Target:
+    folder, _, name = url.rpartition("/")
+    if not name or not parsed(url).name:  # a folder, or all of a bucket
+        folder, name = url.rstrip("/"), "/"
+    begin = "" if name == "/" else f"{name}-"
+    if given.get("validation"):
+        names = [f"{begin}train", f"{begin}validation"]
+    else:
+        names = ["records" if name == "/" else name]
+    files = f"({'|'.join(map(re.escape, names))}){_NUMBERS}"
+    return Target(folder, name, files, _journal_of(names[0]), None)
+
+
+@to_urls("out", _target)
 def write_tfrecords(
     paths_or_loader: Any,
     labels: Any = None,
@@ -64,6 +82,7 @@ def write_tfrecords(
     engine: Ray | None = None,
     if_exists: Literal["keep", "raise", "overwrite"] = "keep",
     overwrite: bool = False,
+    staging: str | os.PathLike[str] | None = None,
     progress: bool | None = True,
 ) -> Written:
     """Write samples to TFRecord files as tf.train.Example, for `TFRecordSequenceLoader` or tf.data.
@@ -83,7 +102,9 @@ def write_tfrecords(
             `features` is all.
         labels: with paths, their labels, as `PathSequenceLoader` takes them.
         out: how the files' names begin: "out/train" -> out/train-00000-of-00003.tfrecord. With
-            `validation`, "-train" and "-validation" follow it. Folders are made.
+            `validation`, "-train" and "-validation" follow it. Folders are made. It may be a URL,
+            as s3://bucket/records/train: the same bytes, made in `staging` first. A URL is a folder
+            if it ends with "/".
         shards: files to write; of the validation part as many as its share.
         compression: None, "GZIP" or "ZLIB". Such files are smaller, and can only be read from
             front to back: nothing is gained for JPEGs.
@@ -111,6 +132,8 @@ def write_tfrecords(
             a script may be run twice; "raise" always raises; "overwrite" makes them anew. A part
             raises with "keep" too, as does a call after `finish_tfrecords`.
         overwrite: replace files of this name, as if_exists="overwrite".
+        staging: with a URL, a folder of this machine with room for all that is written; a folder in
+            the user's cache folder. It is emptied when all is uploaded.
         progress: show a bar. None: where stderr is a terminal.
 
     Returns:
@@ -119,14 +142,14 @@ def write_tfrecords(
         files yet.
 
     Killed or stopped at any moment, the same call goes on: files that are finished stay. Each file
-    gets its index at once (`.NAME.index`).
+    gets its index at once (`.NAME.index`), but at a URL.
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
         FileExistsError: there are files of this name, or a part of them, made with other arguments
             or of data that has changed since.
         BlockingIOError: another process writes them.
-        OSError: the disk is full; what was finished stays.
+        OSError: the disk is full, or the bucket of a URL refuses; what was finished stays.
         ValueError, TypeError: an argument is out of range, or lengths differ.
     """
     keep, overwrite = checked_if_exists(if_exists, overwrite)
@@ -227,7 +250,6 @@ def _prefix(out: str | os.PathLike[str], part: str) -> str:
 
 # --------------------------------------------------------------------------------------- the files
 
-_NUMBERS = r"-\d{5,}-of-\d{5,}\.tfrecord"
 _WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
 
 

@@ -32,7 +32,14 @@ __all__ = [
 #: `transform(x, y, rng)` -> `(x, y)` or `(x, y, w)`; it may take `w` and `epoch`, too.
 Transform = Callable[..., tuple[Any, ...]]
 
-_EXAMPLES = {"batch_size": 32, "seed": 7, "workers": 2, "ram_batch_size": 4096, "echo": 2}
+_EXAMPLES = {
+    "batch_size": 32,
+    "seed": 7,
+    "workers": 2,
+    "ram_batch_size": 4096,
+    "echo": 2,
+    "samples_per_file": 4,
+}
 
 
 def check_names(owner: str, options: Mapping[str, Any], known: Iterable[str]) -> None:

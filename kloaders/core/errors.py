@@ -6,6 +6,8 @@ import enum
 import errno
 import math
 import operator
+import os
+import sysconfig
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ __all__ = [
     "check_limit",
     "check_max_errors",
     "check_policy",
+    "line_of_the_user",
     "never_skipped",
     "recovery_of",
     "with_recovery",
@@ -35,14 +38,21 @@ class SampleError(ValueError):
     index: the sample's number in storage order.
     name: the file, or another name a person can find it by.
     cause: type and message of what went wrong.
+    where: file, line and function of the user's code that it went wrong in; None where it was no
+        code of the user's, such as a transform.
     """
 
     def __init__(self, index: int, name: str, cause: str) -> None:
         super().__init__(index, name, cause)
         self.index, self.name, self.cause = index, name, cause
+        self.where: str | None = None
 
     def __str__(self) -> str:
-        return f"sample {self.index} ({visible(self.name)}): {visible(self.cause, lines=True)}"
+        # First: Keras shortens tracebacks, and the line of a transform is not in what is left.
+        first = "" if self.where is None else f"{visible(self.where)}: "
+        return (
+            f"{first}sample {self.index} ({visible(self.name)}): {visible(self.cause, lines=True)}"
+        )
 
 
 class WorkerPoolError(RuntimeError):
@@ -62,6 +72,26 @@ def as_sample_error(index: int, name: str, error: BaseException) -> SampleError:
     own = kind in ("DecodeError", "UnsupportedError")
     found = SampleError(index, name, text if own else f"{kind}: {text}")
     found.__cause__ = error
+    # That of another process comes without its traceback.
+    found.where = getattr(error, "line_of_the_user", None) or line_of_the_user(error)
+    return found
+
+
+# Code that is not the user's: this package, and what is installed with Python or by pip.
+_NOT_THE_USERS = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")},
+)
+
+
+def line_of_the_user(error: BaseException) -> str | None:
+    """The innermost line of an error's traceback that is the user's own code."""
+    found, step = None, error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        if not code.co_filename.startswith((*_NOT_THE_USERS, "<frozen")):
+            found = f"{code.co_filename}, line {step.tb_lineno}, in {code.co_name}"
+        step = step.tb_next
     return found
 
 
@@ -72,6 +102,7 @@ def without_traceback(error: SampleError, on_error: str) -> SampleError:
     variables of whoever asked for it, up to `fit` with its model. What is to be raised keeps its own.
     """
     found = SampleError(error.index, error.name, error.cause)
+    found.where = error.where
     if on_error == "raise":
         return found
     found.__cause__ = error.__cause__

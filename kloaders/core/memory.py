@@ -101,7 +101,7 @@ class BufferPool:
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array to fill, C-contiguous, from 4 KiB on aligned; its content is whatever was there."""
         nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes < _TINY:
+        if nbytes < _TINY or dtype.hasobject:  # references are no bytes to be used again
             return np.empty(shape, dtype)
         if nbytes < _SMALL:
             return aligned(nbytes).view(dtype).reshape(shape)

@@ -55,6 +55,7 @@ class Options(TypedDict, total=False):
     seed: int | None
     drop_last: bool
     pad_last: bool
+    with_ids: bool
     shard: tuple[int, int] | Literal["auto"] | None
     sample_weights: Any
     class_weight: Any
@@ -98,6 +99,7 @@ class OrderOptions(_Group):
     seed: int | None = None
     drop_last: bool = False
     pad_last: bool = False
+    with_ids: bool = False
     shard: tuple[int, int] | None = None
     #: Whether nobody chose the seed.
     seed_drawn: bool = field(default=False, metadata={"option": False})
@@ -111,6 +113,7 @@ class OrderOptions(_Group):
             seed=checked_count(seed, "seed", 0),
             drop_last=checked_flag(self.drop_last, "drop_last"),
             pad_last=checked_flag(self.pad_last, "pad_last"),
+            with_ids=checked_flag(self.with_ids, "with_ids"),
             shard=checked_shard(self.shard),
             seed_drawn=drawn,
         )
@@ -222,7 +225,7 @@ class FaultOptions(_Group):
     def __post_init__(self) -> None:
         policy = check_policy(self.on_error)
         path = self.quarantine
-        path = None if path is None else check_place(os.fspath(path), "quarantine")
+        path = None if path is None else check_place(os.fspath(path), "quarantine", url=True)
         self._set(
             on_error=policy, max_errors=check_max_errors(self.max_errors, policy), quarantine=path
         )
@@ -278,11 +281,15 @@ GROUPS: dict[str, type[Any]] = {
 
 @dataclass(frozen=True)
 class RamOptions(_Group):
-    """RAM batches: a large part of the data in RAM, and batches served out of it."""
+    """RAM batches: a large part of the data in RAM, and batches served out of it.
+
+    most_batches: what a budget makes is no larger than so many batches; None: as it is.
+    """
 
     ram_batch_size: int | None = None
     ram_budget: int | str | None = None
     draw: Literal["windows", "front to back", "global"] = "global"
+    most_batches: int | None = None
 
     def __post_init__(self) -> None:
         size, budget = self.ram_batch_size, self.ram_budget

@@ -20,13 +20,14 @@ def where_of(path: str) -> str:
     return _unusual(path) or f"Relative paths start at {os.getcwd()}."
 
 
-def check_place(path: str, name: str) -> str:
-    """The path of something that is written, as it was given.
+def check_place(path: str, name: str, url: bool = False) -> str:
+    """The path of something that is written, as it was given; with `url`, that of an object too.
 
     Raises:
         ValueError: it would make a folder that is called "https:" or "~" below the current one.
     """
-    problem = _unusual(path)
+    address = _ADDRESS.match(path) if url else None
+    problem = None if address and address[1].lower() != "file" else _unusual(path)
     if problem is not None:
         raise ValueError(f"{name}={path!r:.80}: {problem}")
     return path

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from kloaders.core.checks import checked_count
 
-__all__ = ["Ray"]
+__all__ = ["Ray", "checked_engine"]
 
 
 @dataclass(frozen=True)
@@ -54,3 +55,10 @@ class Ray:
     def least(self) -> int:
         """The number of actors to start with."""
         return self.cpus if self.min_cpus is None else self.min_cpus
+
+
+def checked_engine(engine: Any) -> Ray | None:
+    """None, or a Ray; TypeError otherwise."""
+    if engine is None or isinstance(engine, Ray):
+        return engine
+    raise TypeError(f"engine={engine!r:.80}, expected None (this process) or kl.Ray(cpus=...).")

@@ -13,16 +13,21 @@ __all__ = [
     "Structure",
     "as_arrays",
     "as_sample",
+    "as_texts",
     "as_weights",
     "cast",
+    "check_no_texts",
     "flatten",
+    "in_words",
     "is_numeric",
+    "is_text",
     "map_structure",
     "names_of",
     "padded_rows",
     "same_structure",
     "sample_parts",
     "spec_of",
+    "texts_as_str",
     "transformed_parts",
     "unflatten",
     "without_specs",
@@ -134,14 +139,18 @@ def sample_parts(value: Any) -> tuple[Any, ...]:
     """x, (x,), (x, y) or (x, y, weights) of arrays -> a tuple of parts; weights become float32."""
     if not isinstance(value, tuple):
         return (value,)
-    if len(value) == 3:
-        return *value[:2], as_weights(value[2])
-    if len(value) not in (1, 2):
+    if len(value) not in (1, 2, 3):
         raise TypeError(
             f"a sample is a tuple of {len(value)} parts, expected x, (x, y) or (x, y, weights). "
             "Several inputs go into a tuple or dict: ((x1, x2), y)."
         )
-    return value
+    for array in flatten(value[1]) if len(value) > 1 else ():
+        if is_text(array.dtype):
+            raise TypeError(
+                f"a label is the text {array.ravel()[:1].tolist()!r:.80}, expected numbers: give the "
+                "number of its class. Texts may be inputs."
+            )
+    return value if len(value) < 3 else (*value[:2], as_weights(value[2]))
 
 
 def as_weights(arrays: Structure) -> Structure:
@@ -151,7 +160,7 @@ def as_weights(arrays: Structure) -> Structure:
         TypeError: they are no real numbers.
     """
     for array in flatten(arrays):
-        if array.dtype.kind not in "biuf":
+        if array.dtype.kind not in "biuf" and array.dtype.isbuiltin != 2:
             raise TypeError(f"weights are {array.dtype}, expected real numbers.")
     return cast(arrays, np.dtype(np.float32))
 
@@ -180,7 +189,7 @@ def transformed_parts(got: Any, what: str) -> tuple[Any, ...]:
 
 
 def as_arrays(value: Any) -> Any:
-    """Every leaf as a native numeric array."""
+    """Every leaf as a native numeric array, or one of texts (`as_texts`)."""
 
     def leaf(v: Any) -> np.ndarray[Any, Any]:
         if isinstance(v, np.ma.MaskedArray):
@@ -196,9 +205,13 @@ def as_arrays(value: Any) -> Any:
                 "for an input and its label, not a list."
             ) from None
         if not is_numeric(a.dtype):
-            raise TypeError(
-                f"got {a.dtype} ({str(v)[:60]!r:.80}), expected numbers: a batch holds numeric arrays."
-            )
+            texts = as_texts(a)
+            if texts is None:
+                raise TypeError(
+                    f"got {a.dtype} ({str(v)[:60]!r:.80}), expected numbers or texts: a batch holds "
+                    "numeric arrays, and arrays of str."
+                )
+            return texts
         if a.dtype == np.float64 and isinstance(v, (float, list)):
             return a.astype(np.float32)  # Python's floats carry no choice of precision
         return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
@@ -207,8 +220,8 @@ def as_arrays(value: Any) -> Any:
 
 
 def cast(arrays: Structure, dtype: np.dtype[Any]) -> Structure:
-    """Arrays in another dtype; those that have it already are not copied."""
-    return map_structure(lambda array: array.astype(dtype, copy=False), arrays)
+    """Arrays in another dtype; texts stay, and those that have it already are not copied."""
+    return map_structure(lambda a: a if is_text(a.dtype) else a.astype(dtype, copy=False), arrays)
 
 
 def padded_rows(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any]:
@@ -219,6 +232,45 @@ def padded_rows(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any
 def is_numeric(dtype: np.dtype[Any]) -> bool:
     """Whether a batch may hold it: numbers, and registered types such as ml_dtypes.bfloat16."""
     return dtype.kind in "biufc" or dtype.isbuiltin == 2
+
+
+def is_text(dtype: np.dtype[Any]) -> bool:
+    """Whether an array of a batch holds texts: they are str, in an array of objects."""
+    return dtype.kind == "O"
+
+
+def as_texts(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+    """An array of NumPy's texts, or of objects that all are str, as objects; None for another one."""
+    if array.dtype.kind in "UT":
+        return array.astype(object)
+    if array.dtype.kind == "O" and all(isinstance(one, str) for one in array.ravel().tolist()):
+        return array
+    return None
+
+
+def texts_as_str(x: Structure) -> Structure:
+    """What a function of one sample gets: a text that is alone is a str, all else stays an array."""
+    if isinstance(x, np.ndarray):
+        return x.item() if is_text(x.dtype) and not x.ndim else x
+    return map_structure(texts_as_str, x)
+
+
+def check_no_texts(sample: Structure, what: str, instead: str) -> None:
+    """TypeError where a sample with these specs has a text; `instead`: what to do then."""
+    for name, spec in zip(names_of(sample[0], "x"), flatten(sample[0]), strict=True):
+        if is_text(spec.dtype):
+            raise TypeError(
+                f"{what} is for numbers, and {name:.80} of a sample is a text: {instead}."
+            )
+
+
+def in_words(spec: ArraySpec) -> str:
+    """What a person calls an array of a sample.
+
+    >>> in_words(ArraySpec((2,), np.dtype(np.uint8))), in_words(ArraySpec((), np.dtype(object)))
+    ('uint8(2,)', 'text()')
+    """
+    return f"{'text' if is_text(spec.dtype) else spec.dtype}{spec.shape}"
 
 
 def without_specs(form: Structure) -> Structure:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import colorsys
 import functools
 import io
+import itertools
 import math
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.diagnostics.panels import SHORT, Cell, Panel, number_text
+from kloaders.diagnostics.panels import SHORT, Cell, Panel, class_name, number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +24,14 @@ __all__ = ["draw", "figure_class"]
 
 # Distinct colours, that those who see no red or green can tell apart (Okabe and Ito).
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
+# Of masks: the image can be seen through them.
+_ALPHA = 0.5
+# The width of a panel in inches, and how many characters of a caption fit below it.
+_PANEL, _CHARACTERS = 2.0, 32
+# What stays of the ending that long names have in common.
+_ENDING = 8
+# Classes that a legend names, at most.
+_LEGEND = 40
 
 
 @functools.cache
@@ -42,59 +53,127 @@ def figure_class() -> Any:
     return Shown
 
 
-def draw(kind: Any, cells: list[Cell], title: str) -> Figure:
-    """A figure of the class `kind` with all of these."""
-    if all(panel.kind == "text" for cell in cells for panel in cell.panels):
+def draw(kind: Any, cells: list[Cell], title: str, names: list[str] | None = None) -> Figure:
+    """A figure of the class `kind` with all of these; `names` are those of the classes of masks."""
+    drawn = [panel for cell in cells for panel in cell.panels]
+    if all(panel.kind == "text" for panel in drawn):
         return _draw_table(kind, cells, title)
     panels = max(len(cell.panels) for cell in cells)
     columns = max(1, min(len(cells), math.ceil(math.sqrt(len(cells) * 1.6 / panels))))
     rows = -(-len(cells) // columns)
-    lines = max(len(cell.caption) for cell in cells) + 1
-    high = rows * (2.2 + 0.14 * lines) + 0.4
-    figure: Figure = kind(
-        figsize=(max(4.0, 2.0 * panels * columns), high), layout="constrained", dpi=110
-    )
+    width = _CHARACTERS * panels
+    names_short = _shortened([cell.name for cell in cells], width)
+    said = [
+        "\n".join(_wrapped(line, width) for line in [*cell.caption, name])
+        for cell, name in zip(cells, names_short, strict=True)
+    ]
+    lines = max(text.count("\n") + 1 for text in said)
+    titled = any(panel.title or panel.kind == "heat" for panel in drawn)
+    legend = _legend(drawn, names)
+    high = rows * (_PANEL * _height(drawn) + 0.13 * lines + 0.2 + 0.15 * titled)
+    wide = max(4.0, _PANEL * panels * columns)
+    across = max(1, int(wide / 1.2))
+    high += 0.4 + (0.1 + 0.22 * -(-len(legend) // across) if legend else 0)
+    figure: Figure = kind(figsize=(wide, high), layout="constrained", dpi=110)
     figure.suptitle(title, fontsize=10)
     axes = figure.subplots(rows, columns * panels, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    scale = _scale([p.values for cell in cells for p in cell.panels if p.kind == "image"])
-    for k, cell in enumerate(cells):
+        axis.set_anchor("NW")  # an image lower than its box leaves the room to its caption
+    scale = _scale([p.values for p in drawn if p.kind == "image"])
+    for k, (cell, text) in enumerate(zip(cells, said, strict=True)):
         row, column = divmod(k, columns)
         group = axes[row, column * panels : (column + 1) * panels]
         for axis, panel in zip(group, cell.panels, strict=False):
             _draw_panel(axis, panel, scale)
             if panel.title:
-                axis.set_title(panel.title, fontsize=7, pad=2, parse_math=False)
-        said = [*cell.caption, _short(cell.name)]
-        group[0].text(
-            0, -0.04, "\n".join(_cut(line, 16 * panels + 14) for line in said), fontsize=7,
-            va="top", ha="left", transform=group[0].transAxes, parse_math=False,
+                axis.set_title(panel.title, fontsize=6.5, pad=2, loc="left", parse_math=False)
+        below = 14 if cell.panels[0].kind == "lines" else 3  # numbers of the axis
+        group[0].annotate(
+            text, (0, 0), (0, -below), xycoords="axes fraction", textcoords="offset points",
+            fontsize=7, va="top", ha="left", parse_math=False,
         )  # fmt: skip
+    if legend:
+        figure.legend(
+            handles=legend, loc="outside lower left", ncols=across, fontsize=7, frameon=False
+        )
     return figure
 
 
+def _height(panels: list[Panel]) -> float:
+    """How high the highest panel is, where 1 is as high as it is wide."""
+    shapes = [p.values.shape for p in panels if p.kind in ("image", "slices")]
+    others = any(p.kind not in ("image", "slices", "text") for p in panels)
+    found = max([shape[0] / shape[1] for shape in shapes] + [0.85] * others)
+    return float(min(max(found, 0.3), 1.6))
+
+
+def _colour(kind: int) -> str:
+    """The colour of a class: the first eight differ for everybody, further ones as far as they can."""
+    if kind < len(_COLOURS):
+        return _COLOURS[kind]
+    found = colorsys.hsv_to_rgb(kind * 0.618 % 1, 0.85 - 0.3 * (kind % 2), 0.95 - 0.25 * (kind % 3))
+    return "#" + "".join(f"{round(255 * part):02X}" for part in found)
+
+
+def _legend(panels: list[Panel], names: list[str] | None) -> list[Any]:
+    """A patch for each class that a mask has; class 0 is left clear, and so has a frame only."""
+    from matplotlib.patches import Patch
+
+    kinds = {k for p in panels if p.mask is not None for k in np.unique(p.mask).tolist() if k >= 0}
+    found = []
+    for kind in sorted(kinds)[:_LEGEND]:
+        name = class_name(kind, names)
+        # Matplotlib leaves out of a legend what begins with "_", and reads dollar signs as formulas.
+        label = (name if name != str(kind) else f"class {kind}").replace("$", r"\$")
+        label = label if len(label) <= _CHARACTERS else f"{label[: _CHARACTERS - 1]}…"
+        label = f" {label}" if label.startswith("_") else label
+        if kind == 0:
+            found.append(Patch(facecolor="none", edgecolor="0.6", label=f"{label} (not coloured)"))
+        else:
+            found.append(Patch(facecolor=_colour(kind - 1), alpha=_ALPHA, label=label))
+    return found
+
+
 def _draw_panel(axis: Axes, panel: Panel, scale: tuple[float, float]) -> None:
-    if panel.kind == "image":
-        low, high = scale
+    if panel.kind in ("image", "slices"):
+        low, high = scale if panel.kind == "image" else _scale([panel.values])
         image = np.clip((np.nan_to_num(panel.values.astype(float)) - low) / (high - low), 0, 1)
-        image = image[..., 0] if image.shape[-1] == 1 else image
+        image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
         axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         if panel.mask is not None:
             axis.imshow(_overlay(panel.mask), interpolation="nearest")
         for left, top, width, height, name, kind in panel.boxes:
-            _draw_box(axis, (left, top, width, height), name, _COLOURS[kind % len(_COLOURS)])
+            _draw_box(axis, (left, top, width, height), name, _colour(kind))
+        for lines, size, draw_line in (
+            (panel.grid[0], panel.values.shape[0], axis.axhline),
+            (panel.grid[1], panel.values.shape[1], axis.axvline),
+        ):
+            for k in range(1, lines):
+                draw_line(k * size / lines - 0.5, color="white", linewidth=1.5)
+        if panel.kind == "slices":
+            panel.title = f"{panel.title}; {number_text(low)} to {number_text(high)}"
     elif panel.kind == "heat":
         axis.imshow(panel.values, cmap="viridis", aspect="auto", interpolation="nearest")
-        axis.text(
-            1, 1.01, f"{number_text(np.nanmin(panel.values))} to {number_text(np.nanmax(panel.values))}",
-            fontsize=6, ha="right", va="bottom", transform=axis.transAxes,
-        )  # fmt: skip
+        said = f"{number_text(np.nanmin(panel.values))} to {number_text(np.nanmax(panel.values))}"
+        panel.title = f"{panel.title}: {said}" if panel.title else said
+    elif panel.kind == "spectrogram":
+        axis.imshow(
+            panel.values, cmap="magma", aspect="auto", origin="lower", interpolation="nearest"
+        )
     elif panel.kind == "lines":
         axis.axis("on")
         axis.tick_params(labelsize=6)
+        axis.locator_params(nbins=5)
         for column, values in enumerate(panel.values.T):
             axis.plot(values, linewidth=0.8, color=_COLOURS[(column + 4) % len(_COLOURS)])
+    elif panel.kind == "error":
+        axis.axis("on")
+        axis.set(xticks=[], yticks=[], facecolor="#FBEDE6")
+        axis.text(
+            0.05, 0.95, _wrapped(panel.values, _CHARACTERS - 4), fontsize=6, va="top",
+            transform=axis.transAxes, parse_math=False, color="#8A2A00", clip_on=True,
+        )  # fmt: skip
     else:
         axis.text(
             0, 0.5, _wrapped(panel.values), fontsize=7, va="center", transform=axis.transAxes,
@@ -124,7 +203,7 @@ def _overlay(mask: Array) -> Array:
 
     found = np.zeros((*mask.shape, 4))
     for kind in np.unique(mask[mask > 0]).tolist():
-        found[mask == kind] = (*to_rgb(_COLOURS[(kind - 1) % len(_COLOURS)]), 0.5)
+        found[mask == kind] = (*to_rgb(_colour(kind - 1)), _ALPHA)
     return found
 
 
@@ -156,22 +235,26 @@ def _draw_table(kind: Any, cells: list[Cell], title: str) -> Figure:
     rows = [row + [""] * (width - len(row)) for row in rows]
     inputs = max(sum(len(_columns(panel)) for panel in cell.panels) for cell in cells)
     head = [f"x[{k}]" if k < inputs else "y" for k in range(width)]
-    figure: Figure = kind(
-        figsize=(max(4.0, 0.8 * width + 1.6), 0.28 * len(rows) + 1.0), layout="constrained", dpi=110
-    )
+    if any(row[k].startswith("...") for row in rows for k in range(inputs)):
+        head[inputs - 1] = "..."
+    if rows and all(row[-1].startswith("weight ") for row in rows):
+        head[-1] = "weight"
+        rows = [[*row[:-1], row[-1].removeprefix("weight ")] for row in rows]
+    names = _shortened([cell.name for cell in cells], _CHARACTERS)
+    across = [max(len(line[k]) for line in [head, *rows]) for k in range(width)]
+    characters = sum(across) + max(map(len, names))
+    size = (max(4.0, 0.065 * characters + 0.16 * (width + 1)), 0.26 * (len(rows) + 1) + 0.5)
+    figure: Figure = kind(figsize=size, layout="constrained", dpi=110)
     figure.suptitle(title, fontsize=10)
     axis = figure.subplots()
     axis.axis("off")
-    table = axis.table(
-        cellText=rows,
-        colLabels=head,
-        rowLabels=[_cut(_short(c.name), 20) for c in cells],
-        loc="center",
-    )
+    bounds: Any = (0, 0, 1, 1)  # all of the axis; matplotlib's types know boxes only
+    table = axis.table(cellText=rows, colLabels=head, rowLabels=names, loc="center", bbox=bounds)
     for cell in table.get_celld().values():
         cell.get_text().set_parse_math(False)  # a name may have two dollar signs
     table.auto_set_font_size(False)
     table.set_fontsize(7)
+    table.auto_set_column_width(list(range(-1, width)))
     return figure
 
 
@@ -180,17 +263,33 @@ def _columns(panel: Panel) -> list[str]:
     return str(panel.values).split(" ", SHORT)
 
 
-def _short(name: str) -> str:
-    """The last two parts of a path: the class and the file."""
-    parts = name.replace(os.sep, "/").split("/")
-    return "/".join(parts[-2:])
+def _shortened(names: list[str], width: int) -> list[str]:
+    """Names as captions: without the folders that all have, and never without what differs.
+
+    The last two parts of a path, the class and the file, stay. What is longer than two lines then
+    loses what all of them begin and end with.
+    """
+    split = [name.replace(os.sep, "/").split("/") for name in names]
+    same = _alike([parts[:-2] for parts in split])
+    short = ["/".join(parts[same:]) for parts in split]
+    if max(map(len, short)) <= 2 * width or len(set(short)) < 2:
+        return short
+    begin = short[0][: _alike(short)]
+    first = max(begin.rfind(mark) for mark in "/ _-.") + 1
+    last = _alike([name[first:][::-1] for name in short])
+    start = "…" if first else ""
+    if last < 2 * _ENDING:
+        return [f"{start}{name[first:]}" for name in short]
+    return [f"{start}{name[first : len(name) - last]}…{name[-_ENDING:]}" for name in short]
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[-(width // 2) + 1 :]}"
+def _alike(rows: Sequence[Sequence[str]]) -> int:
+    """How many items all of these begin with."""
+    return sum(1 for _ in itertools.takewhile(lambda k: len(set(k)) == 1, zip(*rows, strict=False)))
 
 
 def _wrapped(text: str, width: int = 22) -> str:
+    """Lines of at most so many characters, broken after spaces, or after slashes and hyphens."""
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, width))
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=True)) or text

@@ -1,4 +1,4 @@
-"""What each array of a sample is drawn as: an image with masks and boxes, lines, a heat map, or words."""
+"""What each array of a sample is drawn as: an image or slices with masks and boxes, lines, a sound, or text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from kloaders.core.arrays import Array
 from kloaders.core.messages import visible
 from kloaders.core.structure import flatten, names_of
 
-__all__ = ["BOX_FORMATS", "SHORT", "Cell", "Panel", "SampleRow", "cell_of", "number_text"]
+__all__ = [
+    "BOX_FORMATS",
+    "SHORT",
+    "Cell",
+    "Panel",
+    "SampleRow",
+    "cell_of",
+    "class_name",
+    "number_text",
+    "spectrogram",
+]
 
 _FORMS = ("xyxy", "xywh", "yxyx", "center_xywh")
 #: How four numbers may say where a box is.
@@ -21,29 +31,56 @@ BOX_FORMATS = (*_FORMS, *(f"rel_{name}" for name in _FORMS))
 SHORT = 12
 # Rows of several values each are lines up to this many columns, and a heat map above.
 _LINES = 8
-# Frames drawn of a film, side by side.
+# Frames of a film, or slices of a volume, that are drawn in one panel.
 _FRAMES = 4
+# From this many steps on, a column or two are a sound; a bare row may be an embedding, too.
+_SOUND_STEPS, _SOUND_ROW = 1000, 4000
+# Columns of a spectrogram, at most, and how far below the loudest it goes, in dB.
+_SPECTROGRAM_COLUMNS, _SPECTROGRAM_DB = 200, 80.0
+# What is quoted of an error in its tile.
+_ERROR_LENGTH = 300
 
 
 @dataclass
 class SampleRow:
-    """One sample: x and y as they were delivered, its weight, and what it is called."""
+    """One sample.
+
+    Attributes:
+        x: as it was delivered.
+        y: its label; None for none.
+        weight: its weight; None for none.
+        name: what it is called.
+        error: why it did not load; None: it did.
+    """
 
     x: Any
     y: Any
     weight: Any
     name: str
+    error: str | None = None
 
 
 @dataclass
 class Panel:
-    """One drawing: what kind, the values, and what lies over it."""
+    """One drawing.
 
-    kind: str  # "image", "heat", "lines", "text"
+    Attributes:
+        kind: "image", "slices", "heat", "lines", "spectrogram", "text" or "error".
+        values: what is drawn.
+        title: written above it.
+        mask: the class of each pixel, drawn over an image or slices.
+        boxes: left, top, width, height, name and class of each.
+        taken: numbers of the frames or slices that `values` has, in a grid; None: one image.
+        grid: rows and columns of that grid.
+    """
+
+    kind: str
     values: Any
     title: str = ""
     mask: Array | None = None
     boxes: list[tuple[float, float, float, float, str, int]] = field(default_factory=list)
+    taken: Array | None = None
+    grid: tuple[int, int] = (1, 1)
 
 
 @dataclass
@@ -63,18 +100,27 @@ def cell_of(row: SampleRow, names: list[str] | None, box_format: str | None) -> 
         names: of classes, or None.
         box_format: one of `BOX_FORMATS`; None: by what the numbers are.
     """
+    if row.error is not None:
+        error = row.error if len(row.error) <= _ERROR_LENGTH else f"{row.error[:_ERROR_LENGTH]}..."
+        return Cell([Panel("error", visible(error))], ["did not load"], visible(row.name))
     xs = list(zip(names_of(row.x, "x"), flatten(row.x), strict=True))
     several = len(xs) > 1
-    panels, caption = [], []
+    panels: list[Panel] = []
+    caption: list[str] = []
+    volume: Array | None = None
     for name, value in xs:
-        panel = _panel(np.asarray(value))
-        if panel.kind == "text" and several:
-            caption.append(f"{name}: {panel.values}")
-        else:
-            panel.title = name if several else ""
-            panels.append(panel)
-    image = next((p for p in panels if p.kind == "image"), None)
-    _labels(row.y, names, box_format, image, panels, caption)
+        found = _panels(np.asarray(value))
+        if found[0].kind == "text" and several:
+            caption.append(f"{name}: {found[0].values}")
+            continue
+        for panel in found:
+            panel.title = _titled(name, panel) if several else panel.title
+        if found[0].taken is not None and volume is None:
+            volume = np.asarray(value)
+        panels += found
+    image = next((p for p in panels if p.kind in ("image", "slices")), None)
+    whole = None if image is None or image.taken is None or volume is None else volume.shape
+    _labels(row.y, names, box_format, image, whole, panels, caption)
     _weights(row.weight, panels, caption)
     return Cell(
         panels or [Panel("text", "")], [visible(line) for line in caption], visible(row.name)
@@ -90,8 +136,73 @@ def _weights(weight: Any, panels: list[Panel], caption: list[str]) -> None:
             caption.append(f"{name} {number_text(np.asarray(value).reshape(())[()])}")
         else:
             panel = _panel(np.asarray(value))
-            panel.title = name
+            panel.title = _titled(name, panel)
             panels.append(panel)
+
+
+def _titled(name: str, panel: Panel) -> str:
+    return f"{name}: {panel.title}" if panel.title else name
+
+
+def _panels(value: Array) -> list[Panel]:
+    """What a tensor is drawn as: a sound as two panels, anything else as one."""
+    sound = value[:, np.newaxis] if value.ndim == 1 else value
+    steps = _SOUND_ROW if value.ndim == 1 else _SOUND_STEPS
+    whole = value.dtype.kind == "f" or value.dtype == np.int16
+    if whole and sound.ndim == 2 and sound.shape[1] in (1, 2) and len(sound) >= steps:
+        wave = Panel("lines", sound.astype(float), "waveform")
+        return [wave, Panel("spectrogram", spectrogram(sound), "spectrogram, dB")]
+    return [_panel(value)]
+
+
+def spectrogram(sound: Array) -> Array:
+    """How loud each frequency is over time.
+
+    Args:
+        sound: (steps, channels), which are averaged.
+
+    Returns:
+        (frequencies, columns) in dB below the loudest; row 0 is frequency 0, the last row half the
+        sampling rate.
+    """
+    wave = np.nan_to_num(sound.astype(float)).mean(1)
+    width = min(512, 2 ** int(np.log2(max(16, len(wave) // 16))))
+    columns = min(_SPECTROGRAM_COLUMNS, 1 + (len(wave) - width) * 4 // width)
+    starts = np.linspace(0, len(wave) - width, columns).astype(int)
+    pieces = wave[starts[:, np.newaxis] + np.arange(width)] * np.hanning(width)
+    power = np.abs(np.fft.rfft(pieces, axis=1)).T
+    loudest = power.max()
+    if loudest == 0:
+        return np.full(power.shape, -_SPECTROGRAM_DB)
+    floor = 10 ** (-_SPECTROGRAM_DB / 20)
+    return np.asarray(20 * np.log10(np.maximum(power / loudest, floor)))
+
+
+def _in_a_grid(value: Array, taken: Array, grid: tuple[int, int]) -> Array:
+    """Some of the first axis, next to and below each other."""
+    rows, columns = grid
+    lines = [
+        np.concatenate(list(value[taken[r * columns : (r + 1) * columns]]), axis=1)
+        for r in range(rows)
+    ]
+    return np.concatenate(lines, axis=0)
+
+
+def _several(value: Array, kind: str, what: str) -> Panel:
+    """Frames of a film, or slices of a volume."""
+    n = len(value)
+    if n <= _FRAMES:
+        taken = np.arange(n)
+    elif what == "frames":
+        taken = np.linspace(0, n - 1, _FRAMES).astype(int)
+    else:  # the outer slices of a volume are often empty
+        taken = np.linspace(0, n - 1, _FRAMES + 2).round().astype(int)[1:-1]
+    square = len(taken) == 4 and 0.5 < value.shape[1] / value.shape[2] < 2
+    upright = value.shape[1] >= value.shape[2]
+    grid = (2, 2) if square else (1, len(taken)) if upright else (len(taken), 1)
+    numbers = ", ".join(map(str, taken.tolist()))
+    title = f"{what} {numbers} of {n}" if n > 1 else ""
+    return Panel(kind, _in_a_grid(value, taken, grid), title, taken=taken, grid=grid)
 
 
 def _panel(value: Array) -> Panel:
@@ -108,16 +219,14 @@ def _panel(value: Array) -> Panel:
     if value.ndim == 2 and value.dtype.kind in "bu" and min(shape) > 1:
         return Panel("image", value[..., np.newaxis])
     if value.ndim == 4 and shape[-1] in (1, 3, 4):  # a film
-        chosen = np.unique(np.linspace(0, shape[0] - 1, _FRAMES).astype(int))
-        return Panel("image", np.concatenate(list(value[chosen]), axis=1), f"{shape[0]} frames")
+        return _several(value, "image", "slices" if shape[-1] == 1 else "frames")
     if value.ndim == 2 and shape[1] <= _LINES and shape[0] > 2 * shape[1]:
         return Panel("lines", value.astype(float))
     if value.ndim == 2:
         return Panel("heat", value.astype(float))
     if value.ndim >= 3:
-        middle = value.reshape(-1, *shape[-2:]) if value.ndim > 3 else value
-        said = f"slice {len(middle) // 2} of {len(middle)}"
-        return Panel("heat", middle[len(middle) // 2].astype(float), said)
+        volume = value.reshape(-1, *shape[-2:]) if value.ndim > 3 else value
+        return _several(volume.astype(float), "slices", "slices")
     if value.ndim == 1 and len(value) > SHORT and value.dtype.kind == "f":
         return Panel("lines", value[:, np.newaxis].astype(float))
     return Panel("text", _numbers(value))
@@ -128,6 +237,7 @@ def _labels(
     names: list[str] | None,
     box_format: str | None,
     image: Panel | None,
+    whole: tuple[int, ...] | None,
     panels: list[Panel],
     caption: list[str],
 ) -> None:
@@ -147,7 +257,10 @@ def _labels(
     for name, value in rest.items():
         label = np.asarray(value)
         size = None if image is None else image.values.shape[:2]
-        if image is not None and label.ndim in (2, 3) and label.shape[:2] == size:
+        if image is not None and _is_mask_of(whole, label) and image.taken is not None:
+            image.mask = _in_a_grid(_classes_of(label, 3), image.taken, image.grid)
+            continue
+        if image is not None and whole is None and label.ndim in (2, 3) and label.shape[:2] == size:
             if label.ndim == 3 and label.shape[-1] in (3, 4) and not _one_hot(label):
                 panels.append(Panel("image", label, name))  # an image to learn, as of x itself
             elif (
@@ -158,15 +271,22 @@ def _labels(
             ):
                 panels.append(Panel("image", label, name))
             else:
-                image.mask = _classes_of(label)
+                image.mask = _classes_of(label, 2)
             continue
         said = _label(label, names)
         if said is not None:
             caption.append(said if len(rest) == 1 else f"{name}: {said}")
             continue
         panel = _panel(label)
-        panel.title = panel.title or name
+        panel.title = _titled(name, panel)
         panels.append(panel)
+
+
+def _is_mask_of(whole: tuple[int, ...] | None, label: Array) -> bool:
+    """Whether a label has a class for each voxel of a volume, or pixel of a film."""
+    if whole is None or label.ndim not in (3, 4) or label.shape[:3] != whole[:3]:
+        return False
+    return (label.ndim == 3 or label.shape[-1] == 1 or _one_hot(label)) and not _graded(label)
 
 
 def _one_hot(label: Array) -> bool:
@@ -178,11 +298,11 @@ def _graded(label: Array) -> bool:
     return len(np.unique(label)) > 64
 
 
-def _classes_of(label: Array) -> Array:
-    """The class of each pixel."""
-    if label.ndim == 3 and label.shape[-1] > 1:
+def _classes_of(label: Array, dimensions: int) -> Array:
+    """The class of each pixel or voxel."""
+    if label.ndim > dimensions and label.shape[-1] > 1:
         return np.asarray(label.argmax(-1))
-    label = label.reshape(label.shape[:2])
+    label = label.reshape(label.shape[:dimensions])
     return np.round(label).astype(int) if label.dtype.kind == "f" else label.astype(int)
 
 
@@ -212,7 +332,7 @@ def _boxes(
         if form.startswith("rel_"):
             a, c, b, d = a * width, c * width, b * height, d * height
         if kind >= 0 and c > 0 and d > 0 and np.isfinite(box).all():
-            said = _class_name(kind, names) if kinds is not None else ""
+            said = class_name(kind, names) if kinds is not None else ""
             found.append((a, b, c, d, said, kind))
     return found
 
@@ -229,18 +349,21 @@ def _label(label: Array, names: list[str] | None) -> str | None:
     flags = bool(np.isin(label, (0, 1)).all())
     if flags and (names is None or len(names) == len(label)) and len(label) > 1:
         on = np.flatnonzero(label).tolist()
-        return ", ".join(_class_name(k, names) for k in on) or "none"
+        return ", ".join(class_name(k, names) for k in on) or "none"
     return _numbers(label)
 
 
-def _class_name(number: int, names: list[str] | None) -> str:
+def class_name(number: int, names: list[str] | None) -> str:
+    """The name of a class; its number where there is no name."""
     return visible(names[number]) if names and 0 <= number < len(names) else str(number)
 
 
 def number_text(value: Any) -> str:
     """A number as people write it."""
     value = np.asarray(value).item()
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _numbers(value: Array) -> str:

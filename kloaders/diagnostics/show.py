@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING
 
+from kloaders.core.options import FaultOptions
 from kloaders.core.protocols import Loader
 from kloaders.core.structure import map_structure
 from kloaders.diagnostics.drawing import draw, figure_class
@@ -34,10 +35,11 @@ def show(
         raise ValueError(f"samples={samples} is too small, expected at least 1.")
     kind = figure_class()
     rows = rows_of(loader, batch, epoch, samples)
-    # Of several outputs they are a dict, and what is drawn is the first.
+    # With several outputs they are a dict, which no single output can be named by.
     names = loader.class_names if isinstance(loader.class_names, list) else None
     cells = [cell_of(row, names, box_format) for row in rows]
-    figure = draw(kind, cells, f"batch {batch} of epoch {epoch}, {type(loader).__name__}")
+    title = f"batch {batch} of epoch {epoch}, {type(loader).__name__}"
+    figure = draw(kind, cells, title, names)
     if save is not None:
         figure.savefig(os.fspath(save))
     return figure
@@ -50,7 +52,11 @@ def rows_of(loader: Loader, batch: int, epoch: int, samples: int) -> list[Sample
         loader: whose.
         batch: its number.
         epoch: of which epoch.
-        samples: at most so many.
+        samples: the maximum number of samples.
+
+    Returns:
+        One row per sample, in the order of the batch. A sample that does not load has its error,
+        except with on_error="replace", where the model gets another sample in its place.
 
     Raises:
         IndexError: no such batch.
@@ -60,25 +66,37 @@ def rows_of(loader: Loader, batch: int, epoch: int, samples: int) -> list[Sample
         raise IndexError(
             f"batch {batch} of {type(loader).__name__}: batches are numbered from 0 to {batches - 1}."
         )
+    options = loader.options
     # In this thread: no processes for one batch, and none of those of a fit.
-    work = dataclasses.replace(loader.options.work, processes=False)
-    view = loader.replace(work=work)
+    work = dataclasses.replace(options.work, processes=False)
+    # One bad file is not to hide the others, whatever it does to a fit.
+    policy = "replace" if options.faults.on_error == "replace" else "skip"
+    view = loader.replace(work=work, faults=FaultOptions(policy))
     runner, source = view.runner, view.source
+    runner.log.quiet = True
     shuffled = view.options.effective_shuffle is not False
     build = runner.make_alone((runner.order_of(epoch, shuffled), batch), True)
+    asked = build.indices.tolist()
     build.fill(0, build.rows)
     indices, leaves = build.finish_leaves()
-    if not len(indices):
-        indices, leaves = build.one_instead()
     form = iter(leaves)
     parts = map_structure(lambda _: next(form), build.form)
     delivery = runner.delivery
     if view.batch_transform is not None:  # which may make other labels
         delivery = dataclasses.replace(delivery, classes=None)
-    weights = delivery.weights_of(tuple(parts), indices)
+    weights = delivery.weights_of(tuple(parts), indices) if len(indices) else None
     rows = []
-    for k, index in enumerate(indices.tolist()[:samples]):
+    for k, index in enumerate(indices.tolist()):
         x, *y = map_structure(lambda a, k=k: a[k], tuple(parts))
         weight = None if weights is None else map_structure(lambda a, k=k: a[k], weights)
         rows.append(SampleRow(x, y[0] if y else None, weight, source.name(index)))
-    return rows
+    if policy == "skip" and len(rows) < len(asked):
+        causes = {error.index: error.cause for error in runner.log.errors}
+        loaded = iter(rows)
+        rows = [
+            SampleRow(None, None, None, source.name(index), causes[index])
+            if index in causes
+            else next(loaded)
+            for index in asked
+        ]
+    return rows[:samples]

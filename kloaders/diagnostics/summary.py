@@ -11,7 +11,7 @@ import numpy as np
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import visible
 from kloaders.core.protocols import Loader
-from kloaders.core.structure import flatten, names_of
+from kloaders.core.structure import flatten, in_words, names_of
 from kloaders.engine.lookahead import AHEAD_BYTES
 from kloaders.sources.columns import ArrayColumn
 
@@ -101,7 +101,7 @@ def facts(loader: Loader) -> list[tuple[str, str]]:
     specs = flatten(loader.sample_spec)
     each = sum(spec.nbytes for spec in specs)
     stored = sum(spec.nbytes for spec in flatten(loader.raw_spec))
-    arrays = ", ".join(f"{spec.dtype}{spec.shape}" for spec in specs)
+    arrays = ", ".join(in_words(spec) for spec in specs)
     batch = format_bytes(each * loader.batch_size)
     order = {
         None: "as Keras asks: shuffled by fit, storage order for predict and evaluate",
@@ -110,11 +110,14 @@ def facts(loader: Loader) -> list[tuple[str, str]]:
     }[loader.options.effective_shuffle]
     if loader.sampling:
         order += f"; {loader.sampling}"
+    several = loader.options.samples_per_file
+    if several > 1:
+        order += f"; {several} samples from each file, which is read once for them"
     found = [("sample", f"{arrays}, {format_bytes(each)} (a batch {batch})")]
     if len(specs) > 2:
         names = ("x", "y", "weights")
         parts = [
-            f"{name} {spec.dtype}{spec.shape}"
+            f"{name} {in_words(spec)}"
             for part, called in zip(loader.sample_spec, names, strict=False)
             for name, spec in zip(names_of(part, called), flatten(part), strict=True)
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.structure import ArraySpec, Structure, map_structure, padded_rows
 from kloaders.core.weighting import check_fits, product
+from kloaders.engine.batch_ids import BatchIds
 from kloaders.engine.class_weights import ClassWeights
 
 __all__ = ["Delivery"]
@@ -25,6 +26,7 @@ class Delivery:
         pad_last: pad with samples of weight 0.
         inputs_as_labels: x is y, too: the same arrays.
         classes: weights by class, or None.
+        ids: which samples are in the batches that were delivered.
     """
 
     weights: Array | None
@@ -32,6 +34,7 @@ class Delivery:
     pad_last: bool = False
     inputs_as_labels: bool = False
     classes: ClassWeights | None = None
+    ids: BatchIds = field(default_factory=BatchIds, compare=False)
 
     def __call__(self, parts: tuple[Any, ...], indices: Indices) -> Any:
         """A batch: x, (x, y) or (x, y, weights). indices: sample numbers of its rows."""
@@ -47,6 +50,8 @@ class Delivery:
                     lambda w: np.concatenate([w, np.zeros((missing, *w.shape[1:]), w.dtype)]),
                     weights,
                 )
+            indices = np.concatenate([indices, np.full(max(0, missing), -1, np.int64)])
+        self.ids.note(parts[0], indices)
         if self.inputs_as_labels and len(parts) == 1:
             parts = parts * 2  # the same arrays, not copies
         if weights is not None and len(parts) > 1:

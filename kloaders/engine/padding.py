@@ -10,7 +10,7 @@ from kloaders.core.arrays import Array, Indices, Mask
 from kloaders.core.errors import SampleError, WorkerPoolError, never_skipped
 from kloaders.core.messages import visible
 from kloaders.core.rows import RowMismatch
-from kloaders.core.structure import ArraySpec, Structure, flatten, names_of, unflatten
+from kloaders.core.structure import ArraySpec, Structure, flatten, is_text, names_of, unflatten
 from kloaders.engine.batches import BatchBuild, Maker
 from kloaders.engine.lookahead import Build
 from kloaders.plan.buckets import BucketPlan, Buckets
@@ -21,6 +21,8 @@ __all__ = ["Padding"]
 
 # Samples looked at to learn which arrays differ in length, where the first ones do not load.
 _TRIES = 20
+# And where there are several arrays, which may have lengths of their own.
+_LOOK = 32
 
 
 class Padding:
@@ -40,7 +42,7 @@ class Padding:
         self.label_pad_value = label_pad_value
         self.mask = mask
         #: Leaves of a sample that are padded, and with what; known after a look at two samples.
-        self.padded: dict[int, float] | None = None
+        self.padded: dict[int, float | str] | None = None
 
     def of(self, numbers: Array) -> Padding:
         """The same for some of the samples."""
@@ -62,7 +64,9 @@ class Padding:
         """A batch, padded; `more`: steps added to its length."""
         assert isinstance(plan, BucketPlan)
         indices, length = plan.planned(order, batch)
-        return _PaddedBuild(maker, self, indices, order.epoch, length + more)
+        # Shards know the lengths of their own samples only, and their arrays must be of one shape.
+        alone = plan.shard[1] == 1 and not more
+        return _PaddedBuild(maker, self, indices, order.epoch, length + more, alone)
 
     def look(self, maker: Maker, plan: EpochPlan) -> Build | None:
         """Batch 0 as it is shown to Keras on TensorFlow, which fixes what shapes may come.
@@ -70,20 +74,33 @@ class Padding:
         It takes a dimension to vary if it differs between batches 0 and 1, which it reads before it
         begins, and for nothing else. They may well be of one length.
         """
-        if self.buckets.shapes < 2 or plan.batches < 2:
+        if plan.batches < 2 or (self.buckets.shapes < 2 and not self._may_differ(maker)):
             return None
         return self.build(maker, plan, plan.storage_order(0), 0, more=1)
 
-    def leaves(self, maker: Maker) -> dict[int, float]:
+    def _may_differ(self, maker: Maker) -> bool:
+        """Whether an array may be padded to another boundary than the longest of its sample."""
+        return len(self.buckets.boundaries) > 1 and len(self.leaves(maker)) > 1
+
+    def leaves(self, maker: Maker) -> dict[int, float | str]:
         """Numbers of the arrays of a sample that are padded, and what with."""
         if self.padded is None:
             self.padded = self._find(maker)
         return self.padded
 
-    def _find(self, maker: Maker) -> dict[int, float]:
+    def _find(self, maker: Maker) -> dict[int, float | str]:
         order = np.argsort(self.lengths, kind="stable")
         short = self._spec_of_one(maker, order[:_TRIES])
         long = self._spec_of_one(maker, order[::-1][:_TRIES])
+        looked = [(int(order[0]), flatten(short)), (int(order[-1]), flatten(long))]
+        if sum(bool(spec.shape) for spec in looked[0][1]) > 1:
+            places = np.linspace(0, len(order) - 1, min(_LOOK, len(order))).astype(np.int64)
+            for index in np.setdiff1d(order[np.unique(places)], order[[0, -1]]).tolist():
+                try:
+                    looked.append((index, flatten(self._spec_of_one(maker, [index]))))
+                except SampleError as error:
+                    if maker.log.policy == "raise" or never_skipped([error]):
+                        raise
         alike = self.lengths[order[0]] == self.lengths[order[-1]]
         form = maker.specs.delivered
         inputs = len(flatten(form[0]))
@@ -93,10 +110,13 @@ class Padding:
             for name in names_of(part, called)
         ]
         before_weights = len(flatten(form[:2]))
-        found: dict[int, float] = {}
-        for leaf, (a, b) in enumerate(zip(flatten(short), flatten(long), strict=True)):
-            if not a.shape or len(a.shape) != len(b.shape):
+        found: dict[int, float | str] = {}
+        for leaf, a in enumerate(looked[0][1]):
+            if not a.shape or len(a.shape) != len(looked[1][1][leaf].shape):
                 continue
+            # One that is not as long, or else the longest sample.
+            others = [(k, specs[leaf]) for k, specs in looked[1:] if specs[leaf].shape]
+            other, b = next((one for one in others if one[1].shape[0] != a.shape[0]), others[0])
             # Where all samples are of one length, only the number itself says what is one.
             one = alike and a.shape[0] == self.lengths[order[0]] and leaf < inputs
             if a.shape[0] == b.shape[0] and not one:
@@ -106,10 +126,10 @@ class Padding:
             if value is None:
                 raise ValueError(
                     f"{visible(names[leaf])} has {a.shape[0]} values for {visible(maker.log.name(int(order[0])))}, and "
-                    f"{b.shape[0]} for {visible(maker.log.name(int(order[-1])))}: pass label_pad_value= to "
+                    f"{b.shape[0]} for {visible(maker.log.name(other))}: pass label_pad_value= to "
                     "bucket_by_length(), what labels are filled up with, such as -1."
                 )
-            found[leaf] = value
+            found[leaf] = "" if is_text(a.dtype) else value
         if not found:
             raise ValueError(
                 f"{visible(maker.log.name(int(order[0])))} has {self.lengths[order[0]]} steps by lengths=, and "
@@ -119,10 +139,10 @@ class Padding:
             )
         return found
 
-    def _spec_of_one(self, maker: Maker, candidates: Array) -> Structure:
+    def _spec_of_one(self, maker: Maker, candidates: Any) -> Structure:
         raw = maker.pipeline.transforms.transform is None
         look = maker.specs.looker()
-        for index in candidates.tolist():
+        for index in map(int, candidates):
             try:
                 return look(index, raw)
             except WorkerPoolError:
@@ -162,15 +182,20 @@ def _shapes(spec: Structure) -> str:
 
 
 class _PaddedBuild(BatchBuild):
-    """A batch whose rows are filled up to one length."""
+    """A batch whose rows are filled up to one length, or each array to its own.
+
+    own: whether an array that is shorter gets the boundary that holds its longest row.
+    """
 
     def __init__(
-        self, maker: Maker, padding: Padding, indices: Indices, epoch: int, length: int
+        self, maker: Maker, padding: Padding, indices: Indices, epoch: int, length: int, own: bool
     ) -> None:
         self.padding = padding
         self.padded = padding.leaves(maker)
         self.length = length
-        self.counts = np.full(len(indices), length, np.int64)
+        self.own = own
+        #: For each array that is padded: how long each of its rows is by itself.
+        self.counts = {leaf: np.full(len(indices), length, np.int64) for leaf in self.padded}
         self.keep: Mask | None = None
         super().__init__(maker, indices, Moment(epoch))
 
@@ -186,6 +211,13 @@ class _PaddedBuild(BatchBuild):
     def _shape(self, leaf: int, spec: ArraySpec) -> tuple[int, ...]:
         shape = tuple(n or 1 for n in spec.shape)
         return (self.length, *shape[1:]) if leaf in self.padded else shape
+
+    def _load_one(
+        self, index: int, row: int, scratch: list[Array] | None = None
+    ) -> Exception | None:
+        for leaf, counts in self.counts.items() if scratch is None else ():
+            counts[row] = self.leaves[leaf].shape[1]  # unless it is reported that it does not fit
+        return super()._load_one(index, row, scratch)
 
     def settle(self) -> Mask | None:
         self.keep = super().settle()
@@ -208,13 +240,11 @@ class _PaddedBuild(BatchBuild):
             larger[:, : want.shape[1]] = want
             larger[:, want.shape[1] :] = self.padded[leaf]
             self.leaves[leaf] = larger
-        counted = leaf == min(self.padded)
         for o in odd:
             row, steps = self.leaves[leaf][o.row], len(o.array)
             row[:steps] = o.array
             row[steps:] = self.padded[leaf]
-            if counted:
-                self.counts[o.row] = steps
+            self.counts[leaf][o.row] = steps
         return {}
 
     def _limit(self, steps: int) -> int:
@@ -233,13 +263,18 @@ class _PaddedBuild(BatchBuild):
 
     def finish(self) -> Any:
         indices, leaves = self.finish_leaves()
-        counts = self.counts if self.keep is None else self.counts[self.keep]
+        keep: Any = slice(None) if self.keep is None else self.keep
         if not len(indices):
             indices, leaves = self.one_instead()
-            counts = self.counts[:1]
+            keep = slice(1)
+        counts = {leaf: found[keep] for leaf, found in self.counts.items()}
+        for leaf, found in counts.items() if self.own else ():
+            most = self._limit(int(found.max()))
+            if most < leaves[leaf].shape[1]:
+                leaves[leaf] = np.ascontiguousarray(leaves[leaf][:, :most])
         sample = unflatten(self.form, leaves)
         if self.padding.mask:
-            steps = leaves[min(self.padded)].shape[1]
-            there = np.arange(steps) < counts[:, None]
+            first = min(self.padded)
+            there = np.arange(leaves[first].shape[1]) < counts[first][:, None]
             sample = self.padding.with_mask(sample[0], there), *sample[1:]
         return self.maker.delivery(sample, indices)

@@ -8,7 +8,7 @@ from kloaders.core.arrays import Array, Indices, Mask
 from kloaders.core.errors import SampleError, WorkerPoolError, never_skipped
 from kloaders.core.messages import visible
 from kloaders.core.rows import RowMismatch
-from kloaders.core.structure import ArraySpec, Structure, flatten, names_of, unflatten
+from kloaders.core.structure import ArraySpec, Structure, flatten, is_text, names_of, unflatten
 from kloaders.engine.batches import BatchBuild, Maker
 from kloaders.engine.lookahead import Build
 from kloaders.plan.buckets import BucketPlan, Buckets
@@ -201,7 +201,7 @@ class _RaggedBuild(BatchBuild):
 
     def _filled(self, leaf: int, shape: tuple[int, ...]) -> Array:
         new = self.maker.pool.take((self.rows, *shape), self.leaves[leaf].dtype)
-        new[...] = self.fills[leaf]
+        new[...] = "" if is_text(new.dtype) else self.fills[leaf]
         return new
 
     def _error(self, odd: RowMismatch, want: ArraySpec) -> SampleError | None:

@@ -2,118 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.memory import available_bytes, format_bytes
+from kloaders.core.memory import format_bytes
 from kloaders.core.messages import inform
 from kloaders.core.options import RamOptions
-from kloaders.core.rows import RowMismatch, Rows
+from kloaders.core.rows import RowMismatch, Rows, report_at
 from kloaders.core.structure import flatten, unflatten
 from kloaders.engine.batches import BatchBuild, Maker
 from kloaders.engine.lookahead import Build, Engine
+from kloaders.engine.ram_size import RamSize
 from kloaders.engine.runner import Key, Runner, key_of
-from kloaders.engine.specs import SampleSpecs
 from kloaders.keras_api.tickets import Request
 from kloaders.places.fetching import Claim, giving_up
 from kloaders.plan.epoch import Order, Window
 from kloaders.plan.rng import Moment, sample_rng
 from kloaders.sources.source import Source
 
-__all__ = ["RamRunner", "RamSize"]
-
-# The budget where the user names none: as large as helps a disk, small beside most machines.
-_BUDGET, _BUDGET_SHARE = 4 * 2**30, 0.25
-# Samples looked at for their size: their shapes must agree anyway.
-_MEASURED = 8
-# Sample numbers and rows, kept for each sample of a RAM batch.
-_BOOKKEEPING = 24
-
-
-class RamSize:
-    """How many samples a RAM batch holds, by what the user said and by real samples.
-
-    Args:
-        options: a size or a budget.
-        specs: of the samples.
-        batch_size: samples per batch; a RAM batch holds whole ones.
-        queue_size: the maximum number of prefetched batches.
-        shards: how many loaders share an epoch.
-
-    Attributes:
-        samples: in a RAM batch.
-        resident: whether it holds all of them, and is read once.
-        budget: in bytes, for both RAM batches and the batches ahead; None if the size was given.
-    """
-
-    def __init__(
-        self, options: RamOptions, specs: SampleSpecs, batch_size: int, queue_size: int, shards: int
-    ) -> None:
-        self.specs, self.batch_size, self.queue_size = specs, batch_size, queue_size
-        self.all = specs.log.samples
-        self.budget = options.budget_bytes
-        size = options.ram_batch_size
-        if size is None:
-            size = self._of_budget()
-        elif size < batch_size:
-            raise ValueError(
-                f"ram_batch_size={size} is smaller than batch_size={batch_size}: a RAM batch "
-                "serves whole batches; make it some hundred times as large."
-            )
-        size -= size % batch_size
-        self.samples = min(size, -(-self.all // batch_size) * batch_size)
-        # All of it in RAM: nothing to cut into windows, and nothing to read a second time, unless
-        # samples are others in each epoch.
-        random = specs.pipeline.source.random
-        self.resident = self.samples >= self.all and shards == 1 and not random
-
-    def _of_budget(self) -> int:
-        if self.budget is None:
-            self.budget = int(min(_BUDGET, _BUDGET_SHARE * available_bytes()))
-        each = self._measured_bytes()
-        delivered = sum(s.nbytes for s in flatten(self.specs.delivered))
-        if self.specs.pipeline.transforms.transform is None:
-            delivered = each
-        ahead = self.ahead(delivered * self.batch_size, self.budget)
-        # Batches ahead, the one served, the one that the framework still holds.
-        batches = (ahead + 2) * delivered * self.batch_size
-        whole = (each + _BOOKKEEPING) * self.all + batches
-        if whole <= self.budget:
-            return -(-self.all // self.batch_size) * self.batch_size
-        size = (self.budget - batches) // (2 * (each + _BOOKKEEPING))
-        if size < self.batch_size:
-            need = batches + 2 * (each + _BOOKKEEPING) * self.batch_size
-            raise ValueError(
-                f"ram_budget={format_bytes(self.budget)} holds no two RAM batches of even one "
-                f"batch: samples are {format_bytes(each)} each, so that batch_size="
-                f"{self.batch_size} needs {format_bytes(need, round_up=True)} or more. Raise "
-                "ram_budget, or lower batch_size or size."
-            )
-        return int(size)
-
-    def ahead(self, batch_bytes: int, budget: int) -> int:
-        """Batches made ahead: cheap to make from RAM, so an eighth of the budget is plenty."""
-        return max(1, min(self.queue_size, 4, budget // 8 // max(1, batch_bytes)))
-
-    def _measured_bytes(self) -> int:
-        """Bytes of the largest of a few samples, as they are stored."""
-        source = self.specs.pipeline.source
-        looked = np.unique(np.linspace(0, self.all - 1, _MEASURED).astype(int))
-        if source.in_order:  # others cannot be reached without all that lies before them
-            looked = np.arange(min(_MEASURED, self.all))
-        sizes = [self.specs.raw_bytes]
-        for index in looked[1:].tolist():
-            with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
-                sizes.append(sum(a.nbytes for a in flatten(source.sample(index, Moment()))))
-        return int(max(sizes))
+__all__ = ["RamRunner"]
 
 
 class RamRunner(Runner):
@@ -151,7 +65,7 @@ class RamRunner(Runner):
     def _make_engine(self, batch_bytes: int) -> Engine:
         engine = super()._make_engine(batch_bytes)
         raw = self.specs.raw_bytes
-        budget = self.size.budget or 2 * self.size.samples * raw
+        budget = self.size.budget or 2 * self.size.held * raw
         engine.depth = min(engine.depth, self.size.ahead(batch_bytes, budget))
         if not self.sizes_logged:
             self.sizes_logged = True
@@ -160,8 +74,11 @@ class RamRunner(Runner):
 
     def _sizes(self, raw: int) -> str:
         """What was chosen, for samples of so many bytes."""
-        held = min(self.size.samples, self.size.all)
-        said = f"{self.title}: RAM batches of {held:,} samples ({format_bytes(held * raw)})"
+        held, copies = self.size.held, self.size.copies
+        several = f", {copies} samples from each" if copies > 1 else ""
+        said = (
+            f"{self.title}: RAM batches of {held:,} samples ({format_bytes(held * raw)}){several}"
+        )
         if self.size.resident:
             return f"{said}: all samples, read once"
         drawn = "from all samples" if self.options.draw == "global" else "in storage order"
@@ -227,7 +144,7 @@ class RamRunner(Runner):
         self.ram_batches_read += 1
         order, number = slot
         if slot == _RESIDENT:
-            samples = self.size.all
+            samples = self.specs.log.samples
             everything = np.arange(samples, dtype=np.int64)
             window = Window(everything, everything, 0, np.array([0, samples]))
         else:
@@ -312,6 +229,8 @@ class _RamBatch:
             memory = np.frombuffer(mmap.mmap(-1, max(nbytes, 1)), np.uint8)
             self.arrays.append(memory[:nbytes].view(spec.dtype).reshape(shape))
         self.alive = np.ones(count, bool)
+        #: By row: samples with an array that has no room above, each in a dict by leaf.
+        self.odd: dict[int, dict[int, Array]] = {}
         # Parts small enough that all threads take part and the first batch is soon there.
         least = count if maker.pipeline.source.whole_batches else -(-count // 8)
         self.part = max(1, min(batch_size, least))
@@ -352,6 +271,7 @@ class _RamBatch:
                 with giving_up(lambda: not self.cancelled):
                     build.fill(0, stop - start)
                     keep = build.settle()
+                self.odd |= {start + row: found for row, found in build.odd.items()}
                 self.indices[start:stop] = build.indices
                 if keep is not None:
                     self.alive[start:stop] = keep
@@ -361,6 +281,11 @@ class _RamBatch:
         self.done[k].set()
         seconds = time.perf_counter() - begin
         self.waits = seconds - (time.thread_time() - busy) > _WAITING * seconds
+
+    def arrays_of(self, row: int) -> list[Array]:
+        """Copies of the arrays of one sample."""
+        odd = self.odd.get(row, {})
+        return [np.array(odd.get(leaf, a[row])) for leaf, a in enumerate(self.arrays)]
 
     def parts_of(self, rows: Indices) -> list[int]:
         """The parts that hold these rows."""
@@ -377,18 +302,35 @@ class _RamBatch:
 
 
 class _Stored(BatchBuild):
-    """A part of a RAM batch: its samples have the shape of all others, or there is no room."""
+    """A part of a RAM batch: samples have one shape, unless a transform is to give them one."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        #: By row: arrays of other shapes or dtypes than the first sample's, by leaf.
+        self.odd: dict[int, dict[int, Array]] = {}
+
+    def _load_one(
+        self, index: int, row: int, scratch: list[Array] | None = None
+    ) -> Exception | None:
+        if scratch is None:
+            self.odd.pop(row, None)
+        return super()._load_one(index, row, scratch)
 
     def _fit(
         self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
     ) -> dict[int, Exception]:
         spec, model = flatten(self.form)[leaf], self.log.name(self.maker.specs.model_sample)
+        if self.pipeline.transforms.transform is not None:
+            for one in odd:
+                self.odd.setdefault(one.row, {})[leaf] = one.array
+            return {}
         unfit: dict[int, Exception] = {}
         for one in odd:
             got, index = one.array, int(self.indices[one.row])
             said = (
                 f"it is {got.dtype} of shape {got.shape}, but {model} is {spec.dtype} of shape "
-                f"{spec.shape}, and all samples of a RAM batch have one shape."
+                f"{spec.shape}, and all samples of a RAM batch have one shape, unless transform= gives "
+                "them one."
             )
             unfit[one.row] = self._differs(index, leaf, got.dtype != spec.dtype, said)
         return unfit
@@ -426,14 +368,35 @@ class _Served(BatchBuild):
         indices, moment = self.indices[start:stop], self.moment.part(slice(start, stop))
         form = self.maker.specs.raw
         if self.processes is not None:
-            stored = Rows(form, [array[rows] for array in self.ram.arrays])
-            self.processes.fill(
-                self.pipeline, indices, target, report, moment, raw=False, stored=stored
-            )
+            for part in self._of_one_shape(rows):
+                few = rows[part]
+                given = (
+                    [array[few] for array in self.ram.arrays]
+                    if not self.ram.odd
+                    else [np.stack(a) for a in zip(*map(self.ram.arrays_of, few), strict=True)]
+                )
+                self.processes.fill(
+                    self.pipeline,
+                    indices[part],
+                    target.part(part),
+                    report_at(report, part.start),
+                    moment.part(part),
+                    raw=False,
+                    stored=Rows(form, given),
+                )
             return
         for row, (index, k) in enumerate(zip(indices.tolist(), rows.tolist(), strict=True)):
-            sample = unflatten(form, [np.array(a[k]) for a in self.ram.arrays])
+            sample = unflatten(form, self.ram.arrays_of(k))
             try:
                 self.pipeline.put(index, sample, target, row, report, moment.part(row))
             except Exception as error:  # whatever a user's function raises
                 report(row, error)
+
+    def _of_one_shape(self, rows: Indices) -> Iterator[slice]:
+        """Runs of rows whose samples have one shape and dtype as they are stored."""
+        ends = [len(rows)]
+        if self.ram.odd:
+            forms = [[(a.shape, a.dtype) for a in self.ram.arrays_of(k)] for k in rows.tolist()]
+            ends = [k for k in range(1, len(rows)) if forms[k] != forms[k - 1]] + ends
+        for start, stop in zip([0, *ends], ends, strict=False):
+            yield slice(start, stop)

@@ -7,6 +7,7 @@ from typing import Any
 
 from kloaders.core.messages import warn
 from kloaders.engine.runner import Runner
+from kloaders.keras_api.texts import for_keras
 from kloaders.keras_api.tickets import Request
 
 __all__ = ["Requests"]
@@ -55,8 +56,8 @@ class Requests:
         request = runner.tickets.locate(index)
         self._look_at_order(request)
         if looked and not request.sequential and (wider := runner.wider()) is not None:
-            return wider
-        return runner.batch(request, released)
+            return for_keras(wider)
+        return for_keras(runner.batch(request, released))
 
     def _checked(self, index: Any) -> int:
         try:

@@ -9,7 +9,7 @@ import stat
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,10 +114,10 @@ def _advise(path: str, advice: str) -> None:
                 os.close(descriptor)
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, empty: bool = False) -> bytes:
     """The whole file, or object of a URL. OSError with the path where it cannot be read, DecodeError if empty.
 
-    Four system calls; nothing is left open, whatever happens.
+    empty: a file may be empty, as texts are. Four system calls; nothing is left open, whatever happens.
     """
     try:
         descriptor = os.open(path, OPEN_FLAGS)
@@ -139,7 +139,7 @@ def read_bytes(path: str) -> bytes:
         raise
     finally:
         os.close(descriptor)
-    if not content:
+    if not content and not empty:
         raise empty_file(path)
     return content
 
@@ -175,6 +175,11 @@ class OpenFile:
         # Not __del__, which may come when the interpreter has taken this module apart.
         weakref.finalize(self, os.close, self.number).atexit = False
 
+    def stamp(self) -> tuple[int, int]:
+        """Size in bytes, and time of modification in nanoseconds, as they are now."""
+        status = os.fstat(self.number)
+        return status.st_size, status.st_mtime_ns
+
     def read(self, size: int, offset: int) -> bytes:
         """At most `size` bytes; fewer at the end of the file."""
         if hasattr(os, "pread"):
@@ -192,20 +197,22 @@ class OpenFile:
 class OpenFiles:
     """Files of a list, each opened when it is first asked for; the last 128 that were opened stay open.
 
+    opened: opens one; see `Opener`.
+
     Threads may share it; whose fork it is makes another one.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
-        self._open: OrderedDict[int, OpenFile] = OrderedDict()
+    def __init__(self, paths: Sequence[str], opened: Callable[[str], Any] = OpenFile) -> None:
+        self._paths, self._opened = paths, opened
+        self._open: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, file: int) -> OpenFile:
+    def get(self, file: int) -> Any:
         """The open file of this number in the list; it is closed only when nobody reads from it."""
         with self._lock:
             found = self._open.get(file)
             if found is None:
-                found = self._open[file] = OpenFile(self._paths[file])
+                found = self._open[file] = self._opened(self._paths[file])
                 while len(self._open) > _OPEN_FILES:
                     self._open.popitem(last=False)
             return found

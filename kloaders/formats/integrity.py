@@ -40,6 +40,7 @@ __all__ = [
     "check_content",
     "check_file",
     "check_video",
+    "is_image",
 ]
 
 
@@ -167,6 +168,14 @@ def check_content(raw: bytes, name: str, max_pixels: int = ImageOptions.max_pixe
     found = Checked(size=len(raw))
     _check_picture(raw, name, found, max_pixels)
     return found
+
+
+def is_image(value: bytes) -> bool:
+    """Whether bytes are those of an image, by their beginning."""
+    kind = kind_of(value[:12])
+    if kind == "BMP":  # two letters are no proof
+        return len(value) > 26 and value[14] in (12, 40, 52, 56, 108, 124) and not any(value[6:10])
+    return kind not in (None, "npy", "npz")
 
 
 def _misnamed(path: str, kind: str, suffix: str) -> str:

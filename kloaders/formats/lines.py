@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.progress import Progress
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats import sidecar_index
 from kloaders.formats.compressed import compression_of
 from kloaders.formats.errors import DecodeError
-from kloaders.formats.files import OpenFile
+from kloaders.formats.opening import LOCAL, Opener
 from kloaders.formats.sidecar_index import Index
 from kloaders.formats.tfrecord.files import RecordFiles
+from kloaders.places.ranges import walking
 
 __all__ = ["LineFiles"]
 
@@ -38,7 +38,7 @@ class LineFiles(RecordFiles):
     quote: one ASCII character; None: none has a meaning. As in Python's csv module it begins a
         quoted field where it is the first character of the field, and is an ordinary one elsewhere.
     header: leave out the first row of each file.
-    index_folder, progress: see `RecordFiles`.
+    index_folder, progress, opener: see `RecordFiles`.
     delimiter: between fields of rows, one ASCII character.
 
     Lines end in a newline; in a file without any, in a carriage return.
@@ -55,14 +55,17 @@ class LineFiles(RecordFiles):
         index_folder: str | None = None,
         progress: bool = True,
         delimiter: str = ",",
+        opener: Opener = LOCAL,
     ) -> None:
-        self.paths = list(paths)
+        self.paths, self.opener = list(paths), opener
         self.kept = None
         self.rows = rows
         with (
-            ThreadPool(usable_cores(), "kloaders-index") as threads,
-            tqdm(
-                total=sum(map(os.path.getsize, self.paths)),
+            ThreadPool(
+                max(8 if opener.fetches else 1, usable_cores()), "kloaders-index"
+            ) as threads,
+            Progress(
+                total=sum(opener.stamp(path)[0] for path in self.paths),
                 unit="B",
                 unit_scale=True,
                 desc="index",
@@ -72,7 +75,8 @@ class LineFiles(RecordFiles):
         ):
             quotes = _Quotes(ord(quote), ord(delimiter)) if rows and quote is not None else None
             indexes = [
-                _index_of(path, rows, quotes, index_folder, threads, bar) for path in self.paths
+                _index_of(path, rows, quotes, index_folder, threads, bar, opener)
+                for path in self.paths
             ]
         self.compressions = [""] * len(indexes)
         self.stamps = [(index.size, index.modified) for index in indexes]
@@ -84,7 +88,7 @@ class LineFiles(RecordFiles):
             [index.offsets[self.skipped :].astype(np.int64) for index in indexes]
         )
         self.heads = [
-            OpenFile(path).read(int(index.offsets[1]), 0)
+            opener.open(path).read(int(index.offsets[1]), 0)
             for path, index in zip(self.paths, indexes, strict=True)
         ]
         self._set_up()
@@ -105,16 +109,20 @@ class LineFiles(RecordFiles):
         """
         for file in np.unique(self.locate(indices)[0]).tolist():
             self._check_same(file)
-        found: list[bytes] = [b""] * len(indices)
-        for k, line in self.read_many(indices):
-            if isinstance(line, Exception):
-                raise line
-            found[k] = line
-        return found
+        claims = self.fetch_ahead(indices, only_new=True) if self.opener.fetches else []
+        try:
+            found: list[bytes] = [b""] * len(indices)
+            for k, line in self.read_many(indices):
+                if isinstance(line, Exception):
+                    raise line
+                found[k] = line
+            return found
+        finally:
+            for claim in claims:
+                claim.release()
 
     def _check_same(self, file: int) -> None:
-        status = os.fstat(self.opened(file).number)
-        if (status.st_size, status.st_mtime_ns) != self.stamps[file]:
+        if self.opened(file).stamp() != self.stamps[file]:
             raise DecodeError(
                 f"{self.paths[file]} was changed after this loader had read its index: make the "
                 "loader again."
@@ -138,25 +146,25 @@ def _index_of(
     folder: str | None,
     threads: Executor,
     bar: Any,
+    opener: Opener,
 ) -> Index:
     """The index of a file: read where there is a valid one, else made and kept (`records`)."""
-    file = OpenFile(path)
-    status = os.fstat(file.number)
-    size = status.st_size
+    file = opener.open(path)
+    size, modified = file.stamp()
     _check_kind(path, file.read(8, 0), size, rows)
     # What is a row depends on the quotes, and these on the delimiter.
     kind = "lines" if not rows else "rows" + bytes(quotes or ()).hex()
     places = sidecar_index.places(f"{path}.{kind}", folder)
     ends = sidecar_index.digest_of_ends(file, size)
     for place in places:
-        found = sidecar_index.load(place, size, status.st_mtime_ns, ends)
+        found = sidecar_index.load(place, size, modified, ends)
         if found is not None:
             bar.update(size)
             return found
     offsets = _offsets(file, size, path, rows, quotes, threads, bar)
     if len(offsets) < 2:
         raise DecodeError(f"{path} has blank rows only, expected a CSV file: leave it out.")
-    index = Index(offsets, "", size, status.st_mtime_ns, ends)
+    index = Index(offsets, "", size, modified, ends)
     sidecar_index.save(index, places)
     return index
 
@@ -180,7 +188,7 @@ def _check_kind(path: str, head: bytes, size: int, rows: bool) -> None:
 
 
 def _offsets(
-    file: OpenFile,
+    file: Any,
     size: int,
     path: str,
     rows: bool,
@@ -201,7 +209,7 @@ def _offsets(
 
 
 def _ends(
-    file: OpenFile,
+    file: Any,
     size: int,
     path: str,
     quotes: _Quotes | None,
@@ -264,7 +272,7 @@ class _Scan(NamedTuple):
     last: bool = False
 
 
-def _scan(file: OpenFile, start: int, size: int, quotes: _Quotes | None, newline: int) -> _Scan:
+def _scan(file: Any, start: int, size: int, quotes: _Quotes | None, newline: int) -> _Scan:
     raw, content = _content(file, start, size)
     ends = np.flatnonzero(content == newline)
     if quotes is None:
@@ -281,7 +289,7 @@ def _scan(file: OpenFile, start: int, size: int, quotes: _Quotes | None, newline
 
 
 def _scan_one_by_one(
-    file: OpenFile,
+    file: Any,
     start: int,
     size: int,
     quotes: _Quotes,
@@ -311,10 +319,10 @@ def _scan_one_by_one(
     return ends[before == quoted] + 1, inside, int(not inside and ended == size - 1)
 
 
-def _content(file: OpenFile, start: int, size: int) -> tuple[Array, Array]:
+def _content(file: Any, start: int, size: int) -> tuple[Array, Array]:
     """A part of a file, with the byte before it (a newline before the first), and without."""
-    before = file.read(1, start - 1) if start else b"\n"
-    raw = np.frombuffer(before + file.read(size, start), np.uint8)
+    content = file.read(size + 1, start - 1) if start else b"\n" + file.read(size, start)
+    raw = np.frombuffer(content, np.uint8)
     return raw, raw[1:]
 
 
@@ -328,8 +336,9 @@ def _begin_fields(raw: Array, places: Array, quotes: _Quotes, newline: int, star
     return begins
 
 
-def _without_blank(file: OpenFile, offsets: Array, newline: int) -> Array:
+def _without_blank(file: Any, offsets: Array, newline: int) -> Array:
     """Offsets without those of blank rows, which then belong to the row before."""
+    file = walking(file)
     sizes = np.diff(offsets)
     blank = sizes == 1
     if newline == _NEWLINE and b"\r" in file.read(_CHUNK, 0):

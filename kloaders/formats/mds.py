@@ -20,6 +20,8 @@ import numpy as np
 from kloaders.core.arrays import Array
 from kloaders.core.messages import visible
 from kloaders.formats.errors import DecodeError
+from kloaders.places import access
+from kloaders.places.urls import is_url, join
 
 __all__ = ["Shard", "decoder_of", "read_index", "split_sample"]
 
@@ -31,6 +33,7 @@ class Shard:
     """One shard, as the index describes it.
 
     Attributes:
+        folder: that has the index.
         path: of the file.
         samples: how many it has.
         size: bytes of the file.
@@ -39,6 +42,7 @@ class Shard:
         sizes: bytes of each column; None where each sample has its own.
     """
 
+    folder: str
     path: str
     samples: int
     size: int
@@ -48,7 +52,7 @@ class Shard:
 
 
 def read_index(folder: str) -> list[Shard]:
-    """The shards of a folder.
+    """The shards of a folder, or of the URL of one.
 
     Raises:
         FileNotFoundError: there is no index, or a shard is not there.
@@ -56,8 +60,7 @@ def read_index(folder: str) -> list[Shard]:
     """
     path = os.path.join(folder, _INDEX)
     try:
-        with open(path, "rb") as file:
-            raw = file.read()
+        raw = _content(path)
     except FileNotFoundError:
         inside = sorted(
             name for name in _listed(folder) if os.path.exists(os.path.join(folder, name, _INDEX))
@@ -72,7 +75,8 @@ def read_index(folder: str) -> list[Shard]:
         ) from None
     try:
         shards = json.loads(raw)["shards"]
-        found = [_shard(folder, path, shard) for shard in shards]
+        there = _presence(folder)
+        found = [_shard(folder, path, shard, there) for shard in shards]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DecodeError):
             raise
@@ -88,11 +92,28 @@ def read_index(folder: str) -> list[Shard]:
     return found
 
 
+def _content(path: str) -> bytes:
+    if is_url(path):
+        return access.read(path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _presence(folder: str) -> Callable[[str], bool]:
+    """What tells whether there is a file in a folder; of a URL one listing does, for all of them."""
+    if not is_url(folder):
+        return os.path.exists
+    if folder.startswith(("https://", "http://")):  # cannot be listed: told by who reads it
+        return lambda _: True
+    names = {join(folder, name) for name, _ in access.list_below(folder)}
+    return names.__contains__
+
+
 def _listed(folder: str) -> list[str]:
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
-def _shard(folder: str, index: str, shard: dict[str, Any]) -> Shard:
+def _shard(folder: str, index: str, shard: dict[str, Any], there: Callable[[str], bool]) -> Shard:
     if shard["format"] != "mds" or shard["version"] != 2:
         raise DecodeError(
             f"{index} lists a shard of format {shard['format']!r:.80}, version {shard['version']!r:.80}, "
@@ -100,8 +121,8 @@ def _shard(folder: str, index: str, shard: dict[str, Any]) -> Shard:
         )
     raw, packed = shard["raw_data"], shard.get("zip_data")
     path = os.path.join(folder, raw["basename"])
-    if not os.path.exists(path):
-        if packed is not None and os.path.exists(os.path.join(folder, packed["basename"])):
+    if not there(path):
+        if packed is not None and there(os.path.join(folder, packed["basename"])):
             raise DecodeError(
                 f"{os.path.join(folder, packed['basename'])} is compressed "
                 f"({shard.get('compression')}): no sample can be found in it without decompressing "
@@ -112,7 +133,7 @@ def _shard(folder: str, index: str, shard: dict[str, Any]) -> Shard:
     names, encodings = tuple(shard["column_names"]), tuple(shard["column_encodings"])
     if not len(names) == len(encodings) == len(sizes):
         raise ValueError("columns without an encoding or a size")
-    return Shard(path, int(shard["samples"]), int(raw["bytes"]), names, encodings, sizes)
+    return Shard(folder, path, int(shard["samples"]), int(raw["bytes"]), names, encodings, sizes)
 
 
 def split_sample(shard: Shard, raw: bytes) -> dict[str, bytes]:

@@ -141,6 +141,12 @@ def _parsed(header: bytes, name: str) -> Layout:
             "Save numbers instead: np.save(path, np.asarray(x, dtype=np.float32))."
         )
     if dtype.kind not in "biufc":
+        if dtype.kind == "V" and dtype.names is None and dtype.itemsize <= 2:
+            raise DecodeError(
+                f"{name} holds values of type {dtype}, expected plain numbers. np.save forgets the type "
+                "of bfloat16 and its like: pass decode=lambda raw: "
+                "np.load(io.BytesIO(raw)).view(ml_dtypes.bfloat16), or write a pack, which keeps it."
+            )
         raise DecodeError(
             f"{name} holds values of type {dtype}, expected plain numbers. "
             "Save one numeric column as an array of its own, or override load_sample(path)."

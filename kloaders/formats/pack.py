@@ -23,6 +23,8 @@ from kloaders.core.places import where_of
 from kloaders.core.structure import Structure, flatten
 from kloaders.core.version import __version__
 from kloaders.formats.files import open_to_read
+from kloaders.places import access
+from kloaders.places.urls import is_url, join
 
 __all__ = [
     "File",
@@ -34,6 +36,7 @@ __all__ = [
     "form_of",
     "manifest_changed",
     "nested",
+    "path_in",
     "read_manifest",
     "shard_of",
 ]
@@ -203,20 +206,27 @@ def files_of(
     return found
 
 
+def path_in(folder: str, name: str) -> str:
+    """The path of a file in the folder of a pack, or its URL."""
+    return join(folder, name) if is_url(folder) else os.path.join(folder, name)
+
+
 def _bytes_of(path: str) -> bytes:
+    if is_url(path):
+        return access.read(path)
     with open(path, "rb", opener=open_to_read) as file:
         return file.read()
 
 
 def manifest_changed(folder: str) -> bool:
     """Whether the manifest is another one than `write_pack` wrote; by hand or by accident."""
-    content = json.loads(_bytes_of(os.path.join(folder, MANIFEST)))
+    content = json.loads(_bytes_of(path_in(folder, MANIFEST)))
     return bool(content.pop("crc32", None) != crc_of(content))
 
 
 def read_manifest(folder: str) -> Manifest:
     """The manifest of a pack; FileNotFoundError or ValueError, with advice, where it has none."""
-    path = os.path.join(folder, MANIFEST)
+    path = path_in(folder, MANIFEST)
     try:
         text = _bytes_of(path)
     except NotADirectoryError:
@@ -224,7 +234,9 @@ def read_manifest(folder: str) -> Manifest:
             f"{visible(folder)} is a file, expected the folder that write_pack(loader, folder) made."
         ) from None
     except FileNotFoundError:
-        if os.path.exists(os.path.join(folder, JOURNAL)):
+        if is_url(folder):
+            problem = f"holds no pack (no {MANIFEST}): look at its bucket and folder."
+        elif os.path.exists(os.path.join(folder, JOURNAL)):
             problem = "holds a pack that is not finished: run the same write_pack again to go on."
         elif os.path.isdir(os.path.join(folder, PARTS)):
             problem = "holds parts of a pack: when all are written, call finish_pack(folder)."

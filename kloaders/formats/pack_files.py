@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,11 @@ import numpy as np
 
 from kloaders.core.messages import visible
 from kloaders.formats.files import open_to_read
-from kloaders.formats.pack import MANIFEST, File, Shard, files_of
+from kloaders.formats.opening import LOCAL, Opener
+from kloaders.formats.pack import MANIFEST, File, Shard, files_of, path_in
+from kloaders.places.download_cache import BLOCK_BYTES
+from kloaders.places.ranges import RangeUrls
+from kloaders.places.urls import is_url
 
 __all__ = [
     "HEADER_BYTES",
@@ -46,10 +49,12 @@ def header_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes | None:
     return b"\x93NUMPY\1\0" + len(body).to_bytes(2, "little") + body.encode("ascii")
 
 
-def check_files(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]]) -> None:
+def check_files(
+    folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]], opener: Opener = LOCAL
+) -> None:
     """Each file is there, with the size and the header that the manifest says."""
     for file, dtype in files_of(shards, dtypes).values():
-        check_file(folder, file, dtype)
+        check_file(folder, file, dtype, opener)
 
 
 def size_of(file: File, dtype: np.dtype[Any]) -> int:
@@ -57,21 +62,21 @@ def size_of(file: File, dtype: np.dtype[Any]) -> int:
     return HEADER_BYTES + math.prod(file.shape) * dtype.itemsize
 
 
-def check_file(folder: str, file: File, dtype: np.dtype[Any]) -> None:
+def check_file(folder: str, file: File, dtype: np.dtype[Any], opener: Opener = LOCAL) -> None:
     """One file is there, with the size and the header that the manifest says."""
-    path = os.path.join(folder, file.name)
+    path = path_in(folder, file.name)
     # A manifest from elsewhere is not to lead out of its folder.
     if not re.fullmatch(r"[A-Za-z0-9.-]+\.npy", file.name):
         raise ValueError(
-            f"{visible(os.path.join(folder, MANIFEST))} names the file {file.name!r:.80}, expected the plain "
+            f"{visible(path_in(folder, MANIFEST))} names the file {file.name!r:.80}, expected the plain "
             "name of an .npy file in its own folder. Write the pack again."
         )
     again = "Copy it from where it is whole, or write the pack again."
     size = size_of(file, dtype)
     try:
-        with open(path, "rb", opener=open_to_read) as stream:
-            found = os.fstat(stream.fileno()).st_size
-            header = stream.read(HEADER_BYTES)
+        stream = opener.open(path)
+        found, _ = stream.stamp()
+        header = stream.read(HEADER_BYTES, 0)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{visible(path)} is missing, which {MANIFEST} names. {again}"
@@ -105,7 +110,7 @@ def pieces_of(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]])
     for shard in shards:
         for part, dtype in zip(shard.parts, dtypes, strict=True):
             for file in part.files:
-                path = os.path.join(folder, file.name)
+                path = path_in(folder, file.name)
                 item = 8 if file is part.index else dtype.itemsize
                 size = math.prod(file.shape) * item
                 name, begin = path, HEADER_BYTES
@@ -119,6 +124,11 @@ def pieces_of(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]])
 def crc_of_piece(path: str, begin: int, end: int) -> int:
     """CRC-32 of these bytes of a file, of as many as there are."""
     crc = 0
+    if is_url(path):
+        content = RangeUrls([path]).open(path)
+        for start in range(begin, end, BLOCK_BYTES):
+            crc = zlib.crc32(content.read(min(BLOCK_BYTES, end - start), start), crc)
+        return crc
     block = bytearray(2**22)
     with open(path, "rb", opener=open_to_read) as file:
         file.seek(begin)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kloaders.core import forks
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFiles
+from kloaders.formats.opening import LOCAL, Opener
+from kloaders.places.ranges import walking
 
 __all__ = ["RangeFile", "RangeFiles"]
 
@@ -20,14 +23,18 @@ class RangeFiles:
     A file that changes after this object was made is an error: where things lie in it was looked up
     before. Pickles without what is open. Threads may share it.
 
+    Args:
+        paths: the files, or their URLs.
+        opener: how they are opened.
+
     Attributes:
         paths: the files.
         stamps: size in bytes and time of modification in nanoseconds of each, when this was made.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = list(paths)
-        self.stamps = [_stamp(os.stat(path)) for path in self.paths]
+    def __init__(self, paths: Sequence[str], opener: Opener = LOCAL) -> None:
+        self.paths, self.opener = list(paths), opener
+        self.stamps = [opener.stamp(path) for path in self.paths]
         self._set_up()
 
     def _set_up(self) -> None:
@@ -35,7 +42,7 @@ class RangeFiles:
         forks.watch(self)
 
     def after_fork(self) -> None:
-        self._files = OpenFiles(self.paths)
+        self._files = OpenFiles(self.paths, self.opener.open)
 
     def size(self, file: int) -> int:
         """Bytes of a file."""
@@ -49,12 +56,12 @@ class RangeFiles:
             OSError: it cannot be read.
         """
         opened = self._files.get(file)
-        if _stamp(os.fstat(opened.number)) != self.stamps[file]:
+        if opened.stamp() != self.stamps[file]:
             raise DecodeError(
                 f"{self.paths[file]} was changed after this loader had looked at it: make the "
                 "loader again."
             )
-        content = opened.read(length, offset) if length else b""
+        content: bytes = opened.read(length, offset) if length else b""
         if len(content) < length:
             raise DecodeError(
                 f"{self.paths[file]} is truncated: {length} bytes expected at byte {offset}, "
@@ -62,20 +69,23 @@ class RangeFiles:
             )
         return content
 
+    def reader(self, file: int) -> Callable[[int, int], bytes]:
+        """`read` of one file, by offset and length, for who goes through it from its beginning on."""
+        opened = walking(self.opener.open(self.paths[file]))
+        if self.opener.fetches:
+            return lambda offset, length: opened.read(length, offset)
+        return functools.partial(self.read, file)
+
     def close(self) -> None:
         """Close the files; they are opened again when a range is read."""
         self._files.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths, "stamps": self.stamps}
+        return {"paths": self.paths, "stamps": self.stamps, "opener": self.opener}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._set_up()
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
 
 
 class RangeFile(io.RawIOBase):

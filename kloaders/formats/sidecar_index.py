@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import urllib.parse
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from kloaders.core.arrays import Array
 from kloaders.core.messages import warn
 from kloaders.formats.atomic import remove_leftovers, whole_file
 from kloaders.formats.files import OpenFile, open_to_read
+from kloaders.places.urls import is_url
 
 __all__ = [
     "COMPRESSIONS",
@@ -59,6 +61,8 @@ _MAGIC = b"KLTFIDX1"
 _INDEX = struct.Struct("<8sQqQBB2x16sII")
 _INDEX_SUFFIX = ".index"
 
+# Of the name of an object so much is in that of its index.
+_SHOWN = 100
 # Of the data file that an index is for: as much as says that it is another one.
 _ENDS = 64
 
@@ -79,22 +83,25 @@ def save_index(path: str, offsets: Array, compression: str = "") -> None:
 
 def places(path: str, folder: str | None) -> list[str]:
     """Where an index may lie, the best place first."""
-    where = os.path.abspath(path)
+    remote = is_url(path)
+    where = path if remote else os.path.abspath(path)
     beside, name = os.path.split(where)
+    if remote:
+        name = urllib.parse.quote(name[-_SHOWN:], safe=".")[-_SHOWN:]
     # In a folder for all of them, files of one name tell apart by a digest of their folder's.
-    digest = hashlib.blake2b(os.fsencode(beside), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(os.fsencode(where if remote else beside), digest_size=8).hexdigest()
     shared = f"{digest}-{name}{_INDEX_SUFFIX}"
     if folder is not None:
         return [os.path.join(folder, shared)]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return [
-        os.path.join(beside, f".{name}{_INDEX_SUFFIX}"),
-        os.path.join(cache, "kloaders", "indexes", shared),
-    ]
+    in_cache = os.path.join(cache, "kloaders", "indexes", shared)
+    return [in_cache] if remote else [os.path.join(beside, f".{name}{_INDEX_SUFFIX}"), in_cache]
 
 
-def digest_of_ends(file: OpenFile, size: int) -> bytes:
-    """Of the first and last bytes of a file, by which an index knows it."""
+def digest_of_ends(file: Any, size: int) -> bytes:
+    """Of the first and last bytes of a file, by which an index knows it; of an object its ETag will do."""
+    if etag := getattr(file, "etag", ""):
+        return hashlib.blake2b(etag.encode("utf-8", "surrogateescape"), digest_size=16).digest()
     both = file.read(_ENDS, 0) + file.read(_ENDS, max(0, size - _ENDS))
     return hashlib.blake2b(both, digest_size=16).digest()
 

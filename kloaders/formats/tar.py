@@ -85,7 +85,9 @@ def tar_index(files: RangeFiles, file: int, folder: str | None) -> TarIndex:
 
 
 def _ends(files: RangeFiles, file: int, size: int) -> bytes:
-    """A digest of the first and the last block, by which an index knows its file."""
+    """A digest of the first and the last block, by which an index knows its file; of an object its ETag."""
+    if etag := files.opener.etag(files.paths[file]):
+        return hashlib.blake2b(etag.encode("utf-8", "surrogateescape"), digest_size=16).digest()
     length = min(_BLOCK, size)
     both = files.read(file, 0, length) + files.read(file, size - length, length)
     return hashlib.blake2b(both, digest_size=16).digest()
@@ -139,7 +141,7 @@ class _Headers:
     """Blocks of a file, read some at a time."""
 
     def __init__(self, files: RangeFiles, file: int) -> None:
-        self._files, self._file = files, file
+        self._read = files.reader(file)
         self.size = files.size(file)
         self._start, self._chunk = 0, b""
 
@@ -148,7 +150,7 @@ class _Headers:
         if not self._start <= at <= self._start + len(self._chunk) - _BLOCK:
             self._start = at
             length = min(_CHUNK, max(0, self.size - at))
-            self._chunk = self._files.read(self._file, at, length)
+            self._chunk = self._read(at, length)
         return self._chunk[at - self._start : at - self._start + _BLOCK]
 
 

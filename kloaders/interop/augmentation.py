@@ -16,7 +16,7 @@ import numpy as np
 
 from kloaders.core import forks
 from kloaders.core.arrays import Array
-from kloaders.core.structure import map_structure
+from kloaders.core.structure import is_text, map_structure
 
 __all__ = ["albumentations_transform", "keras_transform"]
 
@@ -234,7 +234,7 @@ class _KerasLayer:
 
         given = self.targets.collect(x, y)
         with keras.device("cpu"):
-            put = keras.ops.convert_to_tensor
+            put = _tensor
             data = {name: _mapped(put, value) for name, value in given.items()}
             trainable, other = self._values(data)
             # Seeds are two small integers on every backend; [a, b] are drawn from one sequence.
@@ -297,6 +297,16 @@ def _takes_training(layer: Any) -> bool:
 
 def _mapped(function: Any, value: Any) -> Any:
     return map_structure(function, value)
+
+
+def _tensor(value: Any) -> Any:
+    import keras
+
+    if isinstance(value, np.ndarray) and is_text(value.dtype):
+        import tensorflow as tf  # layers of texts need it on every backend
+
+        return tf.constant(value)
+    return keras.ops.convert_to_tensor(value)
 
 
 def _numpy(tensor: Any) -> Array:

@@ -31,7 +31,7 @@ import inspect
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -242,6 +242,26 @@ class FitFrame:
             listed.callbacks = [other for other in listed.callbacks if other is not callback]
 
         return take_out
+
+    def keep_from_bar(self, names: Collection[str]) -> Callable[[], None]:
+        """Leave these logs out of Keras' progress bar. -> what lets them in again."""
+        bars = [one for one in self.callbacks if type(one).__name__ == "ProgbarLogger"]
+
+        def shorten(bar: Any) -> None:
+            real = bar.on_epoch_end
+
+            def on_epoch_end(epoch: int, logs: dict[str, Any] | None = None) -> None:
+                real(epoch, {k: v for k, v in (logs or {}).items() if k not in names})
+
+            bar.on_epoch_end = on_epoch_end
+
+        def let_in() -> None:
+            for bar in bars:
+                vars(bar).pop("on_epoch_end", None)
+
+        for bar in bars:
+            shorten(bar)
+        return let_in
 
     def ended(self) -> bool:
         """Whether it has ended. What another thread asks is not known to be."""

@@ -50,13 +50,14 @@ class Epoch:
 
     def logs(self) -> dict[str, float]:
         """What goes into Keras' logs; always the same names, since CSVLogger fixes its columns."""
-        return {
-            "samples_per_s": self.samples_per_s,
-            "data_wait_s": self.wait_seconds,
-            "batches_ahead": self.batches_ahead,
-            "cache_hits": self.cache_hits,
-            "sample_errors": float(self.sample_errors),
-        }
+        values = (
+            self.samples_per_s,
+            self.wait_seconds,
+            self.batches_ahead,
+            self.cache_hits,
+            float(self.sample_errors),
+        )
+        return dict(zip(LOGGED, values, strict=True))
 
 
 @dataclass

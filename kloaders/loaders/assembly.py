@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from kloaders.engine.delivery import Delivery
-from kloaders.engine.ram_batches import RamRunner, RamSize
+from kloaders.engine.ram_batches import RamRunner
+from kloaders.engine.ram_size import RamSize
 from kloaders.engine.runner import Runner
 from kloaders.engine.specs import SampleSpecs
 from kloaders.keras_api.tickets import Tickets
 from kloaders.loaders.options import LoaderOptions
 from kloaders.plan.epoch import EpochPlan
+from kloaders.plan.shared_reads import SharedReadsPlan
 from kloaders.plan.streams import Stream
 from kloaders.sources.cache.policy import cached_whole
 from kloaders.sources.cast import CastSource
@@ -81,7 +83,9 @@ def runner_of(source: Source, options: LoaderOptions, title: str) -> Runner:
     size = None
     if options.ram is not None:
         queue = options.work.max_queue_size
-        size = RamSize(options.ram, specs, options.batch_size, queue, order.part[1])
+        size = RamSize(
+            options.ram, specs, options.batch_size, queue, order.part[1], options.samples_per_file
+        )
     plan = plan_of(options, len(source), size)
     delivery = Delivery(
         None if taken else by_number,
@@ -119,6 +123,7 @@ def plan_of(options: LoaderOptions, samples: int, size: RamSize | None = None) -
     """
     order, shards = options.order, options.order.part[1]
     more: dict[str, Any] = {}
+    kind: type[EpochPlan] = EpochPlan
     if size is not None and options.ram is not None:
         if options.sampling:
             _check_sampling(options, size)
@@ -127,7 +132,11 @@ def plan_of(options: LoaderOptions, samples: int, size: RamSize | None = None) -
     elif options.echo > 1:  # all samples are at hand: one window with all of them
         step = options.batch_size * shards
         more = {"window": -(-samples // step) * step, "draw": "global", "echo": options.echo}
-    plan = EpochPlan(
+    if options.samples_per_file > 1:
+        kind, samples = SharedReadsPlan, samples * options.samples_per_file
+        draw = "files" if more.get("draw", "global") == "global" else more["draw"]
+        more |= {"copies": options.samples_per_file, "draw": draw}
+    plan = kind(
         samples,
         options.batch_size,
         order.number,

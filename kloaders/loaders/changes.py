@@ -93,6 +93,10 @@ def _checked_size(loader: Any, size: Any) -> tuple[int, int] | None:
             f"set(size=) is for loaders over image files, and this is a {type(loader).__name__}: make "
             "another loader, or resize in transform=."
         )
+    if getattr(loader, "input_options", None) is not None:
+        raise ValueError(
+            "set(size=): the inputs of this loader have options of their own: make another loader."
+        )
     if loader.decode is not None:
         raise ValueError(
             "set(size=): decode= makes the arrays of this loader: change transform= instead."

@@ -17,6 +17,9 @@ from kloaders.sources.cache.encoded import cached_rows
 from kloaders.sources.encoded import EncodedSource, fields_of
 from kloaders.sources.files import Decode, readings
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
+from kloaders.sources.kept_rows import without
+from kloaders.sources.quarantine import excluded
+from kloaders.sources.ranged import ranged
 from kloaders.sources.source import Source
 from kloaders.sources.tables import listed
 
@@ -124,7 +127,10 @@ class EncodedLoader(TwoLevelLoader):
     def _start(
         self, rows: EncodedSource, batch_size: int, chosen: dict[str, Any], options: Any
     ) -> None:
-        """Set up over these rows."""
+        """Set up over these rows, but those that `exclude` lists."""
+        names = excluded(chosen.pop("exclude", None), options.get("quarantine"))
+        if names:
+            rows = without(rows, names, options)
         if len(rows):
             rows.settle(FIRST_TRIES)
         two_levels = chosen["ram_batch_size"] is not None or chosen["ram_budget"] is not None
@@ -148,10 +154,10 @@ class EncodedLoader(TwoLevelLoader):
     def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
         kind, rows = type(self), self._rows
         by_batch, by_sample = overrides(kind, "load_batch"), overrides(kind, "load_sample")
-        source: Source = rows
+        source: Source = ranged(rows, rows.opener, rows.fetch_ranges)
         if by_batch or by_sample:
             dtype = options.transforms.dtype
-            source = HookSource(self, len(rows), dtype, by_batch=by_batch, base=rows)
+            source = HookSource(self, len(rows), dtype, by_batch=by_batch, base=source)
         fields = flatten(rows.fields)
         source = cached_rows(
             source,
@@ -161,7 +167,8 @@ class EncodedLoader(TwoLevelLoader):
             name=rows.name,
             file_of=rows.file_of if rows.paths_of_all else None,
             paths=rows.paths_of_all,
-            made_by=(type(rows).__name__, rows.token, *(field.described() for field in fields)),
+            etag=rows.opener.etag,
+            made_by=(rows.kind, rows.token, *(field.described() for field in fields)),
             functions={f"decode= of array {k}": field.decode for k, field in enumerate(fields)},
         )
         return NamedSource(source, self) if overrides(kind, "sample_name") else source

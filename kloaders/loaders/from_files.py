@@ -14,6 +14,7 @@ from kloaders.core.messages import inform, visible, warn
 from kloaders.core.structure import flatten, map_structure
 from kloaders.formats.audio import Audio
 from kloaders.formats.files import suffix_of
+from kloaders.formats.texts import Text
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.splits import check_validation, made, of_kept, parts_of
@@ -21,7 +22,7 @@ from kloaders.places.urls import is_url
 from kloaders.sources.columns import OneHotColumn
 from kloaders.sources.folders import READABLE, LeftOut, class_folders, files_below
 from kloaders.sources.remote_folders import RemoteFolder
-from kloaders.sources.table_columns import inputs_of, outputs_of
+from kloaders.sources.table_columns import column_weights, inputs_of, outputs_of
 from kloaders.sources.tables import Table, listed
 
 __all__ = [
@@ -95,7 +96,9 @@ def from_directory(
         extensions: take files with these suffixes only, such as (".jpg", ".png"). None takes
             those that can be read, and says how many others there were: images and arrays, or
             where there are none sounds (.wav, .flac), as stored; `decode=kl.Audio(...)` resamples
-            them and makes them equally long. All of them with another `decode=`, or with a loader of your own that overrides load_sample or load_batch.
+            them and makes them equally long. Where all files are .txt, x is their texts, in UTF-8;
+            `decode=kl.Text(...)` has other encodings. All files with another `decode=`, or with a
+            loader of your own that overrides load_sample or load_batch.
         follow_links: look into links to folders, inside classes. A class may be a link anyway.
         stratify: keep the share of every class the same on both sides.
         validation_transform: `transform=` of the validation loader, in place of that of training.
@@ -135,9 +138,10 @@ def from_directory(
             f'{listed(names)}. Use "int" or "categorical".'
         )
     wanted = wanted_suffixes(extensions, loader, options)
-    if remote is None and wanted is READABLE and _are_sounds(root, names, follow_links):
-        options["decode"] = Audio()
-        wanted = frozenset(Audio.suffixes)
+    if remote is None and wanted is READABLE:
+        decode = _decoder_of(root, names, follow_links)
+        if decode is not None:
+            options["decode"], wanted = decode, frozenset(decode.suffixes)
     paths: Any = []
     counts, left_out = [], LeftOut()
     for name in names:
@@ -189,7 +193,7 @@ def from_dataframe(
     label_column: str | list[str] | dict[str, Any] | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
-    weight_column: str | None = None,
+    weight_column: str | dict[str, str] | None = None,
     class_names: list[str] | dict[str, list[str]] | None = None,
     label_mode: Any = None,
     validation: float = 0.2,
@@ -217,7 +221,7 @@ def from_dataframe(
     label_column: str | list[str] | dict[str, Any] | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
-    weight_column: str | None = None,
+    weight_column: str | dict[str, str] | None = None,
     class_names: list[str] | dict[str, list[str]] | None = None,
     label_mode: Any = None,
     validation: float | None = 0.2,
@@ -246,7 +250,8 @@ def from_dataframe(
             "multi_label" rows of 0 and 1 of lists or of texts such as "a,b" (float32). None follows
             the values. A dict, by output.
         folder: where relative paths start; by default the current folder.
-        weight_column: of sample weights.
+        weight_column: of sample weights; for several outputs also a dict of columns by output, where
+            those left out have weight 1.
         class_names: the texts of `label_column` in the order of their numbers; of several outputs a
             dict.
         validation: the share of the rows to validate with, or how many, as 500; None or 0: none.
@@ -280,7 +285,7 @@ def from_dataframe(
         outputs = outputs_of(table, label_column, class_names, label_mode)
     labels = map_structure(lambda one: one.values, outputs) if outputs else None
     if weight_column is not None:
-        options["sample_weights"] = table.numbers(weight_column)
+        options["sample_weights"] = column_weights(table, weight_column, label_column)
     whole = made(loader, inputs, labels, batch_size, seed=seed, **options)
     whole, names = _with_classes(whole, outputs)
     if not validation:
@@ -345,22 +350,24 @@ def _takes_depth(loader: Any) -> bool:
     return "depth" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 
-def _are_sounds(root: str, names: list[str], follow_links: bool) -> bool:
-    """Whether there are sounds, and nothing else that is read without `decode=`."""
-    found = False
+def _decoder_of(root: str, names: list[str], follow_links: bool) -> Audio | Text | None:
+    """What reads the files, where nothing that is read without `decode=` is among them.
+
+    Sounds may have texts beside them, which say what is in them; a text that stands beside files of
+    another kind is hardly the sample.
+    """
+    found = set()
     for name in names:
         folder = os.path.join(root, name)
         if os.path.isdir(folder):
-            for path in files_below(
-                folder,
-                READABLE | frozenset(Audio.suffixes),
-                follow_links,
-                special=lambda _: None,
-            ):
-                if suffix_of(path) in READABLE:
-                    return False
-                found = True
-    return found
+            for path in files_below(folder, None, follow_links, special=lambda _: None):
+                suffix = suffix_of(path)
+                if suffix in READABLE:
+                    return None
+                found.add(suffix)
+    if found & set(Audio.suffixes):
+        return Audio()
+    return Text() if found and found <= set(Text.suffixes) else None
 
 
 def wanted_suffixes(extensions: Any, loader: Any, options: dict[str, Any]) -> frozenset[str] | None:

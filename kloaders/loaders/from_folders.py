@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, overload
 
+from kloaders.core.checks import Transform
 from kloaders.core.messages import inform
 from kloaders.core.structure import flatten, unflatten
 from kloaders.loaders.from_files import wanted_suffixes
 from kloaders.loaders.paths import PathSequenceLoader
 from kloaders.loaders.sequence import SequenceLoader
-from kloaders.loaders.splits import made, parts_of
+from kloaders.loaders.splits import check_validation, made, parts_of
 from kloaders.sources.folders import READABLE
 from kloaders.sources.matched_folders import matched, warn_of_proportions
 
@@ -33,6 +34,7 @@ def from_folders(
     extensions: Any = None,
     follow_links: bool = False,
     groups: Callable[[str], Any] | Any = None,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
     batch_size: int = 32,
     loader: Callable[..., L] = ...,
@@ -55,6 +57,7 @@ def from_folders(
     extensions: Any = None,
     follow_links: bool = False,
     groups: Callable[[str], Any] | Any = None,
+    validation_transform: Transform | None = None,
     seed: int | None = None,
     batch_size: int = 32,
     loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
@@ -75,6 +78,7 @@ def from_folders(
         follow_links: look into links to folders.
         groups: one value a sample, or a function of the first input's path: samples of one value stay
             on one side.
+        validation_transform: `transform=` of the validation loader, in place of that of training.
         seed: fixes the split and the order of both loaders.
         batch_size: samples a batch.
         loader: the class of both loaders, or a function that makes one.
@@ -87,6 +91,7 @@ def from_folders(
         NotADirectoryError, FileNotFoundError: no such folder.
         ValueError: no file has a partner, or two files of one folder have the same.
     """
+    check_validation(validation, validation_transform)
     x, y = _folders(inputs, "inputs"), None if labels is None else _folders(labels, "labels")
     folders = [*flatten(x), *([] if y is None else flatten(y))]
     if len(folders) < 2:
@@ -110,7 +115,7 @@ def from_folders(
     if not validation:
         inform(f"{found}, all for training.")
         return whole, None
-    train, val = parts_of(whole, validation, None, groups, seed)
+    train, val = parts_of(whole, validation, None, groups, seed, None, validation_transform)
     inform(f"{found}, {train.samples:,} for training and {val.samples:,} for validation.")
     return train, val
 

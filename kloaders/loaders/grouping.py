@@ -55,6 +55,7 @@ def class_batches(loader: L, *, classes: int = 8, samples: int = 4, labels: Any 
         "has shuffle=False": loader.shuffle is False,
         "is from bucket_by_length() or padded_batches()": options.padding is not None,
         f"has echo={options.echo}": options.echo > 1,
+        f"has samples_per_file={options.samples_per_file}": options.samples_per_file > 1,
         "makes its batches itself (load_batch)": loader.source.whole_batches,
     }
     for what, there in refused.items():

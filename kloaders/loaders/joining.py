@@ -25,7 +25,16 @@ __all__ = ["concatenate", "zip_loaders"]
 
 # Options of the whole; all others belong to the loaders in it.
 _OWN = (
-    *("shuffle", "seed", "drop_last", "pad_last", "shard", "epoch_batches", "class_balance"),
+    *(
+        "shuffle",
+        "seed",
+        "drop_last",
+        "pad_last",
+        "with_ids",
+        "shard",
+        "epoch_batches",
+        "class_balance",
+    ),
     *("sampling_weights", "replacement", "batch_transform", "workers", "processes", "on_error"),
     *("max_errors", "quarantine", "max_queue_size"),
 )
@@ -180,6 +189,11 @@ def _check_part(what: str, loader: SequenceLoader) -> None:
         raise ValueError(
             f"{what}() got a {kind} with RAM batches, which hold samples in an order of their own: "
             'take PathSequenceLoader(paths, labels, cache="ram") instead.'
+        )
+    if loader.options.samples_per_file > 1:
+        raise ValueError(
+            f"{what}() got a {kind} with samples_per_file={loader.samples_per_file}, which says how often "
+            "a file comes, as this does: leave it out; kl.repeat(loader, times) has each sample so often."
         )
     if options.padding is not None or options.inputs_as_labels:
         raise ValueError(

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.core.options import shows_options
 from kloaders.formats.mds import read_index
+from kloaders.formats.opening import opener_of
 from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options, no_input
+from kloaders.sources.kept_rows import files_kept
 from kloaders.sources.mds import MDSSource
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["MDSSequenceLoader"]
+
+
+_OWN = ("x", "y", "exclude", "download_cache", "download_budget")
 
 
 class MDSSequenceLoader(EncodedLoader):
@@ -25,7 +30,7 @@ class MDSSequenceLoader(EncodedLoader):
     in one that is.
 
     Args:
-        folders: a folder with an `index.json`, or a list of these with the same columns.
+        folders: a folder with an `index.json`, or its URL, or a list of these with the same columns.
         batch_size: samples per batch.
         x, y: the columns that are input and label: a name; "column:key" for a part of a JSON column; a
             list of names for a row of float32 numbers; a tuple or dict of these for several.
@@ -34,6 +39,10 @@ class MDSSequenceLoader(EncodedLoader):
         decode: a function of the bytes of an input's column that gives its array; for labels
             `label_options={"decode": ...}`.
         class_names: the names of classes, for labels that are texts: each becomes its number.
+        exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
+            and `kloaders verify --csv` write it; see `PathSequenceLoader`.
+        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
+            most that it may hold; see `PathSequenceLoader`.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
         **options: see `SequenceLoader`.
 
@@ -51,16 +60,24 @@ class MDSSequenceLoader(EncodedLoader):
         batch_size: int = 32,
         x: Any = None,
         y: Any = None,
+        *,
+        exclude: Any = None,
+        download_cache: str | os.PathLike[str] | None = None,
+        download_budget: int | str | None = None,
         **options: Unpack[EncodedOptions],
     ) -> None:
-        chosen = self._chosen(options, ("x", "y"))
+        chosen = self._chosen(options, _OWN)
         given = [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
-        shards = [shard for folder in given for shard in read_index(os.fspath(folder))]
+        shards = [s for folder in given for s in read_index(os.fspath(folder).rstrip("/"))]
         if not shards:
             raise ValueError(f"folders={folders!r:.80} have no shards, expected at least one.")
         if x is None:
             raise TypeError(no_input(type(self).__name__, shards[0].names))
         #: The files, in the order of their samples.
-        self.files = [shard.path for shard in shards]
-        rows = MDSSource(shards, self._fields(x, y, chosen, options))
-        self._start(rows, batch_size, chosen, options)
+        self.files = files_kept(
+            [shard.path for shard in shards], exclude, options.get("quarantine")
+        )
+        shards = [shard for shard in shards if shard.path in set(self.files)]
+        opener = opener_of(self.files, download_cache, download_budget)
+        rows = MDSSource(shards, self._fields(x, y, chosen, options), opener)
+        self._start(rows, batch_size, chosen | {"exclude": exclude}, options)

@@ -31,6 +31,7 @@ _OWN = (
         "seed",
         "drop_last",
         "pad_last",
+        "with_ids",
         "shard",
         "epoch_batches",
         "batch_transform",
@@ -122,6 +123,11 @@ def _check_part(loader: SequenceLoader) -> None:
         raise ValueError(
             f"mix() got a {kind} with RAM batches, which hold samples in an order of their own: mix "
             'loaders of one level, such as PathSequenceLoader(paths, labels, cache="ram").'
+        )
+    if loader.options.samples_per_file > 1:
+        raise ValueError(
+            f"mix() got a {kind} with samples_per_file={loader.samples_per_file}, which says how often "
+            "a file comes, as this does: leave it out; kl.repeat(loader, times) has each sample so often."
         )
     if isinstance(loader.runner.pipeline.source, MixtureSource):
         raise ValueError("mix() got a mixture: mix all loaders at once, with all proportions.")

@@ -45,6 +45,7 @@ class LoaderOptions:
         classes: weights by class, or None.
         ram: RAM batches; None for one level.
         echo: how often each sample is served in an epoch.
+        samples_per_file: likewise, each time as a sample of its own.
         padding: how samples of unequal length are padded (`bucket_by_length`, `padded_batches`).
         inputs_as_labels: x is y, too (`inputs_as_labels`).
         more: options of one class of loaders, such as `size`, by name: for people to look at.
@@ -62,6 +63,7 @@ class LoaderOptions:
     classes: ClassWeights | None = None
     ram: RamOptions | None = None
     echo: int = 1
+    samples_per_file: int = 1
     padding: Padding | RaggedPadding | None = None
     inputs_as_labels: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -107,7 +109,8 @@ class LoaderOptions:
                 f"echo={found.echo} serves samples several times in random order, which "
                 "shuffle=False forbids: leave shuffle out, or echo."
             )
-        return replace(found, sampling=_sampling(wanted, found.order.shuffle, count, source))
+        found = replace(found, sampling=_sampling(wanted, found.order.shuffle, count, source))
+        return found if found.samples_per_file == 1 else _sharing_reads(found)
 
     @cached_property
     def flat(self) -> dict[str, Any]:
@@ -118,6 +121,7 @@ class LoaderOptions:
             "seed": self.order.seed,
             "drop_last": self.order.drop_last,
             "pad_last": self.order.pad_last,
+            "with_ids": self.order.with_ids,
             "shard": self.order.shard,
             "sampling": self.sampling,
             "weights": self.weights,
@@ -135,6 +139,7 @@ class LoaderOptions:
             "cache_budget": self.cache.cache_budget,
             "cache_key": self.cache.cache_key,
             "echo": self.echo,
+            "samples_per_file": self.samples_per_file,
             "draw": "global" if self.ram is None else self.ram.draw,
             **self.more,
         }
@@ -188,8 +193,13 @@ class LoaderOptions:
         transform: in place of that of training.
         """
         order = self.order
+        # Without a transform all samples of a file would be alike.
+        several = self.samples_per_file if transform is not None else 1
+        unneeded = several == 1 and self.ram is not None and self.ram.most_batches is not None
         return replace(
             self,
+            ram=None if unneeded else self.ram,
+            samples_per_file=several,
             order=replace(
                 order,
                 shuffle=None if order.shuffle is None else False,
@@ -213,6 +223,36 @@ class LoaderOptions:
             ram=None,
             more={},
         )
+
+
+# Samples of one file are apart by so many batches at most, where nobody chose RAM batches.
+_APART = 32
+
+
+def _sharing_reads(options: LoaderOptions) -> LoaderOptions:
+    """With RAM batches, for several samples from each file.
+
+    Raises:
+        ValueError: all samples of a file would be alike, or something else says how often one comes.
+    """
+    said = f"samples_per_file={options.samples_per_file}"
+    if options.transforms.transform is None and options.transforms.batch_transform is None:
+        raise ValueError(
+            f"{said} without transform= would deliver each file {options.samples_per_file} times as it "
+            "is: pass a transform that draws from rng, such as a random crop, or leave it out."
+        )
+    if options.echo > 1:
+        raise ValueError(
+            f"{said} and echo={options.echo} both say how often a file that was read is used: choose "
+            "one; samples_per_file counts each time as a sample."
+        )
+    if options.sampling:
+        raise ValueError(
+            f"{said} takes as many samples from each file, and this loader samples "
+            f"({options.sampling}): leave out epoch_batches=, class_balance= and sampling_weights=, or "
+            "weigh samples in the loss by class_weight= or sample_weights=."
+        )
+    return options if options.ram else replace(options, ram=RamOptions(most_batches=_APART))
 
 
 def _sampling(

@@ -6,24 +6,43 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from kloaders.core.arrays import Indices
 from kloaders.core.checks import check_names, checked_dtype
 from kloaders.core.options import Options, shows_options
+from kloaders.core.progress import Progress
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, unflatten
 from kloaders.core.threads import ThreadPool, usable_cores
-from kloaders.formats.pack import MANIFEST, dtype_named, manifest_changed, nested, read_manifest
+from kloaders.formats.opening import opener_of
+from kloaders.formats.pack import (
+    MANIFEST,
+    Part,
+    dtype_named,
+    files_of,
+    manifest_changed,
+    nested,
+    path_in,
+    read_manifest,
+)
 from kloaders.formats.pack_files import check_files, crc_of_piece, pieces_of
 from kloaders.loaders.sequence import SequenceLoader
-from kloaders.places.urls import local_path
+from kloaders.places.urls import is_url, local_path
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import CastColumn, inner_column
 from kloaders.sources.pack import PackColumn
+from kloaders.sources.remote_pack import RemotePackColumn
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["PackSequenceLoader", "PackSource"]
+
+
+def _folder(given: str) -> str:
+    """The folder of a pack, absolute, or its URL."""
+    if is_url(given):
+        return given.rstrip("/")
+    return os.path.abspath(given if os.path.exists(given) else local_path(given, "folder"))
 
 
 class PackSource(ColumnSource):
@@ -50,8 +69,11 @@ class PackSequenceLoader(SequenceLoader):
     once, into the batch. Shuffling is over all samples.
 
     Args:
-        folder: holds pack.json.
+        folder: holds pack.json; or its URL: large arrays are then fetched row by row, and small ones,
+            such as labels, as a whole when they are first read.
         batch_size: samples a batch.
+        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
+            most that it may hold; see `PathSequenceLoader`.
         **options: see `SequenceLoader`. sample_weights=None takes those in the pack, if any.
 
     Samples of different shape come in batches where all of one batch have the same; else bring
@@ -67,20 +89,28 @@ class PackSequenceLoader(SequenceLoader):
 
     @shows_options(Options)
     def __init__(
-        self, folder: str | os.PathLike[str], batch_size: int = 32, **options: Unpack[Options]
+        self,
+        folder: str | os.PathLike[str],
+        batch_size: int = 32,
+        *,
+        download_cache: str | os.PathLike[str] | None = None,
+        download_budget: int | str | None = None,
+        **options: Unpack[Options],
     ) -> None:
-        check_names(type(self).__name__, options, Options.__annotations__)
+        known = (*Options.__annotations__, "download_cache", "download_budget")
+        check_names(type(self).__name__, options, known)
         #: Where the pack is; absolute.
-        given = os.fspath(folder)
-        self.folder = os.path.abspath(
-            given if os.path.exists(given) else local_path(given, "folder")
-        )
+        self.folder = _folder(os.fspath(folder))
         manifest = read_manifest(self.folder)
         dtypes = [dtype_named(name) for name in manifest.leaves]
-        check_files(self.folder, manifest.shards, dtypes)
+        names = files_of(manifest.shards, dtypes)
+        self._opener = opener_of(
+            [path_in(self.folder, name) for name in names], download_cache, download_budget
+        )
+        check_files(self.folder, manifest.shards, dtypes, self._opener)
         starts = np.cumsum([0, *(shard.samples for shard in manifest.shards)], dtype=np.int64)
         columns = [
-            PackColumn(self.folder, [shard.parts[k] for shard in manifest.shards], starts, dtype)
+            self._column([shard.parts[k] for shard in manifest.shards], starts, dtype)
             for k, dtype in enumerate(dtypes)
         ]
         if manifest.weights and options.get("sample_weights") is None:
@@ -99,6 +129,11 @@ class PackSequenceLoader(SequenceLoader):
         #: What the pack was made of and how, as `write_pack` noted it.
         self.job = manifest.job
 
+    def _column(self, parts: list[Part], starts: Indices, dtype: np.dtype[Any]) -> PackColumn:
+        if self._opener.fetches:
+            return RemotePackColumn(self.folder, parts, starts, dtype, self._opener)
+        return PackColumn(self.folder, parts, starts, dtype)
+
     def verify(self, progress: bool | None = None) -> None:
         """Read every byte of the pack and compare the sums that were noted when it was written.
 
@@ -110,13 +145,15 @@ class PackSequenceLoader(SequenceLoader):
             OSError: a file is gone or cannot be read.
         """
         read_manifest(self.folder)
-        check_files(self.folder, self._shards, self._dtypes)
+        names = files_of(self._shards, self._dtypes)
+        opener = opener_of([path_in(self.folder, name) for name in names])
+        check_files(self.folder, self._shards, self._dtypes, opener)
         pieces = list(pieces_of(self.folder, self._shards, self._dtypes))
         size = sum(piece.end - piece.begin for piece in pieces)
         disable = None if progress is None else not progress
         wrong = []
         with (
-            tqdm(total=size, unit="B", unit_scale=True, disable=disable, desc="verify") as bar,
+            Progress(total=size, unit="B", unit_scale=True, disable=disable, desc="verify") as bar,
             ThreadPool(usable_cores(), "kloaders-verify") as pool,
         ):
             sums = pool.map(lambda piece: crc_of_piece(piece.path, piece.begin, piece.end), pieces)
@@ -125,7 +162,7 @@ class PackSequenceLoader(SequenceLoader):
                 if found != piece.crc32:
                     wrong.append(piece.name)
         if manifest_changed(self.folder):
-            wrong.append(os.path.join(self.folder, MANIFEST))
+            wrong.append(path_in(self.folder, MANIFEST))
         if wrong:
             more = f" and {len(wrong) - 10:,} others" if len(wrong) > 10 else ""
             raise ValueError(

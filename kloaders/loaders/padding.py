@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array
 from kloaders.core.checks import checked_count
 from kloaders.core.errors import never_skipped
 from kloaders.core.messages import visible, warn
+from kloaders.core.progress import Progress
 from kloaders.core.structure import flatten
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.engine.padding import Padding
@@ -45,9 +45,11 @@ def bucket_by_length(
 
     Shuffled, the batches of an epoch are each of one bucket, in a random order; all are full but the
     last, and there are as many as before. What does not fill a batch of its bucket shares one with
-    neighbouring buckets. In storage order (`predict`) samples stay where they are. A batch is padded
-    to the smallest boundary that holds all of it, with whatever is in it: so many shapes there are,
-    and on TensorFlow and JAX so many compilations.
+    neighbouring buckets. In storage order (`predict`) samples stay where they are. Each array of a
+    batch is padded to the smallest boundary that holds its own longest row: the texts of an encoder to
+    one, those of a decoder to another (with `shard=`, both to that of the longer one, so that all
+    shards have one shape). An array has as many shapes as there are boundaries, and for each
+    TensorFlow and JAX compile.
 
     Args:
         loader: any loader but a two-level one; options and data are shared with it.
@@ -85,6 +87,11 @@ def bucket_by_length(
             f"bucket_by_length() got a loader that samples ({loader.sampling}): both decide which "
             "samples share a batch. Leave out epoch_batches=, class_balance= and sampling_weights=, "
             "or weigh samples in the loss by sample_weights=."
+        )
+    if loader.options.samples_per_file > 1:
+        raise ValueError(
+            f"bucket_by_length() got a loader with samples_per_file={loader.samples_per_file}, which has an "
+            "order of its own: leave that out, or take kl.repeat(loader, times)."
         )
     if lengths is None or callable(lengths):
         known = _lengths_of(loader, lengths)
@@ -243,7 +250,7 @@ def _lengths_of(loader: SequenceLoader, function: Callable[[Any, Any], Any] | No
     count = loader.thread_count or usable_cores()
     with (
         ThreadPool(count, "kloaders-lengths") as threads,
-        tqdm(total=loader.samples, unit=" samples", desc="lengths", delay=1) as bar,
+        Progress(total=loader.samples, unit=" samples", desc="lengths", delay=1) as bar,
     ):
         found = np.zeros(loader.samples, np.int64)
         for index, steps in enumerate(threads.map(one, range(loader.samples), chunksize=64)):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from kloaders.core.memory import parse_bytes
 from kloaders.core.options import shows_options
+from kloaders.formats.opening import opener_of
 from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options, no_input
 from kloaders.sources.braces import without_braces
 from kloaders.sources.given_files import files_of
+from kloaders.sources.kept_rows import files_kept
 from kloaders.sources.parquet import ParquetSource, ParquetTables
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["ParquetSequenceLoader"]
+
+
+_OWN = ("x", "y", "row_group_cache", "exclude", "download_cache", "download_budget")
 
 
 class ParquetSequenceLoader(EncodedLoader):
@@ -29,11 +35,16 @@ class ParquetSequenceLoader(EncodedLoader):
     then read in the order of the file, so that each row group is read once for each RAM batch.
 
     Args:
-        files: a path, a pattern such as `part-*.parquet`, or a list of these, with the same columns.
+        files: a path, a pattern such as `part-*.parquet`, or a list of these, with the same columns;
+            URLs as well, of which only the columns that are read are fetched.
         batch_size: samples per batch.
         x, y: the columns that are input and label: a name; "column:key" for a part of a struct; a
             list of names for a row of float32 numbers; a tuple or dict of these for several.
         row_group_cache: bytes of row groups that stay in RAM, as 10**9 or "1GiB".
+        exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
+            and `kloaders verify --csv` write it; see `PathSequenceLoader`.
+        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
+            most that it may hold; see `PathSequenceLoader`.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
         decode: a function of an input's value, such as its bytes, that gives its array; for labels
@@ -63,17 +74,25 @@ class ParquetSequenceLoader(EncodedLoader):
         y: Any = None,
         *,
         row_group_cache: int | str = "1GiB",
+        exclude: Any = None,
+        download_cache: str | os.PathLike[str] | None = None,
+        download_budget: int | str | None = None,
         **options: Unpack[EncodedOptions],
     ) -> None:
-        chosen = self._chosen(options, ("x", "y", "row_group_cache"))
+        chosen = self._chosen(options, _OWN)
         #: The files, in the order of their samples.
-        self.files = files_of(without_braces(files), "Parquet files", "part-*.parquet")
+        self.files = files_kept(
+            files_of(without_braces(files), "Parquet files", "part-*.parquet"),
+            exclude,
+            options.get("quarantine"),
+        )
         budget = parse_bytes(row_group_cache, "row_group_cache")
-        tables = ParquetTables(self.files, type(self).__name__)
+        opener = opener_of(self.files, download_cache, download_budget)
+        tables = ParquetTables(self.files, type(self).__name__, opener)
         if x is None:
             raise TypeError(no_input(type(self).__name__, tables.schema.names))
         rows = ParquetSource(tables, self._fields(x, y, chosen, options), budget)
-        self._start(rows, batch_size, chosen, options)
+        self._start(rows, batch_size, chosen | {"exclude": exclude}, options)
         if self.class_names is None:
             self.class_names = rows.class_names()
         if not self.ram_batch_size and self.shuffle is not False:

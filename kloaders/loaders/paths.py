@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kloaders.core.arrays import Indices, Mask
-from kloaders.core.checks import check_names, checked_dtype
+from kloaders.core.checks import check_names, checked_count, checked_dtype
 from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import flatten, map_structure
 from kloaders.formats.images import decoders
@@ -24,7 +24,14 @@ from kloaders.sources.cache.policy import check_single_samples, folder_of, place
 from kloaders.sources.cache.source import CachedSource
 from kloaders.sources.column_source import checked_columns
 from kloaders.sources.columns import ArrayColumn, CallColumn, Column, PathColumn, take_rows
-from kloaders.sources.files import Decode, FileReader, FileSource, check_paths_of, readings
+from kloaders.sources.files import (
+    Decode,
+    FileReader,
+    FileSource,
+    check_paths_of,
+    options_by_input,
+    readings,
+)
 from kloaders.sources.fingerprint import common_folder
 from kloaders.sources.given_columns import columns_of
 from kloaders.sources.hooks import (
@@ -53,10 +60,10 @@ __all__ = ["PathOptions", "PathSequenceLoader"]
 class PathOptions(Options, total=False):
     """The options of loaders over files; see `PathSequenceLoader`."""
 
-    size: tuple[int, int] | int | None
-    interpolation: str
+    size: tuple[int, int] | int | dict[str, Any] | None
+    interpolation: str | dict[str, str]
     aspect: str
-    channels: int | None
+    channels: int | dict[str, Any] | None
     rescale: float | None
     dct_scaling: bool
     max_pixels: int
@@ -70,6 +77,7 @@ class PathOptions(Options, total=False):
     exclude: Any
     download_cache: str | os.PathLike[str] | None
     download_budget: int | str | None
+    samples_per_file: int
 
 
 class PathSequenceLoader(SequenceLoader):
@@ -88,6 +96,8 @@ class PathSequenceLoader(SequenceLoader):
             order, see `class_names`. None for none.
         batch_size: samples a batch.
         size: (height, width), or one number for both, to which images are resized; None keeps them as they are.
+            Where paths is a dict, size, interpolation and channels may be dicts by input,
+            `size={"photo": (224, 224), "plan": 64}`; inputs left out have the default.
         interpolation: "auto" is "area", which averages, where an image shrinks, and "bilinear" where
             it grows. Or "bilinear", "nearest", "bicubic", "area" or "lanczos", as OpenCV has them,
             of which only "area" averages; or "pillow-bilinear", "pillow-bicubic", "pillow-lanczos",
@@ -123,6 +133,11 @@ class PathSequenceLoader(SequenceLoader):
             fetched, for later epochs and runs. Processes and loaders may share it. None: nothing is.
         download_budget: the most that this folder may hold, in bytes or as "200GiB"; a data set that
             is larger is kept in part, the same part in each epoch. None: as much as the disk has.
+        samples_per_file: how many samples an epoch has of each file: it is read once, and transformed
+            so many times, each with random numbers of its own, as for random crops of large images.
+            In a shuffled order they lie apart, in RAM batches of 32 batches (`RamBatchSequenceLoader`
+            has larger ones); in storage order they follow each other. Labels, weights and errors stay
+            one a file; a validation part has one sample a file, unless it has a transform.
         **options: see `SequenceLoader`. dtype=None keeps the uint8 of images, and the uint16 of
             16-bit ones.
 
@@ -144,10 +159,10 @@ class PathSequenceLoader(SequenceLoader):
         labels: Any = None,
         batch_size: int = 32,
         *,
-        size: tuple[int, int] | int | None = None,
-        interpolation: str = "auto",
+        size: tuple[int, int] | int | dict[str, Any] | None = None,
+        interpolation: str | dict[str, str] = "auto",
         aspect: str = "stretch",
-        channels: int | None = 3,
+        channels: int | dict[str, Any] | None = 3,
         rescale: float | None = None,
         dct_scaling: bool = False,
         max_pixels: int = ImageOptions.max_pixels,
@@ -161,6 +176,7 @@ class PathSequenceLoader(SequenceLoader):
         exclude: Any = None,
         download_cache: str | os.PathLike[str] | None = None,
         download_budget: int | str | None = None,
+        samples_per_file: int = 1,
         **options: Unpack[Options],
     ) -> None:
         self._begin_files(
@@ -186,6 +202,7 @@ class PathSequenceLoader(SequenceLoader):
             check_paths=check_paths,
             exclude=exclude,
             downloads=(download_cache, download_budget),
+            samples_per_file=checked_count(samples_per_file, "samples_per_file", 1),
         )
 
     def _begin_files(
@@ -208,16 +225,29 @@ class PathSequenceLoader(SequenceLoader):
         known = (*PathOptions.__annotations__, *(kind.__init__.__kwdefaults__ or {}))
         check_names(kind.__name__, options, known)
         dtype = checked_dtype(options.get("dtype"))
-        reading, masks = readings(decode, label_options, dtype=dtype, **images)
+        by_input = options_by_input(paths, **images)
+        first = images if by_input is None else next(iter(by_input.values()))
+        reading, masks = readings(decode, label_options, dtype=dtype, **first)
+        #: Of images; where inputs have options of their own, of the first one.
         self.image_options, self.decode = reading
-        read = FileReader(*reading)
+        #: Options of images by input; None: all have one.
+        self.input_options = by_input
         paths = expanded(paths)
-        x = columns_of(paths, "paths", read, dtype=self.image_options.dtype)
+        if by_input is None:
+            x = columns_of(paths, "paths", FileReader(*reading), dtype=dtype)
+        else:
+            x = self._columns_by_input(paths, by_input, decode, dtype)
         files = next((c.paths for c in flatten(x) if isinstance(c, PathColumn)), None)
         y = None
         if labels is not None:
             y = columns_of(labels, "labels", FileReader(*masks), files)
-        if label_options and not any(isinstance(c, PathColumn) for c in flatten(y or ())):
+        masked = any(isinstance(c, PathColumn) for c in flatten(y or ()))
+        if masked and isinstance(images["size"], dict) and "size" not in (label_options or {}):
+            raise ValueError(
+                "labels are files, and size= is a dict by input, so that it is not known which size is "
+                'theirs: pass label_options={"size": (height, width)}.'
+            )
+        if label_options and not masked:
             raise ValueError(
                 "label_options are for labels that are files, and there are none: leave them out."
             )
@@ -242,6 +272,26 @@ class PathSequenceLoader(SequenceLoader):
         self._begin(source, batch_size, options, **more)
         if isinstance(y, ArrayColumn):
             self.class_names = y.class_names
+
+    def _columns_by_input(
+        self,
+        paths: dict[str, Any],
+        by_input: dict[str, dict[str, Any]],
+        decode: Decode | None,
+        dtype: Any,
+    ) -> dict[str, Any]:
+        """Columns of inputs whose images have options of their own."""
+        kind = type(self)
+        if overrides(kind, "load_sample") or overrides(kind, "load_batch"):
+            raise ValueError(
+                f"size=, interpolation= or channels= is a dict by input, and {kind.__name__} reads files "
+                "itself, by load_sample or load_batch: resize in there."
+            )
+        columns = {}
+        for name, own in by_input.items():
+            reading, _ = readings(decode, None, dtype=dtype, **own)
+            columns[name] = columns_of(paths[name], "paths", FileReader(*reading), dtype=dtype)
+        return columns
 
     # ------------------------------------------------------------------ hooks
 

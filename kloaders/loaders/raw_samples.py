@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
-from tqdm.auto import tqdm
-
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.progress import Progress
 from kloaders.engine.batches import AnyShapeBuild, in_storage_order
 from kloaders.loaders.checking import check_loader
 from kloaders.loaders.sequence import SequenceLoader
@@ -46,7 +45,7 @@ def raw_samples(
         lambda indices: AnyShapeBuild(runner, indices, Moment(), raw=True),
         loader.thread_count,
     )
-    bar = tqdm(total=loader.samples, unit=" samples", disable=not progress, desc=what)
+    bar = Progress(total=loader.samples, unit=" samples", disable=not progress, desc=what)
     with bar, closing(reading) as runs:
         for asked, found in runs:
             yield found

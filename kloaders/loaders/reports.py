@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from kloaders.core.arrays import Indices
 from kloaders.diagnostics import summary
 from kloaders.loaders.known import class_counts
 
@@ -42,6 +43,20 @@ class Reports:
             ValueError: labels are no classes, or not known without reading samples.
         """
         return class_counts(_loader(self))
+
+    def ids_of(self, batch: Any) -> Indices:
+        """The numbers of the samples in a batch, int64, one for each row; -1 for rows of padding.
+
+        Sample k is `labels[k]`, `file_paths[k]`, and row k of `predict`.
+
+        Args:
+            batch: as this loader delivered it, or its x: looked up by identity, while it is held.
+
+        Raises:
+            ValueError: it is none of this loader's, or a copy of one.
+        """
+        found: Indices = _loader(self).runner.delivery.ids.of(batch)
+        return found
 
     def summary(self) -> str:
         """Samples, shapes, bytes, classes and their balance, order, work and memory, in lines."""

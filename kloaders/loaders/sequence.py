@@ -28,7 +28,7 @@ from kloaders.plan.sampling import Sampling
 from kloaders.sources.cache.policy import cached_in_ram
 from kloaders.sources.cast import CastSource
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
-from kloaders.sources.quarantine import Quarantine
+from kloaders.sources.remote_quarantine import AnyQuarantine
 from kloaders.sources.source import Source
 from kloaders.sources.weights import weights_of
 
@@ -56,6 +56,7 @@ class SequenceLoader(Reports, base.Sequence):
         drop_last: leave out the last batch of an epoch where it is short.
         pad_last: fill it up instead, with samples of weight 0, for backends that need one batch
             size. `predict` gives rows for the padding too.
+        with_ids: `LoaderCallback` finds the loss of each sample, by name: which files are worst.
         shard: (k, n): be part k of n loaders, which deliver together, batch by batch, what one
             with batch_size * n would. Give all the same `seed`, and shuffle=True to shuffle.
             "auto" asks keras.distribution, torch, JAX, Ray Train or SLURM for k and n.
@@ -91,9 +92,8 @@ class SequenceLoader(Reports, base.Sequence):
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
             it, "skip" it, or "replace" it by another sample, which the seed picks. `errors` lists
             what did not load.
-        max_errors: the most samples that may be skipped or replaced: a count, as 100, or a share of
-            the samples, as 0.01. None: no limit.
-        quarantine: a CSV file, "bad.csv", that gets a line for each sample that does not load;
+        max_errors: the most samples skipped or replaced: a count, 100, or a share, 0.01; None: any.
+        quarantine: a CSV file or its URL, that gets a line for each sample that does not load;
             `exclude=` of loaders over files leaves out what it lists.
         cache: where samples are kept as they are first read, before the transform. "auto": in spare
             RAM, for files that are decoded by suffix and for images in records. "ram": in RAM,
@@ -140,7 +140,7 @@ class SequenceLoader(Reports, base.Sequence):
     cache_key: str | None
     #: Samples that did not load, one SampleError each, in the order in which they were met.
     errors: list[SampleError]
-    quarantine: Quarantine | None
+    quarantine: AnyQuarantine | None
     #: Which sample comes when.
     plan: EpochPlan
     #: What makes the batches; for kloaders' own modules.

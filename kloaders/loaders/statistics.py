@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.structure import flatten, unflatten
+from kloaders.core.notebooks import sentence_and_table
+from kloaders.core.structure import check_no_texts, flatten, names_of, unflatten
 from kloaders.loaders.raw_samples import raw_samples
 from kloaders.loaders.sequence import SequenceLoader
 
@@ -41,6 +42,28 @@ class Statistics:
     maximum: Any
     class_counts: dict[Any, int] | None
 
+    def __str__(self) -> str:
+        kinds = self.class_counts
+        classes = "" if kinds is None else f", labels of {len(kinds):,} classes"
+        return f"Statistics of {self.samples:,} samples{classes}."
+
+    def _repr_html_(self) -> str:
+        names = names_of(self.mean, "x")
+        columns = (self.mean, self.variance, self.minimum, self.maximum)
+        values = zip(*(flatten(column) for column in columns), strict=True)
+        rows = [(name, *map(_in_short, row)) for name, row in zip(names, values, strict=True)]
+        counts = (self.class_counts or {}).items()
+        rows += [(f"class {name}", f"{count:,}") for name, count in counts]
+        head = ("", "mean", "variance", "minimum", "maximum")
+        return sentence_and_table(str(self), head, rows)
+
+
+def _in_short(values: Any) -> str:
+    """A few numbers, and how many there are."""
+    flat = np.asarray(values).reshape(-1)
+    more = "" if len(flat) <= 6 else f" ... ({len(flat):,})"
+    return " ".join(f"{value:.4g}" for value in flat[:6].tolist()) + more
+
 
 def statistics(
     loader: SequenceLoader, *, axis: int | None = -1, progress: bool = True
@@ -68,6 +91,9 @@ def statistics(
     ([1.0, 5.0], [1.0, 0.0], {1: 2})
     """
     raw = loader.raw_spec
+    check_no_texts(
+        raw, "statistics()", "count its words yourself, for text, _ in loader.epoch_batches()"
+    )
     names = len(flatten(raw[0]))
     sums = [_Moments(axis) for _ in range(names)]
     labels = flatten(raw[1]) if len(raw) > 1 else []

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from kloaders.core.messages import inform
 from kloaders.core.options import shows_options
+from kloaders.formats.opening import opener_of
 from kloaders.formats.ranges import RangeFiles
 from kloaders.loaders.encoded import EncodedLoader, EncodedOptions, encoded_options
 from kloaders.sources.braces import without_braces
 from kloaders.sources.given_files import files_of
+from kloaders.sources.kept_rows import files_kept
 from kloaders.sources.tar import TarSamples, TarSource, guessed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["TarSequenceLoader"]
+
+
+_OWN = ("x", "y", "index_folder", "exclude", "download_cache", "download_budget")
 
 
 class TarSequenceLoader(EncodedLoader):
@@ -30,14 +35,19 @@ class TarSequenceLoader(EncodedLoader):
     as `.NAME.members.index`. Then any member is one read away.
 
     Args:
-        files: a path, a pattern such as `train-*.tar` or `train-{000..127}.tar`, or a list of these.
+        files: a path, a pattern such as `train-*.tar` or `train-{000..127}.tar`, or a list of these;
+            URLs as well, of which only the headers and the members that are needed are fetched.
         batch_size: samples per batch.
         x, y: the suffixes that are input and label: "jpg"; "jpg;png" for the first that a sample
             has; "json:box:x" for a part of a JSON text; a list of names for a row of numbers; a
             tuple or dict of these for several. x=None takes an image or array, and a class as y
             where there is one, and logs what it took.
         index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's where that is not allowed.
+            user's where that is not allowed, and for URLs; with download_cache= in `indexes` there.
+        exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
+            and `kloaders verify --csv` write it; see `PathSequenceLoader`.
+        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
+            most that it may hold; see `PathSequenceLoader`.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
         decode: a function of an input's bytes that gives its array; for labels
@@ -64,17 +74,25 @@ class TarSequenceLoader(EncodedLoader):
         y: Any = None,
         *,
         index_folder: str | os.PathLike[str] | None = None,
+        exclude: Any = None,
+        download_cache: str | os.PathLike[str] | None = None,
+        download_budget: int | str | None = None,
         **options: Unpack[EncodedOptions],
     ) -> None:
-        chosen = self._chosen(options, ("x", "y", "index_folder"))
+        chosen = self._chosen(options, _OWN)
         #: The files, in the order of their samples.
-        self.files = files_of(without_braces(files), "tar files", "train-*.tar")
+        self.files = files_kept(
+            files_of(without_braces(files), "tar files", "train-*.tar"),
+            exclude,
+            options.get("quarantine"),
+        )
         folder = None if index_folder is None else os.fspath(index_folder)
-        samples = TarSamples(RangeFiles(self.files), folder)
+        opener = opener_of(self.files, download_cache, download_budget)
+        samples = TarSamples(RangeFiles(self.files, opener), folder)
         if x is None:
             x, found = guessed(samples)
             y = found if y is None else y
             said = f"x is {x!r}" + ("" if y is None else f", y is {y!r}")
             inform(f"{self.files[0]}: {said}. x= and y= choose otherwise.", once=said)
         rows = TarSource(samples, self._fields(x, y, chosen, options))
-        self._start(rows, batch_size, chosen, options)
+        self._start(rows, batch_size, chosen | {"exclude": exclude}, options)

@@ -10,11 +10,13 @@ from kloaders.core.arrays import Indices
 from kloaders.core.checks import check_names, checked_dtype, checked_flag
 from kloaders.core.options import Options, shows_options
 from kloaders.formats.lines import LineFiles
+from kloaders.formats.opening import opener_of
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.places.urls import local_path
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import default_hook, overrides
 from kloaders.sources.lines import CsvSource, LineSource
+from kloaders.sources.ranged import ranged
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,14 +52,16 @@ class TextLineSequenceLoader(_Lines):
     carriage return.
 
     Args:
-        files: a path, a pattern such as `part-*.txt`, or a list of these. Files of a pattern are
-            sorted by name.
+        files: a path, a pattern such as `part-*.txt`, or a list of these; URLs as well, of which only
+            the lines that are needed are fetched. Files of a pattern are sorted by name.
         decode: a function of a line, a str without its end, that gives x or (x, y), such as
             `lambda line: json.loads(line)["values"]`. Or override a hook.
         batch_size: samples a batch.
         encoding: of the text; UTF-8, or another in which a newline is the byte 10.
         index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's where that is not allowed.
+            user's where that is not allowed, and for URLs; with download_cache= in `indexes` there.
+        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
+            most that it may hold; see `PathSequenceLoader`.
         **options: see `SequenceLoader`.
 
     Lines differ in length: `bucket_by_length` pads what `decode` gives.
@@ -76,10 +80,13 @@ class TextLineSequenceLoader(_Lines):
         *,
         encoding: str = "utf-8",
         index_folder: str | os.PathLike[str] | None = None,
+        download_cache: str | os.PathLike[str] | None = None,
+        download_budget: int | str | None = None,
         **options: Unpack[Options],
     ) -> None:
         kind = type(self)
-        known = (*Options.__annotations__, "decode", "encoding", "index_folder")
+        known = (*Options.__annotations__, *(TextLineSequenceLoader.__init__.__kwdefaults__ or {}))
+        known = (*known, "decode")
         check_names(kind.__name__, options, known)
         if decode is not None and not callable(decode):
             raise TypeError(f"decode={decode!r:.80} is not a function of a line of text.")
@@ -94,10 +101,11 @@ class TextLineSequenceLoader(_Lines):
         #: The files, in the order of their samples.
         self.files = files_of(files, "text files", "part-*.txt")
         folder = None if index_folder is None else local_path(index_folder, "index_folder")
-        lines = LineFiles(self.files, index_folder=folder)
+        opener = opener_of(self.files, download_cache, download_budget)
+        lines = LineFiles(self.files, index_folder=opener.index_folder(folder), opener=opener)
         dtype = checked_dtype(options.get("dtype"))
         self._lines = LineSource(lines, encoding, decode, dtype)
-        self._begin(self._lines, batch_size, options)
+        self._begin(ranged(self._lines, opener, lines.fetch_ahead), batch_size, options)
 
     @default_hook
     def load_sample(self, index: int) -> Any:
@@ -118,7 +126,8 @@ class CsvSequenceLoader(_Lines):
     a row. Numbers are parsed by NumPy's C parser, a batch in one call.
 
     Args:
-        files: a path, a pattern such as `part-*.csv`, or a list of these, with the same columns.
+        files: a path, a pattern such as `part-*.csv`, or a list of these, with the same columns; URLs
+            as well, of which only the rows that are needed are fetched.
         x: the columns of the input: a list of names makes a row of float32, one name a number.
             A tuple or dict of these makes several inputs. None takes all columns but those of y.
         y: the columns of the label, likewise. None for none.
@@ -134,7 +143,9 @@ class CsvSequenceLoader(_Lines):
         quote: around fields, one character; None: quotes have no meaning.
         encoding: of the text; UTF-8, or another in which newlines, delimiters and quotes are ASCII.
         index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's where that is not allowed.
+            user's where that is not allowed, and for URLs; with download_cache= in `indexes` there.
+        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
+            most that it may hold; see `PathSequenceLoader`.
         **options: see `SequenceLoader`. dtype: of x; None: float32, or int32 of `classes`.
 
     A column may also be named by its number, counted from 0, which tells two of one name apart.
@@ -168,6 +179,8 @@ class CsvSequenceLoader(_Lines):
         quote: str | None = '"',
         encoding: str = "utf-8",
         index_folder: str | os.PathLike[str] | None = None,
+        download_cache: str | os.PathLike[str] | None = None,
+        download_budget: int | str | None = None,
         **options: Unpack[Options],
     ) -> None:
         kind = type(self)
@@ -184,15 +197,18 @@ class CsvSequenceLoader(_Lines):
         #: The files, in the order of their samples.
         self.files = files_of(files, "CSV files", "part-*.csv")
         folder = None if index_folder is None else local_path(index_folder, "index_folder")
+        opener = opener_of(self.files, download_cache, download_budget)
+        lines = LineFiles(
+            self.files,
+            True,
+            self.quote,
+            checked_flag(header, "header"),
+            opener.index_folder(folder),
+            delimiter=self.delimiter,
+            opener=opener,
+        )
         self._lines: CsvSource = CsvSource(
-            LineFiles(
-                self.files,
-                True,
-                self.quote,
-                checked_flag(header, "header"),
-                folder,
-                delimiter=self.delimiter,
-            ),
+            lines,
             self.files,
             x,
             y,
@@ -206,7 +222,7 @@ class CsvSequenceLoader(_Lines):
             label_dtype=labels,
             na_values=self.na_values,
         )
-        self._begin(self._lines, batch_size, options)
+        self._begin(ranged(self._lines, opener, lines.fetch_ahead), batch_size, options)
         if isinstance(y, (str, int)) and classes and y in classes:
             self.class_names = list(classes[y])
 

@@ -15,6 +15,7 @@ from kloaders.core.structure import Structure, flatten
 from kloaders.engine.retries import Names, read_patiently
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.errors import DecodeError
+from kloaders.formats.opening import Opener, opener_of
 from kloaders.formats.options import ImageOptions
 from kloaders.formats.sidecar_index import COMPRESSIONS
 from kloaders.formats.tfrecord.files import RecordFiles
@@ -26,8 +27,10 @@ from kloaders.sources.cache.encoded import cached_rows
 from kloaders.sources.files import Decode, readings
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
-from kloaders.sources.quarantine import Quarantine, excluded, record_of, say_left_out
+from kloaders.sources.quarantine import excluded, record_of, say_left_out
+from kloaders.sources.ranged import ranged
 from kloaders.sources.records import RecordSource, found_in
+from kloaders.sources.remote_quarantine import quarantine_at
 from kloaders.sources.source import Source
 from kloaders.sources.tfrecord.features import resolved
 from kloaders.sources.tfrecord.forms import Form, form_among
@@ -49,8 +52,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     with `decode=`.
 
     Args:
-        files: a path, a pattern such as `train-*.tfrecord`, or a list of these. Files of a pattern
-            are sorted by name.
+        files: a path, a pattern such as `train-*.tfrecord`, or a list of these; URLs as well, of
+            which only the records that are needed are fetched. Files of a pattern are sorted by name.
         features: which features are x and y: {"x": "image_raw", "y": "label"}. In place of a name
             there may be a tuple or dict of them, for several inputs; a `Feature`, or one of
             tf.io's FixedLenFeature, VarLenFeature and RaggedFeature, for a shape, a dtype or a
@@ -69,7 +72,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             bytes, or a text such as "4GB".
         check_crc: compare each record's checksum with its data. Lengths are always checked.
         index_folder: where to keep the indexes; None: beside the files, as `.NAME.index`, or in
-            a cache folder of the user's where that is not allowed.
+            a cache folder of the user's where that is not allowed, and for URLs; with
+            download_cache= in `indexes` there.
         ram_batch_size, ram_budget: serve from RAM batches of this size, for slow disks; see
             `RamBatchSequenceLoader`. Compressed files always are.
         draw: how RAM batches of plain files are drawn; see `RamBatchSequenceLoader`.
@@ -77,6 +81,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             list.
         exclude: leave out records that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
+        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
+            most that it may hold; see `PathSequenceLoader`.
         **options: see `SequenceLoader`.
 
     Raises:
@@ -115,6 +121,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         draw: Literal["windows", "global"] = "global",
         class_names: Sequence[str] | None = None,
         exclude: Any = None,
+        download_cache: str | os.PathLike[str] | None = None,
+        download_budget: int | str | None = None,
         **options: Unpack[Options],
     ) -> None:
         check_names(
@@ -144,13 +152,16 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             raise ValueError(f'draw={draw!r:.80} is not known: choose "global" or "windows".')
         #: The files, in the order of their samples.
         self.files = files_of(files)
+        opener = opener_of(self.files, download_cache, download_budget)
         if options.get("on_error", "raise") != "raise":
-            self.files = _without_empty(self.files)
+            self.files = _without_empty(self.files, opener)
         self._names = None if class_names is None else checked_class_names(class_names)
         folder = None if index_folder is None else local_path(index_folder, "index_folder")
         most = self.image_options.most_bytes
         check = checked_flag(check_crc, "check_crc")
-        records = RecordFiles(self.files, kind, folder, check, max_bytes=most)
+        records = RecordFiles(
+            self.files, kind, opener.index_folder(folder), check, max_bytes=most, opener=opener
+        )
         form = _form_in(records)
         names = excluded(exclude, options.get("quarantine"))
         if names:
@@ -203,10 +214,11 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
         kind, records = type(self), self.records
         by_batch, by_sample = overrides(kind, "load_batch"), overrides(kind, "load_sample")
-        source: Source = records
+        files = records.records
+        source: Source = ranged(records, files.opener, files.fetch_ahead)
         if by_batch or by_sample:
             dtype = options.transforms.dtype
-            source = HookSource(self, len(records), dtype, by_batch=by_batch, base=records)
+            source = HookSource(self, len(records), dtype, by_batch=by_batch, base=source)
         leaves = flatten(records.leaves)
         functions = {f"decode= of array {k}": leaf.decode for k, leaf in enumerate(leaves)}
         source = cached_rows(
@@ -216,8 +228,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             # Records that are not decoded are read as fast as a cache is.
             decoded=records.encoded and options.ram is None,
             name=records.name,
-            file_of=records.records.file_of,
-            paths=records.records.paths,
+            file_of=files.file_of,
+            paths=files.paths,
+            etag=files.opener.etag,
             made_by=("records", *(leaf.described() for leaf in leaves)),
             functions={"decode=": self.decode, **functions},
         )
@@ -252,7 +265,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
                 if options.get("on_error", "raise") == "raise":
                     quarantine = options.get("quarantine")
                     if quarantine is not None and blames_the_sample(failure):
-                        Quarantine(quarantine).add([(failure.name, failure.cause)])
+                        quarantine_at(quarantine).add([(failure.name, failure.cause)])
                     raise failure from error
                 continue
             except ValueError as error:
@@ -264,9 +277,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         raise failure
 
 
-def _without_empty(files: list[str]) -> list[str]:
+def _without_empty(files: list[str], opener: Opener) -> list[str]:
     """Files without those that are empty, which hold no records; all of them if all are."""
-    empty = [path for path in files if not os.path.getsize(path)]
+    empty = [path for path in files if not opener.stamp(path)[0]]
     if not empty or len(empty) == len(files):
         return files
     warn(

@@ -92,7 +92,9 @@ class VideoSequenceLoader(SequenceLoader):
         self.step = checked_count(step, "step", 1)
         every = None if stride is None else checked_count(stride, "stride", 1)
         #: The files, in the order of their samples.
-        self.files = files_of(files, "video files", "videos/*.mp4")
+        self.files = [
+            local_path(path, "files") for path in files_of(files, "video files", "videos/*.mp4")
+        ]
         columns = None if labels is None else columns_of(labels, "labels")
         for column in () if columns is None else flatten(columns):
             if len(column) != len(self.files):

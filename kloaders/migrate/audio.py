@@ -7,6 +7,7 @@ from typing import Any
 
 from kloaders.core.messages import warn
 from kloaders.formats.audio import Audio
+from kloaders.loaders.padding import padded_batches
 from kloaders.migrate.directory import check_part, checked_labels, loaders_of_parts
 
 __all__ = ["audio_dataset_from_directory"]
@@ -39,7 +40,7 @@ def audio_dataset_from_directory(
         batch_size: samples a batch; None makes batches of one.
         sampling_rate: frames a second to resample to. None: as stored. (Keras needs tensorflow-io.)
         output_sequence_length: frames of each sound; longer ones are cut, shorter ones filled up with
-            zeros. None: as stored, and the sounds of a batch must be equally long.
+            zeros. None: as stored, and those of a batch are filled up to its longest.
         ragged: not here; see `output_sequence_length`.
         shuffle: True shuffles all files anew in each epoch, where Keras has a buffer; None and False as
             for any loader.
@@ -62,14 +63,14 @@ def audio_dataset_from_directory(
     check_part(validation_split, subset, shuffle, seed)
     if ragged:
         raise ValueError(
-            "ragged=True has no counterpart here: pass output_sequence_length=, or bring lengths "
-            "together with kl.bucket_by_length(loader)."
+            "ragged=True has no counterpart here: leave it out, and the sounds of a batch are filled up "
+            "to its longest; or pass output_sequence_length=."
         )
     if batch_size is None:
         warn("batch_size=None: a loader has batches, and these are of one sample each.")
         batch_size = 1
     decode = Audio(sampling_rate, length=output_sequence_length)
-    return loaders_of_parts(
+    made = loaders_of_parts(
         os.fspath(directory),
         labels,
         label_mode,
@@ -84,3 +85,6 @@ def audio_dataset_from_directory(
         (".wav",),
         {"decode": decode, **options},
     )
+    if output_sequence_length is not None:
+        return made
+    return tuple(map(padded_batches, made)) if isinstance(made, tuple) else padded_batches(made)

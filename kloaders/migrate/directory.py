@@ -255,6 +255,11 @@ def _given(
     labels: Any, files: list[str], root: str, label_mode: str | None
 ) -> tuple[Array, list[str]]:
     """A user's labels, in the type that TensorFlow makes of them, and what they are called."""
+    if isinstance(labels, str):
+        raise ValueError(
+            f'labels={labels!r:.80}, expected "inferred", None, or one number for each of {len(files)} '
+            f"files in {visible(root)}."
+        )
     values = np.asarray(labels)
     if values.shape != (len(files),):
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import random
 import threading
 import time
@@ -12,8 +13,13 @@ from typing import TypeVar
 from kloaders.core import forks
 from kloaders.core.messages import inform, warn
 from kloaders.core.threads import exiting
-from kloaders.places.errors import BrokenTransferError, OutageError, TransientError
-from kloaders.places.place import Entry, Place
+from kloaders.places.errors import (
+    BrokenTransferError,
+    ChangedError,
+    OutageError,
+    TransientError,
+)
+from kloaders.places.place import PART_BYTES, Entry, Place
 from kloaders.places.registry import place_of
 from kloaders.places.urls import join, parsed, without_pattern
 
@@ -21,12 +27,15 @@ __all__ = [
     "delete",
     "exists",
     "head",
+    "inside",
     "list_below",
     "listed_pattern",
     "patiently",
     "put",
+    "put_file",
     "read",
     "read_range",
+    "read_with_etag",
 ]
 
 T = TypeVar("T")
@@ -154,6 +163,12 @@ def read(url: str, etag: str = "") -> bytes:
     return patiently(lambda: place.read(name, etag)[0], url, place.patience)
 
 
+def read_with_etag(url: str) -> tuple[bytes, str]:
+    """All of an object, and the ETag that it has; "" where the place has no such."""
+    place, name = _place(url)
+    return patiently(lambda: place.read(name), url, place.patience)
+
+
 def read_range(url: str, start: int, stop: int, etag: str = "") -> bytes:
     """Bytes start to stop of an object, fewer at its end."""
     place, name = _place(url)
@@ -183,10 +198,49 @@ def delete(url: str) -> None:
     patiently(lambda: place.delete(name), url, place.patience)
 
 
-def put(url: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:
-    """Write an object, which is there as a whole or not at all."""
+def put(url: str, parts: Sequence[bytes], only_if_absent: bool = False, etag: str = "") -> None:
+    """Write an object, which is there as a whole or not at all.
+
+    Args:
+        url: of the object.
+        parts: its content.
+        only_if_absent: FileExistsError where there is one.
+        etag: ChangedError where the object that is there is not the one that has this ETag.
+    """
     place, name = _place(url)
-    patiently(lambda: place.put(name, parts, only_if_absent), url, place.patience)
+    tries: list[TransientError] = []
+    try:
+        patiently(
+            lambda: place.put(name, parts, only_if_absent, etag),
+            url,
+            place.patience,
+            failed=tries.append,
+        )
+    except (FileExistsError, ChangedError):
+        # An earlier try may have been heard, and only its answer lost.
+        if not tries or read(url) != b"".join(parts):
+            raise
+
+
+def put_file(url: str, path: str, only_if_absent: bool = False) -> None:
+    """Make a local file an object, which is there as a whole or not at all.
+
+    A large one is sent in parts; whether there is an object is then looked at before.
+    """
+    if os.path.getsize(path) <= PART_BYTES:
+        with open(path, "rb") as file:
+            put(url, [file.read()], only_if_absent)
+        return
+    place, name = _place(url)
+    if only_if_absent and exists(url):
+        raise FileExistsError(f"{url} is there already.")
+    patiently(lambda: place.put_file(name, path), url, place.patience)
+
+
+def inside(folder: str) -> list[Entry]:
+    """The objects that lie in a folder, and not in one below it."""
+    place, prefix = _place(folder)
+    return patiently(lambda: list(place.inside(prefix.strip("/"))), folder, place.patience)
 
 
 def list_below(folder: str) -> list[tuple[str, Entry]]:

@@ -1,8 +1,9 @@
 """Objects kept on a local disk once they are fetched, in a folder of bounded size that processes share.
 
-An epoch asks for each object once, so keeping what was used last would keep nothing: which objects are
-kept is fixed instead, by their URLs, as large a share of the data as the budget is. Every epoch then finds
-the same ones, and nothing is thrown out for something else of the same data.
+Of objects that hold many samples, blocks of 4 MiB are kept, else whole objects. An epoch asks for each
+once, so keeping what was used last would keep nothing: which are kept is fixed instead, by their URLs, as
+large a share of the data as the budget is. Every epoch then finds the same ones, and nothing is thrown
+out for something else of the same data.
 
 What is kept is appended to segments. Each process writes segments of its own, under a lock on the
 folder, and looks at their sizes first: the budget holds whatever ends a process. Entries have a checksum
@@ -29,6 +30,7 @@ from typing import Any, NamedTuple
 from kloaders.core import forks
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
+from kloaders.places.fetching import Span, read_once
 from kloaders.places.registry import place_of
 from kloaders.places.urls import local_path, parsed
 
@@ -39,7 +41,7 @@ except ImportError:  # Windows: processes do not wait for each other
 
 __all__ = ["BLOCK_BYTES", "MARKER", "DownloadCache", "Segment", "clear", "segments_of"]
 
-#: The least that a budget may be.
+#: The least that a budget may be, and what is kept at a time of objects that are read by ranges.
 BLOCK_BYTES = 4 * 2**20
 #: What a folder has in it that is ours.
 MARKER = "kloaders-download-cache"
@@ -109,15 +111,18 @@ class DownloadCache:
 
     def close(self) -> None:
         """Let go of all segments; they are opened again when an object is read."""
+        self._closings = getattr(self, "_closings", 0) + 1
         _close(getattr(self, "_files", {}))
         self._lock = threading.RLock()
         self._files: dict[str, int] = {}
         self._index: dict[bytes, _At] = {}
         self._looked: dict[str, int] = {}
         self._checked: set[str] = set()
+        # Blocks whose checksum was compared.
+        self._sound: set[_At] = set()
         self._own: str | None = None
         self._refreshed = -_REFRESH_SECONDS
-        self._stopped = False
+        self._stopped = self._full = False
         self.hits = self.asked = 0
         weakref.finalize(self, _close, self._files).atexit = False
 
@@ -127,39 +132,86 @@ class DownloadCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._begin(state["settings"])
 
-    def read(self, url: str, etag: str) -> bytes:
-        """An object: as it is kept, or fetched, and kept if it belongs to what is.
+    def read(self, url: str, etag: str, span: Span = ()) -> bytes:
+        """An object, or a block of one: as it is kept, or fetched, and kept if it belongs to what is.
 
         Where no listing had its ETag, that is asked for when the object is first met: a new version of it
         is never taken for an old one.
         """
-        if not self._belongs(url):
-            return self._fetched(url, etag)[0]
-        found = self._kept(url, etag)
+        if not self.belongs(url, span):
+            return self._fetched(url, etag, span)[0]
+        found = self._kept(url, etag, span)
         if found is not None:
             return found
-        data, etag = self._fetched(url, etag)
-        self._keep(url, etag, data)
+        data, etag = self._fetched(url, etag, span)
+        self._keep(url, etag, span, data)
         return data
 
-    def _belongs(self, url: str) -> bool:
-        """Whether an object is one of those that are kept."""
-        digest = hashlib.blake2b(url.encode("utf-8", "surrogateescape"), digest_size=8, key=b"kept")
+    def belongs(self, url: str, span: Span = ()) -> bool:
+        """Whether an object, or a block of one, is one of those that are kept."""
+        digest = hashlib.blake2b(_named(url, span), digest_size=8, key=b"kept")
         return int.from_bytes(digest.digest(), "little") < self.settings.share * 2**64
 
-    def _fetched(self, url: str, etag: str) -> tuple[bytes, str]:
+    def keeps(self, url: str, etag: str, span: Span) -> bool:
+        """Whether a block is one of those that are kept, and is here or would find room."""
+        if not self.belongs(url, span):
+            return False
+        return not (self._full or self._stopped) or self.holds(url, etag, span)
+
+    def holds(self, url: str, etag: str, span: Span) -> bool:
+        """Whether a block is here, as far as can be told without a look at it."""
+        with self._lock:
+            at = self._at(_key(url, span))
+        return at is not None and at.etag == etag
+
+    def part(
+        self, url: str, etag: str, span: tuple[int, int], start: int, stop: int
+    ) -> bytes | None:
+        """Bytes of an object that lie in this block, if the block is here.
+
+        The first time all of the block is compared with its checksum, then only these are read.
+        """
+        key = _key(url, span)
+        with self._lock:
+            at = self._at(key)
+            file = None if at is None else self._open(at.segment)
+            closings = self._closings
+        if at is None or file is None or at.etag != etag or at.size != span[1] - span[0]:
+            return None
+        if at in self._sound:
+            begin, raw = at.offset + _HEAD_SIZE + len(at.etag.encode()) + start - span[0], b""
+            with contextlib.suppress(OSError):
+                raw = os.pread(file, stop - start, begin)
+            # A descriptor that was closed meanwhile may be that of another file.
+            if len(raw) == stop - start and closings == self._closings:
+                self.asked, self.hits = self.asked + 1, self.hits + 1
+                return raw
+            self._sound.discard(at)
+        whole = self._kept(url, etag, span)
+        if whole is None:
+            return None
+        self._sound.add(at)
+        return whole[start - span[0] : stop - span[0]]
+
+    def _fetched(self, url: str, etag: str, span: Span) -> tuple[bytes, str]:
+        if span:
+            return read_once(url, etag, span), etag
         where = parsed(url)
         return place_of(where).read(where.name, etag)
 
     # ------------------------------------------------------------------ reading
 
-    def _kept(self, url: str, etag: str) -> bytes | None:
-        key = _key(url)
+    def _at(self, key: bytes) -> _At | None:
+        """Where an entry is. The lock is held."""
+        if key not in self._index and time.monotonic() - self._refreshed > _REFRESH_SECONDS:
+            self._refresh()
+        return self._index.get(key)
+
+    def _kept(self, url: str, etag: str, span: Span) -> bytes | None:
+        key = _key(url, span)
         with self._lock:
             self.asked += 1
-            if key not in self._index and time.monotonic() - self._refreshed > _REFRESH_SECONDS:
-                self._refresh()
-            at = self._index.get(key)
+            at = self._at(key)
             file = None if at is None else self._open(at.segment)
         if at is None or file is None:
             return None
@@ -213,16 +265,17 @@ class DownloadCache:
 
     # ------------------------------------------------------------------ writing
 
-    def _keep(self, url: str, etag: str, data: bytes) -> None:
+    def _keep(self, url: str, etag: str, span: Span, data: bytes) -> None:
         if self._stopped or not etag:
             return
-        tag, key = etag.encode(), _key(url)
+        tag, key = etag.encode(), _key(url, span)
         head = _HEAD.pack(_MAGIC, key, len(tag), len(data), zlib.crc32(data, zlib.crc32(tag)))
         entry = head + _SUM.pack(zlib.crc32(head)) + tag + data
         with self._lock:
             try:
                 with _locked(self.folder):
                     if not self._room(len(entry)):
+                        self._full = True
                         return
                     file, offset = self._own_segment()
                     done = os.pwrite(file, entry, offset)
@@ -269,6 +322,7 @@ class DownloadCache:
             with self._lock:
                 file = self._files.pop(segment.name, None)
                 if file is not None:
+                    self._closings += 1
                     os.close(file)
             if _delete_unused(os.path.join(self.folder, segment.name)):
                 freed += segment.size
@@ -278,8 +332,14 @@ class DownloadCache:
         return freed
 
 
-def _key(url: str) -> bytes:
-    return hashlib.blake2b(url.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+def _named(url: str, span: Span) -> bytes:
+    """What tells objects, and blocks of them, apart."""
+    name = url.encode("utf-8", "surrogateescape")
+    return b"%b\0%d-%d" % (name, *span) if span else name
+
+
+def _key(url: str, span: Span) -> bytes:
+    return hashlib.blake2b(_named(url, span), digest_size=16).digest()
 
 
 def _close(files: dict[str, int]) -> None:

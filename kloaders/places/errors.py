@@ -65,6 +65,11 @@ class TransientError(Exception):
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>|\"(?:code|reason)\": *\"(\w+)\"")
 _REGION = re.compile(r"<Region>([\w-]+)</Region>|expecting '([\w-]+)'")
+_READING = (
+    "Reading needs the right to get objects, and to list the bucket: without the latter, an object that "
+    "does not exist is refused as well."
+)
+_WRITING = "Writing needs the right to put, get and delete objects, and to list the bucket."
 _REGIONS = (
     "AuthorizationHeaderMalformed",
     "PermanentRedirect",
@@ -72,13 +77,14 @@ _REGIONS = (
 )
 
 
-def failure_of(error: BaseException, url: str, place: str) -> Exception:
+def failure_of(error: BaseException, url: str, place: str, writing: bool = False) -> Exception:
     """What an error of a client means, in our words: to be raised `from None`.
 
     Args:
         error: of obstore.
         url: what was asked for.
         place: its bucket or server.
+        writing: it was to be written or deleted.
     """
     text = str(error)
     found, code = _STATUS.search(text), _CODE.search(text)
@@ -93,7 +99,9 @@ def failure_of(error: BaseException, url: str, place: str) -> Exception:
         return with_recovery(FileNotFoundError(f"{url} does not exist"), None)
     if status == 412 or kind == "PreconditionError":
         return ChangedError(
-            f"{url} has changed since it was listed: make the loader again, to train on what is there "
+            f"{url} is written by somebody else at the same time."
+            if writing
+            else f"{url} has changed since it was listed: make the loader again, to train on what is there "
             "now."
         )
     if reason in _REGIONS or "incorrectly configured region" in text or status in (301, 307):
@@ -118,9 +126,7 @@ def failure_of(error: BaseException, url: str, place: str) -> Exception:
         )
     if status in (401, 403) or kind in ("PermissionDeniedError", "UnauthenticatedError"):
         return AccessError(
-            f"{place} refuses access to {url} ({said}). {_how(scheme)} Reading needs the right to "
-            "get objects, and to list the bucket: without the latter, an object that does not exist "
-            "is refused as well."
+            f"{place} refuses access to {url} ({said}). {_how(scheme)} {_WRITING if writing else _READING}"
         )
     if status == 400 and not reason:  # an answer to HEAD has no text
         return AccessError(
@@ -129,6 +135,11 @@ def failure_of(error: BaseException, url: str, place: str) -> Exception:
         )
     if status in (408, 425, 429, 500, 502, 503, 504) or reason in ("SlowDown", "RequestTimeout"):
         return TransientError(said, status in (429, 503) or reason == "SlowDown")
+    if "RangeNotSupported" in text or "NotPartial" in text:
+        return PlaceError(
+            f"{place} gives all of {url} where a part of it is asked for: copy the file to a disk, or to "
+            "a place that answers requests for ranges."
+        )
     if status or kind in ("NotSupportedError", "NotImplementedError", "InvalidPathError"):
         return PlaceError(f"{place} does not answer a request for {url} ({said}).")
     body = "body error" in text or "Error decoding" in text or "end of file" in text

@@ -7,6 +7,7 @@ while that makes more objects come, half of them where a place asks for fewer, a
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import threading
 import time
@@ -27,6 +28,7 @@ __all__ = [
     "Fetched",
     "Fetcher",
     "Read",
+    "Span",
     "Traffic",
     "fetcher",
     "giving_up",
@@ -36,6 +38,8 @@ __all__ = [
 #: Bytes that may lie fetched, and be on their way, before anybody takes them.
 HELD_BYTES = 256 * 2**20
 _FIRST, _MOST, _LEAST = 16, 256, 4
+# So many spans at most are looked through for one that holds some bytes.
+_OVERLAPPING = 8
 # An object is taken for so large until some have come.
 _GUESS = 256 * 2**10
 # How long, and for how many objects, one number of requests in flight is tried.
@@ -64,24 +68,40 @@ class Traffic(NamedTuple):
     retries: int
 
 
-#: Reads what a URL names, with this ETag: one request.
-Read = Callable[[str, str], bytes]
+#: Which bytes of an object: from the first to behind the last; () for all of them.
+Span = tuple[int, int] | tuple[()]
+#: `read(url, etag)` reads what a URL names, with this ETag, and `read(url, etag, span)` bytes of it: one request.
+Read = Callable[..., bytes]
 
 
-def read_once(url: str, etag: str) -> bytes:
-    """All of an object, by one request."""
+def read_once(url: str, etag: str, span: Span = ()) -> bytes:
+    """All of an object, or some bytes that are known to be in it, by one request."""
     found = parsed(url)
-    return place_of(found).read(found.name, etag)[0]
+    if not span:
+        return place_of(found).read(found.name, etag)[0]
+    start, stop = span
+    data = place_of(found).read_range(found.name, start, stop, etag)
+    if len(data) != stop - start:
+        raise TransientError(f"{len(data)} bytes came of {stop - start}", transfer=True)
+    return data
 
 
 class Fetched:
-    """An object that is fetched, or will be, for one or more batches."""
+    """An object, or a span of one, that is fetched, or will be, for one or more batches.
 
-    __slots__ = ("_done", "claims", "data", "error", "etag", "read", "state", "url")
+    claims: of batches that will take it. takers: threads that take it at the moment. shared: a batch
+    takes it several times, and it is kept until the batch lets go of it.
+    """
 
-    def __init__(self, url: str, etag: str, read: Read) -> None:
-        self.url, self.etag, self.read = url, etag, read
-        self.claims = 0
+    __slots__ = (
+        *("_done", "claims", "data", "error", "etag", "read"),
+        *("shared", "span", "state", "takers", "url"),
+    )
+
+    def __init__(self, url: str, etag: str, read: Read, span: Span = ()) -> None:
+        self.url, self.etag, self.read, self.span = url, etag, read, span
+        self.claims = self.takers = 0
+        self.shared = False
         self.state = "queued"  # then "begun", "done"; or "dropped"
         self.data: bytes | None = None
         self.error: Exception | None = None
@@ -148,7 +168,9 @@ class Fetcher:
     def after_fork(self) -> None:
         """Nothing is under way."""
         self._lock = threading.Lock()
-        self._objects: dict[str, Fetched] = {}
+        self._objects: dict[tuple[str, Span], Fetched] = {}
+        # Of each URL the spans among these, sorted.
+        self._spans: dict[str, list[tuple[int, int]]] = {}
         self._queue: deque[Fetched] = deque()
         self._workers = Workers(_MOST)
         self._in_flight = self._held = 0
@@ -173,33 +195,54 @@ class Fetcher:
 
         only_new: leave out what is announced already.
         """
+        return self.announce_spans([(url, etag, (), read) for url, etag in wanted], only_new)
+
+    def announce_spans(
+        self, wanted: Sequence[tuple[str, str, Span, Read]], only_new: bool = False
+    ) -> Claim:
+        """As `announce`, of (url, etag, span, read); spans are kept until the claim is released."""
         objects = []
         with self._lock:
-            for url, etag in wanted:
-                found = self._known(url, etag)
+            for url, etag, span, read in wanted:
+                found = self._known(url, etag, span)
                 if found is None:
-                    found = self._objects[url] = Fetched(url, etag, read)
+                    found = self._begun(url, etag, span, read)
                     self._queue.append(found)
                 elif only_new:
                     continue
                 found.claims += 1
+                found.shared |= bool(span)
                 objects.append(found)
             begun = self._startable()
         self._start(begun)
         return Claim(self, objects)
+
+    def covering(self, url: str, start: int, stop: int) -> tuple[int, int] | None:
+        """A span of an object that is announced or there, and begins with or before these bytes.
+
+        It holds the first of them; where it ends before the last, others may go on from there.
+        """
+        if url not in self._spans:
+            return None
+        with self._lock:
+            spans = self._spans.get(url, [])
+            # Those of two batches may overlap: the first that will do is one of the last few.
+            at = bisect.bisect_right(spans, (start, 2**63))
+            near = spans[max(0, at - _OVERLAPPING) : at]
+        return max((s for s in near if s[1] > start), key=lambda s: min(s[1], stop), default=None)
 
     def release(self, objects: list[Fetched]) -> None:
         """See `Claim.release`."""
         with self._lock:
             for one in objects:
                 one.claims -= 1
-                if one.claims <= 0:
+                if one.claims <= 0 and not (one.takers and one.state == "done"):
                     self._drop(one)
             begun = self._startable()
         self._start(begun)
 
-    def take(self, url: str, etag: str = "", read: Read = read_once) -> bytes:
-        """The bytes of an object; waits for them, and fetches it here if nobody has begun.
+    def take(self, url: str, etag: str = "", read: Read = read_once, span: Span = ()) -> bytes:
+        """The bytes of an object, or of a span of it; waits for them, and fetches it here if nobody has begun.
 
         Raises:
             FileNotFoundError, ChangedError, BrokenTransferError: the object is at fault.
@@ -208,10 +251,12 @@ class Fetcher:
         wanted = _waiter.__dict__.get("wanted", _always)
         while True:
             with self._lock:
-                found = self._known(url, etag)
+                found = self._known(url, etag, span)
+                own = found is None
                 if found is None:
-                    found = self._objects[url] = Fetched(url, etag, read)
+                    found = self._begun(url, etag, span, read)
                     found.claims = 1
+                found.takers += 1
                 mine = found.state == "queued"
                 if mine:
                     found.state = "begun"
@@ -221,33 +266,46 @@ class Fetcher:
             else:
                 found.wait()
             with self._lock:
-                data, error, state = found.data, found.error, found.state
-                if found.claims <= 1:
+                data, error = found.data, found.error
+                found.takers -= 1
+                found.claims -= own
+                last = found.claims == 1 and not own and not found.shared
+                if not found.takers and (last or found.claims <= 0):
                     self._drop(found)
                 begun = self._startable()
             self._start(begun)
-            if state == "dropped" and data is None and error is None:
-                if not wanted():
-                    raise OutageError(f"nobody waits for {url} any more.")
-                continue  # released by another loader while this one waited
             if error is not None:
                 raise error
-            assert data is not None
-            return data
+            if data is not None:
+                return data
+            if not wanted():  # else released by another loader while this one waited
+                raise OutageError(f"nobody waits for {url} any more.")
 
     # ------------------------------------------------------------------ inside
 
-    def _known(self, url: str, etag: str) -> Fetched | None:
+    def _begun(self, url: str, etag: str, span: Span, read: Read) -> Fetched:
+        """A new object, in place of one with another ETag. The lock is held."""
+        if span and (url, span) not in self._objects:
+            bisect.insort(self._spans.setdefault(url, []), span)
+        found = self._objects[url, span] = Fetched(url, etag, read, span)
+        return found
+
+    def _known(self, url: str, etag: str, span: Span) -> Fetched | None:
         """An object that will do for this ETag. The lock is held."""
-        found = self._objects.get(url)
+        found = self._objects.get((url, span))
         if found is not None and etag and found.etag and etag != found.etag:
             return None
         return found
 
     def _drop(self, one: Fetched) -> None:
         """Forget an object. The lock is held."""
-        if self._objects.get(one.url) is one:
-            del self._objects[one.url]
+        if self._objects.get((one.url, one.span)) is one:
+            del self._objects[one.url, one.span]
+            if one.span:
+                spans = self._spans[one.url]
+                del spans[bisect.bisect_left(spans, one.span)]
+                if not spans:
+                    del self._spans[one.url]
         if one.data is not None:
             self._held -= len(one.data)
             one.data = None
@@ -283,11 +341,11 @@ class Fetcher:
         try:
             patience = place_of(parsed(one.url)).patience
             data = patiently(
-                lambda: one.read(one.url, one.etag),
+                lambda: one.read(one.url, one.etag, *((one.span,) if one.span else ())),
                 one.url,
                 patience,
                 failed=self._failed,
-                wanted=lambda: one.claims > 0 and wanted(),
+                wanted=lambda: (one.claims > 0 or one.takers > 0) and wanted(),
             )
         except Exception as raised:  # raised to whoever takes it
             error = raised

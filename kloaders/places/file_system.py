@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kloaders.places.errors import AccessError, TransientError
@@ -101,11 +101,45 @@ class FileSystem:
         except Exception as error:
             raise self._failure(error, name) from None
 
-    def put(self, name: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:
-        path = self._path(name)
+    def inside(self, prefix: str) -> Iterator[Entry]:
+        root = self._path("").rstrip("/")
         try:
-            if only_if_absent and self._files.exists(path):
+            self._files.invalidate_cache()
+            found = self._files.ls(self._path(prefix), detail=True)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._failure(error, prefix) from None
+        for about in found:
+            if about.get("type") == "file":
+                path = str(about["name"])
+                yield self._entry(path[len(root) :].lstrip("/") if root else path, about)
+
+    def put(
+        self, name: str, parts: Sequence[bytes], only_if_absent: bool = False, etag: str = ""
+    ) -> None:
+        try:
+            if only_if_absent and self._files.exists(self._path(name)):
                 raise FileExistsError
-            self._files.pipe_file(path, b"".join(parts))
+            self._placed(name, lambda path: self._files.pipe_file(path, b"".join(parts)))
         except Exception as error:
             raise self._failure(error, name) from None
+        # No file system says whether it was still the one with this ETag.
+
+    def put_file(self, name: str, path: str) -> None:
+        try:
+            self._placed(name, lambda part: self._files.put_file(path, part))
+        except Exception as error:
+            raise self._failure(error, name) from None
+
+    def _placed(self, name: str, write: Callable[[str], Any]) -> None:
+        """Written under another name, and then given its own: not all file systems write at once."""
+        path = self._path(name)
+        folder, _, last = path.rpartition("/")
+        part = f"{folder}/.{last}.part" if folder else f".{last}.part"
+        try:
+            write(part)
+        except FileNotFoundError:
+            self._files.makedirs(folder, exist_ok=True)
+            write(part)
+        self._files.mv(part, path)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from kloaders.places.errors import PlaceError, failure_of
-from kloaders.places.place import Entry
+from kloaders.places.place import PART_BYTES, Entry
 from kloaders.places.settings import Storage
 from kloaders.places.urls import Url
 
@@ -15,8 +17,10 @@ __all__ = ["ObjectStore"]
 
 # A request that nothing comes back for is tried again after so long.
 _TIMEOUT, _CONNECT_TIMEOUT = "60s", "10s"
-# What is larger is written in parts, several at a time.
-_PART_BYTES = 16 * 2**20
+# An object may have 10,000 parts: those of a large one are larger. So many are sent at a time.
+_PARTS, _PARTS_AT_A_TIME = 9_000, 4
+# Of a large file, a part is sent again by the client, and not all of the file.
+_TRIES = 10
 
 
 # The process whose client has begun: its threads do not come along in a fork.
@@ -49,6 +53,10 @@ class ObjectStore:
         self._obstore: Any = obstore
         try:
             self._store = _store(url, storage)
+            # Tries are counted by `access`, which sees why each of them fails; parts of a file are not.
+            patience = timedelta(seconds=storage.patience)
+            retries = {"max_retries": _TRIES, "retry_timeout": patience}
+            self._patient = _store(url, storage, retries)
         except obstore.exceptions.BaseError as error:
             # The first line names the setting; what follows may have its value.
             raise ValueError(
@@ -56,8 +64,8 @@ class ObjectStore:
                 "kloaders.storage(...) and the environment variables of this kind of store."
             ) from None
 
-    def _failure(self, error: BaseException, name: str) -> Exception:
-        return failure_of(error, f"{self.url}/{name}", self.url)
+    def _failure(self, error: BaseException, name: str, writing: bool = False) -> Exception:
+        return failure_of(error, f"{self.url}/{name}", self.url, writing)
 
     def list(self, prefix: str) -> Iterator[Entry]:
         if self.url.startswith(("https://", "http://")):
@@ -98,39 +106,66 @@ class ObjectStore:
         except FileNotFoundError:
             return
         except Exception as error:
-            raise self._failure(error, name) from None
+            raise self._failure(error, name, writing=True) from None
 
-    def put(self, name: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:
-        size = sum(map(len, parts))
-        mode = "create" if only_if_absent else "overwrite"
+    def inside(self, prefix: str) -> Iterator[Entry]:
         try:
-            if size <= _PART_BYTES or only_if_absent:
-                self._obstore.put(
-                    self._store, name, b"".join(parts), mode=mode, use_multipart=False
-                )
-            else:
-                self._obstore.put(
-                    self._store, name, iter(parts), use_multipart=True, chunk_size=_PART_BYTES
-                )
+            found = self._obstore.list_with_delimiter(self._store, prefix=prefix or None)
+        except Exception as error:
+            raise self._failure(error, prefix) from None
+        yield from map(_entry, found["objects"])
+
+    def put(
+        self, name: str, parts: Sequence[bytes], only_if_absent: bool = False, etag: str = ""
+    ) -> None:
+        mode: Any = "create" if only_if_absent else "overwrite"
+        if etag:
+            mode = {"e_tag": etag}
+        multipart = mode == "overwrite" and sum(map(len, parts)) > PART_BYTES
+        more = {"chunk_size": PART_BYTES} if multipart else {}
+        content = iter(parts) if multipart else b"".join(parts)
+        try:
+            self._obstore.put(
+                self._store,
+                name,
+                content,
+                use_multipart=multipart,
+                **more,
+                **({} if multipart else {"mode": mode}),
+            )
         except self._obstore.exceptions.AlreadyExistsError:
             raise FileExistsError(f"{self.url}/{name} is there already.") from None
         except Exception as error:
-            raise self._failure(error, name) from None
+            raise self._failure(error, name, writing=True) from None
+
+    def put_file(self, name: str, path: str) -> None:
+        size = os.path.getsize(path)
+        try:
+            self._obstore.put(
+                self._patient,
+                name,
+                Path(path),
+                use_multipart=size > PART_BYTES,
+                chunk_size=max(PART_BYTES, size // _PARTS),
+                max_concurrency=_PARTS_AT_A_TIME,
+            )
+        except Exception as error:
+            raise self._failure(error, name, writing=True) from None
 
 
 def _entry(meta: Any) -> Entry:
     return Entry(meta["path"], meta["size"], meta["e_tag"] or "")
 
 
-def _store(url: Url, storage: Storage) -> Any:
+def _store(url: Url, storage: Storage, retries: dict[str, Any] | None = None) -> Any:
     from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
     client: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": _CONNECT_TIMEOUT}
     if storage.allow_http or url.scheme == "http":
         client["allow_http"] = True
     client |= storage.options.get("client_options", {})
-    # Tries are counted by `access`, which sees why each of them fails.
-    common: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": 0}}
+    retries = {"max_retries": 0} if retries is None else retries
+    common: dict[str, Any] = {"client_options": client, "retry_config": retries}
     if url.scheme in ("https", "http"):
         return HTTPStore.from_url(url.place, **common)
     more = {key: value for key, value in storage.options.items() if key != "client_options"}

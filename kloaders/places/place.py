@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["Entry", "Place"]
+__all__ = ["PART_BYTES", "Entry", "Place"]
+
+#: What is larger is written in parts, several at a time.
+PART_BYTES = 16 * 2**20
 
 
 class Entry(NamedTuple):
@@ -56,9 +59,18 @@ class Place(Protocol):
     def delete(self, name: str) -> None:
         """Delete an object; nothing where there is none."""
 
-    def put(self, name: str, parts: Sequence[bytes], only_if_absent: bool = False) -> None:
+    def inside(self, prefix: str) -> Iterator[Entry]:
+        """The objects of a folder, without those of folders in it, in any order."""
+
+    def put(
+        self, name: str, parts: Sequence[bytes], only_if_absent: bool = False, etag: str = ""
+    ) -> None:
         """Write an object, which is there as a whole or not at all.
 
         Raises:
             FileExistsError: only_if_absent, and there is one of this name.
+            ChangedError: there is none with this ETag ("" for any, or none).
         """
+
+    def put_file(self, name: str, path: str) -> None:
+        """Make a local file, of any size, an object, which is there as a whole or not at all."""

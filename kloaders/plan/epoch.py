@@ -13,7 +13,7 @@ from kloaders.plan.permutation import mixed, permutation_of, permuted_span
 from kloaders.plan.rng import Draw
 from kloaders.plan.streams import Stream
 
-__all__ = ["EpochPlan", "Order", "Rest", "Window"]
+__all__ = ["EpochPlan", "Order", "Rest", "Window", "drawn_for"]
 
 
 class Rest(NamedTuple):
@@ -96,7 +96,7 @@ class EpochPlan:
     drop_last: bool = False
     shard: tuple[int, int] = (0, 1)
     window: int | None = None
-    draw: Literal["windows", "front to back", "global"] = "windows"
+    draw: Literal["windows", "front to back", "global", "files"] = "windows"
     echo: int = 1
     stream: Stream | None = None
     length: int | None = None
@@ -171,7 +171,7 @@ class EpochPlan:
             "batch": batch,
             "start": rest.start,
             "stored": stored,
-            "head": 0 if stored is None else _drawn_for(order),
+            "head": 0 if stored is None else drawn_for(order),
             "window": rest.window,
             "global_batch": self.global_batch,
             "ram_batch": self.window,
@@ -321,7 +321,7 @@ class EpochPlan:
 
     def _shuffled(self, order: Order, low: int, high: int, n: int) -> Indices:
         """Ranks low to high of a shuffle of range(n)."""
-        return permuted_span(low, high, n, self.seed, "order", order.epoch, _drawn_for(order))
+        return permuted_span(low, high, n, self.seed, "order", order.epoch, drawn_for(order))
 
     def _begin(self, order: Order) -> int:
         """The position at which RAM batches of shuffled samples begin."""
@@ -352,7 +352,7 @@ class EpochPlan:
 
     def _inside(self, order: Order, slot: int, size: int, ranks: Indices, echo: int) -> Indices:
         """Where the ranks of a shuffled RAM batch lie in it."""
-        key = (self.seed, "inside", order.epoch, _drawn_for(order), slot, echo)
+        key = (self.seed, "inside", order.epoch, drawn_for(order), slot, echo)
         return permutation_of(size, *key)(ranks)
 
     def _drawn(self, order: Order, ranks: Indices) -> Indices:
@@ -373,7 +373,7 @@ class EpochPlan:
         n = self.samples - stored
         whole = n // size
         if slot < whole and self.draw == "windows":
-            full = permutation_of(whole, self.seed, "windows", order.epoch, _drawn_for(order))
+            full = permutation_of(whole, self.seed, "windows", order.epoch, drawn_for(order))
             slot = int(full(np.array([slot]))[0])
         return stored + (slot * size + members + self._shift(order)) % n
 
@@ -383,7 +383,7 @@ class EpochPlan:
         At another sample every epoch, so that neighbours at a boundary, and the short last RAM
         batch, are not the same ones for ever.
         """
-        key = (self.seed, "cut", order.epoch, _drawn_for(order))
+        key = (self.seed, "cut", order.epoch, drawn_for(order))
         shift = int.from_bytes(mixed(*key)[:8], "little")
         return shift % (self.samples - self._stored_count(order))
 
@@ -484,7 +484,7 @@ def _start(order: Order) -> int:
     return 0 if order.rest is None else order.rest.start
 
 
-def _drawn_for(order: Order) -> int:
+def drawn_for(order: Order) -> int:
     """The head that the shuffle of the others is drawn for."""
     if order.rest is None or order.rest.stored is None:
         return order.head

@@ -126,6 +126,42 @@ def runs_user_code(column: Any) -> bool:
     return False
 
 
+def _check_lists(parts: list[tuple[Any, str]], lengths: dict[str, int]) -> None:
+    """ValueError for a list of equally long arrays that may be several inputs or outputs.
+
+    `[x1, x2]` is two inputs to every user of Keras, and a list of a sample each here. Which is meant
+    follows from the lengths of the other parts; else a list that has fewer arrays than these have rows
+    is told apart from a few samples by nobody.
+    """
+    leaves = [
+        (part, name, column)
+        for part, called in parts
+        if part is not None
+        for name, column in zip(names_of(part, called), flatten(part), strict=True)
+    ]
+    rows = {name: _rows_of(column) for _, name, column in leaves}
+    others = {lengths[name] for name, each in rows.items() if each is None}
+    for part, name, column in leaves:
+        each, count = rows[name], len(column)
+        if each is None or count < 2 or isinstance(part, (tuple, dict)):
+            continue
+        unclear = not others and count < each
+        if not unclear and (count in others or each not in others):
+            continue
+        several = "inputs" if part is parts[0][0] else "outputs"
+        raise ValueError(
+            f"{name} is a list of {count} arrays of {each:,} rows each, which may be {count} {several} "
+            f"or {count} samples: for {several} pass a tuple, tuple({name}), or a dict by name; for "
+            f"samples one array, np.stack({name})."
+        )
+
+
+def _rows_of(column: Any) -> int | None:
+    """How many rows each array of a list has, if all have as many; None for other columns."""
+    found = lengths_of(column)
+    return int(found[0]) if found is not None and len(set(found.tolist())) == 1 else None
+
+
 def checked_columns(
     owner: str, x: Structure, y: Structure | None, names: tuple[str, str]
 ) -> tuple[Any, ...]:
@@ -150,6 +186,7 @@ def checked_columns(
                 f"{name} is an empty {type(part).__name__}, expected at least one array or list."
             )
         lengths |= dict(zip(leaves, map(len, flatten(part)), strict=True))
+    _check_lists([*zip((x, y), names, strict=True)], lengths)
     samples = next(iter(lengths.values()))
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} has {n}" for name, n in itertools.islice(lengths.items(), 4))

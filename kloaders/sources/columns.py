@@ -14,6 +14,7 @@ from kloaders.core.rows import Report, copy_into_row
 from kloaders.core.structure import (
     ArraySpec,
     Structure,
+    cast,
     flatten,
 )
 from kloaders.formats import files
@@ -78,7 +79,7 @@ class ArrayColumn:
     def read(self, index: int) -> Array:
         if self.file is not None:
             self.file.check(index)
-        return np.array(self.array[index])
+        return np.array(self.array[index, ...])  # also of texts, an array
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         if self.file is not None:
@@ -156,7 +157,8 @@ class CastColumn:
         return len(self.column)
 
     def read(self, index: int) -> Array:
-        return self.column.read(index).astype(self.dtype, copy=False)
+        value: Array = cast(self.column.read(index), self.dtype)
+        return value
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         if isinstance(self.column, ArrayColumn) and self.column.file is None:
@@ -174,7 +176,7 @@ class CastColumn:
     def known_values(self) -> Array | None:
         """The values of all samples, where the column knows them."""
         values = values_of(self.column)
-        return None if values is None else values.astype(self.dtype, copy=False)
+        return None if values is None else cast(values, self.dtype)
 
 
 def in_ram(column: Any) -> tuple[Array, Any] | None:

@@ -21,7 +21,9 @@ from kloaders.formats.errors import DecodeError
 from kloaders.formats.image_headers import header_of
 from kloaders.formats.images import decode_image, picture_of
 from kloaders.formats.npy import decode_array
+from kloaders.formats.opening import LOCAL, Opener
 from kloaders.formats.options import ImageOptions
+from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
 from kloaders.sources.files import Decode
 from kloaders.sources.source import Source
@@ -239,6 +241,8 @@ class EncodedSource(Source):
     """
 
     reads_many = True
+    #: How its files are opened.
+    opener: Opener = LOCAL
 
     def __init__(self, fields: tuple[Structure, ...]) -> None:
         self.fields = fields
@@ -263,6 +267,28 @@ class EncodedSource(Source):
     def paths_of_all(self) -> list[str]:
         """The files that samples are in; none where they are in none."""
         return []
+
+    @property
+    def file_firsts(self) -> Indices:
+        """The first sample of each of these files, and how many there are in all."""
+        return np.zeros(1, np.int64)
+
+    def names_of(self, index: int) -> tuple[str, ...]:
+        """What a sample, and what it is read with, is called in lists of what to leave out."""
+        return (self.name(index),)
+
+    @property
+    def kind(self) -> str:
+        """What a cache knows these samples by, beside what they are made of."""
+        return type(self).__name__
+
+    def ranges(self, indices: Indices) -> Iterable[tuple[str, int, int]]:
+        """Which bytes of files these samples are read from: path, first, and the one behind the last."""
+        return ()
+
+    def fetch_ranges(self, indices: Indices, only_new: bool = False) -> list[Claim]:
+        """Begin to fetch what these samples are read from, where it lies elsewhere."""
+        return self.opener.fetch_ahead(self.ranges(indices), only_new)
 
     @property
     def token(self) -> str | None:

@@ -14,7 +14,7 @@ from kloaders.core.errors import (
 )
 from kloaders.core.messages import warn
 from kloaders.core.options import FaultOptions
-from kloaders.sources.quarantine import Quarantine
+from kloaders.sources.remote_quarantine import quarantine_at
 
 __all__ = ["ErrorLog"]
 
@@ -34,6 +34,7 @@ class ErrorLog:
         errors: one SampleError for each sample that did not load, in the order in which they were
             met; without tracebacks, so that a long list holds no batches.
         quarantine: the file that they are written to, or None.
+        quiet: no warning for them: who asked for the samples reports them.
 
     Threads: `record` may be called from several at once.
     """
@@ -42,7 +43,8 @@ class ErrorLog:
         self.options, self.samples, self.name = options, samples, name
         self.errors: list[SampleError] = []
         path = options.quarantine
-        self.quarantine = None if path is None else Quarantine(path)
+        self.quarantine = None if path is None else quarantine_at(path)
+        self.quiet = False
         self._failed: set[int] = set()
         self.after_fork()
 
@@ -75,7 +77,11 @@ class ErrorLog:
         if not known:
             if self.quarantine is not None and blames_the_sample(error):
                 self._append_to_quarantine(error)
-            if self.policy != "raise" and (count <= _LOGGED_ONE_BY_ONE or count in _MILESTONES):
+            if (
+                self.policy != "raise"
+                and not self.quiet
+                and (count <= _LOGGED_ONE_BY_ONE or count in _MILESTONES)
+            ):
                 self._log_bad_sample(error, count)
         if self.policy != "raise":
             # Met again, too: a batch made ahead that failed is made once more for who asks.

@@ -14,14 +14,23 @@ from kloaders.core.arrays import Array
 from kloaders.core.meant import meant_by
 from kloaders.core.messages import visible
 from kloaders.core.places import where_of
-from kloaders.core.structure import as_arrays, flatten, map_structure
+from kloaders.core.structure import as_arrays, cast, flatten
 from kloaders.formats import by_suffix
 from kloaders.formats.files import IMAGE_SUFFIXES, check_plain, check_suffix, read_bytes, suffix_of
 from kloaders.formats.options import ImageOptions
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import PathColumn, inner_column
 
-__all__ = ["Decode", "FileReader", "FileSource", "Reading", "check_paths_of", "readings"]
+__all__ = [
+    "Decode",
+    "FileReader",
+    "FileSource",
+    "Reading",
+    "check_paths_of",
+    "options_by_input",
+    "readings",
+    "takes_empty",
+]
 
 # How many paths are looked at before the first epoch: 0.2 s on a local disk.
 _CHECKED = 2000
@@ -122,6 +131,44 @@ def readings(
     return (given, decode), (ImageOptions(**masks), decode_label)
 
 
+def options_by_input(paths: Any, **images: Any) -> dict[Any, dict[str, Any]] | None:
+    """Options of images for each input, where some are a dict by input; None where none is.
+
+    Args:
+        paths: what the user gave, a dict where there are several inputs.
+        images: fields of `ImageOptions`. What a dict leaves out has its default.
+
+    Raises:
+        TypeError: the inputs have no names.
+        ValueError: a dict names none of the inputs.
+    """
+    given = {name: value for name, value in images.items() if isinstance(value, dict)}
+    for name, value in given.items():
+        if not isinstance(paths, dict):
+            raise TypeError(
+                f"{name}={value!r:.80} is a dict by input, and paths is a {type(paths).__name__}: give "
+                'paths as a dict, paths={"a": ..., "b": ...}, or one value for all.'
+            )
+        wrong = next((key for key in value if key not in paths), None)
+        if wrong is not None or not value:
+            raise ValueError(
+                f"{name}={value!r:.80} names {wrong!r:.80}, expected some of the inputs: "
+                f"{', '.join(map(repr, paths)):.200}."
+            )
+    default = {field.name: field.default for field in dataclasses.fields(ImageOptions)}
+    return (
+        {
+            key: {
+                name: value.get(key, default[name]) if name in given else value
+                for name, value in images.items()
+            }
+            for key in paths
+        }
+        if given
+        else None
+    )
+
+
 def _check_decode(decode: Any) -> None:
     if not callable(decode):
         raise TypeError(f"decode={decode!r:.80} is not a function of a file's bytes.")
@@ -180,6 +227,11 @@ def _check_files(files: list[str], total: int) -> None:
         )
 
 
+def takes_empty(decode: Any) -> bool:
+    """Whether a decoder takes a file without a byte for a sample, as `Text` does."""
+    return bool(getattr(decode, "takes_empty", False))
+
+
 class FileReader:
     """Reads one file into a row; pickles with the loader."""
 
@@ -191,8 +243,6 @@ class FileReader:
         if self.decode is None:
             got = by_suffix.read_sample(path, self.options, out)
         else:
-            got = as_arrays(self.decode(read_bytes(path)))
+            got = as_arrays(self.decode(read_bytes(path, takes_empty(self.decode))))
         dtype = self.options.dtype
-        if dtype is None or got is out:
-            return got
-        return map_structure(lambda a: a.astype(dtype, copy=False), got)
+        return got if dtype is None or got is out else cast(got, dtype)

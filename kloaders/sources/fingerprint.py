@@ -50,6 +50,9 @@ class Digest:
             np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
         )
         self.add(array.dtype.str, array.shape)
+        if array.dtype.hasobject:
+            self.add(*array.reshape(-1).tolist())
+            return
         self._hash.update(array.reshape(-1).view(np.uint8).data)
 
     def add_names(self, names: Sequence[str]) -> None:

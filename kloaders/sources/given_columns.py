@@ -11,7 +11,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.core.messages import warn
-from kloaders.core.structure import Structure, is_numeric, map_structure
+from kloaders.core.structure import Structure, as_texts, is_numeric, is_text, map_structure
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.sources.columns import (
     ArrayColumn,
@@ -44,7 +44,7 @@ def columns_of(
     """
     if dtype is not None:
         return map_structure(
-            lambda c: c if isinstance(c, PathColumn) else CastColumn(c, dtype),
+            lambda c: c if isinstance(c, PathColumn) or _has_texts(c) else CastColumn(c, dtype),
             columns_of(values, what, read, paths),
         )
     # A tuple of paths or numbers is one column that happens to be a tuple.
@@ -99,12 +99,29 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
             f"order: an array, a list, or a tuple or dict of these. list({what}) makes one."
         )
     first = values[0] if isinstance(values, list) and values else None
-    if isinstance(first, _PATH):
+    if isinstance(first, _PATH) and (what != "x" or _is_file(values[:1])):
         return _texts(values, what, read)
+    if isinstance(first, str):  # NumPy would make texts of numbers among them
+        array = np.empty(len(values), object)
+        array[:] = values
+        return _text_column(array, what)
+    if is_lazy(first):
+        raise TypeError(
+            f"{what} is a list of {len(values)} arrays that lie elsewhere ({type(first).__name__}): for "
+            f"several inputs or outputs pass a tuple, tuple({what}), or a dict by name; for samples of "
+            f"their own, np.asarray() of each."
+        )
+    if not isinstance(first, np.ndarray) and getattr(first, "shape", None):  # tensors
+        values = [np.asarray(one) for one in values]
+        first = values[0]
     if isinstance(first, np.ndarray) and first.ndim:
         return _arrays_in_a_list(values, what)
     array = values if isinstance(values, np.ndarray) else _array(values, what)
-    if array.dtype.kind in "USO":
+    if array.dtype.kind in "USOT":
+        if what == "x" and not (array.ndim == 1 and _is_file(array[:1])):
+            made = array.dtype.kind == "U" and not isinstance(values, np.ndarray)
+            own = np.array(values, object) if made else array  # numbers among them stay such
+            return _text_column(own, what)
         if array.ndim != 1 and array.dtype.kind in "US":
             raise ValueError(
                 f"{what} holds texts in an array of shape {array.shape}, expected one for each "
@@ -138,6 +155,40 @@ _MANY = (
     "that belong to inputs come from a function of the path, or use from_folders()",
     "of a folder are a pattern, folder + '/*.jpg', or use from_directory()",
 )
+
+
+def _is_file(first: Any) -> bool:
+    """Whether what a column begins with is the path of a file: what looks like one, or a `Path`."""
+    return len(first) > 0 and (
+        isinstance(first[0], os.PathLike)
+        or (isinstance(first[0], str) and suffix_of(first[0]) in _KNOWN and " " not in first[0])
+    )
+
+
+def _text_column(array: Array, what: str) -> Column:
+    """Texts that are inputs."""
+    if array.dtype.kind == "S":
+        raise TypeError(
+            f"{what} holds bytes such as {array.ravel()[:1].tolist()!r:.80}, expected texts: "
+            f"[one.decode() for one in {what}]."
+        )
+    texts = as_texts(array)
+    if texts is not None:
+        return ArrayColumn(texts)
+    items = array.ravel().tolist()
+    if not any(isinstance(one, str) for one in items):
+        if None in items:
+            raise TypeError(f"{what}[{items.index(None)}] is None: every sample needs a value.")
+        raise _object(what)
+    odd = next(k for k, one in enumerate(items) if not isinstance(one, str))
+    raise TypeError(
+        f"{what}[{odd}] is {items[odd]!r:.80} ({type(items[odd]).__name__}), expected a text like the "
+        'others: "" for one that is missing.'
+    )
+
+
+def _has_texts(column: Any) -> bool:
+    return isinstance(column, ArrayColumn) and is_text(column.array.dtype)
 
 
 def _check_numeric(dtype: np.dtype[Any], what: str) -> None:
@@ -179,13 +230,17 @@ def _of_function(
 
 def _arrays_in_a_list(values: list[Any], what: str) -> Column:
     _check_mixture(values, what)
+    texts = what == "x" and as_texts(values[0]) is not None
     for k, value in enumerate(values):
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        if not isinstance(value, np.ndarray) or not is_numeric(value.dtype):
+        if not isinstance(value, np.ndarray) or texts or not is_numeric(value.dtype):
+            if texts and isinstance(value, np.ndarray) and as_texts(value) is not None:
+                continue
             raise TypeError(
-                f"{what}[{k}] is {value!r:.80} ({kind}), expected an array of numbers, one a sample."
+                f"{what}[{k}] is {value!r:.80} ({kind}), expected an array of "
+                f"{'texts' if texts else 'numbers'}, one a sample."
             )
-    return ListColumn(values)
+    return ListColumn([as_texts(v) for v in values] if texts else values)
 
 
 def _check_mixture(items: list[Any], what: str) -> None:

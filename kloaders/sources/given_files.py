@@ -10,7 +10,8 @@ from kloaders.core.messages import visible
 from kloaders.core.places import where_of
 from kloaders.formats.files import suffix_of
 from kloaders.formats.sidecar_index import is_index
-from kloaders.places.urls import local_path
+from kloaders.places.access import listed_pattern
+from kloaders.places.urls import is_url, local_path
 
 __all__ = ["files_matching", "files_of"]
 
@@ -18,7 +19,7 @@ __all__ = ["files_matching", "files_of"]
 def files_of(
     files: Any, what: str = "TFRecord files", pattern: str = "train-*.tfrecord"
 ) -> list[str]:
-    """Paths, with patterns replaced by what matches."""
+    """Paths and URLs, with patterns replaced by what matches."""
     if isinstance(files, (str, os.PathLike)):
         files = [files]
     found: list[str] = []
@@ -28,6 +29,9 @@ def files_of(
                 f"files holds {item!r:.80} ({type(item).__name__}), expected paths of {what} or "
                 f"patterns such as {pattern!r:.80}."
             )
+        if is_url(item):
+            found += _objects_of(os.fspath(item))
+            continue
         path = local_path(item, "files")
         if os.path.exists(path):
             found.append(path)
@@ -38,6 +42,14 @@ def files_of(
     if not found:
         raise ValueError(f"files is empty, expected at least one of {what}.")
     return found
+
+
+def _objects_of(url: str) -> list[str]:
+    """The URLs that a pattern of them matches, sorted; one that is no pattern, as it is."""
+    listed = listed_pattern(url)
+    if listed == []:
+        raise FileNotFoundError(f"no object matches {url!r:.80}: look at its bucket and folders.")
+    return [url] if listed is None else [found for found, _ in listed if not is_index(found)]
 
 
 def files_matching(pattern: str) -> list[str]:

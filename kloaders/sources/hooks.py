@@ -104,6 +104,7 @@ class LoaderRef:
             "padding": None,
             "ram": None,
             "echo": 1,
+            "samples_per_file": 1,
         }
         slim = self().replace(transforms=TransformOptions(), work=WorkOptions(), **few)
         return LoaderRef(slim, keep=True)
@@ -173,7 +174,8 @@ class HookSource(Source):
             )
         if base is not None:
             self.paths, self.columns, self.in_order = base.paths, base.columns, base.in_order
-            self.fetches = base.fetches and not by_batch
+            # A hook that is given files reads them itself.
+            self.fetches = base.fetches and not (by_batch and base.columns is not None)
 
     def __len__(self) -> int:
         return self.samples
@@ -185,7 +187,7 @@ class HookSource(Source):
         if not self.by_batch:
             return self.load(index, moment)
         rows = self._batch(np.array([index], np.int64), moment)
-        found: tuple[Any, ...] = map_structure(lambda a: np.asarray(a)[0], rows)
+        found: tuple[Any, ...] = map_structure(lambda a: np.asarray(a)[0, ...], rows)
         return found
 
     def load(self, index: int, moment: Moment) -> tuple[Any, ...]:
@@ -268,7 +270,7 @@ class HookSource(Source):
             yield index, functools.partial(map_structure, operator.itemgetter(row), parts)
 
     def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
-        return () if self.base is None or self.by_batch else self.base.fetch_ahead(indices)
+        return () if self.base is None or not self.fetches else self.base.fetch_ahead(indices)
 
     def name(self, index: int) -> str:
         return super().name(index) if self.base is None else self.base.name(index)

@@ -9,8 +9,10 @@ import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.structure import Structure, flatten
+from kloaders.core.threads import ThreadPool
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.mds import Shard, decoder_of, split_sample
+from kloaders.formats.opening import LOCAL, Opener
 from kloaders.formats.ranges import RangeFiles
 from kloaders.sources.encoded import Block, EncodedSource, Pixels, column_of, part_of
 
@@ -23,19 +25,26 @@ class MDSSource(EncodedSource):
     Args:
         shards: as their indexes describe them, with the same columns.
         fields: which columns each array is made of; "column:key" is a part of a JSON column.
+        opener: how the shards are opened.
 
     Raises:
         ValueError: there is no such column.
         DecodeError: a shard is not as its index describes it, or a column is of no known encoding.
     """
 
-    def __init__(self, shards: list[Shard], fields: tuple[Structure, ...]) -> None:
+    def __init__(
+        self, shards: list[Shard], fields: tuple[Structure, ...], opener: Opener = LOCAL
+    ) -> None:
         super().__init__(fields)
-        self.shards = shards
-        self.files = RangeFiles([shard.path for shard in shards])
+        self.shards, self.opener = shards, opener
+        self.files = RangeFiles([shard.path for shard in shards], opener)
         #: The first sample of each shard, and how many there are in all.
         self.firsts: Indices = np.cumsum([0, *(shard.samples for shard in shards)], dtype=np.int64)
-        self._offsets = np.concatenate([_offsets(self.files, k, s) for k, s in enumerate(shards)])
+        with ThreadPool(min(len(shards), 16 if opener.fetches else 1), "kloaders-index") as pool:
+            tables = list(
+                pool.map(lambda k: _offsets(self.files, k, shards[k]), range(len(shards)))
+            )
+        self._offsets = np.concatenate(tables)
         names = list(shards[0].names)
         self._columns = {name: column_of(name, names) for name in self.wanted}
         # A decode= gets the bytes as they are.
@@ -68,6 +77,12 @@ class MDSSource(EncodedSource):
             except Exception as error:
                 yield [row], error
 
+    def ranges(self, indices: Indices) -> Iterable[tuple[str, int, int]]:
+        shards = np.searchsorted(self.firsts, indices, side="right") - 1
+        places = indices + shards
+        starts, ends = self._offsets[places].tolist(), self._offsets[places + 1].tolist()
+        return zip([self.files.paths[k] for k in shards.tolist()], starts, ends, strict=True)
+
     def _values(self, index: int, shard: int) -> Block:
         start, end = self._offsets[index + shard : index + shard + 2].tolist()
         columns = split_sample(self.shards[shard], self.files.read(shard, start, end - start))
@@ -94,6 +109,10 @@ class MDSSource(EncodedSource):
 
     def _shard_of(self, index: int) -> int:
         return int(np.searchsorted(self.firsts, index, side="right")) - 1
+
+    @property
+    def file_firsts(self) -> Indices:
+        return self.firsts
 
     def file_of(self, index: int) -> str:
         return self.shards[self._shard_of(index)].path

@@ -16,6 +16,7 @@ from kloaders.core.messages import warn
 from kloaders.core.structure import Structure, flatten
 from kloaders.formats.arrow import class_names_in, import_pyarrow, values_of
 from kloaders.formats.errors import DecodeError, empty_file
+from kloaders.formats.opening import LOCAL, Opener
 from kloaders.formats.ranges import RangeFile, RangeFiles
 from kloaders.sources.encoded import Block, EncodedSource, column_of, part_of
 from kloaders.sources.tables import listed
@@ -29,14 +30,15 @@ class ParquetTables:
     Args:
         paths: the files, with the same columns.
         owner: who reads them, for messages.
+        opener: how the files are opened.
 
     Raises:
         DecodeError: a file is empty or no Parquet file, or has other columns than the first.
     """
 
-    def __init__(self, paths: list[str], owner: str) -> None:
+    def __init__(self, paths: list[str], owner: str, opener: Opener = LOCAL) -> None:
         pa = import_pyarrow(owner)
-        self.files = RangeFiles(paths)
+        self.files = RangeFiles(paths, opener)
         self.metadata: list[Any] = []
         sizes: list[int] = []
         self._places: list[tuple[int, int]] = []
@@ -74,6 +76,17 @@ class ParquetTables:
         """The file of a row group, and its number there."""
         return self._places[group]
 
+    def group_name(self, group: int) -> str:
+        """What a person would call a row group."""
+        file, number = self._places[group]
+        return f"{self.files.paths[file]}, row group {number}"
+
+    @property
+    def file_firsts(self) -> Indices:
+        """The number of each file's first row, and how many there are in all."""
+        files = [file for file, _ in self._places]
+        return self.firsts[np.searchsorted(files, np.arange(len(self.files.paths) + 1))]
+
     def bytes_of(self, group: int, columns: list[str]) -> int:
         """Bytes of these columns of a row group, decompressed."""
         file, number = self._places[group]
@@ -81,6 +94,17 @@ class ParquetTables:
         tops = {name.partition(":")[0] for name in columns}
         chunks = (row_group.column(k) for k in range(row_group.num_columns))
         return sum(c.total_uncompressed_size for c in chunks if _top(c.path_in_schema, tops))
+
+    def ranges(self, group: int, columns: list[str]) -> Iterator[tuple[str, int, int]]:
+        """Where these columns of a row group lie: path, first byte, and the one behind the last."""
+        file, number = self._places[group]
+        row_group = self.metadata[file].row_group(number)
+        tops = {name.partition(":")[0] for name in columns}
+        for chunk in (row_group.column(k) for k in range(row_group.num_columns)):
+            if _top(chunk.path_in_schema, tops):
+                # A dictionary lies before the values that it is of; without one this is None, or 0.
+                start = chunk.dictionary_page_offset or chunk.data_page_offset
+                yield self.files.paths[file], start, start + chunk.total_compressed_size
 
     def read(self, group: int, columns: list[str]) -> dict[str, Any]:
         """The values of these columns, for all rows of a group.
@@ -101,8 +125,7 @@ class ParquetTables:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk, and not what is on it
             raise DecodeError(
-                f"row group {number} of {self.files.paths[file]} is damaged: {error}. Copy or "
-                "download the file again."
+                f"{self.group_name(group)} is damaged: {error}. Copy or download the file again."
             ) from None
         return {name: values_of(table[name], name) for name in columns}
 
@@ -154,6 +177,10 @@ class _Groups:
                     self._bytes -= gone
             return block
 
+    def has(self, group: int) -> bool:
+        """Whether a group is kept."""
+        return group in self._kept
+
     def clear(self) -> None:
         with self._lock:
             self._kept.clear()
@@ -176,7 +203,7 @@ class ParquetSource(EncodedSource):
 
     def __init__(self, tables: ParquetTables, fields: tuple[Structure, ...], budget: int) -> None:
         super().__init__(fields)
-        self.tables = tables
+        self.tables, self.opener = tables, tables.files.opener
         names = tables.schema.names
         self._columns = list(dict.fromkeys(column_of(name, names) for name in self.wanted))
         self._groups = _Groups(budget)
@@ -199,6 +226,12 @@ class ParquetSource(EncodedSource):
                 yield rows.tolist(), {name: _taken(whole, name, numbers) for name in self.wanted}
             except Exception as error:
                 yield rows.tolist(), error
+
+    def ranges(self, indices: Indices) -> Iterable[tuple[str, int, int]]:
+        groups = np.unique(np.searchsorted(self.tables.firsts, indices, side="right") - 1)
+        for group in groups.tolist():
+            if not self._groups.has(group):
+                yield from self.tables.ranges(group, self._columns)
 
     def _group(self, group: int) -> Block:
         tables, columns = self.tables, self._columns
@@ -231,6 +264,14 @@ class ParquetSource(EncodedSource):
         file, number = self.tables.place(group)
         row = index - int(self.tables.firsts[group - number])
         return f"{self.tables.files.paths[file]}, row {row} in row group {number}"
+
+    def names_of(self, index: int) -> tuple[str, ...]:
+        group = int(np.searchsorted(self.tables.firsts, index, side="right")) - 1
+        return self.name(index), self.tables.group_name(group)
+
+    @property
+    def file_firsts(self) -> Indices:
+        return self.tables.file_firsts
 
     def file_of(self, index: int) -> str:
         group = int(np.searchsorted(self.tables.firsts, index, side="right")) - 1

@@ -17,6 +17,7 @@ from kloaders.core.structure import (
     flatten,
     names_of,
     spec_of,
+    texts_as_str,
     transformed_parts,
 )
 from kloaders.core.weighting import with_weights
@@ -71,6 +72,7 @@ class SamplePipeline:
         """What `transform` makes of a sample's parts, which it may write to."""
         call = self.transforms.calls["transform"]
         x, y, w = self._arguments(sample, call, index)
+        x = texts_as_str(x)
         rng = moment.rng(self.seed, index)
         if call.plain:
             got = call.function(x, y, rng)

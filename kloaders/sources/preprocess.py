@@ -9,7 +9,7 @@ from typing import Any
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.calls import Call
 from kloaders.core.rows import Report, Rows
-from kloaders.core.structure import Structure, transformed_parts
+from kloaders.core.structure import Structure, texts_as_str, transformed_parts
 from kloaders.core.weighting import with_weights
 from kloaders.plan.rng import Moment, sample_rng
 from kloaders.sources.source import Source, WrappedSource
@@ -44,7 +44,7 @@ class PreprocessedSource(WrappedSource):
     def _made(self, index: int, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         x, y, w = (*parts, None, None)[:3]
         rng = sample_rng(0, 0, index, use="preprocess") if self.call.takes("rng") else None
-        got = self.call(x=x, y=y, w=w, rng=rng)
+        got = self.call(x=texts_as_str(x), y=y, w=w, rng=rng)
         return with_weights(transformed_parts(got, "preprocess"), w, self.call, "preprocess")
 
     def readers(

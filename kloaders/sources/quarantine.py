@@ -26,6 +26,7 @@ from kloaders.places.urls import is_url, local_path
 __all__ = [
     "FIELDS",
     "Quarantine",
+    "added_to",
     "excluded",
     "first_seen",
     "lines",
@@ -130,6 +131,22 @@ class Quarantine:
             header = lines([FIELDS])
             _write(file, header)
             self._at = len(header)
+
+
+def added_to(content: bytes, errors: Iterable[tuple[str, str]], path: str) -> tuple[bytes, int]:
+    """The content of such a file with those errors that are not in it, and how many these are.
+
+    ValueError where it is none of this kind.
+    """
+    _check_header(content, path)
+    whole = _whole_lines(content)
+    if not whole.endswith(b"\n"):
+        whole = whole + b"\n" if whole else lines([FIELDS])
+    known = {row[0] for row in _cells(whole)}
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    rows = {whole_name(name): error for name, error in errors}
+    new = [(name, _one_line(error), now) for name, error in rows.items() if name not in known]
+    return whole + lines(new), len(new)
 
 
 def first_seen(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -44,6 +44,8 @@ class RecordSource(Source):
     ) -> None:
         self.records, self.leaves, self.encoded, self.title = records, leaves, encoded, title
         self.in_order = records.compressed
+        # Objects elsewhere are not read into rows by the system.
+        self._tries = 0 if records.opener.fetches or records.compressed else _TRIES
         self.runs_user_code = any(leaf.decode is not None for leaf in flatten(leaves))
         self._forget()
 
@@ -133,7 +135,7 @@ class RecordSource(Source):
         """Take down the form of a record, so that others like it are read at once."""
         size = len(raw)
         tried = self._tried.get(size, 0)
-        if self.records.compressed or tried >= _TRIES or len(self._tried) > _SIZES:
+        if tried >= self._tries or len(self._tried) > _SIZES:
             return
         self._tried[size] = tried + 1
         layout = learnt(raw, record, found, flatten(self.leaves), out)

@@ -14,7 +14,7 @@ from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import parse_bytes
 from kloaders.core.rows import Report, copy_into_row
-from kloaders.core.structure import Structure, as_arrays, flatten, map_structure
+from kloaders.core.structure import Structure, as_arrays, cast, flatten, map_structure
 from kloaders.formats import by_suffix
 from kloaders.formats.errors import empty_file
 from kloaders.places import access
@@ -26,7 +26,7 @@ from kloaders.places.urls import is_url, parsed
 from kloaders.sources.cache.columns import CachedColumn
 from kloaders.sources.cache.store import STAMP_BYTES, Stamp, stamp_of
 from kloaders.sources.columns import PathColumn, ReadPath
-from kloaders.sources.files import FileReader
+from kloaders.sources.files import FileReader, takes_empty
 from kloaders.sources.path_lists import PackedPaths
 
 __all__ = [
@@ -259,14 +259,12 @@ def _decoded(reader: FileReader, raw: bytes, url: str, out: Array | None) -> Any
     """What a reader of files makes of the content of one."""
     if reader.decode is None:
         got: Any = by_suffix.decode_sample(raw, url, reader.options, out)
-    elif not raw:
+    elif not raw and not takes_empty(reader.decode):
         raise empty_file(url)
     else:
         got = as_arrays(reader.decode(raw))
     dtype = reader.options.dtype
-    if dtype is None or got is out:
-        return got
-    return map_structure(lambda a: a.astype(dtype, copy=False), got)
+    return got if dtype is None or got is out else cast(got, dtype)
 
 
 def _look(path: str) -> None:

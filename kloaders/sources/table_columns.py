@@ -13,7 +13,7 @@ from kloaders.core.messages import warn
 from kloaders.core.structure import Structure
 from kloaders.sources.tables import Table, is_missing, listed
 
-__all__ = ["LABEL_MODES", "Output", "inputs_of", "outputs_of"]
+__all__ = ["LABEL_MODES", "Output", "column_weights", "inputs_of", "outputs_of"]
 
 LABEL_MODES = ("int", "categorical", "multi_label")
 
@@ -101,6 +101,30 @@ def outputs_of(table: Table, columns: Any, class_names: Any, mode: Any) -> Any:
         name: _output(table, column, (class_names or {}).get(name), modes.get(name))
         for name, column in columns.items()
     }
+
+
+def column_weights(table: Table, columns: Any, labels: Any) -> Any:
+    """Weights of all rows: numbers, or a dict of them by output; 1 for outputs that are left out.
+
+    columns: the name of a column, or a dict of names by output. labels: `label_column` of the user.
+    """
+    if not isinstance(columns, dict):
+        return table.numbers(columns)
+    if not isinstance(labels, dict):
+        raise TypeError(
+            f"weight_column={columns!r:.80} names outputs, and label_column={labels!r:.80} has one: "
+            "give the name of a column of weights."
+        )
+    wrong = next((name for name in columns if name not in labels), None)
+    if wrong is not None or not columns:
+        said = f"names an output {wrong!r:.80}" if columns else "is an empty dict"
+        raise ValueError(
+            f"weight_column {said}, and label_column has {listed(list(map(str, labels)))}: name a "
+            "column of weights for some of these."
+        )
+    found = {name: table.numbers(column) for name, column in columns.items()}
+    ones = np.ones(table.rows or 0, np.float32)
+    return {name: found.get(name, ones) for name in labels}
 
 
 def _output(table: Table, column: Any, class_names: Any, mode: Any) -> Output:

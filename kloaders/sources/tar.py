@@ -9,6 +9,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.structure import Structure, flatten
+from kloaders.core.threads import ThreadPool
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import IMAGE_SUFFIXES
 from kloaders.formats.ranges import RangeFiles
@@ -22,6 +23,7 @@ __all__ = ["TarSamples", "TarSource", "guessed"]
 _INTEGERS = {"cls", "cls2", "class", "count", "index", "inx", "id"}
 _TEXTS = {"txt", "text", "transcript"}
 _JSON = {"json", "jsn"}
+_NOWHERE = np.empty(0, np.int64), np.empty(0, np.int64)
 
 
 def _key_and_suffix(name: str) -> tuple[str, str] | None:
@@ -48,11 +50,15 @@ class TarSamples:
 
     def __init__(self, files: RangeFiles, index_folder: str | None) -> None:
         self.files = files
+        folder = files.opener.index_folder(index_folder)
+        count = len(files.paths)
+        with ThreadPool(min(count, 16 if files.opener.fetches else 1), "kloaders-index") as pool:
+            indexes = list(pool.map(lambda file: tar_index(files, file, folder), range(count)))
         keys: list[str] = []
         firsts = [0]
         tables: list[dict[str, tuple[Array, Array]]] = []
-        for file in range(len(files.paths)):
-            own, table = _grouped(tar_index(files, file, index_folder), files.paths[file])
+        for index, path in zip(indexes, files.paths, strict=True):
+            own, table = _grouped(index, path)
             keys += own
             firsts.append(len(keys))
             tables.append(table)
@@ -152,7 +158,7 @@ class TarSource(EncodedSource):
 
     def __init__(self, samples: TarSamples, fields: tuple[Structure, ...]) -> None:
         super().__init__(fields)
-        self.samples = samples
+        self.samples, self.opener = samples, samples.files.opener
         # A decode= gets the bytes as they are.
         self._raw = {n for field in flatten(fields) if field.decode for n in field.names}
         self._choices = {name: _choices(name) for name in self.wanted}
@@ -177,6 +183,28 @@ class TarSource(EncodedSource):
             except Exception as error:
                 yield [row], error
 
+    def ranges(self, indices: Indices) -> Iterable[tuple[str, int, int]]:
+        for index in indices.tolist():
+            path = self.file_of(index)
+            for choices in self._choices.values():
+                for suffix, _ in choices:
+                    offsets, sizes = self.samples.places.get(suffix, _NOWHERE)
+                    if len(offsets) and offsets[index] >= 0:
+                        start = int(offsets[index])
+                        yield path, start, start + int(sizes[index])
+                        break
+
+    def values(self, index: int) -> dict[str, Any]:
+        """What a sample has: of each suffix that is read its value, or why there is none."""
+        found: dict[str, Any] = {}
+        file = self.samples.file_of(index)
+        for suffix in self.samples.has(index):
+            try:
+                found[suffix] = self._value(suffix, index, file)
+            except DecodeError as error:
+                found[suffix] = error
+        return found
+
     def _value(self, name: str, index: int, file: int) -> Any:
         for suffix, path in self._choices[name]:
             if suffix not in self.samples.places:
@@ -193,6 +221,10 @@ class TarSource(EncodedSource):
 
     def name(self, index: int) -> str:
         return f"{self.file_of(index)}, {self.samples.keys[index]}"
+
+    @property
+    def file_firsts(self) -> Indices:
+        return self.samples.firsts
 
     def file_of(self, index: int) -> str:
         return self.samples.files.paths[self.samples.file_of(index)]

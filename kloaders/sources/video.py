@@ -8,11 +8,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.messages import warn
 from kloaders.core.per_thread import PerThread
+from kloaders.core.progress import Progress
 from kloaders.core.structure import Structure, map_structure
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats import sidecar_index
@@ -68,7 +68,7 @@ class VideoSource(Source):
         self.stride = taken if stride is None else stride
         with (
             ThreadPool(usable_cores(), "kloaders-index") as threads,
-            tqdm(total=len(files), unit=" files", desc="frames", delay=1) as bar,
+            Progress(total=len(files), unit=" files", desc="frames", delay=1) as bar,
         ):
             self._times = []
             for times in threads.map(lambda path: _times_of(path, folder), files):

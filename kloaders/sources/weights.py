@@ -16,7 +16,14 @@ from kloaders.plan.rng import Moment
 from kloaders.sources import fingerprint
 from kloaders.sources.cache.columns import stores_in
 from kloaders.sources.cache.store import Store
-from kloaders.sources.columns import CastColumn, ReadPath, close_column, prefetch, take_rows
+from kloaders.sources.columns import (
+    CastColumn,
+    ReadPath,
+    close_column,
+    lengths_of,
+    prefetch,
+    take_rows,
+)
 from kloaders.sources.given_columns import columns_of
 from kloaders.sources.path_lists import PackedPaths
 from kloaders.sources.source import Source, WrappedSource
@@ -70,6 +77,12 @@ def weights_of(
     columns = columns_of(given, "sample_weights", read or _reader(), paths)
     names = names_of(columns, "sample_weights")
     for name, column in zip(names, flatten(columns), strict=True):
+        each = lengths_of(column)
+        if len(column) != samples and each is not None and set(each.tolist()) == {samples}:
+            raise ValueError(
+                f"{name} is a list of {len(column)} arrays of {samples:,} values: for several outputs pass "
+                f"a tuple, tuple({name}), or a dict by name."
+            )
         if len(column) != samples:
             raise ValueError(
                 f"lengths differ: {name} has {len(column)} values, expected one weight for each of "
@@ -112,7 +125,7 @@ def _one_number_each(given: Any) -> Array | None:
         array = np.asarray(given)
     except ValueError:  # a ragged list
         array = np.empty(0, object)
-    if array.dtype.kind in "biuf":
+    if array.dtype.kind in "biuf" or array.dtype.isbuiltin == 2:
         return array if array.ndim < 2 else None
     if array.dtype.kind in "US" or isinstance(given, PackedPaths):
         return None

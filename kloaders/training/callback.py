@@ -18,11 +18,12 @@ from kloaders.core.checks import checked_flag
 from kloaders.core.messages import inform, visible, warn
 from kloaders.core.places import check_place
 from kloaders.keras_api import private
-from kloaders.keras_api.telemetry import Meter
+from kloaders.keras_api.telemetry import LOGGED, Meter
 from kloaders.loaders.checking import check_loader
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.places.urls import is_url
 from kloaders.training import state_file as training_state
+from kloaders.training.sample_losses import SampleResults, sample_results
 
 if TYPE_CHECKING:
     from keras.callbacks import Callback
@@ -47,12 +48,16 @@ class LoaderCallback(Callback):
     epoch too: run the same program again. Put it behind callbacks that change the model or the
     optimizer (but before `SwapEMAWeights`).
 
-    And it tells Keras what loading was like: each epoch's logs, and so History, CSVLogger and
-    TensorBoard (listed before or after this callback), have `samples_per_s`, of training without
+    It also reports what loading was like: each epoch's logs, and so History, CSVLogger and
+    TensorBoard (listed before or after this callback), but not Keras' progress bar, have `samples_per_s`, of training without
     validation; `data_wait_s`, seconds in which the model had nothing to train on;
     `batches_ahead`, how many batches lay ready when one was taken, on average; `cache_hits`, the
     share of arrays from the cache, 0 to 1 (of this process: 0 with processes=True); and
     `sample_errors`, how many samples have not loaded so far. `loader.explain()` uses them after fit.
+
+    For a loader made with with_ids=True, `samples` has names, losses and predictions of all samples of
+    the epoch that ended last, and `samples.worst(10)` those with the highest loss. That takes another
+    pass over the data behind each epoch, without training.
 
     Args:
         loader: the loader given to `fit`.
@@ -104,6 +109,8 @@ class LoaderCallback(Callback):
             )
         #: The epoch that training begins with, for a loop of your own; known in `on_train_begin`.
         self.initial_epoch = 0
+        #: Of an epoch, where the loader has with_ids=True; None before its end.
+        self.samples: SampleResults | None = None
         self._steps = 1  # that Keras takes at a time
         self._restored: dict[str, Any] | None = None
         self._metrics: list[tuple[str, Any]] | None = None
@@ -214,6 +221,10 @@ class LoaderCallback(Callback):
             for name, value in self._logs.items():
                 logs.setdefault(name, value)
             self._logs = {}
+        if self.loader.with_ids:
+            order, batch = self.loader.runner.tickets.position()
+            done = order.epoch - (batch == 0)
+            self.samples = sample_results(self.model, self.loader, max(0, done))
         if self.path is not None:
             left = self.loader.runner.tickets.training
             self._save(int(epoch) + (not left))
@@ -335,7 +346,7 @@ class LoaderCallback(Callback):
         self._saved = f"epoch {epoch + 1}, behind {done} samples"
         inform(
             f"going on from {path}: epoch {epoch + 1} of {self.params.get('epochs')}, behind "
-            f"{done} of {self.loader.samples:,} samples"
+            f"{done} of {self.loader.plan.samples:,} samples"
         )
         return state
 
@@ -420,7 +431,13 @@ class _First(Callback):
 
     def join(self, fit: private.FitFrame) -> None:
         """Stand first among a fit's callbacks; nowhere if they were not found."""
-        self._take_out = fit.put_first(self)
+        take_out, let_in = fit.put_first(self), fit.keep_from_bar(LOGGED)
+
+        def leave() -> None:
+            take_out()
+            let_in()
+
+        self._take_out = leave
 
     def leave(self) -> None:
         if self._take_out is not None:

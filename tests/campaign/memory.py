@@ -1,4 +1,4 @@
-"""Memory that stays what it is over 200 epochs, for each loader, each in a process of its own.
+"""Memory that stays what it is over 200 epochs or 30 fits, for each loader, each in a process of its own.
 
 python -m tests.campaign memory            # all, long
 python -m campaign.memory KIND FOLDER      # one of them, as the others run it (in tests/)
@@ -134,6 +134,37 @@ def budgets(kl, kind, folder, long):
 
 BUDGETS = ("two levels", "cache in RAM", "cache in a folder")
 
+# ------------------------------------------------------------------------------ a loader for each fit
+
+FITS = ("a new loader for each fit", "a new loader for each fit, closed")
+WITH_KERAS = ("to_tf_dataset", *FITS)
+
+
+def fits(kl, kind):
+    """Resident memory after each of 30 fits: 20 MB in a loader of its own, collected when Python likes."""
+    import keras
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    seen, shape = [], (200, 26_000)
+    for fit in range(30):
+        x = np.random.default_rng(fit).random(shape, np.float32)
+        loader = kl.ArraySequenceLoader(x, np.zeros(len(x), np.float32), 20, shuffle=True)
+        model.fit(loader, verbose=0)
+        if kind.endswith("closed"):
+            loader.close()
+        seen.append(resources()["rss"])
+    data = 4 * shape[0] * shape[1]
+    found = {
+        "fits": len(seen),
+        "data of a fit, MiB": round(data / 2**20, 1),
+        "resident MiB": f"{seen[0] / 2**20:.0f} -> {seen[-1] / 2**20:.0f}",
+        "more at most, MiB": round((max(seen) - seen[0]) / 2**20, 1),
+    }
+    assert max(seen) - seen[0] < 3 * data, [rss >> 20 for rss in seen]
+    return found
+
+
 # ------------------------------------------------------------------------------ all of them
 
 
@@ -141,14 +172,14 @@ def one(kind, long=False):
     with tempfile.TemporaryDirectory(prefix="kloaders-memory-") as folder:
         return beds.in_a_child(
             "memory", kind, folder, EPOCHS if long else 12,
-            keras=kind == "to_tf_dataset", timeout=3600 if long else 100,
+            keras=kind in WITH_KERAS, timeout=3600 if long else 100,
         )  # fmt: skip
 
 
 def run(long=True, names=None):
-    """All kinds of loaders, then the budgets."""
+    """All kinds of loaders, the budgets, and a loader for each fit."""
     found = {}
-    for kind in names or (*FLAT, *BUDGETS):
+    for kind in names or (*FLAT, *BUDGETS, *FITS):
         found[kind] = one(kind, long)
         print(f"{kind}: {found[kind]}", file=sys.stderr, flush=True)
     return {"memory": found}
@@ -156,11 +187,13 @@ def run(long=True, names=None):
 
 def main():
     kind, folder, epochs = sys.argv[1:]
-    if kind == "to_tf_dataset":
+    if kind in WITH_KERAS:
         import kloaders as kl
     else:
         kl = beds.loaders_alone()
-    if kind in BUDGETS:
+    if kind in FITS:
+        print(json.dumps(fits(kl, kind)))
+    elif kind in BUDGETS:
         print(json.dumps(budgets(kl, kind, folder, int(epochs) >= EPOCHS)))
     else:
         print(json.dumps(flat(kl, kind, folder, int(epochs))))

@@ -5,7 +5,9 @@ import json
 import pytest
 
 import kloaders as kl
+from kloaders.places import access
 from tests.support.commands import invoke
+from tests.support.s3 import moto
 
 
 @pytest.mark.parametrize("command", ["pack", "tfrecord"])
@@ -47,3 +49,21 @@ def test_what_is_listed_is_left_out(photos, tmp_path):
     )
     done = invoke("pack", photos, tmp_path / "out", "--size", 8, 8, "--exclude", bad, "--json")
     assert json.loads(done.stdout)["samples"] == 19
+
+
+@pytest.mark.parametrize("command", ["pack", "tfrecord"])
+def test_to_a_bucket(photos, tmp_path, command):
+    """OUT may be a URL: the same files, counted alike, and made in the folder that --staging names."""
+    with moto() as s3:
+        report, local = (
+            json.loads(invoke(command, photos, out, *more, "--json").stdout)
+            for out, more in (
+                (s3.url("out"), ["--on-error", "skip", "--staging", tmp_path / "staging"]),
+                (tmp_path / "out", ["--on-error", "skip"]),
+            )
+        )
+        names = {name for name, _ in access.list_below(s3.url("out")) if not name.startswith(".")}
+        assert names == {p.name for p in (tmp_path / "out").iterdir() if p.name[0] != "."}
+        same = ("samples", "bytes", "class_names", "shards")
+        assert [report.get(key) for key in same] == [local.get(key) for key in same]
+        assert list((tmp_path / "staging").iterdir()) == []

@@ -1,5 +1,7 @@
 """The command line as a whole: help, versions, errors."""
 
+import importlib
+import shutil
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from kloaders.cli.main import cli
+from kloaders.core.progress import Progress
 from tests.support.commands import run
 
 
@@ -71,14 +74,85 @@ def test_help_of_each_command_has_examples():
         )
 
 
+def test_commands_are_grouped_and_their_lines_fit():
+    """In a terminal of 80 columns, under headings."""
+    said = CliRunner().invoke(cli, ["--help"], terminal_width=80).output
+    listed = said.split("Try it:")[1]
+    assert "..." not in listed.split("`kloaders COMMAND")[0]
+    assert [line for line in listed.splitlines() if line.endswith(":")] == [
+        "Look at data:",
+        "Make training faster:",
+        "Convert and keep data:",
+    ]
+    assert max(map(len, said.splitlines())) <= 80
+
+
 def test_each_command_is_there_once():
     assert list(cli.commands) == [
         "demo",
         "show",
+        "verify",
         "explain",
         "bench",
-        "verify",
         "pack",
         "tfrecord",
         "cache",
     ]
+
+
+def test_ctrl_c_says_what_was_done(tmp_path):
+    """The last bar's count, which is there where no bar is shown, and what to do next."""
+
+    @cli.command("stops")
+    def stops():
+        with Progress(total=9, unit=" files", disable=True) as bar:
+            bar.update(4)
+            raise KeyboardInterrupt
+
+    try:
+        done = CliRunner().invoke(cli, ["stops"])
+        assert (done.exit_code, done.stderr) == (130, "\nkloaders: stopped after 4 of 9 files.\n")
+    finally:
+        del cli.commands["stops"]
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "function", "says"),
+    [
+        (
+            "verify",
+            "kloaders.diagnostics.verify.run",
+            "inspect",
+            "What was found by then is above.",
+        ),
+        ("pack", "kloaders.formats.pack", "read_manifest", "continues where it stopped."),
+        ("bench", "kloaders.cli.bench", "write_pack", "What was measured by then is above."),
+    ],
+)
+def test_ctrl_c_in_a_command(photos, tmp_path, monkeypatch, command, module, function, says):
+    """Results until then are printed, and the exit code is that of an interrupt."""
+    module = importlib.import_module(module)
+    real, calls = getattr(module, function), []
+
+    def stop_later(*arguments, **options):
+        calls.append(1)
+        if command != "verify" or len(calls) > 5:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, function, stop_later)
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    (folder / "bird" / "0.jpg").write_bytes(b"")
+    more = {
+        "verify": ["--workers", "0"],
+        "pack": [str(tmp_path / "out"), "--size", "8", "--on-error", "skip"],
+        "bench": ["--size", "8", "--on-error", "skip", "--seconds", "0.05"],
+    }[command]
+    done = CliRunner().invoke(cli, [command, str(folder), *more])
+    assert done.exit_code == 130
+    assert says in done.stderr
+    assert "stopped after " in done.stderr
+    if command == "verify":
+        assert f"empty: {folder / 'bird' / '0.jpg'}" in done.stdout
+    if command == "bench":
+        assert "two-level: " in done.stdout

@@ -12,6 +12,9 @@ from kloaders.cli.options import (
 )
 from kloaders.cli.sources import any_loader, loader_of
 from tests.support.commands import invoke
+from tests.support.mds_files import write_mds
+from tests.support.object_server import serving
+from tests.support.range_files import SAMPLES, made, put_folder
 
 
 def test_any_source_is_taken(photos, tmp_path):
@@ -56,3 +59,25 @@ def test_images_that_differ_in_size_are_resized(photos, caplog, name):
     assert "images differ in size: they are resized to 224 x 224" in caplog.text
     given = any_loader(str(photos / name), TableColumns(), ImageShape((8, 9)), 4)
     assert given.image_options.size == (8, 9)
+
+
+def test_tar_parquet_and_mds(tmp_path):
+    """By what columns are called, on a disk and at a URL; what cannot be told is asked for."""
+    pytest.importorskip("obstore", reason="needs the extra `cloud`")
+    pytest.importorskip("pyarrow", reason="needs the extra `parquet`")
+    with serving() as server:
+        for kind in ("tar", "parquet", "mds", "pack", "tfrecord"):
+            folder = made(kind, tmp_path / kind)
+            if kind == "tfrecord":
+                for path in (tmp_path / kind).glob("part*"):
+                    path.rename(path.with_suffix(".tfrecord"))
+            url = put_folder(server, folder, kind)
+            for source in (folder, url):
+                loader = any_loader(source, TableColumns(), ImageShape(), 4)
+                assert loader.samples == SAMPLES
+                x, y = loader[0]
+                assert x[:, 0].tolist() == y.tolist()
+                loader.close()
+    write_mds(tmp_path / "other", {"a": "int"}, [{"a": 1}])
+    with pytest.raises(TypeError, match="got no x=, the columns that are the input: there are a"):
+        any_loader(str(tmp_path / "other"), TableColumns(), ImageShape(), 4)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import kloaders as kl
-from kloaders.convert.on_ray import checked_engine
 from kloaders.core.errors import WorkerPoolError
 from tests.support.packs import Stored
 from tests.support.parts import SAMPLES, data, finish_records, pack, records, source
@@ -28,8 +27,6 @@ KINDS = pytest.mark.parametrize(
 
 
 def test_engines() -> None:
-    assert checked_engine(None) is None
-    assert checked_engine(kl.Ray(cpus=2)) == kl.Ray(cpus=2)
     with pytest.raises(TypeError, match=r"engine='ray', expected None"):
         pack(Path("nowhere"), engine="ray")
 

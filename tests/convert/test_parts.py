@@ -370,6 +370,31 @@ def test_the_commands(photos: Path, tmp_path: Path, command: str, options: list[
     assert "such as 0/4" in wrong.stderr
 
 
+@pytest.mark.ray
+def test_the_commands_on_a_cluster(
+    ray: Any, photos: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """--ray, by relative paths: the bytes of this process, and the same report."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Any:
+        done = CliRunner().invoke(cli.cli, words)
+        assert done.exit_code == 0, done.output
+        return done
+
+    for command, options in (
+        ("pack", ["--shard-size", "400", "--size", "8", "8"]),
+        ("tfrecord", ["--shards", "5"]),
+    ):
+        run(command, "photos", f"{command} here", *options)
+        run(command, "photos", f"{command} there", *options, "--ray")
+        assert data(tmp_path / f"{command} there") == data(tmp_path / f"{command} here")
+    (here, there) = (
+        json.loads(run("verify", "photos", "--json", "-", *more).stdout) for more in ([], ["--ray"])
+    )
+    assert {**here, "seconds": 0} == {**there, "seconds": 0}
+
+
 def test_an_unfinished_pack_says_so(tmp_path: Path) -> None:
     pack(tmp_path / "a", part=(0, 2))
     with pytest.raises(FileNotFoundError, match=r"parts of a pack.*finish_pack"):

@@ -15,6 +15,7 @@ from kloaders.core.errors import (
     check_limit,
     check_max_errors,
     check_policy,
+    line_of_the_user,
     without_traceback,
 )
 from kloaders.formats.images import DecodeError
@@ -137,3 +138,29 @@ def test_one_more_than_allowed_is_an_error(limit, allowed):
 
 def test_without_a_limit_any_number_is_allowed():
     check_limit([SampleError(k, "a", "b") for k in range(50)], None, 50, None)
+
+
+def test_the_line_of_the_user_comes_first():
+    """Of a transform, also where it fails in a library; not of what is ours alone."""
+
+    def plus(x):
+        return np.add(x, undefined_name)  # noqa: F821
+
+    for cross in (False, True):
+        try:
+            plus(1)
+        except NameError as error:
+            if cross:
+                error.line_of_the_user = line_of_the_user(error)
+                error = pickle.loads(pickle.dumps(error))
+            found = as_sample_error(2, "2.png", error)
+        line = plus.__code__.co_firstlineno + 1
+        assert str(found).startswith(
+            f"{__file__}, line {line}, in plus: sample 2 (2.png): NameError"
+        )
+        assert found.cause.startswith("NameError: name 'undefined_name'")
+        assert str(pickle.loads(pickle.dumps(found))) == str(found)
+        assert without_traceback(found, "skip").where == found.where
+    assert (
+        str(as_sample_error(7, "7.png", KeyError("label"))) == "sample 7 (7.png): KeyError: 'label'"
+    )

@@ -4,6 +4,7 @@ import pytest
 
 import kloaders as kl
 from kloaders.core.options import WorkOptions
+from kloaders.core.ray import checked_engine
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,10 @@ def test_what_it_starts_with():
 def test_workers_beside_it_are_refused():
     with pytest.raises(ValueError, match=r"workers=2 and processes=Ray.*Leave workers= out"):
         WorkOptions(workers=2, processes=kl.Ray(cpus=4))
+
+
+def test_engines():
+    assert checked_engine(None) is None
+    assert checked_engine(kl.Ray(cpus=2)) == kl.Ray(cpus=2)
+    with pytest.raises(TypeError, match=r"engine='ray', expected None"):
+        checked_engine("ray")

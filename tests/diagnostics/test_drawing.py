@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
-from kloaders.diagnostics.drawing import figure_class
+from kloaders.diagnostics.drawing import _shortened, figure_class
 from tests.support.figures import IMAGES, drawn, patches, texts
 
 pytest.importorskip("matplotlib")
@@ -24,6 +24,84 @@ def test_masks_lie_over_their_pictures():
         assert over.shape == (32, 32, 4)
         assert (over[..., 3] > 0).sum() == (mask[0] > 0).sum()
         assert len(np.unique(over[mask[0] > 0], axis=0)) == 2
+
+
+def test_a_legend_names_the_classes_of_masks():
+    """Those that are there, in the colours of the masks, which one can see through."""
+    mask = np.zeros((6, 32, 32), "uint8")
+    mask[:, 4:8] = 1
+    mask[:, 20:30] = 3
+    mask[:, 31] = 11
+    loader = kl.ArraySequenceLoader(IMAGES, mask, 6)
+    loader.class_names = ["ground", "$a$ of $b$", "not there", "_roof"]
+    figure = loader.show()
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["ground (not coloured)", r"\$a\$ of \$b\$", " _roof", "class 11"]
+    colours = [patch.get_facecolor() for patch in legend.get_patches()]
+    over = drawn(figure)[1]
+    for kind, colour in ((1, colours[1]), (3, colours[2]), (11, colours[3])):
+        assert np.allclose(over[mask[0] == kind][0], colour, atol=0.01)
+        assert colour[3] == 0.5
+    assert len(set(colours)) == 4
+
+
+def test_no_text_is_cut_off(tmp_path):
+    """Whatever is written lies within the picture, and names keep what differs."""
+    long = "2024-05-17T12-00-00-camera-front-left-of-the-vehicle-frame-{:06d}-rectified-and-cropped.png"
+    names = [f"/data/of/all/recordings/{k % 2}/{long.format(k)}" for k in range(6)]
+
+    class Drawn(kl.PathSequenceLoader):
+        def load_sample(self, path):
+            return IMAGES[0]
+
+    loader = Drawn(names, np.arange(6) * 1e6, 6, check_paths=False)
+    table = kl.ArraySequenceLoader(
+        np.arange(40.0).reshape(4, 10) * 123456, np.zeros(4, int), 4, shuffle=False
+    )
+    table.class_names = ["a class with a name of several words"]
+    extra = kl.ArraySequenceLoader(
+        {"image": IMAGES, "income of the household in each year": np.full((6, 9), 12345.5)},
+        {"a": np.arange(6), "the name of an output that is long": np.arange(6.0)},
+        6,
+    )
+    for shown in (loader, table, extra):
+        figure = shown.show()
+        figure.savefig(tmp_path / "a.png")
+        width, height = figure.canvas.get_width_height()
+        written = [t for axis in figure.axes for t in (*axis.texts, axis._left_title)]
+        written += [
+            c.get_text() for a in figure.axes for t in a.tables for c in t.get_celld().values()
+        ]
+        for text in (*figure.texts, *written):
+            if text.get_text():
+                box = text.get_window_extent()
+                assert min(box.x0, box.y0) >= 0, text.get_text()
+                assert box.x1 <= width + 1, text.get_text()
+                assert box.y1 <= height + 1, text.get_text()
+    said = [t.replace("\n", "") for t in texts(loader.show())]
+    assert [f"{k:06d}" in "".join(said) for k in range(6)] == [True] * 6
+    cells = {c.get_text().get_text() for c in table.show().axes[0].tables[0].get_celld().values()}
+    assert "a class with a name of several words" in cells
+    assert "4814784" in cells
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["/a/b/cat/1.png", "/a/b/dog/2.png"], ["cat/1.png", "dog/2.png"]),
+        (["/a/b/cat/1.png", "/a/b/cat/2.png"], ["cat/1.png", "cat/2.png"]),
+        (["/a/x/images/1.png", "/a/y/images/1.png"], ["x/images/1.png", "y/images/1.png"]),
+        (["row 1", "row 2"], ["row 1", "row 2"]),
+        (["a" * 90], ["a" * 90]),
+        (
+            [f"{'w' * 40} {'q' * 40} 0{k}-{'z' * 30}.png" for k in range(2)],
+            ["…00…zzzz.png", "…01…zzzz.png"],
+        ),
+    ],
+)
+def test_names_keep_the_part_that_differs(names, said):
+    assert _shortened(names, 32) == said
 
 
 @pytest.mark.parametrize(

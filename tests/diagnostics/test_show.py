@@ -47,20 +47,46 @@ def test_a_look_during_an_epoch_takes_no_batch_from_it():
     assert sorted(seen) == list(range(12))
 
 
-def test_a_skipped_sample_leaves_names_and_pictures_together(tmp_path):
-    """Rows and names come from the same numbers."""
+@pytest.mark.parametrize("on_error", ["raise", "skip", "replace"])
+def test_a_sample_that_does_not_load_is_a_named_tile(tmp_path, on_error, caplog):
+    """The others are drawn, with their own names; a replaced one is drawn as the model gets it."""
     cv2 = pytest.importorskip("cv2")
     paths = []
     for k in range(5):
         paths.append(str(tmp_path / f"{k}.png"))
         cv2.imwrite(paths[-1], np.full((8, 8, 3), 10 * k, "uint8"))
-    (tmp_path / "2.png").write_bytes(b"no picture")
-    loader = kl.PathSequenceLoader(paths, batch_size=5, shuffle=False, on_error="skip", size=(8, 8))
+    for bad in (0, 2):
+        (tmp_path / f"{bad}.png").write_bytes(b"no picture")
+    options = {"shuffle": False, "size": (8, 8), "seed": 1, "quarantine": tmp_path / "bad.csv"}
+    loader = kl.PathSequenceLoader(paths, batch_size=5, on_error=on_error, **options)
+    figure = loader.show(samples=4)
+    values = [round(float(p.mean()) * 255) for p in drawn(figure)]
+    captions = [t for t in texts(figure) if t.endswith(".png")]
+    if on_error == "replace":
+        assert [int(t[-5]) * 10 for t in captions] == values
+        assert (len(values), values[1], values[3]) == (4, 10, 30)
+    else:
+        assert values == [10, 30]
+        names = [f"{tmp_path.name}/{k}.png" for k in range(4)]
+        unbroken = [t.replace("did not load\n", "! ").replace("\n", "") for t in captions]
+        assert unbroken == [f"! {names[0]}", names[1], f"! {names[2]}", names[3]]
+        assert sum("no picture that OpenCV" in t.replace("\n", " ") for t in texts(figure)) == 2
+    # A look is no fit: nothing is taken down, written or warned of for one.
+    assert (loader.errors, caplog.text) == ([], "")
+    assert "png" not in (tmp_path / "bad.csv").read_text()
+
+
+def test_a_batch_of_which_nothing_loads_is_drawn(tmp_path):
+    class Own(kl.PathSequenceLoader):
+        def load_sample(self, path):
+            if path < "c":
+                raise ValueError(f"{path} is broken")
+            return np.zeros((4, 4, 3), "uint8")
+
+    loader = Own(list("abcd"), batch_size=2, shuffle=False, check_paths=False)
     figure = loader.show()
-    assert [round(float(p.mean()) * 255) for p in drawn(figure)] == [0, 10, 30, 40]
-    names = [t.rsplit("/")[-1] for t in texts(figure) if t.endswith(".png")]
-    assert names == ["0.png", "1.png", "3.png", "4.png"]
-    assert loader.errors == []
+    assert not drawn(figure)
+    assert {"did not load\na", "did not load\nb"} <= set(texts(figure))
 
 
 def test_an_unknown_form_of_boxes_is_refused():

@@ -160,3 +160,72 @@ def test_what_is_padded_is_learnt_from_samples_that_load(tmp_path, on_error, loa
     batches = list(loader.epoch_batches())
     assert [x.shape for x, _ in batches] == [(4, 4, 2), (3, 8, 2)]
     assert [y.tolist() for _, y in batches] == [[0, 1, 2, 3], [4, 5, 6]]
+
+
+def encoder_and_decoder(**options):
+    """Long inputs, short ones, and labels as long as the short ones, which hold their number."""
+    rng = np.random.default_rng(5)
+    long, short = rng.integers(10, 30, 24), rng.integers(1, 9, 24)
+    x = {
+        name: [np.full(n, k + 1) for k, n in enumerate(lengths)]
+        for name, lengths in (("a", long), ("b", short))
+    }
+    y = [np.full(n, k) for k, n in enumerate(short)]
+    pad = {"label_pad_value": -1, **options.pop("pad", {})}
+    loader = kl.ArraySequenceLoader(x, y, 4, **{"seed": 7, "shuffle": True, **options})
+    return kl.bucket_by_length(loader, boundaries=(4, 6, 7, 8, 20, 30), **pad), long, short
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 2, "processes": True}])
+def test_each_array_is_padded_to_its_own_boundary(options, keep):
+    """Not all to that of the longest: a decoder's input is as short as its own texts are."""
+    loader, long, short = encoder_and_decoder(**options)
+    shapes = set()
+    for x, y in keep(loader).epoch_batches():
+        numbers = y[:, 0]
+        for name, array, lengths in (("a", x["a"], long), ("b", x["b"], short), ("y", y, short)):
+            most = lengths[numbers].max()
+            assert array.shape[1] == min(b for b in (4, 6, 7, 8, 20, 30) if b >= most), name
+            assert array.flags.c_contiguous
+            for row, number in zip(array, numbers, strict=True):
+                n = lengths[number]
+                assert set(row[:n]) == {number + (name != "y")}
+                assert set(row[n:]) <= {-1 if name == "y" else 0}
+        shapes.add((x["a"].shape[1], x["b"].shape[1]))
+    assert len(shapes) > 2
+
+
+def test_shards_pad_all_arrays_to_the_boundary_of_the_longest():
+    """Each knows its own samples only, and all need one shape."""
+    parts = [encoder_and_decoder(shard=(k, 2), drop_last=True)[0] for k in range(2)]
+    for (x, y), (x_other, y_other) in zip(*(p.epoch_batches() for p in parts), strict=True):
+        assert x["a"].shape == x_other["a"].shape
+        assert x["b"].shape == x_other["b"].shape == y.shape == y_other.shape
+        assert x["b"].shape == x["a"].shape
+
+
+def test_the_mask_is_that_of_the_first_array():
+    loader, long, _ = encoder_and_decoder(pad={"mask": True})
+    for x, y in loader.epoch_batches():
+        np.testing.assert_array_equal(x["mask"], x["a"] > 0)
+        np.testing.assert_array_equal(x["mask"].sum(axis=1), long[y[:, 0]])
+
+
+def test_a_long_row_that_is_left_out_lengthens_nothing():
+    """What is padded to is the longest of those that are delivered."""
+
+    class Texts(kl.SequenceLoader):
+        def load_sample(self, index):
+            if index == 2:
+                raise OSError("spoilt")
+            return (np.full(20 - index, index + 1), np.full(3 + index, index + 1)), index
+
+        def sample_name(self, index):
+            return f"text {index}"
+
+    loader = kl.bucket_by_length(
+        Texts(4, 4, on_error="skip", seed=1), [20, 19, 30, 17], boundaries=(6, 20, 30)
+    )
+    (a, b), y = loader[0]
+    assert y.tolist() == [0, 1, 3]
+    assert (a.shape, b.shape) == ((3, 20), (3, 6))

@@ -192,3 +192,54 @@ def test_names_of_several_outputs_come_back_out_of_files(frame, tmp_path, way):
     )
     found.summary()
     found.show()
+
+
+def test_each_output_has_its_column_of_weights(frame, tmp_path):
+    """An output whose label is wrong by 1 has the mean of its weights as its loss."""
+    frame = frame.assign(wrong=frame["size"] + 1, half_weight=np.arange(N) % 2 * 1.0)
+    labels = {"a": "wrong", "b": "wrong", "c": "wrong"}
+    train, _ = kl.from_dataframe(
+        frame,
+        "file",
+        labels,
+        weight_column={"a": "weight", "b": "half_weight"},
+        folder=tmp_path,
+        batch_size=6,
+        validation=None,
+        seed=1,
+    )
+    x, _, weights = train[0]
+    np.testing.assert_array_equal(weights["a"], x[:, 0] + 1)
+    np.testing.assert_array_equal(weights["b"], x[:, 0] % 2)
+    assert set(weights["c"]) == {1}
+    inputs = keras.Input((2,))
+    quarter = {
+        n: keras.layers.Lambda(lambda v: v[:, :1] / 4, output_shape=(1,))(inputs) for n in "abc"
+    }
+    scale = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs)
+    outputs = {n: keras.layers.Add(name=n)([one, scale]) for n, one in quarter.items()}
+    model = keras.Model(inputs, outputs)
+    model.compile(keras.optimizers.SGD(0.0), dict.fromkeys("abc", "mae"))
+    history = model.fit(train, epochs=2, verbose=0).history
+    np.testing.assert_allclose(history["a_loss"], np.mean(np.arange(N) + 1.0), rtol=1e-5)
+    np.testing.assert_allclose(history["b_loss"], 0.5, rtol=1e-5)
+    np.testing.assert_allclose(history["c_loss"], 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "weights", "said"),
+    [
+        (
+            {"a": "size"},
+            {"b": "weight"},
+            "weight_column names an output 'b', and label_column has a",
+        ),
+        ({"a": "size"}, {}, "weight_column is an empty dict, and label_column has a"),
+        ({"a": "size"}, {"a": "wight"}, "the table has no column 'wight'"),
+        ("size", {"a": "weight"}, "give the name of a column of weights"),
+        (None, {"a": "weight"}, "give the name of a column of weights"),
+    ],
+)
+def test_columns_of_weights_that_are_for_no_output(frame, tmp_path, labels, weights, said):
+    with pytest.raises((ValueError, TypeError), match=said):
+        kl.from_dataframe(frame, "file", labels, weight_column=weights, folder=tmp_path)

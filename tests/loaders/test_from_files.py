@@ -14,7 +14,9 @@ from kloaders import (
     ArraySequenceLoader,
     PathSequenceLoader,
     RamBatchSequenceLoader,
+    SampleError,
     SequenceLoader,
+    Text,
     from_dataframe,
     from_directory,
     preload,
@@ -608,3 +610,47 @@ def test_other_bad_tables(files):
         from_dataframe({"file": files, "y": np.ones((50, 2))}, "file", "y")
     with pytest.raises(ValueError, match=r"class 'b' has one sample; .*stratify=False"):
         from_dataframe({"file": files, "y": ["a"] * 49 + ["b"]}, "file", "y")
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Files of texts, with their number, in two classes."""
+    for n in range(12):
+        folder = tmp_path / ("bad", "good")[n % 2]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{n:02}.txt").write_text(f"{n}: schön" * (n > 0), encoding="utf-8")
+    return tmp_path
+
+
+def test_a_folder_of_texts(texts, keep):
+    train, val = from_directory(texts, validation=0.25, seed=1, batch_size=12)
+    assert train.class_names == val.class_names == ["bad", "good"]
+    found = []
+    for loader in (keep(train), keep(val)):
+        x, y = loader[0]
+        numbers = [int(text.split(":")[0] or 0) for text in x]
+        assert y.tolist() == [n % 2 for n in numbers]
+        assert all(text == f"{n}: schön" * (n > 0) for text, n in zip(x, numbers, strict=True))
+        found += numbers
+    assert sorted(found) == list(range(12))
+
+
+def test_a_text_in_another_encoding_is_named(texts, keep):
+    (texts / "bad" / "04.txt").write_bytes("4: schön".encode("latin-1"))
+    whole, _ = from_directory(texts, validation=None, batch_size=12)
+    with pytest.raises(SampleError, match=r"04\.txt.*no text in utf-8: byte 6 of 8"):
+        keep(whole)[0]
+    whole, _ = from_directory(
+        texts, validation=None, decode=Text(encoding="latin-1"), batch_size=12
+    )
+    assert keep(whole)[0][0][2] == "4: schön"
+    whole, _ = from_directory(texts, validation=None, batch_size=12, on_error="skip")
+    assert len(keep(whole)[0][0]) == 11
+
+
+def test_texts_beside_files_of_another_kind_are_no_samples(texts):
+    (texts / "bad" / "scan.dcm").write_bytes(b"1")
+    with pytest.raises(ValueError, match="but no file of"):
+        from_directory(texts)
+    train, _ = from_directory(texts, decode=Text())
+    assert train.samples == 9

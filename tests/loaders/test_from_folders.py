@@ -123,3 +123,28 @@ def test_bad_input_is_named(name, folders, monkeypatch):
     arguments, error, words = REFUSED[name]
     with pytest.raises(error, match=words):
         kl.from_folders(*arguments)
+
+
+def test_validation_has_a_transform_of_its_own(folders, keep):
+    def training(x, y, rng):
+        return x + np.uint8(100), y
+
+    def known(x, y, rng):
+        return x, y + np.uint8(50)
+
+    train, val = kl.from_folders(
+        folders / "images",
+        folders / "masks",
+        validation=0.25,
+        validation_transform=known,
+        transform=training,
+        seed=1,
+    )
+    x, y = keep(train)[0]
+    assert (x[..., 0] == np.uint8(y[..., 0] + 100)).all()
+    x, y = keep(val)[0]
+    assert (y[..., 0] == x[..., 0] + 50).all()
+    with pytest.raises(ValueError, match="validation_transform= is for the validation part"):
+        kl.from_folders(
+            folders / "images", folders / "masks", validation=None, validation_transform=known
+        )

@@ -155,6 +155,7 @@ OPTIONS: dict[str, Option] = {
     "seed": Option(11, attribute("seed")),
     "drop_last": Option(True, attribute("drop_last")),
     "pad_last": Option(True, attribute("pad_last")),
+    "with_ids": Option(True, attribute("with_ids")),
     "shard": Option(
         (0, 2), attribute("shard"), others={"batch_size": 1, "shuffle": True, "drop_last": True}
     ),
@@ -198,6 +199,11 @@ OPTIONS: dict[str, Option] = {
     "max_pixels": Option(10, refusal, make=pictures),
     "max_bytes": Option(4567, most_bytes, make=pictures),
     "decode": image(first_bytes, arrays),
+    "samples_per_file": Option(
+        3,
+        lambda loader: (loader.samples_per_file, getattr(loader.plan, "copies", 1)),
+        others={"transform": shift},
+    ),
     "label_options": image({"channels": 1}, masked),
     # of RAM batches
     "ram_batch_size": Option(4, lambda loader: loader.plan.window, make=two_levels),
@@ -365,7 +371,7 @@ REFUSED = {
     **{
         (function, name): "order is that of its RAM batches"
         for function in PADDING
-        for name in ("ram_batch_size", "draw", "echo")
+        for name in ("ram_batch_size", "draw", "echo", "samples_per_file")
     },
     **{("inputs_as_labels", name): "has labels already" for name in ("label_options",)},
 }
@@ -383,6 +389,7 @@ CHANGED: dict[tuple[str, str], Any] = {
     ("validation", "transform"): "without",
     ("validation", "batch_transform"): "without",
     ("validation", "echo"): (1, ...),
+    ("validation", "samples_per_file"): (1, ...),  # all of a file would be alike
     ("explain", "workers"): 2,
     ("preload", "max_bytes"): None,  # arrays that are there
     # What lies in RAM is in no cache, and has no RAM batches.
@@ -585,6 +592,7 @@ OF_A_MIXTURE = (
         "seed",
         "drop_last",
         "pad_last",
+        "with_ids",
         "shard",
         "epoch_batches",
         "batch_transform",

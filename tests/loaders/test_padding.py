@@ -281,6 +281,43 @@ def test_a_model_receives_arrays_each_of_its_own_length(shuffle):
         assert sorted(got) == list(range(37))
 
 
+@pytest.mark.parametrize("shuffle", [None, True])
+def test_a_model_receives_each_array_in_a_bucket_of_its_own(shuffle):
+    """Encoder and decoder: the first two batches have one length of each, which later ones have not."""
+    rng = np.random.default_rng(3)
+    many = np.concatenate([[20] * 10, rng.integers(9, 21, 27)])
+    few = np.concatenate([[2] * 10, rng.integers(1, 9, 27)])
+    words, answers = ([np.full(n, k + 1) for k, n in enumerate(long)] for long in (many, few))
+    loader = kl.bucket_by_length(
+        kl.ArraySequenceLoader(
+            {"words": words, "answers": answers}, np.arange(37.0), 5, seed=7, shuffle=shuffle
+        ),
+        boundaries=(4, 8, 16, 20),
+    )
+    shapes = {
+        (x["words"].shape[1], x["answers"].shape[1]) for x, _ in loader.epoch_batches(shuffle=True)
+    }
+    assert {long for long, _ in shapes} <= {16, 20}
+    assert {short for _, short in shapes} == {4, 8}
+    received = Received()
+    inputs = {name: keras.Input((None,), name=name, dtype="int32") for name in ("words", "answers")}
+    numbers = [Corner()(one) for one in inputs.values()]
+    first = Recorder(received)(numbers[0])
+    model = keras.Model(
+        inputs, keras.layers.Concatenate()([keras.layers.Dense(1)(first), first, *numbers])
+    )
+
+    def mismatch(y, p):
+        return ops.max(ops.abs(ops.reshape(ops.cast(y, "float32"), (-1, 1)) - p[:, 1:]))
+
+    options = {"jit_compile": False} if BACKEND == "tensorflow" else {}
+    model.compile("sgd", lambda y, p: 0.0 * ops.mean(p), metrics=[mismatch], **options)
+    history = model.fit(loader, epochs=2, verbose=0).history
+    assert max(history["mismatch"]) < 1e-4
+    got = [n for batch in received.trained for n in batch]
+    assert sorted(got) == sorted([*range(37)] * 2)
+
+
 def test_as_a_dataset():
     if BACKEND != "tensorflow":
         pytest.skip("a part of TensorFlow")

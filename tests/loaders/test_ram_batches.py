@@ -235,3 +235,77 @@ def test_reading_ahead_tells_of_nothing(tmp_path: Path) -> None:
     """A file that is not there is the business of who reads it."""
     files.read_ahead(str(tmp_path / "gone"))
     files.read_ahead(str(tmp_path))
+
+
+# ---------------------------------------------------------------- samples of unequal shape
+
+
+def cut_to_two(x: Any, y: Any, rng: Any) -> Any:
+    """A transform after which all samples have one shape and dtype."""
+    return x.reshape(-1)[:2].astype(np.float32), y
+
+
+class Unequal:
+    """A `decode=` hook whose arrays have as many rows as their number, and two dtypes."""
+
+    def __call__(self, content: bytes) -> Any:
+        row = np.frombuffer(content, "<f4")
+        number = int(row[0])
+        return np.tile(row, (1 + number % 5, 1)).astype(np.float64 if number % 4 == 3 else "<f4")
+
+
+@pytest.mark.parametrize(
+    ("draw", "options"),
+    [
+        ("windows", {"workers": 0}),
+        ("global", {"workers": 2}),
+        ("global", {"workers": 1, "processes": True}),
+    ],
+    ids=str,
+)
+def test_shapes_may_differ_before_the_transform(
+    raw_files: list[str], keep: Any, draw: str, options: Any
+) -> None:
+    """What counts is what the transform makes: in RAM samples may have any shape and dtype."""
+    loader = keep(
+        kl.RamBatchSequenceLoader(
+            raw_files,
+            np.arange(SAMPLES, dtype=np.float32),
+            BATCH,
+            ram_batch_size=RAM,
+            decode=Unequal(),
+            transform=cut_to_two,
+            seed=3,
+            **{"shuffle": True, "draw": draw, **options},
+        )
+    )
+    for _ in range(2):
+        found = list(loader)
+        assert sorted(np.concatenate([y for _, y in found]).tolist()) == list(range(SAMPLES))
+        for x, y in found:
+            assert (x.shape[1:], x.dtype) == ((2,), np.float32)
+            np.testing.assert_array_equal(x[:, 0], y)
+
+
+def test_shapes_that_differ_without_a_transform_are_refused(
+    raw_files: list[str], keep: Any
+) -> None:
+    loader = keep(
+        kl.RamBatchSequenceLoader(raw_files, batch_size=BATCH, ram_batch_size=RAM, decode=Unequal())
+    )
+    with pytest.raises(kl.SampleError, match="one shape, unless transform= gives them one"):
+        list(loader)
+
+
+def test_a_transform_that_leaves_them_unequal_is_refused(raw_files: list[str], keep: Any) -> None:
+    loader = keep(
+        kl.RamBatchSequenceLoader(
+            raw_files,
+            batch_size=BATCH,
+            ram_batch_size=RAM,
+            decode=Unequal(),
+            transform=lambda x, y, rng: (x.astype(np.float32), y),
+        )
+    )
+    with pytest.raises(kl.SampleError, match=r"in the same batch, .*Let transform= return arrays"):
+        list(loader)

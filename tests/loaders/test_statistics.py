@@ -96,3 +96,13 @@ def test_classes_of_the_only_output_have_its_names():
     loader = kl.ArraySequenceLoader(np.zeros(4), {"kind": np.array([2, 0, 2, 2])})
     loader.class_names = {"kind": ["a", "b", "c"]}
     assert kl.statistics(loader, progress=False).class_counts == {"a": 1, "b": 0, "c": 3}
+
+
+def test_statistics_describe_themselves():
+    """In a sentence, and as a table in a notebook."""
+    x = {"a": np.arange(12.0).reshape(4, 3), "b": np.arange(4.0)}
+    found = kl.statistics(kl.ArraySequenceLoader(x, np.array([0, 1, 1, 1]), 2), progress=False)
+    assert str(found) == "Statistics of 4 samples, labels of 2 classes."
+    shown = found._repr_html_()
+    assert "4.5 5.5 6.5" in shown
+    assert "class 1</td>" in shown

@@ -33,6 +33,13 @@ def batches_of(loader):
         {"shuffle": False, "label_mode": None},
         {"shuffle": False, "class_names": ["c", "a", "b"]},
         {"shuffle": False, "output_sequence_length": 25},
+        {"shuffle": False, "output_sequence_length": None},
+        {
+            "shuffle": False,
+            "validation_split": 0.3,
+            "subset": "both",
+            "output_sequence_length": None,
+        },
         {"shuffle": False, "validation_split": 0.3, "subset": "training"},
         {"shuffle": False, "validation_split": 0.3, "subset": "validation"},
         {"seed": 5, "validation_split": 0.3, "subset": "both"},

@@ -3,14 +3,13 @@
 import logging
 import os
 import pickle
-import subprocess
 import sys
-import time
 
 import pytest
 
 from kloaders.places import download_cache as module
 from kloaders.places.download_cache import MARKER, DownloadCache, clear, damaged_in, segments_of
+from tests.support.writers import killed_while_they_write, used
 
 MIB = 2**20
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
@@ -24,10 +23,6 @@ def objects(server, count, size=100_000):
         server.objects[f"d/{k}"] = data
         found[server.url(f"d/{k}")] = data
     return found
-
-
-def used(folder):
-    return sum(segment.size for segment in segments_of(folder))
 
 
 def read_all(cache, found):
@@ -198,36 +193,7 @@ for k in range(100_000):
 
 def test_two_processes_and_one_cache_that_are_killed(tmp_path):
     """The budget holds all the time, also after kill -9, and all that is left is whole or no entry."""
-    script = tmp_path / "writer.py"
-    script.write_text(WRITER)
-    writers = [
-        subprocess.Popen(
-            [sys.executable, script, tmp_path / "c", letter],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for letter in "xy"
-    ]
-    for writer in writers:
-        assert writer.stdout.readline() == b"ready\n"
-    for writer in writers:
-        writer.stdin.write(b"go\n")
-        writer.stdin.flush()
-    deadline = time.monotonic() + 20
-    while len(segments_of(tmp_path / "c")) < 2 and time.monotonic() < deadline:
-        pass
-    writers[0].kill()
-    while used(tmp_path / "c") < 7 * MIB and time.monotonic() < deadline:
-        pass
-    writers[1].kill()
-    for writer in writers:
-        writer.wait()
-        writer.stdin.close()
-        writer.stdout.close()
-    assert 7 * MIB <= used(tmp_path / "c") <= 8 * MIB
-    found = [damaged_in(tmp_path / "c", segment) for segment in segments_of(tmp_path / "c")]
-    assert len(found) == 2
-    assert all(whole and not damaged for whole, damaged in found)
+    killed_while_they_write(tmp_path, WRITER, least=7 * MIB, most=8 * MIB)
 
 
 def test_a_fork_writes_a_segment_of_its_own(server, tmp_path):

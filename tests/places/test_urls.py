@@ -80,16 +80,12 @@ URL = "s3://bucket/x"
 @pytest.mark.parametrize(
     ("call", "what"),
     [
-        (lambda x: kl.write_pack(x, URL), "folder"),
-        (lambda x: kl.write_tfrecords(x, out=URL), "out"),
-        (lambda x: kl.PackSequenceLoader(URL), "folder"),
-        (lambda x: kl.TFRecordSequenceLoader(URL), "files"),
-        (lambda x: kl.TextLineSequenceLoader([URL], decode=len), "files"),
+        (lambda x: kl.finish_pack(URL), "folder"),
+        (lambda x: kl.finish_tfrecords(URL), "out"),
         (lambda x: kl.VideoSequenceLoader([URL]), "files"),
-        (lambda x: kl.ArraySequenceLoader([1, 2], on_error="skip", quarantine=URL), "quarantine"),
         (lambda x: kl.PathSequenceLoader([__file__], decode=len, cache=URL)[0], "cache"),
     ],
-    ids=["pack", "records", "read pack", "read records", "lines", "video", "quarantine", "cache"],
+    ids=["pack", "records", "video", "cache"],
 )
 def test_what_is_local_only_is_refused(call, what, tmp_path, monkeypatch):
     """Before, a folder called "s3:" was made, and written to."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import kloaders as kl
 from kloaders.core.structure import ArraySpec
 from kloaders.formats.options import ImageOptions
 from kloaders.plan.rng import Moment
@@ -115,3 +116,51 @@ def test_columns_that_go_together():
 def test_columns_that_do_not(x, y, message):
     with pytest.raises(ValueError, match=message):
         checked_columns("Loader", x, y, NAMES)
+
+
+TWO = [np.zeros((20, 2)), np.ones((20, 2))]
+BOTH = (
+    "{} is a list of 2 arrays of 20 rows each, which may be 2 {} or 2 samples: for {} pass a tuple"
+)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (TWO, None, BOTH.format("x", "inputs", "inputs")),
+        (TWO, np.arange(20), BOTH.format("x", "inputs", "inputs")),
+        (TWO, TWO, BOTH.format("x", "inputs", "inputs")),
+        (np.arange(20), TWO, BOTH.format("y", "outputs", "outputs")),
+    ],
+)
+def test_a_list_of_equally_long_arrays_is_asked_about(x, y, said):
+    with pytest.raises(ValueError, match=said):
+        kl.ArraySequenceLoader(x, y, 5)
+    many = kl.ArraySequenceLoader(tuple(x), tuple(y) if y is TWO else y, 5) if x is TWO else None
+    if many is not None:
+        assert many.samples == 20
+
+
+def test_lists_of_arrays_whose_number_of_samples_is_known():
+    assert kl.ArraySequenceLoader(TWO, [0, 1], 2).samples == 2
+    assert kl.ArraySequenceLoader(np.stack(TWO), None, 2).samples == 2
+    assert kl.ArraySequenceLoader([np.zeros(3)] * 20, None, 2).samples == 20
+    assert kl.ArraySequenceLoader([np.zeros(30)] * 20, np.arange(20), 2).samples == 20
+    assert kl.ArraySequenceLoader([np.zeros(30), np.zeros(31)], None, 2).samples == 2
+    assert kl.ArraySequenceLoader(TWO[0], [np.zeros(4)] * 20, 2).samples == 20
+
+
+def test_a_list_of_weights_for_several_outputs_says_so():
+    labels = {"a": np.arange(20), "b": np.arange(20)}
+    with pytest.raises(ValueError, match="sample_weights is a list of 2 arrays of 20 values: for"):
+        kl.ArraySequenceLoader(np.zeros(20), labels, 5, sample_weights=[np.ones(20)] * 2)
+
+
+def test_a_list_of_arrays_that_lie_elsewhere(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a"] = file["b"] = np.zeros((20, 2))
+        with pytest.raises(
+            TypeError, match=r"x is a list of 2 arrays that lie elsewhere .*tuple\(x\)"
+        ):
+            kl.ArraySequenceLoader([file["a"], file["b"]])

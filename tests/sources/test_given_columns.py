@@ -31,6 +31,9 @@ def values(column):
         ((0, 1, 2), ArrayColumn, [0, 1, 2]),
         ([[0, 1], [2, 3]], ArrayColumn, [[0, 1], [2, 3]]),
         ([np.arange(1), np.arange(2)], ListColumn, [[0], [0, 1]]),
+        (["a", "b.c"], ArrayColumn, ["a", "b.c"]),
+        (np.array([["a", "b"]]), ArrayColumn, [["a", "b"]]),
+        ([np.array(["a"]), np.array(["b", "c"])], ListColumn, [["a"], ["b", "c"]]),
         (np.arange(3, dtype=">i4"), CastColumn, [0, 1, 2]),
     ],
 )
@@ -102,11 +105,14 @@ class Sparse:
         ([[1, 2], [3]], ValueError, "entries have different lengths"),
         ([np.zeros(2), [0, 1]], TypeError, r"x\[1\] is \[0, 1\] \(list\)"),
         ([np.zeros(2), np.array(["a"])], TypeError, r"x\[1\].*\(<U1\)"),
-        ([1, "a"], TypeError, r"x\[0\] is 1 \(int\), expected str"),
+        ([1, "a"], TypeError, r"x\[0\] is 1 \(int\), expected a text"),
+        (["a", 1], TypeError, r"x\[1\] is 1 \(int\), expected a text"),
+        ([["a", "b"], ["c", 1.5]], TypeError, r"x\[3\] is 1.5 \(float\), expected a text"),
+        ([np.array(["a"]), np.zeros(2)], TypeError, r"x\[1\].*expected an array of texts"),
         ([1, None], TypeError, r"x\[1\] is None: every sample needs a value"),
         (np.array([object(), 1]), TypeError, "x has dtype object"),
-        (np.array([["a", "b"]]), ValueError, r"texts in an array of shape \(1, 2\)"),
-        (["a", "b"], TypeError, "x are texts such as 'a', expected arrays"),
+        (["a.jpg", "b.jpg"], TypeError, "x are texts such as 'a.jpg', expected arrays"),
+        ([Path("a"), Path("b")], TypeError, "x are texts such as .*expected arrays"),
     ],
 )
 def test_what_is_no_column_of_arrays(given, error, message):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import html
+import re
 import socket
 import threading
 import time
@@ -20,7 +21,9 @@ from typing import Any
 import kloaders as kl
 
 BUCKET = "bucket"
-#: fault(method, name, count) -> None, (status, code), "cut" (a body that breaks off), "drop" (no answer).
+#: fault(method, name, count) -> None, (status, code), "cut" (a body that breaks off), "drop" (no answer),
+#: "short" (a byte fewer than asked for, as if that were all), "whole" (all of an object for a range of it),
+#: "longer" (a size that is too large).
 Fault = Callable[[str, str, int], Any]
 
 
@@ -94,12 +97,12 @@ class _Handler(BaseHTTPRequestHandler):
             elif isinstance(fault, tuple):
                 self._error(*fault)
             else:
-                getattr(self, f"_{self.command.lower()}")(name, body, fault == "cut")
+                getattr(self, f"_{self.command.lower()}")(name, body, fault)
         finally:
             with server.lock:
                 server.in_flight -= 1
 
-    do_GET = do_HEAD = do_PUT = do_PROPFIND = _answer
+    do_GET = do_HEAD = do_PUT = do_POST = do_PROPFIND = _answer
 
     def _chunks(self) -> bytes:
         found = b""
@@ -127,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         text = f"<Error><Code>{code}</Code><Message>it is AKIDSECRETIVE</Message>{more}</Error>"
         self._send(status, text.encode())
 
-    def _get(self, name: str, body: bytes, cut: bool) -> None:
+    def _get(self, name: str, body: bytes, fault: Any) -> None:
         if not name:
             self._list()
             return
@@ -140,7 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(412, "PreconditionFailed")
             return
         status, headers = 200, {}
-        if asked := self.headers.get("Range"):
+        asked = None if fault == "whole" else self.headers.get("Range")
+        if asked:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, stop = int(first), min(int(last or len(data)) + 1, len(data))
             if start >= len(data):
@@ -148,24 +152,45 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             headers["Content_Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
             data, status = data[start:stop], 206
-        self._send(status, data, cut, ETag=etag, **headers)
+        if fault == "longer":
+            data += bytes(1000)
+        self._send(
+            status, data[:-1] if fault == "short" else data, fault == "cut", ETag=etag, **headers
+        )
 
     _head = _get
 
-    def _propfind(self, name: str, body: bytes, cut: bool) -> None:
+    def _propfind(self, name: str, body: bytes, fault: Any) -> None:
         self._error(405, "MethodNotAllowed")
 
-    def _put(self, name: str, body: bytes, cut: bool) -> None:
+    def _put(self, name: str, body: bytes, fault: Any) -> None:
         with self.server.lock:
-            if self.headers.get("If-None-Match") == "*" and name in self.server.objects:
+            there = self.server.objects.get(name)
+            absent = self.headers.get("If-None-Match") == "*"
+            wanted = self.headers.get("If-Match")
+            if (absent and there is not None) or (
+                wanted and (there is None or etag_of(there) != wanted)
+            ):
                 self._error(412, "PreconditionFailed")
                 return
             self.server.objects[name] = body
         self._send(200, b"", ETag=etag_of(body))
 
+    def _post(self, name: str, body: bytes, cut: bool) -> None:
+        """Deletes several objects."""
+        names = [html.unescape(n) for n in re.findall(r"<Key>(.*?)</Key>", body.decode())]
+        with self.server.lock:
+            for each in names:
+                self.server.objects.pop(each, None)
+        done = "".join(f"<Deleted><Key>{html.escape(n)}</Key></Deleted>" for n in names)
+        self._send(200, f"<?xml version='1.0'?><DeleteResult>{done}</DeleteResult>".encode())
+
     def _list(self) -> None:
         asked = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
-        names = sorted(n for n in self.server.objects if n.startswith(asked.get("prefix", "")))
+        prefix = asked.get("prefix", "")
+        names = sorted(n for n in self.server.objects if n.startswith(prefix))
+        if asked.get("delimiter"):
+            names = [name for name in names if "/" not in name[len(prefix) :]]
         after = asked.get("continuation-token", "")
         names = [name for name in names if name > after]
         page, rest = names[:1000], names[1000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,7 @@ def moto() -> Iterator[S3]:
     """The server with one bucket; this process is set up to read from it."""
     pytest.importorskip("obstore", reason="needs the extra `cloud`")
     server = pytest.importorskip("moto.server", reason="needs moto[server]")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line for each request otherwise
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     try:

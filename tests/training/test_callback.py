@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
+from kloaders.keras_api.telemetry import LOGGED
 from kloaders.training import state_file
 from kloaders.training.callback import _checked_freq, _First
 
@@ -122,6 +123,18 @@ def test_other_callbacks_see_the_logs(model, first):
         assert logs["samples_per_s"] > 0
         assert logs["data_wait_s"] >= 0
         assert logs["sample_errors"] == 0
+
+
+def test_the_progress_bar_stays_as_short_as_without(model, capsys):
+    """The five numbers are in the logs, and not in the line that Keras prints."""
+    loader = kl.ArraySequenceLoader(np.zeros((8, 1), "f4"), np.zeros((8, 1), "f4"), 4)
+    for verbose in (1, 2):
+        history = model.fit(loader, verbose=verbose, callbacks=[kl.LoaderCallback(loader)])
+        assert "data_wait_s" in history.history
+        assert "samples_per_s" in history.history
+    printed = capsys.readouterr().out
+    assert "loss" in printed
+    assert not any(name in printed for name in LOGGED)
 
 
 def test_without_log_nothing_is_added(model):

@@ -53,7 +53,7 @@ def _keep_in_ram(cost: EpochCost, resource: str, stage: str | None) -> list[Advi
 
 def _keep_downloads(cost: EpochCost, resource: str, stage: str | None) -> list[Advice]:
     m, s = cost.m, cost.s
-    if resource != "network" or s.downloads_kept:
+    if resource != "network" or s.downloads_kept or not s.remote:
         return []
     why = "later epochs read objects from a local disk; download_budget= bounds how much of it"
     rate = cost.lanes * m.alone_busy / cost.cpu_s
@@ -113,6 +113,14 @@ def _processes(cost: EpochCost, resource: str, stage: str | None) -> list[Advice
     return _one(cost, "processes=True", why, rate, ("processes", True))
 
 
+def _more_decoders(cost: EpochCost, resource: str, stage: str | None) -> list[Advice]:
+    s = cost.s
+    if resource != "decoders":
+        return []
+    why = "twice as many actors, if the cluster has the CPUs"
+    return _one(cost, f"processes=Ray(cpus={2 * s.decoders})", why, 2 * cost.run.rate)
+
+
 def _transform_in_the_model(cost: EpochCost, resource: str, stage: str | None) -> list[Advice]:
     m = cost.m
     if stage != "transform" or not cost.s.has_transform:
@@ -141,6 +149,7 @@ _RULES: tuple[Callable[[EpochCost, str, str | None], list[Advice]], ...] = (
     _scaled_decode,
     _more_workers,
     _processes,
+    _more_decoders,
     _transform_in_the_model,
     _bytes_travel,
 )

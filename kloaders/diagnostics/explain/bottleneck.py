@@ -19,6 +19,8 @@ _LOCKED = 0.7
 _DISK_BOUND = 0.8
 # A loader that fetches, and makes less than this share of what its cores could decode: the network.
 _NETWORK_BOUND = 0.7
+# Ray actors that are at work for more than this share of their time are what limits; else what is between.
+_DECODERS_BOUND = 0.7
 
 
 class EpochCost:
@@ -49,6 +51,8 @@ class EpochCost:
         }
         self.waiting = missing * waiting
         self.cpu_s = max(1e-9, math.fsum(self.cpu.values()))
+        #: The same, of what this machine does.
+        self.own_cpu_s = self.cpu["copy"] if self.s.decoders else self.cpu_s
         self.stage = max(self.cpu, key=lambda name: self.cpu[name])
         fit = m.fit_s
         self.now = self.s.batch_size / fit if fit else self.run.rate
@@ -73,6 +77,21 @@ class EpochCost:
     def _network_binds(self) -> bool:
         fetches = self.s.remote and not self.in_ram
         return fetches and self.run.rate < _NETWORK_BOUND * self._decodable()
+
+    def _on_ray(self) -> tuple[str, str | None, str]:
+        """`bottleneck`, of batches that Ray actors make."""
+        s, share = self.s, self.run.decoding or 0.0
+        said = f"{s.decoders} Ray actors are at work {share:.0%} of their time"
+        if share >= _DECODERS_BOUND:
+            return "decoders", self.stage, f"{said}; most of it is {_STAGES[self.stage]}."
+        each = format_bytes(s.sample_bytes)
+        rate = self.run.rate
+        said = f"{said}: {rate:,.0f} samples/s of {each} come from them, {format_bytes(rate * s.sample_bytes)}/s."
+        return "network", "copy", said
+
+    def decodable(self) -> float:
+        """Samples per second that Ray actors make if they never wait."""
+        return self.run.rate / max(0.01, self.run.decoding or 0.0)
 
     def _reads_bind(self) -> bool:
         cold, warm = self.m.cold, self.m.warm
@@ -110,7 +129,7 @@ class EpochCost:
             return 0.0
         # A step by a fit's record has no processor time: take it for one core's.
         step = m.step_cpu_s if m.step_cpu_s is not None else m.step_s or 0.0
-        return (self.cpu_s * s.batch_size + step) / (s.cores * m.fit_s)
+        return (self.own_cpu_s * s.batch_size + step) / (s.cores * m.fit_s)
 
     def _why_model(self) -> str:
         m, s = self.m, self.s
@@ -127,6 +146,8 @@ class EpochCost:
     def loader_bottleneck(self) -> tuple[str, str | None, str]:
         """`bottleneck`, of the loader by itself."""
         m, s = self.m, self.s
+        if s.decoders and self.run.decoding is not None:
+            return self._on_ray()
         if self._reads_bind():
             assert m.cold is not None
             assert m.warm is not None
@@ -174,13 +195,16 @@ class EpochCost:
     def ceiling(self) -> float:
         """Samples per second of this work that the machine could do: its slowest resource in full use."""
         m, s = self.m, self.s
-        limits = [s.cores * m.alone_busy / self.cpu_s]
-        if self.from_disk:
+        if s.decoders and self.run.decoding is not None:
+            limits = [self.decodable()]
+        else:
+            limits = [s.cores * m.alone_busy / self.cpu_s]
+        if self.from_disk and not s.decoders:
             limits.append(max(m.disk_rate or 0.0, m.disk_rate_more or 0.0) / max(1e-9, 1 - s.kept))
         if m.step_s:
             limits.append(s.batch_size / m.step_s)
             if m.step_cpu_s:
-                cpu = self.cpu_s + m.step_cpu_s / s.batch_size
+                cpu = self.own_cpu_s + m.step_cpu_s / s.batch_size
                 limits.append(s.cores / cpu)
         return min(limits)
 
@@ -191,7 +215,8 @@ class EpochCost:
             return rate
         rates = [rate, s.batch_size / m.step_s]
         if m.step_cpu_s:
-            cpu = (self.cpu_s if cpu_s is None else cpu_s) + m.step_cpu_s / s.batch_size
+            own = self.own_cpu_s if cpu_s is None or s.decoders else cpu_s
+            cpu = own + m.step_cpu_s / s.batch_size
             rates.append(s.cores / cpu)
         return min(rates)
 
@@ -204,4 +229,5 @@ def _mixed(ram: Run, read: Run, kept: float) -> Run:
     if not kept or not ram.rate or not read.rate:
         return read
     rate = 1 / (kept / ram.rate + (1 - kept) / read.rate)
-    return Run(rate, kept * ram.busy + (1 - kept) * read.busy)
+    decoding = None if read.decoding is None else read.decoding * rate / read.rate
+    return Run(rate, kept * ram.busy + (1 - kept) * read.busy, decoding=decoding)

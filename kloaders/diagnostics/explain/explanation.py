@@ -25,7 +25,8 @@ class Explanation(Findings):
     Attributes:
         title: the loader's class, number of samples and batch size.
         measured: the figures that all else follows from.
-        bottleneck: one of "model", "disk", "network", "cpu", "gil", "copy", "waiting", "unknown".
+        bottleneck: one of "model", "disk", "network", "decoders", "cpu", "gil", "copy", "waiting",
+            "unknown".
         stage: what most of the work is, such as "decode"; None where the model is the bottleneck.
         why: the reason, in words.
         now: samples per second, with the model if there was one.

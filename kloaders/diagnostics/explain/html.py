@@ -6,12 +6,14 @@ Bars are inline SVG whose lengths are percentages, so that text keeps its size o
 from __future__ import annotations
 
 import html
+import math
 
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import visible
 from kloaders.diagnostics.explain.findings import Findings
 from kloaders.diagnostics.explain.text import (
     limits_of,
+    next_step,
     rate_of,
     stages_of,
     standing,
@@ -21,12 +23,16 @@ from kloaders.diagnostics.explain.text import (
 
 __all__ = ["in_a_notebook", "page"]
 
+# Rates further apart than this are drawn on a logarithmic axis: the lowest ones are what matters.
+_FAR_APART = 10
+
 # Colours: text on its ground has a contrast of at least 4.5, bars one of at least 3.
+# A notebook has rules of its own for lists: `dt` says what it is not, and names stay whole.
 _STYLE = """
 .kle { --ground: #ffffff; --card: #f5f6f8; --ink: #17202b; --soft: #51606f; --line: #d7dce2;
   --bar: #7186a0; --mark: #b3470f; --good: #1d6f42;
   color: var(--ink); background: var(--ground); font: 16px/1.5 system-ui, "Segoe UI", Roboto,
-  "Helvetica Neue", Arial, sans-serif; overflow-wrap: anywhere; }
+  "Helvetica Neue", Arial, sans-serif; overflow-wrap: break-word; word-break: normal; }
 @media (prefers-color-scheme: dark) {
   .kle { --ground: #12161c; --card: #1c222b; --ink: #e8ecf1; --soft: #a6b2c0; --line: #343d49;
     --bar: #7389a5; --mark: #f0935a; --good: #6cc594; }
@@ -51,6 +57,7 @@ _STYLE = """
 .kle rect { fill: var(--bar); }
 .kle rect.mark { fill: var(--mark); }
 .kle rect.good { fill: var(--good); }
+.kle line { stroke: var(--ground); stroke-width: 1.5; }
 .kle rect.track { fill: var(--line); opacity: .45; }
 .kle .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em;
   background: var(--bar); }
@@ -62,7 +69,8 @@ _STYLE = """
 .kle code { font: .95em ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 .kle dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .15rem 1rem;
   margin: .5rem 0; font-size: .9rem; }
-.kle dt { color: var(--soft); } .kle dd { margin: 0; }
+.kle dt { color: var(--soft); float: none; width: auto; margin: 0; font-weight: normal; }
+.kle dd { margin: 0; min-width: 0; }
 @media (max-width: 36rem) {
   .kle .bars { display: block; }
   .kle .bar { display: grid; grid-template-columns: 1fr auto; gap: .1rem .75rem; margin: .5rem 0; }
@@ -107,16 +115,21 @@ def _body(found: Findings) -> str:
             else "No setting promises more than a tenth."
         )
         parts.append(f"<p>{nothing}</p>")
+    parts.append(f"<p><b>Next:</b> {html.escape(next_step(found))}</p>")
     parts.append("<h2>How fast each part is</h2>")
-    parts.append('<p class="soft">Samples per second, each by itself.</p>')
     limits = limits_of(found)
-    most = max([rate for _, _, rate in limits], default=1.0)
+    low, high = _decades([rate for _, _, rate in limits])
+    said = "Samples per second, each by itself; the lowest one limits the others."
+    if low:
+        said += f" Logarithmic scale from {low:,.0f}: each white line is ten times the one before."
+    parts.append(f'<p class="soft">{said}</p>')
     parts.append(
         _bars(
             [
-                (words, rate / most, rate_of(found, rate), _colour(name))
+                (words, _share(rate, low, high), rate_of(found, rate), _colour(name))
                 for name, words, rate in limits
-            ]
+            ],
+            round(math.log10(high / low)) if low else 1,
         )
     )
     parts.append("<h2>What a sample costs</h2>")
@@ -202,7 +215,7 @@ def _step(found: Findings) -> str:
     waited = m.fit_s * wait
     return (
         "<h2>A step of the training</h2>"
-        f'<p class="soft">{time_of(m.fit_s)} a step.</p>'
+        f'<p class="soft">{time_of(m.fit_s)} per step.</p>'
         '<svg width="100%" height="22" role="img" '
         f'aria-label="{1 - wait:.0%} the model, {wait:.0%} waiting for data">'
         f'<rect class="good" x="0" width="{100 * (1 - wait):.2f}%" height="22"></rect>'
@@ -235,13 +248,30 @@ def _advice(found: Findings, k: int) -> str:
     )
 
 
-def _bars(rows: list[tuple[str, float, str, str]]) -> str:
-    """Name, share of the longest, value in words, class of the bar."""
+def _decades(rates: list[float]) -> tuple[float, float]:
+    """Where the axis of rates begins and ends: at powers of ten where they differ much, else at 0."""
+    most = max(rates, default=1.0)
+    if not rates or most < _FAR_APART * min(rates):
+        return 0.0, most
+    return 10.0 ** math.floor(math.log10(min(rates)) - 0.3), 10.0 ** math.ceil(math.log10(most))
+
+
+def _share(rate: float, low: float, high: float) -> float:
+    """Where on that axis a rate lies, from 0 to 1."""
+    return math.log(rate / low) / math.log(high / low) if low else rate / high
+
+
+def _bars(rows: list[tuple[str, float, str, str]], parts: int = 1) -> str:
+    """Name, share of the longest, value in words, class of the bar; how many parts the axis has."""
+    marks = "".join(
+        f'<line x1="{100 * k / parts:.2f}%" x2="{100 * k / parts:.2f}%" y1="0" y2="14"></line>'
+        for k in range(1, parts)
+    )
     cells = "".join(
         f'<div class="bar"><div class="name">{html.escape(name)}</div>'
         f'<div class="chart"><svg height="14" role="img" aria-label="{html.escape(name)}: '
         f'{html.escape(value)}"><rect class="track" width="100%" height="14" rx="3"></rect>'
-        f'<rect class="{colour}" width="{max(0.4, 100 * share):.2f}%" height="14" rx="3"></rect></svg></div>'
+        f'<rect class="{colour}" width="{max(0.4, 100 * share):.2f}%" height="14" rx="3"></rect>{marks}</svg></div>'
         f'<div class="value">{html.escape(value)}</div></div>'
         for name, share, value, colour in rows
     )

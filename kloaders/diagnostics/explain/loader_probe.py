@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Iterable
 from typing import Any
 
+from kloaders.core.ray import Ray
 from kloaders.core.structure import flatten
 from kloaders.core.threads import ThreadPool
 from kloaders.diagnostics.explain.measured import Run
@@ -34,6 +35,7 @@ def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
     least = 2 if started - began < seconds else 1
     while view.processes and time.perf_counter() - started < _PROCESSES_START:
         next(batches)
+    worked = _worked(view)
     begin, cpu = time.perf_counter(), time.process_time()
     samples = count = 0
     while count < least or time.perf_counter() - begin < seconds:
@@ -45,9 +47,17 @@ def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
     busy = (time.process_time() - cpu) / wall
     engine = view.runner.engine
     inline = engine is not None and engine.inline(view.batch_size)
+    decoding = None
+    if isinstance(view.processes, Ray):
+        decoding = min(1.0, (_worked(view) - worked) / wall / view.processes.cpus)
     batches.close()
     view.runner.release()
-    return Run(samples / wall, busy, bool(inline))
+    return Run(samples / wall, busy, bool(inline), decoding)
+
+
+def _worked(view: Any) -> float:
+    """Seconds that Ray actors have worked for it."""
+    return float(getattr(view.runner.process_pool(), "worked", 0.0))
 
 
 def _forever(view: Any) -> Generator[Any, None, None]:

@@ -15,11 +15,13 @@ class Run:
         rate: samples per second.
         busy: cores that this process kept busy meanwhile, on average.
         inline: batches were so cheap that they were made in the thread that asks.
+        decoding: share of their time that Ray actors were at work; None where there are none.
     """
 
     rate: float
     busy: float = 1.0
     inline: bool = False
+    decoding: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Settings:
     #: Whether samples are fetched from elsewhere, by URL; and a cache on a local disk keeps them.
     remote: bool = False
     downloads_kept: bool = False
+    #: Ray actors that make batches; 0: this machine does.
+    decoders: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from kloaders.core.memory import available_bytes
 from kloaders.core.protocols import Loader
+from kloaders.core.ray import Ray
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.explain.file_columns import image_options
@@ -37,6 +38,7 @@ _MORE_THREADS = 4
 def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured:
     """Look at a loader, and a model, for about so many seconds (a model's compilation beside them)."""
     begin = time.perf_counter()
+    _make_room(loader)
     view = quiet(loader)
     stores = loader.source.stores()
     with bypassed(stores):
@@ -86,6 +88,7 @@ def measure_change(
     loader: Loader, change: str, value: Any, model: Any = None, seconds: float = 2.0
 ) -> float:
     """Samples per second with one thing changed; see `changed`. With a model: of a fit."""
+    _make_room(loader)
     with bypassed(loader.source.stores()):
         view = changed(loader, change, value, seconds)
         try:
@@ -95,6 +98,13 @@ def measure_change(
             return drive(view, seconds).rate
         finally:
             view.runner.release()
+
+
+def _make_room(loader: Loader) -> None:
+    """End the loader's own Ray actors, which it makes again: the cluster may have no CPUs for more."""
+    if isinstance(loader.processes, Ray):
+        _ = loader.sample_spec, loader.raw_spec  # are known from now on
+        loader.runner.release()
 
 
 def _better(one: Run, other: Run) -> Run:
@@ -156,6 +166,7 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         cores=usable_cores(),
         workers=usable_cores() if loader.thread_count is None else loader.thread_count,
         processes=bool(loader.processes),
+        decoders=loader.processes.cpus if isinstance(loader.processes, Ray) else 0,
         has_transform=loader.transform is not None,
         users_code=loader.runner.pipeline.runs_user_code,
         # Windows would be written out, and the series is at hand.

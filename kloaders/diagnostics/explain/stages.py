@@ -126,7 +126,7 @@ def _take(stages: Stages, index: int, transform: bool, rows: list[Any]) -> Any:
     begin = time.perf_counter()
     for leaf, row in zip(flatten(done), rows, strict=False):
         a = np.asarray(leaf)
-        if a.nbytes <= row.nbytes:
+        if a.nbytes <= row.nbytes and not a.dtype.hasobject:
             np.copyto(row[: a.nbytes], np.ascontiguousarray(a).reshape(-1).view(np.uint8))
     cost["copy_s"] = time.perf_counter() - begin
     stages.wall += wall

@@ -8,6 +8,7 @@ __all__ = [
     "RESOURCES",
     "as_text",
     "limits_of",
+    "next_step",
     "rate_of",
     "stages_of",
     "standing",
@@ -19,7 +20,8 @@ __all__ = [
 RESOURCES = {
     "model": "the model's step: the data is there in time",
     "disk": "reading: the disk, or whatever the files come through",
-    "network": "the network, or the place that objects are fetched from",
+    "network": "the network, or what objects or batches come from",
+    "decoders": "the decoders: all actors of the Ray cluster are at work",
     "cpu": "the processor: all cores are at work",
     "gil": "the GIL: threads wait for each other, and cores idle",
     "copy": "copying: bytes into batches, and batches to the device",
@@ -32,12 +34,12 @@ def time_of(seconds: float | None) -> str:
     """Seconds for people.
 
     >>> time_of(0.0123), time_of(4.2e-5), time_of(2)
-    ('12.3 ms', '42 us', '2.00 s')
+    ('12.3 ms', '42 µs', '2.00 s')
     """
     if seconds is None:
         return "-"
     if seconds < 1e-3:
-        return f"{seconds * 1e6:.0f} us"
+        return f"{seconds * 1e6:.0f} µs"
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
@@ -79,7 +81,11 @@ def limits_of(found: Findings) -> list[tuple[str, str, float]]:
         ("cold", "this loader, files on the disk", m.cold.rate if m.cold and m.disk_rate else None),
         (
             "warm",
-            "this loader, fetching" if s.remote else "this loader, files in memory",
+            f"this loader, by {s.decoders} Ray actors"
+            if s.decoders
+            else "this loader, fetching"
+            if s.remote
+            else "this loader, files in memory",
             m.warm.rate if m.warm else None,
         ),
         (
@@ -129,6 +135,28 @@ def standing(found: Findings) -> str:
     return said + "."
 
 
+def next_step(found: Findings) -> str:
+    """What to do with what was found."""
+    if found.busy:
+        return "stop what else runs on this machine, and run explain() again."
+    if found.advice:
+        return (
+            "change the first setting, and run explain() again. What counts is the samples per second "
+            "now: if they do not rise, take the change back."
+        )
+    if found.bottleneck == "model":
+        return (
+            "make the model's step faster, by mixed precision, a larger batch or another device; the "
+            "loader keeps up."
+        )
+    if found.best is None:
+        return "run explain(model), which shows whether the model waits for these samples at all."
+    return (
+        "make each sample cheaper: smaller images, a pack of decoded samples (kl.write_pack), or a "
+        "cheaper transform."
+    )
+
+
 def as_text(found: Findings) -> str:
     """For a terminal."""
     m, s = found.measured, found.measured.settings
@@ -166,6 +194,7 @@ def as_text(found: Findings) -> str:
             if found.bottleneck == "model"
             else "No setting promises more than a tenth."
         )
+    lines.append(f"Next: {next_step(found)}")
     lines.append(f"\nMeasured on {m.probed} samples in {m.seconds:.0f} s, on {s.cores} cores.")
     return "\n".join(lines)
 

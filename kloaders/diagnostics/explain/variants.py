@@ -89,6 +89,7 @@ def over_arrays(loader: Loader, arrays: Any) -> Loader | None:
         sampling=Sampling(),
         weights=None,
         echo=1,
+        samples_per_file=1,
         padding=None,
         **{name: getattr(options, name) for name in fields},
     )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 
 from kloaders.core.messages import warn
+from kloaders.core.notebooks import sentence_and_table
 from kloaders.core.version import __version__
 from kloaders.formats.atomic import whole_file
 from kloaders.sources import quarantine
@@ -76,6 +77,13 @@ class Report:
     def ok(self) -> bool:
         """Whether there are no errors."""
         return not self.errors
+
+    def __str__(self) -> str:
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        rows = [(one.kind, one.path, one.message) for one in self.findings]
+        return sentence_and_table(summary(self), ("kind", "file", "what"), rows)
 
     def add(self, path: str, kind: str, message: str) -> None:
         """Append a finding."""

@@ -9,18 +9,21 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from kloaders.core.progress import Progress
 from kloaders.core.protocols import Loader
+from kloaders.core.ray import Ray, checked_engine
 from kloaders.core.threads import started, usable_cores
 from kloaders.diagnostics.verify.comparison import Comparison
 from kloaders.diagnostics.verify.report import Report
 from kloaders.diagnostics.verify.tasks import Task, as_question, plan_source, size_of
-from kloaders.diagnostics.verify.worker import Answer, Inspector, inspect
+from kloaders.diagnostics.verify.worker import Answer, Inspections, Inspector, inspect
 from kloaders.formats.options import ImageOptions
 from kloaders.formats.tfrecord.files import RecordFiles
 
 __all__ = ["verify"]
+
+# Tasks that an actor gets at a time.
+_AT_ONCE = 16
 
 
 def verify(
@@ -33,13 +36,15 @@ def verify(
     max_pixels: int = ImageOptions.max_pixels,
     duplicates: bool = True,
     workers: int | None = None,
+    engine: Ray | None = None,
     progress: bool | None = True,
 ) -> Report:
     """Read every file, all of it, and report those that would break a training, by name.
 
     Args:
-        source: a folder (of files, of folders of classes, of TFRecord files), a CSV file, a TFRecord
-            file or a pattern of such, the folder of a pack, an image, array or video. A loader: its
+        source: a folder (of files, of folders of classes, of TFRecord files), a CSV file, a TFRecord,
+            tar or Parquet file or a pattern of such, the folder of a pack or of shards in MDS, an image,
+            array or video; or the URL of one of these. A loader: its
             files are read, and each sample once as the loader reads it, without caches and
             transforms, so formats of your own as well. Or a list of these.
         path_column: of a CSV file.
@@ -51,6 +56,8 @@ def verify(
         duplicates: compare files by content (BLAKE2b).
         workers: processes that read; None: one per core. 0: this process, where a file that ends the
             decoder ends everything.
+        engine: `Ray(cpus=8)` has files and samples read by so many actors of a Ray cluster, whose
+            nodes all see them by the same paths. The report is the same.
         progress: show a bar. None: where stderr is a terminal.
 
     In a folder the files are read that `from_directory` reads, and those beside the folders of classes;
@@ -59,8 +66,17 @@ def verify(
 
     Raises:
         FileNotFoundError: no such source.
-        ValueError: nothing in it to read, or a CSV file without such a column.
+        ValueError: nothing in it to read, or a CSV file without such a column; workers= and engine=.
+        TypeError: engine= is no Ray, or a loader cannot be sent to its cluster.
+        ImportError: engine= without Ray installed.
+        WorkerPoolError: no cluster, or three actors died of the same work.
     """
+    ray = checked_engine(engine)
+    if ray is not None and workers is not None:
+        raise ValueError(
+            f"workers={workers!r:.80} and engine={ray!r:.80}: cpus= of Ray is the number of actors. Leave "
+            "workers= out."
+        )
     begin = time.perf_counter()
     alone = isinstance(source, (str, os.PathLike)) or is_loader(source)
     sources = [source] if alone else list(source)
@@ -79,15 +95,21 @@ def verify(
             ".png, .npy or .tfrecord, a pack, or a CSV file of paths."
         )
     disable = None if progress is None else not progress
-    with tqdm(total=total, unit=" files", desc="verify", disable=disable, smoothing=0.1) as bar:
-        count = usable_cores() if workers is None else workers
-        for task, answers in _answers(tasks, count, max_pixels):
-            comparison.take(task, answers)
-            bar.update(size_of(task))
-            if report.findings and not disable:
-                bar.set_postfix(found=len(report.findings), refresh=False)
-        for loader in loaders:
-            _verify_loader(loader, comparison, count, max_pixels, bar)
+    try:
+        with Progress(
+            total=total, unit=" files", desc="verify", disable=disable, smoothing=0.1
+        ) as bar:
+            count = usable_cores() if workers is None else workers
+            for task, answers in _answers(tasks, count, max_pixels, ray):
+                comparison.take(task, answers)
+                bar.update(size_of(task))
+                if report.findings and not disable:
+                    bar.set_postfix(found=len(report.findings), refresh=False)
+            for loader in loaders:
+                _verify_loader(loader, comparison, count, max_pixels, ray, bar)
+    except KeyboardInterrupt as stop:
+        stop.report = report  # type: ignore[attr-defined]  # what was found so far
+        raise
     comparison.finish(duplicates)
     report.seconds = time.perf_counter() - begin
     return report
@@ -99,7 +121,12 @@ def is_loader(value: Any) -> bool:
 
 
 def _verify_loader(
-    loader: Loader, comparison: Comparison, workers: int, max_pixels: int, bar: Any
+    loader: Loader,
+    comparison: Comparison,
+    workers: int,
+    max_pixels: int,
+    ray: Ray | None,
+    bar: Any,
 ) -> None:
     """Its files by their structure, and then each of its samples, which are what is counted."""
     # Brings in all sources; where there is a loader they are there.
@@ -108,14 +135,31 @@ def _verify_loader(
     report, tasks = comparison.report, list[Task]()
     read = report.files
     plan_loader(loader, report, tasks)
-    for task, answers in _answers(tasks, workers, max_pixels):
+    for task, answers in _answers(tasks, workers, max_pixels, ray):
         comparison.take(task, answers)
-    check_samples(loader, report, comparison, bar)
+    check_samples(loader, report, comparison, bar, ray)
     report.files = read + loader.samples
 
 
-def _answers(tasks: list[Task], workers: int, max_pixels: int) -> Iterator[tuple[Task, Answer]]:
-    """Each task with its answer, as they come, done by so many processes."""
+def _from_cluster(tasks: list[Task], max_pixels: int, ray: Ray) -> Iterator[tuple[Task, Answer]]:
+    """Each task with its answer: of processes of the actors, for the reasons that `Inspector` has."""
+    from kloaders.engine.ray.calls import called
+
+    blocks = (
+        (first, [as_question(task, max_pixels) for task in tasks[first : first + _AT_ONCE]])
+        for first in range(0, len(tasks), _AT_ONCE)
+    )
+    for (first, questions), answers in called(ray, Inspections(), blocks) if tasks else ():
+        yield from zip(tasks[first : first + len(questions)], answers, strict=True)
+
+
+def _answers(
+    tasks: list[Task], workers: int, max_pixels: int, ray: Ray | None
+) -> Iterator[tuple[Task, Answer]]:
+    """Each task with its answer, as they come, done by so many processes, or on a cluster."""
+    if ray is not None:
+        yield from _from_cluster(tasks, max_pixels, ray)
+        return
     if workers <= 0:
         opened: dict[str, RecordFiles] = {}
         for task in tasks:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,18 +14,28 @@ import numpy as np
 from kloaders.core.arrays import Indices
 from kloaders.core.messages import shortened
 from kloaders.core.protocols import Loader
+from kloaders.core.ray import Ray
 from kloaders.core.structure import flatten
 from kloaders.core.threads import usable_cores
 from kloaders.diagnostics.verify.comparison import Comparison
 from kloaders.diagnostics.verify.report import Report
-from kloaders.diagnostics.verify.tasks import Task, kind_of_error, plan_pack, plan_records
+from kloaders.diagnostics.verify.tasks import (
+    Task,
+    kind_of_error,
+    plan_pack,
+    plan_records,
+    plan_rows,
+)
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import PathColumn, SubsetColumn
 from kloaders.sources.files import FileReader
 from kloaders.sources.hooks import HookSource
+from kloaders.sources.mds import MDSSource
 from kloaders.sources.pack import PackColumn
+from kloaders.sources.parquet import ParquetSource
 from kloaders.sources.records import RecordSource
 from kloaders.sources.source import Source
+from kloaders.sources.tar import TarSource
 from kloaders.sources.video import VideoSource
 
 __all__ = ["check_samples", "plan_loader"]
@@ -46,6 +58,12 @@ def plan_loader(loader: Loader, report: Report, tasks: list[Task]) -> None:
         elif isinstance(part, RecordSource):
             for path in part.records.paths:
                 plan_records(path, report, tasks)
+        elif isinstance(part, (TarSource, ParquetSource)):
+            for path in part.paths_of_all:
+                plan_rows(path, report, tasks)
+        elif isinstance(part, MDSSource):
+            for path in dict.fromkeys(shard.folder for shard in part.shards):
+                plan_rows(path, report, tasks)
         for column in flatten(part.columns or ()):
             folder = getattr(_inner(column)[0], "folder", None)
             if isinstance(_inner(column)[0], PackColumn) and folder not in seen:
@@ -91,7 +109,7 @@ def _classes(loader: Loader, source: Source) -> list[str] | None:
 def _parts(source: Source) -> Iterator[Source]:
     """A source, and those that it reads from."""
     yield source
-    inner = [getattr(source, name, None) for name in ("inner", "base")]
+    inner = [getattr(source, name, None) for name in ("inner", "base", "rows")]
     inner += [pipeline.source for pipeline in getattr(source, "pipelines", ())]
     for part in inner:
         if isinstance(part, Source):
@@ -110,7 +128,9 @@ def _inner(column: Any) -> tuple[Any, Any]:
     return column, numbers
 
 
-def check_samples(loader: Loader, report: Report, comparison: Comparison, bar: Any) -> None:
+def check_samples(
+    loader: Loader, report: Report, comparison: Comparison, bar: Any, ray: Ray | None = None
+) -> None:
     """Read each sample once, past caches, without transforms; add what does not load.
 
     Raises whatever is wrong with no sample, such as a MemoryError.
@@ -119,46 +139,61 @@ def check_samples(loader: Loader, report: Report, comparison: Comparison, bar: A
     try:
         source: Source = plain.source
         source.prepare()
-        known = {os.path.abspath(one.path) for one in report.errors}
-        workers = 1 if source.in_order else usable_cores()
+        known = {p for one in report.errors for p in (one.path, os.path.abspath(one.path))}
         blocks = [
             np.arange(first, min(first + _AT_ONCE, len(source)), dtype=np.int64)
             for first in range(0, len(source), _AT_ONCE)
         ]
         varies = loader.transform is not None or loader.batch_transform is not None
-        with ThreadPoolExecutor(workers, "kloaders-verify") as pool:
-            for found in pool.map(lambda block: list(_read(source, block)), blocks):
-                for index, form, error in found:
-                    bar.update(1)
-                    name = source.name(index)
-                    if error is not None:
-                        # A mask that is broken is named, and not its image as well.
-                        told = os.path.abspath(name) in known or any(
-                            path in str(error) for path in known
-                        )
-                        if not told:
-                            report.add(name, kind_of_error(error), _message(name, error))
-                    elif not varies:
-                        comparison.note(name, form)
+        for found in _blocks_read(source, blocks, ray):
+            for name, form, bad in found:
+                bar.update(1)
+                if bad is not None:
+                    kind, said, whole = bad
+                    # A mask that is broken is named, and not its image as well.
+                    told = os.path.abspath(name) in known or any(path in whole for path in known)
+                    if not told:
+                        report.add(name, kind, said)
+                elif not varies:
+                    comparison.note(name, form)
     finally:
         plain.close()
 
 
-def _read(
-    source: Source, indices: Indices
-) -> Iterator[tuple[int, tuple[str, ...], Exception | None]]:
-    """Of each of these samples its number, its form, and why it does not load."""
+#: Of a sample its name, its form, and why it does not load: kind, message, and all that its error says.
+_Found = tuple[str, tuple[str, ...], "tuple[str, str, str] | None"]
+
+
+def _blocks_read(source: Source, blocks: list[Indices], ray: Ray | None) -> Iterator[list[_Found]]:
+    """What is found in each block, in their order where this process reads them."""
+    if ray is not None:
+        from kloaders.engine.ray.calls import called
+
+        one_by_one = dataclasses.replace(ray, cpus=1, min_cpus=None) if source.in_order else ray
+        for _, found in called(one_by_one, partial(_read, source.for_worker()), blocks):
+            yield found
+        return
+    workers = 1 if source.in_order else usable_cores()
+    with ThreadPoolExecutor(workers, "kloaders-verify") as pool:
+        yield from pool.map(partial(_read, source), blocks)
+
+
+def _read(source: Source, indices: Indices) -> list[_Found]:
+    """What is found in these samples."""
+    found: list[_Found] = []
     for index in indices.tolist():
+        name = source.name(index)
         try:
             parts = source.sample(index, Moment())
             arrays = [np.asarray(array) for array in flatten(parts)]
         except MemoryError:
             raise
         except Exception as error:  # whatever a user's code raises belongs to the sample
-            yield index, (), error
+            found.append((name, (), (kind_of_error(error), _message(name, error), str(error))))
             continue
         form = ", ".join(f"{array.dtype} of shape {array.shape}" for array in arrays)
-        yield index, ("array", form), None
+        found.append((name, ("array", form), None))
+    return found
 
 
 def _message(name: str, error: Exception) -> str:

@@ -18,6 +18,7 @@ from kloaders.diagnostics.verify.report import Report
 from kloaders.formats import pack as pack_format
 from kloaders.formats.errors import DecodeError, UnsupportedError
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from kloaders.formats.opening import opener_of
 from kloaders.formats.pack import MANIFEST
 from kloaders.formats.pack_files import check_file, pieces_of
 from kloaders.formats.pack_files import size_of as bytes_of
@@ -36,17 +37,26 @@ __all__ = [
     "kind_of_error",
     "plan_pack",
     "plan_records",
+    "plan_rows",
     "plan_source",
     "size_of",
 ]
 
 _READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES
 _RECORDS = re.compile(r"\.tfrec(ord)?s?([.-]|$)", re.IGNORECASE)
+_ROWS = (".tar", ".parquet")
+# What lists the shards of a folder in MDS.
+INDEX = "index.json"
 # Records and bytes of one task: enough to be worth a line each way.
 _TASK_RECORDS, _TASK_BYTES = 256, 2**26
 
 # A file and its class, as there may be millions; or what `inspect` takes, for others.
 Task = tuple[str, "str | None"] | dict[str, Any]
+
+
+def is_rows(path: str) -> bool:
+    """Whether a file is called like one that holds rows of values."""
+    return suffix_of(path) in _ROWS
 
 
 def size_of(task: Task) -> int:
@@ -75,15 +85,25 @@ def plan_source(
     def file(path: str, label: str | None = None) -> None:
         if _RECORDS.search(os.path.basename(path)):
             plan_records(path, report, tasks)
+        elif is_rows(path):
+            plan_rows(path, report, tasks)
         else:
             tasks.append((path, None if label is None else sys.intern(label)))
 
     if is_url(name):
         for path, label in _objects_of(name, columns, report):
-            tasks.append((path, label))
+            if os.path.basename(path) == MANIFEST:
+                plan_pack(path.rpartition("/")[0], report, tasks)
+            elif os.path.basename(path) == INDEX:
+                plan_rows(path.rpartition("/")[0], report, tasks)
+            else:
+                file(path, label)
     elif os.path.isdir(name):
         if os.path.exists(os.path.join(name, MANIFEST)):
             plan_pack(name, report, tasks)
+            return
+        if os.path.exists(os.path.join(name, INDEX)):
+            plan_rows(name, report, tasks)
             return
         for path, label in _files_in(name, report, follow_links):
             file(path, label)
@@ -92,7 +112,7 @@ def plan_source(
         for path, label in zip(paths, labels, strict=True):
             file(path, label)
     elif os.path.exists(name):
-        if suffix_of(name) in _READABLE:
+        if suffix_of(name) in _READABLE or is_rows(name):
             file(name)
         else:
             plan_records(name, report, tasks)
@@ -128,10 +148,16 @@ def _files_in(root: str, report: Report, follow_links: bool) -> Iterator[tuple[s
         found += [(path, name) for path in below]
         found += [(path, name) for path in special]  # they are named, as what cannot be read
     for path, label in found:
-        if suffix_of(path) in _READABLE or _RECORDS.search(os.path.basename(path)):
+        if _is_read(path):
             yield path, label
         else:
             report.left_out += 1
+
+
+def _is_read(path: str) -> bool:
+    """Whether files with this name are read here."""
+    name = os.path.basename(path)
+    return suffix_of(path) in _READABLE or is_rows(path) or bool(_RECORDS.search(name))
 
 
 def _objects_of(
@@ -141,11 +167,16 @@ def _objects_of(
     if suffix_of(name) in (".csv", ".tsv"):
         yield from zip(*_table(name, *columns), strict=True)
         return
-    if suffix_of(name) in _READABLE and listed_pattern(name) is None:
+    if _is_read(name) and listed_pattern(name) is None:
         yield name, None
         return
     found = listed_pattern(name)
     listed = list_below(name) if found is None else found
+    names = {below for below, _ in listed} if found is None else ()
+    for whole in (MANIFEST, INDEX):  # all of the folder is one pack, or the shards of one index
+        if whole in names:
+            yield join(name, whole), None
+            return
     if not listed:
         raise FileNotFoundError(f"nothing lies at {name}: look at its bucket and folder.")
     for below, _ in listed:
@@ -153,7 +184,7 @@ def _objects_of(
         if any(part.startswith(".") for part in below.split("/")):
             continue
         label = below.partition("/")[0] if found is None and "/" in below else None
-        if suffix_of(path) in _READABLE:
+        if _is_read(path):
             yield path, None if label is None else sys.intern(label)
         else:
             report.left_out += 1
@@ -172,7 +203,7 @@ def _table(
 def plan_records(path: str, report: Report, tasks: list[Task]) -> None:
     """Append the tasks of a TFRecord file."""
     try:
-        files = RecordFiles([path], progress=False)
+        files = RecordFiles([path], progress=False, opener=opener_of([path]))
     except (OSError, DecodeError) as error:
         report.add(path, kind_of_error(error), str(error))
         return
@@ -205,9 +236,23 @@ def _examples_in(files: RecordFiles) -> bool:
     return False
 
 
+def plan_rows(path: str, report: Report, tasks: list[Task]) -> None:
+    """Append the tasks of a tar file, a Parquet file, or a folder in MDS."""
+    # Brings in all sources, and Keras.
+    from kloaders.diagnostics.verify.rows import RowFile
+
+    try:
+        rows = RowFile(path)
+    except (OSError, ValueError) as error:
+        report.add(path, kind_of_error(error), str(error))
+        return
+    for first, count in rows.steps(_TASK_RECORDS):
+        tasks.append({"path": path, "rows": first, "count": count})
+
+
 def plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
     """The sums of a pack's files, after their sizes and headers."""
-    manifest_path = os.path.join(folder, MANIFEST)
+    manifest_path = pack_format.path_in(folder, MANIFEST)
     try:
         manifest = pack_format.read_manifest(folder)
         if pack_format.manifest_changed(folder):
@@ -218,9 +263,9 @@ def plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
     dtypes = [pack_format.dtype_named(name) for name in manifest.leaves]
     damaged = set()
     for file, dtype in pack_format.files_of(manifest.shards, dtypes).values():
-        path = os.path.join(folder, file.name)
+        path = pack_format.path_in(folder, file.name)
         try:
-            check_file(folder, file, dtype)
+            check_file(folder, file, dtype, opener_of([path]))
         except (OSError, ValueError) as error:
             damaged.add(path)
             report.files += 1

@@ -1,4 +1,4 @@
-"""One process of `verify`: does tasks, and answers. It brings in no Keras.
+"""One process of `verify`: does tasks, and answers. It brings in Keras for rows only.
 
 A process of its own for three reasons: a file that ends the decoder ends nothing else and is named,
 decoders print what they think of a file to stderr, and the GIL is not shared. Tasks and
@@ -19,8 +19,14 @@ import numpy as np
 
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import suffix_of
-from kloaders.formats.image_structure import kind_of
-from kloaders.formats.integrity import Checked, check_content, check_file, check_video
+from kloaders.formats.integrity import (
+    Checked,
+    check_content,
+    check_file,
+    check_video,
+    is_image,
+)
+from kloaders.formats.opening import opener_of
 from kloaders.formats.pack_files import crc_of_piece
 from kloaders.formats.tfrecord.examples import BYTES, INT64, features_of, values_of
 from kloaders.formats.tfrecord.files import RecordFiles
@@ -28,7 +34,7 @@ from kloaders.formats.tfrecord.framing import FOOTER, HEADER
 from kloaders.formats.videos import VIDEO_SUFFIXES
 from kloaders.places.settings import exported
 
-__all__ = ["Inspector", "inspect", "main"]
+__all__ = ["Inspections", "Inspector", "inspect", "main"]
 
 # An image that takes longer than this hangs, or its disk does.
 HANG_SECONDS = 120.0
@@ -37,15 +43,17 @@ HANG_SECONDS = 120.0
 Answer = list[dict[str, Any]]
 
 
-def inspect(task: dict[str, Any], opened: dict[str, RecordFiles]) -> Answer:
+def inspect(task: dict[str, Any], opened: dict[str, Any]) -> Answer:
     """Do one task: a file, some records of a file, or a part of a file whose sum is known.
 
-    opened: files of records, kept from one task to the next.
+    opened: files of records or rows, kept from one task to the next.
     """
     if "crc32" in task:
         return [_sum(task)]
     if "first" in task:
         return _records(task, opened)
+    if "rows" in task:
+        return _rows(task, opened)
     if suffix_of(task["path"]) in VIDEO_SUFFIXES or task.get("video"):
         return [_answer(task["path"], check_video(task["path"]))]
     found = check_file(task["path"], task["max_pixels"])
@@ -78,10 +86,22 @@ def _records(task: dict[str, Any], opened: dict[str, RecordFiles]) -> Answer:
     path = task["path"]
     if path not in opened:
         opened.clear()  # tasks of a file follow one another
-        opened[path] = RecordFiles([path], progress=False)
+        opened[path] = RecordFiles([path], progress=False, opener=opener_of([path]))
     files = opened[path]
     indices = np.arange(task["first"], task["first"] + task["count"], dtype=np.int64)
     return [_record(files, int(indices[k]), raw, task) for k, raw in files.read_many(indices)]
+
+
+def _rows(task: dict[str, Any], opened: dict[str, Any]) -> Answer:
+    # Brings in all sources, and Keras: only where there are such files.
+    from kloaders.diagnostics.verify.rows import RowFile
+
+    path = task["path"]
+    if path not in opened:
+        opened.clear()
+        opened[path] = RowFile(path)
+    checked = opened[path].checked(task["rows"], task["count"], task["max_pixels"])
+    return [_answer(name, found, label) for name, found, label in checked]
 
 
 def _record(
@@ -101,7 +121,7 @@ def _record(
             if where.kind != BYTES:
                 continue
             for value in values:
-                if _is_image(value):
+                if is_image(value):
                     # A record of an image is known by its image: names differ.
                     inner = check_content(value, f"{name}, {feature}", task["max_pixels"])
                     found.problems += inner.problems
@@ -114,16 +134,9 @@ def _record(
     return _answer(name, found, label)
 
 
-def _is_image(value: bytes) -> bool:
-    kind = kind_of(value[:12])
-    if kind == "BMP":  # two letters are no proof
-        return len(value) > 26 and value[14] in (12, 40, 52, 56, 108, 124) and not any(value[6:10])
-    return kind not in (None, "npy", "npz")
-
-
 def main() -> None:
     """Answer tasks from stdin until it ends."""
-    opened: dict[str, RecordFiles] = {}
+    opened: dict[str, Any] = {}
     for line in sys.stdin.buffer:
         answer = inspect(json.loads(line), opened)
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
@@ -214,3 +227,13 @@ class Inspector:
                 with contextlib.suppress(OSError):
                     if pipe is not None:
                         pipe.close()
+
+
+class Inspections:
+    """What an actor of a cluster does for `verify`: several tasks, by a process of its own."""
+
+    def __init__(self) -> None:
+        self._inspector = Inspector()
+
+    def __call__(self, job: tuple[int, list[dict[str, Any]]]) -> list[Answer]:
+        return [self._inspector.ask(question) for question in job[1]]

@@ -21,6 +21,10 @@ from kloaders.core.memory import ALIGNMENT, aligned, format_bytes, references_ar
 
 __all__ = ["Block", "Layout", "SharedBlocks", "anonymous_file", "arrays_at"]
 
+NO_TEXTS = (
+    "processes=True, and samples have texts, which processes cannot share: leave processes out, or "
+    "let transform= make numbers of the texts."
+)
 # Arrays below this are copied when a batch is whole: labels that a user collects hold no block.
 _SMALL = 1 << 16
 
@@ -41,7 +45,13 @@ class SharedBlocks:
         self._lock = threading.Lock()
 
     def take(self, needs: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> list[Array]:
-        """Arrays of these shapes and types in one block, each on a 64-byte boundary."""
+        """Arrays of these shapes and types in one block, each on a 64-byte boundary.
+
+        Raises:
+            TypeError: texts, which are objects of one process.
+        """
+        if any(dtype.hasobject for _, dtype in needs):
+            raise TypeError(NO_TEXTS)
         sizes = [int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in needs]
         starts = [0, *itertools.accumulate(size + -size % ALIGNMENT for size in sizes)]
         with self._lock:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.errors import as_sample_error
+from kloaders.core.errors import as_sample_error, line_of_the_user
 from kloaders.core.rows import RowMismatch, Rows
 from kloaders.core.structure import unflatten
 from kloaders.engine.processes.pickling import load_pickled
@@ -137,6 +137,8 @@ def pack_error(
     pipeline: SamplePipeline, index: int | None, error: BaseException
 ) -> tuple[bytes, str]:
     """An error as it crosses to the parent: pickled, or told where it cannot be, and its trace."""
+    with contextlib.suppress(AttributeError):  # a class with __slots__
+        error.line_of_the_user = line_of_the_user(error)  # type: ignore[attr-defined]
     told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
         data = pickle.dumps(error)

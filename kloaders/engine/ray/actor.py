@@ -14,7 +14,7 @@ import zipfile
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Decoder", "modules_of", "write_shard"]
+__all__ = ["Decoder", "Worker", "modules_of", "write_shard"]
 
 
 def modules_of(folder: str) -> tuple[dict[str, bytes], str]:
@@ -53,7 +53,9 @@ def _loaded(package: tuple[str, str, Any], pickled: Any) -> Any:
         sys.path.insert(0, folder)
     import pickle
 
-    head, buffers = pickled
+    head, buffers, current = pickled
+    with contextlib.suppress(OSError):  # relative paths mean what they mean where this was started
+        os.chdir(current)
     return pickle.loads(ray.get(head), buffers=ray.get(list(buffers)))  # noqa: S301  ours
 
 
@@ -111,3 +113,19 @@ class Decoder:
         from kloaders.engine.ray import rows
 
         return rows.fill(self.pipeline, *job)
+
+
+class Worker:
+    """Holds something that is called; one call at a time."""
+
+    def __init__(self, package: tuple[str, str, Any], pickled: Any) -> None:
+        """Import kloaders and load it; both as for `Decoder`."""
+        self.function = _loaded(package, pickled)
+
+    def ready(self) -> bool:
+        """Answers when it is loaded."""
+        return True
+
+    def call(self, job: Any) -> Any:
+        """What it returns."""
+        return self.function(job)

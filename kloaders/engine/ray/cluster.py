@@ -18,7 +18,7 @@ from kloaders.engine.processes.pickling import check_sendable
 from kloaders.engine.ray import actor
 from kloaders.sources.pipeline import SamplePipeline
 
-__all__ = ["connect", "decoder_class", "package", "pickled", "put"]
+__all__ = ["connect", "decoder_class", "package", "pickled", "put", "sent_by_value"]
 
 _connected: int | None = None  # the process that connected: a fork cannot use it
 _package: tuple[Any, tuple[str, str, Any]] | None = None
@@ -63,12 +63,17 @@ def connect(wanted: Ray) -> Any:
     return ray
 
 
+def sent_by_value(ray: Any, what: Any, **options: Any) -> Any:
+    """A class or function of `actor` for Ray, sent by value: no worker needs to have this package."""
+    # For good: Ray pickles a class when it is first used.
+    ray.cloudpickle.register_pickle_by_value(actor)
+    options = {"num_cpus": 1, "scheduling_strategy": "SPREAD", **options}
+    return ray.remote(**options)(what)
+
+
 def decoder_class(ray: Any) -> Any:
-    """The actor class, which travels by value: no worker needs to have this package."""
-    ray.cloudpickle.register_pickle_by_value(
-        actor
-    )  # for good: Ray pickles a class when it is first used
-    return ray.remote(actor.Decoder)
+    """The actor class, without Ray's own retries."""
+    return sent_by_value(ray, actor.Decoder, max_restarts=0, max_task_retries=0)
 
 
 def package(ray: Any) -> tuple[str, str, Any]:
@@ -86,7 +91,7 @@ def package(ray: Any) -> tuple[str, str, Any]:
     return _package[1]
 
 
-def pickled(ray: Any, pipeline: SamplePipeline) -> tuple[Any, tuple[Any, ...]]:
+def pickled(ray: Any, pipeline: SamplePipeline) -> tuple[Any, tuple[Any, ...], str]:
     """References to a pipeline in the cluster; each of its arrays is put there once.
 
     Raises:
@@ -99,10 +104,11 @@ def pickled(ray: Any, pipeline: SamplePipeline) -> tuple[Any, tuple[Any, ...]]:
         raise
 
 
-def put(ray: Any, value: Any) -> tuple[Any, tuple[Any, ...]]:
-    """References to anything pickled in the cluster, and to its arrays."""
+def put(ray: Any, value: Any) -> tuple[Any, tuple[Any, ...], str]:
+    """References to anything pickled in the cluster, and to its arrays; and the current folder."""
     buffers: list[Any] = []
     data = ray.cloudpickle.dumps(
         value, protocol=5, buffer_callback=lambda b: buffers.append(b.raw())
     )
-    return ray.put(data), tuple(ray.put(np.frombuffer(view, np.uint8)) for view in buffers)
+    arrays = tuple(ray.put(np.frombuffer(view, np.uint8)) for view in buffers)
+    return ray.put(data), arrays, os.getcwd()

@@ -106,6 +106,8 @@ class RayPool:
         self._seconds: deque[float] = deque(maxlen=_MEASURED)
         self._answered = time.monotonic()
         self._local = False
+        #: Seconds that actors took to make the batches that came, all together.
+        self.worked = 0.0
         weakref.finalize(self, _Actors.close, self._group)
 
     @property
@@ -155,7 +157,8 @@ class RayPool:
                     None if stored is None else stored.part(part),
                 )
             return
-        arrays, troubles = found
+        arrays, troubles, seconds = found
+        self.worked += seconds
         for leaf, made in zip(out.arrays, arrays, strict=True):
             leaf[...] = made  # a batch_transform may write to it; what Ray hands out is read-only
         for trouble in troubles:
@@ -316,6 +319,7 @@ class _Actors:
         self._change = threading.Condition()
         self._all: list[_Actor] = []
         self._strays: dict[Any, _Actor] = {}
+        self._timer: threading.Timer | None = None
         _open.add(self)
 
     def take(self, other_than: set[int], seconds: float) -> _Actor | None:
@@ -343,7 +347,7 @@ class _Actors:
         """Its job is done."""
         with self._change:
             actor.jobs -= 1
-            self._retire()
+            self._look_for_idle()
             self._change.notify_all()
 
     def leave(self, actor: _Actor, ref: Any) -> None:
@@ -383,6 +387,8 @@ class _Actors:
             if self.closed:
                 return
             self.closed = True
+            if self._timer is not None:
+                self._timer.cancel()
             actors, self._all = self._all, []
             self._strays.clear()
             _open.discard(self)
@@ -392,10 +398,7 @@ class _Actors:
             self._kill(actor)
 
     def _started(self) -> _Actor:
-        make = self._make.options(
-            num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
-        )
-        return _Actor(make.remote(self._package, self._pickled))
+        return _Actor(self._make.remote(self._package, self._pickled))
 
     def _settle(self) -> None:
         """Jobs that nobody waits for any more may have ended."""
@@ -405,8 +408,24 @@ class _Actors:
         for ref in done:
             self._strays.pop(ref).jobs -= 1
 
+    def _look_for_idle(self) -> None:
+        """Look again in a while whether all actors are needed."""
+        if self._timer is None and not self.closed and len(self._all) > self.wanted.least:
+            self._timer = threading.Timer(_IDLE_SECONDS, self._retire)
+            self._timer.daemon = True
+            self._timer.start()
+
     def _retire(self) -> None:
         """End actors that had nothing to do for a while, down to the least."""
+        with self._change:
+            self._timer = None
+            if self.closed:
+                return
+            self._end_idle()
+            self._look_for_idle()
+
+    def _end_idle(self) -> None:
+        self._settle()
         old = time.monotonic() - _IDLE_SECONDS
         idle = [a for a in self._all if not a.jobs and a.used < old]
         for actor in idle[: max(0, len(self._all) - self.wanted.least)]:

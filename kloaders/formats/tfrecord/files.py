@@ -18,14 +18,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.messages import warn
+from kloaders.core.progress import Progress
 from kloaders.core.threads import ThreadPool, usable_cores
 from kloaders.formats.errors import DecodeError
-from kloaders.formats.files import OpenFile, OpenFiles
+from kloaders.formats.files import OpenFiles
+from kloaders.formats.opening import LOCAL, Opener
 from kloaders.formats.sidecar_index import Index
 from kloaders.formats.tfrecord.crc32c import HARDWARE
 from kloaders.formats.tfrecord.framing import (
@@ -37,6 +38,7 @@ from kloaders.formats.tfrecord.framing import (
 )
 from kloaders.formats.tfrecord.inflate import Stream
 from kloaders.formats.tfrecord.scan import SEARCH_LIMIT, index_of
+from kloaders.places.fetching import Claim
 
 __all__ = [
     "RecordFiles",
@@ -67,6 +69,7 @@ class RecordFiles:
     check_crc: compare the checksum of a record's data when it is read.
     max_bytes: what a record of a compressed file may have; None: any number.
     progress: show a bar while indexes are made, if that takes more than a second.
+    opener: how the files are opened.
 
     Takes 8 bytes of memory a record. Pickles without what is open. Threads may share it.
     """
@@ -79,11 +82,12 @@ class RecordFiles:
         check_crc: bool = True,
         progress: bool = True,
         max_bytes: int | None = None,
+        opener: Opener = LOCAL,
     ) -> None:
-        self.paths = list(paths)
+        self.paths, self.opener = list(paths), opener
         self.max_bytes = max_bytes
         self.check_crc = check_crc
-        indexes = _indexes(self.paths, compression, index_folder, progress)
+        indexes = _indexes(self.paths, compression, index_folder, progress, opener)
         self.compressions = [index.compression for index in indexes]
         self.stamps = [(index.size, index.modified) for index in indexes]
         counts = np.array([len(index) for index in indexes], np.int64)
@@ -109,7 +113,7 @@ class RecordFiles:
         # A stream may have been moved on by half: it begins anew.
         self._streams: OrderedDict[int, Stream] = OrderedDict()
         self._lock = threading.Lock()
-        self._files = OpenFiles(self.paths)
+        self._files = OpenFiles(self.paths, self.opener.open)
 
     def __len__(self) -> int:
         return int(self.firsts[-1]) if self.kept is None else len(self.kept)
@@ -165,17 +169,16 @@ class RecordFiles:
         for file in {*files.tolist()} - self._looked_at:
             self._looked_at.add(file)
             try:
-                status = os.fstat(self.opened(file).number)
+                stamp = self.opened(file).stamp()
             except OSError:  # met again by who reads
                 continue
-            stamp = status.st_size, status.st_mtime_ns
             if self._sound_in.get(file) != stamp:
                 with self._lock:
                     self._changes += 1
                     self._sound_in.pop(file, None)
                     self._sound[self.firsts[file] : self.firsts[file + 1]] = False
                     # One that is being written may change again within a tick of its clock.
-                    if time.time_ns() - status.st_mtime_ns > _SETTLED_NS:
+                    if time.time_ns() - stamp[1] > _SETTLED_NS:
                         self._sound_in[file] = stamp
         return ~self._sound[records], self._changes
 
@@ -268,7 +271,8 @@ class RecordFiles:
             return self._stream(file).read(number)
         if size > SEARCH_LIMIT and not self._fits(file, start, size):  # what a damaged length left
             size = HEADER
-        return self.opened(file).read(size, start)
+        raw: bytes = self.opened(file).read(size, start)
+        return raw
 
     def _fits(self, file: int, start: int, size: int) -> bool:
         head = self.opened(file).read(HEADER, start)
@@ -300,20 +304,29 @@ class RecordFiles:
         )
 
     def _check_unchanged(self, file: int) -> None:
-        status = os.stat(self.paths[file])
-        if (status.st_size, status.st_mtime_ns) != self.stamps[file]:
+        if self.opener.stamp(self.paths[file]) != self.stamps[file]:
             raise DecodeError(
                 f"{self.paths[file]} was changed after this loader had read its index: make the "
                 "loader again."
             )
 
-    def opened(self, file: int) -> OpenFile:
+    def fetch_ahead(self, indices: Indices, only_new: bool = False) -> list[Claim]:
+        """Begin to fetch records of objects elsewhere; nothing of compressed ones."""
+        files, starts, ends = self.locate(indices)
+        plain = [
+            (self.paths[file], start, min(end, start + SEARCH_LIMIT))
+            for file, start, end in zip(files.tolist(), starts.tolist(), ends.tolist(), strict=True)
+            if not self.compressions[file]
+        ]
+        return self.opener.fetch_ahead(plain, only_new)
+
+    def opened(self, file: int) -> Any:
         """The open file; kept open, and closed only when nobody reads from it."""
         return self._files.get(file)
 
-    def opened_at_once(self, files: list[int]) -> list[OpenFile | None]:
+    def opened_at_once(self, files: list[int]) -> list[Any]:
         """As `opened`, for each of these; None where a file does not open."""
-        found: dict[int, OpenFile | None] = {}
+        found: dict[int, Any] = {}
         for file in dict.fromkeys(files):
             try:
                 found[file] = self.opened(file)
@@ -327,7 +340,7 @@ class RecordFiles:
             if found is None:
                 first, last = self.firsts[file : file + 2].tolist()
                 offsets = self._offsets[first + file : last + file + 1]
-                found = Stream(self.paths[file], self.compressions[file], offsets)
+                found = Stream(self.paths[file], self.compressions[file], offsets, self.opener)
                 self._streams[file] = found
                 while len(self._streams) > _STREAMS:
                     self._streams.popitem(last=False)
@@ -348,9 +361,11 @@ class RecordFiles:
         self._set_up()
 
 
-def _indexes(paths: list[str], compression: str, folder: str | None, progress: bool) -> list[Index]:
+def _indexes(
+    paths: list[str], compression: str, folder: str | None, progress: bool, opener: Opener
+) -> list[Index]:
     def one(path: str) -> Index:
-        return index_of(path, compression, folder)
+        return index_of(path, compression, folder, opener)
 
     if not HARDWARE:
         warn(
@@ -359,10 +374,13 @@ def _indexes(paths: list[str], compression: str, folder: str | None, progress: b
             "or pass check_crc=False.",
             once="crc32c",
         )
-    # Reading waits for the disk, decompressing releases the lock.
+    # Reading waits for the disk or the network, decompressing releases the lock.
+    threads = max(16 if opener.fetches else 4, usable_cores())
     with (
-        ThreadPool(min(len(paths), max(4, usable_cores())), "kloaders-index") as pool,
-        tqdm(total=len(paths), unit=" files", desc="index", disable=not progress, delay=1) as bar,
+        ThreadPool(min(len(paths), threads), "kloaders-index") as pool,
+        Progress(
+            total=len(paths), unit=" files", desc="index", disable=not progress, delay=1
+        ) as bar,
     ):
         return list(_as_they_come(pool.map(one, paths), bar))
 

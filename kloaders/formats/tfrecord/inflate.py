@@ -12,7 +12,8 @@ import numpy as np
 
 from kloaders.core.arrays import Array
 from kloaders.formats.errors import DecodeError
-from kloaders.formats.files import OpenFile
+from kloaders.formats.opening import LOCAL, Opener
+from kloaders.places.ranges import walking
 
 __all__ = [
     "Inflate",
@@ -25,9 +26,9 @@ _WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
 class Inflate:
     """The decompressed content of a file, front to back."""
 
-    def __init__(self, path: str, compression: str) -> None:
+    def __init__(self, path: str, compression: str, opener: Opener = LOCAL) -> None:
         self.path, self.compression = path, compression
-        self._file = OpenFile(path)
+        self._file = walking(opener.open(path))
         self._read = 0
         self._inflate = zlib.decompressobj(_WINDOW_BITS[compression])
         self._ready = b""
@@ -106,8 +107,8 @@ class Stream:
     Going back further than what is kept means to begin at the front again. Threads may share it.
     """
 
-    def __init__(self, path: str, compression: str, offsets: Array) -> None:
-        self.path, self.compression = path, compression
+    def __init__(self, path: str, compression: str, offsets: Array, opener: Opener = LOCAL) -> None:
+        self.path, self.compression, self.opener = path, compression, opener
         self.offsets = offsets
         cuts = np.arange(0, int(offsets[-1]), _BLOCK)
         # Blocks begin at the records that hold these bytes; a record as long as a block has its own.
@@ -131,7 +132,7 @@ class Stream:
 
     def _decompressed(self, k: int) -> bytes:
         at = max((place for place in self._cursors if place <= k), default=0)
-        cursor = self._cursors.pop(at, None) or Inflate(self.path, self.compression)
+        cursor = self._cursors.pop(at, None) or Inflate(self.path, self.compression, self.opener)
         if k - at > _BLOCKS_KEPT // 2:  # too far to keep what lies between, and it may be wanted
             self._cursors[at] = cursor.copy()
             cursor.skip(self._start(k) - self._start(at))

@@ -12,6 +12,7 @@ from kloaders.core.messages import visible, warn
 from kloaders.formats import sidecar_index
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import OpenFile
+from kloaders.formats.opening import LOCAL, Opener
 from kloaders.formats.sidecar_index import Index
 from kloaders.formats.tfrecord.framing import (
     EMPTY_HEADER,
@@ -25,6 +26,7 @@ from kloaders.formats.tfrecord.framing import (
     length_of,
 )
 from kloaders.formats.tfrecord.inflate import Inflate
+from kloaders.places.ranges import walking
 
 __all__ = [
     "SEARCH_LIMIT",
@@ -32,7 +34,9 @@ __all__ = [
 ]
 
 
-def index_of(path: str, compression: str = "auto", folder: str | None = None) -> Index:
+def index_of(
+    path: str, compression: str = "auto", folder: str | None = None, opener: Opener = LOCAL
+) -> Index:
     """The index of a file: read where there is a valid one, else made and kept.
 
     It lies beside the file, as `.NAME.index`: shells' and Python's patterns leave out such names,
@@ -44,31 +48,33 @@ def index_of(path: str, compression: str = "auto", folder: str | None = None) ->
     path: the file.
     compression: "", "GZIP", "ZLIB", or "auto", which looks at the first bytes.
     folder: where to keep the index instead.
+    opener: how the file is opened.
 
     Raises:
         OSError: the file cannot be read.
         DecodeError: it is empty, no TFRecord, or compressed otherwise than said.
     """
-    file = OpenFile(path)
-    status = os.fstat(file.number)
-    if stat.S_ISDIR(status.st_mode):
+    file = opener.open(path)
+    size, modified = file.stamp()
+    if file.number >= 0 and stat.S_ISDIR(os.fstat(file.number).st_mode):
         raise IsADirectoryError(
             f"{visible(path)} is a folder, expected a TFRecord file: give a pattern, "
             f"{os.path.join(path, '*.tfrecord')!r:.80}."
         )
-    if status.st_size == 0:
+    if size == 0:
         raise DecodeError(
             f"{path} is empty (0 bytes), expected a TFRecord file: leave it out, or write it again."
         )
     places = sidecar_index.places(path, folder)
-    ends = sidecar_index.digest_of_ends(file, status.st_size)
+    ends = sidecar_index.digest_of_ends(file, size)
     for place in places:
-        found = sidecar_index.load(place, status.st_size, status.st_mtime_ns, ends)
+        found = sidecar_index.load(place, size, modified, ends)
         if found is not None and compression in ("auto", found.compression):
             return found
+    file = walking(file)
     kind = _compression(file, path, compression)
-    offsets = _walk(file, status.st_size, path) if not kind else _walk_stream(path, kind)
-    index = Index(offsets, kind, status.st_size, status.st_mtime_ns, ends)
+    offsets = _walk(file, size, path) if not kind else _walk_stream(path, kind, opener)
+    index = Index(offsets, kind, size, modified, ends)
     sidecar_index.save(index, places)
     return index
 
@@ -218,9 +224,9 @@ def _data_is_whole(file: OpenFile, size: int) -> bool:
     return data_matches(file.read(size, 0))
 
 
-def _walk_stream(path: str, compression: str) -> Array:
+def _walk_stream(path: str, compression: str, opener: Opener) -> Array:
     """Offsets of the records in the decompressed content: all of it is decompressed once."""
-    stream = Inflate(path, compression)
+    stream = Inflate(path, compression, opener)
     offsets = [0]
     while head := stream.take(HEADER):
         at, number = offsets[-1], len(offsets) - 1

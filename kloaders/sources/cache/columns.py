@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,7 +61,7 @@ class CachedColumn:
         def read(wanted: Indices, rows: list[Array], report: Report) -> None:
             self.column.fill(wanted, rows[0], leaf, report)
 
-        _fill([self.store], self._stamp, indices, [out], report, read)
+        _fill([self.store], self._stamp, indices, [out], report, read, [leaf])
 
     def name(self, index: int) -> str:
         return self.column.name(index)
@@ -78,10 +78,17 @@ def _fill(
     out: list[Array],
     report: Report,
     read: Read,
+    leaves: Sequence[int],
 ) -> None:
-    """Row r of the arrays `out` becomes sample indices[r]: as it is kept, or by `read`, and kept."""
+    """Row r of the arrays `out` becomes sample indices[r]: as it is kept, or by `read`, and kept.
+
+    What is kept, or read, in another shape or dtype than a row's is reported as such.
+
+    leaves: which arrays of a sample `out` are.
+    """
     served = [store.serve(indices, leaf, stamp) for store, leaf in zip(stores, out, strict=True)]
     missing = functools.reduce(np.union1d, served)
+    missing = _others(stores, stamp, indices, served, missing, report, leaves)
     if not len(missing):
         return
     some = len(missing) < len(indices)
@@ -89,21 +96,48 @@ def _fill(
     rows = [np.empty((len(missing), *a.shape[1:]), a.dtype) for a in out] if some else out
     stamps = [stamp(index) for index in wanted.tolist()]
     failed = set()
+    others: dict[tuple[int, int], Array] = {}
 
     def noted(row: int, error: Exception) -> None:
-        failed.add(row)
-        row = int(missing[row])
         if isinstance(error, RowMismatch):
-            error.row = row
-        report(row, error)
+            others[error.leaf, row] = error.array
+            error.row = int(missing[row])
+        else:
+            failed.add(row)
+        report(int(missing[row]), error)
 
     read(wanted, rows, noted)
-    for store, lacked, leaf, made in zip(stores, served, out, rows, strict=True):
+    for store, lacked, leaf, made, k in zip(stores, served, out, rows, leaves, strict=True):
         if some:
             leaf[missing] = made
         for row in np.flatnonzero(np.isin(missing, lacked)).tolist():
             if row not in failed:
-                store.put(int(wanted[row]), stamps[row], made[row])
+                store.put(int(wanted[row]), stamps[row], others.get((k, row), made[row]))
+
+
+def _others(
+    stores: list[Store],
+    stamp: Callable[[int], Stamp],
+    indices: Indices,
+    served: list[Indices],
+    missing: Indices,
+    report: Report,
+    leaves: Sequence[int],
+) -> Indices:
+    """Those of the rows `missing` that are not kept in another shape either; the others are reported."""
+    left = []
+    for row in missing.tolist():
+        index, found = int(indices[row]), []
+        for store, lacked, leaf in zip(stores, served, leaves, strict=True):
+            if row in lacked:
+                found.append((leaf, store.other(index, stamp)))
+        if any(array is None for _, array in found):
+            left.append(row)
+            continue
+        for leaf, array in found:
+            assert array is not None
+            report(row, RowMismatch(row, leaf, array))
+    return np.array(left, np.int64)
 
 
 class HookCache:
@@ -158,7 +192,7 @@ class HookCache:
         What is not kept comes from `read`, and is kept.
         """
         self._begin(form, [array[:1].nbytes for array in out])
-        _fill(self.stores, self.files.stamp, indices, out, report, read)
+        _fill(self.stores, self.files.stamp, indices, out, report, read, range(len(out)))
 
     def _begin(self, form: Structure, sizes: list[int]) -> None:
         """Make the stores, for samples whose arrays have so many bytes."""

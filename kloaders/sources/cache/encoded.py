@@ -22,11 +22,23 @@ __all__ = ["cached_rows"]
 class _ByNumber:
     """Something of each sample, as a list of them would give it."""
 
-    def __init__(self, get: Callable[[int], str]) -> None:
+    def __init__(self, get: Callable[[int], str], etag: Callable[[str], str] | None = None) -> None:
         self.get = get
+        #: Of files that are objects elsewhere: which versions these are.
+        self.etags = None if etag is None else _EtagByNumber(get, etag)
 
     def __getitem__(self, index: int) -> str:
         return self.get(index)
+
+
+class _EtagByNumber:
+    """The version of the file of each sample."""
+
+    def __init__(self, file_of: Callable[[int], str], etag: Callable[[str], str]) -> None:
+        self.file_of, self.etag = file_of, etag
+
+    def __getitem__(self, index: int) -> str:
+        return self.etag(self.file_of(index))
 
 
 def cached_rows(
@@ -38,6 +50,7 @@ def cached_rows(
     name: Callable[[int], str],
     file_of: Callable[[int], str] | None,
     paths: Sequence[str],
+    etag: Callable[[str], str] | None = None,
     made_by: tuple[Any, ...],
     functions: Mapping[str, Any],
 ) -> Source:
@@ -51,6 +64,7 @@ def cached_rows(
         name: what a sample is called.
         file_of: the file that it is in; None: in none.
         paths: all files.
+        etag: the version of a file that is an object elsewhere.
         made_by: values that decide the samples.
         functions: those that make them, by what the user calls them.
     """
@@ -65,7 +79,7 @@ def cached_rows(
         check_single_samples(source, cache, work)
     folder = folder_of(cache)
     files = SampleFiles(
-        [] if file_of is None else [_ByNumber(file_of)],
+        [] if file_of is None else [_ByNumber(file_of, etag)],
         names=_ByNumber(name),
         folder=common_folder(paths) if folder and paths else "",
     )

@@ -22,10 +22,11 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
 from kloaders.formats.files import open_to_read
+from kloaders.formats.pack import dtype_named
 from kloaders.formats.positioned_reads import read_at
 from kloaders.places.urls import local_path
 from kloaders.sources.cache import store as stores
-from kloaders.sources.cache.store import SharedStore, Stamp
+from kloaders.sources.cache.store import SharedStore, Stamp, check_kept
 
 __all__ = ["FolderCache"]
 
@@ -161,11 +162,18 @@ class FolderCache(SharedStore):
         return np.flatnonzero(~np.array(served, bool))
 
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        found = self.other(index, stamp)
+        self._note(0, 1)  # `other` has noted whether it was there
+        return found
+
+    def other(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        """See `Store.other`."""
         place = -1 if self.bypassed else self._find(index, stamp)
         found = None if place < 0 else self._about_at(place)
-        served = found is not None and self._read(index, *found, stamp)
-        self._note(int(served), 1)
-        return found[1] if found is not None and served else None
+        if found is None or not self._read(index, *found, stamp):
+            return None
+        self._note(1, 0)
+        return found[1]
 
     def _read(self, index: int, about: bytes, out: Array, stamp: Callable[[int], Stamp]) -> bool:
         place = self._find(index, stamp)
@@ -180,7 +188,9 @@ class FolderCache(SharedStore):
             right = zlib.crc32(body, zlib.crc32(about)) == checksum
             self._sound[index] = right
         if not right:
-            self._where[index] = 0
+            found = self._about_at(place)
+            if found is None or found[0] == about:  # damaged, and no array of another shape
+                self._where[index] = 0
         return right
 
     def _load(
@@ -274,14 +284,16 @@ class FolderCache(SharedStore):
         """The description of an entry, and an array like it to read into."""
         offset = place & (1 << _OFFSET_BITS) - 1
         head = bytearray(_HEAD_SIZE)
-        with suppress(OSError, ValueError, TypeError, IndexError):  # a damaged description is none
+        with suppress(
+            OSError, ValueError, TypeError, IndexError, AttributeError, ImportError
+        ):  # a damaged description is none
             file = self._files[place >> _OFFSET_BITS]
             if read_at(file, [head], offset, _HEAD_SIZE) == _HEAD_SIZE and _is_head(head):
                 _, _, length, nbytes, _ = _HEAD.unpack_from(head)
                 about = bytearray(length)
                 if read_at(file, [about], offset + _HEAD_SIZE, length) == length:
                     name, *shape = about.decode("ascii").split()
-                    dtype, sides = np.dtype(name), tuple(map(int, shape))
+                    dtype, sides = dtype_named(name), tuple(map(int, shape))
                     if math.prod(sides) * dtype.itemsize == nbytes and not dtype.hasobject:
                         return bytes(about), np.empty(sides, dtype)
         return None
@@ -292,6 +304,7 @@ class FolderCache(SharedStore):
         key = self._key(index, stamp)
         if key is None or self.paused or self.bypassed or self._full or self._pid != os.getpid():
             return
+        check_kept(array.dtype)
         values = np.asarray(array, order="C")  # ascontiguousarray makes a list of a number
         about, body = _about(values.dtype, values.shape), values.reshape(-1).view(np.uint8).data
         checksum = zlib.crc32(body, zlib.crc32(about))
@@ -368,7 +381,9 @@ def _close_all(files: list[int]) -> None:
 
 def _about(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """The description of an array: its dtype and shape."""
-    return " ".join([dtype.str, *map(str, shape)]).encode("ascii")
+    # Registered types such as bfloat16 are but bytes ("|V2") by their dtype.str.
+    name = dtype.name if dtype.isbuiltin == 2 else dtype.str
+    return " ".join([name, *map(str, shape)]).encode("ascii")
 
 
 def _is_head(head: bytes | bytearray) -> bool:

@@ -17,7 +17,7 @@ from kloaders.core.memory import available_bytes, format_bytes
 from kloaders.core.messages import warn
 from kloaders.keras_api.base import WORKER
 from kloaders.sources.cache import store as stores
-from kloaders.sources.cache.store import SharedStore, Stamp
+from kloaders.sources.cache.store import SharedStore, Stamp, check_kept
 
 __all__ = ["Budget", "RamCache", "spare_ram"]
 
@@ -95,7 +95,10 @@ def _spare_ram() -> Budget:
 
 
 class RamCache(SharedStore):
-    """Arrays of one shape and dtype, that of the first one, in memory that is used as it fills.
+    """Arrays in memory that is used as it fills: of the shape and dtype of the first one, or any.
+
+    As long as all are like the first one, they are rows of one array, for which room is reserved at
+    once. From the first other one on, room is reserved for each array as it comes.
 
     Nothing is thrown out for something newer: an epoch asks for each sample once, so any part of
     the data is as good as any other. Where memory gets short, half of what is held goes.
@@ -119,6 +122,9 @@ class RamCache(SharedStore):
         # What was copied out of a row counts only if this is the same before and after.
         self._generation = 0
         self._memory_looked_at = 0.0
+        # Arrays that are no rows: by sample, with their stamp, and when that was looked at.
+        self._others: dict[int, tuple[Array, Stamp, float]] = {}
+        self._others_bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {"samples": self.samples, "budget": self.budget, "beside": self.beside}
@@ -130,25 +136,31 @@ class RamCache(SharedStore):
     def nbytes(self) -> int:
         """Bytes of the arrays held."""
         rows = self._rows
-        return 0 if rows is None else self._count * rows[0].nbytes
+        return self._others_bytes + (0 if rows is None else self._count * rows[0].nbytes)
 
     def __str__(self) -> str:
-        held = f"{self._count:,} of {self.samples:,} samples in RAM"
+        count = self._count + len(self._others)
+        held = f"{count:,} of {self.samples:,} samples in RAM"
         most = f"{format_bytes(self.nbytes)}, at most {format_bytes(self.budget.total)}"
-        return f"{held} ({most})" if self._rows is not None else "nothing in RAM yet"
+        return f"{held} ({most})" if count or self._rows is not None else "nothing in RAM yet"
 
     def expected_share(self, sample_bytes: int, free_bytes: int) -> float:
         """See `Store.expected_share`."""
+        if self._others:
+            held = self._count + len(self._others)
+            return (held + self.budget.left(free_bytes) / sample_bytes) / self.samples
         if self._capacity:
             return max(0, self._capacity) / self.samples
         return self.budget.left(free_bytes) / (sample_bytes * self.samples)
 
     def missing(self, indices: Indices, stamp: Callable[[int], Stamp]) -> Indices:
         """See `Store.missing`."""
-        slots = self._slots
-        if self.bypassed or not len(slots):
+        slots, others = self._slots, self._others
+        if self.bypassed:
             return indices
-        lacking: Indices = indices[slots[indices] == 0]
+        lacking: Indices = indices[slots[indices] == 0] if len(slots) else indices
+        if others:
+            lacking = lacking[[index not in others for index in lacking.tolist()]]
         return lacking
 
     def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
@@ -190,6 +202,10 @@ class RamCache(SharedStore):
                 there[row] = False
 
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        other = self.other(index, stamp)
+        if other is not None:
+            self._note(0, 1)  # `other` has noted that it was there
+            return other
         rows = self._rows
         if rows is None:
             self._note(0, 1)
@@ -198,14 +214,66 @@ class RamCache(SharedStore):
         missing = self.serve(np.array([index]), out, stamp)
         return None if len(missing) else out[0, ...]
 
+    def other(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        """See `Store.other`."""
+        kept = None if self.bypassed else self._others.get(index)
+        if kept is None:
+            return None
+        self._look_at_memory()
+        array, was, looked_at = kept
+        now = time.monotonic()
+        if now - looked_at > stores.CHECK_SECONDS:
+            if stamp(index) != was:
+                return None
+            with self._lock:
+                if index in self._others:
+                    self._others[index] = array, was, now
+        self._note(1, 0)
+        return array.copy()
+
+    def _put_other(self, index: int, stamp: Stamp, array: Array) -> None:
+        """Keep an array that is no row. The lock is held."""
+        self._end_rows()
+        before = self._others.pop(index, None)
+        if before is not None:
+            self._give_back(before[0])
+        slots = self._slots
+        if len(slots) and slots[index]:  # what it was before it changed
+            slots[index] = 0
+            self._generation += 1
+        each = max(1, array.nbytes)
+        if self.budget.reserve(each, each, self.beside) == each:
+            self._others_bytes += each
+            self._others[index] = np.array(array), stamp, time.monotonic()
+
+    def _end_rows(self) -> None:
+        """Reserve no more for rows than those that are there."""
+        rows = self._rows
+        if rows is not None and self._capacity > self._count:
+            unused = (self._capacity - self._count) * rows[0].nbytes
+            self._capacity = self._count
+            self._reserved -= unused
+            self.budget.release(unused)
+
+    def _give_back(self, array: Array) -> None:
+        each = max(1, array.nbytes)
+        self._others_bytes -= each
+        self.budget.release(each)
+
     def put(self, index: int, stamp: Stamp, array: Array) -> None:
         if self._off or self.paused or self.bypassed or stamp is None:
             return
+        check_kept(array.dtype)
         with self._lock:
             if self._rows is None and not self._begin(array):
+                if self._others:
+                    self._put_other(index, stamp, array)
                 return
             rows, generation = self._rows, self._generation
-            if rows is None or rows.shape[1:] != array.shape or rows.dtype != array.dtype:
+            if rows is None:
+                return
+            if self._others or rows.shape[1:] != array.shape or rows.dtype != array.dtype:
+                self._put_other(index, stamp, array)
                 return
             slot = int(self._slots[index]) - 1
             if slot >= 0:  # changed since: nobody may copy from the row while it is written
@@ -261,6 +329,8 @@ class RamCache(SharedStore):
         """Give back half of what is held, and grow no more."""
         with self._lock:
             rows, memory = self._rows, self._map
+            for index in list(self._others)[len(self._others) // 2 :]:
+                self._give_back(self._others.pop(index)[0])
             if rows is None or memory is None:
                 return
             self._generation += 1
@@ -277,7 +347,7 @@ class RamCache(SharedStore):
 
     def clear(self) -> None:
         with self._lock:
-            reserved = self._reserved
+            reserved = self._reserved + self._others_bytes
             self._reset()  # first: Ctrl-C in between must not give it back twice
             self.budget.release(reserved)
 

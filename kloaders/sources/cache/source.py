@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.rows import Report, Rows
+from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.columns import HookCache
 from kloaders.sources.cache.store import Store
@@ -62,6 +65,12 @@ class CachedSource(WrappedSource):
             self.inner.fill(wanted, Rows(out.form, arrays), report, moment)
 
         self.cache.fill(out.form, indices, out.arrays, report, read)
+
+    def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
+        stores, stamp = self.cache.stores, self.cache.files.stamp
+        if stores:  # what is not kept in all of them
+            indices = np.unique(np.concatenate([store.missing(indices, stamp) for store in stores]))
+        return self.inner.fetch_ahead(indices) if len(indices) else ()
 
     def stores(self) -> list[Store]:
         return [*self.cache.stores, *super().stores()]

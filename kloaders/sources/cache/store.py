@@ -13,10 +13,22 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
+
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.structure import is_text
 
-__all__ = ["CHECK_SECONDS", "NO_FILES", "STAMP_BYTES", "SharedStore", "Stamp", "Store", "stamp_of"]
+__all__ = [
+    "CHECK_SECONDS",
+    "NO_FILES",
+    "STAMP_BYTES",
+    "SharedStore",
+    "Stamp",
+    "Store",
+    "check_kept",
+    "stamp_of",
+]
 
 
 STAMP_BYTES = 16
@@ -55,6 +67,9 @@ class Store(Protocol):
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
         """A fresh copy of one sample's array, if it is here."""
 
+    def other(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
+        """The same for what `serve` could not give, since its rows have another shape or dtype."""
+
     def missing(self, indices: Indices, stamp: Callable[[int], Stamp]) -> Indices:
         """Those of these samples that are not here, as far as can be told without reading any."""
 
@@ -84,6 +99,15 @@ class Store(Protocol):
 
     def __str__(self) -> str:
         """What is held, in words."""
+
+
+def check_kept(dtype: np.dtype[Any]) -> None:
+    """TypeError for texts."""
+    if is_text(dtype):
+        raise TypeError(
+            "cache= keeps arrays of numbers, and this is a text: leave cache out, preload(loader), or "
+            "let preprocess= make numbers of the texts."
+        )
 
 
 class SharedStore:

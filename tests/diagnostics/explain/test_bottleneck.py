@@ -116,3 +116,39 @@ def test_decoded_samples_in_ram_fetch_nothing():
     found = judge(figures({**REMOTE, "kept": 1.0}, **FETCHING, **slow))
     assert found.bound != "network"
     assert found.first_bound == "network"
+
+
+def on_ray(share, **settings):
+    """Eight actors that are at work for this share of their time."""
+    run = Run(2000, 0.4, decoding=share)
+    own = {"processes": True, "decoders": 8, "cores": 2, "free_bytes": 0, **settings}
+    return judge(figures(own, cold=run, warm=run, ram=run, disk_rate=None, disk_rate_more=None))
+
+
+def test_ray_actors_that_are_always_at_work_are_the_decoders():
+    """Their own time counts, not what samples would cost on this machine."""
+    found = on_ray(0.95)
+    assert (found.bound, found.stage) == ("decoders", "decode")
+    assert found.why == "8 Ray actors are at work 95% of their time; most of it is decoding."
+    assert "The bottleneck of loading is the decoders" in str(found)
+    assert "this loader, by 8 Ray actors" in str(found)
+    assert settings_of(found) == ["processes=Ray(cpus=16)"]
+    assert found.advice[0].predicted == pytest.approx(4000)
+    assert found.ceiling == pytest.approx(2000 / 0.95)
+
+
+def test_ray_actors_that_wait_are_slowed_down_by_the_network():
+    found = on_ray(0.3)
+    assert (found.bound, found.stage) == ("network", "copy")
+    assert "at work 30% of their time: 2,000 samples/s of 146.5 KiB come from them" in found.why
+    assert found.advice == []
+    assert found.ceiling == pytest.approx(2000 / 0.3)
+
+
+def test_what_actors_do_takes_no_core_of_the_model():
+    """A step that uses both cores is not slowed down by decoding elsewhere."""
+    run = Run(2000, 0.4, decoding=0.9)
+    own = {"processes": True, "decoders": 8, "cores": 2, "free_bytes": 0}
+    m = figures(own, cold=run, warm=run, ram=run, step_s=8e-3, step_cpu_s=16e-3, fit_s=16.5e-3)
+    assert judge(m).bound == "decoders"
+    assert EpochCost(m).with_loading(1e9) == pytest.approx(32 / 8e-3, rel=0.05)

@@ -227,3 +227,22 @@ def test_a_bad_page_would_be_found(browser):
     assert look["out"]
     assert ["one line", "on another"] in look["over"]
     assert look["pale"][0][0] == "too pale"
+
+
+def test_rates_far_apart_are_on_a_logarithmic_axis():
+    """The lowest of them, which limits the others, has a bar that can be read."""
+    assert html._decades([200, 900]) == (0.0, 900)
+    low, high = html._decades([300.0, 5900.0, 2_000_000.0])
+    assert (low, high) == (100.0, 10_000_000.0)
+    assert html._share(300.0, low, high) == pytest.approx(0.095, abs=0.001)
+    bars = html._bars([("a", 0.1, "1", "")], 5)
+    assert bars.count("<line") == 4
+    assert "<b>Next:</b>" in explanation().to_html()
+
+
+def test_names_stay_whole_in_a_notebook():
+    """A column is as wide as its longest word: `overflow-wrap: anywhere` let it be two letters."""
+    page = explanation()._repr_html_()
+    assert "anywhere" not in page
+    assert "µs" in page
+    assert " us<" not in page

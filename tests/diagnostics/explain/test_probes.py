@@ -1,6 +1,7 @@
 """Loaders and models that are really measured."""
 
 import os
+import time
 
 import keras
 import numpy as np
@@ -95,3 +96,23 @@ def test_a_loader_over_urls(keep):
     assert measured.requests > 1
     # The server takes part of the same cores, and so which of the two it is follows from the machine.
     assert judge(measured).bound in ("network", "cpu")
+
+
+def _waits(x, y, rng):
+    time.sleep(0.02)
+    return x, y
+
+
+@pytest.mark.ray
+def test_a_loader_on_ray(ray):
+    """Actors that sleep in a transform are at work; what they do is measured where they do it."""
+    x = np.zeros((64, 8), np.float32)
+    loader = kl.ArraySequenceLoader(x, np.arange(64), 8, transform=_waits, processes=kl.Ray(cpus=2))
+    loader[0]  # its own actors have all CPUs of the cluster
+    measured = probes.measure(loader, seconds=3)
+    assert measured.settings.decoders == 2
+    assert 0.4 < measured.warm.decoding <= 1
+    found = loader.explain(seconds=3)
+    assert found.bottleneck in ("decoders", "network")
+    assert "this loader, by 2 Ray actors" in str(found)
+    loader.close()

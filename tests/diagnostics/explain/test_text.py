@@ -8,6 +8,7 @@ from kloaders.diagnostics.explain.text import (
     RESOURCES,
     as_text,
     limits_of,
+    next_step,
     stages_of,
     standing,
     time_of,
@@ -18,7 +19,7 @@ from tests.support.explain_figures import DECODING, figures
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "-"), (3e-6, "3 us"), (0.5, "500.0 ms"), (61, "61.00 s")]
+    ("seconds", "text"), [(None, "-"), (3e-6, "3 µs"), (0.5, "500.0 ms"), (61, "61.00 s")]
 )
 def test_times(seconds, text):
     assert time_of(seconds) == text
@@ -82,3 +83,17 @@ def test_changes_stand_with_what_they_promise_and_what_came_of_them():
     assert "; measured: 390, 0.1 times" in as_text(dataclasses.replace(found, advice=tried))
     nothing = dataclasses.replace(found, advice=[])
     assert "No setting promises more than a tenth." in as_text(nothing)
+
+
+def test_it_says_what_to_do_next():
+    """One sentence for each outcome, in the terminal and on the page."""
+    found = judge(DECODING, "A, 10 samples", {})
+    assert f"Next: {next_step(found)}" in as_text(found)
+    assert "change the first setting, and run explain() again" in next_step(found)
+    for changed, said in (
+        ({"advice": (), "bottleneck": "model"}, "make the model's step faster"),
+        ({"advice": (), "bottleneck": "cpu", "best": None}, "run explain(model)"),
+        ({"advice": (), "bottleneck": "cpu", "best": 9.0}, "make each sample cheaper"),
+        ({"busy": ("a",)}, "stop what else runs"),
+    ):
+        assert said in next_step(dataclasses.replace(found, **changed))

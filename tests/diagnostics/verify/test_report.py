@@ -115,3 +115,13 @@ def test_lists_with_older_names_are_read(tmp_path: Path) -> None:
     report.write_csv(bad)
     (row,) = csv.DictReader(bad.read_text().splitlines())
     assert (row["error"].split(":")[0], row["first_seen"]) == ("too many pixels", when)
+
+
+def test_a_report_describes_itself():
+    """In a sentence, and in a notebook with each finding."""
+    report = Report("photos", files=3, seconds=0.5)
+    assert str(report) == "photos: 3 read in 0.5 s, all sound."
+    assert "<table>" not in report._repr_html_()
+    report.add("<a>.png", "empty", "0 bytes")
+    assert str(report) == "photos: 3 read in 0.5 s, 1 empty."
+    assert ">&lt;a&gt;.png</td>" in report._repr_html_()

@@ -101,8 +101,44 @@ def test_nothing_is_left_of_one_that_was_stopped(photos: Path, monkeypatch: Any)
 
     monkeypatch.setattr(inspection.Inspector, "_started", noted)
     tasks = [(str(path), None) for path in photos.glob("*/*.jpg")]
-    answers = verification._answers(tasks, 2, 10**6)
+    answers = verification._answers(tasks, 2, 10**6, None)
     next(answers)
     answers.close()
     assert begun
     assert all(process.poll() is not None for process in begun)
+
+
+def as_said(report: Any) -> dict[str, Any]:
+    """All of a report but its time."""
+    return {name: value for name, value in vars(report).items() if name != "seconds"}
+
+
+@pytest.mark.ray
+def test_on_a_cluster_the_report_is_the_same(
+    ray: Any, photos: Path, spoilt: dict[str, str], monkeypatch: Any
+) -> None:
+    """A folder, by a relative path, and loaders of a built-in format and of the user's own."""
+    monkeypatch.chdir(photos.parent)
+    loader, _ = kl.from_directory(
+        photos, validation=None, check_paths=False, channels=None, on_error="skip"
+    )
+
+    class Own(kl.SequenceLoader):
+        def load_sample(self, index: int) -> Any:
+            if index == 3:
+                raise ValueError("bad")
+            return np.full(2 + (index == 70), index)
+
+    own = Own(100, 4)
+    for source in (photos.name, loader, own):
+        here = kl.verify(source, progress=False)
+        there = kl.verify(source, engine=kl.Ray(cpus=2), progress=False)
+        assert as_said(there) == as_said(here)
+        assert there.findings
+
+
+def test_a_wrong_engine(photos: Path) -> None:
+    with pytest.raises(TypeError, match=r"engine='ray', expected None"):
+        kl.verify(photos, engine="ray")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"workers=2 and engine=.*Leave workers= out"):
+        kl.verify(photos, engine=kl.Ray(cpus=2), workers=2)

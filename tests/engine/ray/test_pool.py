@@ -14,6 +14,7 @@ import pytest
 import kloaders as kl
 from kloaders.core import messages
 from kloaders.core.errors import WorkerPoolError
+from kloaders.engine.ray import pool
 from tests.engine.processes.hooks import (
     BATCH,
     SAMPLES,
@@ -273,6 +274,21 @@ def test_actors_come_while_batches_wait(ray, files):
     loader[0]
     epoch_of(loader)
     assert len(actors_of(loader)) == 2
+    loader.close()
+
+
+def test_actors_leave_when_they_are_not_needed(ray, files, monkeypatch):
+    """Down to min_cpus, also while nobody asks for batches; and they come back."""
+    monkeypatch.setattr(pool, "_IDLE_SECONDS", 0.5)
+    loader = loader_of(files, processes=kl.Ray(cpus=2, min_cpus=1), transform=slow)
+    for _ in range(2):
+        assert_exact(epoch_of(loader))
+        gone = actors_of(loader)
+        end = time.monotonic() + 30
+        while len(actors_of(loader)) > 1 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert len(actors_of(loader)) == 1
+        assert len([actor for actor in gone if actor.gone]) == len(gone) - 1
     loader.close()
 
 

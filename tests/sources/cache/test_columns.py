@@ -121,13 +121,70 @@ def test_a_budget_is_shared_by_the_arrays_of_a_sample(pictures, keep, rows):
     assert SAMPLES - 5 <= len(loaded) <= SAMPLES - 4
 
 
-def test_samples_of_other_shapes_are_read_again(pictures, decoded, keep):
-    """What does not have the shape of the others is not kept, and comes as it is."""
-    assert cv2.imwrite(pictures[5], np.full((6, 6, 3), 5, np.uint8))
-    loader = keep(kl.PathSequenceLoader(pictures, None, 1))
-    assert numbers(loader) == numbers(loader) == ALL
-    assert decoded.count("05.png") == 2
-    assert decoded.count("04.png") == 1
+def of_all_sizes(pictures):
+    """Give each picture a size of its own."""
+    for number, path in enumerate(pictures):
+        assert cv2.imwrite(path, np.full((4 + number, 20 - number, 3), number, np.uint8))
+
+
+def cut(x, y, rng):
+    """A random crop of 2 x 2 pixels."""
+    top, left = rng.integers(x.shape[0] - 1), rng.integers(x.shape[1] - 1)
+    return x[top : top + 2, left : left + 2], y
+
+
+@pytest.mark.parametrize(
+    ("options", "make"),
+    [
+        ({"batch_size": 1}, lambda loader: loader),
+        ({"batch_size": BATCH, "transform": cut}, lambda loader: loader),
+        ({"batch_size": BATCH}, kl.padded_batches),
+    ],
+    ids=["one by one", "random crop", "padded"],
+)
+def test_samples_of_any_shape_are_kept(pictures, decoded, where, keep, options, make):
+    """Photographs of their own size: each is decoded once, and comes as it is."""
+    of_all_sizes(pictures)
+    loader = keep(make(kl.PathSequenceLoader(pictures, None, cache=where, **options)))
+    shapes = []
+    for epoch in range(3):
+        assert numbers(loader) == ALL
+        shapes.append([batch.shape for batch in loader.epoch_batches(epoch)])
+        if not epoch:
+            once = len(decoded)
+    assert len(decoded) == once
+    assert shapes[0] == shapes[1] == shapes[2]
+    (store,) = loader.source.stores()
+    assert str(store).startswith(f"{SAMPLES} ")
+    if where == "ram":
+        assert f"{SAMPLES} of {SAMPLES} samples" in str(store)
+        loader.close()
+        assert store.nbytes == store.budget._used == 0
+
+
+def test_a_changed_file_of_another_shape_is_read_again(pictures, where, keep, monkeypatch):
+    monkeypatch.setattr("kloaders.sources.cache.store.CHECK_SECONDS", -1)
+    of_all_sizes(pictures)
+    loader = keep(kl.PathSequenceLoader(pictures, None, 1, cache=where))
+    assert numbers(loader) == ALL
+    for size in ((4, 20), (9, 9)):
+        assert cv2.imwrite(pictures[5], np.full((*size, 3), 105, np.uint8))
+        found = list(loader.epoch_batches())
+        assert found[5].shape == (1, *size, 3)
+        assert [int(batch[0, 0, 0, 0]) for batch in found] == [105 if n == 5 else n for n in ALL]
+
+
+def test_a_budget_holds_for_samples_of_any_shape(pictures, decoded, keep):
+    """No more is kept than it says, and what is kept is read no more."""
+    of_all_sizes(pictures)
+    budget = 2000  # about half of them
+    loader = keep(kl.PathSequenceLoader(pictures, None, 1, cache="ram", cache_budget=budget))
+    assert numbers(loader) == ALL
+    decoded.clear()
+    assert numbers(loader) == ALL
+    (store,) = loader.source.stores()
+    assert 0 < store.nbytes <= budget
+    assert 0 < len(decoded) < SAMPLES
 
 
 def test_a_split_shares_the_cache(pictures, decoded, where, keep):

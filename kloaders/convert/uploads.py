@@ -1,0 +1,369 @@
+"""Conversions to a URL: made on a local disk first, and uploaded when all of it is whole.
+
+What makes the files knows no places: it writes to a staging folder, whose journal lets a killed call go
+on. Then each file becomes an object, whole or not at all; the one that makes the others valid comes last.
+While the conversion lasts an object that is called as its journal claims the place, so that nobody else
+writes there; it also shows at once, and not after hours of decoding, that the place can be written to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import inspect
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, ParamSpec
+
+from kloaders.convert.journal import Journal, Written, checked_if_exists, done_of
+from kloaders.core.memory import format_bytes
+from kloaders.core.messages import inform, visible
+from kloaders.core.threads import ThreadPool
+from kloaders.formats.atomic import whole_file
+from kloaders.places import access
+from kloaders.places.place import Entry
+from kloaders.places.urls import is_url, join, local_path, parsed
+
+__all__ = ["Target", "to_urls"]
+
+P = ParamSpec("P")
+# Files uploaded at a time; each has some requests in flight.
+_FILES_AT_A_TIME = 2
+_CLAIM_FILE = "claim"
+
+
+class Target(NamedTuple):
+    """What a conversion makes at a URL.
+
+    folder: the URL that its files lie below.
+    name: what the conversion is given below a local folder: "" for the folder itself, "/" for it with
+        names of its own choice, or how names begin.
+    files: a regular expression of the names of its files, as for `Journal`.
+    journal: what its journal is called.
+    last: the file that makes the others valid; None if all are valid on their own.
+    """
+
+    folder: str
+    name: str
+    files: str
+    journal: str
+    last: str | None
+
+
+def to_urls(
+    argument: str, target: Callable[[str, dict[str, Any]], Target]
+) -> Callable[[Callable[P, Written]], Callable[P, Written]]:
+    """Let a conversion to local files write to URLs too, with the same arguments and results.
+
+    Args:
+        argument: the name of the one that says where to. The conversion has `staging`, `if_exists`,
+            `overwrite`, `part` and `engine` as well.
+        target: what it makes, by the URL and its other arguments.
+    """
+
+    def decorate(convert: Callable[P, Written]) -> Callable[P, Written]:
+        signature = inspect.signature(convert)
+
+        @functools.wraps(convert)
+        def converted(*args: P.args, **kwargs: P.kwargs) -> Written:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:
+                return convert(*args, **kwargs)  # which raises it, in Python's own words
+            given = bound.arguments
+            staging = given.pop("staging", None)
+            url: Any = given.get(argument)
+            if not is_url(url) or url.lower().startswith("file://"):
+                if staging is not None:
+                    raise ValueError(
+                        f"staging={staging!r:.80} is for what goes to a URL, and {argument}={url!r:.80} "
+                        "is none: leave it out."
+                    )
+                return convert(*args, **kwargs)
+            _check(argument, url, given, staging)
+
+            def local(folder: str, **changed: Any) -> Written:
+                given.update({argument: folder, **changed})
+                return convert(*bound.args, **bound.kwargs)
+
+            keep = given.get("if_exists", "keep")
+            _, replace = checked_if_exists(keep, given.get("overwrite", False))
+            return _Upload(target(url, given), staging).run(local, keep, replace)
+
+        return converted
+
+    return decorate
+
+
+def _check(argument: str, url: str, given: dict[str, Any], staging: Any) -> None:
+    """ValueError for what cannot be written by URL."""
+    if parsed(url).scheme in ("https", "http"):
+        raise ValueError(
+            f"{argument}={url!r:.80}: web servers are read only. Write to a folder of this machine, or to "
+            "the s3://, gs:// or az:// URL of the bucket behind it."
+        )
+    if given.get("part") is not None:
+        raise ValueError(
+            f"part={given['part']!r:.80} with {argument}={url!r:.80}: parts need a folder that their "
+            "processes share. Write and finish them in such a folder, and copy what is in it to the "
+            "bucket; or leave part= out, and one process writes all of it."
+        )
+    if given.get("engine") is not None and staging is None:
+        raise ValueError(
+            f"engine={given['engine']!r:.80} with {argument}={url!r:.80}: the nodes of the cluster write to "
+            "a folder that they share. Name one with staging=; it is uploaded from there."
+        )
+
+
+class _Upload:
+    """One conversion on its way to a URL."""
+
+    def __init__(self, target: Target, staging: Any) -> None:
+        self.target = target
+        self.pattern = re.compile(target.files)
+        self.place = f"{target.folder}/{target.name.strip('/')}".rstrip("/")
+        digest = hashlib.blake2b(self.place.encode("utf-8", "surrogateescape"), digest_size=8)
+        root = _default_staging() if staging is None else local_path(staging, "staging")
+        self.folder = os.path.join(os.path.abspath(root), digest.hexdigest())
+        # The files as they are made; and what stands for those of a finished conversion.
+        self.data = os.path.join(self.folder, "data")
+        self.stand_ins = os.path.join(self.folder, "as-listed")
+        self.claim = join(target.folder, target.journal)
+        self.done = os.path.basename(done_of(target.journal))
+
+    def run(self, local: Callable[..., Written], if_exists: str, replace: bool) -> Written:
+        """What `local(folder)` writes to a folder, at the URL."""
+        there = self._there()  # a place that cannot be reached is an error before anything is made
+        journal = Journal(
+            os.path.join(self.folder, "upload.jsonl"),
+            "(?!)",
+            {"url": self.place},
+            overwrite=True,
+            current=lambda _, note: self._is_there(note, there),
+        )
+        entered = False
+        try:
+            with self._explained(), journal:
+                entered = True
+                written = self._run(journal, local, there, if_exists, replace)
+        finally:
+            if entered and not os.path.isdir(self.data):  # nothing is to go on
+                self._forget(journal)
+        files, others = ([self._url(path) for path in paths] for paths in written[:2])
+        return written._replace(files=files, validation=others)
+
+    def _run(
+        self,
+        journal: Journal,
+        local: Callable[..., Written],
+        there: dict[str, Entry],
+        if_exists: str,
+        replace: bool,
+    ) -> Written:
+        token = self._token()
+        held = self._held()
+        ours = held is not None and held.get("token") == token
+        if there and not ours and not replace:
+            if held is not None:
+                raise self._claimed(held)
+            written = self._compared(local, there, if_exists)
+        else:
+            self._take(token, replace)
+            inform(
+                f"{self.place}: made in {self.data} first, where "
+                f"{format_bytes(shutil.disk_usage(self.folder).free)} are free; it is removed there "
+                "when it is uploaded."
+            )
+            written = self._made(local, replace)
+            self._publish(journal, there, token)
+        shutil.rmtree(self.data, ignore_errors=True)
+        return written
+
+    def _forget(self, journal: Journal) -> None:
+        """Remove what is left in the staging folder, unless another process is at it."""
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.folder, _CLAIM_FILE))
+        for path in (journal.path, done_of(journal.path)):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(self.folder)
+
+    def _url(self, path: str) -> str:
+        return join(self.target.folder, os.path.basename(path))
+
+    def _local(self, folder: str) -> str:
+        return folder + "/" if self.target.name == "/" else os.path.join(folder, self.target.name)
+
+    # ------------------------------------------------------------------------ what is at the URL
+
+    def _there(self) -> dict[str, Entry]:
+        """The files of such conversions that are there, and the journal of a finished one."""
+        found = {
+            entry.name.rpartition("/")[2]: entry for entry in access.inside(self.target.folder)
+        }
+        return {
+            name: entry
+            for name, entry in found.items()
+            if self.pattern.fullmatch(name) or name == self.done
+        }
+
+    def _is_there(self, note: Any, there: dict[str, Entry]) -> bool:
+        """Whether what was uploaded is there as it was."""
+        entry = there.get(note["name"])
+        return entry is not None and [entry.size, entry.etag] == note["object"]
+
+    def _held(self) -> dict[str, Any] | None:
+        """Who claims the place; None for nobody."""
+        try:
+            found = json.loads(access.read(self.claim))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _claimed(self, held: dict[str, Any]) -> FileExistsError:
+        return FileExistsError(
+            f"{self.claim} is there: process {held.get('process', '?')!r:.80} on "
+            f"{held.get('host', '?')!r:.80} writes there, or was stopped. Wait until it is done, or make "
+            "the same call on that machine to go on; overwrite=True (--overwrite) begins anew."
+        )
+
+    def _take(self, token: str, replace: bool) -> None:
+        """Claim the place."""
+        text = {"process": os.getpid(), "host": socket.gethostname(), "token": token}
+        content = json.dumps(text).encode()
+        try:
+            access.put(self.claim, [content], only_if_absent=True)
+        except FileExistsError:
+            held = self._held() or {}
+            if held.get("token") != token and not replace:
+                raise self._claimed(held) from None
+            access.put(self.claim, [content])
+
+    # ----------------------------------------------------------------------------- what is staged
+
+    def _token(self) -> str:
+        """By which a call that goes on knows its own claim."""
+        path = os.path.join(self.folder, _CLAIM_FILE)
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as file:
+            return file.read()
+        token = secrets.token_hex(16)
+        with whole_file(path) as new:
+            new.write(token.encode())
+        return token
+
+    def _compared(
+        self, local: Callable[..., Written], there: dict[str, Entry], if_exists: str
+    ) -> Written:
+        """What `local` says to a finished conversion: that it is the same, or FileExistsError.
+
+        It looks at names and lengths, and at the journal: files without content stand for the objects.
+        """
+        shutil.rmtree(self.stand_ins, ignore_errors=True)
+        os.makedirs(self.stand_ins)
+        try:
+            for name, entry in there.items():
+                with open(os.path.join(self.stand_ins, name), "wb") as file:
+                    if name == self.done:
+                        file.write(access.read(join(self.target.folder, name)))
+                    else:
+                        file.truncate(entry.size)
+            return local(self._local(self.stand_ins), if_exists=if_exists, overwrite=False)
+        finally:
+            shutil.rmtree(self.stand_ins, ignore_errors=True)
+
+    def _made(self, local: Callable[..., Written], replace: bool) -> Written:
+        """All files, in the staging folder: what a killed call made of the same ones is kept."""
+        os.makedirs(self.data, exist_ok=True)
+        path = self._local(self.data)
+        try:
+            return local(path, if_exists="keep", overwrite=False)
+        except FileExistsError:
+            if not replace:
+                raise
+        return local(path, if_exists="keep", overwrite=True)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Messages name the URL in place of the staging folder; a full disk, what helps."""
+        try:
+            yield
+        except (FileExistsError, BlockingIOError) as error:
+            if error.filename is not None:
+                raise
+            text = str(error)
+            for folder in (self.data, self.stand_ins, self.folder):
+                text = text.replace(visible(folder), self.target.folder)
+            raise type(error)(text) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise OSError(
+                error.errno,
+                f"{os.strerror(error.errno)}, on which {self.place} is made before it is uploaded: free "
+                "some and make the same call again, or pass staging=, a folder on a larger disk",
+                error.filename,
+            ) from error
+
+    # ------------------------------------------------------------------------------- the upload
+
+    def _publish(self, journal: Journal, there: dict[str, Entry], token: str) -> None:
+        """Upload what is not there yet; the file that makes the others valid comes last."""
+        names = sorted(filter(self.pattern.fullmatch, os.listdir(self.data)))
+        first = [name for name in names if name != self.target.last]
+        numbers = {name: k for k, name in enumerate([*first, self.done])}
+        kept = {
+            name
+            for name in numbers
+            if (note := journal.finished.get(numbers[name])) is not None
+            and note["name"] == name
+            and note["file"] == self._stamp(name)
+        }
+        # What another conversion made, or who was killed before it was noted: first what makes it valid.
+        old = sorted(
+            there.keys() - kept, key=lambda name: name not in (self.target.last, self.done)
+        )
+        for name in old:
+            access.delete(join(self.target.folder, name))
+
+        def upload(name: str) -> None:
+            url = join(self.target.folder, name)
+            access.put_file(url, os.path.join(self.data, name), only_if_absent=True)
+            entry = access.head(url)
+            note = {"name": name, "object": [entry.size, entry.etag], "file": self._stamp(name)}
+            journal.add(numbers[name], [], note)
+
+        with ThreadPool(_FILES_AT_A_TIME, "kloaders-upload") as pool:
+            futures = [pool.submit(upload, name) for name in first if name not in kept]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if (held := self._held()) is None or held.get("token") != token:
+            raise self._claimed(held or {})
+        if self.done not in kept:
+            upload(self.done)
+        if self.target.last is not None:
+            path = os.path.join(self.data, self.target.last)
+            access.put_file(join(self.target.folder, self.target.last), path, only_if_absent=True)
+        access.delete(self.claim)
+
+    def _stamp(self, name: str) -> list[int]:
+        status = os.stat(os.path.join(self.data, name))
+        return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _default_staging() -> str:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "kloaders", "uploads")

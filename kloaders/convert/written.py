@@ -1,0 +1,34 @@
+"""What a conversion has made, as a value that describes itself."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kloaders.core.errors import SampleError
+from kloaders.core.notebooks import sentence_and_table
+
+__all__ = ["Written"]
+
+
+class Written(NamedTuple):
+    """What `write_tfrecords` or `write_pack` has made.
+
+    files: their paths. validation: those of the second part, where there are two. samples: how many
+    are in all of them. errors: of those that did not load and were left out, or replaced.
+    """
+
+    files: list[str]
+    validation: list[str]
+    samples: int
+    errors: list[SampleError]
+
+    def __str__(self) -> str:
+        bad = "1 sample" if len(self.errors) == 1 else f"{len(self.errors):,} samples"
+        said = f"; {bad} did not load" if self.errors else ""
+        two = f", {len(self.validation):,} of them for validation" if self.validation else ""
+        count = len(self.files) + len(self.validation)
+        return f"{self.samples:,} samples in {count:,} file{'' if count == 1 else 's'}{two}{said}."
+
+    def _repr_html_(self) -> str:
+        rows = [(error.index, error.name, error.cause) for error in self.errors]
+        return sentence_and_table(str(self), ("sample", "file", "what"), rows)

@@ -1,0 +1,57 @@
+"""Which samples are in a batch that was delivered: looked up by its arrays, which stay as they are."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.structure import flatten
+
+__all__ = ["BatchIds"]
+
+
+class BatchIds:
+    """Sample numbers of the batches of one loader, as long as somebody holds these.
+
+    Threads: may be used from several at once.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Array], Indices]] = {}
+
+    def note(self, x: Any, indices: Indices) -> None:
+        """A batch with these inputs has these samples, one a row; -1 for rows that are padding."""
+        array = flatten(x)[0]
+        key = id(array)
+
+        def forget(gone: weakref.ref[Array]) -> None:
+            if key in self._known and self._known[key][0] is gone:
+                del self._known[key]
+
+        self._known[key] = weakref.ref(array, forget), indices
+
+    def of(self, batch: Any) -> Indices:
+        """The sample numbers of a batch, int64, one for each row.
+
+        Args:
+            batch: what the loader delivered, or its x.
+
+        Raises:
+            ValueError: it is no batch of this loader.
+        """
+        leaves = flatten(batch) if isinstance(batch, (tuple, dict)) else [batch]
+        for array in leaves[:1]:
+            found = self._known.get(id(array))
+            if found is not None and found[0]() is array:
+                return found[1].copy()
+        shown = type(batch).__name__
+        if isinstance(batch, np.ndarray):
+            shown = f"an array {batch.dtype}{list(batch.shape)}"
+        raise ValueError(
+            f"ids_of() got {shown}, expected a batch as this very loader delivered it, such as "
+            "`for batch in loader: loader.ids_of(batch)`. A copy, a tensor made of it, or a batch of "
+            "another loader or view is not known."
+        )

@@ -1,0 +1,123 @@
+"""How many samples a RAM batch holds, by what the user said and by real samples."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import numpy as np
+
+from kloaders.core.memory import available_bytes, format_bytes
+from kloaders.core.options import RamOptions
+from kloaders.core.structure import flatten, is_text
+from kloaders.engine.specs import SampleSpecs
+from kloaders.plan.rng import Moment
+
+__all__ = ["RamSize"]
+
+# The budget where the user names none: as large as helps a disk, small beside most machines.
+_BUDGET, _BUDGET_SHARE = 4 * 2**30, 0.25
+# Samples looked at for their size: their shapes must agree anyway.
+_MEASURED = 8
+# Sample numbers and rows, kept for each sample of a RAM batch.
+_BOOKKEEPING = 24
+
+
+class RamSize:
+    """How many samples a RAM batch holds, by what the user said and by real samples.
+
+    Args:
+        options: a size or a budget.
+        specs: of the samples.
+        batch_size: samples per batch; a RAM batch holds whole ones.
+        queue_size: the maximum number of prefetched batches.
+        shards: how many loaders share an epoch.
+        copies: how many samples an epoch has of each that is read; a RAM batch holds all of them.
+
+    Attributes:
+        samples: in a RAM batch.
+        held: how many of those that are read are in it.
+        resident: whether it holds all of them, and is read once.
+        budget: in bytes, for both RAM batches and the batches ahead; None if the size was given.
+    """
+
+    def __init__(
+        self,
+        options: RamOptions,
+        specs: SampleSpecs,
+        batch_size: int,
+        queue_size: int,
+        shards: int,
+        copies: int = 1,
+    ) -> None:
+        self.specs, self.batch_size, self.queue_size = specs, batch_size, queue_size
+        self.copies = copies
+        self.all = specs.log.samples * copies
+        self._step = math.lcm(batch_size, copies)
+        self._capped = options.most_batches is not None
+        self.budget = options.budget_bytes
+        size = options.ram_batch_size
+        if size is None:
+            size = self._of_budget()
+            if options.most_batches is not None:
+                size = min(size, options.most_batches * batch_size)
+        elif size < batch_size:
+            raise ValueError(
+                f"ram_batch_size={size} is smaller than batch_size={batch_size}: a RAM batch "
+                "serves whole batches; make it some hundred times as large."
+            )
+        size = max(self._step, size - size % self._step)
+        self.samples = min(size, -(-self.all // self._step) * self._step)
+        self.held = min(self.samples, self.all) // copies
+        # All of it in RAM: nothing to cut into windows, and nothing to read a second time, unless
+        # samples are others in each epoch.
+        random = specs.pipeline.source.random
+        self.resident = self.samples >= self.all and shards == 1 and not random
+
+    def _of_budget(self) -> int:
+        if any(is_text(spec.dtype) for spec in flatten(self.specs.raw)):
+            raise TypeError(
+                "the samples have texts, whose bytes are not known before they are read: pass "
+                "ram_batch_size=, the number of samples in a RAM batch, in place of ram_budget="
+            )
+        if self.budget is None:
+            self.budget = int(min(_BUDGET, _BUDGET_SHARE * available_bytes()))
+        # Nobody asked for RAM batches: not worth reading more than the one sample that is read anyway.
+        measured = self.specs.raw_bytes if self._capped else self._measured_bytes()
+        each = -(-measured // self.copies)
+        delivered = sum(s.nbytes for s in flatten(self.specs.delivered))
+        if self.specs.pipeline.transforms.transform is None:
+            delivered = each * self.copies
+        ahead = self.ahead(delivered * self.batch_size, self.budget)
+        # Batches ahead, the one served, the one that the framework still holds.
+        batches = (ahead + 2) * delivered * self.batch_size
+        whole = (each + _BOOKKEEPING) * self.all + batches
+        if whole <= self.budget:
+            return -(-self.all // self._step) * self._step
+        size = (self.budget - batches) // (2 * (each + _BOOKKEEPING))
+        if size < self._step:
+            need = batches + 2 * (each + _BOOKKEEPING) * self._step
+            raise ValueError(
+                f"ram_budget={format_bytes(self.budget)} holds no two RAM batches of even one "
+                f"batch: samples are {format_bytes(each * self.copies)} each, so that batch_size="
+                f"{self.batch_size} needs {format_bytes(need, round_up=True)} or more. Raise "
+                "ram_budget, or lower batch_size or size."
+            )
+        return int(size)
+
+    def ahead(self, batch_bytes: int, budget: int) -> int:
+        """Batches made ahead: cheap to make from RAM, so an eighth of the budget is plenty."""
+        return max(1, min(self.queue_size, 4, budget // 8 // max(1, batch_bytes)))
+
+    def _measured_bytes(self) -> int:
+        """Bytes of the largest of a few samples, as they are stored."""
+        source = self.specs.pipeline.source
+        there = self.specs.log.samples
+        looked = np.unique(np.linspace(0, there - 1, _MEASURED).astype(int))
+        if source.in_order:  # others cannot be reached without all that lies before them
+            looked = np.arange(min(_MEASURED, there))
+        sizes = [self.specs.raw_bytes]
+        for index in looked[1:].tolist():
+            with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
+                sizes.append(sum(a.nbytes for a in flatten(source.sample(index, Moment()))))
+        return int(max(sizes))

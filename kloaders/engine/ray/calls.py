@@ -1,0 +1,161 @@
+"""One function called for many jobs by actors of a Ray cluster, for what has no order and no window.
+
+An actor may die, with its node too: its jobs are given to others. Nothing is known of what the function does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kloaders.core.errors import WorkerPoolError
+from kloaders.core.messages import warn
+from kloaders.core.ray import Ray
+from kloaders.engine.ray import actor, cluster
+
+__all__ = ["called"]
+
+# Jobs that an actor has at a time: the one that it works on, and the next.
+_EACH = 2
+# A job of which so many actors died is not tried again.
+_DEATHS = 3
+# Seconds between two looks whether any actor lives.
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(eq=False)
+class _Worker:
+    handle: Any
+    ready: Any
+    up: bool = False
+    jobs: int = 0
+
+
+def called(
+    engine: Ray, function: Callable[[Any], Any], jobs: Iterable[Any]
+) -> Iterator[tuple[Any, Any]]:
+    """Each job, and what the function returns for it, as they are done.
+
+    Args:
+        engine: which cluster, and how many actors of one CPU.
+        function: is pickled, and may be called again for a job whose actor died.
+        jobs: what it is called with; pickled too.
+
+    Raises:
+        ImportError: Ray is not installed.
+        TypeError: the function cannot be sent.
+        WorkerPoolError: no cluster, the function raised, or three actors died of one job.
+    """
+    ray = cluster.connect(engine)
+    try:
+        given = cluster.package(ray), cluster.put(ray, function)
+    except Exception as error:  # whatever pickling a user's objects raises
+        raise TypeError(
+            f"engine=Ray(...): what is to be done cannot be sent to the cluster ({error}). Open files "
+            "and locks where they are first used, or leave engine= out."
+        ) from error
+    make = cluster.sent_by_value(ray, actor.Worker, max_restarts=0, max_task_retries=0)
+    running = _Running(ray, engine, lambda: make.remote(*given), deque(jobs))
+    try:
+        yield from running.answers()
+    finally:  # Ctrl-C too
+        running.close()
+    yield from ((job, function(job)) for job in running.left())
+
+
+class _Running:
+    """Actors, and the jobs that they have."""
+
+    def __init__(self, ray: Any, engine: Ray, make: Callable[[], Any], jobs: deque[Any]) -> None:
+        self.ray, self.engine, self.make = ray, engine, make
+        self.waiting = jobs
+        self.workers: list[_Worker] = []
+        self.refs: dict[Any, tuple[_Worker, Any]] = {}
+        self.deaths: dict[int, int] = {}
+        self.given_up = False
+
+    def answers(self) -> Iterator[tuple[Any, Any]]:
+        lived = time.monotonic()
+        while (self.waiting or self.refs) and not self.given_up:
+            self._give()
+            starting = [worker.ready for worker in self.workers if not worker.up]
+            done, _ = self.ray.wait([*self.refs, *starting], num_returns=1, timeout=_LOOK_SECONDS)
+            for ref in done:
+                if ref in self.refs:
+                    if (found := self._answer(ref)) is not None:
+                        yield found
+                else:
+                    self._started(ref)
+            if any(worker.up for worker in self.workers):
+                lived = time.monotonic()
+            elif time.monotonic() - lived > self.engine.patience:
+                self.given_up = True
+                warn(
+                    f"no Ray actor has answered for {self.engine.patience:g} seconds: this process does "
+                    "the rest of the work itself. `ray status` says what the cluster does."
+                )
+
+    def left(self) -> list[Any]:
+        """The jobs that no actor has done."""
+        return [*(job for _, job in self.refs.values()), *self.waiting] if self.given_up else []
+
+    def close(self) -> None:
+        for worker in self.workers:
+            self.ray.kill(worker.handle, no_restart=True)
+
+    def _give(self) -> None:
+        """Work for all, and as many actors as there is work for."""
+        while len(self.workers) < min(self.engine.cpus, len(self.waiting) + len(self.refs)):
+            handle = self.make()
+            self.workers.append(_Worker(handle, handle.ready.remote()))
+        for worker in self.workers:
+            while worker.up and worker.jobs < _EACH and self.waiting:
+                job = self.waiting.popleft()
+                worker.jobs += 1
+                self.refs[worker.handle.call.remote(job)] = worker, job
+
+    def _started(self, ref: Any) -> None:
+        (worker,) = (one for one in self.workers if one.ready == ref)
+        try:
+            worker.up = bool(self.ray.get(ref))
+        except self.ray.exceptions.RayTaskError as error:
+            raise self._broken(error) from None
+        except self.ray.exceptions.RayActorError as error:
+            if "Traceback" in str(error):  # it cannot load the work
+                raise self._broken(error) from None
+            self._lost(worker)
+
+    def _answer(self, ref: Any) -> tuple[Any, Any] | None:
+        worker, job = self.refs.pop(ref)
+        try:
+            found = self.ray.get(ref)
+        except self.ray.exceptions.RayTaskError as error:
+            raise self._broken(error) from None
+        except self.ray.exceptions.RayError as error:
+            self.waiting.appendleft(job)
+            deaths = self.deaths[id(job)] = self.deaths.get(id(job), 0) + 1
+            if deaths == _DEATHS:
+                said = str(error).strip().partition("\n")[0]
+                raise WorkerPoolError(
+                    f"{deaths} Ray actors died while they did the same work ({said:.200}). `ray status` "
+                    "says what the cluster does; without engine= this process does it."
+                ) from None
+            self._lost(worker)
+            return None
+        worker.jobs -= 1
+        return job, found
+
+    def _lost(self, worker: _Worker) -> None:
+        """Its other jobs go to others, without a death counted: the first is the one it worked on."""
+        self.workers = [one for one in self.workers if one is not worker]
+        for ref in [ref for ref, (owner, _) in self.refs.items() if owner is worker]:
+            self.waiting.appendleft(self.refs.pop(ref)[1])
+
+    def _broken(self, error: Exception) -> WorkerPoolError:
+        return WorkerPoolError(
+            "a Ray actor could not do its work. Each node needs the packages that it uses (kloaders "
+            f"itself is sent along). What the actor says:\n\n{error}"
+        )

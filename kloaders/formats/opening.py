@@ -1,0 +1,104 @@
+"""How a loader opens its files: local ones by the system, objects of URLs by ranges. Chosen once, when it is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kloaders.formats.files import OpenFile
+from kloaders.places.fetching import Claim
+from kloaders.places.ranges import RangeUrls
+from kloaders.places.urls import is_url
+
+__all__ = ["LOCAL", "Opener", "opener_of"]
+
+
+class Opener:
+    """Opens local files.
+
+    Attributes:
+        fetches: some are objects elsewhere.
+    """
+
+    fetches = False
+
+    def open(self, path: str) -> Any:
+        """An open file, with `read(size, offset)` and `stamp()`."""
+        return OpenFile(path)
+
+    def stamp(self, path: str) -> tuple[int, int]:
+        """Size in bytes, and time of modification in nanoseconds, or what stands for a version."""
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns
+
+    def etag(self, path: str) -> str:
+        """What an object's version is called; "" for files."""
+        return ""
+
+    def index_folder(self, given: str | None) -> str | None:
+        """Where indexes are kept; None for beside each file."""
+        return given
+
+    def fetch_ahead(
+        self, ranges: Iterable[tuple[str, int, int]], only_new: bool = False
+    ) -> list[Claim]:
+        """Begin to fetch ranges of objects: path, first byte, and the one behind the last."""
+        return []
+
+
+class _UrlOpener(Opener):
+    """Opens objects of URLs, and local files."""
+
+    fetches = True
+
+    def __init__(self, urls: RangeUrls) -> None:
+        self.urls = urls
+
+    def open(self, path: str) -> Any:
+        return self.urls.open(path) if is_url(path) else OpenFile(path)
+
+    def stamp(self, path: str) -> tuple[int, int]:
+        return self.urls.open(path).stamp() if is_url(path) else super().stamp(path)
+
+    def etag(self, path: str) -> str:
+        return self.urls.entries[path].etag if is_url(path) else ""
+
+    def index_folder(self, given: str | None) -> str | None:
+        return self.urls.index_folder(given)
+
+    def fetch_ahead(
+        self, ranges: Iterable[tuple[str, int, int]], only_new: bool = False
+    ) -> list[Claim]:
+        return self.urls.fetch_ahead(ranges, only_new)
+
+
+#: For local files.
+LOCAL = Opener()
+
+
+def opener_of(files: Sequence[str], folder: Any = None, budget: Any = None) -> Opener:
+    """How these files are opened; their URLs are looked at.
+
+    Args:
+        files: paths and URLs.
+        folder: of the download cache; None for none.
+        budget: the most that it may hold.
+
+    Raises:
+        FileNotFoundError: an object is not there.
+        ImportError: what fetches them is not installed.
+        ValueError: a URL that names nothing, or has credentials in it; a cache of nothing.
+    """
+    remote = any(map(is_url, files))
+    if folder is None and budget is not None:
+        raise ValueError(
+            f"download_budget={budget!r:.80} is the size of a download cache, and there is none: give "
+            "its folder, download_cache=..., or leave it out."
+        )
+    if folder is not None and not remote:
+        raise ValueError(
+            f"download_cache={folder!r:.80} keeps what is fetched by URL, and no path here is one: leave "
+            "it out. cache=<folder> keeps decoded samples of local files."
+        )
+    return _UrlOpener(RangeUrls(files, folder, budget)) if remote else LOCAL

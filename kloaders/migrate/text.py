@@ -1,0 +1,82 @@
+"""Keras' `text_dataset_from_directory`, as a loader: same files, classes, parts and texts."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from kloaders.core.messages import warn
+from kloaders.formats.texts import Text
+from kloaders.migrate.directory import check_part, checked_labels, loaders_of_parts
+
+__all__ = ["text_dataset_from_directory"]
+
+
+def text_dataset_from_directory(
+    directory: str | os.PathLike[str],
+    labels: Any = "inferred",
+    label_mode: str | None = "int",
+    class_names: list[str] | None = None,
+    batch_size: int | None = 32,
+    max_length: int | None = None,
+    shuffle: bool | None = True,
+    seed: int | None = None,
+    validation_split: float | None = None,
+    subset: str | None = None,
+    follow_links: bool = False,
+    format: str = "tf",  # noqa: A002  (Keras' name)
+    verbose: bool = True,
+    **options: Any,
+) -> Any:
+    """Loaders over the .txt files that `keras.utils.text_dataset_from_directory` finds, in its order.
+
+    Args:
+        directory: holds `class/file.txt`; without labels, or with labels of your own, any files.
+        labels: "inferred", None, or one number for each file in sorted order.
+        label_mode: "int" (int32), "categorical", "binary" (float32), or None for no labels.
+        class_names: the folders to take, in the order of their numbers.
+        batch_size: samples a batch; None makes batches of one.
+        max_length: characters (in Keras: bytes) of a text; longer ones are cut.
+        shuffle: True shuffles all files anew in each epoch, where Keras has a buffer; None and False as
+            for any loader.
+        seed: fixes the order and the parts.
+        validation_split: the share of the files of the validation part.
+        subset: "training", "validation" or "both".
+        follow_links: look into links to folders.
+        format: "tf": what is made is a loader, and `kl.to_tf_dataset(loader)` a tf.data.Dataset of it.
+        verbose: log how many files were found.
+        **options: of `PathSequenceLoader`, such as batch_transform or workers.
+
+    Returns:
+        A loader with class_names and file_paths, or with subset="both" two of them. x is an array of
+        str; inside `fit` on TensorFlow a tensor of strings, and on other backends
+        `batch_transform=kl.keras_transform(layer)` makes numbers of it.
+
+    Raises:
+        ValueError: an argument is out of range, or files and labels differ in number.
+        NotADirectoryError, FileNotFoundError: no such folder.
+    """
+    labels, label_mode = checked_labels(labels, label_mode)
+    check_part(validation_split, subset, shuffle, seed)
+    if format != "tf":
+        raise ValueError(
+            f"format={format!r:.80} has no counterpart here: leave it out, and give fit() the loader."
+        )
+    if batch_size is None:
+        warn("batch_size=None: a loader has batches, and these are of one sample each.")
+        batch_size = 1
+    return loaders_of_parts(
+        os.fspath(directory),
+        labels,
+        label_mode,
+        class_names,
+        batch_size,
+        follow_links,
+        shuffle,
+        seed,
+        validation_split,
+        subset,
+        verbose,
+        (".txt",),
+        {"decode": Text(max_length=max_length), **options},
+    )

@@ -1,0 +1,147 @@
+"""The loss of each sample of an epoch, by name: which files a model finds hardest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kloaders.core.arrays import Array, Indices
+from kloaders.core.checks import checked_count
+from kloaders.core.structure import flatten, map_structure
+from kloaders.loaders.sequence import SequenceLoader
+
+__all__ = ["SampleResults", "sample_results"]
+
+
+@dataclass(frozen=True)
+class SampleResults:
+    """What a model made of each sample of an epoch. One row a sample, in the order of the data.
+
+    Attributes:
+        epoch: which epoch of the loader, from 0.
+        ids: sample numbers, int64. Samples that did not load are not there.
+        names: what errors call them: files, or places in files.
+        losses: float64, without sample weights and regularization: the mean of a sample that came
+            several times. None without labels.
+        predictions: float, (samples, values), of a model with one output of a few values a sample; else
+            None.
+    """
+
+    epoch: int
+    ids: Indices
+    names: list[str]
+    losses: Array | None
+    predictions: Array | None
+
+    def worst(self, count: int = 10) -> list[tuple[str, float]]:
+        """Names and losses of the samples with the highest loss, the highest first; NaN before all.
+
+        Raises:
+            ValueError: the loader has no labels, so that there are no losses.
+        """
+        if self.losses is None:
+            raise ValueError(
+                "worst() needs losses, and the loader has no labels: look at `predictions`."
+            )
+        order = np.argsort(-np.nan_to_num(self.losses, nan=np.inf), kind="stable")
+        chosen = order[: checked_count(count, "count", 1)].tolist()
+        return [(self.names[k], float(self.losses[k])) for k in chosen]
+
+
+def sample_results(model: Any, loader: SequenceLoader, epoch: int) -> SampleResults:
+    """What a model makes of the samples of an epoch, as they were in it; they are loaded once more.
+
+    The random numbers of transforms are those of that epoch. The model is in inference mode.
+
+    Args:
+        model: a compiled keras.Model.
+        loader: its own place in the data stays where it is.
+        epoch: the loader's number of it.
+    """
+    losses = _Losses(model)
+    numbers: list[Indices] = []
+    found: list[Array] = []
+    outputs: list[Any] = []
+    shuffled = loader.options.effective_shuffle is not False
+    # What does not load is in the quarantine already.
+    faults = replace(loader.options.faults, quarantine=None)
+    with loader.replace(faults=faults) as view:
+        labelled = len(view.runner.delivered_spec) > 1
+        for batch in view.epoch_batches(epoch, shuffle=shuffled):
+            ids = view.ids_of(batch)
+            x, y = batch[:2] if labelled else (batch, None)
+            predicted = model.predict_on_batch(x)
+            there = ids >= 0
+            numbers.append(ids[there])
+            if y is not None:
+                found.append(losses(x, y, predicted)[there])
+            if isinstance(predicted, np.ndarray) and predicted.ndim <= 2:
+                outputs.append(predicted.reshape(len(predicted), -1)[there])
+    ids, rows = np.unique(np.concatenate(numbers), return_inverse=True)
+    counts = np.bincount(rows)
+
+    def mean(values: Array) -> Array:
+        summed = np.zeros((len(ids), *values.shape[1:]))
+        np.add.at(summed, rows, values)
+        divided: Array = summed / counts.reshape(-1, *[1] * (values.ndim - 1))
+        return divided
+
+    return SampleResults(
+        epoch,
+        ids,
+        [loader.source.name(k) for k in ids.tolist()],
+        mean(np.concatenate(found)) if found else None,
+        mean(np.concatenate(outputs)) if outputs else None,
+    )
+
+
+class _Losses:
+    """The loss of each row of a batch, by the loss that a model was compiled with."""
+
+    def __init__(self, model: Any) -> None:
+        import keras
+
+        self.model, self.keras = model, keras
+        self.one: Any = None
+        loss = model.loss
+        own = type(model).compute_loss is not keras.Model.compute_loss
+        if isinstance(loss, str) or callable(loss):
+            self.one = keras.losses.get(loss)
+        # What leaves out some values takes the mean of the others, row by row.
+        if own or getattr(self.one, "ignore_class", None) is not None:
+            self.one = None
+
+    def __call__(self, x: Any, y: Any, predicted: Any) -> Array:
+        """float64, one a row."""
+        single = not isinstance(y, (tuple, dict)) and isinstance(predicted, np.ndarray)
+        rows = self._at_once(y, predicted) if self.one is not None and single else None
+        if rows is not None and rows.shape[:1] == y.shape[:1]:
+            found: Array = rows.reshape(len(rows), -1).mean(axis=1)
+            return found
+        return np.array([self._alone(k, x, y, predicted) for k in range(len(flatten(x)[0]))])
+
+    def _at_once(self, y: Array, predicted: Array) -> Array:
+        ops = self.keras.ops
+        if isinstance(self.one, self.keras.losses.Loss):
+            rows = self.one.call(ops.convert_to_tensor(y), ops.convert_to_tensor(predicted))
+        else:
+            # Such functions take the mean of the last axis, and Keras gives both that axis.
+            if y.ndim == predicted.ndim - 1 and predicted.shape[-1] == 1:
+                y = y[..., None]
+            elif y.ndim == predicted.ndim + 1 and y.shape[-1] == 1:
+                predicted = predicted[..., None]
+            rows = self.one(ops.convert_to_tensor(y), ops.convert_to_tensor(predicted))
+        return np.asarray(ops.convert_to_numpy(rows), np.float64)
+
+    def _alone(self, k: int, x: Any, y: Any, predicted: Any) -> float:
+        """As in a batch that has nothing else."""
+        x, y, predicted = (
+            map_structure(lambda a: self.keras.ops.convert_to_tensor(a[k : k + 1]), part)
+            for part in (x, y, predicted)
+        )
+        found = self.model.compute_loss(x=x, y=y, y_pred=predicted)
+        for more in self.model.losses:  # of weights, not of samples
+            found = found - more
+        return float(self.keras.ops.convert_to_numpy(found))

@@ -1,0 +1,70 @@
+"""A function called by actors: each job is done once, whatever happens to the actors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kloaders as kl
+from kloaders.core.errors import WorkerPoolError
+from kloaders.engine.ray.calls import called
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+class Deadly:
+    """Job 7 ends its process so many times, counted by files."""
+
+    def __init__(self, folder: Path, times: int) -> None:
+        self.folder, self.times = str(folder), times
+
+    def __call__(self, job: int) -> int:
+        if job == 7 and len(os.listdir(self.folder)) < self.times:
+            open(os.path.join(self.folder, str(os.getpid())), "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 10 * job
+
+
+def test_each_job_is_done_though_an_actor_dies(ray: Any, tmp_path: Path) -> None:
+    done = list(called(kl.Ray(cpus=2), Deadly(tmp_path, 1), range(20)))
+    assert sorted(done) == [(k, 10 * k) for k in range(20)]
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_a_job_that_kills_all_is_an_error(ray: Any, tmp_path: Path) -> None:
+    with pytest.raises(WorkerPoolError, match="3 Ray actors died while they did the same work"):
+        list(called(kl.Ray(cpus=1), Deadly(tmp_path, 9), range(5, 9)))
+
+
+def test_what_the_function_raises(ray: Any) -> None:
+    with pytest.raises(WorkerPoolError, match=r"(?s)could not do its work.*ZeroDivisionError"):
+        list(called(kl.Ray(cpus=1), lambda job: 1 // job, [1, 0]))
+
+
+def test_what_cannot_be_sent(ray: Any) -> None:
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"cannot be sent to the cluster.*leave engine= out"):
+        list(called(kl.Ray(cpus=1), lambda job: lock, [1]))
+
+
+def test_nobody_answers(ray: Any, caplog: Any) -> None:
+    """All CPUs are taken: this process does the work, and one warning says so."""
+
+    @ray.remote(num_cpus=2)
+    class Holder:
+        def ready(self) -> bool:
+            return True
+
+    holder = Holder.remote()
+    ray.get(holder.ready.remote())
+    try:
+        done = list(called(kl.Ray(cpus=2, patience=2), lambda job: os.getpid(), range(5)))
+    finally:
+        ray.kill(holder)
+    assert sorted(done) == [(k, os.getpid()) for k in range(5)]
+    assert caplog.text.count("no Ray actor has answered for 2 seconds") == 1
