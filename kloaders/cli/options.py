@@ -6,12 +6,14 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kloaders.core.ray import Ray
 from kloaders.places.urls import is_url
+
+if TYPE_CHECKING:
+    from kloaders.core.ray import Ray
 
 __all__ = [
     "BadFiles",
@@ -115,6 +117,8 @@ class RayOption:
 
     def engine(self, cpus: int | None) -> Ray:
         """So many tasks at a time; None: one for each CPU of the cluster."""
+        from kloaders.core.ray import Ray
+
         if cpus is None:
             from kloaders.engine.ray import cluster
 

@@ -23,7 +23,6 @@ from kloaders.cli.options import (
 )
 from kloaders.cli.sources import RESIZED_IF_THEY_DIFFER, any_loader
 from kloaders.core.messages import visible
-from kloaders.core.structure import flatten
 
 __all__ = ["explain_command", "show_command"]
 
@@ -74,6 +73,8 @@ def show_command(
     loader = any_loader(source, table, images, batch_size, **bad.options())
     loader.show(batch, samples=samples, save=save)
     if as_json:
+        from kloaders.core.structure import flatten
+
         shapes = [[str(spec.dtype), *spec.shape] for spec in flatten(loader.sample_spec)]
         content = {"file": save, "batch": batch, "samples": loader.samples, "arrays": shapes}
         click.echo(json.dumps({**content, "class_names": loader.class_names}, indent=2))

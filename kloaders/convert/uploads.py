@@ -305,11 +305,11 @@ class _Upload:
                 text = text.replace(visible(folder), self.target.folder)
             raise type(error)(text) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
                 raise
             raise OSError(
                 error.errno,
-                f"{os.strerror(error.errno)}, on which {self.place} is made before it is uploaded: free "
+                f"{os.strerror(error.errno or errno.ENOSPC)}, on which {self.place} is made before it is uploaded: free "
                 "some and make the same call again, or pass staging=, a folder on a larger disk",
                 error.filename,
             ) from error

@@ -17,8 +17,6 @@ from kloaders.core.structure import Structure, flatten, unflatten
 from kloaders.core.threads import usable_cores
 from kloaders.engine.delivery import Delivery
 from kloaders.engine.lookahead import Build, Engine
-from kloaders.engine.processes.pool import ProcessPool
-from kloaders.engine.ray.pool import RayPool
 from kloaders.engine.retries import Names, read_again
 from kloaders.engine.specs import SampleSpecs
 from kloaders.plan.rng import Moment, sample_rng
@@ -26,13 +24,36 @@ from kloaders.sources.cache.columns import paused
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 
-__all__ = ["AnyShapeBuild", "BatchBuild", "Maker", "in_storage_order"]
+__all__ = ["AnyShapeBuild", "BatchBuild", "Maker", "Pool", "in_storage_order"]
 
 # Samples read at a time where all are wanted in order: 32 MiB, which a few threads share well.
 _RUN_BYTES, _RUN_SAMPLES = 2**25, 1024
 
 # A replacement that does not load is replaced again, this often; then the data are at fault.
 _REPLACEMENTS = 20
+
+
+class Pool(Protocol):
+    """What makes samples elsewhere: `ProcessPool` in worker processes, `RayPool` on Ray actors."""
+
+    kind: str
+    count: int
+    memory: Any
+
+    @property
+    def usable(self) -> bool: ...
+    def fill(
+        self,
+        pipeline: SamplePipeline,
+        indices: Indices,
+        out: Rows,
+        report: Report,
+        moment: Moment,
+        raw: bool,
+        stored: Rows | None = None,
+    ) -> None: ...
+    def look(self, pipeline: SamplePipeline, index: int, raw: bool) -> Structure: ...
+    def close(self) -> None: ...
 
 
 class Maker(Protocol):
@@ -44,7 +65,7 @@ class Maker(Protocol):
     pool: BufferPool
     delivery: Delivery
 
-    def process_pool(self) -> ProcessPool | RayPool | None:
+    def process_pool(self) -> Pool | None:
         """The worker processes or actors; None where this process reads the samples itself."""
 
 
@@ -96,7 +117,8 @@ class BatchBuild:
     def _fresh(self) -> list[Array]:
         needs = [((self.rows, *[n or 1 for n in s.shape]), s.dtype) for s in flatten(self.form)]
         if self.processes is not None:
-            return self.processes.memory.take(needs)
+            taken: list[Array] = self.processes.memory.take(needs)
+            return taken
         return [self.maker.pool.take(shape, dtype) for shape, dtype in needs]
 
     def _load(self, indices: Indices, rows: slice, out: list[Array], report: Report) -> None:

@@ -205,7 +205,8 @@ class _PaddedBuild(BatchBuild):
             for leaf, spec in enumerate(flatten(self.form))
         ]
         if self.processes is not None:
-            return self.processes.memory.take(needs)
+            taken: list[Array] = self.processes.memory.take(needs)
+            return taken
         return [self.maker.pool.take(shape, dtype) for shape, dtype in needs]
 
     def _shape(self, leaf: int, spec: ArraySpec) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from kloaders.core.options import WorkOptions
 from kloaders.core.ray import Ray
 from kloaders.core.structure import ArraySpec, Structure, flatten, map_structure, unflatten
 from kloaders.core.threads import usable_cores
-from kloaders.engine.batches import BatchBuild
+from kloaders.engine.batches import BatchBuild, Pool
 from kloaders.engine.delivery import Delivery
 from kloaders.engine.fetching import FetchingEngine
 from kloaders.engine.lookahead import AHEAD_BYTES, Build, Engine, build_inline
@@ -37,6 +37,7 @@ from kloaders.places.fetching import Claim
 from kloaders.plan.epoch import EpochPlan, Order
 from kloaders.plan.rng import Moment
 from kloaders.plan.streams import Stream
+from kloaders.sources.cache.store import renew
 from kloaders.sources.error_log import ErrorLog
 from kloaders.sources.pipeline import SamplePipeline
 
@@ -92,6 +93,7 @@ class Runner:
         self.resting = False
         #: How often `release` was called.
         self.released = 0
+        self._renewed: Order | None = None
         self._batch_spec: Structure = None
         specs.look_by(self._looker)
         self._reset_after_fork()
@@ -101,7 +103,7 @@ class Runner:
         """No threads, no processes, nothing made ahead; locks that nobody holds."""
         self.engine: Engine | None = None
         self.pool = BufferPool()
-        self._processes: ProcessPool | RayPool | None = None
+        self._processes: Pool | None = None
         self._process_lock = threading.Lock()
         self._engine_lock = threading.Lock()
         self._rest_lock = threading.RLock()
@@ -150,6 +152,9 @@ class Runner:
             released: `self.released` when it asked. What a fit that has ended still reads wakes no
                 threads.
         """
+        if request.batch == 0 or not request.sequential or request.order != self._renewed:
+            self._renewed = request.order
+            released = self._renew(released)
         key = key_of(request.order, request.batch)
         engine = None if self.resting or self.two_levels else self.engine
         if engine is None:
@@ -167,10 +172,23 @@ class Runner:
     def batches(self, order: Order, first: int) -> Iterator[Any]:
         """All batches of an order from this one on."""
         count = self.plan.count(order)
+        self._renew(self.released)
         for batch in range(first, count):
             self.resting = False
             upcoming = keys_of(order, batch + 1, count)
             yield self.running().get(key_of(order, batch), upcoming, self.make)
+
+    def _renew(self, released: int) -> int:
+        """A pass begins: what hooks that are cached made before something was assigned is dropped.
+
+        -> `self.released`, if it was `released`.
+        """
+        if not renew(self.pipeline.source.stores()):
+            return released
+        before, resting = self.released, self.resting
+        self.release()  # batches made ahead, and what worker processes have of the hooks
+        self.resting = resting
+        return self.released if released == before else released
 
     def order_of(self, epoch: int, shuffled: bool | None) -> Order:
         """The order of an epoch."""
@@ -312,7 +330,7 @@ class Runner:
         """The maximum number of prefetched batches of this size."""
         return min(self.work.max_queue_size, max(1, AHEAD_BYTES // max(1, batch_bytes)))
 
-    def process_pool(self) -> ProcessPool | RayPool | None:
+    def process_pool(self) -> Pool | None:
         """The worker processes; None where this process reads the samples itself."""
         if not self.work.processes or self.resting:
             return None
@@ -321,7 +339,7 @@ class Runner:
                 self._processes = self._new_pool()
             return self._processes
 
-    def _new_pool(self) -> ProcessPool | RayPool:
+    def _new_pool(self) -> Pool:
         if isinstance(self.work.processes, Ray):
             return RayPool(self.pipeline, self.work.processes)
         return ProcessPool(self.pipeline, self.work.workers or usable_cores())

@@ -22,8 +22,8 @@ __all__ = ["VIDEO_SUFFIXES", "container_of", "frame_times", "time_of"]
 #: Suffixes of files that are taken for videos in a folder that is verified.
 VIDEO_SUFFIXES = frozenset(
     {
-        *(".avi", ".flv", ".m2v", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts"),
-        *(".webm", ".wmv"),
+        *(".3gp", ".asf", ".avi", ".flv", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4"),
+        *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
     }
 )
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from kloaders.core.checks import check_names, checked_class_names, checked_dtype
-from kloaders.core.options import Options, RamOptions
+from kloaders.core.options import RamOptions
 from kloaders.core.structure import Structure, flatten
 from kloaders.engine.specs import FIRST_TRIES
 from kloaders.formats.options import ImageOptions
-from kloaders.loaders.options import LoaderOptions
+from kloaders.loaders.options import PICTURES, LoaderOptions, ReadingOptions
 from kloaders.loaders.ram_batches import TwoLevelLoader
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.encoded import cached_rows
@@ -26,19 +26,9 @@ from kloaders.sources.tables import listed
 __all__ = ["EncodedLoader", "EncodedOptions", "encoded_options", "no_input"]
 
 
-class EncodedOptions(Options, total=False):
+class EncodedOptions(ReadingOptions, total=False):
     """The options of loaders over rows of encoded values; see `EncodedLoader`."""
 
-    size: tuple[int, int] | int | None
-    interpolation: str
-    aspect: str
-    channels: int | None
-    rescale: float | None
-    dct_scaling: bool
-    max_pixels: int
-    depth: int | None
-    decode: Decode | None
-    label_options: dict[str, Any] | None
     class_names: Sequence[str] | None
     ram_batch_size: int | None
     ram_budget: int | str | None
@@ -107,13 +97,7 @@ class EncodedLoader(TwoLevelLoader):
         self, x: Any, y: Any, chosen: dict[str, Any], options: Any
     ) -> tuple[Structure, ...]:
         """What each array of a sample is made of."""
-        images = {
-            name: chosen[name]
-            for name in (
-                *("size", "interpolation", "aspect", "channels", "rescale"),
-                *("dct_scaling", "max_pixels", "depth"),
-            )
-        }
+        images = {name: chosen[name] for name in PICTURES}
         inputs, labels = readings(
             chosen["decode"],
             chosen["label_options"],

@@ -15,6 +15,7 @@ from kloaders.core.options import (
     GROUPS,
     CacheOptions,
     FaultOptions,
+    Options,
     OrderOptions,
     RamOptions,
     SamplingOptions,
@@ -26,11 +27,44 @@ from kloaders.engine.padding import Padding
 from kloaders.engine.ragged import RaggedPadding
 from kloaders.keras_api.hosts import auto_shard
 from kloaders.plan.sampling import Sampling
+from kloaders.sources.files import Decode
 from kloaders.sources.labels import classes_of, codes_of
 from kloaders.sources.source import Source
 from kloaders.sources.weights import weights_of
 
-__all__ = ["LoaderOptions", "checked_sampling_weights"]
+__all__ = [
+    "PICTURES",
+    "CommonReadingOptions",
+    "LoaderOptions",
+    "ReadingOptions",
+    "checked_sampling_weights",
+]
+
+#: Options of pictures, of all loaders that decode them.
+PICTURES = (
+    *("size", "interpolation", "aspect", "channels", "rescale"),
+    *("dct_scaling", "max_pixels", "depth"),
+)
+
+
+class CommonReadingOptions(Options, total=False):
+    """How images, and bytes that `decode` knows, become arrays: what is the same for all inputs."""
+
+    aspect: str
+    rescale: float | None
+    dct_scaling: bool
+    max_pixels: int
+    depth: int | None
+    decode: Decode | None
+    label_options: dict[str, Any] | None
+
+
+class ReadingOptions(CommonReadingOptions, total=False):
+    """The same with what may differ between inputs of files, and may not here."""
+
+    size: tuple[int, int] | int | None
+    interpolation: str
+    channels: int | None
 
 
 @dataclass(frozen=True)

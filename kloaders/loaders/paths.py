@@ -15,11 +15,11 @@ from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import flatten, map_structure
 from kloaders.formats.images import decoders
 from kloaders.formats.options import ImageOptions
-from kloaders.loaders.options import LoaderOptions
+from kloaders.loaders.options import CommonReadingOptions, LoaderOptions
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.cache.columns import CachedColumn, HookCache, leaf_store, store_at
 from kloaders.sources.cache.files import SampleFiles
-from kloaders.sources.cache.keys import SampleKey, key_of
+from kloaders.sources.cache.keys import SampleKey, key_of, watched
 from kloaders.sources.cache.policy import check_single_samples, folder_of, place_of
 from kloaders.sources.cache.source import CachedSource
 from kloaders.sources.column_source import checked_columns
@@ -57,22 +57,15 @@ if TYPE_CHECKING:
 __all__ = ["PathOptions", "PathSequenceLoader"]
 
 
-class PathOptions(Options, total=False):
+class PathOptions(CommonReadingOptions, total=False):
     """The options of loaders over files; see `PathSequenceLoader`."""
 
     size: tuple[int, int] | int | dict[str, Any] | None
     interpolation: str | dict[str, str]
-    aspect: str
     channels: int | dict[str, Any] | None
-    rescale: float | None
-    dct_scaling: bool
-    max_pixels: int
     max_bytes: int | str
-    depth: int | None
     reader: str
     pages: str
-    decode: Decode | None
-    label_options: dict[str, Any] | None
     check_paths: bool | str
     exclude: Any
     download_cache: str | os.PathLike[str] | None
@@ -353,11 +346,9 @@ class PathSequenceLoader(SequenceLoader):
         others = [column for column in inputs if not isinstance(column, PathColumn)]
         files = SampleFiles(paths, others, folder=None if folder else "")
         make = functools.partial(leaf_store, place_of(cache), len(source), files)
-        if folder is None:
-            return CachedSource(source, HookCache(make, files, ""))
         made_by = (self.image_options, source.dtype, *decoders())
-        key = SampleKey(folder, made_by, {"decode=": self.decode}, cache.cache_key)
-        return CachedSource(source, HookCache(make, files), key)
+        key = SampleKey(folder or "", made_by, {"decode=": self.decode}, cache.cache_key)
+        return CachedSource(source, HookCache(make, files, None if folder else ""), key.watched)
 
     def _kept(self, columns: tuple[Any, ...], options: LoaderOptions) -> tuple[Any, ...]:
         """Columns with stores in front of them, where there are to be some."""
@@ -375,13 +366,17 @@ class PathSequenceLoader(SequenceLoader):
                 return column
             if cache.cache == "auto" and read.decode is not None:  # it may draw random numbers
                 return column
-            key = ""
+            key = None
             if folder is not None:
-                made_by = (read.options, *decoders())
-                key = key_of(folder, made_by, {"decode=": read.decode}, cache.cache_key)
+                facts, functions = (read.options, *decoders()), {"decode=": read.decode}
+                key = functools.partial(key_of, folder, facts, functions, cache.cache_key)
+            made_by = watched(lambda: [read.decode], key)
             files = SampleFiles([column.paths], folder=common)
+            name = made_by.first if folder else ""
+            store = store_at(place_of(cache), name, len(column), files)
+            store.made_by = made_by
             cached = CachedRemoteColumn if isinstance(column, RemoteColumn) else CachedColumn
-            return cached(column, store_at(place_of(cache), key, len(column), files))
+            return cached(column, store)
 
         found: tuple[Any, ...] = map_structure(kept, columns)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from kloaders.core.checks import check_names, checked_class_names, checked_dtype, checked_flag
 from kloaders.core.errors import SampleError, as_sample_error, blames_the_sample
@@ -19,7 +19,8 @@ from kloaders.formats.opening import Opener, opener_of
 from kloaders.formats.options import ImageOptions
 from kloaders.formats.sidecar_index import COMPRESSIONS
 from kloaders.formats.tfrecord.files import RecordFiles
-from kloaders.loaders.options import LoaderOptions
+from kloaders.loaders.encoded import encoded_options
+from kloaders.loaders.options import PICTURES, LoaderOptions, ReadingOptions
 from kloaders.loaders.ram_batches import TwoLevelLoader
 from kloaders.places.urls import local_path
 from kloaders.plan.rng import Moment
@@ -95,24 +96,14 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     those of the loader that `write_tfrecords` got.
     """
 
-    @shows_options(Options)
+    @shows_options(ReadingOptions, encoded_options)
     def __init__(
         self,
         files: Any,
         features: Any = None,
         batch_size: int = 32,
         *,
-        decode: Decode | None = None,
-        size: tuple[int, int] | int | None = None,
-        interpolation: str = "auto",
-        aspect: str = "stretch",
-        channels: int | None = 3,
-        rescale: float | None = None,
-        dct_scaling: bool = False,
-        max_pixels: int = ImageOptions.max_pixels,
-        depth: int | None = None,
         max_bytes: int | str = ImageOptions.max_bytes,
-        label_options: dict[str, Any] | None = None,
         compression: str | None = "auto",
         check_crc: bool = True,
         index_folder: str | os.PathLike[str] | None = None,
@@ -123,27 +114,24 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         exclude: Any = None,
         download_cache: str | os.PathLike[str] | None = None,
         download_budget: int | str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ReadingOptions],
     ) -> None:
         check_names(
             type(self).__name__,
             options,
-            (*Options.__annotations__, *(TFRecordSequenceLoader.__init__.__kwdefaults__ or {})),
+            (
+                *ReadingOptions.__annotations__,
+                *(TFRecordSequenceLoader.__init__.__kwdefaults__ or {}),
+            ),
         )
+        given_options = cast("dict[str, Any]", options)
         images, (masks, decode_label) = readings(
-            decode,
-            label_options,
+            given_options.pop("decode", None),
+            given_options.pop("label_options", None),
             "pictures that this loader decodes, and decode= does so instead",
-            size=size,
-            interpolation=interpolation,
-            aspect=aspect,
-            channels=channels,
             dtype=checked_dtype(options.get("dtype")),
-            rescale=rescale,
-            max_pixels=max_pixels,
-            depth=depth,
             max_bytes=max_bytes,
-            dct_scaling=dct_scaling,
+            **{name: given_options.pop(name) for name in PICTURES if name in given_options},
         )
         self.image_options, self.decode = images
         given = None if features is None else resolved(features)

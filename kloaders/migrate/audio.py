@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kloaders.core.messages import warn
 from kloaders.formats.audio import Audio
 from kloaders.loaders.padding import padded_batches
-from kloaders.migrate.directory import check_part, checked_labels, loaders_of_parts
+from kloaders.migrate.directory import loaders_of_parts
 
 __all__ = ["audio_dataset_from_directory"]
 
@@ -59,19 +58,14 @@ def audio_dataset_from_directory(
         ValueError: an argument is out of range, or files and labels differ in number.
         NotADirectoryError, FileNotFoundError: no such folder.
     """
-    labels, label_mode = checked_labels(labels, label_mode)
-    check_part(validation_split, subset, shuffle, seed)
     if ragged:
         raise ValueError(
             "ragged=True has no counterpart here: leave it out, and the sounds of a batch are filled up "
             "to its longest; or pass output_sequence_length=."
         )
-    if batch_size is None:
-        warn("batch_size=None: a loader has batches, and these are of one sample each.")
-        batch_size = 1
     decode = Audio(sampling_rate, length=output_sequence_length)
     made = loaders_of_parts(
-        os.fspath(directory),
+        directory,
         labels,
         label_mode,
         class_names,

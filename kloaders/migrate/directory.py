@@ -18,7 +18,7 @@ from kloaders.migrate.shared import channels_of, check_data_format, filter_named
 from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import listed
 
-__all__ = ["check_part", "checked_labels", "image_dataset_from_directory", "loaders_of_parts"]
+__all__ = ["image_dataset_from_directory", "loaders_of_parts"]
 
 # The suffixes that Keras looks for, in lower case.
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -88,9 +88,6 @@ def image_dataset_from_directory(
         ValueError: an argument is out of range, or files and labels differ in number.
         NotADirectoryError, FileNotFoundError: no such folder.
     """
-    root = os.fspath(directory)
-    labels, label_mode = checked_labels(labels, label_mode)
-    check_part(validation_split, subset, shuffle, seed)
     if crop_to_aspect_ratio and pad_to_aspect_ratio:
         raise ValueError("crop_to_aspect_ratio and pad_to_aspect_ratio are both given: choose one.")
     channels = channels_of(color_mode)
@@ -99,16 +96,10 @@ def image_dataset_from_directory(
         raise ValueError(
             f"format={format!r:.80} has no counterpart here: leave it out, and give fit() the loader."
         )
-    if batch_size is None:
-        warn(
-            "batch_size=None: a loader has batches, and these are of one sample each, (1, height, width, "
-            "channels). kl.to_tf_dataset(loader).unbatch() gives single samples."
-        )
-        batch_size = 1
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     aspect = "crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch"
     return loaders_of_parts(
-        root,
+        directory,
         labels,
         label_mode,
         class_names,
@@ -133,11 +124,11 @@ def image_dataset_from_directory(
 
 
 def loaders_of_parts(
-    root: str,
+    directory: str | os.PathLike[str],
     labels: Any,
     label_mode: str | None,
     class_names: list[str] | None,
-    batch_size: int,
+    batch_size: int | None,
     follow_links: bool,
     shuffle: bool | None,
     seed: int | None,
@@ -149,8 +140,17 @@ def loaders_of_parts(
 ) -> Any:
     """A loader over files with these suffixes, in Keras' order, or two of them; with class_names.
 
-    Arguments are Keras', checked by `checked_labels` and `check_part`; options: of the loaders.
+    Arguments are Keras', which are checked; options: of the loaders.
     """
+    root = os.fspath(directory)
+    labels, label_mode = _checked_labels(labels, label_mode)
+    _check_part(validation_split, subset, shuffle, seed)
+    if batch_size is None:
+        warn(
+            "batch_size=None: a loader has batches, and these are of one sample each. "
+            "kl.to_tf_dataset(loader).unbatch() gives single samples."
+        )
+        batch_size = 1
     files, codes, names = _indexed(root, labels, class_names, follow_links, label_mode, suffixes)
     report_found(verbose, len(files), None if names is None else len(names), root)
     if label_mode == "binary" and len(names or ()) != 2:
@@ -193,7 +193,7 @@ def loaders_of_parts(
     return tuple(made) if subset == "both" else made[0]
 
 
-def checked_labels(labels: Any, label_mode: Any) -> tuple[Any, Any]:
+def _checked_labels(labels: Any, label_mode: Any) -> tuple[Any, Any]:
     """Both None where one is; ValueError for a mode that is not known."""
     if labels is None or label_mode is None:
         return None, None
@@ -204,7 +204,7 @@ def checked_labels(labels: Any, label_mode: Any) -> tuple[Any, Any]:
     return labels, label_mode
 
 
-def check_part(validation_split: Any, subset: Any, shuffle: Any, seed: Any) -> None:
+def _check_part(validation_split: Any, subset: Any, shuffle: Any, seed: Any) -> None:
     """ValueError where it is not clear which files are meant."""
     if bool(validation_split) != (subset is not None):
         raise ValueError(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kloaders.core.messages import warn
 from kloaders.formats.texts import Text
-from kloaders.migrate.directory import check_part, checked_labels, loaders_of_parts
+from kloaders.migrate.directory import loaders_of_parts
 
 __all__ = ["text_dataset_from_directory"]
 
@@ -56,17 +55,12 @@ def text_dataset_from_directory(
         ValueError: an argument is out of range, or files and labels differ in number.
         NotADirectoryError, FileNotFoundError: no such folder.
     """
-    labels, label_mode = checked_labels(labels, label_mode)
-    check_part(validation_split, subset, shuffle, seed)
     if format != "tf":
         raise ValueError(
             f"format={format!r:.80} has no counterpart here: leave it out, and give fit() the loader."
         )
-    if batch_size is None:
-        warn("batch_size=None: a loader has batches, and these are of one sample each.")
-        batch_size = 1
     return loaders_of_parts(
-        os.fspath(directory),
+        directory,
         labels,
         label_mode,
         class_names,

@@ -177,8 +177,9 @@ def _text_column(array: Array, what: str) -> Column:
         return ArrayColumn(texts)
     items = array.ravel().tolist()
     if not any(isinstance(one, str) for one in items):
-        if None in items:
-            raise TypeError(f"{what}[{items.index(None)}] is None: every sample needs a value.")
+        empty = next((k for k, one in enumerate(items) if one is None), None)
+        if empty is not None:
+            raise TypeError(f"{what}[{empty}] is None: every sample needs a value.")
         raise _object(what)
     odd = next(k for k, one in enumerate(items) if not isinstance(one, str))
     raise TypeError(

@@ -247,7 +247,7 @@ class CachedRemoteColumn(CachedColumn):
 
     column: RemoteColumn
 
-    def _stamp(self, index: int) -> Stamp:
+    def _stamp_of_file(self, index: int) -> Stamp:
         return self.column.stamp(index)
 
     def fetch_ahead(self, indices: Indices) -> Claim:

@@ -24,9 +24,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from . import beds
-from .beds import BATCH, KINDS, LABELS, SAMPLES, exact, numbers
+from .beds import BATCH, KINDS, LABELS, SAMPLES, exact, numbers, transform
 
 # In the suite: one of each way to read.
 FEW = ("map of large rows", "pictures kept in RAM", "RAM batches", "TFRecord", "processes")
@@ -552,6 +553,80 @@ def ctrl_c(kl, folder, long):
         "stops": stopped,
         "slowest end, seconds": round(slowest, 2),
         "survived": "the process ends, nothing in half has a name, and the next run is the same",
+    }
+
+
+SENDER = """
+    import os, signal, sys, time
+    for line in sys.stdin:  # seconds: a whole process group gets Ctrl-C then, as from a terminal
+        time.sleep(float(line))
+        os.killpg(int(sys.argv[1]), signal.SIGINT)
+"""
+
+
+@fault(
+    "Ctrl-C at random moments to a process that goes on: opening, reading, closing, with workers and a cache"
+)
+def ctrl_c_and_on(kl, folder, long):
+    from .memory import resources
+
+    os.setsid()
+    paths, came, late, used, held = beds.pictures(os.path.join(folder, "shown")), 0, 0, 0, []
+
+    def handler(number, frame):
+        nonlocal came
+        came += 1
+        raise KeyboardInterrupt
+
+    def life(own):
+        options = {"cache": own, "workers": 2, "processes": True, "transform": transform}
+        loader = kl.PathSequenceLoader(paths, LABELS, BATCH, seed=1, shuffle=True, **options)
+        held[:] = [loader]
+        exact(iter(loader), loader)
+        loader.close()
+
+    def left():
+        held.clear()
+        gc.collect()
+        now = resources()
+        return now["descriptors"], now["threads"], len(psutil.Process().children())
+
+    signal.signal(signal.SIGINT, handler)
+    life(os.path.join(folder, "warm"))
+    begin, before = time.monotonic(), None
+    life(os.path.join(folder, "timed"))
+    whole, rng = time.monotonic() - begin, random.Random(2)
+    sender = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SENDER), str(os.getpid())],
+        stdin=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    before = left()
+    for attempt in range(300 if long else 12):
+        own = os.path.join(folder, f"cache-{attempt // 3}")  # every third begins with an empty one
+        try:
+            sender.stdin.write(f"{rng.random() ** 2 * whole}\n")
+            sender.stdin.flush()
+            life(own)
+            while came == attempt:
+                late += 1
+                time.sleep(whole)
+        except KeyboardInterrupt:
+            pass
+        assert came == attempt + 1
+        for loader in held:  # whatever it was at
+            exact(iter(loader), loader)
+            loader.close()
+            used += 1
+        found = left()
+        assert all(a <= b for a, b in zip(found, before, strict=True)), (attempt, found, before)
+        parts = [name for name in everything(own) if name.endswith(".part")]
+        assert not parts, parts
+    sender.communicate()
+    return {
+        "interrupts": came,
+        "after the end": late,
+        "loaders used again": used,
+        "survived": "the loader serves every sample once, or was never there; no descriptor, thread or child more",
     }
 
 

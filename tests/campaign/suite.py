@@ -101,6 +101,17 @@ PROMISES = (
         ),
     ),
     Kept(
+        "What is assigned to a function or a hook (`decode.size = 64`) counts from the next epoch on: no "
+        "cache, in RAM or in a folder, serves what was made before",
+        _of(
+            "sources/cache/test_changed_hooks.py",
+            "the_next_epoch_has_what_was_assigned",
+            "samples_of_another_size",
+            "a_folder_is_found_again_by_the_next_loader",
+            "worker_processes_have_it_as_well",
+        ),
+    ),
+    Kept(
         "A state that is loaded and saved at once is the same state",
         _of(RESUME, "a_state_loaded_and_saved_at_once_is_the_same"),
     ),
@@ -219,6 +230,17 @@ PROMISES = (
             "a_file_that_is_not_whole",
             "fewer_frames_than_the_header_says",
         ),
+    ),
+    Kept(
+        "A frame of a video is the one that was asked for, wherever OpenCV's seek leads: AVI, MP4, WebM, and "
+        "MPEG streams of every kind",
+        _of(
+            "loaders/test_video.py",
+            "each_frame_comes_once_and_is_the_right_one",
+            "frames_of_a_number_whatever_was_read_before",
+            "a_seek_that_leads_elsewhere_is_mended",
+        )
+        + _of("loaders/test_video_streams.py", "random_reads_are_exact", "a_program_stream"),
     ),
     Kept(
         "No row of a CSV file is shifted, joined to another or rounded, and no column stands for another",
@@ -403,6 +425,8 @@ def run(
             "no:randomly",
             "-m",
             "slow or not slow",
+            "-o",
+            "faulthandler_timeout=900",  # it ends all, and the longest case may take so long
             f"--junitxml={report}",
         ]
         subprocess.run(

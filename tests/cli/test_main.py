@@ -15,11 +15,11 @@ from tests.support.commands import run
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments):
-    """Help is there at once: no Keras, no TensorFlow, no OpenCV, no plots."""
+    """Help is there at once: no Keras, no TensorFlow, no OpenCV, no NumPy."""
     code = (
         "import sys\nfrom kloaders.cli.main import cli\n"
         f"cli({arguments!r}, standalone_mode=False)\n"
-        "heavy = {'tensorflow', 'keras', 'cv2', 'matplotlib', 'sklearn', 'pandas'}\n"
+        "heavy = {'tensorflow', 'keras', 'cv2', 'matplotlib', 'numpy', 'sklearn', 'pandas'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -39,7 +39,6 @@ class EpochCost:
         read = warm if self.s.files_fit else cold
         self.from_disk = not self.in_ram and not self.s.files_fit and m.disk_rate is not None
         self.run = ram if self.in_ram else _mixed(ram, read, self.s.kept)
-        self.without_cache = read
         missing = 0.0 if self.in_ram else 1 - self.s.kept
         waiting = (m.read_s or 0.0) if m.disk_rate is None else 0.0
         #: Processor seconds per sample, by stage.

@@ -21,7 +21,7 @@ from kloaders.core.structure import Structure, flatten, map_structure, same_stru
 from kloaders.sources.cache.files import SampleFiles
 from kloaders.sources.cache.folder import FolderCache
 from kloaders.sources.cache.ram import Budget, RamCache
-from kloaders.sources.cache.store import Stamp, Store, stamp_of
+from kloaders.sources.cache.store import MadeBy, Stamp, Store, stamp_of
 from kloaders.sources.columns import PathColumn
 
 __all__ = [
@@ -47,14 +47,18 @@ class CachedColumn:
         return len(self.column)
 
     def _stamp(self, index: int) -> Stamp:
+        return _stamp_in(self.store, self._stamp_of_file(index))
+
+    def _stamp_of_file(self, index: int) -> Stamp:
         return stamp_of(self.column.paths[index])
 
     def read(self, index: int) -> Array:
         kept = self.store.get(index, self._stamp)
         if kept is None:
-            stamp = self._stamp(index)
+            stamp, changes = self._stamp(index), _changes(self.store)
             kept = self.column.read(index)
-            self.store.put(index, stamp, kept)
+            if changes == _changes(self.store):
+                self.store.put(index, stamp, kept)
         return kept
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
@@ -94,7 +98,7 @@ def _fill(
     some = len(missing) < len(indices)
     wanted = indices[missing]
     rows = [np.empty((len(missing), *a.shape[1:]), a.dtype) for a in out] if some else out
-    stamps = [stamp(index) for index in wanted.tolist()]
+    stamps, changes = [stamp(index) for index in wanted.tolist()], _changes(stores[0])
     failed = set()
     others: dict[tuple[int, int], Array] = {}
 
@@ -110,6 +114,8 @@ def _fill(
     for store, lacked, leaf, made, k in zip(stores, served, out, rows, leaves, strict=True):
         if some:
             leaf[missing] = made
+        if changes != _changes(store):
+            continue
         for row in np.flatnonzero(np.isin(missing, lacked)).tolist():
             if row not in failed:
                 store.put(int(wanted[row]), stamps[row], others.get((k, row), made[row]))
@@ -140,6 +146,16 @@ def _others(
     return np.array(left, np.int64)
 
 
+def _stamp_in(store: Store, of_files: Stamp) -> Stamp:
+    """The stamp of what is made of files now."""
+    return of_files if store.made_by is None else store.made_by.stamp(of_files)
+
+
+def _changes(store: Store) -> int:
+    """How often what is made of files became another thing: what was begun before is not kept."""
+    return 0 if store.made_by is None else store.made_by.changes
+
+
 class HookCache:
     """Whole samples that a hook makes: a store for each of their arrays.
 
@@ -155,6 +171,7 @@ class HookCache:
         self.make = make
         self.files = files
         self.key = key
+        self.made_by: MadeBy | None = None
         self.stores: list[Store] = []
         self._form: Structure = None
         self.after_fork()
@@ -164,20 +181,23 @@ class HookCache:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"make": self.make, "files": self.files, "key": self.key}
+        kept = ("make", "files", "key", "made_by")
+        return {name: vars(self)[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        made_by = state.pop("made_by")
         HookCache.__init__(self, **state)
+        self.made_by = made_by
 
     def remember(self, index: int, load: Callable[[], Structure]) -> Structure:
         """The sample of this number: as it was kept, or loaded and kept."""
-        arrays = [store.get(index, self.files.stamp) for store in self.stores]
+        arrays = [store.get(index, self.stamp) for store in self.stores]
         if arrays and all(array is not None for array in arrays):
             return unflatten(self._form, arrays)
-        stamp = self.files.stamp(index)
+        stamp, changes = self.stamp(index), 0 if self.made_by is None else self.made_by.changes
         sample = load()
         self._begin(sample, [array.nbytes for array in flatten(sample)])
-        if same_structure(sample, self._form):
+        if same_structure(sample, self._form) and changes == _changes(self.stores[0]):
             kept = arrays or [None] * len(self.stores)
             for store, array, old in zip(self.stores, flatten(sample), kept, strict=True):
                 if old is None:
@@ -192,7 +212,12 @@ class HookCache:
         What is not kept comes from `read`, and is kept.
         """
         self._begin(form, [array[:1].nbytes for array in out])
-        _fill(self.stores, self.files.stamp, indices, out, report, read, range(len(out)))
+        _fill(self.stores, self.stamp, indices, out, report, read, range(len(out)))
+
+    def stamp(self, index: int) -> Stamp:
+        """What tells whether what is kept of a sample is what would be made now."""
+        found = self.files.stamp(index)
+        return found if self.made_by is None else self.made_by.stamp(found)
 
     def _begin(self, form: Structure, sizes: list[int]) -> None:
         """Make the stores, for samples whose arrays have so many bytes."""
@@ -201,7 +226,10 @@ class HookCache:
                 key = self.key
                 assert key is not None
                 self._form = map_structure(lambda _: None, form)
-                self.stores = [self.make(key, k, sum(sizes[k + 1 :])) for k in range(len(sizes))]
+                made = [self.make(key, k, sum(sizes[k + 1 :])) for k in range(len(sizes))]
+                for store in made:
+                    store.made_by = self.made_by
+                self.stores = made
 
 
 # Where a cache lies: a budget of RAM, or a folder and how many bytes it may hold.

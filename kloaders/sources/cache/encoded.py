@@ -84,7 +84,5 @@ def cached_rows(
         folder=common_folder(paths) if folder and paths else "",
     )
     make = functools.partial(leaf_store, place_of(cache), len(source), files)
-    if folder is None:
-        return CachedSource(source, HookCache(make, files, ""))
-    key = SampleKey(folder, (*made_by, *decoders()), functions, cache.cache_key)
-    return CachedSource(source, HookCache(make, files), key)
+    key = SampleKey(folder or "", (*made_by, *decoders()), functions, cache.cache_key)
+    return CachedSource(source, HookCache(make, files, None if folder else ""), key.watched)

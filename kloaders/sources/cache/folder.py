@@ -123,7 +123,7 @@ class FolderCache(SharedStore):
         self.__dict__.update(fresh)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("folder", "samples", "budget", "paused", "bypassed", "_names")
+        kept = ("folder", "samples", "budget", "paused", "bypassed", "made_by", "_names")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kloaders.core.hook_state import HookState
 from kloaders.core.messages import visible
 from kloaders.core.value_digest import NotComparable, digest_of, digest_of_method
+from kloaders.sources.cache.store import MadeBy
 from kloaders.sources.fingerprint import Digest
 from kloaders.sources.path_lists import PackedPaths
 from kloaders.sources.source import Source
 
-__all__ = ["SampleKey", "key_of"]
+__all__ = ["SampleKey", "key_of", "watched"]
 
 # Raise it when the same options begin to give other pixels.
 # 2: functions by value, and names of files below the folder that they have in common.
@@ -79,7 +83,7 @@ class SampleKey:
     Not before: users set attributes that their hooks read after `super().__init__()`.
 
     Attributes:
-        folder: where the cache lies.
+        folder: where the cache lies; "" for RAM.
         options: values that decide the samples.
         functions: those that make them, beside a hook of the source's owner.
         cache_key: the user's text in place of these.
@@ -96,8 +100,34 @@ class SampleKey:
         Raises:
             ValueError: a function depends on something that cannot be compared by value.
         """
-        functions, settings, owner = dict(self.functions), {}, source.owner()
+        functions, settings, owner = self._functions(source), {}, source.owner()
         if owner is not None:
-            functions["load_sample()"] = owner.load_sample
             settings = {**owner.options.flat, "paths": source.paths}
         return key_of(self.folder, self.options, functions, self.cache_key, settings)
+
+    def watched(self, source: Source) -> MadeBy:
+        """The key, and whether it is another one later. In RAM only the latter matters.
+
+        Raises:
+            ValueError: as the key itself.
+        """
+        return watched(
+            lambda: list(self._functions(source).values()),
+            functools.partial(self, source) if self.folder else None,
+        )
+
+    def _functions(self, source: Source) -> dict[str, Any]:
+        owner = source.owner()
+        hook = {} if owner is None else {"load_sample()": owner.load_sample}
+        return {**self.functions, **hook}
+
+
+def watched(functions: Callable[[], list[Any]], key: Callable[[], str] | None = None) -> MadeBy:
+    """Whether functions come to read something else.
+
+    Args:
+        functions: gives them.
+        key: of what they make, in a folder; None in RAM, where all of before is forgotten.
+    """
+    count = itertools.count()
+    return MadeBy(lambda: HookState(*functions()), key or (lambda: str(next(count))))

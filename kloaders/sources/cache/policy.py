@@ -66,7 +66,7 @@ def cached_in_ram(source: Source, options: CacheOptions, work: WorkOptions) -> S
         raise _no_folder(options)
     check_single_samples(source, options, work)
     make = functools.partial(leaf_store, place_of(options), len(source), None)
-    return CachedSource(source, HookCache(make, SampleFiles([]), ""))
+    return CachedSource(source, HookCache(make, SampleFiles([]), ""), SampleKey("", ()).watched)
 
 
 def _no_folder(options: CacheOptions) -> ValueError:
@@ -99,8 +99,6 @@ def cached_whole(
     others = [c for c, last in zip(columns, inner, strict=True) if not isinstance(last, PathColumn)]
     files = SampleFiles(paths, others if paths else (), folder=None if folder else "")
     make = functools.partial(leaf_store, place_of(options), len(source), files)
-    if folder is None:
-        return CachedSource(source, HookCache(make, files, ""))
     readers = [c.read_path for c in inner if isinstance(c, PathColumn)]
     functions = {
         f"decode= of file {k}": getattr(read, "decode", None) for k, read in enumerate(readers)
@@ -110,5 +108,5 @@ def cached_whole(
 
     options_of = (getattr(read, "options", None) for read in readers)
     made_by = (transforms.dtype, *decoders(), *options_of)
-    key = SampleKey(folder, made_by, functions, options.cache_key)
-    return CachedSource(source, HookCache(make, files), key)
+    key = SampleKey(folder or "", made_by, functions, options.cache_key)
+    return CachedSource(source, HookCache(make, files, None if folder else ""), key.watched)

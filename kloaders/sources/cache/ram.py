@@ -345,6 +345,9 @@ class RamCache(SharedStore):
             self._reserved = left
         warn(f"memory is short: the cache gives half of it back, and keeps {self}", once="short")
 
+    def look_again(self) -> None:
+        self.clear()  # arrays of another size find room then
+
     def clear(self) -> None:
         with self._lock:
             reserved = self._reserved + self._others_bytes

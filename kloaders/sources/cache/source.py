@@ -13,7 +13,7 @@ from kloaders.core.rows import Report, Rows
 from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.columns import HookCache
-from kloaders.sources.cache.store import Store
+from kloaders.sources.cache.store import MadeBy, Store
 from kloaders.sources.source import Source, WrappedSource
 
 __all__ = ["CachedSource"]
@@ -25,27 +25,30 @@ class CachedSource(WrappedSource):
     Args:
         inner: gives the samples.
         cache: keeps them.
-        key: `key(inner)` says what besides the files decides a sample, for a cache without a key.
+        key: `key(inner)` says what besides the files decides a sample; None where nothing does.
     """
 
     def __init__(
-        self, inner: Source, cache: HookCache, key: Callable[[Source], str] | None = None
+        self, inner: Source, cache: HookCache, key: Callable[[Source], MadeBy] | None = None
     ) -> None:
         super().__init__(inner)
         self.cache, self.key = cache, key
 
     def prepare(self) -> None:
         super().prepare()
-        if self.cache.key is None and self.key is not None:
-            self.cache.key = self.key(self.inner)
+        if self.key is None or self.cache.made_by is not None:
+            return
+        made_by = self.key(self.inner)
+        if self.cache.key is None:
+            self.cache.key = made_by.first
+        self.cache.made_by = made_by
 
     def for_worker(self) -> Source:
         found: Source = self._with(inner=self.inner.for_worker(), key=None)
         return found
 
     def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
-        if self.cache.key is None:
-            self.prepare()
+        self._begin()
         found: tuple[Any, ...] = self.cache.remember(
             index, functools.partial(self.inner.sample, index, moment)
         )
@@ -58,16 +61,19 @@ class CachedSource(WrappedSource):
         if not self.reads_many:  # one by one, as it is read
             Source.fill(self, indices, out, report, moment)
             return
-        if self.cache.key is None:
-            self.prepare()
+        self._begin()
 
         def read(wanted: Indices, arrays: list[Array], report: Report) -> None:
             self.inner.fill(wanted, Rows(out.form, arrays), report, moment)
 
         self.cache.fill(out.form, indices, out.arrays, report, read)
 
+    def _begin(self) -> None:
+        if self.key is not None and self.cache.made_by is None:
+            self.prepare()
+
     def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
-        stores, stamp = self.cache.stores, self.cache.files.stamp
+        stores, stamp = self.cache.stores, self.cache.stamp
         if stores:  # what is not kept in all of them
             indices = np.unique(np.concatenate([store.missing(indices, stamp) for store in stores]))
         return self.inner.fetch_ahead(indices) if len(indices) else ()

@@ -23,10 +23,12 @@ __all__ = [
     "CHECK_SECONDS",
     "NO_FILES",
     "STAMP_BYTES",
+    "MadeBy",
     "SharedStore",
     "Stamp",
     "Store",
     "check_kept",
+    "renew",
     "stamp_of",
 ]
 
@@ -90,6 +92,11 @@ class Store(Protocol):
             free_bytes: RAM that is free.
         """
 
+    def look_again(self) -> None:
+        """Nothing that is kept is taken for fresh because it was looked at a moment ago."""
+
+    #: What makes the arrays; None where no user's function does.
+    made_by: MadeBy | None
     #: While more than 0, nothing new is kept.
     paused: int
     #: While more than 0, nothing is served either: as if there were no cache.
@@ -99,6 +106,63 @@ class Store(Protocol):
 
     def __str__(self) -> str:
         """What is held, in words."""
+
+
+class MadeBy:
+    """The functions that make what is kept, and whether what they read was assigned anew.
+
+    Its part of a stamp is empty until then: arrays of before are found, and none of after.
+
+    Args:
+        state: what the functions read now; compared with what it gave before.
+        key: a text for what they make, as a folder has it.
+
+    Attributes:
+        first: the key when this was made.
+        changes: how often they began to make others.
+    """
+
+    def __init__(self, state: Callable[[], Any], key: Callable[[], str]) -> None:
+        self._state: Callable[[], Any] | None = state
+        self._key = key
+        self._before, self.first = state(), key()
+        self._part = b""
+        self.changes = 0
+
+    def changed(self) -> bool:
+        """Whether they make others now than when this was last asked."""
+        if self._state is None:
+            return False
+        before, self._before = self._before, self._state()
+        if self._before == before:
+            return False
+        now, part = self._key(), self._part
+        self._part = b"" if now == self.first else now.encode()
+        self.changes += part != self._part
+        return part != self._part
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker process, whose functions stay as they are."""
+        kept = {name: vars(self)[name] for name in ("first", "_part", "changes")}
+        return {**kept, "_state": None}
+
+    def stamp(self, of_files: Stamp) -> Stamp:
+        """That of files, for what is made of them now."""
+        if of_files is None or not self._part:
+            return of_files
+        return hashlib.blake2b(of_files + self._part, digest_size=STAMP_BYTES).digest()
+
+
+def renew(stores: list[Store]) -> bool:
+    """A pass begins: what functions made that read something else now is not served any more.
+
+    -> whether there is such.
+    """
+    changed = {made_by for store in stores if (made_by := store.made_by) and made_by.changed()}
+    for store in stores:
+        if store.made_by in changed:
+            store.look_again()
+    return bool(changed)
 
 
 def check_kept(dtype: np.dtype[Any]) -> None:
@@ -113,7 +177,11 @@ def check_kept(dtype: np.dtype[Any]) -> None:
 class SharedStore:
     """What several views of a loader use: cleared when the last one is closed."""
 
+    # By sample or slot, by time.monotonic().
+    _looked_at: Array = np.zeros(0)
+
     def __init__(self) -> None:
+        self.made_by: MadeBy | None = None
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
         self.paused = self.bypassed = 0
         self.counts = (0, 0)
@@ -134,6 +202,9 @@ class SharedStore:
         self._users.discard(loader)
         if not self._users:
             self.clear()
+
+    def look_again(self) -> None:
+        self._looked_at[:] = -CHECK_SECONDS - 1
 
     def clear(self) -> None:
         raise NotImplementedError

@@ -10,6 +10,7 @@ from kloaders.core.rows import Rows
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.columns import HookCache, bypassed, leaf_store, paused
 from kloaders.sources.cache.files import SampleFiles
+from kloaders.sources.cache.keys import watched
 from kloaders.sources.cache.ram import Budget
 from kloaders.sources.cache.source import CachedSource
 from tests.support.sources import Numbered
@@ -113,7 +114,7 @@ def test_the_key_is_asked_for_once_before_the_first_sample():
 
     def key(inner):
         asked.append(inner)
-        return "key"
+        return watched(list, lambda: "key")
 
     inner = Numbered(COUNT)
     source = cached(inner, key=None, key_of=key)
