@@ -1,4 +1,4 @@
-"""The base of all loaders: a source, a plan, what makes batches ahead, and Keras' Sequence interface."""
+"""The base of all loaders: a source, a plan, the prefetcher, and Keras' Sequence interface."""
 
 from __future__ import annotations
 
@@ -45,68 +45,67 @@ class SequenceLoader(Reports, base.Sequence):
     `load_batch(indices)`; for one file per sample, `PathSequenceLoader` has done the rest already.
 
     Args:
-        samples: how many samples there are, or a `Source` of them.
+        samples: the number of samples, or a `Source` of them.
         batch_size: samples per batch.
         shuffle: None does what Keras asks: `fit` shuffles samples (unless called with
             shuffle=False); `evaluate`, `predict` and `loader[i]` get storage order, so that
             predictions line up with the data. True: a new order every epoch, whoever asks.
-            False: batch i of storage order for index i.
+            False: index i is always batch i of storage order.
         seed: fixes every order and every random number; None draws one from NumPy's global
             generator, which `keras.utils.set_random_seed` sets.
-        drop_last: leave out the last batch of an epoch where it is short.
-        pad_last: fill it up instead, with samples of weight 0, for backends that need one batch
-            size. `predict` gives rows for the padding too.
-        with_ids: `LoaderCallback` finds the loss of each sample, by name: which files are worst.
-        shard: (k, n): be part k of n loaders, which deliver together, batch by batch, what one
+        drop_last: leave out the last batch of an epoch if it is smaller than the others.
+        pad_last: fill that batch up instead, with samples of weight 0, for backends that need one
+            batch size. `predict` returns rows for the padding too.
+        with_ids: lets `LoaderCallback` report the loss of each sample by name, to find hard files.
+        shard: (k, n): deliver part k of n. Together, n loaders deliver, batch by batch, what one
             with batch_size * n would. Give all the same `seed`, and shuffle=True to shuffle.
-            "auto" asks keras.distribution, torch, JAX, Ray Train or SLURM for k and n.
-        sample_weights: weights of the loss, delivered as the third part of a batch: one number a
-            sample, or whatever labels may be, such as an array with a weight for each pixel, files of
-            such, a tuple or dict for several outputs. Those that hooks and transforms return as a
-            third part, and those of class_weight, are multiplied with it.
-        class_weight: a weight for each class, {0: 1.0, 1: 9.0}, of integer or one-hot labels, or for
-            each pixel of masks; "balanced" makes all classes count alike; a dict or tuple of these
-            for several outputs. For training: a validation part has none.
-        epoch_batches: batches per epoch, however many samples there are: the next epoch goes on
-            where this one ended, so that every sample comes once before any comes again.
-        class_balance: True gives every batch as many samples of each class, to within one; an array
-            of one class per sample does so where labels are not known beforehand.
-        sampling_weights: one number per sample: how often it comes, in proportion to the others.
-        replacement: draw each place by sampling_weights independently of all others instead.
-        preprocess: `preprocess(x, y, rng)` -> `(x, y)`, applied to each sample as a part of the data:
-            for training, validation and `predict`, in caches and packs. `rng` depends on the sample
-            only.
-        transform: the same for training only, behind it; y is None without labels. `rng` depends on
-            seed, epoch and sample only. Called from several threads. It may take `w`, the weights,
-            and `epoch`, by these names, and return `(x, y, w)`.
-        batch_transform: the same for a whole batch, before weights that it does not take, and padding,
-            are added. It gives a row for each row; the last batch may have fewer.
-        dtype: of x, or of all arrays in it, before all these; {"x": "float32", "y": "int32"} for
-            labels, too. None keeps what is stored.
-        workers: threads that load ahead. None chooses; 0: everything in the caller's thread.
-        processes: let `workers` processes read and transform, for functions that hold the GIL, or
-            actors of a cluster: `Ray(cpus=32)`. Lambdas, and what a notebook defines, need cloudpickle.
-        max_queue_size: the maximum number of prefetched batches; fewer where they are large
-            (256 MiB), or cheap and workers= is left to us.
+            "auto" takes k and n from keras.distribution, torch, JAX, Ray Train or SLURM.
+        sample_weights: loss weights, delivered as the third part of a batch: one number per sample,
+            or anything that labels can be, such as an array with a weight for each pixel, files of
+            such arrays, or a tuple or dict for several outputs. Weights that hooks and transforms
+            return as a third part, and those of class_weight, are multiplied with these.
+        class_weight: a weight for each class, {0: 1.0, 1: 9.0}, for integer or one-hot labels, or for
+            each pixel of masks; "balanced" gives all classes the same total weight; a dict or tuple
+            of these for several outputs. For training only: the validation part of a split has none.
+        epoch_batches: batches per epoch, whatever the number of samples: the next epoch continues
+            where this one ended, so every sample comes once before any comes again.
+        class_balance: True puts equally many samples of each class (give or take one) into every
+            batch; for labels that are not known in advance, pass an array of one class per sample.
+        sampling_weights: one number per sample: how often it comes, relative to the others.
+        replacement: draw with replacement: each position independently, by sampling_weights.
+        preprocess: `preprocess(x, y, rng)` -> `(x, y)`, applied to each sample as part of the data:
+            for training, validation and `predict`, and before caches and packs. `rng` depends on
+            the sample only.
+        transform: like preprocess and after it, but for training only; y is None without labels.
+            `rng` depends on seed, epoch and sample only. Called from several threads. It may take
+            `w`, the weights, and `epoch`, by these names, and return `(x, y, w)`.
+        batch_transform: the same for a whole batch, before padding and weights that it does not take
+            are added. It must return as many rows as it gets; the last batch may be smaller.
+        dtype: dtype of x, or of all arrays in it, converted before these functions are called;
+            {"x": "float32", "y": "int32"} converts labels too. None keeps the stored dtype.
+        workers: number of prefetching threads. None: automatic; 0: load in the caller's thread.
+        processes: read and transform in `workers` processes, for functions that hold the GIL, or in
+            actors of a cluster: `Ray(cpus=32)`. Lambdas and notebook functions need cloudpickle.
+        max_queue_size: the maximum number of prefetched batches; fewer are prefetched if they are
+            large (256 MiB), or if they are cheap and workers= is None.
         use_multiprocessing: Keras' own option; refused, see `processes`.
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
-            it, "skip" it, or "replace" it by another sample, which the seed picks. `errors` lists
-            what did not load.
-        max_errors: the most samples skipped or replaced: a count, 100, or a share, 0.01; None: any.
-        quarantine: a CSV file or its URL, that gets a line for each sample that does not load;
-            `exclude=` of loaders over files leaves out what it lists.
-        cache: where samples are kept as they are first read, before the transform. "auto": in spare
-            RAM, for files that are decoded by suffix and for images in records. "ram": in RAM,
-            whatever reads them; so is True. A folder: there, for later runs too. None, False: nowhere.
-        cache_budget: the most that is kept, in bytes, as 10**9 or "1GB".
-        cache_key: a text that you change whenever what your own functions make changes, such as
-            "v2": for a cache in a folder, where a function holds something that cannot be compared.
+            it, "skip" it, or "replace" it by another sample, chosen by the seed. `errors` lists
+            the samples that did not load.
+        max_errors: the most samples to skip or replace: a count, 100, or a share, 0.01; None: any.
+        quarantine: a CSV file or its URL, to which each sample that does not load is added;
+            `exclude=` of loaders over files leaves out the samples that it lists.
+        cache: where samples are cached when they are first read, before the transform. "auto": in
+            free RAM, for files decoded by suffix and for images in records. "ram" or True: in RAM,
+            for every kind of source. A folder: on disk, for later runs too. None, False: no cache.
+        cache_budget: the maximum size of the cache in bytes, such as 10**9 or "1GB".
+        cache_key: a text such as "v2", to be changed whenever your own functions make other samples:
+            for a cache in a folder, if a function holds something that cannot be compared.
 
     Raises:
         ValueError, TypeError: an option is out of range.
 
-    Threads: `loader[i]` may be called from several at once. The page "Options" has all options in
-    one table.
+    Threads: several threads may call `loader[i]` at once. The page "Options" lists all options.
 
     >>> import numpy as np
     >>> class Squares(SequenceLoader):
@@ -116,7 +115,7 @@ class SequenceLoader(Reports, base.Sequence):
     array([16., 25., 36., 49.], dtype=float32)
     """
 
-    #: What was chosen, in groups; of these the attributes below are parts.
+    #: All options, in groups; most attributes below are parts of these.
     options: LoaderOptions
     samples: int
     batch_size: int
@@ -138,14 +137,14 @@ class SequenceLoader(Reports, base.Sequence):
     cache: str | None
     cache_budget: int | None
     cache_key: str | None
-    #: Samples that did not load, one SampleError each, in the order in which they were met.
+    #: Samples that did not load, one SampleError each, in the order in which they were found.
     errors: list[SampleError]
     quarantine: AnyQuarantine | None
     #: Which sample comes when.
     plan: EpochPlan
     #: What makes the batches; for kloaders' own modules.
     runner: Runner
-    #: What label k is called, where the labels are classes with names; the user may set it.
+    #: The name of label k, if the labels are classes with names; users may set it.
     class_names: list[str] | None
     _source: Source
     _position: PositionKeeper
@@ -201,9 +200,9 @@ class SequenceLoader(Reports, base.Sequence):
         Called from several threads at once, in any order; `index` is the sample's number in
         storage order. x and y are arrays or numbers, or tuples or dicts of them, of one shape
         and dtype for all samples of a batch: two inputs and a label are ((a, b), y). Whatever is
-        raised becomes a SampleError that names the sample, or is dealt with as `on_error` says.
+        raised becomes a SampleError that names the sample, or is handled as set by `on_error`.
 
-        An override may take `rng` too, a generator that depends on seed, epoch and sample only, and
+        An override may also take `rng`, a generator that depends on seed, epoch and sample only, and
         `epoch`, by these names: to read a random window of a large file, for example.
         """
         raise TypeError(
@@ -217,24 +216,24 @@ class SequenceLoader(Reports, base.Sequence):
 
         Override it for formats that read many samples in one go. Called from several threads at
         once, each time for a whole batch; `indices` is an int64 array in the order of delivery, not
-        sorted. If it raises, it is called again sample by sample to find the one at fault.
+        sorted. If it raises, it is called again sample by sample to find the faulty one.
 
-        An override may take `rngs` too, a list of a generator for each of the indices, and `epoch`.
+        An override may also take `rngs`, a list with a generator for each index, and `epoch`.
         """
         raise AssertionError("only an override is called")
 
     @default_hook
     def sample_name(self, index: int) -> str:
-        """What errors and the quarantine call a sample. Override it; it must not fail.
+        """The name of a sample in errors and in the quarantine. Overrides must not raise.
 
-        By default a file's path, a record's place in its file, or the number.
+        By default the path of a file, the position of a record in its file, or the sample number.
         """
         source = self._source
         return (source.inner if isinstance(source, NamedSource) else source).name(index)
 
     @property
     def source(self) -> Source:
-        """What this loader's samples are read from."""
+        """The source that this loader's samples are read from."""
         return self._source.held()
 
     def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
@@ -252,23 +251,23 @@ class SequenceLoader(Reports, base.Sequence):
     # ------------------------------------------------------------------ Keras' interface
 
     def __len__(self) -> int:
-        """Batches per epoch; in one that goes on after `load_state_dict`, those that are left."""
+        """Batches per epoch; the remaining ones in an epoch resumed by `load_state_dict`."""
         return self.runner.tickets.length()
 
     def __iter__(self) -> Iterator[Any]:
-        """An epoch: each batch once, made ahead; the next iteration is the next epoch.
+        """One epoch: each batch once, prefetched; the next iteration is the next epoch.
 
-        After `load_state_dict` the first one has the batches that are left of the epoch. A loop that
-        is left early leaves its epoch: `state_dict()` still returns where.
+        After `load_state_dict` the first iteration has the remaining batches of that epoch. `break`
+        ends the epoch; `state_dict()` still returns the position where it was left.
 
         Raises:
-            RuntimeError: the body of the loop began another epoch of this loader.
+            RuntimeError: the body of the loop started another epoch of this loader.
         """
         return iterate(self, self.runner.tickets)
 
     @property
     def num_batches(self) -> int:
-        """Batches per epoch. Keras reads this when it begins a pass; use `len(loader)`."""
+        """Batches per epoch. Keras reads this when a pass begins; use `len(loader)` yourself."""
         distributed.check_pass(self)
         return self._requests.starting()
 
@@ -277,13 +276,13 @@ class SequenceLoader(Reports, base.Sequence):
         """One batch: x, (x, y) or (x, y, sample_weights).
 
         Inside an epoch of Keras the index is a ticket: each new one gets the next batch of this
-        loader's order. Outside, it is batch `index` of the coming epoch. Nobody writes to the
-        arrays again.
+        loader's order. Outside, it is batch `index` of the next epoch. The arrays are not reused
+        for other batches.
 
         Raises:
             IndexError: `index` is not in 0 ... len(loader) - 1.
             SampleError: a sample does not load (on_error="raise").
-            ValueError: samples of a batch differ; or shard= with shuffle=None is asked in disorder.
+            ValueError: samples of a batch differ; or shard=, shuffle=None and indices out of order.
         """
         return self._requests.batch(index)
 
@@ -302,7 +301,7 @@ class SequenceLoader(Reports, base.Sequence):
 
     @property
     def workers(self) -> int:
-        """1: what Keras gets, since this loader's own threads do the work (`thread_count`)."""
+        """Always 1, for Keras: this loader's own threads do the work (`thread_count`)."""
         retained_loaders.note_adapter(self, drop_contents)
         return 1
 
@@ -327,7 +326,7 @@ class SequenceLoader(Reports, base.Sequence):
 
     @property
     def raw_spec(self) -> Structure:
-        """ArraySpec of each array of a sample before the transform; reads one sample at first."""
+        """ArraySpec of each array of a sample before the transform; the first use reads a sample."""
         return self.runner.specs.raw
 
     @property
@@ -345,32 +344,32 @@ class SequenceLoader(Reports, base.Sequence):
         return self.runner.delivery.has_weights(len(self.runner.row_spec))
 
     def state_dict(self, epoch: int | None = None, batch: int | None = None) -> dict[str, Any]:
-        """The position in the data, as a dictionary of integers and short texts that JSON takes.
+        """The position in the data: a dictionary of integers and short texts, ready for JSON.
 
-        It is the position after the last batch that the model has consumed: in `fit` that needs
-        `LoaderCallback(loader)`, in a loop of your own it is after the batch in hand.
+        It is the position after the last batch that the model has consumed: in `fit` this needs
+        `LoaderCallback(loader)`; in a loop of your own it is after the current batch.
 
         Args:
-            epoch: of which epoch the position shall be, for who counts batches by other means, as
-                with `to_tf_dataset`; None for that of the model.
-            batch: the batch of that epoch which comes next.
+            epoch: the epoch of the position, if you count batches yourself, as with
+                `to_tf_dataset`; None uses the model's position.
+            batch: the next batch of that epoch.
 
         Raises:
-            ValueError: how far the model is cannot be known.
-            TypeError: one of epoch and batch without the other.
+            ValueError: the position of the model is not known.
+            TypeError: epoch without batch, or batch without epoch.
         """
         return self._position.state(epoch, batch)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on at a position that `state_dict` gave, in this process or another one.
+        """Resume at a position that `state_dict` returned, in this process or another one.
 
-        The next epoch (the next one that is trained on, where `fit` has a `LoaderCallback`) has
-        the batches that are left of the one that the state was taken in. workers, processes, cache,
-        on_error, batch_size, shard and the size of RAM batches may be others: the epoch goes on at
-        the very sample, but for cases that the page "Resume training" names.
+        The next epoch (the next training epoch, if `fit` has a `LoaderCallback`) has the remaining
+        batches of the epoch in which the state was saved. workers, processes, cache, on_error,
+        batch_size, shard and the size of RAM batches may differ: the epoch still resumes at exactly
+        the same sample; the page "Resume training" lists the exceptions.
 
         Raises:
-            TypeError, ValueError: no state, or one for other data or options: says what differs.
+            TypeError, ValueError: not a state, or a state of other data or options (says which).
         """
         follow(self, state)
         keeper, options = self._position.restored(state, f"this {type(self).__name__}")
@@ -378,18 +377,18 @@ class SequenceLoader(Reports, base.Sequence):
         super().__setattr__("_position", keeper)
 
     def set(self, **changes: Any) -> None:
-        """Change options from the next epoch on: at once between two epochs, else when one begins.
+        """Change options: immediately between epochs, otherwise when the next epoch begins.
 
-        The state has what was changed, so that a run that goes on has it too: `load_state_dict` sets
-        size=; what else was set, set again before it. On TensorFlow one `fit` has batches of one
-        shape: call `fit` for each size.
+        Changes are part of the saved state: when a run is resumed, `load_state_dict` restores size=;
+        set the other options again before you call it. On TensorFlow all batches of one `fit` have
+        the same shape: call `fit` once for each size.
 
         Args:
-            **changes: transform, batch_transform, class_weight, sampling_weights (of a loader that was
-                made with some) or size (of image files).
+            **changes: transform, batch_transform, class_weight, sampling_weights (if the loader was
+                made with some) or size (for image files).
 
         Raises:
-            TypeError, ValueError: another option, or a value that the option does not have.
+            TypeError, ValueError: the option cannot be changed, or the value is not valid.
         """
         # Checked now, whenever it is done.
         pending = {**self._pending, **changes}
@@ -413,23 +412,23 @@ class SequenceLoader(Reports, base.Sequence):
             super().__setattr__(name, value)
 
     def epoch_batches(self, epoch: int = 0, shuffle: bool | None = None) -> Iterator[Any]:
-        """All batches of one epoch, whatever Keras is doing with this loader.
+        """All batches of one epoch, independent of what Keras is doing with this loader.
 
         Args:
-            epoch: which; shuffled orders and random numbers differ from epoch to epoch.
+            epoch: its number; shuffled orders and random numbers differ from epoch to epoch.
             shuffle: None uses the loader's setting, and storage order if that is None too.
 
         Raises:
-            ValueError: the loader samples, and `shuffle` is not its own.
+            ValueError: the loader samples, and `shuffle` differs from its setting.
         """
         check_own_batches(self, "epoch_batches")
         order = self.runner.order_of(epoch, self.options.order_for(shuffle))
         return self.runner.batches(order, 0)
 
     def close(self) -> None:
-        """Free threads, files, batches made ahead and the cache in RAM.
+        """Free threads, open files, prefetched batches and the cache in RAM.
 
-        The loader can be used again: they come back.
+        The loader can still be used: it creates them again when needed.
         """
         self.runner.close()
         retained_loaders.let_go(self)
@@ -443,7 +442,7 @@ class SequenceLoader(Reports, base.Sequence):
     def view(self) -> Self:
         """A second loader over the same data, with its own position in the epoch and its own threads.
 
-        For using data twice at a time, as `predict(loader.view())` in the middle of a fit.
+        Use it to read the data twice at the same time: `predict(loader.view())` during `fit`.
         """
         return self.replace()
 
