@@ -177,7 +177,7 @@ def test_a_size_grows_from_epoch_to_epoch(tmp_path):
     for k, path in enumerate(paths):
         cv2.imwrite(path, np.full((8, 8, 3), k, np.uint8))
     one_fit = BACKEND != "tensorflow"
-    refused = pytest.raises(ValueError, match=r"set\(size=\) inside of fit")
+    refused = pytest.raises(ValueError, match=r"set\(size=\) during fit")
     widths = []
 
     class Grows(keras.callbacks.Callback):

@@ -157,7 +157,7 @@ def _checked_dtype(dtype: Any) -> np.dtype[Any] | None:
         checked: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         raise TypeError(
-            f'dtype={dtype!r:.80} is no NumPy type. Pass a name such as "uint8" or "float32".'
+            f'dtype={dtype!r:.80} is not a NumPy dtype. Pass a name such as "uint8" or "float32".'
         ) from None
     if checked.isbuiltin == 2:  # a registered number type, such as ml_dtypes.bfloat16
         return checked
@@ -223,4 +223,4 @@ def _takes_three(function: Any) -> bool:
 
 def no_samples(owner: str, advice: str) -> str:
     """The message for a loader without samples; `owner` is its class."""
-    return f"{owner} got no samples: {advice}, and check where the data lie."
+    return f"{owner} got no samples: {advice}, and check where the data are."

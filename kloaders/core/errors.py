@@ -1,4 +1,4 @@
-"""What happens to a sample that does not load: raise, skip or replace, and how often at most."""
+"""What happens to a sample that does not load: raise, skip or replace, up to max_errors times."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class SampleError(ValueError):
     """One sample could not be loaded.
 
     index: the sample's number in storage order.
-    name: the file, or another name a person can find it by.
-    cause: type and message of what went wrong.
+    name: the file, or another name by which a person can find it.
+    cause: type and message of the original error.
     where: file, line and function of the user's code that it went wrong in; None where it was no
         code of the user's, such as a transform.
     """
@@ -206,13 +206,13 @@ def check_max_errors(max_errors: Any, on_error: str) -> int | float | None:
         except (TypeError, ValueError):
             checked = math.nan
         if math.isnan(checked):
-            raise TypeError(f"max_errors={max_errors!r:.80} is no number. {example}") from None
+            raise TypeError(f"max_errors={max_errors!r:.80} is not a number. {example}") from None
         if not 0 <= checked <= 1:
             raise ValueError(
-                f"max_errors={max_errors!r:.80}: a share lies between 0 and 1. {example}"
+                f"max_errors={max_errors!r:.80}: a share must be between 0 and 1. {example}"
             ) from None
     if checked < 0:
-        raise ValueError(f"max_errors={max_errors!r:.80} is less than nothing. {example}")
+        raise ValueError(f"max_errors={max_errors!r:.80} is negative. {example}")
     if on_error == "raise":
         raise ValueError(
             f'max_errors={max_errors!r:.80} has no effect with on_error="raise", which stops at the '
@@ -240,7 +240,7 @@ def check_limit(
         last.index,
         last.name,
         f"{last.cause} (With it {len(errors):,} of {samples:,} samples did not load, and "
-        f"max_errors={max_errors!r:.80}{worth}, allows no more.{before}All are in {listed}. Are the "
-        "data still where they were? `kloaders verify` reads all of them; mend them, leave them "
-        "out with exclude=, or raise max_errors.)",
+        f"max_errors={max_errors!r:.80}{worth}, allows no more.{before}All are in {listed}. Check "
+        "that the data are still there; `kloaders verify` finds every bad file. Repair the bad "
+        "files, leave them out with exclude=, or raise max_errors.)",
     )

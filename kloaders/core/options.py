@@ -1,4 +1,4 @@
-"""What may be chosen about a loader: groups of options, each a frozen value that checks itself.
+"""The options of a loader, in groups: each group is a frozen value that checks itself.
 
 An option is one field of one group, with its default; a line in `Options`, for editors and type
 checkers; and a line in the docstring of `SequenceLoader`. tests/core/test_options.py holds the three
@@ -93,7 +93,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class OrderOptions(_Group):
-    """In which order samples come, and how they are cut into batches."""
+    """The order of the samples, and how they are divided into batches."""
 
     shuffle: bool | None = None
     seed: int | None = None
@@ -187,7 +187,7 @@ class TransformOptions(_Group):
 
 @dataclass(frozen=True)
 class WorkOptions(_Group):
-    """Who makes the batches, and how many ahead."""
+    """What makes the batches, and how many are prefetched."""
 
     workers: int | None = None
     processes: bool | Ray = False
@@ -233,7 +233,7 @@ class FaultOptions(_Group):
 
 @dataclass(frozen=True)
 class CacheOptions(_Group):
-    """Where samples are kept once they are read."""
+    """Where samples are cached after they are read."""
 
     cache: str | os.PathLike[str] | bool | None = "auto"
     cache_budget: int | str | None = None
@@ -244,12 +244,12 @@ class CacheOptions(_Group):
         if key is not None and not isinstance(key, str):
             raise TypeError(
                 f"cache_key={key!r:.80} is {type(key).__name__}, expected a text that changes whenever "
-                'what is cached does, such as "v2".'
+                'the cached samples change, such as "v2".'
             )
         if key == "":
             raise ValueError(
-                'cache_key="" names nothing, expected a text that changes whenever what is cached '
-                'does, such as "v2", or None to have functions compared by their code and data.'
+                'cache_key="" is empty, expected a text that changes whenever the cached samples '
+                'change, such as "v2", or None to compare functions by their code and data.'
             )
         self._set(
             cache=checked_cache(self.cache),
@@ -295,8 +295,8 @@ class RamOptions(_Group):
         size, budget = self.ram_batch_size, self.ram_budget
         if size is not None and budget is not None:
             raise ValueError(
-                f"ram_batch_size={size} and ram_budget={budget!r:.80} are both given: choose one, the "
-                "other follows from it."
+                f"ram_batch_size={size} and ram_budget={budget!r:.80} are both given: pass only one, "
+                "the other is computed from it."
             )
         if self.draw not in ("windows", "front to back", "global"):
             raise ValueError(f'draw={self.draw!r:.80} is not known: choose "global" or "windows".')

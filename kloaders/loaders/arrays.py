@@ -34,14 +34,14 @@ class ArraySequenceLoader(SequenceLoader):
     """Batches of rows of arrays.
 
     Args:
-        x: an array, or a tuple or dict of arrays, with one row a sample. A `np.memmap`, a dataset of
-            h5py, an array of zarr, whatever has a shape, a dtype and `[start:stop]`, stays where it
-            is: rows are read as they are needed. A `PerThread` opens such an array in each thread.
+        x: an array, or a tuple or dict of arrays, with one row per sample. A `np.memmap`, an h5py
+            dataset, a zarr array, or anything else with a shape, a dtype and `[start:stop]` is not
+            copied: rows are read when they are needed. A `PerThread` opens it once in each thread.
         y: labels, likewise; None for none.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         **options: see `SequenceLoader`.
 
-    A batch is a copy: writing to it leaves the arrays as they are.
+    Batches are copies: writing to them does not change the arrays.
 
     Raises:
         ValueError: lengths differ, or there are no samples.
@@ -68,20 +68,20 @@ class ArraySequenceLoader(SequenceLoader):
 
 
 def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoader:
-    """Read every sample of a loader into RAM, and give a loader over that.
+    """Read every sample of a loader into RAM, and return a loader over these arrays.
 
     Samples are kept as they are stored: a transform still runs for every batch, with the same
     random numbers. Options of `loader` carry over. Files are read once, in storage order, by the
     loader's threads.
 
     Args:
-        loader: any loader. Where samples differ in shape, each becomes an array of its own.
+        loader: any loader. If samples differ in shape, each becomes a separate array.
         progress: show a bar while reading.
 
     Raises:
-        MemoryError: the samples need more memory than is free; says how much, and what to use.
+        MemoryError: the samples need more memory than is free; the message says what to use instead.
         SampleError: a sample does not load (on_error="raise"). With "skip" or "replace" the
-            sample is left out or replaced for good.
+            sample is left out or replaced permanently.
     """
     check_loader(loader, "preload")
     check_own_batches(loader, "preload")
@@ -97,10 +97,10 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
     )
     if need > _SHARE * free:
         instead = (
-            "Use RamBatchSequenceLoader(paths, labels, ram_budget=...), which keeps a part of the "
-            "data in RAM at a time, or a smaller size="
+            "Use RamBatchSequenceLoader(paths, labels, ram_budget=...), which keeps only a part of "
+            "the data in RAM at a time, or a smaller size="
             if hasattr(loader, "paths")
-            else f"Use the {type(loader).__name__} as it is: it reads what a batch needs"
+            else f"Use the {type(loader).__name__} itself: it reads only what each batch needs"
         )
         raise MemoryError(f"{said}. {instead}.")
     inform(said)

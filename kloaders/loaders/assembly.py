@@ -157,7 +157,7 @@ def plan_of(options: LoaderOptions, samples: int, size: RamSize | None = None) -
     if 0 < plan.tail < shards:
         raise ValueError(
             f"the last batch of an epoch has {plan.tail} samples for {shards} shards, so "
-            "that some would get none: use drop_last=True, or another batch_size."
+            "some shards would get none: use drop_last=True, or another batch_size."
         )
     return plan
 
@@ -169,16 +169,16 @@ def _check_sampling(options: LoaderOptions, size: RamSize) -> None:
     if options.echo > 1:
         raise ValueError(
             f"echo={options.echo} serves a RAM batch several times, and the loader samples "
-            f"({sampling}), which says how often a sample comes: choose one."
+            f"({sampling}), which already sets how often a sample comes: choose one."
         )
     if size.resident or draw == "global":
         return
     if draw == "windows":
         raise ValueError(
-            f'draw="windows" reads runs of neighbours, and the loader samples ({sampling}) '
-            'from all: use draw="global", or a ram_budget that holds everything.'
+            f'draw="windows" reads runs of neighbouring samples, and the loader samples ({sampling}) '
+            'from the whole data: use draw="global", or a ram_budget that holds everything.'
         )
     raise ValueError(
-        f"the loader samples ({sampling}), and compressed files are read front to back: "
-        "give a ram_budget that holds everything, or write the files without compression."
+        f"the loader samples ({sampling}), but compressed files can only be read from start to end: "
+        "use a ram_budget that holds everything, or write the files without compression."
     )

@@ -59,7 +59,7 @@ def changed_by(
         if sampling.weights is None:
             raise ValueError(
                 "set(sampling_weights=) is for a loader that samples by weights, and this one does "
-                "not: make it with sampling_weights=np.ones(samples), and change them then."
+                "not: make it with sampling_weights=np.ones(samples), then change them."
             )
         weights = checked_sampling_weights(changes["sampling_weights"], loader.samples)
         sampling = type(sampling)(sampling.length, sampling.codes, weights, sampling.replacement)
@@ -104,8 +104,8 @@ def _checked_size(loader: Any, size: Any) -> tuple[int, int] | None:
     call = private.asker().call
     if base.keeps_adapters() and call is not None and call.method == "fit":
         raise ValueError(
-            "set(size=) inside of fit: on TensorFlow a fit has batches of one shape, that of its first "
-            "ones. Let fit end, call set, and go on with fit(..., initial_epoch=...)."
+            "set(size=) during fit: on TensorFlow all batches of one fit must have the same shape. "
+            "Wait until fit returns, call set, and continue with fit(..., initial_epoch=...)."
         )
     return dataclasses.replace(images, size=size).size
 
@@ -168,9 +168,9 @@ def follow(loader: Any, state: Any) -> None:
             if name not in wanted:
                 raise ValueError(
                     f"this loader was changed by set({name}=), and the state is of a loader that was "
-                    "not: load it into a loader as it was made."
+                    "not: load the state into a new loader, before you call set."
                 )
             raise ValueError(
                 f"the state was taken after set({name}=...), and this loader has another {name}: call "
-                f"loader.set({name}=...) with what the run had at that time, and load the state then."
+                f"loader.set({name}=...) with the value of the saved run, then load the state."
             )

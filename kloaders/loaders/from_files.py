@@ -1,4 +1,4 @@
-"""The usual ways in: a folder of classes, a table, a split. Each gives (train, validation)."""
+"""Loaders from a folder of classes, or from a table. Each function returns (train, validation)."""
 
 from __future__ import annotations
 
@@ -82,33 +82,33 @@ def from_directory(
     """Loaders over a folder that has one folder of files for each class.
 
     Classes are numbered in the sorted order of their folders' names, and files are in the same
-    order, as `keras.utils.image_dataset_from_directory` has them. Files in folders inside a
-    class belong to the class. Names that begin with a dot are left out, and with a warning folders
-    of the system (`__MACOSX`, `@eaDir`), links to folders inside classes, and pipes: `verify(folder)`
-    reads the same files.
+    order, as in `keras.utils.image_dataset_from_directory`. Files in folders inside a class
+    belong to the class. Names that begin with a dot are ignored; system folders (`__MACOSX`,
+    `@eaDir`), links to folders inside classes, and pipes are left out with a warning.
+    `verify(folder)` reads the same files.
 
     Args:
-        folder: holds `class/file`.
-        validation: the share of the files to validate with, or how many, as 500; None or 0: none.
+        folder: contains a folder for each class: `folder/class/file`.
+        validation: the share of the files for validation, or their number, as 500; None or 0: none.
         class_names: the folders to take, in the order of their numbers; None for all.
-        label_mode: "int" numbers classes (int32); "categorical" makes one-hot rows and "binary"
-            0 and 1 of two classes (float32); None leaves labels out.
-        extensions: take files with these suffixes only, such as (".jpg", ".png"). None takes
-            those that can be read, and says how many others there were: images and arrays, or
-            where there are none sounds (.wav, .flac), as stored; `decode=kl.Audio(...)` resamples
-            them and makes them equally long. Where all files are .txt, x is their texts, in UTF-8;
-            `decode=kl.Text(...)` has other encodings. All files with another `decode=`, or with a
-            loader of your own that overrides load_sample or load_batch.
-        follow_links: look into links to folders, inside classes. A class may be a link anyway.
+        label_mode: "int" numbers the classes (int32); "categorical" makes one-hot rows, and
+            "binary" 0 and 1 for two classes (float32); None: no labels.
+        extensions: read only files with these suffixes, such as (".jpg", ".png"). None reads all
+            images and arrays, and logs the number of other files; if there are none, it reads audio
+            files (.wav, .flac) as stored (`decode=kl.Audio(...)` resamples them and gives them one
+            length). If all files are .txt, x is their text, in UTF-8; use `decode=kl.Text(...)` for
+            other encodings. With any other `decode=`, or a loader of your own that overrides
+            load_sample or load_batch, None reads all files.
+        follow_links: read linked folders inside classes. The folder of a class may always be a link.
         stratify: keep the share of every class the same on both sides.
-        validation_transform: `transform=` of the validation loader, in place of that of training.
+        validation_transform: `transform=` of the validation loader, instead of the training one.
         seed: fixes the split and the order of both loaders.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         loader: the class of both loaders, or a function that makes one.
-        **options: of `loader`; see `split`. depth=8 is the default here, as it is of Keras: one image
-            of 16 bits among those of 8 comes as the others do; depth=None keeps what is stored. Not
-            RamBatchSequenceLoader's draw="windows": runs of neighbouring files are of one class
-            here, and a model that sees one class at a time forgets the others.
+        **options: options of `loader`; see `split`. The default here is depth=8, as in Keras: 16-bit
+            images are converted to 8 bits like the others; depth=None keeps the stored depth. Do not
+            use RamBatchSequenceLoader's draw="windows": neighbouring files are of one class here, and
+            a model that sees one class at a time forgets the others.
 
     Returns:
         (train, validation), or (train, None) without validation. Both have `class_names`, a
@@ -157,8 +157,8 @@ def from_directory(
         kinds = " ".join(sorted(wanted)) if wanted else "any suffix"
         raise ValueError(
             f"{visible(root)} has {len(names)} folders of classes ({listed(names)}), but no file of "
-            f"{kinds} in them. Give extensions=(...) and decode=, a function of a file's bytes, "
-            "for a format of your own."
+            f"{kinds} in them. For a format of your own pass extensions=(...) and decode=, a "
+            "function that takes the bytes of a file."
         )
     for name, count in zip(names, counts, strict=True):
         if not count:
@@ -236,41 +236,41 @@ def from_dataframe(
     """Loaders over the files that a table lists.
 
     Args:
-        frame: a pandas or polars DataFrame, a dict of lists, whatever else gives a column for
+        frame: a pandas or polars DataFrame, a dict of lists, anything else that returns a column for
             `frame[name]`, or the path of a CSV file with a header, or of a Parquet file (needs
-            pyarrow). pandas is not needed.
+            pyarrow). pandas is not required.
         path_column: the column of paths. For several inputs a list of columns (x is a tuple), or a
-            dict by input. Texts are paths, numbers are served as they are, and a list inside is
-            columns of numbers that make a float32 row: `{"photo": "file", "facts": ["age", "size"]}`.
-        label_column: of labels. Texts are numbered in sorted order (those of a categorical column
-            in its order), and their names kept in `class_names`. A list of columns of numbers
-            gives a float32 row a sample. Lists of texts or of numbers of classes give rows of 0
-            and 1. For several outputs a dict of these. None: no labels.
-        label_mode: "int" numbers classes (int32); "categorical" makes one-hot rows, and
-            "multi_label" rows of 0 and 1 of lists or of texts such as "a,b" (float32). None follows
-            the values. A dict, by output.
+            dict by input. Texts are paths, numbers are delivered unchanged, and a list of number
+            columns inside makes a float32 row: `{"photo": "file", "facts": ["age", "size"]}`.
+        label_column: the column of labels. Texts are numbered in sorted order (categorical columns
+            in their own order), and their names are in `class_names`. A list of number columns
+            makes a float32 row per sample. If each value is a list of texts or of class numbers,
+            labels are rows of 0 and 1. For several outputs, a dict of these. None: no labels.
+        label_mode: "int" numbers the classes (int32); "categorical" makes one-hot rows, and
+            "multi_label" rows of 0 and 1 from lists or from texts such as "a,b" (float32). None
+            chooses by the values. For several outputs, a dict.
         folder: where relative paths start; by default the current folder.
-        weight_column: of sample weights; for several outputs also a dict of columns by output, where
-            those left out have weight 1.
-        class_names: the texts of `label_column` in the order of their numbers; of several outputs a
-            dict.
-        validation: the share of the rows to validate with, or how many, as 500; None or 0: none.
+        weight_column: the column of sample weights; for several outputs also a dict of columns by
+            output, where outputs left out have weight 1.
+        class_names: the texts of `label_column` in the order of their numbers; for several outputs
+            a dict.
+        validation: the share of the rows for validation, or their number, as 500; None or 0: none.
         stratify: keep the share of every class the same on both sides: True, the name of a
-            column, or an array. None does so where labels are texts; False draws at random.
-        groups: a column, or an array: rows of one value stay on one side.
-        validation_transform: `transform=` of the validation loader, in place of that of training.
+            column, or an array. None does so if labels are texts; False splits at random.
+        groups: a column, or an array: rows with the same value stay on the same side.
+        validation_transform: `transform=` of the validation loader, instead of the training one.
         seed: fixes the split and the order of both loaders.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         loader: the class of both loaders, or a function that makes one.
-        **options: of `loader`; see `split`.
+        **options: options of `loader`; see `split`.
 
     Returns:
         (train, validation), or (train, None) without validation. Both have `class_names`, None
-        where labels are numbers, and a dict of lists where there are several outputs.
+        if labels are numbers, and a dict of lists for several outputs.
 
     Raises:
-        ValueError: a column is not there (names those that are), or a value is missing (names
-            the row).
+        ValueError: there is no such column (the message lists the columns), or a value is missing
+            (the message names the row).
     """
     check_validation(validation, validation_transform)
     table = Table(frame)
@@ -336,8 +336,8 @@ def one_hot(whole: S, *classes: int | None) -> S:
     source = whole.source.with_labels(change)
     if source is None:
         raise ValueError(
-            f"{type(whole).__name__} makes its samples in a hook, which does not tell their labels "
-            'beforehand: pass label_mode="int".'
+            f"{type(whole).__name__} makes its samples in a hook, so their labels are not known in "
+            'advance: pass label_mode="int".'
         )
     return whole.replace(source=source)
 

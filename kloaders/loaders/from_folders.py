@@ -1,4 +1,4 @@
-"""The way in for files in several folders: pictures and masks, or any other partners."""
+"""Loaders over files that belong together in several folders: images and masks, for example."""
 
 from __future__ import annotations
 
@@ -63,33 +63,33 @@ def from_folders(
     loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
     **options: Any,
 ) -> tuple[L, Any]:
-    """Loaders over files of several folders that belong together, such as pictures and their masks.
+    """Loaders over files of several folders that belong together, such as images and their masks.
 
-    Partners have the same path in their folders, but for the suffix: `images/a/1.jpg` and
-    `masks/a/1.png`. Files without a partner are left out and listed (WARNING), and so are the first
-    pictures and masks whose proportions differ.
+    Partners have the same path in their folders, except for the suffix: `images/a/1.jpg` and
+    `masks/a/1.png`. Files without a partner are left out, with a warning that lists them. Another
+    warning lists the first images and masks whose proportions differ.
 
     Args:
         inputs: a folder, or a dict or tuple of folders, for several inputs.
-        labels: likewise; labels that are pictures are resized by "nearest", see `label_options` of
+        labels: likewise; label images are resized by "nearest", see `label_options` of
             `PathSequenceLoader`. None: no labels.
-        validation: the share of the samples to validate with; None or 0: none.
-        extensions: take files with these suffixes only, in all folders.
-        follow_links: look into links to folders.
-        groups: one value a sample, or a function of the first input's path: samples of one value stay
-            on one side.
-        validation_transform: `transform=` of the validation loader, in place of that of training.
+        validation: the share of the samples for validation; None or 0: none.
+        extensions: read only files with these suffixes, in all folders.
+        follow_links: read linked folders.
+        groups: one value per sample, or a function that takes the path of the first input: samples
+            with the same value stay on the same side.
+        validation_transform: `transform=` of the validation loader, instead of the training one.
         seed: fixes the split and the order of both loaders.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         loader: the class of both loaders, or a function that makes one.
-        **options: of `loader`; see `split`.
+        **options: options of `loader`; see `split`.
 
     Returns:
         (train, validation), or (train, None) without validation.
 
     Raises:
         NotADirectoryError, FileNotFoundError: no such folder.
-        ValueError: no file has a partner, or two files of one folder have the same.
+        ValueError: no file has a partner, or two files of one folder have the same partner.
     """
     check_validation(validation, validation_transform)
     x, y = _folders(inputs, "inputs"), None if labels is None else _folders(labels, "labels")
@@ -97,7 +97,8 @@ def from_folders(
     if len(folders) < 2:
         raise ValueError(
             f"from_folders() got one folder, {folders[0]}, expected two or more that belong together: "
-            "from_folders('images', 'masks'). For one folder for each class use from_directory()."
+            "from_folders('images', 'masks'). For a folder with a folder per class use "
+            "from_directory()."
         )
     count = len(flatten(x))
     wanted = [wanted_suffixes(extensions, loader, options)] * count
@@ -130,8 +131,8 @@ def _folders(given: Any, what: str) -> Any:
         return os.fspath(given)
     else:
         raise TypeError(
-            f"{what} holds {given!r:.80} ({type(given).__name__}), expected the path of a folder, or a dict "
-            "of folders for several."
+            f"{what} contains {given!r:.80} ({type(given).__name__}), expected the path of a folder, "
+            "or a dict of folders."
         )
     if not found:
         raise ValueError(f"{what} is empty, expected a folder, or a dict of folders.")

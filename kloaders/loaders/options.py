@@ -195,8 +195,8 @@ class LoaderOptions:
         own = self.effective_shuffle
         if self.sampling and shuffle not in (None, own):
             raise ValueError(
-                f"shuffle={shuffle} asks for another order than that of a loader that samples "
-                f"({self.sampling}): leave shuffle out, or take a loader without these options."
+                f"shuffle={shuffle} contradicts the order of this loader, which samples "
+                f"({self.sampling}): leave shuffle out, or use a loader without these options."
             )
         return own if shuffle is None else shuffle
 
@@ -272,19 +272,19 @@ def _sharing_reads(options: LoaderOptions) -> LoaderOptions:
     said = f"samples_per_file={options.samples_per_file}"
     if options.transforms.transform is None and options.transforms.batch_transform is None:
         raise ValueError(
-            f"{said} without transform= would deliver each file {options.samples_per_file} times as it "
-            "is: pass a transform that draws from rng, such as a random crop, or leave it out."
+            f"{said} without transform= would deliver {options.samples_per_file} identical samples "
+            "of each file: pass a transform that draws from rng, such as a random crop, or leave it out."
         )
     if options.echo > 1:
         raise ValueError(
-            f"{said} and echo={options.echo} both say how often a file that was read is used: choose "
-            "one; samples_per_file counts each time as a sample."
+            f"{said} and echo={options.echo} both set how often a file is used after it was read: "
+            "choose one; samples_per_file counts each use as a sample."
         )
     if options.sampling:
         raise ValueError(
-            f"{said} takes as many samples from each file, and this loader samples "
-            f"({options.sampling}): leave out epoch_batches=, class_balance= and sampling_weights=, or "
-            "weigh samples in the loss by class_weight= or sample_weights=."
+            f"{said} takes the same number of samples from each file, and this loader samples "
+            f"({options.sampling}): leave out epoch_batches=, class_balance= and sampling_weights=; "
+            "class_weight= and sample_weights= weight samples in the loss instead."
         )
     return options if options.ram else replace(options, ram=RamOptions(most_batches=_APART))
 
@@ -297,8 +297,8 @@ def _sampling(
     if balance is not None and balance is not False:
         if given is not None:
             raise ValueError(
-                "class_balance and sampling_weights are both given: choose one. Weights that "
-                "balance classes are 1 / (how many samples the sample's class has)."
+                "class_balance and sampling_weights are both given: choose one. To balance classes "
+                "by weights, use 1 / (number of samples in the sample's class)."
             )
         values = classes_of(source or Source(), "class_balance") if balance is True else balance
         names, codes = codes_of(values, samples, "class_balance")
@@ -307,8 +307,8 @@ def _sampling(
         weights = checked_sampling_weights(given, samples)
     elif options.replacement:
         raise ValueError(
-            "replacement=True says how sampling_weights are drawn, and there are none: for equal "
-            "ones pass sampling_weights=np.ones(samples)."
+            "replacement=True needs sampling_weights, and there are none: for equal "
+            "weights pass sampling_weights=np.ones(samples)."
         )
     found = Sampling(options.epoch_batches, codes, weights, options.replacement)
     if found.drawn and shuffle is False:
@@ -344,10 +344,10 @@ def checked_sampling_weights(values: Any, samples: int) -> Array:
     if wrong.size:
         raise ValueError(
             f"sampling_weights[{wrong[0]}] is {weights[wrong[0]]}, expected a finite number of at "
-            "least 0; a sample of weight 0 never comes."
+            "least 0; a sample with weight 0 is never drawn."
         )
     if not weights.any():
         raise ValueError(
-            "all sampling_weights are 0, so that no sample would come: leave them out."
+            "all sampling_weights are 0, so no sample could be drawn: leave them out."
         )
     return weights

@@ -74,68 +74,70 @@ class PathOptions(CommonReadingOptions, total=False):
 
 
 class PathSequenceLoader(SequenceLoader):
-    """Batches read from files, one file a sample.
+    """Batches read from files, one file per sample.
 
     JPEG, PNG, BMP, WebP, TIFF, GIF (first frame), .npy and .npz are read by their suffix. For
     anything else give `decode=`, or override `load_sample(path)` or `load_batch(indices)`.
 
     Args:
         paths: files, as str or pathlib.Path, or their URLs, such as "s3://bucket/a.jpg"; or a pattern
-            of either, such as `photos/**/*.jpg`, whose files are sorted by name. A tuple or dict of
-            these, and of arrays, makes several inputs.
-        labels: one for each path: integers, floats, one-hot rows, an array a sample; paths again
-            (a mask beside an image); a tuple or dict of these; or a function of the path that gives
-            a number, the path of a mask, or the name of a class: names are numbered in sorted
-            order, see `class_names`. None for none.
-        batch_size: samples a batch.
-        size: (height, width), or one number for both, to which images are resized; None keeps them as they are.
-            Where paths is a dict, size, interpolation and channels may be dicts by input,
-            `size={"photo": (224, 224), "plan": 64}`; inputs left out have the default.
-        interpolation: "auto" is "area", which averages, where an image shrinks, and "bilinear" where
-            it grows. Or "bilinear", "nearest", "bicubic", "area" or "lanczos", as OpenCV has them,
-            of which only "area" averages; or "pillow-bilinear", "pillow-bicubic", "pillow-lanczos",
-            "pillow-hamming" or "pillow-box", which average as well.
-        aspect: "stretch" distorts pictures whose sides are not in the ratio of `size`; "crop" takes
-            the largest part of that ratio from the middle; "pad" puts zeros on both sides.
-        channels: 3 (RGB), 1 (gray), 4 (RGBA), or None for what the file has: of a TIFF as many bands
-            as are stored.
-        rescale: multiply images by this, as Keras' Rescaling does; float32. Arrays from .npy and
-            .npz stay as they are.
-        dct_scaling: decode JPEGs at 1/2, 1/4 or 1/8 of their size where that is still as large as
-            `size`. 1.4 times as fast for images twice as large, and slightly other pixels: 2.4
-            levels of 255 on average, 5.8 with "bilinear".
-        max_pixels: images with more than this are refused before they are decoded.
-        max_bytes: arrays of .npz files that take more are refused before they are decompressed; bytes,
+            for either, such as `photos/**/*.jpg`, whose files are sorted by name. For several inputs,
+            a tuple or dict of these and of arrays.
+        labels: one for each path: integers, floats, one-hot rows, or an array per sample; paths
+            (a mask for each image); a tuple or dict of these; or a function that takes the path and
+            returns a number, the path of a mask, or a class name: names are numbered in sorted
+            order, see `class_names`. None: no labels.
+        batch_size: samples per batch.
+        size: (height, width), or one number for both, to which images are resized; None keeps the
+            stored size. If paths is a dict, size, interpolation and channels may be dicts by input,
+            `size={"photo": (224, 224), "plan": 64}`; inputs left out use the default.
+        interpolation: "auto" uses "area", which averages, for images that shrink, and "bilinear" for
+            images that grow. Or one of OpenCV's "bilinear", "nearest", "bicubic", "area" and
+            "lanczos" (only "area" averages); or "pillow-bilinear", "pillow-bicubic",
+            "pillow-lanczos", "pillow-hamming" or "pillow-box", which average as well.
+        aspect: for images whose aspect ratio differs from that of `size`: "stretch" distorts them,
+            "crop" takes the largest part with that ratio from the centre, "pad" adds zeros on both
+            sides.
+        channels: 3 (RGB), 1 (gray), 4 (RGBA), or None for the channels of the file (all bands of a
+            TIFF).
+        rescale: multiply images by this number, like Keras' Rescaling; the result is float32. Arrays
+            from .npy and .npz are not rescaled.
+        dct_scaling: decode JPEGs at 1/2, 1/4 or 1/8 of their size if that is still at least as large
+            as `size`. 1.4 times as fast for images twice as large as needed; pixels differ slightly,
+            by 2.4 of 255 levels on average, 5.8 with "bilinear".
+        max_pixels: images with more pixels are refused before they are decoded.
+        max_bytes: larger arrays of .npz files are refused before they are decompressed; in bytes,
             or a text such as "4GB".
-        depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
-            what is stored.
-        reader: "opencv", or "pillow" for images with the pixels of Pillow, as Keras' load_img has
-            them: gray ones of 16 bits keep their values, colour comes in 8 bits.
-        pages: of a TIFF with several: "first", or "all", which makes images of shape (pages, height,
-            width, channels).
-        decode: a function of a file's bytes that gives its array, instead of the suffix's. Labels
-            that are paths have their own, in label_options.
-        label_options: these image options, or decode, for labels that are paths; by default those
-            of the inputs' size, as many channels as stored, and "nearest", which invents no class.
-        check_paths: "sample" looks at up to 2,000 paths, True at all, False at none.
-        exclude: leave out the samples with a file that this CSV file lists in its column `path`,
-            as `quarantine=` and `kloaders verify --csv` write it; or a list of such files.
-            Labels and sample_weights are given for all. It may be the file that `quarantine=`
-            names, and not be there yet: then each run leaves out what the ones before it met.
-        download_cache: a folder on a local disk in which objects of URLs are kept as they are
-            fetched, for later epochs and runs. Processes and loaders may share it. None: nothing is.
-        download_budget: the most that this folder may hold, in bytes or as "200GiB"; a data set that
-            is larger is kept in part, the same part in each epoch. None: as much as the disk has.
-        samples_per_file: how many samples an epoch has of each file: it is read once, and transformed
-            so many times, each with random numbers of its own, as for random crops of large images.
-            In a shuffled order they lie apart, in RAM batches of 32 batches (`RamBatchSequenceLoader`
-            has larger ones); in storage order they follow each other. Labels, weights and errors stay
-            one a file; a validation part has one sample a file, unless it has a transform.
-        **options: see `SequenceLoader`. dtype=None keeps the uint8 of images, and the uint16 of
-            16-bit ones.
+        depth: 8 converts 16-bit images to 8 bits by keeping the upper bits, like tf.io.decode_image;
+            None keeps the stored depth.
+        reader: "opencv"; or "pillow" for exactly Pillow's pixels, as in Keras' load_img: 16-bit gray
+            images keep their values, colour images are converted to 8 bits.
+        pages: for TIFF files with several pages: "first", or "all", which makes images of shape
+            (pages, height, width, channels).
+        decode: a function that takes the bytes of a file and returns its array, used instead of the
+            decoder for the suffix. Labels that are paths have their own decode, in label_options.
+        label_options: these image options, or decode, for labels that are paths; the defaults are the
+            size of the inputs, the stored channels, and "nearest", which does not mix classes.
+        check_paths: whether paths exist: "sample" checks up to 2,000 of them, True all, False none.
+        exclude: leave out the samples whose files are in the column `path` of this CSV file,
+            as `quarantine=` and `kloaders verify --csv` write it; or a list of such files. Still
+            pass labels and sample_weights for all samples. It may be the file of `quarantine=`,
+            even before it exists: then each run leaves out the bad files that earlier runs found.
+        download_cache: a folder on a local disk that caches downloaded objects of URLs for later
+            epochs and runs. Processes and loaders may share it. None: no cache.
+        download_budget: the maximum size of this folder, in bytes or as "200GiB"; a larger data set
+            is cached in part, the same part in each epoch. None: limited by the disk only.
+        samples_per_file: number of samples per file and epoch: a file is read once and transformed
+            this many times, each time with other random numbers, as for random crops of large images.
+            With shuffling these samples are spread over RAM batches of 32 batches
+            (`RamBatchSequenceLoader` allows larger ones); in storage order they follow each other.
+            Labels, weights and errors stay one per file; a validation part has one sample per file,
+            unless it has a transform.
+        **options: see `SequenceLoader`. dtype=None keeps uint8 for images, and uint16 for 16-bit
+            images.
 
     Raises:
-        FileNotFoundError: a path does not exist; names it, and says how many others.
+        FileNotFoundError: a path does not exist; the message names it and counts the others.
         IsADirectoryError: a path is a folder.
         ValueError: a suffix without a decoder, lengths that differ, string labels.
 
@@ -237,17 +239,18 @@ class PathSequenceLoader(SequenceLoader):
         masked = any(isinstance(c, PathColumn) for c in flatten(y or ()))
         if masked and isinstance(images["size"], dict) and "size" not in (label_options or {}):
             raise ValueError(
-                "labels are files, and size= is a dict by input, so that it is not known which size is "
-                'theirs: pass label_options={"size": (height, width)}.'
+                "labels are files and size= is a dict by input, so the size of the labels is not "
+                'known: pass label_options={"size": (height, width)}.'
             )
         if label_options and not masked:
             raise ValueError(
-                "label_options are for labels that are files, and there are none: leave them out."
+                "label_options= is only for labels that are files, and this loader has none: leave "
+                "it out."
             )
         columns = checked_columns(kind.__name__, x, y, ("paths", "labels"))
         if files is None:
             raise TypeError(
-                "paths holds no path of a file, expected str or pathlib.Path. For arrays use "
+                "paths contains no path of a file, expected str or pathlib.Path. For arrays use "
                 "ArraySequenceLoader."
             )
         columns = fetched(columns, *downloads)
@@ -278,7 +281,7 @@ class PathSequenceLoader(SequenceLoader):
         if overrides(kind, "load_sample") or overrides(kind, "load_batch"):
             raise ValueError(
                 f"size=, interpolation= or channels= is a dict by input, and {kind.__name__} reads files "
-                "itself, by load_sample or load_batch: resize in there."
+                "itself, in load_sample or load_batch: resize images there."
             )
         columns = {}
         for name, own in by_input.items():
@@ -290,18 +293,18 @@ class PathSequenceLoader(SequenceLoader):
 
     @property
     def paths(self) -> Sequence[str]:
-        """The files, a sequence of str; of the first input where there are several."""
+        """The files, a sequence of str; if there are several inputs, those of the first."""
         assert self._source.paths is not None
         return self._source.paths
 
     @default_hook
     def load_sample(self, path: str) -> Any:  # type: ignore[override]
-        """The input of one sample from its file. Override it for a format of your own.
+        """Read the input of one sample from its file. Override it for a format of your own.
 
-        Where there are several inputs, it is called for each one that is a file. Called from several
+        With several inputs, it is called for each one that is a file. Called from several
         threads at once. Returns an array, or a tuple or dict of arrays; the label is added by the
         loader. A loader without labels may return (x, y). Whatever is raised becomes a SampleError
-        that names the file, or is dealt with as `on_error` says.
+        that names the file, or is handled as set by `on_error`.
         """
         return FileReader(self.image_options, self.decode)(path, None)
 
@@ -392,8 +395,8 @@ class PathSequenceLoader(SequenceLoader):
         say_left_out(samples - len(kept), samples, names)
         if not len(kept):
             raise ValueError(
-                f"exclude= leaves out all {samples:,} samples, so that none is left to load: look "
-                "at what it lists, or leave it out."
+                f"exclude= leaves out all {samples:,} samples, so that none is left to load: check "
+                "the files that it lists, or leave exclude= out."
             )
         if len(kept) == samples:
             return source

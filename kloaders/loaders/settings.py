@@ -55,8 +55,9 @@ def refuse_setting(loader: Any, name: str, value: Any) -> None:
     known = name in options or name in loader.options.flat or name in _LIVE
     if name in CHANGEABLE and known:
         raise AttributeError(
-            f"{name} of a loader is fixed when it is made, but for loader.set({name}=...), which changes "
-            f"it from the next epoch on: call that, or make another one, with {name}={value!r:.80}."
+            f"{name} of a loader is fixed when it is made, and cannot be assigned: call "
+            f"loader.set({name}=...), which changes it from the next epoch on, or make another one, "
+            f"with {name}={value!r:.80}."
         )
     if known:
         raise AttributeError(
@@ -69,7 +70,7 @@ def refuse_setting(loader: Any, name: str, value: Any) -> None:
     if close:
         raise AttributeError(
             f"{type(loader).__name__} has no attribute {name}: did you mean {close[0]}? That is fixed "
-            f"when a loader is made; an attribute of your own needs a name that is less alike."
+            f"when a loader is made; choose a less similar name for an attribute of your own."
         )
 
 

@@ -110,11 +110,11 @@ def test_limits(given, checked):
 @pytest.mark.parametrize(
     ("given", "policy", "error", "words"),
     [
-        (-1, "skip", ValueError, "less than nothing"),
-        (1.5, "skip", ValueError, "a share lies between 0 and 1"),
-        (-0.1, "skip", ValueError, "a share lies between 0 and 1"),
-        (True, "skip", TypeError, "max_errors=True is no number"),
-        ("3", "skip", TypeError, "max_errors='3' is no number"),
+        (-1, "skip", ValueError, "is negative"),
+        (1.5, "skip", ValueError, "a share must be between 0 and 1"),
+        (-0.1, "skip", ValueError, "a share must be between 0 and 1"),
+        (True, "skip", TypeError, "max_errors=True is not a number"),
+        ("3", "skip", TypeError, "max_errors='3' is not a number"),
         (float("nan"), "skip", TypeError, "no number"),
         (3, "raise", ValueError, 'pass on_error="skip" or "replace"'),
     ],

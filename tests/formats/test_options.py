@@ -24,7 +24,7 @@ from kloaders.formats.options import ImageOptions
         ({"interpolation": "lanczos3"}, ValueError, "'lanczos3' is unknown.*nearest, bilinear"),
         ({"channels": 2}, ValueError, "channels=2, expected 1.*None"),
         ({"dtype": "str"}, TypeError, "real numbers"),
-        ({"dtype": "no such"}, TypeError, "no NumPy type"),
+        ({"dtype": "no such"}, TypeError, "not a NumPy dtype"),
         ({"rescale": "big"}, TypeError, "expected a number"),
         ({"rescale": float("nan")}, ValueError, "finite"),
         ({"max_pixels": None}, ValueError, "max_pixels=None"),

@@ -262,7 +262,7 @@ def test_split_refuses_options_beside_a_loader(files):
         split(PathSequenceLoader(files), batch_size=8, size=(4, 4))
     with pytest.raises(TypeError, match="gave a list, expected a loader"):
         split(files, loader=lambda *a, **o: [])
-    with pytest.raises(ValueError, match="does not tell their labels beforehand"):
+    with pytest.raises(ValueError, match="labels are not known in advance"):
         split(Numbers(20), stratify=True)
 
 

@@ -132,7 +132,7 @@ def test_labels_have_options_of_their_own(make, pngs, masks):
 
 
 def test_label_options_without_label_files_are_refused(make, pngs):
-    with pytest.raises(ValueError, match="label_options are for labels that are files"):
+    with pytest.raises(ValueError, match="label_options= is only for labels that are files"):
         make(pngs, np.arange(SAMPLES), label_options={"channels": 1})
 
 

@@ -305,8 +305,8 @@ def test_loaders_made_of_it_have_as_many(several: Any) -> None:
     [
         ({"samples_per_file": 0}, "samples_per_file=0"),
         ({"samples_per_file": 2.5}, "samples_per_file=2.5"),
-        ({"transform": None}, "samples_per_file=3 without transform= would deliver each file 3"),
-        ({"echo": 2}, "samples_per_file=3 and echo=2 both say how often"),
+        ({"transform": None}, "samples_per_file=3 without transform= would deliver 3 identical"),
+        ({"echo": 2}, "samples_per_file=3 and echo=2 both set how often"),
         ({"epoch_batches": 2}, "leave out epoch_batches="),
         ({"class_balance": np.arange(FILES) % 2}, "leave out epoch_batches=, class_balance="),
         ({"sampling_weights": np.ones(FILES)}, "class_balance= and sampling_weights="),

@@ -186,7 +186,7 @@ def test_wrong_options_are_said(options, message, tmp_path):
     [
         ({"na_values": "NA"}, TypeError, "na_values='NA', expected a list of texts"),
         ({"label_dtype": "int64"}, ValueError, "label_dtype= is of y, and there is none"),
-        ({"label_dtype": "text"}, TypeError, "no NumPy type"),
+        ({"label_dtype": "text"}, TypeError, "not a NumPy dtype"),
     ],
 )
 def test_wrong_types_are_said(options, error, message, tmp_path):

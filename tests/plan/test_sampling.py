@@ -190,7 +190,7 @@ def test_a_dataset_is_the_stream(npy, keep):
     assert dataset.cardinality() == 5
     found = [numbers_of(x.numpy()) for _ in range(2) for x, _ in dataset]
     assert found == epochs_of(loader, 2)
-    with pytest.raises(ValueError, match="shuffle=False asks for another order"):
+    with pytest.raises(ValueError, match="shuffle=False contradicts the order of this loader"):
         kl.to_tf_dataset(loader, shuffle=False)
 
 
@@ -220,11 +220,11 @@ class Weighted(kl.SequenceLoader):
         ({"sampling_weights": [1, 2, -1, 1, 1]}, ValueError, r"sampling_weights\[2\] is -1"),
         ({"sampling_weights": [0] * 5}, ValueError, "all sampling_weights are 0"),
         ({"sampling_weights": ["a"] * 5}, TypeError, "expected one number for each of 5"),
-        ({"replacement": True}, ValueError, "there are none: for equal ones"),
+        ({"replacement": True}, ValueError, "there are none: for equal weights"),
         (
             {"sampling_weights": np.ones(5), "class_balance": [0, 0, 1, 1, 1]},
             ValueError,
-            "choose one. Weights that balance",
+            "choose one. To balance classes",
         ),
         (
             {"sampling_weights": np.ones(5), "shuffle": False},
@@ -242,7 +242,7 @@ def test_options_that_mean_nothing_are_refused(options, error, words):
     ("options", "words"),
     [
         ({"echo": 2}, "echo=2 serves a RAM batch several times"),
-        ({"draw": "windows"}, 'reads runs of neighbours.*draw="global"'),
+        ({"draw": "windows"}, 'reads runs of neighbouring samples.*draw="global"'),
     ],
 )
 def test_what_ram_batches_cannot_do(npy, options, words):
@@ -255,7 +255,7 @@ def test_compressed_records_sample_when_they_fit(tmp_path, keep):
     kl.write_tfrecords(source, out=tmp_path / "r", shards=1, compression="GZIP", progress=False)
     features = {"x": "x", "y": "label"}
     options = {"seed": 3, "class_balance": CLASSES}
-    with pytest.raises(ValueError, match=r"front to back: give a ram_budget"):
+    with pytest.raises(ValueError, match=r"from start to end: use a ram_budget"):
         kl.TFRecordSequenceLoader(str(tmp_path / "r-*"), features, 4, ram_batch_size=8, **options)
     loader = keep(kl.TFRecordSequenceLoader(str(tmp_path / "r-*"), features, 4, **options))
     assert epochs_of(loader, 2) == epochs_of(numbered(23, **options), 2)

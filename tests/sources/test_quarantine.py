@@ -120,11 +120,11 @@ def test_the_limit_over_processes(files: Any, keep: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
-        ({"max_errors": -1}, ValueError, "less than nothing"),
+        ({"max_errors": -1}, ValueError, "is negative"),
         ({"max_errors": 1.5}, ValueError, "between 0 and 1"),
-        ({"max_errors": "few"}, TypeError, "max_errors='few' is no number"),
-        ({"max_errors": True}, TypeError, "max_errors=True is no number"),
-        ({"max_errors": float("nan")}, TypeError, "is no number"),
+        ({"max_errors": "few"}, TypeError, "max_errors='few' is not a number"),
+        ({"max_errors": True}, TypeError, "max_errors=True is not a number"),
+        ({"max_errors": float("nan")}, TypeError, "is not a number"),
         ({"max_errors": 5, "on_error": "raise"}, ValueError, "stops at the first sample"),
     ],
 )

@@ -466,7 +466,7 @@ def test_the_users_own_key(pictures, tmp_path, keep):
     assert served == [5, 6, 5]
     with pytest.raises(TypeError, match="cache_key=3 is int"):
         kl.PathSequenceLoader(pictures, cache_key=3)
-    with pytest.raises(ValueError, match='cache_key="" names nothing'):
+    with pytest.raises(ValueError, match='cache_key="" is empty'):
         kl.PathSequenceLoader(pictures, cache_key="")
 
 
