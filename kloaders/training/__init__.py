@@ -1,1 +1,1 @@
-"""A training that goes on where it stopped: the callback, and the file of its state."""
+"""Resume training where it stopped: the callback, and the file with the training state."""

@@ -1,6 +1,6 @@
-"""Tells a loader what only Keras' callbacks know: the epoch, what was trained on, and the end.
+"""Gives a loader what only Keras' callbacks know: the epoch, the batches trained on, and the end.
 
-Given a path, it also saves where the training stands, and goes on there in another process.
+With a path, it also saves the training state, and resumes from it in another process.
 """
 
 from __future__ import annotations
@@ -36,48 +36,51 @@ __all__ = ["LoaderCallback"]
 
 
 class LoaderCallback(Callback):
-    """Give it to `fit` beside the loader that `fit` trains on.
+    """Pass it to `fit` as a callback, together with the loader that `fit` trains on.
 
-    The loader is exact without it. With it, the loader also knows the true epoch number
-    (`initial_epoch`, `BackupAndRestore`), stays exact when a callback calls `evaluate` on the
-    same loader in mid-epoch, does not read ahead past the last epoch, and frees its threads and
-    the batches made ahead when training ends. `loader.state_dict()` is the position behind the
-    last batch that was trained on.
+    The loader delivers the right batches without it. With it, the loader also knows the true epoch
+    number (`initial_epoch`, `BackupAndRestore`), keeps its position when a callback calls
+    `evaluate` on the same loader in the middle of an epoch, does not prefetch past the last epoch,
+    and frees its threads and prefetched batches when training ends. `loader.state_dict()` is the
+    position after the last batch that was trained on.
 
-    With `path`, a training that was killed goes on where it was saved last, in the middle of an
-    epoch too: run the same program again. Put it behind callbacks that change the model or the
+    With `path`, a run that was killed resumes where it was saved last, even in the middle of an
+    epoch: run the same program again. List it after callbacks that change the model or the
     optimizer (but before `SwapEMAWeights`).
 
-    It also reports what loading was like: each epoch's logs, and so History, CSVLogger and
-    TensorBoard (listed before or after this callback), but not Keras' progress bar, have `samples_per_s`, of training without
-    validation; `data_wait_s`, seconds in which the model had nothing to train on;
-    `batches_ahead`, how many batches lay ready when one was taken, on average; `cache_hits`, the
+    It also reports how loading went. The logs of each epoch (in History, CSVLogger and TensorBoard,
+    listed before or after this callback, but not in Keras' progress bar) have `samples_per_s`, of
+    training without validation; `data_wait_s`, the seconds that the model waited for data;
+    `batches_ahead`, the average number of prefetched batches when one was taken; `cache_hits`, the
     share of arrays from the cache, 0 to 1 (of this process: 0 with processes=True); and
-    `sample_errors`, how many samples have not loaded so far. `loader.explain()` uses them after fit.
+    `sample_errors`, how many samples did not load so far. `loader.explain()` uses them after fit.
 
-    For a loader made with with_ids=True, `samples` has names, losses and predictions of all samples of
-    the epoch that ended last, and `samples.worst(10)` those with the highest loss. That takes another
-    pass over the data behind each epoch, without training.
+    If the loader has with_ids=True, `samples` has names, losses and predictions of all samples of
+    the last finished epoch, and `samples.worst(10)` returns those with the highest loss. This takes
+    another pass over the data after each epoch, without training.
 
     Args:
         loader: the loader given to `fit`.
-        path: a file, or a URL such as "s3://bucket/run/state", for the state of the training: the
-            position in the data together with the model's and the optimizer's variables. It is written at the end of each epoch and as
-            often as `save_freq` says, whole or not at all; read when training begins, if it is
-            there; and deleted when training is over. Of several processes with `shard=`, the one
-            with part 0 writes and all read it: they must all see it.
-        save_freq: 100: after so many batches (with steps_per_execution, at the next one that Keras
-            tells of); "30s", "5min" or "2h": after the first batch behind so much time; "epoch":
-            at the end of epochs only.
-        log: whether to add to the logs.
+        path: a file, or a URL such as "s3://bucket/run/state", for the training state: the position
+            in the data together with the variables of the model and the optimizer. It is written
+            at the end of each epoch and as often as `save_freq` sets, always completely or not at
+            all; read when training begins, if it exists; and deleted when training is over. With
+            several processes and `shard=`, the process with part 0 writes it, and all read it: they
+            must all have access to it.
+        save_freq: 100: every 100 batches (with steps_per_execution, at the next batch that Keras
+            reports); "30s", "5min" or "2h": after the first batch that ends after this time;
+            "epoch": at the end of epochs only.
+        log: whether to add these numbers to the logs.
 
     Raises:
         TypeError: not one of our loaders.
-        ValueError: save_freq is not understood; or, when training begins: `fit` trains on another
-            loader, or a view of this one; the state is one of other data or another model, or damaged; `BackupAndRestore`, which restores a state of its
-            own, is there too; or steps_per_epoch is less than the loader's length.
-        OSError: when training begins: the state cannot be written or read. A save that fails later,
-            on a disk that is full by then, is reported, and training goes on with the state before.
+        ValueError: save_freq is not valid; or, when training begins: `fit` trains on another
+            loader, or a view of this one; the state is damaged, or belongs to other data or another
+            model; `BackupAndRestore`, which restores its own state, is used too; or steps_per_epoch
+            is less than the loader's length.
+        OSError: when training begins: the state cannot be written or read. If a later save fails,
+            because the disk is full for example, this is logged, training continues, and the
+            previous state stays.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class LoaderCallback(Callback):
         self._every, self._seconds = _checked_freq(save_freq)
         if self.path is not None and Callback.__module__.startswith("tf_keras"):
             raise ValueError(
-                "path= needs Keras 3: tf_keras ends the training behind an epoch that goes on in the "
+                "path= needs Keras 3: tf_keras stops training after an epoch that was resumed in the "
                 "middle. Leave path= out, and use tf_keras.callbacks.BackupAndRestore."
             )
         if self.path is not None and os.path.isdir(self.path):
@@ -242,7 +245,7 @@ class LoaderCallback(Callback):
                 training_state.remove(self.path)
             except OSError as error:
                 warn(
-                    f"training is over, and {self.path} cannot be deleted ({error}): do it yourself."
+                    f"training is over, and {self.path} cannot be deleted ({error}): delete it yourself."
                 )
 
     # ------------------------------------------------------------------ saving
@@ -276,19 +279,19 @@ class LoaderCallback(Callback):
         except OSError as error:
             if not self._failed:
                 there = (
-                    f"has the state of {self._saved}" if self._saved else "has no state of it yet"
+                    f"keeps the state of {self._saved}" if self._saved else "has no state yet"
                 )
                 warn(
-                    f"{self.path}: the state of the training cannot be saved "
-                    f"({os.strerror(error.errno) if error.errno else error}). It goes on, and the file "
-                    f"{there}; the next save tries again."
+                    f"{self.path}: the training state cannot be saved "
+                    f"({os.strerror(error.errno) if error.errno else error}). Training continues, and the "
+                    f"file {there}; the next save tries again."
                 )
             self._failed = True
             return
         if self._failed:
-            warn(f"{self.path}: the state of the training is saved again.")
+            warn(f"{self.path}: the training state can be saved again.")
         self._failed = False
-        self._saved = f"epoch {epoch + 1}, behind {position['samples']:,} samples"
+        self._saved = f"epoch {epoch + 1}, after {position['samples']:,} samples"
 
     # ------------------------------------------------------------------ going on
 
@@ -297,9 +300,9 @@ class LoaderCallback(Callback):
         names = [type(callback).__name__ for callback in callbacks]
         if "BackupAndRestore" in names:
             raise ValueError(
-                "BackupAndRestore beside LoaderCallback(loader, path): both would restore the model "
-                "when training begins, each to another moment. Leave BackupAndRestore out, "
-                "LoaderCallback saves the end of each epoch as well; or leave path= out."
+                "BackupAndRestore together with LoaderCallback(loader, path): both would restore the "
+                "model when training begins, each to another position. Leave BackupAndRestore out, "
+                "since LoaderCallback saves at the end of each epoch as well; or leave path= out."
             )
         if "SwapEMAWeights" in names[: callbacks.index(self) if self in callbacks else 0]:
             raise ValueError(
@@ -310,7 +313,7 @@ class LoaderCallback(Callback):
         if steps and steps < batches:
             raise ValueError(
                 f"steps_per_epoch={steps} spreads a pass of {batches} batches over several epochs, "
-                "and then Keras cannot go on in the middle of it: leave steps_per_epoch out with "
+                "and Keras cannot resume in the middle of such a pass: leave steps_per_epoch out with "
                 "LoaderCallback(loader, path), or leave path= out."
             )
 
@@ -320,7 +323,7 @@ class LoaderCallback(Callback):
         state, arrays = training_state.read(path)
         epoch, trained = state.get("epoch"), state.get("epoch_trained")
         if type(epoch) is not int or epoch < 0 or type(trained) is not bool:
-            raise ValueError(f"{visible(path)} is damaged: delete it to begin the training anew.")
+            raise ValueError(f"{visible(path)} is damaged: delete it to restart training.")
         variables, metrics = arrays.get("variables", []), arrays.get("metrics", [])
         try:
             self.loader.load_state_dict(state.get("position"))  # type: ignore[arg-type]
@@ -343,9 +346,9 @@ class LoaderCallback(Callback):
         # Whether it had its effect is seen in on_epoch_begin.
         self._before = private.begin_at_epoch(model, epoch)
         done = "all" if trained else f"{state['position']['samples']:,}"
-        self._saved = f"epoch {epoch + 1}, behind {done} samples"
+        self._saved = f"epoch {epoch + 1}, after {done} samples"
         inform(
-            f"going on from {path}: epoch {epoch + 1} of {self.params.get('epochs')}, behind "
+            f"resuming from {path}: epoch {epoch + 1} of {self.params.get('epochs')}, after "
             f"{done} of {self.loader.plan.samples:,} samples"
         )
         return state
@@ -392,9 +395,9 @@ class LoaderCallback(Callback):
 
 
 _ANOTHER = (
-    "fit does not train on the loader that LoaderCallback has{}. Give both the same object, or the "
-    "position in the data is not known. A Dataset of to_tf_dataset counts in a loop of your own, with "
-    "loader.state_dict(epoch=..., batch=...)."
+    "fit does not train on the loader of LoaderCallback{}. Pass the same object to both, otherwise the "
+    "position in the data is not known. For a Dataset of to_tf_dataset use a loop of your own that "
+    "counts batches, with loader.state_dict(epoch=..., batch=...)."
 )
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -410,7 +413,7 @@ def _checked_freq(save_freq: Any) -> tuple[int | None, float | None]:
         if found and float(found[1]) > 0:
             return None, float(found[1]) * _UNITS[found[2]]
     raise ValueError(
-        f'save_freq={save_freq!r:.80} is not understood: 100 means every 100 batches, "5min" every five '
+        f'save_freq={save_freq!r:.80} is not valid: 100 means every 100 batches, "5min" every five '
         'minutes ("30s", "2h"), "epoch" the end of each epoch.'
     )
 

@@ -1,4 +1,4 @@
-"""The loss of each sample of an epoch, by name: which files a model finds hardest."""
+"""The loss of each sample of an epoch, by name, to find the samples that are hardest for a model."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["SampleResults", "sample_results"]
 
 @dataclass(frozen=True)
 class SampleResults:
-    """What a model made of each sample of an epoch. One row a sample, in the order of the data.
+    """Losses and predictions of a model for the samples of an epoch: one row per sample, in data order.
 
     Attributes:
         epoch: which epoch of the loader, from 0.
-        ids: sample numbers, int64. Samples that did not load are not there.
-        names: what errors call them: files, or places in files.
-        losses: float64, without sample weights and regularization: the mean of a sample that came
+        ids: sample numbers, int64. Samples that did not load are left out.
+        names: their names, as in errors: files, or positions in files.
+        losses: float64, without sample weights and regularization; the mean, if a sample came
             several times. None without labels.
-        predictions: float, (samples, values), of a model with one output of a few values a sample; else
-            None.
+        predictions: float, (samples, values), if the model has one output with a few values per
+            sample; otherwise None.
     """
 
     epoch: int
@@ -39,11 +39,11 @@ class SampleResults:
         """Names and losses of the samples with the highest loss, the highest first; NaN before all.
 
         Raises:
-            ValueError: the loader has no labels, so that there are no losses.
+            ValueError: the loader has no labels, so there are no losses.
         """
         if self.losses is None:
             raise ValueError(
-                "worst() needs losses, and the loader has no labels: look at `predictions`."
+                "worst() needs losses, and the loader has no labels: use `predictions` instead."
             )
         order = np.argsort(-np.nan_to_num(self.losses, nan=np.inf), kind="stable")
         chosen = order[: checked_count(count, "count", 1)].tolist()

@@ -1,4 +1,4 @@
-"""Where a training stands, in one file: the position in the data and all variables of the model.
+"""The training state in one file: the position in the data and all variables of the model.
 
 A ZIP file without compression: `state.json`, and the bytes of each variable under its number. It gets
 its name when it is whole, so that a position is never found beside weights of another moment; ZIP's
@@ -61,7 +61,7 @@ def prepare(path: str) -> None:
         remove_leftovers(path)
         check_writable(path)
     except OSError as error:
-        said = f"{error.strerror}: the state of the training cannot be saved there, choose another path"
+        said = f"{error.strerror}: the training state cannot be saved there, choose another path"
         raise OSError(error.errno, said, path) from error
 
 
@@ -117,15 +117,15 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
         with _opened(path) as file, zipfile.ZipFile(file) as archive:
             held = file.seek(0, os.SEEK_END)
             if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
-                raise ValueError("it is compressed, as states are not")
+                raise ValueError("it is compressed, unlike training states")
             if archive.getinfo(_HEAD).file_size > min(held, _LARGEST_HEAD):
-                raise ValueError("its head is larger than the file")
+                raise ValueError("its header is larger than the file")
             head = json.loads(archive.read(_HEAD))
             if not isinstance(head, dict) or head.get("format") != _FORMAT:
                 raise ValueError("it is another kind of file")
             if head.get("version") != _VERSION:
                 raise ValueError(
-                    f"it is of version {head.get('version')!r:.80}, expected {_VERSION}"
+                    f"it has version {head.get('version')!r:.80}, expected {_VERSION}"
                 )
             numbers = iter(range(len(archive.namelist())))
             arrays = {
@@ -138,9 +138,9 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
     except Exception as error:  # zipfile, json and NumPy have many ways to say it
         why = str(error) or type(error).__name__
         if _begins_as_ours(path):
-            said = f"is a damaged training state ({why}): delete it to begin the training anew."
+            said = f"is a damaged training state ({why}): delete it to restart training."
         else:
-            said = f"is no training state ({why}), and stays as it is: choose another path."
+            said = f"is not a training state ({why}), and is not overwritten: choose another path."
         raise ValueError(f"{visible(path)} {said}") from error
 
 
@@ -281,7 +281,7 @@ def assign(variables: list[Any], saved: list[tuple[str, Array]], path: str) -> N
         variable.assign(value)
 
 
-_ADVICE = "Build and compile the model as it was; another training needs another path."
+_ADVICE = "Build and compile the same model as before, or choose another path for a new run."
 
 
 def remove(path: str) -> None:

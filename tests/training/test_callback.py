@@ -86,7 +86,7 @@ def test_how_often_it_saves_is_understood(save_freq, expected):
 )
 def test_how_often_is_refused_where_it_is_not_understood(save_freq):
     with pytest.raises(
-        ValueError, match="is not understood: 100 means every 100 batches"
+        ValueError, match="is not valid: 100 means every 100 batches"
     ) as caught:
         kl.LoaderCallback(loader_of(), save_freq=save_freq)
     assert f"save_freq={save_freq!r}" in str(caught.value)
@@ -255,7 +255,7 @@ def test_it_goes_on_behind_what_was_saved(model, tmp_path, caplog, last):
     assert len(batches) == 5 - last + 6
     done = "all" if last == 5 else f"{4 * (last + 1)}"
     assert (
-        f"going on from {path}: epoch 1 of 2, behind {done} of {SAMPLES} samples" in caplog.messages
+        f"resuming from {path}: epoch 1 of 2, after {done} of {SAMPLES} samples" in caplog.messages
     )
 
 
@@ -293,7 +293,7 @@ def test_a_state_between_epochs(model, tmp_path):
 def test_a_state_without_its_facts_is_damaged(model, tmp_path, facts):
     path, loader = str(tmp_path / "state"), loader_of()
     state_file.write(path, facts, {})
-    with pytest.raises(ValueError, match="is damaged: delete it to begin the training anew"):
+    with pytest.raises(ValueError, match="is damaged: delete it to restart training"):
         model.fit(loader, verbose=0, callbacks=[kl.LoaderCallback(loader, path)])
 
 
@@ -336,9 +336,9 @@ def test_a_full_disk_costs_a_save_and_no_training(model, tmp_path, caplog, limit
     model.fit(loader, verbose=0, callbacks=[callback, Each(batch=look)])
     assert found == [1, 1, 1, 1, 1, 0]
     (failed,) = [m for m in caplog.messages if "cannot be saved" in m]
-    assert failed.startswith(f"{path}: the state of the training cannot be saved (")
-    assert "It goes on, and the file has the state of epoch 1, behind 4 samples" in failed
-    assert f"{path}: the state of the training is saved again." in caplog.messages
+    assert failed.startswith(f"{path}: the training state cannot be saved (")
+    assert "Training continues, and the file keeps the state of epoch 1, after 4 samples" in failed
+    assert f"{path}: the training state can be saved again." in caplog.messages
     assert not list(tmp_path.iterdir())
 
 
@@ -347,7 +347,7 @@ def test_a_first_save_that_fails_has_no_state(model, tmp_path, caplog, limited):
     limit = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda *_, **__: limited(100))
     model.fit(loader, verbose=0, callbacks=[kl.LoaderCallback(loader, path, save_freq=1), limit])
     limited(-1)  # at once: pytest may write to a file
-    assert [m for m in caplog.messages if "the file has no state of it yet" in m]
+    assert [m for m in caplog.messages if "the file has no state yet" in m]
     assert not list(tmp_path.iterdir())
 
 
@@ -399,7 +399,7 @@ def test_a_callback_of_another_loader_is_refused(model, tmp_path, with_path, oth
     path = tmp_path / "state" if with_path else None
     callbacks = [kl.LoaderCallback(loader, path), Each(batch=trained.append)]
     with pytest.raises(
-        ValueError, match="does not train on the loader that LoaderCallback has: it "
+        ValueError, match="does not train on the loader of LoaderCallback: it "
     ):
         model.fit(given, verbose=0, callbacks=callbacks)
     assert trained == []

@@ -323,7 +323,7 @@ def test_other_data_are_refused(tmp_path):
 def test_a_file_that_is_no_state_is_refused(tmp_path):
     path = tmp_path / "state"
     path.write_text("hello")
-    assert "stays as it is: choose another path" in refused(path)
+    assert "is not overwritten: choose another path" in refused(path)
     with pytest.raises(ValueError, match="is a folder"):
         kl.LoaderCallback(make_loader(), tmp_path)
 
@@ -347,7 +347,7 @@ def test_another_loader_is_refused(tmp_path):
 
 @pytest.mark.parametrize("save_freq", [0, -1, 1.5, True, "5", "0s", "5 hours", None])
 def test_a_wrong_save_freq_is_refused(save_freq):
-    with pytest.raises(ValueError, match="is not understood: 100 means"):
+    with pytest.raises(ValueError, match="is not valid: 100 means"):
         kl.LoaderCallback(make_loader(), "state", save_freq=save_freq)
 
 

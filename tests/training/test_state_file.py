@@ -80,7 +80,7 @@ def test_what_cannot_be_written_leaves_the_state_before(path):
     ("change", "words"),
     [
         (head_changed(format="another"), "it is another kind of file"),
-        (head_changed(version=9), "it is of version 9, expected 1"),
+        (head_changed(version=9), "it has version 9, expected 1"),
         (lambda parts: {"compression": zipfile.ZIP_DEFLATED}, "it is compressed"),
         (lambda parts: parts.pop("1") and None, "no item named '1'"),
         (lambda parts: parts.pop("state.json") and None, "no item named 'state.json'"),
@@ -115,10 +115,10 @@ def test_what_is_no_state_is_refused_with_its_name(path, change, words):
         state_file.read(path)
     with open(path, "rb") as file:
         ours = b'"format": "kloaders training state"' in file.read(256)
-    said = "is a damaged training state (" if ours else "is no training state ("
+    said = "is a damaged training state (" if ours else "is not a training state ("
     assert str(caught.value).startswith(f"{path} {said}")
-    assert ("delete it to begin the training anew" in str(caught.value)) == ours
-    assert ("stays as it is: choose another path" in str(caught.value)) != ours
+    assert ("delete it to restart training" in str(caught.value)) == ours
+    assert ("is not overwritten: choose another path" in str(caught.value)) != ours
 
 
 def test_a_file_that_is_not_there_is_an_os_error(path):
@@ -141,7 +141,7 @@ def test_a_file_of_somebody_elses_is_never_to_be_deleted(path, content):
     os.makedirs(os.path.dirname(path))
     with open(path, "wb") as file:
         file.write(content)
-    with pytest.raises(ValueError, match="stays as it is: choose another path") as caught:
+    with pytest.raises(ValueError, match="is not overwritten: choose another path") as caught:
         state_file.read(path)
     assert "delete" not in str(caught.value)
 
@@ -237,7 +237,7 @@ def test_a_state_of_another_model_changes_nothing(model, path):
         state_file.assign(variables, [*other[:-1], last], path)
     for caught in (one, two):
         assert path in str(caught.value)
-        assert "Build and compile the model as it was; another" in str(caught.value)
+        assert "Build and compile the same model as before" in str(caught.value)
         assert "delete" not in str(caught.value)
     for (_, value), (_, old) in zip(state_file.values_of(variables), before, strict=True):
         np.testing.assert_array_equal(value, old)
@@ -264,7 +264,7 @@ def test_a_state_may_be_a_url():
     assert facts["epoch"] == 3
     np.testing.assert_array_equal(arrays["variables"][0][1], ARRAYS["variables"][0][1])
     fsspec.filesystem("memory").pipe_file("/runs/state", b"damaged")
-    with pytest.raises(ValueError, match="memory://runs/state is no training state"):
+    with pytest.raises(ValueError, match="memory://runs/state is not a training state"):
         state_file.read(url)
     for _ in range(2):
         state_file.remove(url)
