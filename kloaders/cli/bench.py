@@ -87,8 +87,8 @@ def compare(
     rates = {} if rates is None else rates
     if not isinstance(loader, PathSequenceLoader) or loader.decode is not None:
         raise ValueError(
-            f"bench compares methods to read files, and this is a {type(loader).__name__}: name a folder "
-            "of files or a CSV file. `kloaders explain` takes packs and TFRecord files, too."
+            f"bench compares methods to read files, and this is a {type(loader).__name__}: pass a folder "
+            "of files or a CSV file. `kloaders explain` also takes packs and TFRecord files."
         )
     chosen = np.unique(np.linspace(0, loader.samples - 1, min(files, loader.samples)).astype(int))
     if loader.options.faults.on_error != "raise":
@@ -122,7 +122,7 @@ def _that_load(loader: Any, chosen: Indices) -> Indices:
             found.append(k)
     if not found:
         raise ValueError(
-            f"none of the {len(chosen):,} files that were looked at loads: run `kloaders verify` on them."
+            f"none of the {len(chosen):,} files tried can be loaded: run `kloaders verify` on them."
         )
     return np.array(found, np.int64)
 

@@ -13,16 +13,16 @@ __all__ = ["cache_command"]
 
 @click.command("cache")
 @click.argument("folder")
-@click.option("--check", is_flag=True, help="Read all of it, and compare checksums.")
-@click.option("--clear", is_flag=True, help="Delete what no process uses.")
+@click.option("--check", is_flag=True, help="Read all files, and compare checksums.")
+@click.option("--clear", is_flag=True, help="Delete all files that no process uses.")
 def cache_command(folder: str, check: bool, clear: bool) -> None:
     """List, check or clear a download cache.
 
-    FOLDER is what `download_cache=` of a loader names. Only files that a loader has written there are
-    deleted, and none that a process is using.
+    FOLDER is the folder given as `download_cache=` of a loader. Only files that a loader has written
+    there are deleted, and none that a process is using.
 
     \b
-    Exit code: 0 no damage, 1 something damaged (it is fetched again when it is needed), 2 no cache.
+    Exit code: 0 no damage, 1 damaged files (they are downloaded again when needed), 2 not a cache.
 
     \b
     Examples:
@@ -36,11 +36,12 @@ def cache_command(folder: str, check: bool, clear: bool) -> None:
 
     if not os.path.exists(os.path.join(folder, download_cache.MARKER)):
         raise click.UsageError(
-            f"{visible(folder)} is no download cache: it is the folder that download_cache= of a loader names."
+            f"{visible(folder)} is not a download cache: pass the folder given as download_cache= of a "
+            "loader."
         )
     if clear:
         gone, stay = download_cache.clear(folder)
-        used = f", {format_bytes(stay)} are in use and stay" if stay else ""
+        used = f", {format_bytes(stay)} are in use and were kept" if stay else ""
         click.echo(f"{folder}: {format_bytes(gone)} deleted{used}")
         return
     segments = sorted(download_cache.segments_of(folder))

@@ -18,9 +18,9 @@ __all__ = ["verify_command"]
 @click.option(
     "--max-pixels",
     type=click.IntRange(1),
-    help="Images with more are reported, and not decoded.  [default: 178,956,970, as loaders]",
+    help="Report larger images without decoding them.  [default: 178,956,970, as in loaders]",
 )
-@click.option("--follow-links", is_flag=True, help="Look into links to folders, inside classes.")
+@click.option("--follow-links", is_flag=True, help="Read linked folders inside classes.")
 @click.option("--no-duplicates", is_flag=True, help="Do not compare files by content.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option(
@@ -33,13 +33,13 @@ __all__ = ["verify_command"]
     is_flag=False,
     flag_value="-",
     metavar="[FILE]",
-    help="Print one JSON object, for scripts, or write it to FILE; give it after SOURCE.",
+    help="Print one JSON object, for scripts, or write it to FILE; put this option after SOURCE.",
 )
 @click.option(
     "--csv",
     "csv_file",
     metavar="FILE",
-    help="Write a list of what is wrong, for exclude= of loaders: path, error, first_seen.",
+    help="Write a list of bad files, for exclude= of loaders: path, error, first_seen.",
 )
 def verify_command(
     sources: tuple[str, ...],
@@ -63,7 +63,7 @@ def verify_command(
     \b
     Errors:   unreadable          missing, or no permission
               empty               0 bytes
-              truncated           cut short, a JPEG at whatever byte; zeros in place of the end;
+              truncated           cut short, even a JPEG by one byte; zeros in place of the end;
                                   a video shorter than its header says
               broken              does not decode, or does not match its checksum
               too many pixels     more than --max-pixels

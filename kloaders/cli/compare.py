@@ -39,7 +39,7 @@ _METHODS = click.Choice(["preload", "files", "two-level", "TFRecord", "tf.data"]
     "loaders",
     multiple=True,
     type=_METHODS,
-    help="Only this one; may be given several times.  [default: all five]",
+    help="Run only this loader; may be given several times.  [default: all five]",
 )
 @click.option("--way", "older_name", multiple=True, type=_METHODS, hidden=True)
 @click.option(
@@ -47,14 +47,14 @@ _METHODS = click.Choice(["preload", "files", "two-level", "TFRecord", "tf.data"]
     type=click.IntRange(20),
     default=300,
     show_default=True,
-    help="Pieces cut from each photograph; more files, longer epochs.",
+    help="Number of crops from each photograph; more crops make longer epochs.",
 )
 @click.option(
     "--accuracy",
     type=click.FloatRange(0, 1),
     default=0.95,
     show_default=True,
-    help="What each must reach on files held out; else the exit code is 1.",
+    help="Accuracy that each must reach on validation files; otherwise the exit code is 1.",
 )
 @json_option
 def demo_command(
@@ -147,7 +147,7 @@ def demo_command(
     type=click.FloatRange(0.05),
     default=2.0,
     show_default=True,
-    help="How long each row is measured.",
+    help="Time to measure each row.",
 )
 @json_option
 def bench_command(

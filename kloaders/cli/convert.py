@@ -32,13 +32,13 @@ __all__ = ["pack_command", "tfrecord_command"]
 @click.command("pack", cls=ImageCommand)
 @source_argument
 @click.argument("out", type=click.Path(file_okay=False))
-@image_options("as they are, each its own")
+@image_options("the stored size of each")
 @table_options
 @click.option("--shard-size", help="Size of one file, such as 256MiB.  [default: 1GiB, or more]")
 @click.option(
     "--workers", type=click.IntRange(0), help="Threads that decode.  [default: one per core]"
 )
-@conversion_options("a pack that is in OUT", "load")
+@conversion_options("the pack in OUT", "load")
 @json_option
 def pack_command(
     source: str,
@@ -54,7 +54,7 @@ def pack_command(
 
     SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
     and one of labels. OUT, a folder or a URL, gets .npy files and pack.json, for PackSequenceLoader.
-    Stopped at any moment, the same command goes on where it was.
+    If it is stopped at any time, the same command continues where it stopped.
 
     \b
     Examples:
@@ -117,18 +117,18 @@ def pack_command(
 @click.argument("out", type=click.Path(file_okay=False))
 @click.option(
     "--name",
-    help="How the files' names begin.  [default: as SOURCE; train and validation, if it is split]",
+    help="Prefix of the file names.  [default: that of SOURCE; train and validation, if it is split]",
 )
 @click.option("--shards", type=click.IntRange(1), default=1, show_default=True, help="Files.")
 @click.option(
     "--compression",
     type=click.Choice(["GZIP", "ZLIB"], case_sensitive=False),
-    help="Smaller, and readable front to back only; not for JPEGs.  [default: none]",
+    help="Smaller files, readable from start to end only; no gain for JPEGs.  [default: none]",
 )
 @click.option(
     "--validation",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="The share to write to files of their own, such as 0.2, with every class's share the same.",
+    help="The share to write to separate validation files, such as 0.2, the same for every class.",
 )
 @click.option("--shuffle", is_flag=True, help="Write in a random order, for other readers.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
@@ -154,10 +154,11 @@ def tfrecord_command(
 ) -> None:
     """Write files into a few TFRecord files.
 
-    They are for TFRecordSequenceLoader and for tf.data. SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
-    and one of labels. Records are tf.train.Example: image_raw (the file as it is), label, id (its
-    path), and class, where classes have names. OUT is a folder or its URL. Stopped at any moment,
-    the same command goes on where it was.
+    They are for TFRecordSequenceLoader and for tf.data. SOURCE is a folder with a folder of files
+    for each class, or a CSV file with a column of paths and one of labels. Records are
+    tf.train.Example: image_raw (the unchanged file), label, id (its path), and class, if classes
+    have names. OUT is a folder or its URL. If it is stopped at any time, the same command continues
+    where it stopped.
 
     \b
     Examples:
@@ -233,8 +234,8 @@ def _say_part(report: dict[str, Any], out: str, part: tuple[int, int], as_json: 
         return
     click.echo(
         f"{visible(out)}: part {part[0]} of {part[1]} is written, {report['samples']:,} samples in "
-        f"{report['seconds']:.0f} s\nWhen all parts are: the same command, with --finish in place of "
-        "--part."
+        f"{report['seconds']:.0f} s\nWhen all parts are written, run the same command with --finish "
+        "in place of --part."
     )
 
 

@@ -169,20 +169,20 @@ class _Watch:
 
 def _last_words(method: str, status: int, complaints: str) -> str:
     lines = [line for line in complaints.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it said nothing"
-    return f"the training by {method!r} ended with exit code {status}: {last}"
+    last = lines[-1] if lines else "no output"
+    return f"training with {method!r} ended with exit code {status}: {last}"
 
 
 # ------------------------------------------------------------------------------------ what came out
 
 _CAPTION = """\
 samples/s     in the fastest epoch after the first, which compiles the model
-first batch   from nothing to the first batch in hand: folder listed, loader made, samples read
-peak RAM      beyond what the same training takes on one batch that is always there
+first batch   time until the first batch: list the folder, make the loader, read the samples
+peak RAM      in addition to what the same training needs on one batch that is always in memory
 step waited   share of a step's time beyond that of a step on that one batch. Without an accelerator
               it includes the cores that loading takes from the model.
-accuracy      on the fifth of the files that was held out
-The files were just written, so that the system has them in memory: a disk would add its time."""
+accuracy      on the fifth of the files that is used for validation
+The files were just written, so the system still has them in memory: a disk would add its time."""
 
 
 def table(results: list[Result]) -> str:

@@ -28,10 +28,10 @@ GROUPS = {
 _AFTER_AN_INTERRUPT = {
     "pack": " The same command continues where it stopped.",
     "tfrecord": " The same command continues where it stopped.",
-    "verify": " What was found by then is above.",
-    "bench": " What was measured by then is above.",
-    "demo": " What was measured by then is above.",
-    "explain": " Nothing was measured to the end; --seconds 1 takes less time.",
+    "verify": " The findings so far are above.",
+    "bench": " The results so far are above.",
+    "demo": " The results so far are above.",
+    "explain": " The measurement was not completed; --seconds 1 takes less time.",
     "show": " No file was written.",
 }
 
@@ -79,7 +79,7 @@ class _Kind(click.Group):
 @click.group(
     cls=_Kind,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="`kloaders COMMAND --help` tells more about a command.",
+    epilog="`kloaders COMMAND --help` describes a command.",
 )
 @click.version_option(__version__, prog_name="kloaders")
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")

@@ -212,7 +212,7 @@ def bad_file_options(command: Command) -> Command:
         type=click.Choice(["raise", "skip", "replace"]),
         default="raise",
         show_default=True,
-        help="Stop at a file that does not load, leave it out, or take another one instead.",
+        help="Stop at a file that does not load, leave it out, or use another one instead.",
     )
     @exclude_option
     @functools.wraps(command)
@@ -229,7 +229,7 @@ def _ray(_: Any, __: Any, text: str | None) -> RayOption | None:
     if text and text not in ("auto", "local") and not re.fullmatch(r"ray://.+|[^/\s]+:\d+", text):
         raise click.BadParameter(
             f"{text!r:.80}: expected an address such as auto, host:6379 or ray://host:10001. Without an "
-            "address, --ray is the last word of the command."
+            "address, put --ray at the end of the command."
         )
     return RayOption(text or None)
 
@@ -240,8 +240,8 @@ ray_option = click.option(
     is_flag=False,
     flag_value="",
     callback=_ray,
-    help="Work on a Ray cluster, --workers tasks at a time.  [default: on all of its CPUs; without an "
-    "address RAY_ADDRESS, or Ray on this machine]",
+    help="Work on a Ray cluster, --workers tasks at a time.  [default: one task per CPU; if no "
+    "address is given, RAY_ADDRESS, or Ray on this machine]",
 )
 
 
@@ -260,7 +260,7 @@ def table_options(command: Command) -> Command:
     @click.option(
         "--folder",
         type=_PathOrUrl(exists=True, file_okay=False),
-        help="Where relative paths of a CSV file start.  [default: this folder]",
+        help="Where relative paths of a CSV file start.  [default: the current folder]",
     )
     @functools.wraps(command)
     def with_table(
@@ -331,18 +331,18 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             "--part",
             metavar="K/N",
             callback=_part,
-            help="Write part K of N only, from 0/N on: one for each process or host that shares OUT.",
+            help="Write only part K of N, counted from 0: one part per process or host that shares OUT.",
         )
         @click.option(
             "--finish",
             is_flag=True,
-            help="Make one of the parts, when all are written; with the other options as they had them.",
+            help="Combine the parts when all are written; pass the same other options as for the parts.",
         )
         @ray_option
         @click.option(
             "--staging",
             type=click.Path(file_okay=False),
-            help="With a URL as OUT: a folder with room for all of it, where it is made first.",
+            help="If OUT is a URL: a local folder with space for all files, which are written there first.",
         )
         @functools.wraps(command)
         def with_conversion(
@@ -358,11 +358,11 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
         ) -> None:
             if part and finish:
                 raise click.UsageError(
-                    "--part writes a part and --finish ends all: give one of them."
+                    "--part writes one part and --finish combines all: pass only one of them."
                 )
             if ray and finish:
                 raise click.UsageError(
-                    "--finish moves files and reads none: leave --ray out, which is for the parts."
+                    "--finish only moves files: leave --ray out, which is for writing the parts."
                 )
             conversion = Conversion(on_error, exclude, overwrite, part, finish, ray, staging)
             command(conversion=conversion, **others)

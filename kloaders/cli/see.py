@@ -95,16 +95,16 @@ def show_command(
 @click.option("--processes", is_flag=True, help="Processes instead of threads.")
 @click.option(
     "--cache",
-    help='Where decoded samples are kept: "ram", "none" or a folder.  [default: spare RAM]',
+    help='Where to cache decoded samples: "ram", "none" or a folder.  [default: free RAM]',
 )
 @click.option(
     "--model",
     "model_file",
     type=click.Path(exists=True),
-    help="A compiled model, as model.save() wrote it (.keras): its step is measured too.",
+    help="A compiled model saved by model.save() (.keras): its training step is measured too.",
 )
 @click.option(
-    "--check", is_flag=True, help="Try each change that is advised, and report what came of it."
+    "--check", is_flag=True, help="Try each suggested change, and report its measured effect."
 )
 @click.option(
     "--seconds",
@@ -114,7 +114,7 @@ def show_command(
     help="How long to measure.",
 )
 @save_option(
-    "--html", click.Path(dir_okay=False), None, "Write a page with charts, too: explain.html."
+    "--html", click.Path(dir_okay=False), None, "Also write a page with charts: explain.html."
 )
 @json_option
 def explain_command(

@@ -21,7 +21,7 @@ _SIZE, _LOOKED_AT = (224, 224), 64
 _INPUTS = ("image", "img", "jpg", "png", "x", "pixels")
 _LABELS = ("label", "labels", "y", "class", "cls", "target")
 #: What `any_loader` does without a size, for the help of --size.
-RESIZED_IF_THEY_DIFFER = "as they are; 224 224 if they differ"
+RESIZED_IF_THEY_DIFFER = "the stored size; 224 224 if sizes differ"
 
 
 def loader_of(source: str, table: TableColumns, **options: Any) -> PathSequenceLoader:
@@ -45,10 +45,10 @@ def any_loader(
     batch_size: int,
     **options: Any,
 ) -> SequenceLoader:
-    """A loader over whatever lies there, on a disk or at a URL.
+    """A loader over any SOURCE of the commands, on a disk or at a URL.
 
-    A folder of a folder for each class, a folder of files, a CSV file, a pack, TFRecord files, tar files,
-    Parquet files, or a folder in MDS.
+    It may be a folder with a folder for each class, a folder of files, a CSV file, a pack, TFRecord
+    files, tar files, Parquet files, or a folder in MDS format.
     """
     size = images.size
     options |= {"batch_size": batch_size, "seed": 0}
@@ -58,8 +58,8 @@ def any_loader(
 
         if options.get("exclude"):
             raise ValueError(
-                f"{visible(source)} is a pack, of which no file can be left out: give --exclude to "
-                "`kloaders pack`, when it is written."
+                f"{visible(source)} is a pack, and --exclude cannot leave out its samples: pass "
+                "--exclude to `kloaders pack` when you write the pack."
             )
         return PackSequenceLoader(source, **options)
     records = [name for name in inside if ".tfrecord" in name]
@@ -142,7 +142,7 @@ def _flat(
     if not paths:
         raise ValueError(
             f"{visible(folder)} has neither folders of classes nor files that can be read "
-            f"({' '.join(sorted(known))}): name a folder of images, a CSV file, a pack, or "
+            f"({' '.join(sorted(known))}): pass a folder of images, a CSV file, a pack, or "
             "TFRecord files."
         )
     if size is None and _sizes_differ(paths):
@@ -165,6 +165,6 @@ def _sizes_differ(paths: Any) -> bool:
     if len(sizes - {None}) < 2:
         return False
     warn(
-        f"images differ in size: they are resized to {_SIZE[0]} x {_SIZE[1]} (--size says otherwise)."
+        f"images differ in size: they are resized to {_SIZE[0]} x {_SIZE[1]} (change it by --size)."
     )
     return True

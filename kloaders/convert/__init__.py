@@ -1,1 +1,1 @@
-"""Writers: many samples into packs and TFRecord files, going on where a kill stopped them."""
+"""Writers of packs and TFRecord files, which continue where they were stopped."""

@@ -203,13 +203,13 @@ class Journal:
             os.unlink(self.path)
             raise FileExistsError(
                 f"{visible(os.path.join(self.folder, there[0]))} is there already{problem}. Choose "
-                "another place, or pass overwrite=True (--overwrite) to replace what is there."
+                "another folder or name, or pass overwrite=True (--overwrite) to replace it."
             )
         if shards and job != self.job and not self.overwrite:
             raise FileExistsError(
                 f"{visible(self.folder)} holds an unfinished conversion with other arguments: "
-                f"{difference_of(job or {}, self.job)}. Go on with the same ones, or pass "
-                "overwrite=True (--overwrite) to begin anew."
+                f"{difference_of(job or {}, self.job)}. Continue with the same arguments, or pass "
+                "overwrite=True (--overwrite) to start again."
             )
         kept: set[str] = set()
         for line in shards if job == self.job else []:
@@ -252,8 +252,8 @@ class Journal:
         ]
         if changed or not last:
             return (
-                f", but {len(changed) or 1:,} of {len(shards):,} shards are not as they were made: "
-                "their files, or what they were made of, have changed since or are gone"
+                f", but {len(changed) or 1:,} of {len(shards):,} shards are out of date: "
+                "their files, or their source files, were changed or deleted since"
             )
         self.finished = {k: line["note"] for k, line in shards.items()}
         self.kept = True
@@ -266,9 +266,9 @@ class Journal:
     def _say_unsure(self) -> None:
         if self.finished and (unsure := not_compared(self.job)):
             warn(
-                f"{self.folder}: {len(self.finished):,} shards are finished and stay, but it cannot be "
-                f"seen whether they were made with the same {'; '.join(unsure)}. If not, pass "
-                "overwrite=True (--overwrite) to begin anew."
+                f"{self.folder}: {len(self.finished):,} finished shards are kept, but it is not "
+                f"known whether they were made with the same {'; '.join(unsure)}. If not, pass "
+                "overwrite=True (--overwrite) to start again."
             )
 
     def _is_whole(self, sizes: dict[str, int | None]) -> bool:
@@ -346,11 +346,11 @@ def _lock(file: IO[bytes], path: str) -> None:
         process = next((line["process"] for line in reversed(lines) if "process" in line), "?")
         raise BlockingIOError(
             f"process {process} is writing to {visible(os.path.dirname(path))}: wait until it is done, or "
-            "choose another place."
+            "choose another folder."
         ) from None
     except OSError as error:
         warn(
-            f"{os.path.dirname(path)} cannot be locked ({error}): see to it yourself that no "
+            f"{os.path.dirname(path)} cannot be locked ({error}): make sure yourself that no "
             "other process writes there at the same time.",
             once="lock",
         )
@@ -433,7 +433,7 @@ def write_shards(
         )
         return [journal.finished[k] for k in shards]
     if journal.finished:
-        inform(f"{name}: goes on, {len(journal.finished):,} of {len(shards):,} shards are there.")
+        inform(f"{name}: resuming, {len(journal.finished):,} of {len(shards):,} shards are finished.")
     disable = None if progress is None else not progress
     total = sum(samples[k] for k in shards)
     with Progress(total=total, initial=done, unit=" samples", disable=disable, desc=name) as bar:

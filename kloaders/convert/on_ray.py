@@ -60,10 +60,10 @@ class RemoteShards:
                 said = str(error).strip().partition("\n")[0]
                 if death == _DEATHS:
                     raise WorkerPoolError(
-                        f"{death} Ray workers died while they wrote shard {shard} ({said}). The same call "
-                        "goes on with it; without engine= this process writes it."
+                        f"{death} Ray workers died while they wrote shard {shard} ({said}). Make the same "
+                        "call again to continue; without engine= this process writes the shard."
                     ) from None
-                warn(f"a Ray worker died while it wrote shard {shard} ({said}): another one does.")
+                warn(f"a Ray worker died while it wrote shard {shard} ({said}): another one takes over.")
             except BaseException:
                 self.ray.cancel(ref, force=True)
                 raise

@@ -94,50 +94,50 @@ def write_pack(
 ) -> Written:
     """Decode every sample once and write it to a folder, for `PackSequenceLoader`.
 
-    Samples are read once, in storage order, by the loader's threads, and written as they are:
-    shape, dtype, nesting of inputs and labels, sample weights and class names are kept. What is
-    in memory is a few samples, however large the source.
+    Samples are read once, in storage order, by the loader's threads, and written unchanged:
+    shape, dtype, nesting of inputs and labels, sample weights and class names are kept. Only a few
+    samples are in memory at a time, however large the source is.
 
     Args:
         data: any loader; or paths, as `PathSequenceLoader` takes them.
-        folder: where to; made if it is not there. It may be a URL, as s3://bucket/pack: the same
-            bytes, made in `staging` first.
+        folder: the output folder; it is created if needed. It may be a URL, such as
+            s3://bucket/pack: the same bytes, written to `staging` first.
         labels: with paths, their labels.
-        transformed: False writes samples as they are stored, so that a transform can draw anew
-            each epoch when the pack is read. True writes them after the loader's transform, with
-            the random numbers of epoch 0.
-        shard_size: bytes of a shard, about, or a text such as "1GiB"; rounded to whole samples,
-            of a size that a few of them have. A shard is what a call that goes on keeps or makes
-            again, and what has a sum. By default 1 GiB, or more where that would make over 128
-            shards.
-        part: (k, n): write the shards of part k of n, counted from 0, and no others. Processes or
-            hosts that share a file system write one part each; when all are done, `finish_pack(folder)`
-            makes the pack, the same bytes that one process writes. Until then everything lies in
+        transformed: False writes samples as they are stored, so a transform can draw new random
+            numbers in each epoch when the pack is read. True writes them after the loader's
+            transform, with the random numbers of epoch 0.
+        shard_size: approximate bytes per shard, or a text such as "1GiB"; rounded to whole samples,
+            whose size is estimated from a few of them. A resumed call keeps finished shards and
+            writes the others again; each shard has a checksum. The default is 1 GiB, or more if
+            there would be over 128 shards.
+        part: (k, n): write only the shards of part k of n, counted from 0. Processes or hosts that
+            share a file system write one part each; when all are done, `finish_pack(folder)` makes
+            the pack, with the same bytes as from one process. Until then everything is in
             FOLDER/unfinished.
-        engine: `Ray(cpus=8)` has shards written by so many tasks at a time of a Ray cluster, whose
-            nodes share the file systems of source and folder. The bytes are the same. A shard whose
-            worker dies is written by another.
-        if_exists: what becomes of a finished pack in the folder. "keep" has nothing to do where
-            it was made of the same data with the same arguments, and raises otherwise, so that a
-            script may be run twice; "raise" always raises; "overwrite" makes it anew. A part
-            raises with "keep" too, as does a call after `finish_pack`.
+        engine: `Ray(cpus=8)` writes 8 shards at a time, by tasks of a Ray cluster, whose nodes
+            share the file systems of source and folder. The bytes are the same. If a worker dies,
+            another one writes its shard.
+        if_exists: what to do if the folder has a finished pack. "keep" does nothing if it was made
+            of the same data with the same arguments, and raises otherwise, so a script can be run
+            twice; "raise" always raises; "overwrite" writes it again. A part raises with "keep"
+            too, as does a call after `finish_pack`.
         overwrite: replace what is in the folder, as if_exists="overwrite".
-        staging: with a URL, a folder of this machine with room for all that is written; a folder in
-            the user's cache folder. It is emptied when all is uploaded.
-        progress: show a bar. None: where stderr is a terminal.
-        **options: with paths, those of `PathSequenceLoader`: size, channels, dtype, decode,
+        staging: with a URL, a local folder with space for the whole pack; the default is in the
+            user's cache folder. It is emptied after the upload.
+        progress: show a progress bar. None: only if stderr is a terminal.
+        **options: with paths, options of `PathSequenceLoader`: size, channels, dtype, decode,
             workers, on_error and so on.
 
     Returns:
-        The files of the pack, `pack.json` the last; how many samples are in them; and the errors
-        of those that did not load (on_error="skip" leaves them out). With `part`, samples and
+        The files of the pack, `pack.json` last; the number of samples in them; and the errors
+        of samples that did not load (on_error="skip" leaves them out). With `part`, samples and
         errors are those of the part, and there are no files yet.
 
-    Killed or stopped at any moment, the same call goes on: shards that are finished stay. The
-    folder is a pack when `pack.json` is there, which is written last. An array is one .npy file,
-    a row a sample (`x.npy`; of samples left out the row is zeros where others follow), called
-    `x.npy.unfinished` until all shards are written. A shard with samples of another shape has files
-    of its own.
+    If it is killed or stopped at any time, the same call resumes: finished shards are kept. The
+    folder is a valid pack once `pack.json` exists, which is written last. Each array is one .npy
+    file with a row per sample (`x.npy`), called `x.npy.unfinished` until all shards are written;
+    samples left out have a row of zeros if other shards follow. A shard with samples of another
+    shape has its own files.
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
@@ -301,7 +301,7 @@ def _source(data: Any, labels: Any, transformed: bool, options: Any) -> Sequence
         given = [*(["labels"] if labels is not None else []), *options]
         if given:
             raise TypeError(
-                f"write_pack() got a loader, and {', '.join(given)} with it: give these to "
+                f"write_pack() got a loader together with {', '.join(given)}: pass these to "
                 f"{type(data).__name__}() itself."
             )
         loader = data
@@ -311,11 +311,11 @@ def _source(data: Any, labels: Any, transformed: bool, options: Any) -> Sequence
         if loader.transform is not None and not transformed:
             raise ValueError(
                 "transform= is given, and transformed=False leaves it out: pass transformed=True "
-                "to write what it makes, or give it to PackSequenceLoader, to draw anew each epoch."
+                "to write its results, or pass transform= to PackSequenceLoader, to run it in every epoch."
             )
     check_own_batches(loader, "write_pack")
     if transformed and loader.transform is None:
-        raise ValueError("transformed=True, but there is no transform: give the loader one.")
+        raise ValueError("transformed=True, but there is no transform: pass one to the loader.")
     return loader
 
 
@@ -326,7 +326,8 @@ def _check_not_read(loader: SequenceLoader, folder: str) -> None:
             folder
         ):
             raise ValueError(
-                f"{visible(folder)} is the pack that is read: write to another folder, and move it afterwards."
+                f"{visible(folder)} is the pack that the loader reads: write to another folder, and move "
+                "it afterwards."
             )
 
 

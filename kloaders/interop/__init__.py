@@ -1,1 +1,1 @@
-"""Beside other libraries: tf.data, torch Datasets, augmentation."""
+"""Use with other libraries: tf.data, torch Datasets, augmentation."""

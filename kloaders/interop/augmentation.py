@@ -1,4 +1,4 @@
-"""Augmentation by other libraries as `transform=` and `batch_transform=`; repeatable, as all is.
+"""Augmentation by other libraries as `transform=` and `batch_transform=`, always reproducible.
 
 Neither library is imported here: what a user hands in has been made with it.
 """
@@ -33,20 +33,20 @@ def albumentations_transform(pipeline: Any, y: Names = None, x: Names = "image")
     """`transform=` that applies an albumentations pipeline, seeded anew for each sample.
 
     Args:
-        pipeline: an `albumentations.Compose`, or one of its transforms. Its own `seed` is left aside.
+        pipeline: an `albumentations.Compose`, or one of its transforms. Its own `seed` is ignored.
         y: what the labels are to the pipeline. None: they pass unchanged. A name: all of y is that
             target ("mask", "masks", "keypoints"). A dict from y's keys to targets, such as
             `{"boxes": "bboxes", "classes": "labels"}` ("labels" being one of `label_fields` of the
             pipeline's BboxParams); other keys pass unchanged.
-        x: likewise for the inputs: all of x is the picture, or `{"photo": "image"}`.
+        x: likewise for the inputs; by default all of x is the image. For a dict: {"photo": "image"}.
 
     Boxes, keypoints and their label fields have one number of rows for all samples: rows of -1 are
-    none. What the pipeline drops leaves such rows: at the end of the boxes, and in its own place
-    among the keypoints, where row 3 may be the left elbow. A keypoint keeps its row.
+    empty. Boxes that the pipeline drops leave such rows at the end; a dropped keypoint leaves one in
+    its own row, since row 3 may always be the left elbow. The other keypoints keep their rows.
 
-    Each thread has a copy of the pipeline, whose generators are the sample's: the same sample of the
-    same epoch comes out alike in any number of threads or processes. Keep pipelines that Compose
-    everything; an `A.Lambda` with random numbers of its own is not repeatable.
+    Each thread has a copy of the pipeline, seeded for each sample: the same sample of the same epoch
+    gets the same result with any number of threads or processes. Put all transforms into one Compose;
+    an `A.Lambda` with random numbers of its own is not reproducible.
 
     Raises:
         TypeError: `pipeline` cannot be seeded (albumentations before 2.0).
@@ -63,7 +63,7 @@ def keras_transform(layer: Any, y: Names = None, x: Names = None) -> Any:
     """`batch_transform=` (or `transform=`) that applies a Keras preprocessing layer, seeded anew.
 
     For layers that cannot be in the model: those that change labels too (MixUp, CutMix, boxes and
-    masks). A layer that changes pictures only is quicker inside the model, on the accelerator.
+    masks). A layer that changes images only is faster inside the model, on the accelerator.
 
     Args:
         layer: a layer, `keras.layers.Pipeline` or `keras.Sequential` of layers. It is called with
@@ -199,8 +199,8 @@ class _Albumentations:
         if left < rows:
             raise ValueError(
                 f"{left} of {rows} keypoints are left, and with additional_targets= for keypoints "
-                "it cannot be said which: make the pipeline with "
-                "A.KeypointParams(..., remove_invisible=False), and give no rows of -1."
+                "it is not known which: make the pipeline with "
+                "A.KeypointParams(..., remove_invisible=False), and pass no rows of -1."
             )
         return slice(rows)
 

@@ -28,16 +28,16 @@ _DATALOADER = {
     "collate_fn": "samples are stacked. Change a single one in select= or transform=, and pad there "
     "where shapes differ",
     "num_workers": "pass processes=True, and workers=N for their number",
-    "sampler": "the order is the loader's own: seed=, shuffle= and sample_weights=. For some of the "
-    "samples give torch.utils.data.Subset",
-    "batch_sampler": "give batch_size=, seed= and shuffle=",
-    "generator": "give seed=",
-    "worker_init_fn": "random numbers are seeded for each sample, so that leave it out",
+    "sampler": "the loader makes the order itself: seed=, shuffle= and sample_weights=. For a part of "
+    "the samples pass a torch.utils.data.Subset",
+    "batch_sampler": "pass batch_size=, seed= and shuffle=",
+    "generator": "pass seed=",
+    "worker_init_fn": "leave it out, random numbers are seeded for each sample",
     "pin_memory": "leave it out",
-    "prefetch_factor": "give max_queue_size=, in batches for all workers together",
-    "persistent_workers": "they stay until loader.close(), so that leave it out",
+    "prefetch_factor": "pass max_queue_size=, in batches for all workers together",
+    "persistent_workers": "leave it out, workers stay until loader.close()",
     "timeout": "leave it out: a worker that dies is replaced",
-    "multiprocessing_context": "processes are started fresh, so that leave it out",
+    "multiprocessing_context": "leave it out, processes are never forked",
 }
 
 
@@ -52,35 +52,35 @@ def from_source(
 ) -> SequenceLoader:
     """A loader over anything with `len(source)` and `source[i]`, shuffled as a whole.
 
-    Such are Grain's data sources and MapDatasets, map-style torch Datasets, `tfds.data_source(...)`,
+    For Grain's data sources and MapDatasets, map-style torch Datasets, `tfds.data_source(...)`,
     ArrayRecord's ArrayRecordDataSource, Hugging Face Datasets, lists, and classes of your own.
 
-    A sample is what `source[i]` gives: x, or a tuple (x, y). Tensors, NumPy arrays, PIL pictures,
+    A sample is what `source[i]` returns: x, or a tuple (x, y). Tensors, NumPy arrays, PIL images,
     numbers, and tuples, lists and dicts of these become arrays of their own dtype; a list of numbers
-    is one array. Nothing is permuted: pictures that torchvision made channels-first stay so.
+    is one array. Axes are not permuted: channels-first images of torchvision stay channels-first.
 
     Args:
         source: has `__len__` and `__getitem__`. If it has `__getitems__` as well, which takes a list
             of numbers, and draws no random numbers, many samples are read by one call.
         batch_size: samples per batch.
-        select: a function of `source[i]` that gives x or (x, y), for samples of another form:
+        select: a function that takes `source[i]` and returns x or (x, y), for other kinds of samples:
             `lambda item: (item["image"], item["label"])`, or a parser of ArrayRecord's bytes.
         seeded: while `source[i]` runs, the global generators of torch (its CPU one), NumPy and
-            `random` are seeded from seed, epoch and i, and then set back: what it draws is the same
-            with any number of workers, and another in each epoch. Loaders that do so take turns:
-            in one process, one of them reads at a time. Any other thread that uses the generators
-            at that moment sees the seeded ones; processes=True keeps them apart.
-            False leaves them alone: quicker, for a source that draws nothing, whose samples can
-            then be kept by `cache="ram"`. None: False for sources of Grain, ArrayRecord, TFDS and
-            Hugging Face, which several threads then read, and True for all others, which are called
-            by one thread at a time.
+            `random` are seeded from seed, epoch and i, and restored afterwards: its random numbers
+            do not depend on the number of workers, and differ from epoch to epoch. Loaders with
+            seeded=True take turns: in one process, only one of them reads at a time. Other threads
+            that use the generators at that moment see the seeded ones; processes=True avoids this.
+            False does not touch the generators: faster, for a source without random numbers, whose
+            samples can then be cached by `cache="ram"`. None: False for sources of Grain,
+            ArrayRecord, TFDS and Hugging Face, which several threads then read, and True for all
+            others, which are called by one thread at a time.
         **options: see `SequenceLoader`. workers=N without processes needs a source that is not
             seeded, and may be called from N threads at once.
 
     Raises:
         TypeError: it has no samples by number, an option is DataLoader's, or (when it is read) a
             sample holds texts.
-        ValueError: an option is out of range, or the source repeats for ever.
+        ValueError: an option is out of range, or the source repeats forever.
     """
     stateless = type(source).__module__.partition(".")[0] in _STATELESS
     # A Hugging Face Dataset with a function of the user's, which may draw.
@@ -141,12 +141,12 @@ def _made(
     if seeded and threads > 1:
         raise ValueError(
             f"workers={threads} threads would wait for each other, since random numbers are "
-            "seeded for each sample in turn: pass processes=True, or seeded=False for a dataset "
-            "that draws nothing and may be called from several threads."
+            "seeded for one sample at a time: pass processes=True, or seeded=False for a dataset "
+            "that draws no random numbers and may be called from several threads."
         )
     if seeded and checked_cache(options.get("cache", "auto")) not in ("auto", None):
         raise ValueError(
-            f"cache={options['cache']!r:.80} keeps what was drawn at first, for all epochs: pass "
+            f"cache={options['cache']!r:.80} would repeat the first random numbers in every epoch: pass "
             "seeded=False if the dataset draws no random numbers, or leave cache= out."
         )
     if not options.get("processes") and options.get("workers") is None and not by_threads:
@@ -162,7 +162,7 @@ def _check(dataset: Any, title: str) -> None:
     if "DataLoader" in kinds:
         own = "its data source" if hasattr(dataset, "_data_source") else "dataloader.dataset"
         raise TypeError(
-            f"this is a DataLoader, which makes batches: give its dataset, {title}({own}, "
+            f"this is a DataLoader, which makes batches: pass its dataset, {title}({own}, "
             "batch_size=...)."
         )
     if (
@@ -171,12 +171,12 @@ def _check(dataset: Any, title: str) -> None:
         or not hasattr(dataset, "__len__")
     ):
         raise TypeError(
-            f"{type(dataset).__name__} has no samples by number (len(d) and d[i]), which a shuffle of "
-            f"all needs: {title}(list(dataset)) if it fits in RAM; otherwise write its samples to "
-            "files once, and read these."
+            f"{type(dataset).__name__} has no samples by number (len(d) and d[i]), which a full "
+            f"shuffle needs: use {title}(list(dataset)) if it fits in RAM; otherwise write its "
+            "samples to files once, and load these files."
         )
     if len(dataset) >= sys.maxsize:
         raise ValueError(
-            f"this {type(dataset).__name__} repeats for ever: leave out repeat(), and give epochs= to "
+            f"this {type(dataset).__name__} repeats forever: leave out repeat(), and pass epochs= to "
             "fit."
         )

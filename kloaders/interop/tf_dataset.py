@@ -38,43 +38,43 @@ def to_tf_dataset(
     """A Dataset of the loader's batches; each iteration over it is a new epoch.
 
     Args:
-        loader: any loader. Its options hold: order, transform, workers, on_error.
-        shuffle: True or False say in which order; None takes the loader's own word, and storage
-            order if that is None too (a Dataset cannot be asked what it is for).
+        loader: any loader. Its options apply: order, transform, workers, on_error.
+        shuffle: True or False: whether to shuffle; None uses the loader's setting, and storage
+            order if that is None too (a Dataset does not know whether it is for training).
         output_signature: a `tf.TensorSpec` for each array of a batch, in the batch's structure.
-            By default the first sample's, and no batch is read to find it; of a list of arrays,
-            the dimensions in which they differ are None. Files of different shapes need it.
-        native: no line of Python for a sample, for small steps and for pipelines that must stay in
-            a graph. Of arrays in RAM (`ArraySequenceLoader`, what `preload` gives, parts of it that
-            `split` made): Python gives TensorFlow the numbers of the samples, 64 batches at a time,
-            and TensorFlow gathers them from a copy of the arrays that it makes now; the batches
-            are the loader's, shuffled as a whole. Of a `TFRecordSequenceLoader`: the files are read
-            by tf.data.TFRecordDataset; it is shuffled in a buffer only, cannot skip a damaged
-            record, and pictures are decoded and resized by TensorFlow.
+            By default it is that of the first sample, and no batch is read to find it; for a list of
+            arrays, dimensions that differ are None. Required for files of different shapes.
+        native: run no Python code per sample, for small steps and for pipelines that must stay in a
+            graph. For arrays in RAM (`ArraySequenceLoader`, loaders from `preload`, and their parts
+            by `split`): Python passes sample numbers to TensorFlow, 64 batches at a time, and
+            TensorFlow gathers the samples from a copy of the arrays that it makes now; batches are
+            the same as the loader's, fully shuffled. For a `TFRecordSequenceLoader`: the files are
+            read by tf.data.TFRecordDataset, which shuffles in a buffer only and cannot skip a
+            damaged record; images are decoded and resized by TensorFlow.
 
-    After `loader.load_state_dict(state)` the Dataset begins there: its first iteration has what is
-    left of that epoch. Count its batches yourself, `loader.state_dict(epoch=..., batch=...)` makes
-    a state of the count; the loader must say `shuffle=` itself then.
+    After `loader.load_state_dict(state)` the Dataset starts at that position: its first iteration
+    has the remaining batches of that epoch. Count its batches yourself to save a state, by
+    `loader.state_dict(epoch=..., batch=...)`; this needs a loader with shuffle=True or False.
 
-    tf.data's autotuning is off, of what is added behind it too: a `map` with AUTOTUNE runs on all
-    cores. `dataset.with_options` turns it on again (`options.autotune.enabled = True`), and with
-    it, now and then, a pause at the end of a loop, of up to half of what the loop took.
+    tf.data's autotuning is off, also for datasets derived from this one: a `map` with AUTOTUNE runs
+    on all cores. `dataset.with_options` turns it on (`options.autotune.enabled = True`), but then
+    the end of a loop is sometimes delayed, by up to half of the time that the loop took.
 
-    A batch that does not load is an error in its place: with `dataset.ignore_errors()` it is missing,
-    and the others come; on_error="skip" of the loader leaves out the sample alone, and reports it.
+    A batch that does not load raises an error at its position: `dataset.ignore_errors()` leaves out
+    that batch and continues; on_error="skip" of the loader leaves out only the sample, and reports it.
 
-    Cardinality is asserted, but where the Dataset begins in the middle of an epoch. The Dataset
+    Cardinality is asserted, unless the Dataset starts in the middle of an epoch. The Dataset
     holds the loader; TensorFlow's registry of Python functions, which outlives the Dataset, does
-    not. In `fit` pass shuffle=False, which has no effect on a Dataset but a warning.
+    not. Pass shuffle=False to `fit`: shuffle=True has no effect on a Dataset except a warning.
 
-    In a tf.distribute cluster, give each worker a loader with `shard=` and go through
-    `strategy.distribute_datasets_from_function`. What would shard the Dataset by itself is refused.
+    In a tf.distribute cluster, give each worker a loader with `shard=` and use
+    `strategy.distribute_datasets_from_function`. Strategies that would shard the Dataset are refused.
 
     Raises:
         SampleError: the first sample does not load.
         ValueError: keras.distribution expects another part of the data than the loader's `shard`;
             native=True and an option that takes Python (transform, decode, on_error="skip"); or
-            the loader goes on in the middle of an epoch of another order.
+            the loader resumes in the middle of an epoch with another order.
         TypeError: native=True and a loader of files other than TFRecord files.
         MemoryError: native=True, and no room for a second copy of the arrays.
     """
@@ -86,8 +86,8 @@ def to_tf_dataset(
     order = loader.options.effective_shuffle if shuffle is None else shuffle
     if order is None:
         warn(
-            "to_tf_dataset serves storage order, since neither it nor the loader was told to "
-            "shuffle; for training pass shuffle=True.",
+            "to_tf_dataset uses storage order, since shuffle= is set neither here nor in the "
+            "loader; for training pass shuffle=True.",
             once="to_tf_dataset order",
         )
     if native and output_signature is not None:
@@ -97,7 +97,7 @@ def to_tf_dataset(
     if native and isinstance(loader, TFRecordSequenceLoader):
         if loader.runner.loaded is not None:
             raise ValueError(
-                "native=True reads the files from their beginning, and the loader is to go on after "
+                "native=True always starts at the beginning of the files, so it cannot resume after "
                 "load_state_dict(): leave native out."
             )
         return native_dataset(loader, bool(order))
@@ -149,9 +149,9 @@ class _Source:
         stored = loader.plan.is_stored(self.position.order)
         if self.position.size < len(loader) and stored == shuffle:
             raise ValueError(
-                "the state that was loaded is in the middle of an epoch "
-                f"{'in storage order' if stored else 'that is shuffled'}, and the Dataset is not: say "
-                "shuffle= to the loader, before the state is taken, and not to to_tf_dataset()."
+                "the loaded state is in the middle of an epoch "
+                f"{'in storage order' if stored else 'that is shuffled'}, and the Dataset is not: set "
+                "shuffle= in the loader, before the state is saved, and not in to_tf_dataset()."
             )
 
     def next_epoch(self) -> tuple[Order, int]:
@@ -176,7 +176,7 @@ class _Generator:
         source = self._source()
         if source is None:
             raise RuntimeError(
-                "the Dataset that to_tf_dataset gave was dropped while something made from it is "
+                "the Dataset from to_tf_dataset was deleted while a Dataset derived from it is "
                 "still read: keep a reference to it as long as it is used."
             )
         return self._items(source.loader, *source.next_epoch())
@@ -215,7 +215,7 @@ def _check_batch(batch: Any, signature: Any, number: int) -> None:
         if not spec.shape.is_compatible_with(array.shape):
             raise ValueError(
                 f"batch {number} has an array of shape {array.shape}, and the Dataset was made for "
-                f"{tuple(spec.shape)}, as the first sample is: pass output_signature= to "
+                f"{tuple(spec.shape)}, the shape of the first sample: pass output_signature= to "
                 "to_tf_dataset(), with tf.TensorSpec(shape, dtype) for each array of a batch and "
                 "None where shapes differ."
             )

@@ -45,7 +45,7 @@ class Gather:
         if not arrays or len(arrays) < len(found):
             raise TypeError(
                 "native=True is for TFRecordSequenceLoader and for arrays in RAM, and this is a "
-                f"{type(loader).__name__} over something else: leave native out, or give it "
+                f"{type(loader).__name__} over another source: leave native out, or pass "
                 "preload(loader)."
             )
         refuse(
@@ -65,7 +65,7 @@ class Gather:
                 ("padding is done in NumPy", loader.options.padding is not None),
                 ("pad_last= pads in NumPy", loader.pad_last),
                 (
-                    "sample_weights= need labels beside them",
+                    "sample_weights= need labels",
                     loader.weights is not None and not loader.has_weights,
                 ),
             ],
@@ -73,8 +73,8 @@ class Gather:
         need, free = sum(_bytes(*rows) for rows in arrays), available_bytes()
         if need > free:
             raise MemoryError(
-                f"native=True copies the arrays into memory of TensorFlow's: {format_bytes(need)}, "
-                f"and {format_bytes(free)} are free. Leave native out."
+                f"native=True copies the arrays into TensorFlow's memory: this needs "
+                f"{format_bytes(need)}, and {format_bytes(free)} are free. Leave native out."
             )
         with tf.device("CPU:0"):
             self._weights = None if loader.weights is None else tf.constant(loader.weights)

@@ -40,8 +40,8 @@ def native_dataset(loader: TFRecordSequenceLoader, shuffle: bool) -> tf.data.Dat
     """Batches of a `TFRecordSequenceLoader`'s files, read by tf.data.TFRecordDataset.
 
     Structure, shapes and dtypes are those that the loader delivers; so are arrays and numbers.
-    Pictures are decoded and resized by TensorFlow: a few levels of 255 apart, and not turned by
-    their EXIF tag.
+    Images are decoded and resized by TensorFlow: pixels differ by a few of 255 levels, and images
+    are not rotated by their EXIF tag.
 
     Raises:
         ValueError: an option of the loader takes Python, or the loader's index.
@@ -90,7 +90,7 @@ def _check(loader: TFRecordSequenceLoader) -> None:
             ("transform= is a function in Python", loader.transform is not None),
             ("batch_transform= is a function in Python", loader.batch_transform is not None),
             ("load_sample or load_batch is overridden", loader.source.owner() is not None),
-            ("the loader has some of the records only", len(loader.records) != loader.samples),
+            ("the loader uses only some of the records", len(loader.records) != loader.samples),
             ("decode= is a function in Python", loader.records.runs_user_code),
             (
                 "preprocess= is a function in Python",
@@ -118,7 +118,7 @@ def refuse(does: str, conditions: list[tuple[str, bool]]) -> None:
         if there:
             raise ValueError(
                 f"native=True {does} by TensorFlow's ops only, and {what}: leave native out, "
-                "or the option."
+                "or leave the option out."
             )
 
 
@@ -129,7 +129,7 @@ def _buffer(loader: TFRecordSequenceLoader) -> int:
     if size < loader.samples:
         warn(
             f"native=True shuffles in a buffer of {size:,} of {loader.samples:,} records "
-            f"({format_bytes(size * each)}); the loader itself shuffles all.",
+            f"({format_bytes(size * each)}); without native, all records are shuffled.",
             once="native buffer",
         )
     return size
@@ -147,13 +147,13 @@ def _step(loader: TFRecordSequenceLoader, leaf: Leaf, spec: ArraySpec) -> _Step:
     here = found.get(leaf.name)
     if here is not None and here.steps is not None:
         raise ValueError(
-            f"native=True reads Examples by TensorFlow's ops, and {leaf.name!r:.80} is a list of a "
-            "SequenceExample. Leave native out."
+            f"native=True reads Examples by TensorFlow's ops, and {leaf.name!r:.80} is a feature list "
+            "of a SequenceExample. Leave native out."
         )
     if leaf.class_names is not None:
         raise ValueError(
-            "native=True reads labels as they are stored, and class_names= makes numbers of texts. "
-            "Leave native out, or class_names."
+            "native=True reads labels as they are stored, and class_names= converts texts to "
+            "numbers. Leave out native, or class_names."
         )
     kind = BYTES if here is None else here.kind
     default = leaf.feature.default
@@ -165,7 +165,7 @@ def _step(loader: TFRecordSequenceLoader, leaf: Leaf, spec: ArraySpec) -> _Step:
         return feature, lambda value: tf.cast(value, spec.dtype)
     if here is None:
         raise ValueError(
-            f"native=True: the first record has no feature {leaf.name!r:.80}, so that its kind is not "
+            f"native=True: the first record has no feature {leaf.name!r:.80}, so its type is not "
             "known. Leave native out."
         )
     slot = leaf.slot(record, found)
@@ -179,8 +179,9 @@ def _step(loader: TFRecordSequenceLoader, leaf: Leaf, spec: ArraySpec) -> _Step:
         return text, numbers
     if here.kind == BYTES and leaf.holds_pixels(record, found):
         raise ValueError(
-            f"native=True: {leaf.name!r:.80} holds raw pixels, which TensorFlow's ops take with one shape "
-            f'only. Leave native out, or pass kl.Feature({leaf.name!r:.80}, shape=..., dtype="uint8").'
+            f"native=True: {leaf.name!r:.80} holds raw pixels, and TensorFlow's ops need one fixed "
+            f"shape for them. Leave native out, or pass kl.Feature({leaf.name!r:.80}, shape=..., "
+            'dtype="uint8").'
         )
     return text, _picture(leaf, spec)
 
@@ -192,7 +193,7 @@ def _picture(leaf: Leaf, spec: ArraySpec) -> Callable[[Any], Any]:
     if options.interpolation not in ("auto", *_METHODS) or options.aspect != "stretch":
         raise ValueError(
             f"native=True: TensorFlow has no interpolation={options.interpolation!r:.80} with "
-            f"aspect={options.aspect!r:.80}. Leave native out, or the option."
+            f"aspect={options.aspect!r:.80}. Leave out native, or these options."
         )
     wide = spec.dtype == np.uint16
 

@@ -53,7 +53,7 @@ def test_whether_it_is_whole(cache):
 
 
 def test_clearing_leaves_what_is_in_use(cache):
-    assert "are in use and stay" in run(cache.folder, "--clear")[1]
+    assert "are in use and were kept" in run(cache.folder, "--clear")[1]
     cache.close()
     code, said = run(cache.folder, "--clear")
     assert (code, "KiB deleted" in said) == (0, True)
@@ -64,5 +64,5 @@ def test_clearing_leaves_what_is_in_use(cache):
 def test_what_is_no_cache(tmp_path):
     (tmp_path / "a.objects").write_bytes(b"mine")
     code, said = run(tmp_path, "--clear")
-    assert (code, "is no download cache" in said) == (2, True)
+    assert (code, "is not a download cache" in said) == (2, True)
     assert (tmp_path / "a.objects").exists()

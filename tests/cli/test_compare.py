@@ -116,7 +116,7 @@ def test_bench_is_about_files(tmp_path):
     )
     done = CliRunner().invoke(cli, ["bench", str(tmp_path / "p")])
     assert done.exit_code == 1
-    assert "this is a PackSequenceLoader: name a folder of files" in done.stderr
+    assert "this is a PackSequenceLoader: pass a folder of files" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--loader", "--way"])

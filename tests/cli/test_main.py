@@ -123,10 +123,10 @@ def test_ctrl_c_says_what_was_done(tmp_path):
             "verify",
             "kloaders.diagnostics.verify.run",
             "inspect",
-            "What was found by then is above.",
+            "The findings so far are above.",
         ),
         ("pack", "kloaders.convert.packs", "write_shards", "continues where it stopped."),
-        ("bench", "kloaders.cli.bench", "write_pack", "What was measured by then is above."),
+        ("bench", "kloaders.cli.bench", "write_pack", "The results so far are above."),
     ],
 )
 def test_ctrl_c_in_a_command(photos, tmp_path, monkeypatch, command, module, function, says):

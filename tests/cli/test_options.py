@@ -131,7 +131,7 @@ def test_a_cluster():
         assert called(ray_option, "--ray", address) == {"ray": RayOption(address)}
     done = CliRunner().invoke(click.command()(ray_option(lambda ray: None)), ["--ray", "photos/"])
     assert done.exit_code == 2
-    assert "--ray is the last word of the command" in " ".join(
+    assert "put --ray at the end of the command" in " ".join(
         done.output.replace("│", " ").split()
     )
     assert RayOption("auto").engine(3) == kl.Ray(cpus=3, address="auto")

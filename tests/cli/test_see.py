@@ -115,4 +115,4 @@ def test_a_pack_has_no_files_to_leave_out(spoilt, tmp_path):
     invoke("pack", folder, tmp_path / "pack", "--size", 8, "--exclude", listed)
     done = CliRunner().invoke(cli, ["show", str(tmp_path / "pack"), "--exclude", str(listed)])
     assert done.exit_code == 1
-    assert "give --exclude to `kloaders pack`" in done.stderr
+    assert "pass --exclude to `kloaders pack`" in done.stderr

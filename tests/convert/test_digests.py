@@ -120,7 +120,7 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path, caplog: Any) -> None:
     stopped_pack(tmp_path, add_with_lock(100))
     with caplog.at_level("INFO", "kloaders"):
         stopped_pack(tmp_path, add_with_lock(200))
-    assert "cannot be seen whether they were made with the same variable 'lock'" in caplog.text
+    assert "is not known whether they were made with the same variable 'lock'" in caplog.text
     assert "overwrite=True" in caplog.text
 
 

@@ -90,7 +90,7 @@ def test_files_that_changed(tmp_path: Path, write: Any) -> None:
     assert write(loader, tmp_path / "out") == first
     np.save(paths[3], np.full(3, 77, np.float32))
     os.utime(paths[3], ns=(1, 1))
-    with pytest.raises(FileExistsError, match="1 of 1 shards are not as they were made"):
+    with pytest.raises(FileExistsError, match="1 of 1 shards are out of date"):
         write(loader, tmp_path / "out")
     anew = write(loader, tmp_path / "out", if_exists="overwrite")
     assert anew.samples == SAMPLES
@@ -124,7 +124,7 @@ def test_other_arguments(tmp_path: Path, write: Any) -> None:
 def test_a_file_that_is_gone(tmp_path: Path, write: Any) -> None:
     first = write(arrays(), tmp_path, **({"shards": 3} if write is records else {}))
     os.unlink(first.files[0])
-    with pytest.raises(FileExistsError, match="shards are not as they were made"):
+    with pytest.raises(FileExistsError, match="shards are out of date"):
         write(arrays(), tmp_path, **({"shards": 3} if write is records else {}))
     for file in first.files[1:]:
         os.unlink(file)  # all gone: there is nothing to keep
@@ -154,7 +154,7 @@ def test_what_is_behind_a_hook_cannot_be_compared(tmp_path: Path, write: Any, ca
     write(Loader(SAMPLES, 4), tmp_path)
     with caplog.at_level("WARNING", "kloaders"):
         assert write(Loader(SAMPLES, 4), tmp_path).samples == SAMPLES
-    assert "cannot be seen whether they were made with the same data behind Loader" in caplog.text
+    assert "is not known whether they were made with the same data behind Loader" in caplog.text
 
 
 def test_features_alone_are_compared_whole(tmp_path: Path, caplog: Any) -> None:

@@ -99,7 +99,7 @@ def test_what_repeats_for_ever_is_refused():
         def __len__(self):
             return 2**63 - 1
 
-    with pytest.raises(ValueError, match=r"this Endless repeats for ever: leave out repeat\(\)"):
+    with pytest.raises(ValueError, match=r"this Endless repeats forever: leave out repeat\(\)"):
         kl.from_source(Endless())
 
 
@@ -158,7 +158,7 @@ def test_grain(keep):
     whole = keep(kl.from_source(dataset, SAMPLES))[0]
     for k in range(SAMPLES):
         np.testing.assert_array_equal(whole[0][k], dataset[k][0])
-    with pytest.raises(ValueError, match="repeats for ever"):
+    with pytest.raises(ValueError, match="repeats forever"):
         kl.from_source(dataset.repeat())
     with pytest.raises(TypeError, match="has no samples by number"):
         kl.from_source(dataset.to_iter_dataset())

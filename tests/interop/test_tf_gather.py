@@ -182,7 +182,7 @@ def test_arrays_that_are_not_in_ram_are_refused(tmp_path):
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     lists = [np.zeros((n, 2)) for n in range(1, 5)]
     for x in (mapped, lists):
-        with pytest.raises(TypeError, match=r"arrays in RAM, .* give it preload\(loader\)"):
+        with pytest.raises(TypeError, match=r"arrays in RAM, .* pass preload\(loader\)"):
             kl.to_tf_dataset(kl.ArraySequenceLoader(x, None, 1), True, native=True)
 
 

@@ -432,5 +432,5 @@ def test_a_dataset_goes_on():
     assert [numbers(dataset), numbers(dataset)] == [whole[1][4:], whole[2]]
     loader = make_loader()
     loader.load_state_dict(loader.state_dict(epoch=1, batch=4))
-    with pytest.raises(ValueError, match="shuffle= to the loader"):
+    with pytest.raises(ValueError, match="shuffle= in the loader"):
         kl.to_tf_dataset(loader, shuffle=True)
