@@ -163,7 +163,7 @@ def write_pack(
         check_no_texts(
             form,
             "write_pack()",
-            "let preprocess= make numbers of it, such as those of its tokens, or pass paths of .npy files",
+            "let preprocess= convert it to numbers, such as token numbers, or pass paths of .npy files",
         )
         structure = form_of(form, itertools.count())
         each = _mean_bytes(loader, transformed)
@@ -249,9 +249,9 @@ def finish_pack(folder: str | os.PathLike[str], *, overwrite: bool = False) -> W
         overwrite: replace another pack that is in the folder.
 
     Returns:
-        What `write_pack` without parts gives.
+        What `write_pack` without parts returns.
 
-    Killed at any moment, the same call goes on.
+    If it is killed at any time, the same call resumes.
 
     Raises:
         FileNotFoundError: parts are missing, or not finished; says which.

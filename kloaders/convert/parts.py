@@ -109,8 +109,8 @@ class Parts:
         number, count = part
         if not len(shards_of(part, shards)):
             warn(
-                f"part {number} of {count} has nothing to do, as there are only {shards} shards. Ask for "
-                "more of them (shard_size= or shards=), or for fewer parts."
+                f"part {number} of {count} has nothing to do, since there are only {shards} shards. Use "
+                "more shards (shard_size= or shards=), or fewer parts."
             )
         path = os.path.join(self.place, f"part-{number:05}-of-{count:05}.jsonl")
         journal = _PartJournal(path, files, {**job, "parts": count}, True, current, shared)
@@ -132,17 +132,17 @@ class Parts:
         there = self._there()
         if there and not overwrite:
             raise FileExistsError(
-                f"{visible(os.path.join(self.folder, there[0]))} is there already. Choose another place, or "
+                f"{visible(os.path.join(self.folder, there[0]))} is there already. Choose another folder, or "
                 "pass overwrite=True (--overwrite), to the parts and to the call that finishes, to "
-                "replace what is there."
+                "replace it."
             )
         for path in self._journals():
             job = _job_of(read_journal(path))
             if job not in (None, journal.job):
                 raise FileExistsError(
                     f"{visible(self.place)} holds a part that was made with other arguments "
-                    f"({visible(os.path.basename(path))}): {difference_of(job, journal.job)}. Go on "
-                    "with the same ones, or remove that folder to begin anew."
+                    f"({visible(os.path.basename(path))}): {difference_of(job, journal.job)}. "
+                    "Continue with the same arguments, or remove that folder to start again."
                 )
 
     def _there(self) -> list[str]:
@@ -188,7 +188,7 @@ class Parts:
             if not jobs:
                 raise FileNotFoundError(
                     f"{visible(self.folder)} holds no parts of a conversion. Write each of them with "
-                    f"part=(k, n) (--part k/n), to the same place, before {self.call}."
+                    f"part=(k, n) (--part k/n), to the same folder, before {self.call}."
                 )
             first, job = next(iter(jobs.items()))
             for path, other in jobs.items():
@@ -204,7 +204,7 @@ class Parts:
                 if (there := self._there()) and not overwrite:
                     raise FileExistsError(
                         f"{visible(os.path.join(self.folder, there[0]))} is there already: pass "
-                        "overwrite=True (--overwrite) to replace what is there."
+                        "overwrite=True (--overwrite) to replace it."
                     )
                 with whole_file(mark):
                     pass
@@ -248,8 +248,8 @@ class Parts:
             named = ", ".join(map(str, missing[:20])) + ", ..." * (len(missing) > 20)
             raise FileNotFoundError(
                 f"{visible(self.folder)}: {len(missing)} of {parts} parts are not finished: {named}. "
-                f"Make the same call again for each of them, as with part=({missing[0]}, {parts}) (--part "
-                f"{missing[0]}/{parts}), and then {self.call}."
+                f"Repeat the call for each of them, with part=({missing[0]}, {parts}) (--part "
+                f"{missing[0]}/{parts}) for example, and then {self.call}."
             )
         return [found[shard] for shard in range(count)]
 

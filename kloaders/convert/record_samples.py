@@ -54,7 +54,7 @@ def source_of(data: Any, labels: Any, features: Any, on_error: str, seed: int) -
     if features is not None and not isinstance(features, Mapping):
         raise TypeError(
             f"features is a {type(features).__name__}, expected a dict: names, and for each a list "
-            "or array of one value a sample."
+            "or array with one value per sample."
         )
     if data is None:
         if not features or labels is not None:
@@ -68,8 +68,8 @@ def source_of(data: Any, labels: Any, features: Any, on_error: str, seed: int) -
         check_own_batches(data, "write_tfrecords")
         if labels is not None:
             raise TypeError(
-                f"write_tfrecords() got a {type(data).__name__}, and labels with it: the loader "
-                "has its own."
+                f"write_tfrecords() got a {type(data).__name__} together with labels=: the loader "
+                "has its own labels, leave labels= out."
             )
         return LoaderSamples(data, features, data.on_error)
     # No decoder has to know a file whose content is written as it is, and nothing is kept of it.
@@ -140,7 +140,7 @@ class RecordSource:
             elif not isinstance(loader, PathSequenceLoader):
                 raise TypeError(
                     f"features[{name!r:.80}] is a function, and {type(loader).__name__} has no paths "
-                    "to call it with: give a list or an array of one value a sample."
+                    "to call it with: pass a list or an array with one value per sample."
                 )
             else:
                 self.extras[name] = values

@@ -87,62 +87,62 @@ def write_tfrecords(
 ) -> Written:
     """Write samples to TFRecord files as tf.train.Example, for `TFRecordSequenceLoader` or tf.data.
 
-    Of paths, `image_raw` is the content of the file as it is (of .npy files the array), `label` the
-    label and `id` the path. Of a loader, the samples are written as they are stored, before the
-    transform: `x` and `label`, or the names of a dict; `id` is the number of the sample. Labels that
-    are integers become int64, others float32 (with float64 beside it as `label/float64`); labels
-    that are paths the content of the file. Arrays keep shape and dtype, in features beside them
-    (`NAME/shape`, `NAME/dtype`); float32 values and int64 lists are TensorFlow's own.
+    With paths, `image_raw` is the unchanged content of the file (for .npy files the array), `label`
+    the label and `id` the path. With a loader, samples are written as they are stored, before the
+    transform: `x` and `label`, or the names of a dict; `id` is the sample number. Integer labels
+    become int64, other labels float32 (float64 values are also kept, as `label/float64`); for labels
+    that are paths, the content of the file is written. Arrays keep shape and dtype, in additional
+    features (`NAME/shape`, `NAME/dtype`); TensorFlow reads float32 values and int64 lists directly.
 
-    The first records of each file have one feature more, `kloaders/form`: with it
-    `TFRecordSequenceLoader(files)` gives the structure, dtypes and class names that were written.
+    The first records of each file have an additional feature, `kloaders/form`, from which
+    `TFRecordSequenceLoader(files)` restores the structure, dtypes and class names.
 
     Args:
-        paths_or_loader: files, as `PathSequenceLoader` takes them; or any loader; or None where
-            `features` is all.
+        paths_or_loader: files, as `PathSequenceLoader` takes them; or any loader; or None to write
+            `features` only.
         labels: with paths, their labels, as `PathSequenceLoader` takes them.
-        out: how the files' names begin: "out/train" -> out/train-00000-of-00003.tfrecord. With
-            `validation`, "-train" and "-validation" follow it. Folders are made. It may be a URL,
-            as s3://bucket/records/train: the same bytes, made in `staging` first. A URL is a folder
-            if it ends with "/".
-        shards: files to write; of the validation part as many as its share.
-        compression: None, "GZIP" or "ZLIB". Such files are smaller, and can only be read from
-            front to back: nothing is gained for JPEGs.
+        out: prefix of the file names: "out/train" -> out/train-00000-of-00003.tfrecord. With
+            `validation`, "-train" and "-validation" follow it. Folders are created. It may be a URL,
+            such as s3://bucket/records/train: the same bytes, written to `staging` first. A URL is a
+            folder if it ends with "/".
+        shards: number of files; the validation part gets its share of them.
+        compression: None, "GZIP" or "ZLIB". Compressed files are smaller, but can only be read from
+            start to end; JPEGs do not get smaller.
         features: more features by name: a value for each sample in a list or an array (texts,
             bytes, integers, floats, arrays of any shape), or a function of the path.
-        class_names: what the numbers in `labels` are called; of a loader its own.
-        validation: the share of the samples to write to files of their own. scikit-learn draws.
+        class_names: names of the numbers in `labels`; None uses those of the loader.
+        validation: the share of the samples to write to separate files; split by scikit-learn.
         stratify: keep the share of every class the same in both parts, as for `split`.
-        groups: one value a sample; those of one value stay together, as for `split`.
-        shuffle: write in a random order; else in the order given. For readers that only shuffle
-            in a buffer, and for compressed files, if the samples lie sorted by class.
-        seed: fixes the split and that order; 0.
-        workers: threads that read and encode; as many as the process may use cores.
-        on_error: "raise" stops at a file that cannot be read, or is no whole picture by its
-            header; "skip" leaves it out and names it at the end. Of a loader its own word counts.
-        part: (k, n): write the files of part k of n, counted from 0, and no others. Processes or
-            hosts that share a file system write one part each; when all are done,
-            `finish_tfrecords(out)` gives the files their names. They are those that one process
-            writes, byte for byte. Until then they lie in a hidden folder beside.
-        engine: `Ray(cpus=8)` has files written by so many tasks at a time of a Ray cluster, whose
-            nodes share the file systems of source and out. The bytes are the same. A file whose
-            worker dies is written by another.
-        if_exists: what becomes of finished files of this name. "keep" has nothing to do where
-            they were made of the same data with the same arguments, and raises otherwise, so that
-            a script may be run twice; "raise" always raises; "overwrite" makes them anew. A part
-            raises with "keep" too, as does a call after `finish_tfrecords`.
+        groups: one value per sample; samples with the same value stay together, as for `split`.
+        shuffle: write in a random order, otherwise in the given order. Use it for readers that
+            shuffle in a buffer only, and for compressed files, if the samples are sorted by class.
+        seed: fixes the split and that order; the default is 0.
+        workers: threads that read and encode; the default is the number of usable cores.
+        on_error: "raise" stops at a file that cannot be read, or is not a complete image by its
+            header; "skip" leaves it out and lists it at the end. A loader's own on_error is used.
+        part: (k, n): write only the files of part k of n, counted from 0. Processes or hosts that
+            share a file system write one part each; when all are done, `finish_tfrecords(out)`
+            gives the files their names. They have the same bytes as files from one process. Until
+            then they are in a hidden folder next to them.
+        engine: `Ray(cpus=8)` writes 8 files at a time, by tasks of a Ray cluster, whose nodes
+            share the file systems of source and out. The bytes are the same. If a worker dies,
+            another one writes its file.
+        if_exists: what to do if finished files of this name exist. "keep" does nothing if they were
+            made of the same data with the same arguments, and raises otherwise, so a script can be
+            run twice; "raise" always raises; "overwrite" writes them again. A part raises with
+            "keep" too, as does a call after `finish_tfrecords`.
         overwrite: replace files of this name, as if_exists="overwrite".
-        staging: with a URL, a folder of this machine with room for all that is written; a folder in
-            the user's cache folder. It is emptied when all is uploaded.
-        progress: show a bar. None: where stderr is a terminal.
+        staging: with a URL, a local folder with space for all files; the default is in the user's
+            cache folder. It is emptied after the upload.
+        progress: show a progress bar. None: only if stderr is a terminal.
 
     Returns:
-        The files, those for validation too; how many samples are in them; and the errors of those
-        that were left out. With `part`, samples and errors are those of the part, and there are no
-        files yet.
+        The files, including those for validation; the number of samples in them; and the errors of
+        samples that were left out. With `part`, samples and errors are those of the part, and there
+        are no files yet.
 
-    Killed or stopped at any moment, the same call goes on: files that are finished stay. Each file
-    gets its index at once (`.NAME.index`), but at a URL.
+    If it is killed or stopped at any time, the same call resumes: finished files are kept. Each file
+    gets its index immediately (`.NAME.index`), except at a URL.
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
@@ -162,11 +162,11 @@ def write_tfrecords(
         raise ValueError(f'on_error={on_error!r:.80} is not known here: choose "raise" or "skip".')
     if out is None:
         raise TypeError(
-            'out is missing: how the names of the files begin, as in out="folder/train".'
+            'out is missing: the prefix of the file names, as in out="folder/train".'
         )
     seed = 0 if seed is None else checked_count(seed, "seed", 0)
     if not validation and (stratify is not None or groups is not None):
-        raise ValueError("stratify and groups are for validation=, the share of the second part.")
+        raise ValueError("stratify and groups need validation=, the share of the second part.")
     source = source_of(paths_or_loader, labels, features, on_error, seed)
     if class_names is not None:
         source.class_names = checked_class_names(class_names)
@@ -200,9 +200,9 @@ def finish_tfrecords(out: str | os.PathLike[str], *, overwrite: bool = False) ->
         overwrite: replace files of this name.
 
     Returns:
-        What `write_tfrecords` without parts gives.
+        What `write_tfrecords` without parts returns.
 
-    Killed at any moment, the same call goes on.
+    If it is killed at any time, the same call resumes.
 
     Raises:
         FileNotFoundError: parts are missing, or not finished; says which.
@@ -272,7 +272,7 @@ class _Writing:
         """Files for these samples, in this order, as equal as may be; gives their paths."""
         if shards > len(numbers):
             raise ValueError(
-                f"shards={shards} for {len(numbers)} samples: a file would be empty. Pass a "
+                f"shards={shards} for {len(numbers)} samples: some files would be empty. Pass a "
                 "smaller shards=."
             )
         self.folder, name = os.path.split(os.path.abspath(prefix))

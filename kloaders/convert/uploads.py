@@ -83,8 +83,8 @@ def to_urls(
             if not is_url(url) or url.lower().startswith("file://"):
                 if staging is not None:
                     raise ValueError(
-                        f"staging={staging!r:.80} is for what goes to a URL, and {argument}={url!r:.80} "
-                        "is none: leave it out."
+                        f"staging={staging!r:.80} is only for uploads, and {argument}={url!r:.80} "
+                        "is not a URL: leave it out."
                     )
                 return convert(*args, **kwargs)
             _check(argument, url, given, staging)
@@ -106,19 +106,19 @@ def _check(argument: str, url: str, given: dict[str, Any], staging: Any) -> None
     """ValueError for what cannot be written by URL."""
     if parsed(url).scheme in ("https", "http"):
         raise ValueError(
-            f"{argument}={url!r:.80}: web servers are read only. Write to a folder of this machine, or to "
-            "the s3://, gs:// or az:// URL of the bucket behind it."
+            f"{argument}={url!r:.80}: web servers are read-only. Write to a local folder, or to "
+            "the s3://, gs:// or az:// URL of the bucket behind this server."
         )
     if given.get("part") is not None:
         raise ValueError(
             f"part={given['part']!r:.80} with {argument}={url!r:.80}: parts need a folder that their "
-            "processes share. Write and finish them in such a folder, and copy what is in it to the "
-            "bucket; or leave part= out, and one process writes all of it."
+            "processes share. Write and finish them in such a folder, and copy its content to the "
+            "bucket; or leave part= out, so that one process writes everything."
         )
     if given.get("engine") is not None and staging is None:
         raise ValueError(
             f"engine={given['engine']!r:.80} with {argument}={url!r:.80}: the nodes of the cluster write to "
-            "a folder that they share. Name one with staging=; it is uploaded from there."
+            "a folder that they share. Pass it as staging=; its content is uploaded from there."
         )
 
 
@@ -177,9 +177,9 @@ class _Upload:
         else:
             self._take(token, replace)
             inform(
-                f"{self.place}: made in {self.data} first, where "
-                f"{format_bytes(shutil.disk_usage(self.folder).free)} are free; it is removed there "
-                "when it is uploaded."
+                f"{self.place}: written to {self.data} first, where "
+                f"{format_bytes(shutil.disk_usage(self.folder).free)} are free; removed from there "
+                "after the upload."
             )
             written = self._made(local, replace)
             self._publish(journal, there, token)
@@ -234,7 +234,7 @@ class _Upload:
         return FileExistsError(
             f"{self.claim} is there: process {held.get('process', '?')!r:.80} on "
             f"{held.get('host', '?')!r:.80} writes there, or was stopped. Wait until it is done, or make "
-            "the same call on that machine to go on; overwrite=True (--overwrite) begins anew."
+            "the same call on that machine to resume; overwrite=True (--overwrite) starts again."
         )
 
     def _take(self, token: str, replace: bool) -> None:
@@ -309,8 +309,9 @@ class _Upload:
                 raise
             raise OSError(
                 error.errno,
-                f"{os.strerror(error.errno or errno.ENOSPC)}, on which {self.place} is made before it is uploaded: free "
-                "some and make the same call again, or pass staging=, a folder on a larger disk",
+                f"{os.strerror(error.errno or errno.ENOSPC)}, where {self.place} is written before the "
+                "upload: free some space and make the same call again, or pass staging=, a folder on a "
+                "larger disk",
                 error.filename,
             ) from error
 

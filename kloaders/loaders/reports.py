@@ -34,7 +34,7 @@ class Reports:
 
         @property
         def num_classes(self) -> int:
-            """How many classes labels have: as many as names, or as the largest label says."""
+            """The number of classes: that of the class names, or the largest label plus one."""
 
     def class_counts(self) -> dict[Any, int]:
         """How many samples each class has: {name: count}, or {number: count} without names.
@@ -74,17 +74,17 @@ class Reports:
         box_format: str | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
-        """A picture of a batch as the model sees it: after the transform, in the order of `fit`.
+        """Plot a batch as the model gets it: after the transform, in the order of `fit`.
 
-        Safe during a fit: it reads on a view, in the caller's thread. See the page "Inspect".
+        Safe during `fit`: it reads on a view, in the caller's thread. See the page "Inspect".
 
         Args:
             batch: its number in the epoch.
-            samples: the maximum number of samples that are drawn.
-            epoch: which; random transforms draw anew in each.
-            box_format: "xyxy", "xywh", "yxyx" or "center_xywh", in pixels, or with `rel_` before it
-                in shares of the image; None takes "rel_xyxy" where all is within 0 and 1, else
-                "xyxy".
+            samples: the maximum number of samples to draw.
+            epoch: number of the epoch; random transforms differ from epoch to epoch.
+            box_format: "xyxy", "xywh", "yxyx" or "center_xywh", in pixels, or with the prefix `rel_`
+                relative to the image size; None uses "rel_xyxy" if all numbers are from 0 to 1,
+                otherwise "xyxy".
             save: a file to write, such as "batch.png".
 
         Raises:
@@ -98,19 +98,19 @@ class Reports:
     def explain(
         self, model: Any = None, *, check: bool = False, seconds: float = 6.0
     ) -> Explanation:
-        """Where the time goes: measures, names the bottleneck, and what to change.
+        """Measure where the time goes, find the bottleneck, and suggest what to change.
 
-        Reads a few hundred samples as a fit would, the cache left aside; the model, its optimizer
-        and its history are as before afterwards.
+        Reads a few hundred samples as `fit` would, without the cache; the model, its optimizer and
+        its history are restored afterwards.
 
         Args:
-            model: a compiled keras.Model; None uses what the last fit with `LoaderCallback` took.
-            check: try each change that is advised, and report what came of it.
-            seconds: how long to measure, about, beside compiling and starting processes.
+            model: a compiled keras.Model; None uses the times of the last fit with `LoaderCallback`.
+            check: try each suggested change, and report its measured effect.
+            seconds: approximate time to measure, without compiling and starting processes.
 
         Returns:
-            An Explanation. `print` it; `.save("explain.html")` writes a page with charts. `busy` says
-            which figures contradict each other, if the machine did something else meanwhile.
+            An Explanation. `print` it; `.save("explain.html")` writes a page with charts. `busy`
+            lists contradicting measurements, if other programs used the machine at that time.
 
         Raises:
             SampleError: a sample does not load (on_error="raise").

@@ -246,7 +246,7 @@ def test_the_job_tells_other_features_and_data_apart(made, pngs):
             Y,
             None,
             TypeError,
-            "got a ArraySequenceLoader, and labels with it",
+            "got a ArraySequenceLoader together with labels=",
         ),
         (
             kl.ArraySequenceLoader(X, Y, 4),

@@ -206,7 +206,7 @@ def test_errors_of_the_converter(pictures, tmp_path):
     for arguments, options, words in [
         ((paths, labels), {}, "out is missing"),
         ((None, None, out), {}, "nothing to write"),
-        ((kl.ArraySequenceLoader(labels), labels, out), {}, "and labels with it"),
+        ((kl.ArraySequenceLoader(labels), labels, out), {}, "together with labels="),
         ((paths, labels, out), {"features": [1]}, "features is a list, expected a dict"),
         (
             (kl.ArraySequenceLoader(labels), None, out),
@@ -220,8 +220,8 @@ def test_errors_of_the_converter(pictures, tmp_path):
         ({"compression": "zip"}, "compression='zip' is not known"),
         ({"on_error": "replace"}, "on_error='replace' is not known here"),
         ({"shards": 0}, "shards=0 is too small"),
-        ({"shards": 100}, "shards=100 for 23 samples: a file would be empty"),
-        ({"stratify": True}, "stratify and groups are for validation="),
+        ({"shards": 100}, "shards=100 for 23 samples: some files would be empty"),
+        ({"stratify": True}, "stratify and groups need validation="),
         ({"features": {"a": [1, 2]}}, r"features\['a'\] has 2 values, and there are 23 samples"),
     ]:
         with pytest.raises(ValueError, match=words):

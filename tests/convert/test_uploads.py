@@ -212,7 +212,7 @@ def test_a_claim_that_is_lost_ends_the_upload(s3, monkeypatch) -> None:
     ("options", "said"),
     [
         ({"part": (0, 2)}, "parts need a folder that their processes share"),
-        ({"engine": kl.Ray(cpus=1)}, "Name one with staging="),
+        ({"engine": kl.Ray(cpus=1)}, "Pass it as staging="),
     ],
     ids=["part", "engine"],
 )
@@ -234,7 +234,7 @@ def test_web_servers_and_credentials_in_urls(kind) -> None:
 
 @KINDS
 def test_staging_is_for_urls(tmp_path, kind) -> None:
-    with pytest.raises(ValueError, match=r"staging=.* is for what goes to a URL"):
+    with pytest.raises(ValueError, match=r"staging=.* is only for uploads"):
         to_url(kind, str(tmp_path / "out"), staging=tmp_path)
 
 

@@ -1,1 +1,1 @@
-"""What bounds a training, measured and put into words."""
+"""Measures what limits training speed, and describes it."""

@@ -55,7 +55,7 @@ def _keep_downloads(cost: EpochCost, resource: str, stage: str | None) -> list[A
     m, s = cost.m, cost.s
     if resource != "network" or s.downloads_kept or not s.remote:
         return []
-    why = "later epochs read objects from a local disk; download_budget= bounds how much of it"
+    why = "later epochs read objects from a local disk; download_budget= limits the space used"
     rate = cost.lanes * m.alone_busy / cost.cpu_s
     return _one(cost, 'download_cache="downloads"', why, rate)
 
@@ -94,10 +94,10 @@ def _more_workers(cost: EpochCost, resource: str, stage: str | None) -> list[Adv
         else:
             disk = m.disk_rate_more or 0.0
             rate = min(cost.run.rate * disk / max(1e-9, m.disk_rate or disk), cores)
-        why = "while one thread waits for what it reads, others work"
+        why = "while some threads wait for the disk or network, others decode"
         return _one(cost, f"workers={more}", why, rate, ("workers", more))
     if s.workers < s.cores and resource in ("cpu", "copy", "waiting"):
-        why = f"{s.cores} cores can load, ahead of the model"
+        why = f"{s.cores} cores can prefetch batches for the model"
         rate = min(cores, cost.run.rate * s.cores / cost.lanes)
         setting = "leave workers out" if s.workers == 0 else f"workers={s.cores}"
         return _one(cost, setting, why, rate, ("workers", s.cores))
@@ -108,7 +108,7 @@ def _processes(cost: EpochCost, resource: str, stage: str | None) -> list[Advice
     s = cost.s
     if resource != "gil":
         return []
-    why = "processes have a lock each"
+    why = "each process has its own GIL"
     rate = s.cores * cost.m.alone_busy / cost.cpu_s
     return _one(cost, "processes=True", why, rate, ("processes", True))
 
@@ -128,7 +128,7 @@ def _transform_in_the_model(cost: EpochCost, resource: str, stage: str | None) -
     cpu = max(1e-9, cost.cpu_s - m.transform_s)
     cores = cost.s.cores * m.alone_busy / cpu
     rate = min(cores, m.ram.rate * cost.cpu_s / cpu if m.ram else cores)
-    why = "layers of the model augment on its device; without transform= the loader is this fast"
+    why = "augmentation layers run on the model's device; without transform= the loader is this fast"
     return _one(cost, "Keras layers instead of transform=", why, rate, ("transform", None), cpu)
 
 
@@ -136,7 +136,7 @@ def _bytes_travel(cost: EpochCost, resource: str, stage: str | None) -> list[Adv
     s = cost.s
     if resource != "copy" or s.widened <= 1:
         return []
-    why = "send uint8, and scale by a Rescaling layer: a quarter of the bytes"
+    why = "send uint8, and scale in a Rescaling layer: a quarter of the bytes"
     cpu = cost.cpu_s - cost.m.copy_s * (1 - 1 / s.widened)
     rate = cost.run.rate * cost.cpu_s / max(1e-9, cpu)
     return _one(cost, "leave dtype= and rescale= out", why, rate, None, cpu)

@@ -80,7 +80,7 @@ class EpochCost:
     def _on_ray(self) -> tuple[str, str | None, str]:
         """`bottleneck`, of batches that Ray actors make."""
         s, share = self.s, self.run.decoding or 0.0
-        said = f"{s.decoders} Ray actors are at work {share:.0%} of their time"
+        said = f"{s.decoders} Ray actors are busy {share:.0%} of the time"
         if share >= _DECODERS_BOUND:
             return "decoders", self.stage, f"{said}; most of it is {_STAGES[self.stage]}."
         each = format_bytes(s.sample_bytes)
@@ -103,7 +103,7 @@ class EpochCost:
         if self.wait is not None and self.wait < _IN_TIME:
             return "model", None, self._why_model()
         if self.wait is not None and self.s.workers == 0:
-            said = "workers=0 loads in the thread that trains: one waits for the other."
+            said = "workers=0 loads in the training thread: loading and training never overlap."
             return "waiting", self.stage, said
         resource, stage, why = self.loader_bottleneck()
         step = self.m.step_s
@@ -118,7 +118,7 @@ class EpochCost:
                         f"{self.s.batch_size / step:,.0f}; together they share {self.s.cores} cores."
                     ),
                 )
-            return "unknown", stage, "Loader and model are quick alone, and slow together."
+            return "unknown", stage, "Loader and model are each fast alone, but slow together."
         return resource, stage, why
 
     def _together_busy(self) -> float:

@@ -24,7 +24,7 @@ class Explanation(Findings):
 
     Attributes:
         title: the loader's class, number of samples and batch size.
-        measured: the figures that all else follows from.
+        measured: the measurements from which everything else is computed.
         bottleneck: one of "model", "disk", "network", "decoders", "cpu", "gil", "copy", "waiting",
             "unknown".
         stage: what most of the work is, such as "decode"; None where the model is the bottleneck.
@@ -36,12 +36,12 @@ class Explanation(Findings):
         loading: samples per second of later epochs, by the loader alone.
         ceiling: samples per second of this work that this machine can do.
         reached: `now`, as a share of `ceiling`.
-        best: samples per second of a step on a batch that is there; None if no step was measured.
-        wait: share of its time that the model waits; None likewise.
+        best: samples per second of a step that does not wait for data; None if not measured.
+        wait: share of the time that the model waits for data; None if not measured.
         advice: at most two changes, the one with the larger gain first.
         machine: cores, system, Python.
-        busy: figures that contradict each other, in words, since the machine did something else as
-            well; then nothing is advised, and the others are guesses. Empty where all agree.
+        busy: contradicting measurements, in words, if other programs used the machine; then there is
+            no advice, and the other numbers are guesses. Empty if all measurements agree.
     """
 
     @property
@@ -59,7 +59,7 @@ class Explanation(Findings):
 
     def __repr__(self) -> str:
         if self.busy:
-            return "<Explanation: the machine is busy, so that nothing can be told>"
+            return "<Explanation: the machine is busy, so the bottleneck is not known>"
         return f"<Explanation: the bottleneck is {self.bottleneck}, {self.now:,.0f} samples/s>"
 
     def _repr_html_(self) -> str:

@@ -18,15 +18,15 @@ __all__ = [
 
 #: What the bottleneck of a training can be, and what that means.
 RESOURCES = {
-    "model": "the model's step: the data is there in time",
-    "disk": "reading: the disk, or whatever the files come through",
-    "network": "the network, or what objects or batches come from",
-    "decoders": "the decoders: all actors of the Ray cluster are at work",
-    "cpu": "the processor: all cores are at work",
-    "gil": "the GIL: threads wait for each other, and cores idle",
-    "copy": "copying: bytes into batches, and batches to the device",
-    "waiting": "waiting: nothing runs ahead of the model",
-    "unknown": "nothing that was measured",
+    "model": "the model's step: the data arrive in time",
+    "disk": "reading: the disk, or the file system that files are read through",
+    "network": "the network, or the server that sends objects or batches",
+    "decoders": "the decoders: all actors of the Ray cluster are busy",
+    "cpu": "the processor: all cores are busy",
+    "gil": "the GIL: threads wait for each other, and cores are idle",
+    "copy": "copying: samples into batches, and batches to the device",
+    "waiting": "waiting: no batches are prefetched for the model",
+    "unknown": "not among the things that were measured",
 }
 
 
@@ -77,7 +77,7 @@ def limits_of(found: Findings) -> list[tuple[str, str, float]]:
     """Name, words and samples per second of what was measured by itself."""
     m, s = found.measured, found.measured.settings
     rows: list[tuple[str, str, float | None]] = [
-        ("disk", "reading files, nothing else", _most(m.disk_rate, m.disk_rate_more)),
+        ("disk", "only reading files", _most(m.disk_rate, m.disk_rate_more)),
         ("cold", "this loader, files on the disk", m.cold.rate if m.cold and m.disk_rate else None),
         (
             "warm",
@@ -93,7 +93,7 @@ def limits_of(found: Findings) -> list[tuple[str, str, float]]:
             "this loader, decoded samples in RAM",
             m.ram.rate if m.ram and s.cacheable else None,
         ),
-        ("model", "the model, its batch there already", found.best),
+        ("model", "the model alone, on one batch", found.best),
         ("fit", "both together, in fit", s.batch_size / m.fit_s if m.fit_s else None),
     ]
     return [(name, words, rate) for name, words, rate in rows if rate]
@@ -113,7 +113,7 @@ def rate_of(found: Findings, rate: float) -> str:
 def verdict(found: Findings) -> str:
     """One sentence."""
     if found.busy:
-        return "The machine is busy with something else, so that no bottleneck can be told."
+        return "The machine is busy with other programs, so the bottleneck cannot be determined."
     what = RESOURCES[found.bottleneck]
     if found.best is None:
         return f"The bottleneck of loading is {what}."
@@ -123,14 +123,14 @@ def verdict(found: Findings) -> str:
 def standing(found: Findings) -> str:
     """How fast it is, and how fast it could be."""
     if found.busy:
-        return f"It was measured that {'; that '.join(found.busy)}. Run it again when nothing else runs."
+        return f"Measured: {'; '.join(found.busy)}. Run it again when no other program runs."
     m = found.measured
     who = "in fit" if m.fit_s else "by the loader alone"
     said = f"{found.now:,.0f} samples/s {who}, {found.reached:.0%} of what this machine can do"
     if found.best is not None and found.wait is not None:
         said += (
-            f"; {found.best:,.0f} if no batch were waited for (the model waits {found.wait:.0%} "
-            "of its time)"
+            f"; {found.best:,.0f} if the model never waited for data (it waits {found.wait:.0%} "
+            "of the time)"
         )
     return said + "."
 
@@ -138,11 +138,11 @@ def standing(found: Findings) -> str:
 def next_step(found: Findings) -> str:
     """What to do with what was found."""
     if found.busy:
-        return "stop what else runs on this machine, and run explain() again."
+        return "stop other programs on this machine, and run explain() again."
     if found.advice:
         return (
-            "change the first setting, and run explain() again. What counts is the samples per second "
-            "now: if they do not rise, take the change back."
+            "change the first setting, and run explain() again. If the samples per second do not "
+            "rise, undo the change."
         )
     if found.bottleneck == "model":
         return (
@@ -150,7 +150,7 @@ def next_step(found: Findings) -> str:
             "loader keeps up."
         )
     if found.best is None:
-        return "run explain(model), which shows whether the model waits for these samples at all."
+        return "run explain(model), which measures whether the model waits for data at all."
     return (
         "make each sample cheaper: smaller images, a pack of decoded samples (kl.write_pack), or a "
         "cheaper transform."
@@ -163,8 +163,8 @@ def as_text(found: Findings) -> str:
     lines = [found.title, "", verdict(found), *([] if found.busy else [found.why]), standing(found)]
     if s.kept and s.cacheable and not found.busy:
         lines.append(
-            f"That is after the first epoch, with {s.kept:.0%} of the samples in the cache. In the first, "
-            f"the loader alone makes {found.first:,.0f} samples/s; its bottleneck is "
+            f"This is after the first epoch, with {s.kept:.0%} of the samples in the cache. In the first "
+            f"epoch, the loader alone makes {found.first:,.0f} samples/s; its bottleneck is "
             f"{RESOURCES[found.first_bottleneck]}."
         )
     lines += ["", "One sample, in one thread:"]
@@ -174,11 +174,11 @@ def as_text(found: Findings) -> str:
     lines.append("")
     if found.best is None:
         lines.append(
-            "No model was given: whether it waits at all is not known. Pass model=, or call "
+            "No model was given, so it is not known whether it waits for data. Pass model=, or call "
             "explain() after a fit with LoaderCallback."
         )
     if found.advice:
-        lines.append("To change:")
+        lines.append("Suggested changes:")
         for advice in found.advice:
             lines.append(f"  {advice.setting}")
             lines.append(f"      {advice.why}")
@@ -192,7 +192,7 @@ def as_text(found: Findings) -> str:
         lines.append(
             "Nothing to change: a faster loader would gain nothing."
             if found.bottleneck == "model"
-            else "No setting promises more than a tenth."
+            else "No setting is expected to gain more than 10%."
         )
     lines.append(f"Next: {next_step(found)}")
     lines.append(f"\nMeasured on {m.probed} samples in {m.seconds:.0f} s, on {s.cores} cores.")

@@ -51,14 +51,14 @@ def test_a_busy_machine_is_said_to_be_busy(values, words):
     assert len(found.busy) == 1
     assert words in found.busy[0]
     assert found.advice == []
-    assert verdict(found).startswith("The machine is busy with something else")
+    assert verdict(found).startswith("The machine is busy with other programs")
     assert "the machine is busy" in repr(found)
     assert found.to_dict()["busy"] == found.busy
     for text in (as_text(found), page(found)):
-        assert "The machine is busy with something else" in text
+        assert "The machine is busy with other programs" in text
         assert words in text
-        assert "Run it again when nothing else runs." in text
+        assert "Run it again when no other program runs." in text
         assert "of what this machine can do" not in text
-        assert "No setting promises" not in text
+        assert "No setting is expected" not in text
         assert "about 4,000" in text or "about 2,000" in text
         assert "if no batch were waited for" not in text

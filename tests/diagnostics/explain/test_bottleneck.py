@@ -129,7 +129,7 @@ def test_ray_actors_that_are_always_at_work_are_the_decoders():
     """Their own time counts, not what samples would cost on this machine."""
     found = on_ray(0.95)
     assert (found.bound, found.stage) == ("decoders", "decode")
-    assert found.why == "8 Ray actors are at work 95% of their time; most of it is decoding."
+    assert found.why == "8 Ray actors are busy 95% of the time; most of it is decoding."
     assert "The bottleneck of loading is the decoders" in str(found)
     assert "this loader, by 8 Ray actors" in str(found)
     assert settings_of(found) == ["processes=Ray(cpus=16)"]
@@ -140,7 +140,7 @@ def test_ray_actors_that_are_always_at_work_are_the_decoders():
 def test_ray_actors_that_wait_are_slowed_down_by_the_network():
     found = on_ray(0.3)
     assert (found.bound, found.stage) == ("network", "copy")
-    assert "at work 30% of their time: 2,000 samples/s of 146.5 KiB come from them" in found.why
+    assert "busy 30% of the time: 2,000 samples/s of 146.5 KiB come from them" in found.why
     assert found.advice == []
     assert found.ceiling == pytest.approx(2000 / 0.3)
 

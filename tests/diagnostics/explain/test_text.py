@@ -68,8 +68,8 @@ def test_each_bottleneck_has_a_sentence(name):
 def test_how_far_it_is():
     found = judge(figures(step_s=4e-3, fit_s=8e-3))
     assert standing(found) == (
-        "4,000 samples/s in fit, 100% of what this machine can do; 8,000 if no batch were waited for "
-        "(the model waits 50% of its time)."
+        "4,000 samples/s in fit, 100% of what this machine can do; 8,000 if the model never waited for data "
+        "(it waits 50% of the time)."
     )
     assert "by the loader alone" in standing(judge(DECODING))
 
@@ -82,7 +82,7 @@ def test_changes_stand_with_what_they_promise_and_what_came_of_them():
     tried = [dataclasses.replace(a, measured=390.0) for a in found.advice]
     assert "; measured: 390, 0.1 times" in as_text(dataclasses.replace(found, advice=tried))
     nothing = dataclasses.replace(found, advice=[])
-    assert "No setting promises more than a tenth." in as_text(nothing)
+    assert "No setting is expected to gain more than 10%." in as_text(nothing)
 
 
 def test_it_says_what_to_do_next():
@@ -94,6 +94,6 @@ def test_it_says_what_to_do_next():
         ({"advice": (), "bottleneck": "model"}, "make the model's step faster"),
         ({"advice": (), "bottleneck": "cpu", "best": None}, "run explain(model)"),
         ({"advice": (), "bottleneck": "cpu", "best": 9.0}, "make each sample cheaper"),
-        ({"busy": ("a",)}, "stop what else runs"),
+        ({"busy": ("a",)}, "stop other programs"),
     ):
         assert said in next_step(dataclasses.replace(found, **changed))

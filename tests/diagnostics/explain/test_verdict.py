@@ -34,4 +34,4 @@ def test_samples_from_the_cache_are_copied():
     assert (found.bound, found.now, found.first) == ("copy", 300_000, 3700)
     assert found.first_bound == "cpu"
     assert found.advice == []
-    assert "In the first, the loader alone makes 3,700 samples/s" in str(found)
+    assert "In the first epoch, the loader alone makes 3,700 samples/s" in str(found)
