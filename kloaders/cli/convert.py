@@ -1,4 +1,4 @@
-"""The commands that write a user's files anew: pack, tfrecord."""
+"""The commands that convert files: pack, tfrecord."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class Journal:
         if kind is not None and self.finished and not self.kept:
             inform(
                 f"{self.folder}: {len(self.finished):,} shards are finished and stay; the same "
-                "call goes on from there."
+                "call resumes from there."
             )
         ends = self.kept or (kind is None and not self.stays)
         if ends and sys.platform != "win32":

@@ -174,7 +174,7 @@ def write_pack(
             size = max(_SHARD_BYTES // max(1, each), -(-loader.samples // _SHARDS))
         else:
             size = max(1, wanted // max(1, each))
-        # Of the samples measured, one may have been mended since the call that goes on.
+        # A measured sample may have been repaired since the call that is resumed.
         begun = begun_with(path, job) if part is None else parts.begun_with(job)
         size = begun.get("samples_a_shard", min(size, loader.samples))
         starts = range(0, loader.samples, size)

@@ -130,7 +130,7 @@ def facts(loader: Loader) -> list[tuple[str, str]]:
     if loader.shard[1] > 1:
         found.append(("shard", f"part {loader.shard[0]} of {loader.shard[1]}"))
     engine = loader.runner.engine
-    found.append(("loading", engine.why(loader.batch_size) if engine else "nothing asked for yet"))
+    found.append(("loading", engine.why(loader.batch_size) if engine else "no batch requested yet"))
     busy = engine.cores_busy if engine and engine.kind == "threads" else None
     if engine is not None and busy is not None and engine.count > 1:
         said = f"{engine.count} kept {busy:.1f} cores busy"
@@ -141,7 +141,7 @@ def facts(loader: Loader) -> list[tuple[str, str]]:
     found.append(
         (
             "memory",
-            f"at most {format_bytes(ahead * each * loader.batch_size)} in {ahead} batches ahead",
+            f"at most {format_bytes(ahead * each * loader.batch_size)} in {ahead} prefetched batches",
         )
     )
     if loader.options.padding is not None:

@@ -30,7 +30,7 @@ _ROW = "kloaders_row"
 
 
 def albumentations_transform(pipeline: Any, y: Names = None, x: Names = "image") -> Any:
-    """`transform=` that applies an albumentations pipeline, seeded anew for each sample.
+    """`transform=` that applies an albumentations pipeline, seeded for each sample.
 
     Args:
         pipeline: an `albumentations.Compose`, or one of its transforms. Its own `seed` is ignored.
@@ -60,7 +60,7 @@ def albumentations_transform(pipeline: Any, y: Names = None, x: Names = "image")
 
 
 def keras_transform(layer: Any, y: Names = None, x: Names = None) -> Any:
-    """`batch_transform=` (or `transform=`) that applies a Keras preprocessing layer, seeded anew.
+    """`batch_transform=` (or `transform=`) that applies a Keras preprocessing layer, seeded for each batch.
 
     For layers that cannot be in the model: those that change labels too (MixUp, CutMix, boxes and
     masks). A layer that changes images only is faster inside the model, on the accelerator.
@@ -221,7 +221,7 @@ class _KerasLayer:
     needs_keras = True
 
     def __init__(self, layer: Any, y: Names, x: Names) -> None:
-        # A layer that gets a dict knows its pictures as "images".
+        # A layer that gets a dict knows its images as "images".
         self.alone = y is None and x is None
         self.layer = layer
         self.targets = _Targets("images" if x is None else x, y)

@@ -69,7 +69,7 @@ class EncodedLoader(TwoLevelLoader):
     Args:
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, depth, label_options:
             how images are decoded; see `PathSequenceLoader`.
-        decode: a function of an input's bytes that gives its array, in place of all of these.
+        decode: a function of an input's bytes that returns its array, used instead of these.
         class_names: the names of classes, for labels that are texts: each becomes its number in
             this list.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
@@ -129,8 +129,8 @@ class EncodedLoader(TwoLevelLoader):
         """One sample from its row: x, or a tuple (x, y). Override it to change samples.
 
         `super().load_sample(index)` gives the sample as it is read. Called from several threads at
-        once. Whatever is raised becomes a SampleError that names the sample, or is dealt with as
-        `on_error` says.
+        once. Whatever is raised becomes a SampleError that names the sample, or is handled as set
+        by `on_error`.
         """
         parts = self._rows.sample(index, Moment())
         return parts[0] if len(parts) == 1 else parts

@@ -34,18 +34,18 @@ def filter(  # noqa: A001  (under kl. it hides nothing)
 ) -> L:
     """A loader of the same kind over the samples for which `function(x, y)` is True.
 
-    Every sample is read once, as it is stored, before the transform. The loader that comes back knows
-    the numbers of its samples: no epoch asks the function again. What is known beforehand needs no reading:
-    `subset(loader, labels == 3)`.
+    Every sample is read once, as it is stored, before the transform. The new loader keeps the sample
+    numbers, so the function is not called again in later epochs. If you know the samples in advance,
+    nothing has to be read: `subset(loader, labels == 3)`.
 
     Args:
         loader: any loader.
         function: of one sample's x and y (None without labels); gives True or False.
-        cache: a file, "kept.npz", for the numbers: the next run reads them there, and no sample, as
-            long as the function is the same, by value, and the data are, as a saved position knows
-            them: by names of files, not by what is in these.
-        cache_key: a text that you change whenever the function does, where it holds something that cannot
-            be compared by value.
+        cache: a file, "kept.npz", for the numbers: the next run reads them from there, without reading
+            samples, if the function is the same (compared by value) and the data are the same
+            (compared by file names, not by content).
+        cache_key: a text to be changed whenever the function changes, if the function holds something
+            that cannot be compared by value.
         progress: show a bar while reading.
 
     Raises:
@@ -116,7 +116,7 @@ def _saved(place: str, made_for: str) -> Indices | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
-        inform(f"filter: {place} holds no numbers of samples, and is written anew.")
+        inform(f"filter: {place} is not a file of sample numbers, and is written again.")
         return None
-    inform(f"filter: {place} is of other data or of another function, and is written anew.")
+    inform(f"filter: {place} was made with other data or another function, and is written again.")
     return None

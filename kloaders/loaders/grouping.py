@@ -80,9 +80,9 @@ def pairs(
     """A loader of pairs: x is (a sample, its partner), y is 1 where both are of one class, else 0.
 
     An epoch has a pair for each sample. By a plan: exactly the share `same` of an epoch's pairs is of
-    one class. Which these are, and who is whose partner, is drawn anew each epoch, from seed, epoch
-    and sample number only. The transform is applied to each of the two by itself. Labels of the
-    loader are used to tell classes, and are not delivered. Memory: 24 bytes a sample.
+    one class. Which these are, and who is whose partner, is drawn again in each epoch, from seed, epoch
+    and sample number only. The transform is applied to each of the two separately. The labels of the
+    loader define the classes, and are not delivered. Memory: 24 bytes per sample.
 
     Args:
         loader: any loader whose labels are classes. To validate, split first: partners come

@@ -37,7 +37,7 @@ def from_huggingface(
         batch_size: samples per batch.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
-        decode: a function of an input's value, such as the bytes of a sound, that gives its array;
+        decode: a function of an input's value, such as the bytes of a sound, that returns its array;
             for labels `label_options={"decode": ...}`.
         class_names: the names of classes, for labels that are texts: each becomes its number.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.

@@ -45,15 +45,15 @@ def concatenate(
 ) -> SequenceLoader:
     """A loader over the samples of several loaders, one loader after another in storage order.
 
-    `predict` gives the rows of the first loader, then those of the next; shuffled, samples of all
-    are mixed over the whole epoch. Transform, dtype, cache and sample weights of each loader stay its
-    own; batch size and order are those of the whole. Nothing is read or copied.
+    `predict` returns the rows of the first loader, then those of the next; with shuffling, samples
+    of all loaders are mixed over the whole epoch. Each loader keeps its transform, dtype, cache and
+    sample weights; batch size and order are set for the whole. Nothing is read or copied.
 
     Args:
         loaders: two or more, whose samples have one structure, shape and dtype.
-        batch_size: samples a batch; None: that of the first loader.
-        **options: of the whole: all but transform, dtype, cache and sample_weights. `on_error` is that
-            of the loaders where all have the same.
+        batch_size: samples per batch; None: that of the first loader.
+        **options: options of the whole: all except transform, dtype, cache and sample_weights. If
+            all loaders have the same `on_error`, it is the default.
 
     Raises:
         ValueError: samples differ in structure, shape or dtype (both are named); a loader has RAM
@@ -85,15 +85,15 @@ def zip_loaders(
     """A loader whose sample k is put together from sample k of several loaders.
 
     Each loader keeps its transform, dtype and cache; loaders of one seed draw the same random numbers
-    for sample k, so that picture and mask are turned alike. A sample that one of them cannot load
-    is dealt with as a whole.
+    for sample k, so that image and mask are rotated alike. If one of them cannot load sample k,
+    `on_error` applies to the whole sample.
 
     Args:
         inputs: a loader, whose x is x; or a tuple, list or dict of loaders, for several inputs. Their
             labels, where there are some, are the labels: of one loader as they are, of several
             in the same tuple or dict.
         labels: loaders whose x is y, likewise, where the loaders of inputs have none.
-        batch_size: samples a batch; None: that of the first loader.
+        batch_size: samples per batch; None: that of the first loader.
         **options: as in `concatenate`.
 
     Raises:

@@ -36,13 +36,13 @@ class MDSSequenceLoader(EncodedLoader):
             list of names for a row of float32 numbers; a tuple or dict of these for several.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
-        decode: a function of the bytes of an input's column that gives its array; for labels
+        decode: a function of the bytes of an input's column that returns its array; for labels
             `label_options={"decode": ...}`.
         class_names: the names of classes, for labels that are texts: each becomes its number.
         exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
-        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
-            most that it may hold; see `PathSequenceLoader`.
+        download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
+            objects, and its maximum size; see `PathSequenceLoader`.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
         **options: see `SequenceLoader`.
 

@@ -49,17 +49,17 @@ def mix(
 ) -> SequenceLoader:
     """A loader whose batches are mixed from several loaders, in fixed proportions.
 
-    Of the first t samples of the stream, and so of an epoch or of any number of batches, each
-    loader gave its share, to within one. A loader goes through its own samples in its own order
-    (shuffle=None: shuffled; class_balance and sampling_weights hold), each pass after the last: a
-    small one comes around more often. Its transform, dtype and cache stay its own; its batch size,
-    batch_transform and epoch_batches are left aside. In a batch, samples of one loader are together.
+    At any point of the stream, each loader has delivered its share of the samples, give or take
+    one. A loader passes through its samples in its own order (shuffle=None: shuffled; class_balance
+    and sampling_weights apply), again and again: a small loader repeats more often. It keeps its
+    transform, dtype and cache; its batch size, batch_transform and epoch_batches are ignored. In a
+    batch, samples of one loader are next to each other.
 
     Args:
         loaders: two or more, whose samples have one structure, shape and dtype.
         proportions: one positive number for each, such as [0.7, 0.3]; None: as many samples as
             each has.
-        batch_size: samples a batch; None: that of the first loader.
+        batch_size: samples per batch; None: that of the first loader.
         **options: of the mixture: class_weight, epoch_batches, batch_transform, shard, seed, drop_last, pad_last,
             workers, processes, on_error, max_errors, quarantine, max_queue_size. An epoch has as
             many batches as all samples together make, unless epoch_batches= says otherwise.

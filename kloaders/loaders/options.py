@@ -40,7 +40,7 @@ __all__ = [
     "checked_sampling_weights",
 ]
 
-#: Options of pictures, of all loaders that decode them.
+#: Options of images, for all loaders that decode them.
 PICTURES = (
     *("size", "interpolation", "aspect", "channels", "rescale"),
     *("dct_scaling", "max_pixels", "depth"),

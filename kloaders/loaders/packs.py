@@ -65,22 +65,22 @@ class PackSource(ColumnSource):
 class PackSequenceLoader(SequenceLoader):
     """Batches of decoded samples from a folder that `write_pack` made.
 
-    Files are mapped into memory: what does not fit in RAM stays on the disk, and a row is copied
-    once, into the batch. Shuffling is over all samples.
+    Files are mapped into memory: they may be larger than RAM, and each row is copied only once,
+    into the batch. All samples are shuffled.
 
     Args:
-        folder: holds pack.json; or its URL: large arrays are then fetched row by row, and small ones,
-            such as labels, as a whole when they are first read.
-        batch_size: samples a batch.
-        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
-            most that it may hold; see `PathSequenceLoader`.
+        folder: the folder with pack.json, or its URL: large arrays are then fetched row by row, and
+            small ones, such as labels, completely when they are first read.
+        batch_size: samples per batch.
+        download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
+            objects, and its maximum size; see `PathSequenceLoader`.
         **options: see `SequenceLoader`. sample_weights=None takes those in the pack, if any.
 
-    Samples of different shape come in batches where all of one batch have the same; else bring
-    them to one shape in transform=, or use batch_size=1.
+    All samples of one batch must have the same shape: if shapes differ, change them to one shape in
+    transform=, or use batch_size=1.
 
-    `class_names` and `job`, what the pack was made of and how, are those of the pack. Pickled, it
-    is names of files (and the weights).
+    `class_names` and `job` (the data and arguments of `write_pack`) are read from the pack. A
+    pickled loader has only file names (and the weights).
 
     Raises:
         FileNotFoundError: no pack, or none that is finished, or a file of it is gone.

@@ -41,15 +41,15 @@ def bucket_by_length(
     label_pad_value: float | None = None,
     mask: bool = False,
 ) -> L:
-    """A loader of the same kind whose batches hold samples of like length, padded to one.
+    """A loader of the same kind whose batches have samples of similar length, padded to one length.
 
-    Shuffled, the batches of an epoch are each of one bucket, in a random order; all are full but the
-    last, and there are as many as before. What does not fill a batch of its bucket shares one with
-    neighbouring buckets. In storage order (`predict`) samples stay where they are. Each array of a
-    batch is padded to the smallest boundary that holds its own longest row: the texts of an encoder to
-    one, those of a decoder to another (with `shard=`, both to that of the longer one, so that all
-    shards have one shape). An array has as many shapes as there are boundaries, and for each
-    TensorFlow and JAX compile.
+    With shuffling, each batch of an epoch comes from one bucket, in a random order; all batches
+    except the last are full, and their number does not change. Samples that do not fill a batch of
+    their bucket share one with neighbouring buckets. Storage order (`predict`) does not change. Each
+    array of a batch is padded to the smallest boundary that is not below its longest row: encoder
+    texts to one length, decoder texts to another (with `shard=`, both to the longer one, so that all
+    shards have the same shape). An array has one shape per boundary; TensorFlow and JAX compile once
+    for each shape.
 
     Args:
         loader: any loader but a two-level one; options and data are shared with it.
@@ -61,9 +61,9 @@ def bucket_by_length(
             padded to its own longest in the batch, along any axis, as by `padded_batches`.
         boundaries: the lengths to pad to, rising; at most 255. None: eight, so that each holds as
             many samples.
-        pad_value: what inputs are filled up with, behind their end. Masking(pad_value) and
+        pad_value: the value that is appended to inputs. Masking(pad_value) and
             Embedding(mask_zero=True) make a mask of it.
-        label_pad_value: likewise for labels that have a value a step, such as -1 with
+        label_pad_value: likewise for labels that have one value per step, such as -1 with
             SparseCategoricalCrossentropy(ignore_class=-1).
         mask: give the model a mask, too: a bool array (batch, steps), True where there is a step,
             as a last input, or as "mask" where inputs are a dict.
@@ -126,7 +126,7 @@ def padded_batches(
 ) -> L:
     """A loader of the same kind whose batches may hold samples of any shape, each array padded.
 
-    Each array of a batch is filled up behind its end to the longest in this batch, along each axis
+    Each array of a batch is padded at its end to the longest in this batch, along each axis
     that differs, and by itself: the words of an encoder to the longest text, those of a decoder to
     the longest translation, images to the greatest height and width, boxes to the most boxes. Order
     and batches are those of the loader. Every batch may have a shape of its own, and TensorFlow with

@@ -36,18 +36,18 @@ class ParquetSequenceLoader(EncodedLoader):
 
     Args:
         files: a path, a pattern such as `part-*.parquet`, or a list of these, with the same columns;
-            URLs as well, of which only the columns that are read are fetched.
+            URLs as well, from which only the columns that are read are fetched.
         batch_size: samples per batch.
         x, y: the columns that are input and label: a name; "column:key" for a part of a struct; a
             list of names for a row of float32 numbers; a tuple or dict of these for several.
         row_group_cache: bytes of row groups that stay in RAM, as 10**9 or "1GiB".
         exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
-        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
-            most that it may hold; see `PathSequenceLoader`.
+        download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
+            objects, and its maximum size; see `PathSequenceLoader`.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
-        decode: a function of an input's value, such as its bytes, that gives its array; for labels
+        decode: a function of an input's value, such as its bytes, that returns its array; for labels
             `label_options={"decode": ...}`.
         class_names: the names of classes, for labels that are texts: each becomes its number. Those
             that Hugging Face wrote into the file are taken without being asked for.

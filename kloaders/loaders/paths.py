@@ -354,7 +354,7 @@ class PathSequenceLoader(SequenceLoader):
         return CachedSource(source, HookCache(make, files, None if folder else ""), key.watched)
 
     def _kept(self, columns: tuple[Any, ...], options: LoaderOptions) -> tuple[Any, ...]:
-        """Columns with stores in front of them, where there are to be some."""
+        """Columns with caches in front of them, if caching is on."""
         cache, folder = options.cache, folder_of(options.cache)
         # Worker processes would keep what they read in RAM each for itself.
         if cache.cache is None or (cache.cache == "auto" and options.work.processes):

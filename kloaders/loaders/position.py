@@ -65,7 +65,7 @@ class PositionKeeper:
             done = checked_count(batch, "batch", 0)
             if done > runner.plan.batches:
                 raise ValueError(
-                    f"batch={done} is behind the end of an epoch of {runner.plan.batches} batches."
+                    f"batch={done} is after the end of an epoch of {runner.plan.batches} batches."
                 )
             if done == runner.plan.batches:
                 order, done = runner.order_of(epoch + 1, shuffled), 0

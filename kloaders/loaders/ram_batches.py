@@ -36,7 +36,7 @@ class TwoLevelLoader(SequenceLoader):
 
     @property
     def ram_batches_read(self) -> int:
-        """How many RAM batches were begun."""
+        """The number of RAM batches started so far."""
         return self.runner.ram_batches_read if isinstance(self.runner, RamRunner) else 0
 
 
@@ -49,24 +49,24 @@ class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
     Args:
         paths, labels, batch_size: see `PathSequenceLoader`.
         ram_batch_size: samples in a RAM batch; rounded down to whole batches.
-        ram_budget: bytes, or a text such as "4GiB", that both RAM batches and the batches made
-            ahead may take together; the size of a RAM batch follows from it and from real
-            samples. Give one of the two; by default 4 GiB, or a quarter of what is free if that
-            is less. Data that fit into it as a whole are read once and stay.
+        ram_budget: maximum memory in bytes, or a text such as "4GiB", for both RAM batches and the
+            prefetched batches together; the size of a RAM batch is computed from it and from some
+            samples. Pass one of the two; the default is 4 GiB, or a quarter of the free memory if
+            that is less. Data that fit completely are read once and stay in RAM.
         draw: "global" fills RAM batches from one shuffle of everything. "windows" reads runs of
-            neighbouring files, in storage order, and shuffles the runs and what is in them: for
-            disks that are slow at random reads, and data that do not lie sorted by class.
-        echo: how often each RAM batch is served before it is replaced, for disks slower than
-            the accelerator: an epoch has each sample so many times (Choi et al., "Faster neural
-            network training with data echoing", arXiv:1907.05550). A transform draws anew
-            each time. More than 1 needs a shuffled order: shuffle=None then means True.
+            neighbouring files, in storage order, and shuffles the runs and the samples in them: for
+            disks that are slow at random reads, and data that are not sorted by class.
+        echo: how often each RAM batch is used before it is replaced, for disks slower than the
+            accelerator: an epoch has each sample this many times (Choi et al., "Faster neural
+            network training with data echoing", arXiv:1907.05550). A transform gets other random
+            numbers each time. More than 1 needs a shuffled order: shuffle=None then means True.
         **options: those of `PathSequenceLoader` and `SequenceLoader`.
 
     Raises:
         ValueError: a RAM batch would be smaller than a batch, or samples differ in shape.
 
     Besides what `PathSequenceLoader` offers, `ram_batch_size` says what was chosen, and
-    `ram_batches_read` how many RAM batches were begun.
+    `ram_batches_read` the number of RAM batches started so far.
     """
 
     @shows_options(PathOptions, PathSequenceLoader.__init__)

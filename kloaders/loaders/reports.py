@@ -1,4 +1,4 @@
-"""What a loader reports about itself: the methods that users call, and what is behind each of them."""
+"""What a loader reports about itself: the methods that users call."""
 
 from __future__ import annotations
 

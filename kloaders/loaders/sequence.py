@@ -176,7 +176,7 @@ class SequenceLoader(Reports, base.Sequence):
             check_sendable(self.runner.pipeline)
 
     def _install(self, source: Source, options: LoaderOptions) -> None:
-        """Set up what runs, anew: nothing is made ahead, and the next epoch is number 0."""
+        """Set up all runtime state again: nothing is prefetched, and the next epoch is number 0."""
         source, title = source.with_seed(options.order.number), type(self).__name__
         runner = runner_of(source, options, title)
         sampling = str(options.sampling) if options.sampling else ""

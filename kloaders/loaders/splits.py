@@ -1,4 +1,4 @@
-"""One loader in two: a part to train on, and a part to validate with."""
+"""Splits a loader into a training part and a validation part."""
 
 from __future__ import annotations
 
@@ -71,34 +71,34 @@ def split(
     loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
     **options: Any,
 ) -> tuple[L, L]:
-    """Two loaders over the same data: one to train on, one to validate with.
+    """Two loaders over the same data: one for training, one for validation.
 
-    Both share one store: paths, labels and arrays are there once. Each sample is in one of the
-    two, in storage order, and scikit-learn draws which.
+    Both share paths, labels and arrays, without copies. Each sample is in exactly one of the two,
+    in storage order; scikit-learn chooses which.
 
     Args:
-        paths: what `loader` takes as its first argument; or a loader that is made already, and
-            then no labels, batch_size or options.
+        paths: the first argument of `loader`; or an existing loader, without labels, batch_size or
+            options.
         labels: as `loader` takes them.
-        batch_size: samples a batch; 32.
-        validation: the share of the samples (with `groups`: of the groups) to validate with, as 0.2;
-            or how many, an integer of at least 1.
-        stratify: True keeps the share of every class the same on both sides; an array of one
-            class a sample does so for labels that are not classes. None draws at random.
-        groups: one value a sample; samples of one value stay together (patients, videos).
-        order: "time" validates with the later samples: the last ones in storage order, or of windows
-            the last ones of each series, and trains on windows that end before these begin; those
-            between are left out. "random" draws them. None draws, too, and refuses to do so
-            where windows of both parts would share rows.
-        gap: with order="time", how many rows of a series (of other data: samples) to leave out
+        batch_size: samples per batch; the default is 32.
+        validation: the share of the samples (with `groups`: of the groups) for validation, as 0.2;
+            or their number, an integer of at least 1.
+        stratify: True keeps the share of every class the same on both sides; for labels that are not
+            classes, pass an array with one class per sample. None splits at random.
+        groups: one value per sample; samples with the same value stay together (patients, videos).
+        order: "time" validates with the last samples in storage order; for windows, with the last
+            ones of each series, and trains on windows that end before these begin; windows in between
+            are left out. "random" splits at random. None does, too, but raises if windows of both
+            parts would share rows.
+        gap: with order="time", how many rows of a series (for other data: samples) to leave out
             between both parts.
-        validation_transform: `transform=` of the validation loader, in place of that of training.
+        validation_transform: `transform=` of the validation loader, instead of the training one.
         seed: fixes the split, and the order of both loaders unless a ready-made loader is given.
         loader: the class of both loaders, or a function that makes one.
-        **options: of `loader`. What is for training only stays there: the validation loader has no
-            transform but `validation_transform` and no class_weight, is not shuffled, and serves
-            every sample, the short last batch too. `preprocess` is for both, and a `ram_budget` for
-            both together.
+        **options: options of `loader`. Some are for training only: the validation loader has no
+            transform except `validation_transform` and no class_weight, is not shuffled, and
+            delivers every sample, including a smaller last batch. `preprocess` applies to both; a
+            `ram_budget` is shared by both.
 
     Returns:
         (train, validation)
@@ -119,7 +119,7 @@ def split(
         if extra:
             check_names("split()", {n: 0 for n in extra if n not in _names_of(paths)}, _OWN)
             raise TypeError(
-                f"split() got a loader, and {', '.join(extra)} with it: give these to "
+                f"split() got a loader together with {', '.join(extra)}: pass these to "
                 f"{type(paths).__name__}() itself."
             )
         whole: Any = paths

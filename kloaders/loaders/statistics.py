@@ -32,7 +32,7 @@ class Statistics:
         variance: likewise.
         minimum, maximum: likewise.
         class_counts: how often each class is in y: {class: count}, by name where the loader has
-            class_names. Of masks, pixels. None where labels are no classes.
+            class_names. For masks, counts of pixels. None if labels are not classes.
     """
 
     samples: int
@@ -70,9 +70,9 @@ def statistics(
 ) -> Statistics:
     """Mean and variance of x and counts of classes of y, of all samples, in one pass with a bar.
 
-    Of samples as they are stored, before the transform, each once. For normalisation:
-    `keras.layers.Normalization(mean=found.mean, variance=found.variance)`, behind a `keras.Input`. Take the training part: what
-    validates is not to be known.
+    Reads each sample once, as it is stored, before the transform. For normalization:
+    `keras.layers.Normalization(mean=found.mean, variance=found.variance)`, after a `keras.Input`. Use the
+    training part only: validation data must stay unknown.
 
     Args:
         loader: any loader.

@@ -67,7 +67,7 @@ _SAID = {
 def subset(loader: L, which: Any) -> L:
     """A loader of the same kind over some of a loader's samples, with all its options.
 
-    Nothing is read or copied: both share one store. Takes 4 bytes of RAM a chosen sample.
+    Nothing is read or copied: both share the data. Takes 4 bytes of RAM per chosen sample.
 
     Args:
         loader: any loader.
@@ -108,8 +108,9 @@ def take(loader: L, samples: int) -> L:
 def repeat(loader: L, times: int) -> L:
     """A loader whose epoch has every sample `times` times.
 
-    Shuffled, they are mixed over the whole epoch, and a transform draws anew each time. In storage
-    order all samples come once, then all of them again. Takes 4 bytes of RAM a sample and time.
+    With shuffling, the copies are mixed over the whole epoch, and each gets other random numbers in
+    the transform. In storage order all samples come once, then all of them again. Takes 4 bytes of
+    RAM per sample and copy.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> loader = repeat(ArraySequenceLoader(np.arange(3), batch_size=4), 2)
@@ -142,9 +143,9 @@ def folds(
             folds themselves, a list of (train, validation), each as `subset` takes it. A number
             of folds shuffles by the loader's seed, keeps each class's share where `labels` are
             given, and groups together where these are.
-        labels: one class a sample, for splitters that look at it; None takes the loader's own, where
-            these are known beforehand.
-        groups: one value a sample, for splitters that keep groups together.
+        labels: one class per sample, for splitters that look at it; None takes the loader's own, where
+            these are known without reading samples.
+        groups: one value per sample, for splitters that keep groups together.
         validation_transform: `transform=` of the validation loaders.
 
     Raises:

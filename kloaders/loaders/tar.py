@@ -36,21 +36,21 @@ class TarSequenceLoader(EncodedLoader):
 
     Args:
         files: a path, a pattern such as `train-*.tar` or `train-{000..127}.tar`, or a list of these;
-            URLs as well, of which only the headers and the members that are needed are fetched.
+            URLs as well, from which only the headers and the members that are needed are fetched.
         batch_size: samples per batch.
         x, y: the suffixes that are input and label: "jpg"; "jpg;png" for the first that a sample
             has; "json:box:x" for a part of a JSON text; a list of names for a row of numbers; a
             tuple or dict of these for several. x=None takes an image or array, and a class as y
             where there is one, and logs what it took.
         index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's where that is not allowed, and for URLs; with download_cache= in `indexes` there.
+            user's if that is not writable, and for URLs; with download_cache=, its folder `indexes`.
         exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
-        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
-            most that it may hold; see `PathSequenceLoader`.
+        download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
+            objects, and its maximum size; see `PathSequenceLoader`.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
-        decode: a function of an input's bytes that gives its array; for labels
+        decode: a function of an input's bytes that returns its array; for labels
             `label_options={"decode": ...}`.
         class_names: the names of classes, for labels that are texts: each becomes its number.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.

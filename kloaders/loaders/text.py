@@ -44,24 +44,24 @@ class _Lines(SequenceLoader):
 
 
 class TextLineSequenceLoader(_Lines):
-    """Batches of lines of text files, in any order: one line a sample.
+    """Batches of lines of text files, in any order: one line per sample.
 
-    Where each line begins is looked up once, by all cores (about a second a gigabyte), and kept
-    beside the file, as `.NAME.lines.index`. Then any line is one read away; of the text nothing
-    stays in RAM, of the index 8 bytes a line. Lines end in a newline; in a file without any, in a
+    An index of where each line begins is made once, by all cores (about a second per gigabyte), and
+    saved next to the file, as `.NAME.lines.index`. Then any line takes one read; no text stays in
+    RAM, only 8 bytes of index per line. Lines end in a newline, or in files without newlines, in a
     carriage return.
 
     Args:
-        files: a path, a pattern such as `part-*.txt`, or a list of these; URLs as well, of which only
+        files: a path, a pattern such as `part-*.txt`, or a list of these; URLs as well, from which only
             the lines that are needed are fetched. Files of a pattern are sorted by name.
         decode: a function of a line, a str without its end, that gives x or (x, y), such as
             `lambda line: json.loads(line)["values"]`. Or override a hook.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         encoding: of the text; UTF-8, or another in which a newline is the byte 10.
         index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's where that is not allowed, and for URLs; with download_cache= in `indexes` there.
-        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
-            most that it may hold; see `PathSequenceLoader`.
+            user's if that is not writable, and for URLs; with download_cache=, its folder `indexes`.
+        download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
+            objects, and its maximum size; see `PathSequenceLoader`.
         **options: see `SequenceLoader`.
 
     Lines differ in length: `bucket_by_length` pads what `decode` gives.
@@ -118,12 +118,12 @@ class TextLineSequenceLoader(_Lines):
 
 
 class CsvSequenceLoader(_Lines):
-    """Batches of rows of CSV files, in any order: one row a sample.
+    """Batches of rows of CSV files, in any order: one row per sample.
 
-    Where each row begins is looked up once, by all cores (about a second a gigabyte), and kept
-    beside the file, as `.NAME.rows*.index`. Ends of lines in quotes are part of a row, blank rows
-    are none. Then any row is one read away; of the table nothing stays in RAM, of the index 8 bytes
-    a row. Numbers are parsed by NumPy's C parser, a batch in one call.
+    An index of where each row begins is made once, by all cores (about a second per gigabyte), and
+    saved next to the file, as `.NAME.rows*.index`. Line ends in quotes are part of a row; blank rows
+    are ignored. Then any row takes one read; no row stays in RAM, only 8 bytes of index per row.
+    Numbers are parsed by NumPy's C parser, one call per batch.
 
     Args:
         files: a path, a pattern such as `part-*.csv`, or a list of these, with the same columns; URLs
@@ -131,7 +131,7 @@ class CsvSequenceLoader(_Lines):
         x: the columns of the input: a list of names makes a row of float32, one name a number.
             A tuple or dict of these makes several inputs. None takes all columns but those of y.
         y: the columns of the label, likewise. None for none.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         classes: what the texts of columns mean, {"species": ["cat", "dog"]}: the number of a text
             in its list stands for it, as int32 where a column is alone.
         missing: the number for a field without a value, which is an empty one; None: a sample with
@@ -143,9 +143,9 @@ class CsvSequenceLoader(_Lines):
         quote: around fields, one character; None: quotes have no meaning.
         encoding: of the text; UTF-8, or another in which newlines, delimiters and quotes are ASCII.
         index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's where that is not allowed, and for URLs; with download_cache= in `indexes` there.
-        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
-            most that it may hold; see `PathSequenceLoader`.
+            user's if that is not writable, and for URLs; with download_cache=, its folder `indexes`.
+        download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
+            objects, and its maximum size; see `PathSequenceLoader`.
         **options: see `SequenceLoader`. dtype: of x; None: float32, or int32 of `classes`.
 
     A column may also be named by its number, counted from 0, which tells two of one name apart.

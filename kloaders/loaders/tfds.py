@@ -45,7 +45,7 @@ def from_tfds(
         data_dir: where TFDS keeps its data; None: where it does by itself.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
-        decode: a function of an input's value that gives its array; for labels
+        decode: a function of an input's value that returns its array; for labels
             `label_options={"decode": ...}`.
         class_names: the names of classes, for labels that are texts: each becomes its number.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.

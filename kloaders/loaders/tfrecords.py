@@ -60,8 +60,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             tf.io's FixedLenFeature, VarLenFeature and RaggedFeature, for a shape, a dtype or a
             default. None takes what a loader gave where `write_tfrecords` wrote the files;
             else it looks at the first record, and says what it took.
-        batch_size: samples a batch.
-        decode: a function of the bytes of an input that gives its array, instead of what they say
+        batch_size: samples per batch.
+        decode: a function of the bytes of an input that returns its array, instead of what they say
             themselves (pictures, .npy, arrays by `write_tfrecords`). If the records are no
             Examples it gets the whole record.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, depth, label_options:
@@ -82,8 +82,8 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             list.
         exclude: leave out records that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
-        download_cache, download_budget: a folder in which blocks of 4 MiB of objects are kept, and the
-            most that it may hold; see `PathSequenceLoader`.
+        download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
+            objects, and its maximum size; see `PathSequenceLoader`.
         **options: see `SequenceLoader`.
 
     Raises:
@@ -128,7 +128,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         images, (masks, decode_label) = readings(
             given_options.pop("decode", None),
             given_options.pop("label_options", None),
-            "pictures that this loader decodes, and decode= does so instead",
+            "images that this loader decodes, and decode= does so instead",
             dtype=checked_dtype(options.get("dtype")),
             max_bytes=max_bytes,
             **{name: given_options.pop(name) for name in PICTURES if name in given_options},

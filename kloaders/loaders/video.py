@@ -39,10 +39,10 @@ class VideoSequenceLoader(SequenceLoader):
         files: a path, a pattern such as `videos/*.mp4`, or a list of these. Files of a pattern are
             sorted by name.
         labels: one for each file, which all of its clips have: numbers, one-hot rows, or a tuple or
-            dict of these. None for none. For a label a clip, override `load_sample(index)`;
+            dict of these. None for none. For one label per clip, override `load_sample(index)`;
             `self.where(index)` gives file and frame.
-        batch_size: samples a batch.
-        clip: frames a sample, uint8 of shape (clip, height, width, 3). None: one, without that axis.
+        batch_size: samples per batch.
+        clip: frames per sample, uint8 of shape (clip, height, width, 3). None: one, without that axis.
         step: take every step-th frame of the file into a clip.
         stride: frames from the beginning of one clip to that of the next; by default clip * step,
             so that no frame is in two. What is left at the end of a file and fills no clip is left

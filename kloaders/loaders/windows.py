@@ -24,11 +24,11 @@ __all__ = ["WindowSequenceLoader", "series_of"]
 
 
 class WindowSequenceLoader(SequenceLoader):
-    """Batches of windows of long series, cut out as they are needed.
+    """Batches of windows of long time series, made when they are needed.
 
-    A sample is `window` rows of a series as x, of shape (window, columns), and the `horizon` rows
-    behind them as y, (horizon, targets). Only the series is in memory, or mapped, or read from its
-    file: windows that overlap share it. Worker processes and pickles get the series, too.
+    A sample is `window` rows of a series as x, of shape (window, columns), and the next `horizon`
+    rows as y, (horizon, targets). Only the series is in memory, or mapped, or read from its file:
+    overlapping windows are not copied. Worker processes and pickles get the series, too.
 
     `split(loader, order="time")` cuts them in time, so that no window of the validation part shares
     a row with one of the training part.
@@ -37,7 +37,7 @@ class WindowSequenceLoader(SequenceLoader):
         series: an array with one row for each step of time: (steps,), (steps, columns) or more axes;
             a `np.memmap`, a dataset of h5py, an array of zarr or a table of pandas as well. A list
             of arrays is several series; no window reaches from one into the next.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         window: rows in x.
         horizon: rows in y; None: no labels.
         lead: rows that lie between x and y.
@@ -87,7 +87,7 @@ class WindowSequenceLoader(SequenceLoader):
             if value is not None and horizon is None:
                 raise ValueError(
                     f"{name}={value!r:.80} is about y, and without horizon= there is none: pass "
-                    "horizon=1 for the row behind each window."
+                    "horizon=1 for the row after each window."
                 )
         columns, names = series_of(series)
         width = _shape(columns[0])
@@ -132,7 +132,7 @@ def series_of(series: Any) -> tuple[list[ArrayColumn | LazyColumn], list[str] | 
             column = column.column
         if not isinstance(column, (ArrayColumn, LazyColumn)):
             raise TypeError(
-                f"series[{k}] is a {type(one).__name__}, expected an array of one row a step."
+                f"series[{k}] is a {type(one).__name__}, expected an array with one row per step."
             )
         if found and _form(column) != _form(found[0]):
             raise ValueError(

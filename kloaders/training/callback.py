@@ -132,7 +132,7 @@ class LoaderCallback(Callback):
     # ------------------------------------------------------------------ what Keras calls
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Whatever the loader did before is over; with a path, go on where it was saved."""
+        """Whatever the loader did before is over; with a path, resume where it was saved."""
         fit = private.FitFrame()
         model = self.model
         self._steps = int(getattr(model, "steps_per_execution", 1) or 1)
@@ -256,7 +256,7 @@ class LoaderCallback(Callback):
         return self._seconds is not None and time.monotonic() - self._saved_at >= self._seconds
 
     def _save(self, epoch: int) -> None:
-        """Position and variables, together: Keras goes on in this epoch."""
+        """Position and variables, together: Keras resumes in this epoch."""
         assert self.path is not None
         self._batches, self._saved_at = 0, time.monotonic()
         if self.loader.shard[0] > 0:
@@ -354,7 +354,7 @@ class LoaderCallback(Callback):
         return state
 
     def _begin_restored(self, epoch: int) -> None:
-        """The first epoch behind a restart, whose metrics were reset a moment ago."""
+        """The first epoch after a restart, whose metrics were reset a moment ago."""
         state, self._restored = self._restored, None
         assert state is not None
         model = self.model

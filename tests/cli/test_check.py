@@ -126,7 +126,7 @@ def test_a_csv_of_another_kind_stays(photos: Path, spoilt: dict[str, str], tmp_p
     [
         ([], "Missing argument 'SOURCE...'"),
         (["gone"], "gone does not exist. Relative paths start at"),
-        (["empty"], "holds nothing that is read here"),
+        (["empty"], "has no files of a known format"),
         (["table.csv"], "no column 'path', it has file, label"),
         (["table.csv", "--path-column", "file", "--max-pixels", "x"], "is not a valid int"),
     ],

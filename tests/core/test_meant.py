@@ -132,7 +132,7 @@ def test_split_of_a_loader():
         TypeError, match=r"split\(\) has no option test_size=: split\(loader, valid"
     ):
         kl.split(loader, test_size=0.2)
-    with pytest.raises(TypeError, match="give these to ArraySequenceLoader"):
+    with pytest.raises(TypeError, match="pass these to ArraySequenceLoader"):
         kl.split(loader, shuffle=True)
 
 

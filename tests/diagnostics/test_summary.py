@@ -85,7 +85,7 @@ def test_facts_of_options():
     assert found["order"] == "shuffled every epoch, seed 3"
     assert found["shard"] == "part 1 of 2"
     assert "lengths" in found
-    assert found["loading"] == "nothing asked for yet"
+    assert found["loading"] == "no batch requested yet"
     assert dict(facts(kl.ArraySequenceLoader(np.zeros((4, 2)), shuffle=False)))["order"] == (
         "storage order"
     )

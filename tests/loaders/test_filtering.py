@@ -83,7 +83,7 @@ def test_numbers_of_something_else_are_not_taken(changed, keep, tmp_path, caplog
     loader = keep(kl.filter(keep(Counting(samples, 5)), function, cache=place, progress=False))
     assert loader.samples == samples // 2
     assert numbers_of(loader[0][0])[0] == (1 if changed == "function" else 0)
-    assert "is written anew" in caplog.text
+    assert "is written again" in caplog.text
 
 
 def test_a_cache_key_stands_for_a_function_that_has_no_value(keep, tmp_path):

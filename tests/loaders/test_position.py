@@ -97,7 +97,7 @@ def test_a_state_is_what_json_takes():
     [
         ({"epoch": 1}, TypeError, "epoch= and batch= go together"),
         ({"batch": 1}, TypeError, "epoch= and batch= go together"),
-        ({"epoch": 0, "batch": 7}, ValueError, "batch=7 is behind the end of an epoch of 6"),
+        ({"epoch": 0, "batch": 7}, ValueError, "batch=7 is after the end of an epoch of 6"),
         ({"epoch": -1, "batch": 0}, ValueError, "epoch=-1"),
         ({"epoch": 0, "batch": -1}, ValueError, "batch=-1"),
     ],

@@ -370,7 +370,7 @@ def test_a_position_told_by_the_caller(data, keep):
     loader.load_state_dict(loader.state_dict(epoch=1, batch=5))
     assert loop(loader, 1) == whole[12 + 5 :]
     assert loader.state_dict(epoch=0, batch=12)["epoch"] == 1
-    with pytest.raises(ValueError, match="behind the end of an epoch of 12 batches"):
+    with pytest.raises(ValueError, match="after the end of an epoch of 12 batches"):
         loader.state_dict(epoch=0, batch=13)
     with pytest.raises(TypeError, match="go together"):
         loader.state_dict(epoch=1)

@@ -204,7 +204,7 @@ def test_a_split_that_cannot_be_is_refused(options, words):
 )
 def test_a_loader_with_more_is_refused(given, named):
     with pytest.raises(
-        TypeError, match=rf"split\(\) got a loader, and {named} with it: give these"
+        TypeError, match=rf"split\(\) got a loader together with {named}: pass these"
     ):
         kl.split(loader_of(), **given)
 

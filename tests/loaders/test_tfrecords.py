@@ -465,7 +465,7 @@ def test_labels_may_have_a_decode_of_their_own(write):
 
 def test_options_that_mean_nothing_are_refused(of_pictures):
     """Options of pictures beside decode=, options that there are not, a signature for TensorFlow's."""
-    with pytest.raises(ValueError, match=r"size=\(8, 8\) is for pictures that this loader decodes"):
+    with pytest.raises(ValueError, match=r"size=\(8, 8\) is for images that this loader decodes"):
         kl.TFRecordSequenceLoader(of_pictures, IMAGE, 4, decode=len, size=(8, 8))
     with pytest.raises(TypeError, match=r"no option ram_batch=: did you mean ram_batch_size=\?"):
         kl.TFRecordSequenceLoader(of_pictures, IMAGE, 4, ram_batch=8)

@@ -24,7 +24,7 @@ _DECODERS_BOUND = 0.7
 
 
 class EpochCost:
-    """The epochs that most of a training consists of: those after the first.
+    """The epochs after the first, which most of a run consists of.
 
     first: or the first one, of which this is the run.
     """

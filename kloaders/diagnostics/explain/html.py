@@ -214,7 +214,7 @@ def _step(found: Findings) -> str:
     wait = found.wait or 0.0
     waited = m.fit_s * wait
     return (
-        "<h2>A step of the training</h2>"
+        "<h2>A training step</h2>"
         f'<p class="soft">{time_of(m.fit_s)} per step.</p>'
         '<svg width="100%" height="22" role="img" '
         f'aria-label="{1 - wait:.0%} the model, {wait:.0%} waiting for data">'

@@ -16,7 +16,7 @@ __all__ = [
     "verdict",
 ]
 
-#: What the bottleneck of a training can be, and what that means.
+#: The possible bottlenecks of training, in words.
 RESOURCES = {
     "model": "the model's step: the data arrive in time",
     "disk": "reading: the disk, or the file system that files are read through",

@@ -1,4 +1,4 @@
-"""The verdict on figures, whoever measured them: what limits a training, and what to change."""
+"""The verdict on figures, whoever measured them: what limits training, and what to change."""
 
 from __future__ import annotations
 

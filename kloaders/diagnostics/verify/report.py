@@ -36,7 +36,7 @@ class Finding:
 
     @property
     def is_error(self) -> bool:
-        """Whether it would break a training, or another reader."""
+        """Whether it would break training, or another reader."""
         return self.kind in ERRORS
 
 
@@ -65,7 +65,7 @@ class Report:
 
     @property
     def errors(self) -> list[Finding]:
-        """Findings that would break a training, or another reader."""
+        """Findings that would break training, or another reader."""
         return [finding for finding in self.findings if finding.is_error]
 
     @property
@@ -112,15 +112,15 @@ class Report:
         return json.dumps(content, indent=2)
 
     def write_csv(self, path: str | os.PathLike[str], warnings: bool = False) -> int:
-        """Write the errors as a list that `exclude=` of loaders takes; how many rows.
+        """Write the errors as a list for `exclude=` of loaders, and return the number of rows.
 
-        The file is replaced; what was in it and is found again keeps its first_seen. warnings: also
-        write these (of duplicates, all but the first).
+        The file is replaced; entries that are found again keep their first_seen. warnings: also
+        write these (all duplicates except the first).
 
-        A file that cannot be read is only written where others in its folder can: else the disk was
-        away, and nothing is wrong with the file. A warning says how many were not written.
+        A file that cannot be read is only written if other files in its folder can be read: otherwise
+        the disk was probably not available. A warning gives the number of files not written.
 
-        Raises ValueError where there is a file that is none of this kind.
+        Raises ValueError if there is a file of another kind at this path.
         """
         before = quarantine.first_seen(path)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -142,8 +142,8 @@ class Report:
         if away:
             warn(
                 f"{len(away):,} files that cannot be read are not written to {os.fspath(path)}, such "
-                f"as {away[0]}: no other file in their folder can be read either. If the disk was "
-                "away, verify again."
+                f"as {away[0]}: no other file in their folder can be read either. If the disk was not "
+                "available, run verify again."
             )
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with whole_file(os.fspath(path)) as file:

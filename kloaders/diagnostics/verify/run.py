@@ -39,7 +39,7 @@ def verify(
     engine: Ray | None = None,
     progress: bool | None = True,
 ) -> Report:
-    """Read every file, all of it, and report those that would break a training, by name.
+    """Read every file completely, and report by name those that would break training.
 
     Args:
         source: a folder (of files, of folders of classes, of TFRecord files), a CSV file, a TFRecord,
@@ -91,7 +91,7 @@ def verify(
     comparison = Comparison(report)
     if not total and not report.findings:
         raise ValueError(
-            f"{report.source} holds nothing that is read here: expected files such as .jpg, "
+            f"{report.source} has no files of a known format: expected files such as .jpg, "
             ".png, .npy or .tfrecord, a pack, or a CSV file of paths."
         )
     disable = None if progress is None else not progress
