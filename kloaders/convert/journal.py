@@ -433,7 +433,9 @@ def write_shards(
         )
         return [journal.finished[k] for k in shards]
     if journal.finished:
-        inform(f"{name}: resuming, {len(journal.finished):,} of {len(shards):,} shards are finished.")
+        inform(
+            f"{name}: resuming, {len(journal.finished):,} of {len(shards):,} shards are finished."
+        )
     disable = None if progress is None else not progress
     total = sum(samples[k] for k in shards)
     with Progress(total=total, initial=done, unit=" samples", disable=disable, desc=name) as bar:

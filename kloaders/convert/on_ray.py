@@ -63,7 +63,9 @@ class RemoteShards:
                         f"{death} Ray workers died while they wrote shard {shard} ({said}). Make the same "
                         "call again to continue; without engine= this process writes the shard."
                     ) from None
-                warn(f"a Ray worker died while it wrote shard {shard} ({said}): another one takes over.")
+                warn(
+                    f"a Ray worker died while it wrote shard {shard} ({said}): another one takes over."
+                )
             except BaseException:
                 self.ray.cancel(ref, force=True)
                 raise

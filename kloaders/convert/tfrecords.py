@@ -161,9 +161,7 @@ def write_tfrecords(
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error={on_error!r:.80} is not known here: choose "raise" or "skip".')
     if out is None:
-        raise TypeError(
-            'out is missing: the prefix of the file names, as in out="folder/train".'
-        )
+        raise TypeError('out is missing: the prefix of the file names, as in out="folder/train".')
     seed = 0 if seed is None else checked_count(seed, "seed", 0)
     if not validation and (stratify is not None or groups is not None):
         raise ValueError("stratify and groups need validation=, the share of the second part.")

@@ -347,7 +347,5 @@ def checked_sampling_weights(values: Any, samples: int) -> Array:
             "least 0; a sample with weight 0 is never drawn."
         )
     if not weights.any():
-        raise ValueError(
-            "all sampling_weights are 0, so no sample could be drawn: leave them out."
-        )
+        raise ValueError("all sampling_weights are 0, so no sample could be drawn: leave them out.")
     return weights

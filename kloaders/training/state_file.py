@@ -124,9 +124,7 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
             if not isinstance(head, dict) or head.get("format") != _FORMAT:
                 raise ValueError("it is another kind of file")
             if head.get("version") != _VERSION:
-                raise ValueError(
-                    f"it has version {head.get('version')!r:.80}, expected {_VERSION}"
-                )
+                raise ValueError(f"it has version {head.get('version')!r:.80}, expected {_VERSION}")
             numbers = iter(range(len(archive.namelist())))
             arrays = {
                 str(kind): [_array(archive, next(numbers), spec, held) for spec in specs]

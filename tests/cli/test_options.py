@@ -131,9 +131,7 @@ def test_a_cluster():
         assert called(ray_option, "--ray", address) == {"ray": RayOption(address)}
     done = CliRunner().invoke(click.command()(ray_option(lambda ray: None)), ["--ray", "photos/"])
     assert done.exit_code == 2
-    assert "put --ray at the end of the command" in " ".join(
-        done.output.replace("│", " ").split()
-    )
+    assert "put --ray at the end of the command" in " ".join(done.output.replace("│", " ").split())
     assert RayOption("auto").engine(3) == kl.Ray(cpus=3, address="auto")
     arguments = ["--finish", "--ray"]
     decorated = click.command()(conversion_options("a", "load")(lambda conversion: None))

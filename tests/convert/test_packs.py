@@ -417,7 +417,9 @@ def test_a_pack_onto_itself(tmp_path: Path, keep: Any) -> None:
     before = contents(folder)
     loader = keep(kl.PackSequenceLoader(folder))
     for source in (loader, kl.split(loader, seed=1)[0]):
-        with pytest.raises(ValueError, match="is the pack that the loader reads: write to another folder"):
+        with pytest.raises(
+            ValueError, match="is the pack that the loader reads: write to another folder"
+        ):
             write(keep(source), tmp_path / "." / "pack", overwrite=True)
     assert contents(folder) == before
 

@@ -17,7 +17,7 @@ def test_a_summary_counts_the_classes(tmp_path):
         "classes: 3, bird 20 (67%), boat 5 (17%), tree 5 (17%); the largest has 4.0 times" in said
     )
     assert "in all: 720 bytes decoded" in said
-    assert "memory: at most 1.2 KiB in 10 batches ahead" in said
+    assert "memory: at most 1.2 KiB in 10 prefetched batches" in said
     train, _ = kl.split(loader, validation=0.2, stratify=True, seed=1)
     assert "bird 16" in train.summary()
 

@@ -193,7 +193,8 @@ def test_an_assignment_says_that_there_is_set(pictures):
     loader = arrays()
     for name in ("transform", "batch_transform", "class_weight", "sampling_weights"):
         with pytest.raises(
-            AttributeError, match=rf"cannot be assigned: call loader.set\({name}=...\), which changes"
+            AttributeError,
+            match=rf"cannot be assigned: call loader.set\({name}=...\), which changes",
         ):
             setattr(loader, name, None)
     with pytest.raises(AttributeError, match="fixed when it is made"):

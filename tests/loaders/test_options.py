@@ -142,7 +142,8 @@ def test_another_order_is_given_if_nothing_is_drawn():
     assert drawn.order_for(None) is True
     assert drawn.order_for(True) is True
     with pytest.raises(
-        ValueError, match=r"shuffle=False contradicts the order of this loader.*2 classes in equal parts"
+        ValueError,
+        match=r"shuffle=False contradicts the order of this loader.*2 classes in equal parts",
     ):
         drawn.order_for(False)
 

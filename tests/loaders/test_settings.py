@@ -80,7 +80,9 @@ def test_every_option_is_fixed(kind, name):
     if name == "use_multiprocessing":
         assert "use_multiprocessing=True is Keras' process pool" in str(caught.value)
     elif name in CHANGEABLE:
-        assert f"cannot be assigned: call loader.set({name}=...), which changes it from" in str(caught.value)
+        assert f"cannot be assigned: call loader.set({name}=...), which changes it from" in str(
+            caught.value
+        )
     else:
         text = f"{name} of a loader is fixed when it is made: make another one, with {name}=True."
         assert str(caught.value) == text

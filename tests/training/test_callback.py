@@ -85,9 +85,7 @@ def test_how_often_it_saves_is_understood(save_freq, expected):
     "save_freq", [0, -3, 1.0, False, "", "min", "-5min", "0h", "5 days", "1e3s"]
 )
 def test_how_often_is_refused_where_it_is_not_understood(save_freq):
-    with pytest.raises(
-        ValueError, match="is not valid: 100 means every 100 batches"
-    ) as caught:
+    with pytest.raises(ValueError, match="is not valid: 100 means every 100 batches") as caught:
         kl.LoaderCallback(loader_of(), save_freq=save_freq)
     assert f"save_freq={save_freq!r}" in str(caught.value)
 
@@ -398,9 +396,7 @@ def test_a_callback_of_another_loader_is_refused(model, tmp_path, with_path, oth
     given = loader.view() if other == "view" else loader_of()
     path = tmp_path / "state" if with_path else None
     callbacks = [kl.LoaderCallback(loader, path), Each(batch=trained.append)]
-    with pytest.raises(
-        ValueError, match="does not train on the loader of LoaderCallback: it "
-    ):
+    with pytest.raises(ValueError, match="does not train on the loader of LoaderCallback: it "):
         model.fit(given, verbose=0, callbacks=callbacks)
     assert trained == []
     assert not list(tmp_path.iterdir())

@@ -128,7 +128,9 @@ def _transform_in_the_model(cost: EpochCost, resource: str, stage: str | None) -
     cpu = max(1e-9, cost.cpu_s - m.transform_s)
     cores = cost.s.cores * m.alone_busy / cpu
     rate = min(cores, m.ram.rate * cost.cpu_s / cpu if m.ram else cores)
-    why = "augmentation layers run on the model's device; without transform= the loader is this fast"
+    why = (
+        "augmentation layers run on the model's device; without transform= the loader is this fast"
+    )
     return _one(cost, "Keras layers instead of transform=", why, rate, ("transform", None), cpu)
 
 

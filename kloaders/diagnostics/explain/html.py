@@ -106,7 +106,7 @@ def _body(found: Findings) -> str:
     ]
     if found.best is not None and not found.busy:
         parts.append(_step(found))
-    parts.append("" if found.busy else "<h2>To change</h2>")
+    parts.append("" if found.busy else "<h2>Suggested changes</h2>")
     parts += [_advice(found, k) for k in range(len(found.advice))]
     if not found.advice and not found.busy:
         nothing = (
@@ -191,7 +191,7 @@ def _body(found: Findings) -> str:
 def _tiles(found: Findings) -> str:
     tiles = [
         (f"{found.now:,.0f}", "samples per second now"),
-        (f"{found.reached:.0%}", "of what this machine can do of it"),
+        (f"{found.reached:.0%}", "of what this machine can do"),
     ]
     if found.best is not None:
         tiles.append((f"{found.best:,.0f}", "samples per second if no batch were waited for"))
