@@ -115,7 +115,7 @@ def test_limits(given, checked):
         (-0.1, "skip", ValueError, "a share must be between 0 and 1"),
         (True, "skip", TypeError, "max_errors=True is not a number"),
         ("3", "skip", TypeError, "max_errors='3' is not a number"),
-        (float("nan"), "skip", TypeError, "no number"),
+        (float("nan"), "skip", TypeError, "not a number"),
         (3, "raise", ValueError, 'pass on_error="skip" or "replace"'),
     ],
 )
