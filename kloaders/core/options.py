@@ -295,7 +295,7 @@ class RamOptions(_Group):
         size, budget = self.ram_batch_size, self.ram_budget
         if size is not None and budget is not None:
             raise ValueError(
-                f"ram_batch_size={size} and ram_budget={budget!r:.80} are both given: pass only one, "
+                f"ram_batch_size={size} and ram_budget={budget!r:.80} are both given: choose one, "
                 "the other is computed from it."
             )
         if self.draw not in ("windows", "front to back", "global"):
