@@ -317,7 +317,7 @@ def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
     for ours, other, wanted, words in rows:
         mine, theirs = found[ours], found[other]
         if not mine or not theirs:
-            lines.append(f"| {words} | | | does not run here | {wanted or ""} | | |")
+            lines.append(f"| {words} | | | does not run here | {wanted or ''} | | |")
             continue
         ratios = sorted(b["seconds"] / a["seconds"] for a, b in zip(mine, theirs, strict=True))
         rates = [samples / median(r["seconds"] for r in them) for them in (mine, theirs)]
@@ -326,7 +326,7 @@ def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
         more = f"; the other left out up to {missed} samples an epoch" if missed else ""
         lines.append(
             f"| {words}{more} | {rates[0]:,.0f} | {rates[1]:,.0f} | {median(ratios):.2f} ({ratios[0]:.2f} to "
-            f"{ratios[-1]:.2f}) | {wanted or ""} | {cpu[0]:,.0f} | {cpu[1]:,.0f} |"
+            f"{ratios[-1]:.2f}) | {wanted or ''} | {cpu[0]:,.0f} | {cpu[1]:,.0f} |"
         )
         if wanted and median(ratios) < wanted:
             short.append(words)
