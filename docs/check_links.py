@@ -1,16 +1,23 @@
-"""Checks links in the built docs: python docs/check_links.py docs/_build.
+"""Checks links and the search index of the built docs: python docs/check_links.py docs/_build.
 
 Each link to a file has to lead to one, and each #anchor to an element of that name. Links to other hosts are left out:
 they need a network, and `sphinx-build -b linkcheck docs docs/_build/links` looks at them. So are the pages of source code
 (`_modules`), which Sphinx writes.
+
+Each of `TERMS` has to be found by the search box.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+# What people type into the search box.
+TERMS = """time series, audio, DICOM, NIfTI, Hugging Face, WebDataset, S3, contrastive, mixed precision, test set,
+three-way split, class weight, shuffle buffer, prefetch, FAQ"""
 
 
 class _Page(HTMLParser):
@@ -51,7 +58,33 @@ def broken(folder: Path) -> list[str]:
     return found
 
 
+def not_found(folder: Path, terms: str = TERMS) -> list[str]:
+    """A line for each term, of those between commas, for which the search box has no page.
+
+    A page is found if each word is in its text or in its title, as in Sphinx' searchtools.js.
+    """
+    from sphinx.search.en import SearchEnglish
+
+    text = (folder / "searchindex.js").read_text("utf-8")
+    index = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    english = SearchEnglish({})
+    found = []
+    for term in terms.split(","):
+        pages = set(range(len(index["docnames"])))
+        for word in english.split(term.lower()):
+            stem = english.stem(word)
+            for_word = set()
+            for part in ("terms", "titleterms"):
+                got = index[part].get(stem, [])
+                for_word |= set(got if isinstance(got, list) else [got])
+            pages &= for_word
+        if not pages:
+            found.append(f"{term.strip()}: the search finds no page")
+    return found
+
+
 if __name__ == "__main__":
-    lines = broken(Path(sys.argv[1]))
-    sys.stdout.write("\n".join(lines or ["all links lead somewhere"]) + "\n")
+    built = Path(sys.argv[1])
+    lines = broken(built) + not_found(built)
+    sys.stdout.write("\n".join(lines or ["all links lead somewhere, all terms are found"]) + "\n")
     sys.exit(1 if lines else 0)

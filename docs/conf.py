@@ -9,7 +9,7 @@ copyright = "2026, kloaders authors"
 release = importlib.metadata.version("kloaders")
 
 extensions = [
-    "myst_parser",  # the pages are Markdown, readable where the code is hosted as well
+    "myst_nb",  # the pages are Markdown, readable where the code is hosted as well, or notebooks
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -17,6 +17,8 @@ extensions = [
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "contract-table.md"]  # the table is a part of keras.md
+# docs/notebooks is a link to ../notebooks, which are stored with their outputs: `python docs/make_notebooks.py`.
+nb_execution_mode = "off"
 # A docstring's `name` is code, in the terminal and here.
 default_role = "code"
 autodoc_member_order = "bysource"

@@ -1,5 +1,6 @@
 """Every snippet in the README and in docs/, and every doctest in the package, runs."""
 
+import ast
 import contextlib
 import doctest
 import importlib
@@ -165,14 +166,86 @@ def test_the_architecture_page_has_the_rooms():
         assert f"`{above[0]}`" in line[3], line[1]
 
 
-@pytest.mark.parametrize(
-    "notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.name
-)
-def test_notebooks_are_committed_without_outputs(notebook):
-    """`.ci/run` executes them; what they print would only make noise in a diff."""
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        assert not cell.get("outputs")
-        assert not cell.get("execution_count")
+def test_a_term_that_the_search_does_not_find_is_named(tmp_path):
+    """In the text or in the title of one page; the index has stems of words."""
+    pytest.importorskip("sphinx", reason="the stems need the extra [docs]")
+    module = script("check_links")
+    index = {"docnames": ["a", "b"], "terms": {"shuffl": 0, "s3": [0, 1]}}
+    index["titleterms"] = {"buffer": [0], "split": [1]}
+    text = f"Search.setIndex({json.dumps(index)})"
+    (tmp_path / "searchindex.js").write_text(text, encoding="utf-8")
+    assert module.not_found(tmp_path, "Shuffle buffers, shuffle split, S3, FAQ") == [
+        "shuffle split: the search finds no page",
+        "FAQ: the search finds no page",
+    ]
+
+
+def prints(source):
+    """Whether a cell of a notebook prints, or ends with what a notebook displays."""
+    *_, last = body = ast.parse(source).body
+    calls = [
+        ast.unparse(node.func)
+        for statement in body
+        if not isinstance(statement, ast.FunctionDef)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Call)
+    ]
+    displays = isinstance(last, ast.Expr) and (
+        isinstance(last.value, ast.Name) or ast.unparse(last).endswith(".show()")
+    )
+    return displays or "print" in calls
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_notebooks_are_stored_with_outputs(path):
+    """With what each cell prints or shows, and without what is only true of one machine."""
+    module = script("make_notebooks")
+    text = path.read_text(encoding="utf-8")
+    notebook = json.loads(text)
+    assert module.private(notebook) == []
+    assert len(text) <= module.LIMIT
+    assert module.cleaned(json.loads(text)) == notebook, "run docs/make_notebooks.py"
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        source = "".join(cell["source"])
+        assert cell["outputs"] or not prints(source), source
+        assert all(one["output_type"] != "error" for one in cell["outputs"])
+
+
+def test_each_notebook_is_a_page():
+    """docs/notebooks is where Sphinx finds them."""
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        assert f"\nnotebooks/{path.stem}\n" in index
+        page = (
+            ROOT / "docs" / "notebooks" / path.name
+        )  # a link, which a source distribution has as a copy
+        assert page.read_bytes() == path.read_bytes()
+
+
+def test_outputs_are_stored_without_what_tells_of_the_machine():
+    """Folders, colours of the terminal, addresses, times, and what a library says on stderr."""
+    module = script("make_notebooks")
+    stream = {"output_type": "stream", "name": "stdout"}
+    said = ["\x1b[1m/tmp/tmpab12cd_9/data/x.png\x1b[0m\n", "0%\r100%\n", "<f at 0x7f00aa11bb22>\n"]
+    outputs = [stream | {"text": said}, {"output_type": "stream", "name": "stderr", "text": ["?"]}]
+    metadata = {"execution": {"iopub.execute_input": "2026-11-30T02:50:00Z"}}
+    cell = {"cell_type": "code", "metadata": metadata, "outputs": outputs, "execution_count": 7}
+    assert module.private({"cells": [cell]}) != []
+    made = module.cleaned({"metadata": {"host": "me"}, "cells": [cell]})
+    assert made["cells"] == [
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "outputs": [stream | {"text": ["data/data/x.png\n", "100%\n", "<f>\n"]}],
+            "execution_count": 1,
+        }
+    ]
+    assert module.private(made) == []
 
 
 PROSE = [p for p in PAGES if p.name not in ("promises.md", "contract-table.md", "design.md")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kloaders.core.options import FaultOptions
 from kloaders.core.protocols import Loader
-from kloaders.core.structure import map_structure
+from kloaders.core.structure import map_structure, unflatten
 from kloaders.diagnostics.drawing import draw, figure_class
 from kloaders.diagnostics.panels import BOX_FORMATS, SampleRow, cell_of
 
@@ -79,15 +79,14 @@ def rows_of(loader: Loader, batch: int, epoch: int, samples: int) -> list[Sample
     asked = build.indices.tolist()
     build.fill(0, build.rows)
     indices, leaves = build.finish_leaves()
-    form = iter(leaves)
-    parts = map_structure(lambda _: next(form), build.form)
-    delivery = runner.delivery
-    if view.batch_transform is not None:  # which may make other labels
-        delivery = dataclasses.replace(delivery, classes=None)
-    weights = delivery.weights_of(tuple(parts), indices) if len(indices) else None
+    parts = tuple(unflatten(build.form, leaves))
+    weights = None
+    if len(indices):
+        parts = build.transformed(parts, indices)
+        weights = runner.delivery.weights_of(parts, indices)
     rows = []
     for k, index in enumerate(indices.tolist()):
-        x, *y = map_structure(lambda a, k=k: a[k], tuple(parts))
+        x, *y = map_structure(lambda a, k=k: a[k], parts)
         weight = None if weights is None else map_structure(lambda a, k=k: a[k], weights)
         rows.append(SampleRow(x, y[0] if y else None, weight, source.name(index)))
     if policy == "skip" and len(rows) < len(asked):

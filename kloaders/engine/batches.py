@@ -151,11 +151,17 @@ class BatchBuild:
         indices, leaves = self.finish_leaves()
         if not len(indices):  # Keras cannot take an empty batch
             indices, leaves = self.one_instead()
-        parts = unflatten(self.form, leaves)
-        if self.batch is not None and self.pipeline.transforms.batch_transform is not None:
-            epoch = self.moment.epoch
-            parts = self.pipeline.batch_transformed(parts, epoch, self.batch, indices)
+        parts = self.transformed(unflatten(self.form, leaves), indices)
         return self.maker.delivery(parts, indices)
+
+    def transformed(self, parts: tuple[Any, ...], indices: Indices) -> tuple[Any, ...]:
+        """The parts of the batch after `batch_transform`, if there is one and the batch has a number."""
+        if self.batch is None or self.pipeline.transforms.batch_transform is None:
+            return parts
+        made: tuple[Any, ...] = self.pipeline.batch_transformed(
+            parts, self.moment.epoch, self.batch, indices
+        )
+        return made
 
     def finish_leaves(self) -> tuple[Indices, list[Array]]:
         """Sample numbers and arrays of the rows that the batch has in the end; maybe none."""

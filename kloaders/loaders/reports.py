@@ -74,7 +74,7 @@ class Reports:
         box_format: str | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
-        """Plot a batch as the model gets it: after the transform, in the order of `fit`.
+        """Plot a batch as the model gets it: after both transforms, in the order of `fit`.
 
         Safe during `fit`: it reads on a view, in the caller's thread. See the page "Inspect".
 

@@ -54,8 +54,12 @@ _LARGEST_HEAD = 64 * 2**20
 def prepare(path: str) -> None:
     """Make sure that states can be written here, and remove what killed processes left of some.
 
+    A URL has no folder, and an object is there when it is whole: nothing to do.
+
     Raises OSError, with advice, if they cannot.
     """
+    if is_url(path):
+        return
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         remove_leftovers(path)

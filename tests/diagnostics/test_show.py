@@ -35,6 +35,36 @@ def test_the_batch_of_the_plan_is_drawn_after_its_transform():
     assert [round(float(p.mean()) * 255) for p in drawn(ordered.show(1))] == [6, 7, 8, 9, 10, 11]
 
 
+@pytest.mark.parametrize("kind", [kl.ArraySequenceLoader, kl.RamBatchSequenceLoader])
+def test_the_batch_is_drawn_after_batch_transform(kind, tmp_path):
+    """Images, labels and weights as `fit` gets them, from the same random numbers."""
+
+    def mixup(x, y, rng):
+        other, share = rng.permutation(len(x)), np.float32(rng.uniform(0.2, 0.8))
+        labels = np.eye(12, dtype="float32")[y]
+        mixed = share * x + (1 - share) * x[other]
+        return mixed, share * labels + (1 - share) * labels[other], np.full(len(x), share)
+
+    x = np.arange(12, dtype="float32")[:, None, None, None] * np.ones((1, 8, 8, 3), "float32")
+    options = {"seed": 3, "shuffle": True, "batch_transform": mixup}
+    if kind is kl.RamBatchSequenceLoader:
+        for k in range(12):
+            np.save(tmp_path / f"{k:02}.npy", x[k])
+        data = [tmp_path / f"{k:02}.npy" for k in range(12)]
+        options |= {"ram_batch_size": 12}
+    else:
+        data = x
+    with kind(data, np.arange(12), 6, **options) as loader:
+        got = list(loader.epoch_batches(1))
+        for batch, parts in enumerate(got):
+            rows = rows_of(loader, batch, epoch=1, samples=6)
+            for part, drawn_part in zip(
+                parts, zip(*[(r.x, r.y, r.weight) for r in rows], strict=True), strict=True
+            ):
+                np.testing.assert_array_equal(part, np.stack(drawn_part))
+        assert drawn(loader.show(1, epoch=1))
+
+
 def test_a_look_during_an_epoch_takes_no_batch_from_it():
     """Between on_epoch_begin and on_epoch_end an index is a ticket; a picture must not be one."""
     loader = kl.ArraySequenceLoader(np.arange(12.0), batch_size=4, seed=1, shuffle=True)

@@ -253,6 +253,14 @@ def test_only_torch_draws_from_generators_of_its_own():
 # ---------------------------------------------------------------- an object
 
 
+def test_a_url_makes_no_local_folder(tmp_path, monkeypatch):
+    """A folder named "s3:" beside the program was left by each run that saves its state in a bucket."""
+    monkeypatch.chdir(tmp_path)
+    for url in ("memory://runs/state", "s3://bucket/run/state"):
+        state_file.prepare(url)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_state_may_be_a_url():
     """Written whole, read, and deleted, as a file is."""
     fsspec = pytest.importorskip("fsspec")
