@@ -227,7 +227,7 @@ REFUSED = {
         "did you mean seed=",
     ),
     "padding": (
-        lambda: kl.concatenate([kl.bucket_by_length(only([A, A[:3]])), only([A, B])]),
+        lambda: kl.concatenate([kl.bucket_by_length(only([A, A[:3]])), only(A)]),
         ValueError,
         "from bucket_by_length",
     ),

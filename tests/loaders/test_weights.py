@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kloaders as kl
+from tests.support.figures import texts
 
 N = 12
 X = np.arange(N * 16, dtype=np.float32).reshape(N, 4, 4)
@@ -260,8 +261,8 @@ def test_a_picture_shows_them(tmp_path):
     loader = kl.ArraySequenceLoader(
         X, {"a": Y[:, 0, 0], "b": Y}, 4, sample_weights={"a": np.arange(N), "b": W}
     )
-    titles = [ax.get_title() for ax in loader.show(save=tmp_path / "a.png").axes]
-    assert any("weight['b']" in title for title in titles), titles
+    words = texts(loader.show(save=tmp_path / "a.png"))
+    assert any("weight['b']" in one for one in words), words
 
 
 # ---------------------------------------------------------------- class_weight=

@@ -172,13 +172,13 @@ def test_fewer_requests_where_a_place_asks_for_it(place):
 
 
 def test_more_requests_where_more_comes_of_it(place, monkeypatch):
-    """At 5 ms an answer, twice as many in flight bring twice as many."""
-    monkeypatch.setattr(fetching, "_TRIAL_SECONDS", 0.05)
+    """At 20 ms an answer, twice as many in flight bring twice as many."""
+    monkeypatch.setattr(fetching, "_TRIAL_SECONDS", 0.1)
     fetcher = Fetcher()
     pause = threading.Event()
 
     def read(url, etag):
-        pause.wait(0.005)
+        pause.wait(0.02)
         return b"x"
 
     claim = fetcher.announce(urls(2000), read)

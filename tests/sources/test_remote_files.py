@@ -63,7 +63,7 @@ def test_an_epoch_fetches_each_object_once(server, keep):
 
 
 def test_many_requests_at_once(server, keep):
-    server.latency = 0.01
+    server.latency = 0.2  # longer than a busy machine takes to begin the next requests
     loader = keep(kl.PathSequenceLoader(fill(server), None, 8, workers=2, check_paths=False))
     assert numbers(epoch(loader)) == list(range(SAMPLES))
     assert server.peak >= 12

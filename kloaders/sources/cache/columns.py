@@ -16,7 +16,7 @@ import numpy as np
 
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.rows import Report, RowMismatch
+from kloaders.core.rows import Report, RowMismatch, copy_into_row
 from kloaders.core.structure import Structure, flatten, map_structure, same_structure, unflatten
 from kloaders.sources.cache.files import SampleFiles
 from kloaders.sources.cache.folder import FolderCache
@@ -92,7 +92,7 @@ def _fill(
     """
     served = [store.serve(indices, leaf, stamp) for store, leaf in zip(stores, out, strict=True)]
     missing = functools.reduce(np.union1d, served)
-    missing = _others(stores, stamp, indices, served, missing, report, leaves)
+    missing = _others(stores, stamp, indices, served, missing, out, report, leaves)
     if not len(missing):
         return
     some = len(missing) < len(indices)
@@ -127,22 +127,26 @@ def _others(
     indices: Indices,
     served: list[Indices],
     missing: Indices,
+    out: list[Array],
     report: Report,
     leaves: Sequence[int],
 ) -> Indices:
-    """Those of the rows `missing` that are not kept in another shape either; the others are reported."""
+    """Those of the rows `missing` that are not kept apart from the store's rows either.
+
+    What is kept apart may fit, if there was no room for another row: it is copied, or reported.
+    """
     left = []
     for row in missing.tolist():
         index, found = int(indices[row]), []
-        for store, lacked, leaf in zip(stores, served, leaves, strict=True):
+        for store, lacked, leaf, rows in zip(stores, served, leaves, out, strict=True):
             if row in lacked:
-                found.append((leaf, store.other(index, stamp)))
-        if any(array is None for _, array in found):
+                found.append((leaf, rows, store.other(index, stamp)))
+        if any(array is None for _, _, array in found):
             left.append(row)
             continue
-        for leaf, array in found:
+        for leaf, rows, array in found:
             assert array is not None
-            report(row, RowMismatch(row, leaf, array))
+            copy_into_row(array, rows, row, leaf, report)
     return np.array(left, np.int64)
 
 

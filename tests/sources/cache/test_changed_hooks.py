@@ -89,19 +89,21 @@ def epoch(loader):
     return shapes, added
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["ram", "folder"])
-def test_the_next_epoch_has_what_was_assigned(made, kind, tmp_path):
-    loader, hook = made(cache=place(kind, tmp_path))
+def test_the_next_epoch_has_what_was_assigned(made, kind, workers, tmp_path):
+    loader, hook = made(cache=place(kind, tmp_path), workers=workers)
     with loader:
         assert epoch(loader) == ({(4, 4)}, {0})
         calls = hook.calls
         assert epoch(loader) == ({(4, 4)}, {0})
-        assert hook.calls == calls  # and nothing is dropped without a reason
+        # And nothing is dropped without a reason. Threads may read a sample for two epochs at once.
+        assert workers or hook.calls == calls
         hook.add = 100
         assert epoch(loader) == ({(4, 4)}, {100})
         calls = hook.calls
         assert epoch(loader) == ({(4, 4)}, {100})
-        assert hook.calls == calls
+        assert workers or hook.calls == calls
         y = loader[0][1]
         hook.add = 50
         assert (loader[0][0][:, 0, 0, 0] == y + 50).all()
