@@ -55,13 +55,13 @@ def classes_of(source: Source, option: str) -> Array:
     values = source.labels()
     if source.columns is None and values is None:
         raise ValueError(
-            "this loader makes its samples in a hook, or from records, which does not tell their labels "
-            f"beforehand: pass {option}=, an array of one class a sample."
+            "this loader makes its samples in a hook or from records, so their labels are not known in "
+            f"advance: pass {option}=, an array with one class per sample."
         )
     if source.columns is not None and len(source.columns) < 2:
         raise ValueError(
             f"{option}=True needs labels, and there are none: pass labels, or {option}=, an array "
-            "of one class a sample."
+            "with one class per sample."
         )
     if values is not None and values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]

@@ -139,7 +139,7 @@ def test_a_transform_that_would_be_left_out(tmp_path: Path) -> None:
 
 def test_options_with_a_loader(tmp_path: Path) -> None:
     """They belong to the loader."""
-    with pytest.raises(TypeError, match="got a loader, and labels, size with it"):
+    with pytest.raises(TypeError, match="got a loader together with labels, size"):
         write(kl.ArraySequenceLoader(rows()), tmp_path, labels=[1], size=(2, 2))
 
 

@@ -225,7 +225,7 @@ def test_what_goes_to_folders_only(s3, kind, options, said) -> None:
 
 @KINDS
 def test_web_servers_and_credentials_in_urls(kind) -> None:
-    with pytest.raises(ValueError, match="web servers are read only"):
+    with pytest.raises(ValueError, match="web servers are read-only"):
         to_url(kind, "https://example.org/out")
     with pytest.raises(ValueError, match="user name or password") as e:
         to_url(kind, "s3://key:secret@bucket/out")
@@ -293,7 +293,7 @@ def test_a_full_disk_where_it_is_staged(s3, tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("kloaders.convert.packs.ShardArray.finish", full)
         with pytest.raises(
-            OSError, match=r"No space left .*s3://bucket/out is made .*pass staging="
+            OSError, match=r"No space left .*s3://bucket/out is written .*pass staging="
         ):
             to_url("pack", s3.url("out"))
     to_url("pack", s3.url("out"))

@@ -258,7 +258,7 @@ def test_bad_input_of_split_is_named(files, options, message):
 
 def test_split_refuses_options_beside_a_loader(files):
     """Options of a loader that is made already would have no effect."""
-    with pytest.raises(TypeError, match=r"got a loader, and batch_size, size with it"):
+    with pytest.raises(TypeError, match=r"got a loader together with batch_size, size"):
         split(PathSequenceLoader(files), batch_size=8, size=(4, 4))
     with pytest.raises(TypeError, match="gave a list, expected a loader"):
         split(files, loader=lambda *a, **o: [])

@@ -111,7 +111,7 @@ def test_another_loader_and_a_format_of_ones_own(folders, keep):
 
 REFUSED = {
     "one folder": (("images",), ValueError, "from_directory"),
-    "no path": (("images", 3), TypeError, "labels holds 3 .int."),
+    "no path": (("images", 3), TypeError, "labels contains 3 .int."),
     "none": (({},), ValueError, "inputs is empty"),
     "not there": (("images", "mask"), FileNotFoundError, "mask does not exist"),
 }

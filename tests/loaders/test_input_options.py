@@ -102,7 +102,7 @@ class Own(kl.PathSequenceLoader):
         (lambda p: Own(p, size={"a": 4}), "Own reads files itself"),
         (
             lambda p: kl.PathSequenceLoader(p, lambda path: path, size={"a": 4}),
-            r"labels are files, and size= is a dict.*label_options",
+            r"labels are files and size= is a dict.*label_options",
         ),
     ],
     ids=["one", "unknown", "empty", "size", "channels", "set", "hook", "labels"],

@@ -176,7 +176,7 @@ def test_an_empty_file_is_no_records(tmp_path, keep, caplog, policy):
 @pytest.mark.parametrize(
     ("record", "features", "options", "said"),
     [
-        (sequence_example({}, {"x": [1.0, 2.0]}), {"x": "x"}, {}, "is a list of a SequenceExample"),
+        (sequence_example({}, {"x": [1.0, 2.0]}), {"x": "x"}, {}, "is a feature list of a SequenceExample"),
         (encode_example({"x": 1.0, "y": "a"}), {"x": "x", "y": "y"}, {"class_names": ["a"]}, "class_names="),
         (
             encode_example({"x": bytes(12), "height": 2, "width": 2}), {"x": "x"}, {},

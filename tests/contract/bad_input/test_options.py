@@ -348,7 +348,7 @@ def test_image_options_that_decode_would_ignore(files: Files) -> None:
         with refused(ValueError, next(iter(options)), "decode="):
             kl.PathSequenceLoader(files.npy, decode=np.frombuffer, **options)
     kl.PathSequenceLoader(files.npy, decode=len, dtype="float32", max_pixels=5)
-    with refused(ValueError, "label_options", "leave them out"):
+    with refused(ValueError, "label_options", "leave it out"):
         kl.PathSequenceLoader(files.npy, labels(), label_options={"size": (2, 2)})
 
 
