@@ -73,6 +73,6 @@ def classes_of(source: Source, option: str) -> Array:
     if values is None or values.ndim != 1 or not np.all(values == np.floor(values)):
         raise ValueError(
             f"{option}=True needs labels that are classes, integers or one-hot rows: pass "
-            f"{option}=, an array of one class a sample."
+            f"{option}=, an array with one class per sample."
         )
     return values
