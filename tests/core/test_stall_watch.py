@@ -187,7 +187,7 @@ def by_transform(event, folder):
     )
 
 
-def by_path(kind):
+def by_path(kind, **options):
     def make(event, folder):
         paths = []
         for k in range(20):
@@ -201,7 +201,7 @@ def by_path(kind):
             return value
 
         return (
-            kind(paths, batch_size=4, workers=2, shuffle=False, decode=decode),
+            kind(paths, batch_size=4, workers=2, shuffle=False, decode=decode, **options),
             f"sample 13 ({paths[13]})",
         )
 
@@ -211,7 +211,13 @@ def by_path(kind):
 
 @pytest.mark.parametrize(
     "make",
-    [by_index, by_transform, by_path(kl.PathSequenceLoader), by_path(kl.RamBatchSequenceLoader)],
+    [
+        by_index,
+        by_transform,
+        by_path(kl.PathSequenceLoader),
+        # With a size, since samples are measured otherwise: as the loader is made, where nothing waits.
+        by_path(kl.RamBatchSequenceLoader, ram_batch_size=8),
+    ],
 )
 def test_a_loader_that_hangs_names_the_sample(make, tmp_path, reports, keep):
     """Its file or number; when the sample comes, the epoch is whole."""
