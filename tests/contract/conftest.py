@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
+
 import pytest
 
 from tests.support.kinds import SAMPLES, Shared
@@ -20,3 +23,14 @@ def make(files, keep):
         return keep(kind(files, n, **{"seed": 7, **options}))
 
     return _make
+
+
+_TESTS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def graphs_go_with_their_tests():
+    """TensorFlow takes milliseconds to drop each graph: a few now and then, not thousands in one test's time."""
+    yield
+    if not next(_TESTS) % 16:
+        gc.collect()

@@ -34,6 +34,9 @@ from tests.support.marks import TF, scenario
 from tests.support.recording import numbers_of, our_threads, wait_for_device
 from tests.support.training import Call, Interrupted, Stop, fit, model_for, sound_model
 
+# The first one waits until all that other tests left is gone.
+pytestmark = pytest.mark.timeout(220)
+
 
 def handles():
     return len(os.listdir("/proc/self/fd"))
