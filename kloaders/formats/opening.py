@@ -9,6 +9,7 @@ from typing import Any
 from kloaders.formats.files import OpenFile
 from kloaders.places.fetching import Claim
 from kloaders.places.ranges import RangeUrls
+from kloaders.places.settings import check_download_cache
 from kloaders.places.urls import is_url
 
 __all__ = ["LOCAL", "Opener", "opener_of"]
@@ -91,14 +92,5 @@ def opener_of(files: Sequence[str], folder: Any = None, budget: Any = None) -> O
         ValueError: a URL that names nothing, or has credentials in it; a cache of nothing.
     """
     remote = any(map(is_url, files))
-    if folder is None and budget is not None:
-        raise ValueError(
-            f"download_budget={budget!r:.80} is the size of a download cache, and there is none: give "
-            "its folder, download_cache=..., or leave it out."
-        )
-    if folder is not None and not remote:
-        raise ValueError(
-            f"download_cache={folder!r:.80} keeps what is fetched by URL, and no path here is one: leave "
-            "it out. cache=<folder> keeps decoded samples of local files."
-        )
+    check_download_cache(folder, budget, remote)
     return _UrlOpener(RangeUrls(files, folder, budget)) if remote else LOCAL

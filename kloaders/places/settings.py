@@ -17,7 +17,16 @@ from typing import Any
 
 from kloaders.places.urls import is_url, parsed
 
-__all__ = ["ENVIRONMENT", "Storage", "exported", "given", "on_change", "storage", "storage_of"]
+__all__ = [
+    "ENVIRONMENT",
+    "Storage",
+    "check_download_cache",
+    "exported",
+    "given",
+    "on_change",
+    "storage",
+    "storage_of",
+]
 
 #: The environment variable by which worker processes get what `storage` was called with.
 ENVIRONMENT = "KLOADERS_STORAGE"
@@ -181,3 +190,23 @@ def _with_aws_files(found: Storage) -> Storage:
         found.patience,
         found.options,
     )
+
+
+def check_download_cache(folder: Any, budget: Any, remote: bool) -> None:
+    """ValueError for a budget without a folder, or a folder where nothing is fetched.
+
+    Args:
+        folder: `download_cache=`, as the user gave it.
+        budget: `download_budget=`, as the user gave it.
+        remote: whether any path is a URL.
+    """
+    if folder is None and budget is not None:
+        raise ValueError(
+            f"download_budget={budget!r:.80} is the size of a download cache, and there is none: give "
+            "its folder, download_cache=..., or leave it out."
+        )
+    if folder is not None and not remote:
+        raise ValueError(
+            f"download_cache={folder!r:.80} keeps what is fetched by URL, and no path here is one: leave "
+            "it out. cache=<folder> keeps decoded samples of local files."
+        )

@@ -22,6 +22,7 @@ from kloaders.places.download_cache import DownloadCache
 from kloaders.places.fetching import Claim, Read, fetcher, read_once
 from kloaders.places.place import Entry
 from kloaders.places.registry import place_of
+from kloaders.places.settings import check_download_cache
 from kloaders.places.urls import is_url, parsed
 from kloaders.sources.cache.columns import CachedColumn
 from kloaders.sources.cache.store import STAMP_BYTES, Stamp, stamp_of
@@ -98,16 +99,7 @@ def fetched(columns: Structure, folder: Any = None, budget: Any = None) -> Any:
         ValueError: a URL that names nothing, or has credentials in it; a cache of nothing.
     """
     remote = [c for c in flatten(columns) if isinstance(c, PathColumn) and has_urls(c.paths)]
-    if folder is None and budget is not None:
-        raise ValueError(
-            f"download_budget={budget!r:.80} is the size of a download cache, and there is none: give "
-            "its folder, download_cache=..., or leave it out."
-        )
-    if folder is not None and not remote:
-        raise ValueError(
-            f"download_cache={folder!r:.80} keeps what is fetched by URL, and no path here is one: leave "
-            "it out. cache=<folder> keeps decoded samples of local files."
-        )
+    check_download_cache(folder, budget, bool(remote))
     read: Read = read_once
     if folder is not None:
         for column in remote:

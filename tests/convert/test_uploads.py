@@ -459,9 +459,9 @@ def test_other_file_systems(tmp_path, monkeypatch) -> None:
     files = fsspec.filesystem("memory")
     expected = local_bytes("pack", tmp_path / "local")
     try:
-        to_url("pack", "memory://root/out")
-        to_url("pack", "memory://root/out")
-        names = {Path(p).name: files.cat(p) for p in files.find("/root/out")}
+        to_url("pack", "memory://bucket/out")
+        to_url("pack", "memory://bucket/out")
+        names = {Path(p).name: files.cat(p) for p in files.find("/bucket/out")}
         assert {k: v for k, v in names.items() if "finished" not in k} == expected
     finally:
-        files.rm("/root", recursive=True)
+        files.rm("/bucket", recursive=True)
