@@ -219,9 +219,12 @@ def make_data(folder: str, files: int, shards: int) -> dict[str, int]:
     names = [f"class{k % classes:02}/{k:06}.jpg" for k in range(files)]
     for k in range(classes):
         os.makedirs(f"{folder}/photos/class{k:02}")
-    cv2.imwrite(f"{folder}/one.jpg", draw.integers(0, 256, (SIDE, SIDE, 3), np.uint8))
-    for name in names:  # as many names as there are, and one file on the disk
-        os.link(f"{folder}/one.jpg", f"{folder}/photos/{name}")
+    image = draw.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    for k, name in enumerate(names):  # many names, and on the disk a file a class
+        if k < classes:
+            cv2.imwrite(f"{folder}/photos/{name}", image)
+        else:
+            os.link(f"{folder}/photos/{names[k % classes]}", f"{folder}/photos/{name}")
     for copy in range(COPIES):
         os.symlink("photos", f"{folder}/copy{copy}")
     paths = [f"copy{copy}/{name}" for copy in range(COPIES) for name in names]

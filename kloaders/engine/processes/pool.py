@@ -233,7 +233,9 @@ class _WorkerGroup:
             self.change.notify()
 
     def _take(self, count: int) -> WorkerHandle:
-        if not (self.all or self.closed):  # the first time it takes a second, in which `close` is not to wait
+        if not (
+            self.all or self.closed
+        ):  # the first time it takes a second, in which `close` is not to wait
             template.prepare(self.timeouts)
         with self.change:
             while not self.closed:

@@ -81,17 +81,15 @@ def serve(number: int, idle: float) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in _PRELOADED:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):  # told by the worker that needs it
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # what is here is shared with workers, as long as nobody writes to it
     conn = socket.socket(fileno=number)
-    own = os.pidfd_open(os.getpid())  # an error here is one of the start
-    os.close(own)
     # Of a fork only one thread is left, whatever the others held: then there is to be none.
-    conn.send(_NUMBER.pack(len(os.listdir("/proc/self/task"))))
-    request = _next_worker(conn, idle)
-    work(*request)
+    with contextlib.suppress(OSError):  # the program has ended meanwhile
+        conn.send(_NUMBER.pack(len(os.listdir("/proc/self/task"))))
+    work(*_next_worker(conn, idle))
 
 
 def _next_worker(conn: socket.socket, idle: float) -> tuple[Any, ...]:
@@ -193,7 +191,7 @@ class _Forked:
                     (self.returncode,) = _NUMBER.unpack(told)
                 else:  # the template was killed
                     self._told = False
-            if self.returncode is None and not self._told and not _exists(self.pid):
+            if self.returncode is None and not self._told and not _runs(self.pid):
                 self.returncode = -signal.SIGKILL
             return self.returncode
 
@@ -234,13 +232,12 @@ class Template:
             self.process = _python(code, (theirs.fileno(),))
             undo.pop_all()
 
-    def wait_ready(self, limit: float) -> bool:
-        """Whether it forks workers; blocks until it has imported all."""
-        if self.threads is None:
-            self.threads = 0
-            if _readable(self.conn.fileno(), limit) and (told := self.conn.recv(_NUMBER.size)):
-                (self.threads,) = _NUMBER.unpack(told)
-        return self.threads == 1
+    def wait_ready(self, limit: float) -> bool | None:
+        """Whether it forks workers; blocks until it has imported all. None: not within that time."""
+        if self.threads is None and _readable(self.conn.fileno(), limit):
+            told = self.conn.recv(_NUMBER.size)
+            self.threads = _NUMBER.unpack(told)[0] if told else 0
+        return None if self.threads is None else self.threads == 1
 
     def fork(self, fds: Sequence[int], arguments: tuple[Any, ...]) -> _Forked | None:
         """A worker; None where the template has ended. OSError where the system has no more of them."""
@@ -278,7 +275,7 @@ class _Templates:
     """The template that is there."""
 
     def __init__(self) -> None:
-        self.possible = sys.platform == "linux" and hasattr(os, "pidfd_open")
+        self.possible = _tells_ends()
         self.old: list[Template] = []
         self.after_fork()
         forks.watch(self)
@@ -304,12 +301,11 @@ class _Templates:
                         now = self.current = Template(state, timeouts.idle)
                 except OSError:  # told by who starts a worker, if it meets the same
                     return None
-            if not now.wait_ready(timeouts.start):
+            there = now.wait_ready(timeouts.start)
+            if there is False:  # it has ended, or runs threads: so would the next one
                 self.possible = False
-                now.process.kill()
                 self.retire()
-                return None
-            return now
+            return now if there else None
 
     def retire(self) -> None:
         """Do without the template that is there."""
@@ -413,12 +409,25 @@ def _is_open(fd: int) -> bool:
     return True
 
 
-def _exists(pid: int) -> bool:
+def _tells_ends() -> bool:
+    """Whether the system has descriptors that tell of the end of a process."""
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return False
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:  # an old kernel, or a container that forbids it
         return False
     return True
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process that is not ours to wait for has not ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state = file.read().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state not in (b"Z", b"X")  # its new parent need not look, as in a container without init
 
 
 _templates = _Templates()
