@@ -369,7 +369,7 @@ def _python(code: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
     executable, flags, environment, *_ = _state()
     # Its own path first: kloaders may be found by nothing else than this process' path.
     code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
-    return subprocess.Popen(  # noqa: S603
+    return subprocess.Popen(  # noqa: S603  this interpreter, our module
         [executable, *flags, "-c", code],
         pass_fds=fds,
         env=environment,
