@@ -36,7 +36,7 @@ from kloaders.places.settings import exported
 
 __all__ = ["Process", "Template", "pids", "prepare", "serve", "shut_down", "start"]
 
-# One thread for each worker: others would only compete with the workers beside it.
+# One thread per worker: more would only compete with the other workers.
 _SINGLE = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"
 )  # fmt: skip
@@ -367,14 +367,14 @@ def pids() -> set[int]:
 def _python(code: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
     """A Python that runs this, in the environment of workers."""
     executable, flags, environment, *_ = _state()
-    # Its own path first: kloaders may be found by nothing else than this process' path.
+    # The package's own path first: it may be importable only through this process's path.
     code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
     return subprocess.Popen(  # noqa: S603  this interpreter, our module
         [executable, *flags, "-c", code],
         pass_fds=fds,
         env=environment,
         stdin=subprocess.DEVNULL,
-        # Ctrl-C is for this process to decide on.
+        # This process handles Ctrl-C.
         start_new_session=True,
     )
 
