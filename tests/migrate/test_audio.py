@@ -113,3 +113,9 @@ def test_what_has_no_counterpart_is_named(sounds, tmp_path):
     (tmp_path / "empty" / "a").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"has no files that end in \.wav"):
         audio_dataset_from_directory(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["sampling_rate", "output_sequence_length"])
+def test_a_number_that_is_too_small_is_named_as_the_user_named_it(sounds, name):
+    with pytest.raises(ValueError, match=f"^{name}=-1 is too small, expected at least 1"):
+        audio_dataset_from_directory(sounds, **{name: -1})
