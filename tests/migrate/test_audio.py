@@ -106,7 +106,7 @@ def test_what_has_no_counterpart_is_named(sounds, tmp_path):
         ({"ragged": True}, "ragged=True has no counterpart"),
         ({"label_mode": "words"}, "label_mode='words' is not known"),
         ({"validation_split": 0.2}, "give both, or neither"),
-        ({"sampling_rate": 0}, "rate=0"),
+        ({"sampling_rate": 0}, "sampling_rate=0"),
     ]:
         with pytest.raises(ValueError, match=words):
             audio_dataset_from_directory(sounds, **options)
