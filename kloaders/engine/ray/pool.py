@@ -66,6 +66,7 @@ class _Actor:
     """One actor, and how many jobs it has."""
 
     handle: Any
+    ready: Any
     jobs: int = 0
     gone: bool = False
     used: float = field(default_factory=time.monotonic)
@@ -211,17 +212,25 @@ class RayPool:
                         self._group.give_back(actor)
                         raise self._broken(error) from None
                     except self.ray.exceptions.RayError as error:
-                        self._group.drop(actor)
-                        deaths, how, hangs = deaths + 1, f"died ({_first_line(error)})", False
+                        if cluster.cannot_load(error):
+                            self._group.drop(actor)
+                            raise self._broken(error) from None
+                        where = f"on {self._group.node(actor)} ({_first_line(error)})"
+                        if self._group.drop(actor):
+                            warn(f"a Ray actor died {where}: its batches are made by others.")
+                        deaths, how, hangs = deaths + 1, f"died {where}", False
                     else:
                         self._answered = time.monotonic()
                         self._seconds.append(self._answered - since)
                         self._group.give_back(actor)
                         return found
                 elif (late := self._late(tries)) is not None:
-                    self._group.drop(tries.pop(late)[0])
+                    actor, _ = tries.pop(late)
+                    where = f"on {self._group.node(actor)}"
+                    how = f"did not answer for {self.timeouts.sample:g} seconds {where}"
+                    if self._group.drop(actor):
+                        warn(f"a Ray actor {how}: its batches are made by others.")
                     deaths, hangs = deaths + 1, True
-                    how = f"did not answer for {self.timeouts.sample:g} seconds"
                 if deaths >= _DEATHS - hangs:
                     raise _Deadly(deaths, how, hangs)
                 if time.monotonic() - max(begun, self._answered) > self.wanted.patience:
@@ -288,7 +297,7 @@ class RayPool:
             self.local = True
             warn(
                 f"no Ray actor has answered for {self.wanted.patience:g} seconds: this process makes the "
-                f"batches itself, on threads. {self._group.why()}"
+                f"batches itself, on threads. {cluster.offers(self.ray)}"
             )
 
     def _here(
@@ -357,27 +366,17 @@ class _Actors:
             if not actor.gone:
                 self._strays[ref] = actor
 
-    def drop(self, actor: _Actor) -> None:
-        """It died, or is to: another one will be made."""
+    def drop(self, actor: _Actor) -> bool:
+        """It died, or is to: another one will be made. -> Whether that was not known."""
         with self._change:
             if actor.gone:
-                return
+                return False
             actor.gone = True
             self._all.remove(actor)
             self._strays = {ref: a for ref, a in self._strays.items() if a is not actor}
             self._change.notify_all()
         self._kill(actor)
-
-    def why(self) -> str:
-        """What the cluster offers, in words."""
-        try:
-            total, free = self.ray.cluster_resources(), self.ray.available_resources()
-        except Exception:  # there is no cluster any more
-            return "The cluster does not answer either: `ray status` says more."
-        return (
-            f"The cluster has {total.get('CPU', 0):g} CPUs, of which {free.get('CPU', 0):g} are free; "
-            "each actor needs one. `ray status` says more."
-        )
+        return True
 
     def close(self) -> None:
         """End them all."""
@@ -399,7 +398,15 @@ class _Actors:
             self._kill(actor)
 
     def _started(self) -> _Actor:
-        return _Actor(self._make.remote(self._package, self._pickled))
+        handle = self._make.remote(self._package, self._pickled)
+        return _Actor(handle, handle.ready.remote())
+
+    def node(self, actor: _Actor) -> str:
+        """Where it runs, as it said when it was ready."""
+        try:
+            return str(self.ray.get(actor.ready, timeout=0))
+        except Exception:  # it was never ready
+            return "a node that it did not tell"
 
     def _settle(self) -> None:
         """Jobs that nobody waits for any more may have ended."""
