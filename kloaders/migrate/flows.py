@@ -14,7 +14,7 @@ from kloaders.loaders.paths import PathOptions, PathSequenceLoader
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ArrayFlow", "DatasetLoader", "FileFlow"]
+__all__ = ["ArrayFlow", "FileFlow"]
 
 
 class _KerasIterator:
@@ -48,13 +48,13 @@ class _KerasIterator:
         return next(self._served)
 
     def _endless(self) -> Iterator[Any]:
-        view: Any = self.view()  # type: ignore[attr-defined]
+        view: Any = self.view()  # type: ignore[attr-defined]  # the loader's, beside it
         order = True if self.shuffle is None else None
         for epoch in itertools.count():
             yield from view.epoch_batches(epoch, order)
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # the loader's is a dict
         return {name: value for name, value in state.items() if name != "_served"}
 
 
@@ -157,12 +157,3 @@ def _set_all(loader: Any, attributes: Mapping[str, Any]) -> None:
     """Set attributes of a loader that is not made yet: afterwards it refuses names of its options."""
     for name, value in attributes.items():
         setattr(loader, name, value)
-
-
-class DatasetLoader(PathSequenceLoader):
-    """What `image_dataset_from_directory` gives: a `PathSequenceLoader` with one name more."""
-
-    @property
-    def file_paths(self) -> list[str]:
-        """The files."""
-        return list(self.paths)

@@ -1,4 +1,4 @@
-"""Measures a loader, judges the figures, and tries what is advised."""
+"""Measures a loader, judges the measurements, and tries the advice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["explain"]
 def explain(
     loader: Loader, model: Any = None, *, check: bool = False, seconds: float = 6.0
 ) -> Explanation:
-    """`SequenceLoader.explain` says what it does."""
+    """See `SequenceLoader.explain`."""
     if not seconds > 0:
         raise ValueError(
             f"seconds={seconds!r:.80}, expected more than 0: 6 is enough for most disks."
@@ -31,7 +31,7 @@ def explain(
     for advice in found.advice:
         if advice.change is not None:
             rate = probes.measure_change(loader, *advice.change, model=model, seconds=seconds / 3)
-            advice = dataclasses.replace(advice, measured=rate)  # noqa: PLW2901
+            advice = dataclasses.replace(advice, measured=rate)  # noqa: PLW2901  the same advice, measured
         tried.append(advice)
     return dataclasses.replace(found, advice=tried)
 
