@@ -338,7 +338,9 @@ class _Writing:
         path, numbers = self.paths[shard], self.numbers[shard]
         offsets, errors = [0], []
         form = self.form
-        files = self.source.files(numbers)  # before they are read: a change during the read is found later
+        files = self.source.files(
+            numbers
+        )  # before they are read: a change during the read is found later
         with whole_file(path) as file, _Squeezed(file, self.compression) as squeezed:
             for run in self.source.runs(numbers, self.threads):
                 for record in run:

@@ -1,4 +1,4 @@
-"""What a fork leaves behind is made usable in the child: locks that a thread of the parent held.
+"""Makes objects usable in a forked child: resets locks that a thread of the parent held.
 
 `os.fork` copies the memory of a process and one of its threads. A lock that another thread held
 stays locked for ever in the child, and a batch that another thread was making is never finished.

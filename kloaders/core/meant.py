@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 __all__ = ["meant_by"]
 
-# As alike as this, a name is taken for a misspelt one: "sise" is size, "shufle" is shuffle.
+# Names this similar count as misspelt: "sise" is size, "shufle" is shuffle.
 _ALIKE = 0.75
 
 
@@ -21,7 +21,7 @@ class _Option(NamedTuple):
 
 
 class _Advice(NamedTuple):
-    """What is no option of a loader: where it is done, and others' names."""
+    """Something that is not an option of a loader: where to do it, and the names others use."""
 
     text: str
     names: str

@@ -81,7 +81,7 @@ def _collect(structure: Structure, found: list[Any]) -> None:
 
 
 def names_of(structure: Structure, name: str) -> list[str]:
-    """What a person would call each leaf, as `flatten` orders them.
+    """A readable name for each leaf, in the order of `flatten`.
 
     >>> names_of({"a": 1, "b": (2, 3)}, "x")
     ["x['a']", "x['b'][0]", "x['b'][1]"]
@@ -166,12 +166,12 @@ def as_weights(arrays: Structure) -> Structure:
 
 
 def as_sample(value: Any) -> tuple[Any, ...]:
-    """What a hook gave, x, (x, y) or (x, y, weights), as parts of native numeric arrays."""
+    """The result of a hook, x, (x, y) or (x, y, weights), as parts of native numeric arrays."""
     return sample_parts(as_arrays(value))
 
 
 def transformed_parts(got: Any, what: str) -> tuple[Any, ...]:
-    """What a transform returned, as parts of native arrays; `what` is what it is called."""
+    """The result of a transform, as parts of native arrays; `what` is its name."""
     if not isinstance(got, tuple) or len(got) not in (2, 3):
         many = f" of {len(got)}" if isinstance(got, tuple) else ""
         raise TypeError(
@@ -225,7 +225,7 @@ def cast(arrays: Structure, dtype: np.dtype[Any]) -> Structure:
 
 
 def padded_rows(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any]:
-    """Rows with `missing` more behind them, each like the first one."""
+    """Rows followed by `missing` more, each like the first one."""
     return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])
 
 
@@ -265,7 +265,7 @@ def check_no_texts(sample: Structure, what: str, instead: str) -> None:
 
 
 def in_words(spec: ArraySpec) -> str:
-    """What a person calls an array of a sample.
+    """A readable name for an array of a sample.
 
     >>> in_words(ArraySpec((2,), np.dtype(np.uint8))), in_words(ArraySpec((), np.dtype(object)))
     ('uint8(2,)', 'text()')

@@ -1,4 +1,4 @@
-"""Short texts that tell functions and objects apart by value, in any process: what pickle is not.
+"""Digests that compare functions and objects by value in any process, which pickle does not.
 
 Of a function that is its code, and the values of all that its code reads: defaults, what it closes
 over, globals, modules, and the same of each function among these. What has no value that could be
@@ -89,7 +89,7 @@ def digest_of_method(
     special: Special | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> str:
-    """A short text for what a method of an object depends on: of the object, what its code reads.
+    """A digest of what a method of an object depends on: of the object, only what its code reads.
 
     That is attributes of the instance and of the classes that users wrote, and what methods among
     these read in turn. Attributes that our own classes set do not count.
@@ -105,7 +105,7 @@ def digest_of_method(
         NotComparable: something that it reads has no value.
     """
     names: frozenset[str] = frozenset({name})
-    while True:  # until no attribute leads to another one
+    while True:  # until no attribute leads to another
         walk = _Walk(special or {}, owner, names, f"{type(owner).__name__}.{name}()")
         walk.settings = settings or {}
         found = _safely(walk.of_owner, walk.trail[0])
@@ -135,7 +135,7 @@ class _Walk:
 
     Attributes:
         names: attributes that the code met so far reads, of whatever object.
-        trail: how the value at hand was reached.
+        trail: how the current value was reached.
     """
 
     def __init__(self, special: Special, owner: Any, names: frozenset[str], what: str) -> None:

@@ -404,9 +404,7 @@ def in_storage_order(
         return make(np.arange(first, min(first + size, stop), dtype=np.int64))
 
     try:
-        with paused(
-            maker.pipeline.source.stores()
-        ):  # allocated by the caller
+        with paused(maker.pipeline.source.stores()):  # allocated by the caller
             for first in range(start, stop, size):
                 run = engine.get(first, range(first + size, stop, size), begin)
                 yield min(size, stop - first), run

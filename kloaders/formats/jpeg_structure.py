@@ -13,23 +13,23 @@ __all__ = [
 ]
 
 
-# A walk takes so many steps at most: hostile files have millions of empty segments.
+# Maximum number of steps of a walk: hostile files have millions of empty segments.
 _STEPS = 100_000
 
-# Within picture data a ff is followed by 00, or by the number of a restart (d0 ... d7).
+# Within image data a ff is followed by 00, or by the number of a restart (d0 ... d7).
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def walk_jpeg(raw: bytes) -> tuple[str | None, int]:
-    """What is missing, and where the last scan's data end.
+    """The missing part, and the end of the last scan's data.
 
-    Marker by marker to the end marker that is the picture's own.
+    Marker by marker to the end marker that is the image's own.
 
     Those of thumbnails lie within segments, which are passed over by their length. At the end, all
     that the frame announces must have come: each component, in a progressive file each coefficient
-    to its last bit, and each restart interval. A second picture may follow the end, and does not
+    to its last bit, and each restart interval. A second image may follow the end, and does not
     begin before it.
     """
     at, interval, data_end = 2, 0, 0
@@ -132,7 +132,7 @@ def another_within(raw: bytes, scan: int) -> str | None:
 
 
 def _holds_start(raw: bytes, scan: int) -> bool:
-    """Whether ff d8 occurs from there on, eight times as quick as bytes.find()."""
+    """Whether ff d8 occurs from there on, eight times as fast as bytes.find()."""
     return any(
         bool((np.frombuffer(raw, "<u2", (len(raw) - at) // 2, at) == 0xD8FF).any())
         for at in (scan, scan + 1)
@@ -141,7 +141,7 @@ def _holds_start(raw: bytes, scan: int) -> bool:
 
 
 class _Frame:
-    """What a JPEG's frame announces, and which of it has come."""
+    """What a JPEG's frame announces, and what was found of it."""
 
     def __init__(self, raw: bytes, at: int, marker: int) -> None:
         self.height: int
@@ -183,7 +183,7 @@ class _Frame:
         return -(-self.width // (8 * most_h)) * -(-self.height // (8 * most_v))
 
     def missing(self) -> str | None:
-        """What has not come, at the end marker."""
+        """The missing parts, at the end marker."""
         if self.short is not None:
             return self.short
         if not any(bits < 16 for left in self.left.values() for bits in left):

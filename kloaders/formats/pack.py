@@ -91,7 +91,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What pack.json says.
+    """The facts in pack.json.
 
     structure: how the arrays of a sample nest, as `form_of` writes it; leaves: their dtypes.
     weights: whether the last of `leaves` is the samples' weights.

@@ -1,6 +1,6 @@
 """Video files as a whole: their containers, whether these are cut off, and when each frame is shown.
 
-Not which frames make a sample.
+Not the choice of frames for a sample.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ VIDEO_SUFFIXES = frozenset(
     }
 )
 
-# A walk takes so many steps at most.
+# Maximum number of steps of a walk.
 _STEPS = 10_000_000
 
 
 class Container(NamedTuple):
-    """What a video file is.
+    """The facts about a video file.
 
     Attributes:
         name: for messages.
@@ -123,7 +123,7 @@ def _too_short(
     """What is missing, if the last frame is shown long before the end that the header says.
 
     Frames within that are not there are no concern: recorders drop some. What a header has of the
-    length of the file, sound included, is an estimate for its pictures.
+    length of the file, sound included, is an estimate for its images.
     """
     if not 0 < claimed < 2**31 or not 0 < rate < 10_000:
         return None

@@ -25,7 +25,7 @@ class Callers:
 
     @property
     def watched(self) -> bool:
-        """Whether who reads a batch makes a difference."""
+        """Whether it matters who reads a batch."""
         return self._epoch is not None or bool(self._abandoned)
 
     @property

@@ -1,4 +1,4 @@
-"""What each call of Keras makes of a loader's tickets: the phases of an epoch, and their grammar.
+"""How Keras' calls change a loader's tickets: the phases of an epoch, and their grammar.
 
 Keras asks a Sequence for `loader[i]`, and `fit` asks in a random order of i. If i picked the
 batch, look-ahead and locality would be lost. So inside a Keras epoch i is a *ticket*: the first
@@ -55,7 +55,7 @@ class Phase(enum.Enum):
 
 
 class Phases:
-    """The phase, the pass, and what each event makes of them; without a lock.
+    """The phase, the pass, and their transitions; without a lock.
 
     Args:
         batches: how many an epoch has.

@@ -264,14 +264,14 @@ class FitFrame:
         return let_in
 
     def ended(self) -> bool:
-        """Whether it has ended. What another thread asks is not known to be."""
+        """Whether it has ended. Unknown in other threads."""
         if self._call is None or threading.get_ident() != self._call.thread:
             return False
         return self._list() is None or not self._call.running()
 
 
 def data_of_fit() -> Any:
-    """What the fit around this call was given to train on; None where that is not seen."""
+    """The training data of the fit around this call; None if not visible."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "fit" and "callbacks" in frame.f_code.co_varnames:

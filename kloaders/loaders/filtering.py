@@ -83,7 +83,7 @@ def _chosen(loader: SequenceLoader, function: Callable[[Any, Any], Any], progres
             parts = unflatten(loader.raw_spec, [rows[row] for rows in leaves])
             try:
                 answer = function(parts[0], parts[1] if len(parts) > 1 else None)
-            except Exception as error:  # whatever a user's function raises
+            except Exception as error:  # a user's function may raise anything
                 cause = f"filter's function failed: {type(error).__name__}: {error}"
                 raise SampleError(index, loader.sample_name(index), cause) from error
             if _is_true(answer, loader, index):

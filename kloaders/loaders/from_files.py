@@ -115,7 +115,7 @@ def from_directory(
         list: `class_names[number]`.
 
     Raises:
-        NotADirectoryError, FileNotFoundError: no such folder.
+        NotADirectoryError, FileNotFoundError: the folder does not exist.
         ValueError: no folders of classes in it, or no files in these.
     """
     root = os.fspath(folder)
@@ -269,7 +269,7 @@ def from_dataframe(
         if labels are numbers, and a dict of lists for several outputs.
 
     Raises:
-        ValueError: there is no such column (the message lists the columns), or a value is missing
+        ValueError: the column does not exist (the message lists the columns), or a value is missing
             (the message names the row).
     """
     check_validation(validation, validation_transform)

@@ -238,7 +238,7 @@ def _lengths_of(loader: SequenceLoader, function: Callable[[Any, Any], Any] | No
     def one(index: int) -> int:
         try:
             sample = read_patiently(lambda k: pipeline.sample(k, Moment()), index, names)
-        except Exception as error:  # whatever a user's hook raises
+        except Exception as error:  # a user's hook may raise anything
             failure = log.explained(index, error)
             if log.policy == "raise" or never_skipped([failure]):
                 raise failure from error

@@ -34,7 +34,7 @@ class _Lines(SequenceLoader):
     def read_lines(self, indices: Any) -> list[str]:
         """The lines of these sample numbers, in this order, without their ends.
 
-        Neighbours in a file are read by one call. Threads may share it.
+        Neighbours in a file are read by one call. Safe for threads.
 
         Raises:
             DecodeError: a file has changed since the loader was made.
@@ -158,7 +158,7 @@ class CsvSequenceLoader(_Lines):
     Raises:
         FileNotFoundError: a file does not exist, or none matches a pattern.
         DecodeError: a file is empty, compressed, or ends inside of quotes.
-        ValueError: there is no such column, or two of this name; there are no rows, or files have
+        ValueError: the column does not exist, or two of this name; there are no rows, or files have
             other columns than the first.
     """
 

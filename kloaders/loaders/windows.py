@@ -53,7 +53,7 @@ class WindowSequenceLoader(SequenceLoader):
 
     Raises:
         ValueError: no series is as long as a window; series differ in columns or dtype.
-        IndexError: there is no such column, or no such row.
+        IndexError: the column does not exist, or no such row.
 
     >>> series = np.arange(10)
     >>> x, y = WindowSequenceLoader(series, 4, window=3, horizon=2, stride=2)[0]

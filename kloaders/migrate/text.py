@@ -34,7 +34,7 @@ def text_dataset_from_directory(
         labels: "inferred", None, or one number for each file in sorted order.
         label_mode: "int" (int32), "categorical", "binary" (float32), or None for no labels.
         class_names: the folders to take, in the order of their numbers.
-        batch_size: samples a batch; None makes batches of one.
+        batch_size: samples per batch; None makes batches of one.
         max_length: characters (in Keras: bytes) of a text; longer ones are cut.
         shuffle: True shuffles all files anew in each epoch, where Keras has a buffer; None and False as
             for any loader.
@@ -42,7 +42,7 @@ def text_dataset_from_directory(
         validation_split: the share of the files of the validation part.
         subset: "training", "validation" or "both".
         follow_links: look into links to folders.
-        format: "tf": what is made is a loader, and `kl.to_tf_dataset(loader)` a tf.data.Dataset of it.
+        format: "tf": a loader is returned; `kl.to_tf_dataset(loader)` makes a tf.data.Dataset of it.
         verbose: log how many files were found.
         **options: of `PathSequenceLoader`, such as batch_transform or workers.
 
@@ -53,7 +53,7 @@ def text_dataset_from_directory(
 
     Raises:
         ValueError: an argument is out of range, or files and labels differ in number.
-        NotADirectoryError, FileNotFoundError: no such folder.
+        NotADirectoryError, FileNotFoundError: the folder does not exist.
     """
     if format != "tf":
         raise ValueError(

@@ -205,9 +205,7 @@ class EpochPlan:
         if self.window is not None and self.draw != "global":
             cut = state["window"] or state["ram_batch"]
         else:
-            same = (
-                same and self.echo > 1
-            )  # only the position matters: RAM batches begin there
+            same = same and self.echo > 1  # only the position matters: RAM batches begin there
         epoch, stored = state["epoch"], state["stored"]
         start, batch = (state["start"], state["batch"]) if same else (self._start_of(state), 0)
         rest = Rest(start, stored, state["head"], cut)

@@ -61,9 +61,7 @@ class SharedReadsPlan(EpochPlan):
             return super()._stored(order, slot, members, size)
         stored = self._stored_count(order)
         n, ranks = self.samples - stored, slot * size + members
-        begun = (
-            n % self.copies
-        )  # samples of a file that was begun in storage order come first
+        begun = n % self.copies  # samples of a file that was begun in storage order come first
         files = permutation_of(n // self.copies, self.seed, "files", order.epoch, drawn_for(order))
         shuffled = ranks >= begun
         file, sample = np.divmod(ranks[shuffled] - begun, self.copies)

@@ -19,7 +19,7 @@ __all__ = ["CastSource"]
 class CastSource(WrappedSource):
     """Another source, whose inputs or labels are cast as they are read.
 
-    Kinds of sources that come with kloaders cast while they copy, which is quicker.
+    Kinds of sources that come with kloaders cast while they copy, which is faster.
     """
 
     def __init__(self, inner: Source, dtype: Any, labels: Any = None) -> None:

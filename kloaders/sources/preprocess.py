@@ -1,4 +1,4 @@
-"""`preprocess=`: a function of the user's that makes samples what they are, for whoever reads them."""
+"""`preprocess=`: a user's function that belongs to the data, and is applied for every reader."""
 
 from __future__ import annotations
 

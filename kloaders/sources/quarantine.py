@@ -39,17 +39,17 @@ __all__ = [
 
 FIELDS = ("path", "error", "first_seen")
 
-# Of the text of an error so much is written.
+# Maximum length of an error text.
 _ERROR_LENGTH = 240
 
-# What a record of a TFRecord file is called.
+# The pattern of names of TFRecord records.
 _RECORD = re.compile(r"(.+), record (\d+) at byte \d+( of the decompressed content)?", re.DOTALL)
-# What a sample of an array, of a pack, or of a loader of one's own, is called.
+# The pattern of names of samples of an array, a pack, or a custom loader.
 _NUMBER = re.compile(r"(row|index) \d+( of .*)?")
 
 
 class Quarantine:
-    """A CSV file of what does not load: path, error, first_seen (ISO 8601, UTC).
+    """A CSV file of samples that do not load: path, error, first_seen (ISO 8601, UTC).
 
     path: of the file; it is made, with its header, if it is not there, and so is its folder.
 
@@ -59,7 +59,7 @@ class Quarantine:
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: there is a file, and it is none of this kind.
+        ValueError: the file exists, but is not of this kind.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -110,7 +110,7 @@ class Quarantine:
             yield file
 
     def _catch_up(self, file: IO[bytes]) -> None:
-        """Read what was added since the last time; leaves a file that ends with a whole line."""
+        """Read the lines added since the last call; leaves a file that ends with a complete line."""
         status = os.fstat(file.fileno())
         if status.st_ino != self._file_number or status.st_size < self._at:  # another file by now
             self._known, self._at, self._file_number = set(), 0, status.st_ino

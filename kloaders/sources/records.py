@@ -1,4 +1,4 @@
-"""Samples that are records of TFRecord files, found through an index of where each record lies."""
+"""Samples that are records of TFRecord files, found through an index of their positions."""
 
 from __future__ import annotations
 

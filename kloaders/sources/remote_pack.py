@@ -1,4 +1,4 @@
-"""The samples of a pack that lies elsewhere: small columns are fetched whole, of large ones the rows needed."""
+"""The samples of a remote pack: small columns are fetched whole, only the needed rows of large ones."""
 
 from __future__ import annotations
 

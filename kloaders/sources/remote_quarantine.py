@@ -16,7 +16,7 @@ from kloaders.sources.quarantine import Quarantine, added_to
 
 __all__ = ["AnyQuarantine", "RemoteQuarantine", "quarantine_at"]
 
-# Somebody else was quicker so often, and then it is given up; seconds to wait before, at most.
+# Number of lost races after which it gives up; maximum seconds to wait before each.
 _TRIES, _LONGEST_WAIT = 50, 0.5
 
 
@@ -73,7 +73,7 @@ class RemoteQuarantine:
         )
 
     def _now(self) -> tuple[bytes | None, str]:
-        """What is there, None for nothing, and its ETag."""
+        """The content, None if there is none, and its ETag."""
         try:
             return access.read_with_etag(self.path)
         except FileNotFoundError:

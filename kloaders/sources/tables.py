@@ -109,11 +109,11 @@ class Table:
         return found
 
     def row(self, k: int) -> str:
-        """What a person would call a row; for messages."""
+        """A readable name for a row; for messages."""
         return self._row(k)
 
     def first(self, name: str) -> Any:
-        """The first value of a column that is there; None where there is none."""
+        """The first value of a column that is not missing; None if there is none."""
         series = self._series(name)
         dtype = getattr(series, "dtype", None)
         if isinstance(dtype, np.dtype) and dtype.kind != "O":

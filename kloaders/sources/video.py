@@ -45,7 +45,7 @@ class VideoSource(Source):
         step: take every step-th frame.
         stride: frames from the beginning of a clip to that of the next; None: as many as it spans.
         options: size, interpolation and channels of frames.
-        folder: where indexes are kept; None: beside the files.
+        folder: folder for indexes; None: next to the files.
 
     Raises:
         DecodeError: OpenCV finds no frames in a file, or fewer than its header says.

@@ -380,7 +380,9 @@ class _Actors:
 
     def close(self) -> None:
         """End all actors."""
-        if self.pid != os.getpid():  # in a fork they belong to the parent, and so does the connection
+        if (
+            self.pid != os.getpid()
+        ):  # in a fork they belong to the parent, and so does the connection
             self.closed = True
             return
         with self._change:

@@ -37,7 +37,7 @@ __all__ = [
 
 
 class CachedColumn:
-    """A column of files, of which a store keeps the arrays."""
+    """A column of files whose arrays are kept in a store."""
 
     def __init__(self, column: PathColumn, store: Store) -> None:
         self.column = column
@@ -151,7 +151,7 @@ def _others(
 
 
 def _stamp_in(store: Store, of_files: Stamp) -> Stamp:
-    """The stamp of what is made of files now."""
+    """The stamp of samples made now."""
     return of_files if store.made_by is None else store.made_by.stamp(of_files)
 
 
@@ -224,7 +224,7 @@ class HookCache:
         return found if self.made_by is None else self.made_by.stamp(found)
 
     def _begin(self, form: Structure, sizes: list[int]) -> None:
-        """Make the stores, for samples whose arrays have so many bytes."""
+        """Create the stores, for samples whose arrays have these sizes in bytes."""
         with self._lock:
             if not self.stores:
                 key = self.key
@@ -236,7 +236,7 @@ class HookCache:
                 self.stores = made
 
 
-# Where a cache lies: a budget of RAM, or a folder and how many bytes it may hold.
+# The location of a cache: a budget of RAM, or a folder and its maximum size in bytes.
 Place = Budget | tuple[str, "int | None"]
 
 
@@ -281,7 +281,7 @@ def paused(stores: list[Store]) -> Iterator[None]:
 
 @contextmanager
 def bypassed(stores: list[Store]) -> Iterator[None]:
-    """Read everything anew meanwhile, as if there were no cache; what is kept stays."""
+    """Read everything again for now, as if there were no cache; the cached samples stay."""
     with _pausing:
         for store in stores:
             store.bypassed += 1

@@ -1,4 +1,4 @@
-"""What besides the files decides a cached array: options, and the functions that make it, by value."""
+"""What a cached array depends on besides files: options, and the functions that make it, by value."""
 
 from __future__ import annotations
 

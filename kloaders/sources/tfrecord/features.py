@@ -22,7 +22,7 @@ Shape = tuple["int | None", ...]
 class Feature:
     """How one feature of a record becomes an array.
 
-    A name alone is enough where the record says the rest: pictures are decoded, arrays that
+    A name alone is enough where the record says the rest: images are decoded, arrays that
     `write_tfrecords` wrote have their shape beside them, and a single number is a number.
 
     Args:

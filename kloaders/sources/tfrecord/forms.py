@@ -1,4 +1,4 @@
-"""What `write_tfrecords` notes of its samples in the first records of a file: their structure. No files."""
+"""The structure of samples, which `write_tfrecords` notes in the first records of a file. No files."""
 
 from __future__ import annotations
 

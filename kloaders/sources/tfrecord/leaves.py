@@ -32,7 +32,7 @@ from kloaders.sources.tfrecord.pixels import pixels_in
 
 __all__ = ["DTYPE", "SHAPE", "Leaf", "Slot", "is_picture", "leaves_of"]
 
-# What is beside an array by `write_tfrecords`.
+# Additional features of an array by `write_tfrecords`.
 SHAPE, DTYPE = "/shape", "/dtype"
 
 
@@ -59,9 +59,9 @@ class Leaf:
     """One array of a sample, from one feature of its record. Threads share it; it pickles.
 
     feature: which, and what is known of it.
-    options: how pictures are decoded; its dtype is what values are cast to, None for none.
+    options: how images are decoded; its dtype is what values are cast to, None for none.
     decode: for bytes that say nothing of themselves, if the feature has no such function.
-    class_names: a text stands for its number in this list.
+    class_names: a text is replaced by its index in this list.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Leaf:
         self.options = replace(options, dtype=pixels)
         #: Whether the first record has one number, so that it is a number and no list of one.
         self.single = False
-        #: Whether the first record has a picture or the like, which takes time to decode.
+        #: Whether the first record has an image or the like, which takes time to decode.
         self.encoded = False
 
     def described(self) -> tuple[Any, ...]:
-        """What decides its array besides the record, and `decode`."""
+        """The settings that decide its array, besides the record and `decode`."""
         feature = self.feature
         known = (self.name, feature.shape, feature.dtype, feature.default, self.single)
         return *known, self.options, self.cast, self.class_names
@@ -259,7 +259,7 @@ class Leaf:
         return self._casted(value)
 
     def _shape(self, record: bytes, found: dict[str, Found]) -> Shape:
-        """The shape that its values have, as far as it is known."""
+        """The known shape of its values."""
         if self.feature.shape is not None:
             return self.feature.shape
         beside = found.get(self.name + SHAPE)
