@@ -1,4 +1,4 @@
-"""A loader over those samples for which a function says so; they are looked at once."""
+"""A loader over the samples that a function selects; it is called once per sample."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _made_for(loader: SequenceLoader, function: Any, place: str, cache_key: str 
 
 
 def _saved(place: str, made_for: str) -> Indices | None:
-    """Numbers that were found for the same data and function; None where there are none."""
+    """Numbers stored for the same data and function; None if there are none."""
     try:
         with np.load(place) as file:
             if str(file["made_for"]) == made_for:

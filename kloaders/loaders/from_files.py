@@ -325,7 +325,7 @@ def _with_classes(whole: S, outputs: Any) -> tuple[S, list[str] | None]:
 def one_hot(whole: S, *classes: int | None) -> S:
     """A loader whose labels are one-hot rows, of one whose labels are numbers of classes.
 
-    classes: how many, for each array of the labels; None leaves one as it is.
+    classes: number of classes, for each array of the labels; None leaves an array unchanged.
     """
     left = iter(classes)
 
@@ -351,7 +351,7 @@ def _takes_depth(loader: Any) -> bool:
 
 
 def _decoder_of(root: str, names: list[str], follow_links: bool) -> Audio | Text | None:
-    """What reads the files, where nothing that is read without `decode=` is among them.
+    """The reader of the files, if none of them needs `decode=`.
 
     Sounds may have texts beside them, which say what is in them; a text that stands beside files of
     another kind is hardly the sample.

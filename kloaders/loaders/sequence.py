@@ -397,7 +397,7 @@ class SequenceLoader(Reports, base.Sequence):
         self._change()
 
     def _change(self) -> None:
-        """Do what was set, if no epoch is under way."""
+        """Apply what was set, if no epoch is running."""
         if not self._pending or not self.runner.tickets.between_epochs():
             return
         options, source = changed_by(self, self.options, self._source, self._pending)
@@ -488,7 +488,7 @@ class SequenceLoader(Reports, base.Sequence):
         self._install(state["_source"].rebound(self, self), state["options"])
 
 
-# What belongs to this process and this epoch: neither pickled nor shared by views.
+# State of this process and this epoch: neither pickled nor shared by views.
 _RUNTIME = ("runner", "_position", "_requests", "_pending")
 # What may be set on a loader that is set up.
 _FREE = ("class_names", "max_queue_size")

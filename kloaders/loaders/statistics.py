@@ -23,7 +23,7 @@ _CLASSES = 10_000
 
 @dataclass(frozen=True)
 class Statistics:
-    """What `statistics` found.
+    """The result of `statistics`.
 
     Attributes:
         samples: how many samples there are; those that do not load are not counted.
@@ -82,7 +82,7 @@ def statistics(
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
-        ValueError: samples differ in size along `axis`, or have no such axis.
+        ValueError: samples differ in size along `axis`, or lack the axis.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> loader = ArraySequenceLoader(np.array([[0.0, 5.0], [2.0, 5.0]]), np.array([1, 1]))
@@ -130,13 +130,13 @@ class _Moments:
     def __init__(self, axis: int | None) -> None:
         self.axis, self.count = axis, 0
         self.mean: Array = np.zeros(())
-        self.squares: Array = np.zeros(())  # summed squares of what lies beside the mean
+        self.squares: Array = np.zeros(())  # sum of squared deviations from the mean
         self.minimum: Array = np.array(np.inf)
         self.maximum: Array = np.array(-np.inf)
 
     @property
     def variance(self) -> Array:
-        """Of all values so far."""
+        """The statistics of all values so far."""
         return np.asarray(self.squares / max(1, self.count))
 
     def add(self, block: Array) -> None:

@@ -228,7 +228,7 @@ class CsvSequenceLoader(_Lines):
 
     @property
     def columns(self) -> list[Any]:
-        """What the columns are called."""
+        """The names of the columns."""
         return self._lines.names
 
     def read_rows(self, indices: Any) -> list[list[str]]:
