@@ -39,9 +39,24 @@ ROWS = [
     ),
     ("url", "fsspec_one", None, "compared with fsspec.open, one file after another"),
     ("cached", "local", 0.97, "from the download cache, compared with local files"),
-    ("tar", "webdataset", 1.0, "tar shards, compared with webdataset (shuffle buffer of all samples)"),
-    ("parquet", "datasets", 1.0, "Parquet, compared with Hugging Face datasets with torch's DataLoader"),
-    ("mds", "streaming", 1.0, "MDS, compared with mosaicml-streaming (py1e) with torch's DataLoader"),
+    (
+        "tar",
+        "webdataset",
+        1.0,
+        "tar shards, compared with webdataset (shuffle buffer of all samples)",
+    ),
+    (
+        "parquet",
+        "datasets",
+        1.0,
+        "Parquet, compared with Hugging Face datasets with torch's DataLoader",
+    ),
+    (
+        "mds",
+        "streaming",
+        1.0,
+        "MDS, compared with mosaicml-streaming (py1e) with torch's DataLoader",
+    ),
 ]
 Epoch = Callable[[], Iterator[Any]]
 
@@ -189,7 +204,7 @@ def fsspec(folder: Path, server: str) -> Epoch:
 class _Opened(_Fetched):
     """Files by fsspec, one after another: how it is mostly written."""
 
-    __getitems__ = None  # type: ignore[assignment]
+    __getitems__ = None  # type: ignore[assignment]  # torch then asks one by one
 
     def __getitem__(self, row: int) -> Any:
         import fsspec

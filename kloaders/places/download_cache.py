@@ -37,7 +37,7 @@ from kloaders.places.urls import local_path, parsed
 try:
     import fcntl
 except ImportError:  # Windows: processes do not wait for each other
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # on Windows
 
 __all__ = ["BLOCK_BYTES", "MARKER", "DownloadCache", "Segment", "clear", "segments_of"]
 

@@ -38,7 +38,7 @@ def is_worker() -> bool:
 
 def work(conn_fd: int, row_fd: int, life_fd: int, pipeline_fd: int, head: int, idle: float) -> None:
     """Serve jobs until the pipe closes, or for `idle` seconds without a job."""
-    global _is_worker  # noqa: PLW0603
+    global _is_worker  # noqa: PLW0603  one per process
     _is_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(RuntimeError):  # no thread available: it exits when it is next idle
@@ -138,7 +138,7 @@ def pack_error(
 ) -> tuple[bytes, str]:
     """An error for the parent: pickled, or as text if it cannot be, with its traceback."""
     with contextlib.suppress(AttributeError):  # a class with __slots__
-        error.line_of_the_user = line_of_the_user(error)  # type: ignore[attr-defined]
+        error.line_of_the_user = line_of_the_user(error)  # type: ignore[attr-defined]  # read by core.errors
     told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
         data = pickle.dumps(error)
