@@ -62,7 +62,7 @@ class Call:
         return argument in self.order or argument in self.by_keyword
 
     def __call__(self, **values: Any) -> Any:
-        """What it returns for these values, of which it gets those that it takes.
+        """Call it with those of these values that it takes; returns its result.
 
         A parameter that has a default keeps it where the value is None.
         """
@@ -74,7 +74,7 @@ class Call:
         return function(*[values[name] for name in self.order], **named)
 
     def form(self) -> Call:
-        """What it takes, without the function."""
+        """The names that it takes, without the function."""
         found = copy.copy(self)
         found.function = None
         return found

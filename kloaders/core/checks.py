@@ -50,7 +50,7 @@ def check_names(owner: str, options: Mapping[str, Any], known: Iterable[str]) ->
     known = list(known)
     for name in options:
         if name not in known:
-            # Of all that have options, which stand behind the arguments that come first.
+            # For all classes with these options, whose first arguments differ.
             meant = meant_by(name, [*known, "batch_size"]) or f"it has {', '.join(known)}."
             raise TypeError(f"{owner} has no option {name}=: {meant}")
 
@@ -191,7 +191,7 @@ def call_of(transform: Any, name: str) -> Call:
 
 
 def _other_library(transform: Any, name: str) -> str | None:
-    """What a transform of another library is, and how it is used: called like ours it would fail late."""
+    """Recognise transforms of other libraries: called like ours, they would fail late."""
     kinds = [kind for kind in type(transform).__mro__ if kind is not object]
     owners = {kind.__module__.partition(".")[0] for kind in kinds}
     if callable(getattr(transform, "stateless_call", None)):

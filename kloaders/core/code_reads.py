@@ -1,4 +1,4 @@
-"""What the code of a function reads from outside of it. Bytecode only: nothing is run or imported."""
+"""The names that a function's code reads from outside. Bytecode only: nothing is run or imported."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class SampleError(ValueError):
         self.where: str | None = None
 
     def __str__(self) -> str:
-        # First: Keras shortens tracebacks, and the line of a transform is not in what is left.
+        # First: Keras shortens tracebacks and removes the line of a transform.
         first = "" if self.where is None else f"{visible(self.where)}: "
         return (
             f"{first}sample {self.index} ({visible(self.name)}): {visible(self.cause, lines=True)}"
@@ -147,7 +147,7 @@ _NO_FILE = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.EINVAL),
 }
-# Errors of the system by their type, and of the content by what they say.
+# Operating system errors by type, and errors of the content by their text.
 _ABOUT_CONTENT = {"BadGzipFile", "UnidentifiedImageError"}
 
 

@@ -23,7 +23,7 @@ _STORES = ("STORE_GLOBAL", "STORE_DEREF")
 
 
 class HookState:
-    """What functions read, as it is now.
+    """The current values of what functions read.
 
     Args:
         functions: any callables; None for none.
@@ -122,7 +122,7 @@ def _known(reference: Any) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _looked_at(code: types.CodeType) -> tuple[Reads, frozenset[str]]:
-    """What code reads, and the variables that it assigns."""
+    """The names that code reads, and the variables that it assigns."""
     steps = (step for one in codes_in(code) for step in dis.get_instructions(one))
     own = frozenset(step.argval for step in steps if step.opname in _STORES)
     return reads_of(code), own | stored_attributes(code)

@@ -13,7 +13,7 @@ _ALIKE = 0.75
 
 
 class _Option(NamedTuple):
-    """Our names, of which the first that a loader has is meant; what to say of its value; others' names."""
+    """Our names (the first that a loader has is meant), advice about the value, and others' names."""
 
     ours: tuple[str, ...]
     value: str
@@ -266,7 +266,7 @@ _SAID = {name: advice for advice, names in _ELSEWHERE for name in names.split()}
 
 
 def meant_by(name: str, known: Collection[str]) -> str | None:
-    """What to use in place of `name`, in words; None where nobody can tell.
+    """What to use instead of `name`, in words; None if unknown.
 
     Args:
         name: an option that does not exist.

@@ -283,7 +283,7 @@ GROUPS: dict[str, type[Any]] = {
 class RamOptions(_Group):
     """RAM batches: a large part of the data in RAM, and batches served out of it.
 
-    most_batches: what a budget makes is no larger than so many batches; None: as it is.
+    most_batches: the maximum number of batches that a budget makes; None: no maximum.
     """
 
     ram_batch_size: int | None = None

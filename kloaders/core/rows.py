@@ -46,7 +46,7 @@ class Rows:
     """Arrays with one row per sample, and the structure of a sample.
 
     Attributes:
-        form: the structure of a sample, (x,) or (x, y); its leaves are not looked at.
+        form: the structure of a sample, (x,) or (x, y); its leaves are ignored.
         arrays: one array for each leaf of `form`, in the order of `flatten`. All have as many rows
             as there are samples to be read; who fills them owns them until `fill` returns.
     """

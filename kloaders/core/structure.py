@@ -114,7 +114,7 @@ def _unflattened(structure: Structure, left: Iterator[Any]) -> Structure:
 
 
 def same_structure(a: Structure, b: Structure) -> bool:
-    """Whether both nest alike; leaves are not looked at.
+    """Whether both nest alike; leaves are ignored.
 
     >>> same_structure((1, {"a": 2}), (3, {"a": 4})), same_structure((1, 2), 1)
     (True, False)
@@ -249,7 +249,7 @@ def as_texts(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
 
 
 def texts_as_str(x: Structure) -> Structure:
-    """What a function of one sample gets: a text that is alone is a str, all else stays an array."""
+    """The argument of a function of one sample: a single text is a str, all else stays an array."""
     if isinstance(x, np.ndarray):
         return x.item() if is_text(x.dtype) and not x.ndim else x
     return map_structure(texts_as_str, x)
@@ -274,5 +274,5 @@ def in_words(spec: ArraySpec) -> str:
 
 
 def without_specs(form: Structure) -> Structure:
-    """The structure of a sample without what its leaves are, which would be sent for nothing."""
+    """The structure of a sample without its leaves, which would be sent needlessly."""
     return map_structure(lambda _: None, form)

@@ -58,7 +58,7 @@ class NotComparable(TypeError):
 
     Attributes:
         where: how it was reached, such as "global 'MODEL' of decode()".
-        kind: what it is.
+        kind: its type in words.
     """
 
     def __init__(self, where: str, kind: str) -> None:
@@ -408,7 +408,7 @@ class _Walk:
         try:
             registered = copyreg.dispatch_table.get(kind)
             reduced = value.__reduce_ex__(4) if registered is None else registered(value)
-        except Exception as error:  # whatever a user's class raises
+        except Exception as error:  # a user's class may raise anything
             raise self._refuse(f"of type {kind.__module__}.{kind.__qualname__}") from error
         if isinstance(reduced, str):
             return _joined(
@@ -433,7 +433,7 @@ class _Walk:
     # ------------------------------------------------------------------ the owner of a method
 
     def of_owner(self) -> bytes:
-        """What is read of the owner, by the names of attributes known so far."""
+        """The attributes of the owner that are read, by the names known so far."""
         inside, parts = vars(self.owner), []
         everything = bool({"__dict__", "vars"} & self.names)
         for k, kind in enumerate(self._users):

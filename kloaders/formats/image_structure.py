@@ -43,7 +43,7 @@ def kind_of(head: bytes) -> str | None:
 
 
 def unfinished(raw: bytes) -> str | None:
-    """What an image lacks at its end, if its structure ends too early; None if it does not.
+    """The missing part of an image whose structure ends too early; None if it is complete.
 
     A kind not known here is taken to be whole. What follows the end is no concern: cameras append
     previews, and other programs their notes.

@@ -338,7 +338,7 @@ def _room(header: Header, options: ImageOptions, out: Array | None) -> Array:
 
 
 def _stored(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> Stored:
-    """As the file has it, whoever reads it: asked for colours, OpenCV would swap, blend or drop some."""
+    """Unchanged channels: asked for colours, OpenCV would swap, blend or drop some."""
     facts = None if header is None else header.facts
     turn = 1 if header is None else header.orientation
     image: Array | None

@@ -51,7 +51,7 @@ _BLOCK = 2**20
 
 @dataclass
 class Checked:
-    """What was found out about one file, or one image in a record.
+    """The result for one file, or one image in a record.
 
     problems: kind and message each; none if it is sound. digest: of the content, 16 bytes; empty
     if it could not be read. form: what is to be alike in all files: ("image", sides, channels
@@ -86,9 +86,9 @@ _SUFFIXES = {
 
 
 def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
-    """Read an image or an array, all of it, and say what is wrong with it.
+    """Read an image or an array, completely, and return its problems.
 
-    Takes memory for one image, and a block of an array. Does not raise for what is in the file.
+    Takes memory for one image, and a block of an array. The content of the file raises no error.
     An object of a URL is fetched first, into a temporary file.
     """
     if is_url(path):
@@ -335,7 +335,7 @@ def _form_in(head: bytes, member: zipfile.ZipInfo, path: str, several: bool) -> 
     try:
         layout = layout_of(head, member.file_size, path)
     except DecodeError as error:
-        # Of several arrays somebody's load_sample() chooses, and texts beside them do no harm.
+        # Among several arrays, a user's load_sample() chooses, and additional texts do no harm.
         if several and ("expected plain numbers" in str(error) or "unpickled" in str(error)):
             return "no numbers"
         raise

@@ -118,7 +118,7 @@ def _swallowed(raw: bytes, stop: int) -> int | None:
 
 
 def another_within(raw: bytes, scan: int) -> str | None:
-    """What is missing of a JPEG where another one begins before its end; None if none does.
+    """The missing part of a JPEG in which another one begins before its end; None if none does.
 
     scan: where its coded data begin. Takes a two-hundredth of the time of decoding it.
     """
@@ -141,7 +141,7 @@ def _holds_start(raw: bytes, scan: int) -> bool:
 
 
 class _Frame:
-    """What a JPEG's frame announces, and what was found of it."""
+    """The announcements of a JPEG's frame, and which of them were found."""
 
     def __init__(self, raw: bytes, at: int, marker: int) -> None:
         self.height: int

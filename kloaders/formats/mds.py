@@ -103,7 +103,7 @@ def _presence(folder: str) -> Callable[[str], bool]:
     """A function that checks whether a file is in a folder; for a URL, one listing serves all."""
     if not is_url(folder):
         return os.path.exists
-    if folder.startswith(("https://", "http://")):  # cannot be listed: told by who reads it
+    if folder.startswith(("https://", "http://")):  # cannot be listed: reported when it is read
         return lambda _: True
     names = {join(folder, name) for name, _ in access.list_below(folder)}
     return names.__contains__

@@ -79,7 +79,7 @@ LOCAL = Opener()
 
 
 def opener_of(files: Sequence[str], folder: Any = None, budget: Any = None) -> Opener:
-    """How these files are opened; their URLs are looked at.
+    """How these files are opened; depends on their URLs.
 
     Args:
         files: paths and URLs.

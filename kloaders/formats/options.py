@@ -67,7 +67,7 @@ class ImageOptions:
     max_bytes: bound on an array of an .npz file, in bytes or as "2GB": compressed, a few bytes may
         claim any size.
     depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
-        what is stored.
+        the stored form.
     reader: "opencv", or "pillow": the pixels that Pillow gives, as Keras' load_img has them, in the
         modes L, RGB and RGBA for 1, 3 and 4 channels. OpenCV still decodes where it gives the same
         ones, which it does for most JPEGs and PNGs. With "opencv" Pillow and tifffile still decode

@@ -95,7 +95,7 @@ def check_file(folder: str, file: File, dtype: np.dtype[Any], opener: Opener = L
 class Piece(NamedTuple):
     """The subject of a checksum: all values of a file, or those of one shard in it.
 
-    name: what a person would call it. begin, end: its bytes in the file.
+    name: its readable name. begin, end: its bytes in the file.
     """
 
     path: str

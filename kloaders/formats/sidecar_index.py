@@ -38,7 +38,7 @@ class Index:
     """Where the records of one file lie, and which file that is.
 
     offsets: where each record begins, and where the last one ends; in the decompressed content
-        where the file is compressed. What lies between two offsets may be damaged.
+        where the file is compressed. Data between two offsets may be damaged.
     compression: "", "GZIP" or "ZLIB".
     size, modified: of the file, in bytes and nanoseconds.
     ends: a digest of the file's first and last bytes.
@@ -63,7 +63,7 @@ _INDEX_SUFFIX = ".index"
 
 # Maximum length of an object's name in the name of its index.
 _SHOWN = 100
-# Of the data file that an index is for: as much as says that it is another one.
+# Facts about the data file that an index belongs to: enough to notice another file.
 _ENDS = 64
 
 
@@ -145,7 +145,7 @@ _MOST_INFLATED = 1032
 def load(
     place: str, size: int, modified: int, ends: bytes, most: int | None = None
 ) -> Index | None:
-    """The index at `place`; None where there is none, or not a valid one of such a file.
+    """The index at `place`; None if it does not exist or is not valid for this file.
 
     most: what no offset can be above, if that is not the size of the file.
     """

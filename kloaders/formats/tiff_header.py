@@ -84,7 +84,7 @@ class TiffFacts(NamedTuple):
         return 1 if self.photometric in (0, 1) and alone else 0
 
     def part_bytes(self) -> list[tuple[int, int]]:
-        """Bytes of each strip or tile once it is unpacked: what it has, and what it may be padded to."""
+        """Bytes of each decompressed strip or tile: without and with padding."""
         height, width = self.part
         samples, planes = (1, self.samples) if self.planar else (self.samples, 1)
         if not height or not width or not self.bits:

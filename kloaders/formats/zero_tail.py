@@ -30,7 +30,7 @@ _STEPS = 100_000
 
 
 def zero_tail(raw: bytes) -> str | None:
-    """What of a WebP, BMP or TIFF was replaced by zeros at its end; None if nothing was.
+    """The part of a WebP, BMP or TIFF that was replaced by zeros at its end; None if there is none.
 
     Compressed data are decoded a second time if they end with zeros, and with other bytes in their
     place: a decoder that never gets there finds the same image, which no encoder writes. Pixels
@@ -57,7 +57,7 @@ def _said(kind: str, begin: int, raw: bytes) -> str:
 
 
 def _zeros_from(raw: bytes, begin: int, end: int) -> int:
-    """Where the zeros begin that go on to `end`, not before `begin`."""
+    """Start of the zeros that continue to `end`, not before `begin`."""
     return begin + len(raw[begin:end].rstrip(b"\0"))
 
 

@@ -205,7 +205,7 @@ class _Albumentations:
         return slice(rows)
 
     def comparable_value(self) -> Any:
-        """What tells one from another: not the state of generators, which are set for each sample."""
+        """The identity of the pipeline: without the state of generators, which are set for each sample."""
         return self.pipeline.to_dict(), self.targets.names
 
     def __getstate__(self) -> dict[str, Any]:

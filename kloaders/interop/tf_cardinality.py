@@ -14,7 +14,7 @@ def with_cardinality(dataset: tf.data.Dataset, batches: int, errors: int) -> tf.
     """The Dataset, with a known number of batches.
 
     `assert_cardinality` alone answers the end of one that has fewer with an error, again and again:
-    `ignore_errors()` behind it would ask forever. So what is asked for is counted, errors as well.
+    `ignore_errors()` after it would ask for ever. So requests are counted, including errors.
 
     Args:
         dataset: batches.

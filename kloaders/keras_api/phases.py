@@ -185,7 +185,7 @@ class Phases:
 
     def _begin_pass(self) -> None:
         seen, fit = self._seen, self._fit
-        if self._broken and not seen.size_in_epoch:  # the fit that was left goes on, with no #
+        if self._broken and not seen.size_in_epoch:  # the interrupted fit continues, without #
             self.interrupted = True
         if fit.armed:  # whatever was predicted since the callback said so
             self._next_epoch = fit.epoch_due

@@ -235,7 +235,7 @@ class FitFrame:
         listed = self._list()
         if not getattr(listed, "callbacks", None):
             return lambda: None
-        # A new list: whoever is walking over the old one calls nobody twice.
+        # A new list: a loop over the old one calls nobody twice.
         listed.callbacks = [callback, *listed.callbacks]
 
         def take_out() -> None:
@@ -303,5 +303,5 @@ def without_step(model: Any, logs: dict[str, Any]) -> Any:
 
 
 def restore_step(model: Any, step: Any) -> None:
-    """Let the steps be what they were before `without_step`."""
+    """Restore the steps from before `without_step`."""
     setattr(model, _STEP, step)

@@ -41,7 +41,7 @@ def source_of(
         weights: `WeightColumns`, those of an array, or None.
     """
     cache, preprocess = options.cache, options.transforms.preprocess
-    # What is kept are samples after preprocess=, if somebody asks for a cache: it may be slow.
+    # The cache holds samples after preprocess=, if one is requested: it may be slow.
     whole = preprocess is not None and cache.cache not in (None, "auto")
     inner = replace(cache, cache=None, cache_budget=None) if whole else cache
     source = sourced(replace(options, cache=inner))

@@ -49,7 +49,7 @@ class SequenceLoader(Reports, base.Sequence):
         batch_size: samples per batch.
         shuffle: None does what Keras asks: `fit` shuffles samples (unless called with
             shuffle=False); `evaluate`, `predict` and `loader[i]` get storage order, so that
-            predictions line up with the data. True: a new order every epoch, whoever asks.
+            predictions line up with the data. True: a new order every epoch, in `predict` too.
             False: index i is always batch i of storage order.
         seed: fixes every order and every random number; None draws one from NumPy's global
             generator, which `keras.utils.set_random_seed` sets.
@@ -237,7 +237,7 @@ class SequenceLoader(Reports, base.Sequence):
         return self._source.held()
 
     def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
-        """The source of the samples: what was given, with hooks of this class and a cache in front."""
+        """The source: the given samples, with hooks of this class and a cache in front."""
         kind, dtype = type(self), options.transforms.dtype
         source = samples if isinstance(samples, Source) else None
         by_batch = overrides(kind, "load_batch")

@@ -145,7 +145,7 @@ class _Moments:
             return
         values = self._by_index(block)
         step = max(1, _PART // (values.size // len(values)))
-        for first in range(0, len(values), step):  # what is computed is in float64
+        for first in range(0, len(values), step):  # computed in float64
             self._add(values[first : first + step])
 
     def _add(self, values: Array) -> None:
@@ -185,7 +185,7 @@ class _Classes:
         self.found: dict[Any, int] | None = {}
 
     def add(self, values: Array, axes: int) -> None:
-        """Labels of some samples, of so many axes each."""
+        """Labels of some samples, with this many axes each."""
         if self.found is None:
             return
         if values.dtype.kind == "f" and axes == 1 and values.ndim == 2 and values.shape[1] > 1:

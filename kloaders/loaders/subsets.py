@@ -132,7 +132,7 @@ def folds(
 ) -> Iterator[tuple[L, L]]:
     """(train, validation) loaders for each fold of a cross-validation.
 
-    All share one store. As with `split`, what is for training only stays there: validation loaders
+    All share one store. As with `split`, training options apply to training only: validation loaders
     have no transform but `validation_transform`, are not shuffled, sample nothing, and serve every
     sample.
 

@@ -127,7 +127,7 @@ class CsvSequenceLoader(_Lines):
 
     Args:
         files: a path, a pattern such as `part-*.csv`, or a list of these, with the same columns; URLs
-            as well, of which only the rows that are needed are fetched.
+            as well, from which only the needed rows are fetched.
         x: the columns of the input: a list of names makes a row of float32, one name a number.
             A tuple or dict of these makes several inputs. None takes all columns but those of y.
         y: the columns of the label, likewise. None for none.

@@ -41,7 +41,7 @@ def audio_dataset_from_directory(
         output_sequence_length: frames of each sound; longer ones are cut, shorter ones filled up with
             zeros. None: as stored, and those of a batch are filled up to its longest.
         ragged: not here; see `output_sequence_length`.
-        shuffle: True shuffles all files anew in each epoch, where Keras has a buffer; None and False as
+        shuffle: True shuffles all files in each epoch, where Keras has a buffer; None and False as
             for any loader.
         seed: fixes the order and the parts.
         validation_split: the share of the files of the validation part.

@@ -417,9 +417,9 @@ class ImageDataGenerator(Standardizer):
         brightness are those of images that come scaled by `rescale`.
 
         Args:
-            seed: fixes what they draw; each gets its own seed.
+            seed: fixes their random numbers; each gets its own seed.
 
-        What has no counterpart among Keras' layers is logged, with what to write instead. Three are
+        Options without a counterpart among Keras' layers are logged, with the code to write instead. Three are
         about the same: RandomShear keeps the left edge in place, and not the middle; a channel shift
         is cut off at 0 and 255, and not at the image's own extremes; and a wrapped or reflected
         border is that of the backend.

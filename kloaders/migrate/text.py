@@ -36,7 +36,7 @@ def text_dataset_from_directory(
         class_names: the folders to take, in the order of their numbers.
         batch_size: samples per batch; None makes batches of one.
         max_length: characters (in Keras: bytes) of a text; longer ones are cut.
-        shuffle: True shuffles all files anew in each epoch, where Keras has a buffer; None and False as
+        shuffle: True shuffles all files in each epoch, where Keras has a buffer; None and False as
             for any loader.
         seed: fixes the order and the parts.
         validation_split: the share of the files of the validation part.

@@ -59,7 +59,7 @@ class CastSource(WrappedSource):
         for row, (_, read) in enumerate(self.readers(indices, moment)):
             try:
                 out.put(row, read(), report)
-            except Exception as error:  # whatever a user's code raises belongs to the sample
+            except Exception as error:  # errors of user code belong to the sample
                 report(row, error)
 
     def take(self, numbers: Indices) -> Source:

@@ -88,7 +88,7 @@ class Field:
     def read(self, value: Any, out: Array | None) -> Array:
         """The array of one value. `out` itself where the value was put there, else another one.
 
-        Raises DecodeError where the value is no such thing, and whatever decode raises.
+        Raises DecodeError if the value has another type, and errors of decode.
         """
         if value is None:
             raise DecodeError(
@@ -390,7 +390,7 @@ class EncodedSource(Source):
                 got = _value(field, values, k, target)
                 if got is not target:
                     copy_into_row(got, out, row, leaf, report)
-            except Exception as error:  # whatever a user's decode raises belongs to the sample
+            except Exception as error:  # errors of a user's decode belong to the sample
                 _report(report, row, error, failed)
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
@@ -417,9 +417,9 @@ def _value(field: Field, values: Any, k: int, out: Array | None) -> Array:
 
 
 def json_value(raw: bytes, path: str, name: str) -> Any:
-    """What a JSON text has at "key:key"; "" for all of it.
+    """The value at "key:key" of a JSON text; "" for all of it.
 
-    Raises DecodeError where it is no JSON, or has no such key.
+    Raises DecodeError if it is not JSON, or lacks the key.
     """
     try:
         value = json.loads(raw)
@@ -429,9 +429,9 @@ def json_value(raw: bytes, path: str, name: str) -> Any:
 
 
 def part_of(value: Any, path: str, name: str) -> Any:
-    """What dictionaries and lists in each other have at "key:key"; "" for all of it.
+    """The value at "key:key" of nested dicts and lists; "" for all of it.
 
-    Raises DecodeError where there is no such key.
+    Raises DecodeError if it lacks the key.
     """
     for key in filter(None, path.split(":")):
         try:

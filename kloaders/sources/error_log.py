@@ -116,7 +116,7 @@ class ErrorLog:
         warn(f"{str(error).rstrip('.')}. It is {done}{more}.")
 
     def nothing_left(self, index: int) -> SampleError:
-        """The error for a batch of which every sample failed: Keras cannot take an empty one."""
+        """The error of a batch in which every sample failed: Keras cannot take an empty one."""
         first = next((error for error in self.errors if error.index == index), None)
         return SampleError(
             index,

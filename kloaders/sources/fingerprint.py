@@ -148,7 +148,7 @@ def _add(digest: Digest, column: Column) -> None:
 
 
 def _layers(column: Any) -> Iterator[Any]:
-    """A column and what it takes its values from; not the caches on the way."""
+    """A column and the columns that it takes its values from, without caches."""
     while column is not None:
         inner = getattr(column, "column", None)
         if not hasattr(column, "store"):

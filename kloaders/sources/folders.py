@@ -1,6 +1,6 @@
 """Folders of files: one folder per class, and the files below it. Opens no file.
 
-Whoever walks a data set does it by these functions, so that what is verified is what is loaded.
+All walks of a data set use these functions, so that the same files are verified and loaded.
 """
 
 from __future__ import annotations

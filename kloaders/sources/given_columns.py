@@ -305,7 +305,7 @@ def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
 
 
 def _expanded(paths: list[Any]) -> list[Any]:
-    """Paths, with patterns among them replaced by what matches; a file of such a name is itself."""
+    """Paths, with patterns replaced by their matches; a file with the pattern's own name stays."""
     if not any("*" in str(path) for path in paths):  # of millions, in a tenth of a second
         return paths
     found: list[Any] = []

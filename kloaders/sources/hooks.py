@@ -145,7 +145,7 @@ class HookSource(Source):
         samples: how many samples there are.
         dtype: of x; None keeps what the hook gives.
         by_batch: `load_batch` is called; else `load_sample`.
-        base: what is read without the hooks: names of samples and advice come from there.
+        base: the source without hooks, which gives names of samples and advice.
     """
 
     runs_user_code = True
@@ -195,7 +195,7 @@ class HookSource(Source):
         return self._cast(sample_parts(as_arrays(self._loaded(index, index, moment))))
 
     def _loaded(self, what: Any, index: int, moment: Moment) -> Any:
-        """What `load_sample` returns for the sample of this number, which it knows as `what`."""
+        """What `load_sample` returns for the sample of this number, called with `what`."""
         hook, form = self.hooks().load_sample, self.form
         if form.plain:
             return hook(what)

@@ -91,7 +91,7 @@ def _said(files: dict[str, str]) -> str:
 def warn_of_proportions(first: list[str], others: list[str]) -> None:
     """Log where partners are images of other proportions: resized, one would not fit the other.
 
-    Headers of some pairs are looked at, spread over all.
+    Headers of some pairs are read, spread over all.
     """
     if not first:
         return
@@ -114,14 +114,14 @@ def warn_of_proportions(first: list[str], others: list[str]) -> None:
 
 
 def _shape_of(path: str) -> tuple[int, int] | None:
-    """(height, width) of an image, None of what is none or is damaged."""
+    """(height, width) of an image, None if it is not an image or damaged."""
     if suffix_of(path) not in IMAGE_SUFFIXES:
         return None
     try:
         with open(path, "rb") as file:
             shape = image_shape(file.read(_HEAD))
         return shape or image_shape(read_bytes(path))
-    except Exception:  # a header of nonsense; reading the sample says what is wrong
+    except Exception:  # an invalid header; reading the sample reports it
         return None
 
 

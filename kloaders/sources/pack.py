@@ -44,7 +44,7 @@ class PackColumn:
         self.folder, self.parts, self.starts, self.dtype = folder, parts, starts, dtype
         self.shape = self._common_shape()
         self._ends = starts[1:]
-        # Of each file all rows: those of a shard may be some of them.
+        # All rows of each file: a shard may have some of them.
         self._rows: dict[str, int] = {}
         for part in parts:
             for file in part.files:

@@ -257,7 +257,7 @@ class ParquetSource(EncodedSource):
         self._groups.clear()
         self.tables.files.close()
 
-    # ------------------------------------------------------------------ what is known
+    # ------------------------------------------------------------------ properties
 
     def name(self, index: int) -> str:
         group = int(np.searchsorted(self.tables.firsts, index, side="right")) - 1

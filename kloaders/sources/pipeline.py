@@ -122,7 +122,7 @@ class SamplePipeline:
     def batch_transformed(
         self, parts: tuple[Any, ...], epoch: int, batch: int, indices: Indices
     ) -> Any:
-        """What `batch_transform` makes of the parts of a batch; as many rows.
+        """The result of `batch_transform` for the parts of a batch; as many rows.
 
         indices: sample numbers of the rows.
 

@@ -134,7 +134,7 @@ class Quarantine:
 
 
 def added_to(content: bytes, errors: Iterable[tuple[str, str]], path: str) -> tuple[bytes, int]:
-    """The content of such a file with those errors that are not in it, and how many these are.
+    """The content of such a file with the new errors added, and their number.
 
     ValueError where it is none of this kind.
     """
@@ -298,7 +298,7 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
     quarantine: a path at which a file may not be there yet, since this run is to make it.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or it has no column called path.
+        FileNotFoundError, ValueError: the file does not exist, or has no column path.
     """
     if exclude is None:
         return set()
@@ -335,7 +335,7 @@ def _same(one: str, other: str) -> bool:
 
 def numbers_of(names: set[str], paths: Sequence[str]) -> Indices:
     """Which of the paths are among the names; a second for a million paths."""
-    # Most paths are told apart by their last part, without a look at the folder.
+    # The last part usually distinguishes paths, without a look at the folder.
     lasts = {os.path.basename(name) for name in names}
     found = [
         k

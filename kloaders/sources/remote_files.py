@@ -216,7 +216,7 @@ class RemoteColumn(PathColumn):
                 target = out[row, ...]
                 try:
                     got = self._read(index, target)
-                except Exception as error:  # whatever a user's decoder raises belongs to the sample
+                except Exception as error:  # errors of a user's decoder belong to the sample
                     report(row, error)
                     continue
                 if got is not target:

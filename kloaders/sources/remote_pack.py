@@ -71,7 +71,7 @@ class RemotePackColumn(PackColumn):
             claim.release()
 
     def _place_of(self, index: int) -> tuple[int, int, int, tuple[int, ...]]:
-        """Of a sample's value: number of the file, first byte, bytes and shape."""
+        """For a sample's value: number of the file, first byte, bytes and shape."""
         shard, start, shape = self._span(index)
         size = math.prod(shape) * self.dtype.itemsize
         file = self._numbers[self.parts[shard].values.name]

@@ -28,7 +28,7 @@ def quarantine_at(path: Any) -> AnyQuarantine:
 class RemoteQuarantine:
     """An object that several threads, processes and machines add lines to.
 
-    It is read and written anew, on the condition that it is still the one that was read (If-Match): no
+    It is read and rewritten, on the condition that it has not changed meanwhile (If-Match): no
     line of another writer is lost, and a killed one leaves it as it was. Through fsspec, which has no
     such condition, the last one of two writers at a time stays. Pickles as its URL.
     """

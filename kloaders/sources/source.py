@@ -104,7 +104,7 @@ class Source:
             stall_watch.at(self, index)
             try:
                 out.put(row, self.sample(index, moment.part(row)), report)
-            except Exception as error:  # whatever a user's code raises belongs to the sample
+            except Exception as error:  # errors of user code belong to the sample
                 report(row, error)
 
     def readers(
@@ -153,7 +153,7 @@ class Source:
     def fingerprint(self) -> dict[str, str]:
         """Short texts that tell these samples from others; a saved position belongs to them.
 
-        By default of what samples are called, which is quick and never reads one.
+        By default they are made from sample names, which is fast and reads no sample.
         """
         return {"data": fingerprint.of_names(self.name, len(self), self.extent())}
 

@@ -1,4 +1,4 @@
-"""Columns of whatever a user calls a table: a DataFrame, a dict of lists, a CSV file."""
+"""Columns of a table: a DataFrame, a dict of lists, a CSV file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Parquet:
 
 
 class Table:
-    """Columns of whatever a user calls a table."""
+    """Columns of a table."""
 
     def __init__(self, frame: Any) -> None:
         self.file: str | None = None

@@ -153,7 +153,7 @@ class TarSource(EncodedSource):
             JSON text.
 
     Raises:
-        ValueError: no sample has such a suffix.
+        ValueError: no sample has this suffix.
     """
 
     def __init__(self, samples: TarSamples, fields: tuple[Structure, ...]) -> None:

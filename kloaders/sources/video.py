@@ -29,7 +29,7 @@ __all__ = ["VideoSource"]
 
 # Files that a thread holds open: a decoder is some megabytes.
 _OPEN_FILES = 2
-# So many frames ahead are decoded and dropped rather than sought: a seek begins at a keyframe anyway.
+# Up to this many frames ahead are decoded and dropped instead of seeking, which starts at a keyframe anyway.
 _SKIP = 16
 # Where the container leads to another frame than was asked for, this many frames earlier are tried.
 _BACK = (0, 32, 256)

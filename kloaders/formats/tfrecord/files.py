@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-# Neighbouring records are read in one call of at most so many bytes.
+# Maximum number of bytes of neighbouring records that are read in one call.
 _AT_ONCE = 1 << 24
 
 
@@ -100,7 +100,7 @@ class RecordFiles:
         self._set_up()
 
     def _set_up(self) -> None:
-        # Of each record, once its checksum was compared; and of each file, what it was like then.
+        # For each record, whether its checksum was verified; and for each file, its state then.
         self._sound = np.zeros(int(self.firsts[-1]), bool)
         self._sound_in: dict[int, tuple[int, int]] = {}
         self._changes = 0
@@ -110,7 +110,7 @@ class RecordFiles:
         forks.watch(self)
 
     def after_fork(self) -> None:
-        # A stream may have been moved on by half: it begins anew.
+        # A stream may have been read half-way: restart it.
         self._streams: OrderedDict[int, Stream] = OrderedDict()
         self._lock = threading.Lock()
         self._files = OpenFiles(self.paths, self.opener.open)
@@ -159,7 +159,7 @@ class RecordFiles:
         """Whether the checksum of each of these records, of these files, is to be compared.
 
         That is when a record is first read, and again when its file has changed. And how often
-        files have changed, to be told to `checked`.
+        files have changed, to be passed to `checked`.
         """
         if not self.check_crc:
             return np.zeros(len(records), bool), self._changes
@@ -347,7 +347,7 @@ class RecordFiles:
             return found
 
     def close(self) -> None:
-        """Close files and forget what was decompressed; both come back if asked for."""
+        """Close files and drop decompressed data; both come back when needed."""
         self._files.close()
         with self._lock:
             self._streams.clear()

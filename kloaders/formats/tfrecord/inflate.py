@@ -36,7 +36,7 @@ class Inflate:
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes; fewer at the end."""
-        taken = BytesIO()  # gives what it holds without a copy
+        taken = BytesIO()  # returns its content without a copy
         while size:
             if self._at == len(self._ready) and not self._more():
                 break
@@ -102,9 +102,9 @@ _CURSORS = 8
 
 
 class Stream:
-    """The records of a compressed file, by number: quick where asked for in about their order.
+    """The records of a compressed file, by number: fast if requested in about their order.
 
-    Going back further than what is kept means to begin at the front again. Safe for threads.
+    Going back further than the kept blocks restarts at the front. Safe for threads.
     """
 
     def __init__(self, path: str, compression: str, offsets: Array, opener: Opener = LOCAL) -> None:

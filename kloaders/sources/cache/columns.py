@@ -86,7 +86,7 @@ def _fill(
 ) -> None:
     """Row r of the arrays `out` becomes sample indices[r]: as it is kept, or by `read`, and kept.
 
-    What is kept, or read, in another shape or dtype than a row's is reported as such.
+    Arrays with another shape or dtype than a row's are reported as such.
 
     leaves: which arrays of a sample `out` are.
     """
@@ -156,7 +156,7 @@ def _stamp_in(store: Store, of_files: Stamp) -> Stamp:
 
 
 def _changes(store: Store) -> int:
-    """How often what is made of files became another thing: what was begun before is not kept."""
+    """How often the samples of files changed: results begun before a change are not stored."""
     return 0 if store.made_by is None else store.made_by.changes
 
 
@@ -213,13 +213,13 @@ class HookCache:
     ) -> None:
         """Row r of `out`, the arrays of samples of this form, becomes sample indices[r].
 
-        What is not kept comes from `read`, and is kept.
+        Samples that are not stored come from `read`, and are stored then.
         """
         self._begin(form, [array[:1].nbytes for array in out])
         _fill(self.stores, self.stamp, indices, out, report, read, range(len(out)))
 
     def stamp(self, index: int) -> Stamp:
-        """What tells whether what is kept of a sample is what would be made now."""
+        """The state that decides whether a stored sample is still valid."""
         found = self.files.stamp(index)
         return found if self.made_by is None else self.made_by.stamp(found)
 

@@ -119,7 +119,7 @@ class RamCache(SharedStore):
         self._map: mmap.mmap | None = None
         self._slots = np.zeros(0, np.int32)  # of each sample: 1 + its row, 0 for none
         self._capacity = self._count = self._reserved = 0
-        # What was copied out of a row counts only if this is the same before and after.
+        # A copy of a row counts only if this is the same before and after.
         self._generation = 0
         self._memory_looked_at = 0.0
         # Arrays that are no rows: by sample, with their stamp, and when that was looked at.
@@ -238,7 +238,7 @@ class RamCache(SharedStore):
         if before is not None:
             self._give_back(before[0])
         slots = self._slots
-        if len(slots) and slots[index]:  # what it was before it changed
+        if len(slots) and slots[index]:  # its value before it changed
             slots[index] = 0
             self._generation += 1
         each = max(1, array.nbytes)

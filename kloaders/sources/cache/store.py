@@ -1,4 +1,4 @@
-"""What a store of decoded samples is: arrays by sample number. Nothing is kept here.
+"""The interface of a store of decoded samples: arrays by sample number. Nothing is stored here.
 
 What is kept is known by the stamp of its files: a file that changed is read again, at the latest
 CHECK_SECONDS later.
@@ -109,7 +109,7 @@ class Store(Protocol):
 
 
 class MadeBy:
-    """The functions that make what is kept, and whether what they read was assigned anew.
+    """The functions that make the stored samples, and whether something that they read was reassigned.
 
     Its part of a stamp is empty until then: arrays of before are found, and none of after.
 

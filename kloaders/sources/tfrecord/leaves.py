@@ -58,9 +58,9 @@ def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
 class Leaf:
     """One array of a sample, from one feature of its record. Threads share it; it pickles.
 
-    feature: which, and what is known of it.
+    feature: the feature, and its known properties.
     options: how images are decoded; its dtype is what values are cast to, None for none.
-    decode: for bytes that say nothing of themselves, if the feature has no such function.
+    decode: for bytes of unknown format, if the feature has no such function.
     class_names: a text is replaced by its index in this list.
     """
 
@@ -92,7 +92,7 @@ class Leaf:
         return *known, self.options, self.cast, self.class_names
 
     def settle(self, record: bytes, found: dict[str, Found]) -> None:
-        """Look at a first record: what it does not tell is an error that says how to."""
+        """Read a first record: missing information is an error with advice."""
         here = found.get(self.name)
         if self.name and (here is None or not here.kind) and self.feature.default is None:
             close = difflib.get_close_matches(self.name, set(found) - {self.name}, 1)
