@@ -145,7 +145,7 @@ def fuzz():
 def memory():
     """Each loader, then the budgets."""
     for name, found in result("memory").get("memory", {}).items():
-        what, test = "resident memory stays what it is", "test_memory_is_flat"
+        what, test = "resident memory is constant", "test_memory_is_flat"
         if "budget, MiB" in found:
             what, test = "stays within its budget", "test_budget"
         elif "fits" in found:
