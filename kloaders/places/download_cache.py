@@ -118,7 +118,7 @@ class DownloadCache:
         self._index: dict[bytes, _At] = {}
         self._looked: dict[str, int] = {}
         self._checked: set[str] = set()
-        # Blocks whose checksum was compared.
+        # Entries whose checksum was compared.
         self._sound: set[_At] = set()
         self._own: str | None = None
         self._refreshed = -_REFRESH_SECONDS
@@ -138,36 +138,42 @@ class DownloadCache:
         Where no listing had its ETag, that is asked for when the object is first met: a new version of it
         is never taken for an old one.
         """
-        if not self.belongs(url, span):
-            return self._fetched(url, etag, span)[0]
         found = self._kept(url, etag, span)
         if found is not None:
             return found
         data, etag = self._fetched(url, etag, span)
-        self._keep(url, etag, span, data)
+        if self.belongs(url, span):
+            self._keep(url, etag, span, data)
         return data
 
     def belongs(self, url: str, span: Span = ()) -> bool:
         """Whether an object, or a block of one, is one of those that are kept."""
-        digest = hashlib.blake2b(_named(url, span), digest_size=8, key=b"kept")
-        return int.from_bytes(digest.digest(), "little") < self.settings.share * 2**64
+        digest = hashlib.blake2b(_named(url, ()), digest_size=8, key=b"kept")
+        at = int.from_bytes(digest.digest(), "little") / 2**64
+        if span:  # every so manyth of the blocks of an object: the share of them, to one block
+            at = (at + span[0] // BLOCK_BYTES * self.settings.share) % 1.0
+        return self.settings.share >= 1.0 or at < self.settings.share
 
     def keeps(self, url: str, etag: str, span: Span) -> bool:
-        """Whether a block is one of those that are kept, and is here or would find room."""
-        if not self.belongs(url, span):
-            return False
-        return not (self._full or self._stopped) or self.holds(url, etag, span)
+        """Whether a block is here, or is one of those that are kept and would find room."""
+        return self.holds(url, etag, span) or (
+            not (self._full or self._stopped) and self.belongs(url, span)
+        )
 
-    def holds(self, url: str, etag: str, span: Span) -> bool:
-        """Whether a block is here, as far as can be told without a look at it."""
+    def holds(self, url: str, etag: str, span: Span = ()) -> bool:
+        """Whether an object, or a block of one, is here, as far as can be told without a look or a request."""
         with self._lock:
             at = self._at(_key(url, span))
-        return at is not None and at.etag == etag
+        return at is not None and self._is_of(at, url, etag)
+
+    def _is_of(self, at: _At, url: str, etag: str) -> bool:
+        """Whether an entry is known to be of this version; without an ETag, of one that was asked for."""
+        return at.etag == etag if etag else url in self._checked
 
     def part(
-        self, url: str, etag: str, span: tuple[int, int], start: int, stop: int
+        self, url: str, etag: str, span: Span = (), start: int = 0, stop: int | None = None
     ) -> bytes | None:
-        """Bytes of an object that lie in this block, if the block is here.
+        """Bytes of an object that lie in this block of it, or in all of it, if that is here; by no request.
 
         The first time all of the block is compared with its checksum, then only these are read.
         """
@@ -176,12 +182,16 @@ class DownloadCache:
             at = self._at(key)
             file = None if at is None else self._open(at.segment)
             closings = self._closings
-        if at is None or file is None or at.etag != etag or at.size != span[1] - span[0]:
+        if at is None or file is None or not self._is_of(at, url, etag):
             return None
+        first, last = span or (0, at.size)
+        if at.size != last - first:
+            return None
+        stop = last if stop is None else stop
         if at in self._sound:
-            begin, raw = at.offset + _HEAD_SIZE + len(at.etag.encode()) + start - span[0], b""
+            begin, raw = at.offset + _HEAD_SIZE + len(at.etag.encode()) + start - first, b""
             with contextlib.suppress(OSError):
-                raw = os.pread(file, stop - start, begin)
+                raw = _pread(file, stop - start, begin)
             # A descriptor that was closed meanwhile may be that of another file.
             if len(raw) == stop - start and closings == self._closings:
                 self.asked, self.hits = self.asked + 1, self.hits + 1
@@ -191,7 +201,7 @@ class DownloadCache:
         if whole is None:
             return None
         self._sound.add(at)
-        return whole[start - span[0] : stop - span[0]]
+        return whole[start - first : stop - first]
 
     def _fetched(self, url: str, etag: str, span: Span) -> tuple[bytes, str]:
         if span:
@@ -220,7 +230,7 @@ class DownloadCache:
                 return None
             self._checked.add(url)
         wanted = _HEAD_SIZE + len(at.etag.encode()) + at.size
-        raw = os.pread(file, wanted, at.offset)
+        raw = _pread(file, wanted, at.offset)
         if len(raw) == wanted:
             body = raw[wanted - at.size :]
             _, stored, _, _, checksum = _HEAD.unpack_from(raw)
@@ -278,10 +288,7 @@ class DownloadCache:
                         self._full = True
                         return
                     file, offset = self._own_segment()
-                    done = os.pwrite(file, entry, offset)
-                    if done != len(entry):
-                        os.ftruncate(file, offset)
-                        raise OSError("the disk is full")
+                    _append(file, entry, offset)
             except OSError as error:
                 self._stopped = True
                 warn(
@@ -307,6 +314,8 @@ class DownloadCache:
     def _room(self, size: int) -> bool:
         """Whether so many bytes more may be written. The folder is locked."""
         used = sum(segment.size for segment in segments_of(self.folder))
+        if self.budget is not None and size > self.budget:
+            return False  # whatever is deleted for it
         if self.budget is not None and used + size > self.budget:
             used -= self._push_out(used + size - self.budget)
             if used + size > self.budget:
@@ -347,6 +356,25 @@ def _close(files: dict[str, int]) -> None:
         with contextlib.suppress(OSError):
             os.close(file)
     files.clear()
+
+
+def _append(file: int, entry: bytes, offset: int) -> None:
+    """Write an entry, of any size, as a whole or not at all."""
+    left = memoryview(entry)
+    try:
+        while left:
+            left = left[os.pwrite(file, left, offset + len(entry) - len(left)) :]
+    except OSError:
+        os.ftruncate(file, offset)
+        raise
+
+
+def _pread(file: int, size: int, offset: int) -> bytes:
+    """So many bytes, fewer at the end; the system reads no more than 2 GiB at a time."""
+    data = os.pread(file, size, offset)
+    while len(data) < size and (more := os.pread(file, size - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 def _made_folder(folder: str) -> None:
@@ -460,7 +488,7 @@ def damaged_in(folder: str, segment: Segment) -> tuple[int, int]:
         for _, at in _entries(file, segment.name, 0):
             head = os.pread(file, _HEAD_SIZE, at.offset)
             tag = at.etag.encode()
-            body = os.pread(file, at.size, at.offset + _HEAD_SIZE + len(tag))
+            body = _pread(file, at.size, at.offset + _HEAD_SIZE + len(tag))
             right = zlib.crc32(body, zlib.crc32(tag)) == _HEAD.unpack_from(head)[4]
             whole, damaged = whole + right, damaged + (not right)
     finally:
