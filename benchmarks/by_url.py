@@ -30,7 +30,7 @@ import numpy as np
 
 BATCH, SIZE, LATENCY, WORKERS = 32, (224, 224), 0.020, 2
 # Rows of the pack, and of what is read one after another, which would take minutes.
-PACK_ROWS, FEW = 2000, 100
+PACK_ROWS, FEW = 3000, 100
 MARKS = "<!-- by_url: begin -->\n", "<!-- by_url: end -->"
 # What is compared: ours, the other, what the ratio is to be, and in words.
 ROWS = [
@@ -40,6 +40,8 @@ ROWS = [
     ("s3", "s3fs", 3.0, "in a bucket, beside torch's DataLoader with s3fs, a batch at a time"),
     ("local", "fsspec", None, "limit of these ratios: local files, beside fsspec by URL"),
     ("local", "s3fs", None, "limit of these ratios: local files, beside s3fs in a bucket"),
+    ("url_raw", "fsspec_raw", 3.0, "fetched by URL and not decoded, beside the same with fsspec"),
+    ("s3_raw", "s3fs_raw", 3.0, "fetched from a bucket and not decoded, beside the same with s3fs"),
     ("url", "fsspec_one", None, "by URL, beside the same with fsspec.open, file after file"),
     ("cached", "local", 0.97, "from the download cache, beside the same files local"),
     (
@@ -155,15 +157,34 @@ def cached(folder: Path, server: str) -> Epoch:
     return _ours(kl.PathSequenceLoader(*_paths(folder, server), download_cache=kept, **_options()))
 
 
+def _size(content: bytes) -> Any:
+    return np.array(len(content))
+
+
+def url_raw(folder: Path, server: str) -> Epoch:
+    import kloaders as kl
+
+    options: dict[str, Any] = {**_options(), "size": None, "decode": _size}
+    return _ours(kl.PathSequenceLoader(*_paths(folder, server), **options))
+
+
+def s3_raw(folder: Path, server: str) -> Epoch:
+    _our_bucket(server)
+    return url_raw(folder, "s3:/")
+
+
 _KEYS = {"access_key": "key", "secret_key": "secret"}  # which nobody looks at
 
 
-def s3(folder: Path, server: str) -> Epoch:
+def _our_bucket(server: str) -> None:
     import kloaders as kl
 
     kl.storage("s3", endpoint=server, region="us-east-1", allow_http=True, **_KEYS)
-    paths, labels = _paths(folder, "s3:/")
-    return _ours(kl.PathSequenceLoader(paths, labels, **_options()))
+
+
+def s3(folder: Path, server: str) -> Epoch:
+    _our_bucket(server)
+    return url(folder, "s3:/")
 
 
 def _half(name: str, folder: Path) -> int:
@@ -217,8 +238,8 @@ def _theirs(dataset: Any, **options: Any) -> Epoch:
 class _Fetched:
     """Files by fsspec, all of a batch at a time: its quickest way."""
 
-    def __init__(self, paths: list[str]) -> None:
-        self.paths, self.files = paths, None
+    def __init__(self, paths: list[str], decode: Callable[[bytes], Any] = _decoded) -> None:
+        self.paths, self.decode, self.files = paths, decode, None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -227,7 +248,7 @@ class _Fetched:
         if self.files is None:  # of this worker
             self.files = self.opened()
         found = self.files.cat([self.paths[k] for k in rows])
-        return [(_decoded(found[self.paths[k]]), k) for k in rows]
+        return [(self.decode(found[self.paths[k]]), k) for k in rows]
 
     def opened(self) -> Any:
         import fsspec
@@ -239,11 +260,17 @@ def fsspec(folder: Path, server: str) -> Epoch:
     return _theirs(_Fetched(_paths(folder, server)[0]), shuffle=True)
 
 
+def fsspec_raw(folder: Path, server: str) -> Epoch:
+    return _theirs(_Fetched(_paths(folder, server)[0], _size), shuffle=True)
+
+
 class _FetchedFromBucket(_Fetched):
     """The same from a bucket, with as many connections as a batch has files."""
 
-    def __init__(self, paths: list[str], server: str) -> None:
-        super().__init__(paths)
+    def __init__(
+        self, paths: list[str], server: str, decode: Callable[[bytes], Any] = _decoded
+    ) -> None:
+        super().__init__([path.removeprefix("s3://") for path in paths], decode)
         self.server = server
 
     def opened(self) -> Any:
@@ -258,10 +285,11 @@ class _FetchedFromBucket(_Fetched):
 
 
 def s3fs(folder: Path, server: str) -> Epoch:
-    import s3fs  # noqa: F401
+    return _theirs(_FetchedFromBucket(_paths(folder, "s3:/")[0], server), shuffle=True)
 
-    paths = [path.removeprefix("s3://") for path in _paths(folder, "s3:/")[0]]
-    return _theirs(_FetchedFromBucket(paths, server), shuffle=True)
+
+def s3fs_raw(folder: Path, server: str) -> Epoch:
+    return _theirs(_FetchedFromBucket(_paths(folder, "s3:/")[0], server, _size), shuffle=True)
 
 
 class _Opened(_Fetched):
@@ -273,7 +301,7 @@ class _Opened(_Fetched):
         import fsspec
 
         with fsspec.open(self.paths[row], block_size=0) as file:
-            return _decoded(file.read()), row
+            return self.decode(file.read()), row
 
 
 def fsspec_one(folder: Path, server: str) -> Epoch:
@@ -332,6 +360,8 @@ def pack_streaming(folder: Path, server: str) -> Epoch:
         cache_limit=_half("pictures", folder),
         shuffle=True,
         shuffle_algo="py1e",
+        # By default it shuffles over all of these rows, and fetches each shard again and again.
+        shuffle_block_size=PACK_ROWS // 8,
         batch_size=BATCH,
     )
     return _theirs(data, collate_fn=_pictures)

@@ -42,8 +42,9 @@ _FIRST, _MOST, _LEAST = 16, 256, 4
 _OVERLAPPING = 8
 # An object is taken for so large until some have come.
 _GUESS = 256 * 2**10
-# How long, and for how many objects, one number of requests in flight is tried.
-_TRIAL_SECONDS, _TRIAL_OBJECTS = 0.5, 2
+# How long, and for how many objects a request in flight, one number of requests in flight is tried; after so
+# many trials without a change more of them are tried again.
+_TRIAL_SECONDS, _TRIAL_OBJECTS, _TRIALS = 0.1, 4, 50
 # More requests have to bring at least so much more.
 _GAIN = 1.08
 
@@ -180,6 +181,7 @@ class Fetcher:
         # Of the trial of the present limit: since when, how many came, and the rate before it.
         self._since, self._came, self._best = time.monotonic(), 0, 0.0
         self._settled = self._throttled = False
+        self._trials = 0
 
     @property
     def traffic(self) -> Traffic:
@@ -390,6 +392,9 @@ class Fetcher:
         rate = self._came / seconds
         if self._settled:
             self._best = 0.9 * self._best + 0.1 * rate if self._best else rate
+            self._trials += 1
+            if self._trials >= _TRIALS and not self._throttled and self.limit < _MOST:
+                self.limit, self._settled = min(_MOST, 2 * self.limit), False
         elif rate > _GAIN * self._best:
             self._best = rate
             self.limit = min(_MOST, self.limit + (_LEAST if self._throttled else self.limit))
@@ -401,6 +406,8 @@ class Fetcher:
         self._trial(self._settled)
 
     def _trial(self, settled: bool) -> None:
+        if not settled:
+            self._trials = 0
         self._since, self._came, self._settled = time.monotonic(), 0, settled
 
 
