@@ -17,21 +17,33 @@ import hashlib
 import os
 import secrets
 import shutil
-import struct
 import threading
 import time
 import weakref
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kloaders.core import forks
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
 from kloaders.places.fetching import Span, read_once
 from kloaders.places.registry import place_of
+from kloaders.places.segments import (
+    HEAD_BYTES,
+    MARKER,
+    SUFFIX,
+    At,
+    append,
+    content_of,
+    delete_unused,
+    entries,
+    entry_of,
+    lock_shared,
+    read_all,
+    segments_of,
+)
 from kloaders.places.urls import local_path, parsed
 
 try:
@@ -39,28 +51,13 @@ try:
 except ImportError:  # Windows: processes do not wait for each other
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["BLOCK_BYTES", "MARKER", "DownloadCache", "Segment", "clear", "segments_of"]
+__all__ = ["BLOCK_BYTES", "DownloadCache"]
 
 #: The least that a budget may be, and what is kept at a time of objects that are read by ranges.
 BLOCK_BYTES = 4 * 2**20
-#: What a folder has in it that is ours.
-MARKER = "kloaders-download-cache"
-_SUFFIX = ".objects"
-_MAGIC = b"KLO1"
-# Magic, key of the URL, length of the ETag and of the content, checksum of both; then that of these.
-_HEAD = struct.Struct("<4s16sIQI")
-_SUM = struct.Struct("<I")
-_HEAD_SIZE = _HEAD.size + _SUM.size
 _REFRESH_SECONDS = 2.0
 # So much of the disk is left alone.
 _DISK_RESERVE = 2**30
-
-
-class _At(NamedTuple):
-    segment: str
-    offset: int
-    etag: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -115,11 +112,11 @@ class DownloadCache:
         _close(getattr(self, "_files", {}))
         self._lock = threading.RLock()
         self._files: dict[str, int] = {}
-        self._index: dict[bytes, _At] = {}
+        self._index: dict[bytes, At] = {}
         self._looked: dict[str, int] = {}
         self._checked: set[str] = set()
         # Entries whose checksum was compared.
-        self._sound: set[_At] = set()
+        self._sound: set[At] = set()
         self._own: str | None = None
         self._refreshed = -_REFRESH_SECONDS
         self._stopped = self._full = False
@@ -166,7 +163,7 @@ class DownloadCache:
             at = self._at(_key(url, span))
         return at is not None and self._is_of(at, url, etag)
 
-    def _is_of(self, at: _At, url: str, etag: str) -> bool:
+    def _is_of(self, at: At, url: str, etag: str) -> bool:
         """Whether an entry is known to be of this version; without an ETag, of one that was asked for."""
         return at.etag == etag if etag else url in self._checked
 
@@ -189,9 +186,9 @@ class DownloadCache:
             return None
         stop = last if stop is None else stop
         if at in self._sound:
-            begin, raw = at.offset + _HEAD_SIZE + len(at.etag.encode()) + start - first, b""
+            begin, raw = at.offset + HEAD_BYTES + len(at.etag.encode()) + start - first, b""
             with contextlib.suppress(OSError):
-                raw = _pread(file, stop - start, begin)
+                raw = read_all(file, stop - start, begin)
             # A descriptor that was closed meanwhile may be that of another file.
             if len(raw) == stop - start and closings == self._closings:
                 self.asked, self.hits = self.asked + 1, self.hits + 1
@@ -211,7 +208,7 @@ class DownloadCache:
 
     # ------------------------------------------------------------------ reading
 
-    def _at(self, key: bytes) -> _At | None:
+    def _at(self, key: bytes) -> At | None:
         """Where an entry is. The lock is held."""
         if key not in self._index and time.monotonic() - self._refreshed > _REFRESH_SECONDS:
             self._refresh()
@@ -229,14 +226,10 @@ class DownloadCache:
             if (etag or self._etag_now(url)) != at.etag:
                 return None
             self._checked.add(url)
-        wanted = _HEAD_SIZE + len(at.etag.encode()) + at.size
-        raw = _pread(file, wanted, at.offset)
-        if len(raw) == wanted:
-            body = raw[wanted - at.size :]
-            _, stored, _, _, checksum = _HEAD.unpack_from(raw)
-            if stored == key and zlib.crc32(body, zlib.crc32(at.etag.encode())) == checksum:
-                self.hits += 1
-                return body
+        body = content_of(file, at, key)
+        if body is not None:
+            self.hits += 1
+            return body
         warn(
             f"{self.folder}: what is kept of {url} is damaged, and is fetched again.",
             once=f"download cache {self.folder}",
@@ -257,7 +250,7 @@ class DownloadCache:
                 self._files[segment] = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
             except OSError:
                 return None
-            _lock_shared(self._files[segment])
+            lock_shared(self._files[segment])
         return self._files[segment]
 
     def _refresh(self) -> None:
@@ -267,10 +260,10 @@ class DownloadCache:
             file = self._open(segment.name)
             if file is None or segment.name == self._own:
                 continue
-            for key, at in _entries(file, segment.name, self._looked.get(segment.name, 0)):
+            for key, at in entries(file, segment.name, self._looked.get(segment.name, 0)):
                 self._index[key] = at
                 self._looked[segment.name] = (
-                    at.offset + _HEAD_SIZE + len(at.etag.encode()) + at.size
+                    at.offset + HEAD_BYTES + len(at.etag.encode()) + at.size
                 )
 
     # ------------------------------------------------------------------ writing
@@ -278,9 +271,8 @@ class DownloadCache:
     def _keep(self, url: str, etag: str, span: Span, data: bytes) -> None:
         if self._stopped or not etag:
             return
-        tag, key = etag.encode(), _key(url, span)
-        head = _HEAD.pack(_MAGIC, key, len(tag), len(data), zlib.crc32(data, zlib.crc32(tag)))
-        entry = head + _SUM.pack(zlib.crc32(head)) + tag + data
+        key = _key(url, span)
+        entry = entry_of(key, etag, data)
         with self._lock:
             try:
                 with _locked(self.folder):
@@ -288,7 +280,7 @@ class DownloadCache:
                         self._full = True
                         return
                     file, offset = self._own_segment()
-                    _append(file, entry, offset)
+                    append(file, entry, offset)
             except OSError as error:
                 self._stopped = True
                 warn(
@@ -297,16 +289,16 @@ class DownloadCache:
                 )
                 return
             assert self._own is not None
-            self._index[key] = _At(self._own, offset, etag, len(data))
+            self._index[key] = At(self._own, offset, etag, len(data))
             self._checked.add(url)
 
     def _own_segment(self) -> tuple[int, int]:
         """The segment that this process writes, and its end. The folder is locked."""
         if self._own is None:
-            name = f"{self.settings.data}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+            name = f"{self.settings.data}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             self._files[name] = os.open(os.path.join(self.folder, name), flags, 0o666)
-            _lock_shared(self._files[name])
+            lock_shared(self._files[name])
             self._own = name
         file = self._files[self._own]
         return file, os.fstat(file).st_size
@@ -333,7 +325,7 @@ class DownloadCache:
                 if file is not None:
                     self._closings += 1
                     os.close(file)
-            if _delete_unused(os.path.join(self.folder, segment.name)):
+            if delete_unused(os.path.join(self.folder, segment.name)):
                 freed += segment.size
                 self._index = {k: at for k, at in self._index.items() if at.segment != segment.name}
             elif file is not None:
@@ -356,25 +348,6 @@ def _close(files: dict[str, int]) -> None:
         with contextlib.suppress(OSError):
             os.close(file)
     files.clear()
-
-
-def _append(file: int, entry: bytes, offset: int) -> None:
-    """Write an entry, of any size, as a whole or not at all."""
-    left = memoryview(entry)
-    try:
-        while left:
-            left = left[os.pwrite(file, left, offset + len(entry) - len(left)) :]
-    except OSError:
-        os.ftruncate(file, offset)
-        raise
-
-
-def _pread(file: int, size: int, offset: int) -> bytes:
-    """So many bytes, fewer at the end; the system reads no more than 2 GiB at a time."""
-    data = os.pread(file, size, offset)
-    while len(data) < size and (more := os.pread(file, size - len(data), offset + len(data))):
-        data += more
-    return data
 
 
 def _made_folder(folder: str) -> None:
@@ -402,106 +375,3 @@ def _locked(folder: str) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _lock_shared(file: int) -> None:
-    """Note that a segment is in use, for as long as it is open."""
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-
-def _delete_unused(path: str) -> bool:
-    """Delete a segment that no process has open; whether it was deleted."""
-    if fcntl is None:
-        return False
-    try:
-        file = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file).st_size and os.pread(file, len(_MAGIC), 0) != _MAGIC:
-            return False  # of that name, and not ours
-        os.unlink(path)
-    except OSError:
-        return False
-    finally:
-        os.close(file)
-    return True
-
-
-def _entries(file: int, segment: str, start: int) -> Iterator[tuple[bytes, _At]]:
-    """Keys and positions of the whole entries of a segment, up to the first that is not."""
-    size, at = os.fstat(file).st_size, start
-    while at + _HEAD_SIZE <= size:
-        head = os.pread(file, _HEAD_SIZE, at)
-        if len(head) < _HEAD_SIZE or not head.startswith(_MAGIC):
-            return
-        if zlib.crc32(head[: _HEAD.size]) != _SUM.unpack_from(head, _HEAD.size)[0]:
-            return
-        _, key, tag, length, _ = _HEAD.unpack_from(head)
-        end = at + _HEAD_SIZE + tag + length
-        if end > size:
-            return
-        etag = os.pread(file, tag, at + _HEAD_SIZE).decode("utf-8", "replace")
-        yield key, _At(segment, at, etag, length)
-        at = end
-
-
-class Segment(NamedTuple):
-    """A file of a download cache.
-
-    Attributes:
-        name: in its folder.
-        size: in bytes.
-        used: when it was last written to, in seconds since 1970.
-        data: which data set it was written for.
-    """
-
-    name: str
-    size: int
-    used: float
-    data: str
-
-
-def segments_of(folder: str) -> list[Segment]:
-    """The segments of a download cache; none of a folder that is no such."""
-    found = []
-    if not os.path.exists(os.path.join(folder, MARKER)):
-        return []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(_SUFFIX):
-                with contextlib.suppress(OSError):  # deleted meanwhile
-                    about = entry.stat()
-                    data = entry.name.partition("-")[0]
-                    found.append(Segment(entry.name, about.st_size, about.st_mtime, data))
-    return found
-
-
-def damaged_in(folder: str, segment: Segment) -> tuple[int, int]:
-    """How many objects of a segment are whole, and how many are damaged."""
-    whole = damaged = 0
-    file = os.open(os.path.join(folder, segment.name), os.O_RDONLY)
-    try:
-        for _, at in _entries(file, segment.name, 0):
-            head = os.pread(file, _HEAD_SIZE, at.offset)
-            tag = at.etag.encode()
-            body = _pread(file, at.size, at.offset + _HEAD_SIZE + len(tag))
-            right = zlib.crc32(body, zlib.crc32(tag)) == _HEAD.unpack_from(head)[4]
-            whole, damaged = whole + right, damaged + (not right)
-    finally:
-        os.close(file)
-    return whole, damaged
-
-
-def clear(folder: str) -> tuple[int, int]:
-    """Delete the segments that no process uses; how many bytes are gone, and how many stay."""
-    gone = stay = 0
-    for segment in segments_of(folder):
-        if _delete_unused(os.path.join(folder, segment.name)):
-            gone += segment.size
-        else:
-            stay += segment.size
-    return gone, stay

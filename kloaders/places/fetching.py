@@ -393,17 +393,20 @@ class Fetcher:
         if self._settled:
             self._best = 0.9 * self._best + 0.1 * rate if self._best else rate
             self._trials += 1
-            if self._trials >= _TRIALS and not self._throttled and self.limit < _MOST:
-                self.limit, self._settled = min(_MOST, 2 * self.limit), False
+            if self._trials >= _TRIALS and self.limit < _MOST:
+                self._more(settled=False)
         elif rate > _GAIN * self._best:
             self._best = rate
-            self.limit = min(_MOST, self.limit + (_LEAST if self._throttled else self.limit))
-            self._settled = self.limit == _MOST
+            self._more(settled=self.limit == _MOST)
         else:  # the last step brought nothing
             step = _LEAST if self._throttled else self.limit // 2
             self.limit = max(_LEAST if self._throttled else _FIRST, self.limit - step)
             self._settled = True
         self._trial(self._settled)
+
+    def _more(self, settled: bool) -> None:
+        self.limit = min(_MOST, self.limit + (_LEAST if self._throttled else self.limit))
+        self._settled = settled
 
     def _trial(self, settled: bool) -> None:
         if not settled:
