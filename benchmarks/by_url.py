@@ -295,7 +295,7 @@ def s3fs_raw(folder: Path, server: str) -> Epoch:
 class _Opened(_Fetched):
     """Files by fsspec, one after another: how it is mostly written."""
 
-    __getitems__ = None  # type: ignore[assignment]
+    __getitems__ = None  # type: ignore[assignment]  # torch then asks one by one
 
     def __getitem__(self, row: int) -> Any:
         import fsspec

@@ -29,7 +29,7 @@ def cache_command(folder: str, check: bool, clear: bool) -> None:
         kloaders cache downloads/
         kloaders cache downloads/ --check
         kloaders cache downloads/ --clear
-    """  # noqa: D301
+    """  # noqa: D301 (\b is for click)
     from kloaders.core.memory import format_bytes
     from kloaders.core.messages import visible
     from kloaders.places import segments as cached

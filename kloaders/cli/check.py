@@ -83,7 +83,7 @@ def verify_command(
         kloaders verify photos/ --csv bad.csv
         kloaders verify photos/ --ray auto
     and then, in Python: kl.from_directory("photos", exclude="bad.csv")
-    """  # noqa: D301
+    """  # noqa: D301 (\b is for click)
     from kloaders.diagnostics.verify.report import lines_of, summary
     from kloaders.diagnostics.verify.run import verify as verify_files
     from kloaders.formats.options import ImageOptions

@@ -78,7 +78,7 @@ def demo_command(
         kloaders demo
         kloaders demo --save charts/ --epochs 20
         kloaders demo --loader files --loader two-level --json > costs.json
-    """  # noqa: D301
+    """  # noqa: D301 (\b is for click)
     from kloaders.cli import demo
 
     begin = time.perf_counter()
@@ -172,7 +172,7 @@ def bench_command(
         kloaders bench
         kloaders bench photos/ --size 224 224 --batch-size 64
         kloaders bench photos/ --json > bench.json
-    """  # noqa: D301
+    """  # noqa: D301 (\b is for click)
     from kloaders.cli import bench
 
     with bench.made_or(source) as there:

@@ -63,7 +63,7 @@ def pack_command(
         kloaders pack photos/ s3://bucket/packed --staging /large-disk
         kloaders pack photos/ packed/ --on-error skip --json > report.json
         kloaders pack photos/ packed/ --ray auto
-    """  # noqa: D301
+    """  # noqa: D301 (\b is for click)
     from kloaders.convert import packs as pack_writer
     from kloaders.core.memory import format_bytes
 
@@ -166,7 +166,7 @@ def tfrecord_command(
         kloaders tfrecord train.csv records/ --path-column file --label-column class
         kloaders tfrecord photos/ records/ --on-error skip --json > report.json
         kloaders tfrecord photos/ records/ --shards 64 --ray auto
-    """  # noqa: D301
+    """  # noqa: D301 (\b is for click)
     from kloaders.convert import tfrecords as tfrecord_writer
     from kloaders.core.memory import format_bytes
     from kloaders.sources.columns import values_of

@@ -169,7 +169,7 @@ class ImageCommand(click.Command):
         return super().parse_args(ctx, joined)
 
 
-class _Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class _Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in new clicks
     """(height, width) of images."""
 
     name = "size"

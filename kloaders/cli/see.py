@@ -69,7 +69,7 @@ def show_command(
         kloaders show photos/ --size 224 224
         kloaders show photos/ --batch 3 --save batch-3.png
         kloaders show train.csv --path-column file --label-column class
-    """  # noqa: D301
+    """  # noqa: D301 (\b is for click)
     loader = any_loader(source, table, images, batch_size, **bad.options())
     loader.show(batch, samples=samples, save=save)
     if as_json:
@@ -145,7 +145,7 @@ def explain_command(
         kloaders explain photos/ --size 224 224 --model model.keras --check
         kloaders explain photos/ --save explain.html
         kloaders explain photos/ --json > explain.json
-    """  # noqa: D301
+    """  # noqa: D301 (\b is for click)
     options: dict[str, Any] = {"workers": workers, "processes": processes, **bad.options()}
     if cache is not None:
         options["cache"] = None if cache == "none" else cache

@@ -174,7 +174,7 @@ E = TypeVar("E", bound=Exception)
 
 def with_recovery(error: E, recovery: Recovery | None) -> E:
     """The error, with what `recovery_of` is to say of it."""
-    error.recovery = recovery  # type: ignore[attr-defined]
+    error.recovery = recovery  # type: ignore[attr-defined]  # travels with the error
     return error
 
 

@@ -48,7 +48,7 @@ class HookState:
             and all(_same(mine[key], its[key]) for key in mine)
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # compared by ==, never a key
 
     def _note(self, owner: Any, values: dict[str, Any]) -> None:
         self._owners[id(owner)] = _reference(owner)

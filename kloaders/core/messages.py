@@ -84,7 +84,7 @@ def show_messages() -> None:
     _log.setLevel(logging.INFO)
 
 
-class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """Follows sys.stderr, which tests of commands replace."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -354,7 +354,7 @@ def shows_options(options: type[Any], *others: Callable[..., Any]) -> Callable[[
             for name, annotation in options.__annotations__.items()
             if name not in named
         ]
-        function.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+        function.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]  # inspect looks for it
         return function
 
     return decorate

@@ -37,11 +37,11 @@ class PerThread(Generic[Opened]):
     def __call__(self) -> Opened:
         """This thread's own."""
         try:
-            return self._local.value  # type: ignore[no-any-return]
+            return self._local.value  # type: ignore[no-any-return]  # a local holds Any
         except AttributeError:
             opening, args, options = self._call
             self._local.value = opening(*args, **options)
-            return self._local.value  # type: ignore[no-any-return]
+            return self._local.value  # type: ignore[no-any-return]  # a local holds Any
 
     def again(self) -> PerThread[Opened]:
         """Another one, in which nothing is open yet."""

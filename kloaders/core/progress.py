@@ -17,7 +17,7 @@ __all__ = ["Progress", "so_far"]
 _last: list[Progress] = []
 
 
-class Progress(tqdm):  # type: ignore[type-arg]
+class Progress(tqdm):  # type: ignore[type-arg]  # generic in the stubs only
     """A bar of tqdm's that counts where it is not shown, too.
 
     Attributes:

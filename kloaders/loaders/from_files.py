@@ -76,7 +76,7 @@ def from_directory(
     validation_transform: Transform | None = None,
     seed: int | None = None,
     batch_size: int = 32,
-    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
+    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]  # mypy: a default binds L
     **options: Any,
 ) -> tuple[L, Any]:
     """Loaders over a folder that has one folder of files for each class.
@@ -230,7 +230,7 @@ def from_dataframe(
     validation_transform: Transform | None = None,
     seed: int | None = None,
     batch_size: int = 32,
-    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
+    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]  # mypy: a default binds L
     **options: Any,
 ) -> tuple[L, Any]:
     """Loaders over the files that a table lists.
@@ -316,7 +316,7 @@ def _with_classes(whole: S, outputs: Any) -> tuple[S, list[str] | None]:
         whole = one_hot(whole, *(one.one_hot for one in each))
     if isinstance(outputs, dict):
         named = {name: one.names for name, one in outputs.items() if one.names is not None}
-        whole.class_names = named or None  # type: ignore[assignment]
+        whole.class_names = named or None  # type: ignore[assignment]  # one list per output
         return whole, None
     whole.class_names = outputs.names
     return whole, outputs.names if outputs.values.ndim == 1 else None

@@ -60,7 +60,7 @@ def from_folders(
     validation_transform: Transform | None = None,
     seed: int | None = None,
     batch_size: int = 32,
-    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
+    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]  # mypy: a default binds L
     **options: Any,
 ) -> tuple[L, Any]:
     """Loaders over files of several folders that belong together, such as images and their masks.

@@ -298,7 +298,7 @@ class PathSequenceLoader(SequenceLoader):
         return self._source.paths
 
     @default_hook
-    def load_sample(self, path: str) -> Any:  # type: ignore[override]
+    def load_sample(self, path: str) -> Any:  # type: ignore[override]  # a path is this loader's key
         """Read the input of one sample from its file. Override it for a format of your own.
 
         With several inputs, it is called for each one that is a file. Called from several

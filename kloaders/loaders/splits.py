@@ -68,7 +68,7 @@ def split(
     gap: int = 0,
     validation_transform: Transform | None = None,
     seed: int | None = None,
-    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]
+    loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]  # mypy: a default binds L
     **options: Any,
 ) -> tuple[L, L]:
     """Two loaders over the same data: one for training, one for validation.

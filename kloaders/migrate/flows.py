@@ -48,13 +48,13 @@ class _KerasIterator:
         return next(self._served)
 
     def _endless(self) -> Iterator[Any]:
-        view: Any = self.view()  # type: ignore[attr-defined]
+        view: Any = self.view()  # type: ignore[attr-defined]  # the loader's, beside it
         order = True if self.shuffle is None else None
         for epoch in itertools.count():
             yield from view.epoch_batches(epoch, order)
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # the loader's is a dict
         return {name: value for name, value in state.items() if name != "_served"}
 
 

@@ -49,7 +49,7 @@ from kloaders.places.urls import local_path, parsed
 try:
     import fcntl
 except ImportError:  # Windows: processes do not wait for each other
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # on Windows
 
 __all__ = ["BLOCK_BYTES", "DownloadCache"]
 

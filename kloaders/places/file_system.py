@@ -48,7 +48,7 @@ class FileSystem:
             return FileExistsError(f"{url} is there already.")
         if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
             found = FileNotFoundError(f"{url} does not exist")
-            found.recovery = None  # type: ignore[attr-defined]
+            found.recovery = None  # type: ignore[attr-defined]  # read by core.errors
             return found
         if isinstance(error, PermissionError):
             return AccessError(

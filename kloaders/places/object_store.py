@@ -28,7 +28,7 @@ _used_by: int | None = None
 
 
 def _use() -> None:
-    global _used_by  # noqa: PLW0603
+    global _used_by  # noqa: PLW0603  one per process
     _used_by = os.getpid()
 
 

@@ -121,9 +121,9 @@ class ArrayColumn:
     def __setstate__(self, state: Any) -> None:
         if "map" in state:
             name, dtype, offset, shape = state["map"]
-            self.__init__(np.memmap(name, dtype, "r", offset, shape))  # type: ignore[misc]
+            self.__init__(np.memmap(name, dtype, "r", offset, shape))  # type: ignore[misc]  # unpickled as it was made
         else:
-            self.__init__(**state)  # type: ignore[misc]
+            self.__init__(**state)  # type: ignore[misc]  # likewise
 
 
 class ListColumn:

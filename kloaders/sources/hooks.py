@@ -43,7 +43,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def default_hook(function: F) -> F:
     """Mark a hook of one of our own classes: a subclass that has another one overrides it."""
-    function.is_default_hook = True  # type: ignore[attr-defined]
+    function.is_default_hook = True  # type: ignore[attr-defined]  # a mark
     return function
 
 

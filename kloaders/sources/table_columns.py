@@ -175,7 +175,7 @@ def _multi_hot(table: Table, column: str, class_names: Any) -> Output:
                     'a list such as ["a", "b"], or a text such as "a,b".'
                 )
             missing += 1
-            value = ""  # noqa: PLW2901
+            value = ""  # noqa: PLW2901  a missing text
         parts = value.split(",") if isinstance(value, str) else [_plain(v) for v in value]
         tags = [part.strip() if isinstance(part, str) else part for part in parts]
         rows.append([tag for tag in tags if tag != ""])

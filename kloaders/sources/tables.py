@@ -278,7 +278,7 @@ def is_missing(value: Any) -> bool:
     if value is None:
         return True
     try:
-        return bool(value != value)  # noqa: PLR0124
+        return bool(value != value)  # noqa: PLR0124  only NaN and NaT
     except (TypeError, ValueError):
         return type(value).__name__ == "NAType"
 

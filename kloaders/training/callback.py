@@ -324,7 +324,7 @@ class LoaderCallback(Callback):
             raise ValueError(f"{visible(path)} is damaged: delete it to restart training.")
         variables, metrics = arrays.get("variables", []), arrays.get("metrics", [])
         try:
-            self.loader.load_state_dict(state.get("position"))  # type: ignore[arg-type]
+            self.loader.load_state_dict(state.get("position"))  # type: ignore[arg-type]  # checked by the loader
         except (TypeError, ValueError) as error:
             raise ValueError(f"{visible(path)}: {error}") from error
         counts = len(variables), len(metrics)
@@ -388,7 +388,7 @@ class LoaderCallback(Callback):
     def _speak_again(self) -> None:
         if self._quiet is not None:
             with contextlib.suppress(ValueError):
-                warnings.filters.remove(self._quiet)  # type: ignore[attr-defined]
+                warnings.filters.remove(self._quiet)  # type: ignore[attr-defined]  # it is a list
             self._quiet = None
 
 

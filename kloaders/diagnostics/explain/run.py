@@ -31,7 +31,7 @@ def explain(
     for advice in found.advice:
         if advice.change is not None:
             rate = probes.measure_change(loader, *advice.change, model=model, seconds=seconds / 3)
-            advice = dataclasses.replace(advice, measured=rate)  # noqa: PLW2901
+            advice = dataclasses.replace(advice, measured=rate)  # noqa: PLW2901  the same advice, measured
         tried.append(advice)
     return dataclasses.replace(found, advice=tried)
 

@@ -201,7 +201,7 @@ class Inspector:
                 f"import sys; sys.path[:] = {sys.path!r}; "
                 "from kloaders.diagnostics.verify.worker import main; main()"
             )
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(  # noqa: S603  this interpreter, our module
                 [sys.executable, "-c", code],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -89,7 +89,7 @@ class WorkerHandle:
             environment.setdefault(single, "1")
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  -X and -W have no public form
         try:
-            self.process = subprocess.Popen(  # noqa: S603
+            self.process = subprocess.Popen(  # noqa: S603  this interpreter, our module
                 [os.fsdecode(spawn.get_executable()), *flags, "-c", code],
                 pass_fds=fds,
                 env=environment,

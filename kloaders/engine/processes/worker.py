@@ -38,7 +38,7 @@ def is_worker() -> bool:
 
 def work(conn_fd: int, row_fd: int, life_fd: int, pipeline_fd: int, head: int, idle: float) -> None:
     """The life of a worker process, which ends when it is asked for nothing for `idle` seconds."""
-    global _is_worker  # noqa: PLW0603
+    global _is_worker  # noqa: PLW0603  one per process
     _is_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(RuntimeError):  # no thread to be had: it leaves when it is next idle
@@ -138,7 +138,7 @@ def pack_error(
 ) -> tuple[bytes, str]:
     """An error as it crosses to the parent: pickled, or told where it cannot be, and its trace."""
     with contextlib.suppress(AttributeError):  # a class with __slots__
-        error.line_of_the_user = line_of_the_user(error)  # type: ignore[attr-defined]
+        error.line_of_the_user = line_of_the_user(error)  # type: ignore[attr-defined]  # read by core.errors
     told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
         data = pickle.dumps(error)
