@@ -45,6 +45,8 @@ _GUESS = 256 * 2**10
 # How long, and for how many objects a request in flight, one number of requests in flight is tried; after so
 # many trials without a change more of them are tried again.
 _TRIAL_SECONDS, _TRIAL_OBJECTS, _TRIALS = 0.1, 4, 50
+# So often who waits looks whether it still should.
+_LOOK_SECONDS = 0.25
 # More requests have to bring at least so much more.
 _GAIN = 1.08
 
@@ -108,12 +110,12 @@ class Fetched:
         self.error: Exception | None = None
         self._done: threading.Event | None = None
 
-    def wait(self) -> None:
-        """Until it is done, or dropped."""
+    def wait(self, wanted: Callable[[], bool]) -> None:
+        """Until it is done, or dropped, or not wanted any more."""
         if self._done is None:
             self._done = threading.Event()
-        if self.state not in ("done", "dropped"):
-            self._done.wait()
+        while self.state not in ("done", "dropped") and wanted():
+            self._done.wait(_LOOK_SECONDS)
 
     def ended(self, state: str) -> None:
         """Wake whoever waits."""
@@ -270,7 +272,7 @@ class Fetcher:
             if mine:
                 self._fetch(found, wanted)
             else:
-                found.wait()
+                found.wait(wanted)
             with self._lock:
                 data, error = found.data, found.error
                 found.takers -= 1

@@ -205,8 +205,9 @@ def test_more_requests_are_tried_again_after_a_while(place, monkeypatch):
     assert max(most) >= 32
 
 
-def test_who_gives_up_does_not_wait(place):
-    """A loader that is closed while nothing comes."""
+@pytest.mark.parametrize("released", [True, False])
+def test_who_gives_up_does_not_wait(place, released):
+    """A loader that is closed while nothing comes; also what was announced after that."""
     fetcher = Fetcher()
     claim = fetcher.announce(urls(1), place.read)
     place.wait_for(1)
@@ -222,8 +223,10 @@ def test_who_gives_up_does_not_wait(place):
     thread = threading.Thread(target=take)
     thread.start()
     gone.set()
-    claim.release()
+    if released:
+        claim.release()
     thread.join(20)
+    claim.release()
     assert outcome == ["nobody waits for s3://b/0 any more."]
 
 
