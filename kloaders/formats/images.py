@@ -18,7 +18,7 @@ from kloaders.formats.bmp_header import BmpFacts
 from kloaders.formats.channels import Stored, in_channels, with_clear_gray
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import fits, read_bytes
-from kloaders.formats.image_bounds import check_whole, too_large
+from kloaders.formats.image_bounds import check_coded_data, check_whole, too_large
 from kloaders.formats.image_headers import Header, header_of
 from kloaders.formats.image_resize import FAST_TYPES, resized
 from kloaders.formats.options import ImageOptions
@@ -54,7 +54,7 @@ __all__ = [
 # Missing from OpenCV 4.10. Without it a JPEG comes as BGR and is swapped in place.
 _READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
 
-# The decoder never turns a picture: OpenCV turns JPEG always, PNG and WebP in late versions
+# The decoder never turns an image: OpenCV turns JPEG always, PNG and WebP in late versions
 # only, and none of them with IMREAD_UNCHANGED. Turned here, all versions agree.
 _READ_JPEG = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_COLOR if _READ_RGB is None else _READ_RGB)
 _READ_JPEG_GRAY = cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_GRAYSCALE
@@ -75,13 +75,13 @@ def read_image(path: str, options: ImageOptions, out: Array | None = None) -> Ar
 def decode_image(
     raw: bytes, options: ImageOptions, out: Array | None = None, name: str = "image"
 ) -> Array:
-    """One picture as (height, width, channels), RGB or RGBA; three axes for gray as well.
+    """One image as (height, width, channels), RGB or RGBA; three axes for gray as well.
 
     raw: the encoded bytes; the kind is taken from them, never from the name.
     out: an array the caller would like filled. Where the result has its shape and dtype it is
         written there and `out` itself is returned; otherwise a new array is, and what `out`
         then holds is undefined. The caller tells by `is`.
-    name: what messages call the picture.
+    name: what messages call the image.
 
     The first frame of an animation is taken (of a PNG its default image), and the first page of a
     TIFF unless `pages` says otherwise. Images are turned as EXIF says, wherever a file has it, or
@@ -92,8 +92,8 @@ def decode_image(
     Gray with alpha comes as RGBA from PNG and as two bands from TIFF, gray WebP as colour, CMYK and
     palettes as RGB(A).
 
-    Raises DecodeError for whatever cannot be decoded whole: a file cut short never comes back
-    as half a picture. Damage inside is found where the format has checksums (PNG, TIFF by deflate);
+    Raises DecodeError for whatever cannot be decoded whole: a file truncated never comes back
+    as half an image. Damage inside is found where the format has checksums (PNG, TIFF by deflate);
     others have none, and changed bytes may decode to changed pixels. UnsupportedError, which is a
     DecodeError, for a variant that nothing here reads right.
     """
@@ -129,7 +129,7 @@ def _picture(raw: bytes, options: ImageOptions, out: Array | None, name: str) ->
 def _all_pages(
     raw: bytes, header: Header | None, options: ImageOptions, out: Array | None, name: str
 ) -> Array:
-    """(pages, height, width, channels); one page of what is no TIFF."""
+    """(pages, height, width, channels); one page if it is not a TIFF."""
     if header is None or header.kind != "tiff":
         row = out[0] if out is not None and out.shape[:1] == (1,) else None
         image = _finished(raw, header, options, row, name)
@@ -200,6 +200,7 @@ def _finished(
 ) -> Array:
     """One image in its size, channels and type."""
     if options.reader == "pillow" and not same_by_opencv(raw, header, options.channels):
+        check_coded_data(raw, header, name)
         image, turn = decoded_by_pillow(raw, header, options, name), 1
     else:
         image, turn = _decoded(raw, header, options, out, name)
@@ -254,13 +255,14 @@ def decoders() -> tuple[str, ...]:
 
 
 def check_picture(raw: bytes, name: str) -> None:
-    """Raise DecodeError unless this is a whole picture, as far as its header and end tell.
+    """Raise DecodeError unless this is a whole image, as far as its header and end tell.
 
     Takes microseconds: pixels are decoded only where the header is of no kind known here.
     """
     options = ImageOptions(channels=None, max_pixels=2**62)
     header = header_of(raw)
     check_whole(raw, header, options, name)
+    check_coded_data(raw, header, name)
     if header is None:
         decode_image(raw, options, None, name)
 
@@ -284,7 +286,7 @@ def _decoded(
     """Pixels in RGB order with the channels wanted, and how they are still to be turned."""
     wanted = options.channels
     if header is not None and header.kind == "jpeg" and header.components != 4:
-        image = _jpeg(raw, header, options, out)
+        image = _jpeg(raw, header, options, out, name)
         if image is None:
             raise _undecodable(raw, header, name)
         return image, header.orientation
@@ -302,8 +304,10 @@ def _decoded(
     return in_channels(stored, wanted, out if direct else None, name), turn
 
 
-def _jpeg(raw: bytes, header: Header, options: ImageOptions, out: Array | None) -> Array | None:
-    """A JPEG of gray or colours, which its decoder converts by itself; None where it fails."""
+def _jpeg(
+    raw: bytes, header: Header, options: ImageOptions, out: Array | None, name: str
+) -> Array | None:
+    """A gray or colour JPEG whose decoder converts it; None if that fails."""
     wanted = options.channels
     if wanted is None:
         wanted = 1 if header.gray else 3
@@ -315,6 +319,7 @@ def _jpeg(raw: bytes, header: Header, options: ImageOptions, out: Array | None) 
         room = _room(header, options, out)
         image = room if jpeg_decoder.decode_rgb(raw, room) else None
     if image is None:
+        check_coded_data(raw, header, name)
         flags = (_READ_JPEG_GRAY if wanted == 1 else _READ_JPEG) | reduction
         image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
         if image is not None and wanted != 1 and _READ_RGB is None:
@@ -325,7 +330,7 @@ def _jpeg(raw: bytes, header: Header, options: ImageOptions, out: Array | None) 
 
 
 def _room(header: Header, options: ImageOptions, out: Array | None) -> Array:
-    """Where a JPEG's pixels go: straight to `out`, or to what is lent if a copy follows."""
+    """The memory for a JPEG's pixels: `out`, or a temporary array if a copy follows."""
     shape = header.height, header.width, 3
     upright = shape[:2] if header.orientation < 5 else (header.width, header.height)
     copied = options.channels == 4 or header.orientation != 1
@@ -338,7 +343,8 @@ def _room(header: Header, options: ImageOptions, out: Array | None) -> Array:
 
 
 def _stored(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> Stored:
-    """As the file has it, whoever reads it: asked for colours, OpenCV would swap, blend or drop some."""
+    """Unchanged channels: asked for colours, OpenCV would swap, blend or drop some."""
+    check_coded_data(raw, header, name)
     facts = None if header is None else header.facts
     turn = 1 if header is None else header.orientation
     image: Array | None
@@ -387,7 +393,7 @@ def _reduction(header: Header, size: tuple[int, int]) -> int:
     return 0
 
 
-# EXIF's number -> what makes the stored picture upright
+# EXIF's number -> what makes the stored image upright
 _TURNS: dict[int, Callable[[Array], Array]] = {
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),

@@ -1,4 +1,4 @@
-"""What Keras cannot take as it is: texts become tensors on TensorFlow, float64 becomes float32 on Apple's GPUs."""
+"""Converts for Keras: texts to tensors on TensorFlow, float64 to float32 on Apple's GPUs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from kloaders.keras_api import private
 
 __all__ = ["for_keras"]
 
+_DOUBLE = np.dtype(np.float64)
+
 
 def for_keras(batch: Any) -> Any:
-    """A batch as whoever asks for it takes it; for all but Keras it is as it is.
+    """A batch in the form that the caller needs; it is changed for Keras only.
 
     Raises:
         TypeError: Keras asks for texts, on a backend without texts.
     """
-    dtypes = {getattr(leaf, "dtype", None) for leaf in flatten(batch)}
-    texts = any(isinstance(dtype, np.dtype) and is_text(dtype) for dtype in dtypes)
-    doubles = np.dtype(np.float64) in dtypes and _on_apple()
+    texts = doubles = False
+    for leaf in flatten(batch):
+        dtype = getattr(leaf, "dtype", None)
+        if isinstance(dtype, np.dtype):
+            texts = texts or is_text(dtype)
+            doubles = doubles or dtype == _DOUBLE
+    doubles = doubles and _on_apple()
     if not (texts or doubles) or not private.asker(with_call=False).by_keras:
         return batch
     if doubles:

@@ -1,4 +1,4 @@
-"""What loaders over rows of encoded values have in common: options of images, RAM batches, the cache."""
+"""Shared parts of loaders over rows of encoded values: image options, RAM batches, the cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kloaders.loaders.ram_batches import TwoLevelLoader
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.encoded import cached_rows
 from kloaders.sources.encoded import EncodedSource, fields_of
-from kloaders.sources.files import Decode, readings
+from kloaders.sources.files import Decode, readings_by_input
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.kept_rows import without
 from kloaders.sources.quarantine import excluded
@@ -37,10 +37,10 @@ class EncodedOptions(ReadingOptions, total=False):
 
 def encoded_options(
     *,
-    size: tuple[int, int] | int | None = None,
-    interpolation: str = "auto",
+    size: tuple[int, int] | int | dict[str, Any] | None = None,
+    interpolation: str | dict[str, str] = "auto",
     aspect: str = "stretch",
-    channels: int | None = 3,
+    channels: int | dict[str, Any] | None = 3,
     rescale: float | None = None,
     dct_scaling: bool = False,
     max_pixels: int = ImageOptions.max_pixels,
@@ -57,18 +57,20 @@ def encoded_options(
 
 
 def no_input(owner: str, names: Sequence[str]) -> str:
-    """The message for a loader that is not told which columns are the input."""
+    """The message if x= is missing."""
     return f"{owner}() got no x=, the columns that are the input: there are {listed(list(names))}."
 
 
 class EncodedLoader(TwoLevelLoader):
-    """A loader over rows of values, of which images and arrays are decoded.
+    """A loader over rows of values whose images and arrays are decoded.
 
     Options that all of these loaders have:
 
     Args:
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, depth, label_options:
-            how images are decoded; see `PathSequenceLoader`.
+            how images are decoded; see `PathSequenceLoader`. If x is a dict, size, interpolation and
+            channels may be dicts by input. With a dict as size, labels that are images keep their
+            stored size, unless `label_options={"size": ...}`.
         decode: a function of an input's bytes that returns its array, used instead of these.
         class_names: the names of classes, for labels that are texts: each becomes its number in
             this list.
@@ -96,17 +98,16 @@ class EncodedLoader(TwoLevelLoader):
     def _fields(
         self, x: Any, y: Any, chosen: dict[str, Any], options: Any
     ) -> tuple[Structure, ...]:
-        """What each array of a sample is made of."""
+        """The fields of each array of a sample."""
         images = {name: chosen[name] for name in PICTURES}
-        inputs, labels = readings(
-            chosen["decode"],
-            chosen["label_options"],
-            "images that this loader decodes, and decode= does so instead",
-            dtype=checked_dtype(options.get("dtype")),
-            **images,
+        images["dtype"] = checked_dtype(options.get("dtype"))
+        self.decode = chosen["decode"]
+        inputs, labels, self.input_options = readings_by_input(
+            x, "x", self.decode, chosen["label_options"], **images
         )
-        self.image_options, self.decode = inputs
-        return fields_of(x, y, inputs, labels, chosen["class_names"])
+        #: Of images; where inputs have options of their own, of the first one.
+        self.image_options = next(iter(inputs.values()))
+        return fields_of(x, y, (inputs, self.decode), labels, chosen["class_names"])
 
     def _start(
         self, rows: EncodedSource, batch_size: int, chosen: dict[str, Any], options: Any

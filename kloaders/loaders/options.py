@@ -34,7 +34,6 @@ from kloaders.sources.weights import weights_of
 
 __all__ = [
     "PICTURES",
-    "CommonReadingOptions",
     "LoaderOptions",
     "ReadingOptions",
     "checked_sampling_weights",
@@ -47,9 +46,12 @@ PICTURES = (
 )
 
 
-class CommonReadingOptions(Options, total=False):
-    """How images, and bytes that `decode` knows, become arrays: what is the same for all inputs."""
+class ReadingOptions(Options, total=False):
+    """How images, and bytes for `decode`, become arrays."""
 
+    size: tuple[int, int] | int | dict[str, Any] | None
+    interpolation: str | dict[str, str]
+    channels: int | dict[str, Any] | None
     aspect: str
     rescale: float | None
     dct_scaling: bool
@@ -59,17 +61,9 @@ class CommonReadingOptions(Options, total=False):
     label_options: dict[str, Any] | None
 
 
-class ReadingOptions(CommonReadingOptions, total=False):
-    """The same with what may differ between inputs of files, and may not here."""
-
-    size: tuple[int, int] | int | None
-    interpolation: str
-    channels: int | None
-
-
 @dataclass(frozen=True)
 class LoaderOptions:
-    """What a loader does with the samples of its source.
+    """The processing of a source's samples.
 
     Attributes:
         batch_size: samples per batch.
@@ -203,7 +197,7 @@ class LoaderOptions:
     # ------------------------------------------------------------------ for other loaders
 
     def take(self, numbers: Indices, samples: int) -> LoaderOptions:
-        """For some of the samples, of so many.
+        """For some of the samples; `samples` is their number.
 
         Raises:
             ValueError: samples of a mixture cannot be chosen, or none of these has a weight.
@@ -222,9 +216,9 @@ class LoaderOptions:
         )
 
     def for_validation(self, transform: Transform | None = None) -> LoaderOptions:
-        """Without what is for training only: every sample once, in storage order.
+        """Without training options: every sample once, in storage order.
 
-        transform: in place of that of training.
+        transform: the transform for validation.
         """
         order = self.order
         # Without a transform all samples of a file would be alike.
@@ -259,7 +253,7 @@ class LoaderOptions:
         )
 
 
-# Samples of one file are apart by so many batches at most, where nobody chose RAM batches.
+# By default, samples of one file are at most this many batches apart.
 _APART = 32
 
 

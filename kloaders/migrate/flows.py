@@ -14,13 +14,13 @@ from kloaders.loaders.paths import PathOptions, PathSequenceLoader
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ArrayFlow", "DatasetLoader", "FileFlow"]
+__all__ = ["ArrayFlow", "FileFlow"]
 
 
 class _KerasIterator:
-    """What Keras' iterators can do and a loader cannot."""
+    """Features of Keras' iterators that a loader lacks."""
 
-    #: What is shuffled where nobody says: Keras' iterators are made with shuffle=True.
+    #: The default of shuffle: Keras' iterators use True.
     shuffle: Any
     samples: int
     weights: Any
@@ -59,7 +59,7 @@ class _KerasIterator:
 
 
 class ArrayFlow(_KerasIterator, ArraySequenceLoader):
-    """What `ImageDataGenerator.flow` gives: an `ArraySequenceLoader` with the names of Keras' iterator.
+    """The result of `ImageDataGenerator.flow`: an `ArraySequenceLoader` with the names of Keras' iterator.
 
     Args:
         x: images, or a tuple of images and other inputs.
@@ -91,7 +91,7 @@ class ArrayFlow(_KerasIterator, ArraySequenceLoader):
 
 
 class FileFlow(_KerasIterator, PathSequenceLoader):
-    """What `flow_from_directory` and `flow_from_dataframe` give: a `PathSequenceLoader` with more names.
+    """The result of `flow_from_directory` and `flow_from_dataframe`: a `PathSequenceLoader` with more names.
 
     Args:
         paths: the files.
@@ -157,12 +157,3 @@ def _set_all(loader: Any, attributes: Mapping[str, Any]) -> None:
     """Set attributes of a loader that is not made yet: afterwards it refuses names of its options."""
     for name, value in attributes.items():
         setattr(loader, name, value)
-
-
-class DatasetLoader(PathSequenceLoader):
-    """What `image_dataset_from_directory` gives: a `PathSequenceLoader` with one name more."""
-
-    @property
-    def file_paths(self) -> list[str]:
-        """The files."""
-        return list(self.paths)

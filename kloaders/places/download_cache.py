@@ -1,13 +1,13 @@
-"""Objects kept on a local disk once they are fetched, in a folder of bounded size that processes share.
+"""Keeps fetched objects on a local disk, in a folder of bounded size that processes share.
 
-Of objects that hold many samples, blocks of 4 MiB are kept, else whole objects. An epoch asks for each
-once, so keeping what was used last would keep nothing: which are kept is fixed instead, by their URLs, as
-large a share of the data as the budget is. Every epoch then finds the same ones, and nothing is thrown
-out for something else of the same data.
+Large objects with many samples are kept in blocks of 4 MiB, others as a whole. An epoch reads each object
+once, so a least-recently-used cache would never hit: the kept objects are fixed instead by a hash of their
+URLs, as large a share of the data as the budget allows. Every epoch then finds the same ones, and objects
+of one data set never evict each other.
 
-What is kept is appended to segments. Each process writes segments of its own, under a lock on the
-folder, and looks at their sizes first: the budget holds whatever ends a process. Entries have a checksum
-and the ETag of the object. Only files that end in `.objects` in a folder with our marker are ever deleted.
+Objects are appended to segments. Each process writes its own segments, under a lock on the folder, and
+checks the total size first: the budget holds however a process ends. Entries have a checksum and the ETag
+of the object. Only files that end in `.objects` in a folder with our marker are ever deleted.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ except ImportError:  # Windows: processes do not wait for each other
 
 __all__ = ["BLOCK_BYTES", "DownloadCache"]
 
-#: The least that a budget may be, and what is kept at a time of objects that are read by ranges.
+#: The minimum budget, and the size of the blocks of objects that are read by ranges.
 BLOCK_BYTES = 4 * 2**20
 _REFRESH_SECONDS = 2.0
-# So much of the disk is left alone.
+# Free disk space that is never used.
 _DISK_RESERVE = 2**30
 
 
@@ -69,13 +69,13 @@ class _Settings:
 
 
 class DownloadCache:
-    """What was fetched of one data set, and of others in the same folder.
+    """The cache of one data set, in a folder that others may share.
 
     Args:
-        folder: made if it is not there; an empty one, or one of a download cache.
-        budget: bytes that all segments in the folder may have; None: as much as the disk has, but 1 GiB.
-        total: bytes of the data set, or about as many.
-        data: a short text that tells the data set from others.
+        folder: created if missing; empty, or a download cache.
+        budget: maximum bytes of all segments in the folder; None: the whole disk but 1 GiB.
+        total: approximate bytes of the data set.
+        data: a short text that identifies the data set.
 
     Raises:
         ValueError: the budget is below `BLOCK_BYTES`, or the folder holds other files.
@@ -103,11 +103,11 @@ class DownloadCache:
         forks.watch(self)
 
     def after_fork(self) -> None:
-        """Nothing is open: this process writes a segment of its own."""
+        """Start with no open segment: this process will write its own."""
         self.close()
 
     def close(self) -> None:
-        """Let go of all segments; they are opened again when an object is read."""
+        """Close all segments; they are opened again when an object is read."""
         self._closings = getattr(self, "_closings", 0) + 1
         _close(getattr(self, "_files", {}))
         self._lock = threading.RLock()
@@ -130,10 +130,10 @@ class DownloadCache:
         self._begin(state["settings"])
 
     def read(self, url: str, etag: str, span: Span = ()) -> bytes:
-        """An object, or a block of one: as it is kept, or fetched, and kept if it belongs to what is.
+        """An object or block, from the cache or fetched; stored if it belongs to the kept ones.
 
-        Where no listing had its ETag, that is asked for when the object is first met: a new version of it
-        is never taken for an old one.
+        If no listing gave its ETag, it is requested when the object is first used: a new version is
+        never served from an old entry.
         """
         found = self._kept(url, etag, span)
         if found is not None:
@@ -144,35 +144,35 @@ class DownloadCache:
         return data
 
     def belongs(self, url: str, span: Span = ()) -> bool:
-        """Whether an object, or a block of one, is one of those that are kept."""
+        """Whether an object or block is one of the kept ones."""
         digest = hashlib.blake2b(_named(url, ()), digest_size=8, key=b"kept")
         at = int.from_bytes(digest.digest(), "little") / 2**64
-        if span:  # every so manyth of the blocks of an object: the share of them, to one block
+        if span:  # spread evenly: of each object the share is right to one block
             at = (at + span[0] // BLOCK_BYTES * self.settings.share) % 1.0
         return self.settings.share >= 1.0 or at < self.settings.share
 
     def keeps(self, url: str, etag: str, span: Span) -> bool:
-        """Whether a block is here, or is one of those that are kept and would find room."""
+        """Whether a block is stored, or is one of the kept ones and would find room."""
         return self.holds(url, etag, span) or (
             not (self._full or self._stopped) and self.belongs(url, span)
         )
 
     def holds(self, url: str, etag: str, span: Span = ()) -> bool:
-        """Whether an object, or a block of one, is here, as far as can be told without a look or a request."""
+        """Whether an object or block is stored, as far as memory knows; reads nothing."""
         with self._lock:
             at = self._at(_key(url, span))
         return at is not None and self._is_of(at, url, etag)
 
     def _is_of(self, at: At, url: str, etag: str) -> bool:
-        """Whether an entry is known to be of this version; without an ETag, of one that was asked for."""
+        """Whether an entry has this ETag; if none is given, whether its ETag was compared before."""
         return at.etag == etag if etag else url in self._checked
 
     def part(
         self, url: str, etag: str, span: Span = (), start: int = 0, stop: int | None = None
     ) -> bytes | None:
-        """Bytes of an object that lie in this block of it, or in all of it, if that is here; by no request.
+        """Bytes of an object that lie in this block, or in the whole object, if it is stored; no request.
 
-        The first time all of the block is compared with its checksum, then only these are read.
+        The first read verifies the checksum of the whole block; later ones read only these bytes.
         """
         key = _key(url, span)
         with self._lock:
@@ -254,7 +254,7 @@ class DownloadCache:
         return self._files[segment]
 
     def _refresh(self) -> None:
-        """Look at what other processes, now or earlier, have written. The lock is held."""
+        """Read the entries that other processes have written. The lock is held."""
         self._refreshed = time.monotonic()
         for segment in segments_of(self.folder):
             file = self._open(segment.name)
@@ -304,7 +304,7 @@ class DownloadCache:
         return file, os.fstat(file).st_size
 
     def _room(self, size: int) -> bool:
-        """Whether so many bytes more may be written. The folder is locked."""
+        """Whether this many more bytes may be written. The folder is locked."""
         used = sum(segment.size for segment in segments_of(self.folder))
         if self.budget is not None and size > self.budget:
             return False  # whatever is deleted for it
@@ -315,7 +315,7 @@ class DownloadCache:
         return shutil.disk_usage(self.folder).free > _DISK_RESERVE + size
 
     def _push_out(self, wanted: int) -> int:
-        """Delete segments of other data sets that nobody uses; how many bytes they had."""
+        """Delete unused segments of other data sets; returns the freed bytes."""
         freed = 0
         for segment in sorted(segments_of(self.folder), key=lambda one: one.used):
             if freed >= wanted or segment.name.startswith(f"{self.settings.data}-"):
@@ -334,7 +334,7 @@ class DownloadCache:
 
 
 def _named(url: str, span: Span) -> bytes:
-    """What tells objects, and blocks of them, apart."""
+    """The key of an object or block."""
     name = url.encode("utf-8", "surrogateescape")
     return b"%b\0%d-%d" % (name, *span) if span else name
 
@@ -351,7 +351,7 @@ def _close(files: dict[str, int]) -> None:
 
 
 def _made_folder(folder: str) -> None:
-    """Make the folder of a cache, or see that it is one."""
+    """Create the folder of a cache, or check that it is one."""
     try:
         os.makedirs(folder, exist_ok=True)
         others = os.listdir(folder)

@@ -1,6 +1,6 @@
-"""The segments of a download cache: files of entries, and what may be done to them while others use them.
+"""The segments of a download cache: files of entries, locked while a process uses them.
 
-What an entry is of, and whether it is still wanted, is not known here.
+Which object an entry belongs to is not known here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "segments_of",
 ]
 
-#: What a folder has in it that is ours.
+#: The file that marks a folder as a download cache.
 MARKER = "kloaders-download-cache"
 SUFFIX = ".objects"
 _MAGIC = b"KLO1"
