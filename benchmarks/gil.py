@@ -134,7 +134,7 @@ def main() -> None:
         for name, loader in sources(folder, args.files, args.data):
             results[name] = measure(loader, args.rounds)
     print(
-        "| us a sample | all | lock released | lock held | cores that one process can feed "
+        "| us per sample | all | lock released | lock held | cores that one process can feed "
         "| samples/s of 16 cores, at most |"
     )
     print("| --- | --- | --- | --- | --- | --- |")

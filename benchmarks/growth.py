@@ -44,7 +44,7 @@ def samples() -> Rows:
             if options and count <= 1024:
                 continue
             plan = EpochPlan(count, BATCH, seed=1, **options)
-            row[f"{words}, us a batch"] = per_batch(plan)
+            row[f"{words}, us per batch"] = per_batch(plan)
             row[f"{words}, KiB"] = memory(plan) / 1024
         rows.append(row)
     return rows

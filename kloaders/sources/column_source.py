@@ -36,7 +36,7 @@ class ColumnSource(Source):
 
     Args:
         columns: (x,) or (x, y): a column for each array, nested as the arrays of a sample are.
-        paths: the file of each sample, where there is one.
+        paths: the file of each sample, if it has one.
     """
 
     reads_many = True
@@ -99,7 +99,11 @@ class ColumnSource(Source):
     def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
         if len(self.columns) < 2:
             return None
-        columns = (self.columns[0], map_structure(change, self.columns[1]), *self.columns[2:])
+        labels = map_structure(change, self.columns[1])
+        return self.with_columns((self.columns[0], labels, *self.columns[2:]))
+
+    def with_columns(self, columns: tuple[Any, ...]) -> Source:
+        """These samples with other columns, in the same form."""
         found: Source = self._with(columns=columns, _leaves=flatten(columns))
         return found
 
@@ -116,7 +120,7 @@ def _spec(column: Any, spec: ArraySpec) -> ArraySpec:
 
 
 def runs_user_code(column: Any) -> bool:
-    """Whether a column calls a function of the user's for a value."""
+    """Whether a column calls a user's function for a value."""
     while column is not None:
         if isinstance(column, CallColumn):
             return False  # of a path, which is cheap, and known for all samples
