@@ -1,4 +1,4 @@
-"""Short texts for what a conversion is made of: it goes on only where all of them are the same."""
+"""Short digests of a conversion's inputs: it resumes only if all of them are the same."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ __all__ = [
     "spread",
 ]
 
-# Arrays in files are told apart by so many of their rows, and the file's size and time: all of
-# them may be more than RAM. So many bytes are looked at at a time.
+# Arrays in files may be larger than RAM: they are compared by this many of their rows and by the size
+# and time of the file. This many bytes are read at a time.
 _ROWS_IN_DIGEST, _BYTES_IN_DIGEST = 64, 2**26
-# What stands in the digest of a function before what could not be compared by value.
+# Marks, in the digest of a function, objects that could not be compared by value.
 _BUT_FOR = ", but for "
 
 
 def digest_of_texts(texts: Iterable[str]) -> str:
-    """One short text for many: names of files, for example."""
+    """One short text for many, such as file names."""
     digest = hashlib.blake2b(digest_size=12)
     for text in texts:
         digest.update(f"{text}\0".encode("utf-8", "surrogateescape"))
@@ -56,7 +56,7 @@ def digest_of_texts(texts: Iterable[str]) -> str:
 
 
 def digest_of_files(paths: Iterable[str]) -> str:
-    """Names, sizes and modification times of files in one short text; 3 us a file if cached."""
+    """One short text for names, sizes and modification times of files; about 3 us per file if cached."""
 
     def described(path: str) -> str:
         try:
@@ -69,10 +69,10 @@ def digest_of_files(paths: Iterable[str]) -> str:
 
 
 def digest_of_function(function: Any, what: str = "the function") -> str | None:
-    """Name of a user's function, and a short text for all that it depends on (`value_digest`).
+    """Name of a user's function, and a digest of everything that it depends on (`value_digest`).
 
-    Where something in that has no value, the code alone counts, and the text says what was left out:
-    see `not_compared`.
+    For objects that have no comparable value only the code counts, and the text names them: see
+    `not_compared`.
     """
     return None if function is None else _digest(function, what, lambda: digest_of(function, what))
 
@@ -91,7 +91,7 @@ def _digest(function: Any, what: str, by_value: Callable[[], str]) -> str:
 
 
 def not_compared(job: Any) -> list[str]:
-    """What functions of a job depend on and has no value that could be compared."""
+    """The objects that a job's functions depend on and that cannot be compared by value."""
     if isinstance(job, dict):
         job = list(job.values())
     if isinstance(job, list):
@@ -103,7 +103,7 @@ def _code(code: CodeType) -> str:
     constants = [
         _code(c)
         if isinstance(c, CodeType)
-        # The order within a set of texts is another one in every process.
+        # The order of a set of texts differs between processes.
         else repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c)
         for c in code.co_consts
     ]
@@ -111,9 +111,9 @@ def _code(code: CodeType) -> str:
 
 
 def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
-    """What decides the samples of a loader, by name; a call that goes on must have the same.
+    """The settings that decide a loader's samples, by name; a resumed call must have the same.
 
-    transformed: the samples are those after the transform.
+    transformed: samples are taken after the transform.
     """
     columns = loader.source.columns
     job: dict[str, Any] = {"loader": type(loader).__name__, "samples": loader.samples}
@@ -166,7 +166,7 @@ def _plain(value: Any) -> Any:
 
 
 def is_files(column: Any) -> bool:
-    """Whether the values of a column are read from files, one each."""
+    """Whether each value of a column is read from its own file."""
     return isinstance(inner_column(column), PathColumn)
 
 
@@ -176,7 +176,7 @@ def _names_of(column: Any) -> Iterable[str]:
 
 def _digest_of_column(column: Any) -> str:
     count = len(column)
-    if is_files(column):  # each shard notes how they were when it was made
+    if is_files(column):  # each shard notes its files as they were when it was written
         unseen = f"{_BUT_FOR}objects at URLs" if any(map(is_url, _names_of(column))) else ""
         return f"{count} files {digest_of_texts(_names_of(column))}{unseen}"
     if isinstance(column, OneHotColumn):
@@ -190,7 +190,7 @@ def _digest_of_column(column: Any) -> str:
     rows = []
     if isinstance(inner, CallColumn):
         rows.append(str(digest_of_function(inner.function, "the labels function")))
-    with contextlib.suppress(Exception):  # a function of the user's
+    with contextlib.suppress(Exception):  # user code
         few = max(2, min(_ROWS_IN_DIGEST, _BYTES_IN_DIGEST // max(1, column.read(0).nbytes)))
         rows = [digest_of_array(column.read(index)) for index in spread(count, few)]
     mapped = getattr(getattr(inner, "file", None), "path", None)
@@ -199,7 +199,7 @@ def _digest_of_column(column: Any) -> str:
 
 
 def _digest_of_rows(array: Array, numbers: Any) -> str:
-    """All of these rows: what was changed in one of them is another data set."""
+    """A digest of all these rows: a change in one of them makes another data set."""
     step = max(1, _BYTES_IN_DIGEST // max(1, array[:1].nbytes))
     count = len(array) if numbers is None else len(numbers)
     cuts = (slice(k, k + step) for k in range(0, count, step))
@@ -208,13 +208,13 @@ def _digest_of_rows(array: Array, numbers: Any) -> str:
 
 
 def spread(samples: int, count: int) -> list[int]:
-    """So many sample numbers from all over."""
+    """This many sample numbers, spread over the whole range."""
     found: list[int] = np.unique(np.linspace(0, samples - 1, count).astype(np.int64)).tolist()
     return found
 
 
 def digest_of_array(array: Array) -> str:
-    """Values, shape and dtype of an array in one short text."""
+    """A digest of values, shape and dtype of an array."""
     digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=12)
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -1,11 +1,11 @@
-r"""Many samples become files, shard by shard, and a kill loses no finished shard. No formats here.
+r"""Writes many samples to files, shard by shard; a kill loses no finished shard. Knows no formats.
 
     with Journal(path, files=r"x-\d{5}\.npy", job=job) as journal:
         notes = write_shards(journal, sizes, write)  # only what is not finished yet
-        ...  # last of all, the file that makes the others valid
+        ...  # the file that makes the others valid is written last
 
-A shard's files get their names when they are whole (`whole_file`), and then a line in the journal.
-While the journal has this name the conversion is not finished; then it gets the name `done_of(path)`.
+A shard's files get their names when they are complete (`whole_file`), then a line in the journal.
+The journal keeps its name until the conversion is finished; then it is renamed to `done_of(path)`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
 
 
 def checked_if_exists(if_exists: Any, overwrite: Any) -> tuple[bool, bool]:
-    """Whether to keep what is finished, and whether to replace it."""
+    """Whether to keep or to replace finished files."""
     if if_exists not in ("keep", "raise", "overwrite"):
         raise ValueError(
             f'if_exists={if_exists!r:.80} is not known: choose "keep", "raise" or "overwrite".'
@@ -68,37 +68,35 @@ def checked_if_exists(if_exists: Any, overwrite: Any) -> tuple[bool, bool]:
 
 
 class Journal:
-    """Which shards of a conversion are finished: a file of JSON lines beside them.
+    """The finished shards of a conversion: a file of JSON lines next to them.
 
     Args:
-        path: of the journal; its folder is that of the shards, and is made.
-        files: a regular expression of the names of all files that conversions like this one
-            make in the folder. What is there by such a name and is not finished is removed.
-        job: what the files are made of and how, by name: JSON values. A conversion goes on only
-            where all of it is as it was.
-        overwrite: replace what another conversion has made here, finished or not.
-        current: `current(shard, note)` says whether a finished shard is what it would be if it
-            were made now; else it is made again. For sources that may change, such as files.
-            None: always.
+        path: of the journal, in the folder of the shards, which is created.
+        files: a regular expression that matches all files such conversions make in the folder.
+            Matching files that are not finished are removed.
+        job: the inputs and settings that decide the files, by name, as JSON values. A conversion
+            resumes only if all of them are the same.
+        overwrite: replace the files of another conversion, finished or not.
+        current: `current(shard, note)` says whether a finished shard is up to date; otherwise it is
+            written again. For sources that may change, such as files. None: always up to date.
         shared: names of files that several shards write to, each its own part. While they grow
-            they may be called `NAME.unfinished`. How long they are `current` has to tell.
-        keep: take a conversion that is finished, of the same job, as it is: `kept` is then True,
-            and all shards are in `finished`. Else whatever is finished is an error.
-        last: the name of a file that is written when all shards are, and belongs to what is kept.
+            they may be called `NAME.unfinished`. `current` has to check their size.
+        keep: accept a finished conversion of the same job: `kept` is then True, and all shards are
+            in `finished`. Otherwise any finished conversion is an error.
+        last: the name of a file that is written after all shards, and belongs to what is kept.
 
-    In a `with` block it holds a lock, which the system takes back if the process dies. Where the
-    block ends without an exception the file gets the name `done`, by which the next call knows
-    what is there.
+    In a `with` block it holds a lock, which the system releases if the process dies. If the block
+    ends without an exception, the file is renamed to `done`, where the next call finds it.
 
     Raises, where the block begins:
-        BlockingIOError: another process is at it; says which.
+        BlockingIOError: another process uses it; names the process.
         FileExistsError: there are files of another conversion, or of data that has changed; says
-            in what it differs.
+            what differs.
 
-    Threads may share it.
+    Safe for threads.
     """
 
-    #: Whether the file is left, by its name, when all is done.
+    #: Whether the journal is kept, under its name, when all is done.
     stays = False
 
     def __init__(
@@ -114,7 +112,7 @@ class Journal:
     ) -> None:
         self.path = os.path.abspath(path)
         self.folder = os.path.dirname(self.path)
-        #: What the file is called when all is finished: hidden, `.NAME.finished.jsonl`.
+        #: Its name when all shards are finished: hidden, `.NAME.finished.jsonl`.
         self.done = done_of(self.path)
         self.keep, self.last, self.kept = keep, last, False
         self.pattern = re.compile(files)
@@ -122,7 +120,7 @@ class Journal:
         self.overwrite = overwrite
         self.current = current
         self.shared = frozenset(shared)
-        #: What `write` noted of each finished shard, by its number.
+        #: What `write` noted for each finished shard, by its number.
         self.finished: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
@@ -134,7 +132,7 @@ class Journal:
             self._begin(file)
         except BaseException:
             self._file = None
-            with contextlib.suppress(OSError):  # what a full disk did not take is written once more
+            with contextlib.suppress(OSError):  # lines lost to a full disk are written again
                 file.close()
             raise
         return self
@@ -154,7 +152,7 @@ class Journal:
             )
         ends = self.kept or (kind is None and not self.stays)
         if ends and sys.platform != "win32":
-            self._end()  # before the lock is given back
+            self._end()  # before the lock is released
         with contextlib.suppress(OSError):  # as above
             file.close()
         if ends and sys.platform == "win32":
@@ -167,9 +165,9 @@ class Journal:
             os.replace(self.path, self.done)
 
     def add(self, shard: int, names: Iterable[str], note: Any) -> None:
-        """Shard number `shard` is finished: files by these names are on the disk.
+        """Record that a shard is finished and its files are on disk.
 
-        note: whatever will be wanted of it when all are finished; a JSON value.
+        note: a JSON value that is needed when all shards are finished.
         """
         sizes = {
             name: None if name in self.shared else os.path.getsize(os.path.join(self.folder, name))
@@ -182,7 +180,7 @@ class Journal:
     def _append(self, line: dict[str, Any]) -> None:
         assert self._file is not None
         try:
-            # With its sum: a line that is damaged counts as one that is not there.
+            # With a checksum: a damaged line counts as missing.
             text = json.dumps({**line, "crc32": _sum_of(line)})
             self._file.write(text.encode() + b"\n")
             self._file.flush()
@@ -220,13 +218,13 @@ class Journal:
                     kept |= {name} if size is not None else {name, f"{name}.unfinished"}
         self._say_unsure()
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.done)  # of what is removed below
+            os.unlink(self.done)  # it describes the files removed below
         file.truncate(end if job == self.job else 0)
         if job != self.job:
             self._append({"job": self.job})
         self._append({"process": os.getpid()})
-        # The journal says by now what is wanted: a kill in here leaves nothing that is taken for
-        # more than it is.
+        # The journal is already up to date: after a kill from here on, no file is taken for finished
+        # by mistake.
         for name in os.listdir(self.folder):
             part = re.fullmatch(r"\.(.*)\.\d+(-\d+)?\.part", name)
             if self.pattern.fullmatch(part[1] if part else name) and name not in kept:
@@ -234,12 +232,12 @@ class Journal:
         sync_folder(self.folder)
 
     def _take_over(self) -> str:
-        """Keep what is finished, if it is of this job and as it was; else what it differs in."""
+        """Keep finished shards of the same job that are up to date; otherwise say what differs."""
         lines = read_journal(self.done)
         if not lines:
             return ""
         job = lines[0].get("job", {})
-        # What an earlier version finished is no worse today.
+        # Shards that an earlier version finished are still valid.
         said = difference_of(*({**j, "kloaders": ""} for j in (job, self.job)))
         if said:
             return f", made with other arguments: {said}"
@@ -282,7 +280,7 @@ class Journal:
 
 
 def done_of(path: str) -> str:
-    """What the journal at `path` is called when the conversion is finished.
+    """The path of the journal at `path` once the conversion is finished.
 
     >>> done_of("unfinished.jsonl"), done_of(".train.unfinished.jsonl")
     ('.finished.jsonl', '.train.finished.jsonl')
@@ -293,9 +291,9 @@ def done_of(path: str) -> str:
 
 
 def begun_with(path: str, job: dict[str, Any]) -> dict[str, Any]:
-    """The job of a conversion that has all of `job`, perhaps more; {} if there is none.
+    """The job of a conversion whose items include all of `job`; {} if there is none.
 
-    For what a first run measures, and a run that goes on takes over. `path` is the journal's.
+    For values that the first run measures and a resumed run reuses. `path` is the journal's.
     """
     wanted = {name: value for name, value in _as_read(job).items() if name != "kloaders"}
     for lines in map(read_journal, (path, done_of(path))):
@@ -306,7 +304,7 @@ def begun_with(path: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_journal(path: str) -> list[dict[str, Any]]:
-    """The lines of a journal, in which somebody may be writing; none if it is not there."""
+    """The lines of a journal, which another process may be writing; none if it does not exist."""
     try:
         with open(path, "rb", opener=open_to_read) as file:
             return _lines_of(file)[0]
@@ -315,18 +313,18 @@ def read_journal(path: str) -> list[dict[str, Any]]:
 
 
 def _as_read(job: dict[str, Any]) -> Any:
-    # As it comes back out of a file: tuples are lists there.
+    # As read back from JSON: tuples become lists.
     return json.loads(json.dumps({"kloaders": __version__, **job}))
 
 
 def locked(path: str) -> IO[bytes]:
-    """The file at `path`, made if it is not there, open to append and locked for this process."""
+    """The file at `path`, created if missing, open to append and locked for this process."""
     while True:
         file = open(path, "a+b")  # noqa: SIM115 (the journal closes it)
         try:
             if sys.platform != "win32":
                 _lock(file, path)
-            # Whoever had it may have finished, and removed the file, since it was opened.
+            # Its former owner may have finished and removed the file since it was opened.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
                     return file
@@ -361,7 +359,7 @@ def _sum_of(line: dict[str, Any]) -> int:
 
 
 def _lines_of(file: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines of a journal, and where they end: a kill may have cut the last one."""
+    """The complete lines of a journal, and where they end: a kill may have cut the last one."""
     file.seek(0)
     lines: list[dict[str, Any]] = []
     end = 0
@@ -391,7 +389,7 @@ def difference_of(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 # --------------------------------------------------------------------------------------- shards
 
-# advance(count): so many samples more are written. Raises where the conversion is to end.
+# advance(count): this many more samples are written. Raises if the conversion has to stop.
 Advance = Callable[[int], None]
 
 
@@ -405,20 +403,20 @@ def write_shards(
     progress: bool | None = True,
     name: str = "writing",
 ) -> list[Any]:
-    """Write the shards that are not finished; gives the notes of all, in their order.
+    """Write the shards that are not finished; returns the notes of all, in shard order.
 
     Args:
-        journal: which shards are finished; entered.
-        samples: how many each shard has, for the bar.
-        write: `write(shard, advance)` -> (names of its files, note): makes the files of one shard
-            with `whole_file` and calls `advance` as it goes, some times a second. Called from
-            `workers` threads at once.
-        shards: the numbers of those to write and to give the notes of; None: all.
-        workers: shards at a time; 1 writes in the caller's thread.
-        progress: show a bar with rate and time left. None: where stderr is a terminal.
-        name: what the bar says.
+        journal: the finished shards; entered.
+        samples: number of samples of each shard, for the progress bar.
+        write: `write(shard, advance)` -> (names of its files, note): writes the files of one shard
+            with `whole_file` and calls `advance` several times per second. Called from `workers`
+            threads at once.
+        shards: the numbers of the shards to write; None: all.
+        workers: shards written at a time; 1 writes in the caller's thread.
+        progress: show a bar with rate and time left. None: only if stderr is a terminal.
+        name: the label of the bar.
 
-    What `write` raises ends the others at their next `advance`, and is raised; so does Ctrl-C.
+    An exception in `write`, or Ctrl-C, stops the others at their next `advance` and is raised.
     Finished shards stay in the journal.
     """
     stop = threading.Event()
@@ -460,7 +458,7 @@ def write_shards(
                 try:
                     for future in as_completed(futures):
                         future.result()
-                except BaseException:  # Ctrl-C too; leaving the block waits for the threads
+                except BaseException:  # including Ctrl-C; leaving the block waits for the threads
                     stop.set()
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
@@ -473,13 +471,13 @@ class _Stopped(Exception):
 
 def errors_of(notes: Iterable[dict[str, Any]]) -> list[SampleError]:
     """The samples that did not load, from notes that have a list `errors` of (index, name, cause)."""
-    # A sample that was to replace others in two shards may be in the notes of both.
+    # A sample drawn as a replacement in two shards may be in the notes of both.
     found = {error[0]: SampleError(*error) for note in notes for error in note["errors"]}
     return [found[index] for index in sorted(found)]
 
 
 def say_errors(errors: Sequence[SampleError], name: str, on_error: str = "skip") -> None:
-    """Tell of samples that were left out or replaced, the first ten by name."""
+    """Report samples that were left out or replaced, the first ten by name."""
     if not errors:
         return
     done = "replaced" if on_error == "replace" else "left out"

@@ -1,7 +1,7 @@
-"""Shards written by tasks of a Ray cluster, in place of threads. They may die, with their node too.
+"""Shards written by tasks of a Ray cluster instead of threads. Tasks and nodes may die.
 
-A task writes a whole shard, from its number and what all share: it may be made again, by another
-one, to the same bytes. The journal is the caller's.
+A task writes a whole shard from its number and the shared inputs: another task can write it again with
+the same bytes. The caller keeps the journal.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from kloaders.engine.ray import actor, cluster
 
 __all__ = ["RemoteShards"]
 
-# Seconds between two looks whether another shard has failed.
+# Seconds between checks whether another shard has failed.
 _LOOK_SECONDS = 0.25
-# A shard of which so many tasks died is not tried again.
+# After this many lost tasks a shard is not tried again.
 _DEATHS = 3
 
 
 class RemoteShards:
-    """Writes a shard on the cluster: what `write_shards` calls, from a thread for each at a time.
+    """Writes shards on the cluster: `write_shards` calls it from one thread per shard in progress.
 
     Args:
-        engine: which cluster.
-        write: what writes a shard, as `write_shards` takes it. It is pickled.
-        journal: the path of the conversion's journal.
-        samples: how many each shard has.
+        engine: the cluster.
+        write: writes a shard, as for `write_shards`. It is pickled.
+        journal: path of the conversion's journal.
+        samples: number of samples of each shard.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class RemoteShards:
         self.samples = samples
         try:
             self.given = cluster.package(ray), cluster.put(ray, write), journal
-        except Exception as error:  # whatever pickling a user's objects raises
+        except Exception as error:  # pickling a user's objects may raise anything
             raise TypeError(
                 f"engine=Ray(...): the loader cannot be sent to the cluster ({error}). Open files and "
                 "locks where they are first used, or convert in this process, without engine=."

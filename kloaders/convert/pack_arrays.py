@@ -1,4 +1,4 @@
-"""The arrays of a pack on their way into files: rows of a file that shards share, or files of one."""
+"""Writes the arrays of a pack: as rows of a file that all shards share, or as a shard's own files."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def name_of(array: str) -> str:
 
 
 class ShardArray:
-    """One array of the samples of a shard, on its way into files.
+    """Writes one array of a shard's samples to files.
 
-    Its rows go to the shard's place in a file of all shards, while each has the shape that samples
-    have by `spec`. With the first that has another shape, all of them go to a file of the shard's
-    own. Shards of one array may be written by several threads at a time.
+    Samples are written to the shard's rows of the shared file while they have the shape in `spec`.
+    At the first sample of another shape, all samples of the shard move to a file of its own.
+    Several threads may write shards of one array at the same time.
 
     Args:
         stack: closes the files.
-        folder: of the pack.
+        folder: the folder of the pack.
         array: the name of the array, such as "x0".
         shard: the number of the shard.
         spec: shape and dtype of a sample.
-        start: the row of the shared file that is the first of the shard's.
-        stop: the row behind its last; fewer samples may come.
+        start: the shard's first row in the shared file.
+        stop: the row after its last one; fewer samples may come.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ShardArray:
         self._shared: IO[bytes] | None = None
         self._own: IO[bytes] | None = None
         self.crc, self.samples, self.values = 0, 0, 0
-        # (shape, how many samples have it), in order: of few shapes, mostly of one.
+        # (shape, number of consecutive samples that have it), in order; usually one entry.
         self.shapes: list[tuple[tuple[int, ...], int]] = []
 
     def add(self, rows: Array | list[Array]) -> None:
@@ -91,21 +91,21 @@ class ShardArray:
     def _open_shared(self) -> IO[bytes]:
         path = os.path.join(self.folder, name_of(self.array))
         self._shared = file = self.stack.enter_context(_shared_file(path))
-        file.seek(HEADER_BYTES - 1)  # rows may be of no bytes
+        file.seek(HEADER_BYTES - 1)  # rows may be empty
         file.write(b"\0")
         file.seek(self._place)
         return file
 
     @property
     def _place(self) -> int:
-        """Where the shard's rows begin in the shared file."""
+        """Position of the shard's first row in the shared file."""
         return HEADER_BYTES + self.start * math.prod(self.shape) * self.dtype.itemsize
 
     def _open_own(self) -> IO[bytes]:
         name = f"{self.array}-{self.shard:05}.npy"
         self._own = file = self.stack.enter_context(whole_file(os.path.join(self.folder, name)))
         file.write(bytes(HEADER_BYTES))
-        if self._shared is not None:  # what was taken for a row of all
+        if self._shared is not None:  # rows already written to the shared file
             self._shared.flush()
             left = self.values * self.dtype.itemsize
             with open(self._shared.name, "rb") as written:
@@ -119,7 +119,7 @@ class ShardArray:
     def finish(self) -> Part:
         """What was written: rows, or values with an index where shapes differ."""
         if self._own is None and self._shared is not None:
-            # A row for each sample that was left out: the next shard begins behind them.
+            # Skipped samples leave empty rows at the end: the next shard begins after them.
             left = (self.stop - self.start - self.samples) * self.values // self.samples
             left *= self.dtype.itemsize
             while left:
@@ -152,17 +152,17 @@ class ShardArray:
 
 @contextlib.contextmanager
 def _shared_file(path: str) -> Iterator[IO[bytes]]:
-    """An unfinished file, to write to a part of it; on the disk when the block ends.
+    """Open an unfinished file to write a part of it; synced to disk at the end of the block.
 
-    What an exception leaves behind in it is written over by who makes the shard again.
+    After an exception the part is overwritten when the shard is written again.
     """
     part = f"{path}.unfinished"
-    if os.path.exists(path):  # ended between this file's last shard and the manifest
+    if os.path.exists(path):  # killed between this file's last shard and the manifest
         with contextlib.suppress(FileNotFoundError):  # by another thread
             os.replace(path, part)
     is_new = not os.path.exists(part)
-    # Not to be read: else NFS reads a page before it writes a part of it, and writes back what another
-    # host has changed meanwhile.
+    # Write-only: with read access NFS reads a page before it writes a part of it, and would write back
+    # bytes that another host has changed meanwhile.
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
     def opener(path: str, _: int) -> int:
@@ -181,9 +181,9 @@ def _shared_file(path: str) -> Iterator[IO[bytes]]:
 
 
 def is_written(folder: str, file: File, dtype: np.dtype[Any]) -> bool:
-    """Whether the rows of a shard may be in the file that it shares, finished or not: it is as long.
+    """Whether the shared file, finished or not, is long enough to have this shard's rows.
 
-    True for files of its own, which the journal knows.
+    True for a shard's own files, which the journal checks.
     """
     if file.first is None:
         return True
@@ -198,16 +198,16 @@ def is_written(folder: str, file: File, dtype: np.dtype[Any]) -> bool:
 def finish_shared(
     folder: str, names: Iterable[str], files: Mapping[str, tuple[File, np.dtype[Any]]]
 ) -> None:
-    """When all shards are written: shared files get their header, their end, and then their name.
+    """Finish the shared files once all shards are written: write the header, cut the end, rename.
 
-    names: of all that there may be. files: what is in the pack, with the shape of all rows.
+    names: all files that may exist. files: the files of the pack, with the shape of all rows.
     """
     for name in names:
         path = os.path.join(folder, name)
         part = f"{path}.unfinished"
-        if not os.path.exists(part):  # nothing was written to it, or it is finished already
+        if not os.path.exists(part):  # never written to, or already finished
             continue
-        if name not in files:  # each shard that began to write to it met a sample of another shape
+        if name not in files:  # every shard that wrote to it had a sample of another shape
             os.unlink(part)
             continue
         file, dtype = files[name]

@@ -1,4 +1,4 @@
-"""Writes the samples of any loader into a pack, each read once."""
+"""Writes the samples of any loader to a pack, reading each once."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ if TYPE_CHECKING:
 __all__ = ["finish_pack", "write_pack"]
 
 
-# Shards of this size or more. Where samples differ in shape, each has files of its own, which take a
-# descriptor each while they are mapped, and 1024 is what a process may have.
+# Minimum size of a shard. Where shapes differ, each shard has its own files, and each of these takes
+# one of the 1024 descriptors of a process while it is mapped.
 _SHARD_BYTES, _SHARDS = 2**30, 128
-# Samples looked at for their size.
+# Samples measured for their size.
 _MEASURED = 8
 
 
@@ -174,7 +174,7 @@ def write_pack(
             size = max(_SHARD_BYTES // max(1, each), -(-loader.samples // _SHARDS))
         else:
             size = max(1, wanted // max(1, each))
-        # A measured sample may have been repaired since the call that is resumed.
+        # A measured sample may have been repaired since the first call.
         begun = begun_with(path, job) if part is None else parts.begun_with(job)
         size = begun.get("samples_a_shard", min(size, loader.samples))
         starts = range(0, loader.samples, size)
@@ -223,7 +223,7 @@ def write_pack(
                 name="write_pack",
             )
             errors = errors_of(notes)
-            if errors and loader.on_error == "raise":  # finished with "skip", and now told so
+            if errors and loader.on_error == "raise":  # finished with "skip", now asked to raise
                 raise errors[0]
             samples = sum(note["samples"] for note in notes)
             if part is None:
@@ -240,13 +240,13 @@ def write_pack(
 
 
 def finish_pack(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Written:
-    """Make a pack of what `write_pack(..., part=(k, n))` has written, once for all parts.
+    """Make a pack of the parts written by `write_pack(..., part=(k, n))`, once for all parts.
 
-    Nothing is read or copied: files get their names, and `pack.json` is written last.
+    No data is read or copied: files are renamed, and `pack.json` is written last.
 
     Args:
-        folder: that of the parts.
-        overwrite: replace another pack that is in the folder.
+        folder: the folder of the parts.
+        overwrite: replace another pack in the folder.
 
     Returns:
         What `write_pack` without parts returns.
@@ -279,7 +279,7 @@ def finish_pack(folder: str | os.PathLike[str], *, overwrite: bool = False) -> W
 
 
 def _finish_arrays(place: str, pack: dict[str, Any], notes: list[Any]) -> list[str]:
-    """Shared files get their end and name; the names of all files."""
+    """Finish and rename the shared files; returns the names of all files."""
     files = files_of(map(shard_of, notes), list(map(dtype_named, pack["leaves"])))
     finish_shared(place, pack["shared"], files)
     return list(files)
@@ -306,7 +306,7 @@ def _source(data: Any, labels: Any, transformed: bool, options: Any) -> Sequence
             )
         loader = data
     else:
-        # A number that is the same when a killed call is made again.
+        # The same number when a killed call is repeated.
         loader = PathSequenceLoader(data, labels, **{"seed": 0, **options})
         if loader.transform is not None and not transformed:
             raise ValueError(
@@ -332,22 +332,22 @@ def _check_not_read(loader: SequenceLoader, folder: str) -> None:
 
 
 def _mean_bytes(loader: SequenceLoader, transformed: bool) -> int:
-    """Bytes of a sample, from a few from all over."""
+    """Estimated bytes per sample, from a few samples of the whole range."""
     sizes: list[int] = []
     for index in spread(loader.samples, _MEASURED):
-        with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
+        with contextlib.suppress(Exception):  # on_error handles it when the sample is written
             sample = loader.runner.pipeline.sample(index, Moment(), raw=not transformed)
             sizes.append(sum(a.nbytes for a in flatten(sample)))
     return sum(sizes) // max(1, len(sizes))
 
 
 def weights_beside(loader: SequenceLoader, transformed: bool) -> Array | None:
-    """One weight for each sample, where weights are no part of what is written."""
+    """One weight per sample, if weights are not part of the samples."""
     return loader.runner.delivery.weights if transformed else loader.weights
 
 
 class _Writer:
-    """Writes one shard: what `write_shards` calls."""
+    """Writes one shard; called by `write_shards`."""
 
     def __init__(
         self,
@@ -374,7 +374,7 @@ class _Writer:
         self.files = [] if columns is None else list(filter(is_files, flatten(columns)))
 
     def is_current(self, shard: int, note: dict[str, Any]) -> bool:
-        """Whether its rows are there, and the files that it was made of are as they were."""
+        """Whether the shard's rows exist and its source files are unchanged."""
         found: str = note["files"]
         parts = zip(shard_of(note).parts, self.leaves, strict=True)
         return found == self._files_of(shard) and all(
@@ -391,7 +391,7 @@ class _Writer:
     def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
         start, stop = self._span(shard)
         met = len(self.loader.errors)
-        # Before they are read: what changes meanwhile is then another file.
+        # Before they are read: a file that changes meanwhile then counts as another file.
         inputs = self._files_of(shard)
         reading = in_storage_order(
             self.loader.runner, start, stop, self.sample_bytes, self._run, self.loader.thread_count

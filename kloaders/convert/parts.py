@@ -1,14 +1,14 @@
-r"""A conversion that several processes or hosts share: each writes some of the shards, and one finishes.
+r"""A conversion split among processes or hosts: each writes some of the shards, and one finishes.
 
     parts = Parts(folder, "unfinished", files=r"x-\d{5}\.npy", call="finish_it")
     with parts.journal((k, n), job, shards, ...) as journal:  # in each of n processes
         write_shards(journal, sizes, write, shards=shards_of((k, n), shards))
     with parts.finished(overwrite, ...) as found:  # when all are done
         parts.move(names, journal)
-        ...  # last of all, the file that makes the others valid
+        ...  # the file that makes the others valid is written last
 
-What parts write lies in a folder of its own within that where the files go to: until all is finished,
-nothing has its final path. Nobody talks to anybody: the file system is what they share.
+Parts are written to a folder inside the output folder: until all of them are finished, no file has its
+final path. The processes communicate only through the file system.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["Joined", "Part", "Parts", "checked_part", "shards_of"]
 Part = tuple[int, int]
 
 _NAME = re.compile(r"part-(\d+)-of-(\d+)\.jsonl")
-# In the folder of the parts, once nothing but to finish is left.
+# In the folder of the parts, once only the last step is left.
 _MARK = "all-parts-are-there"
 
 
@@ -53,7 +53,7 @@ def checked_part(part: Any) -> Part:
 
 
 def shards_of(part: Part, shards: int) -> range:
-    """The numbers of the shards that a part writes, of so many: neighbours, as equal as may be.
+    """The numbers of the shards that a part writes: consecutive, and divided as equally as possible.
 
     >>> [list(shards_of((k, 3), 7)) for k in range(3)]
     [[0, 1], [2, 3], [4, 5, 6]]
@@ -63,7 +63,7 @@ def shards_of(part: Part, shards: int) -> range:
 
 
 class Joined(NamedTuple):
-    """What all parts have written. notes: of the shards, in their order."""
+    """What all parts have written. notes: those of the shards, in shard order."""
 
     job: dict[str, Any]
     notes: list[Any]
@@ -73,10 +73,10 @@ class Parts:
     """The parts of one conversion.
 
     Args:
-        folder: where the files go to.
-        name: of the folder within it that has the parts until then.
-        files: a regular expression of the names of all files that conversions like this one make.
-        call: what finishes, for messages, such as "finish_pack".
+        folder: the output folder.
+        name: the folder inside it that holds the parts until they are finished.
+        files: a regular expression that matches all files such conversions make.
+        call: the function that finishes, for messages, such as "finish_pack".
     """
 
     def __init__(self, folder: str, name: str, files: str, call: str) -> None:
@@ -95,14 +95,14 @@ class Parts:
         current: Callable[[int, Any], bool],
         shared: Iterable[str] = (),
     ) -> Journal:
-        """The journal of one part, which stays when it is done.
+        """The journal of one part; it is kept when the part is finished.
 
         Args:
-            part: which one, of how many.
-            job: of the whole conversion, the same for all parts.
-            shards: how many there are in all parts.
-            files: a regular expression of the names of the files of this part's shards.
-            overwrite: do not mind what is in the folder; `finished` replaces it.
+            part: number and count.
+            job: the job of the whole conversion, the same for all parts.
+            shards: number of shards in all parts.
+            files: a regular expression that matches the files of this part's shards.
+            overwrite: ignore what is in the folder; `finished` replaces it.
             current: as for `Journal`.
             shared: as for `Journal`.
         """
@@ -115,15 +115,15 @@ class Parts:
         path = os.path.join(self.place, f"part-{number:05}-of-{count:05}.jsonl")
         journal = _PartJournal(path, files, {**job, "parts": count}, True, current, shared)
         journal.check = lambda: self._check(journal, overwrite)
-        journal.check()  # before anything is made
+        journal.check()  # before anything is written
         return journal
 
     def begun_with(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The job of a part that has all of `job`, perhaps more; {} if there is none."""
+        """The job of a part whose items include all of `job`; {} if there is none."""
         return next(filter(None, (begun_with(path, job) for path in self._journals())), {})
 
     def _check(self, journal: Journal, overwrite: bool) -> None:
-        """Raise FileExistsError unless this part may be written beside what is there."""
+        """Raise FileExistsError unless this part may be written next to the files that exist."""
         if os.path.exists(os.path.join(self.place, _MARK)):
             raise FileExistsError(
                 f"{visible(self.folder)}: all parts are written, and {self.call} was stopped: call it "
@@ -152,7 +152,7 @@ class Parts:
         return sorted(name for name in os.listdir(self.folder) if self.files.fullmatch(name))
 
     def _journals(self) -> list[str]:
-        """The paths of those that are there."""
+        """The paths of those that exist."""
         if not os.path.isdir(self.place):
             return []
         names = filter(_NAME.fullmatch, sorted(os.listdir(self.place)))
@@ -164,16 +164,16 @@ class Parts:
     def finished(
         self, overwrite: bool, shards: Callable[[dict[str, Any]], int]
     ) -> Iterator[Joined]:
-        """What all parts have written; the block gives it its place, and then no parts are left.
+        """What all parts have written. The block moves the files; after it the parts are removed.
 
-        Killed at any moment, it can be called again.
+        If it is killed at any time, it can be called again.
 
         Args:
             overwrite: replace what is in the folder.
-            shards: how many shards a job has.
+            shards: gives the number of shards of a job.
 
         Raises:
-            FileNotFoundError: there are no parts, or some are not finished; says which.
+            FileNotFoundError: there are no parts, or some are not finished; names them.
             FileExistsError: parts were made with different arguments, or there are files already.
             BlockingIOError: a process is writing a part.
         """
@@ -209,14 +209,14 @@ class Parts:
                 with whole_file(mark):
                     pass
             yield Joined({name: value for name, value in job.items() if name != "parts"}, notes)
-        os.rename(self.place, done)  # a kill in what follows leaves nothing that looks like parts
+        os.rename(self.place, done)  # after a kill from here on, nothing looks like parts
         shutil.rmtree(done, ignore_errors=True)
 
     def move(self, names: Iterable[str], journal: str) -> None:
-        """Give files their place, unless they have it; files of another conversion are removed.
+        """Move files to the output folder; files of another conversion are removed.
 
-        journal: what that of the same conversion without parts is called, in the folder. If one is
-        finished there, it is of files that are replaced.
+        journal: the name that the journal of the same conversion without parts has in that folder.
+        If it is a finished one, it belongs to the replaced files.
         """
         names = list(names)
         with contextlib.suppress(FileNotFoundError):
@@ -230,7 +230,7 @@ class Parts:
         sync_folder(self.folder)
 
     def _notes(self, job: dict[str, Any], lines: list[Any], count: int) -> list[Any]:
-        """The notes of all shards, each of which is there."""
+        """The notes of all shards; each one exists."""
         found: dict[int, Any] = {}
         for one in lines:
             last: dict[int, Any] = {}
@@ -254,7 +254,7 @@ class Parts:
         return [found[shard] for shard in range(count)]
 
     def _is_there(self, name: str, size: int | None) -> bool:
-        """Whether a file is there, moved or not, and as long as it was. Shared ones have no size."""
+        """Whether a file, moved or not, exists with its old size. Shared files have no size."""
         places = [os.path.join(self.place, name), os.path.join(self.folder, name)]
         if size is None:
             return any(map(os.path.exists, [*places, f"{places[0]}.unfinished"]))
@@ -262,7 +262,7 @@ class Parts:
 
 
 class _PartJournal(Journal):
-    """The journal of a part. It stays when the part is done, for who finishes."""
+    """The journal of a part, which is kept when the part is done, for the process that finishes."""
 
     stays = True
     check: Callable[[], None]
@@ -270,7 +270,7 @@ class _PartJournal(Journal):
     def _begin(self, file: IO[bytes]) -> None:
         self.check()  # under the lock
         super()._begin(file)
-        # The others are made again, as their sources have changed: who finishes cannot see that.
+        # Shards whose source files changed are written again here: the process that finishes cannot check.
         self._append({"kept": sorted(self.finished)})
 
 

@@ -1,4 +1,4 @@
-"""Samples as records of TFRecord files: files as they are, or what a loader reads."""
+"""Samples as records of TFRecord files: unchanged files, or the samples of a loader."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ from kloaders.sources.tfrecord.forms import FORM, Form, feature_of, features_for
 
 __all__ = ["LoaderSamples", "RecordSource", "source_of"]
 
-# The names that features have where the user gives none.
+# Default names of features.
 _INPUT, _ARRAY, _LABEL, _ID, _WEIGHT = "image_raw", "x", "label", "id", "weight"
-# Samples that a thread reads and encodes at a time, with at most so many bytes, and how many such
-# runs lie ready for each file.
+# Samples that a thread reads and encodes at a time, their maximum number of bytes, and the number of
+# such runs that are kept ready for each file.
 _RUN, _RUN_BYTES, _RUNS_AHEAD = 16, 4 << 20, 4
 
 
@@ -72,7 +72,7 @@ def source_of(data: Any, labels: Any, features: Any, on_error: str, seed: int) -
                 "has its own labels, leave labels= out."
             )
         return LoaderSamples(data, features, data.on_error)
-    # No decoder has to know a file whose content is written as it is, and nothing is kept of it.
+    # Files that are copied unchanged need no decoder, and are not cached.
     loader = PathSequenceLoader(data, labels, 1, decode=_never, seed=seed, cache=None)
     return _Files(loader, features, on_error)
 
@@ -82,14 +82,14 @@ def _never(raw: bytes) -> Array:
 
 
 class _Numbers(SequenceLoader):
-    """Samples of which there is nothing but a number."""
+    """Samples that consist of a number only."""
 
     def load_sample(self, index: int) -> Array:
         return np.array(index)
 
 
 def _names(structure: Structure, alone: str) -> list[str]:
-    """What the features of an input or label are called.
+    """The feature names of an input or label.
 
     >>> _names({"a": 0, "b": (0, 0)}, "x"), _names((0, 0), "x"), _names(0, "x")
     (['a', 'b/0', 'b/1'], ['x/0', 'x/1'], ['x'])
@@ -102,14 +102,14 @@ def _names(structure: Structure, alone: str) -> list[str]:
 
 
 def _features_of(name: str, value: Any) -> dict[str, Any]:
-    """The features of one value that a user gave."""
+    """The features of one value given by the user."""
     if isinstance(value, (str, bytes)):
         return {name: value}
     array = np.asarray(value)
     if array.dtype.kind in "SUO":
         return {name: value}
     if array.dtype == np.float64 and not isinstance(value, np.ndarray):
-        array = array.astype(np.float32)  # Python's floats carry no choice of precision
+        array = array.astype(np.float32)  # Python floats do not choose a precision
     return array_features(name, array)
 
 
@@ -118,9 +118,9 @@ def _described(value: Any) -> str:
 
 
 class RecordSource:
-    """Samples by number, as records. Threads share it.
+    """Samples by number, as records. Safe for threads.
 
-    loader: whose samples. extras: more features by name: values, or functions of the path.
+    loader: the samples. extras: more features by name: values, or functions of the path.
     """
 
     def __init__(self, loader: SequenceLoader, extras: Any, on_error: str) -> None:
@@ -146,7 +146,7 @@ class RecordSource:
                 self.extras[name] = values
 
     def job(self) -> dict[str, Any]:
-        """What decides the content of the files; see `Journal`."""
+        """The inputs that decide the content of the files; see `Journal`."""
         extras = {}
         for name, values in self.extras.items():
             if callable(values):
@@ -159,11 +159,11 @@ class RecordSource:
         return {"source": source, "features": extras, "on_error": self.on_error}
 
     def form(self) -> Form | None:
-        """Structure, dtypes and class names of the samples; None where there are only features."""
+        """Structure, dtypes and class names of the samples; None if there are only extra features."""
         return None
 
     def more(self, number: int) -> dict[str, Any]:
-        """The features that the user gave for a sample."""
+        """The extra features of a sample."""
         found: dict[str, Any] = {}
         for name, values in self.extras.items():
             value = values(self.loader.source.name(number)) if callable(values) else values[number]
@@ -171,19 +171,19 @@ class RecordSource:
         return found
 
     def files(self, numbers: Indices) -> str | None:
-        """A digest of the files that these samples are read from, as they are now."""
+        """A digest of the source files of these samples, as they are now."""
         return None
 
     def close(self) -> None:
-        """Free threads and processes."""
+        """Stop threads and processes."""
 
     def runs(self, numbers: Indices, threads: int) -> Iterator[list[bytes | SampleError]]:
-        """Records of these samples in this order, some at a time; or what is wrong with one."""
+        """Records of these samples in this order, a few at a time; or the error of one."""
         raise NotImplementedError
 
 
 class _Files(RecordSource):
-    """Files as they are, and what belongs to them."""
+    """Unchanged files with their labels and extra features."""
 
     def __init__(self, loader: PathSequenceLoader, extras: Any, on_error: str) -> None:
         super().__init__(loader, extras, on_error)
@@ -236,7 +236,7 @@ class _Files(RecordSource):
         """One sample with its frame."""
         try:
             return read_patiently(self._framed, number, Names(len(self.paths), self._name))
-        except Exception as error:  # a function of the user's may raise anything
+        except Exception as error:  # user code may raise anything
             return as_sample_error(number, self.paths[number], error)
 
     def _name(self, number: int) -> str:
@@ -260,7 +260,7 @@ class _Files(RecordSource):
 def _feature(name: str, column: Any, label: bool) -> Feature:
     array = None
     if not isinstance(column, PathColumn):
-        with contextlib.suppress(Exception):  # a function of the user's: named when it is written
+        with contextlib.suppress(Exception):  # user code: reported when the sample is written
             array = column.read(0)
     return feature_of(name, array, label)
 
@@ -275,7 +275,7 @@ def _content(name: str, path: str) -> dict[str, Any]:
 
 
 class LoaderSamples(RecordSource):
-    """Samples of a loader, before its transform. alone: write nothing of them but `extras`."""
+    """Samples of a loader, before its transform. alone: write only `extras`."""
 
     def __init__(
         self, loader: SequenceLoader, extras: Any, on_error: str, alone: bool = False
@@ -298,7 +298,7 @@ class LoaderSamples(RecordSource):
             )
             self.inputs = _names(spec[0], _ARRAY)
             self.labels = _names(spec[1], _LABEL) if len(spec) > 1 else []
-            if len(spec) > 2:  # those of a dict are called like labels
+            if len(spec) > 2:  # weights of a dict are named like labels
                 self.weights = [f"{_WEIGHT}/{n}" for n in _names(spec[2], "")]
                 if not isinstance(spec[2], (tuple, dict)):
                     self.weights = [_WEIGHT]
@@ -357,7 +357,7 @@ class LoaderSamples(RecordSource):
         features: dict[str, Any] = {_ID: number}
         inputs, labels = len(self.inputs), len(self.labels)
         single = self.view.weights
-        if single is not None:  # beside weights of a hook, their product
+        if single is not None:  # multiplied by the weights of a hook
             own = arrays[inputs + labels :] or [np.ones((), np.float32)]
             arrays = [
                 *arrays[: inputs + labels],
@@ -373,7 +373,7 @@ class LoaderSamples(RecordSource):
 
 
 class _Run(BatchBuild):
-    """Some samples as they are stored, of whatever shape: pairs of number and arrays."""
+    """Some samples as they are stored, of any shape, as pairs of number and arrays."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -1,4 +1,4 @@
-"""Samples become TFRecord files, which TensorFlow's own reader takes as well as ours."""
+"""Writes samples to TFRecord files, for TensorFlow's reader as well as ours."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _NUMBERS = r"-\d{5,}-of-\d{5,}\.tfrecord"
 
 def _target(url: str, given: dict[str, Any]) -> Target:
     folder, _, name = url.rpartition("/")
-    if not name or not parsed(url).name:  # a folder, or all of a bucket
+    if not name or not parsed(url).name:  # a folder, or a whole bucket
         folder, name = url.rstrip("/"), "/"
     begin = "" if name == "/" else f"{name}-"
     if given.get("validation"):
@@ -222,7 +222,7 @@ def finish_tfrecords(out: str | os.PathLike[str], *, overwrite: bool = False) ->
 
 
 def _parts_of(out: str | os.PathLike[str]) -> Parts:
-    """Where parts are until they are finished."""
+    """The folder of unfinished parts."""
     text = local_path(out, "out")
     folder, name = os.path.split(os.path.abspath(_prefix(out, "")))
     first = (
@@ -234,12 +234,12 @@ def _parts_of(out: str | os.PathLike[str]) -> Parts:
 
 
 def _journal_of(name: str) -> str:
-    """What the journal of files of this name is called."""
+    """The name of the journal for files of this name."""
     return f".{name}.unfinished.jsonl"
 
 
 def _prefix(out: str | os.PathLike[str], part: str) -> str:
-    """How the names of the files of one part begin; in a folder, by the name of the part."""
+    """The beginning of the file names of one part; in a folder, they begin with the part's name."""
     text = local_path(out, "out")
     if text.endswith(("/", os.sep)) or os.path.isdir(text):
         return os.path.join(text, part or "records")
@@ -252,7 +252,7 @@ _WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
 
 
 class _Writing:
-    """All files of a call: what `write_shards` calls for each."""
+    """All files of a call; `write_shards` calls it for each."""
 
     def __init__(
         self, source: RecordSource, compression: str, threads: int, engine: Ray | None
@@ -267,7 +267,7 @@ class _Writing:
         self.numbers: list[Indices] = []
 
     def add(self, prefix: str, numbers: Indices, shards: int) -> list[str]:
-        """Files for these samples, in this order, as equal as may be; gives their paths."""
+        """Divide these samples, in this order, among files as equally as possible; returns the paths."""
         if shards > len(numbers):
             raise ValueError(
                 f"shards={shards} for {len(numbers)} samples: some files would be empty. Pass a "
@@ -281,9 +281,9 @@ class _Writing:
         return paths
 
     def run(self, keep: bool, overwrite: bool, progress: bool | None) -> list[dict[str, Any]]:
-        """Write what is not finished; the notes of all files."""
+        """Write the unfinished files; returns the notes of all files."""
         names = "|".join(map(re.escape, self.names))
-        # One for both parts: a call that goes on must find the finished files of either.
+        # One journal for both parts: a resumed call must find the finished files of either.
         record = os.path.join(self.folder, _journal_of(self.names[0]))
         pattern = f"({names}){_NUMBERS}"
         journal = Journal(record, pattern, self._job(), overwrite, self._is_current, keep=keep)
@@ -297,7 +297,7 @@ class _Writing:
         overwrite: bool,
         progress: bool | None,
     ) -> list[dict[str, Any]]:
-        """Write what is not finished of one part, to where parts are; the notes of its files."""
+        """Write the unfinished files of one part to the parts' folder; returns the notes of its files."""
         job = {**self._job(), "training": len(training)}
         own = shards_of(part, len(self.paths))
         names = [os.path.basename(path) for path in self.paths]
@@ -319,7 +319,7 @@ class _Writing:
         return bool(note["files"] == self.source.files(self.numbers[shard]))
 
     def _write(self, journal: Journal, shards: range, progress: bool | None) -> list[Any]:
-        # A loader has threads of its own; files are read by `threads` for each shard.
+        # A loader has its own threads; files are read by `threads` for each shard.
         workers = 1 if isinstance(self.source, LoaderSamples) else min(4, self.threads)
         sizes = [len(numbers) for numbers in self.numbers]
         with contextlib.closing(self.source), journal:
@@ -338,7 +338,9 @@ class _Writing:
         path, numbers = self.paths[shard], self.numbers[shard]
         offsets, errors = [0], []
         form = self.form
-        files = self.source.files(numbers)  # before they are read: one that changes shows later
+        files = self.source.files(
+            numbers
+        )  # before they are read: a change during the read is found later
         with whole_file(path) as file, _Squeezed(file, self.compression) as squeezed:
             for run in self.source.runs(numbers, self.threads):
                 for record in run:

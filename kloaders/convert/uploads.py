@@ -1,9 +1,9 @@
-"""Conversions to a URL: made on a local disk first, and uploaded when all of it is whole.
+"""Conversions to a URL: written to a local disk first, then uploaded.
 
-What makes the files knows no places: it writes to a staging folder, whose journal lets a killed call go
-on. Then each file becomes an object, whole or not at all; the one that makes the others valid comes last.
-While the conversion lasts an object that is called as its journal claims the place, so that nobody else
-writes there; it also shows at once, and not after hours of decoding, that the place can be written to.
+The conversion itself knows nothing about URLs: it writes to a staging folder, whose journal lets a killed
+call resume. Then each file is uploaded as one object; the one that makes the others valid comes last.
+Meanwhile an object with the name of the journal claims the destination, so that nobody else writes there.
+It also shows at once, and not after hours of decoding, whether the destination can be written to.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from kloaders.places.urls import is_url, join, local_path, parsed
 __all__ = ["Target", "to_urls"]
 
 P = ParamSpec("P")
-# Files uploaded at a time; each has some requests in flight.
+# Files uploaded at the same time; each has several requests in flight.
 _FILES_AT_A_TIME = 2
 _CLAIM_FILE = "claim"
 
@@ -42,11 +42,11 @@ _CLAIM_FILE = "claim"
 class Target(NamedTuple):
     """What a conversion makes at a URL.
 
-    folder: the URL that its files lie below.
-    name: what the conversion is given below a local folder: "" for the folder itself, "/" for it with
-        names of its own choice, or how names begin.
-    files: a regular expression of the names of its files, as for `Journal`.
-    journal: what its journal is called.
+    folder: the URL of the folder of its files.
+    name: what is passed to the conversion below a local folder: "" for the folder itself, "/" for a
+        folder with names of the conversion's choice, or how the names begin.
+    files: a regular expression that matches its files, as for `Journal`.
+    journal: the name of its journal.
     last: the file that makes the others valid; None if all are valid on their own.
     """
 
@@ -60,12 +60,12 @@ class Target(NamedTuple):
 def to_urls(
     argument: str, target: Callable[[str, dict[str, Any]], Target]
 ) -> Callable[[Callable[P, Written]], Callable[P, Written]]:
-    """Let a conversion to local files write to URLs too, with the same arguments and results.
+    """Let a conversion to local files also write to URLs, with the same arguments and results.
 
     Args:
-        argument: the name of the one that says where to. The conversion has `staging`, `if_exists`,
-            `overwrite`, `part` and `engine` as well.
-        target: what it makes, by the URL and its other arguments.
+        argument: the name of the argument with the destination. The conversion also has `staging`,
+            `if_exists`, `overwrite`, `part` and `engine`.
+        target: describes the output, from the URL and the other arguments.
     """
 
     def decorate(convert: Callable[P, Written]) -> Callable[P, Written]:
@@ -76,7 +76,7 @@ def to_urls(
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError:
-                return convert(*args, **kwargs)  # which raises it, in Python's own words
+                return convert(*args, **kwargs)  # raises Python's own TypeError
             given = bound.arguments
             staging = given.pop("staging", None)
             url: Any = given.get(argument)
@@ -103,7 +103,7 @@ def to_urls(
 
 
 def _check(argument: str, url: str, given: dict[str, Any], staging: Any) -> None:
-    """ValueError for what cannot be written by URL."""
+    """Raise ValueError for what cannot be written to a URL."""
     if parsed(url).scheme in ("https", "http"):
         raise ValueError(
             f"{argument}={url!r:.80}: web servers are read-only. Write to a local folder, or to "
@@ -123,7 +123,7 @@ def _check(argument: str, url: str, given: dict[str, Any], staging: Any) -> None
 
 
 class _Upload:
-    """One conversion on its way to a URL."""
+    """A conversion whose output goes to a URL."""
 
     def __init__(self, target: Target, staging: Any) -> None:
         self.target = target
@@ -132,15 +132,15 @@ class _Upload:
         digest = hashlib.blake2b(self.place.encode("utf-8", "surrogateescape"), digest_size=8)
         root = _default_staging() if staging is None else local_path(staging, "staging")
         self.folder = os.path.join(os.path.abspath(root), digest.hexdigest())
-        # The files as they are made; and what stands for those of a finished conversion.
+        # The files while they are written; and empty stand-ins for those of a finished conversion.
         self.data = os.path.join(self.folder, "data")
         self.stand_ins = os.path.join(self.folder, "as-listed")
         self.claim = join(target.folder, target.journal)
         self.done = os.path.basename(done_of(target.journal))
 
     def run(self, local: Callable[..., Written], if_exists: str, replace: bool) -> Written:
-        """What `local(folder)` writes to a folder, at the URL."""
-        there = self._there()  # a place that cannot be reached is an error before anything is made
+        """Upload what `local(folder)` writes to a folder."""
+        there = self._there()  # an unreachable destination is an error before anything is written
         journal = Journal(
             os.path.join(self.folder, "upload.jsonl"),
             "(?!)",
@@ -154,7 +154,7 @@ class _Upload:
                 entered = True
                 written = self._run(journal, local, there, if_exists, replace)
         finally:
-            if entered and not os.path.isdir(self.data):  # nothing is to go on
+            if entered and not os.path.isdir(self.data):  # nothing to resume
                 self._forget(journal)
         files, others = ([self._url(path) for path in paths] for paths in written[:2])
         return written._replace(files=files, validation=others)
@@ -187,7 +187,7 @@ class _Upload:
         return written
 
     def _forget(self, journal: Journal) -> None:
-        """Remove what is left in the staging folder, unless another process is at it."""
+        """Remove what is left in the staging folder, unless another process uses it."""
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self.folder, _CLAIM_FILE))
         for path in (journal.path, done_of(journal.path)):
@@ -205,7 +205,7 @@ class _Upload:
     # ------------------------------------------------------------------------ what is at the URL
 
     def _there(self) -> dict[str, Entry]:
-        """The files of such conversions that are there, and the journal of a finished one."""
+        """The existing files of such conversions, and the journal of a finished one."""
         found = {
             entry.name.rpartition("/")[2]: entry for entry in access.inside(self.target.folder)
         }
@@ -216,12 +216,12 @@ class _Upload:
         }
 
     def _is_there(self, note: Any, there: dict[str, Entry]) -> bool:
-        """Whether what was uploaded is there as it was."""
+        """Whether all uploaded files are still there unchanged."""
         entry = there.get(note["name"])
         return entry is not None and [entry.size, entry.etag] == note["object"]
 
     def _held(self) -> dict[str, Any] | None:
-        """Who claims the place; None for nobody."""
+        """The owner of the claim; None if there is no claim."""
         try:
             found = json.loads(access.read(self.claim))
         except FileNotFoundError:
@@ -238,7 +238,7 @@ class _Upload:
         )
 
     def _take(self, token: str, replace: bool) -> None:
-        """Claim the place."""
+        """Claim the destination."""
         text = {"process": os.getpid(), "host": socket.gethostname(), "token": token}
         content = json.dumps(text).encode()
         try:
@@ -252,7 +252,7 @@ class _Upload:
     # ----------------------------------------------------------------------------- what is staged
 
     def _token(self) -> str:
-        """By which a call that goes on knows its own claim."""
+        """An id by which a resumed call recognises its own claim."""
         path = os.path.join(self.folder, _CLAIM_FILE)
         with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as file:
             return file.read()
@@ -264,9 +264,9 @@ class _Upload:
     def _compared(
         self, local: Callable[..., Written], there: dict[str, Entry], if_exists: str
     ) -> Written:
-        """What `local` says to a finished conversion: that it is the same, or FileExistsError.
+        """Call `local` for a finished conversion: returns if it is the same, else FileExistsError.
 
-        It looks at names and lengths, and at the journal: files without content stand for the objects.
+        It compares names, lengths and the journal: empty files stand for the objects.
         """
         shutil.rmtree(self.stand_ins, ignore_errors=True)
         os.makedirs(self.stand_ins)
@@ -282,7 +282,7 @@ class _Upload:
             shutil.rmtree(self.stand_ins, ignore_errors=True)
 
     def _made(self, local: Callable[..., Written], replace: bool) -> Written:
-        """All files, in the staging folder: what a killed call made of the same ones is kept."""
+        """Write all files to the staging folder; files of a killed call with the same job are kept."""
         os.makedirs(self.data, exist_ok=True)
         path = self._local(self.data)
         try:
@@ -294,7 +294,7 @@ class _Upload:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Messages name the URL in place of the staging folder; a full disk, what helps."""
+        """Name the URL instead of the staging folder in messages; for a full disk, say what helps."""
         try:
             yield
         except (FileExistsError, BlockingIOError) as error:
@@ -318,7 +318,7 @@ class _Upload:
     # ------------------------------------------------------------------------------- the upload
 
     def _publish(self, journal: Journal, there: dict[str, Entry], token: str) -> None:
-        """Upload what is not there yet; the file that makes the others valid comes last."""
+        """Upload what is missing; the file that makes the others valid comes last."""
         names = sorted(filter(self.pattern.fullmatch, os.listdir(self.data)))
         first = [name for name in names if name != self.target.last]
         numbers = {name: k for k, name in enumerate([*first, self.done])}
@@ -329,7 +329,7 @@ class _Upload:
             and note["name"] == name
             and note["file"] == self._stamp(name)
         }
-        # What another conversion made, or who was killed before it was noted: first what makes it valid.
+        # Delete objects of another conversion or of a killed call, the one that makes them valid first.
         old = sorted(
             there.keys() - kept, key=lambda name: name not in (self.target.last, self.done)
         )

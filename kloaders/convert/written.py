@@ -1,4 +1,4 @@
-"""What a conversion has made, as a value that describes itself."""
+"""The result of a conversion."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Written"]
 
 
 class Written(NamedTuple):
-    """What `write_tfrecords` or `write_pack` has made.
+    """The result of `write_tfrecords` or `write_pack`.
 
-    files: their paths. validation: those of the second part, where there are two. samples: how many
-    are in all of them. errors: of those that did not load and were left out, or replaced.
+    files: paths. validation: paths of the second part, if there are two. samples: number of samples
+    in all files. errors: those of the samples that did not load and were left out or replaced.
     """
 
     files: list[str]

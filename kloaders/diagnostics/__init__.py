@@ -1,1 +1,1 @@
-"""What a loader tells of itself: `summary`, `show`, `explain`, `verify`."""
+"""Inspecting a loader: `summary`, `show`, `explain`, `verify`."""

@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "figure_class"]
 
-# Distinct colours, that those who see no red or green can tell apart (Okabe and Ito).
+# Distinct colours, also for red-green colour blindness (Okabe and Ito).
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
-# Of masks: the image can be seen through them.
+# Opacity of masks: the image stays visible.
 _ALPHA = 0.5
 # The width of a panel in inches, and how many characters of a caption fit below it.
 _PANEL, _CHARACTERS = 2.0, 32
-# What stays of the ending that long names have in common.
+# Characters kept of a common ending of long names.
 _ENDING = 8
-# Classes that a legend names, at most.
+# Maximum number of classes in a legend.
 _LEGEND = 40
 
 
 @functools.cache
 def figure_class() -> Any:
-    """A Figure of matplotlib's, which notebooks show without pyplot's list of open figures."""
+    """A matplotlib Figure that notebooks show, without pyplot's list of open figures."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -54,7 +54,7 @@ def figure_class() -> Any:
 
 
 def draw(kind: Any, cells: list[Cell], title: str, names: list[str] | None = None) -> Figure:
-    """A figure of the class `kind` with all of these; `names` are those of the classes of masks."""
+    """A figure of the class `kind` with all cells; `names` are the class names of masks."""
     drawn = [panel for cell in cells for panel in cell.panels]
     if all(panel.kind == "text" for panel in drawn):
         return _draw_table(kind, cells, title)
@@ -79,7 +79,7 @@ def draw(kind: Any, cells: list[Cell], title: str, names: list[str] | None = Non
     axes = figure.subplots(rows, columns * panels, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-        axis.set_anchor("NW")  # an image lower than its box leaves the room to its caption
+        axis.set_anchor("NW")  # a low image leaves the space to its caption
     scale = _scale([p.values for p in drawn if p.kind == "image"])
     for k, (cell, text) in enumerate(zip(cells, said, strict=True)):
         row, column = divmod(k, columns)
@@ -109,7 +109,7 @@ def _height(panels: list[Panel]) -> float:
 
 
 def _colour(kind: int) -> str:
-    """The colour of a class: the first eight differ for everybody, further ones as far as they can."""
+    """The colour of a class: the first eight are easy to tell apart, further ones less so."""
     if kind < len(_COLOURS):
         return _COLOURS[kind]
     found = colorsys.hsv_to_rgb(kind * 0.618 % 1, 0.85 - 0.3 * (kind % 2), 0.95 - 0.25 * (kind % 3))
@@ -117,14 +117,14 @@ def _colour(kind: int) -> str:
 
 
 def _legend(panels: list[Panel], names: list[str] | None) -> list[Any]:
-    """A patch for each class that a mask has; class 0 is left clear, and so has a frame only."""
+    """A legend entry for each class in a mask; class 0 is transparent and gets a frame only."""
     from matplotlib.patches import Patch
 
     kinds = {k for p in panels if p.mask is not None for k in np.unique(p.mask).tolist() if k >= 0}
     found = []
     for kind in sorted(kinds)[:_LEGEND]:
         name = class_name(kind, names)
-        # Matplotlib leaves out of a legend what begins with "_", and reads dollar signs as formulas.
+        # Matplotlib hides legend labels that begin with "_", and reads dollar signs as formulas.
         label = (name if name != str(kind) else f"class {kind}").replace("$", r"\$")
         label = label if len(label) <= _CHARACTERS else f"{label[: _CHARACTERS - 1]}…"
         label = f" {label}" if label.startswith("_") else label
@@ -198,7 +198,7 @@ def _draw_box(axis: Axes, box: tuple[float, float, float, float], name: str, col
 
 
 def _overlay(mask: Array) -> Array:
-    """Half-transparent colours, one for each class; class 0 and below are left clear."""
+    """Half-transparent colours, one per class; class 0 and below are transparent."""
     from matplotlib.colors import to_rgb
 
     found = np.zeros((*mask.shape, 4))
@@ -208,7 +208,7 @@ def _overlay(mask: Array) -> Array:
 
 
 def _scale(images: list[Array]) -> tuple[float, float]:
-    """The values that are drawn black and white: one pair for all, so that they can be compared."""
+    """The values drawn black and white: the same for all samples, so that they can be compared."""
     if not images:
         return 0.0, 1.0
     finite = [p[np.isfinite(p)] for p in images]
@@ -248,7 +248,7 @@ def _draw_table(kind: Any, cells: list[Cell], title: str) -> Figure:
     figure.suptitle(title, fontsize=10)
     axis = figure.subplots()
     axis.axis("off")
-    bounds: Any = (0, 0, 1, 1)  # all of the axis; matplotlib's types know boxes only
+    bounds: Any = (0, 0, 1, 1)  # the whole axis; matplotlib's types know boxes only
     table = axis.table(cellText=rows, colLabels=head, rowLabels=names, loc="center", bbox=bounds)
     for cell in table.get_celld().values():
         cell.get_text().set_parse_math(False)  # a name may have two dollar signs
@@ -259,15 +259,15 @@ def _draw_table(kind: Any, cells: list[Cell], title: str) -> Figure:
 
 
 def _columns(panel: Panel) -> list[str]:
-    """The numbers of a row, and how many there are in all where it was cut."""
+    """The numbers of a row, and their total number if it was cut."""
     return str(panel.values).split(" ", SHORT)
 
 
 def _shortened(names: list[str], width: int) -> list[str]:
-    """Names as captions: without the folders that all have, and never without what differs.
+    """Names as captions: without common folders, but always with the part that differs.
 
-    The last two parts of a path, the class and the file, stay. What is longer than two lines then
-    loses what all of them begin and end with.
+    The last two parts of a path, the class and the file, are kept. Names longer than two lines
+    then lose what all of them begin and end with.
     """
     split = [name.replace(os.sep, "/").split("/") for name in names]
     same = _alike([parts[:-2] for parts in split])
@@ -284,12 +284,12 @@ def _shortened(names: list[str], width: int) -> list[str]:
 
 
 def _alike(rows: Sequence[Sequence[str]]) -> int:
-    """How many items all of these begin with."""
+    """Length of the common beginning."""
     return sum(1 for _ in itertools.takewhile(lambda k: len(set(k)) == 1, zip(*rows, strict=False)))
 
 
 def _wrapped(text: str, width: int = 22) -> str:
-    """Lines of at most so many characters, broken after spaces, or after slashes and hyphens."""
+    """Lines of limited length, broken after spaces, or after slashes and hyphens."""
     import textwrap
 
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=True)) or text

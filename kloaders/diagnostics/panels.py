@@ -1,4 +1,4 @@
-"""What each array of a sample is drawn as: an image or slices with masks and boxes, lines, a sound, or text."""
+"""How each array of a sample is drawn: image or slices with masks and boxes, lines, sound, or text."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = [
 ]
 
 _FORMS = ("xyxy", "xywh", "yxyx", "center_xywh")
-#: How four numbers may say where a box is.
+#: How four numbers may describe a box.
 BOX_FORMATS = (*_FORMS, *(f"rel_{name}" for name in _FORMS))
 
-#: A row of numbers up to this long is read as numbers, a longer one as a line.
+#: A row up to this length is shown as numbers, a longer one as a line.
 SHORT = 12
 # Rows of several values each are lines up to this many columns, and a heat map above.
 _LINES = 8
-# Frames of a film, or slices of a volume, that are drawn in one panel.
+# Frames of a video, or slices of a volume, in one panel.
 _FRAMES = 4
-# From this many steps on, a column or two are a sound; a bare row may be an embedding, too.
+# From this many steps on, one or two columns are a sound; a plain row may also be an embedding.
 _SOUND_STEPS, _SOUND_ROW = 1000, 4000
 # Columns of a spectrogram, at most, and how far below the loudest it goes, in dB.
 _SPECTROGRAM_COLUMNS, _SPECTROGRAM_DB = 200, 80.0
-# What is quoted of an error in its tile.
+# Characters of an error shown in its tile.
 _ERROR_LENGTH = 300
 
 
@@ -46,10 +46,10 @@ class SampleRow:
     """One sample.
 
     Attributes:
-        x: as it was delivered.
+        x: as delivered.
         y: its label; None for none.
         weight: its weight; None for none.
-        name: what it is called.
+        name: its name.
         error: why it did not load; None: it did.
     """
 
@@ -66,11 +66,11 @@ class Panel:
 
     Attributes:
         kind: "image", "slices", "heat", "lines", "spectrogram", "text" or "error".
-        values: what is drawn.
+        values: the data to draw.
         title: written above it.
         mask: the class of each pixel, drawn over an image or slices.
         boxes: left, top, width, height, name and class of each.
-        taken: numbers of the frames or slices that `values` has, in a grid; None: one image.
+        taken: numbers of the frames or slices in `values`, which form a grid; None: one image.
         grid: rows and columns of that grid.
     """
 
@@ -93,12 +93,12 @@ class Cell:
 
 
 def cell_of(row: SampleRow, names: list[str] | None, box_format: str | None) -> Cell:
-    """What one sample is drawn as.
+    """The drawings of one sample.
 
     Args:
         row: the sample.
         names: of classes, or None.
-        box_format: one of `BOX_FORMATS`; None: by what the numbers are.
+        box_format: one of `BOX_FORMATS`; None: guessed from the numbers.
     """
     if row.error is not None:
         error = row.error if len(row.error) <= _ERROR_LENGTH else f"{row.error[:_ERROR_LENGTH]}..."
@@ -145,7 +145,7 @@ def _titled(name: str, panel: Panel) -> str:
 
 
 def _panels(value: Array) -> list[Panel]:
-    """What a tensor is drawn as: a sound as two panels, anything else as one."""
+    """The drawings of a tensor: two panels for a sound, otherwise one."""
     sound = value[:, np.newaxis] if value.ndim == 1 else value
     steps = _SOUND_ROW if value.ndim == 1 else _SOUND_STEPS
     whole = value.dtype.kind == "f" or value.dtype == np.int16
@@ -179,7 +179,7 @@ def spectrogram(sound: Array) -> Array:
 
 
 def _in_a_grid(value: Array, taken: Array, grid: tuple[int, int]) -> Array:
-    """Some of the first axis, next to and below each other."""
+    """Some items of the first axis, arranged in a grid."""
     rows, columns = grid
     lines = [
         np.concatenate(list(value[taken[r * columns : (r + 1) * columns]]), axis=1)
@@ -189,7 +189,7 @@ def _in_a_grid(value: Array, taken: Array, grid: tuple[int, int]) -> Array:
 
 
 def _several(value: Array, kind: str, what: str) -> Panel:
-    """Frames of a film, or slices of a volume."""
+    """Frames of a video, or slices of a volume."""
     n = len(value)
     if n <= _FRAMES:
         taken = np.arange(n)
@@ -206,7 +206,7 @@ def _several(value: Array, kind: str, what: str) -> Panel:
 
 
 def _panel(value: Array) -> Panel:
-    """What a tensor is drawn as."""
+    """The drawing of a tensor."""
     value = np.abs(value) if value.dtype.kind == "c" else value
     shape = value.shape
     if value.ndim == 3 and shape[-1] not in (1, 3, 4) and shape[0] in (1, 3, 4):
@@ -218,7 +218,7 @@ def _panel(value: Array) -> Panel:
         return Panel("image", value)
     if value.ndim == 2 and value.dtype.kind in "bu" and min(shape) > 1:
         return Panel("image", value[..., np.newaxis])
-    if value.ndim == 4 and shape[-1] in (1, 3, 4):  # a film
+    if value.ndim == 4 and shape[-1] in (1, 3, 4):  # a video
         return _several(value, "image", "slices" if shape[-1] == 1 else "frames")
     if value.ndim == 2 and shape[1] <= _LINES and shape[0] > 2 * shape[1]:
         return Panel("lines", value.astype(float))
@@ -241,7 +241,7 @@ def _labels(
     panels: list[Panel],
     caption: list[str],
 ) -> None:
-    """Draw masks and boxes over the image; the rest goes into the caption, or a panel of its own."""
+    """Draw masks and boxes over the image; other labels become caption or panel."""
     if y is None:
         return
     rest = dict(zip(names_of(y, "y"), flatten(y), strict=True))
@@ -262,7 +262,7 @@ def _labels(
             continue
         if image is not None and whole is None and label.ndim in (2, 3) and label.shape[:2] == size:
             if label.ndim == 3 and label.shape[-1] in (3, 4) and not _one_hot(label):
-                panels.append(Panel("image", label, name))  # an image to learn, as of x itself
+                panels.append(Panel("image", label, name))  # a target image, drawn like x itself
             elif (
                 label.dtype.kind == "f"
                 and label.ndim == 3
@@ -283,7 +283,7 @@ def _labels(
 
 
 def _is_mask_of(whole: tuple[int, ...] | None, label: Array) -> bool:
-    """Whether a label has a class for each voxel of a volume, or pixel of a film."""
+    """Whether a label has a class for each voxel of a volume, or pixel of a video."""
     if whole is None or label.ndim not in (3, 4) or label.shape[:3] != whole[:3]:
         return False
     return (label.ndim == 3 or label.shape[-1] == 1 or _one_hot(label)) and not _graded(label)
@@ -294,7 +294,7 @@ def _one_hot(label: Array) -> bool:
 
 
 def _graded(label: Array) -> bool:
-    """Whether it has more values than a mask of probabilities near 0 and 1 would."""
+    """Whether it has more distinct values than a mask of probabilities near 0 and 1."""
     return len(np.unique(label)) > 64
 
 
@@ -338,7 +338,7 @@ def _boxes(
 
 
 def _label(label: Array, names: list[str] | None) -> str | None:
-    """A label in words; None for one that is better drawn."""
+    """A label in words; None if it is better drawn."""
     if label.ndim == 0 or (label.ndim == 1 and label.shape == (1,)):
         value = label.reshape(()).item()
         if names and float(value).is_integer() and 0 <= value < len(names):
@@ -359,7 +359,7 @@ def class_name(number: int, names: list[str] | None) -> str:
 
 
 def number_text(value: Any) -> str:
-    """A number as people write it."""
+    """A number in readable form."""
     value = np.asarray(value).item()
     if not isinstance(value, float):
         return str(value)

@@ -1,4 +1,4 @@
-"""An image of a batch, as the model gets it."""
+"""A figure of a batch, as the model gets it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def show(
     box_format: str | None,
     save: str | os.PathLike[str] | None,
 ) -> Figure:
-    """`SequenceLoader.show` says what it does."""
+    """See `SequenceLoader.show`."""
     if box_format is not None and box_format not in BOX_FORMATS:
         raise ValueError(
             f"box_format={box_format!r:.80} is unknown: choose {', '.join(BOX_FORMATS)}."
@@ -35,7 +35,7 @@ def show(
         raise ValueError(f"samples={samples} is too small, expected at least 1.")
     kind = figure_class()
     rows = rows_of(loader, batch, epoch, samples)
-    # With several outputs they are a dict, which no single output can be named by.
+    # With several outputs they are a dict that names no single output.
     names = loader.class_names if isinstance(loader.class_names, list) else None
     cells = [cell_of(row, names, box_format) for row in rows]
     title = f"batch {batch} of epoch {epoch}, {type(loader).__name__}"
@@ -49,9 +49,9 @@ def rows_of(loader: Loader, batch: int, epoch: int, samples: int) -> list[Sample
     """Samples of a batch as the model gets them, made in this thread.
 
     Args:
-        loader: whose.
-        batch: its number.
-        epoch: of which epoch.
+        loader: any loader.
+        batch: the batch number.
+        epoch: the epoch number.
         samples: the maximum number of samples.
 
     Returns:
@@ -59,7 +59,7 @@ def rows_of(loader: Loader, batch: int, epoch: int, samples: int) -> list[Sample
         except with on_error="replace", where the model gets another sample in its place.
 
     Raises:
-        IndexError: no such batch.
+        IndexError: the batch does not exist.
     """
     batches = loader.plan.batches
     if not 0 <= batch < batches:
@@ -67,9 +67,9 @@ def rows_of(loader: Loader, batch: int, epoch: int, samples: int) -> list[Sample
             f"batch {batch} of {type(loader).__name__}: batches are numbered from 0 to {batches - 1}."
         )
     options = loader.options
-    # In this thread: no processes for one batch, and none of those of a fit.
+    # In this thread: no processes for one batch, and none of a fit's threads.
     work = dataclasses.replace(options.work, processes=False)
-    # One bad file is not to hide the others, whatever it does to a fit.
+    # One bad file must not hide the others, whatever it does in a fit.
     policy = "replace" if options.faults.on_error == "replace" else "skip"
     view = loader.replace(work=work, faults=FaultOptions(policy))
     runner, source = view.runner, view.source

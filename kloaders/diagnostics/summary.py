@@ -1,4 +1,4 @@
-"""What a loader is, in words: for a log, a terminal and a notebook."""
+"""A description of a loader for a log, a terminal and a notebook."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kloaders.sources.columns import ArrayColumn
 
 __all__ = ["Classes", "as_html", "as_text", "classes_of"]
 
-# Classes that are listed one by one; of more, the smallest and the largest are named.
+# Up to this many classes are listed; beyond that only the smallest and the largest.
 _LISTED = 10
-# Labels that are integers from 0 to this are classes, and may be numbers of anything else above.
+# Integer labels up to this are classes; larger ones may be any numbers.
 _MOST_CLASSES = 100_000
 
 
@@ -32,7 +32,7 @@ class Classes:
 
     @property
     def balance(self) -> str:
-        """How even they are, in words."""
+        """How balanced the classes are, in words."""
         least, most = min(self.counts), max(self.counts)
         if least == 0:
             empty = self.counts.count(0)
@@ -58,7 +58,7 @@ class Classes:
 
 
 def classes_of(loader: Loader) -> Classes | None:
-    """How many samples each class has; None where labels are no classes that lie in RAM."""
+    """Number of samples of each class; None if labels are not classes in RAM."""
     columns = loader.source.columns
     if columns is None or len(columns) < 2 or isinstance(columns[1], (tuple, dict)):
         return None
@@ -75,7 +75,7 @@ def classes_of(loader: Loader) -> Classes | None:
         if not whole or values.min() < 0 or values.max() >= _MOST_CLASSES:
             return None
         counts = np.bincount(values.astype(np.int64), minlength=len(names or ()))
-        # Numbers of things that are no classes: rows, years, identities.
+        # Numbers that are not classes: rows, years, ids.
         if names is None and (len(counts) > 1000 or len(counts) * 2 > len(values)):
             return None
     numbers = [int(count) for count in counts]
@@ -85,7 +85,7 @@ def classes_of(loader: Loader) -> Classes | None:
 
 
 def _values(column: Any) -> np.ndarray[Any, Any] | None:
-    """All labels, where they lie in RAM."""
+    """All labels, if they are in RAM."""
     if isinstance(column, ArrayColumn):
         return None if isinstance(column.array, np.memmap) else column.array
     inner = getattr(column, "column", None)
@@ -97,7 +97,7 @@ def _values(column: Any) -> np.ndarray[Any, Any] | None:
 
 
 def facts(loader: Loader) -> list[tuple[str, str]]:
-    """Name and value of what there is to know."""
+    """Name and value of each property."""
     specs = flatten(loader.sample_spec)
     each = sum(spec.nbytes for spec in specs)
     stored = sum(spec.nbytes for spec in flatten(loader.raw_spec))
@@ -166,7 +166,7 @@ def as_text(loader: Loader) -> str:
 
 
 def as_html(loader: Loader) -> str:
-    """For a notebook, in its own colours. Says what is wrong where no sample loads."""
+    """For a notebook. Shows the error if no sample loads."""
     try:
         rows = facts(loader)
         classes = classes_of(loader)

@@ -1,1 +1,1 @@
-"""Batches made ahead, on threads and in processes."""
+"""Prefetching with threads and worker processes."""

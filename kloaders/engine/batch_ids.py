@@ -1,4 +1,4 @@
-"""Which samples are in a batch that was delivered: looked up by its arrays, which stay as they are."""
+"""The sample numbers of delivered batches, looked up by the identity of their arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["BatchIds"]
 
 
 class BatchIds:
-    """Sample numbers of the batches of one loader, as long as somebody holds these.
+    """Sample numbers of a loader's batches, while somebody holds these.
 
     Threads: may be used from several at once.
     """
@@ -23,7 +23,7 @@ class BatchIds:
         self._known: dict[int, tuple[weakref.ref[Array], Indices]] = {}
 
     def note(self, x: Any, indices: Indices) -> None:
-        """A batch with these inputs has these samples, one a row; -1 for rows that are padding."""
+        """Record a batch with these inputs and sample numbers, one per row; -1 for padding rows."""
         array = flatten(x)[0]
         key = id(array)
 
@@ -34,13 +34,13 @@ class BatchIds:
         self._known[key] = weakref.ref(array, forget), indices
 
     def of(self, batch: Any) -> Indices:
-        """The sample numbers of a batch, int64, one for each row.
+        """The sample numbers of a batch, int64, one per row.
 
         Args:
-            batch: what the loader delivered, or its x.
+            batch: a delivered batch, or its x.
 
         Raises:
-            ValueError: it is no batch of this loader.
+            ValueError: it is not a batch of this loader.
         """
         leaves = flatten(batch) if isinstance(batch, (tuple, dict)) else [batch]
         for array in leaves[:1]:

@@ -1,4 +1,4 @@
-"""One batch under construction: rows filled by threads, then checked, mended and handed over."""
+"""One batch under construction: rows are filled by threads, then checked, repaired and delivered."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["AnyShapeBuild", "BatchBuild", "Maker", "Pool", "in_storage_order"]
 
-# Samples read at a time where all are wanted in order: 32 MiB, which a few threads share well.
+# Bytes read at a time if all samples are wanted in order: 32 MiB, enough for a few threads.
 _RUN_BYTES, _RUN_SAMPLES = 2**25, 1024
 
-# A replacement that does not load is replaced again, this often; then the data are at fault.
+# A replacement that does not load is replaced again this often; then the data are at fault.
 _REPLACEMENTS = 20
 
 
 class Pool(Protocol):
-    """What makes samples elsewhere: `ProcessPool` in worker processes, `RayPool` on Ray actors."""
+    """Makes samples elsewhere: `ProcessPool` in worker processes, `RayPool` on Ray actors."""
 
     kind: str
     count: int
@@ -57,7 +57,7 @@ class Pool(Protocol):
 
 
 class Maker(Protocol):
-    """Whose batches are made: what a batch under construction asks of it (`runner.Runner`)."""
+    """What a batch under construction needs from its maker (`runner.Runner`)."""
 
     pipeline: SamplePipeline
     specs: SampleSpecs
@@ -66,19 +66,19 @@ class Maker(Protocol):
     delivery: Delivery
 
     def process_pool(self) -> Pool | None:
-        """The worker processes or actors; None where this process reads the samples itself."""
+        """The worker processes or actors; None if this process reads the samples itself."""
 
 
 class BatchBuild:
-    """Fills the arrays of one batch; what the engine works on (`lookahead.Build`).
+    """Fills the arrays of one batch; the engine's unit of work (`lookahead.Build`).
 
     Args:
-        maker: whose samples.
-        indices: which, int64.
-        moment: what the samples' random numbers are derived from.
-        raw: samples as they are stored, before the transform.
-        leaves: arrays to fill, one row for each sample; fresh ones if not given.
-        batch: its number in the epoch, for batch_transform; None leaves that out.
+        maker: loads the samples.
+        indices: sample numbers, int64.
+        moment: random numbers of the samples are derived from it.
+        raw: leave out the transform.
+        leaves: arrays to fill, one row per sample; allocated if not given.
+        batch: batch number in the epoch, for batch_transform; None leaves that out.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class BatchBuild:
 
     @property
     def leaves(self) -> list[Array]:
-        """The arrays; fresh ones are taken by whoever fills the first row.
+        """The arrays, allocated when the first row is filled.
 
-        Taken ten batches before, the memory would have left the processor's cache by then.
+        Memory allocated ten batches earlier would have left the processor's cache by then.
         """
         if self._leaves is None:
             with self._lock:
@@ -122,7 +122,7 @@ class BatchBuild:
         return [self.maker.pool.take(shape, dtype) for shape, dtype in needs]
 
     def _load(self, indices: Indices, rows: slice, out: list[Array], report: Report) -> None:
-        """Fill rows with these samples, in a worker process if there are some."""
+        """Fill rows with these samples, in worker processes if there are any."""
         target, moment = Rows(self.form, out), self.moment.part(rows)
         if self.processes is None:
             self.pipeline.fill(indices, target, report, moment, self.raw)
@@ -130,13 +130,13 @@ class BatchBuild:
             self.processes.fill(self.pipeline, indices, target, report, moment, self.raw)
 
     def fill(self, start: int, stop: int) -> None:
-        """Make rows start to stop."""
+        """Fill rows start to stop."""
         out = [leaf[start:stop] for leaf in self.leaves]
         rows = slice(start, stop)
         self._load(self.indices[rows], rows, out, self._report_from(start))
 
     def _report_from(self, start: int) -> Report:
-        """Takes down what went wrong, in rows counted from `start`."""
+        """Record problems in rows that are counted from `start`."""
 
         def report(row: int, error: Exception) -> None:
             if isinstance(error, RowMismatch):
@@ -155,7 +155,7 @@ class BatchBuild:
         return self.maker.delivery(parts, indices)
 
     def transformed(self, parts: tuple[Any, ...], indices: Indices) -> tuple[Any, ...]:
-        """The parts of the batch after `batch_transform`, if there is one and the batch has a number."""
+        """The parts of the batch after `batch_transform`, if it applies."""
         if self.batch is None or self.pipeline.transforms.batch_transform is None:
             return parts
         made: tuple[Any, ...] = self.pipeline.batch_transformed(
@@ -164,7 +164,7 @@ class BatchBuild:
         return made
 
     def finish_leaves(self) -> tuple[Indices, list[Array]]:
-        """Sample numbers and arrays of the rows that the batch has in the end; maybe none."""
+        """Sample numbers and arrays of the final rows; may be empty."""
         keep = self.settle()
         if keep is None:
             if self.processes is not None:
@@ -173,14 +173,14 @@ class BatchBuild:
         return self.indices[keep], [leaf[keep] for leaf in self.leaves]
 
     def settle(self) -> Mask | None:
-        """Deal with the rows that failed or do not fit; which rows to keep, or None for all."""
+        """Handle rows that failed or do not fit; returns the rows to keep, None for all."""
         if not self.troubles:
             return None
         self.troubles.sort(key=lambda trouble: trouble[0])
         failed = {row: e for row, e in self.troubles if not isinstance(e, RowMismatch)}
         self.troubles = [t for t in self.troubles if isinstance(t[1], RowMismatch)]
         gone: dict[int, Exception] = {}
-        for again in range(_REPLACEMENTS):  # what replaces a sample may not fit either
+        for again in range(_REPLACEMENTS):  # a replacement may not fit either
             if failed:
                 self._mend(failed, again)
                 gone |= failed
@@ -200,9 +200,9 @@ class BatchBuild:
     # ------------------------------------------------------------------ samples that failed
 
     def _mend(self, failed: dict[int, Exception], again: int) -> None:
-        """Apply on_error; those that stay in `failed` are left out of the batch.
+        """Apply on_error; samples that stay in `failed` are left out of the batch.
 
-        again: how often rows of this batch were replaced before.
+        again: number of earlier rounds of replacements.
         """
         log = self.log
         self._read_again(failed)
@@ -224,7 +224,7 @@ class BatchBuild:
             failed.clear()
 
     def _read_again(self, failed: dict[int, Exception]) -> None:
-        """Read rows again whose errors may pass; those that load leave `failed`."""
+        """Read rows with temporary errors again; those that load are removed from `failed`."""
 
         def number(row: int) -> int:
             return int(self.indices[row])
@@ -241,14 +241,14 @@ class BatchBuild:
     def _load_one(
         self, index: int, row: int, scratch: list[Array] | None = None
     ) -> Exception | None:
-        """Read one sample into a row, or into other arrays; its error, if it does not load."""
+        """Read one sample into a row, or into other arrays; returns its error, if any."""
         wrong: list[Exception] = []
 
         def report(_: int, found: Exception) -> None:
             wrong.append(found)
 
         rows = slice(row, row + 1)
-        if scratch is None:  # what was there before does not count any longer
+        if scratch is None:  # earlier problems of the row no longer count
             self.troubles = [trouble for trouble in self.troubles if trouble[0] != row]
         out = [leaf[rows] for leaf in self.leaves] if scratch is None else scratch
         self._load(np.array([index], np.int64), rows, out, report)
@@ -259,7 +259,7 @@ class BatchBuild:
         return next((error for error in wrong if not isinstance(error, RowMismatch)), None)
 
     def one_instead(self) -> tuple[Indices, list[Array]]:
-        """A batch of one other sample, where all of this one were skipped."""
+        """A batch of one other sample, if all samples of this one were skipped."""
         first = int(self.indices[0])
         error = next((e for e in self.log.errors if e.index == first), None)
         self.troubles.clear()
@@ -272,7 +272,7 @@ class BatchBuild:
         return self.indices[:1], [leaf[:1] for leaf in self.leaves]
 
     def _replace(self, row: int, error: SampleError, again: int = 0) -> None:
-        """Another sample instead, the same one whoever asks."""
+        """A replacement sample, the same one in every thread and process."""
         log = self.log
         rng = sample_rng(self.pipeline.seed, self.moment.epoch, error.index, draw=2**32 + again)
         for _ in range(_REPLACEMENTS):
@@ -294,9 +294,9 @@ class BatchBuild:
     def _fit(
         self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
     ) -> dict[int, Exception]:
-        """Give rows that do not fit the array of a leaf a place; an error for each that gets none.
+        """Make room for rows that do not fit the array of a leaf; an error for each that gets none.
 
-        Rows that fit stay. Where none does, the batch takes the shape and dtype that most have.
+        Rows that fit stay. If none does, the batch takes the most frequent shape and dtype.
         """
         by_row = {o.row: o.array for o in odd}
         rows = [r for r in range(self.rows) if r not in failed]
@@ -314,7 +314,7 @@ class BatchBuild:
         return {row: self._misfit(leaf, row, array, model, like) for row, array in by_row.items()}
 
     def _misfit(self, leaf: int, row: int, got: Array, model: int, like: Array) -> SampleError:
-        """The error of a row whose array is not like that of another row."""
+        """The error of a row whose array differs from another row's."""
         index, other = int(self.indices[row]), self.log.name(int(self.indices[model]))
         before_labels, before_weights = (len(flatten(self.form[:k])) for k in (1, 2))
         its, of = ("it", "") if leaf < before_labels else ("its label", "the label of ")
@@ -328,14 +328,14 @@ class BatchBuild:
         )
 
     def _differs(self, index: int, leaf: int, dtype_differs: bool, said: str) -> SampleError:
-        """The error of a sample that is not like others, with what to do about it."""
+        """The error of a sample that differs from others, with advice."""
         inputs = len(flatten(self.maker.specs.raw[0]))
         advice = self.pipeline.advice(index, leaf, dtype_differs, self.raw, inputs)
         return SampleError(index, self.log.name(index), f"{said} {advice}")
 
 
 class AnyShapeBuild(BatchBuild):
-    """A run of samples as leaves; one whose samples differ in shape is a list of arrays."""
+    """A run of samples as leaves; a leaf with several shapes is a list of arrays."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -345,7 +345,7 @@ class AnyShapeBuild(BatchBuild):
         self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
     ) -> dict[int, Exception]:
         spec = flatten(self.form)[leaf]
-        rows = self.lists.get(leaf) or list(self.leaves[leaf])  # views: a row may yet be replaced
+        rows = self.lists.get(leaf) or list(self.leaves[leaf])  # views: rows may still be replaced
         unfit: dict[int, Exception] = {}
         for one in odd:
             if one.array.dtype != spec.dtype:
@@ -380,18 +380,18 @@ def in_storage_order(
     make: Callable[[Indices], Build],
     threads: int | None = None,
 ) -> Generator[tuple[int, Any], None, None]:
-    """Samples start to stop, some neighbours at a time, read ahead by threads.
+    """Samples start to stop, a few at a time, prefetched by threads.
 
     Args:
-        maker: whose samples.
-        start: the first of them.
-        stop: the first after them.
-        sample_bytes: of one sample.
-        make: what builds those of some indices.
-        threads: how many; None chooses.
+        maker: loads the samples.
+        start: the first sample.
+        stop: the end, excluded.
+        sample_bytes: bytes per sample.
+        make: builds the samples of some indices.
+        threads: number of threads; None chooses.
 
     Yields:
-        How many samples were asked for, and what was built.
+        The number of requested samples, and what was built.
     """
     size = max(1, min(_RUN_SAMPLES, _RUN_BYTES // max(1, sample_bytes)))
     depth, whole = 2, maker.pipeline.source.whole_batches
@@ -404,9 +404,7 @@ def in_storage_order(
         return make(np.arange(first, min(first + size, stop), dtype=np.int64))
 
     try:
-        with paused(
-            maker.pipeline.source.stores()
-        ):  # who reads so has a place of its own for what is read
+        with paused(maker.pipeline.source.stores()):  # allocated by the caller
             for first in range(start, stop, size):
                 run = engine.get(first, range(first + size, stop, size), begin)
                 yield min(size, stop - first), run

@@ -1,4 +1,4 @@
-"""`class_weight=`: a weight for each class, as weights of the samples, pixels or steps of a batch."""
+"""`class_weight=`: class weights, as weights of the samples, pixels or steps of a batch."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from kloaders.sources.source import Source
 __all__ = ["ClassWeights", "class_weights_of"]
 
 _FORM = 'expected a dict of class to weight, {0: 1.0, 1: 9.0}, or "balanced"'
-# How far a row of a one-hot label may be from a sum of 1.
+# How far the sum of a one-hot label may be from 1.
 _TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class ClassWeights:
-    """Weights by class.
+    """Class weights.
 
     Attributes:
-        given: what the user gave.
-        tables: a `_Table` for all labels, or for each output, nested as they are; None for none.
+        given: as the user gave them.
+        tables: a `_Table` for all labels, or one for each output, nested like the labels; None for none.
     """
 
     given: Any
     tables: Structure
 
     def __str__(self) -> str:
-        """In short: what tells them from others."""
+        """A short text that identifies them."""
         return " ".join(
             "1"
             if t is None
@@ -43,10 +43,10 @@ class ClassWeights:
         )
 
     def __call__(self, y: Structure) -> Structure:
-        """The weights of a batch with these labels, float32; of outputs without a table they are 1.
+        """The weights of a batch with these labels, float32; 1 for outputs without a table.
 
         Raises:
-            ValueError: a label is of no class that has a weight, or outputs are others.
+            ValueError: a label's class has no weight, or outputs do not match.
         """
         return _by_output(self.tables, y, "y")
 
@@ -57,7 +57,7 @@ class _Table:
     def __init__(self, classes: Array, weights: Array, balanced: bool) -> None:
         self.classes, self.weights, self.balanced = classes, weights, balanced
         plain = np.array_equal(classes, np.arange(len(classes)))
-        #: Of class k in place k; None where classes are not numbered from 0.
+        #: The weight of class k at position k; None if classes are not numbered from 0.
         self.row = weights if plain else None
 
     def __call__(self, y: Array, name: str) -> Array:
@@ -73,7 +73,7 @@ class _Table:
         elif y.ndim > 1 and not integers:
             return self._of_rows(y, name)
         if not integers and self.classes.tolist() == [0, 1] and np.all((y >= 0) & (y <= 1)):
-            share = y.astype(np.float32)  # soft labels of two classes, too
+            share = y.astype(np.float32)  # including soft labels of two classes
             return np.asarray(self.weights[0] * (1 - share) + self.weights[1] * share)
         places = np.searchsorted(self.classes, y)
         places[places == len(self.classes)] = 0
@@ -83,9 +83,9 @@ class _Table:
         return np.asarray(self.weights[places])
 
     def _of_rows(self, y: Array, name: str) -> Array:
-        """Of rows with a share of each class: one-hot, or soft ones."""
+        """Weights of rows with a share of each class: one-hot or soft labels."""
         row, count = self.row, y.shape[-1]
-        if row is not None and self.balanced and len(row) < count:  # no sample of these was there
+        if row is not None and self.balanced and len(row) < count:  # classes without a sample
             row = np.concatenate([row, np.ones(count - len(row), np.float32)])
         if row is None or len(row) != count:
             raise ValueError(
@@ -142,14 +142,14 @@ def _by_output(tables: Structure, y: Structure, name: str) -> Structure:
 
 
 def class_weights_of(given: Any, source: Source | None) -> ClassWeights | None:
-    """`class_weight=` as tables.
+    """Turn `class_weight=` into tables.
 
     Args:
-        given: of the user's; None for none.
-        source: of the samples whose classes are counted for "balanced"; None: they are not known.
+        given: the option; None for none.
+        source: its classes are counted for "balanced"; None: classes are not known.
 
     Raises:
-        TypeError, ValueError: no weights by class; or labels are not known beforehand.
+        TypeError, ValueError: it is not a set of class weights; or labels are not known beforehand.
     """
     if given is None:
         return None

@@ -1,4 +1,4 @@
-"""The last step of a batch: weights are added, a short batch is padded, a lone x is unwrapped."""
+"""The last step of a batch: adds weights, pads a short batch, unwraps a single x."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["Delivery"]
 
 @dataclass(frozen=True)
 class Delivery:
-    """Parts of a batch -> what Keras takes.
+    """Turns the parts of a batch into what Keras takes.
 
     Attributes:
-        weights: one for each sample, or None.
-        batch_size: samples per batch, which a short one is padded to if `pad_last`.
+        weights: one per sample, or None.
+        batch_size: samples per batch; short batches are padded to it if `pad_last`.
         pad_last: pad with samples of weight 0.
-        inputs_as_labels: x is y, too: the same arrays.
-        classes: weights by class, or None.
-        ids: which samples are in the batches that were delivered.
+        inputs_as_labels: x is also y: the same arrays.
+        classes: class weights, or None.
+        ids: records the sample numbers of delivered batches.
     """
 
     weights: Array | None
@@ -63,8 +63,7 @@ class Delivery:
     def weights_of(self, parts: tuple[Any, ...], indices: Indices) -> Structure | None:
         """The weights of samples with these parts and numbers, before padding; None for none.
 
-        Those that come with the samples, those of their numbers and those of their classes are
-        multiplied.
+        The weights of the samples themselves, of their numbers and of their classes are multiplied.
 
         Raises:
             ValueError: there are no labels, or weights do not fit them.
@@ -88,13 +87,13 @@ class Delivery:
         return found
 
     def has_weights(self, parts: int) -> bool:
-        """Whether batches have weights, where samples have so many parts."""
+        """Whether batches of samples with this many parts have weights."""
         labels = self.inputs_as_labels or parts > 1
         own = parts > 2 or self.weights is not None or self.classes is not None
         return (own or self.pad_last) and labels
 
     def weights_spec(self, form: tuple[Any, ...]) -> Structure:
-        """The ArraySpec of each array of weights, of samples whose parts have these specs."""
+        """The ArraySpec of each weights array, for samples whose parts have these specs."""
         few, more = (self._weights_of_nothing(form, unknown) for unknown in (2, 3))
         return map_structure(
             lambda a, b: ArraySpec(
@@ -106,7 +105,7 @@ class Delivery:
         )
 
     def _weights_of_nothing(self, form: tuple[Any, ...], unknown: int) -> Structure:
-        """Weights of no samples, whose unknown dimensions are so long."""
+        """Empty weights arrays, with this size for unknown dimensions."""
         empty = map_structure(
             lambda s: np.empty((0, *[unknown if n is None else n for n in s.shape]), s.dtype), form
         )

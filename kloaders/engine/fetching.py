@@ -1,4 +1,4 @@
-"""The engine of loaders whose data lie elsewhere: what batches will read is fetched before they are made."""
+"""The engine of loaders with remote data: it fetches objects before the batches that need them are made."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from kloaders.places.fetching import Claim, giving_up
 
 __all__ = ["AHEAD_SAMPLES", "FetchingEngine"]
 
-#: So many samples are announced ahead of the batch that is asked for, or `depth` batches if they are more.
+#: Number of samples announced ahead of the requested batch, or `depth` batches if that is more.
 AHEAD_SAMPLES = 1024
 
 
 class FetchingEngine(Engine):
-    """An engine that announces which samples the next batches need.
+    """An engine that announces the samples of the next batches.
 
-    Fetching goes on while few batches are made ahead: to wait for a network takes many requests in
-    flight, and neither a core nor the memory of decoded batches.
+    It fetches ahead even if few batches are prefetched: hiding the network takes many requests in
+    flight, but neither cores nor memory for decoded batches.
 
     Args:
         announce: begins to fetch what a batch reads.
@@ -52,7 +52,7 @@ class FetchingEngine(Engine):
         except Exception:
             if not self._stopped.is_set():
                 raise
-            # Closed meanwhile, by another thread: what was given up is made here.
+            # Another thread closed it meanwhile: a cancelled batch is made here.
             build = make(key, True)
             assert build is not None
             return build_inline(build)
@@ -63,7 +63,7 @@ class FetchingEngine(Engine):
         return None if build is None else _StoppableBuild(build, self._stopped)
 
     def _look_ahead(self, key: Hashable, keys: list[Hashable]) -> None:
-        """Announce these batches, in their order, and forget others."""
+        """Announce these batches, in their order, and drop others."""
         wanted = {key, *keys}
         with self._claims_lock:
             stale = [one for one in self._claims if one not in wanted]
@@ -74,7 +74,7 @@ class FetchingEngine(Engine):
         for one in missing:
             try:
                 claims = self._announce(one)
-            except Exception:  # it is raised again to whoever makes that batch
+            except Exception:  # raised again when that batch is made
                 return
             with self._claims_lock:
                 if one in self._claims:
@@ -90,11 +90,11 @@ class FetchingEngine(Engine):
             claim.release()
 
     def _here(self, build: Build) -> Any:
-        # Who asked waits for it, in a thread that can be interrupted.
+        # The caller waits for it in a thread that can be interrupted.
         return super()._here(build.plain if isinstance(build, _StoppableBuild) else build)
 
     def cancel(self) -> None:
-        super().cancel()  # first: who waits is to make the batch itself, and not to see it given up
+        super().cancel()  # first: a waiting thread then makes the batch itself, not sees it cancelled
         self._stopped.set()
         with self._claims_lock:
             keys = list(self._claims)
@@ -102,7 +102,7 @@ class FetchingEngine(Engine):
 
 
 class _StoppableBuild:
-    """A batch for which nobody waits longer than the engine lives."""
+    """A batch that nobody waits for after the engine is closed."""
 
     def __init__(self, build: Build, stopped: threading.Event) -> None:
         self.plain, self._stopped, self.rows = build, stopped, build.rows

@@ -1,41 +1,41 @@
-"""Threads or the thread that asks: whichever hands out batches faster. Clock readings only."""
+"""Prefetching threads or the calling thread, whichever delivers batches faster. Clock readings only."""
 
 from __future__ import annotations
 
 __all__ = ["Choice"]
 
-# Handing a batch to a thread and back costs 50 to 100 microseconds while Keras holds the GIL: a
-# batch that takes no longer than the first is made where it is asked for, and one that takes longer
-# than the second is made ahead. What is in between is tried.
+# Handing a batch to a thread and back costs 50 to 100 microseconds while Keras holds the GIL: a batch
+# that takes at most the first value is made in the calling thread, one that takes more than the second
+# is prefetched. In between, both are tried.
 CHEAP_SECONDS = 50e-6
 DEAR_SECONDS = 2e-3
 
-# Each way is tried twice, as machines change their speed, and its better turn counts. In each the
-# longest pause is left out: an epoch may have ended. The first batches of a turn are not counted:
-# the look-ahead fills, or is used up.
+# Each method is tried twice, as the machine's speed varies, and its better result counts. The longest
+# pause of a trial is left out: an epoch may have ended. The first batches are not counted: prefetched
+# ones are built up or used up.
 _TURNS = (False, True, True, False)
 _UNCOUNTED, _COUNTED = 14, 32
-# With threads a turn takes at least so long: some hundredths of a second go by until the system has
-# spread those that woke over cores.
+# A trial with threads lasts at least this long: it takes some hundredths of a second until the system
+# has spread woken threads over the cores.
 _UNCOUNTED_SECONDS, _COUNTED_SECONDS = 0.04, 0.06
-# What is decided holds for so many batches, or until the time between them becomes another: an
-# epoch from a cache is another matter than the one before it.
+# A decision holds for this many batches, or until the time between them changes: an epoch from a cache
+# is different from the one before it.
 _HOLDS, _LOOK = 20_000, 64
 _FACTOR = 2.0
-# Threads are kept unless the other way is that much faster: their look-ahead rides out what is slow.
+# Threads are kept unless the other method is this much faster: prefetching hides slow reads.
 _MARGIN = 0.97
-# ... and at once if that is found so much slower.
+# ... and at once if the other method is this much slower.
 _CLEARLY = 1.2
-# ... and where batches follow one another in more than so many times what one costs: there a trial
-# compares the model's steps, and what it takes to make a batch is hidden behind them.
+# ... and if the time between batches is more than this many times their cost: a trial would then
+# measure the model's steps, which hide the cost of a batch.
 _HIDDEN = 10
 
 
 class Choice:
-    """Which of two ways batches are made, by the time from one batch handed out to the next.
+    """Which of two methods makes batches, by the time between deliveries.
 
-    That time has everything in it that matters: the work, what the GIL and the memory cost where
-    threads share them, and what of it hides behind the model's step.
+    That time includes everything that matters: the work, the costs of sharing the GIL and the memory
+    with threads, and what is hidden by the model's step.
 
     Threads: callers lock.
     """
@@ -45,28 +45,28 @@ class Choice:
 
     def _begin_trial(self) -> None:
         self._turn, self._count = 0, 0
-        self._since: float | None = None  # the beginning of a turn, and then of what counts in it
+        self._since: float | None = None  # start of a trial, then of its counted part
         self._counts = False
         self._last, self._longest = 0.0, 0.0
         self._times: dict[bool, list[float]] = {False: [], True: []}
         self._decided: bool | None = None
         self._odd_looks = 0
-        #: Seconds from batch to batch, with threads and in the caller's thread.
+        #: Seconds between batches, with threads and in the calling thread.
         self.seconds: tuple[float, float] | None = None
 
     def _in_question(self, seconds: float) -> bool:
-        # What a batch seems to cost depends on where it is made: a trial is not left for that.
+        # The measured cost of a batch depends on the method: that alone does not end a trial.
         room = 4 if self._turn or self._count else 1
         return CHEAP_SECONDS / room < seconds < DEAR_SECONDS * room
 
     def inline(self, seconds: float) -> bool:
-        """Whether to make a batch that costs so many seconds of work where it is asked for."""
+        """Whether a batch that costs this many seconds is made in the calling thread."""
         if not self._in_question(seconds):
             return seconds < DEAR_SECONDS
         return self._decided if self._decided is not None else _TURNS[self._turn]
 
     def record_delivery(self, now: float, seconds: float) -> None:
-        """A batch was handed out; such a one costs so many seconds of work."""
+        """Record the delivery of a batch that costs this many seconds."""
         if not self._in_question(seconds):
             if self._count or self._turn:
                 self._begin_trial()
@@ -93,11 +93,11 @@ class Choice:
         return _TURNS[self._turn] or now >= (self._since or 0.0) + seconds
 
     def _each(self, now: float, batches: int) -> float:
-        """Seconds from batch to batch since `_since`, the longest pause left out."""
+        """Seconds per batch since `_since`, without the longest pause."""
         return (now - (self._since or 0.0) - self._longest) / (batches - 1)
 
     def _look(self, now: float) -> None:
-        """Try anew after a while, or where batches follow one another at another speed."""
+        """Start a new trial after a while, or when the time between batches changes."""
         assert self._decided is not None
         assert self.seconds is not None
         if self._count % _LOOK:
@@ -105,5 +105,7 @@ class Choice:
         change = self._each(now, _LOOK) / max(self.seconds[self._decided], 1e-9)
         self._since, self._longest = now, 0.0
         self._odd_looks = 0 if 1 / _FACTOR < change < _FACTOR else self._odd_looks + 1
-        if self._count > _HOLDS or self._odd_looks == 2:  # one look may have met an epoch's end
+        if (
+            self._count > _HOLDS or self._odd_looks == 2
+        ):  # a single look may have met an epoch's end
             self._begin_trial()

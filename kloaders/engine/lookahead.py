@@ -1,4 +1,4 @@
-"""Makes batches ahead of their request, on threads, a bounded number at a time."""
+"""Prefetches a bounded number of batches with threads."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from kloaders.engine.inline_trial import DEAR_SECONDS, Choice
 
 __all__ = ["AHEAD_BYTES", "Build", "Engine", "build_inline"]
 
-# What may lie ready ahead of the model: enough to ride out a slow file, small beside a framework.
+# Default limit of prefetched bytes: enough to hide a slow file, little compared to a framework.
 AHEAD_BYTES = 256 * 2**20
 
-# A batch is cut among the threads where each part then takes at least this long.
+# A batch is split among the threads if each part then takes at least this long.
 CHUNK_SECONDS = 1e-3
 
 
 class Build(Protocol):
-    """A batch under construction: what the engine needs to know of it."""
+    """A batch under construction, as the engine sees it."""
 
     rows: int
 
     def fill(self, start: int, stop: int) -> None:
-        """Make these rows. Called once for each part, from several threads at once."""
+        """Fill these rows. Called once for each part, from several threads at once."""
 
     def finish(self) -> Any:
-        """The batch, when all rows are made. Called once."""
+        """The batch, after all rows are filled. Called once."""
 
 
-# make(key, wait) -> Build; None where wait is False and the batch can't be begun yet.
+# make(key, wait) -> Build; None if wait is False and the batch cannot begin yet.
 Make = Callable[[Any, bool], Build | None]
 
 
 class Engine:
-    """Batches by key, made by threads ahead of their request.
+    """Batches by key, prefetched by threads.
 
-    workers: threads; 0 makes every batch in the caller's thread; None: `cores` threads, the caller's
-        among them while batches are cheap, or none but that while they are so cheap that handing
-        them over costs more (measured: `inline_trial.py`).
-    depth: how many batches may lie ready or be under way besides the one asked for; with workers=None
-        fewer while they are cheap.
-    kind: what a person would say that the work is done by.
-    whole: batches are not cut: each is done by one of them.
+    workers: threads; 0 makes every batch in the caller's thread; None: `cores` threads, including the
+        caller's while batches are cheap, or only the caller's while handing them over would cost more
+        than making them (measured: `inline_trial.py`).
+    depth: maximum number of prefetched or unfinished batches besides the requested one; with
+        workers=None fewer while batches are cheap.
+    kind: what does the work, in words.
+    whole: batches are not split: each is made by one thread.
 
     Threads: `get` may be called from several at once.
     """
@@ -70,15 +70,15 @@ class Engine:
         self._awaited: list[_Job] = []
         self._lock = threading.Lock()
         self._row_seconds: float | None = None
-        self._rows = 0  # of a whole batch: the last one of an epoch may be short
+        self._rows = 0  # of a full batch: the last one of an epoch may be short
         self._busy_seconds, self._cpu_seconds = 0.0, 0.0
-        #: Batches handed out, seconds that callers waited for them, and the most ever ready.
+        #: Number of delivered batches, seconds that callers waited, and the most batches ever ready.
         self.batches, self.wait_seconds, self.peak_ready = 0, 0.0, 0
 
     def get(self, key: Hashable, upcoming: Iterable[Hashable] | None, make: Make) -> Any:
-        """The batch of `key`; those of `upcoming` are begun, in that order.
+        """The batch of `key`; `upcoming` batches are started, in that order.
 
-        None leaves what lies ahead as it is.
+        None leaves the prefetched batches as they are.
         """
         begin = time.perf_counter()
         try:
@@ -90,7 +90,7 @@ class Engine:
     def _get(self, key: Hashable, upcoming: Iterable[Hashable] | None, make: Make) -> Any:
         with self._lock:
             job = self._ahead.pop(key, None)
-            if job is not None and job.failed:  # before it was asked for: that may be mended by now
+            if job is not None and job.failed:  # while prefetched: the cause may be gone by now
                 job = None
             if job is not None:
                 self._awaited.append(job)
@@ -108,7 +108,7 @@ class Engine:
                 self.prepare(upcoming, make)
             self._help(job)
             batch = job.wait()
-        except _Cancelled:  # closed meanwhile, by another thread
+        except _Cancelled:  # another thread closed it meanwhile
             return self._here(_made(make, key))
         finally:
             with self._lock:
@@ -117,10 +117,10 @@ class Engine:
         return batch
 
     def _shared(self, rows: int) -> bool:
-        """Whether who waits for a batch of so many rows works as well, in place of one thread.
+        """Whether a thread that waits for a batch of this many rows works too, in place of another.
 
-        To be woken takes as long as such a batch, and one thread more than there are cores is one
-        more that waits for Python's lock: of batches of 5 MB, a sixth more come so.
+        Waking it takes as long as such a batch, and one thread more than there are cores is one
+        more that waits for the GIL: batches of 5 MB are delivered a sixth faster this way.
         """
         seconds = self._row_seconds
         if not self.auto or self.count < 2 or seconds is None:
@@ -128,25 +128,27 @@ class Engine:
         return seconds * max(rows, self._rows) < DEAR_SECONDS
 
     def _help(self, job: _Job) -> None:
-        """Until this batch is there, or all that is queued is begun: make what is next in the queue."""
+        """Make queued batches until this one is ready or the queue is empty."""
         while not job.ready and self._shared(job.rows):
             part: Any = self.workers.take()
             if part is None:
                 return
             part()
             error = part.job.error
-            if error is not None and not isinstance(error, Exception):  # Ctrl-C, meant for who asks
+            if error is not None and not isinstance(
+                error, Exception
+            ):  # Ctrl-C, meant for the caller
                 raise error
 
     def prepare(self, upcoming: Iterable[Hashable], make: Make) -> None:
-        """Begin these batches if there is room; drop those that nobody will ask for."""
+        """Start these batches if there is room; drop those that are no longer wanted."""
         if self.count == 0 or self.depth == 0:
             return
         upcoming, now = iter(upcoming), self._depth_now()
         wanted = list(itertools.islice(upcoming, max(now, len(self._ahead))))
         with self._lock:
             ahead = list(self._ahead)
-        if ahead == wanted[: len(ahead)]:  # as ever, where nobody changes their mind
+        if ahead == wanted[: len(ahead)]:  # the usual case: the order did not change
             missing = wanted[len(ahead) : now]
         else:
             wanted += itertools.islice(upcoming, max(0, self.depth - len(wanted)))
@@ -157,7 +159,7 @@ class Engine:
         for key in missing:
             try:
                 build = make(key, False)
-            except Exception:  # it is raised again to whoever asks for that batch
+            except Exception:  # raised again when that batch is requested
                 return
             if build is None or self.inline(build.rows):
                 return
@@ -169,7 +171,7 @@ class Engine:
             self.peak_ready = max(self.peak_ready, self.ready())
 
     def inline(self, rows: int) -> bool:
-        """Whether a batch of so many rows is made in the thread that asks for it."""
+        """Whether a batch of this many rows is made in the calling thread."""
         if self.count == 0 or self.workers.refused:
             return True
         if not self.auto or self._row_seconds is None:
@@ -177,11 +179,11 @@ class Engine:
         return self.choice.inline(self._row_seconds * max(rows, self._rows))
 
     def _depth_now(self) -> int:
-        """As `depth`, but a few where batches are cheap and nobody said how many threads.
+        """`depth`, or a few if batches are cheap and the number of threads was not set.
 
-        They come as fast as they are asked for, or no number of them helps. A few are filled, and
-        read by the model, in the processor's cache: of 5 MB each, 9 % more come, and with ten ahead
-        one takes 15 % more CPU seconds (W3; two cores, medians of 9 interleaved rounds).
+        Such batches keep up with any demand, or no number of them helps. A few of them stay in the
+        processor's cache from filling to reading: with 5 MB each, 9 % more are delivered, while ten
+        prefetched ones take 15 % more CPU seconds (W3; two cores, medians of 9 interleaved rounds).
         """
         rows = self._rows if self.auto and self._row_seconds is not None else 0
         if rows and (self._row_seconds or 0.0) * rows < DEAR_SECONDS:
@@ -195,7 +197,7 @@ class Engine:
                 self.choice.record_delivery(time.perf_counter(), self._row_seconds * self._rows)
 
     def why(self, rows: int) -> str:
-        """What was chosen for batches of so many rows, in words."""
+        """The choices for batches of this many rows, in words."""
         if self.count == 0:
             return "in the caller's thread (workers=0)"
         if self._row_seconds is None:
@@ -212,7 +214,7 @@ class Engine:
         return f"{self.count} {self.kind}{among}, {self._depth_now()} batches ahead ({cost})"
 
     def ready(self) -> int:
-        """Batches that lie ready."""
+        """Number of batches that are ready."""
         with self._lock:
             return sum(job.ready for job in self._ahead.values())
 
@@ -220,7 +222,7 @@ class Engine:
     def cores_busy(self) -> float | None:
         """Cores that the threads kept busy while they worked; None before a second of work.
 
-        Less than there are threads: they waited for a disk, for Python's lock, or for a core.
+        Fewer than the threads: they waited for a disk, for the GIL, or for a core.
         """
         if self._busy_seconds < 1:
             return None
@@ -245,26 +247,26 @@ class Engine:
         return batch
 
     def worked(self, seconds: float, cpu_seconds: float, rows: int) -> None:
-        """A thread made some rows."""
+        """Record that a thread filled some rows."""
         self._busy_seconds += seconds
         self._cpu_seconds += cpu_seconds
         self.measured(seconds, rows)
 
     def measured(self, seconds: float, rows: int) -> None:
-        """Remember what a row costs; the newest measurement counts a fifth."""
+        """Update the cost of a row; the newest measurement counts a fifth."""
         if rows:
             each, old = seconds / rows, self._row_seconds
             self._row_seconds = each if old is None else 0.8 * old + 0.2 * each
 
     def cancel(self) -> None:
-        """Drop all batches made ahead; who waits for one makes it in its own thread."""
+        """Drop all prefetched batches; a thread that waits for one makes it itself."""
         with self._lock:
             for job in [*self._ahead.values(), *self._awaited]:
                 job.cancel()
             self._ahead.clear()
 
     def close(self) -> None:
-        """Free the threads; they come back if another batch is asked for."""
+        """Stop the threads; they restart at the next request."""
         self.cancel()
         self.workers.close()
 
@@ -284,7 +286,7 @@ def _made(make: Make, key: Hashable) -> Build:
 
 
 class _Cancelled(Exception):
-    """The job waited for will not be done."""
+    """The awaited job was cancelled."""
 
 
 class _Job:
@@ -293,7 +295,7 @@ class _Job:
         self.rows = build.rows
         self._left = parts
         self._lock = threading.Lock()
-        self._awaited: threading.Event | None = None  # made by who waits: most find it ready
+        self._awaited: threading.Event | None = None  # made by a waiting thread: most find it ready
         self._result: Any = None
         self.error: BaseException | None = None
         self.ready = self.cancelled = False
@@ -307,8 +309,8 @@ class _Job:
         self._end()
 
     def _end(self) -> None:
-        # No lock, since a finalizer may come here: who waits writes the one and then reads the
-        # other, this writes the other and then reads the one.
+        # Lock-free, since a finalizer may run this: the waiting thread writes one field and then
+        # reads the other, this thread does the reverse.
         self.ready = True
         if (awaited := self._awaited) is not None:
             awaited.set()
@@ -318,7 +320,7 @@ class _Job:
         try:
             if build is not None and not self.cancelled and self.error is None:
                 build.fill(start, stop)
-        except BaseException as error:  # re-raised in the thread that waits
+        except BaseException as error:  # raised again in the waiting thread
             self.error = error
         with self._lock:
             self._left -= 1

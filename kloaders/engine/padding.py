@@ -1,4 +1,4 @@
-"""Batches of samples of unequal length, padded to one; what `bucket_by_length` chose, and how it is built."""
+"""Batches of samples of unequal length, padded to one length: `bucket_by_length`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from kloaders.plan.rng import Moment
 
 __all__ = ["Padding"]
 
-# Samples looked at to learn which arrays differ in length, where the first ones do not load.
+# Samples read to learn which arrays differ in length, if the first ones do not load.
 _TRIES = 20
-# And where there are several arrays, which may have lengths of their own.
+# The same if there are several arrays, whose lengths may differ.
 _LOOK = 32
 
 
 class Padding:
-    """What `bucket_by_length` was given: which samples are of like length, and what fills them up."""
+    """The settings of `bucket_by_length`: which samples have similar lengths, and the padding value."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class Padding:
         self.pad_value = pad_value
         self.label_pad_value = label_pad_value
         self.mask = mask
-        #: Leaves of a sample that are padded, and with what; known after a look at two samples.
+        #: Leaves of a sample that are padded, with their padding value; known after two samples are read.
         self.padded: dict[int, float | str] | None = None
 
     def of(self, numbers: Array) -> Padding:
-        """The same for some of the samples."""
+        """The same settings for some of the samples."""
         return Padding(
             self.lengths[numbers],
             self.buckets.boundaries,
@@ -55,7 +55,7 @@ class Padding:
         )
 
     def plan(self, plan: EpochPlan) -> BucketPlan:
-        """The order of batches of like length, in place of this plan's."""
+        """The epoch plan with batches of similar length, in place of this plan."""
         return BucketPlan.of(plan, self.buckets)
 
     def build(
@@ -64,26 +64,26 @@ class Padding:
         """A batch, padded; `more`: steps added to its length."""
         assert isinstance(plan, BucketPlan)
         indices, length = plan.planned(order, batch)
-        # Shards know the lengths of their own samples only, and their arrays must be of one shape.
+        # Shards know only the lengths of their own samples, but their arrays must have one shape.
         alone = plan.shard[1] == 1 and not more
         return _PaddedBuild(maker, self, indices, order.epoch, length + more, alone)
 
     def look(self, maker: Maker, plan: EpochPlan) -> Build | None:
-        """Batch 0 as it is shown to Keras on TensorFlow, which fixes what shapes may come.
+        """Batch 0, to show Keras on TensorFlow which dimensions vary.
 
-        It takes a dimension to vary if it differs between batches 0 and 1, which it reads before it
-        begins, and for nothing else. They may well be of one length.
+        Keras takes a dimension to vary if it differs between batches 0 and 1, which it reads beforehand
+        for this purpose only. These may happen to have the same length.
         """
         if plan.batches < 2 or (self.buckets.shapes < 2 and not self._may_differ(maker)):
             return None
         return self.build(maker, plan, plan.storage_order(0), 0, more=1)
 
     def _may_differ(self, maker: Maker) -> bool:
-        """Whether an array may be padded to another boundary than the longest of its sample."""
+        """Whether an array may be padded to another length than its sample's longest array."""
         return len(self.buckets.boundaries) > 1 and len(self.leaves(maker)) > 1
 
     def leaves(self, maker: Maker) -> dict[int, float | str]:
-        """Numbers of the arrays of a sample that are padded, and what with."""
+        """Numbers of the padded arrays of a sample, and their padding values."""
         if self.padded is None:
             self.padded = self._find(maker)
         return self.padded
@@ -114,10 +114,10 @@ class Padding:
         for leaf, a in enumerate(looked[0][1]):
             if not a.shape or len(a.shape) != len(looked[1][1][leaf].shape):
                 continue
-            # One that is not as long, or else the longest sample.
+            # A sample of another length, or else the longest one.
             others = [(k, specs[leaf]) for k, specs in looked[1:] if specs[leaf].shape]
             other, b = next((one for one in others if one[1].shape[0] != a.shape[0]), others[0])
-            # Where all samples are of one length, only the number itself says what is one.
+            # If all samples have one length, only its number shows which axis it is.
             one = alike and a.shape[0] == self.lengths[order[0]] and leaf < inputs
             if a.shape[0] == b.shape[0] and not one:
                 continue
@@ -147,14 +147,14 @@ class Padding:
                 return look(index, raw)
             except WorkerPoolError:
                 raise
-            except Exception as error:  # whatever a user's hook raises
+            except Exception as error:  # a user's hook may raise anything
                 failure: SampleError = maker.log.explained(index, error)
                 if maker.log.policy == "raise" or never_skipped([failure]):
                     raise failure from error
         raise failure
 
     def delivered(self, maker: Maker, spec: Structure) -> Structure:
-        """The form of a sample as it comes out: None for the steps, and a mask where asked for."""
+        """The spec of delivered samples: None for the steps, plus a mask if requested."""
         padded = self.leaves(maker)
         specs = [
             ArraySpec((None, *s.shape[1:]), s.dtype) if leaf in padded else s
@@ -166,7 +166,7 @@ class Padding:
         return self.with_mask(known[0], ArraySpec((None,), np.dtype(bool))), *known[1:]
 
     def with_mask(self, x: Structure, mask: Any) -> Structure:
-        """Inputs and one more."""
+        """Inputs and one more array."""
         if isinstance(x, dict):
             return {**x, "mask": mask}
         return (*x, mask) if isinstance(x, tuple) else (x, mask)
@@ -182,9 +182,9 @@ def _shapes(spec: Structure) -> str:
 
 
 class _PaddedBuild(BatchBuild):
-    """A batch whose rows are filled up to one length, or each array to its own.
+    """A batch whose rows are padded to one length, or each array to its own.
 
-    own: whether an array that is shorter gets the boundary that holds its longest row.
+    own: whether a shorter array is padded to the boundary for its longest row only.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class _PaddedBuild(BatchBuild):
         self.padded = padding.leaves(maker)
         self.length = length
         self.own = own
-        #: For each array that is padded: how long each of its rows is by itself.
+        #: For each padded array: the length of each row.
         self.counts = {leaf: np.full(len(indices), length, np.int64) for leaf in self.padded}
         self.keep: Mask | None = None
         super().__init__(maker, indices, Moment(epoch))
@@ -217,7 +217,7 @@ class _PaddedBuild(BatchBuild):
         self, index: int, row: int, scratch: list[Array] | None = None
     ) -> Exception | None:
         for leaf, counts in self.counts.items() if scratch is None else ():
-            counts[row] = self.leaves[leaf].shape[1]  # unless it is reported that it does not fit
+            counts[row] = self.leaves[leaf].shape[1]  # unless the row is reported as a mismatch
         return super()._load_one(index, row, scratch)
 
     def settle(self) -> Mask | None:
@@ -227,7 +227,7 @@ class _PaddedBuild(BatchBuild):
     def _fit(
         self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
     ) -> dict[int, Exception]:
-        """Rows of another length are what this batch is made for."""
+        """Rows of other lengths are expected here."""
         want = self.leaves[leaf]
         fits = [o.array.shape[1:] == want.shape[2:] and o.array.dtype == want.dtype for o in odd]
         if leaf not in self.padded or not all(fits):
@@ -235,7 +235,7 @@ class _PaddedBuild(BatchBuild):
         for o in odd:
             self._check(o)
         self.length = max(self.length, self._limit(max(len(o.array) for o in odd)))
-        if self.length > want.shape[1]:  # a sample that replaces another may be longer
+        if self.length > want.shape[1]:  # a replacement may be longer
             shape = (self.rows, self.length, *want.shape[2:])
             larger = self.maker.pool.take(shape, want.dtype)
             larger[:, : want.shape[1]] = want

@@ -1,4 +1,4 @@
-"""Batches of arrays that differ in shape, each filled up to its own longest: what `padded_batches` chose."""
+"""Batches of arrays that differ in shape, padded to the longest of the batch (`padded_batches`)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from kloaders.plan.rng import Moment
 
 __all__ = ["LOOK", "RaggedPadding"]
 
-#: Samples that are looked at to learn which axes differ.
+#: Samples that are read to learn which axes differ.
 LOOK = 64
 
 
 class RaggedPadding:
-    """What `padded_batches` was given, or `bucket_by_length` with a function.
+    """The settings of `padded_batches`, or of `bucket_by_length` with a function.
 
     Attributes:
-        samples: how many there are to look at.
-        pad_value: what inputs are filled up with.
-        label_pad_value: likewise for labels; None: labels must not differ.
-        look_at: how many samples are looked at; None: all.
+        samples: number of samples.
+        pad_value: padding of inputs.
+        label_pad_value: padding of labels; None: labels must not differ in shape.
+        look_at: number of samples read to learn the shapes; None: all.
         lengths, boundaries: which samples share a batch, as for `Padding`; None: any.
     """
 
@@ -50,13 +50,13 @@ class RaggedPadding:
         self._axes: dict[int, dict[int, int]] | None = None
 
     def of(self, numbers: Array) -> RaggedPadding:
-        """The same for some of the samples."""
+        """The same settings for some of the samples."""
         lengths = None if self.lengths is None else self.lengths[numbers]
         given = (self.pad_value, self.label_pad_value, self.look_at)
         return RaggedPadding(len(numbers), *given, lengths, self.boundaries)
 
     def plan(self, plan: EpochPlan) -> EpochPlan:
-        """The order: of batches of like length, where there are lengths."""
+        """The epoch plan: batches of similar length, if there are lengths."""
         return plan if self.buckets is None else BucketPlan.of(plan, self.buckets)
 
     def build(self, maker: Maker, plan: EpochPlan, order: Order, batch: int) -> Build:
@@ -65,10 +65,10 @@ class RaggedPadding:
         return _RaggedBuild(maker, self, plan.indices(order, batch), moment)
 
     def look(self, maker: Maker, plan: EpochPlan) -> Build | None:
-        """A batch as it is shown to Keras on TensorFlow, which fixes what shapes may come.
+        """A batch to show Keras on TensorFlow which dimensions vary.
 
-        It takes a dimension to vary if it differs between the first two batches that it reads before
-        it begins: this one is larger than all samples that were looked at. No model trains on it.
+        Keras takes a dimension to vary if it differs between the first two batches that it reads
+        beforehand: this one is larger than all samples that were read. No model trains on it.
         """
         axes = self.axes(maker)
         if not any(axes.values()):
@@ -81,13 +81,13 @@ class RaggedPadding:
         return _RaggedBuild(maker, self, model, Moment(), more)
 
     def axes(self, maker: Maker) -> dict[int, dict[int, int]]:
-        """For each array of a sample the axes that differ, and the longest of those looked at."""
+        """For each array of a sample, the axes that differ and the longest length found."""
         if self._axes is None:
             self._axes = self._find(maker)
         return self._axes
 
     def _find(self, maker: Maker) -> dict[int, dict[int, int]]:
-        form = maker.specs.delivered  # says which sample loads
+        form = maker.specs.delivered  # finds a sample that loads
         raw, look = maker.pipeline.transforms.transform is None, maker.specs.looker()
         count = self.samples if self.look_at is None else min(self.look_at, self.samples)
         found = [flatten(form)]
@@ -96,7 +96,7 @@ class RaggedPadding:
                 found.append(flatten(look(index, raw)))
             except WorkerPoolError:
                 raise
-            except Exception as error:  # whatever a user's hook raises
+            except Exception as error:  # a user's hook may raise anything
                 failure = maker.log.explained(index, error)
                 if maker.log.policy == "raise" or never_skipped([failure]):
                     raise failure from error
@@ -121,13 +121,13 @@ class RaggedPadding:
             )
 
     def fills(self, form: Structure) -> list[float]:
-        """What each array of a sample is filled up with; weights with 0."""
+        """The padding value of each array of a sample; 0 for weights."""
         counts = [len(flatten(part)) for part in form]
         values = (self.pad_value, self.label_pad_value or 0.0, 0.0)
         return [v for v, n in zip(values, counts, strict=False) for _ in range(n)]
 
     def delivered(self, maker: Maker, spec: Structure) -> Structure:
-        """The form of a sample as it comes out: None for the axes that differ."""
+        """The spec of delivered samples: None for the axes that differ."""
         axes = self.axes(maker)
         specs = [
             ArraySpec(tuple(None if a in axes[k] else n for a, n in enumerate(s.shape)), s.dtype)
@@ -142,9 +142,9 @@ class RaggedPadding:
 
 
 class _RaggedBuild(BatchBuild):
-    """A batch whose arrays are filled up to their longest.
+    """A batch whose arrays are padded to their longest row.
 
-    least: for each array the axes that are at least so long.
+    least: minimum length of axes, for each array.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class _RaggedBuild(BatchBuild):
     ) -> None:
         self.axes = padding.axes(maker)
         self.padding, self.least = padding, least
-        #: For each array of which a row did not fit: the shape that each row has by itself.
+        #: For each array with rows of other shapes: the shape of each row.
         self.sizes: dict[int, Array] = {}
         self.keep: Mask | None = None
         super().__init__(maker, indices, moment)
@@ -167,13 +167,13 @@ class _RaggedBuild(BatchBuild):
         self, index: int, row: int, scratch: list[Array] | None = None
     ) -> Exception | None:
         for leaf, sizes in self.sizes.items() if scratch is None else ():
-            sizes[row] = self.leaves[leaf].shape[1:]  # unless it is reported that it does not fit
+            sizes[row] = self.leaves[leaf].shape[1:]  # unless the row is reported as a mismatch
         return super()._load_one(index, row, scratch)
 
     def _fit(
         self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
     ) -> dict[int, Exception]:
-        """Rows of other shapes are what this batch is made for."""
+        """Rows of other shapes are expected here."""
         want = flatten(self.form)[leaf]
         axes = self.axes[leaf]
         if not axes or any(
@@ -205,7 +205,7 @@ class _RaggedBuild(BatchBuild):
         return new
 
     def _error(self, odd: RowMismatch, want: ArraySpec) -> SampleError | None:
-        """Of a row that differs where no sample that was looked at did."""
+        """The error of a row that differs in an axis where no sample read beforehand did."""
         pairs = enumerate(zip(odd.array.shape, want.shape, strict=True))
         other = [a for a, (n, m) in pairs if n != m and a not in self.axes[odd.leaf]]
         if not other:
@@ -231,7 +231,7 @@ class _RaggedBuild(BatchBuild):
 
     def finish_leaves(self) -> tuple[Indices, list[Array]]:
         indices, leaves = super().finish_leaves()
-        for leaf, sizes in self.sizes.items():  # rows that are left out may have been the longest
+        for leaf, sizes in self.sizes.items():  # skipped rows may have been the longest
             kept = sizes if self.keep is None else sizes[self.keep]
             if len(kept):
                 part = tuple(slice(n) for n in kept.max(axis=0).tolist())

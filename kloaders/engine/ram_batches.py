@@ -1,4 +1,4 @@
-"""Two levels: a RAM batch of thousands of samples, and the batches that come out of it."""
+"""Two levels: RAM batches of thousands of samples, and the batches that are made from them."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ __all__ = ["RamRunner"]
 
 
 class RamRunner(Runner):
-    """Serves batches out of RAM batches, of which two exist at a time.
+    """Makes batches from RAM batches, of which at most two exist at a time.
 
     Args:
         size: of a RAM batch.
-        options: how it is drawn.
-        title: what the user calls the loader, for the log.
+        options: how samples are drawn.
+        title: the loader's name in the log.
 
-    The other arguments are those of `Runner`.
+        Other arguments: as for `Runner`.
     """
 
     two_levels = True
 
     def __init__(self, *arguments: Any, size: RamSize, options: RamOptions, title: str) -> None:
         self.size, self.options, self.title = size, options, title
-        #: How many RAM batches were begun.
+        #: Number of RAM batches begun.
         self.ram_batches_read = 0
-        #: Whether the log has what was chosen; once is enough for all views.
+        #: Whether the choices were logged; once for all views.
         self.sizes_logged = False
         super().__init__(*arguments)
 
@@ -73,7 +73,7 @@ class RamRunner(Runner):
         return engine
 
     def _sizes(self, raw: int) -> str:
-        """What was chosen, for samples of so many bytes."""
+        """The choices for samples of this many bytes, in words."""
         held, copies = self.size.held, self.size.copies
         several = f", {copies} samples from each" if copies > 1 else ""
         said = (
@@ -87,7 +87,7 @@ class RamRunner(Runner):
         return f"{said}, two at a time; {number} an epoch, drawn {drawn}{served}"
 
     def release(self) -> None:
-        """Free what is only needed while batches are asked for."""
+        """Release everything that is only needed while batches are requested."""
         with self._window_lock:
             for ram in self._windows.values():
                 ram.cancel()
@@ -106,12 +106,12 @@ class RamRunner(Runner):
         return order, self.plan.window_of(order, batch)
 
     def _next_slot(self, slot: tuple[Order, int]) -> tuple[Order, int] | None:
-        """The RAM batch after this one, as far as can be told."""
+        """The expected next RAM batch."""
         order, number = slot
         if slot == _RESIDENT:
             return None
         shuffled = not self.plan.is_stored(order)
-        # Storage order by its true length, not by the one that names a batch of it.
+        # Storage order with its true length, not the one in the batch's key.
         true = order if shuffled else order._replace(head=self.plan.count(order))
         last = self.plan.windows(true) - 1
         if number < last:
@@ -131,8 +131,8 @@ class RamRunner(Runner):
             following = self._next_slot(slot)
             if following is not None and self.running().count:
                 wanted.append(following)
-            # Freed first, then filled: no more than two at a time. An error met ahead may be
-            # mended by now.
+            # Free before filling: no more than two at a time. A prefetch error may have been
+            # temporary.
             for old in list(self._windows):
                 if old not in wanted or self._windows[old].errors:
                     self._windows.pop(old).cancel()
@@ -157,7 +157,7 @@ class RamRunner(Runner):
         for k in range(len(ram.done)):
             if engine.count == 0:
                 ram.fill(self, k)
-            else:  # after batches that are asked for
+            else:  # after the requested batches
                 engine.workers.submit(_Part(self, ram, k), later=True)
         return ram
 
@@ -165,7 +165,7 @@ class RamRunner(Runner):
         return ()  # RAM batches are fetched as a whole
 
     def make(self, key: Key, wait: bool) -> Build | None:
-        """A batch out of its RAM batch; None where that is not filled as far."""
+        """A batch from its RAM batch; None if that is not filled far enough."""
         order, batch = key
         slot = self._slot(key)
         with self._window_lock:
@@ -178,11 +178,11 @@ class RamRunner(Runner):
             ram.wait_for(rows)
         elif not ram.ready_for(rows):
             return None
-        if ram.cancelled:  # closed meanwhile, or another thread has moved on
+        if ram.cancelled:  # closed, or another thread has moved on
             return self.make_alone(key, wait) if wait else None
         failed = [ram.errors[k] for k in ram.parts_of(rows) if k in ram.errors]
         if failed:
-            with self._window_lock:  # read anew when asked for again
+            with self._window_lock:  # read again at the next request
                 self._at = None
             raise failed[0]
         moment = Moment(order.epoch, self.plan.use(order, batch))
@@ -191,8 +191,8 @@ class RamRunner(Runner):
 
 _RESIDENT = (Order(-1, 0), 0)
 
-# A thread that waits for so much of the time in which it reads a part has a slow disk, or no core:
-# the kernel is told what comes next. That takes 4 us a file, and has many of them read at once.
+# If a thread waits for this share of its reading time, the disk is slow or no core is free: the kernel
+# is then told to read ahead. That takes 4 us per file, and many files are read at once.
 _WAITING = 0.2
 
 
@@ -229,9 +229,9 @@ class _RamBatch:
             memory = np.frombuffer(mmap.mmap(-1, max(nbytes, 1)), np.uint8)
             self.arrays.append(memory[:nbytes].view(spec.dtype).reshape(shape))
         self.alive = np.ones(count, bool)
-        #: By row: samples with an array that has no room above, each in a dict by leaf.
+        #: By row: samples with an array that does not fit above, as dicts by leaf.
         self.odd: dict[int, dict[int, Array]] = {}
-        # Parts small enough that all threads take part and the first batch is soon there.
+        # Parts are small, so that all threads get one and the first batch is ready soon.
         least = count if maker.pipeline.source.whole_batches else -(-count // 8)
         self.part = max(1, min(batch_size, least))
         self.done = [threading.Event() for _ in range(-(-count // self.part))]
@@ -240,13 +240,13 @@ class _RamBatch:
         self._claims: dict[int, Sequence[Claim]] = {}
 
     def fetch_ahead(self, source: Source) -> None:
-        """Begin to fetch all of it, part after part, where data lie elsewhere."""
+        """Begin to fetch all parts of remote data, in order."""
         for k in range(len(self.done)):
             rows = slice(k * self.part, (k + 1) * self.part)
             self._claims[k] = source.fetch_ahead(self.indices[rows])
 
     def cancel(self) -> None:
-        """Nobody wants it any more."""
+        """Stop: it is no longer wanted."""
         self.cancelled = True
         for k in list(self._claims):
             self._fetched(k)
@@ -256,7 +256,7 @@ class _RamBatch:
             claim.release()
 
     def fill(self, maker: Maker, k: int) -> None:
-        """Read one part; an error is kept for whoever asks for a batch."""
+        """Read one part; an error is kept for the batches that need it."""
         start, stop = k * self.part, min((k + 1) * self.part, len(self.indices))
         begin, busy = time.perf_counter(), time.thread_time()
         try:
@@ -275,7 +275,7 @@ class _RamBatch:
                 self.indices[start:stop] = build.indices
                 if keep is not None:
                     self.alive[start:stop] = keep
-        except BaseException as error:  # re-raised in the thread that asks
+        except BaseException as error:  # raised again in the calling thread
             self.errors[k] = error
         self._fetched(k)
         self.done[k].set()
@@ -288,25 +288,25 @@ class _RamBatch:
         return [np.array(odd.get(leaf, a[row])) for leaf, a in enumerate(self.arrays)]
 
     def parts_of(self, rows: Indices) -> list[int]:
-        """The parts that hold these rows."""
+        """The parts that contain these rows."""
         return [int(k) for k in np.unique(rows // self.part)]
 
     def ready_for(self, rows: Indices) -> bool:
-        """Whether these rows are there."""
+        """Whether these rows are filled."""
         return all(self.done[k].is_set() for k in self.parts_of(rows))
 
     def wait_for(self, rows: Indices) -> None:
-        """Block until these rows are there."""
+        """Block until these rows are filled."""
         for k in self.parts_of(rows):
             stall_watch.wait(self.done[k])
 
 
 class _Stored(BatchBuild):
-    """A part of a RAM batch: samples have one shape, unless a transform is to give them one."""
+    """A part of a RAM batch: samples have one shape, unless a transform will change it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        #: By row: arrays of other shapes or dtypes than the first sample's, by leaf.
+        #: By row: arrays with another shape or dtype than the first sample's, by leaf.
         self.odd: dict[int, dict[int, Array]] = {}
 
     def _load_one(
@@ -337,7 +337,7 @@ class _Stored(BatchBuild):
 
 
 class _Served(BatchBuild):
-    """A batch out of a RAM batch: rows copied, or transformed where the loader says so."""
+    """A batch from a RAM batch: rows are copied, or transformed."""
 
     def __init__(
         self, maker: Maker, ram: _RamBatch, rows: Indices, moment: Moment, batch: int
@@ -347,7 +347,7 @@ class _Served(BatchBuild):
         epoch, draw = moment
         if not isinstance(draw, int):
             draw = draw[kept] if len(alive) else draw[:1]
-        if not len(alive):  # Keras cannot take an empty batch: one of the others, instead of all
+        if not len(alive):  # Keras cannot take an empty batch: use another sample instead
             others, first = np.flatnonzero(ram.alive), int(ram.indices[rows[0]])
             if not len(others):
                 raise maker.log.nothing_left(first)
@@ -389,11 +389,11 @@ class _Served(BatchBuild):
             sample = unflatten(form, self.ram.arrays_of(k))
             try:
                 self.pipeline.put(index, sample, target, row, report, moment.part(row))
-            except Exception as error:  # whatever a user's function raises
+            except Exception as error:  # a user's function may raise anything
                 report(row, error)
 
     def _of_one_shape(self, rows: Indices) -> Iterator[slice]:
-        """Runs of rows whose samples have one shape and dtype as they are stored."""
+        """Runs of rows whose stored samples have one shape and dtype."""
         ends = [len(rows)]
         if self.ram.odd:
             forms = [[(a.shape, a.dtype) for a in self.ram.arrays_of(k)] for k in rows.tolist()]

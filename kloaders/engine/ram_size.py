@@ -1,4 +1,4 @@
-"""How many samples a RAM batch holds, by what the user said and by real samples."""
+"""How many samples a RAM batch holds, from the options and the size of real samples."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from kloaders.plan.rng import Moment
 
 __all__ = ["RamSize"]
 
-# The budget where the user names none: as large as helps a disk, small beside most machines.
+# The default budget: large enough to help a disk, small compared to most machines' RAM.
 _BUDGET, _BUDGET_SHARE = 4 * 2**30, 0.25
-# Samples looked at for their size: their shapes must agree anyway.
+# Samples measured for their size; all must have the same shape anyway.
 _MEASURED = 8
-# Sample numbers and rows, kept for each sample of a RAM batch.
+# Bytes of sample numbers and rows per sample of a RAM batch.
 _BOOKKEEPING = 24
 
 
 class RamSize:
-    """How many samples a RAM batch holds, by what the user said and by real samples.
+    """How many samples a RAM batch holds, from the options and the size of real samples.
 
     Args:
         options: a size or a budget.
         specs: of the samples.
-        batch_size: samples per batch; a RAM batch holds whole ones.
+        batch_size: samples per batch; a RAM batch holds whole batches.
         queue_size: the maximum number of prefetched batches.
-        shards: how many loaders share an epoch.
-        copies: how many samples an epoch has of each that is read; a RAM batch holds all of them.
+        shards: number of loaders that share an epoch.
+        copies: samples per epoch made from each stored one; a RAM batch holds all of them.
 
     Attributes:
-        samples: in a RAM batch.
-        held: how many of those that are read are in it.
-        resident: whether it holds all of them, and is read once.
-        budget: in bytes, for both RAM batches and the batches ahead; None if the size was given.
+        samples: samples per RAM batch.
+        held: stored samples per RAM batch.
+        resident: whether it holds the whole data set, which is then read once.
+        budget: in bytes, for both RAM batches and the prefetched ones; None if the size was given.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class RamSize:
         size = max(self._step, size - size % self._step)
         self.samples = min(size, -(-self.all // self._step) * self._step)
         self.held = min(self.samples, self.all) // copies
-        # All of it in RAM: nothing to cut into windows, and nothing to read a second time, unless
-        # samples are others in each epoch.
+        # The whole data set fits: no windows are needed and nothing is read twice, unless samples
+        # differ between epochs.
         random = specs.pipeline.source.random
         self.resident = self.samples >= self.all and shards == 1 and not random
 
@@ -82,14 +82,14 @@ class RamSize:
             )
         if self.budget is None:
             self.budget = int(min(_BUDGET, _BUDGET_SHARE * available_bytes()))
-        # Nobody asked for RAM batches: not worth reading more than the one sample that is read anyway.
+        # RAM batches were not requested: do not read more than the one sample that is read anyway.
         measured = self.specs.raw_bytes if self._capped else self._measured_bytes()
         each = -(-measured // self.copies)
         delivered = sum(s.nbytes for s in flatten(self.specs.delivered))
         if self.specs.pipeline.transforms.transform is None:
             delivered = each * self.copies
         ahead = self.ahead(delivered * self.batch_size, self.budget)
-        # Batches ahead, the one served, the one that the framework still holds.
+        # Prefetched batches, the one being served, and the one that the framework still holds.
         batches = (ahead + 2) * delivered * self.batch_size
         whole = (each + _BOOKKEEPING) * self.all + batches
         if whole <= self.budget:
@@ -106,18 +106,20 @@ class RamSize:
         return int(size)
 
     def ahead(self, batch_bytes: int, budget: int) -> int:
-        """Batches made ahead: cheap to make from RAM, so an eighth of the budget is plenty."""
+        """Number of prefetched batches: they are cheap to make from RAM, so an eighth of the budget is enough."""
         return max(1, min(self.queue_size, 4, budget // 8 // max(1, batch_bytes)))
 
     def _measured_bytes(self) -> int:
-        """Bytes of the largest of a few samples, as they are stored."""
+        """Stored bytes of the largest of a few samples."""
         source = self.specs.pipeline.source
         there = self.specs.log.samples
         looked = np.unique(np.linspace(0, there - 1, _MEASURED).astype(int))
-        if source.in_order:  # others cannot be reached without all that lies before them
+        if (
+            source.in_order
+        ):  # only sequential access: other samples would need everything before them
             looked = np.arange(min(_MEASURED, there))
         sizes = [self.specs.raw_bytes]
         for index in looked[1:].tolist():
-            with contextlib.suppress(Exception):  # on_error deals with it when its turn comes
+            with contextlib.suppress(Exception):  # on_error handles it when the sample is read
                 sizes.append(sum(a.nbytes for a in flatten(source.sample(index, Moment()))))
         return int(max(sizes))

@@ -1,4 +1,4 @@
-"""From `loader[i]` to a batch: what the index means, and what is wrong about the order of requests."""
+"""From `loader[i]` to a batch: the meaning of the index, and warnings about the order of requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kloaders.keras_api.tickets import Request
 
 __all__ = ["Requests"]
 
-# So many requests in order are a predict, or a loop: a shuffled fit begins so once in 24 times.
+# This many requests in order mean predict, or a loop: a shuffled fit begins like that once in 24 times.
 _IN_ORDER = 4
 
 
@@ -20,10 +20,10 @@ class Requests:
     """Answers Keras' requests for the batches of one loader.
 
     Args:
-        runner: makes them.
+        runner: makes the batches.
         shuffle: the loader's option.
-        sampling: in which proportions samples come, as text; "" if each comes once.
-        title: what the loader is called in messages.
+        sampling: the proportions of samples as text; "" if each comes once.
+        title: the loader's name in messages.
 
     Threads: all methods may be called from several at once.
     """
@@ -34,17 +34,17 @@ class Requests:
         self._counted = False  # num_batches was read since the last batch
 
     def starting(self) -> int:
-        """Keras begins a pass: how many batches it has."""
+        """The number of batches, which Keras reads when a pass begins."""
         self.runner.resting = False
         self._counted = True
         return self.runner.tickets.starting()
 
     def batch(self, index: Any) -> Any:
-        """What `loader[index]` means now.
+        """The request that `loader[index]` means now.
 
         Raises:
-            TypeError, IndexError: index is no batch number.
-            ValueError: a loader with a shard and shuffle=None is asked in a random order.
+            TypeError, IndexError: index is not a batch number.
+            ValueError: a loader with a shard and shuffle=None gets requests in a random order.
         """
         runner = self.runner
         released = runner.released
@@ -73,7 +73,7 @@ class Requests:
         return i
 
     def _look_at_order(self, request: Request) -> None:
-        """Log, once, what is wrong about the order in which batches are asked for."""
+        """Log once if batches are requested in an unsuitable order."""
         tickets, plan = self.runner.tickets, self.runner.plan
         if plan.shard[1] > 1 and tickets.shuffle is None and not plan.is_stored(request.order):
             raise ValueError(

@@ -1,8 +1,8 @@
-"""Reading again what failed for lack of something that may come back: a disk, memory, descriptors.
+"""Reads samples again after errors that may be temporary: a disk, memory, file descriptors.
 
-A folder on a network may be away for a moment. That is no fault of the samples in it: they are read
-again, with longer and longer waits, and so are others, which tells a file that is missing from a disk
-that is. Nothing here runs while all is well.
+A network folder may be unavailable for a moment. That is not the samples' fault: they are read again
+with increasing waits. Their neighbours are read too, which tells a missing file from a missing disk.
+Nothing here runs unless a sample fails.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Loaded = TypeVar("Loaded")
 
 # Seconds to wait before each new try.
 _WAITS = (0.0, 0.02, 0.1, 0.5, 2.0)
-# All waiting of a process takes at most so many seconds, and then this share of the time: a disk that
-# stays away, or ten thousand bad sectors, are not to take all night.
+# The waiting of a process is limited to this many seconds, and then to this share of its time, so that
+# a lost disk or ten thousand bad sectors do not take all night.
 _PATIENCE, _SHARE = 60.0, 0.1
-# Which neighbours say whether the place of a sample is there.
+# Distances to the neighbours that are read to see whether the disk is there.
 _NEAR = (1, -1, 2, -2)
 
 
@@ -36,14 +36,14 @@ class Names(NamedTuple):
 
 
 class _Patience:
-    """Seconds that may still be spent on waiting."""
+    """Seconds that may still be spent waiting."""
 
     def __init__(self) -> None:
         self._left, self._since = _PATIENCE, time.monotonic()
         self._lock = threading.Lock()
 
     def take(self, seconds: float) -> float:
-        """As much of this as there is."""
+        """This many seconds, or as many as are left."""
         with self._lock:
             now = time.monotonic()
             self._left = min(_PATIENCE, self._left + _SHARE * (now - self._since))
@@ -64,25 +64,25 @@ def read_again(
     number: Callable[[Any], int],
     names: Names,
 ) -> None:
-    """Read samples again whose errors may pass; those that load leave `failed`.
+    """Read samples with temporary errors again; those that load are removed from `failed`.
 
-    What is left in it are the errors of the last try, with `Recovery.LOST` where the sample is not to
-    blame: its neighbours do not load either.
+    The rest keep the error of the last try, with `Recovery.LOST` if the sample is not at fault
+    because its neighbours do not load either.
 
     Args:
-        failed: the error of each, by its row or whatever `read` takes.
-        read: reads a sample once more; its error, None if it loads.
-        read_other: reads the sample of a number, for nothing but its error.
-        number: the number of a sample in `failed`.
-        names: how many samples there are, and what they are called.
+        failed: errors by row, or by whatever `read` takes.
+        read: reads a sample again; returns its error, None if it loads.
+        read_other: reads the sample with this number; returns its error only.
+        number: the sample number of a key of `failed`.
+        names: number and names of the samples.
     """
 
     def others_load(key: Any) -> bool:
         near = [k for k in (number(key) + step for step in _NEAR) if 0 <= k < names.samples]
-        near.sort(key={number(k) for k in failed}.__contains__)  # those that are not known to fail
+        near.sort(key={number(k) for k in failed}.__contains__)  # samples not known to fail first
         return not near or any(not _again(read_other(k)) for k in near)
 
-    sound: set[Any] = set()  # what fails though its neighbours load
+    sound: set[Any] = set()  # samples that fail although their neighbours load
     for wait in _WAITS:
         waiting = [key for key, error in failed.items() if _again(error) and key not in sound]
         if not waiting:
@@ -95,7 +95,7 @@ def read_again(
                 or recovery_of(failed[key]) is not Recovery.ASK
             ):
                 continue
-            # Where a neighbour loads the disk is there: what still fails now is the sample.
+            # A neighbour loads, so the disk is there: the sample is at fault.
             if others_load(key) and not _loads(key, failed, read, number, names):
                 sound.add(key)
     for key in [key for key, error in failed.items() if _again(error) and key not in sound]:
@@ -104,14 +104,14 @@ def read_again(
 
 
 def read_patiently(load: Callable[[int], Loaded], index: int, names: Names) -> Loaded:
-    """What `load(index)` gives, called again where it raises an error that may pass.
+    """`load(index)`, repeated while it raises a temporary error.
 
     Raises:
-        Exception: the error of the last try, as `read_again` leaves it.
+        Exception: the error of the last try, as for `read_again`.
     """
     try:
         return load(index)
-    except Exception as error:  # whatever a user's function raises
+    except Exception as error:  # a user's function may raise anything
         if not _again(error):
             raise
         failed = {index: error}

@@ -1,7 +1,7 @@
-"""Has the batches of a plan made, ahead of their request: threads or processes, buffers, locks.
+"""Has the batches of a plan made ahead of their request: threads or processes, buffers, locks.
 
-A batch is named by a key, (order, batch number), and made by a `BatchBuild`. What runs lives as long
-as batches are asked for: `release` frees it, and the next request starts it again.
+A batch is identified by a key, (order, batch number), and made by a `BatchBuild`. Threads and processes
+live while batches are requested: `release` stops them, and the next request starts them again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["Key", "Runner", "key_of", "keys_of"]
 
-#: A batch: the order of an epoch, and the batch's number in it.
+#: A batch: the order of an epoch, and the batch number in it.
 Key = tuple[Order, int]
 
 
@@ -51,25 +51,26 @@ class Runner:
     """Makes the batches of one loader.
 
     Args:
-        pipeline: gives samples.
-        specs: what they look like.
-        log: what becomes of those that do not load.
-        plan: which samples make which batch.
-        tickets: what Keras has asked for.
+        pipeline: loads samples.
+        specs: shapes and dtypes of the samples.
+        log: records samples that do not load.
+        plan: assigns samples to batches.
+        tickets: interpret Keras' requests.
         delivery: the last step of a batch.
-        work: threads, processes, and how many batches ahead.
-        padding: how samples of unequal length are padded; None: they are not.
+        work: threads, processes, and the number of prefetched batches.
+        padding: pads samples of unequal length; None: no padding.
 
     Attributes:
-        engine: makes batches ahead; None while nothing is asked for.
-        meter: of the fit that is under way, where a LoaderCallback measures it.
-        last_fit: what it measured last.
-        loaded: where the state that was loaded last goes on; None if none was.
+        engine: prefetches batches; None while nothing is requested.
+        meter: measures the current fit, if a LoaderCallback does.
+        last_fit: the last result of it.
+        loaded: the position of the state loaded last; None if none was loaded.
 
     Threads: all methods may be called from several at once.
     """
 
-    #: Whether RAM batches lie between the data and the batches.
+    #: Whether batches are made from RAM batches.
+    #: Number of calls of `release`.
     two_levels = False
 
     def __init__(
@@ -100,7 +101,7 @@ class Runner:
         forks.watch(self)
 
     def _reset_after_fork(self) -> None:
-        """No threads, no processes, nothing made ahead; locks that nobody holds."""
+        """Start with no threads, no processes, no prefetched batches and new locks."""
         self.engine: Engine | None = None
         self.pool = BufferPool()
         self._processes: Pool | None = None
@@ -109,20 +110,20 @@ class Runner:
         self._rest_lock = threading.RLock()
 
     def after_fork(self) -> None:
-        """In the child of os.fork: the place in the epoch stays, what threads were to do is gone."""
+        """In the child of os.fork: keep the position in the epoch, drop the jobs of threads."""
         self.tickets.forked()
         self.specs.after_fork()
         self.log.after_fork()
         self._reset_after_fork()
 
     def reseed(self, seed: int, stream: Stream | None) -> None:
-        """Take another seed, before anything is asked for. stream: what samples are drawn from."""
+        """Use another seed, before anything is requested. stream: the samples to draw from."""
         source = self.pipeline.source.with_seed(seed)
         self.pipeline = self.specs.pipeline = replace(self.pipeline, seed=seed, source=source)
         self.plan = replace(self.plan, seed=seed, stream=stream)
 
     def adopt(self, other: Runner) -> None:
-        """Go on with what another runner makes, at this one's position in the data."""
+        """Make the batches of another runner from now on, at this one's position in the data."""
         self.release()
         self.pipeline, self.specs, self.plan = other.pipeline, other.specs, other.plan
         self.delivery, self.padding = other.delivery, other.padding
@@ -132,25 +133,25 @@ class Runner:
         self.specs.look_by(self._looker)
 
     def resume_at(self, position: Position) -> None:
-        """The next pass begins here."""
+        """The next pass begins at this position."""
         self.loaded = position
         self.tickets.resume_at(position)
         self.release()
 
     @property
     def loaded_at(self) -> tuple[Order, int] | None:
-        """The order and batch that the state loaded last goes on with."""
+        """Order and batch at which the state loaded last resumes."""
         return None if self.loaded is None else (self.loaded.order, self.loaded.first)
 
     # ------------------------------------------------------------------ batches
 
     def batch(self, request: Request, released: int) -> Any:
-        """The batch that Keras means.
+        """The requested batch.
 
         Args:
-            request: what it asked for.
-            released: `self.released` when it asked. What a fit that has ended still reads wakes no
-                threads.
+            request: which batch.
+            released: `self.released` at the time of the request. Requests of a fit that has ended start
+                no threads.
         """
         if request.batch == 0 or not request.sequential or request.order != self._renewed:
             self._renewed = request.order
@@ -179,14 +180,14 @@ class Runner:
             yield self.running().get(key_of(order, batch), upcoming, self.make)
 
     def _renew(self, released: int) -> int:
-        """A pass begins: what hooks that are cached made before something was assigned is dropped.
+        """Begin a pass: drop cached results of hooks that are older than an assignment.
 
         -> `self.released`, if it was `released`.
         """
         if not renew(self.pipeline.source.stores()):
             return released
         before, resting = self.released, self.resting
-        self.release()  # batches made ahead, and what worker processes have of the hooks
+        self.release()  # prefetched batches, and the hooks that worker processes hold
         self.resting = resting
         return self.released if released == before else released
 
@@ -195,18 +196,18 @@ class Runner:
         return self.plan.shuffled_order(epoch) if shuffled else self.plan.storage_order(epoch)
 
     def wider(self) -> Any:
-        """Batch 0 with one step more, where Keras has to see that lengths vary; else None."""
+        """Batch 0 padded one step longer, if Keras has to see that lengths vary; else None."""
         if self.padding is None:
             return None
         build = self.padding.look(self, self.plan)
         return None if build is None else build_inline(build)
 
     def make(self, key: Key, wait: bool) -> Build | None:
-        """A batch of a pass; None where it cannot be begun without waiting."""
+        """A batch of a pass; None if it cannot begin without waiting."""
         return self.make_alone(key, wait)
 
     def make_alone(self, key: Key, wait: bool) -> Build:
-        """A batch whose neighbours nobody asks for."""
+        """A batch without prefetching its neighbours."""
         order, batch = key
         if self.padding is not None:
             return self.padding.build(self, self.plan, order, batch)
@@ -218,13 +219,13 @@ class Runner:
         order, batch = request.order, request.batch
         yield from keys_of(order, batch + 1, self.plan.count(order))
         shuffled = not self.plan.is_stored(order)
-        another = shuffled or self.tickets.training  # storage order may be that of a predict
+        another = shuffled or self.tickets.training  # storage order may belong to predict
         if another and order.epoch != self.tickets.last_epoch:
-            # The head of the next epoch is made while this one ends and validation runs.
+            # The first batches of the next epoch are made while this one ends and validation runs.
             yield from keys_of(self.order_of(order.epoch + 1, shuffled), 0, self.plan.batches)
 
     def _asked(self, request: Request) -> None:
-        """A batch of a pass is asked for: with two levels, the RAM batch that it is in."""
+        """A batch of a pass was requested: with two levels, prepare its RAM batch."""
 
     # ------------------------------------------------------------------ specs
 
@@ -236,11 +237,11 @@ class Runner:
 
     @property
     def row_spec(self) -> Structure:
-        """The spec of a row of a batch, after batch_transform, which is tried on one sample."""
+        """The spec of a row of a batch after batch_transform, which is tried on one sample."""
         if self.pipeline.transforms.batch_transform is None:
             return self.specs.delivered
         if self._batch_spec is None:
-            form = self.specs.delivered  # says which sample loads
+            form = self.specs.delivered  # finds a sample that loads
             with self.specs.lock:
                 if self._batch_spec is None:
                     build = BatchBuild(self, np.array([self.specs.model_sample]), Moment())
@@ -256,7 +257,7 @@ class Runner:
 
     @property
     def delivered_spec(self) -> Structure:
-        """`row_spec`, with None for the dimensions in which samples are known to differ."""
+        """`row_spec`, with None for the dimensions in which samples may differ."""
         return self.pipeline.twin(self._known_spec())
 
     def _known_spec(self) -> Any:
@@ -286,9 +287,9 @@ class Runner:
         return engine
 
     def _engine_for(self, request: Request, released: int) -> Engine | None:
-        """What makes this batch. None: closed and only looked at, or closed since it was asked.
+        """The build of this batch. None: closed and only peeked at, or closed since the request.
 
-        TensorFlow reads on for a moment when a fit has ended: that wakes no threads.
+        TensorFlow reads on for a moment after a fit has ended: that starts no threads.
         """
         with held_off, self._rest_lock:
             if released != self.released or (self.resting and not request.sequential):
@@ -300,12 +301,12 @@ class Runner:
 
     def _make_engine(self, batch_bytes: int) -> Engine:
         depth = self.depth(batch_bytes)
-        # What a call costs, however few samples it is for, is paid once for each batch.
+        # The fixed cost of a call is paid once per batch.
         whole = self.pipeline.source.whole_batches
-        # Blocks in use: those ahead, the one being made, and what the framework still holds.
+        # Blocks in use: prefetched, being made, and still held by the framework.
         self.pool.limit = depth * len(flatten(self.specs.delivered)) + 16
         if (processes := self.process_pool()) is not None:
-            # A thread for each process, or job of an actor: it waits for the answer, and never works.
+            # One thread per process or actor job: it only waits for the answer.
             count, kind = processes.count, processes.kind
             if kind == RayPool.kind:
                 depth = max(depth, min(count, AHEAD_BYTES // max(1, batch_bytes)))
@@ -331,7 +332,7 @@ class Runner:
         return min(self.work.max_queue_size, max(1, AHEAD_BYTES // max(1, batch_bytes)))
 
     def process_pool(self) -> Pool | None:
-        """The worker processes; None where this process reads the samples itself."""
+        """The worker processes; None if this process reads the samples itself."""
         if not self.work.processes or self.resting:
             return None
         with self._process_lock:
@@ -345,7 +346,7 @@ class Runner:
         return ProcessPool(self.pipeline, self.work.workers or usable_cores())
 
     def release(self) -> None:
-        """Free what is only needed while batches are asked for."""
+        """Release everything that is only needed while batches are requested."""
         with self._rest_lock:
             self.resting = True
             self.released += 1
@@ -356,17 +357,17 @@ class Runner:
         self._close_processes()
         if engine is not None:
             engine.close()
-        self._close_processes()  # a thread may have asked for them once more
+        self._close_processes()  # a thread may have requested them again
         self.pool.clear()
         self.pipeline.source.close()
 
     def fit_end(self) -> None:
-        """The fit that a LoaderCallback watched is over."""
+        """A fit that a LoaderCallback measured has ended."""
         self.tickets.fit_end()
         self.release()
 
     def close(self) -> None:
-        """Free all, the cache in RAM as well; it comes back when a batch is asked for."""
+        """Release everything, including the RAM cache; it is rebuilt at the next request."""
         self.release()
         for store in self.pipeline.source.stores():
             store.release(self)
@@ -379,12 +380,12 @@ class Runner:
 
 
 def key_of(order: Order, batch: int) -> Key:
-    """The name of a batch: in the head of an order, that of storage order, whatever follows."""
+    """The key of a batch: in the head of an order it is the key of storage order."""
     return (_in_storage_order(order), batch) if batch < order.head else (order, batch)
 
 
 def keys_of(order: Order, start: int, stop: int) -> Iterator[Key]:
-    """`key_of` batches start to stop."""
+    """`key_of` for batches start to stop."""
     others = range(max(start, order.head), stop)
     keys = zip(itertools.repeat(order), others, strict=False)
     if start >= order.head:

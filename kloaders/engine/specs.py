@@ -1,4 +1,4 @@
-"""Shapes and dtypes of a loader's samples, learnt from the first one that loads."""
+"""Shapes and dtypes of a loader's samples, taken from the first one that loads."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["FIRST_TRIES", "Look", "SampleSpecs"]
 #: look(index, raw): the specs of one sample.
 Look = Callable[[int, bool], Structure]
 
-#: Samples tried for the shape of all, where on_error lets the first ones fail.
+#: Number of samples tried, if on_error allows the first ones to fail.
 FIRST_TRIES = 100
 
 
 class SampleSpecs:
-    """What samples look like, as they are stored and as they are delivered.
+    """Specs of the samples, as stored and as delivered.
 
     Args:
-        pipeline: whose samples.
-        log: where samples are recorded that do not load.
+        pipeline: loads the samples.
+        log: records samples that do not load.
 
-    Threads: may be asked from several at once; one of them reads.
+        Threads: may be used by several at once; one of them reads.
     """
 
     def __init__(self, pipeline: SamplePipeline, log: ErrorLog) -> None:
@@ -36,7 +36,7 @@ class SampleSpecs:
         self._elsewhere: weakref.WeakMethod[Callable[[], Look]] | None = None
         self._raw: Structure = None
         self._delivered: Structure = None
-        #: The sample whose specs these are.
+        #: The sample that the specs come from.
         self.model_sample = 0
         self.after_fork()
 
@@ -45,17 +45,17 @@ class SampleSpecs:
         self.lock = threading.RLock()
 
     def look_by(self, choose: Callable[[], Look]) -> None:
-        """Have samples read by what `choose`, a method, gives: worker processes, where hooks run there.
+        """Read samples through the result of `choose`, a method: worker processes, if hooks run there.
 
-        It is not kept alive: it belongs to whatever has these specs.
+        `choose` is not kept alive: it belongs to the owner of these specs.
         """
         self._elsewhere = weakref.WeakMethod(choose)
 
     def looker(self) -> Look:
-        """What gives the specs of one sample.
+        """The function that gives the specs of one sample.
 
         Raises:
-            Exception: no sample can be looked at, whichever it is: worker processes do not start.
+            Exception: samples cannot be read at all: worker processes do not start.
         """
         choose = None if self._elsewhere is None else self._elsewhere()
         look = self.pipeline.look if choose is None else choose()
@@ -64,7 +64,7 @@ class SampleSpecs:
 
     @property
     def raw(self) -> Structure:
-        """ArraySpec of each array of a sample before the transform; reads one sample at first."""
+        """ArraySpec of each array of a sample before the transform; the first call reads one sample."""
         if self._raw is None:
             with self.lock:
                 if self._raw is None:
@@ -87,7 +87,7 @@ class SampleSpecs:
 
     @property
     def raw_bytes(self) -> int:
-        """Bytes of one sample as it is stored."""
+        """Bytes of one stored sample."""
         return sum(spec.nbytes for spec in flatten(self.raw))
 
     def _first(self, raw: bool) -> Structure:
@@ -100,7 +100,7 @@ class SampleSpecs:
                 found = look(index, raw)
             except WorkerPoolError:
                 raise
-            except Exception as error:  # whatever a user's hook raises
+            except Exception as error:  # a user's hook may raise anything
                 failure = self.log.explained(index, error)
                 if never_skipped([failure]):
                     raise failure from error

@@ -18,7 +18,7 @@ from kloaders.formats.bmp_header import BmpFacts
 from kloaders.formats.channels import Stored, in_channels, with_clear_gray
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.files import fits, read_bytes
-from kloaders.formats.image_bounds import check_whole, too_large
+from kloaders.formats.image_bounds import check_coded_data, check_whole, too_large
 from kloaders.formats.image_headers import Header, header_of
 from kloaders.formats.image_resize import FAST_TYPES, resized
 from kloaders.formats.options import ImageOptions
@@ -206,6 +206,7 @@ def _finished(
 ) -> Array:
     """One image in its size, channels and type."""
     if options.reader == "pillow" and not same_by_opencv(raw, header, options.channels):
+        check_coded_data(raw, header, name)
         image, turn = decoded_by_pillow(raw, header, options, name), 1
     else:
         image, turn = _decoded(raw, header, options, out, name)
@@ -267,6 +268,7 @@ def check_picture(raw: bytes, name: str) -> None:
     options = ImageOptions(channels=None, max_pixels=2**62)
     header = header_of(raw)
     check_whole(raw, header, options, name)
+    check_coded_data(raw, header, name)
     if header is None:
         decode_image(raw, options, None, name)
 
@@ -290,7 +292,7 @@ def _decoded(
     """Pixels in RGB order with the channels wanted, and how they are still to be turned."""
     wanted = options.channels
     if header is not None and header.kind == "jpeg" and header.components != 4:
-        image = _jpeg(raw, header, options, out)
+        image = _jpeg(raw, header, options, out, name)
         if image is None:
             raise _undecodable(raw, header, name)
         return image, header.orientation
@@ -308,7 +310,9 @@ def _decoded(
     return in_channels(stored, wanted, out if direct else None, name), turn
 
 
-def _jpeg(raw: bytes, header: Header, options: ImageOptions, out: Array | None) -> Array | None:
+def _jpeg(
+    raw: bytes, header: Header, options: ImageOptions, out: Array | None, name: str
+) -> Array | None:
     """A JPEG of gray or colours, which its decoder converts by itself; None where it fails."""
     wanted = options.channels
     if wanted is None:
@@ -321,6 +325,7 @@ def _jpeg(raw: bytes, header: Header, options: ImageOptions, out: Array | None) 
         room = _room(header, options, out)
         image = room if jpeg_decoder.decode_rgb(raw, room) else None
     if image is None:
+        check_coded_data(raw, header, name)
         flags = (_READ_JPEG_GRAY if wanted == 1 else _READ_JPEG) | reduction
         image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
         if image is not None and wanted != 1 and _READ_RGB is None:
@@ -345,6 +350,7 @@ def _room(header: Header, options: ImageOptions, out: Array | None) -> Array:
 
 def _stored(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> Stored:
     """As the file has it, whoever reads it: asked for colours, OpenCV would swap, blend or drop some."""
+    check_coded_data(raw, header, name)
     facts = None if header is None else header.facts
     turn = 1 if header is None else header.orientation
     image: Array | None

@@ -15,7 +15,7 @@ from kloaders.loaders.ram_batches import TwoLevelLoader
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.encoded import cached_rows
 from kloaders.sources.encoded import EncodedSource, fields_of
-from kloaders.sources.files import Decode, readings
+from kloaders.sources.files import Decode, readings_by_input
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.kept_rows import without
 from kloaders.sources.quarantine import excluded
@@ -37,10 +37,10 @@ class EncodedOptions(ReadingOptions, total=False):
 
 def encoded_options(
     *,
-    size: tuple[int, int] | int | None = None,
-    interpolation: str = "auto",
+    size: tuple[int, int] | int | dict[str, Any] | None = None,
+    interpolation: str | dict[str, str] = "auto",
     aspect: str = "stretch",
-    channels: int | None = 3,
+    channels: int | dict[str, Any] | None = 3,
     rescale: float | None = None,
     dct_scaling: bool = False,
     max_pixels: int = ImageOptions.max_pixels,
@@ -68,7 +68,9 @@ class EncodedLoader(TwoLevelLoader):
 
     Args:
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, depth, label_options:
-            how images are decoded; see `PathSequenceLoader`.
+            how images are decoded; see `PathSequenceLoader`. If x is a dict, size, interpolation and
+            channels may be dicts by input. With a dict as size, labels that are images keep their
+            stored size, unless `label_options={"size": ...}`.
         decode: a function of an input's bytes that returns its array, used instead of these.
         class_names: the names of classes, for labels that are texts: each becomes its number in
             this list.
@@ -98,15 +100,14 @@ class EncodedLoader(TwoLevelLoader):
     ) -> tuple[Structure, ...]:
         """What each array of a sample is made of."""
         images = {name: chosen[name] for name in PICTURES}
-        inputs, labels = readings(
-            chosen["decode"],
-            chosen["label_options"],
-            "images that this loader decodes, and decode= does so instead",
-            dtype=checked_dtype(options.get("dtype")),
-            **images,
+        images["dtype"] = checked_dtype(options.get("dtype"))
+        self.decode = chosen["decode"]
+        inputs, labels, self.input_options = readings_by_input(
+            x, "x", self.decode, chosen["label_options"], **images
         )
-        self.image_options, self.decode = inputs
-        return fields_of(x, y, inputs, labels, chosen["class_names"])
+        #: Of images; where inputs have options of their own, of the first one.
+        self.image_options = next(iter(inputs.values()))
+        return fields_of(x, y, (inputs, self.decode), labels, chosen["class_names"])
 
     def _start(
         self, rows: EncodedSource, batch_size: int, chosen: dict[str, Any], options: Any

@@ -34,7 +34,6 @@ from kloaders.sources.weights import weights_of
 
 __all__ = [
     "PICTURES",
-    "CommonReadingOptions",
     "LoaderOptions",
     "ReadingOptions",
     "checked_sampling_weights",
@@ -47,9 +46,12 @@ PICTURES = (
 )
 
 
-class CommonReadingOptions(Options, total=False):
-    """How images, and bytes that `decode` knows, become arrays: what is the same for all inputs."""
+class ReadingOptions(Options, total=False):
+    """How images, and bytes that `decode` knows, become arrays."""
 
+    size: tuple[int, int] | int | dict[str, Any] | None
+    interpolation: str | dict[str, str]
+    channels: int | dict[str, Any] | None
     aspect: str
     rescale: float | None
     dct_scaling: bool
@@ -57,14 +59,6 @@ class CommonReadingOptions(Options, total=False):
     depth: int | None
     decode: Decode | None
     label_options: dict[str, Any] | None
-
-
-class ReadingOptions(CommonReadingOptions, total=False):
-    """The same with what may differ between inputs of files, and may not here."""
-
-    size: tuple[int, int] | int | None
-    interpolation: str
-    channels: int | None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from kloaders.core.options import Options, shows_options
 from kloaders.core.structure import flatten, map_structure
 from kloaders.formats.images import decoders
 from kloaders.formats.options import ImageOptions
-from kloaders.loaders.options import CommonReadingOptions, LoaderOptions
+from kloaders.loaders.options import LoaderOptions, ReadingOptions
 from kloaders.loaders.sequence import SequenceLoader
 from kloaders.sources.cache.columns import CachedColumn, HookCache, leaf_store, store_at
 from kloaders.sources.cache.files import SampleFiles
@@ -57,12 +57,9 @@ if TYPE_CHECKING:
 __all__ = ["PathOptions", "PathSequenceLoader"]
 
 
-class PathOptions(CommonReadingOptions, total=False):
+class PathOptions(ReadingOptions, total=False):
     """The options of loaders over files; see `PathSequenceLoader`."""
 
-    size: tuple[int, int] | int | dict[str, Any] | None
-    interpolation: str | dict[str, str]
-    channels: int | dict[str, Any] | None
     max_bytes: int | str
     reader: str
     pages: str

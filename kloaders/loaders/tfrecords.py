@@ -25,7 +25,7 @@ from kloaders.loaders.ram_batches import TwoLevelLoader
 from kloaders.places.urls import local_path
 from kloaders.plan.rng import Moment
 from kloaders.sources.cache.encoded import cached_rows
-from kloaders.sources.files import Decode, readings
+from kloaders.sources.files import Decode, readings_by_input
 from kloaders.sources.given_files import files_of
 from kloaders.sources.hooks import HookSource, NamedSource, default_hook, overrides
 from kloaders.sources.quarantine import excluded, record_of, say_left_out
@@ -65,7 +65,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             themselves (pictures, .npy, arrays by `write_tfrecords`). If the records are no
             Examples it gets the whole record.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, depth, label_options:
-            how images are decoded; see `PathSequenceLoader`.
+            how images are decoded; see `PathSequenceLoader`. If x is a dict, size, interpolation and
+            channels may be dicts by input. With a dict as size, labels that are images keep their
+            stored size, unless `label_options={"size": ...}`.
         compression: None, "GZIP", "ZLIB", or "auto", which looks at each file. In compressed files
             no record can be found without what lies before it: RAM batches are then filled from
             front to back, and each of them is shuffled.
@@ -125,15 +127,11 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             ),
         )
         given_options = cast("dict[str, Any]", options)
-        images, (masks, decode_label) = readings(
-            given_options.pop("decode", None),
-            given_options.pop("label_options", None),
-            "images that this loader decodes, and decode= does so instead",
-            dtype=checked_dtype(options.get("dtype")),
-            max_bytes=max_bytes,
-            **{name: given_options.pop(name) for name in PICTURES if name in given_options},
-        )
-        self.image_options, self.decode = images
+        self.decode = given_options.pop("decode", None)
+        label_options = given_options.pop("label_options", None)
+        defaults = encoded_options.__kwdefaults__ or {}
+        images = {name: given_options.pop(name, defaults[name]) for name in PICTURES}
+        images |= {"max_bytes": max_bytes, "dtype": checked_dtype(options.get("dtype"))}
         given = None if features is None else resolved(features)
         kind = _checked_compression(compression)
         if draw not in ("windows", "global"):
@@ -145,7 +143,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             self.files = _without_empty(self.files, opener)
         self._names = None if class_names is None else checked_class_names(class_names)
         folder = None if index_folder is None else local_path(index_folder, "index_folder")
-        most = self.image_options.most_bytes
+        most = ImageOptions(max_bytes=max_bytes).most_bytes
         check = checked_flag(check_crc, "check_crc")
         records = RecordFiles(
             self.files, kind, opener.index_folder(folder), check, max_bytes=most, opener=opener
@@ -163,8 +161,14 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         hooked = overrides(type(self), "load_sample") or overrides(type(self), "load_batch")
         if given is None and form is not None and not hooked:
             given = form.parts
+        named = features if isinstance(features, dict) else given or {"x": features}
+        inputs, (masks, decode_label), self.input_options = readings_by_input(
+            named["x"], "features['x']", self.decode, label_options, **images
+        )
+        #: Of images; where inputs have options of their own, of the first one.
+        self.image_options = next(iter(inputs.values()))
         if len(records) and (given or not hooked):
-            leaves = self._settled(records, given, masks, decode_label, options)
+            leaves = self._settled(records, given, inputs, masks, decode_label, options)
         if records.compressed:
             warn(
                 f"{self.files[0]} is compressed: records are read front to back, into RAM batches "
@@ -231,6 +235,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         self,
         records: RecordFiles,
         features: Any,
+        inputs: dict[Any, ImageOptions],
         masks: ImageOptions,
         decode_label: Decode | None,
         options: Options,
@@ -242,9 +247,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             try:
                 record = read_patiently(records.read, index, names)
                 parts, said = (features, "") if features else self._guessed(record)
-                leaves = leaves_of(
-                    parts, self.image_options, masks, self.decode, decode_label, self._names
-                )
+                leaves = leaves_of(parts, inputs, masks, self.decode, decode_label, self._names)
                 found = found_in(record, leaves)
                 for leaf in flatten(leaves):
                     leaf.settle(record, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from kloaders.core.checks import checked_count
 from kloaders.formats.audio import Audio
 from kloaders.loaders.padding import padded_batches
 from kloaders.migrate.directory import loaders_of_parts
@@ -36,7 +37,7 @@ def audio_dataset_from_directory(
         labels: "inferred", None, or one number for each file in sorted order.
         label_mode: "int" (int32), "categorical", "binary" (float32), or None for no labels.
         class_names: the folders to take, in the order of their numbers.
-        batch_size: samples a batch; None makes batches of one.
+        batch_size: samples a batch. None: `for` gives single samples, and `fit` has batches of one.
         sampling_rate: frames a second to resample to. None: as stored. (Keras needs tensorflow-io.)
         output_sequence_length: frames of each sound; longer ones are cut, shorter ones filled up with
             zeros. None: as stored, and those of a batch are filled up to its longest.
@@ -51,8 +52,8 @@ def audio_dataset_from_directory(
         **options: of `PathSequenceLoader`, such as transform, workers or cache.
 
     Returns:
-        A loader with class_names and file_paths, or with subset="both" two of them. Batches are
-        float32 of shape (samples, frames, channels), from -1 to 1.
+        A loader with class_names, file_paths and `take(batches)`, or with subset="both" two of them.
+        Batches are float32 of shape (samples, frames, channels), from -1 to 1.
 
     Raises:
         ValueError: an argument is out of range, or files and labels differ in number.
@@ -63,6 +64,12 @@ def audio_dataset_from_directory(
             "ragged=True has no counterpart here: leave it out, and the sounds of a batch are filled up "
             "to its longest; or pass output_sequence_length=."
         )
+    for name, value in {
+        "sampling_rate": sampling_rate,
+        "output_sequence_length": output_sequence_length,
+    }.items():
+        if value is not None:
+            checked_count(value, name, 1)
     decode = Audio(sampling_rate, length=output_sequence_length)
     made = loaders_of_parts(
         directory,

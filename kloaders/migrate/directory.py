@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import visible, warn
+from kloaders.core.messages import visible
 from kloaders.loaders.from_files import one_hot
-from kloaders.migrate.flows import DatasetLoader
+from kloaders.migrate.datasets import FilesDataset, check_format
 from kloaders.migrate.shared import channels_of, check_data_format, filter_named, report_found
 from kloaders.sources.folders import class_folders, files_below
 from kloaders.sources.tables import listed
@@ -63,7 +63,7 @@ def image_dataset_from_directory(
             both float32), None.
         class_names: the folders to take, in the order of their numbers.
         color_mode: "rgb", "rgba" or "grayscale".
-        batch_size: samples per batch. None, single samples in Keras, makes batches of one.
+        batch_size: samples per batch. None: `for` gives single samples, and `fit` has batches of one.
         image_size: (height, width), or one number for both.
         shuffle: None, the default here, shuffles in `fit` and keeps the order in `predict`; True
             shuffles always. False keeps the files sorted, which decides what validation_split takes.
@@ -76,12 +76,13 @@ def image_dataset_from_directory(
         crop_to_aspect_ratio: cut from the middle what has the ratio of image_size.
         pad_to_aspect_ratio: put zeros beside the image.
         data_format: None or "channels_last".
-        format: "tf": what is made is a loader, and `kl.to_tf_dataset(loader)` a tf.data.Dataset of it.
+        format: "tf" or "grain", which make no difference: what is made is a loader, and
+            `kl.to_tf_dataset(loader)` a tf.data.Dataset of it.
         verbose: log how many files and classes were found.
         **options: of `PathSequenceLoader`; dtype="uint8" instead of float32 is quicker.
 
     Returns:
-        A loader with class_names and file_paths, or with subset="both" two of them. Batches are
+        A loader with class_names, file_paths and `take(batches)`, or with subset="both" two of them. Batches are
         float32 from 0 to 255; images of 16 bits are brought to 8, as TensorFlow does.
 
     Raises:
@@ -92,10 +93,7 @@ def image_dataset_from_directory(
         raise ValueError("crop_to_aspect_ratio and pad_to_aspect_ratio are both given: choose one.")
     channels = channels_of(color_mode)
     check_data_format(data_format)
-    if format != "tf":
-        raise ValueError(
-            f"format={format!r:.80} has no counterpart here: leave it out, and give fit() the loader."
-        )
+    check_format(format)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     aspect = "crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch"
     return loaders_of_parts(
@@ -145,12 +143,6 @@ def loaders_of_parts(
     root = os.fspath(directory)
     labels, label_mode = _checked_labels(labels, label_mode)
     _check_part(validation_split, subset, shuffle, seed)
-    if batch_size is None:
-        warn(
-            "batch_size=None: a loader has batches, and these are of one sample each. "
-            "kl.to_tf_dataset(loader).unbatch() gives single samples."
-        )
-        batch_size = 1
     files, codes, names = _indexed(root, labels, class_names, follow_links, label_mode, suffixes)
     report_found(verbose, len(files), None if names is None else len(names), root)
     if label_mode == "binary" and len(names or ()) != 2:
@@ -178,7 +170,7 @@ def loaders_of_parts(
             given = codes[rows]
             if label_mode == "binary":
                 given = given[:, np.newaxis].astype(np.float32)
-        loader = DatasetLoader(
+        loader = FilesDataset(
             [files[k] for k in rows.tolist()],
             given,
             batch_size,

@@ -14,7 +14,7 @@ from kloaders.loaders.paths import PathOptions, PathSequenceLoader
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ArrayFlow", "DatasetLoader", "FileFlow"]
+__all__ = ["ArrayFlow", "FileFlow"]
 
 
 class _KerasIterator:
@@ -157,12 +157,3 @@ def _set_all(loader: Any, attributes: Mapping[str, Any]) -> None:
     """Set attributes of a loader that is not made yet: afterwards it refuses names of its options."""
     for name, value in attributes.items():
         setattr(loader, name, value)
-
-
-class DatasetLoader(PathSequenceLoader):
-    """What `image_dataset_from_directory` gives: a `PathSequenceLoader` with one name more."""
-
-    @property
-    def file_paths(self) -> list[str]:
-        """The files."""
-        return list(self.paths)

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from kloaders.formats.texts import Text
+from kloaders.migrate.datasets import check_format
 from kloaders.migrate.directory import loaders_of_parts
 
 __all__ = ["text_dataset_from_directory"]
@@ -34,7 +35,7 @@ def text_dataset_from_directory(
         labels: "inferred", None, or one number for each file in sorted order.
         label_mode: "int" (int32), "categorical", "binary" (float32), or None for no labels.
         class_names: the folders to take, in the order of their numbers.
-        batch_size: samples a batch; None makes batches of one.
+        batch_size: samples a batch. None: `for` gives single samples, and `fit` has batches of one.
         max_length: characters (in Keras: bytes) of a text; longer ones are cut.
         shuffle: True shuffles all files anew in each epoch, where Keras has a buffer; None and False as
             for any loader.
@@ -42,23 +43,21 @@ def text_dataset_from_directory(
         validation_split: the share of the files of the validation part.
         subset: "training", "validation" or "both".
         follow_links: look into links to folders.
-        format: "tf": what is made is a loader, and `kl.to_tf_dataset(loader)` a tf.data.Dataset of it.
+        format: "tf" or "grain", which make no difference: what is made is a loader, and
+            `kl.to_tf_dataset(loader)` a tf.data.Dataset of it.
         verbose: log how many files were found.
         **options: of `PathSequenceLoader`, such as batch_transform or workers.
 
     Returns:
-        A loader with class_names and file_paths, or with subset="both" two of them. x is an array of
-        str; inside `fit` on TensorFlow a tensor of strings, and on other backends
+        A loader with class_names, file_paths and `take(batches)`, or with subset="both" two of them. x
+        is an array of str; inside `fit` on TensorFlow a tensor of strings, and on other backends
         `batch_transform=kl.keras_transform(layer)` makes numbers of it.
 
     Raises:
         ValueError: an argument is out of range, or files and labels differ in number.
         NotADirectoryError, FileNotFoundError: no such folder.
     """
-    if format != "tf":
-        raise ValueError(
-            f"format={format!r:.80} has no counterpart here: leave it out, and give fit() the loader."
-        )
+    check_format(format)
     return loaders_of_parts(
         directory,
         labels,

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from kloaders.core.checks import check_names, checked_dtype
-from kloaders.core.messages import warn
 from kloaders.core.options import Options
-from kloaders.loaders.sequence import SequenceLoader
 from kloaders.loaders.windows import series_of
+from kloaders.migrate.datasets import WindowsDataset, check_format
 from kloaders.sources.given_columns import columns_of
 from kloaders.sources.windows import Cut, WindowSource
 
@@ -30,7 +29,7 @@ def timeseries_dataset_from_array(
     end_index: int | None = None,
     format: str = "tf",  # noqa: A002  (Keras' name)
     **options: Any,
-) -> SequenceLoader:
+) -> WindowsDataset:
     """A loader for a call of `keras.utils.timeseries_dataset_from_array`, with the same windows.
 
     New code is better served by `WindowSequenceLoader`, which takes targets out of the series itself.
@@ -41,7 +40,7 @@ def timeseries_dataset_from_array(
         sequence_length: rows of a window.
         sequence_stride: rows from the beginning of one window to that of the next.
         sampling_rate: take every so manyth row into a window.
-        batch_size: windows per batch. None, single windows in Keras, makes batches of one.
+        batch_size: windows per batch. None: `for` gives single windows, and `fit` has batches of one.
         shuffle: True: a new order each epoch, over all windows. False: in time, where `fit` is called
             with shuffle=False as well. None: what `fit` asks for.
         seed: fixes the order. It is another order than Keras' own.
@@ -71,14 +70,7 @@ def timeseries_dataset_from_array(
                 f"`{name}` must be lower than the length of the data, {rows}, and {name}={value!r:.80} is "
                 "not."
             )
-    if format not in ("tf", "grain"):
-        raise ValueError(f'format={format!r:.80}: choose "tf" or "grain", or leave it out.')
-    if batch_size is None:
-        warn(
-            "batch_size=None: a loader has batches, and these are of one window each, "
-            f"(1, {sequence_length}, ...). kl.to_tf_dataset(loader).unbatch() gives single windows."
-        )
-        batch_size = 1
+    check_format(format)
     cut = Cut(0, sequence_length, sampling_rate, dtype=checked_dtype(options.get("dtype")))
     # As Keras counts: the last window ends so many steps before the last row.
     count = end - start - (sequence_length - 1) * sampling_rate
@@ -94,7 +86,7 @@ def timeseries_dataset_from_array(
     # Window k begins at row k, so that targets line up with windows.
     whole = WindowSource([column], (cut,), 1, [np.zeros(0, np.int64)], labels)
     source = whole.take(np.arange(start, start + count, sequence_stride, dtype=np.int64))
-    return SequenceLoader(source, batch_size, shuffle=shuffle, seed=seed, **options)
+    return WindowsDataset(source, batch_size, shuffle=shuffle, seed=seed, **options)
 
 
 def _range(start: int | None, end: int | None, rows: int) -> tuple[int, int]:

@@ -1,1 +1,1 @@
-"""Data that lie elsewhere: object stores and other file systems, by URL; what is fetched ahead and kept."""
+"""Remote data: object stores and other file systems by URL, prefetching and the download cache."""

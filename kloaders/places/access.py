@@ -1,4 +1,4 @@
-"""Objects by their URL: read, listed and written, again and again where a place does not answer."""
+"""Objects by their URL: read, list and write, with retries while the storage does not answer."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ T = TypeVar("T")
 
 # Seconds before the second try, and at most before a later one.
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 15.0
-# So often it is looked meanwhile whether anybody waits.
+# Seconds between checks whether anybody still waits.
 _LOOK_SECONDS = 0.25
-# A place that has not answered for so long is reported.
+# An outage longer than this is reported.
 _REPORT_SECONDS = 10.0
-# An object that breaks off this often, while others come, is at fault itself.
+# An object that breaks off this often, while others arrive, is itself at fault.
 _TRANSFERS = 8
 
 
@@ -97,17 +97,17 @@ def patiently(
     failed: Callable[[TransientError], None] | None = None,
     wanted: Callable[[], bool] | None = None,
 ) -> T:
-    """What `attempt()` gives, called again while it raises a TransientError.
+    """Call `attempt()` until it raises no TransientError; returns its result.
 
     Args:
         attempt: makes one request.
-        url: what it is for.
-        patience: for how many seconds.
+        url: the requested URL.
+        patience: seconds to keep trying.
         failed: called with each TransientError.
-        wanted: False when nobody waits for it any more; the last error is raised then.
+        wanted: False once nobody waits for the result; the last error is raised then.
 
     Raises:
-        OutageError: it did not go for so long.
+        OutageError: it failed for that long.
         BrokenTransferError: the answer breaks off each time.
     """
     place = parsed(url).place
@@ -136,7 +136,7 @@ def patiently(
                 raise OutageError(f"{place}: nobody waits for {url} any more.") from None
             wait = min(2 * wait, _LONGEST_WAIT)
         except Exception as error:
-            error.__context__ = None  # what the client says may have keys in it
+            error.__context__ = None  # the client's message may contain keys
             raise
         else:
             _outages.answered(place)
@@ -144,7 +144,7 @@ def patiently(
 
 
 def _paused(seconds: float, wanted: Callable[[], bool] | None) -> bool:
-    """Wait, as long as somebody wants what is waited for; whether somebody does."""
+    """Wait as long as somebody still wants the result; returns whether somebody does."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         if exiting.wait(min(left, _LOOK_SECONDS)) or not (wanted is None or wanted()):
@@ -158,13 +158,13 @@ def _place(url: str) -> tuple[Place, str]:
 
 
 def read(url: str, etag: str = "") -> bytes:
-    """All of an object; with an ETag, only if it still has that one."""
+    """The whole object; with an ETag, only if it still has that one."""
     place, name = _place(url)
     return patiently(lambda: place.read(name, etag)[0], url, place.patience)
 
 
 def read_with_etag(url: str) -> tuple[bytes, str]:
-    """All of an object, and the ETag that it has; "" where the place has no such."""
+    """The whole object and its ETag; "" if the storage has no ETags."""
     place, name = _place(url)
     return patiently(lambda: place.read(name), url, place.patience)
 
@@ -184,7 +184,7 @@ def head(url: str) -> Entry:
 
 
 def exists(url: str) -> bool:
-    """Whether there is such an object."""
+    """Whether the object exists."""
     try:
         head(url)
     except FileNotFoundError:
@@ -193,19 +193,19 @@ def exists(url: str) -> bool:
 
 
 def delete(url: str) -> None:
-    """Delete an object; nothing where there is none."""
+    """Delete an object, if it exists."""
     place, name = _place(url)
     patiently(lambda: place.delete(name), url, place.patience)
 
 
 def put(url: str, parts: Sequence[bytes], only_if_absent: bool = False, etag: str = "") -> None:
-    """Write an object, which is there as a whole or not at all.
+    """Write an object atomically.
 
     Args:
         url: of the object.
         parts: its content.
-        only_if_absent: FileExistsError where there is one.
-        etag: ChangedError where the object that is there is not the one that has this ETag.
+        only_if_absent: raise FileExistsError if it exists.
+        etag: raise ChangedError if the existing object has another ETag.
     """
     place, name = _place(url)
     tries: list[TransientError] = []
@@ -217,15 +217,15 @@ def put(url: str, parts: Sequence[bytes], only_if_absent: bool = False, etag: st
             failed=tries.append,
         )
     except (FileExistsError, ChangedError):
-        # An earlier try may have been heard, and only its answer lost.
+        # An earlier try may have succeeded with only its answer lost.
         if not tries or read(url) != b"".join(parts):
             raise
 
 
 def put_file(url: str, path: str, only_if_absent: bool = False) -> None:
-    """Make a local file an object, which is there as a whole or not at all.
+    """Upload a local file as one object, atomically.
 
-    A large one is sent in parts; whether there is an object is then looked at before.
+    Large files are sent in parts; whether the object exists is then checked beforehand.
     """
     if os.path.getsize(path) <= PART_BYTES:
         with open(path, "rb") as file:
@@ -238,15 +238,15 @@ def put_file(url: str, path: str, only_if_absent: bool = False) -> None:
 
 
 def inside(folder: str) -> list[Entry]:
-    """The objects that lie in a folder, and not in one below it."""
+    """The objects directly in a folder."""
     place, prefix = _place(folder)
     return patiently(lambda: list(place.inside(prefix.strip("/"))), folder, place.patience)
 
 
 def list_below(folder: str) -> list[tuple[str, Entry]]:
-    """All objects below the URL of a folder, by their names from there on, sorted.
+    """All objects below the URL of a folder, by relative name, sorted.
 
-    What only marks a folder is left out.
+    Folder markers are left out.
     """
     place, prefix = _place(folder)
     prefix = prefix.strip("/")
@@ -262,7 +262,7 @@ def list_below(folder: str) -> list[tuple[str, Entry]]:
 
 
 def listed_pattern(pattern: str) -> list[tuple[str, Entry]] | None:
-    """URLs that a pattern matches, with what is known of each, sorted; None if it is no pattern.
+    """URLs that match a pattern, with their metadata, sorted; None if it is not a pattern.
 
     `*` and `?` match inside a name, `**` any folders, as for local files. Names and folders that begin
     with a dot need one in the pattern.
@@ -280,7 +280,7 @@ def listed_pattern(pattern: str) -> list[tuple[str, Entry]] | None:
 
 
 def _matches(parts: list[str], names: list[str]) -> bool:
-    """Whether a path matches a pattern, both cut at their slashes."""
+    """Whether a path matches a pattern, both split at slashes."""
     if not parts or not names:
         return not names and all(part == "**" for part in parts)
     part, name = parts[0], names[0]

@@ -1,13 +1,13 @@
-"""Objects kept on a local disk once they are fetched, in a folder of bounded size that processes share.
+"""Keeps fetched objects on a local disk, in a folder of bounded size that processes share.
 
-Of objects that hold many samples, blocks of 4 MiB are kept, else whole objects. An epoch asks for each
-once, so keeping what was used last would keep nothing: which are kept is fixed instead, by their URLs, as
-large a share of the data as the budget is. Every epoch then finds the same ones, and nothing is thrown
-out for something else of the same data.
+Large objects with many samples are kept in blocks of 4 MiB, others as a whole. An epoch reads each object
+once, so a least-recently-used cache would never hit: the kept objects are fixed instead by a hash of their
+URLs, as large a share of the data as the budget allows. Every epoch then finds the same ones, and objects
+of one data set never evict each other.
 
-What is kept is appended to segments. Each process writes segments of its own, under a lock on the
-folder, and looks at their sizes first: the budget holds whatever ends a process. Entries have a checksum
-and the ETag of the object. Only files that end in `.objects` in a folder with our marker are ever deleted.
+Objects are appended to segments. Each process writes its own segments, under a lock on the folder, and
+checks the total size first: the budget holds however a process ends. Entries have a checksum and the ETag
+of the object. Only files that end in `.objects` in a folder with our marker are ever deleted.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ except ImportError:  # Windows: processes do not wait for each other
 
 __all__ = ["BLOCK_BYTES", "MARKER", "DownloadCache", "Segment", "clear", "segments_of"]
 
-#: The least that a budget may be, and what is kept at a time of objects that are read by ranges.
+#: The minimum budget, and the size of the blocks of objects that are read by ranges.
 BLOCK_BYTES = 4 * 2**20
-#: What a folder has in it that is ours.
+#: The file that marks a folder as a download cache.
 MARKER = "kloaders-download-cache"
 _SUFFIX = ".objects"
 _MAGIC = b"KLO1"
-# Magic, key of the URL, length of the ETag and of the content, checksum of both; then that of these.
+# Magic, key of the URL, lengths of ETag and content, checksum of both; then the checksum of these.
 _HEAD = struct.Struct("<4s16sIQI")
 _SUM = struct.Struct("<I")
 _HEAD_SIZE = _HEAD.size + _SUM.size
 _REFRESH_SECONDS = 2.0
-# So much of the disk is left alone.
+# Free disk space that is never used.
 _DISK_RESERVE = 2**30
 
 
@@ -72,13 +72,13 @@ class _Settings:
 
 
 class DownloadCache:
-    """What was fetched of one data set, and of others in the same folder.
+    """The cache of one data set, in a folder that others may share.
 
     Args:
-        folder: made if it is not there; an empty one, or one of a download cache.
-        budget: bytes that all segments in the folder may have; None: as much as the disk has, but 1 GiB.
-        total: bytes of the data set, or about as many.
-        data: a short text that tells the data set from others.
+        folder: created if missing; empty, or a download cache.
+        budget: maximum bytes of all segments in the folder; None: the whole disk but 1 GiB.
+        total: approximate bytes of the data set.
+        data: a short text that identifies the data set.
 
     Raises:
         ValueError: the budget is below `BLOCK_BYTES`, or the folder holds other files.
@@ -106,11 +106,11 @@ class DownloadCache:
         forks.watch(self)
 
     def after_fork(self) -> None:
-        """Nothing is open: this process writes a segment of its own."""
+        """Start with no open segment: this process will write its own."""
         self.close()
 
     def close(self) -> None:
-        """Let go of all segments; they are opened again when an object is read."""
+        """Close all segments; they are opened again when an object is read."""
         self._closings = getattr(self, "_closings", 0) + 1
         _close(getattr(self, "_files", {}))
         self._lock = threading.RLock()
@@ -118,7 +118,7 @@ class DownloadCache:
         self._index: dict[bytes, _At] = {}
         self._looked: dict[str, int] = {}
         self._checked: set[str] = set()
-        # Blocks whose checksum was compared.
+        # Blocks whose checksum was verified.
         self._sound: set[_At] = set()
         self._own: str | None = None
         self._refreshed = -_REFRESH_SECONDS
@@ -133,10 +133,10 @@ class DownloadCache:
         self._begin(state["settings"])
 
     def read(self, url: str, etag: str, span: Span = ()) -> bytes:
-        """An object, or a block of one: as it is kept, or fetched, and kept if it belongs to what is.
+        """An object or block, from the cache or fetched; stored if it belongs to the kept ones.
 
-        Where no listing had its ETag, that is asked for when the object is first met: a new version of it
-        is never taken for an old one.
+        If no listing gave its ETag, it is requested when the object is first used: a new version is
+        never served from an old entry.
         """
         if not self.belongs(url, span):
             return self._fetched(url, etag, span)[0]
@@ -148,18 +148,18 @@ class DownloadCache:
         return data
 
     def belongs(self, url: str, span: Span = ()) -> bool:
-        """Whether an object, or a block of one, is one of those that are kept."""
+        """Whether an object or block is one of the kept ones."""
         digest = hashlib.blake2b(_named(url, span), digest_size=8, key=b"kept")
         return int.from_bytes(digest.digest(), "little") < self.settings.share * 2**64
 
     def keeps(self, url: str, etag: str, span: Span) -> bool:
-        """Whether a block is one of those that are kept, and is here or would find room."""
+        """Whether a block is one of the kept ones, and is stored or would find room."""
         if not self.belongs(url, span):
             return False
         return not (self._full or self._stopped) or self.holds(url, etag, span)
 
     def holds(self, url: str, etag: str, span: Span) -> bool:
-        """Whether a block is here, as far as can be told without a look at it."""
+        """Whether a block is stored, as far as memory knows; reads nothing."""
         with self._lock:
             at = self._at(_key(url, span))
         return at is not None and at.etag == etag
@@ -167,9 +167,9 @@ class DownloadCache:
     def part(
         self, url: str, etag: str, span: tuple[int, int], start: int, stop: int
     ) -> bytes | None:
-        """Bytes of an object that lie in this block, if the block is here.
+        """Bytes of an object that lie in this block, if it is stored.
 
-        The first time all of the block is compared with its checksum, then only these are read.
+        The first read verifies the checksum of the whole block; later ones read only these bytes.
         """
         key = _key(url, span)
         with self._lock:
@@ -182,7 +182,7 @@ class DownloadCache:
             begin, raw = at.offset + _HEAD_SIZE + len(at.etag.encode()) + start - span[0], b""
             with contextlib.suppress(OSError):
                 raw = os.pread(file, stop - start, begin)
-            # A descriptor that was closed meanwhile may be that of another file.
+            # A descriptor that was closed meanwhile may belong to another file now.
             if len(raw) == stop - start and closings == self._closings:
                 self.asked, self.hits = self.asked + 1, self.hits + 1
                 return raw
@@ -202,7 +202,7 @@ class DownloadCache:
     # ------------------------------------------------------------------ reading
 
     def _at(self, key: bytes) -> _At | None:
-        """Where an entry is. The lock is held."""
+        """The position of an entry. The lock is held."""
         if key not in self._index and time.monotonic() - self._refreshed > _REFRESH_SECONDS:
             self._refresh()
         return self._index.get(key)
@@ -251,7 +251,7 @@ class DownloadCache:
         return self._files[segment]
 
     def _refresh(self) -> None:
-        """Look at what other processes, now or earlier, have written. The lock is held."""
+        """Read the entries that other processes have written. The lock is held."""
         self._refreshed = time.monotonic()
         for segment in segments_of(self.folder):
             file = self._open(segment.name)
@@ -305,7 +305,7 @@ class DownloadCache:
         return file, os.fstat(file).st_size
 
     def _room(self, size: int) -> bool:
-        """Whether so many bytes more may be written. The folder is locked."""
+        """Whether this many more bytes may be written. The folder is locked."""
         used = sum(segment.size for segment in segments_of(self.folder))
         if self.budget is not None and used + size > self.budget:
             used -= self._push_out(used + size - self.budget)
@@ -314,7 +314,7 @@ class DownloadCache:
         return shutil.disk_usage(self.folder).free > _DISK_RESERVE + size
 
     def _push_out(self, wanted: int) -> int:
-        """Delete segments of other data sets that nobody uses; how many bytes they had."""
+        """Delete unused segments of other data sets; returns the freed bytes."""
         freed = 0
         for segment in sorted(segments_of(self.folder), key=lambda one: one.used):
             if freed >= wanted or segment.name.startswith(f"{self.settings.data}-"):
@@ -333,7 +333,7 @@ class DownloadCache:
 
 
 def _named(url: str, span: Span) -> bytes:
-    """What tells objects, and blocks of them, apart."""
+    """The key of an object or block."""
     name = url.encode("utf-8", "surrogateescape")
     return b"%b\0%d-%d" % (name, *span) if span else name
 
@@ -350,7 +350,7 @@ def _close(files: dict[str, int]) -> None:
 
 
 def _made_folder(folder: str) -> None:
-    """Make the folder of a cache, or see that it is one."""
+    """Create the folder of a cache, or check that it is one."""
     try:
         os.makedirs(folder, exist_ok=True)
         others = os.listdir(folder)
@@ -377,14 +377,14 @@ def _locked(folder: str) -> Iterator[None]:
 
 
 def _lock_shared(file: int) -> None:
-    """Note that a segment is in use, for as long as it is open."""
+    """Mark a segment as in use while it is open."""
     if fcntl is not None:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def _delete_unused(path: str) -> bool:
-    """Delete a segment that no process has open; whether it was deleted."""
+    """Delete a segment that no process has open; returns whether it was deleted."""
     if fcntl is None:
         return False
     try:
@@ -394,7 +394,7 @@ def _delete_unused(path: str) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(file).st_size and os.pread(file, len(_MAGIC), 0) != _MAGIC:
-            return False  # of that name, and not ours
+            return False  # a file of that name that is not ours
         os.unlink(path)
     except OSError:
         return False
@@ -404,7 +404,7 @@ def _delete_unused(path: str) -> bool:
 
 
 def _entries(file: int, segment: str, start: int) -> Iterator[tuple[bytes, _At]]:
-    """Keys and positions of the whole entries of a segment, up to the first that is not."""
+    """Keys and positions of the complete entries of a segment, up to the first incomplete one."""
     size, at = os.fstat(file).st_size, start
     while at + _HEAD_SIZE <= size:
         head = os.pread(file, _HEAD_SIZE, at)
@@ -422,13 +422,13 @@ def _entries(file: int, segment: str, start: int) -> Iterator[tuple[bytes, _At]]
 
 
 class Segment(NamedTuple):
-    """A file of a download cache.
+    """A segment file of a download cache.
 
     Attributes:
-        name: in its folder.
+        name: file name in the folder.
         size: in bytes.
-        used: when it was last written to, in seconds since 1970.
-        data: which data set it was written for.
+        used: time of the last write, in seconds since 1970.
+        data: the data set it was written for.
     """
 
     name: str
@@ -438,7 +438,7 @@ class Segment(NamedTuple):
 
 
 def segments_of(folder: str) -> list[Segment]:
-    """The segments of a download cache; none of a folder that is no such."""
+    """The segments of a download cache; empty if the folder is not one."""
     found = []
     if not os.path.exists(os.path.join(folder, MARKER)):
         return []
@@ -453,7 +453,7 @@ def segments_of(folder: str) -> list[Segment]:
 
 
 def damaged_in(folder: str, segment: Segment) -> tuple[int, int]:
-    """How many objects of a segment are whole, and how many are damaged."""
+    """Number of intact and of damaged objects in a segment."""
     whole = damaged = 0
     file = os.open(os.path.join(folder, segment.name), os.O_RDONLY)
     try:
@@ -469,7 +469,7 @@ def damaged_in(folder: str, segment: Segment) -> tuple[int, int]:
 
 
 def clear(folder: str) -> tuple[int, int]:
-    """Delete the segments that no process uses; how many bytes are gone, and how many stay."""
+    """Delete the segments that no process uses; returns the bytes freed and the bytes left."""
     gone = stay = 0
     for segment in segments_of(folder):
         if _delete_unused(os.path.join(folder, segment.name)):

@@ -1,6 +1,6 @@
-"""What can go wrong with a place that is not this machine, and what each of it means for a sample.
+"""Errors of remote storage ("places"), and what each of them means for a sample.
 
-No message holds what a server or a client says of a request as a whole: that may have keys in it.
+No message repeats a server's or client's text about a request, which may contain keys.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ __all__ = [
 
 
 class PlaceError(OSError):
-    """Something is wrong with a place or with how it is asked, and with no single sample.
+    """The remote storage or the way it is accessed is at fault, not a single sample.
 
-    It is raised at once, whatever `on_error` says.
+    It is raised at once, whatever `on_error` is.
     """
 
     recovery: Recovery | None = Recovery.REFUSED
 
 
 class AccessError(PlaceError):
-    """A place refuses: credentials, rights, or the region."""
+    """The storage refuses the request: credentials, rights, or the region."""
 
 
 class OutageError(PlaceError):
-    """A place did not answer for as long as `patience` says."""
+    """The storage did not answer for `patience` seconds."""
 
 
 class ChangedError(OSError):
-    """An object is not the one any more that was listed."""
+    """An object has changed since it was listed."""
 
     recovery: Recovery | None = None
 
 
 class BrokenTransferError(OSError):
-    """An object never comes whole, though the place answers."""
+    """An object never arrives whole, although the storage answers."""
 
     recovery: Recovery | None = None
 
 
 class TransientError(Exception):
-    """A request that may be answered when it is made again.
+    """A request failed that may succeed when it is repeated.
 
     Attributes:
-        throttled: the place asks for fewer requests.
+        throttled: the storage asks for fewer requests.
         transfer: the answer had begun.
     """
 
@@ -78,13 +78,13 @@ _REGIONS = (
 
 
 def failure_of(error: BaseException, url: str, place: str, writing: bool = False) -> Exception:
-    """What an error of a client means, in our words: to be raised `from None`.
+    """Translate a client's error into one of ours, to be raised `from None`.
 
     Args:
-        error: of obstore.
-        url: what was asked for.
+        error: obstore's error.
+        url: the requested URL.
         place: its bucket or server.
-        writing: it was to be written or deleted.
+        writing: the request was to write or delete it.
     """
     text = str(error)
     found, code = _STATUS.search(text), _CODE.search(text)

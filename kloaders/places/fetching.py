@@ -1,8 +1,8 @@
-"""Fetches objects ahead of those who decode them: many requests in flight, a bounded number of bytes.
+"""Prefetches objects for the threads that decode them: many requests, a bounded number of bytes.
 
-What is to be read is announced; whoever needs it takes the bytes that are there, or fetches them itself
-where nobody has begun. How many requests are in flight follows from what they bring: 16 at first, more
-while that makes more objects come, half of them where a place asks for fewer, at most 256.
+Reads are announced; a thread that needs an object takes the fetched bytes, or fetches them itself if
+nobody has begun. The number of requests in flight follows the throughput: 16 at first, more while that
+raises it, half as many when the storage asks for fewer requests, at most 256.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ __all__ = [
     "read_once",
 ]
 
-#: Bytes that may lie fetched, and be on their way, before anybody takes them.
+#: Maximum number of bytes that are fetched or on their way, and not yet taken.
 HELD_BYTES = 256 * 2**20
 _FIRST, _MOST, _LEAST = 16, 256, 4
-# So many spans at most are looked through for one that holds some bytes.
+# Number of spans that are searched for one that holds certain bytes.
 _OVERLAPPING = 8
-# An object is taken for so large until some have come.
+# Assumed size of an object until some have arrived.
 _GUESS = 256 * 2**10
-# How long, and for how many objects, one number of requests in flight is tried.
+# Seconds and number of objects for which one number of requests in flight is tried.
 _TRIAL_SECONDS, _TRIAL_OBJECTS = 0.5, 2
-# More requests have to bring at least so much more.
+# The minimum gain that justifies more requests.
 _GAIN = 1.08
 
 
 class Traffic(NamedTuple):
-    """What was fetched so far.
+    """Statistics of the fetching.
 
     Attributes:
-        objects: how many answers came.
+        objects: number of answers.
         nbytes: their bytes.
-        seconds: how long they took, all together.
+        seconds: the sum of their durations.
         in_flight: requests at the moment.
-        limit: how many there may be.
-        retries: requests that had to be made again.
+        limit: maximum number of requests in flight.
+        retries: requests that had to be repeated.
     """
 
     objects: int
@@ -68,14 +68,14 @@ class Traffic(NamedTuple):
     retries: int
 
 
-#: Which bytes of an object: from the first to behind the last; () for all of them.
+#: A byte range of an object, the end excluded; () for all of it.
 Span = tuple[int, int] | tuple[()]
-#: `read(url, etag)` reads what a URL names, with this ETag, and `read(url, etag, span)` bytes of it: one request.
+#: `read(url, etag)` reads a URL with this ETag, `read(url, etag, span)` a byte range: one request.
 Read = Callable[..., bytes]
 
 
 def read_once(url: str, etag: str, span: Span = ()) -> bytes:
-    """All of an object, or some bytes that are known to be in it, by one request."""
+    """A whole object, or bytes that are known to exist in it, by one request."""
     found = parsed(url)
     if not span:
         return place_of(found).read(found.name, etag)[0]
@@ -87,10 +87,10 @@ def read_once(url: str, etag: str, span: Span = ()) -> bytes:
 
 
 class Fetched:
-    """An object, or a span of one, that is fetched, or will be, for one or more batches.
+    """An object, or a span of one, that is or will be fetched, for one or more batches.
 
-    claims: of batches that will take it. takers: threads that take it at the moment. shared: a batch
-    takes it several times, and it is kept until the batch lets go of it.
+    claims: of batches that will take it. takers: number of threads taking it at the moment. shared:
+    a batch takes it several times, and it is kept until the batch releases it.
     """
 
     __slots__ = (
@@ -108,14 +108,14 @@ class Fetched:
         self._done: threading.Event | None = None
 
     def wait(self) -> None:
-        """Until it is done, or dropped."""
+        """Wait until it is done or dropped."""
         if self._done is None:
             self._done = threading.Event()
         if self.state not in ("done", "dropped"):
             self._done.wait()
 
     def ended(self, state: str) -> None:
-        """Wake whoever waits."""
+        """Wake all waiting threads."""
         self.state = state
         if self._done is not None:
             self._done.set()
@@ -130,7 +130,7 @@ _waiter = threading.local()
 
 @contextlib.contextmanager
 def giving_up(wanted: Callable[[], bool]) -> Iterator[None]:
-    """Inside, this thread waits for objects only as long as `wanted()`."""
+    """Inside, this thread waits for objects only while `wanted()` is true."""
     before = _waiter.__dict__.get("wanted", _always)
     _waiter.wanted = wanted
     try:
@@ -146,7 +146,7 @@ class Claim:
         self._owner, self._objects = owner, objects
 
     def release(self) -> None:
-        """Nobody comes for them any more, if nobody came yet."""
+        """Give up objects that nobody has taken yet."""
         objects, self._objects = self._objects, []
         self._owner.release(objects)
 
@@ -166,10 +166,10 @@ class Fetcher:
         forks.watch(self)
 
     def after_fork(self) -> None:
-        """Nothing is under way."""
+        """Start with nothing in flight."""
         self._lock = threading.Lock()
         self._objects: dict[tuple[str, Span], Fetched] = {}
-        # Of each URL the spans among these, sorted.
+        # For each URL, the sorted spans among these.
         self._spans: dict[str, list[tuple[int, int]]] = {}
         self._queue: deque[Fetched] = deque()
         self._workers = Workers(_MOST)
@@ -177,13 +177,13 @@ class Fetcher:
         self.limit = _FIRST
         self._count = self._bytes = self._retries = 0
         self._seconds = 0.0
-        # Of the trial of the present limit: since when, how many came, and the rate before it.
+        # The trial of the present limit: its start, the number of objects, and the rate before it.
         self._since, self._came, self._best = time.monotonic(), 0, 0.0
         self._settled = self._throttled = False
 
     @property
     def traffic(self) -> Traffic:
-        """What was fetched so far."""
+        """Statistics so far."""
         return Traffic(
             self._count, self._bytes, self._seconds, self._in_flight, self.limit, self._retries
         )
@@ -191,16 +191,16 @@ class Fetcher:
     def announce(
         self, wanted: Sequence[tuple[str, str]], read: Read = read_once, only_new: bool = False
     ) -> Claim:
-        """Begin to fetch these (url, etag), as far as there is room; they are kept until taken.
+        """Fetch these (url, etag) as far as there is room; they are kept until taken.
 
-        only_new: leave out what is announced already.
+        only_new: skip what is announced already.
         """
         return self.announce_spans([(url, etag, (), read) for url, etag in wanted], only_new)
 
     def announce_spans(
         self, wanted: Sequence[tuple[str, str, Span, Read]], only_new: bool = False
     ) -> Claim:
-        """As `announce`, of (url, etag, span, read); spans are kept until the claim is released."""
+        """As `announce`, for (url, etag, span, read); spans are kept until the claim is released."""
         objects = []
         with self._lock:
             for url, etag, span, read in wanted:
@@ -218,15 +218,15 @@ class Fetcher:
         return Claim(self, objects)
 
     def covering(self, url: str, etag: str, start: int, stop: int) -> tuple[int, int] | None:
-        """A span of an object that is announced or there, and begins with or before these bytes.
+        """An announced or fetched span of an object that contains the first of these bytes.
 
-        It is of this version, and holds the first of them; where it ends before the last, others may go on from there.
+        It has the same version. If it ends before the last of the bytes, other spans may continue it.
         """
         if url not in self._spans:
             return None
         with self._lock:
             spans = self._spans.get(url, [])
-            # Those of two batches may overlap: the first that will do is one of the last few.
+            # Spans of two batches may overlap: the first one that fits is among the last few.
             at = bisect.bisect_right(spans, (start, 2**63))
             near = [
                 span
@@ -246,11 +246,11 @@ class Fetcher:
         self._start(begun)
 
     def take(self, url: str, etag: str = "", read: Read = read_once, span: Span = ()) -> bytes:
-        """The bytes of an object, or of a span of it; waits for them, and fetches it here if nobody has begun.
+        """The bytes of an object or span; waits for them, or fetches them here if nobody has begun.
 
         Raises:
             FileNotFoundError, ChangedError, BrokenTransferError: the object is at fault.
-            PlaceError: the place is.
+            PlaceError: the storage is at fault.
         """
         wanted = _waiter.__dict__.get("wanted", _always)
         while True:
@@ -282,20 +282,20 @@ class Fetcher:
                 raise error
             if data is not None:
                 return data
-            if not wanted():  # else released by another loader while this one waited
+            if not wanted():  # otherwise another loader released it while this one waited
                 raise OutageError(f"nobody waits for {url} any more.")
 
     # ------------------------------------------------------------------ inside
 
     def _begun(self, url: str, etag: str, span: Span, read: Read) -> Fetched:
-        """A new object, in place of one with another ETag. The lock is held."""
+        """A new object, replacing one with another ETag. The lock is held."""
         if span and (url, span) not in self._objects:
             bisect.insort(self._spans.setdefault(url, []), span)
         found = self._objects[url, span] = Fetched(url, etag, read, span)
         return found
 
     def _known(self, url: str, etag: str, span: Span) -> Fetched | None:
-        """An object that will do for this ETag. The lock is held."""
+        """An object that matches this ETag. The lock is held."""
         found = self._objects.get((url, span))
         if found is not None and etag and found.etag and etag != found.etag:
             return None
@@ -317,7 +317,7 @@ class Fetcher:
             one.ended("dropped")
 
     def _startable(self) -> list[Fetched]:
-        """Objects whose turn it is. The lock is held."""
+        """The objects to fetch next. The lock is held."""
         begun = []
         mean = self._bytes / self._count if self._count else _GUESS
         while self._queue and self._in_flight < self.limit:
@@ -326,7 +326,7 @@ class Fetcher:
             if self._held >= self._held_bytes:
                 break
             one = self._queue.popleft()
-            if one.state != "queued":  # taken by who waits for it, or dropped
+            if one.state != "queued":  # taken by a waiting thread, or dropped
                 continue
             one.state = "begun"
             self._in_flight += 1
@@ -351,7 +351,7 @@ class Fetcher:
                 failed=self._failed,
                 wanted=lambda: (one.claims > 0 or one.takers > 0) and wanted(),
             )
-        except Exception as raised:  # raised to whoever takes it
+        except Exception as raised:  # raised in the thread that takes it
             error = raised
         with self._lock:
             self._in_flight -= 1
@@ -370,7 +370,7 @@ class Fetcher:
         self._start(begun)
 
     def _failed(self, error: TransientError) -> None:
-        """A request has to be made again."""
+        """Count a request that has to be repeated."""
         with self._lock:
             self._retries += 1
             if error.throttled:
@@ -379,10 +379,10 @@ class Fetcher:
                 self._trial(settled=False)
 
     def _adapt(self) -> None:
-        """Try more requests in flight, as long as more comes of it. The lock is held."""
+        """Try more requests in flight while that raises the throughput. The lock is held."""
         self._came += 1
         if self._in_flight < self.limit - 1 and not self._queue:
-            self._trial(self._settled)  # fewer were asked for: it says nothing
+            self._trial(self._settled)  # too few were requested: the measurement says nothing
             return
         seconds = time.monotonic() - self._since
         if seconds < _TRIAL_SECONDS or self._came < _TRIAL_OBJECTS * self.limit:
@@ -394,7 +394,7 @@ class Fetcher:
             self._best = rate
             self.limit = min(_MOST, self.limit + (_LEAST if self._throttled else self.limit))
             self._settled = self.limit == _MOST
-        else:  # the last step brought nothing
+        else:  # the last step gained nothing
             step = _LEAST if self._throttled else self.limit // 2
             self.limit = max(_LEAST if self._throttled else _FIRST, self.limit - step)
             self._settled = True

@@ -1,4 +1,4 @@
-"""Other file systems, read by fsspec: hf://, hdfs://, sftp:// and what else is installed for it."""
+"""Other file systems, read by fsspec: hf://, hdfs://, sftp:// and all others installed for it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ __all__ = ["FileSystem"]
 
 
 class FileSystem:
-    """All that one file system of fsspec has below the first part of a URL.
+    """All files of one fsspec file system below the first part of a URL.
 
-    There is no way to read an object only if it has a certain ETag: what changes after it was listed is
-    read as it is.
+    A read cannot depend on an ETag: a file that changes after it was listed is read as it is then.
     """
 
     def __init__(self, url: Url, storage: Storage) -> None:
@@ -61,7 +60,7 @@ class FileSystem:
     def list(self, prefix: str) -> Iterator[Entry]:
         root = self._path("").rstrip("/")
         try:
-            # What is in no cache of fsspec's.
+            # Bypasses fsspec's caches.
             self._files.invalidate_cache()
             found = self._files.find(self._path(prefix), detail=True)
         except Exception as error:
@@ -124,7 +123,7 @@ class FileSystem:
             self._placed(name, lambda path: self._files.pipe_file(path, b"".join(parts)))
         except Exception as error:
             raise self._failure(error, name) from None
-        # No file system says whether it was still the one with this ETag.
+        # File systems do not report whether the file still had this ETag.
 
     def put_file(self, name: str, path: str) -> None:
         try:
@@ -133,7 +132,7 @@ class FileSystem:
             raise self._failure(error, name) from None
 
     def _placed(self, name: str, write: Callable[[str], Any]) -> None:
-        """Written under another name, and then given its own: not all file systems write at once."""
+        """Write under another name, then rename: not all file systems write atomically."""
         path = self._path(name)
         folder, _, last = path.rpartition("/")
         part = f"{folder}/.{last}.part" if folder else f".{last}.part"

@@ -1,4 +1,4 @@
-"""Buckets and web servers, read by obstore: S3 and what speaks its protocol, GCS, Azure, HTTP."""
+"""Buckets and web servers, read by obstore: S3 and compatible stores, GCS, Azure, HTTP."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from kloaders.places.urls import Url
 
 __all__ = ["ObjectStore"]
 
-# A request that nothing comes back for is tried again after so long.
+# A request without any answer for this long is tried again.
 _TIMEOUT, _CONNECT_TIMEOUT = "60s", "10s"
-# An object may have 10,000 parts: those of a large one are larger. So many are sent at a time.
+# An object may have 10,000 parts: large objects get larger ones. This many are sent at a time.
 _PARTS, _PARTS_AT_A_TIME = 9_000, 4
-# Of a large file, a part is sent again by the client, and not all of the file.
+# The client repeats single parts of a large file, not the whole file.
 _TRIES = 10
 
-
-# The process whose client has begun: its threads do not come along in a fork.
+# The process that created the client: its threads do not survive a fork.
 _used_by: int | None = None
 
 
@@ -53,12 +52,12 @@ class ObjectStore:
         self._obstore: Any = obstore
         try:
             self._store = _store(url, storage)
-            # Tries are counted by `access`, which sees why each of them fails; parts of a file are not.
+            # `access` counts the tries and sees why each fails, except for parts of a file.
             patience = timedelta(seconds=storage.patience)
             retries = {"max_retries": _TRIES, "retry_timeout": patience}
             self._patient = _store(url, storage, retries)
         except obstore.exceptions.BaseError as error:
-            # The first line names the setting; what follows may have its value.
+            # The first line names the setting; the following ones may contain its value.
             raise ValueError(
                 f"{url.place} cannot be reached with these settings ({type(error).__name__}): see "
                 "kloaders.storage(...) and the environment variables of this kind of store."

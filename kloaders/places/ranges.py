@@ -1,8 +1,8 @@
-"""Objects of which ranges of bytes are read: files of records, lines or members, by their URL.
+"""Remote objects read by byte ranges: files of records, lines or members, by their URL.
 
-What is announced is joined: neighbours are one request, and what is asked for later lies in it. With a
-download cache, blocks of 4 MiB that belong to its part are fetched and kept as a whole, and read from the
-disk from then on. All requests are for one version of the object, the one that the loader met.
+Announced ranges that are close together become one request, from which later reads are served. With a
+download cache, its blocks of 4 MiB are fetched and stored as a whole, and read from disk afterwards. All
+requests are for one version of the object: the first one that the loader met.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from kloaders.places.urls import is_url, parsed
 
 __all__ = ["RangeUrls", "RemoteFile", "Walk", "walking"]
 
-# Ranges with no more between them are one request: what lies between takes less time than a request does.
+# Ranges with smaller gaps become one request: reading the gap takes less time than a request.
 _GAP = 2**16
-# Who reads on from range to range is given all that lies between, up to so much.
+# Sequential reads get the bytes between their ranges too, up to this many.
 _SKIPPED = 2**20
-# What is read at first by who reads on, and how many blocks are fetched ahead of it.
+# First read of a sequential reader, and the number of blocks fetched ahead.
 _FIRST_WINDOW, _WINDOWS_AHEAD = 2**16, 3
-# Objects that are looked at, at a time.
+# Number of objects whose metadata is requested at a time.
 _LOOKING = 32
 
 # A piece of an object that is fetched as a whole: (url, etag, span, read).
@@ -38,20 +38,20 @@ _Piece = tuple[str, str, Span, Read]
 
 
 class RemoteFile:
-    """One object, read as an `OpenFile` is.
+    """A remote object with the interface of `OpenFile`.
 
     Args:
         url: of the object.
         size: in bytes.
-        etag: of the version that is read; "" where the place has none.
-        cache: keeps blocks of it; None for no cache.
+        etag: of the version to read; "" if the storage has no ETags.
+        cache: stores blocks of it; None for no cache.
 
-    Threads may share it.
+    Safe for threads.
     """
 
     __slots__ = ("_stamp", "cache", "etag", "size", "url")
 
-    #: That no system call can read it.
+    #: Not a descriptor: system calls cannot read it.
     number = -1
 
     def __init__(self, url: str, size: int, etag: str, cache: DownloadCache | None) -> None:
@@ -61,16 +61,16 @@ class RemoteFile:
         self._stamp = size, int.from_bytes(digest.digest(), "little")
 
     def stamp(self) -> tuple[int, int]:
-        """Size, and a number that is another one for another version."""
+        """Size, and a number that changes with the version."""
         return self._stamp
 
     def read(self, size: int, offset: int) -> bytes:
         """At most `size` bytes; fewer at the end of the object.
 
         Raises:
-            ChangedError: it is another object by now.
-            BrokenTransferError: it never comes whole.
-            PlaceError: the place is at fault.
+            ChangedError: the object has changed.
+            BrokenTransferError: it never arrives whole.
+            PlaceError: the storage is at fault.
         """
         at, end = max(0, offset), min(offset + size, self.size)
         if end - at <= BLOCK_BYTES:
@@ -106,16 +106,16 @@ class RemoteFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _block(self, at: int) -> tuple[int, int]:
-        """The block that a byte lies in."""
+        """The block that contains a byte."""
         start = at - at % BLOCK_BYTES
         return start, min(start + BLOCK_BYTES, self.size)
 
     def _kept(self, block: tuple[int, int]) -> bool:
-        """Whether a block is one of those that the cache keeps."""
+        """Whether the cache keeps this block."""
         return self.cache is not None and self.cache.keeps(self.url, self.etag, block)
 
     def _stop(self, at: int, end: int) -> int:
-        """Where the bytes end that are in no block of the cache's."""
+        """The end of the bytes that are in none of the cache's blocks."""
         if self.cache is None:
             return end
         stop = at
@@ -124,7 +124,7 @@ class RemoteFile:
         return min(stop, end)
 
     def pieces(self, ranges: Iterable[tuple[int, int]]) -> list[_Piece]:
-        """What to fetch for these ranges, first byte and the one behind the last: neighbours joined."""
+        """The requests for these ranges (start, end excluded): close ranges are joined."""
         found: list[_Piece] = []
         spans: list[list[int]] = []
         blocks: dict[tuple[int, int], None] = {}
@@ -152,10 +152,10 @@ class RemoteFile:
 
 
 class Walk:
-    """Reads an object from its beginning on, in few large ranges that are fetched ahead.
+    """Reads an object front to back, in few large ranges that are fetched ahead.
 
-    For who looks for what lies where. What lies between two reads is read as well where it is little;
-    where it is much, it is not. Threads may share it; they wait for each other.
+    For readers that search for positions. Small gaps between reads are read too; large ones are
+    skipped. Threads may share it; they wait for each other.
     """
 
     number = -1
@@ -184,7 +184,7 @@ class Walk:
             return b"".join(parts)
 
     def _move(self, at: int) -> None:
-        """Read the part that holds a byte."""
+        """Read the part that contains a byte."""
         end = self._start + len(self._data)
         on = end <= at <= end + _SKIPPED
         self._window = min(2 * self._window, BLOCK_BYTES) if on else _FIRST_WINDOW
@@ -204,7 +204,7 @@ class Walk:
         self._start = start
 
     def close(self) -> None:
-        """Nothing more is read."""
+        """Stop reading."""
         with self._lock:
             if self._ahead is not None:
                 self._ahead.release()
@@ -215,19 +215,19 @@ class Walk:
 
 
 def walking(file: Any) -> Any:
-    """A file for who reads it from its beginning on: an object in few large ranges."""
+    """A file for sequential reading: a remote object comes in few large ranges."""
     return Walk(file) if isinstance(file, RemoteFile) else file
 
 
 class RangeUrls:
-    """How objects of a list are opened: their sizes and versions, as they are when this is made.
+    """Opens objects of a list, with the sizes and versions that they have when this is created.
 
     Args:
         urls: of the objects; local paths among them are left to the caller.
         folder: of the download cache; None for none.
-        budget: the most that it may hold.
+        budget: its maximum number of bytes.
 
-    Pickles without what is open, and without credentials. Threads may share it.
+        Pickles without open files and credentials. Safe for threads.
     """
 
     def __init__(self, urls: Sequence[str], folder: Any = None, budget: Any = None) -> None:
@@ -251,7 +251,7 @@ class RangeUrls:
         return RemoteFile(url, entry.size, entry.etag, self.cache)
 
     def index_folder(self, given: str | None) -> str | None:
-        """Where indexes of the objects are kept: beside the download cache, if there is one."""
+        """The folder for indexes of the objects: next to the download cache, if there is one."""
         if given is not None or self.cache is None:
             return given
         return os.path.join(self.cache.folder, "indexes")
@@ -259,7 +259,7 @@ class RangeUrls:
     def fetch_ahead(
         self, ranges: Iterable[tuple[str, int, int]], only_new: bool = False
     ) -> list[Claim]:
-        """Begin to fetch these ranges, (url, first byte, the one behind the last)."""
+        """Begin to fetch these ranges (url, start, end excluded)."""
         by_url: dict[str, list[tuple[int, int]]] = {}
         for url, start, stop in ranges:
             if url not in self.entries:

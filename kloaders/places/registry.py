@@ -1,4 +1,4 @@
-"""The places of this process: one client for each bucket or server, made when it is first asked for."""
+"""The places of this process: one client for each bucket or server, created on first use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["place_of"]
 
 
 class _Places:
-    """The places of this process, by URL; a fork and new settings begin anew."""
+    """The places of this process, by URL; cleared by a fork and by new settings."""
 
     def __init__(self) -> None:
         self.after_fork()
@@ -47,10 +47,10 @@ _places = _Places()
 
 
 def place_of(url: Url) -> Place:
-    """The place of a URL; its client is made when the first one is asked for.
+    """The place of a URL; its client is created on first use.
 
     Raises:
-        ImportError: what reads such URLs is not installed; has the line that installs it.
+        ImportError: the package that reads such URLs is not installed; has the pip line.
         ValueError: there is no such scheme, or its settings are wrong.
     """
     return _places.of(url)

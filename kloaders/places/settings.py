@@ -1,7 +1,7 @@
-"""How places are reached: endpoints and credentials that a program gives, or finds on its machine.
+"""Endpoints and credentials of remote storage, from the program or the environment.
 
-They are kept in this process only: no loader, pickle, state, log or message has them. Worker processes
-get them with their environment.
+They are kept in this process only: no loader, pickle, state, log or message contains them. Worker
+processes get them in their environment.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = [
     "storage_of",
 ]
 
-#: The environment variable by which worker processes get what `storage` was called with.
+#: The environment variable that passes the arguments of `storage` to worker processes.
 ENVIRONMENT = "KLOADERS_STORAGE"
 
-#: How long a place that does not answer is asked again and again.
+#: Seconds for which requests are retried while the storage does not answer.
 PATIENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How a place is reached; None leaves it to the environment. Its text shows no credentials."""
+    """Settings of one place; None uses the environment. Its text shows no credentials."""
 
     endpoint: str | None = None
     region: str | None = None
@@ -53,7 +53,7 @@ class Storage:
         raise TypeError("how a place is reached is never pickled: it holds credentials.")
 
 
-#: What `storage` was called with, by scheme or bucket.
+#: Arguments of `storage`, by scheme or bucket.
 given: dict[str, Storage] = {}
 _listeners: list[Callable[[], None]] = []
 _lock = threading.Lock()
@@ -72,29 +72,29 @@ def storage(
     patience: float = PATIENCE_SECONDS,
     **options: Any,
 ) -> None:
-    """Set how URLs of one kind are reached, in this process and its worker processes.
+    """Set how URLs of one kind are accessed, in this process and its worker processes.
 
-    Without it, credentials come from where each store's own tools have them: AWS_ACCESS_KEY_ID and its
-    like or `~/.aws`, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME and its like. Nothing
-    of it is written to pickles, states, logs or messages. A later call replaces an earlier one for the
-    same place; loaders that exist go on with it.
+    Without it, credentials come from where each store's own tools find them: AWS_ACCESS_KEY_ID and
+    similar variables or `~/.aws`, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME and
+    similar ones. They are never written to pickles, states, logs or messages. A later call for the
+    same place replaces an earlier one; existing loaders use it from then on.
 
     Args:
         place: a scheme, such as "s3", "gs", "az" or "https"; or one bucket, "s3://bucket", whose
-            settings then count in place of those of its scheme.
-        endpoint: the URL of a server that speaks the same protocol, such as MinIO, Ceph or R2.
-        region: of the buckets.
-        access_key: the name of a key; for "az" the key of the account.
-        secret_key: what is secret of it.
-        session_token: of credentials that expire.
+            settings take precedence over those of its scheme.
+        endpoint: the URL of a server with the same protocol, such as MinIO, Ceph or R2.
+        region: the region of the buckets.
+        access_key: the access key id; for "az" the account key.
+        secret_key: the secret access key.
+        session_token: the token of temporary credentials.
         anonymous: send no credentials, for public buckets.
         allow_http: allow an endpoint without encryption.
-        patience: for how many seconds a place that does not answer is asked again and again.
-        **options: of obstore's store of this kind, such as account_name="..." for "az"; for schemes
-            that fsspec reads, of its file system.
+        patience: seconds for which requests are retried while the storage does not answer.
+        **options: options of obstore's store of this kind, such as account_name="..." for "az"; or
+            of the file system, for schemes that fsspec reads.
 
     Raises:
-        TypeError, ValueError: place is no scheme or bucket; patience is no number above 0.
+        TypeError, ValueError: place is not a scheme or bucket; patience is not a number above 0.
     """
     if not isinstance(place, str) or not place:
         raise TypeError(f'place={place!r:.80}, expected a scheme such as "s3", or "s3://bucket".')
@@ -121,14 +121,14 @@ def storage(
 
 
 def on_change(listener: Callable[[], None]) -> None:
-    """Have a function called after each call of `storage`."""
+    """Register a function that is called after each call of `storage`."""
     _listeners.append(listener)
 
 
 def storage_of(place: str) -> Storage:
-    """How a bucket or server is reached.
+    """The settings of a bucket or server.
 
-    place: its URL without a name, such as "s3://bucket".
+    place: its URL without an object name, such as "s3://bucket".
     """
     scheme = place.partition("://")[0]
     _import()
@@ -138,7 +138,7 @@ def storage_of(place: str) -> Storage:
 
 
 def exported() -> dict[str, str]:
-    """What the environment of a worker process needs beside that of this process."""
+    """Environment variables that a worker process needs in addition to those of this process."""
     with _lock:
         if not given:
             return {}
@@ -150,7 +150,7 @@ def exported() -> dict[str, str]:
 
 
 def _import() -> None:
-    """Take over what the process that started this one was given."""
+    """Take over the settings of the process that started this one."""
     text = os.environ.pop(ENVIRONMENT, "")
     if text:
         with _lock:
@@ -159,7 +159,7 @@ def _import() -> None:
 
 
 def _with_aws_files(found: Storage) -> Storage:
-    """With what `~/.aws` has, where neither the program nor the environment says it."""
+    """Add settings from `~/.aws` where neither the program nor the environment has them."""
     if found.anonymous or found.access_key or os.environ.get("AWS_ACCESS_KEY_ID"):
         return found
     profile = os.environ.get("AWS_PROFILE", "default")
@@ -193,7 +193,7 @@ def _with_aws_files(found: Storage) -> Storage:
 
 
 def check_download_cache(folder: Any, budget: Any, remote: bool) -> None:
-    """ValueError for a budget without a folder, or a folder where nothing is fetched.
+    """Raise ValueError for a budget without a folder, or a folder without any URL to fetch.
 
     Args:
         folder: `download_cache=`, as the user gave it.

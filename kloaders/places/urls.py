@@ -1,4 +1,4 @@
-"""URLs of data: which texts are one, and what they name. Nothing is read."""
+"""URLs of data: how they are recognised and split. Nothing is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kloaders.core.places import check_place
 
 __all__ = ["OBJECT_STORES", "Url", "is_url", "join", "local_path", "parsed", "without_pattern"]
 
-# Two letters at least, so that a Windows drive is none.
+# At least two letters, so that a Windows drive does not match.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 #: Schemes that obstore reads; all others go to fsspec.
@@ -22,12 +22,12 @@ _WEB = ("https", "http")
 
 
 class Url(NamedTuple):
-    """What a URL names.
+    """The parts of a URL.
 
     Attributes:
         scheme: "s3", "gs", "az", "https", "http", or one that fsspec knows.
-        root: the bucket or container; of a web server its name and port.
-        name: the object in it, as the store calls it.
+        root: the bucket or container; for a web server its name and port.
+        name: the name of the object in it.
     """
 
     scheme: str
@@ -36,12 +36,12 @@ class Url(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The URL of all that lies in the same bucket, or on the same server."""
+        """The URL of the whole bucket or server."""
         return f"{self.scheme}://{self.root}"
 
 
 def is_url(path: object) -> bool:
-    """Whether this is the URL of something, and not the path of a local file.
+    """Whether a path is a URL rather than a local path.
 
     >>> is_url("s3://bucket/a.jpg"), is_url("C:/a.jpg"), is_url("a.jpg")
     (True, False, False)
@@ -50,13 +50,13 @@ def is_url(path: object) -> bool:
 
 
 def parsed(url: str) -> Url:
-    """The parts of a URL.
+    """Split a URL.
 
-    Names in buckets are taken as they are written; those on web servers are percent-encoded, as in a
+    Names in buckets are taken as written; those on web servers are percent-encoded, as in a
     browser.
 
     Raises:
-        ValueError: the URL names no bucket or server, or holds credentials, which would end up in
+        ValueError: the URL has no bucket or server, or contains credentials, which would end up in
             states and messages. The message leaves them out.
     """
     scheme, _, rest = url.partition("://")
@@ -87,23 +87,23 @@ def parsed(url: str) -> Url:
 
 
 def local_path(path: str | os.PathLike[str], what: str) -> str:
-    """A path of this machine, as text; `what` is what the user calls it.
+    """A local path as text; `what` is the user's name for it.
 
     Raises:
-        ValueError: it is a URL, which is not read or written there: never a folder of that name.
+        ValueError: it is a URL, which cannot be used here (and is never taken as a folder name).
     """
     return check_place(os.fspath(path), what)
 
 
 def join(folder: str, name: str) -> str:
-    """The URL of what lies below another one; `name` as a store calls it."""
+    """The URL of an object below another URL; `name` as a store names it."""
     if folder.startswith(("https://", "http://")):
         name = urllib.parse.quote(name)
     return f"{folder.rstrip('/')}/{name}"
 
 
 def without_pattern(url: str) -> tuple[str, str] | None:
-    """The folder that a pattern of URLs begins with, and the pattern below it; None if it is none.
+    """Split a pattern of URLs into its fixed folder and the pattern below it; None if it is none.
 
     >>> without_pattern("s3://bucket/photos/*/[ab].jpg")
     ('s3://bucket/photos', '*/[ab].jpg')

@@ -1,4 +1,4 @@
-"""Samples of like length in one batch: index arithmetic only, as in `plan`."""
+"""Batches of samples of similar length: index arithmetic only, as in `plan`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["BucketPlan", "Buckets"]
 
 
 class Buckets:
-    """Which samples are of like length. Takes 5 bytes a sample.
+    """Assigns samples to buckets of similar length. Takes 5 bytes per sample.
 
     lengths: of each sample, in steps. boundaries: the lengths that batches are padded to, rising;
     a sample belongs to the first that is not below its own length.
@@ -26,17 +26,17 @@ class Buckets:
         self.boundaries = boundaries
         self.codes = np.searchsorted(boundaries, lengths).astype(np.uint8)
         wide = np.uint32 if len(lengths) < 2**32 else np.int64
-        # Stable: in a bucket, samples are in storage order, so that the head of an epoch is found.
+        # Stable: inside a bucket samples are in storage order, so that the head of an epoch is found.
         self.members = np.argsort(self.codes, kind="stable").astype(wide)
         counts = np.bincount(self.codes, minlength=len(boundaries))
         self.starts: Indices = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        #: Steps that are there, and steps that are delivered where every sample meets its own kind.
+        #: Steps of all samples, without padding and with the padding of their buckets.
         self.steps = int(np.sum(lengths, dtype=np.int64))
         self.padded = int(np.sum(counts * boundaries))
 
     @property
     def shapes(self) -> int:
-        """How many lengths a batch can have."""
+        """The number of possible lengths of a batch."""
         return int(np.count_nonzero(np.diff(self.starts)))
 
 
@@ -45,9 +45,9 @@ class BucketPlan(EpochPlan):
     """An EpochPlan whose shuffled batches hold samples of one bucket.
 
     A shuffled epoch shuffles the samples of each bucket, cuts them into full batches, and serves
-    the batches of all buckets in one shuffled order. What is left in the buckets, less than a batch
-    in each, makes batches of neighbouring buckets. So an epoch has as many batches as any other,
-    all of them full but the last. Storage order is storage order.
+    the batches of all buckets in one shuffled order. The remaining samples, less than a batch per
+    bucket, form batches of neighbouring buckets. So an epoch has the usual number of batches, all
+    full except the last. Storage order is unchanged.
 
     >>> buckets = Buckets(np.array([3, 9, 2, 8, 1, 7]), np.array([4, 10]))
     >>> plan = BucketPlan(samples=6, batch_size=3, seed=1, buckets=buckets)
@@ -59,7 +59,7 @@ class BucketPlan(EpochPlan):
 
     @classmethod
     def of(cls, plan: EpochPlan, buckets: Buckets) -> BucketPlan:
-        """In place of a plan of other batches."""
+        """Replace another plan."""
         return cls(
             plan.samples,
             plan.batch_size,
@@ -70,7 +70,7 @@ class BucketPlan(EpochPlan):
         )
 
     def made_for(self) -> dict[str, Any]:
-        """What `position` needs to be as it was: here the batch size too, which decides the order."""
+        """The settings that `position` depends on: here the batch size too, which decides the order."""
         sums = (
             zlib.crc32(self.buckets.codes.tobytes()),
             zlib.crc32(self.buckets.boundaries.tobytes()),
@@ -83,7 +83,7 @@ class BucketPlan(EpochPlan):
         return self.planned(order, batch)[0]
 
     def planned(self, order: Order, batch: int) -> tuple[Indices, int]:
-        """`indices`, and what the batch is padded to, which is the same for all shards."""
+        """`indices`, and the padded length of the batch, which is the same for all shards."""
         found = self._everyone(order, batch)
         low, high = self._part(0, len(found))
         longest = int(self.buckets.codes[found].max())
@@ -96,7 +96,7 @@ class BucketPlan(EpochPlan):
         if batch < order.head:
             start = (0 if rest is None else rest.start) + batch * size
             return np.arange(start, min(start + size, self.samples), dtype=np.int64)
-        if rest is not None:  # the epoch goes on in the middle, cut as it was (`made_for`)
+        if rest is not None:  # the epoch resumes in the middle, cut as before (`made_for`)
             begun = rest.start // size
             order = Order(order.epoch, order.head + begun if rest.stored is None else rest.head)
             batch += begun
@@ -109,11 +109,11 @@ class BucketPlan(EpochPlan):
         slots = int(ends[-1]) + int(left.sum()) // size
         slot = batch - order.head
         total = int(left.sum())
-        # The short batch is the last one of the epoch; which samples it has, or drop_last leaves
-        # out, is drawn from all that is left, so that no length is favoured.
+        # The short batch is the last one of the epoch. Which samples it has, or drop_last leaves
+        # out, is drawn from all remaining samples, so that no length is favoured.
         key = mixed(self.seed, "short", order.epoch, order.head)
         cut = int.from_bytes(key[:8], "little") % max(1, total)
-        over = max(0, cut + short - total)  # it begins again at the front
+        over = max(0, cut + short - total)  # it wraps around to the front
 
         def several(*spans: tuple[int, int]) -> Indices:
             parts = [self._left(order, firsts, full, left, a, z) for a, z in spans if a < z]
@@ -133,7 +133,7 @@ class BucketPlan(EpochPlan):
         return several((start, before), (behind, start + size + short))
 
     def _firsts(self, order: Order) -> Indices:
-        """Where in each bucket the samples begin that were not in the head of the epoch."""
+        """Where, in each bucket, the samples after the head of the epoch begin."""
         starts, done = self.buckets.starts, min(order.head * self.global_batch, self.samples)
         if not done:
             return starts[:-1]
@@ -155,7 +155,7 @@ class BucketPlan(EpochPlan):
     def _left(
         self, order: Order, firsts: Indices, full: Indices, left: Indices, low: int, high: int
     ) -> Indices:
-        """Of what is left in the buckets, one behind another, samples low to high."""
+        """Samples low to high of the remaining ones of all buckets, bucket by bucket."""
         ends = np.cumsum(left)
         parts = []
         for bucket in range(len(left)):

@@ -1,4 +1,4 @@
-"""Which samples go into which batch. Index arithmetic only: no files, no Keras, no state."""
+"""Assigns samples to batches. Index arithmetic only: no files, no Keras, no state."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["EpochPlan", "Order", "Rest", "Window", "drawn_for"]
 
 
 class Rest(NamedTuple):
-    """What is left of an epoch that was cut into batches in another way, or by another process.
+    """The rest of an epoch that was cut into batches in another way, or by another process.
 
-    start: so many samples of the epoch's order, of all shards together, came before.
-    stored: how many of the epoch's samples came in storage order before the shuffle began; None
-        where it has not begun.
-    head: how many batches that were then, which is what the shuffle is drawn for.
-    window: the RAM batch that the epoch's order was made with, where it depends on that.
+    start: samples of the epoch's order, of all shards together, that came before.
+    stored: samples of the epoch that came in storage order before the shuffle began; None
+        if it has not begun.
+    head: the number of those batches then, which the shuffle depends on.
+    window: the RAM batch size that the epoch's order was made with, if it depends on that.
     """
 
     start: int
@@ -35,10 +35,10 @@ class Rest(NamedTuple):
 class Order(NamedTuple):
     """The order of one epoch: its first `head` batches in storage order, the rest shuffled.
 
-    head = 0 is a shuffled epoch; head = the number of batches is storage order. What lies
-    between happens when a request stream began in order and then left it (`tickets.py`).
+    head = 0 is a shuffled epoch; head = the number of batches is storage order. Values in between
+    occur when requests began in order and then left it (`tickets.py`).
 
-    rest: the epoch goes on in the middle: its batches are counted, and cut, from there.
+    rest: the epoch resumes in the middle: batches are counted and cut from there.
     """
 
     epoch: int
@@ -50,8 +50,8 @@ class Order(NamedTuple):
 class Window:
     """The samples of one RAM batch, and where each batch finds its own.
 
-    samples: sample numbers in the order in which they are read.
-    rows: for each batch of the window, the rows of `samples` that it serves, one after another.
+    samples: sample numbers in reading order.
+    rows: for each batch of the window, the rows of `samples` that it serves, concatenated.
     starts: the first batch of the window, and where each batch's part of `rows` begins.
     """
 
@@ -69,10 +69,10 @@ class Window:
 class EpochPlan:
     """Batches of one epoch as a pure function of (seed, epoch, batch number).
 
-    samples: how many samples there are.
-    batch_size: how many this loader delivers a batch.
+    samples: number of samples.
+    batch_size: samples per batch of this loader.
     seed: fixes every order.
-    drop_last: leave out the last batch of an epoch where it is short.
+    drop_last: leave out a short last batch.
     shard: (k, n): this is part k of n equal parts of each global batch of batch_size * n samples.
     window: RAM batch size in samples (of all shards together); None: one level.
     draw: "windows" cuts storage order into RAM batches, shuffles these and what is in them;
@@ -80,10 +80,10 @@ class EpochPlan:
         order; "global" cuts a full shuffle into RAM batches.
     echo: how often a RAM batch is served before the next (Choi et al., "Faster neural network
         training with data echoing", arXiv:1907.05550).
-    stream: an endless order, of which each epoch is a piece and the next goes on where it ended;
-        batches are full, and a storage order there is only if the stream is one.
-    length: batches in an epoch of a stream; None: as many as the samples make.
-    neighbours: fill each RAM batch in storage order, whatever the order in which it serves.
+    stream: an endless order, cut into epochs one after another; batches are full, and a storage
+        order exists only if the stream is one.
+    length: batches per epoch of a stream; None: as many as the samples make.
+    neighbours: fill each RAM batch in storage order, whatever the order in which it is served.
 
     >>> plan = EpochPlan(samples=10, batch_size=4, seed=1)
     >>> [plan.indices(plan.storage_order(0), b).tolist() for b in range(plan.batches)]
@@ -144,14 +144,14 @@ class EpochPlan:
     # ------------------------------------------------------------------ positions
 
     def made_for(self) -> dict[str, Any]:
-        """What `position` needs to be as it was for `state`."""
+        """The settings that `position` depends on, for `state`."""
         return {
             "samples": self.samples,
             "seed": self.seed,
             "drop_last": self.drop_last,
             "draw": "global" if self.window is None else self.draw,
             "echo": self.echo,
-            # Places are counted in batches there, and classes balanced in batches of one size.
+            # Positions are counted in batches there, and classes balanced in batches of one size.
             "stream": self.stream
             and f"{self.stream} in {self.batches} batches of {self.global_batch}",
         }
@@ -159,7 +159,7 @@ class EpochPlan:
     def state(self, order: Order, batch: int) -> dict[str, Any]:
         """The position before a batch of an order, in integers, for `position`.
 
-        samples: how many of the epoch came before, of all shards together (not with `echo`).
+        samples: samples of the epoch that came before, of all shards together (not with `echo`).
         epoch, batch, start, stored, head, window: the order, and the batch in it.
         global_batch, ram_batch, shards: how the epoch is cut, which may differ at `position`.
         """
@@ -179,14 +179,13 @@ class EpochPlan:
         }
 
     def position(self, state: dict[str, Any]) -> tuple[Order, int]:
-        """Where a loader with this plan goes on: an order, and the first batch to be served of it.
+        """The resume point for a loader with this plan: an order, and its first batch.
 
-        Exact for any batch size, number of shards and RAM batch size, but for this: where the
-        last batch would hold fewer samples than there are shards, the epoch goes on that many
-        samples earlier; and with `echo`, where one of the three differs, at the beginning of
-        the RAM batch.
+        Exact for any batch size, number of shards and RAM batch size, with two exceptions: if the last
+        batch would hold fewer samples than there are shards, the epoch resumes that many samples
+        earlier; and with `echo`, if one of the three differs, at the beginning of the RAM batch.
 
-        Raises ValueError for what is no position in an epoch of so many samples.
+        Raises ValueError for an invalid position in an epoch of this many samples.
         """
         if self.stream is not None:
             epoch, batch = divmod(state["epoch"] * self.batches + state["batch"], self.batches)
@@ -206,9 +205,7 @@ class EpochPlan:
         if self.window is not None and self.draw != "global":
             cut = state["window"] or state["ram_batch"]
         else:
-            same = (
-                same and self.echo > 1
-            )  # nothing but the position matters: RAM batches begin there
+            same = same and self.echo > 1  # only the position matters: RAM batches begin there
         epoch, stored = state["epoch"], state["stored"]
         start, batch = (state["start"], state["batch"]) if same else (self._start_of(state), 0)
         rest = Rest(start, stored, state["head"], cut)
@@ -218,10 +215,10 @@ class EpochPlan:
         return order, batch
 
     def _start_of(self, state: dict[str, Any]) -> int:
-        """How many samples came before the position, to be cut anew from there."""
+        """Samples before the position; the rest is cut anew."""
         size = state["global_batch"]
         start: int = state["start"] + state["batch"] * size
-        if self.echo > 1:  # begin the RAM batch again that was being served
+        if self.echo > 1:  # restart the RAM batch that was being served
             begun = replace(
                 self, batch_size=size, shard=(0, 1), window=state["ram_batch"] or self.window
             )
@@ -233,7 +230,7 @@ class EpochPlan:
         return min(start, self.samples)
 
     def _going_on(self, epoch: int, rest: Rest) -> Order:
-        """The order that a rest belongs to."""
+        """The order that the rest of an epoch belongs to."""
         alike = rest.stored in (None, min(rest.head * self.global_batch, self.samples))
         if not rest.start and alike and rest.window in (None, self.window):
             return Order(epoch, self.batches if rest.stored is None else rest.head)
@@ -253,8 +250,8 @@ class EpochPlan:
     def use(self, order: Order, batch: int) -> Draw:
         """How often this batch's samples were served before in this epoch (data echoing).
 
-        Of a stream, in which a sample may come several times even in a batch, a number for each
-        place: no two servings draw the same.
+        In a stream a sample may come several times even in one batch: there it is a number for each
+        position, so that no two servings draw the same random numbers.
         """
         if self.stream is not None:
             low, high = self._places(order, batch)
@@ -266,19 +263,19 @@ class EpochPlan:
         return passed
 
     def number(self, order: Order, batch: int) -> int:
-        """A batch's number in its epoch, which its random numbers follow from.
+        """A batch's number in its epoch, which its random numbers are derived from.
 
-        In an epoch that goes on in the middle it is counted from the epoch's beginning: a run that
-        was stopped draws what one that was not would have drawn.
+        In a resumed epoch it is counted from the epoch's beginning: a stopped run then draws the same
+        random numbers as one that was not stopped.
         """
         start = _start(order)
         whole, inside = divmod(start, self.global_batch)
         if self.echo == 1 and not inside:
             return whole + batch
-        return start * self.echo + batch  # above all numbers before, however they were cut
+        return start * self.echo + batch  # above all earlier numbers, however they were cut
 
     def _places(self, order: Order, batch: int) -> tuple[int, int]:
-        """Where in the stream this shard's part of a batch begins and ends."""
+        """The start and end of this shard's part of a batch in the stream."""
         before = order.epoch * self.batches + batch
         return self._part(before * self.global_batch, self.global_batch)
 
@@ -324,11 +321,11 @@ class EpochPlan:
         return permuted_span(low, high, n, self.seed, "order", order.epoch, drawn_for(order))
 
     def _begin(self, order: Order) -> int:
-        """The position at which RAM batches of shuffled samples begin."""
+        """The position where RAM batches of shuffled samples begin."""
         return min(_start(order) + order.head * self.global_batch, self.samples)
 
     def _stored_count(self, order: Order) -> int:
-        """How many samples of the epoch come in storage order before the shuffle."""
+        """Number of samples of the epoch in storage order before the shuffle."""
         rest = order.rest
         if rest is None:
             return min(order.head * self.global_batch, self.samples)
@@ -337,7 +334,7 @@ class EpochPlan:
     # ------------------------------------------------------------------ RAM batches
 
     def _in_window(self, order: Order, batch: int) -> Indices:
-        """Samples of one batch of a RAM batch; without the others, but for a repeated serving."""
+        """Samples of one batch of a RAM batch; computed without the others, except for repeated servings."""
         assert self.window is not None
         rest = self._rest(order)
         slot, passed, inside = self.place(batch - order.head, rest)
@@ -351,12 +348,12 @@ class EpochPlan:
         return self._between(order, first + low, first + high)
 
     def _inside(self, order: Order, slot: int, size: int, ranks: Indices, echo: int) -> Indices:
-        """Where the ranks of a shuffled RAM batch lie in it."""
+        """Positions of ranks of a shuffled RAM batch."""
         key = (self.seed, "inside", order.epoch, drawn_for(order), slot, echo)
         return permutation_of(size, *key)(ranks)
 
     def _drawn(self, order: Order, ranks: Indices) -> Indices:
-        """Sample numbers at ranks of an order that is cut from storage order, and shuffled inside."""
+        """Sample numbers at ranks of an order that is cut from storage order and shuffled inside."""
         size = (order.rest and order.rest.window) or self.window
         assert size is not None
         n = self.samples - self._stored_count(order)
@@ -380,27 +377,27 @@ class EpochPlan:
     def _shift(self, order: Order) -> int:
         """Where in storage order the cut into RAM batches begins.
 
-        At another sample every epoch, so that neighbours at a boundary, and the short last RAM
-        batch, are not the same ones for ever.
+        It differs in every epoch, so that boundaries and the short last RAM batch do not always hit
+        the same samples.
         """
         key = (self.seed, "cut", order.epoch, drawn_for(order))
         shift = int.from_bytes(mixed(*key)[:8], "little")
         return shift % (self.samples - self._stored_count(order))
 
     def window_of(self, order: Order, batch: int) -> int:
-        """Which RAM batch of the epoch, counted in the order of service, holds `batch`."""
+        """The number of the RAM batch, in order of service, that holds `batch`."""
         if self.window is None:
             raise AssertionError("this plan has one level")
         if self.stream is not None:
             return batch * self.global_batch // self.window
         if batch < order.head:
             return batch * self.global_batch // self.window
-        # Windows of the shuffled rest are counted on from those of the head, however long it was.
+        # Windows of the shuffled rest are numbered after those of the head.
         before = -(-order.head * self.global_batch // self.window)
         return before + self.place(batch - order.head, self._rest(order))[0]
 
     def _rest(self, order: Order) -> int:
-        """How many samples are left after the head."""
+        """Number of samples after the head."""
         return self.samples - self._begin(order)
 
     def place(self, batch: int, rest: int | None = None) -> tuple[int, int, int]:
@@ -420,12 +417,12 @@ class EpochPlan:
         return whole + (1 if tail and not self.drop_last else 0)
 
     def windows(self, order: Order) -> int:
-        """How many RAM batches an epoch of this order reads."""
+        """Number of RAM batches per epoch of this order."""
         return self.window_of(order, self.count(order) - 1) + 1
 
     def read_window(self, order: Order, window: int) -> Window:
-        """What a RAM batch holds, in reading order, and the rows that each batch takes."""
-        if self.stream is not None:  # not kept: it may hold an array over all samples
+        """The content of a RAM batch in reading order, and the rows of each batch."""
+        if self.stream is not None:  # not cached: it may hold an array over all samples
             return self._piece(order, window)
         return _window(self, order, window)
 
@@ -450,12 +447,12 @@ class EpochPlan:
             self._part(b * self.global_batch, min(self.global_batch, size - b * self.global_batch))
             for b in range(per)
         ]
-        # Ranks of this shard inside the window, batch after batch, for each time it is served.
+        # Ranks of this shard inside the window, batch after batch, for each serving.
         ranks = np.concatenate([np.arange(a, z, dtype=np.int64) for a, z in spans])
         drawn = self._at(order, self.samples - rest + slot * self.window + ranks)
         everyone = np.arange(len(drawn), dtype=np.int64)
         reading = everyone
-        if self.draw != "global" or self.neighbours:  # as stored, from where the cut begins
+        if self.draw != "global" or self.neighbours:  # as stored, from the start of the cut
             stored = self._stored_count(order)
             turned = (drawn - stored - self._shift(order)) % (self.samples - stored)
             reading = np.argsort(turned)
@@ -471,7 +468,7 @@ class EpochPlan:
         return Window(drawn[reading], np.concatenate(served), first, starts)
 
     def _piece(self, order: Order, window: int) -> Window:
-        """Batches of a stream that a RAM batch serves; a sample that comes again is read once."""
+        """Batches of a stream that a RAM batch serves; repeated samples are read once."""
         assert self.window is not None
         per = self.window // self.global_batch
         first, last = window * per, min((window + 1) * per, self.batches)
@@ -485,7 +482,7 @@ def _start(order: Order) -> int:
 
 
 def drawn_for(order: Order) -> int:
-    """The head that the shuffle of the others is drawn for."""
+    """The head that the shuffle of the rest depends on."""
     if order.rest is None or order.rest.stored is None:
         return order.head
     return order.rest.head

@@ -1,9 +1,9 @@
 """Seeded bijections of range(n) that need no memory for n, and the hashes that key them.
 
-Two algorithms of one construction stay side by side, since orders that were ever served must not
-change, and each is faster at what it is for. `Permutation` has one key of 1,024 bits or more for many
-positions: a shuffled epoch is cut from one. `permuted` has a key of 64 bits for each position and no
-cost for another permutation: a stream passes over small sets of samples again and again.
+Two algorithms of one construction are kept, since existing orders must not change, and each is faster
+for its purpose. `Permutation` has one key of 1,024 bits or more for many positions, for shuffled epochs.
+`permuted` has a key of 64 bits for each position and no set-up cost per permutation, for streams that
+pass over small sets of samples many times.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ __all__ = [
     "permuted_span",
 ]
 
-# Eight rounds mix a large domain well; where few permutations exist at all, each of them must come
-# up as often as the others, and 24 rounds pass a chi-squared test there
-# (tests/plan/test_permutation.py).
+# Eight rounds mix a large domain well. For tiny domains all permutations must be equally likely, and
+# 24 rounds pass a chi-squared test for that (tests/plan/test_permutation.py).
 _ROUNDS, _SMALL_ROUNDS, _SMALL = 8, 24, 1024
-# Positions are permuted in blocks: NumPy's cost per call is shared by the batches of one block.
+# Positions are permuted in blocks: which share NumPy's cost per call.
 _BLOCK = 4096
 
-#: Multiples of 2**64 over the golden ratio: each round of `permuted` adds another to its key.
+#: Multiples of 2**64 over the golden ratio: each round of `permuted` adds another one to its key.
 GOLDEN = 0x9E3779B97F4A7C15
 _STEPS = [np.uint64(GOLDEN * (r + 1) % 2**64) for r in range(_SMALL_ROUNDS)]
 
@@ -41,7 +40,7 @@ _Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def mixed(seed: int, *parts: int | str) -> bytes:
-    """128 hash bits of a seed and what it is for: streams of different purposes never meet."""
+    """128 hash bits of a seed and a purpose: streams for different purposes are independent."""
     text = ":".join(map(str, (seed, *parts)))
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 

@@ -1,4 +1,4 @@
-"""Random generators for samples and batches, each keyed by what it is for. No global state."""
+"""Random generators for samples and batches, each with its own key. No global state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kloaders.plan.permutation import mixed
 
 __all__ = ["Draw", "Moment", "batch_rng", "part_of", "sample_rng"]
 
-#: How often a batch's samples were served before: one number for all, or one for each.
+#: How often a batch's samples were served before: one number, or one per sample.
 Draw = int | Indices
 
 
@@ -24,10 +24,10 @@ def _epoch_key(seed: int, epoch: int, use: str) -> int:
 def sample_rng(
     seed: int, epoch: int, sample: int, draw: int = 0, use: str = "sample"
 ) -> np.random.Generator:
-    """The random generator of one sample in one epoch, whichever thread or process asks.
+    """The random generator of one sample in one epoch, the same in every thread and process.
 
-    `draw` tells apart several uses of the sample in one epoch (data echoing), and `use` what draws:
-    "sample" a transform, "load" a hook that reads, "preprocess" what belongs to the data.
+    `draw` separates several servings of the sample in one epoch (data echoing), and `use` its users:
+    "sample" a transform, "load" a hook that reads, "preprocess" a step that belongs to the data.
 
     Philox takes its key as it is, and different keys are independent streams (Salmon et al.,
     "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Adding sample and epoch to the seed
@@ -38,35 +38,35 @@ def sample_rng(
 
 
 def batch_rng(seed: int, epoch: int, batch: int, part: int = 0) -> np.random.Generator:
-    """The random generator of one batch in one epoch, whichever thread or process asks.
+    """The random generator of one batch in one epoch, the same in every thread and process.
 
-    `part` tells apart the shards of a global batch.
+    `part` separates the shards of a global batch.
     """
     key = int.from_bytes(mixed(seed, "batch", epoch, part), "little")
     return np.random.Generator(np.random.Philox(key=key ^ batch))
 
 
 def part_of(draw: Draw, rows: int | slice | Indices) -> Draw:
-    """What `EpochPlan.use` said, for some rows of the batch."""
+    """`EpochPlan.use` for some rows of the batch."""
     if isinstance(draw, int):
         return draw
     return int(draw[rows]) if isinstance(rows, int) else draw[rows]
 
 
 class Moment(NamedTuple):
-    """When samples are read: in which epoch, and how often each was served in it before.
+    """The epoch in which samples are read, and how often each was served in it before.
 
-    A sample's random numbers follow from the seed, its number and this, and from nothing else.
+    A sample's random numbers are derived from the seed, its number and this only.
     """
 
     epoch: int = 0
     draw: Draw = 0
 
     def part(self, rows: int | slice | Indices) -> Moment:
-        """The moment of some rows of a batch, or of one."""
+        """The moment of some rows of a batch, or of one row."""
         return self if isinstance(self.draw, int) else Moment(self.epoch, part_of(self.draw, rows))
 
     def rng(self, seed: int, sample: int, use: str = "sample") -> np.random.Generator:
-        """The random generator of one sample at this moment, which is that of one row."""
+        """The random generator of one sample at this moment, which belongs to one row."""
         assert isinstance(self.draw, int)
         return sample_rng(seed, self.epoch, sample, self.draw, use)

@@ -1,4 +1,4 @@
-"""From a loader's options to the stream that its batches are pieces of; nothing is read."""
+"""Turns a loader's sampling options into the stream that its batches come from; nothing is read."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ __all__ = ["Sampling", "check_groups"]
 
 
 class Sampling:
-    """Which samples come how often.
+    """How often each sample comes.
 
-    What a loader's options `epoch_batches`, `class_balance`, `sampling_weights` and `replacement`
-    say, checked.
+    The checked options `epoch_batches`, `class_balance`, `sampling_weights` and `replacement`.
 
-    length: batches in an epoch; None: as many as the samples make.
-    codes: class of each sample, unsigned, from 0 without gaps; None where classes do not matter.
-    weights: how often each sample comes in proportion, float64; None: each as often.
-    replacement: draw each place anew.
-    source: the stream itself, where a loader mixes others.
-    groups: how many of the classes are in a batch, and how many samples of each; with codes.
+    length: batches per epoch; None: as many as the samples make.
+    codes: class of each sample, unsigned, from 0 without gaps; None if classes do not matter.
+    weights: relative frequency of each sample, float64; None: all equal.
+    replacement: draw each sample independently.
+    source: the stream itself, for a loader that mixes others.
+    groups: number of classes per batch and of samples per class; with codes.
     """
 
     def __init__(
@@ -47,16 +46,16 @@ class Sampling:
         self.replacement, self.source, self.groups = replacement, source, groups
 
     def __bool__(self) -> bool:
-        """Whether there is a stream at all."""
+        """Whether the options need a stream."""
         return self.length is not None or self.drawn
 
     @property
     def drawn(self) -> bool:
-        """Whether samples come in other proportions than they are there."""
+        """Whether samples come in other proportions than stored."""
         return not (self.codes is None and self.weights is None and self.source is None)
 
     def stream(self, samples: int, seed: int, size: int, shuffle: bool | None) -> Stream | None:
-        """The stream of a loader whose global batches have `size` samples."""
+        """The stream of a loader with global batches of `size` samples."""
         if not self:
             return None
         if self.source is not None:
@@ -72,7 +71,7 @@ class Sampling:
         return InOrder(samples) if shuffle is False else ShuffledPasses(samples, seed)
 
     def of(self, numbers: Array) -> Sampling:
-        """The same for some of the samples.
+        """The same options for some of the samples.
 
         Raises:
             ValueError: none of them has a weight, or the stream is a mixture.
@@ -83,7 +82,7 @@ class Sampling:
                 "first, and mix what comes of it."
             )
         codes = None
-        if self.codes is not None:  # a class may be gone
+        if self.codes is not None:  # a class may have no samples left
             _, found = np.unique(self.codes[numbers], return_inverse=True)
             codes = found.reshape(-1).astype(self.codes.dtype)
         weights = None if self.weights is None else self.weights[numbers]
@@ -111,7 +110,7 @@ class Sampling:
 def check_groups(
     codes: Array, classes: int, samples: int, names: Sequence[object] | None = None
 ) -> None:
-    """Raise ValueError where there are fewer classes, or fewer samples of one. names: of classes."""
+    """Raise ValueError if there are too few classes, or samples of a class. names: of classes."""
     counts = np.bincount(codes)
     if classes > len(counts):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Several samples from each file, apart in the order, but near enough for the file to be read once."""
+"""Several samples from each file, apart in the order, but close enough that the file is read once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["SharedReadsPlan"]
 class SharedReadsPlan(EpochPlan):
     """An EpochPlan that serves each file `copies` times an epoch.
 
-    Inside it counts samples: number i is sample i % copies of file i // copies, and `samples` is how
-    many of these there are. Its users get the numbers of files, and from `use` which sample of the
-    file each is, which its random numbers follow from.
+    Internally it counts samples: number i is sample i % copies of file i // copies, and `samples`
+    is their total. Callers get file numbers, and from `use` the sample's number within its file,
+    which its random numbers are derived from.
 
     draw: "files" shuffles files, cuts that order into RAM batches of whole files, and shuffles the
-        samples in each; "windows" takes neighbouring files, as of storage order.
+    samples in each; "windows" takes neighbouring files in storage order.
 
     >>> plan = SharedReadsPlan(samples=6, batch_size=3, seed=1, copies=2)
     >>> order = plan.storage_order(0)
@@ -42,11 +42,11 @@ class SharedReadsPlan(EpochPlan):
         return super().indices(order, batch) // self.copies
 
     def use(self, order: Order, batch: int) -> Draw:
-        """Which sample of its file each sample of a batch is."""
+        """The number within its file of each sample of a batch."""
         return super().indices(order, batch) % self.copies
 
     def make_window(self, order: Order, window: int) -> Window:
-        """What a RAM batch holds: each file once, in the order in which they are wanted."""
+        """The content of a RAM batch: each file once, in the order of first use."""
         found = super().make_window(order, window)
         wanted = found.samples[found.rows] if self.draw == "files" else found.samples
         files, first = np.unique(wanted // self.copies, return_index=True)
@@ -61,9 +61,7 @@ class SharedReadsPlan(EpochPlan):
             return super()._stored(order, slot, members, size)
         stored = self._stored_count(order)
         n, ranks = self.samples - stored, slot * size + members
-        begun = (
-            n % self.copies
-        )  # samples of a file that was begun in storage order: they come first
+        begun = n % self.copies  # samples of a file that was begun in storage order come first
         files = permutation_of(n // self.copies, self.seed, "files", order.epoch, drawn_for(order))
         shuffled = ranks >= begun
         file, sample = np.divmod(ranks[shuffled] - begun, self.copies)

@@ -1,10 +1,10 @@
-"""Endless orders: which sample stands at which place of a stream. Index arithmetic only, as in `plan`.
+"""Endless orders: which sample is at which position of a stream. Index arithmetic only, as in `plan`.
 
-A stream is asked for the samples at places start to stop, and is a pure function of these: an epoch
-of any length is a piece of it, and the next one goes on where that ended.
+The samples at positions start to stop are a pure function of these two: an epoch of any length is a
+piece of the stream, and the next epoch continues after it.
 
-A saved position holds the text of its stream (`repr`), which therefore never changes: some say what
-the class was called when the first positions were saved.
+A saved position contains the text of its stream (`repr`), which therefore never changes: some texts
+have the name that the class had when the first positions were saved.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ __all__ = [
     "pattern_of",
 ]
 
-# Places are worked out in blocks: NumPy's cost a call is shared by the batches of one block.
+# Positions are computed in blocks, which share NumPy's cost per call.
 _BLOCK = 4096
-# The longest pattern of a mixture: shares that are no small fractions are rounded to so many parts.
+# The longest pattern of a mixture: shares that are not small fractions are rounded to such parts.
 _PATTERN = 10_000
 
 
 class Stream(Protocol):
-    """An endless order: a pure function from places to sample numbers."""
+    """An endless order: a pure function from positions to sample numbers."""
 
     def samples(self, start: int, stop: int) -> Indices:
-        """Sample numbers at places start to stop, int64."""
+        """Sample numbers at positions start to stop, int64."""
 
 
 class _Blocks:
-    """Keeps the last few blocks of a stream. Threads may do a block's work twice, to no harm."""
+    """Caches the last few blocks of a stream. Threads may compute a block twice, without harm."""
 
     def __init__(self) -> None:
         self._kept: dict[int, Indices] = {}
 
     def samples(self, start: int, stop: int) -> Indices:
-        """Sample numbers at places start to stop, int64."""
+        """Sample numbers at positions start to stop, int64."""
         if start >= stop:
             return np.empty(0, np.int64)
         first, last = start // _BLOCK, (stop - 1) // _BLOCK
@@ -64,7 +64,7 @@ class _Blocks:
             places = np.arange(number * _BLOCK, (number + 1) * _BLOCK, dtype=np.int64)
             found = self._at(places)
             found.flags.writeable = False
-            # A new dict each time, so that no thread meets one that changes.
+            # A new dict each time, so that no thread sees one that changes.
             recent = list(self._kept.items())[-3:]
             self._kept = dict([*recent, (number, found)])
         return found
@@ -94,7 +94,7 @@ class InOrder:
         self.n = n
 
     def samples(self, start: int, stop: int) -> Indices:
-        """Sample numbers at places start to stop, int64."""
+        """Sample numbers at positions start to stop, int64."""
         return np.arange(start, stop, dtype=np.int64) % self.n
 
     def __repr__(self) -> str:
@@ -102,7 +102,7 @@ class InOrder:
 
 
 class ShuffledPasses(_Blocks):
-    """One shuffled pass over n samples after another, each with every sample once.
+    """Shuffled passes over n samples, one after another; each pass has every sample once.
 
     >>> stream = ShuffledPasses(3, seed=1)
     >>> sorted(stream.samples(0, 3).tolist()), sorted(stream.samples(3, 6).tolist())
@@ -122,15 +122,14 @@ class ShuffledPasses(_Blocks):
 
 
 class Balanced(_Blocks):
-    """As many samples of each class, to within one, in every global batch and in any part of it.
+    """Equal numbers of samples of each class, to within one, in every global batch and its parts.
 
-    Classes take turns. Which samples of a class come is a stream of shuffled passes over that
-    class: each of its samples once before any comes again. The order in which classes take turns
-    changes after whole batches only, so that with more classes than fit into a batch, a class has
-    other company each time.
+    Classes take turns. Within a class, samples come in shuffled passes: each once before any comes
+    again. The order of the classes changes after whole batches only, so that with more classes than
+    fit into a batch, a class meets other classes each time.
 
-    codes: class of each sample, int in range(classes), each class at least once. Takes 4 bytes a
-    sample (8 above 2**32 samples). size: samples in a global batch.
+    codes: class of each sample, int in range(classes), each class at least once. Takes 4 bytes per
+    sample (8 above 2**32 samples). size: samples per global batch.
     """
 
     def __init__(self, codes: Array, size: int, seed: int) -> None:
@@ -162,15 +161,15 @@ class Balanced(_Blocks):
 
 
 class ClassGroups(_Blocks):
-    """Groups of so many classes with so many samples of each; none comes twice in a group.
+    """Groups with a fixed number of classes and of samples per class, without repeats in a group.
 
-    Classes take turns: each comes once before any comes again, where the number of classes in a
-    group divides that of all, and as often over a few groups where it does not. A class's samples
-    come in shuffled passes; of a pass that makes no whole share for a group the rest is left
-    out, another rest in the next one.
+    Classes take turns: each comes once before any comes again if the number of classes per group
+    divides that of all classes; otherwise equally often over a few groups. The samples of a class
+    come in shuffled passes; the end of a pass that is too short for a group is left out, other
+    samples in each pass.
 
-    codes: class of each sample, int in range(classes). classes: in a group. samples: of each, which
-    no class has fewer of.
+    codes: class of each sample, int in range(classes). classes: per group. samples: per class and
+    group; no class has fewer.
     """
 
     def __init__(self, codes: Array, classes: int, samples: int, seed: int) -> None:
@@ -202,13 +201,13 @@ class ClassGroups(_Blocks):
 
 
 class WeightedSystematic(_Blocks):
-    """Each sample as often as its weight says, to within one, in every pass of n draws.
+    """Each sample in proportion to its weight, to within one, in every pass of n draws.
 
     Systematic sampling (Madow, "On the theory of systematic sampling, II", Annals of Mathematical
-    Statistics 20, 1949): samples lie side by side, each as long as its weight, and n points at
-    equal distances fall on them. Where they begin moves on by the golden ratio each pass, so that
-    over passes, too, a sample comes as often as it should. Samples lie in a shuffled order, and
-    the points are shuffled. Takes 8 bytes a sample.
+    Statistics 20, 1949): samples lie side by side, each as long as its weight, and n equidistant
+    points select among them. The first point moves by the golden ratio each pass, so that a sample
+    comes in proportion over passes, too. The order of the samples is shuffled, and so are the
+    points. Takes 8 bytes per sample.
 
     weights: float64, not negative, not all zero.
     """
@@ -228,12 +227,12 @@ class WeightedSystematic(_Blocks):
         point = permuted(rank, self.n, hashed(passed, _key(self.seed, "points")))
         with np.errstate(over="ignore"):
             begin = _key(self.seed, "begin") + passed.astype(np.uint64) * np.uint64(GOLDEN)
-        # Not quite at a sample's end, where rounding would decide.
+        # Not exactly at a sample's end, where rounding would decide.
         shift = np.clip((begin >> np.uint64(11)) * 2.0**-53, 1e-6, 1 - 1e-6)
         return self._found((point + shift) * (self.ends[-1] / self.n))
 
     def _found(self, points: Array) -> Indices:
-        order = np.argsort(points)  # neighbours are found in memory that is near
+        order = np.argsort(points)  # sorted points access memory in order
         found = np.empty(len(points), np.int64)
         found[order] = np.searchsorted(self.ends, points[order], side="right")
         return self._lie(np.minimum(found, self._last))
@@ -243,7 +242,7 @@ class WeightedSystematic(_Blocks):
 
 
 class WeightedWithReplacement(WeightedSystematic):
-    """Each place drawn by weight, independently of all others: with replacement."""
+    """Each position drawn by weight, independently of all others: with replacement."""
 
     _saved_as = "Draws"
 
@@ -253,22 +252,22 @@ class WeightedWithReplacement(WeightedSystematic):
 
 
 class Mixture:
-    """Several streams in fixed shares, one behind another inside a piece that is asked for.
+    """Several streams in fixed shares, grouped by stream inside a requested piece.
 
-    parts: streams, and how many samples each is of; their numbers follow one another. pattern: which
-    part has which place, over and over.
+    parts: streams, and the number of samples of each; sample numbers are consecutive over the parts.
+    pattern: the part at each position, repeated.
     """
 
     def __init__(self, parts: list[tuple[Stream, int]], pattern: Indices) -> None:
         self.parts = [stream for stream, _ in parts]
         self.firsts = np.cumsum([0, *(n for _, n in parts)])[:-1].tolist()
-        #: Row k: how many of the first t places of the pattern are part k's.
+        #: Row k: how many of the first t positions of the pattern belong to part k.
         self.before = np.stack(
             [np.concatenate([[0], np.cumsum(pattern == k)]) for k in range(len(parts))]
         )
 
     def samples(self, start: int, stop: int) -> Indices:
-        """Sample numbers at places start to stop, int64, part by part."""
+        """Sample numbers at positions start to stop, int64, part by part."""
         counts = [self.count(place) for place in (start, stop)]
         found = [
             first + stream.samples(int(a), int(z))
@@ -277,7 +276,7 @@ class Mixture:
         return np.concatenate(found)
 
     def count(self, place: int) -> Indices:
-        """How many of the first `place` places are each part's."""
+        """How many of the first `place` positions belong to each part."""
         rounds, rest = divmod(place, self.before.shape[1] - 1)
         return np.asarray(rounds * self.before[:, -1] + self.before[:, rest])
 
@@ -286,12 +285,10 @@ class Mixture:
 
 
 def pattern_of(shares: list[float]) -> Indices:
-    """Which of several parts has which place.
-
-    After any number of places each part has had its share, to within one.
+    """A pattern of parts in which after any number of positions each part has its share, to within one.
 
     Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980. The shortest pattern
-    that has the shares exactly, or else one of 10,000 places.
+    with exactly these shares, or else one of 10,000 positions.
 
     >>> pattern_of([0.5, 0.25, 0.25]).tolist()
     [0, 1, 2, 0]
@@ -314,7 +311,7 @@ def pattern_of(shares: list[float]) -> Indices:
     found = np.empty(length, np.int64)
     for place in range(length):
         owed = wanted * (place + 1) - had
-        # Of those who may have the place, the one who must have had it soonest.
+        # Among the parts that may take the position, the one with the earliest deadline.
         due = np.where(owed >= least - 1e-12, (1 - least - owed) / wanted, np.inf)
         found[place] = chosen = int(np.argmin(due))
         had[chosen] += 1

@@ -25,7 +25,7 @@ from kloaders.formats.opening import LOCAL, Opener
 from kloaders.formats.options import ImageOptions
 from kloaders.places.fetching import Claim
 from kloaders.plan.rng import Moment
-from kloaders.sources.files import Decode
+from kloaders.sources.files import Decode, each_input
 from kloaders.sources.source import Source
 from kloaders.sources.tables import listed
 
@@ -203,31 +203,33 @@ class Field:
 def fields_of(
     x: Any,
     y: Any,
-    inputs: tuple[ImageOptions, Decode | None],
+    inputs: tuple[ImageOptions | dict[Any, ImageOptions], Decode | None],
     labels: tuple[ImageOptions, Decode | None],
     class_names: Sequence[str] | None,
 ) -> tuple[Structure, ...]:
     """A `Field` for each name, in the form of a sample: (x,) or (x, y).
 
+    inputs: its options may be a dict by input, where x is one.
+
     Raises:
         TypeError: a name is no text.
     """
 
-    def field(part: str, options: Any, names: Any) -> Callable[[Any], Field]:
-        def one(name: Any) -> Field:
+    def field(part: str, decode: Any, names: Any) -> Callable[[Any, ImageOptions], Field]:
+        def one(name: Any, options: ImageOptions) -> Field:
             many = isinstance(name, list) and name and all(isinstance(n, str) for n in name)
             if not isinstance(name, str) and not many:
                 raise TypeError(
                     f"{part} holds {name!r:.80} ({type(name).__name__}), expected a name, a list of "
                     "names that make one row of numbers, or a tuple or dict of these."
                 )
-            return Field(name, options[0], options[1], names)
+            return Field(name, options, decode, names)
 
         return one
 
-    found: tuple[Structure, ...] = (map_structure(field("x", inputs, None), x),)
+    found: tuple[Structure, ...] = (each_input(field("x", inputs[1], None), x, inputs[0]),)
     if y is not None:
-        found = (*found, map_structure(field("y", labels, class_names), y))
+        found = (*found, each_input(field("y", labels[1], class_names), y, labels[0]))
     if not all(flatten(part) for part in found):
         raise ValueError("x or y is empty, expected at least one name.")
     return found

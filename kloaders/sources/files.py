@@ -14,7 +14,7 @@ from kloaders.core.arrays import Array
 from kloaders.core.meant import meant_by
 from kloaders.core.messages import visible
 from kloaders.core.places import where_of
-from kloaders.core.structure import as_arrays, cast, flatten
+from kloaders.core.structure import Structure, as_arrays, cast, flatten, map_structure
 from kloaders.formats import by_suffix
 from kloaders.formats.files import IMAGE_SUFFIXES, check_plain, check_suffix, read_bytes, suffix_of
 from kloaders.formats.options import ImageOptions
@@ -27,8 +27,10 @@ __all__ = [
     "FileSource",
     "Reading",
     "check_paths_of",
+    "each_input",
     "options_by_input",
     "readings",
+    "readings_by_input",
     "takes_empty",
 ]
 
@@ -131,11 +133,14 @@ def readings(
     return (given, decode), (ImageOptions(**masks), decode_label)
 
 
-def options_by_input(paths: Any, **images: Any) -> dict[Any, dict[str, Any]] | None:
+def options_by_input(
+    inputs: Any, part: str = "paths", **images: Any
+) -> dict[Any, dict[str, Any]] | None:
     """Options of images for each input, where some are a dict by input; None where none is.
 
     Args:
-        paths: what the user gave, a dict where there are several inputs.
+        inputs: what the user gave, a dict where there are several inputs.
+        part: what messages call that.
         images: fields of `ImageOptions`. What a dict leaves out has its default.
 
     Raises:
@@ -144,16 +149,16 @@ def options_by_input(paths: Any, **images: Any) -> dict[Any, dict[str, Any]] | N
     """
     given = {name: value for name, value in images.items() if isinstance(value, dict)}
     for name, value in given.items():
-        if not isinstance(paths, dict):
+        if not isinstance(inputs, dict):
             raise TypeError(
-                f"{name}={value!r:.80} is a dict by input, and paths is a {type(paths).__name__}: give "
-                'paths as a dict, paths={"a": ..., "b": ...}, or one value for all.'
+                f"{name}={value!r:.80} is a dict by input, and {part} is a {type(inputs).__name__}: give "
+                f'{part} as a dict, such as {{"a": ..., "b": ...}}, or one value for all.'
             )
-        wrong = next((key for key in value if key not in paths), None)
+        wrong = next((key for key in value if key not in inputs), None)
         if wrong is not None or not value:
             raise ValueError(
                 f"{name}={value!r:.80} names {wrong!r:.80}, expected some of the inputs: "
-                f"{', '.join(map(repr, paths)):.200}."
+                f"{', '.join(map(repr, inputs)):.200}."
             )
     default = {field.name: field.default for field in dataclasses.fields(ImageOptions)}
     return (
@@ -162,11 +167,52 @@ def options_by_input(paths: Any, **images: Any) -> dict[Any, dict[str, Any]] | N
                 name: value.get(key, default[name]) if name in given else value
                 for name, value in images.items()
             }
-            for key in paths
+            for key in inputs
         }
         if given
         else None
     )
+
+
+def readings_by_input(
+    inputs: Any, part: str, decode: Any, label_options: Any, **images: Any
+) -> tuple[dict[Any, ImageOptions], Reading, dict[Any, dict[str, Any]] | None]:
+    """How inputs and labels that are values of a record or row are read, of the user's words, checked.
+
+    Args:
+        inputs: what the inputs are made of, a dict where there are several.
+        part: what messages call that.
+        decode: a user's function of the bytes of an input, or None.
+        label_options: how labels are read where it is otherwise, or None.
+        images: fields of `ImageOptions`; size, interpolation and channels may be dicts by input.
+
+    Returns:
+        The options of images by input, of all as that of None where they are the same; how labels are
+        read; and what `options_by_input` gives.
+    """
+    by_input = options_by_input(inputs, part, **images)
+    if isinstance(images["size"], dict) and isinstance(label_options or {}, dict):
+        # Which of these sizes would be theirs? As stored, unless the user says.
+        label_options = {"size": None, **(label_options or {})}
+    meant = "images that this loader decodes, and decode= does so instead"
+    found: dict[Any, ImageOptions] = {}
+    for name, own in ({None: images} if by_input is None else by_input).items():
+        (found[name], _), labels = readings(decode, label_options, meant, **own)
+    return found, labels, by_input
+
+
+def each_input(
+    make: Callable[[Any, ImageOptions], Any],
+    inputs: Structure,
+    options: ImageOptions | dict[Any, ImageOptions],
+) -> Structure:
+    """What `make` makes of each part of the inputs and its options; a dict of these: by input."""
+    if isinstance(options, dict) and None in options:
+        options = options[None]
+    if isinstance(options, dict):
+        return {name: each_input(make, part, options[name]) for name, part in inputs.items()}
+    same = options
+    return map_structure(lambda part: make(part, same), inputs)
 
 
 def _check_decode(decode: Any) -> None:

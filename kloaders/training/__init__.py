@@ -1,1 +1,1 @@
-"""Resume training where it stopped: the callback, and the file with the training state."""
+"""Resuming training: the callback, and the file with the training state."""

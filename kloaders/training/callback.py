@@ -1,4 +1,4 @@
-"""Gives a loader what only Keras' callbacks know: the epoch, the batches trained on, and the end.
+"""Passes to a loader what only Keras' callbacks know: the epoch, the batches trained on, and the end.
 
 With a path, it also saves the training state, and resumes from it in another process.
 """
@@ -110,29 +110,29 @@ class LoaderCallback(Callback):
                 f"path={self.path!r:.80} is a folder, expected a file's name: "
                 f"{os.path.join(self.path, 'state')!r:.80}, for example."
             )
-        #: The epoch that training begins with, for a loop of your own; known in `on_train_begin`.
+        #: The epoch that training begins with, for a custom loop; known in `on_train_begin`.
         self.initial_epoch = 0
-        #: Of an epoch, where the loader has with_ids=True; None before its end.
+        #: Samples of the last epoch, if the loader has with_ids=True; None before its end.
         self.samples: SampleResults | None = None
-        self._steps = 1  # that Keras takes at a time
+        self._steps = 1  # steps_per_execution
         self._restored: dict[str, Any] | None = None
         self._metrics: list[tuple[str, Any]] | None = None
         self._random: list[tuple[str, Any]] | None = None
-        self._short = False  # the epoch goes on in the middle
-        self._idle: Any = None  # what Keras steps with, while it takes a step without a batch
+        self._short = False  # the epoch resumes in the middle
+        self._idle: Any = None  # what Keras reads while it takes a step without a batch
         self._logs: dict[str, Any] = {}
         self._epoch = 0
         self._batches = 0  # since the last save
         self._saved_at = 0.0
         self._quiet: Any = None
-        self._read = False  # the loader, by this fit
-        self._saved = ""  # what is in the file, in words
-        self._failed = False  # the last save
+        self._read = False  # whether this fit has read the loader
+        self._saved = ""  # the content of the file, in words
+        self._failed = False  # whether the last save failed
 
     # ------------------------------------------------------------------ what Keras calls
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Whatever the loader did before is over; with a path, resume where it was saved."""
+        """Reset the loader; with a path, resume from the saved state."""
         fit = private.FitFrame()
         model = self.model
         self._steps = int(getattr(model, "steps_per_execution", 1) or 1)
@@ -175,16 +175,16 @@ class LoaderCallback(Callback):
         self.loader.runner.tickets.epoch_begin(self._epoch, int(steps))
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """End an epoch that went on in the middle when its batches are used up.
+        """End a resumed epoch when its remaining batches are used up.
 
-        Keras counts on those of a whole epoch. On TensorFlow part of a step runs without a batch
-        (the optimizer counts it, random layers draw), and on JAX the model's variables are put
-        away before the batch is asked for. Both end an epoch at a StopIteration; torch did already.
+        Keras expects the batches of a whole epoch. On TensorFlow part of a step runs without a batch
+        (the optimizer counts it, random layers draw), and on JAX the model's variables are removed
+        before the batch is requested. Both end an epoch at a StopIteration; torch did already.
         """
         if self._short and self.loader.runner.tickets.used_up():
             if not self._logs or sys.modules["keras"].backend.backend() != "jax":
                 raise StopIteration
-            # Keras on JAX has no logs before a first step, and needs them: this one gives it some.
+            # Keras on JAX has no logs before a first step but needs them: this step provides some.
             logs, self._logs = self._logs, {}
             self._idle = private.without_step(self.model, logs)
             if self._idle is None:
@@ -193,7 +193,7 @@ class LoaderCallback(Callback):
         self._set_random()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """So many batches more have been trained on."""
+        """Count batches that were trained on."""
         if self._idle is not None:  # a step without a batch
             private.restore_step(self.model, self._idle)
             self._idle = None
@@ -211,13 +211,13 @@ class LoaderCallback(Callback):
             self._save(self._epoch)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Validation begins: the epoch's training is over."""
+        """Validation begins: the training part of the epoch is over."""
         self._end_short()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Save where the next epoch begins, or where this one was left."""
+        """Save the beginning of the next epoch, or the position in this one."""
         self._speak_again()
-        if self._first is not None:  # where it was not done before all other callbacks
+        if self._first is not None:  # if not done yet before all other callbacks
             self._first.on_epoch_end(epoch, logs)
         self._end_short()
         if self._logs and logs is not None:  # nothing was left to train on: Keras has no logs
@@ -233,7 +233,7 @@ class LoaderCallback(Callback):
             self._save(int(epoch) + (not left))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Free what only training needs; delete the state, unless an epoch was left early."""
+        """Release what only training needs; delete the state, unless an epoch was left early."""
         left = self.loader.runner.tickets.training
         self._speak_again()
         if self._first is not None:
@@ -256,7 +256,7 @@ class LoaderCallback(Callback):
         return self._seconds is not None and time.monotonic() - self._saved_at >= self._seconds
 
     def _save(self, epoch: int) -> None:
-        """Position and variables, together: Keras resumes in this epoch."""
+        """Save position and variables, together: Keras resumes in this epoch."""
         assert self.path is not None
         self._batches, self._saved_at = 0, time.monotonic()
         if self.loader.shard[0] > 0:
@@ -265,7 +265,7 @@ class LoaderCallback(Callback):
         position = self.loader.state_dict()
         facts = {
             "epoch": epoch,
-            # All batches of this epoch were trained on, but its end, with validation, is to come.
+            # All batches of this epoch were trained on, but validation is still to come.
             "epoch_trained": epoch == self._epoch and not self.loader.runner.tickets.training,
             "position": position,
         }
@@ -291,7 +291,7 @@ class LoaderCallback(Callback):
         self._failed = False
         self._saved = f"epoch {epoch + 1}, after {position['samples']:,} samples"
 
-    # ------------------------------------------------------------------ going on
+    # ------------------------------------------------------------------ resuming
 
     def _check(self, fit: private.FitFrame) -> None:
         callbacks = fit.callbacks
@@ -332,7 +332,7 @@ class LoaderCallback(Callback):
             len(training_state.variables_of(model)),
             len(training_state.metrics_of(model)),
         ):
-            # Keras on TensorFlow makes variables in the first step: now, by the public way to do so.
+            # Keras on TensorFlow makes variables in the first step: make them now, by the public way.
             batch = self.loader[0]
             model.test_on_batch(*(batch if isinstance(batch, tuple) else (batch,)))
         training_state.assign(training_state.variables_of(model), variables, path)
@@ -341,7 +341,7 @@ class LoaderCallback(Callback):
         self._random = arrays.get("random", [])
         self._restored = state
         self.initial_epoch = epoch
-        # Whether it had its effect is seen in on_epoch_begin.
+        # Whether it worked is checked in on_epoch_begin.
         self._before = private.begin_at_epoch(model, epoch)
         done = "all" if trained else f"{state['position']['samples']:,}"
         self._saved = f"epoch {epoch + 1}, after {done} samples"
@@ -352,7 +352,7 @@ class LoaderCallback(Callback):
         return state
 
     def _begin_restored(self, epoch: int) -> None:
-        """The first epoch after a restart, whose metrics were reset a moment ago."""
+        """The first epoch after a restart, whose metrics were just reset."""
         state, self._restored = self._restored, None
         assert state is not None
         model = self.model
@@ -370,7 +370,7 @@ class LoaderCallback(Callback):
             training_state.assign(training_state.metrics_of(model), self._metrics, str(self.path))
         if state["epoch_trained"]:
             self._logs = {k: float(v) for k, v in model.get_metrics_result().items()}
-        # Keras counts on the batches of a whole epoch, and says so where there are less.
+        # Keras expects the batches of a whole epoch, and warns if there are fewer.
         warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
         self._quiet = warnings.filters[0]
 
@@ -401,7 +401,7 @@ _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def _checked_freq(save_freq: Any) -> tuple[int | None, float | None]:
-    """-> after how many batches, or after how many seconds."""
+    """-> number of batches between saves, or seconds."""
     if type(save_freq) is int and save_freq >= 1:
         return save_freq, None
     if save_freq == "epoch":
@@ -419,19 +419,19 @@ def _checked_freq(save_freq: Any) -> tuple[int | None, float | None]:
 class _First(Callback):
     """Adds to an epoch's logs before any other callback reads them.
 
-    Keras hands one dict to all callbacks, in the order of their list; CSVLogger and TensorBoard may
-    stand before ours there.
+    Keras passes one dict to all callbacks, in the order of their list; CSVLogger and TensorBoard
+    may come before ours.
     """
 
     def __init__(self, meter: Meter) -> None:
         super().__init__()
-        self.async_safe = True  # it does nothing at batches
+        self.async_safe = True  # it ignores batches
         self._measured = meter
         self._take_out: Callable[[], None] | None = None
         self._epoch: int | None = None
 
     def join(self, fit: private.FitFrame) -> None:
-        """Stand first among a fit's callbacks; nowhere if they were not found."""
+        """Move to the front of a fit's callbacks, if they are found."""
         take_out, let_in = fit.put_first(self), fit.keep_from_bar(LOGGED)
 
         def leave() -> None:

@@ -51,21 +51,21 @@ class SampleResults:
 
 
 def sample_results(model: Any, loader: SequenceLoader, epoch: int) -> SampleResults:
-    """What a model makes of the samples of an epoch, as they were in it; they are loaded once more.
+    """Losses and predictions of a model for the samples of an epoch, which are loaded once more.
 
-    The random numbers of transforms are those of that epoch. The model is in inference mode.
+    Transforms draw the random numbers of that epoch. The model is in inference mode.
 
     Args:
         model: a compiled keras.Model.
-        loader: its own place in the data stays where it is.
-        epoch: the loader's number of it.
+        loader: its position in the data does not change.
+        epoch: the epoch's number.
     """
     losses = _Losses(model)
     numbers: list[Indices] = []
     found: list[Array] = []
     outputs: list[Any] = []
     shuffled = loader.options.effective_shuffle is not False
-    # What does not load is in the quarantine already.
+    # Samples that do not load are in the quarantine file already.
     faults = replace(loader.options.faults, quarantine=None)
     with loader.replace(faults=faults) as view:
         labelled = len(view.runner.delivered_spec) > 1
@@ -98,7 +98,7 @@ def sample_results(model: Any, loader: SequenceLoader, epoch: int) -> SampleResu
 
 
 class _Losses:
-    """The loss of each row of a batch, by the loss that a model was compiled with."""
+    """The loss of each row of a batch, by the loss that the model was compiled with."""
 
     def __init__(self, model: Any) -> None:
         import keras
@@ -109,12 +109,12 @@ class _Losses:
         own = type(model).compute_loss is not keras.Model.compute_loss
         if isinstance(loss, str) or callable(loss):
             self.one = keras.losses.get(loss)
-        # What leaves out some values takes the mean of the others, row by row.
+        # A loss that ignores some values takes the mean of the others, row by row.
         if own or getattr(self.one, "ignore_class", None) is not None:
             self.one = None
 
     def __call__(self, x: Any, y: Any, predicted: Any) -> Array:
-        """float64, one a row."""
+        """float64, one value per row."""
         single = not isinstance(y, (tuple, dict)) and isinstance(predicted, np.ndarray)
         rows = self._at_once(y, predicted) if self.one is not None and single else None
         if rows is not None and rows.shape[:1] == y.shape[:1]:
@@ -127,7 +127,7 @@ class _Losses:
         if isinstance(self.one, self.keras.losses.Loss):
             rows = self.one.call(ops.convert_to_tensor(y), ops.convert_to_tensor(predicted))
         else:
-            # Such functions take the mean of the last axis, and Keras gives both that axis.
+            # Such functions average over the last axis, and Keras always gives them that axis.
             if y.ndim == predicted.ndim - 1 and predicted.shape[-1] == 1:
                 y = y[..., None]
             elif y.ndim == predicted.ndim + 1 and y.shape[-1] == 1:
@@ -136,12 +136,12 @@ class _Losses:
         return np.asarray(ops.convert_to_numpy(rows), np.float64)
 
     def _alone(self, k: int, x: Any, y: Any, predicted: Any) -> float:
-        """As in a batch that has nothing else."""
+        """The losses as in a batch without other samples."""
         x, y, predicted = (
             map_structure(lambda a: self.keras.ops.convert_to_tensor(a[k : k + 1]), part)
             for part in (x, y, predicted)
         )
         found = self.model.compute_loss(x=x, y=y, y_pred=predicted)
-        for more in self.model.losses:  # of weights, not of samples
+        for more in self.model.losses:  # regularization, which belongs to weights, not samples
             found = found - more
         return float(self.keras.ops.convert_to_numpy(found))

@@ -1,8 +1,8 @@
 """The training state in one file: the position in the data and all variables of the model.
 
 A ZIP file without compression: `state.json`, and the bytes of each variable under its number. It gets
-its name when it is whole, so that a position is never found beside weights of another moment; ZIP's
-checksums tell when it was damaged later. Nothing of it is ever executed.
+its name when it is complete, so position and weights always belong together; ZIP's checksums detect
+later damage. Nothing in it is ever executed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 
 _FORMAT, _VERSION = "kloaders training state", 1
 _HEAD = "state.json"
-# state.json is some hundred bytes a variable: more is no file of ours.
+# state.json has some hundred bytes per variable: a larger one is not ours.
 _LARGEST_HEAD = 64 * 2**20
 
 
@@ -52,11 +52,11 @@ _LARGEST_HEAD = 64 * 2**20
 
 
 def prepare(path: str) -> None:
-    """Make sure that states can be written here, and remove what killed processes left of some.
+    """Check that states can be written here, and remove leftovers of killed processes.
 
-    A URL has no folder, and an object is there when it is whole: nothing to do.
+    For a URL there is nothing to do: it has no folder, and objects are written atomically.
 
-    Raises OSError, with advice, if they cannot.
+    Raises OSError, with advice, if states cannot be written.
     """
     if is_url(path):
         return
@@ -70,12 +70,12 @@ def prepare(path: str) -> None:
 
 
 def write(path: str, facts: dict[str, Any], arrays: dict[str, list[tuple[str, Array]]]) -> None:
-    """Write a state; what was at `path` before stays there until this one is on the disk.
+    """Write a state; the previous file at `path` stays until this one is on disk.
 
-    path: of a file, or a URL. facts: for JSON. arrays: lists of named arrays, each list under a name
-    of its own.
+    path: of a file, or a URL. facts: for JSON. arrays: lists of named arrays, each list under its
+    own name.
 
-    Raises OSError as the disk, or the place, has it.
+    Raises OSError from the disk or the remote storage.
     """
     listed = {
         kind: [{"name": name, "dtype": a.dtype.name, "shape": list(a.shape)} for name, a in named]
@@ -84,7 +84,7 @@ def write(path: str, facts: dict[str, Any], arrays: dict[str, list[tuple[str, Ar
     head = {"format": _FORMAT, "version": _VERSION, **facts, "arrays": listed}
     everything = [a for named in arrays.values() for _, a in named]
     with _written(path) as file, zipfile.ZipFile(file, "w") as archive:
-        # Without dates: the same state is the same bytes.
+        # Without dates: equal states have equal bytes.
         archive.writestr(zipfile.ZipInfo(_HEAD), json.dumps(head, indent=1))
         for number, array in enumerate(everything):
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -94,7 +94,7 @@ def write(path: str, facts: dict[str, Any], arrays: dict[str, list[tuple[str, Ar
 
 @contextlib.contextmanager
 def _written(path: str) -> Iterator[IO[bytes]]:
-    """A file that is there when it is whole; an object, too."""
+    """A file or object that is written atomically."""
     if is_url(path):
         content = io.BytesIO()
         yield content
@@ -106,15 +106,15 @@ def _written(path: str) -> Iterator[IO[bytes]]:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file, or an object, of this name."""
+    """Whether a file or object of this name exists."""
     return access.exists(path) if is_url(path) else os.path.exists(path)
 
 
 def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]:
-    """The facts and the arrays of a state. Nothing is allocated that the file does not hold.
+    """The facts and arrays of a state. Allocates no more than the file holds.
 
     Raises:
-        ValueError: it is no state, or it is damaged; names the file.
+        ValueError: it is not a state, or it is damaged; names the file.
         OSError: it cannot be read.
     """
     try:
@@ -137,7 +137,7 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
             return head, arrays
     except OSError:
         raise
-    except Exception as error:  # zipfile, json and NumPy have many ways to say it
+    except Exception as error:  # zipfile, json and NumPy raise many kinds of errors
         why = str(error) or type(error).__name__
         if _begins_as_ours(path):
             said = f"is a damaged training state ({why}): delete it to restart training."
@@ -147,12 +147,12 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
 
 
 def _opened(path: str) -> IO[bytes]:
-    """A state's file, or what lies at its URL."""
+    """The file of a state, or the content of its URL."""
     return io.BytesIO(access.read(path)) if is_url(path) else open(path, "rb", opener=open_to_read)
 
 
 def _begins_as_ours(path: str) -> bool:
-    """Whether a file was written by `write`, whatever became of it."""
+    """Whether a file was written by `write`, even if it is damaged."""
     with contextlib.suppress(OSError), open(path, "rb", opener=open_to_read) as file:
         start = file.read(256)
         return start.startswith(b"PK\3\4") and _FORMAT.encode() in start
@@ -177,10 +177,10 @@ def _array(
 
 
 def variables_of(model: Any) -> list[Any]:
-    """Everything that a training step of this model reads and writes, but for its metrics.
+    """Everything that a training step of this model reads and writes, except metrics.
 
     Weights, the seeds of random layers, the optimizer with its iterations, learning rate and moving
-    averages, and on torch the buffers of modules that are wrapped into layers.
+    averages, and on torch the buffers of modules that are wrapped in layers.
     """
     found = {id(v): v for v in model.variables}
     optimizer = getattr(model, "optimizer", None)
@@ -221,7 +221,7 @@ class _Buffer:
 
 
 def values_of(variables: list[Any]) -> list[tuple[str, Array]]:
-    """Names and values, as arrays of their own."""
+    """Names and values, as copies."""
     convert = sys.modules["keras"].ops.convert_to_numpy
     return [
         (v.path, np.array(v.numpy() if isinstance(v, _Buffer) else convert(v))) for v in variables
@@ -229,7 +229,7 @@ def values_of(variables: list[Any]) -> list[tuple[str, Array]]:
 
 
 def random_state() -> list[tuple[str, Array]]:
-    """The state of torch's own generators, from which Keras' random layers draw there."""
+    """The state of torch's own generators, which Keras' random layers use there."""
     torch = _torch()
     if torch is None:
         return []
@@ -240,7 +240,7 @@ def random_state() -> list[tuple[str, Array]]:
 
 
 def set_random_state(saved: list[tuple[str, Array]]) -> None:
-    """Give torch's generators a saved state, as far as there are such devices."""
+    """Restore torch's generators, for the devices that exist."""
     torch = _torch()
     if torch is None:
         return
@@ -253,7 +253,7 @@ def set_random_state(saved: list[tuple[str, Array]]) -> None:
 
 
 def draw_as_between_epochs() -> None:
-    """What Keras draws on torch at the end of a whole epoch: the seed of a DataLoader's iterator."""
+    """What Keras draws on torch at the end of an epoch: the seed of a DataLoader's iterator."""
     torch = _torch()
     if torch is not None:
         torch.empty((), dtype=torch.int64).random_()
@@ -264,9 +264,9 @@ def _torch() -> Any:
 
 
 def assign(variables: list[Any], saved: list[tuple[str, Array]], path: str) -> None:
-    """Give variables their saved values.
+    """Restore the saved values of variables.
 
-    Raises ValueError, and leaves the model as it is, where the state is that of another model.
+    Raises ValueError, and leaves the model as it is, if the state belongs to another model.
     """
     if len(variables) != len(saved):
         raise ValueError(
@@ -287,7 +287,7 @@ _ADVICE = "Build and compile the same model as before, or choose another path fo
 
 
 def remove(path: str) -> None:
-    """Delete a state, if there is one; a link to it stays."""
+    """Delete a state if it exists; a link to it stays."""
     if is_url(path):
         access.delete(path)
         return

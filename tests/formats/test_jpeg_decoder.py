@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from kloaders.formats import images, jpeg_decoder
+from kloaders.formats.errors import DecodeError
 from kloaders.formats.options import ImageOptions
 
 pytestmark = pytest.mark.skipif(
@@ -138,3 +139,39 @@ def test_another_size_than_the_header_that_was_read() -> None:
     assert not jpeg_decoder.decode_rgb(raw, np.empty((80, 64, 3), np.uint8))
     assert not jpeg_decoder.decode_rgb(raw, np.empty((8, 8, 3), np.uint8))
     assert not jpeg_decoder.decode_rgb(b"no picture", np.empty((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_no_image_is_half_of_one_and_half_of_another(progressive: bool, subsampling: int) -> None:
+    """Cut within the coded data, where another one begins: simplejpeg says so, and is asked nothing else."""
+    how = {"quality": 85, "progressive": progressive, "subsampling": subsampling}
+    raw, other = jpeg(photograph(200, 120), **how), jpeg(photograph(90, 60, 1))
+    out = np.empty((200, 120, 3), np.uint8)
+    begin = raw.find(b"\xff\xda") + 14
+    places = range(begin, len(raw) - 2, max(1, len(raw) // 400))
+    taken = [at for at in places if jpeg_decoder.decode_rgb(raw[:at] + other, out)]
+    assert not taken
+    assert len(places) > 300
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"channels": 1},
+        {"channels": 4},
+        {"size": (20, 10), "dct_scaling": True},
+        {"reader": "pillow", "channels": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_nor_is_it_whoever_decodes(
+    options: dict[str, Any], there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jpeg_decoder, "available", lambda: there)
+    raw, other = jpeg(photograph(200, 120), quality=85), jpeg(photograph(90, 60, 1))
+    cut = raw[: len(raw) // 2] + other
+    with pytest.raises(DecodeError, match="it is truncated: a JPEG that is cut off before byte"):
+        images.decode_image(cut, ImageOptions(**options), None, "it")

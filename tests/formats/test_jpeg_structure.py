@@ -11,12 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kloaders as kl
-from kloaders.formats import jpeg_structure
 from kloaders.formats.errors import DecodeError
-from kloaders.formats.image_headers import header_of
 from kloaders.formats.images import decode_image
 from kloaders.formats.integrity import check_content
-from kloaders.formats.jpeg_structure import another_within, walk_jpeg
+from kloaders.formats.jpeg_structure import walk_jpeg
 from kloaders.formats.options import ImageOptions
 from tests.support.pillow_images import JPEGS, with_thumbnail
 
@@ -118,35 +116,3 @@ def test_a_preview_before_or_behind_is_fine(kind, wrap):
     for whole in (raw, raw + JPEGS["baseline"], raw + b"film" + JPEGS["progressive"][:99]):
         assert walk_jpeg(whole) == walk_jpeg(raw)
         assert check_content(whole, "it").problems == []
-
-
-@settings(max_examples=150)
-@given(st.sampled_from(sorted(JPEGS)), st.data())
-def test_the_short_way_past_the_segments(name: str, data: Any) -> None:
-    """Segments are walked only where another picture may begin: what is found is the same."""
-    raw = bytearray(JPEGS[name])
-    for _ in range(data.draw(st.integers(0, 2))):
-        at = data.draw(st.integers(2, len(raw) - 4))
-        raw[at : at + 4] = data.draw(
-            st.sampled_from((b"\xff\xd8\xff\xe0", b"\xff\xd9\xff\xff", b"\xff\xd8\xff\xd9"))
-        )
-    header = header_of(bytes(raw))
-    if header is None:
-        return
-    scan, whole = header.scan, bytes(raw)
-    begin, expected = whole.find(b"\xff\xd8", scan), None
-    if begin >= 0 and whole.find(b"\xff\xd9", scan, begin) < 0:
-        expected = walk_jpeg(whole)[0]
-    else:
-        swallowed = jpeg_structure._swallowed(whole, scan)
-        expected = None if swallowed is None else jpeg_structure._cut_off(swallowed)
-    assert another_within(whole, scan) == expected
-
-
-@pytest.mark.parametrize("name", [name for name in JPEGS if "thumbnail" not in name])
-def test_a_plain_jpeg_is_not_walked_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step of a walk holds the GIL, and so all other threads that decode."""
-    header = header_of(JPEGS[name])
-    assert header is not None
-    monkeypatch.delattr(jpeg_structure, "_swallowed")
-    assert another_within(JPEGS[name], header.scan) is None

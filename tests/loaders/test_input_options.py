@@ -7,7 +7,9 @@ import pytest
 
 import kloaders as kl
 from kloaders.sources.columns import inner_column
+from tests.support.mds_files import write_mds
 from tests.support.recording import BACKEND, Received, Recorder
+from tests.support.tar_files import write_tar
 
 N = 12
 
@@ -71,6 +73,121 @@ def test_a_pack_made_with_other_options_is_another_one(pictures, tmp_path, keep)
         kl.write_pack(loader, tmp_path / "pack", progress=False, overwrite=side == 4)
         pack = keep(kl.PackSequenceLoader(tmp_path / "pack", 4))
         assert pack[0][0]["b"].shape == (4, side, side, 3)
+
+
+def encoded(n, side):
+    return cv2.imencode(".png", np.full((side, side, 3), n, np.uint8))[1].tobytes()
+
+
+ROWS = [(encoded(n, 8), encoded(n, 6), n, encoded(n, 7)) for n in range(N)]
+
+
+def records(folder, **options):
+    features = dict(zip(("a", "b", "n", "mask"), map(list, zip(*ROWS, strict=True)), strict=True))
+    files = kl.write_tfrecords(None, out=folder / "train", features=features, progress=False)
+    return kl.TFRecordSequenceLoader(files.files, {"x": {"a": "a", "b": "b"}, "y": "n"}, **options)
+
+
+def tars(folder, **options):
+    members = {}
+    for n, (a, b, label, mask) in enumerate(ROWS):
+        values = {"a.png": a, "b.png": b, "cls": str(label).encode(), "mask.png": mask}
+        members |= {f"{n:02}.{name}": value for name, value in values.items()}
+    file = write_tar(folder / "a.tar", members)
+    return kl.TarSequenceLoader(file, x={"a": "a.png", "b": "b.png"}, y="cls", **options)
+
+
+def parquets(folder, **options):
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    columns = dict(zip(("a", "b", "n", "mask"), zip(*ROWS, strict=True), strict=True))
+    parquet.write_table(pa.table(columns), folder / "a.parquet")
+    options = {"x": {"a": "a", "b": "b"}, "y": "n", **options}
+    return kl.ParquetSequenceLoader(folder / "a.parquet", **options)
+
+
+def mds(folder, **options):
+    samples = [{"a": a, "b": b, "n": n, "mask": mask} for a, b, n, mask in ROWS]
+    columns = {"a": "png", "b": "png", "n": "int", "mask": "png"}
+    write_mds(folder / "mds", columns, samples)
+    return kl.MDSSequenceLoader(folder / "mds", x={"a": "a", "b": "b"}, y="n", **options)
+
+
+def huggingface(_, **options):
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+    rows = [{"a": {"bytes": a}, "b": {"bytes": b}, "n": n} for a, b, n, _ in ROWS]
+    features = {"a": datasets.Image(), "b": datasets.Image(), "n": datasets.Value("int64")}
+    dataset = datasets.Dataset.from_list(rows, features=datasets.Features(features))
+    return kl.from_huggingface(dataset, {"a": "a", "b": "b"}, "n", **options)
+
+
+KINDS = [records, tars, parquets, mds, huggingface]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_images_in_records_and_rows_have_their_own(tmp_path, keep, make):
+    """In storage order and out of it, from RAM, and in what is made of the loader."""
+    if make is records:
+        pytest.importorskip("tensorflow")
+    loader = keep(make(tmp_path, batch_size=4, cache="ram", **OPTIONS))
+    kl.write_pack(loader, tmp_path / "pack", progress=False)
+    part = keep(kl.split(loader, validation=0.25, seed=1)[0])
+    for made in (loader, part, keep(kl.PackSequenceLoader(tmp_path / "pack", 4))):
+        seen = []
+        for _ in range(2):
+            for x, y in made.epoch_batches(shuffle=True):
+                assert x["a"].shape[1:] == (4, 5, 1)
+                assert x["b"].shape[1:] == (3, 3, 3)
+                for name in "ab":
+                    assert x[name][:, 0, 0, 0].tolist() == y.tolist()
+                seen += y.tolist()
+        assert len(set(seen)) == made.samples
+    assert loader.image_options.size == (4, 5)
+    assert loader.input_options["b"]["interpolation"] == "nearest"
+
+
+def test_labels_that_are_images_of_rows(tmp_path, keep):
+    """As stored where size= is a dict by input, and as label_options says."""
+    for options, side in (({}, 7), ({"label_options": {"size": 2}}, 2)):
+        loader = keep(parquets(tmp_path, y="mask", batch_size=4, size={"a": 4}, **options))
+        x, y = loader[0]
+        assert (x["a"].shape[1], x["b"].shape[1], y.shape[1]) == (4, 6, side)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"x": "a", "size": {"a": 4}}, "is a dict by input, and x is a str: give x as a dict"),
+        ({"size": {"c": 4}}, "names 'c', expected some of the inputs: 'a', 'b'"),
+        ({"channels": {"a": 2}}, "channels=2, expected 1"),
+        (
+            {"size": {"a": 4}, "decode": len},
+            r"size=\(4, 4\) is for images that this loader decodes",
+        ),
+    ],
+    ids=["one", "unknown", "channels", "decode"],
+)
+def test_what_cannot_be_meant_of_rows(tmp_path, options, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        parquets(tmp_path, **options)
+
+
+def test_what_cannot_be_meant_of_records(tmp_path):
+    pytest.importorskip("tensorflow")
+    records(tmp_path).close()
+    files = f"{tmp_path}/train*.tfrecord"
+    with pytest.raises(TypeError, match=r"and features\['x'\] is a str: give .* as a dict"):
+        kl.TFRecordSequenceLoader(files, {"x": "a"}, size={"a": 4})
+    with pytest.raises(ValueError, match="names 'c', expected some of the inputs: 'a', 'b'"):
+        kl.TFRecordSequenceLoader(files, {"x": {"a": "a", "b": "b"}}, size={"c": 4})
+
+
+def test_a_loader_that_decodes_no_images_says_so():
+    with pytest.raises(TypeError, match="size"):
+        kl.from_source(list(range(4)), 2, size={"a": 4})
+    with pytest.raises(TypeError, match="size"):
+        kl.ArraySequenceLoader({"a": np.arange(4)}, size={"a": 4})
 
 
 class Own(kl.PathSequenceLoader):

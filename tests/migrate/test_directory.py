@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 
-import kloaders as kl
 from kloaders.migrate import image_dataset_from_directory
 from tests.support.keras_images import (
     SIZE,
@@ -141,18 +140,6 @@ def test_verbose_says_how_much_was_found(folder, keep, caplog, verbose):
     assert ("found 20 files belonging to 3 classes" in caplog.text) is verbose
 
 
-def test_single_samples_are_batches_of_one(folder, keep, caplog):
-    """batch_size=None is reported, with what gives single samples; that does."""
-    with caplog.at_level("INFO", "kloaders"):
-        loader = keep(image_dataset_from_directory(folder, batch_size=None, image_size=SIZE))
-    assert "kl.to_tf_dataset(loader).unbatch() gives single samples" in caplog.text
-    x, y = loader[0]
-    assert (x.shape, y.shape) == ((1, *SIZE, 3), (1,))
-    assert len(loader) == 20
-    single = next(iter(kl.to_tf_dataset(loader).unbatch()))
-    assert single[0].shape == (*SIZE, 3)
-
-
 @pytest.mark.parametrize("mode", ["rgb", "rgba", "grayscale"])
 @pytest.mark.parametrize("channels", [0, slice(3), slice(4)], ids=["gray", "colour", "alpha"])
 def test_images_of_16_bits_come_as_tensorflow_has_them(tmp_path, keep, mode, channels):
@@ -183,7 +170,7 @@ def test_labels_have_tensorflows_dtype(folder, keep, values):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"format": "grain"}, "format='grain' has no counterpart here"),
+        ({"format": "torch"}, "`format` should be"),
         ({"labels": [0.5] * 20, "label_mode": "binary"}, "takes integers: number the classes"),
         ({"labels": ["a"] * 20}, "takes integers: number the classes from 0"),
         ({"labels": [7] * 20, "label_mode": "categorical"}, "labels holds 7.*number them from 0"),

@@ -90,7 +90,7 @@ def test_arguments_and_defaults_are_those_of_keras():
 
 def test_what_has_no_counterpart_is_named(texts, tmp_path):
     for options, words in [
-        ({"format": "grain"}, "format='grain' has no counterpart"),
+        ({"format": "torch"}, "`format` should be"),
         ({"label_mode": "words"}, "label_mode='words' is not known"),
         ({"validation_split": 0.2}, "give both, or neither"),
         (

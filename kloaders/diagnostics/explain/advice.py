@@ -1,4 +1,4 @@
-"""Which settings promise more samples per second, and how many: arithmetic on figures."""
+"""Settings that would give more samples per second: arithmetic on measurements."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kloaders.diagnostics.explain.findings import Advice
 
 __all__ = ["advise"]
 
-# A change that promises less is not worth a line.
+# A smaller gain is not worth mentioning.
 _WORTH = 1.1
-# The cache may take this share of what is free, as cache="ram" does.
+# The cache may take this share of the free RAM, as with cache="ram".
 _RAM_SHARE = 0.8
 
 
 def advise(cost: EpochCost, resource: str, stage: str | None) -> list[Advice]:
-    """At most two changes, the one that gains most first; none where none is worth it."""
+    """At most two settings, the one with the larger gain first; none if the gain is too small."""
     if resource == "model":
         return []
     found = [advice for make in _RULES for advice in make(cost, resource, stage)]

@@ -1,4 +1,4 @@
-"""Holds the figures of a measurement against each other: what contradicts, and what is only noise."""
+"""Compares the measurements with each other: what contradicts, and what is only noise."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from kloaders.diagnostics.explain.text import time_of
 
 __all__ = ["NOISE", "contradictions", "reconciled"]
 
-#: Figures that differ by less than this factor may be equal: a machine is never quite at rest.
+#: Measurements that differ by less than this factor may be equal: no machine is entirely idle.
 NOISE = 1.3
 
 
 def contradictions(m: Measured) -> list[str]:
-    """What cannot be, in sentences: what is a part of something took longer than the whole.
+    """Contradictions, in sentences: a part of something took longer than the whole.
 
-    Only a machine that did something else in between explains it.
+    The only explanation is that the machine was busy with other programs.
     """
     found = []
     if m.step_s and m.fit_s and m.step_s > NOISE * m.fit_s:
@@ -38,7 +38,7 @@ def contradictions(m: Measured) -> list[str]:
 
 
 def reconciled(m: Measured) -> Measured:
-    """The same figures, but what is a part is no slower than the whole."""
+    """The same measurements, but no part is slower than its whole."""
     step = min(m.step_s, m.fit_s) if m.step_s and m.fit_s else m.step_s
     warm = _faster(m.warm, m.cold)
     return dataclasses.replace(m, step_s=step, warm=warm, ram=_faster(m.ram, warm))

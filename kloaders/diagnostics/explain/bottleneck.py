@@ -1,4 +1,4 @@
-"""What limits an epoch, and how fast it could be: arithmetic on figures."""
+"""The bottleneck of an epoch, and its possible speed: arithmetic on measurements."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from kloaders.diagnostics.explain.text import time_of
 
 __all__ = ["EpochCost"]
 
-# The model is the bottleneck where it waits for less than this share of its time.
+# The model is the bottleneck if it waits for less than this share of its time.
 _IN_TIME = 0.1
-# Threads that keep less than this share of their cores busy, with files in memory, wait for the GIL.
+# Threads that keep less than this share of their cores busy, with cached files, wait for the GIL.
 _LOCKED = 0.7
-# Files that lie on the disk instead of in memory make loading slower by more than this: the disk.
+# If files on disk instead of in memory make loading slower by more than this, the disk is the bottleneck.
 _DISK_BOUND = 0.8
-# A loader that fetches, and makes less than this share of what its cores could decode: the network.
+# If a loader that fetches makes less than this share of what its cores could decode: the network.
 _NETWORK_BOUND = 0.7
-# Ray actors that are at work for more than this share of their time are what limits; else what is between.
+# Ray actors that work for more than this share of their time are the bottleneck; else the connection is.
 _DECODERS_BOUND = 0.7
 
 
 class EpochCost:
-    """The epochs after the first, which most of a run consists of.
+    """The epochs after the first one, which are most of a run.
 
-    first: or the first one, of which this is the run.
+    first: the first epoch instead, measured by this run.
     """
 
     def __init__(self, m: Measured, first: Run | None = None) -> None:
@@ -41,7 +41,7 @@ class EpochCost:
         self.run = ram if self.in_ram else _mixed(ram, read, self.s.kept)
         missing = 0.0 if self.in_ram else 1 - self.s.kept
         waiting = (m.read_s or 0.0) if m.disk_rate is None else 0.0
-        #: Processor seconds per sample, by stage.
+        #: CPU seconds per sample, by stage.
         self.cpu = {
             "read": missing * m.read_cached_s,
             "decode": missing * m.decode_s,
@@ -50,7 +50,7 @@ class EpochCost:
         }
         self.waiting = missing * waiting
         self.cpu_s = max(1e-9, math.fsum(self.cpu.values()))
-        #: The same, of what this machine does.
+        #: The same, for the work of this machine only.
         self.own_cpu_s = self.cpu["copy"] if self.s.decoders else self.cpu_s
         self.stage = max(self.cpu, key=lambda name: self.cpu[name])
         fit = m.fit_s
@@ -59,7 +59,7 @@ class EpochCost:
 
     @property
     def locked(self) -> bool:
-        """Whether threads wait for the GIL: they have cores, and leave them idle."""
+        """Whether threads wait for the GIL: cores are available but idle."""
         threads = self.lanes if not self.s.processes and not self.run.inline else 1
         own = self.s.has_transform if self.in_ram else self.s.users_code
         if not own or threads < 2 or self.waiting > 0.3 * self.cpu_s or self._reads_bind():
@@ -70,7 +70,7 @@ class EpochCost:
         return run.busy / (threads * self.m.alone_busy) < _LOCKED
 
     def _decodable(self) -> float:
-        """Samples per second that the loader's cores could make of what is there."""
+        """Samples per second that the loader's cores could make if nothing had to wait."""
         return self.lanes * self.m.alone_busy / self.cpu_s
 
     def _network_binds(self) -> bool:
@@ -78,7 +78,7 @@ class EpochCost:
         return fetches and self.run.rate < _NETWORK_BOUND * self._decodable()
 
     def _on_ray(self) -> tuple[str, str | None, str]:
-        """`bottleneck`, of batches that Ray actors make."""
+        """`bottleneck`, for batches made by Ray actors."""
         s, share = self.s, self.run.decoding or 0.0
         said = f"{s.decoders} Ray actors are busy {share:.0%} of the time"
         if share >= _DECODERS_BOUND:
@@ -89,7 +89,7 @@ class EpochCost:
         return "network", "copy", said
 
     def decodable(self) -> float:
-        """Samples per second that Ray actors make if they never wait."""
+        """Samples per second of Ray actors that never wait."""
         return self.run.rate / max(0.01, self.run.decoding or 0.0)
 
     def _reads_bind(self) -> bool:
@@ -108,7 +108,7 @@ class EpochCost:
         resource, stage, why = self.loader_bottleneck()
         step = self.m.step_s
         if self.wait is not None and step and self.run.rate > 1.3 * self.s.batch_size / step:
-            # Alone, the loader is quick enough: together they share something.
+            # Alone, the loader is fast enough: together they compete for something.
             if self._together_busy() > 0.6:
                 return (
                     "cpu",
@@ -122,11 +122,11 @@ class EpochCost:
         return resource, stage, why
 
     def _together_busy(self) -> float:
-        """Share of the cores that loading and training take of each other."""
+        """Share of the cores that loading and training take from each other."""
         m, s = self.m, self.s
         if not m.fit_s:
             return 0.0
-        # A step by a fit's record has no processor time: take it for one core's.
+        # A fit's record has no CPU time for a step: assume one core.
         step = m.step_cpu_s if m.step_cpu_s is not None else m.step_s or 0.0
         return (self.own_cpu_s * s.batch_size + step) / (s.cores * m.fit_s)
 
@@ -143,7 +143,7 @@ class EpochCost:
         )
 
     def loader_bottleneck(self) -> tuple[str, str | None, str]:
-        """`bottleneck`, of the loader by itself."""
+        """`bottleneck`, for the loader alone."""
         m, s = self.m, self.s
         if s.decoders and self.run.decoding is not None:
             return self._on_ray()
@@ -192,7 +192,7 @@ class EpochCost:
         return "cpu", self.stage, f"{share:.0%} of the work on {cores} is {_STAGES[self.stage]}."
 
     def ceiling(self) -> float:
-        """Samples per second of this work that the machine could do: its slowest resource in full use."""
+        """Samples per second that the machine could do: its slowest resource in full use."""
         m, s = self.m, self.s
         if s.decoders and self.run.decoding is not None:
             limits = [self.decodable()]
@@ -208,7 +208,7 @@ class EpochCost:
         return min(limits)
 
     def with_loading(self, rate: float, cpu_s: float | None = None) -> float:
-        """Samples per second if the loader alone made so many, for so much processor time each."""
+        """Samples per second if the loader alone made this many, with this CPU time per sample."""
         m, s = self.m, self.s
         if not m.step_s:
             return rate

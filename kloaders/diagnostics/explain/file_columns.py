@@ -1,4 +1,4 @@
-"""What a loader's columns say about its files, and how their images are decoded."""
+"""The files of a loader's columns, and how their images are decoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def uncached(column: Any) -> Any:
 
 
 def paths_of(loader: Loader) -> Callable[[int], list[str]] | None:
-    """The files of a sample; None for a loader whose samples are no files."""
+    """The files of a sample; None for a loader whose samples are not files."""
     columns = loader.source.columns
     files = [
         column
@@ -39,7 +39,7 @@ def image_options(column: Any) -> ImageOptions | None:
 
 
 def with_dct_scaling(column: Any) -> Any:
-    """The column, decoding JPEGs at a fraction of their size where that is large enough."""
+    """The column, decoding JPEGs at a fraction of their size if that is large enough."""
     new = copy.copy(column)
     if hasattr(column, "store"):
         return with_dct_scaling(column.column)

@@ -1,4 +1,4 @@
-"""What an explanation consists of: a verdict on figures, and what to change. Values only."""
+"""The content of an explanation: a verdict on measurements, and advice. Values only."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Advice:
     """A setting to change.
 
     Attributes:
-        setting: as a user types it.
+        setting: the code to type.
         why: the reason, in words.
-        predicted: samples per second with it, as computed.
-        gain: predicted, divided by what it is now.
-        change: what `variants.changed` takes to try it; None for what is not tried.
+        predicted: expected samples per second with it.
+        gain: predicted, divided by the current rate.
+        change: the argument of `variants.changed` to try it; None if it is not tried.
         measured: samples per second with it, as measured; None until it was tried.
     """
 
@@ -33,7 +33,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Findings:
-    """The fields of an `Explanation`, where they are described."""
+    """The fields of an `Explanation`, which documents them."""
 
     title: str
     measured: Measured

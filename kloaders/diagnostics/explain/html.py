@@ -1,4 +1,4 @@
-"""An explanation as one HTML page, which loads nothing from anywhere and reads well on any screen.
+"""An explanation as one self-contained HTML page that is readable on any screen.
 
 Bars are inline SVG whose lengths are percentages, so that text keeps its size on a narrow screen.
 """
@@ -23,11 +23,11 @@ from kloaders.diagnostics.explain.text import (
 
 __all__ = ["in_a_notebook", "page"]
 
-# Rates further apart than this are drawn on a logarithmic axis: the lowest ones are what matters.
+# If rates differ by more than this factor, the axis is logarithmic: the lowest ones matter most.
 _FAR_APART = 10
 
-# Colours: text on its ground has a contrast of at least 4.5, bars one of at least 3.
-# A notebook has rules of its own for lists: `dt` says what it is not, and names stay whole.
+# Contrast: at least 4.5 for text, 3 for bars.
+# Notebooks style lists themselves: `dt` overrides that, and names are not broken.
 _STYLE = """
 .kle { --ground: #ffffff; --card: #f5f6f8; --ink: #17202b; --soft: #51606f; --line: #d7dce2;
   --bar: #7186a0; --mark: #b3470f; --good: #1d6f42;
@@ -80,7 +80,7 @@ _STYLE = """
 
 
 def page(found: Findings) -> str:
-    """A whole page."""
+    """A complete page."""
     title = html.escape(f"Where the time goes: {found.title}")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -92,7 +92,7 @@ def page(found: Findings) -> str:
 
 
 def in_a_notebook(found: Findings) -> str:
-    """The same inside a cell's output."""
+    """The same for the output of a notebook cell."""
     return f'<div class="kle"><style>{_STYLE}</style>{_body(found)}</div>'
 
 
@@ -207,7 +207,7 @@ def _tiles(found: Findings) -> str:
 
 
 def _step(found: Findings) -> str:
-    """One bar: of a step's time, what is the model's and what is waiting."""
+    """One bar: the model's share of a step's time, and the waiting."""
     m = found.measured
     if not m.fit_s or m.step_s is None:
         return ""
@@ -249,7 +249,7 @@ def _advice(found: Findings, k: int) -> str:
 
 
 def _decades(rates: list[float]) -> tuple[float, float]:
-    """Where the axis of rates begins and ends: at powers of ten where they differ much, else at 0."""
+    """Start and end of the axis of rates: powers of ten if they differ much, otherwise from 0."""
     most = max(rates, default=1.0)
     if not rates or most < _FAR_APART * min(rates):
         return 0.0, most
@@ -257,12 +257,12 @@ def _decades(rates: list[float]) -> tuple[float, float]:
 
 
 def _share(rate: float, low: float, high: float) -> float:
-    """Where on that axis a rate lies, from 0 to 1."""
+    """The position of a rate on that axis, from 0 to 1."""
     return math.log(rate / low) / math.log(high / low) if low else rate / high
 
 
 def _bars(rows: list[tuple[str, float, str, str]], parts: int = 1) -> str:
-    """Name, share of the longest, value in words, class of the bar; how many parts the axis has."""
+    """Name, share of the longest, value in words, class of the bar; number of parts of the axis."""
     marks = "".join(
         f'<line x1="{100 * k / parts:.2f}%" x2="{100 * k / parts:.2f}%" y1="0" y2="14"></line>'
         for k in range(1, parts)

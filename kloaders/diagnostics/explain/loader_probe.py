@@ -1,4 +1,4 @@
-"""Measures a loader by itself, and the files that it reads: how many samples per second they give."""
+"""Measures a loader alone, and the files that it reads, in samples per second."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from kloaders.formats.files import read_bytes
 
 __all__ = ["drive", "evict", "files_per_second"]
 
-# The first of several processes answers before the last has begun.
+# The first of several processes answers before the last one has started.
 _PROCESSES_START = 2.0
 
 
 def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
-    """Take batches for so many seconds, as a hand-written loop would, without a model.
+    """Read batches for this many seconds, as a custom loop would, without a model.
 
-    at_most: samples after which to stop.
+    at_most: number of samples after which to stop.
     """
     batches = _forever(view)
     began = time.perf_counter()
     next(batches)  # starts the threads
     started = time.perf_counter()
-    # Two batches at least; one where that takes long.
+    # At least two batches; one if that takes long.
     least = 2 if started - began < seconds else 1
     while view.processes and time.perf_counter() - started < _PROCESSES_START:
         next(batches)
@@ -56,7 +56,7 @@ def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
 
 
 def _worked(view: Any) -> float:
-    """Seconds that Ray actors have worked for it."""
+    """Seconds that Ray actors have worked for the loader."""
     return float(getattr(view.runner.process_pool(), "worked", 0.0))
 
 
@@ -69,7 +69,7 @@ def _forever(view: Any) -> Generator[Any, None, None]:
 
 
 def evict(names: Iterable[str]) -> None:
-    """Ask the system to forget what it holds of these files."""
+    """Ask the system to drop these files from its page cache."""
     for name in names:
         files.evict(name)
 

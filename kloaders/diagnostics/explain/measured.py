@@ -1,4 +1,4 @@
-"""What was measured of a loader and a model: figures only, whoever measured them."""
+"""Measurements of a loader and a model: numbers only."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Run:
 
     Attributes:
         rate: samples per second.
-        busy: cores that this process kept busy meanwhile, on average.
-        inline: batches were so cheap that they were made in the thread that asks.
-        decoding: share of their time that Ray actors were at work; None where there are none.
+        busy: cores that this process kept busy, on average.
+        inline: batches were cheap enough to be made in the calling thread.
+        decoding: share of their time that Ray actors worked; None if there are none.
     """
 
     rate: float
@@ -26,7 +26,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Settings:
-    """What of the loader and the machine matters for its speed."""
+    """Properties of the loader and the machine that matter for speed."""
 
     samples: int
     batch_size: int
@@ -34,7 +34,7 @@ class Settings:
     workers: int
     processes: bool = False
     has_transform: bool = False
-    #: Whether a sample takes a function of the user's, which may hold the GIL.
+    #: Whether a sample needs a user's function, which may hold the GIL.
     users_code: bool = False
     #: Whether `cache=` can keep its samples: they come from files or hooks.
     cacheable: bool = True
@@ -43,23 +43,23 @@ class Settings:
     sample_bytes: int = 0
     raw_bytes: int = 0
     stored_bytes: float | None = None
-    #: x is delivered in more bytes a value than it is decoded in.
+    #: x is delivered with more bytes per value than it is decoded with.
     widened: float = 1.0
     free_bytes: int = 0
     #: Share of the samples that the cache holds after the first epoch.
     kept: float = 0.0
     #: Whether the system can hold all files in memory.
     files_fit: bool = True
-    #: Whether samples are fetched from elsewhere, by URL; and a cache on a local disk keeps them.
+    #: Whether samples are fetched by URL; and whether a cache on a local disk keeps them.
     remote: bool = False
     downloads_kept: bool = False
-    #: Ray actors that make batches; 0: this machine does.
+    #: Number of Ray actors that make batches; 0: this machine does.
     decoders: int = 0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured. Seconds are of one sample in one thread, unless the name says otherwise."""
+    """The measurements, in seconds per sample in one thread, unless the name says otherwise."""
 
     settings: Settings
     #: Waiting for a file that is not in memory, and reading one that is; None: no files to read.
@@ -68,28 +68,28 @@ class Measured:
     decode_s: float = 0.0
     transform_s: float = 0.0
     copy_s: float = 0.0
-    #: Decoding with dct_scaling=True, where that is another decode.
+    #: Decoding with dct_scaling=True, if that makes a difference.
     dct_decode_s: float | None = None
-    #: Of a core that one thread got: less than 1 where others use the machine.
+    #: The share of a core that one thread got: less than 1 if others use the machine.
     alone_busy: float = 1.0
-    #: The loader with files from the disk, with files in memory, with decoded samples in RAM.
+    #: The loader with files from disk, with files in memory, with decoded samples in RAM.
     cold: Run | None = None
     warm: Run | None = None
     ram: Run | None = None
-    #: Files read per second and nothing else, by as many threads as the loader has, and by more.
+    #: Files per second by threads that only read: as many as the loader has, and more.
     disk_rate: float | None = None
     disk_rate_more: float | None = None
-    #: While the loader ran by itself: seconds until an object is there, and requests at a time.
+    #: While the loader ran alone: seconds per requested object, and concurrent requests.
     request_s: float | None = None
     requests: float = 0.0
-    #: Of the model, in seconds per batch: a step on a batch that is there, the processor time of it,
+    #: The model, in seconds per batch: a step on an existing batch, the CPU time of it,
     #: moving a batch to the device, and a step of a fit on this loader.
     step_s: float | None = None
     step_cpu_s: float | None = None
     to_device_s: float | None = None
     fit_s: float | None = None
-    #: Where the last four come from: "model", "fit" or None.
+    #: The source of the last four: "model", "fit" or None.
     model_from: str | None = None
-    #: Samples that were looked at, and seconds that measuring took.
+    #: Number of samples read, and seconds that measuring took.
     probed: int = 0
     seconds: float = 0.0

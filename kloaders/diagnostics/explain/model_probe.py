@@ -1,4 +1,4 @@
-"""Measures a model: its step on a batch that is there, and a fit. The model is left as it was."""
+"""Measures a model: its step on an existing batch, and a fit. The model is left unchanged."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from kloaders.keras_api import base, tf_iterators
 
 __all__ = ["measure_model"]
 
-# The step alone and the fit are measured in turns, and the quicker of each is taken: what else the
-# machine does can only make one slower. As long as the step alone is slower, there are more rounds.
+# The step alone and the fit are measured alternately, and the faster of each counts: other load can
+# only slow them down. While the step alone is slower, there are more rounds.
 _ROUNDS, _MOST_ROUNDS = 2, 5
-# This share of a run's time goes by, from its first step on, before steps are counted.
+# This share of a run's time passes after its first step before steps are counted.
 _BEGINNING = 0.3
-# Of so many steps a few batches that were made before do not matter.
+# With this many steps, a few batches that were made earlier do not matter.
 _MANY = 500
 
 
 def measure_model(model: Any, view: Any, seconds: float) -> dict[str, Any]:
-    """Seconds per batch: a step alone, and a step of a fit on `view`. The model is as before.
+    """Seconds per batch: a step alone, and a step of a fit on `view`. The model is left unchanged.
 
-    seconds: how long to measure in all, beside compiling; at least two steps of each are taken.
+    seconds: total time to measure, without compiling; at least two steps of each are taken.
     """
     import keras
 
@@ -38,10 +38,10 @@ def measure_model(model: Any, view: Any, seconds: float) -> dict[str, Any]:
             "the model is not compiled, so it has no step: call model.compile() first."
         )
     batch = view[0]
-    view.runner.release()  # nothing is made ahead while the step alone is measured
+    view.runner.release()  # no prefetching while the step alone is measured
 
     class Same(keras.utils.PyDataset):
-        """One batch, in epochs as long as the loader's, which end as the loader's do."""
+        """One batch, repeated in epochs of the loader's length that end like the loader's."""
 
         def __len__(self) -> int:
             return len(view)
@@ -77,15 +77,15 @@ def measure_model(model: Any, view: Any, seconds: float) -> dict[str, Any]:
 
 
 def _run(keras: Any, model: Any, data: Any, seconds: float) -> tuple[float, float]:
-    """Seconds, and seconds of processor time, of a step of a fit that lasts for about so long.
+    """Seconds, and CPU seconds, of a step of a fit that lasts for about this long.
 
-    Epochs count from their beginning to the end of their last step. Steps on batches that were made
-    before counting began, here or by tf.data, tell nothing of the loader: of those that it made
-    meanwhile there must be as many.
+    Epochs count from their beginning to the end of their last step. Steps on batches that were
+    prefetched before counting began, here or by tf.data, say nothing about the loader: it must make
+    as many batches meanwhile.
     """
 
     def made() -> float:
-        """Batches that a loader has made so far; without end where nobody makes any."""
+        """Number of batches that a loader has made so far; infinite if batches are not made."""
         engine = getattr(getattr(data, "runner", None), "engine", None)
         return math.inf if engine is None else engine.batches + engine.ready()
 
@@ -126,7 +126,7 @@ def _run(keras: Any, model: Any, data: Any, seconds: float) -> tuple[float, floa
 
 
 def _settle(logs: Any) -> None:
-    """Wait until a device has done the steps that it was given."""
+    """Wait until a device has done its queued steps."""
     for value in (logs or {}).values():
         with contextlib.suppress(TypeError, ValueError):
             float(value)
@@ -134,7 +134,7 @@ def _settle(logs: Any) -> None:
 
 @contextlib.contextmanager
 def _unchanged(keras: Any, model: Any, batch: Any) -> Iterator[None]:
-    """Give the model, its optimizer and its history back as they were."""
+    """Restore the model, its optimizer and its history."""
     if not model.built:
         model.predict_on_batch(batch[0] if isinstance(batch, tuple) else batch)
     model.optimizer.build(model.trainable_variables)
@@ -151,7 +151,7 @@ def _unchanged(keras: Any, model: Any, batch: Any) -> Iterator[None]:
 
 
 def _moving(keras: Any, batch: Any) -> float:
-    """Seconds to make tensors of the backend of one batch, on its device."""
+    """Seconds to convert one batch to the backend's tensors on its device."""
     leaves = flatten(batch)
 
     def move() -> None:

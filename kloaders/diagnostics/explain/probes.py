@@ -1,7 +1,7 @@
-"""Measures what loading and training cost here: single stages, the whole, and what limits it.
+"""Measures the costs of loading and training: single stages, the whole, and the bottleneck.
 
 Nothing is decided here (`judge` does that), and nothing stays changed: samples are read through views
-of the loader, the cache is bypassed, and a model gets its weights back.
+of the loader, the cache is bypassed, and the model's weights are restored.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from kloaders.sources.columns import inner_column
 
 __all__ = ["measure", "measure_change"]
 
-# Files whose pages the system is asked to forget before they are read as from a disk.
+# Files that are dropped from the page cache, to be read from disk.
 _EVICTED = 20_000
-# Threads that read files alone: where more than the loader has read faster, the disk has room.
+# Threads that only read files: if more of them than the loader has read faster, the disk has room.
 _MORE_THREADS = 4
 
 
 def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured:
-    """Look at a loader, and a model, for about so many seconds (a model's compilation beside them)."""
+    """Measure a loader, and a model, for about this many seconds (plus the model's compilation)."""
     begin = time.perf_counter()
     _make_room(loader)
     view = quiet(loader)
@@ -46,7 +46,7 @@ def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured
         measured = Measured(settings=_settings(loader, stages), **stages.found())
         runs: dict[str, Any] = {}
         enough = _enough(measured, seconds / 6)
-        # The files of Ray actors lie in the memory of other machines, or on their disks.
+        # The files of Ray actors are in the page cache of other machines, or on their disks.
         if stages.paths is not None and not isinstance(loader.processes, Ray):
             evict(_names(loader, stages, enough))
             runs["cold"] = drive(view, seconds / 6, enough)
@@ -88,7 +88,7 @@ def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured
 def measure_change(
     loader: Loader, change: str, value: Any, model: Any = None, seconds: float = 2.0
 ) -> float:
-    """Samples per second with one thing changed; see `changed`. With a model: of a fit."""
+    """Samples per second with one setting changed; see `changed`. With a model: of a fit."""
     _make_room(loader)
     with bypassed(loader.source.stores()):
         view = changed(loader, change, value, seconds)
@@ -102,26 +102,26 @@ def measure_change(
 
 
 def _make_room(loader: Loader) -> None:
-    """End the loader's own Ray actors, which it makes again: the cluster may have no CPUs for more."""
+    """End the loader's Ray actors, which it creates again: the cluster may have no CPUs for more."""
     if isinstance(loader.processes, Ray):
-        _ = loader.sample_spec, loader.raw_spec  # are known from now on
+        _ = loader.sample_spec, loader.raw_spec  # cached from now on
         loader.runner.release()
 
 
 def _better(one: Run, other: Run) -> Run:
-    """The quicker of two runs of one loader: what else the machine does can only make one slower."""
+    """The faster of two runs of one loader: other load on the machine can only slow them down."""
     return max(one, other, key=lambda run: run.rate)
 
 
 def _enough(measured: Measured, seconds: float) -> int:
-    """Samples that a run of so many seconds cannot outlast."""
+    """More samples than a run of this many seconds can use."""
     m = measured
     each = m.read_cached_s + m.decode_s + m.transform_s + m.copy_s
     return int(min(_EVICTED, 2 + 2 * seconds * m.settings.cores / max(each, 1e-7)))
 
 
 def _names(loader: Loader, stages: Stages, count: int) -> list[str]:
-    """Files of the first samples of the first epoch, in the order of a shuffled one."""
+    """Files of the first samples of the first shuffled epoch."""
     assert stages.paths is not None
     numbers: list[int] = []
     order = loader.runner.order_of(0, loader.options.effective_shuffle is not False)
@@ -145,7 +145,7 @@ def _disk(loader: Loader, stages: Stages, measured: Measured, seconds: float) ->
 
 
 def _requests(before: Traffic, after: Traffic, seconds: float) -> dict[str, float]:
-    """What a request took, and how many there were at a time."""
+    """The time of a request, and the number of concurrent ones."""
     objects = after.objects - before.objects
     spent = after.seconds - before.seconds
     if not objects:
@@ -170,9 +170,9 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         decoders=loader.processes.cpus if isinstance(loader.processes, Ray) else 0,
         has_transform=loader.transform is not None,
         users_code=loader.runner.pipeline.runs_user_code,
-        # Windows would be written out, and the series is at hand.
+        # Windows would be written out one by one, although the series is in RAM.
         cacheable=not arrays and loader.source.spans() is None,
-        # "auto" keeps nothing of what a function of the user's reads.
+        # "auto" does not cache what a user's function reads.
         cache=loader.cache if loader.source.stores() else None,
         sample_bytes=sum(spec.nbytes for spec in specs),
         raw_bytes=raw,
@@ -187,7 +187,7 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
 
 
 def _keeps_downloads(loader: Loader) -> bool:
-    """Whether what is fetched is kept on a local disk."""
+    """Whether fetched data are cached on a local disk."""
     columns = flatten(loader.source.columns or ())
     return any(hasattr(_owner(getattr(inner_column(c), "fetch", None)), "budget") for c in columns)
 
@@ -197,7 +197,7 @@ def _owner(function: Any) -> Any:
 
 
 def _widened(loader: Loader, stages: Stages) -> float:
-    """How many times as many bytes an image has as delivered, as it has in 8 bits."""
+    """Bytes of an image as delivered, relative to 8 bits per value."""
     spec = flatten(loader.sample_spec)[0]
     columns = loader.source.columns
     options = [image_options(column) for column in flatten(columns) if columns is not None]
@@ -208,7 +208,7 @@ def _widened(loader: Loader, stages: Stages) -> float:
 
 
 def _kept(loader: Loader, raw: int, free: int) -> float:
-    """The share of the samples that the cache holds once all were read, as far as can be told."""
+    """The expected share of the samples in the cache after all were read."""
     stores: list[Store] = loader.source.stores()
     if not stores or not raw:
         return 0.0

@@ -1,4 +1,4 @@
-"""Measures a loader, judges the figures, and tries what is advised."""
+"""Measures a loader, judges the measurements, and tries the advice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["explain"]
 def explain(
     loader: Loader, model: Any = None, *, check: bool = False, seconds: float = 6.0
 ) -> Explanation:
-    """`SequenceLoader.explain` says what it does."""
+    """See `SequenceLoader.explain`."""
     if not seconds > 0:
         raise ValueError(
             f"seconds={seconds!r:.80}, expected more than 0: 6 is enough for most disks."

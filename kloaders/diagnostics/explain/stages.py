@@ -1,4 +1,4 @@
-"""Measures what single samples cost, stage by stage, in the calling thread."""
+"""Measures the cost of single samples, stage by stage, in the calling thread."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from kloaders.sources.source import Source
 
 __all__ = ["Stages", "measure_stages"]
 
-# Decoded samples that are held while measuring, and how many are looked at one by one.
+# Decoded bytes held while measuring, and number of samples measured one by one.
 _HELD_BYTES, _LOOKED_AT = 2**27, 256
 
 
 class Stages:
     """Samples taken one by one, in this thread.
 
-    tried: which are looked at; `indices` are those of them that loaded, as `samples`.
+    tried: samples that were read; `indices` are those that loaded, as `samples`.
     """
 
     def __init__(self, view: Loader, tried: list[int]) -> None:
@@ -52,12 +52,12 @@ class Stages:
         n = max(1, len(self.samples))
         each = {name: seconds / n for name, seconds in self.times.items()}
         if self.paths is None and each.get("read_s", 0.0) < 0.05 * each.get("decode_s", 0.0):
-            each.pop("read_s", None)  # nothing was waited for
+            each.pop("read_s", None)  # there was no waiting
         busy = min(1.0, self.cpu / self.wall) if self.wall > 0 else 1.0
         return {**each, "alone_busy": max(0.05, busy)}
 
     def arrays(self) -> Any:
-        """The samples as they are stored, stacked; None where they differ in shape."""
+        """The stored samples, stacked; None if they differ in shape."""
         try:
             return map_structure(lambda *leaves: np.stack(leaves), *self.samples)
         except ValueError:
@@ -65,12 +65,12 @@ class Stages:
 
 
 def measure_stages(view: Loader, seconds: float, transform: bool = True) -> Stages:
-    """Take samples for about so many seconds: four at least, if they come within twice the time.
+    """Read samples for about this many seconds: at least four, if they come within twice the time.
 
     Samples that do not load are left out where the loader skips or replaces them.
 
     Raises:
-        SampleError: one does not load (on_error="raise"), or none of those that were looked at.
+        SampleError: one does not load (on_error="raise"), or none of those that were read.
     """
     stages = Stages(view, _some(view))
     form = flatten(view.sample_spec if transform else view.raw_spec)
@@ -86,7 +86,7 @@ def measure_stages(view: Loader, seconds: float, transform: bool = True) -> Stag
             break
         try:
             sample = _take(stages, index, transform, rows)
-        except Exception as error:  # whatever a user's hook or transform raises
+        except Exception as error:  # a user's hook or transform may raise anything
             failure = view.runner.log.explained(index, error)
             if view.on_error == "raise":
                 raise failure from error
@@ -102,13 +102,13 @@ def measure_stages(view: Loader, seconds: float, transform: bool = True) -> Stag
 
 
 def _take(stages: Stages, index: int, transform: bool, rows: list[Any]) -> Any:
-    """One sample as it is stored; what it cost is added where all of it went well."""
+    """One stored sample; its costs are added if it loads."""
     view = stages.view
     source: Source = view.source
     cost, stored = _read_alone(stages, index)
     cached = cost.get("read_cached_s", 0.0)
     begin, cpu = time.perf_counter(), time.thread_time()
-    # Requests are made by other threads, as in training.
+    # Other threads make requests, as in training.
     claims = source.fetch_ahead(np.array([index])) if stages.remote else ()
     sample = source.sample(index, Moment())
     for claim in claims:
@@ -138,7 +138,7 @@ def _take(stages: Stages, index: int, transform: bool, rows: list[Any]) -> Any:
 
 
 def _some(view: Loader) -> list[int]:
-    """Numbers of samples from all over, in the order of a shuffled epoch."""
+    """Sample numbers from the whole range, in the order of a shuffled epoch."""
     found: list[int] = []
     order = view.plan.shuffled_order(0)
     for batch in range(view.plan.count(order)):
@@ -149,7 +149,7 @@ def _some(view: Loader) -> list[int]:
 
 
 def _read_alone(stages: Stages, index: int) -> tuple[dict[str, float], int]:
-    """Read a sample's files from the disk, then from memory: seconds of both, and bytes."""
+    """Read a sample's files from disk, then from memory: seconds of both, and bytes."""
     if stages.paths is None:
         return {}, 0
     names = stages.paths(index)
@@ -180,7 +180,7 @@ def _try_dct(stages: Stages, seconds: float) -> None:
     for index in stages.indices:
         if count >= 4 and time.perf_counter() > end:
             break
-        for name in stages.paths(index):  # as warm as it was for the other decode
+        for name in stages.paths(index):  # cached, as for the other decode
             read_bytes(name)
         begin = time.perf_counter()
         map_structure(lambda column, index=index: uncached(column).read(index), scaled)

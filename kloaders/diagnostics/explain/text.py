@@ -1,4 +1,4 @@
-"""An explanation in words: what its figures are called, and how a terminal shows them."""
+"""An explanation in words: names of the measurements, and the text for a terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RESOURCES = {
 
 
 def time_of(seconds: float | None) -> str:
-    """Seconds for people.
+    """Seconds in readable units.
 
     >>> time_of(0.0123), time_of(4.2e-5), time_of(2)
     ('12.3 ms', '42 µs', '2.00 s')
@@ -44,7 +44,7 @@ def time_of(seconds: float | None) -> str:
 
 
 def stages_of(found: Findings) -> list[tuple[str, str, float]]:
-    """Name, words and seconds of what a sample costs in one thread."""
+    """Name, words and seconds of the stages of a sample in one thread."""
     m = found.measured
     rows = [
         (
@@ -74,7 +74,7 @@ def stages_of(found: Findings) -> list[tuple[str, str, float]]:
 
 
 def limits_of(found: Findings) -> list[tuple[str, str, float]]:
-    """Name, words and samples per second of what was measured by itself."""
+    """Name, words and samples per second of what was measured separately."""
     m, s = found.measured, found.measured.settings
     rows: list[tuple[str, str, float | None]] = [
         ("disk", "only reading files", _most(m.disk_rate, m.disk_rate_more)),
@@ -104,14 +104,14 @@ def _most(*values: float | None) -> float | None:
 
 
 def rate_of(found: Findings, rate: float) -> str:
-    """Samples per second for people: one digit where figures contradict each other."""
+    """Readable samples per second: one digit if measurements contradict each other."""
     if not found.busy:
         return f"{rate:,.0f}"
     return f"about {float(f'{rate:.0e}'):,.0f}"
 
 
 def verdict(found: Findings) -> str:
-    """One sentence."""
+    """The headline."""
     if found.busy:
         return "The machine is busy with other programs, so the bottleneck cannot be determined."
     what = RESOURCES[found.bottleneck]
@@ -121,7 +121,7 @@ def verdict(found: Findings) -> str:
 
 
 def standing(found: Findings) -> str:
-    """How fast it is, and how fast it could be."""
+    """The current speed, and the possible one."""
     if found.busy:
         return f"Measured: {'; '.join(found.busy)}. Run it again when no other program runs."
     m = found.measured
@@ -136,7 +136,7 @@ def standing(found: Findings) -> str:
 
 
 def next_step(found: Findings) -> str:
-    """What to do with what was found."""
+    """The recommended next step."""
     if found.busy:
         return "stop other programs on this machine, and run explain() again."
     if found.advice:

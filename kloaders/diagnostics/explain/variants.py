@@ -1,4 +1,4 @@
-"""Loaders like a given one with one thing changed: to be measured, and forgotten."""
+"""Copies of a loader with one setting changed, for measurements."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from kloaders.sources.columns import ArrayColumn
 
 __all__ = ["changed", "over_arrays", "quiet", "silenced"]
 
-# A whole epoch of samples in RAM has so many batches at least.
+# The minimum number of batches of an epoch of samples in RAM.
 _BATCHES = 4
 
 
 def quiet(loader: Loader) -> Loader:
-    """A view that runs as a fit drives it, and logs nothing."""
+    """A view that runs as in a fit, and logs nothing."""
     order = loader.options.order
     shuffled = order.shuffle is None
     if shuffled:
@@ -72,7 +72,7 @@ def changed(loader: Loader, change: str, value: Any, seconds: float = 2.0) -> Lo
 def over_arrays(loader: Loader, arrays: Any) -> Loader | None:
     """A loader like this one over samples in RAM, given as stacked arrays.
 
-    None where its worker processes would have to be sent all of them.
+    None if all of them would have to be sent to its worker processes.
     """
     options = loader.options.in_ram()
     if options.work.processes:

@@ -1,4 +1,4 @@
-"""The verdict on figures, whoever measured them: what limits training, and what to change."""
+"""The verdict on measurements: the bottleneck of training, and advice."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kloaders.diagnostics.explain.measured import Measured
 
 __all__ = ["judge"]
 
-# The first epoch by the loader alone: no cache yet, and files that are in nobody's memory.
+# The first epoch by the loader alone: nothing is in the cache or the page cache.
 _FIRST: dict[str, Any] = {"fit_s": None, "step_s": None, "step_cpu_s": None}
 
 
 def judge(m: Measured, title: str = "", machine: dict[str, Any] | None = None) -> Explanation:
-    """The verdict on figures, whoever measured them."""
+    """The verdict on measurements."""
     busy = contradictions(m)
     m = reconciled(m)
     cost = EpochCost(m)
@@ -45,5 +45,5 @@ def judge(m: Measured, title: str = "", machine: dict[str, Any] | None = None) -
         machine=machine or {},
         busy=busy,
     )
-    # What contradicts itself is no ground for advice.
+    # Contradictory measurements are no basis for advice.
     return found if busy else dataclasses.replace(found, advice=advise(cost, resource, stage))

@@ -1,1 +1,1 @@
-"""Which samples are damaged: each is read once, in a process of its own."""
+"""Finds damaged samples: each is read once, in a separate process."""

@@ -1,4 +1,4 @@
-"""Puts answers together, and finds what only shows when files are compared with each other."""
+"""Collects answers, and finds what only shows when files are compared with each other."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kloaders.diagnostics.verify.worker import Answer
 
 __all__ = ["Comparison"]
 
-# Nothing is inconsistent unless nearly all others are alike, and there are a few of them.
+# Files are inconsistent only if nearly all others are alike, and there are several of them.
 _INCONSISTENT_SHARE, _ALIKE = 0.1, 3
 
 
 class Comparison:
-    """Answers as they come, and what only shows when all are there."""
+    """Collects answers, and compares files at the end."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -27,12 +27,12 @@ class Comparison:
         self._form_of: list[int] = []
 
     def take(self, task: Task, answers: Answer) -> None:
-        """Take down the answer to a task."""
+        """Record the answer to a task."""
         self.report.files += size_of(task)
         for answer in answers:
             name, label = answer["name"], answer["class"]
             if not isinstance(task, dict):
-                name, label = task  # what is in memory already
+                name, label = task  # shared objects, to save memory
             else:
                 label = task.get("class", label)
             bad = False
@@ -46,15 +46,15 @@ class Comparison:
     def note(
         self, name: str, form: tuple[str, ...], digest: bytes = b"", label: str | None = None
     ) -> None:
-        """Take down what is sound; digest: of its content, empty if that is not to be compared."""
+        """Record a sound file; digest: of its content, empty if that is not to be compared."""
         self._names.append(name)
         self._digests.append(digest)
         self._classes.append(None if label is None else sys.intern(label))
         self._form_of.append(self._forms.setdefault(form, len(self._forms)))
 
     def finish(self, duplicates: bool) -> None:
-        """Compare all files with each other, and sort what was found."""
-        # Answers come in any order: the first of some alike is the first by name.
+        """Compare all files with each other, and sort the findings."""
+        # Answers come in any order: of equal files the first is the first by name.
         order = sorted(
             range(len(self._names)), key=lambda k: (self._names[k], self._classes[k] or "")
         )
@@ -81,7 +81,7 @@ class Comparison:
                 self.report.add(name, "duplicate", f"{name} has the content of {other}")
 
     def _find_inconsistent(self, order: list[int]) -> None:
-        """Of images sides and channels, of arrays shape and type, each by itself."""
+        """Properties to compare: sides and channels of images, shape and dtype of arrays."""
         forms = list(self._forms)
         for what in ("picture", "array"):
             chosen = [k for k in order if forms[self._form_of[k]][:1] == (what,)]

@@ -1,4 +1,4 @@
-"""What `verify` found: findings by kind, as lines, JSON or a CSV file."""
+"""The result of `verify`: findings by kind, as lines, JSON or a CSV file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from kloaders.sources import quarantine
 
 __all__ = ["ERRORS", "WARNINGS", "Finding", "Report", "lines_of", "summary"]
 
-# Kinds of findings, the worst first: what does not load, or lies about what it is; and what does
-# load and may be meant.
+# Kinds of findings, the worst first: files that do not load or have a wrong suffix; then files that
+# load and may be intended.
 ERRORS = (
     *("unreadable", "empty", "truncated", "broken", "unsupported", "too many pixels", "misnamed"),
 )
@@ -28,7 +28,7 @@ WARNINGS = ("conflicting labels", "duplicate", "inconsistent")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: of which file or record, of what kind (see `Report`), and in words."""
+    """One finding: the file or record, the kind (see `Report`), and a text."""
 
     path: str
     kind: str
@@ -36,13 +36,13 @@ class Finding:
 
     @property
     def is_error(self) -> bool:
-        """Whether it would break training, or another reader."""
+        """Whether it would break training or another reader."""
         return self.kind in ERRORS
 
 
 @dataclass
 class Report:
-    """What `verify` found.
+    """The result of `verify`.
 
     Kinds of errors: "unreadable" (missing, or permission denied), "empty", "truncated", "broken",
     "unsupported" (maybe sound, and of a variant that nothing here reads right), "too many pixels" (more than max_pixels), "misnamed" (PNG bytes in a .jpg). Of warnings:
@@ -51,10 +51,10 @@ class Report:
 
     Attributes:
         source: what was verified.
-        files: how many files, or records, were read.
+        files: number of files or records that were read.
         findings: the worst kinds first.
-        left_out: files of a folder that nothing here reads.
-        seconds: how long it took.
+        left_out: files of a folder that no reader here supports.
+        seconds: duration.
     """
 
     source: str
@@ -70,7 +70,7 @@ class Report:
 
     @property
     def warnings(self) -> list[Finding]:
-        """Findings that may be meant."""
+        """Findings that may be intended."""
         return [finding for finding in self.findings if not finding.is_error]
 
     @property
@@ -90,12 +90,12 @@ class Report:
         self.findings.append(Finding(path, kind, message))
 
     def counts(self) -> dict[str, int]:
-        """How many findings of each kind, the worst kinds first."""
+        """Number of findings of each kind, the worst kinds first."""
         found = Counter(finding.kind for finding in self.findings)
         return {kind: found[kind] for kind in (*ERRORS, *WARNINGS) if found[kind]}
 
     def to_json(self) -> str:
-        """All of it as a JSON object."""
+        """The report as a JSON object."""
         content = {
             "version": __version__,
             "source": self.source,
@@ -151,12 +151,12 @@ class Report:
         return len(rows)
 
 
-# So many files of a folder are tried.
+# Number of other files of a folder that are tried.
 _TRIED = 20
 
 
 def _has_readable(folder: str, but: set[str]) -> bool:
-    """Whether others in a folder can be read, so that the folder is there."""
+    """Whether other files of a folder can be read, so that the folder is available."""
     others, tried = False, 0
     try:
         with os.scandir(folder) as entries:
@@ -178,7 +178,7 @@ def _has_readable(folder: str, but: set[str]) -> bool:
 
 
 def lines_of(report: Report, most: int = 100) -> Iterable[str]:
-    """The report in lines for people, so many of each kind at most."""
+    """The report as text, with a limited number of lines per kind."""
     shown: Counter[str] = Counter()
     for finding in report.findings:
         shown[finding.kind] += 1
@@ -190,7 +190,7 @@ def lines_of(report: Report, most: int = 100) -> Iterable[str]:
 
 
 def summary(report: Report) -> str:
-    """How much was read and found, in a line."""
+    """One line with the numbers of files and findings."""
     counts = ", ".join(f"{count:,} {kind}" for kind, count in report.counts().items())
     left = f" {report.left_out:,} files of other suffixes were left out." if report.left_out else ""
     return (

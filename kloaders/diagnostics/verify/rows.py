@@ -1,4 +1,4 @@
-"""Files that hold many samples of several values each: tar files, Parquet files, folders in MDS. Each value is read."""
+"""Files with many samples of several values each: tar, Parquet, MDS folders. Every value is read."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from kloaders.sources.tar import TarSamples, TarSource
 
 __all__ = ["RowFile"]
 
-# What a column or suffix is called that has the class.
+# Names of columns or suffixes with the class.
 _LABELS = ("label", "cls")
-# Of row groups what was read last stays, since tasks follow one another.
+# The last row groups are cached, since tasks follow one another.
 _GROUPS_BYTES = 1
 
 
@@ -38,8 +38,8 @@ class RowFile:
         path: of a tar or Parquet file, or a folder in MDS; or its URL.
 
     Raises:
-        DecodeError: it is damaged as a whole.
-        ImportError: what reads it is not installed.
+        DecodeError: the whole file is damaged.
+        ImportError: the package that reads it is not installed.
         OSError: it cannot be read.
     """
 
@@ -49,7 +49,7 @@ class RowFile:
         self.source: EncodedSource = self._made(path)
 
     def steps(self, most: int) -> Iterator[tuple[int, int]]:
-        """First sample and number of samples of each part that is read by itself."""
+        """First sample and number of samples of each part that is read separately."""
         if isinstance(self.source, ParquetSource):  # a row group is read as a whole
             firsts = self.source.tables.firsts.tolist()
         else:
@@ -59,7 +59,7 @@ class RowFile:
     def checked(
         self, first: int, count: int, max_pixels: int
     ) -> Iterator[tuple[str, Checked, str | None]]:
-        """Name, what was found out, and class of each of these samples."""
+        """Name, result and class of each of these samples."""
         indices = np.arange(first, first + count, dtype=np.int64)
         claims = self.source.fetch_ranges(indices)
         try:
@@ -122,7 +122,7 @@ class RowFile:
         if called or is_image(value):
             inner = check_content(value, said, max_pixels)
             found.problems += inner.problems
-            # A sample is known by its image.
+            # A sample is identified by its image.
             found.digest, found.form = inner.digest, inner.form
         elif value.startswith(b"\x93NUMPY") or kind == ".npy":
             try:
@@ -159,6 +159,6 @@ def _mds(folder: str) -> MDSSource:
     if not shards:
         raise DecodeError(f"the index of {visible(folder)} lists no shards.")
     kinds = zip(shards[0].names, shards[0].encodings, strict=True)
-    # Pickles run code that is in the file: their bytes are there, which is all that is looked at.
+    # Unpickling would run code from the file: only the presence of its bytes is checked.
     names = [name for name, kind in kinds if kind != "pkl"]
     return MDSSource(shards, _fields(names), opener_of([shard.path for shard in shards]))

@@ -1,4 +1,4 @@
-"""Reads all of a data set before it is trained on, and reports by name what would break, or is inconsistent."""
+"""Reads a whole data set before training, and reports by name what would fail or is inconsistent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kloaders.formats.tfrecord.files import RecordFiles
 
 __all__ = ["verify"]
 
-# Tasks that an actor gets at a time.
+# Tasks sent to an actor at a time.
 _AT_ONCE = 16
 
 
@@ -54,20 +54,20 @@ def verify(
         max_pixels: images with more have "too many pixels", by their header: they are not decoded.
             The default is that of the loaders.
         duplicates: compare files by content (BLAKE2b).
-        workers: processes that read; None: one per core. 0: this process, where a file that ends the
+        workers: processes that read; None: one per core. 0: this process, where a file that crashes the
             decoder ends everything.
-        engine: `Ray(cpus=8)` has files and samples read by so many actors of a Ray cluster, whose
+        engine: `Ray(cpus=8)` reads files and samples with this many actors of a Ray cluster, whose
             nodes all see them by the same paths. The report is the same.
-        progress: show a bar. None: where stderr is a terminal.
+        progress: show a bar. None: only if stderr is a terminal.
 
-    In a folder the files are read that `from_directory` reads, and those beside the folders of classes;
-    files of other suffixes, and names that begin with a dot, are left out. Takes about
-    twice the time of decoding every file once, and 400 bytes of memory per file.
+    In a folder, the files that `from_directory` reads are read, and those next to the class folders;
+    files with other suffixes, and names that begin with a dot, are left out. Takes about twice the
+    time of decoding every file once, and 400 bytes of memory per file.
 
     Raises:
-        FileNotFoundError: no such source.
-        ValueError: nothing in it to read, or a CSV file without such a column; workers= and engine=.
-        TypeError: engine= is no Ray, or a loader cannot be sent to its cluster.
+        FileNotFoundError: the source does not exist.
+        ValueError: it contains nothing to read, or a CSV file lacks the column; workers= and engine=.
+        TypeError: engine= is not a Ray, or a loader cannot be pickled for its cluster.
         ImportError: engine= without Ray installed.
         WorkerPoolError: no cluster, or three actors died of the same work.
     """
@@ -116,7 +116,7 @@ def verify(
 
 
 def is_loader(value: Any) -> bool:
-    """Whether it is a loader, and no path or list of such."""
+    """Whether it is a loader, not a path or a list."""
     return hasattr(type(value), "sample_spec") and hasattr(type(value), "replace")
 
 
@@ -128,8 +128,8 @@ def _verify_loader(
     ray: Ray | None,
     bar: Any,
 ) -> None:
-    """Its files by their structure, and then each of its samples, which are what is counted."""
-    # Brings in all sources; where there is a loader they are there.
+    """Check its files by their structure, and then each of its samples, which are counted."""
+    # Imports all sources; with a loader they are imported already.
     from kloaders.diagnostics.verify.samples import check_samples, plan_loader
 
     report, tasks = comparison.report, list[Task]()
@@ -142,7 +142,7 @@ def _verify_loader(
 
 
 def _from_cluster(tasks: list[Task], max_pixels: int, ray: Ray) -> Iterator[tuple[Task, Answer]]:
-    """Each task with its answer: of processes of the actors, for the reasons that `Inspector` has."""
+    """Each task with its answer, from the actors' processes (separate as for `Inspector`)."""
     from kloaders.engine.ray.calls import called
 
     blocks = (
@@ -156,7 +156,7 @@ def _from_cluster(tasks: list[Task], max_pixels: int, ray: Ray) -> Iterator[tupl
 def _answers(
     tasks: list[Task], workers: int, max_pixels: int, ray: Ray | None
 ) -> Iterator[tuple[Task, Answer]]:
-    """Each task with its answer, as they come, done by so many processes, or on a cluster."""
+    """Each task with its answer, as they are done, by processes or on a cluster."""
     if ray is not None:
         yield from _from_cluster(tasks, max_pixels, ray)
         return
@@ -179,7 +179,7 @@ def _answers(
                 break
             try:
                 done.put((task, inspector.ask(as_question(task, max_pixels))))
-            except Exception as error:  # raised in the thread that waits
+            except Exception as error:  # raised in the waiting thread
                 done.put((task, error))
         inspector.close()
 
@@ -187,7 +187,7 @@ def _answers(
         threading.Thread(target=work, args=(one,), daemon=True, name="kloaders-verify")
         for one in inspectors
     ]
-    # Those that start share the work; the first may be this one.
+    # The running workers share the work; the first may be this process.
     threads = [thread for thread in threads if started(thread)]
     if inspectors and not threads:
         work(inspectors[0])

@@ -1,4 +1,4 @@
-"""What a loader reads: its files by their structure, and each of its samples as the loader reads it."""
+"""Verifies a loader: its files by their structure, and each sample as the loader reads it."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from kloaders.sources.video import VideoSource
 
 __all__ = ["check_samples", "plan_loader"]
 
-# Neighbours are read by one thread: they may lie in one file.
+# Neighbouring samples are read by one thread: they may be in one file.
 _AT_ONCE = 32
 
 
 def plan_loader(loader: Loader, report: Report, tasks: list[Task]) -> None:
-    """Append the tasks of the files whose format is known: images, arrays, videos, records, packs.
+    """Append the tasks of files of known formats: images, arrays, videos, records, packs.
 
-    Files of a format of the user's own are only read by `check_samples`.
+    Files of custom formats are read by `check_samples` only.
     """
     source: Source = loader.source
     parts = list(_parts(source))
@@ -89,7 +89,7 @@ def _plan_columns(loader: Loader, source: Source, tasks: list[Task]) -> None:
                     {
                         "path": inner.paths[row],
                         "max_pixels": most,
-                        # Masks are alike by right: they are not compared.
+                        # Masks may well be equal: they are not compared.
                         "compared": k == 0,
                         "class": None if k or classes is None else classes[place],
                     }
@@ -107,7 +107,7 @@ def _classes(loader: Loader, source: Source) -> list[str] | None:
 
 
 def _parts(source: Source) -> Iterator[Source]:
-    """A source, and those that it reads from."""
+    """A source, and the sources that it reads from."""
     yield source
     inner = [getattr(source, name, None) for name in ("inner", "base", "rows")]
     inner += [pipeline.source for pipeline in getattr(source, "pipelines", ())]
@@ -117,7 +117,7 @@ def _parts(source: Source) -> Iterator[Source]:
 
 
 def _inner(column: Any) -> tuple[Any, Any]:
-    """The column that others take rows of, and the numbers of these rows; None for all."""
+    """The underlying column, and the numbers of its selected rows; None for all."""
     numbers = None
     while not isinstance(column, (PathColumn, PackColumn)):
         if isinstance(column, SubsetColumn):
@@ -131,9 +131,9 @@ def _inner(column: Any) -> tuple[Any, Any]:
 def check_samples(
     loader: Loader, report: Report, comparison: Comparison, bar: Any, ray: Ray | None = None
 ) -> None:
-    """Read each sample once, past caches, without transforms; add what does not load.
+    """Read each sample once, without caches and transforms; add those that do not load.
 
-    Raises whatever is wrong with no sample, such as a MemoryError.
+    Raises errors that no single sample causes, such as a MemoryError.
     """
     plain = loader.replace(cache=None)
     try:
@@ -150,7 +150,7 @@ def check_samples(
                 bar.update(1)
                 if bad is not None:
                     kind, said, whole = bad
-                    # A mask that is broken is named, and not its image as well.
+                    # If a mask is broken, only the mask is named, not its image too.
                     told = os.path.abspath(name) in known or any(path in whole for path in known)
                     if not told:
                         report.add(name, kind, said)
@@ -160,12 +160,12 @@ def check_samples(
         plain.close()
 
 
-#: Of a sample its name, its form, and why it does not load: kind, message, and all that its error says.
+#: Name and form of a sample, and why it does not load: kind, message, and the full error text.
 _Found = tuple[str, tuple[str, ...], "tuple[str, str, str] | None"]
 
 
 def _blocks_read(source: Source, blocks: list[Indices], ray: Ray | None) -> Iterator[list[_Found]]:
-    """What is found in each block, in their order where this process reads them."""
+    """The findings of each block, in order if this process reads them."""
     if ray is not None:
         from kloaders.engine.ray.calls import called
 
@@ -179,7 +179,7 @@ def _blocks_read(source: Source, blocks: list[Indices], ray: Ray | None) -> Iter
 
 
 def _read(source: Source, indices: Indices) -> list[_Found]:
-    """What is found in these samples."""
+    """The findings of these samples."""
     found: list[_Found] = []
     for index in indices.tolist():
         name = source.name(index)
@@ -188,7 +188,7 @@ def _read(source: Source, indices: Indices) -> list[_Found]:
             arrays = [np.asarray(array) for array in flatten(parts)]
         except MemoryError:
             raise
-        except Exception as error:  # whatever a user's code raises belongs to the sample
+        except Exception as error:  # errors of user code belong to the sample
             found.append((name, (), (kind_of_error(error), _message(name, error), str(error))))
             continue
         form = ", ".join(f"{array.dtype} of shape {array.shape}" for array in arrays)

@@ -1,4 +1,4 @@
-"""What there is to read in a source: a task for each file, or for some records of a file."""
+"""The tasks for a source: one for each file, or for some records of a file."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ __all__ = [
 _READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES
 _RECORDS = re.compile(r"\.tfrec(ord)?s?([.-]|$)", re.IGNORECASE)
 _ROWS = (".tar", ".parquet")
-# What lists the shards of a folder in MDS.
+# The index file of an MDS folder.
 INDEX = "index.json"
-# Records and bytes of one task: enough to be worth a line each way.
+# Records and bytes per task: large enough for one line of JSON each way.
 _TASK_RECORDS, _TASK_BYTES = 256, 2**26
 
-# A file and its class, as there may be millions; or what `inspect` takes, for others.
+# A file and its class, as there may be millions; for others, the argument of `inspect`.
 Task = tuple[str, "str | None"] | dict[str, Any]
 
 
 def is_rows(path: str) -> bool:
-    """Whether a file is called like one that holds rows of values."""
+    """Whether a file's name is that of a file with rows of values."""
     return suffix_of(path) in _ROWS
 
 
 def size_of(task: Task) -> int:
-    """Files or records."""
+    """What is counted: files or records."""
     return task.get("count", 1) if isinstance(task, dict) else 1
 
 
@@ -68,7 +68,7 @@ def as_question(task: Task, max_pixels: int) -> dict[str, Any]:
     """A task as `inspect` takes it."""
     if isinstance(task, dict):
         return {"max_pixels": max_pixels, **task}
-    # An array is read in blocks, a video frame by frame: they may well take long.
+    # Arrays are read in blocks, videos frame by frame: they may take long.
     hangs = suffix_of(task[0]) not in ARRAY_SUFFIXES | VIDEO_SUFFIXES
     return {"path": task[0], "max_pixels": max_pixels, "hangs": hangs}
 
@@ -125,9 +125,9 @@ def plan_source(
 
 
 def _files_in(root: str, report: Report, follow_links: bool) -> Iterator[tuple[str, str | None]]:
-    """Files below a folder that are read here, sorted; the folder right below it is the class.
+    """Supported files below a folder, sorted; the folder directly below it is the class.
 
-    They are those of `from_directory`, and those beside the folders of classes.
+    These are the files of `from_directory`, and those next to the class folders.
     """
 
     def unreadable(folder: str, error: OSError) -> None:
@@ -146,7 +146,7 @@ def _files_in(root: str, report: Report, follow_links: bool) -> Iterator[tuple[s
         top, special = os.path.join(root, name), list[str]()
         below = files_below(top, None, follow_links, special=special.append, unreadable=unreadable)
         found += [(path, name) for path in below]
-        found += [(path, name) for path in special]  # they are named, as what cannot be read
+        found += [(path, name) for path in special]  # not regular files: reported as unreadable
     for path, label in found:
         if _is_read(path):
             yield path, label
@@ -155,7 +155,7 @@ def _files_in(root: str, report: Report, follow_links: bool) -> Iterator[tuple[s
 
 
 def _is_read(path: str) -> bool:
-    """Whether files with this name are read here."""
+    """Whether files with this name are supported."""
     name = os.path.basename(path)
     return suffix_of(path) in _READABLE or is_rows(path) or bool(_RECORDS.search(name))
 
@@ -163,7 +163,7 @@ def _is_read(path: str) -> bool:
 def _objects_of(
     name: str, columns: tuple[str, str | None, Any], report: Report
 ) -> Iterator[tuple[str, str | None]]:
-    """Objects of a URL: of a table, a pattern, or a folder; the folder right below it is the class."""
+    """Objects of a URL: of a table, a pattern, or a folder; the folder directly below is the class."""
     if suffix_of(name) in (".csv", ".tsv"):
         yield from zip(*_table(name, *columns), strict=True)
         return
@@ -173,7 +173,7 @@ def _objects_of(
     found = listed_pattern(name)
     listed = list_below(name) if found is None else found
     names = {below for below, _ in listed} if found is None else ()
-    for whole in (MANIFEST, INDEX):  # all of the folder is one pack, or the shards of one index
+    for whole in (MANIFEST, INDEX):  # the whole folder is one pack, or MDS shards of one index
         if whole in names:
             yield join(name, whole), None
             return
@@ -208,7 +208,7 @@ def plan_records(path: str, report: Report, tasks: list[Task]) -> None:
         report.add(path, kind_of_error(error), str(error))
         return
     examples, count = _examples_in(files), len(files)
-    # Nothing in a compressed file is reached without what lies before it.
+    # A compressed file can only be read from the start.
     step = count if files.compressed else _TASK_RECORDS
     first = 0
     while first < count:
@@ -223,7 +223,7 @@ def plan_records(path: str, report: Report, tasks: list[Task]) -> None:
 
 
 def _examples_in(files: RecordFiles) -> bool:
-    """Whether the first record that can be read is a tf.train.Example."""
+    """Whether the first readable record is a tf.train.Example."""
     for index in range(min(len(files), 100)):
         try:
             record = files.read(index)
@@ -238,7 +238,7 @@ def _examples_in(files: RecordFiles) -> bool:
 
 def plan_rows(path: str, report: Report, tasks: list[Task]) -> None:
     """Append the tasks of a tar file, a Parquet file, or a folder in MDS."""
-    # Brings in all sources, and Keras.
+    # Imports all sources, and Keras.
     from kloaders.diagnostics.verify.rows import RowFile
 
     try:
@@ -251,7 +251,7 @@ def plan_rows(path: str, report: Report, tasks: list[Task]) -> None:
 
 
 def plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
-    """The sums of a pack's files, after their sizes and headers."""
+    """The checksums of a pack's files, after their sizes and headers."""
     manifest_path = pack_format.path_in(folder, MANIFEST)
     try:
         manifest = pack_format.read_manifest(folder)
@@ -274,7 +274,7 @@ def plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
     counted = set(damaged)
     for piece in pieces_of(folder, manifest.shards, dtypes):
         if piece.path not in damaged:
-            count = int(piece.path not in counted)  # a file is read in pieces, and is one file
+            count = int(piece.path not in counted)  # a file in several pieces counts once
             counted.add(piece.path)
             tasks.append({**piece._asdict(), "count": count})
 
@@ -286,7 +286,7 @@ def _is_shorter(path: str, size: int) -> bool:
 
 
 def kind_of_error(error: Exception) -> str:
-    """The kind of finding that the error of a file or a sample is."""
+    """The kind of finding for the error of a file or sample."""
     said = str(error)
     if isinstance(error, OSError):
         return "unreadable"

@@ -1,8 +1,7 @@
-"""One process of `verify`: does tasks, and answers. It brings in Keras for rows only.
+"""One process of `verify`: does tasks, and answers. It imports Keras only for rows.
 
-A process of its own for three reasons: a file that ends the decoder ends nothing else and is named,
-decoders print what they think of a file to stderr, and the GIL is not shared. Tasks and
-answers are lines of JSON.
+It is a separate process for three reasons: a file that crashes the decoder ends nothing else and is
+named, decoders print warnings to stderr, and the GIL is not shared. Tasks and answers are lines of JSON.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ from kloaders.places.settings import exported
 
 __all__ = ["Inspections", "Inspector", "inspect", "main"]
 
-# An image that takes longer than this hangs, or its disk does.
+# Seconds after which an image, or its disk, is considered to hang.
 HANG_SECONDS = 120.0
 
-# Answers of one task: name, problems, digest, form, class (of a record, by its label) each.
+# Answers of one task: name, problems, digest, form, class (for a record, by its label) each.
 Answer = list[dict[str, Any]]
 
 
 def inspect(task: dict[str, Any], opened: dict[str, Any]) -> Answer:
-    """Do one task: a file, some records of a file, or a part of a file whose sum is known.
+    """Do one task: a file, some records of a file, or a part of a file whose checksum is known.
 
-    opened: files of records or rows, kept from one task to the next.
+    opened: files of records or rows, kept between tasks.
     """
     if "crc32" in task:
         return [_sum(task)]
@@ -93,7 +92,7 @@ def _records(task: dict[str, Any], opened: dict[str, RecordFiles]) -> Answer:
 
 
 def _rows(task: dict[str, Any], opened: dict[str, Any]) -> Answer:
-    # Brings in all sources, and Keras: only where there are such files.
+    # Imports all sources, and Keras: only for such files.
     from kloaders.diagnostics.verify.rows import RowFile
 
     path = task["path"]
@@ -122,7 +121,7 @@ def _record(
                 continue
             for value in values:
                 if is_image(value):
-                    # A record of an image is known by its image: names differ.
+                    # An image record is identified by its image: names differ.
                     inner = check_content(value, f"{name}, {feature}", task["max_pixels"])
                     found.problems += inner.problems
                     found.digest, found.form = inner.digest, inner.form
@@ -144,7 +143,7 @@ def main() -> None:
 
 
 def _there_soon(descriptor: int) -> bool:
-    """Whether there is something to read, or the end, before HANG_SECONDS are over."""
+    """Whether there is input, or its end, within HANG_SECONDS."""
     if not hasattr(select, "poll"):  # Windows
         return True
     poll = select.poll()
@@ -153,7 +152,7 @@ def _there_soon(descriptor: int) -> bool:
 
 
 class Inspector:
-    """A process that does tasks one after another; made anew where one ends it.
+    """A process that does tasks one after another, and is restarted when a task kills it.
 
     Used by one thread, but for `close`.
     """
@@ -162,10 +161,10 @@ class Inspector:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, task: dict[str, Any]) -> Answer:
-        """The answer; a task that ends its process twice, or hangs, is answered with that."""
+        """Do a task; one that kills its process twice, or hangs, is reported as such."""
         line = json.dumps(task).encode() + b"\n"
         code = 0
-        for _ in range(2):  # it may have been ended for another reason
+        for _ in range(2):  # it may have died for another reason
             process = self._started()
             assert process.stdin is not None
             assert process.stdout is not None
@@ -212,7 +211,7 @@ class Inspector:
                     "OPENCV_LOG_LEVEL": "SILENT",
                     "OMP_NUM_THREADS": "1",
                 },
-                # Ctrl-C is for the process that asks to decide on.
+                # The parent process handles Ctrl-C.
                 start_new_session=True,
             )
         return self._process
@@ -230,7 +229,7 @@ class Inspector:
 
 
 class Inspections:
-    """What an actor of a cluster does for `verify`: several tasks, by a process of its own."""
+    """The work of a cluster's actor for `verify`: several tasks, in a separate process."""
 
     def __init__(self) -> None:
         self._inspector = Inspector()

@@ -1,1 +1,1 @@
-"""Worker processes that make batches, and the memory that they share with the training."""
+"""Worker processes that make batches, and the memory that they share with the main process."""

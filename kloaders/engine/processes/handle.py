@@ -1,4 +1,4 @@
-"""One worker process, seen from the process that started it: its pipe, and the row that it is at."""
+"""One worker process as its parent sees it: the pipe, and the current row."""
 # ruff: noqa: S301  both ends of what is pickled are ours
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kloaders.places.settings import exported
 
 __all__ = ["Raised", "WorkerHandle", "WorkerLost"]
 
-# One thread for each worker: others would only compete with the workers beside it.
+# One thread per worker: more would only compete with the other workers.
 _SINGLE = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"
 )  # fmt: skip
@@ -44,31 +44,31 @@ class Raised:
 
 
 class WorkerLost(Exception):
-    """A worker ended, or was ended, at a row of its job; -1: before the first."""
+    """A worker ended, or was killed, at a row of its job; -1: before the first."""
 
     def __init__(self, row: int, how: str, hangs: bool = False) -> None:
         super().__init__(how)
         self.row, self.hangs = row, hangs
 
     def as_error(self, times: int, timeouts: Timeouts) -> Exception:
-        """The error of the sample at which so many workers were lost."""
+        """The error of a sample at which this many workers died."""
         if self.hangs:
             error: Exception = TimeoutError(
                 f"not loaded after {timeouts.sample:g} seconds in a worker process, {times} "
                 f"times. If a sample may take longer, set the environment variable {SAMPLE}, in "
                 "seconds, before the first batch."
             )
-            return with_recovery(error, None)  # it had its time, more than once
+            return with_recovery(error, None)  # it was tried more than once
         error = RuntimeError(
             f"the worker process that loaded it {self}, {times} times: a crash in a library, or "
             "no memory left."
         )
-        # SIGKILL is what Linux sends where memory is short.
+        # Linux sends SIGKILL when it is out of memory.
         return with_recovery(error, Recovery.LOST if self.args[0].endswith("SIGKILL") else None)
 
 
 class WorkerHandle:
-    """A worker process, its pipe, and the row that it is at."""
+    """A worker process, its pipe, and the current row."""
 
     def __init__(self, pickled: PickledPipeline, life: int, timeouts: Timeouts) -> None:
         self.ready = False
@@ -79,7 +79,7 @@ class WorkerHandle:
         self._row[0] = -1
         self.conn, theirs = multiprocessing.Pipe()
         fds = (theirs.fileno(), cell, life, pickled.fd)
-        # Its own path first: kloaders may be found by nothing else than this process' path.
+        # The package's own path first: it may be importable only through this process's path.
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; "
             f"from kloaders.engine.processes.worker import work; work(*{fds}, {pickled.head}, {timeouts.idle})"
@@ -94,7 +94,7 @@ class WorkerHandle:
                 pass_fds=fds,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                # Ctrl-C is for this process to decide on.
+                # This process handles Ctrl-C.
                 start_new_session=True,
             )
         finally:
@@ -102,7 +102,7 @@ class WorkerHandle:
             os.close(cell)
 
     def wait_ready(self) -> None:
-        """Block until it has loaded the loader."""
+        """Block until the worker has loaded the loader."""
         if self.ready:
             return
         try:
@@ -127,9 +127,9 @@ class WorkerHandle:
         blocks: Sequence[Block],
         in_use: set[int],
     ) -> Any:
-        """Have a job done; rows that fail come into `troubles`, as soon as they do.
+        """Run a job; failed rows are added to `troubles` as they occur.
 
-        blocks: what the job works on. in_use: numbers of all that exist; it forgets others.
+        blocks: memory of the job. in_use: numbers of all existing blocks; the worker drops others.
         """
         self._row[0] = -1
         stale, self._known = self._known - in_use, self._known & in_use
@@ -185,18 +185,18 @@ class WorkerHandle:
             return WorkerLost(int(self._row[0]), f"ended with signal {-code}")
 
     def shut_down(self) -> None:
-        """Let it see the end of its pipe; it then leaves as any Python process does."""
+        """Close the pipe; the worker then exits normally."""
         end = socket.socket(fileno=os.dup(self.conn.fileno()))
         with end, contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_WR)
 
     def kill(self) -> None:
-        """Kill it, if it is not gone yet."""
+        """Kill it if it is still running."""
         self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel
             self.process.wait(5)
 
     def end(self) -> None:
-        """Kill it and free what belongs to it."""
+        """Kill it and release its resources."""
         self.kill()
         self.conn.close()

@@ -1,4 +1,4 @@
-"""A pipeline as it is sent to worker processes: pickled once, its arrays in memory that all share."""
+"""A pipeline for worker processes: pickled once, with its arrays in shared memory."""
 # ruff: noqa: S301  both ends of what is pickled are ours
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ __all__ = ["PickledPipeline", "check_sendable", "load_pickled"]
 
 
 class PickledPipeline:
-    """A pipeline's pickled form in a file in memory, its arrays beside it: workers share them."""
+    """A pipeline's pickled form in an in-memory file, followed by its arrays, which workers share."""
 
     def __init__(self, pipeline: SamplePipeline) -> None:
         buffers: list[Any] = []
         try:
             data, main = _pickled(pipeline.for_worker(), lambda b: buffers.append(b.raw()))
         except Exception:
-            check_sendable(pipeline)  # says what it is
+            check_sendable(pipeline)  # names the object that cannot be pickled
             raise
         sizes = [view.nbytes for view in buffers]
         starts = [0, *itertools.accumulate(size + -size % ALIGNMENT for size in sizes)]
         head = pickle.dumps((sys.argv, main, data, starts, sizes))
-        #: Where the arrays begin in the file.
+        #: Offset of the arrays in the file.
         self.head = len(head) + -len(head) % mmap.ALLOCATIONGRANULARITY
         with held():
             self.fd = anonymous_file(self.head + starts[-1])
-            #: Closes the file; the last reference to this does so as well.
+            #: Closes the file; so does the last reference to this object.
             self.close = weakref.finalize(self, os.close, self.fd)
             self.close.atexit = False
         with mmap.mmap(self.fd, self.head + starts[-1]) as mapped:
@@ -49,8 +49,8 @@ class PickledPipeline:
 
 
 def load_pickled(fd: int, head: int) -> SamplePipeline:
-    """The pipeline of a PickledPipeline with this file and head, in a worker process."""
-    # Private pages: a hook that writes to an array of its own does so in its own process.
+    """In a worker process: the pipeline of a PickledPipeline with this file and head."""
+    # Private pages: a hook that writes to one of its arrays does so in its own process only.
     mapped = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
     argv, main, data, starts, sizes = pickle.loads(mapped)
     spawn.prepare({"sys_argv": argv, **main})
@@ -60,10 +60,10 @@ def load_pickled(fd: int, head: int) -> SamplePipeline:
 
 
 def _pickled(value: Any, take_buffer: Callable[[Any], Any]) -> tuple[bytes, dict[str, str]]:
-    """Pickled form, and what `spawn.prepare` needs to import the main script, if it is needed."""
+    """The pickled form, and what `spawn.prepare` needs to import the main script, if necessary."""
     by_value = _cloudpickle()
     if by_value is not None:
-        # Functions and classes of the script or notebook travel whole: workers don't import it.
+        # Functions and classes of the script or notebook are pickled by value: workers don't import it.
         return by_value.dumps(value, protocol=5, buffer_callback=take_buffer), {}
     data = pickle.dumps(value, protocol=5, buffer_callback=take_buffer)
     return data, _main_script() if b"__main__" in data else {}
@@ -89,7 +89,7 @@ def _main_script() -> dict[str, str]:
 
 
 def check_sendable(pipeline: SamplePipeline) -> None:
-    """Raise a TypeError that names what in this pipeline cannot be sent to a worker process."""
+    """Raise a TypeError that names the object in this pipeline that cannot be pickled."""
     if sys.platform == "win32":
         raise ValueError(
             "processes=True is not available on Windows, where processes cannot inherit shared "
@@ -99,7 +99,7 @@ def check_sendable(pipeline: SamplePipeline) -> None:
     def sendable(value: Any) -> Exception | None:
         try:
             _pickled(value, lambda _: None)  # arrays are not copied
-        except Exception as error:  # whatever a user's objects raise
+        except Exception as error:  # a user's object may raise anything
             return error
         return None
 
@@ -119,7 +119,7 @@ def check_sendable(pipeline: SamplePipeline) -> None:
     parts = given
     parts |= vars(sent.source) if owner is None else owner.__getstate__()
     for name, value in parts.items():
-        if name == "_source":  # refers to the whole
+        if name == "_source":  # refers to the whole pipeline
             continue
         found = sendable(value)
         if found is not None:

@@ -1,7 +1,7 @@
 """Worker processes for hooks that hold the GIL: they fill rows in shared memory, and may die.
 
-A thread of the engine hands its part of a batch to a worker and waits. Everything a worker makes
-follows from its arguments, so that a part whose worker died is simply done again by another one.
+A thread of the engine passes its part of a batch to a worker and waits. A worker's result depends on
+its arguments only, so if the worker dies another one repeats the part.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["ProcessPool"]
 
-# A sample at which so many workers died is at fault, and not the machine.
+# A sample at which this many workers died is at fault, not the machine.
 _DEATHS = 3
-# The same for workers that die before they begin, one after another.
+# The same for workers that die during start-up, one after another.
 _EARLY_DEATHS = 10
-# Workers that do nothing may leave by themselves; after this they are killed.
+# Seconds for idle workers to exit by themselves before they are killed.
 _SHUTDOWN_SECONDS = 0.7
 
 
 class ProcessPool:
     """Up to `count` processes, each with a copy of a pipeline.
 
-    They start together when the first job comes, stay until `close`, and are replaced when they
-    die. The pool refers to the pipeline's pickled form and never to a loader, so that a forgotten
-    loader is collected, and its workers end.
+    They start together at the first job, run until `close`, and are replaced when they die. The
+    pool refers to the pipeline's pickled form and never to a loader, so that an unused loader is
+    garbage-collected and its workers end.
 
     Threads: all methods may be called from several at once.
     """
@@ -67,12 +67,12 @@ class ProcessPool:
 
     @property
     def usable(self) -> bool:
-        """Whether it is open, and this process is not a fork of the one that made it."""
+        """Whether it is open and this process is not a fork of the one that created it."""
         return not self._group.closed and self._group.pid == os.getpid()
 
     @property
     def pids(self) -> list[int]:
-        """Process numbers of the workers that exist now."""
+        """Process ids of the current workers."""
         return [worker.process.pid for worker in list(self._group.all)]
 
     def fill(
@@ -85,16 +85,16 @@ class ProcessPool:
         raw: bool,
         stored: Rows | None = None,
     ) -> None:
-        """What `pipeline.fill` does, in a worker process.
+        """`pipeline.fill` in a worker process.
 
-        A sample that ends its worker again and again, or never ends, is reported like one that
-        does not load. Blocks until all rows are done; the GIL is free meanwhile.
+        A sample that repeatedly kills its worker or hangs is reported like one that does not load.
+        Blocks until all rows are done; the GIL is free meanwhile.
 
-        stored: the samples before the transform, where they need not be read.
+        stored: the samples before the transform, if they need not be read.
         """
         rows = len(indices)
         target = self.memory.locate(out.arrays)
-        if target is None:  # not shared memory: filled there, and copied
+        if target is None:  # not shared memory: fill a shared block, then copy
             needs = [(leaf.shape, leaf.dtype) for leaf in out.arrays]
             inner = Rows(out.form, self.memory.take(needs))
             self.fill(pipeline, indices, inner, report, moment, raw, stored)
@@ -118,12 +118,12 @@ class ProcessPool:
         def name(row: int) -> str:
             return f"sample {indices[row]} ({pipeline.source.name(int(indices[row]))})"
 
-        # The load_batch hook wants many samples at once; else the worker tells each one it is at.
+        # The load_batch hook wants many samples at once; otherwise the worker reports each sample.
         step = rows if stored is None and pipeline.source.whole_batches else 1
         self._run(job, rows, step, name, report, blocks)
 
     def look(self, pipeline: SamplePipeline, index: int, raw: bool) -> Structure:
-        """The specs of one sample; raises what went wrong with it."""
+        """The specs of one sample; raises its error."""
 
         def report(row: int, error: Exception) -> NoReturn:
             raise error
@@ -137,7 +137,7 @@ class ProcessPool:
         return self._run(job, 1, 1, name, report)
 
     def close(self) -> None:
-        """End the workers, within about a second. Jobs under way fail."""
+        """End the workers, within about a second. Running jobs fail."""
         self._group.close()
 
     # ------------------------------------------------------------------ one job, however often
@@ -151,7 +151,7 @@ class ProcessPool:
         report: Report,
         blocks: Sequence[Block] = (),
     ) -> Any:
-        """Have `job(at, step)` done: rows from `at` on, `step` of them at a time."""
+        """Run `job(at, step)`: rows from `at` on, `step` of them at a time."""
         at = 0
         gone: Counter[int] = Counter()
         while True:
@@ -162,7 +162,7 @@ class ProcessPool:
             except WorkerLost as end:
                 row = end.row
                 gone[row] += 1
-                # What is before that row is done; of the row itself parts may have come.
+                # Everything before that row is done; the row itself may be partly done.
                 for trouble in [t for t in troubles if 0 <= t[0] < row]:
                     report(*trouble)
                 at = max(at, row)
@@ -191,7 +191,7 @@ class ProcessPool:
 
 
 class _WorkerGroup:
-    """The workers of a pool, and what they start from."""
+    """The workers of a pool, and the arguments that start them."""
 
     def __init__(self, pipeline: SamplePipeline, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
@@ -202,7 +202,7 @@ class _WorkerGroup:
         self.change = threading.Condition()
         self.pid = os.getpid()
         self.early = 0
-        # Workers leave when this pipe closes: however this process ends.
+        # Workers exit when this pipe closes, however this process ends.
         with held():
             self.life = os.pipe()
             self._close_life = weakref.finalize(self, _close_both, *self.life)
@@ -210,7 +210,7 @@ class _WorkerGroup:
 
     @contextlib.contextmanager
     def worker(self, count: int) -> Iterator[WorkerHandle]:
-        """A free worker, for one job."""
+        """A free worker for one job."""
         worker = self._take(count)
         try:
             worker.wait_ready()
@@ -278,12 +278,12 @@ class _WorkerGroup:
             self.change.notify()
 
     def close(self) -> None:
-        """End all workers: the idle ones by themselves, the busy ones at once."""
+        """End all workers: idle ones by closing their pipe, busy ones at once."""
         with held():
             self._close()
 
     def _close(self) -> None:
-        if self.pid != os.getpid():  # in a fork: they are the parent's, and so is the lock
+        if self.pid != os.getpid():  # in a fork they belong to the parent, and so does the lock
             self.closed = True
             for worker in self.all:
                 worker.process.returncode = 0

@@ -1,4 +1,4 @@
-"""Memory that this process and its workers share: a block per batch, each a file without a name."""
+"""Memory shared by this process and its workers: one block per batch, each an unnamed file."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ NO_TEXTS = (
     "processes=True, and samples have texts, which processes cannot share: leave processes out, or "
     "let transform= make numbers of the texts."
 )
-# Arrays below this are copied when a batch is whole: labels that a user collects hold no block.
+# Smaller arrays are copied when a batch is complete: labels that a user keeps then hold no block.
 _SMALL = 1 << 16
 
 
 class SharedBlocks:
-    """Memory for batches that workers fill; like `memory.BufferPool`, a block per batch.
+    """Memory for batches that workers fill; like `memory.BufferPool`, one block per batch.
 
-    A block is given out again when nobody holds an array of it; where that is not known
-    (`memory.references_are_counted`), it is dropped with its last array. Each is a file without a
-    name, so that nothing is left whatever happens to the processes.
+    A block is reused when nobody holds an array of it; if that is not known
+    (`memory.references_are_counted`), it is dropped with its last array. Each is an unnamed file,
+    so that nothing is left behind however the processes end.
     """
 
     def __init__(self, limit: int = 16) -> None:
@@ -45,10 +45,10 @@ class SharedBlocks:
         self._lock = threading.Lock()
 
     def take(self, needs: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> list[Array]:
-        """Arrays of these shapes and types in one block, each on a 64-byte boundary.
+        """Arrays of these shapes and dtypes in one block, each on a 64-byte boundary.
 
         Raises:
-            TypeError: texts, which are objects of one process.
+            TypeError: a dtype is object, such as texts, which belong to one process.
         """
         if any(dtype.hasobject for _, dtype in needs):
             raise TypeError(NO_TEXTS)
@@ -63,7 +63,7 @@ class SharedBlocks:
 
     def _free(self, nbytes: int) -> Array:
         if self.recycles:
-            # The block itself and getrefcount's own argument: 2 references, and nobody else.
+            # Only the block itself and getrefcount's argument refer to it.
             free = [b for b in self._blocks.values() if sys.getrefcount(b.kept) == 2]
             for block in free:
                 if nbytes <= block.nbytes <= 2 * nbytes + mmap.PAGESIZE and not block.spare:
@@ -82,7 +82,7 @@ class SharedBlocks:
         return array
 
     def locate(self, leaves: list[Array]) -> Place | None:
-        """Where these arrays lie; None if not in one of these blocks."""
+        """The location of these arrays; None if they are not in one of these blocks."""
         with self._lock:
             base: Any = leaves[0].base
             block = self._blocks.get(id(base))
@@ -96,15 +96,15 @@ class SharedBlocks:
         return Place(block, (block.number, list(zip(offsets, shapes, strict=True))))
 
     def numbers(self) -> set[int]:
-        """Of all blocks that there are."""
-        # A copy, since a block that is not kept goes whenever its last array does.
+        """The numbers of all blocks."""
+        # A copy, since a dropped block disappears with its last array.
         return {block.number for block in list(self._blocks.values())}
 
     def keep(self, leaves: list[Array]) -> list[Array]:
-        """The arrays as they are handed over: small ones are copied, so that they hold no block.
+        """The arrays to deliver: small ones are copied, so that they hold no block.
 
-        So are all of a block beyond the limit: a user who keeps every batch of an epoch keeps
-        ordinary memory, and not a file descriptor for each.
+        So are all arrays of a block beyond the limit: a user who keeps every batch of an epoch keeps
+        ordinary memory, not one file descriptor per batch.
         """
         return [self._kept(leaf) for leaf in leaves]
 
@@ -117,19 +117,19 @@ class SharedBlocks:
         return copy
 
 
-#: Number of a block, and (offset, (shape, dtype)) of the arrays in it.
+#: Number of a block, and (offset, (shape, dtype)) of its arrays.
 Layout = tuple[int, list[tuple[int, tuple[tuple[int, ...], np.dtype[Any]]]]]
 
 
 class Place(NamedTuple):
-    """Where arrays lie: a block, and the layout by which another process finds them."""
+    """The location of arrays: a block, and the layout by which another process finds them."""
 
     block: Block
     layout: Layout
 
 
 def arrays_at(layout: Layout, blocks: dict[int, Array]) -> list[Array]:
-    """The arrays of a layout, in blocks that were mapped by their numbers; nothing is copied."""
+    """The arrays of a layout, in mapped blocks by number; nothing is copied."""
     number, arrays = layout
     return [
         np.ndarray(shape, dtype, buffer=blocks[number], offset=offset)
@@ -141,11 +141,11 @@ class Block:
     """Memory that other processes can map by its file descriptor.
 
     Attributes:
-        number: what processes call it.
+        number: identifies it in all processes.
         nbytes: its size.
-        spare: it is one beyond the limit, and never given out again.
+        spare: it is beyond the limit, and never reused.
         fd: the file descriptor.
-        kept: the array over all of it, where that is kept to be given out again.
+        kept: the array over the whole block, if the block is reused.
     """
 
     def __init__(self, number: int, nbytes: int, spare: bool) -> None:
@@ -157,7 +157,7 @@ class Block:
             weakref.finalize(self, os.close, self.fd).atexit = False
 
     def map(self) -> Array:
-        """An array over all of it."""
+        """An array over the whole block."""
         return np.frombuffer(mmap.mmap(self.fd, self.nbytes), np.uint8)
 
 
@@ -167,7 +167,7 @@ def _address(array: Array) -> int:
 
 
 def anonymous_file(nbytes: int) -> int:
-    """A file in memory that has no name, and is gone with the last process that holds it."""
+    """An unnamed file in memory, which disappears with the last process that holds it."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("kloaders")
     else:  # macOS
@@ -175,7 +175,7 @@ def anonymous_file(nbytes: int) -> int:
             fd = os.dup(file.fileno())
     try:
         os.ftruncate(fd, nbytes)
-        # All of it now: memory that is lacking is an error here, and SIGBUS where it is written to.
+        # Allocate now: a lack of memory is an error here, but SIGBUS at a later write.
         with contextlib.suppress(AttributeError):  # not on macOS
             os.posix_fallocate(fd, 0, nbytes)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How long worker processes may take: environment variables, read when their pool is made."""
+"""Time limits of worker processes: environment variables, read when a pool is created."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ IDLE = "KLOADERS_WORKER_IDLE_TIMEOUT"
 
 
 class Timeouts(NamedTuple):
-    """Seconds for the workers of one pool.
+    """Time limits of one pool, in seconds.
 
     Attributes:
-        sample: a worker that works on one sample for so long is ended, and the sample tried once more.
-        start: a worker may take so long to start: it imports the modules of the user's functions.
-        idle: a worker that is asked for nothing for so long ends itself: what Keras keeps alive after
-            `fit` is light. A new one takes a fraction of a second.
+        sample: a worker that works on one sample for longer is killed, and the sample is tried again.
+        start: maximum time for a worker to start, which includes importing the user's modules.
+        idle: a worker without a job for this long exits, so that a loader that Keras keeps after
+            `fit` uses few resources. A new one takes a fraction of a second.
     """
 
     sample: float = 60.0
@@ -29,10 +29,10 @@ class Timeouts(NamedTuple):
 
     @classmethod
     def from_environment(cls) -> Timeouts:
-        """As the environment variables have them.
+        """Read the environment variables.
 
         Raises:
-            ValueError: one of them is no number of seconds above 0.
+            ValueError: one of them is not a number of seconds above 0.
         """
         default = cls()
         return cls(

@@ -1,4 +1,4 @@
-"""What a worker process does: it waits for jobs, fills rows in shared memory, reports what fails."""
+"""The main loop of a worker process: waits for jobs, fills rows in shared memory, reports errors."""
 # ruff: noqa: S301  both ends of what is pickled are ours
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def is_worker() -> bool:
 
 
 def work(conn_fd: int, row_fd: int, life_fd: int, pipeline_fd: int, head: int, idle: float) -> None:
-    """The life of a worker process, which ends when it is asked for nothing for `idle` seconds."""
+    """Serve jobs until the pipe closes, or for `idle` seconds without a job."""
     global _is_worker  # noqa: PLW0603  one per process
     _is_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(RuntimeError):  # no thread to be had: it leaves when it is next idle
+    with contextlib.suppress(RuntimeError):  # no thread available: it exits when it is next idle
         threading.Thread(target=_leave_with_parent, args=(life_fd,), daemon=True).start()
     conn: Connection[Any, Any] = Connection(conn_fd)
 
@@ -51,12 +51,12 @@ def work(conn_fd: int, row_fd: int, life_fd: int, pipeline_fd: int, head: int, i
             if then is not None:
                 conn.send_bytes(then.data)
         except OSError:
-            os._exit(0)  # nobody is there
+            os._exit(0)  # the parent is gone
 
     row = np.frombuffer(mmap.mmap(row_fd, 8), np.int64)
     try:
         pipeline = load_pickled(pipeline_fd, head)
-    except BaseException:  # told to the parent, which raises it
+    except BaseException:  # sent to the parent, which raises it
         tell("failed", traceback.format_exc())
         return
     os.environ.pop(WORKER, None)
@@ -102,7 +102,7 @@ def _do(
     _, (target, source), indices, at, step, moment, raw, (form, stored_form) = job
     out = Rows(form, arrays_at(target, blocks))
     stored = source and arrays_at(source, blocks)
-    # What lies elsewhere is fetched all at once, and not row by row.
+    # Remote objects are fetched all at once, not row by row.
     claims = () if stored is not None else pipeline.source.fetch_ahead(indices[at:])
     try:
         for first in range(at, len(indices), step):
@@ -125,7 +125,7 @@ def _do(
                 sample = unflatten(stored_form, [np.array(leaf[first]) for leaf in stored])
                 index = int(indices[first])
                 pipeline.put(index, sample, out.part(part), 0, report, moment.part(first))
-            except Exception as error:  # whatever a user's function raises
+            except Exception as error:  # a user's function may raise anything
                 report(0, error)
     finally:
         for claim in claims:
@@ -136,14 +136,14 @@ def _do(
 def pack_error(
     pipeline: SamplePipeline, index: int | None, error: BaseException
 ) -> tuple[bytes, str]:
-    """An error as it crosses to the parent: pickled, or told where it cannot be, and its trace."""
+    """An error for the parent: pickled, or as text if it cannot be, with its traceback."""
     with contextlib.suppress(AttributeError):  # a class with __slots__
         error.line_of_the_user = line_of_the_user(error)  # type: ignore[attr-defined]  # read by core.errors
     told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
         data = pickle.dumps(error)
         pickle.loads(data)
-    except Exception:  # an exception class of the user's that does not pickle
+    except Exception:  # a user's exception class that cannot be pickled
         other: Exception = RuntimeError(f"{type(error).__name__}: {error}")
         if index is not None:
             other = as_sample_error(index, pipeline.source.name(index), error)
@@ -152,7 +152,7 @@ def pack_error(
 
 
 def unpack_error(packed: tuple[bytes, str]) -> Any:
-    """The error that a worker sent, its traceback there as the cause; in the parent."""
+    """In the parent: the error that a worker sent, with the worker's traceback as its cause."""
     data, told = packed
     error = pickle.loads(data)
     error.__cause__ = _WorkerTraceback(told)

@@ -1,1 +1,1 @@
-"""Batches made by actors of a Ray cluster, in place of worker processes of this machine."""
+"""Batches made by actors of a Ray cluster instead of worker processes of this machine."""

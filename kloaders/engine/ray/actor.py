@@ -1,6 +1,6 @@
-"""What runs on the cluster: an actor that holds a pipeline and fills rows with samples.
+"""The code that runs on the cluster: an actor that holds a pipeline and fills rows with samples.
 
-Sent by value: at the top it imports the standard library only, as kloaders may not be there yet.
+Pickled by value: its top imports only the standard library, as kloaders may not be there yet.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def modules_of(folder: str) -> tuple[dict[str, bytes], str]:
 
 
 def _loaded(package: tuple[str, str, Any], pickled: Any) -> Any:
-    """Import kloaders, and load what was pickled: see `Decoder`."""
+    """Import kloaders, and unpickle the references: see `Decoder`."""
     ray: Any = import_module("ray")
     os.environ["KLOADERS_WORKER"] = "1"  # no Keras is imported
     folder, digest, archive = package
-    if modules_of(folder)[1] != digest:  # another machine
+    if modules_of(folder)[1] != digest:  # another machine with another version
         here = os.path.join(tempfile.gettempdir(), f"kloaders-{os.getuid()}-{digest}")
         if not os.path.isdir(here):
             whole = tempfile.mkdtemp(prefix="kloaders-")
@@ -54,18 +54,18 @@ def _loaded(package: tuple[str, str, Any], pickled: Any) -> Any:
     import pickle
 
     head, buffers, current = pickled
-    with contextlib.suppress(OSError):  # relative paths mean what they mean where this was started
+    with contextlib.suppress(OSError):  # relative paths are relative to the program's folder
         os.chdir(current)
     return pickle.loads(ray.get(head), buffers=ray.get(list(buffers)))  # noqa: S301  ours
 
 
 def write_shard(package: tuple[str, str, Any], pickled: Any, journal: str, shard: int) -> Any:
-    """Write one shard of a conversion, as a task. -> (True, names, note), or (False, what was raised).
+    """Write one shard of a conversion, as a task. -> (True, names, note), or (False, exception).
 
     Args:
         package: as for `Decoder`.
-        pickled: references to what writes, pickled.
-        journal: a file that is there where the files are to go to.
+        pickled: references to the pickled writer.
+        journal: path of the journal, which shows that the output folder is visible here.
         shard: its number.
     """
     if not os.path.isfile(journal):
@@ -76,7 +76,7 @@ def write_shard(package: tuple[str, str, Any], pickled: Any, journal: str, shard
     write = _loaded(package, pickled)
     try:
         names, note = write(shard, lambda _: None)
-    except (Exception, KeyboardInterrupt) as error:  # whatever a user's function raises
+    except (Exception, KeyboardInterrupt) as error:  # a user's function may raise anything
         from kloaders.core.errors import SampleError
 
         if isinstance(error, SampleError):
@@ -92,14 +92,14 @@ class Decoder:
         """Import kloaders and load the pipeline.
 
         Args:
-            package: the folder that kloaders is imported from where this program was started, the
-                digest of its files, and a reference to a ZIP file of them.
+            package: the folder of kloaders in the program that started this, the digest of its files,
+                and a reference to a ZIP file of them.
             pickled: references to the pickled pipeline, and to its arrays.
         """
         self.pipeline = _loaded(package, pickled)
 
     def ready(self) -> bool:
-        """Answers when the pipeline is loaded."""
+        """Return once the pipeline is loaded."""
         return True
 
     def look(self, index: int, raw: bool) -> Any:
@@ -109,23 +109,23 @@ class Decoder:
         return rows.look(self.pipeline, index, raw)
 
     def fill(self, *job: Any) -> Any:
-        """The arrays of some rows, and what went wrong in them."""
+        """The arrays of some rows, and their problems."""
         from kloaders.engine.ray import rows
 
         return rows.fill(self.pipeline, *job)
 
 
 class Worker:
-    """Holds something that is called; one call at a time."""
+    """Holds a function; one call at a time."""
 
     def __init__(self, package: tuple[str, str, Any], pickled: Any) -> None:
         """Import kloaders and load it; both as for `Decoder`."""
         self.function = _loaded(package, pickled)
 
     def ready(self) -> bool:
-        """Answers when it is loaded."""
+        """Return once the function is loaded."""
         return True
 
     def call(self, job: Any) -> Any:
-        """What it returns."""
+        """Call the function."""
         return self.function(job)

@@ -1,6 +1,6 @@
-"""One function called for many jobs by actors of a Ray cluster, for what has no order and no window.
+"""Calls one function for many independent jobs on actors of a Ray cluster.
 
-An actor may die, with its node too: its jobs are given to others. Nothing is known of what the function does.
+If an actor or its node dies, its jobs go to others.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from kloaders.engine.ray import actor, cluster
 
 __all__ = ["called"]
 
-# Jobs that an actor has at a time: the one that it works on, and the next.
+# Jobs assigned to an actor at a time: the current one and the next.
 _EACH = 2
-# A job of which so many actors died is not tried again.
+# After this many actors died of a job it is not tried again.
 _DEATHS = 3
-# Seconds between two looks whether any actor lives.
+# Seconds between checks whether any actor is alive.
 _LOOK_SECONDS = 0.5
 
 
@@ -37,22 +37,22 @@ class _Worker:
 def called(
     engine: Ray, function: Callable[[Any], Any], jobs: Iterable[Any]
 ) -> Iterator[tuple[Any, Any]]:
-    """Each job, and what the function returns for it, as they are done.
+    """Each job and its result, as they are done.
 
     Args:
-        engine: which cluster, and how many actors of one CPU.
-        function: is pickled, and may be called again for a job whose actor died.
-        jobs: what it is called with; pickled too.
+        engine: the cluster and the number of actors, each with one CPU.
+        function: pickled; called again for a job whose actor died.
+        jobs: its arguments; pickled too.
 
     Raises:
         ImportError: Ray is not installed.
-        TypeError: the function cannot be sent.
+        TypeError: the function cannot be pickled.
         WorkerPoolError: no cluster, the function raised, or three actors died of one job.
     """
     ray = cluster.connect(engine)
     try:
         given = cluster.package(ray), cluster.put(ray, function)
-    except Exception as error:  # whatever pickling a user's objects raises
+    except Exception as error:  # pickling a user's objects may raise anything
         raise TypeError(
             f"engine=Ray(...): what is to be done cannot be sent to the cluster ({error}). Open files "
             "and locks where they are first used, or leave engine= out."
@@ -67,7 +67,7 @@ def called(
 
 
 class _Running:
-    """Actors, and the jobs that they have."""
+    """Actors and their jobs."""
 
     def __init__(self, ray: Any, engine: Ray, make: Callable[[], Any], jobs: deque[Any]) -> None:
         self.ray, self.engine, self.make = ray, engine, make
@@ -99,7 +99,7 @@ class _Running:
                 )
 
     def left(self) -> list[Any]:
-        """The jobs that no actor has done."""
+        """The unfinished jobs."""
         return [*(job for _, job in self.refs.values()), *self.waiting] if self.given_up else []
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class _Running:
             self.ray.kill(worker.handle, no_restart=True)
 
     def _give(self) -> None:
-        """Work for all, and as many actors as there is work for."""
+        """Give work to all, with as many actors as there is work for."""
         while len(self.workers) < min(self.engine.cpus, len(self.waiting) + len(self.refs)):
             handle = self.make()
             self.workers.append(_Worker(handle, handle.ready.remote()))
@@ -149,7 +149,7 @@ class _Running:
         return job, found
 
     def _lost(self, worker: _Worker) -> None:
-        """Its other jobs go to others, without a death counted: the first is the one it worked on."""
+        """Give its other jobs to others, without counting a death: it worked on the first one."""
         self.workers = [one for one in self.workers if one is not worker]
         for ref in [ref for ref, (owner, _) in self.refs.items() if owner is worker]:
             self.waiting.appendleft(self.refs.pop(ref)[1])

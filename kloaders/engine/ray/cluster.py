@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster, and what is put there once: this package, and a pickled pipeline."""
+"""The connection to a Ray cluster, and what is stored there once: this package and a pickled pipeline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def connect(wanted: Ray) -> Any:
 
     Raises:
         ImportError: Ray is not installed.
-        WorkerPoolError: no cluster is there, or this process is a fork of the one that connected.
+        WorkerPoolError: there is no cluster, or this process is a fork of the one that connected.
     """
     global _connected  # noqa: PLW0603  a process has one connection
     try:
@@ -64,8 +64,8 @@ def connect(wanted: Ray) -> Any:
 
 
 def sent_by_value(ray: Any, what: Any, **options: Any) -> Any:
-    """A class or function of `actor` for Ray, sent by value: no worker needs to have this package."""
-    # For good: Ray pickles a class when it is first used.
+    """A class or function of `actor` for Ray, pickled by value: workers need not have this package."""
+    # Permanently: Ray pickles a class at its first use.
     ray.cloudpickle.register_pickle_by_value(actor)
     options = {"num_cpus": 1, "scheduling_strategy": "SPREAD", **options}
     return ray.remote(**options)(what)
@@ -77,7 +77,7 @@ def decoder_class(ray: Any) -> Any:
 
 
 def package(ray: Any) -> tuple[str, str, Any]:
-    """Where this package is, its digest, and a ZIP file of it in the cluster: put there once."""
+    """The package's folder, its digest, and a ZIP file of it in the cluster, stored once."""
     global _package  # noqa: PLW0603  put into a cluster once
     context = ray.get_runtime_context().get_job_id()
     if _package is None or _package[0] != context:
@@ -92,20 +92,20 @@ def package(ray: Any) -> tuple[str, str, Any]:
 
 
 def pickled(ray: Any, pipeline: SamplePipeline) -> tuple[Any, tuple[Any, ...], str]:
-    """References to a pipeline in the cluster; each of its arrays is put there once.
+    """References to a pipeline in the cluster; each of its arrays is stored once.
 
     Raises:
-        TypeError: it cannot be pickled; the message names what in it.
+        TypeError: it cannot be pickled; names the object.
     """
     try:
         return put(ray, pipeline.for_worker())
     except Exception:
-        check_sendable(pipeline)  # says what it is
+        check_sendable(pipeline)  # names the object that cannot be pickled
         raise
 
 
 def put(ray: Any, value: Any) -> tuple[Any, tuple[Any, ...], str]:
-    """References to anything pickled in the cluster, and to its arrays; and the current folder."""
+    """References to any pickled object in the cluster and its arrays; and the current folder."""
     buffers: list[Any] = []
     data = ray.cloudpickle.dumps(
         value, protocol=5, buffer_callback=lambda b: buffers.append(b.raw())

@@ -1,8 +1,7 @@
-"""Actors of a Ray cluster that fill rows, in place of worker processes. They may die, hang or never come.
+"""Actors of a Ray cluster that fill rows instead of worker processes. They may die, hang or never start.
 
-A thread of the engine hands an actor a batch and waits. All of it follows from its arguments, so it
-may be asked for again, of another actor: Ray's own retries wait for the actor that died, or for its
-node, and are off.
+A thread of the engine passes a batch to an actor and waits. The result depends on the arguments only, so
+another actor can repeat it. Ray's own retries wait for the actor that died, or for its node, and are off.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["RayPool"]
 
-# Batches that an actor has at a time: the one that it works on, and the next.
+# Batches assigned to an actor at a time: the current one and the next.
 _EACH = 2
-# A batch that killed so many actors is taken sample by sample, and a sample that did so is at fault.
+# A batch that killed this many actors is read sample by sample; a sample that did so is at fault.
 _DEATHS = 3
-# A batch is asked of a second actor after so many times the median of the last ones, in seconds ...
+# A batch is given to a second actor after this multiple of the recent median time, in seconds ...
 _SLOW, _SLOW_SECONDS = 3.0, 2.0
 _MEASURED = 64
-# ... and how often that is looked at.
+# ... and the interval of these checks.
 _LOOK_SECONDS = 0.25
-# An actor that is not needed leaves after so many seconds.
+# Seconds after which an unused actor is ended.
 _IDLE_SECONDS = 60.0
 
 
-# Whose references must outlive a fork: to let go of one in the child talks to the cluster on the
-# parent's connection, and breaks it.
+# Their references must outlive a fork: releasing one in the child would use the parent's connection to
+# the cluster, and break it.
 _open: set[_Actors] = set()
 
 
@@ -54,7 +53,7 @@ class _NoAnswer(Exception):
 
 
 class _Deadly(Exception):
-    """Every actor that was given this job died, or did not end."""
+    """Every actor that got this job died, or did not finish."""
 
     def __init__(self, times: int, how: str, hangs: bool) -> None:
         super().__init__(how)
@@ -63,7 +62,7 @@ class _Deadly(Exception):
 
 @dataclass(eq=False)
 class _Actor:
-    """One actor, and how many jobs it has."""
+    """One actor, and its number of jobs."""
 
     handle: Any
     jobs: int = 0
@@ -72,7 +71,7 @@ class _Actor:
 
 
 class _Memory:
-    """Arrays for batches, as worker processes' memory hands them out."""
+    """Allocates arrays for batches, like the shared memory of worker processes."""
 
     def __init__(self) -> None:
         self.limit = 16
@@ -87,9 +86,9 @@ class _Memory:
 
 
 class RayPool:
-    """Actors that hold a pipeline, as `ProcessPool` has worker processes.
+    """Actors that hold a pipeline, the counterpart of `ProcessPool`.
 
-    They are made when the first batch is asked for, up to `Ray.cpus` of them, and end with `close`.
+    They are created at the first batch, up to `Ray.cpus` of them, and end with `close`.
 
     Threads: all methods may be called from several at once.
     """
@@ -107,13 +106,13 @@ class RayPool:
         self._answered = time.monotonic()
         #: Whether no actor answered, so that this process makes the batches itself.
         self.local = False
-        #: Seconds that actors took to make the batches that came, all together.
+        #: Seconds that actors took for the delivered batches, in total.
         self.worked = 0.0
         weakref.finalize(self, _Actors.close, self._group)
 
     @property
     def usable(self) -> bool:
-        """Whether it is open, and this process is not a fork of the one that made it."""
+        """Whether it is open and this process is not a fork of the one that created it."""
         return not self._group.closed and self._group.pid == os.getpid()
 
     def fill(
@@ -126,7 +125,7 @@ class RayPool:
         raw: bool,
         stored: Rows | None = None,
     ) -> None:
-        """What `pipeline.fill` does, on an actor; see `ProcessPool.fill`."""
+        """`pipeline.fill` on an actor; see `ProcessPool.fill`."""
         if self.local:
             self._here(pipeline, indices, out, report, moment, raw, stored)
             return
@@ -161,12 +160,12 @@ class RayPool:
         arrays, troubles, seconds = found
         self.worked += seconds
         for leaf, made in zip(out.arrays, arrays, strict=True):
-            leaf[...] = made  # a batch_transform may write to it; what Ray hands out is read-only
+            leaf[...] = made  # a batch_transform may write to it, but Ray's arrays are read-only
         for trouble in troubles:
             report(*trouble_of(trouble))
 
     def look(self, pipeline: SamplePipeline, index: int, raw: bool) -> Structure:
-        """The specs of one sample; raises what went wrong with it."""
+        """The specs of one sample; raises its error."""
         if self.local:
             return pipeline.look(index, raw)
         try:
@@ -181,17 +180,17 @@ class RayPool:
         return found
 
     def close(self) -> None:
-        """End the actors. Jobs under way fail."""
+        """End the actors. Running jobs fail."""
         self._group.close()
 
     # ------------------------------------------------------------------ one job, however often
 
     def _ask(self, method: str, *job: Any) -> Any:
-        """What the method of an actor returns for this job.
+        """The result of an actor's method for this job.
 
         Raises:
             _NoAnswer: no actor answers.
-            _Deadly: three actors died of it, or it does not end.
+            _Deadly: three actors died of it, or it does not finish.
         """
         begun = time.monotonic()
         tries: dict[Any, tuple[_Actor, float]] = {}
@@ -233,7 +232,7 @@ class RayPool:
     def _start(
         self, tries: dict[Any, Any], method: str, job: tuple[Any, ...], begun: float
     ) -> None:
-        """Give the job to one more actor, if one is free; to the first, whenever one is."""
+        """Give the job to one more actor if one is free; the first try waits for one."""
         taken = {id(actor) for actor, _ in tries.values()}
         while True:
             actor = self._group.take(taken, 0.0 if tries else _LOOK_SECONDS)
@@ -247,7 +246,7 @@ class RayPool:
                 raise _NoAnswer
 
     def _slow(self, tries: dict[Any, Any]) -> bool:
-        """Whether a second actor is to be asked."""
+        """Whether to give the job to a second actor."""
         if len(tries) > 1 or len(self._seconds) < 3:
             return False
         limit = max(_SLOW_SECONDS, _SLOW * statistics.median(self._seconds))
@@ -255,7 +254,7 @@ class RayPool:
         return bool(time.monotonic() - since > limit)
 
     def _late(self, tries: dict[Any, Any]) -> Any:
-        """The try that has had all the time that there is, if other actors do answer."""
+        """The try that has used up its time, if other actors do answer."""
         now = time.monotonic()
         for ref, (_, since) in tries.items():
             if now - since > self.timeouts.sample and self._answered > since:
@@ -263,7 +262,7 @@ class RayPool:
         return None
 
     def _as_error(self, end: _Deadly) -> Exception:
-        """The error of the sample that actors died of."""
+        """The error of a sample that killed actors."""
         if end.hangs:
             slow: Exception = TimeoutError(
                 f"not loaded after {self.timeouts.sample:g} seconds on a Ray actor, {end.times} times. If "
@@ -274,7 +273,7 @@ class RayPool:
         return with_recovery(died, Recovery.LOST)
 
     def _broken(self, error: Exception) -> Exception:
-        """An actor that could not load the pipeline, or a fault of ours."""
+        """An actor could not load the pipeline, or a bug of ours."""
         return WorkerPoolError(
             "a Ray actor could not do its work. Each node needs the packages that the loader uses "
             "(kloaders itself is sent along): install them there, or start Ray with "
@@ -324,7 +323,7 @@ class _Actors:
         _open.add(self)
 
     def take(self, other_than: set[int], seconds: float) -> _Actor | None:
-        """An actor that has room for a job, for who will give it back; None if there is none."""
+        """Reserve an actor that has room for a job; None if there is none."""
         end = time.monotonic() + seconds
         with self._change:
             while not self.closed:
@@ -345,20 +344,20 @@ class _Actors:
             raise WorkerPoolError("the loader was closed while it made a batch.")
 
     def give_back(self, actor: _Actor) -> None:
-        """Its job is done."""
+        """Release an actor whose job is done."""
         with self._change:
             actor.jobs -= 1
             self._look_for_idle()
             self._change.notify_all()
 
     def leave(self, actor: _Actor, ref: Any) -> None:
-        """Its job is wanted no more; it may still be at it."""
+        """Drop a job that an actor may still be working on."""
         with self._change:
             if not actor.gone:
                 self._strays[ref] = actor
 
     def drop(self, actor: _Actor) -> None:
-        """It died, or is to: another one will be made."""
+        """Remove an actor that died or has to; another one will be created."""
         with self._change:
             if actor.gone:
                 return
@@ -369,10 +368,10 @@ class _Actors:
         self._kill(actor)
 
     def why(self) -> str:
-        """What the cluster offers, in words."""
+        """The cluster's resources, in words."""
         try:
             total, free = self.ray.cluster_resources(), self.ray.available_resources()
-        except Exception:  # there is no cluster any more
+        except Exception:  # the cluster is gone
             return "The cluster does not answer either: `ray status` says more."
         return (
             f"The cluster has {total.get('CPU', 0):g} CPUs, of which {free.get('CPU', 0):g} are free; "
@@ -380,8 +379,10 @@ class _Actors:
         )
 
     def close(self) -> None:
-        """End them all."""
-        if self.pid != os.getpid():  # in a fork: they are the parent's, and so is the connection
+        """End all actors."""
+        if (
+            self.pid != os.getpid()
+        ):  # in a fork they belong to the parent, and so does the connection
             self.closed = True
             return
         with self._change:
@@ -402,7 +403,7 @@ class _Actors:
         return _Actor(self._make.remote(self._package, self._pickled))
 
     def _settle(self) -> None:
-        """Jobs that nobody waits for any more may have ended."""
+        """Release actors whose dropped jobs have finished."""
         if not self._strays:
             return
         done, _ = self.ray.wait(list(self._strays), num_returns=len(self._strays), timeout=0)
@@ -410,14 +411,14 @@ class _Actors:
             self._strays.pop(ref).jobs -= 1
 
     def _look_for_idle(self) -> None:
-        """Look again in a while whether all actors are needed."""
+        """Schedule a check whether all actors are needed."""
         if self._timer is None and not self.closed and len(self._all) > self.wanted.least:
             self._timer = threading.Timer(_IDLE_SECONDS, self._retire)
             self._timer.daemon = True
             self._timer.start()
 
     def _retire(self) -> None:
-        """End actors that had nothing to do for a while, down to the least."""
+        """End actors that were idle for a while, down to the minimum."""
         with self._change:
             self._timer = None
             if self.closed:

@@ -1,4 +1,4 @@
-"""What an actor does with the pipeline that it holds: rows of samples, and a list of what failed."""
+"""The work of an actor with its pipeline: rows of samples, and a list of errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Needs", "Trouble", "fill", "look", "put_stored", "trouble_of"]
 
 #: Shape of all rows, and dtype, of each array.
 Needs = list[tuple[tuple[int, ...], np.dtype[Any]]]
-#: A row, and what happened: an array that does not fit, with its number, or a packed error.
+#: A row and its problem: an array that does not fit, with its number, or a packed error.
 Trouble = tuple[int, int | None, Any]
 
 
@@ -33,17 +33,16 @@ def fill(
 ) -> tuple[list[Array], list[Trouble], float]:
     """Read samples, on an actor.
 
-    Args:
-        pipeline: what reads and transforms.
-        indices: which samples, int64.
-        needs: what arrays to make.
-        form: the structure of a sample.
-        moment: what the random numbers are derived from.
-        raw: whether samples are left as they are stored.
-        stored: structure and arrays of the samples before the transform, where they need not be read.
+    pipeline: loads and transforms samples.
+    indices: sample numbers, int64.
+    needs: the arrays to make.
+    form: the structure of a sample.
+    moment: random numbers are derived from it.
+    raw: whether to leave out the transform.
+    stored: structure and arrays of the samples before the transform, if they need not be read.
 
     Returns:
-        The arrays, one row for each sample; what went wrong, by row; and how many seconds it took.
+        The arrays, one row per sample; problems, by row; and the seconds that it took.
     """
     begin = time.perf_counter()
     out = Rows(form, [np.empty(shape, dtype) for shape, dtype in needs])
@@ -70,12 +69,12 @@ def put_stored(
     moment: Moment,
     stored: Rows,
 ) -> None:
-    """Transform samples, given as they are stored, into their rows."""
+    """Transform stored samples into their rows."""
     for row, index in enumerate(indices.tolist()):
         try:
             sample = unflatten(stored.form, [np.array(leaf[row]) for leaf in stored.arrays])
             pipeline.put(index, sample, out, row, report, moment.part(row))
-        except Exception as error:  # whatever a user's function raises
+        except Exception as error:  # a user's function may raise anything
             report(row, error)
 
 
@@ -83,11 +82,11 @@ def look(pipeline: SamplePipeline, index: int, raw: bool) -> tuple[bool, Any]:
     """Whether one sample loads, and its specs or its packed error."""
     try:
         return True, pipeline.look(index, raw)
-    except Exception as error:  # raised where the loader is
+    except Exception as error:  # raised in the loader's process
         return False, pack_error(pipeline, index, error)
 
 
 def trouble_of(trouble: Trouble) -> tuple[int, Exception]:
-    """A row, and the error to report for it."""
+    """A row, and its error."""
     row, leaf, what = trouble
     return row, unpack_error(what) if leaf is None else RowMismatch(row, leaf, what)

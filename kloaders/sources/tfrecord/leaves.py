@@ -26,6 +26,7 @@ from kloaders.formats.tfrecord.examples import (
     packed,
     values_of,
 )
+from kloaders.sources.files import each_input
 from kloaders.sources.tables import listed
 from kloaders.sources.tfrecord.features import Decode, Feature, Shape
 from kloaders.sources.tfrecord.pixels import pixels_in
@@ -376,14 +377,21 @@ class Leaf:
 
 def leaves_of(
     parts: dict[str, Structure],
-    options: ImageOptions,
+    options: ImageOptions | dict[Any, ImageOptions],
     label_options: ImageOptions,
     decode: Decode | None,
     decode_label: Decode | None,
     class_names: Sequence[str] | None = None,
 ) -> tuple[Structure, ...]:
-    """A `Leaf` for each `Feature`, in the form of a sample: (x,), (x, y) or (x, y, weights)."""
-    x = map_structure(lambda feature: Leaf(feature, options, decode), parts["x"])
+    """A `Leaf` for each `Feature`, in the form of a sample: (x,), (x, y) or (x, y, weights).
+
+    options: of inputs, or a dict by input, where these are one.
+    """
+
+    def leaf(feature: Feature, options: ImageOptions) -> Leaf:
+        return Leaf(feature, options, decode)
+
+    x = each_input(leaf, parts["x"], options)
     if "y" not in parts:
         return (x,)
     labels = label_options, decode_label, class_names

@@ -1,0 +1,154 @@
+"""Loaders in place of Keras' datasets: what users call of a tf.data.Dataset, and a loader does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from kloaders.core.checks import checked_count
+from kloaders.core.messages import warn
+from kloaders.core.options import Options, shows_options
+from kloaders.core.structure import map_structure
+from kloaders.loaders.paths import PathOptions, PathSequenceLoader
+from kloaders.loaders.sequence import SequenceLoader
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from kloaders.sources.source import Source
+
+__all__ = ["Batches", "FilesDataset", "WindowsDataset", "check_format"]
+
+# What a Dataset has besides, and a loader does not: the page about tf.data says what to write.
+_VERBS = frozenset(
+    {
+        *("apply", "as_numpy_iterator", "batch", "cardinality", "concatenate", "element_spec"),
+        *("enumerate", "filter", "flat_map", "interleave", "map", "padded_batch", "prefetch"),
+        *("repeat", "skip", "unbatch", "with_options", "zip"),
+    }
+)
+
+
+def check_format(value: Any) -> None:
+    """ValueError for what Keras does not know as `format` either; what it is makes no difference."""
+    if value not in ("tf", "grain"):
+        raise ValueError(
+            f'`format` should be "tf" or "grain", and format={value!r:.80} is neither: leave it out, '
+            "since what comes back is a loader."
+        )
+
+
+class _Dataset(SequenceLoader):
+    """A loader that can be looked at as Keras' datasets are.
+
+    Attributes:
+        unbatched: whether `for` gives single samples, as with batch_size=None.
+    """
+
+    unbatched: bool
+
+    def _checked_size(self, batch_size: int | None) -> int:
+        """The batch size, 1 for None; called before the loader is set up."""
+        self.unbatched = batch_size is None
+        if batch_size is not None:
+            return batch_size
+        warn(
+            "batch_size=None: `for sample in loader` gives single samples, and loader[i] and fit have "
+            "batches of one, which is slow. For training pass a batch_size, such as 32."
+        )
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        """One epoch of batches, or of samples after batch_size=None; see `SequenceLoader`."""
+        batches = super().__iter__()
+        return self._samples(batches) if self.unbatched else batches
+
+    def _samples(self, batches: Any) -> Iterator[Any]:
+        with closing(batches):  # so that a loop which is left early ends the epoch at once
+            for batch in batches:
+                yield map_structure(lambda array: array[0], batch)
+
+    def take(self, count: int) -> Batches:
+        """The first batches of each epoch, to look at: `for x, y in loader.take(1)`.
+
+        Each loop is the beginning of another epoch, in the loader's own order. `fit` takes the
+        loader itself, with steps_per_epoch=count.
+
+        Args:
+            count: how many batches, or samples after batch_size=None; -1 for all.
+
+        Raises:
+            TypeError, ValueError: `count` is no such number.
+        """
+        return Batches(self, None if count == -1 else checked_count(count, "count", 0))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _VERBS:
+            raise AttributeError(
+                f"{type(self).__name__!r:.80} object has no attribute {name!r:.80}, which belongs to "
+                "tf.data.Dataset: kl.to_tf_dataset(loader, shuffle=True) makes one of this loader. Loaders "
+                "have options instead, such as transform= for map, and prefetch without being asked."
+            )
+        return super().__getattr__(name)
+
+
+class Batches:
+    """The first batches of each epoch of a loader; what `take` returns.
+
+    Args:
+        loader: any loader.
+        count: how many; None: all.
+    """
+
+    def __init__(self, loader: SequenceLoader, count: int | None) -> None:
+        self._loader, self._count = loader, count
+
+    def __len__(self) -> int:
+        whole = len(self._loader)
+        return whole if self._count is None else min(whole, self._count)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._count == 0:
+            return
+        batches: Any = iter(self._loader)
+        with closing(batches):
+            yield from islice(batches, self._count)
+
+
+class FilesDataset(_Dataset, PathSequenceLoader):
+    """What `image_dataset_from_directory` and its like give: a `PathSequenceLoader` with `take`.
+
+    Args:
+        paths: the files.
+        labels: their labels, or None.
+        batch_size: samples per batch; None: `for` gives single samples.
+        **options: of `PathSequenceLoader`.
+    """
+
+    @shows_options(PathOptions, PathSequenceLoader.__init__)
+    def __init__(
+        self,
+        paths: Any,
+        labels: Any = None,
+        batch_size: int | None = 32,
+        **options: Unpack[PathOptions],
+    ) -> None:
+        PathSequenceLoader.__init__(self, paths, labels, self._checked_size(batch_size), **options)
+
+
+class WindowsDataset(_Dataset):
+    """What `timeseries_dataset_from_array` gives: a loader over windows with `take`.
+
+    Args:
+        source: the windows.
+        batch_size: windows per batch; None: `for` gives single windows.
+        **options: see `SequenceLoader`.
+    """
+
+    @shows_options(Options)
+    def __init__(
+        self, source: Source, batch_size: int | None = 128, **options: Unpack[Options]
+    ) -> None:
+        super().__init__(source, self._checked_size(batch_size), **options)
