@@ -101,7 +101,7 @@ wheel_environment() { # wheel_environment FOLDER PYTHON EXTRAS [REQUIREMENTS...]
         install "$folder" "${built}[$extras]" "$@"
         fresh_clone "$folder-clone"
         mkdir "$folder-tests"
-        cp -r "$folder-clone"/{README.md,setup.cfg,docs,tests} "$folder-tests"
+        cp -r "$folder-clone"/{README.md,setup.cfg,benchmarks,docs,tests} "$folder-tests"
         rm -rf "$folder-clone"
     fi
     cd "$folder-tests"

@@ -6,11 +6,13 @@ the same bytes. The caller keeps the journal.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from kloaders.convert.journal import Advance
-from kloaders.core.errors import SampleError, WorkerPoolError
+from kloaders.core.errors import WorkerPoolError
 from kloaders.core.messages import warn
 from kloaders.core.ray import Ray
 from kloaders.engine.ray import actor, cluster
@@ -45,34 +47,86 @@ class RemoteShards:
                 f"engine=Ray(...): the loader cannot be sent to the cluster ({error}). Open files and "
                 "locks where they are first used, or convert in this process, without engine=."
             ) from error
-        self.task = cluster.sent_by_value(ray, actor.write_shard, max_retries=0)
+        self.task = cluster.sent_by_value(
+            ray, actor.write_shard, max_retries=0, num_returns="streaming"
+        )
+        self.engine, self.write = engine, write
+        #: Whether no task began, so that this process writes the shards itself.
+        self.local = False
+        self._lock = threading.Lock()  # held while this process writes one
+        self._change = threading.Lock()
+        self._running = 0
+        self._idle = time.monotonic()  # since when none runs, if none does
 
     def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
         for death in range(1, _DEATHS + 1):
-            ref = self.task.remote(*self.given, shard)
+            if self.local:
+                return self._here(shard, advance)
+            task = self.task.remote(*self.given, shard)
+            node = ""
             try:
-                while not self.ray.wait([ref], timeout=_LOOK_SECONDS)[0]:
-                    advance(0)  # raises where another shard has failed
-                well, found = self.ray.get(ref)
+                if not self._begun(task, advance):
+                    self.ray.cancel(task, force=True)
+                    continue
+                try:
+                    node = self.ray.get(next(task))
+                    while not self.ray.wait([task], timeout=_LOOK_SECONDS)[0]:
+                        advance(0)  # raises where another shard has failed
+                    well, found = self.ray.get(next(task))
+                finally:
+                    self._count(-1)
             except self.ray.exceptions.RayTaskError as error:
                 raise WorkerPoolError(f"shard {shard} was not written on Ray:\n\n{error}") from None
             except self.ray.exceptions.RayError as error:
                 said = str(error).strip().partition("\n")[0]
+                where = f", the last on {node}" if node else ""
                 if death == _DEATHS:
                     raise WorkerPoolError(
-                        f"{death} Ray workers died while they wrote shard {shard} ({said}). Make the same "
-                        "call again to continue; without engine= this process writes the shard."
+                        f"{death} Ray workers died while they wrote shard {shard}{where} ({said}). Make the "
+                        "same call again to continue; without engine= this process writes the shard."
                     ) from None
+                where = f" on {node}" if node else ""
                 warn(
-                    f"a Ray worker died while it wrote shard {shard} ({said}): another one takes over."
+                    f"a Ray worker died while it wrote shard {shard}{where} ({said}): another one takes "
+                    "over."
                 )
             except BaseException:
-                self.ray.cancel(ref, force=True)
+                self.ray.cancel(task, force=True)
                 raise
             else:
                 if not well:
-                    raise SampleError(*found)
+                    raise found
                 advance(self.samples[shard])
                 names, note = found
                 return names, note
-        raise AssertionError("not reached")
+        return self._here(shard, advance)  # given up after deaths
+
+    def _begun(self, task: Any, advance: Advance) -> bool:
+        """Wait until the task runs. False: none does, for as long as the engine is patient."""
+        while not self.ray.wait([task], timeout=_LOOK_SECONDS)[0]:
+            advance(0)
+            with self._change:
+                idle = 0.0 if self._running else time.monotonic() - self._idle
+                gives_up = idle > self.engine.patience and not self.local
+                self.local = self.local or gives_up
+            if gives_up:
+                warn(
+                    f"no Ray worker has been free for {self.engine.patience:g} seconds: this process "
+                    f"writes the rest of the shards itself. {cluster.offers(self.ray)} Stop what holds "
+                    "them, or make the same call again later: it continues."
+                )
+            if self.local:
+                return False
+        self._count(1)
+        return True
+
+    def _count(self, more: int) -> None:
+        with self._change:
+            self._running += more
+            self._idle = time.monotonic()
+
+    def _here(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
+        with self._lock:  # as without an engine: one after another
+            advance(0)
+            names, note = self.write(shard, advance)
+            return names, note

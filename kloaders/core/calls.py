@@ -89,7 +89,8 @@ def _arguments(
     named = {p.name for p in parameters if p.name in by_name}
     left = list(takes)
     needed = [p for p in by_position if p.default is p.empty and p.name not in named]
-    if "w" in by_name and "w" not in named and len(needed) == len(takes) + 1:
+    weighs = "w" in by_name and "w" not in named and len(needed) == len(takes) + 1
+    if weighs and needed[2].name not in takes:
         left.insert(2, "w")  # whatever it calls them
     order: list[str] = []
     by_keyword: list[str] = []

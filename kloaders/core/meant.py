@@ -95,6 +95,11 @@ _OPTIONS: tuple[_Option, ...] = (
         "",
         "drop_remainder drop_incomplete skip_last drop_partial drop_final_batch",
     ),
+    _Option(
+        ("samples_per_file",),
+        ", as samples_per_file=4 with a transform that cuts one",
+        "patches patches_per_file patches_per_image samples_per_image samples_per_volume crops",
+    ),
     _Option(("pad_last",), "", "pad_remainder pad_batch pad_last_batch"),
     _Option(
         ("shard",),

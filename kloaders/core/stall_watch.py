@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from kloaders.core.environment import seconds_from
 from kloaders.core.messages import warn
 
-__all__ = ["INTERVAL", "Named", "at", "done", "wait", "watched"]
+__all__ = ["INTERVAL", "Named", "at", "at_each", "done", "wait", "watched"]
 
 #: The environment variable with the seconds until the first report, 60 by default. The next one
 #: comes after as long again, the one after that after twice the time, and so on.
@@ -57,6 +57,21 @@ def at(owner: Named, index: int) -> None:
     ident = threading.get_ident()
     if ident in _slots:
         _slots[ident] = owner, index
+
+
+def at_each(owner: Named, indices: list[int]) -> Iterable[int]:
+    """These samples, one after another, each noted as by `at` when the calling thread takes it.
+
+    Half the cost of calling `at` for each, and none where the thread is not watched.
+    """
+    ident = threading.get_ident()
+    return _noted(ident, owner, indices) if ident in _slots else indices
+
+
+def _noted(ident: int, owner: Named, indices: list[int]) -> Iterator[int]:
+    for index in indices:
+        _slots[ident] = owner, index
+        yield index
 
 
 def done() -> None:

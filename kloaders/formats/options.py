@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ class ImageOptions:
                 f'pages={self.pages!r:.80} is unknown, expected "first" or "all" of the pages of a TIFF.'
             )
 
-    @property
+    @functools.cached_property  # asked for at every file
     def most_bytes(self) -> int:
         """`max_bytes` as a number."""
         assert not isinstance(self.max_bytes, str)

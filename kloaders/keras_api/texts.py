@@ -13,6 +13,8 @@ from kloaders.keras_api import private
 
 __all__ = ["for_keras"]
 
+_DOUBLE = np.dtype(np.float64)
+
 
 def for_keras(batch: Any) -> Any:
     """A batch as whoever asks for it takes it; for all but Keras it is as it is.
@@ -20,9 +22,13 @@ def for_keras(batch: Any) -> Any:
     Raises:
         TypeError: Keras asks for texts, on a backend without texts.
     """
-    dtypes = {getattr(leaf, "dtype", None) for leaf in flatten(batch)}
-    texts = any(isinstance(dtype, np.dtype) and is_text(dtype) for dtype in dtypes)
-    doubles = np.dtype(np.float64) in dtypes and _on_apple()
+    texts = doubles = False
+    for leaf in flatten(batch):
+        dtype = getattr(leaf, "dtype", None)
+        if isinstance(dtype, np.dtype):
+            texts = texts or is_text(dtype)
+            doubles = doubles or dtype == _DOUBLE
+    doubles = doubles and _on_apple()
     if not (texts or doubles) or not private.asker(with_call=False).by_keras:
         return batch
     if doubles:

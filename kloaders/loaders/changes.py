@@ -16,6 +16,7 @@ from kloaders.formats.options import ImageOptions
 from kloaders.keras_api import base, private
 from kloaders.loaders.options import LoaderOptions, checked_sampling_weights
 from kloaders.sources.cache.source import CachedSource
+from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import PathColumn
 from kloaders.sources.fingerprint import Digest
 from kloaders.sources.source import Source
@@ -121,17 +122,21 @@ def _resized(source: Source, old: Any, new: Any) -> Source:
     """A source whose images have another size: those that had this one. It has no caches in front."""
     if isinstance(source, CachedSource):
         return _resized(source.inner, old, new)
+
+    def resized(column: Any) -> Any:
+        return _resized_column(column, old, new)
+
     found = copy.copy(source)
+    if isinstance(source, ColumnSource):
+        found = source.with_columns(map_structure(resized, source.columns))
     for name in ("inner", "base"):
         inner = getattr(source, name, None)
         if isinstance(inner, Source):
             setattr(found, name, _resized(inner, old, new))
     for name in ("columns", "label_columns", "weights", "inputs"):
         columns: Structure = getattr(source, name, None)
-        if columns is not None:
-            setattr(found, name, map_structure(lambda c: _resized_column(c, old, new), columns))
-    if hasattr(source, "_leaves"):
-        found._leaves = flatten(found.columns)  # type: ignore[attr-defined]  # noqa: SLF001  a copy made here
+        if columns is not None and not (name == "columns" and isinstance(source, ColumnSource)):
+            setattr(found, name, map_structure(resized, columns))
     return found
 
 

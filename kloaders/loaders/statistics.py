@@ -10,6 +10,7 @@ import numpy as np
 from kloaders.core.arrays import Array
 from kloaders.core.notebooks import sentence_and_table
 from kloaders.core.structure import check_no_texts, flatten, names_of, unflatten
+from kloaders.loaders.checking import check_loader
 from kloaders.loaders.raw_samples import raw_samples
 from kloaders.loaders.sequence import SequenceLoader
 
@@ -90,6 +91,7 @@ def statistics(
     >>> found.mean.tolist(), found.variance.tolist(), found.class_counts
     ([1.0, 5.0], [1.0, 0.0], {1: 2})
     """
+    check_loader(loader, "statistics")
     raw = loader.raw_spec
     check_no_texts(
         raw, "statistics()", "count its words yourself, for text, _ in loader.epoch_batches()"

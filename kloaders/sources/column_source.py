@@ -99,7 +99,11 @@ class ColumnSource(Source):
     def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
         if len(self.columns) < 2:
             return None
-        columns = (self.columns[0], map_structure(change, self.columns[1]), *self.columns[2:])
+        labels = map_structure(change, self.columns[1])
+        return self.with_columns((self.columns[0], labels, *self.columns[2:]))
+
+    def with_columns(self, columns: tuple[Any, ...]) -> Source:
+        """These samples with other columns, in the same form."""
         found: Source = self._with(columns=columns, _leaves=flatten(columns))
         return found
 

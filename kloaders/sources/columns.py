@@ -216,8 +216,7 @@ class PathColumn:
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         read, paths = self.read_path, self.paths
-        for row, index in enumerate(indices.tolist()):
-            stall_watch.at(self, index)
+        for row, index in enumerate(stall_watch.at_each(self, indices.tolist())):
             target = out[row, ...]
             try:
                 got = read(paths[index], target)

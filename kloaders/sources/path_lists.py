@@ -54,13 +54,13 @@ class PackedPaths(Sequence[str]):
     def __getitem__(self, index: slice | SupportsIndex) -> list[str] | str:
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
-        k = int(index)
+        k, ends = int(index), self._ends
         if k < 0:
-            k += len(self)
-        if not 0 <= k < len(self):
-            raise IndexError(f"path {index} of {len(self)}")
-        start = int(self._ends[k - 1]) + 1 if k else 0
-        return self._bytes[start : int(self._ends[k])].decode("utf-8", "surrogateescape")
+            k += len(ends)
+        if not 0 <= k < len(ends):
+            raise IndexError(f"path {index} of {len(ends)}")
+        start = ends.item(k - 1) + 1 if k else 0
+        return self._bytes[start : ends.item(k)].decode("utf-8", "surrogateescape")
 
     def take(self, indices: Indices) -> PackedPaths:
         """The paths at these positions, packed."""

@@ -71,6 +71,7 @@ def test_a_worker_that_dies(ray: Any, tmp_path: Path, caplog: Any) -> None:
     pack(tmp_path / "here", Fatal(str(tmp_path / "none"), 0))
     pack(tmp_path / "a", Fatal(str(tmp_path / "one"), 1), engine=kl.Ray(cpus=2))
     assert "a Ray worker died while it wrote shard" in caplog.text
+    assert f" on {os.uname().nodename} (" in caplog.text
     for name in ("x.npy",):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
     fatal = Fatal(str(tmp_path / "three"), 3)
@@ -113,6 +114,55 @@ def test_a_sample_that_does_not_load(ray: Any, tmp_path: Path) -> None:
     assert caught.value.index == 7
     written = pack(tmp_path / "b", Stored(stored, on_error="skip"), engine=kl.Ray(cpus=2))
     assert ([error.index for error in written.errors], written.samples) == ([7], 11)
+
+
+def _fails_at_7(x: Any, y: Any, rng: Any) -> Any:
+    if y == 7:
+        raise KeyError("no such class")
+    return x, y
+
+
+@pytest.mark.ray
+def test_the_line_of_a_transform_is_named(ray: Any, tmp_path: Path) -> None:
+    """As in one process: the error has come from another one."""
+    found = []
+    for engine in (None, kl.Ray(cpus=2)):
+        loader = kl.ArraySequenceLoader(np.arange(12), np.arange(12), 4, transform=_fails_at_7)
+        with pytest.raises(kl.SampleError, match=r"sample 7.*no such class") as caught:
+            pack(tmp_path / str(engine is None), loader, transformed=True, engine=engine)
+        found.append((caught.value.where, str(caught.value)))
+    assert found[0] == found[1]
+    assert "in _fails_at_7" in str(found[0][0])
+
+
+@pytest.mark.ray
+@KINDS
+def test_no_worker_is_free(ray: Any, tmp_path: Path, write: Any, finish: Any, caplog: Any) -> None:
+    """All CPUs are taken: this process writes the shards, with one warning, to the same bytes."""
+
+    @ray.remote(num_cpus=2)
+    class Holder:
+        def ready(self) -> bool:
+            return True
+
+    holder = Holder.remote()
+    ray.get(holder.ready.remote())
+    try:
+        write(tmp_path / "there", engine=kl.Ray(cpus=2, patience=1))
+    finally:
+        ray.kill(holder)
+    assert caplog.text.count("no Ray worker has been free for 1 seconds") == 1
+    assert "2 CPUs, of which 0 are free" in caplog.text
+    write(tmp_path / "here")
+    assert data(tmp_path / "there") == data(tmp_path / "here")
+
+
+@pytest.mark.ray
+def test_shards_that_take_long_are_waited_for(ray: Any, tmp_path: Path, caplog: Any) -> None:
+    """Patience is for a worker to come, not for its work: others may queue behind it as long as it takes."""
+    stored = [np.full(20, k) for k in range(24)]
+    pack(tmp_path / "there", Slow(stored, workers=0), engine=kl.Ray(cpus=8, patience=1))
+    assert "has been free" not in caplog.text
 
 
 @pytest.mark.ray

@@ -90,8 +90,15 @@ def test_what_is_plain_is_called_directly():
 
 @pytest.mark.parametrize(
     "function",
-    [3, lambda x, y: x, lambda x, y, w: x, lambda a, b, c, d, e: a, lambda x, y, rng, *, more: x],
-    ids=["number", "two", "no rng", "five", "keyword"],
+    [
+        3,
+        lambda x, y: x,
+        lambda x, y, w: x,
+        lambda a, b, c, d, e: a,
+        lambda x, y, rng, *, more: x,
+        lambda x, y, rng, more: x,
+    ],
+    ids=["number", "two", "no rng", "five", "keyword", "rng is no w"],
 )
 def test_what_takes_something_else_is_refused(function):
     with pytest.raises(TypeError, match=r"expected a function transform\(x, y, rng\)"):

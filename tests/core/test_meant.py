@@ -53,6 +53,7 @@ TYPED = {
     "class_mode": "label_mode",
     "batchsize": "batch_size=",
     "bs": "batch_size=",
+    "patches": "samples_per_file=4",
     "epochs": "fit(epochs=...)",
     "pin_memory": "leave it out",
     "x_col": "from_dataframe",

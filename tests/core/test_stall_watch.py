@@ -120,6 +120,19 @@ def test_a_name_that_fails_is_left_out(reports):
     reader.leave.set()
 
 
+def test_each_sample_is_noted_as_it_is_taken():
+    """at_each() gives the samples in order; only a watched thread's are noted, one at a time."""
+    owner, ident = Files(), threading.get_ident()
+    assert list(stall_watch.at_each(owner, [4, 2])) == [4, 2]
+    assert ident not in stall_watch._slots
+    with stall_watch.watched():
+        for index in stall_watch.at_each(owner, [4, 2]):
+            assert stall_watch._slots[ident] == (owner, index)
+        assert stall_watch._slots[ident] == (owner, 2)
+        stall_watch.done()
+        assert stall_watch._slots[ident] is None
+
+
 def test_nothing_is_held():
     """What a thread has read is let go by done(), and in a thread that is not watched at once."""
     owner = Files()

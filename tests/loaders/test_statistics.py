@@ -92,6 +92,11 @@ def test_bad_input_is_named(x, axis, words):
         found_of(x, axis=axis)
 
 
+def test_what_is_no_loader_is_named():
+    with pytest.raises(TypeError, match=r"statistics\(list\): expected a loader"):
+        kl.statistics([np.zeros(3)])
+
+
 def test_classes_of_the_only_output_have_its_names():
     loader = kl.ArraySequenceLoader(np.zeros(4), {"kind": np.array([2, 0, 2, 2])})
     loader.class_names = {"kind": ["a", "b", "c"]}

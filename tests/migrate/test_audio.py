@@ -106,10 +106,16 @@ def test_what_has_no_counterpart_is_named(sounds, tmp_path):
         ({"ragged": True}, "ragged=True has no counterpart"),
         ({"label_mode": "words"}, "label_mode='words' is not known"),
         ({"validation_split": 0.2}, "give both, or neither"),
-        ({"sampling_rate": 0}, "rate=0"),
+        ({"sampling_rate": 0}, "sampling_rate=0"),
     ]:
         with pytest.raises(ValueError, match=words):
             audio_dataset_from_directory(sounds, **options)
     (tmp_path / "empty" / "a").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"has no files that end in \.wav"):
         audio_dataset_from_directory(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["sampling_rate", "output_sequence_length"])
+def test_a_number_that_is_too_small_is_named_as_the_user_named_it(sounds, name):
+    with pytest.raises(ValueError, match=f"^{name}=-1 is too small, expected at least 1"):
+        audio_dataset_from_directory(sounds, **{name: -1})

@@ -39,3 +39,19 @@ def ray(_cluster):
     if not _cluster.is_initialized():
         start(_cluster, num_cpus=2, object_store_memory=80 * 2**20)
     return _cluster
+
+
+def slowness(ray):
+    """How many times as long as on a quiet machine an actor takes to start, which is one second: 1 to 6."""
+
+    @ray.remote(num_cpus=0)
+    class Bare:
+        def ready(self):
+            return True
+
+    begin = time.monotonic()
+    bare = Bare.remote()
+    ray.get(bare.ready.remote(), timeout=60)
+    took = time.monotonic() - begin
+    ray.kill(bare)
+    return min(6.0, max(1.0, took))

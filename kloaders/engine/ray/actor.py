@@ -11,10 +11,11 @@ import os
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Decoder", "Worker", "modules_of", "write_shard"]
+__all__ = ["Decoder", "Worker", "modules_of", "node", "write_shard"]
 
 
 def modules_of(folder: str) -> tuple[dict[str, bytes], str]:
@@ -59,8 +60,18 @@ def _loaded(package: tuple[str, str, Any], pickled: Any) -> Any:
     return pickle.loads(ray.get(head), buffers=ray.get(list(buffers)))  # noqa: S301  ours
 
 
-def write_shard(package: tuple[str, str, Any], pickled: Any, journal: str, shard: int) -> Any:
-    """Write one shard of a conversion, as a task. -> (True, names, note), or (False, exception).
+def node() -> str:
+    """Where this runs, for messages."""
+    ray: Any = import_module("ray")
+    return f"{os.uname().nodename} ({ray.util.get_node_ip_address()}, process {os.getpid()})"
+
+
+def write_shard(
+    package: tuple[str, str, Any], pickled: Any, journal: str, shard: int
+) -> Iterator[Any]:
+    """Write one shard of a conversion, as a task.
+
+    Yields where it runs, as it begins; and then (True, (names, note)), or (False, what was raised).
 
     Args:
         package: as for `Decoder`.
@@ -68,6 +79,7 @@ def write_shard(package: tuple[str, str, Any], pickled: Any, journal: str, shard
         journal: path of the journal, which shows that the output folder is visible here.
         shard: its number.
     """
+    yield node()
     if not os.path.isfile(journal):
         raise FileNotFoundError(
             f"{os.uname().nodename} does not see {os.path.dirname(journal)}: a conversion on a cluster "
@@ -79,10 +91,11 @@ def write_shard(package: tuple[str, str, Any], pickled: Any, journal: str, shard
     except (Exception, KeyboardInterrupt) as error:  # a user's function may raise anything
         from kloaders.core.errors import SampleError
 
-        if isinstance(error, SampleError):
-            return False, (error.index, error.name, error.cause)
-        raise
-    return True, (names, note)
+        if not isinstance(error, SampleError):
+            raise
+        yield False, error
+    else:
+        yield True, (names, note)
 
 
 class Decoder:
@@ -98,9 +111,9 @@ class Decoder:
         """
         self.pipeline = _loaded(package, pickled)
 
-    def ready(self) -> bool:
-        """Return once the pipeline is loaded."""
-        return True
+    def ready(self) -> str:
+        """Where it runs; answers when the pipeline is loaded."""
+        return node()
 
     def look(self, index: int, raw: bool) -> Any:
         """The specs of one sample, or a packed error."""
@@ -122,9 +135,9 @@ class Worker:
         """Import kloaders and load it; both as for `Decoder`."""
         self.function = _loaded(package, pickled)
 
-    def ready(self) -> bool:
-        """Return once the function is loaded."""
-        return True
+    def ready(self) -> str:
+        """Where it runs; answers when the function is loaded."""
+        return node()
 
     def call(self, job: Any) -> Any:
         """Call the function."""

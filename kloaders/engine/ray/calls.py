@@ -30,7 +30,7 @@ _LOOK_SECONDS = 0.5
 class _Worker:
     handle: Any
     ready: Any
-    up: bool = False
+    node: str = ""
     jobs: int = 0
 
 
@@ -81,7 +81,7 @@ class _Running:
         lived = time.monotonic()
         while (self.waiting or self.refs) and not self.given_up:
             self._give()
-            starting = [worker.ready for worker in self.workers if not worker.up]
+            starting = [worker.ready for worker in self.workers if not worker.node]
             done, _ = self.ray.wait([*self.refs, *starting], num_returns=1, timeout=_LOOK_SECONDS)
             for ref in done:
                 if ref in self.refs:
@@ -89,7 +89,7 @@ class _Running:
                         yield found
                 else:
                     self._started(ref)
-            if any(worker.up for worker in self.workers):
+            if any(worker.node for worker in self.workers):
                 lived = time.monotonic()
             elif time.monotonic() - lived > self.engine.patience:
                 self.given_up = True
@@ -112,7 +112,7 @@ class _Running:
             handle = self.make()
             self.workers.append(_Worker(handle, handle.ready.remote()))
         for worker in self.workers:
-            while worker.up and worker.jobs < _EACH and self.waiting:
+            while worker.node and worker.jobs < _EACH and self.waiting:
                 job = self.waiting.popleft()
                 worker.jobs += 1
                 self.refs[worker.handle.call.remote(job)] = worker, job
@@ -120,11 +120,11 @@ class _Running:
     def _started(self, ref: Any) -> None:
         (worker,) = (one for one in self.workers if one.ready == ref)
         try:
-            worker.up = bool(self.ray.get(ref))
+            worker.node = self.ray.get(ref)
         except self.ray.exceptions.RayTaskError as error:
             raise self._broken(error) from None
         except self.ray.exceptions.RayActorError as error:
-            if "Traceback" in str(error):  # it cannot load the work
+            if cluster.cannot_load(error):
                 raise self._broken(error) from None
             self._lost(worker)
 
@@ -140,9 +140,11 @@ class _Running:
             if deaths == _DEATHS:
                 said = str(error).strip().partition("\n")[0]
                 raise WorkerPoolError(
-                    f"{deaths} Ray actors died while they did the same work ({said:.200}). `ray status` "
+                    f"{deaths} Ray actors died while they did the same work, the last on {worker.node} "
+                    f"({said:.200}). `ray status` "
                     "says what the cluster does; without engine= this process does it."
                 ) from None
+            warn(f"a Ray actor on {worker.node} died: its work is given to others.")
             self._lost(worker)
             return None
         worker.jobs -= 1

@@ -18,7 +18,16 @@ from kloaders.engine.processes.pickling import check_sendable
 from kloaders.engine.ray import actor
 from kloaders.sources.pipeline import SamplePipeline
 
-__all__ = ["connect", "decoder_class", "package", "pickled", "put", "sent_by_value"]
+__all__ = [
+    "cannot_load",
+    "connect",
+    "decoder_class",
+    "offers",
+    "package",
+    "pickled",
+    "put",
+    "sent_by_value",
+]
 
 _connected: int | None = None  # the process that connected: a fork cannot use it
 _package: tuple[Any, tuple[str, str, Any]] | None = None
@@ -74,6 +83,24 @@ def sent_by_value(ray: Any, what: Any, **options: Any) -> Any:
 def decoder_class(ray: Any) -> Any:
     """The actor class, without Ray's own retries."""
     return sent_by_value(ray, actor.Decoder, max_restarts=0, max_task_retries=0)
+
+
+def cannot_load(error: Exception) -> bool:
+    """Whether an actor ended because it could not load what was sent to it: each would."""
+    # The attribute is Ray's own, and not in all releases; the words are.
+    return bool(getattr(error, "actor_init_failed", False)) or "its creation task" in str(error)
+
+
+def offers(ray: Any) -> str:
+    """What the cluster has, in words."""
+    try:
+        total, free = ray.cluster_resources(), ray.available_resources()
+    except Exception:  # there is no cluster any more
+        return "The cluster does not answer either: `ray status` says more."
+    return (
+        f"The cluster has {total.get('CPU', 0):g} CPUs, of which {free.get('CPU', 0):g} are free; one is "
+        "needed. `ray status` says more."
+    )
 
 
 def package(ray: Any) -> tuple[str, str, Any]:

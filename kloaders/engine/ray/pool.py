@@ -65,6 +65,7 @@ class _Actor:
     """One actor, and its number of jobs."""
 
     handle: Any
+    ready: Any
     jobs: int = 0
     gone: bool = False
     used: float = field(default_factory=time.monotonic)
@@ -210,17 +211,25 @@ class RayPool:
                         self._group.give_back(actor)
                         raise self._broken(error) from None
                     except self.ray.exceptions.RayError as error:
-                        self._group.drop(actor)
-                        deaths, how, hangs = deaths + 1, f"died ({_first_line(error)})", False
+                        if cluster.cannot_load(error):
+                            self._group.drop(actor)
+                            raise self._broken(error) from None
+                        where = f"on {self._group.node(actor)} ({_first_line(error)})"
+                        if self._group.drop(actor):
+                            warn(f"a Ray actor died {where}: its batches are made by others.")
+                        deaths, how, hangs = deaths + 1, f"died {where}", False
                     else:
                         self._answered = time.monotonic()
                         self._seconds.append(self._answered - since)
                         self._group.give_back(actor)
                         return found
                 elif (late := self._late(tries)) is not None:
-                    self._group.drop(tries.pop(late)[0])
+                    actor, _ = tries.pop(late)
+                    where = f"on {self._group.node(actor)}"
+                    how = f"did not answer for {self.timeouts.sample:g} seconds {where}"
+                    if self._group.drop(actor):
+                        warn(f"a Ray actor {how}: its batches are made by others.")
                     deaths, hangs = deaths + 1, True
-                    how = f"did not answer for {self.timeouts.sample:g} seconds"
                 if deaths >= _DEATHS - hangs:
                     raise _Deadly(deaths, how, hangs)
                 if time.monotonic() - max(begun, self._answered) > self.wanted.patience:
@@ -287,7 +296,7 @@ class RayPool:
             self.local = True
             warn(
                 f"no Ray actor has answered for {self.wanted.patience:g} seconds: this process makes the "
-                f"batches itself, on threads. {self._group.why()}"
+                f"batches itself, on threads. {cluster.offers(self.ray)}"
             )
 
     def _here(
@@ -356,33 +365,21 @@ class _Actors:
             if not actor.gone:
                 self._strays[ref] = actor
 
-    def drop(self, actor: _Actor) -> None:
-        """Remove an actor that died or has to; another one will be created."""
+    def drop(self, actor: _Actor) -> bool:
+        """Remove an actor that died or has to; another one will be created. -> Whether it was still listed."""
         with self._change:
             if actor.gone:
-                return
+                return False
             actor.gone = True
             self._all.remove(actor)
             self._strays = {ref: a for ref, a in self._strays.items() if a is not actor}
             self._change.notify_all()
         self._kill(actor)
-
-    def why(self) -> str:
-        """The cluster's resources, in words."""
-        try:
-            total, free = self.ray.cluster_resources(), self.ray.available_resources()
-        except Exception:  # the cluster is gone
-            return "The cluster does not answer either: `ray status` says more."
-        return (
-            f"The cluster has {total.get('CPU', 0):g} CPUs, of which {free.get('CPU', 0):g} are free; "
-            "each actor needs one. `ray status` says more."
-        )
+        return True
 
     def close(self) -> None:
         """End all actors."""
-        if (
-            self.pid != os.getpid()
-        ):  # in a fork they belong to the parent, and so does the connection
+        if self.pid != os.getpid():  # in a fork they belong to the parent, as does the connection
             self.closed = True
             return
         with self._change:
@@ -400,7 +397,15 @@ class _Actors:
             self._kill(actor)
 
     def _started(self) -> _Actor:
-        return _Actor(self._make.remote(self._package, self._pickled))
+        handle = self._make.remote(self._package, self._pickled)
+        return _Actor(handle, handle.ready.remote())
+
+    def node(self, actor: _Actor) -> str:
+        """Where it runs, as it reported when it was ready."""
+        try:
+            return str(self.ray.get(actor.ready, timeout=0))
+        except Exception:  # it was never ready
+            return "a node that it did not tell"
 
     def _settle(self) -> None:
         """Release actors whose dropped jobs have finished."""

@@ -92,7 +92,8 @@ def _fill(
     """
     served = [store.serve(indices, leaf, stamp) for store, leaf in zip(stores, out, strict=True)]
     missing = functools.reduce(np.union1d, served)
-    missing = _others(stores, stamp, indices, served, missing, out, report, leaves)
+    if len(missing):
+        missing = _others(stores, stamp, indices, served, missing, out, report, leaves)
     if not len(missing):
         return
     some = len(missing) < len(indices)

@@ -22,6 +22,7 @@ from kloaders.sources.cache.store import SharedStore, Stamp, check_kept
 __all__ = ["Budget", "RamCache", "spare_ram"]
 
 
+_NONE: Indices = np.zeros(0, np.int64)
 # How often it is looked whether memory has become short.
 _MEMORY_SECONDS = 1.0
 # Of the memory that is free, all caches with cache="auto" together take at most this share ...
@@ -178,23 +179,24 @@ class RamCache(SharedStore):
         at = slots[indices] - 1
         there = at >= 0
         self._check(indices, at, there, stamp)
-        if there.all() and out.flags.c_contiguous:
-            np.take(rows, at, axis=0, out=out, mode="clip")
+        whole = there.all()
+        if whole and out.flags.c_contiguous:
+            rows.take(at, axis=0, out=out, mode="clip")
         else:
             for row in np.flatnonzero(there).tolist():
                 out[row] = rows[at[row]]
         if generation != self._generation:
             return np.arange(len(indices))
-        return np.flatnonzero(~there)
+        return _NONE if whole else np.flatnonzero(~there)
 
     def _check(
         self, indices: Indices, at: Array, there: Array, stamp: Callable[[int], Stamp]
     ) -> None:
         """Take out of `there` the rows whose file has changed."""
         now = time.monotonic()
-        old = np.flatnonzero(there)
-        old = old[now - self._looked_at[at[old]] > stores.CHECK_SECONDS]
-        for row in old.tolist():
+        # Rows that are not there have the last one's time here, which `there` leaves out.
+        old = there & (self._looked_at.take(at, mode="wrap") < now - stores.CHECK_SECONDS)
+        for row in old.nonzero()[0].tolist():
             index, slot = int(indices[row]), int(at[row])
             if stamp(index) == self._stamps[slot].tobytes():
                 self._looked_at[slot] = now

@@ -30,10 +30,11 @@ class Deadly:
         return 10 * job
 
 
-def test_each_job_is_done_though_an_actor_dies(ray: Any, tmp_path: Path) -> None:
+def test_each_job_is_done_though_an_actor_dies(ray: Any, tmp_path: Path, caplog: Any) -> None:
     done = list(called(kl.Ray(cpus=2), Deadly(tmp_path, 1), range(20)))
     assert sorted(done) == [(k, 10 * k) for k in range(20)]
     assert len(os.listdir(tmp_path)) == 1
+    assert f"a Ray actor on {os.uname().nodename} (" in caplog.text
 
 
 def test_a_job_that_kills_all_is_an_error(ray: Any, tmp_path: Path) -> None:
@@ -44,6 +45,28 @@ def test_a_job_that_kills_all_is_an_error(ray: Any, tmp_path: Path) -> None:
 def test_what_the_function_raises(ray: Any) -> None:
     with pytest.raises(WorkerPoolError, match=r"(?s)could not do its work.*ZeroDivisionError"):
         list(called(kl.Ray(cpus=1), lambda job: 1 // job, [1, 0]))
+
+
+class _LoadsHereOnly:
+    def __call__(self, job: int) -> int:
+        return job
+
+    def __reduce__(self) -> Any:
+        return _made_here, (os.getpid(),)
+
+
+def _made_here(pid: int) -> Any:
+    if pid != os.getpid():
+        raise ModuleNotFoundError("No module named 'onlyhere'")
+    return _LoadsHereOnly()
+
+
+def test_a_worker_without_a_package(ray: Any) -> None:
+    """The error says so at once."""
+    with pytest.raises(
+        WorkerPoolError, match=r"(?s)needs the packages.*No module named 'onlyhere'"
+    ):
+        list(called(kl.Ray(cpus=1), _LoadsHereOnly(), [1]))
 
 
 def test_what_cannot_be_sent(ray: Any) -> None:

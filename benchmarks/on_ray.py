@@ -1,0 +1,281 @@
+"""Decoding and packing on a Ray cluster of this machine, beside what does the same without it.
+
+python benchmarks/on_ray.py                         # two photographs that come with scikit-learn, varied
+python benchmarks/on_ray.py --data ~/photos         # your own
+
+Needs `pip install "kloaders[ray]"`, and for Ray Data pandas and pyarrow. The cluster has two CPUs. Contestants
+take turns, one epoch each; their figures are of the middle half of it, so that neither a start nor what was
+decoded meanwhile counts. A ratio is of two figures of one round, and the table has the medians. Whoever takes
+longer than `--patience` is stopped, named, and left out of the medians. `--page FILE` writes the table between
+the marks in that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import data
+import machine
+import numpy as np
+
+import kloaders as kl
+
+SIZE, BATCH, CPUS = (224, 224), 32, 2
+# A data set names each file so many times, which makes an epoch long enough to measure.
+TIMES = 6
+MARKS = "<!-- on_ray: begin -->\n", "<!-- on_ray: end -->"
+Figures = dict[str, list[float]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", help="a folder of photographs; by default they are made")
+    parser.add_argument("--files", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--quick", action="store_true", help="does it run? one round of few files")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds for one contestant")
+    parser.add_argument("--no-ray-data", action="store_true", help="leave Ray Data out")
+    parser.add_argument("--page", metavar="FILE", help="write the table there, between the marks")
+    parser.add_argument("--json", metavar="FILE")
+    given = parser.parse_args()
+    if given.quick:
+        given.files, given.rounds = 64, 1
+    with tempfile.TemporaryDirectory(prefix="kloaders-on-ray-") as folder:
+        paths = data.photographs(f"{folder}/photographs", given.files, given.data)
+        found: Figures = {}
+        for k in range(min(3, given.rounds)):
+            found.setdefault("first", [])
+            with _reported(f"the first batch after ray.init, {k}"):
+                found["first"].append(_first_batch(paths, given.patience))
+        _rounds(paths, given, folder, found)
+    rows = [("", "median", "goal"), ("---", "---", "---"), *_table(found)]
+    said = "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    said += f"\n{len(paths) * TIMES:,} photographs, {given.rounds} rounds; {_load()}. {machine.in_words()}\n"
+    print(said)
+    if given.page:
+        page = Path(given.page)
+        before, _, rest = page.read_text().partition(MARKS[0])
+        page.write_text(before + MARKS[0] + said + MARKS[1] + rest.partition(MARKS[1])[2])
+    if given.json:
+        Path(given.json).write_text(json.dumps(found, indent=2))
+    if any(row[1] == "failed" for row in rows):
+        sys.exit("something failed: see above")
+
+
+def _load() -> str:
+    return f"the load of the last five minutes, this included, was {os.getloadavg()[1]:.1f}"
+
+
+def _table(found: Figures) -> Iterator[tuple[str, str, str]]:
+    def of(name: str, digits: int) -> str:
+        values = [value for value in found.get(name, []) if not math.isnan(value)]
+        return f"{median(values):,.{digits}f}" if values else "failed"
+
+    def ratio(one: str, other: str) -> str:
+        ratios = [
+            a / b for a, b in zip(found[one], found[other], strict=True) if not math.isnan(a / b)
+        ]
+        return f"{median(ratios):.2f}" if ratios else "failed"
+
+    yield "two Ray actors, photographs/s", of("actors", 0), ""
+    yield "the same / two worker processes", ratio("actors", "processes"), "at least 0.9"
+    yield "the caller's CPU with Ray actors, ms a photograph", of("actors cpu", 2), "at most 0.3"
+    yield "the caller's CPU with worker processes", of("processes cpu", 2), ""
+    for name in ("iter_batches", "to_tf"):
+        if name in found:
+            yield f"two Ray actors / Ray Data's {name}", ratio("actors", name), "more than 1"
+            yield f"the caller's CPU with {name}", of(f"{name} cpu", 2), ""
+    yield "first batch after ray.init, s", of("first", 1), "at most 6"
+    yield "write_pack with one Ray worker, photographs/s", of("pack 1", 0), ""
+    yield "the same / one thread of this process", ratio("pack 1", "pack"), ""
+    yield "two Ray workers / one", ratio("pack 2", "pack 1"), ""
+
+
+def _rounds(paths: list[str], given: argparse.Namespace, folder: str, found: Figures) -> None:
+    """Each contestant in turn, as often as asked. NaN: it failed."""
+    import ray
+
+    many = paths * TIMES
+    contestants: dict[str, Callable[[], dict[str, float]]] = {
+        "actors": lambda: _of_loader(many, processes=kl.Ray(cpus=CPUS)),
+        "processes": lambda: _of_loader(many, processes=True, workers=CPUS),
+    }
+    if not given.no_ray_data:
+        contestants["iter_batches"] = lambda: _middle_of(_iter_batches(many), len(many))
+        contestants["to_tf"] = lambda: _middle_of(_to_tf(many), len(many))
+    contestants["pack"] = lambda: _packed(paths * 3, folder)
+    contestants["pack 1"] = lambda: _packed(paths * 3, folder, engine=kl.Ray(cpus=1))
+    contestants["pack 2"] = lambda: _packed(paths * 3, folder, engine=kl.Ray(cpus=2))
+    try:
+        for k in range(given.rounds):
+            for name, contestant in contestants.items():
+                figures = {"": float("nan"), " cpu": float("nan")}
+                with _reported(f"{name}, round {k}"):
+                    _start(ray)
+                    with _within(given.patience):
+                        figures = contestant()
+                if math.isnan(figures[""]):
+                    ray.shutdown()  # whatever it has left there must not disturb others
+                for what, value in figures.items():
+                    found.setdefault(f"{name}{what}", []).append(value)
+    finally:
+        ray.shutdown()
+
+
+def _of_loader(paths: list[str], **options: Any) -> dict[str, float]:
+    """An epoch of a loader whose workers have started; its order is looked at."""
+    labels = np.arange(len(paths))
+    options = {"seed": 1, "shuffle": True, **options}
+    order = kl.ArraySequenceLoader(labels, None, BATCH, seed=1, shuffle=True).epoch_batches(1, True)
+    with kl.PathSequenceLoader(paths, labels, BATCH, size=SIZE, cache=None, **options) as loader:
+        for k in range(2 * CPUS):
+            loader[k]
+        came: list[Any] = []
+
+        def batches() -> Iterator[int]:
+            for _, y in loader.epoch_batches(1, True):
+                came.append(y)
+                yield len(y)
+
+        figures = _middle_of(batches(), len(paths))
+    if not np.array_equal(np.concatenate(came), np.concatenate(list(order))):
+        raise RuntimeError("not the order of the plan")
+    return figures
+
+
+def _middle_of(sizes: Iterator[int], samples: int) -> dict[str, float]:
+    """Photographs per second, and milliseconds of this process's CPU for each."""
+    seen, at = 0, []
+    for size in sizes:
+        seen += size
+        if seen >= samples * (1 + 2 * len(at)) / 4 and len(at) < 2:
+            at.append((seen, time.perf_counter(), time.process_time()))
+    (before, begin, cpu), (after, end, cpu_end) = at
+    if seen != samples:
+        raise RuntimeError(f"{seen} photographs of {samples} came")
+    return {
+        "": (after - before) / (end - begin),
+        " cpu": 1e3 * (cpu_end - cpu) / (after - before),
+    }
+
+
+def _images(paths: list[str]) -> Any:
+    """Decoded and resized by Ray Data's own reader of images, shuffled as it can."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return ray.data.read_images(paths, size=SIZE, mode="RGB", shuffle="files")
+
+
+def _iter_batches(paths: list[str]) -> Iterator[int]:
+    for batch in _images(paths).iter_batches(batch_size=BATCH):
+        yield len(batch["image"])
+
+
+def _to_tf(paths: list[str]) -> Iterator[int]:
+    labelled = _images(paths).add_column("y", lambda rows: np.zeros(len(rows)))
+    for x, _ in labelled.to_tf("image", "y", batch_size=BATCH):
+        yield len(x)
+
+
+def _packed(paths: list[str], folder: str, **engine: Any) -> dict[str, float]:
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as out,
+        kl.PathSequenceLoader(paths, None, BATCH, size=SIZE, workers=1) as loader,
+    ):
+        begin = time.perf_counter()
+        kl.write_pack(loader, f"{out}/pack", shard_size="4MiB", progress=False, **engine)
+        return {"": len(paths) / (time.perf_counter() - begin)}
+
+
+def _first_batch(paths: list[str], patience: float) -> float:
+    """Seconds from a loader's making to its first batch, by actors of a Ray that has just started."""
+    code = (
+        "import sys, time, ray, on_ray, kloaders as kl; on_ray._start(ray);"
+        "import keras;"  # what any program with a model has done by then
+        "begin = time.perf_counter();"
+        "paths = sys.stdin.read().splitlines();"
+        "kl.PathSequenceLoader(paths, None, 32, size=(224, 224), processes=kl.Ray(cpus=2))[0];"
+        "print(time.perf_counter() - begin); ray.shutdown()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        input="\n".join(map(os.path.abspath, paths)),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=patience,
+    )
+    return float(done.stdout.split()[-1])
+
+
+def _start(ray: Any) -> None:
+    if ray.is_initialized():
+        return
+    for attempt in range(3):  # its own start has a fixed limit, which a busy machine exceeds
+        try:
+            ray.init(
+                address="local",
+                num_cpus=CPUS,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except Exception:  # its errors have no common class
+            ray.shutdown()
+            if attempt == 2:
+                raise
+        else:
+            return
+
+
+@contextlib.contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block when the time is over."""
+
+    def end(*_: Any) -> None:
+        raise TimeoutError(f"not done in {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _reported(what: str) -> Iterator[None]:
+    """Say what failed, and go on."""
+    begin = time.perf_counter()
+    try:
+        yield
+    except Exception as error:
+        print(f"failed: {what}: {type(error).__name__}: {error!s:.500}", file=sys.stderr)
+    else:
+        print(f"{what}: {time.perf_counter() - begin:.1f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
