@@ -30,18 +30,33 @@ BATCH, SIZE, LATENCY, WORKERS = 32, (224, 224), 0.020, 2
 MARKS = "<!-- by_url: begin -->\n", "<!-- by_url: end -->"
 # What is compared: ours, the other, what the ratio is to be, and in words.
 ROWS = [
-    ("url", "local", 0.9, "photographs by URL, nothing kept, beside the same files local"),
+    ("url", "local", 0.9, "photographs by URL without a cache, compared with local files"),
     (
         "url",
         "fsspec",
         3.0,
-        "beside torch's DataLoader with fsspec (32 requests in flight a worker)",
+        "compared with torch's DataLoader and fsspec (32 requests in flight per worker)",
     ),
-    ("url", "fsspec_one", None, "beside the same with fsspec.open, one file after another"),
-    ("cached", "local", 0.97, "from the download cache, beside the same files local"),
-    ("tar", "webdataset", 1.0, "tar shards, beside webdataset (shuffle buffer of all samples)"),
-    ("parquet", "datasets", 1.0, "Parquet, beside Hugging Face datasets with torch's DataLoader"),
-    ("mds", "streaming", 1.0, "MDS, beside mosaicml-streaming (py1e) with torch's DataLoader"),
+    ("url", "fsspec_one", None, "compared with fsspec.open, one file after another"),
+    ("cached", "local", 0.97, "from the download cache, compared with local files"),
+    (
+        "tar",
+        "webdataset",
+        1.0,
+        "tar shards, compared with webdataset (shuffle buffer of all samples)",
+    ),
+    (
+        "parquet",
+        "datasets",
+        1.0,
+        "Parquet, compared with Hugging Face datasets with torch's DataLoader",
+    ),
+    (
+        "mds",
+        "streaming",
+        1.0,
+        "MDS, compared with mosaicml-streaming (py1e) with torch's DataLoader",
+    ),
 ]
 Epoch = Callable[[], Iterator[Any]]
 
@@ -310,7 +325,7 @@ def measure(
 
 def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
     lines = [
-        "| | samples/s | the other's | ratio (rounds) | wanted | CPU us a sample | the other's |"
+        "| | samples/s | the other's | ratio (rounds) | wanted | CPU us per sample | the other's |"
     ]
     lines.append("| --- |" + " --- |" * 6)
     short = []
@@ -330,7 +345,7 @@ def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
         )
         if wanted and median(ratios) < wanted:
             short.append(words)
-    said = f"\nLess than wanted: {'; '.join(short)}.\n" if short else ""
+    said = f"\nBelow the target: {'; '.join(short)}.\n" if short else ""
     return "\n".join(lines) + "\n" + said
 
 

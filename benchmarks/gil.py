@@ -1,8 +1,8 @@
-"""How long a sample holds Python's lock: what one process can feed, however many cores it has.
+"""How long a sample holds the GIL: what one process can feed, however many cores it has.
 
 python benchmarks/gil.py
 
-One thread makes batches. Every 97 microseconds a timer interrupts it and looks whether it holds the lock, from
+One thread makes batches. Every 97 microseconds a timer interrupts it and looks whether it holds the GIL, from
 C (needs Linux and `cc`): the share of the looks that found it held, times the thread's CPU time. Two calls of
 which it is known stand first. For a comparison, run it with PYTHONPATH at another checkout.
 """
@@ -35,8 +35,8 @@ import numpy as np
 
 import kloaders as kl
 
-# A timer interrupts the thread, and what runs then asks whether the thread holds the lock. Nothing else is
-# counted, so a NumPy search that releases the lock is free, as it is to other threads, and calls need no list.
+# A timer interrupts the thread, and what runs then asks whether the thread holds the GIL. Nothing else is
+# counted, so a NumPy search that releases the GIL is free, as it is to other threads, and calls need no list.
 SAMPLER = r"""
 #define _GNU_SOURCE
 #include <signal.h>
@@ -81,7 +81,7 @@ def sampler(folder: str) -> Any:
 
 
 def measure(timer: Any, call: Callable[[], int], seconds: float) -> dict[str, float]:
-    """Microseconds of CPU a sample, and those of them that hold the lock. `call` returns its samples."""
+    """Microseconds of CPU per sample, and those of them that hold the GIL. `call` returns its samples."""
     call()
     found, samples, begin = (ctypes.c_long * 2)(), 0, time.thread_time()
     if timer.begin(ctypes.c_long(EVERY)):
@@ -110,7 +110,7 @@ def checksum(content: bytes = bytes(2**20)) -> int:
     return 1
 
 
-# What is known: the first holds the lock for all of its time, the second for none.
+# What is known: the first holds the GIL for all of its time, the second for none.
 KNOWN = {"a loop in Python": python_loop, "SHA-256 of 1 MiB": checksum}
 
 
@@ -181,7 +181,7 @@ def main() -> None:
             # Not the least: a few hundred looks per run would make it too small by chance alone.
             results[name] = runs[len(runs) // 2] | ends
     print(
-        "| us a sample | CPU | lock held (range) | share | cores that one process can feed "
+        "| us per sample | CPU | GIL held (range) | share | cores that one process can feed "
         f"| samples/s of {CORES} cores, at most |"
     )
     print("| --- | --- | --- | --- | --- | --- |")

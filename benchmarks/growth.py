@@ -64,7 +64,7 @@ def samples(_: str) -> Iterator[Curve]:
         }
         yield Curve(
             "samples",
-            f"plan, {words}: us a batch",
+            f"plan, {words}: us per batch",
             [(n, per_batch(p)) for n, p in plans.items()],
             why,
         )
@@ -142,7 +142,7 @@ def batches(folder: str) -> Iterator[Curve]:
     points = [(n, 1e6 * n / rate(kl.ArraySequenceLoader(rows, batch_size=n))) for n in sizes]
     yield Curve(
         "batch size",
-        "arrays in RAM: us a batch",
+        "arrays in RAM: us per batch",
         points,
         "from there on copying rows is most of it",
     )
@@ -209,10 +209,10 @@ def loaders(folder: str) -> Iterator[Curve]:
     say = "each has its own buffers and cache"
     yield Curve("loaders alive", "MiB for each new one, after its first batch", kept, say)
     yield Curve(
-        "loaders alive", "threads of the process", running, "each that was used has its worker"
+        "loaders alive", "threads of the process", running, "one worker each at the most: workers=1"
     )
     yield Curve(
-        "loaders alive", "us of the caller for a batch, all in turn", cost, "none looks at others"
+        "loaders alive", "us of the caller per batch, all in turn", cost, "none looks at others"
     )
 
 

@@ -106,7 +106,7 @@ def main() -> None:
                 for way, picture in pictures.items():
                     off = np.abs(picture - pictures["Keras"]).mean() / pictures["Keras"].max()
                     assert off < 0.01, f"{call}, {way}: another picture"
-    print("| | pictures a second | slowest and quickest | beside Keras |")
+    print("| | images per second | slowest and quickest | beside Keras |")
     print("| --- | --- | --- | --- |")
     for (call, way), found in rates.items():
         keras_own = statistics.median(rates[call, "Keras"])

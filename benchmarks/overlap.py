@@ -115,7 +115,7 @@ def main() -> None:
         for backend in args.backends:
             for way in WAYS:
                 runs.setdefault((backend, way), []).append(child(backend, way))
-    print("| ms a step | " + " | ".join(args.backends) + " |")
+    print("| ms per step | " + " | ".join(args.backends) + " |")
     print("| --- |" + " --- |" * len(args.backends))
     found, slow = [], []
     for way, words in WAYS.items():

@@ -71,7 +71,7 @@ def tables(runs: list[Run]) -> str:
     for workload, rows in summary(runs).items():
         spec = WORKLOADS[workload]
         lines += [f"### {workload}: {spec.title}", ""]
-        heads = ["", "samples/s (min to max)", "us a batch", "of the limit", "of the best peer"]
+        heads = ["", "samples/s (min to max)", "us per batch", "of the limit", "of the best peer"]
         heads += ["CPU s per 1000", "peak MB", "first batch s", "others' cores", "runs"]
         lines += [_row(heads), _row(["---"] * len(heads))]
         for row in rows:

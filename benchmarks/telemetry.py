@@ -102,7 +102,7 @@ def main() -> None:
                 found[log].append(fit_seconds(model, loader, log, step))
         without, with_logs = (statistics.median(found[log]) for log in (False, True))
         rows.append({"without_s": without, "with_s": with_logs, "alone_share": alone / without})
-    print("| ms a step without logs | with | more | by the cost alone |")
+    print("| ms per step without logs | with | more | by the cost alone |")
     print("| --- | --- | --- | --- |")
     for row in rows:
         more = row["with_s"] / row["without_s"] - 1

@@ -38,15 +38,15 @@ LIMITS = {
 }
 TOLD = {
     "construct_seconds": "seconds to construct",
-    "kept_bytes_a_sample": "bytes a sample held, beyond the path's own: all arrays, labels too",
+    "kept_bytes_a_sample": "bytes per sample held, besides the path itself: all arrays, including labels",
     "kept_rss_bytes_a_sample": "the same by the growth of the process: without the user's labels",
-    "peak_bytes_a_sample": "bytes a sample, all in all, at the peak of construction",
+    "peak_bytes_a_sample": "bytes per sample in total, at the peak of construction",
     "path_bytes": "bytes of a path itself",
     "first_batch_ms": "ms to the first batch, shuffle=True",
     "second_batch_ms": "ms to the second",
     "fit_first_batch_ms": "ms to the first batch in fit, shuffled",
     "fit_first_step_ms": "ms from calling fit to the end of its first step",
-    "fit_step_ms": "ms a step, median",
+    "fit_step_ms": "ms per step, median",
 }
 
 

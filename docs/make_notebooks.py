@@ -1,7 +1,7 @@
 """Runs the notebooks and stores their outputs: python docs/make_notebooks.py [NOTEBOOK ...], by default all.
 
-What tells of the machine or changes from run to run without meaning is left out: paths, times of execution, warnings on
-stderr, colours of the terminal. Needs the extra [notebooks].
+Outputs that depend on the machine or the run are removed: paths, execution times, warnings on stderr, terminal
+colours. Needs the extra [notebooks].
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 LIMIT = 300_000  # bytes of a notebook
-# What a stored output must not have: a folder of somebody's machine.
+# Stored outputs must not contain folders of this machine.
 PRIVATE = re.compile(r"/(?:tmp|root|home|work|Users|var|opt|mnt)/")
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n]*\r(?!\n)")
@@ -90,7 +90,7 @@ def _small(image: str) -> str:
 
 
 def run(path: Path) -> None:
-    """Run a notebook in its folder and store it with what it printed."""
+    """Run a notebook in its folder and store it with its outputs."""
     import nbformat
     from nbclient import NotebookClient
 

@@ -1,4 +1,4 @@
-"""The methods to load a user's files, measured beside the least that they cost. Needs no Keras model."""
+"""Measures methods to load a user's files, compared with their minimal cost. Needs no Keras model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Row:
     """One method.
 
     Attributes:
-        name: what it is called in the table.
+        name: its name in the table.
         what: what it uses.
         rate: samples per second.
         of_limit: the same as a share of reading and decoding by bare threads.

@@ -228,7 +228,7 @@ def tfrecord_command(
 
 
 def _say_part(report: dict[str, Any], out: str, part: tuple[int, int], as_json: bool) -> None:
-    """What a command with --part prints."""
+    """The output of a command with --part."""
     if as_json:
         click.echo(json.dumps({**report, "out": out, "part": part}, indent=2))
         return
@@ -240,7 +240,7 @@ def _say_part(report: dict[str, Any], out: str, part: tuple[int, int], as_json: 
 
 
 def _report(begin: float, written: Any, files: list[str]) -> dict[str, Any]:
-    """What scripts want to know of any conversion."""
+    """The results of any conversion, for scripts."""
     return {
         "version": __version__,
         "seconds": time.perf_counter() - begin,

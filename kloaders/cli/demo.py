@@ -32,7 +32,7 @@ __all__ = [
     "with_wait_shares",
 ]
 
-#: The methods, and what they use.
+#: The methods, and their loaders.
 METHODS = {
     "preload": "preload(loader): every sample in RAM",
     "files": "PathSequenceLoader: files read per batch, then kept in spare RAM",
@@ -40,13 +40,13 @@ METHODS = {
     "TFRecord": "TFRecordSequenceLoader: the same files, put into TFRecord files at the start",
     "tf.data": "to_tf_dataset(PathSequenceLoader)",
 }
-# Memory is looked at so often; a peak shorter than this may be missed.
+# Interval of memory samples; a shorter peak may be missed.
 _SAMPLE_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one method cost; None where it was skipped."""
+    """The cost of one method; None if it was skipped."""
 
     method: str
     backend: str | None = None
@@ -154,7 +154,7 @@ class _Watch:
                 self.peaks[phase] = max(used, self.peaks.get(phase, 0))
 
     def added(self) -> int:
-        """What training with the loader took beyond the same steps on one batch."""
+        """The time of training with the loader beyond the same steps on one batch."""
         alone, training = "measuring the step alone", "training"
         return max(0, self.peaks.get(training, 0) - self.peaks.get(alone, 0))
 
@@ -186,7 +186,7 @@ The files were just written, so the system still has them in memory: a disk woul
 
 
 def table(results: list[Result]) -> str:
-    """The figures for people, with what they mean."""
+    """The numbers with explanations."""
     head = ("loader", "samples/s", "first batch", "peak RAM", "step waited", "accuracy")
     rows = [head]
     for r in results:

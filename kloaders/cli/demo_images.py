@@ -13,9 +13,9 @@ from kloaders.core.progress import Progress
 
 __all__ = ["CROPS", "progress_bar", "write_images"]
 
-#: Photographs are cut into so many pieces each ...
+#: Number of crops per photograph ...
 CROPS = 300
-# ... of so many pixels, at places that this seed draws.
+# ... and their size in pixels; this seed draws their positions.
 _CROP, _SEED = 256, 7
 
 

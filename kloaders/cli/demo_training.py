@@ -13,7 +13,7 @@ import numpy as np
 
 __all__ = ["Tell", "train"]
 
-#: Takes what there is to tell: a phase, a total, how much is done.
+#: Receives progress: a phase, a total, and the number done.
 Tell = Callable[[dict[str, Any]], None]
 
 _SEED, _SIZE, _BATCH = 7, (64, 64), 32
@@ -177,7 +177,7 @@ def _clock(keras: Any, tell: Tell, samples: int, steps: int) -> Any:
 
 
 def _main() -> None:
-    """The process that trains: a task in JSON as its argument, a line of JSON for what it tells."""
+    """The training process: gets a task in JSON as its argument, prints results as lines of JSON."""
 
     def tell(said: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(said) + "\n")

@@ -1,4 +1,4 @@
-"""The command line. A command imports what it needs when it runs: `--help` is quick."""
+"""The command line. Commands import what they need when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kloaders.core.version import __version__
 __all__ = ["GROUPS", "cli", "main"]
 
 
-# The commands by what they are for, as `kloaders --help` lists them.
+# The commands by purpose, as `kloaders --help` lists them.
 GROUPS = {
     "Try it": (demo_command,),
     "Look at data": (show_command, verify_command),
@@ -70,7 +70,7 @@ class _Kind(click.Group):
                 raise
             said = " ".join(str(error).split()) or type(error).__name__
             if not isinstance(error, (ValueError, OSError, MemoryError, ImportError, RuntimeError)):
-                # Our mistake rather than the user's: its kind is half of what it says.
+                # A bug of ours, not a user error: its type is important.
                 said = f"{type(error).__name__}: {said} (kloaders --debug ... shows where)"
             click.echo(f"kloaders: {visible(said)}", err=True)
             ctx.exit(1)

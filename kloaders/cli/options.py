@@ -1,4 +1,4 @@
-"""Options that several commands have, each written once: decorators that hand them over as one value."""
+"""Options of several commands, each written once: decorators that pass them as one value."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TableColumns:
 
 @dataclass(frozen=True)
 class ImageShape:
-    """What images become.
+    """How images are converted.
 
     Attributes:
         size: (height, width); None for as they are.
@@ -66,7 +66,7 @@ class ImageShape:
 
 @dataclass(frozen=True)
 class BadFiles:
-    """What a command that reads files does about those that are bad.
+    """How a command that reads files handles bad ones.
 
     Attributes:
         on_error: "raise", "skip" or "replace".
@@ -84,12 +84,12 @@ class BadFiles:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a command that writes files does about those that are bad, or there already.
+    """How a command that writes files handles bad or existing ones.
 
     Attributes:
         on_error: "raise" or "skip".
         exclude: a CSV file of what to leave out.
-        overwrite: replace what is there.
+        overwrite: replace existing files.
         part: (k, n): write that part only; None: all.
         finish: the parts are written, and only to be put together.
         ray: write on a cluster; None: in this process.
@@ -116,7 +116,7 @@ class RayOption:
     address: str | None = None
 
     def engine(self, cpus: int | None) -> Ray:
-        """So many tasks at a time; None: one for each CPU of the cluster."""
+        """This many tasks at a time; None: one for each CPU of the cluster."""
         from kloaders.core.ray import Ray
 
         if cpus is None:
@@ -128,7 +128,7 @@ class RayOption:
 
 
 class _PathOrUrl(click.Path):
-    """A file or folder that exists, or a URL, which is looked at by who reads it."""
+    """An existing file or folder, or a URL, which is checked when it is read."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if is_url(value) else super().convert(value, param, ctx)

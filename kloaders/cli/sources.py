@@ -1,4 +1,4 @@
-"""The loader that a command makes of what lies there."""
+"""Makes the loader for the data given to a command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RESIZED_IF_THEY_DIFFER", "any_loader", "loader_of"]
 
-# The size that images of different sizes get where none is asked for, and how many are looked at.
+# The default size for images of different sizes, and the number of images that are checked.
 _SIZE, _LOOKED_AT = (224, 224), 64
 # What columns of inputs and of labels are called.
 _INPUTS = ("image", "img", "jpg", "png", "x", "pixels")
@@ -113,7 +113,7 @@ def _rows(source: str, inside: list[str], **options: Any) -> SequenceLoader | No
 
 
 def _x_and_y(names: list[str]) -> tuple[str | None, str | None]:
-    """Which columns are the input and the label, by what they are called; None for none of them."""
+    """The columns of input and label, by their names; None if there are none."""
     x = next((name for name in _INPUTS if name in names), None)
     return x, next((name for name in _LABELS if name in names and name != x), None)
 

@@ -117,7 +117,7 @@ class ShardArray:
         return file
 
     def finish(self) -> Part:
-        """What was written: rows, or values with an index where shapes differ."""
+        """The written files: rows, or values with an index where shapes differ."""
         if self._own is None and self._shared is not None:
             # Skipped samples leave empty rows at the end: the next shard begins after them.
             left = (self.stop - self.start - self.samples) * self.values // self.samples

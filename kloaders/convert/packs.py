@@ -121,7 +121,7 @@ def write_pack(
             of the same data with the same arguments, and raises otherwise, so a script can be run
             twice; "raise" always raises; "overwrite" writes it again. A part raises with "keep"
             too, as does a call after `finish_pack`.
-        overwrite: replace what is in the folder, as if_exists="overwrite".
+        overwrite: replace the content of the folder, as if_exists="overwrite".
         staging: with a URL, a local folder with space for the whole pack; the default is in the
             user's cache folder. It is emptied after the upload.
         progress: show a progress bar. None: only if stderr is a terminal.
@@ -145,7 +145,7 @@ def write_pack(
         FileExistsError: the folder holds another pack, or a part of one made with other
             arguments or of data that has changed since; says which.
         BlockingIOError: another process writes there.
-        OSError: the disk is full, or the bucket of a URL refuses; what was finished stays.
+        OSError: the disk is full, or the bucket of a URL refuses; finished shards are kept.
     """
     keep, overwrite = checked_if_exists(if_exists, overwrite)
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)

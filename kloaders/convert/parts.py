@@ -63,7 +63,7 @@ def shards_of(part: Part, shards: int) -> range:
 
 
 class Joined(NamedTuple):
-    """What all parts have written. notes: those of the shards, in shard order."""
+    """The output of all parts. notes: those of the shards, in shard order."""
 
     job: dict[str, Any]
     notes: list[Any]
@@ -102,7 +102,7 @@ class Parts:
             job: the job of the whole conversion, the same for all parts.
             shards: number of shards in all parts.
             files: a regular expression that matches the files of this part's shards.
-            overwrite: ignore what is in the folder; `finished` replaces it.
+            overwrite: ignore the content of the folder; `finished` replaces it.
             current: as for `Journal`.
             shared: as for `Journal`.
         """
@@ -164,12 +164,12 @@ class Parts:
     def finished(
         self, overwrite: bool, shards: Callable[[dict[str, Any]], int]
     ) -> Iterator[Joined]:
-        """What all parts have written. The block moves the files; after it the parts are removed.
+        """The output of all parts. The block moves the files; after it the parts are removed.
 
         If it is killed at any time, it can be called again.
 
         Args:
-            overwrite: replace what is in the folder.
+            overwrite: replace the content of the folder.
             shards: gives the number of shards of a job.
 
         Raises:

@@ -149,7 +149,7 @@ def write_tfrecords(
         FileExistsError: there are files of this name, or a part of them, made with other arguments
             or of data that has changed since.
         BlockingIOError: another process writes them.
-        OSError: the disk is full, or the bucket of a URL refuses; what was finished stays.
+        OSError: the disk is full, or the bucket of a URL refuses; finished files are kept.
         ValueError, TypeError: an argument is out of range, or lengths differ.
     """
     keep, overwrite = checked_if_exists(if_exists, overwrite)

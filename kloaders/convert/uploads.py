@@ -40,7 +40,7 @@ _CLAIM_FILE = "claim"
 
 
 class Target(NamedTuple):
-    """What a conversion makes at a URL.
+    """The output of a conversion to a URL.
 
     folder: the URL of the folder of its files.
     name: what is passed to the conversion below a local folder: "" for the folder itself, "/" for a

@@ -1,4 +1,4 @@
-"""How a user's function is called: with the arguments that its signature takes, looked at once."""
+"""Calls a user's function with the arguments that its signature takes; the signature is read once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Call:
     Args:
         function: of the user's.
         name: what the user calls it, for messages.
-        takes: what it gets by position, in this order.
-        by_name: what it gets besides, where a parameter has this very name.
+        takes: positional arguments, in this order.
+        by_name: keyword arguments, passed if a parameter has this name.
         optional: how many of the last of `takes` it may do without.
-        returns: what it returns, for messages.
+        returns: the return value, for messages.
 
     Raises:
         TypeError: it is no function, or takes something else.
@@ -50,7 +50,7 @@ class Call:
         else:
             found = _arguments(signature, takes, by_name, optional)
             if found is None:
-                # A method's repr is that of its object, which may not be ready for it.
+                # A method's repr contains that of its object, which may not be initialized yet.
                 said = function.__qualname__ if inspect.ismethod(function) else repr(function)
                 raise TypeError(f"{name}={said:.80} takes {signature!s:.80}, {form}")
             self.order, self.by_keyword = found
@@ -62,7 +62,7 @@ class Call:
         return argument in self.order or argument in self.by_keyword
 
     def __call__(self, **values: Any) -> Any:
-        """What it returns for these values, of which it gets those that it takes.
+        """Call it with those of these values that it takes; returns its result.
 
         A parameter that has a default keeps it where the value is None.
         """
@@ -74,7 +74,7 @@ class Call:
         return function(*[values[name] for name in self.order], **named)
 
     def form(self) -> Call:
-        """What it takes, without the function."""
+        """The names that it takes, without the function."""
         found = copy.copy(self)
         found.function = None
         return found

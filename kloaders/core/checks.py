@@ -1,4 +1,4 @@
-"""Checks of what a user gave: each returns the value to use, or raises an error that says what to do."""
+"""Checks of arguments: each returns the value to use, or raises an error with advice."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _EXAMPLES = {
 def check_names(owner: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
     """TypeError for an option that a loader does not have, with the one that may be meant.
 
-    owner: what has these options, such as the name of a class.
+    owner: the owner of these options, such as a class name.
     """
     known = list(known)
     for name in options:
         if name not in known:
-            # Of all that have options, which stand behind the arguments that come first.
+            # For all classes with these options, whose first arguments differ.
             meant = meant_by(name, [*known, "batch_size"]) or f"it has {', '.join(known)}."
             raise TypeError(f"{owner} has no option {name}=: {meant}")
 
@@ -80,7 +80,7 @@ def checked_flag(value: Any, name: str) -> bool:
 
 
 def checked_class_names(names: Any) -> list[str]:
-    """Texts, each another one."""
+    """Texts, all different."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"class_names={names!r:.80}, expected a list of texts, one for each class.")
     found = list(names)
@@ -134,7 +134,7 @@ def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
 
 
 def dtypes_of(dtype: Any) -> tuple[np.dtype[Any] | None, np.dtype[Any] | None]:
-    """The dtypes of inputs and of labels that `dtype=` asks for; None keeps what is stored.
+    """The dtypes of inputs and of labels set by `dtype=`; None keeps what is stored.
 
     Raises:
         TypeError: no dtype of numbers, or of another part.
@@ -191,7 +191,7 @@ def call_of(transform: Any, name: str) -> Call:
 
 
 def _other_library(transform: Any, name: str) -> str | None:
-    """What a transform of another library is, and how it is used: called like ours it would fail late."""
+    """Recognise transforms of other libraries: called like ours, they would fail late."""
     kinds = [kind for kind in type(transform).__mro__ if kind is not object]
     owners = {kind.__module__.partition(".")[0] for kind in kinds}
     if callable(getattr(transform, "stateless_call", None)):

@@ -1,4 +1,4 @@
-"""What the code of a function reads from outside of it. Bytecode only: nothing is run or imported."""
+"""The names that a function's code reads from outside. Bytecode only: nothing is run or imported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Import(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """What code reads, that of the functions and classes inside it included.
+    """The names that code reads, including the functions and classes inside it.
 
     Attributes:
         globals: names that must be globals or builtins.
@@ -49,7 +49,7 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
 
 
 def reads_of(code: CodeType) -> Reads:
-    """What a function with this code reads."""
+    """The names that a function with this code reads."""
     found: tuple[set[Any], ...] = (set(), set(), set(), set(), set())
     names, perhaps, attributes, of_self, imports = found
     first = code.co_varnames[0] if code.co_argcount else None

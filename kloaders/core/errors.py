@@ -1,4 +1,4 @@
-"""What happens to a sample that does not load: raise, skip or replace, up to max_errors times."""
+"""Handling of samples that do not load: raise, skip or replace, up to max_errors times."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SampleError(ValueError):
         self.where: str | None = None
 
     def __str__(self) -> str:
-        # First: Keras shortens tracebacks, and the line of a transform is not in what is left.
+        # First: Keras shortens tracebacks and removes the line of a transform.
         first = "" if self.where is None else f"{visible(self.where)}: "
         return (
             f"{first}sample {self.index} ({visible(self.name)}): {visible(self.cause, lines=True)}"
@@ -59,7 +59,7 @@ class WorkerPoolError(RuntimeError):
     """Worker processes do not start, or are gone: no sample is to blame, and none is skipped."""
 
 
-# A message may hold a frame of a video, or all of a file.
+# A message may contain a frame of a video, or a whole file.
 _CAUSE_LENGTH = 1000
 
 
@@ -77,7 +77,7 @@ def as_sample_error(index: int, name: str, error: BaseException) -> SampleError:
     return found
 
 
-# Code that is not the user's: this package, and what is installed with Python or by pip.
+# Code that is not the user's: this package, Python's library and installed packages.
 _NOT_THE_USERS = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
     *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")},
@@ -129,9 +129,9 @@ class Recovery(enum.Enum):
 
     #: The machine has not enough of something for the moment.
     SHORTAGE = "shortage"
-    #: A disk or a network did not do what it is there for.
+    #: A temporary failure of a disk or a network.
     WAIT = "wait"
-    #: It is either the sample, or the place it is read from: others tell which.
+    #: Either the sample or its disk is at fault: other samples show which.
     ASK = "ask"
     #: It was tried often enough, and yet the sample is not to blame: others fail as well.
     LOST = "lost"
@@ -147,7 +147,7 @@ _NO_FILE = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.EINVAL),
 }
-# Errors of the system by their type, and of the content by what they say.
+# Operating system errors by type, and errors of the content by their text.
 _ABOUT_CONTENT = {"BadGzipFile", "UnidentifiedImageError"}
 
 

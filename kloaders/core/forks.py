@@ -1,8 +1,8 @@
-"""What a fork leaves behind is made usable in the child: locks that a thread of the parent held.
+"""Makes objects usable in a forked child: resets locks that a thread of the parent held.
 
 `os.fork` copies the memory of a process and one of its threads. A lock that another thread held
 stays locked for ever in the child, and a batch that another thread was making is never finished.
-So what has locks, or waits for threads, says how it begins anew (`after_fork`).
+So objects with locks or threads register a function that resets them (`after_fork`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["watch"]
 
 
 class Forked(Protocol):
-    """What is to be told of a fork."""
+    """An object that is reset after a fork."""
 
     def after_fork(self) -> None:
         """This process is the child: take new locks, and forget what threads were to do."""

@@ -1,4 +1,4 @@
-"""Holds off the garbage collector where what it finds could wait for a lock that is held."""
+"""Postpones garbage collection where a destructor could wait for a lock that is held."""
 
 from __future__ import annotations
 

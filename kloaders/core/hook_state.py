@@ -1,4 +1,4 @@
-"""What a user's function reads that may be assigned between two epochs: attributes, globals, variables.
+"""What a user's function reads and may be reassigned between two epochs: attributes, globals, variables.
 
 It is compared as it was with as it is, in one process: cheaper than a digest. Plain values are
 compared by value, anything else by identity. What the function assigns itself, such as a counter,
@@ -23,7 +23,7 @@ _STORES = ("STORE_GLOBAL", "STORE_DEREF")
 
 
 class HookState:
-    """What functions read, as it is now.
+    """The current values of what functions read.
 
     Args:
         functions: any callables; None for none.
@@ -72,7 +72,7 @@ class HookState:
             self._add_method(function, type(function).__call__)
 
     def _add_method(self, owner: Any, method: Any) -> None:
-        """A function that gets this object first: what it reads of it, and its methods of them."""
+        """A function with its object as first argument: what it reads of the object and its methods."""
         if not isinstance(method, types.FunctionType) or (id(owner), id(method)) in self._methods:
             return
         self._methods.add((id(owner), id(method)))
@@ -122,7 +122,7 @@ def _known(reference: Any) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _looked_at(code: types.CodeType) -> tuple[Reads, frozenset[str]]:
-    """What code reads, and the variables that it assigns."""
+    """The names that code reads, and the variables that it assigns."""
     steps = (step for one in codes_in(code) for step in dis.get_instructions(one))
     own = frozenset(step.argval for step in steps if step.opname in _STORES)
     return reads_of(code), own | stored_attributes(code)
@@ -142,6 +142,6 @@ def _same(a: Any, b: Any) -> bool:
         return False
     if type(a) is tuple:
         return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, types.MethodType):  # made anew at each look
+    if isinstance(a, types.MethodType):  # a new object at each access
         return a.__self__ is b.__self__ and a.__func__ is b.__func__
     return type(a) in _PLAIN and bool(a == b)

@@ -1,4 +1,4 @@
-"""Puts off Ctrl-C while something comes to be that would be left behind. Other signals are let alone."""
+"""Delays Ctrl-C while something is created that would be left behind. Other signals are not changed."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 __all__ = ["meant_by"]
 
-# As alike as this, a name is taken for a misspelt one: "sise" is size, "shufle" is shuffle.
+# Names this similar count as misspelt: "sise" is size, "shufle" is shuffle.
 _ALIKE = 0.75
 
 
 class _Option(NamedTuple):
-    """Our names, of which the first that a loader has is meant; what to say of its value; others' names."""
+    """Our names (the first that a loader has is meant), advice about the value, and others' names."""
 
     ours: tuple[str, ...]
     value: str
@@ -21,7 +21,7 @@ class _Option(NamedTuple):
 
 
 class _Advice(NamedTuple):
-    """What is no option of a loader: where it is done, and others' names."""
+    """Something that is not an option of a loader: where to do it, and the names others use."""
 
     text: str
     names: str
@@ -271,7 +271,7 @@ _SAID = {name: advice for advice, names in _ELSEWHERE for name in names.split()}
 
 
 def meant_by(name: str, known: Collection[str]) -> str | None:
-    """What to use in place of `name`, in words; None where nobody can tell.
+    """What to use instead of `name`, in words; None if unknown.
 
     Args:
         name: an option that does not exist.

@@ -1,4 +1,4 @@
-"""Memory for batches: aligned, handed over, and taken back only when nobody holds it."""
+"""Memory for batches: aligned, delivered without a copy, and reused only when nobody holds it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
     "references_are_counted",
 ]
 
-# TensorFlow and JAX take an array on this boundary as it is; others they copy.
+# TensorFlow and JAX use an array on this boundary without a copy.
 ALIGNMENT = 64
 # Below this, malloc is as fast as looking for a free buffer, and nothing is kept.
 _SMALL = 1 << 16
@@ -53,7 +53,7 @@ def references_are_counted() -> bool:
     if gil is not None and not (gil() and not sysconfig.get_config_var("Py_GIL_DISABLED")):
         return False
     held = [np.empty(0)]
-    return sys.getrefcount(held[0]) == 2  # the list's, and that of getrefcount's own argument
+    return sys.getrefcount(held[0]) == 2  # the list's and getrefcount's own
 
 
 def aligned(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

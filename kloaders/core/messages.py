@@ -43,7 +43,7 @@ def _log_at(level: int, message: str, once: str | None) -> None:
 
 
 def shortened(text: str, length: int) -> str:
-    """A text of at most so many characters: its begin and its end.
+    """A text shortened to this many characters: its beginning and its end.
 
     >>> shortened("abcdefghijklmnop", 10)
     'abcde...op'

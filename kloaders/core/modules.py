@@ -44,7 +44,7 @@ def _version_of(top: str) -> str | None:
         return version
     try:
         return importlib.metadata.version(top)
-    except Exception:  # no such distribution, or one without a version
+    except Exception:  # not an installed distribution, or one without a version
         return None
 
 
@@ -64,7 +64,7 @@ def library_name(value: Any) -> str | None:
 
 
 def module_of(name: str, level: int, inside: dict[str, Any]) -> ModuleType:
-    """What `import name` gives in a module with these globals; `level` dots before the name.
+    """The result of `import name` in a module with these globals; `level` dots before the name.
 
     Raises:
         ImportError, or whatever the module raises when it is imported.

@@ -22,7 +22,7 @@ def sentence_and_table(
         sentence: what the table is about.
         head: the names of the columns.
         rows: the values of each row; further ones than 50 are counted.
-        more: how many rows there are besides these.
+        more: number of further rows.
     """
     listed = list(rows)
     more += max(0, len(listed) - _ROWS)

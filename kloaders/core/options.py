@@ -154,7 +154,7 @@ class SamplingOptions(_Group):
 
 @dataclass(frozen=True)
 class TransformOptions(_Group):
-    """What is done to samples and batches after they are read.
+    """Processing of samples and batches after they are read.
 
     Attributes:
         calls: how those of the functions are called that are given, by their names.
@@ -187,7 +187,7 @@ class TransformOptions(_Group):
 
 @dataclass(frozen=True)
 class WorkOptions(_Group):
-    """What makes the batches, and how many are prefetched."""
+    """How batches are made, and how many are prefetched."""
 
     workers: int | None = None
     processes: bool | Ray = False
@@ -216,7 +216,7 @@ class WorkOptions(_Group):
 
 @dataclass(frozen=True)
 class FaultOptions(_Group):
-    """What happens to a sample that does not load."""
+    """Handling of samples that do not load."""
 
     on_error: str = "raise"
     max_errors: int | float | None = None
@@ -283,7 +283,7 @@ GROUPS: dict[str, type[Any]] = {
 class RamOptions(_Group):
     """RAM batches: a large part of the data in RAM, and batches served out of it.
 
-    most_batches: what a budget makes is no larger than so many batches; None: as it is.
+    most_batches: the maximum number of batches that a budget makes; None: no maximum.
     """
 
     ram_batch_size: int | None = None

@@ -1,4 +1,4 @@
-"""What can be open only once a thread: connections, readers of one file."""
+"""Objects that must be opened once per thread: connections, readers of one file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class PerThread(Generic[Opened]):
 
     Args:
         opening: makes the connection; called once in each thread that asks, when it first does.
-        args, options: what it is called with.
+        args, options: its arguments.
 
-    What was opened is let go, as by `del`, when its thread ends or the PerThread is forgotten.
+    An opened object is released, as by `del`, when its thread ends or the PerThread is garbage-collected.
 
     >>> import sqlite3
     >>> database = PerThread(sqlite3.connect, ":memory:")

@@ -1,4 +1,4 @@
-"""What a path is read as, in words, for messages: addresses of the network, `~`, and relative paths."""
+"""How a path is interpreted, in words, for messages: URLs, `~`, and relative paths."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import TqdmWarning
 
 with warnings.catch_warnings():
-    # Without ipywidgets tqdm writes text, which is what is wanted, and a warning in red.
+    # Without ipywidgets tqdm prints text, which is fine, and a red warning.
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 

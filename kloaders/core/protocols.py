@@ -1,4 +1,4 @@
-"""What modules below the loaders know of a loader: its public members, and no class."""
+"""The public members of a loader that modules below the loaders use, without importing a class."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Report = Callable[[int, Exception], None]
 def copy_into_row(value: Array, out: Array, row: int, leaf: int, report: Report) -> None:
     """Copy a sample's array into its row, or report that it does not fit."""
     if value.shape == out.shape[1:] and value.dtype == out.dtype:
-        out[row, ...] = value  # "out[row] =" would keep an array of one text as it is
+        out[row, ...] = value  # "out[row] =" would store an array of one text as an object
     else:
         report(row, RowMismatch(row, leaf, value))
 
@@ -46,7 +46,7 @@ class Rows:
     """Arrays with one row per sample, and the structure of a sample.
 
     Attributes:
-        form: the structure of a sample, (x,) or (x, y); its leaves are not looked at.
+        form: the structure of a sample, (x,) or (x, y); its leaves are ignored.
         arrays: one array for each leaf of `form`, in the order of `flatten`. All have as many rows
             as there are samples to be read; who fills them owns them until `fill` returns.
     """

@@ -25,13 +25,13 @@ _DEFAULT = 60.0
 
 
 class Named(Protocol):
-    """What samples are read from."""
+    """A source, as far as names are concerned."""
 
     def name(self, index: int) -> str:
-        """What a person would call this sample."""
+        """The name of this sample."""
 
 
-# For each thread that is watched what it is at. Only a thread itself writes its slot, and each write
+# The current sample of each watched thread. Only a thread itself writes its slot, and each write
 # is one operation on the dict, which needs no lock.
 _slots: dict[int, tuple[Named, int] | None] = {}
 if hasattr(os, "register_at_fork"):  # the other threads stayed with the parent
@@ -40,7 +40,7 @@ if hasattr(os, "register_at_fork"):  # the other threads stayed with the parent
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Inside, what the calling thread is at is noted: others may wait for it."""
+    """Inside, the calling thread's current sample is recorded: others may wait for it."""
     ident = threading.get_ident()
     _slots[ident] = None
     try:
@@ -75,7 +75,7 @@ def _noted(ident: int, owner: Named, indices: list[int]) -> Iterator[int]:
 
 
 def done() -> None:
-    """The calling thread is at no sample any more."""
+    """The calling thread has no current sample any more."""
     ident = threading.get_ident()
     if ident in _slots:
         _slots[ident] = None
@@ -101,7 +101,7 @@ def wait(event: threading.Event) -> None:
 
 
 def _samples() -> list[str]:
-    """The sample that each watched thread is at."""
+    """The current sample of each watched thread."""
     found = set()
     for slot in list(_slots.values()):
         if slot is not None:

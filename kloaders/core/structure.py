@@ -81,7 +81,7 @@ def _collect(structure: Structure, found: list[Any]) -> None:
 
 
 def names_of(structure: Structure, name: str) -> list[str]:
-    """What a person would call each leaf, as `flatten` orders them.
+    """A readable name for each leaf, in the order of `flatten`.
 
     >>> names_of({"a": 1, "b": (2, 3)}, "x")
     ["x['a']", "x['b'][0]", "x['b'][1]"]
@@ -114,7 +114,7 @@ def _unflattened(structure: Structure, left: Iterator[Any]) -> Structure:
 
 
 def same_structure(a: Structure, b: Structure) -> bool:
-    """Whether both nest alike; leaves are not looked at.
+    """Whether both nest alike; leaves are ignored.
 
     >>> same_structure((1, {"a": 2}), (3, {"a": 4})), same_structure((1, 2), 1)
     (True, False)
@@ -166,12 +166,12 @@ def as_weights(arrays: Structure) -> Structure:
 
 
 def as_sample(value: Any) -> tuple[Any, ...]:
-    """What a hook gave, x, (x, y) or (x, y, weights), as parts of native numeric arrays."""
+    """The result of a hook, x, (x, y) or (x, y, weights), as parts of native numeric arrays."""
     return sample_parts(as_arrays(value))
 
 
 def transformed_parts(got: Any, what: str) -> tuple[Any, ...]:
-    """What a transform returned, as parts of native arrays; `what` is what it is called."""
+    """The result of a transform, as parts of native arrays; `what` is its name."""
     if not isinstance(got, tuple) or len(got) not in (2, 3):
         many = f" of {len(got)}" if isinstance(got, tuple) else ""
         raise TypeError(
@@ -225,7 +225,7 @@ def cast(arrays: Structure, dtype: np.dtype[Any]) -> Structure:
 
 
 def padded_rows(rows: np.ndarray[Any, Any], missing: int) -> np.ndarray[Any, Any]:
-    """Rows with `missing` more behind them, each like the first one."""
+    """Rows followed by `missing` more, each like the first one."""
     return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])
 
 
@@ -249,7 +249,7 @@ def as_texts(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
 
 
 def texts_as_str(x: Structure) -> Structure:
-    """What a function of one sample gets: a text that is alone is a str, all else stays an array."""
+    """The argument of a function of one sample: a single text is a str, all else stays an array."""
     if isinstance(x, np.ndarray):
         return x.item() if is_text(x.dtype) and not x.ndim else x
     return map_structure(texts_as_str, x)
@@ -265,7 +265,7 @@ def check_no_texts(sample: Structure, what: str, instead: str) -> None:
 
 
 def in_words(spec: ArraySpec) -> str:
-    """What a person calls an array of a sample.
+    """A readable name for an array of a sample.
 
     >>> in_words(ArraySpec((2,), np.dtype(np.uint8))), in_words(ArraySpec((), np.dtype(object)))
     ('uint8(2,)', 'text()')
@@ -274,5 +274,5 @@ def in_words(spec: ArraySpec) -> str:
 
 
 def without_specs(form: Structure) -> Structure:
-    """The structure of a sample without what its leaves are, which would be sent for nothing."""
+    """The structure of a sample without its leaves, which would be sent needlessly."""
     return map_structure(lambda _: None, form)

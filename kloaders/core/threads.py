@@ -44,7 +44,7 @@ def started(thread: threading.Thread) -> bool:
 
 
 def _check_refused(error: RuntimeError) -> None:
-    """Say that the system starts no more threads; raise what is another error."""
+    """Raise an error that the system starts no more threads; re-raise other errors."""
     if "start new thread" not in str(error):  # the interpreter ends, or it is started already
         raise error
     warn(
@@ -56,13 +56,13 @@ def _check_refused(error: RuntimeError) -> None:
 
 
 class Job(Protocol):
-    """What a thread is to do; must not raise."""
+    """Do the work of a thread; must not raise."""
 
     def __call__(self) -> None:
         """Do it."""
 
     def dropped(self) -> None:
-        """It will never be done: wake whoever waits for it. Called instead, perhaps in a finalizer."""
+        """Called instead if the work is cancelled, perhaps in a finalizer: wake waiting threads."""
 
 
 class Workers:
@@ -122,7 +122,7 @@ class Workers:
             return state.soon.popleft() if state.soon else None
 
     def close(self) -> None:
-        """Drop what is queued, wait for what runs, and end the threads."""
+        """Drop queued work, wait for running work, and end the threads."""
         old, self._state = self._state, _State()
         old.stop()
         if old.pid != os.getpid():
@@ -227,7 +227,7 @@ class ThreadPool(ThreadPoolExecutor):
 
 
 class _Task(Generic[T]):
-    """A call that is made once, by whoever comes first."""
+    """A call that is made once, by the first caller."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call: Callable[[], T] | None = call

@@ -1,4 +1,4 @@
-"""Short texts that tell functions and objects apart by value, in any process: what pickle is not.
+"""Digests that compare functions and objects by value in any process, which pickle does not.
 
 Of a function that is its code, and the values of all that its code reads: defaults, what it closes
 over, globals, modules, and the same of each function among these. What has no value that could be
@@ -58,7 +58,7 @@ class NotComparable(TypeError):
 
     Attributes:
         where: how it was reached, such as "global 'MODEL' of decode()".
-        kind: what it is.
+        kind: its type in words.
     """
 
     def __init__(self, where: str, kind: str) -> None:
@@ -89,7 +89,7 @@ def digest_of_method(
     special: Special | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> str:
-    """A short text for what a method of an object depends on: of the object, what its code reads.
+    """A digest of what a method of an object depends on: of the object, only what its code reads.
 
     That is attributes of the instance and of the classes that users wrote, and what methods among
     these read in turn. Attributes that our own classes set do not count.
@@ -105,7 +105,7 @@ def digest_of_method(
         NotComparable: something that it reads has no value.
     """
     names: frozenset[str] = frozenset({name})
-    while True:  # until no attribute leads to another one
+    while True:  # until no attribute leads to another
         walk = _Walk(special or {}, owner, names, f"{type(owner).__name__}.{name}()")
         walk.settings = settings or {}
         found = _safely(walk.of_owner, walk.trail[0])
@@ -135,7 +135,7 @@ class _Walk:
 
     Attributes:
         names: attributes that the code met so far reads, of whatever object.
-        trail: how the value at hand was reached.
+        trail: how the current value was reached.
     """
 
     def __init__(self, special: Special, owner: Any, names: frozenset[str], what: str) -> None:
@@ -408,7 +408,7 @@ class _Walk:
         try:
             registered = copyreg.dispatch_table.get(kind)
             reduced = value.__reduce_ex__(4) if registered is None else registered(value)
-        except Exception as error:  # whatever a user's class raises
+        except Exception as error:  # a user's class may raise anything
             raise self._refuse(f"of type {kind.__module__}.{kind.__qualname__}") from error
         if isinstance(reduced, str):
             return _joined(
@@ -433,7 +433,7 @@ class _Walk:
     # ------------------------------------------------------------------ the owner of a method
 
     def of_owner(self) -> bytes:
-        """What is read of the owner, by the names of attributes known so far."""
+        """The attributes of the owner that are read, by the names known so far."""
         inside, parts = vars(self.owner), []
         everything = bool({"__dict__", "vars"} & self.names)
         for k, kind in enumerate(self._users):

@@ -1,4 +1,4 @@
-"""Arithmetic of weights: products of what several places give, and what a transform does to them."""
+"""Products of weights from several sources, and the weights after a transform."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def _times(a: Array, b: Array) -> Array:
 
 
 def with_weights(made: tuple[Any, ...], own: Structure, call: Call, name: str) -> tuple[Any, ...]:
-    """Parts that a transform made, with the weights of what it was given.
+    """The parts of a transform's result, with the weights of its arguments.
 
     Args:
         made: (x,), (x, y) or (x, y, weights).
         own: weights of the sample, or of the batch if `name` is "batch_transform"; None for none.
-        call: the transform, and what it takes.
-        name: what it is called.
+        call: the transform, and its arguments.
+        name: its name.
 
     Raises:
-        TypeError: weights got lost, or were left behind: what flips x and y has to flip them.
+        TypeError: weights got lost, or were not transformed with x and y.
     """
     if own is None:
         return made

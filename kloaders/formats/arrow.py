@@ -144,7 +144,7 @@ def _as_array(part: Any) -> Any:
 
 
 def class_names_in(metadata: Any, column: str) -> list[str] | None:
-    """What the classes of a column are called, as Hugging Face writes it into a file's metadata.
+    """The class names of a column, as Hugging Face writes them to a file's metadata.
 
     metadata: of an Arrow schema, bytes to bytes, or None.
     """

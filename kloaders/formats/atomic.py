@@ -20,12 +20,12 @@ __all__ = [
 ]
 
 
-# What a disk says that takes no more.
+# Errors of a full disk.
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
-# So many processes and threads may write one path at a time and have their leftovers found by name.
+# Number of processes and threads that may write one path at a time with leftovers found by name.
 _SLOTS = 8
-# Where others can write to the folder, what they put there is neither followed nor waited for.
+# In a folder that others can write to, their files are neither followed nor waited for.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK
 _LEFT = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NO_LINK
@@ -55,9 +55,9 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
             if mode is not None and hasattr(os, "fchmod"):
                 os.fchmod(descriptor, mode)
             os.fsync(descriptor)
-            if sys.platform != "win32":  # closed, it would be taken for a leftover
+            if sys.platform != "win32":  # a closed file would count as a leftover
                 os.replace(part, target)
-        if sys.platform == "win32":  # where what is open has to keep its name
+        if sys.platform == "win32":  # an open file cannot be renamed
             os.replace(part, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -118,7 +118,7 @@ def _slots(target: str) -> list[str]:
 
 
 def _begun(target: str, mode: int | None) -> tuple[int, str]:
-    """A new file to write to, locked for as long as it is open, and its name until it is whole."""
+    """A new file to write to, locked while it is open, with its name until it is complete."""
     folder, name = os.path.split(target)
     mine = f".{name}.{os.getpid()}-{threading.get_ident()}.part"
     for part in [*_slots(target), os.path.join(folder, mine)]:

@@ -86,7 +86,7 @@ class Audio:
         assert self.rate is not None
         common = math.gcd(self.rate, rate)
         needed = None if self.length is None else -(-self.length * rate // self.rate)
-        # What is cut off later does not have to be computed; the filter looks a little further.
+        # Samples that are cut off later need not be computed; the filter reads a little further.
         part = found if needed is None else found[: needed + 20 * max(1, rate // self.rate)]
         made: Array = resample_poly(part, self.rate // common, rate // common, axis=0)
         return made

@@ -30,7 +30,7 @@ class BmpFacts(NamedTuple):
 
 
 def bmp_facts(raw: bytes) -> BmpFacts:
-    """What the header says.
+    """The facts in the header.
 
     Raises:
         struct.error: it is cut off.

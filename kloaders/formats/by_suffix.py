@@ -16,7 +16,7 @@ __all__ = [
 
 
 def read_sample(path: str, options: ImageOptions, out: Array | None = None) -> Array:
-    """One file by its suffix: a picture as `options` say, or an array as it was saved.
+    """One file by its suffix: an image as `options` say, or an array as it was saved.
 
     `out` as in `decode_image`. ValueError for a suffix not known.
     """

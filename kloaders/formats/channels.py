@@ -1,4 +1,4 @@
-"""Channels of an image as it is stored, brought to the number that is wanted. No files."""
+"""Channels of an image converted to the wanted number of channels. No files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def in_channels(stored: Stored, wanted: int | None, out: Array | None, name: str
     out: an array for the result where this is the last step; filled if the conversion fits it.
 
     Raises:
-        DecodeError: nothing tells how to make that many of these; names the image.
+        DecodeError: there is no conversion between these numbers; names the image.
     """
     image, channels = stored.image, stored.channels
     if wanted is None or wanted == channels:

@@ -14,7 +14,7 @@ _BEGINS = {
 
 
 def compression_of(head: bytes) -> str | None:
-    """What compressed the file that begins with these bytes; None for none.
+    """The compression of a file that begins with these bytes; None for none.
 
     >>> compression_of(b"PK" + bytes([3, 4]))
     'zip'

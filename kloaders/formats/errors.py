@@ -8,7 +8,7 @@ __all__ = ["DecodeError", "UnsupportedError", "empty_file", "truncated"]
 
 
 class DecodeError(ValueError):
-    """A file was read, and its content is damaged, cut short, too large or of the wrong kind."""
+    """A file was read, and its content is damaged, truncated, too large or of the wrong kind."""
 
     def __str__(self) -> str:
         return visible(super().__str__())

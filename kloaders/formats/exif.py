@@ -16,7 +16,7 @@ _MOST = 2**18
 
 
 def of_exif(exif: bytes) -> int | None:
-    """EXIF's number from 1 (upright) to 8; None where there is none that makes sense."""
+    """EXIF's orientation from 1 (upright) to 8; None if missing or invalid."""
     value = tags_of(exif.removeprefix(b"Exif\0\0"), frozenset((ORIENTATION,))).get(ORIENTATION)
     return value[0] if value and 1 <= value[0] <= 8 else None
 

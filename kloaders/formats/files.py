@@ -55,7 +55,7 @@ def suffix_of(path: str) -> str:
 
 
 def check_suffix(path: str) -> None:
-    """Raise ValueError unless `read_sample` knows what a file with this name holds."""
+    """Raise ValueError unless `read_sample` supports files with this name."""
     suffix = suffix_of(path)
     if suffix not in IMAGE_SUFFIXES and suffix not in ARRAY_SUFFIXES:
         known = " ".join(sorted(IMAGE_SUFFIXES | ARRAY_SUFFIXES))
@@ -87,7 +87,7 @@ def open_to_read(path: str, flags: int = OPEN_FLAGS) -> int:
 
 
 def check_plain(mode: int, path: str) -> None:
-    """Raise OSError where what has this mode is a pipe, a socket or a device of characters."""
+    """Raise OSError if this is the mode of a pipe, a socket or a character device."""
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
         kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
         said = f"is a {kind}, expected a file: write what comes out of it to one, or leave it out"
@@ -95,18 +95,18 @@ def check_plain(mode: int, path: str) -> None:
 
 
 def read_ahead(path: str) -> None:
-    """Have the kernel begin to read a file, and do not wait for it. Nothing where it cannot."""
+    """Have the kernel begin to read a file, without waiting, if it can."""
     _advise(path, "POSIX_FADV_WILLNEED")
 
 
 def evict(path: str) -> None:
-    """Ask the kernel to forget what it holds of a file. Nothing where it cannot."""
+    """Ask the kernel to drop a file from its page cache, if it can."""
     _advise(path, "POSIX_FADV_DONTNEED")
 
 
 def _advise(path: str, advice: str) -> None:
     if hasattr(os, "posix_fadvise"):  # not on macOS and Windows
-        with contextlib.suppress(OSError):  # told by who reads the file
+        with contextlib.suppress(OSError):  # reported when the file is read
             descriptor = os.open(path, OPEN_FLAGS)
             try:
                 os.posix_fadvise(descriptor, 0, 0, getattr(os, advice))
@@ -122,7 +122,7 @@ def read_bytes(path: str, empty: bool = False) -> bytes:
     try:
         descriptor = os.open(path, OPEN_FLAGS)
     except FileNotFoundError:
-        if is_url(path):  # looked at only here: a local file takes no instruction more
+        if is_url(path):  # checked only here, so that local files cost nothing more
             return fetcher.take(path)
         raise
     try:
@@ -157,7 +157,7 @@ def size_of_file(descriptor: int, path: str) -> int:
 
 
 def fits(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Whether a result of this shape and type can be written into `out` as it is."""
+    """Whether a result of this shape and dtype can be written to `out` directly."""
     return (
         out is not None
         and out.shape == shape
@@ -201,7 +201,7 @@ class OpenFiles:
 
     opened: opens one; see `Opener`.
 
-    Threads may share it; whose fork it is makes another one.
+    Safe for threads; whose fork it is makes another one.
     """
 
     def __init__(self, paths: Sequence[str], opened: Callable[[str], Any] = OpenFile) -> None:

@@ -1,4 +1,4 @@
-"""Refuse an image that is too large or cut short, by its header and its end.
+"""Refuse an image that is too large or truncated, by its header and its end.
 
 Decodes nothing, but for images that end with zeros.
 """
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> None:
-    """Refuse what is too large or cut short, before a decoder spends memory or prints on it.
+    """Reject images that are too large or truncated, before a decoder spends memory or prints.
 
     What OpenCV, libpng and libjpeg print on damage inside a file is left alone: the level is one
     for the whole process, and the user's own cv2.imread may depend on it.
@@ -31,7 +31,7 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
         raise empty_file(name)
     if header is None:
         # Let a kind unknown here through (OpenCV reads more than we list), but not a headless
-        # JPEG: it is cut short, or OpenCV would have to guess.
+        # JPEG: it is truncated, or OpenCV would have to guess.
         if raw.startswith(b"\xff\xd8"):
             raise truncated(name, "a JPEG without picture data", raw)
         if raw.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):  # nor what is in a TIFF
@@ -45,9 +45,9 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
     if header.height * header.width > options.max_pixels:
         raise too_large(header.height, header.width, options.max_pixels, name)
     if header.kind == "jpeg":
-        # OpenCV 4.10 returns half a picture for a JPEG cut short, and says nothing (4.12 not). The
+        # OpenCV 4.10 returns half an image for a JPEG truncated, and says nothing (4.12 not). The
         # end marker cannot occur within compressed pixels (ff is followed by 00 there); a
-        # thumbnail's own end lies before them. What follows the end marker is no concern. A picture
+        # thumbnail's own end lies before them. What follows the end marker is no concern. An image
         # that lacks nothing but the marker is refused as well: only decoding every block would
         # tell it from one that is cut, and OpenCV from 4.12 on takes neither.
         if not raw.endswith(b"\xff\xd9") and raw.rfind(b"\xff\xd9", header.scan) < 0:
@@ -58,7 +58,7 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
     elif header.kind == "png":
         if raw.rfind(b"IEND") < 0:
             raise truncated(name, "a PNG without IEND chunk", raw)
-        # Deflate makes 1032 bytes of one at the most: what cannot be there is not allocated.
+        # Deflate expands by 1032 at most: larger claims are not allocated.
         bits = raw[24] * {2: 3, 4: 2, 6: 4}.get(raw[25], 1)
         if header.height * header.width * bits // 8 > 1032 * len(raw):
             raise DecodeError(

@@ -18,17 +18,17 @@ __all__ = [
 
 
 class Header(NamedTuple):
-    """What the first bytes of an image say."""
+    """The facts in the first bytes of an image."""
 
     kind: str
-    height: int  # as stored, before the picture is turned
+    height: int  # as stored, before the image is turned
     width: int
     # EXIF: 1 upright ... 8; from 5 on height and width change places. XMP's where EXIF has none.
     orientation: int = 1
     gray: bool = False  # only known for JPEG
     scan: int = 0  # JPEG: where the compressed pixels begin
     components: int = 0  # JPEG: 1 gray, 3 colour, 4 CMYK
-    facts: BmpFacts | PngFacts | TiffFacts | None = None  # what these kinds say besides
+    facts: BmpFacts | PngFacts | TiffFacts | None = None  # further facts of these formats
 
 
 # Segments or chunks walked over at most: real files have a few dozen, and a hostile one of many
@@ -44,7 +44,7 @@ _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})  # without a length: TEM, 
 
 
 def _jpeg_header(raw: bytes) -> Header | None:
-    """Walks the segments up to the pixels. None where there are no pixels to be found."""
+    """Walks the segments up to the pixels. None if no pixels are found."""
     exif: int | None = None
     xmp: int | None = None
     height, width, components, at = -1, 0, 0, 2

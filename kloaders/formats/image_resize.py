@@ -22,7 +22,7 @@ _CHANNELS = 4
 def resized(
     image: Array, size: tuple[int, int], options: ImageOptions, out: Array | None, name: str
 ) -> Array:
-    """A picture in another size, as `options` say; in `out` where it fits there."""
+    """An image in another size, as `options` say; in `out` where it fits there."""
     if options.aspect == "pad":
         return _padded(image, size, options, name)
     top, left = 0, 0
@@ -74,7 +74,7 @@ def _of_any_type(image: Array, size: tuple[int, int], options: ImageOptions) -> 
 
 
 def _padded(image: Array, size: tuple[int, int], options: ImageOptions, name: str) -> Array:
-    """The whole picture in the middle of zeros; below and to the right may be up to two more."""
+    """The whole image in the middle of zeros; below and to the right may be up to two more."""
     (rows, columns), (height, width) = size, image.shape[:2]
     tall = height * columns >= width * rows
     inner = (rows, width * rows // height) if tall else (height * columns // width, columns)

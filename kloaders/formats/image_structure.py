@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-# A walk takes so many steps at most: hostile files have millions of empty segments.
+# Maximum number of steps of a walk: hostile files have millions of empty segments.
 _STEPS = 100_000
 
 
@@ -43,7 +43,7 @@ def kind_of(head: bytes) -> str | None:
 
 
 def unfinished(raw: bytes) -> str | None:
-    """What a picture lacks at its end, if its structure ends too early; None if it does not.
+    """The missing part of an image whose structure ends too early; None if it is complete.
 
     A kind not known here is taken to be whole. What follows the end is no concern: cameras append
     previews, and other programs their notes.
@@ -164,7 +164,7 @@ _TIFF_TYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
 
 
 def _tiff(raw: bytes) -> str | None:
-    """Directory by directory: what it points at must lie within the file."""
+    """Directory by directory: offsets must be within the file."""
     order = "<" if raw[:2] == b"II" else ">"
     big = raw[2:4] in (b"+\0", b"\0+")
     word, step, head = ("Q", 20, 8) if big else ("I", 12, 2)

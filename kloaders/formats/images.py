@@ -54,7 +54,7 @@ __all__ = [
 # Missing from OpenCV 4.10. Without it a JPEG comes as BGR and is swapped in place.
 _READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
 
-# The decoder never turns a picture: OpenCV turns JPEG always, PNG and WebP in late versions
+# The decoder never turns an image: OpenCV turns JPEG always, PNG and WebP in late versions
 # only, and none of them with IMREAD_UNCHANGED. Turned here, all versions agree.
 _READ_JPEG = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_COLOR if _READ_RGB is None else _READ_RGB)
 _READ_JPEG_GRAY = cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_GRAYSCALE
@@ -75,13 +75,13 @@ def read_image(path: str, options: ImageOptions, out: Array | None = None) -> Ar
 def decode_image(
     raw: bytes, options: ImageOptions, out: Array | None = None, name: str = "image"
 ) -> Array:
-    """One picture as (height, width, channels), RGB or RGBA; three axes for gray as well.
+    """One image as (height, width, channels), RGB or RGBA; three axes for gray as well.
 
     raw: the encoded bytes; the kind is taken from them, never from the name.
     out: an array the caller would like filled. Where the result has its shape and dtype it is
         written there and `out` itself is returned; otherwise a new array is, and what `out`
         then holds is undefined. The caller tells by `is`.
-    name: what messages call the picture.
+    name: what messages call the image.
 
     The first frame of an animation is taken (of a PNG its default image), and the first page of a
     TIFF unless `pages` says otherwise. Images are turned as EXIF says, wherever a file has it, or
@@ -92,8 +92,8 @@ def decode_image(
     Gray with alpha comes as RGBA from PNG and as two bands from TIFF, gray WebP as colour, CMYK and
     palettes as RGB(A).
 
-    Raises DecodeError for whatever cannot be decoded whole: a file cut short never comes back
-    as half a picture. Damage inside is found where the format has checksums (PNG, TIFF by deflate);
+    Raises DecodeError for whatever cannot be decoded whole: a file truncated never comes back
+    as half an image. Damage inside is found where the format has checksums (PNG, TIFF by deflate);
     others have none, and changed bytes may decode to changed pixels. UnsupportedError, which is a
     DecodeError, for a variant that nothing here reads right.
     """
@@ -135,7 +135,7 @@ def _picture(raw: bytes, options: ImageOptions, out: Array | None, name: str) ->
 def _all_pages(
     raw: bytes, header: Header | None, options: ImageOptions, out: Array | None, name: str
 ) -> Array:
-    """(pages, height, width, channels); one page of what is no TIFF."""
+    """(pages, height, width, channels); one page if it is not a TIFF."""
     if header is None or header.kind != "tiff":
         row = out[0] if out is not None and out.shape[:1] == (1,) else None
         image = _finished(raw, header, options, row, name)
@@ -261,7 +261,7 @@ def decoders() -> tuple[str, ...]:
 
 
 def check_picture(raw: bytes, name: str) -> None:
-    """Raise DecodeError unless this is a whole picture, as far as its header and end tell.
+    """Raise DecodeError unless this is a whole image, as far as its header and end tell.
 
     Takes microseconds: pixels are decoded only where the header is of no kind known here.
     """
@@ -313,7 +313,7 @@ def _decoded(
 def _jpeg(
     raw: bytes, header: Header, options: ImageOptions, out: Array | None, name: str
 ) -> Array | None:
-    """A JPEG of gray or colours, which its decoder converts by itself; None where it fails."""
+    """A gray or colour JPEG whose decoder converts it; None if that fails."""
     wanted = options.channels
     if wanted is None:
         wanted = 1 if header.gray else 3
@@ -336,7 +336,7 @@ def _jpeg(
 
 
 def _room(header: Header, options: ImageOptions, out: Array | None) -> Array:
-    """Where a JPEG's pixels go: straight to `out`, or to what is lent if a copy follows."""
+    """The memory for a JPEG's pixels: `out`, or a temporary array if a copy follows."""
     shape = header.height, header.width, 3
     upright = shape[:2] if header.orientation < 5 else (header.width, header.height)
     copied = options.channels == 4 or header.orientation != 1
@@ -349,7 +349,7 @@ def _room(header: Header, options: ImageOptions, out: Array | None) -> Array:
 
 
 def _stored(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> Stored:
-    """As the file has it, whoever reads it: asked for colours, OpenCV would swap, blend or drop some."""
+    """Unchanged channels: asked for colours, OpenCV would swap, blend or drop some."""
     check_coded_data(raw, header, name)
     facts = None if header is None else header.facts
     turn = 1 if header is None else header.orientation
@@ -399,7 +399,7 @@ def _reduction(header: Header, size: tuple[int, int]) -> int:
     return 0
 
 
-# EXIF's number -> what makes the stored picture upright
+# EXIF's number -> what makes the stored image upright
 _TURNS: dict[int, Callable[[Array], Array]] = {
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),

@@ -1,7 +1,7 @@
-"""What is wrong with the bytes of one file, as far as its format lets anybody tell. No folders.
+"""Checks the bytes of one file, as far as its format allows. No folders.
 
-Decoders forgive: half a JPEG becomes a picture that is grey below. Here the structure is walked to
-its end first, and then the picture is decoded as a loader would.
+Decoders forgive: half a JPEG becomes an image that is grey below. Here the structure is walked to
+its end first, and then the image is decoded as a loader would.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ __all__ = [
 ]
 
 
-# OpenCV cannot take more at a time, and no picture is as large.
+# OpenCV cannot take more at a time, and no image is as large.
 _LARGEST = 2**31 - 1
 _BLOCK = 2**20
 
 
 @dataclass
 class Checked:
-    """What was found out about one file, or one picture in a record.
+    """The result for one file, or one image in a record.
 
     problems: kind and message each; none if it is sound. digest: of the content, 16 bytes; empty
-    if it could not be read. form: what is to be alike in all files: ("picture", sides, channels
+    if it could not be read. form: what is to be alike in all files: ("image", sides, channels
     and type) or ("array", shape and type); empty if that is not known.
     """
 
@@ -69,7 +69,7 @@ class Checked:
 
     @staticmethod
     def digest_of(content: bytes) -> bytes:
-        """Of content that is in memory."""
+        """Checks content in memory."""
         return hashlib.blake2b(content, digest_size=16).digest()
 
 
@@ -86,9 +86,9 @@ _SUFFIXES = {
 
 
 def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
-    """Read a picture or an array, all of it, and say what is wrong with it.
+    """Read an image or an array, completely, and return its problems.
 
-    Takes memory for one picture, and a block of an array. Does not raise for what is in the file.
+    Takes memory for one image, and a block of an array. The content of the file raises no error.
     An object of a URL is fetched first, into a temporary file.
     """
     if is_url(path):
@@ -164,7 +164,7 @@ def _check_object(url: str, max_pixels: int) -> Checked:
 
 
 def check_content(raw: bytes, name: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
-    """`check_file` for a picture that lies in memory, such as one from a record."""
+    """`check_file` for an image that lies in memory, such as one from a record."""
     found = Checked(size=len(raw))
     _check_picture(raw, name, found, max_pixels)
     return found
@@ -257,7 +257,7 @@ _NOISE = np.random.default_rng(20).integers(1, 255, 256, np.uint8).tobytes()
 def data_end_early(raw: bytes, picture: Array, options: ImageOptions) -> bool:
     """Whether a JPEG's coded data stop before the last block, an end marker notwithstanding.
 
-    A decoder fills what is missing with zeros. So bytes put behind the data change the picture if
+    A decoder fills what is missing with zeros. So bytes put behind the data change the image if
     some of it is still to come, and are passed over if all of it is there.
     """
     _, end = walk_jpeg(raw)
@@ -335,7 +335,7 @@ def _form_in(head: bytes, member: zipfile.ZipInfo, path: str, several: bool) -> 
     try:
         layout = layout_of(head, member.file_size, path)
     except DecodeError as error:
-        # Of several arrays somebody's load_sample() chooses, and texts beside them do no harm.
+        # Among several arrays, a user's load_sample() chooses, and additional texts do no harm.
         if several and ("expected plain numbers" in str(error) or "unpickled" in str(error)):
             return "no numbers"
         raise

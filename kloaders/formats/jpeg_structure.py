@@ -14,10 +14,10 @@ __all__ = [
 ]
 
 
-# A walk takes so many steps at most: hostile files have millions of empty segments.
+# Maximum number of steps of a walk: hostile files have millions of empty segments.
 _STEPS = 100_000
 
-# Within picture data a ff is followed by 00, or by the number of a restart (d0 ... d7).
+# Within image data a ff is followed by 00, or by the number of a restart (d0 ... d7).
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _TWO_BYTES = np.dtype("<u2")
@@ -26,13 +26,13 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def walk_jpeg(raw: bytes) -> tuple[str | None, int]:
-    """What is missing, and where the last scan's data end.
+    """The missing part, and the end of the last scan's data.
 
-    Marker by marker to the end marker that is the picture's own.
+    Marker by marker to the end marker that is the image's own.
 
     Those of thumbnails lie within segments, which are passed over by their length. At the end, all
     that the frame announces must have come: each component, in a progressive file each coefficient
-    to its last bit, and each restart interval. A second picture may follow the end, and does not
+    to its last bit, and each restart interval. A second image may follow the end, and does not
     begin before it.
     """
     at, interval, data_end = 2, 0, 0
@@ -121,7 +121,7 @@ def _swallowed(raw: bytes, stop: int) -> int | None:
 
 
 def another_in_header(raw: bytes, scan: int) -> str | None:
-    """What is wrong with a JPEG where another one begins within its header; None if none does.
+    """The problem of a JPEG in whose header another one begins; None if none does.
 
     scan: where its coded data begin.
     """
@@ -132,7 +132,7 @@ def another_in_header(raw: bytes, scan: int) -> str | None:
 
 
 def another_in_data(raw: bytes, scan: int) -> str | None:
-    """What is missing of a JPEG where another one begins within its coded data; None if none does."""
+    """The missing part of a JPEG in whose coded data another one begins; None if none does."""
     if _holds_start(raw, scan):
         begin = raw.find(b"\xff\xd8", scan)
         # Behind the end lie previews and films; ff d9 does not occur in coded data.
@@ -142,7 +142,7 @@ def another_in_data(raw: bytes, scan: int) -> str | None:
 
 
 def _holds_start(raw: bytes, scan: int) -> bool:
-    """Whether ff d8 occurs from there on, eight times as quick as bytes.find(), and without the GIL."""
+    """Whether ff d8 occurs from there on, eight times as fast as bytes.find(), and without the GIL."""
     for at in (scan, scan + 1):
         if at + 1 < len(raw):
             equal = np.equal(np.frombuffer(raw, _TWO_BYTES, (len(raw) - at) // 2, at), _START)
@@ -152,7 +152,7 @@ def _holds_start(raw: bytes, scan: int) -> bool:
 
 
 class _Frame:
-    """What a JPEG's frame announces, and which of it has come."""
+    """The announcements of a JPEG's frame, and which of them were found."""
 
     def __init__(self, raw: bytes, at: int, marker: int) -> None:
         self.height: int
@@ -194,7 +194,7 @@ class _Frame:
         return -(-self.width // (8 * most_h)) * -(-self.height // (8 * most_v))
 
     def missing(self) -> str | None:
-        """What has not come, at the end marker."""
+        """The missing parts, at the end marker."""
         if self.short is not None:
             return self.short
         if not any(bits < 16 for left in self.left.values() for bits in left):

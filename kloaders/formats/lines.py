@@ -1,4 +1,4 @@
-"""Lines of text files and rows of CSV files, by number: where each begins. Not what is in them."""
+"""Lines of text files and rows of CSV files, by number: where each begins. Not their content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kloaders.places.ranges import walking
 
 __all__ = ["LineFiles"]
 
-# A thread looks for the ends of lines in so many bytes at a time.
+# Bytes in which a thread searches for line ends at a time.
 _CHUNK = 1 << 23
 _NEWLINE, _RETURN = b"\n\r"
 _MARK = b"\xef\xbb\xbf"  # of UTF-8, at the top of a file
@@ -43,7 +43,7 @@ class LineFiles(RecordFiles):
 
     Lines end in a newline; in a file without any, in a carriage return.
 
-    Takes 8 bytes of memory a line. Pickles without what is open. Threads may share it.
+    Takes 8 bytes of memory per line. Pickles without open files. Safe for threads.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class LineFiles(RecordFiles):
         self._set_up()
 
     def name(self, index: int) -> str:
-        """What a person would call a line."""
+        """A readable name for a line."""
         file, number = self.where(index)
         what = "row" if self.rows else "line"
         at = int(self._offsets[index + file])
@@ -133,7 +133,7 @@ class LineFiles(RecordFiles):
 
 
 class _Quotes(NamedTuple):
-    """The characters that say what is quoted."""
+    """The quote characters."""
 
     quote: int
     delimiter: int
@@ -148,11 +148,11 @@ def _index_of(
     bar: Any,
     opener: Opener,
 ) -> Index:
-    """The index of a file: read where there is a valid one, else made and kept (`records`)."""
+    """The index of a file: read if a valid one exists, otherwise built and stored (`records`)."""
     file = opener.open(path)
     size, modified = file.stamp()
     _check_kind(path, file.read(8, 0), size, rows)
-    # What is a row depends on the quotes, and these on the delimiter.
+    # Rows depend on the quotes, and these on the delimiter.
     kind = "lines" if not rows else "rows" + bytes(quotes or ()).hex()
     places = sidecar_index.places(f"{path}.{kind}", folder)
     ends = sidecar_index.digest_of_ends(file, size)
@@ -253,7 +253,7 @@ def _ends(
 
 
 class _Scan(NamedTuple):
-    """Ends of lines in a part of a file, and what the quotes in it say.
+    """Line ends in a part of a file, and the state of its quotes.
 
     Attributes:
         ends: behind each newline, from the beginning of the part.

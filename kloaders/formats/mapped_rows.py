@@ -1,7 +1,7 @@
-"""Mapped files that somebody cuts short: an error, where a look at the size can tell.
+"""Truncated memory-mapped files: an error, if their size reveals it.
 
-To touch a page of a map behind the file's new end is SIGBUS, which ends the process without a
-word. So the size is looked at before rows are copied.
+Touching a page of a map beyond the file's new end raises SIGBUS, which ends the process without a
+message. So the size is checked before rows are copied.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def place_in_file(array: Array) -> tuple[str, int] | None:
 def check_whole(mapped: mmap.mmap, path: str, end: int) -> None:
     """Raise DecodeError where a mapped file does not reach to byte `end` any more.
 
-    Takes 0.3 us. Where it is cut short between this and the copy, the process ends all the same.
+    Takes 0.3 us. Where it is truncated between this and the copy, the process ends all the same.
     """
     size = mapped.size()  # of the file that is mapped, whatever has that name by now
     if size < end:
@@ -44,7 +44,7 @@ def check_whole(mapped: mmap.mmap, path: str, end: int) -> None:
 class FileRows:
     """Where the rows of a mapped array lie in its file, to look at its size before they are copied.
 
-    Threads may share it.
+    Safe for threads.
     """
 
     def __init__(self, array: Array, path: str, offset: int) -> None:

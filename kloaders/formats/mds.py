@@ -100,10 +100,10 @@ def _content(path: str) -> bytes:
 
 
 def _presence(folder: str) -> Callable[[str], bool]:
-    """What tells whether there is a file in a folder; of a URL one listing does, for all of them."""
+    """A function that checks whether a file is in a folder; for a URL, one listing serves all."""
     if not is_url(folder):
         return os.path.exists
-    if folder.startswith(("https://", "http://")):  # cannot be listed: told by who reads it
+    if folder.startswith(("https://", "http://")):  # cannot be listed: reported when it is read
         return lambda _: True
     names = {join(folder, name) for name, _ in access.list_below(folder)}
     return names.__contains__

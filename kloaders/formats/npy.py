@@ -35,7 +35,7 @@ def read_array(path: str, out: Array | None = None, max_bytes: int | None = None
     max_bytes: bound on an array of an .npz file.
 
     Raises OSError where the file cannot be read, and DecodeError where the content is damaged,
-    cut short, a pickle, text, dates or records, or claims to be larger than the file.
+    truncated, a pickle, text, dates or records, or claims to be larger than the file.
     """
     try:
         descriptor = os.open(path, OPEN_FLAGS)

@@ -1,4 +1,4 @@
-"""What the header of an .npy file announces, and its values brought into an array."""
+"""The header of an .npy file, and its values as an array."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Layout(NamedTuple):
-    """What an .npy header says."""
+    """The facts in an .npy header."""
 
     header: bytes  # from the magic to the padding; the values follow
     shape: tuple[int, ...]

@@ -76,7 +76,7 @@ def read_npz(
 
                 def fill(body: memoryview) -> None:
                     body[: len(begun)] = begun
-                    # Block by block: zipfile makes bytes of what it is asked for, and copies them.
+                    # Block by block: zipfile returns bytes objects, which are copied.
                     for start in range(len(begun), len(body), _BLOCK):
                         read_fully(stream, body[start : start + _BLOCK], path)
                     while stream.read(1 << 16):  # the checksum is compared at the end only

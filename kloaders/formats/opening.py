@@ -29,22 +29,22 @@ class Opener:
         return OpenFile(path)
 
     def stamp(self, path: str) -> tuple[int, int]:
-        """Size in bytes, and time of modification in nanoseconds, or what stands for a version."""
+        """Size in bytes, and modification time in nanoseconds or a number for the version."""
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns
 
     def etag(self, path: str) -> str:
-        """What an object's version is called; "" for files."""
+        """The name of an object's version; "" for files."""
         return ""
 
     def index_folder(self, given: str | None) -> str | None:
-        """Where indexes are kept; None for beside each file."""
+        """Folder for indexes; None: next to each file."""
         return given
 
     def fetch_ahead(
         self, ranges: Iterable[tuple[str, int, int]], only_new: bool = False
     ) -> list[Claim]:
-        """Begin to fetch ranges of objects: path, first byte, and the one behind the last."""
+        """Begin to fetch ranges of objects (path, start, end excluded)."""
         return []
 
 
@@ -79,7 +79,7 @@ LOCAL = Opener()
 
 
 def opener_of(files: Sequence[str], folder: Any = None, budget: Any = None) -> Opener:
-    """How these files are opened; their URLs are looked at.
+    """How these files are opened; depends on their URLs.
 
     Args:
         files: paths and URLs.

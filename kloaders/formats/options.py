@@ -35,7 +35,7 @@ INTERPOLATIONS: dict[str, int] = {
 }
 
 # Pillow's numbers for its filters. All but its "nearest" average over the pixels that a smaller one
-# stands for; that one differs from ours by a rounding, in parts of pictures only.
+# stands for; that one differs from ours by a rounding, in parts of images only.
 PILLOW_FILTERS = {
     "pillow-nearest": 0,
     "pillow-lanczos": 1,
@@ -49,14 +49,14 @@ _ASPECTS = ("stretch", "crop", "pad")
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How a picture becomes an array. Checked when made; safe to pickle and to share.
+    """How an image becomes an array. Checked on creation; can be pickled and shared.
 
     size: (height, width) in pixels, one number for both, None for as stored.
     interpolation: "auto", which is "area" where an image shrinks and "bilinear" where it grows, each
         side by itself; nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's); or
         pillow-nearest, pillow-bilinear, pillow-bicubic, pillow-lanczos, pillow-hamming or pillow-box,
         for 8-bit images: Pillow's filters, which antialias. Of OpenCV's only "area" does.
-    aspect: what becomes of a picture whose sides are not in the ratio of `size`: "stretch" distorts
+    aspect: what becomes of an image whose sides are not in the ratio of `size`: "stretch" distorts
         it, "crop" takes the largest part from its middle, "pad" puts zeros beside it.
     channels: 1, 3 or 4, None for as stored (gray 1, colour 3, with transparency 4).
     dtype: None for as decoded (uint8; uint16 and float where the file stores them). Otherwise
@@ -68,7 +68,7 @@ class ImageOptions:
     max_bytes: bound on an array of an .npz file, in bytes or as "2GB": compressed, a few bytes may
         claim any size.
     depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
-        what is stored.
+        the stored form.
     reader: "opencv", or "pillow": the pixels that Pillow gives, as Keras' load_img has them, in the
         modes L, RGB and RGBA for 1, 3 and 4 channels. OpenCV still decodes where it gives the same
         ones, which it does for most JPEGs and PNGs. With "opencv" Pillow and tifffile still decode
@@ -77,7 +77,7 @@ class ImageOptions:
         channels), with one page for files of other kinds. Previews and masks are no pages.
     dct_scaling: decode a JPEG at 1/2, 1/4 or 1/8 where that is still at least `size`. Off by
         default: over 226 ImageNet photographs at 128 x 128 it is 1.4 times as fast, and 2.4 levels
-        of 255 away from the full decode on average (7.6 for the worst picture). With "bilinear",
+        of 255 away from the full decode on average (7.6 for the worst image). With "bilinear",
         which does not antialias as the smaller decode does, it is 1.2 times as fast and 5.8
         levels away (20 for the worst).
     """

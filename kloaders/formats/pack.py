@@ -44,7 +44,7 @@ __all__ = [
 # Old packs are read for ever: what a later version cannot read as it stands gets another number.
 FORMAT, VERSION = "kloaders pack", 2
 MANIFEST, JOURNAL = "pack.json", "unfinished.jsonl"
-#: The folder in that of a pack that has what is written in parts, until all are finished.
+#: The folder inside a pack's folder that holds parts until all are finished.
 PARTS = "unfinished"
 #: A regular expression of the names of all files of a pack.
 FILES = r"pack\.json|[xyw]\d*\.npy(\.unfinished)?|[xyw]\d*-\d{5,}(\.index)?\.npy"
@@ -91,7 +91,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What pack.json says.
+    """The facts in pack.json.
 
     structure: how the arrays of a sample nest, as `form_of` writes it; leaves: their dtypes.
     weights: whether the last of `leaves` is the samples' weights.
@@ -264,7 +264,7 @@ def read_manifest(folder: str) -> Manifest:
 
 
 def _parsed(content: dict[str, Any]) -> Manifest:
-    """What the manifest says, if it agrees with itself."""
+    """The facts in the manifest, if it is consistent."""
     shards = [shard_of(shard) for shard in content["shards"]]
     leaves, samples = list(content["leaves"]), content["samples"]
     if sum(shard.samples for shard in shards) != samples or samples < 1:

@@ -1,4 +1,4 @@
-"""The .npy files of a pack: their headers, their sizes, and the sums of what is in them."""
+"""The .npy files of a pack: headers, sizes, and checksums."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEADER_BYTES = 256
 
 
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What np.load is to see: bfloat16 and its like as integers of their size."""
+    """How np.load sees it: bfloat16 and similar dtypes as integers of their size."""
     return dtype if dtype.kind in "biufc" else np.dtype(f"u{dtype.itemsize}")
 
 
@@ -93,9 +93,9 @@ def check_file(folder: str, file: File, dtype: np.dtype[Any], opener: Opener = L
 
 
 class Piece(NamedTuple):
-    """What a sum was noted of: all values of a file, or those of one shard in it.
+    """The subject of a checksum: all values of a file, or those of one shard in it.
 
-    name: what a person would call it. begin, end: its bytes in the file.
+    name: its readable name. begin, end: its bytes in the file.
     """
 
     path: str
@@ -122,7 +122,7 @@ def pieces_of(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]])
 
 
 def crc_of_piece(path: str, begin: int, end: int) -> int:
-    """CRC-32 of these bytes of a file, of as many as there are."""
+    """CRC-32 of these bytes of a file, or of as many as exist."""
     crc = 0
     if is_url(path):
         content = RangeUrls([path]).open(path)

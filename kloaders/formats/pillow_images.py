@@ -36,7 +36,7 @@ _TURNS = {
 
 
 def same_by_opencv(raw: bytes, header: Header | None, channels: int | None) -> bool:
-    """Whether OpenCV gives the pixels that Pillow does: it is quicker, and needs no other library."""
+    """Whether OpenCV gives the pixels that Pillow does: it is faster, and needs no other library."""
     if header is None or channels is None:
         return False
     if header.kind == "jpeg":  # gray of colour is another mixture there, and CMYK is rounded

@@ -1,4 +1,4 @@
-"""What the chunks of a PNG say besides its pixels: how it is turned, what is clear, what is animated."""
+"""What PNG chunks say besides pixels: orientation, transparency, animation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PROFILES = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
 
 
 class PngFacts(NamedTuple):
-    """What was found on the way from the first chunk to the last.
+    """The facts found in the chunks.
 
     Attributes:
         orientation: EXIF's number, wherever it stands; 1 for upright.

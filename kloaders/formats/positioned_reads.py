@@ -1,6 +1,6 @@
 """Reading files at many places: positioned reads, and on Linux many of them in one system call.
 
-Python's lock is handed over around each system call, which between two threads on two cores takes
+The GIL is handed over around each system call, which between two threads on two cores takes
 longer than the kernel needs for a small read. `io_submit` (Linux' asynchronous I/O, io_submit(2),
 in every kernel since 2.6) takes a list of reads, and carries them out in the calling thread where
 files are read through the page cache. Its errors are those of a read, where a memory map ends the
@@ -32,13 +32,13 @@ __all__ = ["Buffers", "Part", "read_at", "read_many"]
 # An array, and which of its rows reads fill, one each; None where the k-th read fills the k-th.
 Part = tuple[Array, Array | None]
 
-# At most so many buffers a read: what Linux and macOS allow (IOV_MAX).
+# Maximum number of buffers per read on Linux and macOS (IOV_MAX).
 _BUFFERS = 1024
 _seek_lock = threading.Lock()
 
 
 def read_at(descriptor: int, buffers: Sequence[Any], offset: int, size: int) -> int:
-    """Fill writable buffers of `size` bytes, one after another, from one place of a file.
+    """Fill writable buffers of `size` bytes, one after another, from one position of a file.
 
     Gives how many bytes came, fewer only at the end of the file: positioned reads, and no memory
     map, so that a file that somebody cuts short is an error and not the end of the process.
@@ -176,7 +176,7 @@ def read_many(
     pieces = buffers.pieces()
     for k in np.flatnonzero(~whole).tolist():
         rows = [row for piece in pieces[bounds[k] : bounds[k + 1]] for row in piece]
-        with contextlib.suppress(OSError):  # met again by who reads that piece by itself
+        with contextlib.suppress(OSError):  # raised again when it is read that piece by itself
             whole[k] = read_at(descriptors[k], rows, int(offsets[k]), int(sizes[k])) == sizes[k]
     return whole
 
@@ -210,7 +210,7 @@ class _Submitter:
 
     def __init__(self) -> None:
         self._setup, self._submit, self._events = _CALLS[platform.machine()]
-        self._call = ctypes.CDLL(None, use_errno=True).syscall  # it works without Python's lock
+        self._call = ctypes.CDLL(None, use_errno=True).syscall  # it works without the GIL
         self._call.restype = ctypes.c_long
         self._call.argtypes = [ctypes.c_long, ctypes.c_ulong] + [ctypes.c_void_p] * 4
         # A context that an exception kept from coming back stays among all: what the kernel may
@@ -267,7 +267,7 @@ class _Submitter:
         return context
 
     def _carried_out(self, context: _Context, count: int) -> Array | None:
-        """What came of the first requests: of those that the kernel took, which may be fewer."""
+        """The results of the first requests, as many as the kernel took."""
         number = context.number.value
         sent = self._call(self._submit, number, count, context.addresses_at, None, None)
         got = 0
@@ -281,7 +281,7 @@ class _Submitter:
 
 
 class _Context:
-    """What one thread at a time submits reads with."""
+    """The state with which one thread at a time submits reads."""
 
     def __init__(self) -> None:
         self.number = ctypes.c_ulong(0)
@@ -298,7 +298,7 @@ class _Context:
 
 @functools.cache
 def _submitter() -> _Submitter | None:
-    """None where there is no io_submit, where it is not allowed, and where the user turns it off."""
+    """None if io_submit does not exist, is not allowed, or is turned off."""
     wanted = os.environ.get("KLOADERS_IO_SUBMIT", "1")
     if wanted not in ("0", "1"):
         raise ValueError(

@@ -21,7 +21,7 @@ class RangeFiles:
     """Ranges of bytes of files, by the number of a file in `paths`.
 
     A file that changes after this object was made is an error: where things lie in it was looked up
-    before. Pickles without what is open. Threads may share it.
+    before. Pickles without open files. Safe for threads.
 
     Args:
         paths: the files, or their URLs.

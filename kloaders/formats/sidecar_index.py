@@ -1,4 +1,4 @@
-"""The file that keeps where the records or lines of another one begin. Not how they are found."""
+"""The index file with the positions of another file's records or lines. Not how they are found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Index:
     """Where the records of one file lie, and which file that is.
 
     offsets: where each record begins, and where the last one ends; in the decompressed content
-        where the file is compressed. What lies between two offsets may be damaged.
+        where the file is compressed. Data between two offsets may be damaged.
     compression: "", "GZIP" or "ZLIB".
     size, modified: of the file, in bytes and nanoseconds.
     ends: a digest of the file's first and last bytes.
@@ -61,9 +61,9 @@ _MAGIC = b"KLTFIDX1"
 _INDEX = struct.Struct("<8sQqQBB2x16sII")
 _INDEX_SUFFIX = ".index"
 
-# Of the name of an object so much is in that of its index.
+# Maximum length of an object's name in the name of its index.
 _SHOWN = 100
-# Of the data file that an index is for: as much as says that it is another one.
+# Facts about the data file that an index belongs to: enough to notice another file.
 _ENDS = 64
 
 
@@ -99,7 +99,7 @@ def places(path: str, folder: str | None) -> list[str]:
 
 
 def digest_of_ends(file: Any, size: int) -> bytes:
-    """Of the first and last bytes of a file, by which an index knows it; of an object its ETag will do."""
+    """First and last bytes of a file, by which an index recognises it; for an object, its ETag."""
     if etag := getattr(file, "etag", ""):
         return hashlib.blake2b(etag.encode("utf-8", "surrogateescape"), digest_size=16).digest()
     both = file.read(_ENDS, 0) + file.read(_ENDS, max(0, size - _ENDS))
@@ -138,14 +138,14 @@ def keep(content: bytes, paths: list[str]) -> None:
     )
 
 
-# Deflate makes so many bytes of one at the most.
+# The maximum expansion of Deflate.
 _MOST_INFLATED = 1032
 
 
 def load(
     place: str, size: int, modified: int, ends: bytes, most: int | None = None
 ) -> Index | None:
-    """The index at `place`; None where there is none, or not a valid one of such a file.
+    """The index at `place`; None if it does not exist or is not valid for this file.
 
     most: what no offset can be above, if that is not the size of the file.
     """

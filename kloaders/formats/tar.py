@@ -1,4 +1,4 @@
-"""Where the members of tar files lie, found by their headers only. Not what is in a member.
+"""Positions of the members of tar files, found by their headers only. Not their content.
 
 A tar file is blocks of 512 bytes: a header, then the member's content, filled up to whole blocks
 (POSIX.1-1988 "ustar", POSIX.1-2001 "pax", and GNU's records for long names).
@@ -26,7 +26,7 @@ from kloaders.formats.ranges import RangeFiles
 __all__ = ["TarIndex", "tar_index"]
 
 _BLOCK = 512
-# Headers of small members lie close to each other: so many bytes are read at a time.
+# Headers of small members are close together: this many bytes are read at a time.
 _CHUNK = 1 << 16
 # Kinds of members that are files with content.
 _FILES = (b"\0", b"0", b"7")
@@ -54,7 +54,7 @@ _MAGIC = b"KLTARID1"
 
 
 def tar_index(files: RangeFiles, file: int, folder: str | None) -> TarIndex:
-    """The index of a tar file: read where there is a valid one, else made and kept beside the file.
+    """The index of a tar file: read if a valid one exists, otherwise built and stored beside the file.
 
     Args:
         files: tar files.
@@ -189,7 +189,7 @@ def _members(files: RangeFiles, file: int) -> Iterator[tuple[str, int, int]]:
 
 
 class _More:
-    """What records before a header say about its member."""
+    """The facts about a member in the records before its header."""
 
     def __init__(self) -> None:
         self.name = ""

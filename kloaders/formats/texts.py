@@ -25,10 +25,10 @@ class Text:
         max_length: characters; longer texts are cut at the end. None: all of them.
 
     Called with the bytes of a file it gives a str; an empty file is the text "". Ends of lines stay as
-    they are. Threads may share it; it pickles.
+    they are. Safe for threads; it pickles.
 
     Raises:
-        LookupError: no such encoding.
+        LookupError: unknown encoding.
 
     Raises, where it is called:
         DecodeError: the bytes are no text in this encoding; says at which byte.

@@ -1,4 +1,4 @@
-"""What the directories of a TIFF say about its pages. No pixels."""
+"""The facts about the pages of a TIFF in its directories. No pixels."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TiffFacts(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """What a sample is in NumPy; None where that cannot be told, or it is none."""
+        """The NumPy dtype of a sample; None if unknown or unsupported."""
         if self.form == 3:
             return np.dtype(f"f{self.bits // 8}") if self.bits in (16, 32, 64) else None
         if self.form not in (1, 2) or not 1 <= self.bits <= 64:
@@ -84,7 +84,7 @@ class TiffFacts(NamedTuple):
         return 1 if self.photometric in (0, 1) and alone else 0
 
     def part_bytes(self) -> list[tuple[int, int]]:
-        """Bytes of each strip or tile once it is unpacked: what it has, and what it may be padded to."""
+        """Bytes of each decompressed strip or tile: without and with padding."""
         height, width = self.part
         samples, planes = (1, self.samples) if self.planar else (self.samples, 1)
         if not height or not width or not self.bits:
@@ -111,7 +111,7 @@ def _directory(raw: Any, wanted: frozenset[int], at: int | None = None) -> _Dire
     """Whole-number tags of a directory, by default the first one of a TIFF or of EXIF.
 
     Raises:
-        struct.error, OverflowError: it is cut short, or its place leads out of the file.
+        struct.error, OverflowError: it is truncated, or its place leads out of the file.
     """
     order = {b"II": "<", b"MM": ">"}.get(bytes(raw[:2]))
     if order is None:
@@ -155,7 +155,7 @@ def _alike(values: tuple[int, ...]) -> int:
 
 
 def tiff_facts(raw: Any, at: int | None = None) -> TiffFacts | None:
-    """What the directory at this place says, by default the first one; None where it is damaged."""
+    """The facts in the directory at this offset, by default the first; None if it is damaged."""
     try:
         tags, following = _directory(raw, _FACTS, at)
     except (struct.error, OverflowError):

@@ -1,7 +1,7 @@
 """One page of a TIFF as it is stored: read by a library that is right for it, or refused by name.
 
 OpenCV takes bands for gray, multiplies colours by alpha, and reads planes of more than 8 bits as if
-they were pixels. So the header decides who reads a page, and what comes is compared with it.
+they were pixels. So the header decides who reads a page, and the result is compared with it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def reader_of(page: TiffFacts) -> str:
     if not page.planar and colours in ((1, 1), (2, 3), (2, 4)):
         if (bits, form) in _OPENCV_FORMS and page.compression in _OPENCV_PACKINGS:
             return "opencv"
-        # Of damage in what is compressed OpenCV says nothing, for 8 bits.
+        # For 8 bits, OpenCV does not report damage in compressed data.
         plain = page.compression == _NONE and not page.tiled and page.samples < 4
         if (bits, form) == (8, 1) and plain:
             return "opencv"

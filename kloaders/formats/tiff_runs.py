@@ -15,12 +15,12 @@ __all__ = ["lzw_length", "packbits_length", "strip_damage"]
 
 _LZW, _PACKBITS = 5, 32773
 _CLEAR, _END, _FIRST = 256, 257, 258
-# After a clear code so many codes of 9, 10 and 11 bits; all others have 12.
+# Number of codes with 9, 10 and 11 bits after a clear code; all others have 12.
 _WIDTHS = ((9, 254), (10, 512), (11, 1024), (12, 4096))
 
 
 def strip_damage(raw: bytes, page: TiffFacts) -> str | None:
-    """What is wrong with the strips or tiles of a page, if that can be told; None if nothing is."""
+    """The problem of a page's strips or tiles, if it can be detected; None if there is none."""
     count = {_LZW: lzw_length, _PACKBITS: packbits_length}.get(page.compression)
     expected = page.part_bytes()
     if count is None or len(expected) != len(page.strips):

@@ -14,7 +14,7 @@ class Strips(NamedTuple):
     """Pixels of an image as they lie in its file.
 
     Attributes:
-        stride: bytes from the beginning of a row to that of the next; 0: not known.
+        stride: bytes from the beginning of a row to the next; 0: not known.
         bits: of a pixel.
         row: bytes of pixels of a row.
         places: where each strip begins and ends.

@@ -1,6 +1,6 @@
 """Video files as a whole: their containers, whether these are cut off, and when each frame is shown.
 
-Not which frames make a sample.
+Not the choice of frames for a sample.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kloaders.formats.files import OpenFile
 
 __all__ = ["VIDEO_SUFFIXES", "container_of", "frame_times", "time_of"]
 
-#: Suffixes of files that are taken for videos in a folder that is verified.
+#: Suffixes of files that count as videos when a folder is verified.
 VIDEO_SUFFIXES = frozenset(
     {
         *(".3gp", ".asf", ".avi", ".flv", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -27,19 +27,19 @@ VIDEO_SUFFIXES = frozenset(
     }
 )
 
-# A walk takes so many steps at most.
+# Maximum number of steps of a walk.
 _STEPS = 10_000_000
 
 
 class Container(NamedTuple):
-    """What a video file is.
+    """The facts about a video file.
 
     Attributes:
         name: for messages.
         keeps_times: it keeps the time of each frame, by which one is found after a seek. Others
             are given times by guess there, and may be another frame.
         counts: its header has the number of frames of the video, and not the length of the file.
-        unfinished: a function of the open file and its size that says what is missing at its end;
+        unfinished: a function of the open file and its size that returns what is missing at its end;
             None where the container does not tell.
     """
 
@@ -113,7 +113,7 @@ def frame_times(path: str) -> Array:
     return found
 
 
-# Of a stream without a structure that ends so, the end was lost.
+# A stream without structure that ends like this was truncated.
 _TAIL = 4096
 
 
@@ -123,7 +123,7 @@ def _too_short(
     """What is missing, if the last frame is shown long before the end that the header says.
 
     Frames within that are not there are no concern: recorders drop some. What a header has of the
-    length of the file, sound included, is an estimate for its pictures.
+    length of the file, sound included, is an estimate for its images.
     """
     if not 0 < claimed < 2**31 or not 0 < rate < 10_000:
         return None
@@ -187,7 +187,7 @@ def _mp4(file: OpenFile, size: int) -> str | None:
 
 
 def _is_edited(file: OpenFile, size: int) -> bool:
-    """Whether an MP4 has a list of what is shown of it."""
+    """Whether an MP4 has an edit list, which selects the frames to show."""
     at = 0
     while at + 8 <= size:
         length, kind = struct.unpack(">I4s", file.read(8, at))

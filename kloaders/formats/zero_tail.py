@@ -18,22 +18,22 @@ from kloaders.formats.tiff_strips import Strips, strips_of
 
 __all__ = ["zero_tail"]
 
-# So many zeros at the end of coded data are looked into. Encoders end flat pictures with some.
+# So many zeros at the end of coded data are looked into. Encoders end flat images with some.
 _FEW = 16
 # Pixels without compression: where zeros begin in a row, so many of the row before, from there to its
 # end, must be as bright as this, and so large a share of both rows before that must not be black.
 _PIXELS, _BRIGHT, _DRAWN = 8, 8, 0.9
 # Bits that mean something in any code, and no zeros.
 _NOISE = np.random.default_rng(14).integers(1, 255, _FEW, np.uint8).tobytes()
-# A walk takes so many steps at most.
+# Maximum number of steps of a walk.
 _STEPS = 100_000
 
 
 def zero_tail(raw: bytes) -> str | None:
-    """What of a WebP, BMP or TIFF was replaced by zeros at its end; None if nothing was.
+    """The part of a WebP, BMP or TIFF that was replaced by zeros at its end; None if there is none.
 
     Compressed data are decoded a second time if they end with zeros, and with other bytes in their
-    place: a decoder that never gets there finds the same picture, which no encoder writes. Pixels
+    place: a decoder that never gets there finds the same image, which no encoder writes. Pixels
     without compression may be black; accused are zeros that begin within a row, below a row that
     is nowhere dark in that place, and go on to the end. Takes a microsecond where the last bytes
     are not zeros.
@@ -57,12 +57,12 @@ def _said(kind: str, begin: int, raw: bytes) -> str:
 
 
 def _zeros_from(raw: bytes, begin: int, end: int) -> int:
-    """Where the zeros begin that go on to `end`, not before `begin`."""
+    """Start of the zeros that continue to `end`, not before `begin`."""
     return begin + len(raw[begin:end].rstrip(b"\0"))
 
 
 def _never_read(raw: bytes, end: int) -> bool:
-    """Whether a decoder gives the same picture whatever the bytes before `end` are."""
+    """Whether a decoder gives the same image whatever the bytes before `end` are."""
     pictures = [
         cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         for content in (raw, raw[: end - _FEW] + _NOISE + raw[end:])
@@ -150,7 +150,7 @@ _COMPRESSED: dict[int, Callable[[bytes, int, int], bool]] = {
 def _cut_row(raw: bytes, strips: Strips) -> int | None:
     """Where zeros begin within a row of pixels and go on to the end, if nobody draws so.
 
-    Black below a picture begins with a row, and a black shape has an edge that the row before
+    Black below an image begins with a row, and a black shape has an edge that the row before
     shows as well. In a copy that was cut the row before is whole.
     """
     end = max((stop for _, stop in strips.places), default=0)

@@ -23,7 +23,7 @@ __all__ = ["albumentations_transform", "keras_transform"]
 # What x and y are to the other library: a name for the whole, or names for some of a dict's entries.
 Names = str | Mapping[str, str] | None
 
-# What fills up boxes, keypoints and their labels, where there are fewer than the array has rows.
+# Padding for boxes, keypoints and their labels, if there are fewer than the array has rows.
 _PADDING = -1
 # A label field of keypoints that the pipeline carries along: the row in which each one came.
 _ROW = "kloaders_row"
@@ -191,7 +191,7 @@ class _Albumentations:
         return found
 
     def _rows_of(self, name: str, made: dict[str, Any], left: int, rows: int) -> Any:
-        """In which rows go what the pipeline has left of so many rows of a target."""
+        """The row numbers of what the pipeline keeps of a target's rows."""
         if name != "keypoints":
             return slice(left)
         if self.numbered:
@@ -205,7 +205,7 @@ class _Albumentations:
         return slice(rows)
 
     def comparable_value(self) -> Any:
-        """What tells one from another: not the state of generators, which are set for each sample."""
+        """The identity of the pipeline: without the state of generators, which are set for each sample."""
         return self.pipeline.to_dict(), self.targets.names
 
     def __getstate__(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def from_source(
         ValueError: an option is out of range, or the source repeats forever.
     """
     stateless = type(source).__module__.partition(".")[0] in _STATELESS
-    # A Hugging Face Dataset with a function of the user's, which may draw.
+    # A Hugging Face Dataset with a user's function, which may be random.
     custom = getattr(source, "format", None)
     stateless = stateless and not (isinstance(custom, dict) and custom.get("type") == "custom")
     if seeded is None:
@@ -157,7 +157,7 @@ def _made(
 
 
 def _check(dataset: Any, title: str) -> None:
-    """TypeError for what has no samples by number."""
+    """Raise TypeError for an object without numbered samples."""
     kinds = {kind.__name__ for kind in type(dataset).__mro__}
     if "DataLoader" in kinds:
         own = "its data source" if hasattr(dataset, "_data_source") else "dataloader.dataset"

@@ -1,4 +1,4 @@
-"""A Dataset that says how many batches it has, and ends, whatever goes wrong in it. Not what is in it."""
+"""A Dataset with a known number of batches, which ends whatever errors occur. Not its content."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["with_cardinality"]
 
 
 def with_cardinality(dataset: tf.data.Dataset, batches: int, errors: int) -> tf.data.Dataset:
-    """The Dataset, known to have so many batches.
+    """The Dataset, with a known number of batches.
 
     `assert_cardinality` alone answers the end of one that has fewer with an error, again and again:
-    `ignore_errors()` behind it would ask forever. So what is asked for is counted, errors as well.
+    `ignore_errors()` after it would ask for ever. So requests are counted, including errors.
 
     Args:
         dataset: batches.
@@ -25,5 +25,5 @@ def with_cardinality(dataset: tf.data.Dataset, batches: int, errors: int) -> tf.
 
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
     asked = tf.data.Dataset.range(batches + errors + 1)
-    # An error of the first does not keep the second from going on, and its end is that of both.
+    # An error of the first does not stop the second, which defines the end of both.
     return tf.data.Dataset.zip((dataset, asked)).map(lambda batch, _: batch)

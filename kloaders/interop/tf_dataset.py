@@ -131,7 +131,7 @@ def to_tf_dataset(
 
 
 def _let_go(_: object) -> None:
-    """Called with what a Dataset held when it is gone."""
+    """Called with the content of a Dataset when it is garbage-collected."""
 
 
 class _Source:
@@ -164,7 +164,7 @@ class _Source:
 
 
 class _Generator:
-    """What from_generator calls for each epoch; `items` gives what it yields, of an order."""
+    """The function that from_generator calls for each epoch; `items` gives the items of an order."""
 
     def __init__(
         self, source: _Source, items: Callable[[SequenceLoader, Order, int], Iterator[Any]]
@@ -185,7 +185,7 @@ class _Generator:
 class _Batches(Iterator[Any]):
     """The batches of an order, checked against the signature.
 
-    Not a generator, which an error would end: behind a batch that does not load the next one comes.
+    Not a generator, which an error would end: after a batch that does not load comes the next one.
     """
 
     def __init__(self, signature: Any, loader: SequenceLoader, order: Order, first: int) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gather", "dataset_of", "index_blocks"]
 
-# Batches whose indices are handed to TensorFlow at once: a call into Python takes 0.15 ms.
+# Batches whose indices are passed to TensorFlow at once: a call into Python takes 0.15 ms.
 _BLOCK = 64
 
 
@@ -124,7 +124,7 @@ def dataset_of(gather: Gather, blocks: Any, name: str) -> tf.data.Dataset:
 
 
 def _bytes(array: Any, numbers: Any) -> int:
-    """What a copy takes, and the rows of a subset brought together for it."""
+    """Bytes of a copy, and the rows of a subset gathered for it."""
     return int(array.nbytes if numbers is None else 2 * array[:1].nbytes * len(numbers))
 
 

@@ -19,7 +19,7 @@ WORKER = "KLOADERS_WORKER"
 
 
 class _Plain:
-    """What a worker process needs of a Sequence: nothing."""
+    """The part of a Sequence that a worker process needs: nothing."""
 
     def __init__(self, **_: Any) -> None:
         pass

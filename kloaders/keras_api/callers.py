@@ -25,7 +25,7 @@ class Callers:
 
     @property
     def watched(self) -> bool:
-        """Whether who reads a batch makes a difference."""
+        """Whether it matters who reads a batch."""
         return self._epoch is not None or bool(self._abandoned)
 
     @property
@@ -80,14 +80,14 @@ class Callers:
         """No pass is under way any more.
 
         Args:
-            complete: all batches of a pass by Keras were asked for, so that no older one goes on.
+            complete: all batches of a pass by Keras were requested, so that no older pass continues.
         """
         self._epoch = None
         if complete:
             self._abandoned.clear()
 
     def abandon(self) -> None:
-        """The pass under way was broken off: what its generator still reads is nobody's."""
+        """The current pass was broken off: later requests of its generator are ignored."""
         if self._stream is not None:
             self._abandoned.add(self._stream)
         self._stream = self._epoch = None

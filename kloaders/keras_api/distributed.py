@@ -65,7 +65,7 @@ def check_dataset(loader: Loader) -> None:
 
 
 def distribution_of(keras: Any) -> Any:
-    """What `keras.distribution.set_distribution` set; None on backends that have no such thing."""
+    """The value of `keras.distribution.set_distribution`; None on backends without it."""
     if keras.backend.backend() not in ("jax", "torch"):
         return None
     return keras.distribution.distribution()

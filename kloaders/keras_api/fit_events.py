@@ -1,4 +1,4 @@
-"""What only Keras' callbacks know of a fit. No Keras here: `LoaderCallback` reports it."""
+"""What only Keras' callbacks know about a fit. No Keras here: `LoaderCallback` reports it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["FitEvents"]
 
 @dataclass
 class FitEvents:
-    """A fit as its callbacks see it: that it runs, which epoch it is in, what was trained on.
+    """A fit as callbacks see it: whether it runs, its epoch, and the batches trained on.
 
     Attributes:
         running: a fit with a `LoaderCallback` is under way.
-        ended: asked whether it has ended in an error, of which callbacks hear nothing.
+        ended: called to find out whether it ended in an error, which callbacks do not see.
         shuffle: what fit was called with, where that is known.
         due: the next pass is the one that fit trains on, if it begins as fit begins its own.
         armed: what begins now is that pass.

@@ -1,6 +1,6 @@
 """Which part of the data is this process's, by what started it: `shard="auto"`.
 
-Nothing is imported to find out: what is not loaded yet cannot have been set up.
+Nothing is imported to find out: a module that is not loaded yet cannot have been set up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def auto_shard() -> Part:
     """(k, n) of this process; (0, 1) where nothing says that there are others.
 
     Asked in this order, and the first that knows of a job is believed: `keras.distribution`,
-    `torch.distributed`, `jax.distributed`, Ray Train, SLURM. What was taken is logged at level INFO.
+    `torch.distributed`, `jax.distributed`, Ray Train, SLURM. The result is logged at level INFO.
 
     A `keras.distribution` that shards a Sequence by itself (Keras 3.16) would take a part of the
     part: that is switched off, with a warning.

@@ -21,7 +21,7 @@ def iterate(loader: _Sequence, tickets: Tickets) -> Iterator[Any]:
     """The batches of an epoch: of the one that `on_epoch_begin()` has just begun, or of the next.
 
     Raises:
-        RuntimeError: the epoch was ended, or another one begun, in the body of the loop.
+        RuntimeError: the body of the loop ended the epoch, or began another one.
     """
     ours = not tickets.opened_by_hand
     if ours:

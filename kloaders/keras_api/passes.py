@@ -11,7 +11,7 @@ __all__ = ["IndexReads", "Pass", "Position", "Request", "Seen"]
 
 
 class Request(NamedTuple):
-    """What a request means.
+    """The meaning of a request.
 
     Attributes:
         order: the order that the batch is part of.
@@ -79,10 +79,10 @@ class Pass:
         return 0 < len(self.memo) < self.size
 
     def request(self, index: int, shuffle: bool | None, by_index: bool) -> Request:
-        """What `loader[index]` means in this pass.
+        """The meaning of `loader[index]` in this pass.
 
         Raises:
-            IndexError: no such batch is left.
+            IndexError: the pass has no such batch left.
         """
         known = self.memo.get(index)
         if known is not None:
@@ -109,7 +109,7 @@ class Pass:
 
 @dataclass
 class Seen:
-    """What came in since the last batch was asked for, or since the epoch began.
+    """Events since the last request, or since the epoch began.
 
     Attributes:
         sizes: how many reads of `num_batches`, since any other event.
@@ -151,7 +151,7 @@ class IndexReads:
         self._read.add(index)
 
     def clear(self) -> None:
-        """What comes now is another pass; a loop may still go on."""
+        """Begin another pass; a loop may continue."""
         self._read.clear()
 
     def end_loop(self) -> None:

@@ -1,4 +1,4 @@
-"""What each call of Keras makes of a loader's tickets: the phases of an epoch, and their grammar.
+"""How Keras' calls change a loader's tickets: the phases of an epoch, and their grammar.
 
 Keras asks a Sequence for `loader[i]`, and `fit` asks in a random order of i. If i picked the
 batch, look-ahead and locality would be lost. So inside a Keras epoch i is a *ticket*: the first
@@ -55,7 +55,7 @@ class Phase(enum.Enum):
 
 
 class Phases:
-    """The phase, the pass, and what each event makes of them; without a lock.
+    """The phase, the pass, and their transitions; without a lock.
 
     Args:
         batches: how many an epoch has.
@@ -185,7 +185,7 @@ class Phases:
 
     def _begin_pass(self) -> None:
         seen, fit = self._seen, self._fit
-        if self._broken and not seen.size_in_epoch:  # the fit that was left goes on, with no #
+        if self._broken and not seen.size_in_epoch:  # the interrupted fit continues, without #
             self.interrupted = True
         if fit.armed:  # whatever was predicted since the callback said so
             self._next_epoch = fit.epoch_due

@@ -1,4 +1,4 @@
-"""Where a loader stands in its data, as far as that can be told."""
+"""The position of a loader in its data, as far as it is known."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Positions(Phases):
     """The batch that comes next; without a lock."""
 
     def _next_batch(self) -> tuple[Order, int]:
-        """What comes next: a batch of an order.
+        """The next batch of an order.
 
         Raises:
             ValueError: that is not known.

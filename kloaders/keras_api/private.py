@@ -235,7 +235,7 @@ class FitFrame:
         listed = self._list()
         if not getattr(listed, "callbacks", None):
             return lambda: None
-        # A new list: whoever is walking over the old one calls nobody twice.
+        # A new list: a loop over the old one calls nobody twice.
         listed.callbacks = [callback, *listed.callbacks]
 
         def take_out() -> None:
@@ -264,14 +264,14 @@ class FitFrame:
         return let_in
 
     def ended(self) -> bool:
-        """Whether it has ended. What another thread asks is not known to be."""
+        """Whether it has ended. Unknown in other threads."""
         if self._call is None or threading.get_ident() != self._call.thread:
             return False
         return self._list() is None or not self._call.running()
 
 
 def data_of_fit() -> Any:
-    """What the fit around this call was given to train on; None where that is not seen."""
+    """The training data of the fit around this call; None if not visible."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "fit" and "callbacks" in frame.f_code.co_varnames:
@@ -303,5 +303,5 @@ def without_step(model: Any, logs: dict[str, Any]) -> Any:
 
 
 def restore_step(model: Any, step: Any) -> None:
-    """Let the steps be what they were before `without_step`."""
+    """Restore the steps from before `without_step`."""
     setattr(model, _STEP, step)

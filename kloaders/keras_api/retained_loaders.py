@@ -1,4 +1,4 @@
-"""Frees what a forgotten loader holds, where TensorFlow keeps the loader itself for ever.
+"""Frees the memory of an unused loader if TensorFlow keeps the loader object itself for ever.
 
 On the tensorflow backend every `fit`, `evaluate` and `predict` leaves Keras' adapter of the loader
 in TensorFlow's registry of Python functions, and the adapter refers to the loader. With the data

@@ -1,7 +1,7 @@
-"""What a fit's epochs were like, seen from its loader: waits, speed, look-ahead, cache, errors. No Keras.
+"""Measures a fit's epochs from its loader: waits, speed, prefetching, cache, errors. No Keras.
 
-`LoaderCallback` tells a `Meter` when epochs and steps begin and end, the loader tells it when a batch
-was handed over, and both times together say how long the model waited.
+`LoaderCallback` reports to a `Meter` when epochs and steps begin and end, the loader when a batch was
+delivered; both times together give the time that the model waited.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kloaders.core.structure import flatten
 
 __all__ = ["LOGGED", "Epoch", "Fit", "Meter"]
 
-#: The names that epochs are logged under, and what they are.
+#: The names of the logged numbers, and their meaning.
 LOGGED = {
     "samples_per_s": "samples that the model took a second, while it trained",
     "data_wait_s": "seconds of the epoch in which the model had no batch to train on",
@@ -28,7 +28,7 @@ LOGGED = {
     "sample_errors": "samples that have not loaded so far, each counted once",
 }
 
-# Counting what lies ready costs more than all the rest: an average needs it now and then only.
+# Counting the ready batches is the most expensive part: for an average, now and then is enough.
 _LOOK_EACH = 8
 
 
@@ -49,7 +49,7 @@ class Epoch:
         return self.samples / self.seconds if self.seconds > 0 else 0.0
 
     def logs(self) -> dict[str, float]:
-        """What goes into Keras' logs; always the same names, since CSVLogger fixes its columns."""
+        """The numbers for Keras' logs; always the same names, since CSVLogger fixes its columns."""
         values = (
             self.samples_per_s,
             self.wait_seconds,
@@ -104,12 +104,12 @@ class Meter:
         self._loader = weakref.ref(loader)
         self._clock = clock or time.perf_counter
         self.fit = Fit()
-        # When a batch was handed over, and its samples: of those that no step has taken yet.
+        # Delivery times and sample counts of batches that no step has used yet.
         self._handed: deque[tuple[float, int]] = deque()
         self._epoch_begin(0.0)
 
     def handed(self, batch: Any, ready: Callable[[], int]) -> None:
-        """A batch was given to Keras. ready: tells how many more lie ready; not always asked."""
+        """A batch was delivered to Keras. ready: returns the number of ready batches; not always called."""
         self._handed.append((self._clock(), len(flatten(batch)[0])))
         if self._batches % _LOOK_EACH == 0:
             self._ready += ready()
@@ -117,7 +117,7 @@ class Meter:
         self._batches += 1
 
     def epoch_begin(self, new_pass: bool) -> None:
-        """new_pass: what was handed over and not trained on belongs to another pass."""
+        """new_pass: batches that were delivered and not trained on belong to another pass."""
         if new_pass:
             self._handed.clear()
         self._epoch_begin(self._clock())
@@ -129,7 +129,7 @@ class Meter:
         self._kept_before = self._kept()
 
     def step_end(self, batches: int) -> None:
-        """The model has trained on so many batches more."""
+        """The model has trained on this many more batches."""
         now = self._clock()
         at = self._ended
         for _ in range(min(batches, len(self._handed))):
@@ -140,7 +140,7 @@ class Meter:
         self._ended = now
 
     def epoch_end(self) -> Epoch:
-        """What the epoch was like."""
+        """The measurements of the epoch."""
         loader = self._loader()
         hits, asked = (
             now - before for now, before in zip(self._kept(), self._kept_before, strict=True)

@@ -1,4 +1,4 @@
-"""What Keras cannot take as it is: texts become tensors on TensorFlow, float64 becomes float32 on Apple's GPUs."""
+"""Converts for Keras: texts to tensors on TensorFlow, float64 to float32 on Apple's GPUs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DOUBLE = np.dtype(np.float64)
 
 
 def for_keras(batch: Any) -> Any:
-    """A batch as whoever asks for it takes it; for all but Keras it is as it is.
+    """A batch in the form that the caller needs; it is changed for Keras only.
 
     Raises:
         TypeError: Keras asks for texts, on a backend without texts.

@@ -1,4 +1,4 @@
-"""Frees tf.data's finished iterators beside the training, so that no epoch waits for it.
+"""Frees tf.data's finished iterators in another thread, so that no epoch waits for it.
 
 On the tensorflow backend Keras makes a Dataset of a Sequence, with tf.data's tuner on, and drops its
 iterator when the next epoch's first step begins. The tuner sleeps for 10 ms, then for twice as long,

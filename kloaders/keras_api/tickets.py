@@ -128,7 +128,7 @@ class Tickets(Positions):
             return self.batches if now is None else now.size
 
     def locate(self, index: int) -> Request:
-        """What `loader[index]` means now."""
+        """The meaning of `loader[index]` now."""
         with self._lock:
             if self._callers.watched:
                 asked = self._asker(with_call=False)
@@ -179,7 +179,7 @@ class Tickets(Positions):
         return self._mark
 
     def leave(self, mark: int, done: int) -> None:
-        """An iteration whose epoch had this mark was left, after so many batches."""
+        """An iteration whose epoch had this mark was left, after this many batches."""
         with self._lock:
             if mark == self._mark and self._in_epoch:
                 self._mark += 1
@@ -199,7 +199,7 @@ class Tickets(Positions):
             self._mark += 1
 
     def position(self) -> tuple[Order, int]:
-        """What comes next: a batch of an order. What was read but not trained on comes again.
+        """The next batch of an order. Batches that were read but not trained on come again.
 
         Raises:
             ValueError: that is not known.
@@ -242,7 +242,7 @@ class Tickets(Positions):
         """Where `resume_at` said is in this epoch of Keras'; or after it, if it is trained already."""
         with self._lock:
             self._fit.resume(epoch, trained)
-            if trained:  # an epoch without a batch, for what Keras does at the end of one
+            if trained:  # an epoch without a batch, for Keras' actions at the end of one
                 order = self._order_of_epoch(self._fit.epoch_due - 1)
                 self._resume = Position(order, self.batches, 0)
 

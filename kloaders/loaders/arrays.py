@@ -146,5 +146,5 @@ class _Gathered:
         self.count += len(rows)
 
     def column(self) -> ArrayColumn | ListColumn:
-        """What a loader reads them from."""
+        """The source of the samples."""
         return ArrayColumn(self.array[: self.count]) if self.list is None else ListColumn(self.list)

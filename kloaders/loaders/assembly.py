@@ -33,7 +33,7 @@ __all__ = ["plan_of", "runner_of", "source_of", "stream_of"]
 def source_of(
     sourced: Callable[[LoaderOptions], Source], options: LoaderOptions, weights: Any
 ) -> Source:
-    """What a loader reads: its samples, with weights and `preprocess=` behind them.
+    """The source of a loader: its samples, followed by weights and `preprocess=`.
 
     Args:
         sourced: gives the samples as the loader's class has them, with the cache that options name.
@@ -41,7 +41,7 @@ def source_of(
         weights: `WeightColumns`, those of an array, or None.
     """
     cache, preprocess = options.cache, options.transforms.preprocess
-    # What is kept are samples after preprocess=, if somebody asks for a cache: it may be slow.
+    # The cache holds samples after preprocess=, if one is requested: it may be slow.
     whole = preprocess is not None and cache.cache not in (None, "auto")
     inner = replace(cache, cache=None, cache_budget=None) if whole else cache
     source = sourced(replace(options, cache=inner))
@@ -61,14 +61,14 @@ def source_of(
 
 
 def runner_of(source: Source, options: LoaderOptions, title: str) -> Runner:
-    """What makes the batches of a loader that is called `title` in messages.
+    """Create the runner of a loader that is called `title` in messages.
 
     Raises:
         ValueError: samples and options make no batches.
     """
     order = options.order
     transforms, by_number = options.transforms, options.weights
-    # What a transform takes comes out of it as a part of the samples.
+    # A transform's input is changed by it, as a part of the samples.
     taken = any(transforms.takes_weights(name) for name in ("transform", "batch_transform"))
     pipeline = SamplePipeline(
         source,

@@ -1,4 +1,4 @@
-"""`loader.set(...)`: options that change between two epochs, and how a saved state tells of them."""
+"""`loader.set(...)`: options that change between two epochs, and their record in a saved state."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def changed_by(
 
 
 def _text_of(function: Any, name: str) -> str | None:
-    """What tells a function from another one, in a state; its name, where it has no value."""
+    """The identity of a function in a state; its name if it cannot be compared by value."""
     if function is None:
         return None
     called = getattr(function, "__qualname__", type(function).__name__)
@@ -156,7 +156,7 @@ def _resized_column(column: Any, old: Any, new: Any) -> Any:
 
 
 def follow(loader: Any, state: Any) -> None:
-    """Change a loader as the one was changed that a state is of, as far as the state can tell.
+    """Apply the changes recorded in a state to a loader, as far as the state has them.
 
     Raises:
         ValueError: the user has to: functions and weights are not in a state.

@@ -1,4 +1,4 @@
-"""What loaders over rows of encoded values have in common: options of images, RAM batches, the cache."""
+"""Shared parts of loaders over rows of encoded values: image options, RAM batches, the cache."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def encoded_options(
 
 
 def no_input(owner: str, names: Sequence[str]) -> str:
-    """The message for a loader that is not told which columns are the input."""
+    """The message if x= is missing."""
     return f"{owner}() got no x=, the columns that are the input: there are {listed(list(names))}."
 
 
 class EncodedLoader(TwoLevelLoader):
-    """A loader over rows of values, of which images and arrays are decoded.
+    """A loader over rows of values whose images and arrays are decoded.
 
     Options that all of these loaders have:
 
@@ -98,7 +98,7 @@ class EncodedLoader(TwoLevelLoader):
     def _fields(
         self, x: Any, y: Any, chosen: dict[str, Any], options: Any
     ) -> tuple[Structure, ...]:
-        """What each array of a sample is made of."""
+        """The fields of each array of a sample."""
         images = {name: chosen[name] for name in PICTURES}
         images["dtype"] = checked_dtype(options.get("dtype"))
         self.decode = chosen["decode"]

@@ -1,4 +1,4 @@
-"""A loader over those samples for which a function says so; they are looked at once."""
+"""A loader over the samples that a function selects; it is called once per sample."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _chosen(loader: SequenceLoader, function: Callable[[Any, Any], Any], progres
             parts = unflatten(loader.raw_spec, [rows[row] for rows in leaves])
             try:
                 answer = function(parts[0], parts[1] if len(parts) > 1 else None)
-            except Exception as error:  # whatever a user's function raises
+            except Exception as error:  # a user's function may raise anything
                 cause = f"filter's function failed: {type(error).__name__}: {error}"
                 raise SampleError(index, loader.sample_name(index), cause) from error
             if _is_true(answer, loader, index):
@@ -108,7 +108,7 @@ def _made_for(loader: SequenceLoader, function: Any, place: str, cache_key: str 
 
 
 def _saved(place: str, made_for: str) -> Indices | None:
-    """Numbers that were found for the same data and function; None where there are none."""
+    """Numbers stored for the same data and function; None if there are none."""
     try:
         with np.load(place) as file:
             if str(file["made_for"]) == made_for:

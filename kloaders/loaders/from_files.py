@@ -115,7 +115,7 @@ def from_directory(
         list: `class_names[number]`.
 
     Raises:
-        NotADirectoryError, FileNotFoundError: no such folder.
+        NotADirectoryError, FileNotFoundError: the folder does not exist.
         ValueError: no folders of classes in it, or no files in these.
     """
     root = os.fspath(folder)
@@ -269,7 +269,7 @@ def from_dataframe(
         if labels are numbers, and a dict of lists for several outputs.
 
     Raises:
-        ValueError: there is no such column (the message lists the columns), or a value is missing
+        ValueError: the column does not exist (the message lists the columns), or a value is missing
             (the message names the row).
     """
     check_validation(validation, validation_transform)
@@ -325,7 +325,7 @@ def _with_classes(whole: S, outputs: Any) -> tuple[S, list[str] | None]:
 def one_hot(whole: S, *classes: int | None) -> S:
     """A loader whose labels are one-hot rows, of one whose labels are numbers of classes.
 
-    classes: how many, for each array of the labels; None leaves one as it is.
+    classes: number of classes, for each array of the labels; None leaves an array unchanged.
     """
     left = iter(classes)
 
@@ -351,7 +351,7 @@ def _takes_depth(loader: Any) -> bool:
 
 
 def _decoder_of(root: str, names: list[str], follow_links: bool) -> Audio | Text | None:
-    """What reads the files, where nothing that is read without `decode=` is among them.
+    """The reader of the files, if none of them needs `decode=`.
 
     Sounds may have texts beside them, which say what is in them; a text that stands beside files of
     another kind is hardly the sample.

@@ -88,7 +88,7 @@ def from_folders(
         (train, validation), or (train, None) without validation.
 
     Raises:
-        NotADirectoryError, FileNotFoundError: no such folder.
+        NotADirectoryError, FileNotFoundError: the folder does not exist.
         ValueError: no file has a partner, or two files of one folder have the same partner.
     """
     check_validation(validation, validation_transform)

@@ -1,4 +1,4 @@
-"""Loaders for learning by comparison: pairs, triplets, and batches of some classes with some samples each."""
+"""Loaders for contrastive learning: pairs, triplets, and P x K batches."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ L = TypeVar("L", bound=SequenceLoader)
 
 
 def class_batches(loader: L, *, classes: int = 8, samples: int = 4, labels: Any = None) -> L:
-    """A loader whose batches have some classes, with some samples of each: P x K sampling.
+    """A loader whose batches have a fixed number of classes, with a fixed number of samples of each.
 
-    For losses that compare the samples of a batch (triplets with mining, supervised contrast). By a
-    plan: in each batch exactly `classes` classes and `samples` different samples of each, side by
-    side. Classes take turns, and so do the samples of a class; a small class comes around more
-    often. Everything else is as it was: transforms, cache, workers, weights, resume. With shards
-    each has whole groups.
+    P x K sampling, for losses that compare the samples of a batch (triplets with mining, supervised
+    contrastive). Each batch has exactly `classes` classes and `samples` different samples of each,
+    grouped by class. Classes take turns, and so do the samples of a class; small classes repeat more
+    often. Transforms, cache, workers, weights and resuming are unchanged. With shards, each shard
+    gets whole groups.
 
     Args:
         loader: any loader whose labels are classes.
-        classes: in a batch (P).
-        samples: of each class in a batch (K); batches have classes x samples samples.
-        labels: the class of each sample, where labels do not tell: an array.
+        classes: classes per batch (P).
+        samples: samples per class in a batch (K); batches have classes x samples samples.
+        labels: the class of each sample, if the labels are not classes: an array.
 
     Raises:
         ValueError: there are fewer classes, or a class has fewer samples; labels are not known; the
-            loader has an order of its own that this would replace.
+            loader has its own order, which this would replace.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> loader = ArraySequenceLoader(np.arange(60), np.arange(60) % 6, 10, seed=1)
@@ -77,24 +77,24 @@ def class_batches(loader: L, *, classes: int = 8, samples: int = 4, labels: Any 
 def pairs(
     loader: SequenceLoader, *, same: float = 0.5, triplets: bool = False, labels: Any = None
 ) -> SequenceLoader:
-    """A loader of pairs: x is (a sample, its partner), y is 1 where both are of one class, else 0.
+    """A loader of pairs: x is (sample, partner), y is 1 if both are of one class, else 0.
 
-    An epoch has a pair for each sample. By a plan: exactly the share `same` of an epoch's pairs is of
-    one class. Which these are, and who is whose partner, is drawn again in each epoch, from seed, epoch
-    and sample number only. The transform is applied to each of the two separately. The labels of the
-    loader define the classes, and are not delivered. Memory: 24 bytes per sample.
+    An epoch has one pair per sample. Exactly the share `same` of them is of one class. Which samples
+    these are, and their partners, is drawn again in each epoch, from seed, epoch and sample number
+    only. The transform is applied to both samples separately. The loader's labels define the
+    classes, and are not delivered. Memory: 24 bytes per sample.
 
     Args:
         loader: any loader whose labels are classes. To validate, split first: partners come
             from all samples of a loader.
         same: the share of pairs of one class, from 0 to 1.
-        triplets: x is (a sample, one of its class, one of another class), and there is no y.
-        labels: the class of each sample, where labels do not tell: an array.
+        triplets: x is (sample, one of its class, one of another class), and there is no y.
+        labels: the class of each sample, if the labels are not classes: an array.
 
     Raises:
-        ValueError: there is one class only, or one has a single sample, so that there is no partner;
-            labels are not known; the loader has RAM batches, buckets, a hook for whole batches, or weights
-            other than one number for each sample.
+        ValueError: there is only one class, or a class has a single sample, so that there is no
+            partner; labels are not known; the loader has RAM batches, buckets, a hook for whole
+            batches, or weights other than one number per sample.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> loader = ArraySequenceLoader(np.arange(60), np.arange(60) % 6, 60, seed=1)
@@ -144,7 +144,7 @@ def pairs(
 
 
 def _codes(loader: SequenceLoader, labels: Any, what: str) -> tuple[Indices, list[Any]]:
-    """Class of each sample, from 0 without gaps, and what the classes are called."""
+    """Class of each sample, from 0 without gaps, and the class names."""
     if labels is None:
         try:
             values: Any = classes_of(loader.source, "labels")

@@ -24,13 +24,13 @@ def from_huggingface(
 ) -> EncodedLoader:
     """A loader over a `datasets.Dataset`, in any order: shuffled as a whole.
 
-    Images are taken as they are stored, and decoded here, by several threads: `size=`, `cache=` and
-    so on apply to them as they do to files. Where the label is a ClassLabel, `class_names` has its
-    names, and `class_balance=True` and `stratify=True` work.
+    Images stay encoded until they are read, and are decoded by several threads: `size=`, `cache=` and
+    so on work as for files. If the label is a ClassLabel, `class_names` has its names, and
+    `class_balance=True` and `stratify=True` work.
 
     Args:
-        dataset: one split of a data set. What `select`, `filter`, `map` and `shuffle` made of it
-            counts; a format such as "torch" does not.
+        dataset: one split of a data set, after `select`, `filter`, `map` and `shuffle`. A format such
+            as "torch" is ignored.
         x: the columns that are the input: a name; "column:key" for a part of a struct; a list of
             names for a row of float32 numbers; a tuple or dict of these for several.
         y: the columns that are the label, likewise; None for none.
@@ -39,20 +39,20 @@ def from_huggingface(
             images are decoded; see `PathSequenceLoader`.
         decode: a function of an input's value, such as the bytes of a sound, that returns its array;
             for labels `label_options={"decode": ...}`.
-        class_names: the names of classes, for labels that are texts: each becomes its number.
+        class_names: the names of classes, for labels that are texts: each is replaced by its index.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
         **options: see `SequenceLoader`.
 
     Raises:
-        TypeError: it is no Dataset, one of several splits, a stream, or has a transform of its own.
-        ValueError: there is no such column.
+        TypeError: it is not a Dataset, but a dict of splits or a stream, or has its own transform.
+        ValueError: the column does not exist.
     """
     _check(dataset)
     return _HuggingFaceLoader(dataset, x, y, batch_size, **options)
 
 
 class _HuggingFaceLoader(EncodedLoader):
-    """What `from_huggingface` makes."""
+    """The loader class of `from_huggingface`."""
 
     def __init__(
         self, dataset: Any, x: Any, y: Any, batch_size: int, **options: Unpack[EncodedOptions]
@@ -65,7 +65,7 @@ class _HuggingFaceLoader(EncodedLoader):
 
 
 def _check(dataset: Any) -> None:
-    """TypeError for what is no Dataset with rows by number."""
+    """Raise TypeError unless it is a Dataset with numbered rows."""
     kinds = {kind.__name__ for kind in type(dataset).__mro__}
     if kinds & {"DatasetDict", "IterableDatasetDict"}:
         splits = ", ".join(map(repr, dataset))

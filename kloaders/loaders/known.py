@@ -1,4 +1,4 @@
-"""What a loader knows about its samples without reading one: labels, files, classes."""
+"""What a loader knows about its samples before reading: labels, files, classes."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ _OWN = ("x", "y", "exclude", "download_cache", "download_budget")
 class MDSSequenceLoader(EncodedLoader):
     """Batches of samples of MDS folders (MosaicML Streaming), in any order: shuffled as a whole.
 
-    The package `mosaicml-streaming` is not needed. All of its encodings are read but `pkl`, which
-    would run code that is in the file. Shards must not be compressed, since no sample can be found
-    in one that is.
+    The package `mosaicml-streaming` is not needed. All of its encodings except `pkl`, which would run
+    code from the file, are supported. Shards must not be compressed, since compressed shards have no
+    random access.
 
     Args:
         folders: a folder with an `index.json`, or its URL, or a list of these with the same columns.
@@ -38,7 +38,7 @@ class MDSSequenceLoader(EncodedLoader):
             images are decoded; see `PathSequenceLoader`.
         decode: a function of the bytes of an input's column that returns its array; for labels
             `label_options={"decode": ...}`.
-        class_names: the names of classes, for labels that are texts: each becomes its number.
+        class_names: the names of classes, for labels that are texts: each is replaced by its index.
         exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
@@ -47,10 +47,10 @@ class MDSSequenceLoader(EncodedLoader):
         **options: see `SequenceLoader`.
 
     Raises:
-        FileNotFoundError: there is no index, or a shard that it lists is not there.
-        DecodeError: an index is damaged, or a shard is compressed, or not as the index says.
-        TypeError: no x= is given.
-        ValueError: there is no such column.
+        FileNotFoundError: an index, or a shard in it, does not exist.
+        DecodeError: an index is damaged, or a shard is compressed or differs from the index.
+        TypeError: x= is missing.
+        ValueError: the column does not exist.
     """
 
     @shows_options(EncodedOptions, encoded_options)

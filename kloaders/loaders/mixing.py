@@ -190,7 +190,7 @@ def check_alike(parts: list[SequenceLoader]) -> None:
 
 def weights_of(parts: list[SequenceLoader]) -> Array | None:
     """Sample weights of all, where any loader has some."""
-    # What a transform takes comes with the samples.
+    # A transform's input comes with the samples.
     weights = [part.runner.delivery.weights for part in parts]
     if all(one is None for one in weights):
         return None

@@ -47,7 +47,7 @@ PICTURES = (
 
 
 class ReadingOptions(Options, total=False):
-    """How images, and bytes that `decode` knows, become arrays."""
+    """How images, and bytes for `decode`, become arrays."""
 
     size: tuple[int, int] | int | dict[str, Any] | None
     interpolation: str | dict[str, str]
@@ -63,7 +63,7 @@ class ReadingOptions(Options, total=False):
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """What a loader does with the samples of its source.
+    """The processing of a source's samples.
 
     Attributes:
         batch_size: samples per batch.
@@ -197,7 +197,7 @@ class LoaderOptions:
     # ------------------------------------------------------------------ for other loaders
 
     def take(self, numbers: Indices, samples: int) -> LoaderOptions:
-        """For some of the samples, of so many.
+        """For some of the samples; `samples` is their number.
 
         Raises:
             ValueError: samples of a mixture cannot be chosen, or none of these has a weight.
@@ -216,9 +216,9 @@ class LoaderOptions:
         )
 
     def for_validation(self, transform: Transform | None = None) -> LoaderOptions:
-        """Without what is for training only: every sample once, in storage order.
+        """Without training options: every sample once, in storage order.
 
-        transform: in place of that of training.
+        transform: the transform for validation.
         """
         order = self.order
         # Without a transform all samples of a file would be alike.
@@ -253,7 +253,7 @@ class LoaderOptions:
         )
 
 
-# Samples of one file are apart by so many batches at most, where nobody chose RAM batches.
+# By default, samples of one file are at most this many batches apart.
 _APART = 32
 
 

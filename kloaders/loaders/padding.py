@@ -26,7 +26,7 @@ __all__ = ["bucket_by_length", "padded_batches"]
 
 L = TypeVar("L", bound=SequenceLoader)
 
-# Without boundaries: so many shapes at most.
+# Maximum number of shapes without boundaries.
 _SHAPES = 8
 # A code for a bucket is a byte.
 _MOST = 255
@@ -191,7 +191,7 @@ def _checked_lengths(lengths: Any, samples: int) -> Array:
 
 
 def _given(found: Any, name: str) -> int:
-    """What a function gave for the length of a sample of this name."""
+    """The result of a user's function for the length of a sample with this name."""
     try:
         length = operator.index(found)
     except TypeError:
@@ -238,7 +238,7 @@ def _lengths_of(loader: SequenceLoader, function: Callable[[Any, Any], Any] | No
     def one(index: int) -> int:
         try:
             sample = read_patiently(lambda k: pipeline.sample(k, Moment()), index, names)
-        except Exception as error:  # whatever a user's hook raises
+        except Exception as error:  # a user's hook may raise anything
             failure = log.explained(index, error)
             if log.policy == "raise" or never_skipped([failure]):
                 raise failure from error

@@ -30,9 +30,9 @@ class ParquetSequenceLoader(EncodedLoader):
     Face writes them), the content of .npy files, or texts. Needs pyarrow, which
     `pip install "kloaders[parquet]"` brings.
 
-    A row of Parquet cannot be read by itself: its row group is. Those that were read last stay in
-    RAM, within `row_group_cache`. Where that is less than the data, pass `ram_batch_size=`: rows are
-    then read in the order of the file, so that each row group is read once for each RAM batch.
+    Rows of Parquet cannot be read individually, only whole row groups. The last ones stay in RAM, up
+    to `row_group_cache`. If that is less than the data, pass `ram_batch_size=`: rows are then read in
+    file order, so that each row group is read once per RAM batch.
 
     Args:
         files: a path, a pattern such as `part-*.parquet`, or a list of these, with the same columns;
@@ -40,7 +40,7 @@ class ParquetSequenceLoader(EncodedLoader):
         batch_size: samples per batch.
         x, y: the columns that are input and label: a name; "column:key" for a part of a struct; a
             list of names for a row of float32 numbers; a tuple or dict of these for several.
-        row_group_cache: bytes of row groups that stay in RAM, as 10**9 or "1GiB".
+        row_group_cache: maximum bytes of row groups in RAM, as 10**9 or "1GiB".
         exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
@@ -49,20 +49,20 @@ class ParquetSequenceLoader(EncodedLoader):
             images are decoded; see `PathSequenceLoader`.
         decode: a function of an input's value, such as its bytes, that returns its array; for labels
             `label_options={"decode": ...}`.
-        class_names: the names of classes, for labels that are texts: each becomes its number. Those
-            that Hugging Face wrote into the file are taken without being asked for.
+        class_names: the names of classes, for labels that are texts: each is replaced by its index.
+            Names that Hugging Face wrote to the file are used by default.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
         **options: see `SequenceLoader`.
 
     Raises:
         ImportError: pyarrow is not installed.
         FileNotFoundError: a file does not exist, or none matches a pattern.
-        DecodeError: a file is empty, no Parquet file, or has other columns than the first.
-        TypeError: no x= is given.
-        ValueError: there is no such column.
+        DecodeError: a file is empty, not a Parquet file, or has other columns than the first one.
+        TypeError: x= is missing.
+        ValueError: the column does not exist.
 
-    Labels that are one number or text each are read when `class_balance=True`, `stratify=True` or
-    the like needs them.
+    Labels of one number or text each are read when `class_balance=True`, `stratify=True` or a similar
+    option needs them.
     """
 
     @shows_options(EncodedOptions, encoded_options)

@@ -339,7 +339,7 @@ class PathSequenceLoader(SequenceLoader):
         return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
     def _with_cache(self, source: PathHookSource, options: LoaderOptions) -> Source:
-        """What a hook gives, with a cache in front."""
+        """The results of a hook, cached."""
         cache, folder = options.cache, folder_of(options.cache)
         inputs = flatten(source.inputs)
         paths = [column.paths for column in inputs if isinstance(column, PathColumn)]
@@ -353,10 +353,10 @@ class PathSequenceLoader(SequenceLoader):
     def _kept(self, columns: tuple[Any, ...], options: LoaderOptions) -> tuple[Any, ...]:
         """Columns with caches in front of them, if caching is on."""
         cache, folder = options.cache, folder_of(options.cache)
-        # Worker processes would keep what they read in RAM each for itself.
+        # Each worker process would cache its own copy in RAM.
         if cache.cache is None or (cache.cache == "auto" and options.work.processes):
             return columns
-        # One for all: files of one name in two folders are not to be taken for each other.
+        # One for all: files with the same name in two folders must not be confused.
         paths = [c.paths for c in flatten(columns) if isinstance(c, PathColumn)]
         common = common_folder(*paths) if folder else ""
 

@@ -1,4 +1,4 @@
-"""The position of a loader in its data: what a saved state holds, and whether it belongs here."""
+"""The position of a loader in its data: the content of a saved state, and whether it fits."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["PositionKeeper"]
 
 
 class PositionKeeper:
-    """Makes states of a loader, and goes on where one was made."""
+    """Makes states of a loader, and resumes from them."""
 
     def __init__(self, runner: Runner, options: LoaderOptions) -> None:
         self.runner, self.options = runner, options
         self._made_for: dict[str, Any] | None = None
-        # What was loaded last: as long as nothing is served from it, it is the position.
+        # The state loaded last: until a batch is served, it is the position.
         self._loaded: dict[str, Any] | None = None
 
     def made_for(self) -> dict[str, Any]:
-        """What a state is made for: a loader where anything of this differs refuses it.
+        """The settings that a state depends on: a loader rejects a state if any of them differs.
 
         What may differ, as workers and batch sizes may, is not in it.
         """
@@ -77,7 +77,7 @@ class PositionKeeper:
         }
 
     def restored(self, state: Any, whose: str) -> tuple[PositionKeeper, LoaderOptions]:
-        """Go on where a state was made, if it belongs to these data and options.
+        """Resume from a state, if it belongs to these data and options.
 
         A loader whose seed was drawn takes that of the state.
 

@@ -88,6 +88,6 @@ class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
             "ram": RamOptions(ram_batch_size, ram_budget, draw),
             "echo": checked_count(echo, "echo", 1),
         }
-        # What is spare is not asked for: ram_budget says what this loader may use.
+        # Free memory does not matter: ram_budget is the limit of this loader.
         options["cache"] = None if options.get("cache") == "auto" else options.get("cache")
         super().__init__(paths, labels, batch_size, **options)

@@ -1,4 +1,4 @@
-"""What a loader reports about itself: the methods that users call."""
+"""The methods of a loader that report about it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Reports:
 
         Raises:
             ImportError: matplotlib is missing (`pip install matplotlib`).
-            IndexError: no such batch.
+            IndexError: the batch does not exist.
         """
         from kloaders.diagnostics.show import show
 

@@ -49,7 +49,7 @@ class SequenceLoader(Reports, base.Sequence):
         batch_size: samples per batch.
         shuffle: None does what Keras asks: `fit` shuffles samples (unless called with
             shuffle=False); `evaluate`, `predict` and `loader[i]` get storage order, so that
-            predictions line up with the data. True: a new order every epoch, whoever asks.
+            predictions line up with the data. True: a new order every epoch, in `predict` too.
             False: index i is always batch i of storage order.
         seed: fixes every order and every random number; None draws one from NumPy's global
             generator, which `keras.utils.set_random_seed` sets.
@@ -237,7 +237,7 @@ class SequenceLoader(Reports, base.Sequence):
         return self._source.held()
 
     def _sourced(self, samples: int | Source, options: LoaderOptions) -> Source:
-        """The source of the samples: what was given, with hooks of this class and a cache in front."""
+        """The source: the given samples, with hooks of this class and a cache in front."""
         kind, dtype = type(self), options.transforms.dtype
         source = samples if isinstance(samples, Source) else None
         by_batch = overrides(kind, "load_batch")
@@ -397,7 +397,7 @@ class SequenceLoader(Reports, base.Sequence):
         self._change()
 
     def _change(self) -> None:
-        """Do what was set, if no epoch is under way."""
+        """Apply what was set, if no epoch is running."""
         if not self._pending or not self.runner.tickets.between_epochs():
             return
         options, source = changed_by(self, self.options, self._source, self._pending)
@@ -488,7 +488,7 @@ class SequenceLoader(Reports, base.Sequence):
         self._install(state["_source"].rebound(self, self), state["options"])
 
 
-# What belongs to this process and this epoch: neither pickled nor shared by views.
+# State of this process and this epoch: neither pickled nor shared by views.
 _RUNTIME = ("runner", "_position", "_requests", "_pending")
 # What may be set on a loader that is set up.
 _FREE = ("class_names", "max_queue_size")

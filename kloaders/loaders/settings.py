@@ -12,7 +12,7 @@ from kloaders.sources.hooks import overrides
 
 __all__ = ["check_own_batches", "drop_contents", "options_of", "refuse_setting", "setting_of"]
 
-# As alike as this, a name is taken for a misspelt option: "lables", "sufle", "batchsize".
+# Names this similar count as misspelt options: "lables", "sufle", "batchsize".
 _ALIKE = 0.8
 
 
@@ -74,7 +74,7 @@ def refuse_setting(loader: Any, name: str, value: Any) -> None:
         )
 
 
-# What a loader lacks whose __init__ did not call that of its base.
+# The members that a loader lacks if its __init__ did not call that of its base class.
 _SET_UP = ("runner", "options", "plan", "shard", "samples", "_source", "_position")
 _LIVE = ("samples", "plan", "errors", "quarantine", "source", "runner", "options")
 

@@ -194,7 +194,7 @@ def parts_of(
     order: Literal["random", "time"] | None = None,
     gap: int = 0,
 ) -> tuple[S, S]:
-    """Both parts, loaders over one store; `transform` is that of validation."""
+    """Both parts, as loaders over one store; `transform` is for validation."""
     stratify, groups = of_kept(whole, stratify), of_kept(whole, groups)
     checked_order(order, gap, stratify=stratify, groups=groups)
     if order == "time":

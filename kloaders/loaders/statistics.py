@@ -24,7 +24,7 @@ _CLASSES = 10_000
 
 @dataclass(frozen=True)
 class Statistics:
-    """What `statistics` found.
+    """The result of `statistics`.
 
     Attributes:
         samples: how many samples there are; those that do not load are not counted.
@@ -83,7 +83,7 @@ def statistics(
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
-        ValueError: samples differ in size along `axis`, or have no such axis.
+        ValueError: samples differ in size along `axis`, or lack the axis.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> loader = ArraySequenceLoader(np.array([[0.0, 5.0], [2.0, 5.0]]), np.array([1, 1]))
@@ -132,13 +132,13 @@ class _Moments:
     def __init__(self, axis: int | None) -> None:
         self.axis, self.count = axis, 0
         self.mean: Array = np.zeros(())
-        self.squares: Array = np.zeros(())  # summed squares of what lies beside the mean
+        self.squares: Array = np.zeros(())  # sum of squared deviations from the mean
         self.minimum: Array = np.array(np.inf)
         self.maximum: Array = np.array(-np.inf)
 
     @property
     def variance(self) -> Array:
-        """Of all values so far."""
+        """The statistics of all values so far."""
         return np.asarray(self.squares / max(1, self.count))
 
     def add(self, block: Array) -> None:
@@ -147,7 +147,7 @@ class _Moments:
             return
         values = self._by_index(block)
         step = max(1, _PART // (values.size // len(values)))
-        for first in range(0, len(values), step):  # what is computed is in float64
+        for first in range(0, len(values), step):  # computed in float64
             self._add(values[first : first + step])
 
     def _add(self, values: Array) -> None:
@@ -187,7 +187,7 @@ class _Classes:
         self.found: dict[Any, int] | None = {}
 
     def add(self, values: Array, axes: int) -> None:
-        """Labels of some samples, of so many axes each."""
+        """Labels of some samples, with this many axes each."""
         if self.found is None:
             return
         if values.dtype.kind == "f" and axes == 1 and values.ndim == 2 and values.shape[1] > 1:

@@ -36,8 +36,8 @@ def part(
     Args:
         whole: the loader.
         numbers: which samples, int64.
-        what: "validation" leaves out what is for training only: transforms, shuffling, sampling.
-        transform: that of validation.
+        what: "validation" leaves out training options: transforms, shuffling, sampling.
+        transform: the transform for validation.
 
     Raises:
         ValueError: these samples make no batch, or cannot be chosen.
@@ -72,7 +72,7 @@ def subset(loader: L, which: Any) -> L:
     Args:
         loader: any loader.
         which: sample numbers (a sequence or array of integers, in the order that becomes storage
-            order; a number may come twice), a slice, or an array of one True or False a sample.
+            order; a number may come twice), a slice, or an array with one True or False per sample.
 
     Raises:
         IndexError: a number is none of the loader's.
@@ -132,14 +132,14 @@ def folds(
 ) -> Iterator[tuple[L, L]]:
     """(train, validation) loaders for each fold of a cross-validation.
 
-    All share one store. As with `split`, what is for training only stays there: validation loaders
+    All share one store. As with `split`, training options apply to training only: validation loaders
     have no transform but `validation_transform`, are not shuffled, sample nothing, and serve every
     sample.
 
     Args:
         loader: any loader.
         splitter: how many folds, as 5; or one of scikit-learn's splitters, such as
-            `StratifiedKFold(5)`, `GroupKFold(5)`, or whatever has `split(X, y, groups)`; or the
+            `StratifiedKFold(5)`, `GroupKFold(5)`, or any object with `split(X, y, groups)`; or the
             folds themselves, a list of (train, validation), each as `subset` takes it. A number
             of folds shuffles by the loader's seed, keeps each class's share where `labels` are
             given, and groups together where these are.
@@ -186,7 +186,7 @@ def folds(
 
 
 def _splitter(count: int, loader: SequenceLoader, labels: bool, groups: bool) -> Any:
-    """The splitter that makes so many folds."""
+    """The splitter for this number of folds."""
     from sklearn import model_selection
 
     if not 2 <= count <= loader.samples:
@@ -232,7 +232,7 @@ def _folds(loader: L, found: Iterator[Any], transform: Transform | None) -> Iter
 
 
 def _numbers(which: Any, samples: int) -> Indices:
-    """What `subset` was given, as numbers."""
+    """The argument of `subset`, as sample numbers."""
     if isinstance(which, slice):
         numbers = np.arange(*which.indices(samples), dtype=np.int64)
     else:
@@ -257,7 +257,7 @@ def _numbers(which: Any, samples: int) -> Indices:
 
 
 def warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) -> None:
-    """Log where what is for training only changes shapes or dtypes, which a model would notice late."""
+    """Log if training options change shapes or dtypes, which would fail late in a model."""
     functions = (train.transform, train.batch_transform, validation.transform)
     if all(function is None for function in functions):
         return

@@ -27,23 +27,23 @@ _OWN = ("x", "y", "index_folder", "exclude", "download_cache", "download_budget"
 class TarSequenceLoader(EncodedLoader):
     """Batches of samples in tar files (WebDataset), in any order: shuffled as a whole.
 
-    Neighbouring members whose names are the same up to the first dot are one sample: `000.jpg`,
-    `000.cls`, `000.seg.png`. The rest of the name says what a member is: images and `npy` are
-    decoded, `cls` is a whole number, `json` is JSON, `txt` a text; others need `decode=`.
+    Consecutive members with the same name up to the first dot are one sample: `000.jpg`, `000.cls`,
+    `000.seg.png`. The rest of the name is the type: images and `npy` are decoded, `cls` is an integer,
+    `json` is JSON, `txt` a text; others need `decode=`.
 
-    Where each member lies is looked up once, by reading the headers only, and kept beside the file,
-    as `.NAME.members.index`. Then any member is one read away.
+    The positions of members are found once, by reading the headers only, and stored next to the file
+    in `.NAME.members.index`. Then any member takes one read.
 
     Args:
         files: a path, a pattern such as `train-*.tar` or `train-{000..127}.tar`, or a list of these;
-            URLs as well, from which only the headers and the members that are needed are fetched.
+            or URLs, from which only the headers and the needed members are fetched.
         batch_size: samples per batch.
         x, y: the suffixes that are input and label: "jpg"; "jpg;png" for the first that a sample
             has; "json:box:x" for a part of a JSON text; a list of names for a row of numbers; a
-            tuple or dict of these for several. x=None takes an image or array, and a class as y
-            where there is one, and logs what it took.
-        index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's if that is not writable, and for URLs; with download_cache=, its folder `indexes`.
+            tuple or dict of these for several. x=None chooses an image or array, and a class as y if
+            there is one, and logs the choice.
+        index_folder: folder for indexes; None: next to the files. For URLs, and if that is not
+            writable, in the user's cache folder; with download_cache=, its folder `indexes`.
         exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
@@ -52,17 +52,17 @@ class TarSequenceLoader(EncodedLoader):
             images are decoded; see `PathSequenceLoader`.
         decode: a function of an input's bytes that returns its array; for labels
             `label_options={"decode": ...}`.
-        class_names: the names of classes, for labels that are texts: each becomes its number.
+        class_names: the names of classes, for labels that are texts: each is replaced by its index.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
         **options: see `SequenceLoader`.
 
     Raises:
         FileNotFoundError: a file does not exist, or none matches a pattern.
-        DecodeError: a file is empty, compressed, no tar file, or damaged between members.
-        ValueError: no sample has such a suffix.
+        DecodeError: a file is empty, compressed, not a tar file, or damaged between members.
+        ValueError: no sample has this suffix.
 
-    A member that is damaged or cut short is a sample that does not load: `on_error` says what becomes
-    of it, and its name is the file and the sample's. `files` lists the files.
+        A damaged or truncated member is a sample that does not load: `on_error` applies, and the sample's
+        name is the file and its key. `files` lists the files.
     """
 
     @shows_options(EncodedOptions, encoded_options)

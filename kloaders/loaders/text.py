@@ -34,7 +34,7 @@ class _Lines(SequenceLoader):
     def read_lines(self, indices: Any) -> list[str]:
         """The lines of these sample numbers, in this order, without their ends.
 
-        Neighbours in a file are read by one call. Threads may share it.
+        Neighbours in a file are read by one call. Safe for threads.
 
         Raises:
             DecodeError: a file has changed since the loader was made.
@@ -127,7 +127,7 @@ class CsvSequenceLoader(_Lines):
 
     Args:
         files: a path, a pattern such as `part-*.csv`, or a list of these, with the same columns; URLs
-            as well, of which only the rows that are needed are fetched.
+            as well, from which only the needed rows are fetched.
         x: the columns of the input: a list of names makes a row of float32, one name a number.
             A tuple or dict of these makes several inputs. None takes all columns but those of y.
         y: the columns of the label, likewise. None for none.
@@ -158,7 +158,7 @@ class CsvSequenceLoader(_Lines):
     Raises:
         FileNotFoundError: a file does not exist, or none matches a pattern.
         DecodeError: a file is empty, compressed, or ends inside of quotes.
-        ValueError: there is no such column, or two of this name; there are no rows, or files have
+        ValueError: the column does not exist, or two of this name; there are no rows, or files have
             other columns than the first.
     """
 
@@ -228,7 +228,7 @@ class CsvSequenceLoader(_Lines):
 
     @property
     def columns(self) -> list[Any]:
-        """What the columns are called."""
+        """The names of the columns."""
         return self._lines.names
 
     def read_rows(self, indices: Any) -> list[list[str]]:

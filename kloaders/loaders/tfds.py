@@ -30,10 +30,10 @@ def from_tfds(
 ) -> EncodedLoader:
     """A loader over a data set of TensorFlow Datasets, in any order: shuffled as a whole.
 
-    Needs `tensorflow-datasets`, and a data set that was prepared as ArrayRecord:
-    `tfds.builder(name, file_format="array_record").download_and_prepare()`. Images are taken as they
-    are stored, and decoded here, by several threads: `size=`, `cache=` and so on apply to them as they
-    do to files. Where the label is a ClassLabel, `class_names` has its names.
+    Needs `tensorflow-datasets`, and a data set prepared as ArrayRecord:
+    `tfds.builder(name, file_format="array_record").download_and_prepare()`. Images stay encoded until
+    they are read, and are decoded by several threads: `size=`, `cache=` and so on work as for files.
+    If the label is a ClassLabel, `class_names` has its names.
 
     Args:
         dataset: a name, such as "mnist", or a builder.
@@ -41,20 +41,20 @@ def from_tfds(
             a row of float32 numbers; a tuple or dict of these for several.
         y: the features that are the label, likewise; None for none.
         batch_size: samples per batch.
-        split: which part, as TFDS has it: "train", "test[:50%]".
-        data_dir: where TFDS keeps its data; None: where it does by itself.
+        split: the split, in TFDS' notation: "train", "test[:50%]".
+        data_dir: TFDS' data folder; None: its default.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
         decode: a function of an input's value that returns its array; for labels
             `label_options={"decode": ...}`.
-        class_names: the names of classes, for labels that are texts: each becomes its number.
+        class_names: the names of classes, for labels that are texts: each is replaced by its index.
         ram_batch_size, ram_budget, draw: serve from RAM batches; see `RamBatchSequenceLoader`.
         **options: see `SequenceLoader`.
 
     Raises:
         ImportError: tensorflow-datasets is not installed.
         TypeError: it is neither a name nor a builder.
-        ValueError: there is no such feature.
+        ValueError: the feature does not exist.
     """
     try:
         import tensorflow_datasets as tfds
@@ -72,7 +72,7 @@ def from_tfds(
 
 
 class _TfdsLoader(EncodedLoader):
-    """What `from_tfds` makes."""
+    """The loader class of `from_tfds`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A loader over TFRecord files, with random access through an index of where each record lies."""
+"""A loader over TFRecord files, with random access through an index of record positions."""
 
 from __future__ import annotations
 
@@ -48,40 +48,39 @@ __all__ = ["TFRecordSequenceLoader"]
 class TFRecordSequenceLoader(TwoLevelLoader):
     """Batches of records of TFRecord files, in any order: no shuffle buffer, no conversion.
 
-    An index of where each record lies is made when a file is first used (a second for five million
-    records), and kept beside it. Records are tf.train.Example, by whatever writer, or anything else
-    with `decode=`.
+    An index of record positions is built when a file is first used (a second per five million
+    records), and stored next to it. Records are tf.train.Example, by any writer, or anything else with
+    `decode=`.
 
     Args:
-        files: a path, a pattern such as `train-*.tfrecord`, or a list of these; URLs as well, of
-            which only the records that are needed are fetched. Files of a pattern are sorted by name.
-        features: which features are x and y: {"x": "image_raw", "y": "label"}. In place of a name
-            there may be a tuple or dict of them, for several inputs; a `Feature`, or one of
-            tf.io's FixedLenFeature, VarLenFeature and RaggedFeature, for a shape, a dtype or a
-            default. None takes what a loader gave where `write_tfrecords` wrote the files;
-            else it looks at the first record, and says what it took.
+        files: a path, a pattern such as `train-*.tfrecord`, or a list of these; or URLs, from which
+            only the needed records are fetched. Files of a pattern are sorted by name.
+        features: which features are x and y: {"x": "image_raw", "y": "label"}. For several inputs,
+            use a tuple or dict of names; to set a shape, a dtype or a default, use a `Feature`, or
+            tf.io's FixedLenFeature, VarLenFeature or RaggedFeature. None uses the structure that
+            `write_tfrecords` stored in its files; for other files it is inferred from the first
+            record, and logged.
         batch_size: samples per batch.
-        decode: a function of the bytes of an input that returns its array, instead of what they say
-            themselves (pictures, .npy, arrays by `write_tfrecords`). If the records are no
-            Examples it gets the whole record.
+        decode: a function of the bytes of an input that returns its array, instead of the built-in
+            decoding (images, .npy, arrays by `write_tfrecords`). If the records are not Examples it
+            gets the whole record.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, depth, label_options:
             how images are decoded; see `PathSequenceLoader`. If x is a dict, size, interpolation and
             channels may be dicts by input. With a dict as size, labels that are images keep their
             stored size, unless `label_options={"size": ...}`.
-        compression: None, "GZIP", "ZLIB", or "auto", which looks at each file. In compressed files
-            no record can be found without what lies before it: RAM batches are then filled from
-            front to back, and each of them is shuffled.
-        max_bytes: records of compressed files that take more are refused before they are decompressed;
+        compression: None, "GZIP", "ZLIB", or "auto", which checks each file. Compressed files have no
+            random access: RAM batches are filled from front to back, and each of them is shuffled.
+        max_bytes: maximum decompressed size of a record of a compressed file; larger ones are an error;
             bytes, or a text such as "4GB".
         check_crc: compare each record's checksum with its data. Lengths are always checked.
-        index_folder: where to keep the indexes; None: beside the files, as `.NAME.index`, or in
-            a cache folder of the user's where that is not allowed, and for URLs; with
-            download_cache= in `indexes` there.
+        index_folder: folder for indexes; None: next to the files, as `.NAME.index`. For URLs, and if
+            that is not writable, in the user's cache folder; with download_cache= in its folder
+            `indexes`.
         ram_batch_size, ram_budget: serve from RAM batches of this size, for slow disks; see
             `RamBatchSequenceLoader`. Compressed files always are.
         draw: how RAM batches of plain files are drawn; see `RamBatchSequenceLoader`.
-        class_names: the names of classes, for labels that are texts: each becomes its number in this
-            list.
+        class_names: the names of classes, for labels that are texts: each is replaced by its index in
+            this list.
         exclude: leave out records that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
@@ -90,12 +89,12 @@ class TFRecordSequenceLoader(TwoLevelLoader):
 
     Raises:
         FileNotFoundError: a file does not exist, or none matches a pattern.
-        DecodeError: a file is empty, no TFRecord, or compressed otherwise than said.
-        ValueError: the first record has no such features, or does not tell what its bytes are.
+        DecodeError: a file is empty, not a TFRecord file, or compressed in another way.
+        ValueError: the first record lacks the features, or the format of their bytes is unknown.
 
-    A record that is damaged or cut short is a sample that does not load: `on_error` says what
-    becomes of it, and its name is file, number and place. `files` lists the files; `class_names` are
-    those of the loader that `write_tfrecords` got.
+        A damaged or truncated record is a sample that does not load: `on_error` applies, and the sample's
+        name is file, number and offset. `files` lists the files; `class_names` come from the loader that
+        was passed to `write_tfrecords`.
     """
 
     @shows_options(ReadingOptions, encoded_options)
@@ -157,7 +156,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ram = RamOptions(ram_batch_size, ram_budget, drawn) if two_levels else None
         self._levels = {"ram": ram}
         leaves: tuple[Structure, ...] = ()
-        # A hook may do without features; what it gets from super() needs them.
+        # A hook may work without features; it needs them for super() only.
         hooked = overrides(type(self), "load_sample") or overrides(type(self), "load_batch")
         if given is None and form is not None and not hooked:
             given = form.parts
@@ -187,17 +186,17 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     def load_sample(self, index: int) -> Any:
         """One sample from its record: x, or a tuple (x, y). Override it to parse records yourself.
 
-        `self.read_record(index)` gives the bytes, and `super().load_sample(index)`, if `features`
-        are given, the sample by them. Called from several threads at once. Whatever is raised
-        becomes a SampleError that names file and record, or is dealt with as `on_error` says.
+        `self.read_record(index)` returns the bytes, and `super().load_sample(index)` the sample by
+        `features`, if they are given. Called from several threads at once. Exceptions become a
+        SampleError that names file and record, or are handled by `on_error`.
         """
         parts = self.records.sample(index, Moment())
         return parts[0] if len(parts) == 1 else parts
 
     def read_record(self, index: int) -> bytes:
-        """The data of one record, checked.
+        """The data of one record, verified.
 
-        Raises DecodeError where it is damaged.
+        Raises DecodeError if it is damaged.
         """
         return self.records.records.read(index)
 
@@ -240,7 +239,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         decode_label: Decode | None,
         options: Options,
     ) -> tuple[Structure, ...]:
-        """Leaves of a sample, after a look at the first record that can be read."""
+        """Leaves of a sample, from the first record that can be read."""
         failure: SampleError | None = None
         names = Names(len(records), records.name)
         for index in range(min(len(records), FIRST_TRIES)):
@@ -269,7 +268,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
 
 
 def _without_empty(files: list[str], opener: Opener) -> list[str]:
-    """Files without those that are empty, which hold no records; all of them if all are."""
+    """Files without the empty ones; all of them if all are empty."""
     empty = [path for path in files if not opener.stamp(path)[0]]
     if not empty or len(empty) == len(files):
         return files
@@ -281,7 +280,7 @@ def _without_empty(files: list[str], opener: Opener) -> list[str]:
 
 
 def _form_in(records: RecordFiles) -> Form | None:
-    """What `write_tfrecords` noted of its samples, in the first file that can be read."""
+    """The structure stored by `write_tfrecords`, from the first file that can be read."""
     for first, end in itertools.pairwise(records.firsts.tolist()):
         try:
             if end > first:
@@ -292,7 +291,7 @@ def _form_in(records: RecordFiles) -> Form | None:
 
 
 def _leave_out(records: RecordFiles, names: set[str], options: Options) -> None:
-    """Do without records among `names`."""
+    """Exclude records among `names`."""
     samples = len(records)
     count = records.leave_out(filter(None, map(record_of, names)))
     say_left_out(count, samples, names)

@@ -25,32 +25,31 @@ __all__ = ["VideoSequenceLoader"]
 class VideoSequenceLoader(SequenceLoader):
     """Batches of clips of video files, in any order.
 
-    A sample is `clip` frames of one file, decoded by OpenCV. The frames of each file are counted
-    once, by decoding it, and their times kept beside it, as `.NAME.frames.index`: headers of videos
-    are often wrong about both. After each seek the time tells whether it led to the frame wanted. In
-    MPEG program, transport and video streams it does not, and a file is decoded from its beginning
-    then, with a warning.
+    A sample is `clip` frames of one file, decoded by OpenCV. On first use each file is decoded once to
+    count its frames and store their times in `.NAME.frames.index` next to it, since headers of videos
+    are often wrong about both. The times show whether a seek reached the wanted frame. In MPEG
+    program, transport and video streams it does not; such files are decoded from the beginning, with
+    a warning.
 
-    Only keyframes can be decoded by themselves: a frame costs all that lie between it and the
-    keyframe before, 125 on average for the usual 250 between two. Encode with a keyframe every 10 to
-    30 frames for training (`ffmpeg -g 15`), take long clips, or decode once with `write_pack`.
+    Only keyframes can be decoded directly: a frame costs all frames since the last keyframe, 125 on
+    average for the usual distance of 250. Encode with a keyframe every 10 to 30 frames for training
+    (`ffmpeg -g 15`), use long clips, or decode once with `write_pack`.
 
     Args:
         files: a path, a pattern such as `videos/*.mp4`, or a list of these. Files of a pattern are
             sorted by name.
-        labels: one for each file, which all of its clips have: numbers, one-hot rows, or a tuple or
+        labels: one for each file, shared by all of its clips: numbers, one-hot rows, or a tuple or
             dict of these. None for none. For one label per clip, override `load_sample(index)`;
             `self.where(index)` gives file and frame.
         batch_size: samples per batch.
         clip: frames per sample, uint8 of shape (clip, height, width, 3). None: one, without that axis.
-        step: take every step-th frame of the file into a clip.
-        stride: frames from the beginning of one clip to that of the next; by default clip * step,
-            so that no frame is in two. What is left at the end of a file and fills no clip is left
-            out.
+        step: use every step-th frame of the file.
+        stride: frames from the beginning of one clip to the next; by default clip * step, so that
+            clips do not overlap. Frames at the end of a file that do not fill a clip are left out.
         size: (height, width), or one number for both, to which frames are resized; None keeps them as they are.
         interpolation, channels: see `PathSequenceLoader`; channels is 3 or 1.
-        index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's where that is not allowed.
+        index_folder: folder for indexes; None: next to the files, or in the user's cache folder if
+            that is not writable.
         **options: see `SequenceLoader`.
 
     Raises:
@@ -59,7 +58,7 @@ class VideoSequenceLoader(SequenceLoader):
             header says.
         ValueError: no file has as many frames as a clip.
 
-    A decoder is opened by each thread for the file that it reads.
+    Each thread opens a decoder for the file that it reads.
     """
 
     @shows_options(Options)

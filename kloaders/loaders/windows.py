@@ -1,4 +1,4 @@
-"""A loader over windows of long series: what came, and what comes next."""
+"""A loader over windows of long series: past and future values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class WindowSequenceLoader(SequenceLoader):
         window: rows in x.
         horizon: rows in y; None: no labels.
         lead: rows that lie between x and y.
-        stride: rows from the beginning of one window to that of the next. Rows at the end that fill
+        stride: number of rows between the beginnings of two windows. Rows at the end that fill
             no window are left out.
         step: take every step-th row, into x and y.
         inputs: the columns of x, by number, or by name for a table; a list of these, or one, which
@@ -53,7 +53,7 @@ class WindowSequenceLoader(SequenceLoader):
 
     Raises:
         ValueError: no series is as long as a window; series differ in columns or dtype.
-        IndexError: there is no such column, or no such row.
+        IndexError: the column does not exist, or the row does not exist.
 
     >>> series = np.arange(10)
     >>> x, y = WindowSequenceLoader(series, 4, window=3, horizon=2, stride=2)[0]

@@ -37,12 +37,12 @@ def audio_dataset_from_directory(
         labels: "inferred", None, or one number for each file in sorted order.
         label_mode: "int" (int32), "categorical", "binary" (float32), or None for no labels.
         class_names: the folders to take, in the order of their numbers.
-        batch_size: samples a batch. None: `for` gives single samples, and `fit` has batches of one.
+        batch_size: samples per batch. None: `for` gives single samples, and `fit` has batches of one.
         sampling_rate: frames a second to resample to. None: as stored. (Keras needs tensorflow-io.)
         output_sequence_length: frames of each sound; longer ones are cut, shorter ones filled up with
             zeros. None: as stored, and those of a batch are filled up to its longest.
         ragged: not here; see `output_sequence_length`.
-        shuffle: True shuffles all files anew in each epoch, where Keras has a buffer; None and False as
+        shuffle: True shuffles all files in each epoch, where Keras has a buffer; None and False as
             for any loader.
         seed: fixes the order and the parts.
         validation_split: the share of the files of the validation part.
@@ -57,7 +57,7 @@ def audio_dataset_from_directory(
 
     Raises:
         ValueError: an argument is out of range, or files and labels differ in number.
-        NotADirectoryError, FileNotFoundError: no such folder.
+        NotADirectoryError, FileNotFoundError: the folder does not exist.
     """
     if ragged:
         raise ValueError(

@@ -34,7 +34,7 @@ def drawing_options(generator: Any) -> list[str]:
 
 
 def augmentation_layers(generator: Any, seed: int | None) -> list[Any]:
-    """`ImageDataGenerator.layers` says what it does."""
+    """See `ImageDataGenerator.layers`."""
     import keras
 
     scale = generator.rescale or 1.0

@@ -73,13 +73,13 @@ def image_dataset_from_directory(
         interpolation: "bilinear", "nearest", "bicubic", "area", or about as Keras' "lanczos3" and
             "lanczos5".
         follow_links: look into links to folders.
-        crop_to_aspect_ratio: cut from the middle what has the ratio of image_size.
-        pad_to_aspect_ratio: put zeros beside the image.
+        crop_to_aspect_ratio: crop the centre of the image to the ratio of image_size.
+        pad_to_aspect_ratio: pad the image with zeros.
         data_format: None or "channels_last".
-        format: "tf" or "grain", which make no difference: what is made is a loader, and
-            `kl.to_tf_dataset(loader)` a tf.data.Dataset of it.
+        format: "tf" or "grain", which makes no difference: a loader is returned, and
+            `kl.to_tf_dataset(loader)` makes a tf.data.Dataset of it.
         verbose: log how many files and classes were found.
-        **options: of `PathSequenceLoader`; dtype="uint8" instead of float32 is quicker.
+        **options: of `PathSequenceLoader`; dtype="uint8" instead of float32 is faster.
 
     Returns:
         A loader with class_names, file_paths and `take(batches)`, or with subset="both" two of them. Batches are
@@ -87,7 +87,7 @@ def image_dataset_from_directory(
 
     Raises:
         ValueError: an argument is out of range, or files and labels differ in number.
-        NotADirectoryError, FileNotFoundError: no such folder.
+        NotADirectoryError, FileNotFoundError: the folder does not exist.
     """
     if crop_to_aspect_ratio and pad_to_aspect_ratio:
         raise ValueError("crop_to_aspect_ratio and pad_to_aspect_ratio are both given: choose one.")
@@ -246,7 +246,7 @@ def _indexed(
 def _given(
     labels: Any, files: list[str], root: str, label_mode: str | None
 ) -> tuple[Array, list[str]]:
-    """A user's labels, in the type that TensorFlow makes of them, and what they are called."""
+    """A user's labels with TensorFlow's dtype, and their names."""
     if isinstance(labels, str):
         raise ValueError(
             f'labels={labels!r:.80}, expected "inferred", None, or one number for each of {len(files)} '

@@ -18,9 +18,9 @@ __all__ = ["ArrayFlow", "FileFlow"]
 
 
 class _KerasIterator:
-    """What Keras' iterators can do and a loader cannot."""
+    """Features of Keras' iterators that a loader lacks."""
 
-    #: What is shuffled where nobody says: Keras' iterators are made with shuffle=True.
+    #: The default of shuffle: Keras' iterators use True.
     shuffle: Any
     samples: int
     weights: Any
@@ -59,7 +59,7 @@ class _KerasIterator:
 
 
 class ArrayFlow(_KerasIterator, ArraySequenceLoader):
-    """What `ImageDataGenerator.flow` gives: an `ArraySequenceLoader` with the names of Keras' iterator.
+    """The result of `ImageDataGenerator.flow`: an `ArraySequenceLoader` with the names of Keras' iterator.
 
     Args:
         x: images, or a tuple of images and other inputs.
@@ -91,7 +91,7 @@ class ArrayFlow(_KerasIterator, ArraySequenceLoader):
 
 
 class FileFlow(_KerasIterator, PathSequenceLoader):
-    """What `flow_from_directory` and `flow_from_dataframe` give: a `PathSequenceLoader` with more names.
+    """The result of `flow_from_directory` and `flow_from_dataframe`: a `PathSequenceLoader` with more names.
 
     Args:
         paths: the files.

@@ -254,7 +254,7 @@ class ImageDataGenerator(Standardizer):
             subset: "validation": of each class the first validation_split of its files;
                 "training": the rest.
             interpolation: "nearest", "bilinear", "bicubic", "lanczos", "hamming" or "box".
-            keep_aspect_ratio: cut from the middle of the image what has the ratio of target_size.
+            keep_aspect_ratio: crop the centre of the image to the ratio of target_size.
             transform: as for `flow`.
             **options: of `PathSequenceLoader`.
 
@@ -265,7 +265,7 @@ class ImageDataGenerator(Standardizer):
 
         Raises:
             ValueError, TypeError: an argument is out of range, or has no counterpart.
-            NotADirectoryError, FileNotFoundError: no such folder.
+            NotADirectoryError, FileNotFoundError: the folder does not exist.
         """
         if class_mode not in ("categorical", "binary", "sparse", "input", None):
             raise ValueError(
@@ -417,9 +417,9 @@ class ImageDataGenerator(Standardizer):
         brightness are those of images that come scaled by `rescale`.
 
         Args:
-            seed: fixes what they draw; each gets a number of its own.
+            seed: fixes their random numbers; each gets its own seed.
 
-        What has no counterpart among Keras' layers is logged, with what to write instead. Three are
+        Options without a counterpart among Keras' layers are logged, with the code to write instead. Three are
         about the same: RandomShear keeps the left edge in place, and not the middle; a channel shift
         is cut off at 0 and 255, and not at the image's own extremes; and a wrapped or reflected
         border is that of the backend.

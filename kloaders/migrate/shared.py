@@ -1,4 +1,4 @@
-"""What the drop-ins share: names of Keras' options, its settings, and parts of the rows."""
+"""Shared parts of the drop-in replacements: names of Keras' options, its settings, parts of rows."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def channels_of(color_mode: Any) -> int:
 
 
 def rows_of_part(subset: str | None, count: int, share: float) -> slice:
-    """Which of so many rows are a part, as Keras cuts: the first ones validate."""
+    """The rows of a part, split as in Keras: the first ones are for validation."""
     if subset is None:
         return slice(None)
     if subset not in OTHER_PART:
@@ -72,7 +72,7 @@ def rows_of_part(subset: str | None, count: int, share: float) -> slice:
 
 
 def filter_named(name: Any, known: dict[str, str]) -> str:
-    """What we call one of Keras' interpolations."""
+    """Our name of one of Keras' interpolations."""
     if name not in known:
         raise ValueError(
             f"interpolation={name!r:.80} has no counterpart here: choose one of {', '.join(known)}."

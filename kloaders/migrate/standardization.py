@@ -1,4 +1,4 @@
-"""What Keras' ImageDataGenerator does to the values of an image: scaling, centring, whitening."""
+"""How Keras' ImageDataGenerator changes the values of an image: scaling, centring, whitening."""
 
 from __future__ import annotations
 
@@ -143,10 +143,10 @@ class Standardizer:
 
 
 class StandardizingTransform:
-    """A transform of one sample: the user's own, then what a generator does to the image.
+    """A transform of one sample: the user's own, then the generator's standardization.
 
     Args:
-        standardizer: what is done.
+        standardizer: the standardization.
         transform: the user's, before it; or None.
         working: the type that values are computed in.
         twice: the image is its own label.

@@ -1,4 +1,4 @@
-"""What a table's labels become, for each of Keras' class modes."""
+"""The conversion of a table's labels for each of Keras' class modes."""
 
 from __future__ import annotations
 

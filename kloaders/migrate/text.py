@@ -35,16 +35,16 @@ def text_dataset_from_directory(
         labels: "inferred", None, or one number for each file in sorted order.
         label_mode: "int" (int32), "categorical", "binary" (float32), or None for no labels.
         class_names: the folders to take, in the order of their numbers.
-        batch_size: samples a batch. None: `for` gives single samples, and `fit` has batches of one.
+        batch_size: samples per batch. None: `for` gives single samples, and `fit` has batches of one.
         max_length: characters (in Keras: bytes) of a text; longer ones are cut.
-        shuffle: True shuffles all files anew in each epoch, where Keras has a buffer; None and False as
+        shuffle: True shuffles all files in each epoch, where Keras has a buffer; None and False as
             for any loader.
         seed: fixes the order and the parts.
         validation_split: the share of the files of the validation part.
         subset: "training", "validation" or "both".
         follow_links: look into links to folders.
-        format: "tf" or "grain", which make no difference: what is made is a loader, and
-            `kl.to_tf_dataset(loader)` a tf.data.Dataset of it.
+        format: "tf" or "grain", which makes no difference: a loader is returned, and
+            `kl.to_tf_dataset(loader)` makes a tf.data.Dataset of it.
         verbose: log how many files were found.
         **options: of `PathSequenceLoader`, such as batch_transform or workers.
 
@@ -55,7 +55,7 @@ def text_dataset_from_directory(
 
     Raises:
         ValueError: an argument is out of range, or files and labels differ in number.
-        NotADirectoryError, FileNotFoundError: no such folder.
+        NotADirectoryError, FileNotFoundError: the folder does not exist.
     """
     check_format(format)
     return loaders_of_parts(

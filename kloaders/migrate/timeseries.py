@@ -38,15 +38,15 @@ def timeseries_dataset_from_array(
         data: an array with one row for each step of time; it is never copied, and may be mapped.
         targets: an array: `targets[i]` belongs to the window that begins at row i. None: no targets.
         sequence_length: rows of a window.
-        sequence_stride: rows from the beginning of one window to that of the next.
-        sampling_rate: take every so manyth row into a window.
+        sequence_stride: number of rows between the beginnings of two windows.
+        sampling_rate: use every n-th row of a window.
         batch_size: windows per batch. None: `for` gives single windows, and `fit` has batches of one.
         shuffle: True: a new order each epoch, over all windows. False: in time, where `fit` is called
             with shuffle=False as well. None: what `fit` asks for.
         seed: fixes the order. It is another order than Keras' own.
         start_index: the first row to use.
         end_index: the first row that is not used any more.
-        format: "tf" or "grain", which make no difference: what comes back is a loader.
+        format: "tf" or "grain", which makes no difference: the result is a loader.
         **options: see `SequenceLoader`.
 
     Raises:
@@ -72,7 +72,7 @@ def timeseries_dataset_from_array(
             )
     check_format(format)
     cut = Cut(0, sequence_length, sampling_rate, dtype=checked_dtype(options.get("dtype")))
-    # As Keras counts: the last window ends so many steps before the last row.
+    # As Keras counts: the last window ends this many steps before the last row.
     count = end - start - (sequence_length - 1) * sampling_rate
     labels = None if targets is None else columns_of(targets, "labels")
     if labels is not None:
@@ -90,7 +90,7 @@ def timeseries_dataset_from_array(
 
 
 def _range(start: int | None, end: int | None, rows: int) -> tuple[int, int]:
-    """The first row to use and the first behind the last, where they are in range."""
+    """The first row to use and the one after the last, limited to the range."""
     if start and not 0 <= start < rows:
         raise ValueError(
             f"`start_index` must be a row of the data, 0 to {rows - 1}, and start_index={start} is not."

@@ -36,7 +36,7 @@ class Place(Protocol):
 
     Raises:
         TransientError: a retry may succeed.
-        FileNotFoundError: there is no such object.
+        FileNotFoundError: the object does not exist.
         ChangedError: the object has another ETag.
         PlaceError: the storage refuses.
     """

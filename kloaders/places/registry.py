@@ -51,6 +51,6 @@ def place_of(url: Url) -> Place:
 
     Raises:
         ImportError: the package that reads such URLs is not installed; has the pip line.
-        ValueError: there is no such scheme, or its settings are wrong.
+        ValueError: the scheme is unknown, or its settings are wrong.
     """
     return _places.of(url)

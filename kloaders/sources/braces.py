@@ -13,9 +13,9 @@ _PART = re.compile(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}")
 
 
 def without_braces(files: Any) -> Any:
-    """Paths, or a path, with each pattern in braces replaced by all that it stands for.
+    """Paths in which each pattern in braces is replaced by all its alternatives.
 
-    A file that exists by that very name is taken as it is.
+    A file that exists with exactly that name is used unchanged.
 
     >>> without_braces("train-{08..10}.tar")
     ['train-08.tar', 'train-09.tar', 'train-10.tar']

@@ -19,7 +19,7 @@ __all__ = ["CastSource"]
 class CastSource(WrappedSource):
     """Another source, whose inputs or labels are cast as they are read.
 
-    Kinds of sources that come with kloaders cast while they copy, which is quicker.
+    Kinds of sources that come with kloaders cast while they copy, which is faster.
     """
 
     def __init__(self, inner: Source, dtype: Any, labels: Any = None) -> None:
@@ -59,7 +59,7 @@ class CastSource(WrappedSource):
         for row, (_, read) in enumerate(self.readers(indices, moment)):
             try:
                 out.put(row, read(), report)
-            except Exception as error:  # whatever a user's code raises belongs to the sample
+            except Exception as error:  # errors of user code belong to the sample
                 report(row, error)
 
     def take(self, numbers: Indices) -> Source:

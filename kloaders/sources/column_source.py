@@ -36,7 +36,7 @@ class ColumnSource(Source):
 
     Args:
         columns: (x,) or (x, y): a column for each array, nested as the arrays of a sample are.
-        paths: the file of each sample, where there is one.
+        paths: the file of each sample, if it has one.
     """
 
     reads_many = True
@@ -120,7 +120,7 @@ def _spec(column: Any, spec: ArraySpec) -> ArraySpec:
 
 
 def runs_user_code(column: Any) -> bool:
-    """Whether a column calls a function of the user's for a value."""
+    """Whether a column calls a user's function for a value."""
     while column is not None:
         if isinstance(column, CallColumn):
             return False  # of a path, which is cheap, and known for all samples

@@ -60,11 +60,11 @@ class Column(Protocol):
         """Row r of `out` becomes the value of sample indices[r]; what fails is reported."""
 
     def name(self, index: int) -> str:
-        """What a person would call this value; for messages."""
+        """A readable name for this value; for messages."""
 
 
 class ArrayColumn:
-    """Rows of an array; a memory map stays one, and where its file is cut short, that is an error.
+    """Rows of an array; a memory map stays one, and where its file is truncated, that is an error.
 
     class_names: what the numbers are called, where they are those of classes.
     """
@@ -127,7 +127,7 @@ class ArrayColumn:
 
 
 class ListColumn:
-    """One array a sample, in a list; shapes may differ from batch to batch."""
+    """One array per sample, in a list; shapes may differ between batches."""
 
     def __init__(self, arrays: Sequence[Any]) -> None:
         self.arrays = list(arrays)
@@ -202,7 +202,7 @@ ReadPath = Callable[[str, "Array | None"], Any]
 
 
 class PathColumn:
-    """One file a sample."""
+    """One file per sample."""
 
     def __init__(self, paths: PackedPaths, read: ReadPath) -> None:
         self.paths = paths
@@ -220,7 +220,7 @@ class PathColumn:
             target = out[row, ...]
             try:
                 got = read(paths[index], target)
-            except Exception as error:  # whatever a user's hook raises belongs to the sample
+            except Exception as error:  # errors of a user's hook belong to the sample
                 report(row, error)
                 continue
             if got is not target:
@@ -349,7 +349,7 @@ def values_of(column: Any) -> Array | None:
 
 
 def prefetch(column: Column, indices: Indices) -> None:
-    """These samples will be read soon: where they are files, the kernel is told to begin."""
+    """Announce samples that will be read soon: the kernel begins to read their files."""
     if isinstance(column, SubsetColumn):
         prefetch(column.column, column.numbers[indices])
     elif isinstance(column, CastColumn):

@@ -24,7 +24,7 @@ class CsvNumbers:
     """Some columns as one array of numbers, parsed by NumPy's C parser.
 
     Args:
-        names: what all columns are called.
+        names: the names of all columns.
         positions: the columns that are parsed, in ascending order.
         dtype: of the numbers; None: float32, and an integer that it would round is an error.
         options: for each column the option that sets its dtype, for messages.
@@ -123,7 +123,7 @@ class CsvNumbers:
     # ------------------------------------------------------------------ what is not exact
 
     def _check_rounded(self, lines: list[str], found: Array, held_by: str) -> None:
-        """ValueError for an integer that is another one as a float of this type."""
+        """Raise ValueError for an integer that this float dtype cannot represent."""
         large = np.abs(found) >= _EXACT[held_by]
         if not large.any():
             return
@@ -152,7 +152,7 @@ class CsvNumbers:
             )
 
     def _check_held(self, found: Array, dtype: np.dtype[Any]) -> None:
-        """ValueError for a number that is outside of what an integer type holds."""
+        """Raise ValueError for a number outside the range of an integer dtype."""
         limits = np.iinfo(dtype)
         whole = np.trunc(found)
         # As floats the limits of 64 bits are one too large.
@@ -196,7 +196,7 @@ class CsvNumbers:
 
 
 class _UnheldError(ValueError):
-    """A number that would become another one."""
+    """The error of a number that would be changed."""
 
 
 def _holds(name: str, number: int) -> bool:

@@ -45,7 +45,7 @@ Block = Mapping[str, Any]
 
 
 class Pixels:
-    """An image that is stored as it is: gray, RGB or RGBA."""
+    """An image as stored: gray, RGB or RGBA."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -58,7 +58,7 @@ class Field:
         name: which value it is made of; a list of names makes a row of float32, one number each.
         options: how images are decoded; its dtype is what other values are cast to.
         decode: a function of the value, bytes for an image, that gives the array.
-        class_names: a text stands for its number in this list.
+        class_names: a text is replaced by its index in this list.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Field:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.names[0] if self.alone else listed(self.names)
 
     def described(self) -> tuple[Any, ...]:
-        """What decides its array besides the values, and `decode`."""
+        """The settings that decide its array, besides the values and `decode`."""
         return tuple(self.names), self.alone, self.options, self.class_names
 
     # ------------------------------------------------------------------ one value
@@ -88,7 +88,7 @@ class Field:
     def read(self, value: Any, out: Array | None) -> Array:
         """The array of one value. `out` itself where the value was put there, else another one.
 
-        Raises DecodeError where the value is no such thing, and whatever decode raises.
+        Raises DecodeError if the value has another type, and errors of decode.
         """
         if value is None:
             raise DecodeError(
@@ -177,7 +177,7 @@ class Field:
     # ------------------------------------------------------------------ many values
 
     def column(self, block: Block) -> Any:
-        """Its values: an array with a row each, as it is delivered, or a list of what `read` takes."""
+        """Its values: an array with one row each, as delivered, or a list of arguments for `read`."""
         if self.alone:
             values = block[self.names[0]]
             if not isinstance(values, np.ndarray) or self.decode is not None:
@@ -276,25 +276,25 @@ class EncodedSource(Source):
         return np.zeros(1, np.int64)
 
     def names_of(self, index: int) -> tuple[str, ...]:
-        """What a sample, and what it is read with, is called in lists of what to leave out."""
+        """The names of a sample and its parts in lists of samples to exclude."""
         return (self.name(index),)
 
     @property
     def kind(self) -> str:
-        """What a cache knows these samples by, beside what they are made of."""
+        """The identity of these samples for a cache, besides their files."""
         return type(self).__name__
 
     def ranges(self, indices: Indices) -> Iterable[tuple[str, int, int]]:
-        """Which bytes of files these samples are read from: path, first, and the one behind the last."""
+        """The byte ranges of files that these samples are read from (path, start, end excluded)."""
         return ()
 
     def fetch_ranges(self, indices: Indices, only_new: bool = False) -> list[Claim]:
-        """Begin to fetch what these samples are read from, where it lies elsewhere."""
+        """Begin to fetch remote data of these samples."""
         return self.opener.fetch_ahead(self.ranges(indices), only_new)
 
     @property
     def token(self) -> str | None:
-        """What tells these values from others, for a cache in a folder; None: their files do."""
+        """A digest of these values for a cache in a folder; None: their files are enough."""
         return None
 
     def labels_in(self, blocks: Callable[[str], Iterable[Any]]) -> Array | None:
@@ -316,7 +316,7 @@ class EncodedSource(Source):
                 if column.ndim != 1:
                     return None
                 found.append(column)
-        except (DecodeError, ValueError):  # met again by who reads that sample
+        except (DecodeError, ValueError):  # raised again when that sample is read
             return None
         return np.concatenate(found) if found else None
 
@@ -392,7 +392,7 @@ class EncodedSource(Source):
                 got = _value(field, values, k, target)
                 if got is not target:
                     copy_into_row(got, out, row, leaf, report)
-            except Exception as error:  # whatever a user's decode raises belongs to the sample
+            except Exception as error:  # errors of a user's decode belong to the sample
                 _report(report, row, error, failed)
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
@@ -419,9 +419,9 @@ def _value(field: Field, values: Any, k: int, out: Array | None) -> Array:
 
 
 def json_value(raw: bytes, path: str, name: str) -> Any:
-    """What a JSON text has at "key:key"; "" for all of it.
+    """The value at "key:key" of a JSON text; "" for all of it.
 
-    Raises DecodeError where it is no JSON, or has no such key.
+    Raises DecodeError if it is not JSON, or lacks the key.
     """
     try:
         value = json.loads(raw)
@@ -431,9 +431,9 @@ def json_value(raw: bytes, path: str, name: str) -> Any:
 
 
 def part_of(value: Any, path: str, name: str) -> Any:
-    """What dictionaries and lists in each other have at "key:key"; "" for all of it.
+    """The value at "key:key" of nested dicts and lists; "" for all of it.
 
-    Raises DecodeError where there is no such key.
+    Raises DecodeError if it lacks the key.
     """
     for key in filter(None, path.split(":")):
         try:

@@ -23,12 +23,12 @@ _LOGGED_ONE_BY_ONE, _MILESTONES = 10, frozenset(10**k for k in range(2, 12))
 
 
 class ErrorLog:
-    """What becomes of samples that do not load.
+    """Handles samples that do not load.
 
     Args:
         options: the policy.
         samples: how many samples there are.
-        name: what a sample is called.
+        name: the name of a sample.
 
     Attributes:
         errors: one SampleError for each sample that did not load, in the order in which they were
@@ -54,7 +54,7 @@ class ErrorLog:
 
     @property
     def policy(self) -> str:
-        """What happens to a bad sample: "raise", "skip" or "replace"."""
+        """The handling of a bad sample: "raise", "skip" or "replace"."""
         return self.options.on_error
 
     def explained(self, index: int, error: BaseException) -> SampleError:
@@ -84,7 +84,7 @@ class ErrorLog:
             ):
                 self._log_bad_sample(error, count)
         if self.policy != "raise":
-            # Met again, too: a batch made ahead that failed is made once more for who asks.
+            # Repeated errors too: a prefetched batch that failed is made again when it is requested.
             where = None if self.quarantine is None else self.quarantine.path
             check_limit(self.errors, self.options.max_errors, self.samples, where)
 
@@ -116,7 +116,7 @@ class ErrorLog:
         warn(f"{str(error).rstrip('.')}. It is {done}{more}.")
 
     def nothing_left(self, index: int) -> SampleError:
-        """The error for a batch of which every sample failed: Keras cannot take an empty one."""
+        """The error of a batch in which every sample failed: Keras cannot take an empty one."""
         first = next((error for error in self.errors if error.index == index), None)
         return SampleError(
             index,

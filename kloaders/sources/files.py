@@ -1,4 +1,4 @@
-"""How files of samples are read: images and arrays by suffix, or by a function of the user's."""
+"""Reads files of samples: images and arrays by suffix, or with a user's function."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
     "takes_empty",
 ]
 
-# How many paths are looked at before the first epoch: 0.2 s on a local disk.
+# Number of paths checked before the first epoch: 0.2 s on a local disk.
 _CHECKED = 2000
 
 #: A function of a file's bytes that gives its array.
@@ -44,12 +44,12 @@ Reading = tuple[ImageOptions, "Decode | None"]
 
 
 class FileSource(ColumnSource):
-    """Samples of which some arrays are read from files, one file each.
+    """Samples with arrays that are read from one file each.
 
     Args:
         columns: (x,) or (x, y), nested.
         paths: the files of the first input that is read from files.
-        decode: whether a function of the user's decodes them.
+        decode: whether a user's function decodes them.
         hooked: whether a hook of the user's reads them.
     """
 
@@ -238,7 +238,7 @@ def _checked_label_options(options: Any) -> dict[str, Any]:
 
 
 def _refuse_image_options(given: ImageOptions, meant: str) -> None:
-    """ValueError for an option of pictures where `decode` makes the arrays."""
+    """Raise ValueError for an image option if `decode` makes the arrays."""
     for field in dataclasses.fields(ImageOptions):
         value = getattr(given, field.name)
         if value != field.default and field.name not in ("dtype", "max_pixels", "max_bytes"):
@@ -274,7 +274,7 @@ def _check_files(files: list[str], total: int) -> None:
 
 
 def takes_empty(decode: Any) -> bool:
-    """Whether a decoder takes a file without a byte for a sample, as `Text` does."""
+    """Whether a decoder accepts an empty file as a sample, as `Text` does."""
     return bool(getattr(decode, "takes_empty", False))
 
 

@@ -1,4 +1,4 @@
-"""What a position in the data is worth: which data and which options it belongs to, in short texts.
+"""Short texts that identify the data and options that a saved position belongs to.
 
 Nothing is read but names and a few rows of arrays, and that once: a million paths take 0.3 s.
 """
@@ -27,9 +27,9 @@ __all__ = [
     "spread",
 ]
 
-# Samples that are looked at, evenly spread, where looking at all would mean to read all.
+# Number of samples checked, evenly spread, if checking all would mean reading all.
 _SPREAD = 256
-# Arrays in RAM up to this size are looked at as a whole.
+# Arrays in RAM up to this size are checked as a whole.
 _WHOLE = 64 * 2**20
 
 
@@ -119,7 +119,7 @@ def of_parts(parts: Sequence[Structure]) -> dict[str, str]:
 def of_names(
     name: Callable[[int], str], samples: int, arrays: Iterable[np.ndarray[Any, Any]] = ()
 ) -> str:
-    """A short text for samples by what a person would call them, and by what else is known."""
+    """A short text for samples by their names, and other known facts."""
     digest = Digest()
     digest.add_names([name(k) for k in spread(samples)])
     for array in arrays:
@@ -148,7 +148,7 @@ def _add(digest: Digest, column: Column) -> None:
 
 
 def _layers(column: Any) -> Iterator[Any]:
-    """A column and what it takes its values from; not the caches on the way."""
+    """A column and the columns that it takes its values from, without caches."""
     while column is not None:
         inner = getattr(column, "column", None)
         if not hasattr(column, "store"):
@@ -156,7 +156,7 @@ def _layers(column: Any) -> Iterator[Any]:
         column = inner
 
 
-#: Of a state. What a later version cannot read as it stands gets another number.
+#: Version of a state. An incompatible format gets another number.
 VERSION = 1
 
 _LEAST = {

@@ -1,6 +1,6 @@
-"""Folders of files: one folder for each class, and what lies below it. Opens no file.
+"""Folders of files: one folder per class, and the files below it. Opens no file.
 
-Whoever walks a data set does it by these functions, so that what is verified is what is loaded.
+All walks of a data set use these functions, so that the same files are verified and loaded.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
 def chosen_classes(
     root: str, there: list[str], shown: int, class_names: list[str] | None
 ) -> list[str]:
-    """The classes of a folder that has these folders in it, and so many files and folders in all."""
+    """The classes of a folder with these subfolders, and its number of files and folders."""
     if not there:
         files = f"{shown:,} files" if shown else "nothing"
         raise ValueError(
@@ -115,7 +115,7 @@ READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES
 
 
 def spelt_alike(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names by what they are in composed letters."""
+    """Names by their Unicode-normalised form."""
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(_composed(name), []).append(name)
@@ -123,7 +123,7 @@ def spelt_alike(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def said_alike(names: list[str]) -> str:
-    """What is said of folders whose names look the same."""
+    """The warning about folders whose names look the same."""
     return (
         f"{len(names)} classes look like {names[0]!r}, and differ in how their accents are written "
         f"({', '.join(map(ascii, names))}): if they are one, move their files into one folder."
@@ -143,7 +143,7 @@ def _composed(name: str) -> str:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself; told by who reads it
+    except OSError:  # a link that leads to itself; reported when it is read
         return False
 
 
@@ -258,7 +258,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Whether it is there, and neither a folder nor a file."""
+    """Whether it exists, and is neither a folder nor a file."""
     try:
         return not entry.is_file() and stat.S_IFMT(entry.stat().st_mode) not in (0, stat.S_IFREG)
     except OSError:  # a link that leads nowhere: a file that is missing

@@ -1,4 +1,4 @@
-"""Columns from what a user gives for x, paths, labels or weights; what cannot be one is named."""
+"""Columns from a user's x, paths, labels or weights; what cannot be one is named."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def columns_of(
     paths: PackedPaths | None = None,
     dtype: np.dtype[Any] | None = None,
 ) -> Structure:
-    """A column for every leaf of what a user gave.
+    """A column for every leaf of an argument.
 
     read: reads files, for leaves that are paths. paths: what a labels function is applied to.
     dtype: what arrays are cast to; `read` does so itself.
@@ -158,7 +158,7 @@ _MANY = (
 
 
 def _is_file(first: Any) -> bool:
-    """Whether what a column begins with is the path of a file: what looks like one, or a `Path`."""
+    """Whether the first value of a column is a path: a text that looks like one, or a `Path`."""
     return len(first) > 0 and (
         isinstance(first[0], os.PathLike)
         or (isinstance(first[0], str) and suffix_of(first[0]) in _KNOWN and " " not in first[0])
@@ -202,7 +202,7 @@ def _check_numeric(dtype: np.dtype[Any], what: str) -> None:
 def _of_function(
     function: Callable[[str], Any], what: str, read: ReadPath | None, paths: PackedPaths
 ) -> Column:
-    """What a function of the path gives: numbers, the names of classes, or paths of files."""
+    """The results of a function of the path: numbers, class names, or paths of files."""
     try:
         first = function(paths[0])
     except Exception:  # the sample that it belongs to is named when it is read
@@ -305,7 +305,7 @@ def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
 
 
 def _expanded(paths: list[Any]) -> list[Any]:
-    """Paths, with patterns among them replaced by what matches; a file of such a name is itself."""
+    """Paths, with patterns replaced by their matches; a file with the pattern's own name stays."""
     if not any("*" in str(path) for path in paths):  # of millions, in a tenth of a second
         return paths
     found: list[Any] = []

@@ -59,7 +59,7 @@ def files_matching(pattern: str) -> list[str]:
         FileNotFoundError: none matches.
     """
     matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
-    # What has a suffix is hardly a folder, and a look at each of a million takes seconds.
+    # A path with a suffix is rarely a folder, and checking a million of them takes seconds.
     files = [m for m in matches if not is_index(m) and (suffix_of(m) or not os.path.isdir(m))]
     if not files:
         raise FileNotFoundError(f"no file matches {pattern!r:.80}. {where_of(pattern)}")

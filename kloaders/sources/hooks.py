@@ -53,7 +53,7 @@ def overrides(kind: type[Any], hook: str) -> bool:
 
 
 class Hooks(Protocol):
-    """What has hooks: a loader."""
+    """An object with hooks: a loader."""
 
     def load_sample(self, index: Any) -> Any: ...
     def load_batch(self, indices: Indices) -> Any: ...
@@ -96,7 +96,7 @@ class LoaderRef:
         return LoaderRef(new) if self.loader() is old else self
 
     def for_worker(self) -> LoaderRef:
-        """A reference to what a worker process needs of the loader: its hooks and attributes."""
+        """A reference to the parts of a loader that a worker process needs: hooks and attributes."""
         few = {
             "weights": None,
             "classes": None,
@@ -145,7 +145,7 @@ class HookSource(Source):
         samples: how many samples there are.
         dtype: of x; None keeps what the hook gives.
         by_batch: `load_batch` is called; else `load_sample`.
-        base: what is read without the hooks: names of samples and advice come from there.
+        base: the source without hooks, which gives names of samples and advice.
     """
 
     runs_user_code = True
@@ -191,11 +191,11 @@ class HookSource(Source):
         return found
 
     def load(self, index: int, moment: Moment) -> tuple[Any, ...]:
-        """What `load_sample` gives, as parts."""
+        """The result of `load_sample`, as parts."""
         return self._cast(sample_parts(as_arrays(self._loaded(index, index, moment))))
 
     def _loaded(self, what: Any, index: int, moment: Moment) -> Any:
-        """What `load_sample` returns for the sample of this number, which it knows as `what`."""
+        """What `load_sample` returns for the sample of this number, called with `what`."""
         hook, form = self.hooks().load_sample, self.form
         if form.plain:
             return hook(what)
@@ -203,7 +203,7 @@ class HookSource(Source):
         return form.call(hook, sample=what, rng=rng, epoch=moment.epoch)
 
     def _batch(self, indices: Indices, moment: Moment) -> tuple[Any, ...]:
-        """What `load_batch` gives, as parts."""
+        """The result of `load_batch`, as parts."""
         return self._cast(sample_parts(as_arrays(self._loaded_batch(indices, moment))))
 
     def _loaded_batch(self, indices: Indices, moment: Moment) -> Any:
@@ -234,7 +234,7 @@ class HookSource(Source):
         stall_watch.at(self, int(indices[0]) if len(indices) else 0)
         try:
             leaves = flatten(self._batch(indices, moment))
-        except Exception as error:  # whatever a user's hook raises
+        except Exception as error:  # a user's hook may raise anything
             if len(indices) == 1:
                 report(0, error)
                 return
@@ -419,7 +419,7 @@ class LabelledSource(WrappedSource):
 
 
 class NamedSource(WrappedSource):
-    """A source whose samples are called what a loader's `sample_name` says."""
+    """A source whose sample names come from a loader's `sample_name`."""
 
     def __init__(self, inner: Source, loader: Hooks) -> None:
         super().__init__(inner)

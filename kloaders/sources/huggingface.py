@@ -16,7 +16,7 @@ from kloaders.sources.fingerprint import spread
 
 __all__ = ["HuggingFaceSource"]
 
-# Rows whose values tell two data sets apart.
+# Number of rows whose values identify a data set.
 _LOOKED_AT = 16
 
 
@@ -28,7 +28,7 @@ class HuggingFaceSource(EncodedSource):
         fields: which columns each array is made of; "column:key" is a part of a struct.
 
     Raises:
-        ValueError: there is no such column.
+        ValueError: the column does not exist.
     """
 
     def __init__(self, dataset: Any, fields: tuple[Structure, ...]) -> None:
@@ -75,7 +75,7 @@ class HuggingFaceSource(EncodedSource):
         return [np.frombuffer(digest.digest(), np.uint8)]
 
     def class_names(self) -> list[str] | None:
-        """What the classes of the label are called, where it is a ClassLabel."""
+        """The class names of the label, if it is a ClassLabel."""
         labels = flatten(self.fields[1]) if len(self.fields) > 1 else []
         if len(labels) != 1 or not labels[0].alone:
             return None

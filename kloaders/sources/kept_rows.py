@@ -104,7 +104,7 @@ def without(rows: EncodedSource, names: set[str], options: Any) -> EncodedSource
     firsts = rows.file_firsts.tolist()
     for path, first, end in zip(rows.paths_of_all, firsts, firsts[1:], strict=False):
         whole = whole_name(path)
-        # A look at each sample takes a second a million, and most files are in no such list.
+        # Checking each sample takes a second per million, and most files are in no such list.
         if any(name.startswith(f"{whole}, ") for name in names):
             for index in range(first, end):
                 keep[index] = not any(whole_name(n) in names for n in rows.names_of(index))

@@ -1,4 +1,4 @@
-"""What class each sample is of, as far as that is known before anything is read."""
+"""The class of each sample, as far as it is known before reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that are rows of an array which lies elsewhere, in HDF5, zarr and the like: read, never whole."""
+"""Values that are rows of an array outside of RAM, in HDF5, zarr and similar: never read whole."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _open_hdf5(path: str, name: str) -> Any:
 
 
 class LazyColumn:
-    """One row a sample of an array that lies elsewhere."""
+    """One row per sample of an array outside of RAM."""
 
     def __init__(self, array: LazyArray) -> None:
         self.array = array
@@ -196,7 +196,7 @@ class LazyColumn:
 
     @property
     def parts(self) -> list[Any]:
-        """What tells this array from others: its form, and the first, the middle and the last row."""
+        """A digest of the array: its form, and its first, middle and last row."""
         array, last = self.array, len(self.array) - 1
         found: list[Any] = [array.shape, array.dtype.str]
         for k in sorted({0, last // 2, last}):

@@ -1,4 +1,4 @@
-"""Samples that are lines of text files, or rows of CSV files, of which nothing stays in RAM."""
+"""Samples that are lines of text files, or rows of CSV files, without keeping them in RAM."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ class CsvSource(LineSource):
         return (inputs,) if labels is None else (inputs, labels)
 
     def _number_columns(self, **form: Any) -> dict[np.dtype[Any] | None, CsvNumbers]:
-        """What parses the columns of numbers: one for all of a dtype."""
+        """The parser of the columns of numbers: one for all of a dtype."""
         wanted: dict[np.dtype[Any] | None, set[int]] = {}
         options: dict[int, str] = {}
         for option, part in zip(("dtype", "label_dtype"), self._read, strict=False):

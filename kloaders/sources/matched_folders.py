@@ -14,7 +14,7 @@ from kloaders.sources.tables import listed
 
 __all__ = ["matched", "warn_of_proportions"]
 
-# Pairs of pictures whose sides are compared, and bytes in which most headers say them.
+# Pairs of images whose sides are compared, and bytes in which most headers say them.
 _LOOKED, _HEAD = 32, 2**16
 
 
@@ -29,7 +29,7 @@ def matched(
         follow_links: look into links to folders.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: there is no such folder.
+        FileNotFoundError, NotADirectoryError: there is the folder does not exist.
         ValueError: no file has partners, or two of one folder would have the same.
     """
     pairs = zip(folders, wanted, strict=True)
@@ -89,9 +89,9 @@ def _said(files: dict[str, str]) -> str:
 
 
 def warn_of_proportions(first: list[str], others: list[str]) -> None:
-    """Log where partners are pictures of other proportions: resized, one would not fit the other.
+    """Log where partners are images of other proportions: resized, one would not fit the other.
 
-    Headers of some pairs are looked at, spread over all.
+    Headers of some pairs are read, spread over all.
     """
     if not first:
         return
@@ -114,14 +114,14 @@ def warn_of_proportions(first: list[str], others: list[str]) -> None:
 
 
 def _shape_of(path: str) -> tuple[int, int] | None:
-    """(height, width) of a picture, None of what is none or is damaged."""
+    """(height, width) of an image, None if it is not an image or damaged."""
     if suffix_of(path) not in IMAGE_SUFFIXES:
         return None
     try:
         with open(path, "rb") as file:
             shape = image_shape(file.read(_HEAD))
         return shape or image_shape(read_bytes(path))
-    except Exception:  # a header of nonsense; reading the sample says what is wrong
+    except Exception:  # an invalid header; reading the sample reports it
         return None
 
 

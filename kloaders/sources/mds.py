@@ -28,7 +28,7 @@ class MDSSource(EncodedSource):
         opener: how the shards are opened.
 
     Raises:
-        ValueError: there is no such column.
+        ValueError: the column does not exist.
         DecodeError: a shard is not as its index describes it, or a column is of no known encoding.
     """
 

@@ -43,7 +43,7 @@ class MixtureSource(Source):
         return int(self._firsts[-1])
 
     def _where(self, index: int) -> tuple[SamplePipeline, int]:
-        """The pipeline of a sample, and the sample's number there."""
+        """The pipeline of a sample, and its number there."""
         k = int(np.searchsorted(self._firsts, index, side="right")) - 1
         return self.pipelines[k], index - int(self._firsts[k])
 

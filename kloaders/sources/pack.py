@@ -26,7 +26,7 @@ __all__ = ["PackColumn"]
 
 _CAN_ASK = hasattr(mmap, "MADV_WILLNEED")  # not on Windows
 
-# Fewer values than this NumPy copies without giving Python's lock away. Between two threads, to
+# Fewer values than this NumPy copies without giving the GIL away. Between two threads, to
 # give it away and wait for it again takes longer than to copy a batch of labels.
 _LOCKED = 500
 
@@ -44,7 +44,7 @@ class PackColumn:
         self.folder, self.parts, self.starts, self.dtype = folder, parts, starts, dtype
         self.shape = self._common_shape()
         self._ends = starts[1:]
-        # Of each file all rows: those of a shard may be some of them.
+        # All rows of each file: a shard may have some of them.
         self._rows: dict[str, int] = {}
         for part in parts:
             for file in part.files:
@@ -64,7 +64,7 @@ class PackColumn:
         self._cold: bool | None = None
 
     def _common_shape(self) -> tuple[int | None, ...] | None:
-        """As far as the manifest tells: what an index holds is not looked at."""
+        """As far as the manifest shows: indexes are not read."""
         full = [part for k, part in enumerate(self.parts) if self.starts[k] < self.starts[k + 1]]
         if any(part.index is not None for part in full):
             shapes = {part.values.shape[1:] for part in full if part.index is None}
@@ -92,7 +92,7 @@ class PackColumn:
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         try:
             self._fill(indices, out, leaf, report)
-        except DecodeError:  # a file was cut short: what is in others comes
+        except DecodeError:  # a file was truncated: samples of other files load
             self._fill_one_by_one(indices, out, leaf, report)
 
     def _fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
@@ -130,7 +130,7 @@ class PackColumn:
         for row, index in enumerate(indices.tolist()):
             try:
                 copy_into_row(self._row(index), out, row, leaf, report)
-            except ValueError as error:  # the index is damaged, or a file cut short
+            except ValueError as error:  # the index is damaged, or a file truncated
                 report(row, error)
 
     def name(self, index: int) -> str:
@@ -140,7 +140,7 @@ class PackColumn:
 
     def known_values(self) -> Array | None:
         """The values of all samples, where they are numbers or rows of them."""
-        # Pictures as labels are no classes, and perhaps more than RAM.
+        # Images as labels are no classes, and perhaps more than RAM.
         small = self.shape is not None and len(self.shape) < 2 and None not in self.shape
         return self.all() if small else None
 
@@ -189,7 +189,7 @@ class PackColumn:
         150 KB a second where this gives 14,300.
         """
         for index in indices.tolist():
-            with contextlib.suppress(ValueError):  # told when it is read
+            with contextlib.suppress(ValueError):  # reported when it is read
                 shard, start, shape = self._span(index)
                 first = HEADER_BYTES + start * self.dtype.itemsize
                 stop = first + math.prod(shape) * self.dtype.itemsize
@@ -226,7 +226,7 @@ class PackColumn:
 
 @contextlib.contextmanager
 def _many_files() -> Iterator[None]:
-    """Say what to do where the process may not have so many files open."""
+    """Give advice if the process may not open this many files."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Samples with partners of the same class or of another one, drawn anew in each epoch."""
+"""Samples with partners of the same or another class, drawn again in each epoch."""
 
 from __future__ import annotations
 

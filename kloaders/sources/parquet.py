@@ -1,4 +1,4 @@
-"""Samples that are rows of Parquet files, read by row groups, the last of which stay in RAM."""
+"""Samples that are rows of Parquet files, read by row groups; the last ones are cached in RAM."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ParquetTables:
         return self._places[group]
 
     def group_name(self, group: int) -> str:
-        """What a person would call a row group."""
+        """A readable name for a row group."""
         file, number = self._places[group]
         return f"{self.files.paths[file]}, row group {number}"
 
@@ -96,7 +96,7 @@ class ParquetTables:
         return sum(c.total_uncompressed_size for c in chunks if _top(c.path_in_schema, tops))
 
     def ranges(self, group: int, columns: list[str]) -> Iterator[tuple[str, int, int]]:
-        """Where these columns of a row group lie: path, first byte, and the one behind the last."""
+        """The byte ranges of these columns of a row group (path, start, end excluded)."""
         file, number = self._places[group]
         row_group = self.metadata[file].row_group(number)
         tops = {name.partition(":")[0] for name in columns}
@@ -123,7 +123,7 @@ class ParquetTables:
             table = opened.read_row_group(number, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk, and not what is on it
+                raise  # a disk error, not a damaged file
             raise DecodeError(
                 f"{self.group_name(group)} is damaged: {error}. Copy or download the file again."
             ) from None
@@ -139,7 +139,7 @@ def _columns(schema: Any) -> str:
 
 
 class _Groups:
-    """What was read of row groups, as far as a budget allows; each is read by one thread."""
+    """Row groups in RAM, within a budget; each is read by one thread."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -196,7 +196,7 @@ class ParquetSource(EncodedSource):
         budget: bytes of row groups that stay in RAM.
 
     Raises:
-        ValueError: there is no such column.
+        ValueError: the column does not exist.
     """
 
     neighbours = True
@@ -257,7 +257,7 @@ class ParquetSource(EncodedSource):
         self._groups.clear()
         self.tables.files.close()
 
-    # ------------------------------------------------------------------ what is known
+    # ------------------------------------------------------------------ properties
 
     def name(self, index: int) -> str:
         group = int(np.searchsorted(self.tables.firsts, index, side="right")) - 1
@@ -286,7 +286,7 @@ class ParquetSource(EncodedSource):
         return [self.tables.firsts, np.array(sizes, np.int64)]
 
     def class_names(self) -> list[str] | None:
-        """What the classes of the label are called, where the files say so."""
+        """The class names of the label, if the files have them."""
         labels = flatten(self.fields[1]) if len(self.fields) > 1 else []
         if len(labels) != 1 or not labels[0].alone:
             return None

@@ -14,9 +14,9 @@ __all__ = ["PackedPaths", "SubsetPaths"]
 
 
 class PackedPaths(Sequence[str]):
-    """Millions of paths in one block of bytes: 5 bytes a path beside its own (9 above 4 GiB).
+    """Millions of paths in one block of bytes: 5 bytes per path besides its text (9 above 4 GiB).
 
-    A list of str costs 57 bytes a path beside its characters, and as many objects for the
+    A list of str costs 57 bytes per path besides its characters, and as many objects for the
     garbage collector to walk.
     """
 
@@ -67,7 +67,7 @@ class PackedPaths(Sequence[str]):
         return PackedPaths([self[k] for k in indices.tolist()])
 
     def joined(self) -> bytes:
-        """All paths, each with a NUL character behind it."""
+        """All paths, each followed by a NUL character."""
         return self._bytes
 
     @property
@@ -103,7 +103,7 @@ class SubsetPaths(Sequence[str]):
             raise IndexError(f"path {index} of {len(self)}") from None
 
     def joined(self) -> bytes:
-        """All paths, each with a NUL character behind it."""
+        """All paths, each followed by a NUL character."""
         return b"".join(f"{path}\0".encode("utf-8", "surrogateescape") for path in self)
 
     @property

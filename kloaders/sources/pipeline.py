@@ -35,7 +35,7 @@ class SamplePipeline:
 
     Attributes:
         source: where samples come from.
-        transforms: what is done to them.
+        transforms: applied to them.
         seed: fixes the random numbers of transforms.
         part: which shard this is; batch transforms of different shards draw different numbers.
         inputs_as_labels: transforms get x as y, too.
@@ -51,11 +51,11 @@ class SamplePipeline:
 
     @property
     def runs_user_code(self) -> bool:
-        """Whether a sample takes a function of the user's, which may hold the GIL."""
+        """Whether a sample needs a user's function, which may hold the GIL."""
         return self.transforms.transform is not None or self.source.runs_user_code
 
     def sample(self, index: int, moment: Moment, raw: bool = False) -> tuple[Any, ...]:
-        """One sample as parts, as it is delivered, or as it is stored (raw)."""
+        """One sample as parts, as delivered, or as stored (raw)."""
         stall_watch.at(self.source, index)
         found = self.source.sample(index, moment)
         return (
@@ -69,7 +69,7 @@ class SamplePipeline:
         return spec_of(self.sample(index, Moment(), raw))
 
     def transformed(self, index: int, sample: tuple[Any, ...], moment: Moment) -> tuple[Any, ...]:
-        """What `transform` makes of a sample's parts, which it may write to."""
+        """The result of `transform` for a sample's parts, which it may write to."""
         call = self.transforms.calls["transform"]
         x, y, w = self._arguments(sample, call, index)
         x = texts_as_str(x)
@@ -83,7 +83,7 @@ class SamplePipeline:
     def _arguments(
         self, parts: tuple[Any, ...], call: Call, indices: int | Indices
     ) -> tuple[Any, Any, Any]:
-        """x, y and weights that a transform is about; None for what is not there."""
+        """x, y and weights for a transform; None for missing ones."""
         y = parts[1] if len(parts) > 1 else None
         w = parts[2] if len(parts) > 2 else None
         if w is None and self.weights is not None and call.takes("w"):
@@ -104,7 +104,7 @@ class SamplePipeline:
             stall_watch.at(self.source, index)
             try:
                 self.put(index, read(), out, row, report, moment.part(row))
-            except Exception as error:  # whatever a user's function raises
+            except Exception as error:  # a user's function may raise anything
                 report(row, error)
 
     def put(
@@ -116,13 +116,13 @@ class SamplePipeline:
         report: Report,
         moment: Moment,
     ) -> None:
-        """Transform one sample, given as it is stored, into its row."""
+        """Transform one stored sample into its row."""
         out.put(row, self.transformed(index, stored, moment), report)
 
     def batch_transformed(
         self, parts: tuple[Any, ...], epoch: int, batch: int, indices: Indices
     ) -> Any:
-        """What `batch_transform` makes of the parts of a batch; as many rows.
+        """The result of `batch_transform` for the parts of a batch; as many rows.
 
         indices: sample numbers of the rows.
 
@@ -137,7 +137,7 @@ class SamplePipeline:
         rows = len(flatten(x)[0])
         try:
             got = call(x=x, y=y, w=w, rng=rng, epoch=epoch)
-        except Exception as error:  # whatever a user's function raises
+        except Exception as error:  # a user's function may raise anything
             raise RuntimeError(
                 f"batch_transform failed on batch {batch} of epoch {epoch}, of {rows} samples: "
                 f"{type(error).__name__}: {error}"
@@ -154,7 +154,7 @@ class SamplePipeline:
         return made
 
     def advice(self, index: int, leaf: int, dtype_differs: bool, raw: bool, inputs: int) -> str:
-        """What to do about array `leaf` of a sample, whose dtype or shape is another.
+        """Advice for array `leaf` of a sample, whose dtype or shape differs.
 
         inputs: how many arrays x has as it is stored.
         """

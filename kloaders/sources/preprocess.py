@@ -1,4 +1,4 @@
-"""`preprocess=`: a function of the user's that makes samples what they are, for whoever reads them."""
+"""`preprocess=`: a user's function that belongs to the data, and is applied for every reader."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PreprocessedSource(WrappedSource):
         for row, (_, read) in enumerate(self.readers(indices, moment)):
             try:
                 out.put(row, read(), report)
-            except Exception as error:  # whatever a user's code raises belongs to the sample
+            except Exception as error:  # errors of user code belong to the sample
                 report(row, error)
 
     def lengths(self) -> Array | None:

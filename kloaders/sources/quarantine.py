@@ -39,17 +39,17 @@ __all__ = [
 
 FIELDS = ("path", "error", "first_seen")
 
-# Of the text of an error so much is written.
+# Maximum length of an error text.
 _ERROR_LENGTH = 240
 
-# What a record of a TFRecord file is called.
+# The pattern of names of TFRecord records.
 _RECORD = re.compile(r"(.+), record (\d+) at byte \d+( of the decompressed content)?", re.DOTALL)
-# What a sample of an array, of a pack, or of a loader of one's own, is called.
+# The pattern of names of samples of an array, a pack, or a custom loader.
 _NUMBER = re.compile(r"(row|index) \d+( of .*)?")
 
 
 class Quarantine:
-    """A CSV file of what does not load: path, error, first_seen (ISO 8601, UTC).
+    """A CSV file of samples that do not load: path, error, first_seen (ISO 8601, UTC).
 
     path: of the file; it is made, with its header, if it is not there, and so is its folder.
 
@@ -59,7 +59,7 @@ class Quarantine:
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: there is a file, and it is none of this kind.
+        ValueError: the file exists, but is not of this kind.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -110,7 +110,7 @@ class Quarantine:
             yield file
 
     def _catch_up(self, file: IO[bytes]) -> None:
-        """Read what was added since the last time; leaves a file that ends with a whole line."""
+        """Read the lines added since the last call; leaves a file that ends with a complete line."""
         status = os.fstat(file.fileno())
         if status.st_ino != self._file_number or status.st_size < self._at:  # another file by now
             self._known, self._at, self._file_number = set(), 0, status.st_ino
@@ -134,7 +134,7 @@ class Quarantine:
 
 
 def added_to(content: bytes, errors: Iterable[tuple[str, str]], path: str) -> tuple[bytes, int]:
-    """The content of such a file with those errors that are not in it, and how many these are.
+    """The content of such a file with the new errors added, and their number.
 
     ValueError where it is none of this kind.
     """
@@ -298,7 +298,7 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
     quarantine: a path at which a file may not be there yet, since this run is to make it.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or it has no column called path.
+        FileNotFoundError, ValueError: the file does not exist, or has no column path.
     """
     if exclude is None:
         return set()
@@ -335,7 +335,7 @@ def _same(one: str, other: str) -> bool:
 
 def numbers_of(names: set[str], paths: Sequence[str]) -> Indices:
     """Which of the paths are among the names; a second for a million paths."""
-    # Most paths are told apart by their last part, without a look at the folder.
+    # The last part usually distinguishes paths, without a look at the folder.
     lasts = {os.path.basename(name) for name in names}
     found = [
         k

@@ -39,5 +39,5 @@ class RangedSource(WrappedSource):
 
 
 def ranged(source: Source, opener: Opener, fetch: Callable[[Indices, bool], list[Claim]]) -> Source:
-    """The source, fetching what it needs where its files are objects elsewhere."""
+    """The source, with prefetching if its files are remote objects."""
     return RangedSource(source, fetch) if opener.fetches else source

@@ -1,4 +1,4 @@
-"""Samples that are records of TFRecord files, found through an index of where each record lies."""
+"""Samples that are records of TFRecord files, found through an index of their positions."""
 
 from __future__ import annotations
 
@@ -106,11 +106,11 @@ class RecordSource(Source):
                     if got is not target:
                         copy_into_row(got, arrays[number], row, number, report)
                 self._learn(int(indices[row]), raw, record, found, arrays)
-            except Exception as error:  # whatever a user's decode raises belongs to the sample
+            except Exception as error:  # errors of a user's decode belong to the sample
                 report(row, error)
 
     def _fill_by_layout(self, indices: Indices, out: list[Array]) -> list[int]:
-        """Read what is of a form met before; the rows that are left."""
+        """Read records of known layouts; returns the remaining rows."""
         if not self._layouts:
             return list(range(len(indices)))
         files, starts, ends = self.records.locate(indices)

@@ -55,7 +55,7 @@ class ListedPaths(PackedPaths):
 
     @classmethod
     def of(cls, found: Sequence[tuple[str, Entry]]) -> ListedPaths:
-        """Of URLs and what a listing says of them."""
+        """URLs, and their metadata from a listing."""
         total = sum(entry.size for _, entry in found)
         return cls([url for url, _ in found], [entry.etag for _, entry in found], total)
 
@@ -122,7 +122,7 @@ def _cache_of(columns: list[Any], folder: Any, budget: Any) -> DownloadCache:
 
 
 def _total_bytes(paths: PackedPaths) -> int:
-    """Bytes of all objects: of a listing, or about so many, by a few of them."""
+    """Bytes of all objects: from a listing, or estimated from a few of them."""
     if isinstance(paths, ListedPaths):
         return paths.total
     looked = np.unique(np.linspace(0, len(paths) - 1, _LOOKED_AT).astype(np.int64)).tolist()
@@ -136,12 +136,12 @@ def _total_bytes(paths: PackedPaths) -> int:
 def _size_of(url: str) -> int | None:
     try:
         return access.head(url).size
-    except FileNotFoundError:  # met again by who reads it
+    except FileNotFoundError:  # raised again when it is read
         return None
 
 
 def _check_urls(column: PathColumn) -> None:
-    """Make the places of its URLs, or say what is wrong with one."""
+    """Create the clients of its URLs, or report what is wrong with one."""
     seen = set()
     for path in column.paths:
         if is_url(path):
@@ -216,7 +216,7 @@ class RemoteColumn(PathColumn):
                 target = out[row, ...]
                 try:
                     got = self._read(index, target)
-                except Exception as error:  # whatever a user's decoder raises belongs to the sample
+                except Exception as error:  # errors of a user's decoder belong to the sample
                     report(row, error)
                     continue
                 if got is not target:
@@ -225,7 +225,7 @@ class RemoteColumn(PathColumn):
             claim.release()
 
     def stamp(self, index: int) -> Stamp:
-        """What tells whether an object is the one that was read: its ETag, where a listing had it."""
+        """The identity of an object's version: its ETag, if a listing had it."""
         url, etag = self._object(index)
         if not is_url(url):
             return stamp_of(url)
@@ -235,7 +235,7 @@ class RemoteColumn(PathColumn):
 
 
 class CachedRemoteColumn(CachedColumn):
-    """A column of URLs, of which a store keeps the arrays."""
+    """A column of URLs whose arrays are kept in a store."""
 
     column: RemoteColumn
 
@@ -243,12 +243,12 @@ class CachedRemoteColumn(CachedColumn):
         return self.column.stamp(index)
 
     def fetch_ahead(self, indices: Indices) -> Claim:
-        """Begin to fetch what is not kept."""
+        """Begin to fetch objects that are not cached."""
         return self.column.fetch_ahead(self.store.missing(indices, self._stamp))
 
 
 def _decoded(reader: FileReader, raw: bytes, url: str, out: Array | None) -> Any:
-    """What a reader of files makes of the content of one."""
+    """The result of a file reader for an object's content."""
     if reader.decode is None:
         got: Any = by_suffix.decode_sample(raw, url, reader.options, out)
     elif not raw and not takes_empty(reader.decode):

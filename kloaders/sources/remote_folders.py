@@ -1,4 +1,4 @@
-"""Folders of files that lie elsewhere: one listing, and what a folder of classes has of it."""
+"""Remote folders of files: one listing, and its class folders and files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["RemoteFolder"]
 
 
 class RemoteFolder:
-    """All that lies below the URL of a folder, as `class_folders` and `files_below` give local files."""
+    """Everything below the URL of a folder, as `class_folders` and `files_below` do for local files."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")

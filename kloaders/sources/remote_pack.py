@@ -1,4 +1,4 @@
-"""The samples of a pack that lies elsewhere: small columns are fetched whole, of large ones the rows needed."""
+"""The samples of a remote pack: small columns are fetched whole, only the needed rows of large ones."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class RemotePackColumn(PackColumn):
             claim.release()
 
     def _place_of(self, index: int) -> tuple[int, int, int, tuple[int, ...]]:
-        """Of a sample's value: number of the file, first byte, bytes and shape."""
+        """For a sample's value: number of the file, first byte, bytes and shape."""
         shard, start, shape = self._span(index)
         size = math.prod(shape) * self.dtype.itemsize
         file = self._numbers[self.parts[shard].values.name]

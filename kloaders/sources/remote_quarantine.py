@@ -16,7 +16,7 @@ from kloaders.sources.quarantine import Quarantine, added_to
 
 __all__ = ["AnyQuarantine", "RemoteQuarantine", "quarantine_at"]
 
-# Somebody else was quicker so often, and then it is given up; seconds to wait before, at most.
+# Number of lost races after which it gives up; maximum seconds to wait before each.
 _TRIES, _LONGEST_WAIT = 50, 0.5
 
 
@@ -28,7 +28,7 @@ def quarantine_at(path: Any) -> AnyQuarantine:
 class RemoteQuarantine:
     """An object that several threads, processes and machines add lines to.
 
-    It is read and written anew, on the condition that it is still the one that was read (If-Match): no
+    It is read and rewritten, on the condition that it has not changed meanwhile (If-Match): no
     line of another writer is lost, and a killed one leaves it as it was. Through fsspec, which has no
     such condition, the last one of two writers at a time stays. Pickles as its URL.
     """
@@ -73,7 +73,7 @@ class RemoteQuarantine:
         )
 
     def _now(self) -> tuple[bytes | None, str]:
-        """What is there, None for nothing, and its ETag."""
+        """The content, None if there is none, and its ETag."""
         try:
             return access.read_with_etag(self.path)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a source is: numbered samples, and nothing about batches, order or Keras."""
+"""The interface of a source: numbered samples, and nothing about batches, order or Keras."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Source", "SubsetSource", "WrappedSource"]
 
 
 class Source:
-    """Numbered samples: what a loader reads, and all that is known of it.
+    """Numbered samples, and everything that is known about them.
 
     For a format, a store or a protocol of your own override `__len__` and `read`; everything else
     has a default that is built on these two. `SequenceLoader(source, batch_size)` is a loader over
@@ -35,10 +35,10 @@ class Source:
     copy, so keep open files in a `PerThread`, or out of `__getstate__`.
 
     Attributes:
-        runs_user_code: reading a sample runs a function of the user's, which may hold the GIL.
+        runs_user_code: reading a sample runs a user's function, which may hold the GIL.
         random: samples depend on the moment that `sample` and `fill` are given.
         not_kept: why samples may not be kept as they are read, in a pack or in RAM; "" where they may.
-        reads_many: `fill` is quicker for many samples at once than for one after another.
+        reads_many: `fill` is faster for many samples at once than for one after another.
         whole_batches: `fill` wants all samples of a batch in one call: a call has a cost of its own.
         neighbours: samples that lie side by side are read together, as rows of one row group are.
         in_order: to read a sample takes reading all that lie before it, as in compressed files.
@@ -90,7 +90,7 @@ class Source:
     def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         """Row r of `out` becomes sample indices[r]. By default one `sample` after another.
 
-        Override it where many samples are read quicker at once. The arrays in `out` belong to this
+        Override it where many samples are read faster at once. The arrays in `out` belong to this
         call until it returns; several threads call it at the same time, each with rows of its own.
 
         Args:
@@ -104,7 +104,7 @@ class Source:
             stall_watch.at(self, index)
             try:
                 out.put(row, self.sample(index, moment.part(row)), report)
-            except Exception as error:  # whatever a user's code raises belongs to the sample
+            except Exception as error:  # errors of user code belong to the sample
                 report(row, error)
 
     def readers(
@@ -130,16 +130,16 @@ class Source:
         return ()
 
     def prepare(self) -> None:
-        """The first sample is about to be read: what is wrong with no sample is raised here."""
+        """Called before the first sample is read: raises errors that no single sample causes."""
 
-    # ------------------------------------------------------------------ what is known of it
+    # ------------------------------------------------------------------ properties
 
     def name(self, index: int) -> str:
-        """What a person would call this sample: a file, a row. Errors and quarantine files have it."""
+        """The name of this sample, such as a file or a row, for errors and quarantine files."""
         return f"index {index}"
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
-        """What a user can do about an array of a sample whose shape or dtype is not that of others.
+        """Advice for an array of a sample whose shape or dtype differs from that of others.
 
         Args:
             index: the sample's number.
@@ -153,12 +153,12 @@ class Source:
     def fingerprint(self) -> dict[str, str]:
         """Short texts that tell these samples from others; a saved position belongs to them.
 
-        By default of what samples are called, which is quick and never reads one.
+        By default they are made from sample names, which is fast and reads no sample.
         """
         return {"data": fingerprint.of_names(self.name, len(self), self.extent())}
 
     def extent(self) -> Iterable[Array]:
-        """Arrays that belong to the fingerprint beside names, such as the sizes of files."""
+        """Arrays that belong to the fingerprint in addition to names, such as the sizes of files."""
         return ()
 
     def labels(self) -> Array | None:
@@ -174,7 +174,7 @@ class Source:
         return None
 
     def delivered(self, spec: Structure) -> Structure:
-        """`spec`, that of one sample, with None for the dimensions in which samples are known to differ."""
+        """`spec`, the spec of one sample, with None for the dimensions in which samples may differ."""
         return spec
 
     # ------------------------------------------------------------------ sources made of it
@@ -192,7 +192,7 @@ class Source:
         return self
 
     def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
-        """This source with other columns of labels, by `change(column)`; None if it has no such."""
+        """This source with other label columns, by `change(column)`; None if it has no label columns."""
         return None
 
     def held(self) -> Source:
@@ -204,11 +204,11 @@ class Source:
         return self
 
     def owner(self) -> Any:
-        """What has to live as long as samples are read: the loader whose hooks are called, or None."""
+        """The object that must live while samples are read: the loader whose hooks are called, or None."""
         return None
 
     def for_worker(self) -> Source:
-        """What a worker process needs of it."""
+        """The part of it that a worker process needs."""
         return self
 
     def _with(self, **attributes: Any) -> Any:
@@ -221,7 +221,7 @@ class Source:
     # ------------------------------------------------------------------ resources
 
     def stores(self) -> list[Store]:
-        """The caches in front of it, and of what it reads from."""
+        """The caches in front of it, and of the sources that it reads from."""
         return []
 
     def close(self) -> None:
@@ -229,7 +229,7 @@ class Source:
 
 
 class WrappedSource(Source):
-    """A source that changes something of another one; what it does not override is that one's."""
+    """A source that changes another one; everything it does not override comes from that one."""
 
     def __init__(self, inner: Source) -> None:
         self.inner = inner

@@ -31,7 +31,7 @@ class Spans:
         return cls(np.zeros(samples, np.int64), np.arange(samples, dtype=np.int64), 1)
 
     def take(self, numbers: Indices) -> Spans:
-        """Of the samples of these numbers."""
+        """For the samples with these numbers."""
         return Spans(self.series[numbers], self.first[numbers], self.length)
 
     def cut(self, share: float, gap: int) -> tuple[Indices, Indices]:

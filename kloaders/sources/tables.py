@@ -1,4 +1,4 @@
-"""Columns of whatever a user calls a table: a DataFrame, a dict of lists, a CSV file."""
+"""Columns of a table: a DataFrame, a dict of lists, a CSV file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Parquet:
 
 
 class Table:
-    """Columns of whatever a user calls a table."""
+    """Columns of a table."""
 
     def __init__(self, frame: Any) -> None:
         self.file: str | None = None
@@ -109,11 +109,11 @@ class Table:
         return found
 
     def row(self, k: int) -> str:
-        """What a person would call a row; for messages."""
+        """A readable name for a row; for messages."""
         return self._row(k)
 
     def first(self, name: str) -> Any:
-        """The first value of a column that is there; None where there is none."""
+        """The first value of a column that is not missing; None if there is none."""
         series = self._series(name)
         dtype = getattr(series, "dtype", None)
         if isinstance(dtype, np.dtype) and dtype.kind != "O":

@@ -27,7 +27,7 @@ _NOWHERE = np.empty(0, np.int64), np.empty(0, np.int64)
 
 
 def _key_and_suffix(name: str) -> tuple[str, str] | None:
-    """What belongs together, and which part of it a member is; None for what is no part of a sample.
+    """The key of a sample and the suffix of a member; None for what is not part of a sample.
 
     The suffix begins at the first dot of the name behind the folders: "a/b.seg.png" -> "a/b", "seg.png".
     """
@@ -43,7 +43,7 @@ class TarSamples:
 
     Args:
         files: the tar files.
-        index_folder: where indexes are kept; None: beside the files.
+        index_folder: folder for indexes; None: next to the files.
 
     Takes 16 bytes of memory a member, and the names of samples.
     """
@@ -94,7 +94,7 @@ class TarSamples:
 
 
 def _grouped(index: TarIndex, path: str) -> tuple[list[str], dict[str, tuple[Array, Array]]]:
-    """The samples of a file: their keys, and of each suffix where its members lie."""
+    """The samples of a file: their keys, and the positions of their members by suffix."""
     keys: list[str] = []
     found: dict[str, list[tuple[int, int]]] = {}
     for number, name in enumerate(index.names):
@@ -153,7 +153,7 @@ class TarSource(EncodedSource):
             JSON text.
 
     Raises:
-        ValueError: no sample has such a suffix.
+        ValueError: no sample has this suffix.
     """
 
     def __init__(self, samples: TarSamples, fields: tuple[Structure, ...]) -> None:
@@ -175,7 +175,7 @@ class TarSource(EncodedSource):
 
     def blocks(self, indices: Indices) -> Iterator[tuple[list[int], Block | Exception]]:
         files = np.searchsorted(self.samples.firsts, indices, side="right") - 1
-        # In the order of the file, which is quicker for disks.
+        # In file order, which is faster for disks.
         for row in np.lexsort((indices, files)).tolist():
             index, file = int(indices[row]), int(files[row])
             try:
@@ -195,7 +195,7 @@ class TarSource(EncodedSource):
                         break
 
     def values(self, index: int) -> dict[str, Any]:
-        """What a sample has: of each suffix that is read its value, or why there is none."""
+        """A sample's value for each suffix that is read, or why it is missing."""
         found: dict[str, Any] = {}
         file = self.samples.file_of(index)
         for suffix in self.samples.has(index):
@@ -242,7 +242,7 @@ class TarSource(EncodedSource):
 
 
 def _choices(name: str) -> list[tuple[str, str]]:
-    """The suffixes to try, and what is asked for in a JSON text."""
+    """The suffixes to try, and the key in a JSON text."""
     found = []
     for choice in name.split(";"):
         suffix, _, path = choice.partition(":")

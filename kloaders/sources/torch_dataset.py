@@ -24,7 +24,7 @@ __all__ = ["TorchSource"]
 
 
 class TorchSource(Source):
-    """What `dataset[i]` gives, as arrays.
+    """The result of `dataset[i]`, as arrays.
 
     Args:
         dataset: has `__len__` and `__getitem__`.
@@ -94,7 +94,7 @@ class TorchSource(Source):
                 out.put(
                     row, self._parts(item if self.select is None else self.select(item)), report
                 )
-            except Exception as error:  # whatever a user's code raises belongs to the sample
+            except Exception as error:  # errors of user code belong to the sample
                 report(row, error)
 
     def with_seed(self, seed: int) -> Source:
@@ -160,7 +160,7 @@ def _seeded(rng: np.random.Generator | None) -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """What a dataset gives, with arrays for tensors and pictures, and tuples for lists of such."""
+    """An item of a dataset, with arrays for tensors and images, and tuples for lists of such."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, tuple):
@@ -173,6 +173,6 @@ def _plain(value: Any) -> Any:
         value = value.detach().cpu()
         # NumPy has no bfloat16 of its own.
         return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
-    if hasattr(value, "convert") and hasattr(value, "getbands"):  # a PIL picture
+    if hasattr(value, "convert") and hasattr(value, "getbands"):  # a PIL image
         return np.asarray(value)
     return value

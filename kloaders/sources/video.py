@@ -29,7 +29,7 @@ __all__ = ["VideoSource"]
 
 # Files that a thread holds open: a decoder is some megabytes.
 _OPEN_FILES = 2
-# So many frames ahead are decoded and dropped rather than sought: a seek begins at a keyframe anyway.
+# Up to this many frames ahead are decoded and dropped instead of seeking, which starts at a keyframe anyway.
 _SKIP = 16
 # Where the container leads to another frame than was asked for, this many frames earlier are tried.
 _BACK = (0, 32, 256)
@@ -45,7 +45,7 @@ class VideoSource(Source):
         step: take every step-th frame.
         stride: frames from the beginning of a clip to that of the next; None: as many as it spans.
         options: size, interpolation and channels of frames.
-        folder: where indexes are kept; None: beside the files.
+        folder: folder for indexes; None: next to the files.
 
     Raises:
         DecodeError: OpenCV finds no frames in a file, or fewer than its header says.

@@ -1,4 +1,4 @@
-"""Weights of samples, beside x and y: one number a sample, or whatever else labels may be."""
+"""Weights of samples, next to x and y: one number per sample, or nested like labels."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class WeightColumns:
 def weights_of(
     given: Any, samples: int, read: ReadPath | None = None, paths: Any = None
 ) -> Array | WeightColumns | None:
-    """What `sample_weights=` was given, checked against the number of samples.
+    """The argument `sample_weights=`, checked against the number of samples.
 
     Args:
         given: of the user's.
@@ -57,7 +57,7 @@ def weights_of(
         float32 of shape (samples,) for one number a sample in RAM; columns for anything else.
 
     Raises:
-        TypeError, ValueError: it is nothing that may be weights, or not one value a sample.
+        TypeError, ValueError: it cannot be weights, or has not one value per sample.
     """
     if given is None or isinstance(given, WeightColumns):
         return given
@@ -96,7 +96,7 @@ def weights_of(
 def taken(
     weights: Array | WeightColumns | None, numbers: Indices | None
 ) -> Array | WeightColumns | None:
-    """What `weights_of` gave, for some of the samples; None: all of them."""
+    """The result of `weights_of` for some of the samples; None: all of them."""
     if numbers is None:
         return weights
     if isinstance(weights, WeightColumns):

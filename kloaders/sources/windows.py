@@ -57,7 +57,7 @@ class Cut:
         return np.moveaxis(windows, -1, 1)[:, :: self.step]
 
     def fill(self, view: Array, firsts: Indices, out: Array, rows: Indices | slice) -> None:
-        """The arrays of windows that begin at `firsts`, into rows of a batch."""
+        """Copy the arrays of windows that begin at `firsts` into rows of a batch."""
         chosen = self.columns
         if isinstance(chosen, list) and np.all(np.diff(chosen) == 1):
             out[rows] = view[:, :, chosen[0] : chosen[-1] + 1][firsts]  # nothing else is copied
@@ -216,7 +216,7 @@ class WindowSource(Source):
                 for cut, array in zip(self.cuts, outs, strict=True):
                     array[row] = cut.of(mine)
 
-    # ------------------------------------------------------------------ what is known of it
+    # ------------------------------------------------------------------ properties
 
     def name(self, index: int) -> str:
         owner, first = self.where(index)

@@ -51,7 +51,7 @@ class ZippedSource(Source):
         return parts
 
     def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
-        # Which of the arrays are of which part of which pipeline.
+        # The part and pipeline of each array.
         numbers = unflatten(out.form, list(range(len(out.arrays))))
         mine: dict[int, dict[int, Structure]] = {}
         _collect(self.form, numbers, mine)

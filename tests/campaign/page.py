@@ -77,7 +77,7 @@ def order():
         ),
     )
     yield Promise(
-        "A converter that is killed at any moment goes on where it was, and nothing in half has a "
+        "A converter that is killed at any moment resumes where it was, and no incomplete file has a "
         "name",
         (
             "convert/test_packs.py::test_killed_at_random_moments",
@@ -96,8 +96,8 @@ def resume():
             if loader == "mixture":
                 often = "every sample as often as without a kill"
             yield Promise(
-                f"{report['backend']}, {loader}: killed at random moments and gone on, the model gets "
-                f"{often}, and the weights of a training never killed",
+                f"{report['backend']}, {loader}: killed at random moments and resumed, the model gets "
+                f"{often}, and the weights of a run that was never killed",
                 ("test_kill.py::test_killed_trainings_end_as_if_they_had_not_been",),
                 f"{found['kills']} kills, {found['kills_while_saving']} of them while it saved; "
                 f"{found['samples_lost']} samples lost, {found['samples_repeated']} repeated; "
@@ -145,7 +145,7 @@ def fuzz():
 def memory():
     """Each loader, then the budgets."""
     for name, found in result("memory").get("memory", {}).items():
-        what, test = "resident memory stays what it is", "test_memory_is_flat"
+        what, test = "resident memory is constant", "test_memory_is_flat"
         if "budget, MiB" in found:
             what, test = "stays within its budget", "test_budget"
         elif "fits" in found:
@@ -165,32 +165,32 @@ def threads():
 
 
 SECTIONS = {
-    "Never a sample lost, never one twice": order,
-    "Stopped, and gone on": resume,
-    "Nothing wrong in silence": suite,
+    "No sample lost, none repeated": order,
+    "Resume after a kill": resume,
+    "No silent errors": suite,
     "Faults": faults,
-    "Damaged and hostile files": fuzz,
+    "Corrupt and malicious files": fuzz,
     "Memory": memory,
     "Threads": threads,
 }
 
 ABOUT = {
     resume: """\
-A training process is killed at random moments over its life, also while it saves, and started again.""",
+A training process is killed at random moments, also while it saves, and started again.""",
     suite: """\
-What once went wrong without a word, or ended a good run for no good reason. Each case is counted in what arrived, or the
-refusal is read.""",
+Former bugs that lost or changed data silently, or ended a run without need. Each test counts the samples that arrived, or checks
+the error message.""",
     faults: """\
-Injected for real where that can be done: a signal, a limit, a file cut short, another user. Each runs in a process of its
-own, so that one which is not survived shows.""",
+Real faults where possible: a signal, a limit, a truncated file, another user. Each runs in a separate process, so that a crash
+is noticed.""",
     fuzz: """\
 One to four changes to a good file: bits, bytes, numbers near the limits of their type, parts cut, repeated, spliced; in
-text, tokens; checksums made to fit where someone who means harm would. A case that takes more than 30 seconds or 3 GiB,
-ends the process, runs code out of the file, reads outside of the folder, or gives a wrong sample, is a failure. Nothing is
+text, tokens; checksums recomputed, as an attacker would. A case that takes more than 30 seconds or 3 GiB,
+ends the process, runs code from the file, reads outside of the folder, or gives a wrong sample, is a failure. Nothing is
 unpickled from a disk.""",
     memory: """\
-1.5 MB of data an epoch, so that a batch that stays would show; each loader in a process of its own. Growth is the slope of
-a line through the last three quarters of the epochs. Resident beside a budget are the batches and the files being read.""",
+1.5 MB of data per epoch, so that a leaked batch is visible; each loader in a separate process. Growth is the slope of
+a line through the last three quarters of the epochs. In addition to a budget, the batches and the files being read are in memory.""",
     threads: """\
 `loader[i]` from 16 threads at once, as a plain index and as a ticket of an epoch; `loader.view()` for each of several
 threads; several loaders and processes over one pack, one set of TFRecord files, one cache folder.""",
@@ -201,22 +201,22 @@ HEAD = """\
 
 <!-- Written by `python -m tests.campaign`: edit tests/campaign/page.py, not this. -->
 
-Each promise has a test that runs with every change, and most of them a long form, the campaign: the same
-injection, hundreds or thousands of times. `python -m tests.campaign` in a clone runs it (an hour or two, Linux), keeps its
-figures in `docs/promises/`, and writes this page from them.
+Each promise has a test that runs with every change, and most of them also run hundreds or
+thousands of times in a campaign: `python -m tests.campaign` in a clone (an hour or two, Linux) stores its results in
+`docs/promises/` and writes this page from them.
 """
 
 LIMITS = """\
-## What is not promised
+## Limits of the promises
 
-- A file that is cut short *in place* while it is mapped, as a memory map or a pack: its size is looked at before each
-  batch, and what is missing is an error. Cut within the microseconds between that look and the copy, the process ends with
-  SIGBUS, as any program that maps files does. Write a new file and rename it: that is always safe, as our converters do.
-- A thread that hangs cannot be ended. The log says after a minute, and again after two, four and so on, which sample it
-  is at, and its file (`KLOADERS_STALL_SECONDS`). A worker *process* that works on one sample for a minute is ended, the
-  sample tried once more, and then it is an error (`KLOADERS_WORKER_TIMEOUT`). With `workers=0` nobody watches.
-- After `os.fork` a loader works in the child as well. Keras and TensorFlow do not promise so.
-- Formats without checksums (JPEG, BMP, WebP, TIFF but by deflate, `.npy`) cannot tell a changed value from another value.
+- A file that is truncated *in place* while it is mapped (a memory map or a pack): its size is checked before each batch, and
+  missing rows are an error. If it is truncated within the microseconds between check and copy, the process ends with SIGBUS, as
+  any program that maps files. To be safe, write a new file and rename it, as our converters do.
+- A thread that hangs cannot be killed. After one, two, four minutes and so on, its current sample and file are logged
+  (`KLOADERS_STALL_SECONDS`). A worker *process* that works on one sample for a minute is killed, the sample is tried once more,
+  and then it is an error (`KLOADERS_WORKER_TIMEOUT`). With `workers=0` nothing is watched.
+- After `os.fork` a loader also works in the child. Keras and TensorFlow do not promise this.
+- Formats without checksums (JPEG, BMP, WebP, TIFF but by deflate, `.npy`) cannot reveal a changed value.
 """
 
 

@@ -216,7 +216,7 @@ PROMISES = (
         _of(BMP, "24_bits", "palettes", "masks_of_32_bits", "alpha_by_a_mask", "16_bits"),
     ),
     Kept(
-        "A picture that is cut is an error wherever it is cut, also where another JPEG or zeros follow",
+        "A truncated image is an error wherever it is cut, also if another JPEG or zeros follow",
         _of(
             JPEG, "a_cut_jpeg_and_another_one", "cut_anywhere", "an_end_marker_behind_half_the_data"
         )

@@ -26,7 +26,7 @@ RESOURCES = {
     "gil": "the GIL: threads wait for each other, and cores are idle",
     "copy": "copying: samples into batches, and batches to the device",
     "waiting": "waiting: no batches are prefetched for the model",
-    "unknown": "not among the things that were measured",
+    "unknown": "unknown: no single measurement explains it",
 }
 
 

@@ -31,7 +31,7 @@ def crc32c(data: Any, crc: int = 0) -> int:
     >>> crc32c(b"56789", crc32c(b"1234")) == crc32c(b"123456789") == 0xE3069283
     True
     """
-    # Its slow form takes what can be iterated byte by byte: no array of two axes.
+    # Its slow form iterates byte by byte, which excludes arrays of two axes.
     found: int = google_crc32c.extend(crc, data if HARDWARE else bytes(data))
     return found
 
@@ -63,7 +63,7 @@ def of_rows(rows: Array) -> Array:
     """The checksum of each row of a uint8 array of shape (rows, bytes), for rows of a few bytes.
 
     The library has no call for many at once: for the 8 bytes of a record's length it takes ten times
-    as long as this does, and all headers of a file are looked at when its index is made.
+    as long as this does, and all headers of a file are checked when its index is built.
     """
     crc = np.full(len(rows), 0xFFFFFFFF, np.uint32)
     for column in range(rows.shape[1]):

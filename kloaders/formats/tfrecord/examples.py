@@ -45,7 +45,7 @@ _VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5
 
 
 class Found(NamedTuple):
-    """A feature in a record: of which kind, and where its lists lie (nearly always one).
+    """A feature in a record: its kind, and the positions of its lists (nearly always one).
 
     steps: of a list in a SequenceExample its steps, a feature each; None for all others.
     """
@@ -148,7 +148,7 @@ def _feature_at(record: bytes, start: int, stop: int, before: Found | None = Non
     kind, spans = before[:2] if before else (0, [])
     for which, wire, a, z in _fields(record, start, stop):
         if wire == _BLOCK and which in (BYTES, FLOAT, INT64):
-            # Of a oneof the last counts; parts of one message are merged.
+            # In a oneof the last one counts; parts of one message are merged.
             spans = [*spans, (a, z)] if which == kind else [(a, z)]
             kind = which
     return Found(kind, spans)
@@ -157,7 +157,7 @@ def _feature_at(record: bytes, start: int, stop: int, before: Found | None = Non
 def values_of(record: bytes, found: Found) -> Any:
     """The values of a feature: a list of bytes, or a float32 or int64 array of one axis.
 
-    Of a list of a SequenceExample, those of all steps, one after another.
+    For a list of a SequenceExample, those of all steps, one after another.
 
     Raises DecodeError where a list is damaged.
     """

@@ -1,4 +1,4 @@
-"""TFRecord files: random access to the records of many, by one number. Not what is in a record.
+"""TFRecord files: random access to the records of many, by one number. Not their content.
 
 A file is records, one after another: length (uint64), masked CRC-32C of the length, data, masked
 CRC-32C of the data, all little-endian. The format is described in TensorFlow's tutorial "TFRecord
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-# Neighbouring records are read in one call of at most so many bytes.
+# Maximum number of bytes of neighbouring records that are read in one call.
 _AT_ONCE = 1 << 24
 
 
@@ -65,13 +65,13 @@ class RecordFiles:
 
     paths: the files, in the order of the numbers.
     compression: "", "GZIP", "ZLIB" or "auto", which may differ from file to file.
-    index_folder: where indexes are kept; None: beside the files.
+    index_folder: folder for indexes; None: next to the files.
     check_crc: compare the checksum of a record's data when it is read.
     max_bytes: what a record of a compressed file may have; None: any number.
     progress: show a bar while indexes are made, if that takes more than a second.
     opener: how the files are opened.
 
-    Takes 8 bytes of memory a record. Pickles without what is open. Threads may share it.
+    Takes 8 bytes of memory per record. Pickles without open files. Safe for threads.
     """
 
     def __init__(
@@ -95,22 +95,22 @@ class RecordFiles:
         self.firsts: Indices = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         #: Records that the numbers stand for, sorted, if some are left out.
         self.kept: Indices | None = None
-        # Of each file one more than it has records: where the last one ends.
+        # For each file one more than its records: the end of the last one.
         self._offsets = np.concatenate([index.offsets.astype(np.int64) for index in indexes])
         self._set_up()
 
     def _set_up(self) -> None:
-        # Of each record, once its checksum was compared; and of each file, what it was like then.
+        # For each record, whether its checksum was verified; and for each file, its state then.
         self._sound = np.zeros(int(self.firsts[-1]), bool)
         self._sound_in: dict[int, tuple[int, int]] = {}
         self._changes = 0
-        # When the files were last looked at, and which of them since.
+        # When the files were last checked, and which of them since.
         self._looked, self._looked_at = -math.inf, set[int]()
         self.after_fork()
         forks.watch(self)
 
     def after_fork(self) -> None:
-        # A stream may have been moved on by half: it begins anew.
+        # A stream may have been read half-way: restart it.
         self._streams: OrderedDict[int, Stream] = OrderedDict()
         self._lock = threading.Lock()
         self._files = OpenFiles(self.paths, self.opener.open)
@@ -159,7 +159,7 @@ class RecordFiles:
         """Whether the checksum of each of these records, of these files, is to be compared.
 
         That is when a record is first read, and again when its file has changed. And how often
-        files have changed, to be told to `checked`.
+        files have changed, to be passed to `checked`.
         """
         if not self.check_crc:
             return np.zeros(len(records), bool), self._changes
@@ -170,7 +170,7 @@ class RecordFiles:
             self._looked_at.add(file)
             try:
                 stamp = self.opened(file).stamp()
-            except OSError:  # met again by who reads
+            except OSError:  # raised again when it is read
                 continue
             if self._sound_in.get(file) != stamp:
                 with self._lock:
@@ -208,7 +208,7 @@ class RecordFiles:
         return start, end
 
     def name(self, index: int) -> str:
-        """What a person would call a record."""
+        """A readable name for a record."""
         file, number = self.where(index)
         at, _ = self._span(file, number)
         inside = " of the decompressed content" if self.compressions[file] else ""
@@ -330,7 +330,7 @@ class RecordFiles:
         for file in dict.fromkeys(files):
             try:
                 found[file] = self.opened(file)
-            except OSError:  # met again by who reads its records by themselves
+            except OSError:  # raised again when it is reads records by themselves
                 found[file] = None
         return [found[file] for file in files]
 
@@ -347,7 +347,7 @@ class RecordFiles:
             return found
 
     def close(self) -> None:
-        """Close files and forget what was decompressed; both come back if asked for."""
+        """Close files and drop decompressed data; both come back when needed."""
         self._files.close()
         with self._lock:
             self._streams.clear()

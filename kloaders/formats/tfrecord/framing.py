@@ -36,7 +36,7 @@ _FRAME = struct.Struct("<QI")
 
 
 def framed(data: bytes) -> bytes:
-    """A record as it lies in the file."""
+    """A record as stored in the file."""
     length = LENGTH.pack(len(data))
     head = length + _CHECKSUM.pack(mask(crc32c(length)))
     return b"".join((head, data, _CHECKSUM.pack(mask(crc32c(data)))))

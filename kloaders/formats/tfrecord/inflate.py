@@ -36,7 +36,7 @@ class Inflate:
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes; fewer at the end."""
-        taken = BytesIO()  # gives what it holds without a copy
+        taken = BytesIO()  # returns its content without a copy
         while size:
             if self._at == len(self._ready) and not self._more():
                 break
@@ -58,7 +58,7 @@ class Inflate:
         return size - left
 
     def copy(self) -> Inflate:
-        """Another one that goes on from here."""
+        """A copy that continues from here."""
         new = copy.copy(self)
         new._inflate = self._inflate.copy()  # noqa: SLF001  of this very class
         return new
@@ -93,18 +93,18 @@ class Inflate:
                 return True
 
 
-# Decompressed content is kept in blocks of so many bytes, and so many of them: threads ask for
+# Size and number of the blocks of decompressed content that are kept: threads ask for
 # neighbours in no strict order.
 _BLOCK, _BLOCKS_KEPT = 4 << 20, 32
 
-# Places in a file from which decompressing can go on.
+# Positions in a file from which decompressing can continue.
 _CURSORS = 8
 
 
 class Stream:
-    """The records of a compressed file, by number: quick where asked for in about their order.
+    """The records of a compressed file, by number: fast if requested in about their order.
 
-    Going back further than what is kept means to begin at the front again. Threads may share it.
+    Going back further than the kept blocks restarts at the front. Safe for threads.
     """
 
     def __init__(self, path: str, compression: str, offsets: Array, opener: Opener = LOCAL) -> None:

@@ -37,7 +37,7 @@ __all__ = [
 def index_of(
     path: str, compression: str = "auto", folder: str | None = None, opener: Opener = LOCAL
 ) -> Index:
-    """The index of a file: read where there is a valid one, else made and kept.
+    """The index of a file: read if a valid one exists, otherwise built and stored.
 
     It lies beside the file, as `.NAME.index`: shells' and Python's patterns leave out such names,
     so that nobody takes it for data. Where that folder cannot be written, it is kept in a folder of
@@ -80,7 +80,7 @@ def index_of(
 
 
 def _compression(file: OpenFile, path: str, asked: str) -> str:
-    """What the first bytes say, checked against what was asked for."""
+    """The first bytes, checked against the requested format."""
     head = file.read(HEADER, 0)
     if is_header(head):
         found = ""
@@ -167,7 +167,7 @@ def _run(file: OpenFile, at: int, size: int) -> tuple[Array, int]:
         if ended or len(starts) >= _CHECKED:
             good = count_good_headers(heads)
             if good and starts[good - 1] + length_of(heads[good - 1]) + HEADER + FOOTER > size:
-                good -= 1  # cut short
+                good -= 1  # truncated
             whole.append(np.array(starts[:good], np.uint64))
             if good:
                 begun = starts[good - 1] + length_of(heads[good - 1]) + HEADER + FOOTER

@@ -37,7 +37,7 @@ __all__ = [
 
 
 class CachedColumn:
-    """A column of files, of which a store keeps the arrays."""
+    """A column of files whose arrays are kept in a store."""
 
     def __init__(self, column: PathColumn, store: Store) -> None:
         self.column = column
@@ -86,7 +86,7 @@ def _fill(
 ) -> None:
     """Row r of the arrays `out` becomes sample indices[r]: as it is kept, or by `read`, and kept.
 
-    What is kept, or read, in another shape or dtype than a row's is reported as such.
+    Arrays with another shape or dtype than a row's are reported as such.
 
     leaves: which arrays of a sample `out` are.
     """
@@ -152,12 +152,12 @@ def _others(
 
 
 def _stamp_in(store: Store, of_files: Stamp) -> Stamp:
-    """The stamp of what is made of files now."""
+    """The stamp of samples made now."""
     return of_files if store.made_by is None else store.made_by.stamp(of_files)
 
 
 def _changes(store: Store) -> int:
-    """How often what is made of files became another thing: what was begun before is not kept."""
+    """How often the samples of files changed: results begun before a change are not stored."""
     return 0 if store.made_by is None else store.made_by.changes
 
 
@@ -214,18 +214,18 @@ class HookCache:
     ) -> None:
         """Row r of `out`, the arrays of samples of this form, becomes sample indices[r].
 
-        What is not kept comes from `read`, and is kept.
+        Samples that are not stored come from `read`, and are stored then.
         """
         self._begin(form, [array[:1].nbytes for array in out])
         _fill(self.stores, self.stamp, indices, out, report, read, range(len(out)))
 
     def stamp(self, index: int) -> Stamp:
-        """What tells whether what is kept of a sample is what would be made now."""
+        """The state that decides whether a stored sample is still valid."""
         found = self.files.stamp(index)
         return found if self.made_by is None else self.made_by.stamp(found)
 
     def _begin(self, form: Structure, sizes: list[int]) -> None:
-        """Make the stores, for samples whose arrays have so many bytes."""
+        """Create the stores, for samples whose arrays have these sizes in bytes."""
         with self._lock:
             if not self.stores:
                 key = self.key
@@ -237,7 +237,7 @@ class HookCache:
                 self.stores = made
 
 
-# Where a cache lies: a budget of RAM, or a folder and how many bytes it may hold.
+# The location of a cache: a budget of RAM, or a folder and its maximum size in bytes.
 Place = Budget | tuple[str, "int | None"]
 
 
@@ -282,7 +282,7 @@ def paused(stores: list[Store]) -> Iterator[None]:
 
 @contextmanager
 def bypassed(stores: list[Store]) -> Iterator[None]:
-    """Read everything anew meanwhile, as if there were no cache; what is kept stays."""
+    """Read everything again for now, as if there were no cache; the cached samples stay."""
     with _pausing:
         for store in stores:
             store.bypassed += 1

@@ -72,7 +72,7 @@ def cached_rows(
         return source
     if cache.cache == "auto":
         # Not where a user's function runs, which may draw random numbers; and worker processes would
-        # keep what they read in RAM each for itself.
+        # each cache their own copy in RAM.
         if not decoded or source.runs_user_code or work.processes:
             return source
     else:

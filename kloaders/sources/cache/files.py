@@ -1,4 +1,4 @@
-"""Which files a cached sample follows from: what they are called, and how they are now."""
+"""The files that a cached sample depends on: their names, and their current state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SampleFiles:
         self.folder = common_folder(*paths) if folder is None else folder
 
     def __getitem__(self, index: int) -> str:
-        """What a sample is called, wherever the data lie."""
+        """The name of a sample, independent of the data's location."""
         names = (
             [column[index] for column in self.paths] if self.names is None else [self.names[index]]
         )
@@ -61,7 +61,7 @@ class SampleFiles:
         return self._stamp_of_urls(index) if found is None else found
 
     def _stamp_of_urls(self, index: int) -> Stamp:
-        """Of objects elsewhere: their names, and their ETags where a listing had them."""
+        """Names of remote objects, and their ETags if a listing had them."""
         names = [column[index] for column in self.paths]
         if not all(map(is_url, names)):
             return None

@@ -45,7 +45,7 @@ _OFFSET_BITS = 44
 _DISK_RESERVE = 2**30
 # Other processes' entries are looked for when something is missing, at most so often.
 _REFRESH_SECONDS = 5.0
-# The disk is asked what is free after so many bytes written.
+# The free disk space is checked after this many written bytes.
 _DISK_STEP = 2**26
 
 
@@ -348,7 +348,7 @@ class FolderCache(SharedStore):
         self._seen[name] = self._own, 0
 
     def _room(self, size: int) -> bool:
-        """Whether so many bytes more may be written."""
+        """Whether this many more bytes may be written."""
         if self.budget is not None and self._used + size > self.budget:
             self._full = True  # as asked for: nothing to say
             return False
@@ -410,7 +410,7 @@ def _entries(file: int, start: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _write_at(file: int, parts: list[memoryview], offset: int) -> int:
-    """Write `parts` to a place in a file; the bytes that it took."""
+    """Write `parts` to a position in a file; returns the number of bytes."""
     done, wanted = 0, sum(map(len, parts))
     while done < wanted:
         more = os.pwritev(file, _rest(parts, done), offset + done)
@@ -421,7 +421,7 @@ def _write_at(file: int, parts: list[memoryview], offset: int) -> int:
 
 
 def _rest(parts: list[memoryview], done: int) -> list[memoryview]:
-    """What is left of `parts` after so many bytes."""
+    """The rest of `parts` after this many bytes."""
     left = []
     for part in parts:
         left.append(part[done:])

@@ -1,4 +1,4 @@
-"""What besides the files decides a cached array: options, and the functions that make it, by value."""
+"""What a cached array depends on besides files: options, and the functions that make it, by value."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def key_of(
         folder: where the cache lies; for messages.
         options: values that decide the arrays.
         functions: those that make them, by what the user calls them ("decode="); None for none. Of a
-            method of a loader also what it reads of the loader counts.
+            method of a loader the attributes of the loader that it reads count, too.
         cache_key: the user's text, which stands for all of the functions.
         settings: attributes of such a loader that count if its method reads them.
 

@@ -1,4 +1,4 @@
-"""Where a loader's cache lies, and which samples it may keep."""
+"""The location of a loader's cache, and the samples that it may keep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["cached_in_ram", "cached_whole", "check_single_samples", "folder_of",
 
 
 def place_of(options: CacheOptions) -> Place:
-    """Where the cache lies, and how large it may become."""
+    """The location of the cache, and its maximum size."""
     place, budget = options.place, options.budget_bytes
     if place in ("auto", "ram"):
         if budget is not None:
@@ -29,7 +29,7 @@ def place_of(options: CacheOptions) -> Place:
 
 
 def folder_of(options: CacheOptions) -> str | None:
-    """The folder that the cache lies in; None if there is none, or it lies in RAM."""
+    """The folder of the cache; None if there is none, or it is in RAM."""
     return None if options.place in ("auto", "ram") else options.place
 
 
@@ -104,7 +104,7 @@ def cached_whole(
         f"decode= of file {k}": getattr(read, "decode", None) for k, read in enumerate(readers)
     }
     functions["preprocess="] = transforms.preprocess
-    from kloaders.formats.images import decoders  # whoever has files has OpenCV loaded
+    from kloaders.formats.images import decoders  # OpenCV is imported already if there are files
 
     options_of = (getattr(read, "options", None) for read in readers)
     made_by = (transforms.dtype, *decoders(), *options_of)

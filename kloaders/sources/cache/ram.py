@@ -25,11 +25,11 @@ __all__ = ["Budget", "RamCache", "spare_ram"]
 _NONE: Indices = np.zeros(0, np.int64)
 # How often it is looked whether memory has become short.
 _MEMORY_SECONDS = 1.0
-# Of the memory that is free, all caches with cache="auto" together take at most this share ...
+# The maximum share of the free memory for all caches with cache="auto" together ...
 _SPARE_SHARE = 0.25
-# ... and give back what they hold where less than this share of it is left.
+# ... which is released when less than this share of it is left.
 _SHORT_SHARE = 0.1
-# Of the memory that is free, cache="ram" takes at most this share.
+# The maximum share of the free memory for cache="ram".
 _RAM_SHARE = 0.8
 
 
@@ -77,7 +77,7 @@ class Budget:
             self._used -= nbytes
 
     def left(self, free_bytes: int) -> int:
-        """How many bytes may still be reserved, where so much RAM is free."""
+        """Number of bytes that may still be reserved with this much free RAM."""
         if self._used:
             return max(0, self.total - self._used)
         return int(self._share * free_bytes) if self._given is None else self._given
@@ -120,7 +120,7 @@ class RamCache(SharedStore):
         self._map: mmap.mmap | None = None
         self._slots = np.zeros(0, np.int32)  # of each sample: 1 + its row, 0 for none
         self._capacity = self._count = self._reserved = 0
-        # What was copied out of a row counts only if this is the same before and after.
+        # A copy of a row counts only if this is the same before and after.
         self._generation = 0
         self._memory_looked_at = 0.0
         # Arrays that are no rows: by sample, with their stamp, and when that was looked at.
@@ -240,7 +240,7 @@ class RamCache(SharedStore):
         if before is not None:
             self._give_back(before[0])
         slots = self._slots
-        if len(slots) and slots[index]:  # what it was before it changed
+        if len(slots) and slots[index]:  # its value before it changed
             slots[index] = 0
             self._generation += 1
         each = max(1, array.nbytes)
@@ -328,7 +328,7 @@ class RamCache(SharedStore):
                 self.shrink()
 
     def shrink(self) -> None:
-        """Give back half of what is held, and grow no more."""
+        """Release half of the cached data, and stop growing."""
         with self._lock:
             rows, memory = self._rows, self._map
             for index in list(self._others)[len(self._others) // 2 :]:

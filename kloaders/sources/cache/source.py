@@ -1,4 +1,4 @@
-"""A source in front of which stores keep whole samples."""
+"""A source with stores in front of it that cache whole samples."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class CachedSource(WrappedSource):
 
     def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
         stores, stamp = self.cache.stores, self.cache.stamp
-        if stores:  # what is not kept in all of them
+        if stores:  # samples that are not in all of them
             indices = np.unique(np.concatenate([store.missing(indices, stamp) for store in stores]))
         return self.inner.fetch_ahead(indices) if len(indices) else ()
 

@@ -1,4 +1,4 @@
-"""What a store of decoded samples is: arrays by sample number. Nothing is kept here.
+"""The interface of a store of decoded samples: arrays by sample number. Nothing is stored here.
 
 What is kept is known by the stamp of its files: a file that changed is read again, at the latest
 CHECK_SECONDS later.
@@ -34,12 +34,12 @@ __all__ = [
 
 
 STAMP_BYTES = 16
-# What tells whether files are those that were read; None where one can't be looked at.
+# The state of files, to detect changes; None if one cannot be checked.
 Stamp = bytes | None
-# Of a sample that is read from no file.
+# For a sample without files.
 NO_FILES = bytes(STAMP_BYTES)
 
-# A stored file is looked at again before it is served, unless it was so many seconds ago.
+# A stored file is checked again before it is served, unless that was done this many seconds ago.
 CHECK_SECONDS = 2.0
 
 
@@ -73,7 +73,7 @@ class Store(Protocol):
         """The same for what `serve` could not give, since its rows have another shape or dtype."""
 
     def missing(self, indices: Indices, stamp: Callable[[int], Stamp]) -> Indices:
-        """Those of these samples that are not here, as far as can be told without reading any."""
+        """The samples that are not stored, as far as is known without reading any."""
 
     def put(self, index: int, stamp: Stamp, array: Array) -> None:
         """Keep an array, if there is room. `stamp` was taken before its file was read."""
@@ -85,15 +85,15 @@ class Store(Protocol):
         """A loader does so no longer: memory and files go with the last one. Folders stay."""
 
     def expected_share(self, sample_bytes: int, free_bytes: int) -> float:
-        """The share of the samples that it holds once all were read, as far as can be told.
+        """The expected share of stored samples after all were read.
 
         Args:
-            sample_bytes: of one sample as it is stored.
+            sample_bytes: bytes per stored sample.
             free_bytes: RAM that is free.
         """
 
     def look_again(self) -> None:
-        """Nothing that is kept is taken for fresh because it was looked at a moment ago."""
+        """Check all stored samples again, whenever they were last checked."""
 
     #: What makes the arrays; None where no user's function does.
     made_by: MadeBy | None
@@ -105,11 +105,11 @@ class Store(Protocol):
     counts: tuple[int, int]
 
     def __str__(self) -> str:
-        """What is held, in words."""
+        """The content, in words."""
 
 
 class MadeBy:
-    """The functions that make what is kept, and whether what they read was assigned anew.
+    """The functions that make the stored samples, and whether something that they read was reassigned.
 
     Its part of a stamp is empty until then: arrays of before are found, and none of after.
 
@@ -147,7 +147,7 @@ class MadeBy:
         return {**kept, "_state": None}
 
     def stamp(self, of_files: Stamp) -> Stamp:
-        """That of files, for what is made of them now."""
+        """The stamp of files, for samples made now."""
         if of_files is None or not self._part:
             return of_files
         return hashlib.blake2b(of_files + self._part, digest_size=STAMP_BYTES).digest()
@@ -175,7 +175,7 @@ def check_kept(dtype: np.dtype[Any]) -> None:
 
 
 class SharedStore:
-    """What several views of a loader use: cleared when the last one is closed."""
+    """Shared by several views of a loader: cleared when the last one is closed."""
 
     # By sample or slot, by time.monotonic().
     _looked_at: Array = np.zeros(0)

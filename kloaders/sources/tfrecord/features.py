@@ -22,7 +22,7 @@ Shape = tuple["int | None", ...]
 class Feature:
     """How one feature of a record becomes an array.
 
-    A name alone is enough where the record says the rest: pictures are decoded, arrays that
+    A name alone is enough where the record says the rest: images are decoded, arrays that
     `write_tfrecords` wrote have their shape beside them, and a single number is a number.
 
     Args:
@@ -122,7 +122,7 @@ def _from_tensorflow(value: Any, key: str) -> Feature:
     shape = tuple(shape.as_list() if hasattr(shape, "as_list") else shape)
     if hasattr(value, "allow_missing"):  # FixedLenSequenceFeature
         shape = (None, *shape)
-    # As in TensorFlow: where a record lacks what has any length, that is 0.
+    # As in TensorFlow: a missing feature of variable length is 0.
     empty = () if None in shape else None
     default = getattr(value, "default_value", None)
     return Feature(

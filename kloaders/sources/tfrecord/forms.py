@@ -1,4 +1,4 @@
-"""What `write_tfrecords` notes of its samples in the first records of a file: their structure. No files."""
+"""The structure of samples, which `write_tfrecords` notes in the first records of a file. No files."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def features_for(name: str, array: Array, label: bool = False) -> dict[str, Any]
 
 
 def feature_of(name: str, array: Array | None, label: bool = False) -> Feature:
-    """How an array by `features_for` is read; None: what its file says itself."""
+    """How an array by `features_for` is read; None: as its file says."""
     if array is None:
         return Feature(name)
-    # Of others the shape is beside them.
+    # For others the shape is in a second feature.
     shape: Any = {0: (), 1: (None,)}.get(array.ndim)
     if _is_cut(array, label):
         return Feature(f"{name}/{array.dtype.name}", shape, array.dtype)

@@ -12,7 +12,7 @@ from kloaders.sources.tfrecord.pixels import pixels_in
 
 __all__ = ["guessed"]
 
-# What others call the label of a picture.
+# What others call the label of an image.
 _LABELS = ("label", "labels", "y", "target", "targets", "class", "category", "image/class/label")
 
 
@@ -21,10 +21,10 @@ def guessed(
 ) -> tuple[dict[str, Structure], str]:
     """Which features of this record are x and y, and the same in words.
 
-    x is what holds a picture or an array (with `decode`: the longest bytes), else all numbers; y is
-    a number called like a label, or the only one beside a picture. words: a label may be a text.
+    x is what holds an image or an array (with `decode`: the longest bytes), else all numbers; y is
+    a number called like a label, or the only one beside an image. words: a label may be a text.
 
-    Raises ValueError where there is nothing that could be x.
+    Raises ValueError if nothing could be x.
     """
     try:
         found = {name: f for name, f in features_of(record).items() if f.kind}

@@ -25,10 +25,10 @@ from kloaders.sources.tfrecord.leaves import Leaf, Slot
 __all__ = ["Jobs", "Layout", "learnt", "read_rows"]
 
 
-# Values of at least so many bytes are read straight into the batch: one buffer more for the
+# Values of at least this many bytes are read straight into the batch: one buffer more for the
 # system call, and one copy less.
 _DIRECT = 2048
-# Neighbouring records are read in one call of at most so many bytes.
+# Maximum number of bytes of neighbouring records that are read in one call.
 _AT_ONCE = 1 << 24
 
 
@@ -45,7 +45,7 @@ class Layout:
         self.size = len(raw)
         self.slots = slots
         self.direct = direct
-        # A record without what is read in place is a row of the matrix.
+        # The part of a record that is not read in place is a row of the matrix.
         cuts = [HEADER + cut for k in direct for cut in (slots[k].start, slots[k].stop)]
         outside = list(zip([0, *cuts[1::2]], [*cuts[::2], len(raw)], strict=True))
         self.cuts = list(itertools.accumulate((z - a for a, z in outside), initial=0))
@@ -166,7 +166,7 @@ class _Group:
 def read_rows(files: RecordFiles, jobs: Jobs, out: list[Array]) -> list[int]:
     """Fill rows of `out`; gives those whose record has another form or is damaged, in any order.
 
-    What lies in a file side by side is one read, and all reads go together (`read_many`).
+    Neighbours in a file are one read, and all reads are submitted together (`read_many`).
     """
     by_layout: dict[Layout, list[int]] = {}
     for place, layout in enumerate(jobs.layouts):
@@ -214,7 +214,7 @@ def _place(
     sums: dict[int, int],
     out: list[Array],
 ) -> list[int]:
-    """Values from the matrix into the batch; rows that are of no such layout, or damaged."""
+    """Copy values from the matrix to the batch; returns rows with another layout, or damaged ones."""
     layout, lines, rows = group.layout, group.lines, jobs.rows[group.places]
     bad: list[int] = []
     if sums:
@@ -240,7 +240,7 @@ def _place(
 
 
 def _checksum(pieces: Sequence[Array]) -> int:
-    """Of the data of a record that was read in pieces, frame included."""
+    """The checksum of a record's data that was read in pieces, frame included."""
     if len(pieces) == 1:
         return crc32c(pieces[0][HEADER:-FOOTER])
     crc = crc32c(pieces[0][HEADER:])

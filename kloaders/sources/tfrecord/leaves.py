@@ -33,7 +33,7 @@ from kloaders.sources.tfrecord.pixels import pixels_in
 
 __all__ = ["DTYPE", "SHAPE", "Leaf", "Slot", "is_picture", "leaves_of"]
 
-# What is beside an array by `write_tfrecords`.
+# Additional features of an array by `write_tfrecords`.
 SHAPE, DTYPE = "/shape", "/dtype"
 
 
@@ -59,10 +59,10 @@ def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
 class Leaf:
     """One array of a sample, from one feature of its record. Threads share it; it pickles.
 
-    feature: which, and what is known of it.
-    options: how pictures are decoded; its dtype is what values are cast to, None for none.
-    decode: for bytes that say nothing of themselves, if the feature has no such function.
-    class_names: a text stands for its number in this list.
+    feature: the feature, and its known properties.
+    options: how images are decoded; its dtype is what values are cast to, None for none.
+    decode: for bytes of unknown format, if the feature has no such function.
+    class_names: a text is replaced by its index in this list.
     """
 
     def __init__(
@@ -83,17 +83,17 @@ class Leaf:
         self.options = replace(options, dtype=pixels)
         #: Whether the first record has one number, so that it is a number and no list of one.
         self.single = False
-        #: Whether the first record has a picture or the like, which takes time to decode.
+        #: Whether the first record has an image or the like, which takes time to decode.
         self.encoded = False
 
     def described(self) -> tuple[Any, ...]:
-        """What decides its array besides the record, and `decode`."""
+        """The settings that decide its array, besides the record and `decode`."""
         feature = self.feature
         known = (self.name, feature.shape, feature.dtype, feature.default, self.single)
         return *known, self.options, self.cast, self.class_names
 
     def settle(self, record: bytes, found: dict[str, Found]) -> None:
-        """Look at a first record: what it does not tell is an error that says how to."""
+        """Read a first record: missing information is an error with advice."""
         here = found.get(self.name)
         if self.name and (here is None or not here.kind) and self.feature.default is None:
             close = difflib.get_close_matches(self.name, set(found) - {self.name}, 1)
@@ -260,7 +260,7 @@ class Leaf:
         return self._casted(value)
 
     def _shape(self, record: bytes, found: dict[str, Found]) -> Shape:
-        """The shape that its values have, as far as it is known."""
+        """The known shape of its values."""
         if self.feature.shape is not None:
             return self.feature.shape
         beside = found.get(self.name + SHAPE)

@@ -1,4 +1,4 @@
-"""Raw pixels of an image in a record, known by the height and width beside them."""
+"""Raw pixels of an image in a record, with height and width in other features."""
 
 from __future__ import annotations
 
