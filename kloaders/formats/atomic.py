@@ -32,8 +32,11 @@ _LEFT = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NO_LINK
 
 
 @contextlib.contextmanager
-def whole_file(path: str) -> Iterator[IO[bytes]]:
+def whole_file(path: str, on_disk: bool = True) -> Iterator[IO[bytes]]:
     """A file to write, which gets its name when it is whole and on the disk.
+
+    on_disk: False does not wait for the disk, for what has checksums and can be made again: behind a
+    loss of power such a file may be empty.
 
     Until then it has another name in the same folder, `.NAME.K.part`; if the block raises, whatever
     it is, that is removed and what was at `path` before is untouched. A link at `path` stays one, and
@@ -54,7 +57,8 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
             file.flush()
             if mode is not None and hasattr(os, "fchmod"):
                 os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
+            if on_disk:
+                os.fsync(descriptor)
             if sys.platform != "win32":  # a closed file would count as a leftover
                 os.replace(part, target)
         if sys.platform == "win32":  # an open file cannot be renamed
@@ -66,7 +70,8 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise_if_full(error, path)
         raise
-    sync_folder(os.path.dirname(target))
+    if on_disk:
+        sync_folder(os.path.dirname(target))
 
 
 def check_writable(path: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import importlib
 import io
 import os
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -122,17 +123,20 @@ class Table:
 
     def paths(self, name: str, folder: str | None) -> list[Any]:
         items: list[Any] = self.column(name).tolist()
-        for k, item in enumerate(items):
-            if not isinstance(item, str):
-                if not isinstance(item, os.PathLike):
+        if not _all_texts(items):
+            for k, item in enumerate(items):
+                if not isinstance(item, (str, os.PathLike)):
                     raise TypeError(
                         f"{self._row(k)}: column {name!r:.80} holds {item!r:.80} "
                         f"({type(item).__name__}), expected a file's path."
                     )
-                items[k] = os.fspath(item)
+            items = [os.fspath(item) for item in items]
         if folder is None:
             return items
-        prefix = os.path.join(folder, "")
+        prefix, all_of_them = os.path.join(folder, ""), "\0".join(("", *items))
+        # To ask each of a million whether it is absolute, or a URL, takes half a second.
+        if not any(mark in all_of_them for mark in (":", "\0/", "\0\\")):
+            return [prefix + item for item in items]
         return [item if os.path.isabs(item) or is_url(item) else prefix + item for item in items]
 
     def labels(self, name: str, class_names: list[str] | None) -> tuple[Array, list[str] | None]:
@@ -142,8 +146,8 @@ class Table:
         if array.dtype.kind != "O" or not len(array) or not isinstance(array[0], str):
             return self._classes(self._numbers(array, name), name, class_names), class_names
         texts = array.tolist()
-        bad = next((k for k, text in enumerate(texts) if not isinstance(text, str)), None)
-        if bad is not None:
+        if not _all_texts(texts):
+            bad = next(k for k, text in enumerate(texts) if not isinstance(text, str))
             raise ValueError(
                 f"{self._row(bad)}: column {name!r:.80} holds {texts[bad]!r:.80}, expected a text as in "
                 "other rows: make all of them texts, or all numbers."
@@ -266,11 +270,16 @@ def first_missing(array: Array) -> int | None:
     if array.dtype.kind == "f":
         bad = np.flatnonzero(np.isnan(array))
         return int(bad[0]) if len(bad) else None
-    if array.dtype.kind == "O":
-        for k, value in enumerate(array.tolist()):
+    if array.dtype.kind == "O" and not _all_texts(items := array.tolist()):
+        for k, value in enumerate(items):
             if type(value) is not str and is_missing(value):
                 return k
     return None
+
+
+def _all_texts(items: list[Any]) -> bool:
+    """Whether there is nothing but texts; of a million in a fiftieth of a second."""
+    return all(issubclass(kind, str) for kind in set(map(type, items)))
 
 
 def is_missing(value: Any) -> bool:
@@ -283,11 +292,12 @@ def is_missing(value: Any) -> bool:
         return type(value).__name__ == "NAType"
 
 
-def _opened(file: str) -> TextIO:
-    """The text of a file, or of an object by its URL."""
+def _bytes_of(file: str) -> bytes:
+    """All of a file, or of an object by its URL."""
     if is_url(file):
-        return io.StringIO(access.read(file).decode("utf-8-sig"), newline="")
-    return open(file, newline="", encoding="utf-8-sig", opener=open_to_read)
+        return access.read(file)
+    with open(file, "rb", opener=open_to_read) as stream:
+        return stream.read()
 
 
 def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
@@ -295,10 +305,54 @@ def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
 
     They hold numbers where all of a column are; empty is None.
     """
+    content, delimiter = _bytes_of(file), "\t" if file.lower().endswith(".tsv") else ","
+    header, columns = _plain_columns(content, delimiter) or _csv_columns(content, delimiter, file)
+    if not any(columns):
+        raise ValueError(
+            f"{visible(file)} has a row of names ({listed(header)}), and no rows: fill it in."
+        )
+    places: dict[str, list[int]] = {}
+    for k, name in enumerate(header):
+        places.setdefault(name, []).append(k)
+    found = {name: _parsed(column) for name, column in zip(header, columns, strict=True)}
+    return found, places
+
+
+def _plain_columns(content: bytes, delimiter: str) -> tuple[list[str], list[list[Any]]] | None:
+    """Names and columns of a file that is split at each delimiter, in a fifth of csv's time.
+
+    None where there is more to it: quotes, blank lines, lines of another length, no UTF-8.
+    """
+    content = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
+    if any(mark in content for mark in (b'"', b"\r", b"\0", b"\n\n")) or content[:1] in b"\n":
+        return None
+    if not content.endswith(b"\n"):
+        content += b"\n"
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    marks = np.frombuffer(content, np.uint8)
+    marks = marks[(marks == ord(delimiter)) | (marks == ord("\n"))]
+    width = content.count(delimiter.encode(), 0, content.index(b"\n")) + 1
+    if len(marks) % width or not (marks.reshape(-1, width) == marks[:width]).all():
+        return None
+    # The last one is what comes after the last line.
+    values = text.replace("\n", delimiter).split(delimiter)[:-1]
+    columns: list[list[Any]] = [values[k::width] for k in range(width)]
+    for column in columns:
+        del column[0]
+    return values[:width], [
+        [value or None for value in column] if "" in column else column for column in columns
+    ]
+
+
+def _csv_columns(content: bytes, delimiter: str, file: str) -> tuple[list[str], list[list[Any]]]:
+    """Names and columns of any CSV file; what is wrong with it is told with its line."""
     line = 0
     try:
-        with _opened(file) as stream:
-            rows = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
+        with io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="") as stream:
+            rows = csv.reader(stream, delimiter=delimiter)
             header = next(rows, None)
             if header is None:
                 raise ValueError(
@@ -321,15 +375,7 @@ def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
             f"{visible(file)}, behind line {line}, is no CSV in UTF-8: {error}. Save it again as such, or "
             "read it with pandas.read_csv() and pass the DataFrame."
         ) from None
-    if not any(columns):
-        raise ValueError(
-            f"{visible(file)} has a row of names ({listed(header)}), and no rows: fill it in."
-        )
-    places: dict[str, list[int]] = {}
-    for k, name in enumerate(header):
-        places.setdefault(name, []).append(k)
-    found = {name: _parsed(column) for name, column in zip(header, columns, strict=True)}
-    return found, places
+    return header, columns
 
 
 def _parsed(column: list[Any]) -> list[Any]:
@@ -346,7 +392,7 @@ def encoded(texts: list[Any]) -> tuple[list[Any], Indices]:
     """Distinct values in sorted order, and for each text its number; less memory than np.unique."""
     names = sorted(set(texts), key=str)
     numbers = {name: k for k, name in enumerate(names)}
-    return names, np.fromiter((numbers[text] for text in texts), np.int64, len(texts))
+    return names, np.fromiter(map(numbers.__getitem__, texts), np.int64, len(texts))
 
 
 def listed(names: list[str]) -> str:

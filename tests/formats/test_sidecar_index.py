@@ -102,10 +102,10 @@ def test_a_folder_for_indexes(file, tmp_path, walks):
 def unwritable(monkeypatch, folders):
     real = sidecar_index.whole_file
 
-    def refuse(path):
+    def refuse(path, on_disk=True):
         if any(path.startswith(folder) for folder in folders):
             raise PermissionError(13, "Permission denied", path)
-        return real(path)
+        return real(path, on_disk)
 
     monkeypatch.setattr(sidecar_index, "whole_file", refuse)
 
@@ -166,3 +166,14 @@ def test_what_a_killed_process_left_of_an_index_is_removed(file, there):
     index_of(path)
     assert os.path.exists(index_path(path))
     assert not [part for part in left if os.path.exists(part)]
+
+
+def test_an_index_that_a_loss_of_power_left_empty_is_made_anew(file, walks):
+    """Indexes do not wait for the disk: they have checksums, and are made again."""
+    path = file()
+    want = index_of(path).offsets.tolist()
+    for left in (b"", bytes(60)):
+        with open(index_path(path), "wb") as index:
+            index.write(left)
+        assert index_of(path).offsets.tolist() == want
+    assert len(walks) == 3

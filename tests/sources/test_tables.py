@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kloaders.sources import tables
 from kloaders.sources.tables import Table, array_of, encoded, first_missing, listed
 
 pandas = pytest.importorskip("pandas")
@@ -53,6 +54,10 @@ def test_a_column_that_is_not_there(table):
 def test_paths_may_be_absolute_or_objects():
     table = Table({"file": [Path("a.png"), "/b.png"]})
     assert table.paths("file", "/data") == ["/data/a.png", "/b.png"]
+    for odd in ("s3://bucket/c.png", "/c.png"):
+        table = Table({"file": ["a.png", odd, "b.png", "12:30.png"]})
+        expected = ["/data/a.png", odd, "/data/b.png", "/data/12:30.png"]
+        assert table.paths("file", "/data") == expected
 
 
 @pytest.mark.parametrize(
@@ -120,6 +125,66 @@ def test_a_file_that_is_no_table(tmp_path):
         Table(written(tmp_path, "a,b\n1,2\n1,2,3\n"))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["Unix", "Windows", "old Mac"])
+@pytest.mark.parametrize(
+    ("lines", "file", "n"),
+    [
+        (["file,n", "a.png,1", "b.png,2"], ["a.png", "b.png"], [1, 2]),
+        (["file,n", "a.png,1", "b.png,2", ""], ["a.png", "b.png"], [1, 2]),
+        (["", "file,n", "", "a.png,1", "", "b.png,2"], None, None),
+        (["file,n", "", "a.png,1", "", "b.png,2", ""], ["a.png", "b.png"], [1, 2]),
+        (["file,n", '"a, 1.png",1', '"b\n2.png",2'], ["a, 1.png", "b\n2.png"], [1, 2]),
+        (["n,file", "1,ä€😀.png", "2, b.png "], ["ä€😀.png", " b.png "], [1, 2]),
+        (["file,n,z", "a,1,", "b,2,"], ["a", "b"], [1, 2]),
+    ],
+    ids=["plain", "line end", "blank first", "blank lines", "quotes", "UTF-8", "empty values"],
+)
+def test_every_way_to_write_a_csv_file(tmp_path, lines, file, n, end):
+    """What is split without csv has the same values as what csv reads."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(end.join(lines).encode())
+    if file is None:
+        with pytest.raises(ValueError, match=r"line 2, has 2 values, the header 0"):
+            Table(path)
+        return
+    table = Table(path)
+    assert table.column("file").tolist() == file
+    assert table.numbers("n").tolist() == n
+    if "z" in lines[0]:
+        assert table.first("z") is None
+
+
+def test_a_column_of_its_own(tmp_path):
+    """A single column has no delimiter, and a blank line in it is none of its values."""
+    for text in ("a\n1\n2\n", "a\n1\n\n2", "a\r\n1\r\n2"):
+        assert Table(written(tmp_path, text)).column("a").tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a,b\n1,2\n3\n", r"line 3, has 1 values, the header 2"),
+        (b"a,b\n1,2,3\n4\n", r"line 2, has 3 values, the header 2"),
+        (b"a,b\n1,\xff\n", r"behind line 0, is no CSV in UTF-8"),
+        (b"a,b\n", r"has a row of names \(a, b\), and no rows"),
+        (b"a,b", r"has a row of names \(a, b\), and no rows"),
+        (b"\xef\xbb\xbf", r"is empty"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_file(tmp_path, content, message):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        Table(path)
+
+
+def test_a_plain_file_goes_without_csv(tmp_path, monkeypatch):
+    """A million rows take csv a second."""
+    monkeypatch.setattr("csv.reader", None)
+    table = Table(written(tmp_path, "a,b\n1,x\n2,y\n"))
+    assert table.column("b").tolist() == ["x", "y"]
+
+
 # ---------------------------------------------------------------- parts
 
 
@@ -175,3 +240,17 @@ def test_whole_numbers_stay_whole():
     table = Table({"user": [16777217.0, 1.5], "price": [0.1, 1e20]})
     assert table.numbers("user").tolist() == [16777217.0, 1.5]
     assert table.numbers("price").dtype == np.float32
+
+
+def test_both_ways_to_read_a_csv_file_agree():
+    """Whatever is split without csv, csv reads as the same values."""
+    draw, taken = np.random.default_rng(3), 0
+    marks = np.array(["a", "1", ",", ",", "\n", "\n", "\r\n", "\r", '"', " ", "é"])
+    shares = np.array([8, 8, 6, 6, 4, 4, 2, 0.2, 0.2, 1, 1])
+    for _ in range(3000):
+        text = "".join(draw.choice(marks, draw.integers(1, 14), p=shares / shares.sum()))
+        found = tables._plain_columns(text.encode(), ",")
+        if found is not None:
+            taken += 1
+            assert found == tables._csv_columns(text.encode(), ",", "t.csv"), repr(text)
+    assert taken > 100

@@ -11,29 +11,22 @@ import pickle
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from multiprocessing import reduction, spawn
+from multiprocessing import reduction
 from typing import Any
 
 import numpy as np
 
 from kloaders.core.errors import Recovery, WorkerPoolError, with_recovery
 from kloaders.core.rows import RowMismatch
+from kloaders.engine.processes import template
 from kloaders.engine.processes.pickling import PickledPipeline
 from kloaders.engine.processes.shared_memory import Block, anonymous_file
 from kloaders.engine.processes.timeouts import SAMPLE, START, Timeouts
 from kloaders.engine.processes.worker import unpack_error
-from kloaders.keras_api.base import WORKER
-from kloaders.places.settings import exported
 
 __all__ = ["Raised", "WorkerHandle", "WorkerLost"]
-
-# One thread per worker: more would only compete with the other workers.
-_SINGLE = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"
-)  # fmt: skip
 
 
 class Raised:
@@ -79,24 +72,8 @@ class WorkerHandle:
         self._row[0] = -1
         self.conn, theirs = multiprocessing.Pipe()
         fds = (theirs.fileno(), cell, life, pickled.fd)
-        # The package's own path first: it may be importable only through this process's path.
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; "
-            f"from kloaders.engine.processes.worker import work; work(*{fds}, {pickled.head}, {timeouts.idle})"
-        )
-        environment = {**os.environ, WORKER: "1", **exported()}
-        for single in _SINGLE:
-            environment.setdefault(single, "1")
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  -X and -W have no public form
         try:
-            self.process = subprocess.Popen(  # noqa: S603  this interpreter, our module
-                [os.fsdecode(spawn.get_executable()), *flags, "-c", code],
-                pass_fds=fds,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                # This process handles Ctrl-C.
-                start_new_session=True,
-            )
+            self.process = template.start(fds, (pickled.head, timeouts.idle), timeouts)
         finally:
             theirs.close()
             os.close(cell)

@@ -22,6 +22,7 @@ from kloaders.core.interrupts import held
 from kloaders.core.messages import warn
 from kloaders.core.rows import Report, Rows
 from kloaders.core.structure import Structure, without_specs
+from kloaders.engine.processes import template
 from kloaders.engine.processes.handle import Raised, WorkerHandle, WorkerLost
 from kloaders.engine.processes.pickling import PickledPipeline
 from kloaders.engine.processes.shared_memory import Block, SharedBlocks
@@ -232,6 +233,10 @@ class _WorkerGroup:
             self.change.notify()
 
     def _take(self, count: int) -> WorkerHandle:
+        if not (
+            self.all or self.closed
+        ):  # the first time it takes a second, in which `close` is not to wait
+            template.prepare(self.timeouts)
         with self.change:
             while not self.closed:
                 for worker in [w for w in self.free if w.process.poll() is not None]:

@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
+from kloaders.engine.processes import template
 from tests.engine.processes.hooks import SAMPLES, memory_files
 
 
@@ -23,7 +24,10 @@ def files(tmp_path):
 
 @pytest.fixture(autouse=True)
 def nothing_left():
-    """After each test there is no process, thread, file or shared memory that was not before."""
+    """After each test there is no process, thread, file or shared memory that was not before.
+
+    But the template, which stays for the next loader, and is ended here.
+    """
     before = resources()
     yield
     end = time.monotonic() + 8  # idle threads of a loader that was not closed leave after 5 s
@@ -31,11 +35,12 @@ def nothing_left():
         gc.collect()
         time.sleep(0.05)
     assert not resources() - before
+    template.shut_down()
 
 
 def resources():
     """What must come back: children, our threads, open memory files and what /dev/shm holds."""
-    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    children = {child.pid for child in psutil.Process().children(recursive=True)} - template.pids()
     threads = {t.ident for t in threading.enumerate() if t.name.startswith("kloaders")}
     shared = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     return children | threads | memory_files() | shared
