@@ -3,16 +3,18 @@
 python benchmarks/by_url.py --data ~/photos --python /path/to/venv/bin/python --page docs/performance.md
 
 Photographs -> RGB, 224 x 224, uint8, batches of 32, fully shuffled. URLs are served by nginx on this
-machine, 20 ms after each request (apt-get install nginx-light libnginx-mod-http-echo). Each contestant is
-a process of its own, which lives as long as the benchmark and delivers one epoch whenever it is told to:
-rounds are interleaved, and what counts is the median over the rounds of ratios within one round. The first
-epoch is not timed. `--page FILE` writes the table between the marks in that file.
+machine, 20 ms after each request (apt-get install nginx-light libnginx-mod-http-echo); it does not look at
+S3's signatures, so that it is a bucket as well. Each contestant is a process of its own, which lives as long as
+the benchmark and delivers one epoch whenever it is told to: rounds are interleaved, and what counts is the
+median over the rounds of ratios within one round. The first epoch is not timed. `--page FILE` writes the table
+between the marks in that file.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -27,36 +29,30 @@ from typing import Any
 import numpy as np
 
 BATCH, SIZE, LATENCY, WORKERS = 32, (224, 224), 0.020, 2
+# Rows of the pack, and of what is read one after another, which would take minutes.
+PACK_ROWS, FEW = 3000, 50
 MARKS = "<!-- by_url: begin -->\n", "<!-- by_url: end -->"
 # What is compared: ours, the other, what the ratio is to be, and in words.
 ROWS = [
-    ("url", "local", 0.9, "photographs by URL without a cache, compared with local files"),
+    ("url", "local", 0.9, "photographs by URL, nothing kept, beside the same files local"),
+    ("s3", "local", 0.9, "the same photographs in a bucket (s3://), beside the files local"),
+    ("url", "fsspec", 3.0, "by URL, beside torch's DataLoader with fsspec, a batch at a time"),
+    ("s3", "s3fs", 3.0, "in a bucket, beside torch's DataLoader with s3fs, a batch at a time"),
+    ("local", "fsspec", None, "limit of these ratios: local files, beside fsspec by URL"),
+    ("local", "s3fs", None, "limit of these ratios: local files, beside s3fs in a bucket"),
+    ("url_raw", "fsspec_raw", 3.0, "fetched by URL and not decoded, beside the same with fsspec"),
+    ("s3_raw", "s3fs_raw", 3.0, "fetched from a bucket and not decoded, beside the same with s3fs"),
+    ("url", "fsspec_one", None, "by URL, beside the same with fsspec.open, file after file"),
+    ("cached", "local", 0.97, "from the download cache, beside the same files local"),
     (
-        "url",
-        "fsspec",
-        3.0,
-        "compared with torch's DataLoader and fsspec (32 requests in flight per worker)",
+        "pack_url",
+        "pack_streaming",
+        2.0,
+        "rows of 150 KB, the download cache holds half: a pack by URL, beside mosaicml-streaming (py1e)",
     ),
-    ("url", "fsspec_one", None, "compared with fsspec.open, one file after another"),
-    ("cached", "local", 0.97, "from the download cache, compared with local files"),
-    (
-        "tar",
-        "webdataset",
-        1.0,
-        "tar shards, compared with webdataset (shuffle buffer of all samples)",
-    ),
-    (
-        "parquet",
-        "datasets",
-        1.0,
-        "Parquet, compared with Hugging Face datasets with torch's DataLoader",
-    ),
-    (
-        "mds",
-        "streaming",
-        1.0,
-        "MDS, compared with mosaicml-streaming (py1e) with torch's DataLoader",
-    ),
+    ("tar", "webdataset", 1.0, "tar shards, beside webdataset (shuffle buffer of all samples)"),
+    ("parquet", "datasets", 1.0, "Parquet, beside Hugging Face datasets with torch's DataLoader"),
+    ("mds", "streaming", 1.0, "MDS, beside mosaicml-streaming (py1e) with torch's DataLoader"),
 ]
 Epoch = Callable[[], Iterator[Any]]
 
@@ -97,6 +93,25 @@ def prepare(photos: list[Path], folder: Path) -> None:
         with MDSWriter(out=str(folder / "mds"), columns=columns, size_limit=2**24) as writer:
             for k, content in enumerate(rows):
                 writer.write({"image": content, "label": k})
+    _prepare_pack(folder)
+
+
+def _prepare_pack(folder: Path) -> None:
+    """Pictures as they are, in a pack and in MDS."""
+    import kloaders as kl
+
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (PACK_ROWS, *SIZE, 3), np.uint8)
+    labels = np.arange(PACK_ROWS)
+    loader = kl.ArraySequenceLoader(pictures, labels, batch_size=BATCH, shuffle=False)
+    kl.write_pack(loader, folder / "pack", progress=False)
+    with contextlib.suppress(ImportError):
+        from streaming import MDSWriter
+
+        columns = {"image": f"ndarray:uint8:{SIZE[0]},{SIZE[1]},3", "label": "int"}
+        with MDSWriter(out=str(folder / "pictures"), columns=columns, size_limit=2**23) as writer:
+            for k in range(PACK_ROWS):
+                writer.write({"image": pictures[k], "label": k})
 
 
 # -------------------------------------------------------------------------------------- contestants
@@ -142,6 +157,47 @@ def cached(folder: Path, server: str) -> Epoch:
     return _ours(kl.PathSequenceLoader(*_paths(folder, server), download_cache=kept, **_options()))
 
 
+def _size(content: bytes) -> Any:
+    return np.array(len(content))
+
+
+def url_raw(folder: Path, server: str) -> Epoch:
+    import kloaders as kl
+
+    options: dict[str, Any] = {**_options(), "size": None, "decode": _size}
+    return _ours(kl.PathSequenceLoader(*_paths(folder, server), **options))
+
+
+def s3_raw(folder: Path, server: str) -> Epoch:
+    _our_bucket(server)
+    return url_raw(folder, "s3:/")
+
+
+_KEYS = {"access_key": "key", "secret_key": "secret"}  # which nobody looks at
+
+
+def _our_bucket(server: str) -> None:
+    import kloaders as kl
+
+    kl.storage("s3", endpoint=server, region="us-east-1", allow_http=True, **_KEYS)
+
+
+def s3(folder: Path, server: str) -> Epoch:
+    _our_bucket(server)
+    return url(folder, "s3:/")
+
+
+def _half(name: str, folder: Path) -> int:
+    return sum(path.stat().st_size for path in (folder / name).iterdir()) // 2
+
+
+def pack_url(folder: Path, server: str) -> Epoch:
+    import kloaders as kl
+
+    kept = {"download_cache": str(folder / "kept"), "download_budget": _half("pack", folder)}
+    return _ours(kl.PackSequenceLoader(f"{server}/pack", batch_size=BATCH, seed=7, **kept))
+
+
 def tar(folder: Path, server: str) -> Epoch:
     import kloaders as kl
 
@@ -182,23 +238,58 @@ def _theirs(dataset: Any, **options: Any) -> Epoch:
 class _Fetched:
     """Files by fsspec, all of a batch at a time: its quickest way."""
 
-    def __init__(self, paths: list[str]) -> None:
-        self.paths, self.files = paths, None
+    def __init__(self, paths: list[str], decode: Callable[[bytes], Any] = _decoded) -> None:
+        self.paths, self.decode, self.files = paths, decode, None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitems__(self, rows: list[int]) -> list[Any]:
+        if self.files is None:  # of this worker
+            self.files = self.opened()
+        found = self.files.cat([self.paths[k] for k in rows])
+        return [(self.decode(found[self.paths[k]]), k) for k in rows]
+
+    def opened(self) -> Any:
         import fsspec
 
-        if self.files is None:  # of this worker
-            self.files = fsspec.filesystem("http", skip_instance_cache=True)
-        found = self.files.cat([self.paths[k] for k in rows])
-        return [(_decoded(found[self.paths[k]]), k) for k in rows]
+        return fsspec.filesystem("http", skip_instance_cache=True)
 
 
 def fsspec(folder: Path, server: str) -> Epoch:
     return _theirs(_Fetched(_paths(folder, server)[0]), shuffle=True)
+
+
+def fsspec_raw(folder: Path, server: str) -> Epoch:
+    return _theirs(_Fetched(_paths(folder, server)[0], _size), shuffle=True)
+
+
+class _FetchedFromBucket(_Fetched):
+    """The same from a bucket, with as many connections as a batch has files."""
+
+    def __init__(
+        self, paths: list[str], server: str, decode: Callable[[bytes], Any] = _decoded
+    ) -> None:
+        super().__init__([path.removeprefix("s3://") for path in paths], decode)
+        self.server = server
+
+    def opened(self) -> Any:
+        import fsspec
+
+        where = {"endpoint_url": self.server, "region_name": "us-east-1"}
+        many = {"max_pool_connections": BATCH}
+        keys = {"key": _KEYS["access_key"], "secret": _KEYS["secret_key"]}
+        return fsspec.filesystem(
+            "s3", client_kwargs=where, config_kwargs=many, skip_instance_cache=True, **keys
+        )
+
+
+def s3fs(folder: Path, server: str) -> Epoch:
+    return _theirs(_FetchedFromBucket(_paths(folder, "s3:/")[0], server), shuffle=True)
+
+
+def s3fs_raw(folder: Path, server: str) -> Epoch:
+    return _theirs(_FetchedFromBucket(_paths(folder, "s3:/")[0], server, _size), shuffle=True)
 
 
 class _Opened(_Fetched):
@@ -210,11 +301,11 @@ class _Opened(_Fetched):
         import fsspec
 
         with fsspec.open(self.paths[row], block_size=0) as file:
-            return _decoded(file.read()), row
+            return self.decode(file.read()), row
 
 
 def fsspec_one(folder: Path, server: str) -> Epoch:
-    return _theirs(_Opened(_paths(folder, server)[0]), shuffle=True)
+    return _theirs(_Opened(_paths(folder, server)[0][:FEW]), shuffle=True)
 
 
 def _of_record(row: dict[str, Any]) -> Any:
@@ -258,7 +349,48 @@ def streaming(folder: Path, server: str) -> Epoch:
     return _theirs(data, collate_fn=_rows_of_records)
 
 
+def pack_streaming(folder: Path, server: str) -> Epoch:
+    from streaming import StreamingDataset
+
+    os.environ |= {"S3_ENDPOINT_URL": server, "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ |= {f"AWS_{name}".upper(): key for name, key in _ids().items()}
+    data = StreamingDataset(
+        remote="s3://pictures",
+        local=str(folder / "streamed"),
+        cache_limit=_half("pictures", folder),
+        shuffle=True,
+        shuffle_algo="py1e",
+        # By default it shuffles over all of these rows, and fetches each shard again and again.
+        shuffle_block_size=PACK_ROWS // 8,
+        batch_size=BATCH,
+    )
+    return _theirs(data, collate_fn=_pictures)
+
+
+def _ids() -> dict[str, str]:
+    return {"access_key_id": _KEYS["access_key"], "secret_access_key": _KEYS["secret_key"]}
+
+
+def _pictures(rows: list[Any]) -> Any:
+    from torch.utils.data import default_collate
+
+    return default_collate([(row["image"], row["label"]) for row in rows])
+
+
 # ------------------------------------------------------------------------------------ the measuring
+
+
+def samples_of(name: str, photos: int) -> int:
+    """How many samples an epoch of a contestant has."""
+    return PACK_ROWS if name.startswith("pack_") else FEW if name.endswith("_one") else photos
+
+
+def _asked_and_found() -> tuple[int, int]:
+    """What this process has asked its download caches for, and how much of that they had."""
+    from kloaders.places.download_cache import DownloadCache
+
+    caches = [one for one in gc.get_objects() if type(one) is DownloadCache]
+    return sum(one.asked for one in caches), sum(one.hits for one in caches)
 
 
 def contestant(name: str, folder: Path, server: str, samples: int) -> None:
@@ -271,11 +403,14 @@ def contestant(name: str, folder: Path, server: str, samples: int) -> None:
     process = psutil.Process()
     for _ in sys.stdin:
         before = _cpu(process)
+        asked_before, hits_before = _asked_and_found()
         begin = time.perf_counter()
         seen = np.concatenate([np.asarray(y).reshape(-1) for _, y in epoch()])
         seconds = time.perf_counter() - begin
         missed = samples - len(np.unique(seen))
+        asked, hits = _asked_and_found()
         line = {
+            "hits": (hits - hits_before) / max(1, asked - asked_before),
             "seconds": seconds,
             "cpu": _cpu(process) - before,
             "seen": len(seen),
@@ -299,7 +434,8 @@ def measure(
     found: dict[str, Any] = {name: [] for name in names}
     with contextlib.ExitStack() as stack:
         for name in names:
-            command = [python, __file__, "--contestant", name, str(folder), server, str(samples)]
+            count = str(samples_of(name, samples))
+            command = [python, __file__, "--contestant", name, str(folder), server, count]
             running[name] = process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
             )
@@ -334,19 +470,27 @@ def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
         if not mine or not theirs:
             lines.append(f"| {words} | | | does not run here | {wanted or ''} | | |")
             continue
-        ratios = sorted(b["seconds"] / a["seconds"] for a, b in zip(mine, theirs, strict=True))
-        rates = [samples / median(r["seconds"] for r in them) for them in (mine, theirs)]
-        cpu = [median(r["cpu"] for r in them) / samples * 1e6 for them in (mine, theirs)]
+        counts = [samples_of(name, samples) for name in (ours, other)]
+        more = counts[0] / counts[1]
+        ratios = sorted(
+            b["seconds"] / a["seconds"] * more for a, b in zip(mine, theirs, strict=True)
+        )
+        both = list(zip(counts, (mine, theirs), strict=True))
+        rates = [count / median(r["seconds"] for r in them) for count, them in both]
+        cpu = [median(r["cpu"] for r in them) / count * 1e6 for count, them in both]
         missed = max(r["missed"] for r in theirs)
-        more = f"; the other left out up to {missed} samples an epoch" if missed else ""
+        said = f"; the other left out up to {missed} samples an epoch" if missed else ""
+        if ours == "pack_url":
+            hits = sorted(r["hits"] for r in mine)
+            said += f"; hits {hits[0]:.1%} to {hits[-1]:.1%} an epoch"
         lines.append(
-            f"| {words}{more} | {rates[0]:,.0f} | {rates[1]:,.0f} | {median(ratios):.2f} ({ratios[0]:.2f} to "
+            f"| {words}{said} | {rates[0]:,.0f} | {rates[1]:,.0f} | {median(ratios):.2f} ({ratios[0]:.2f} to "
             f"{ratios[-1]:.2f}) | {wanted or ''} | {cpu[0]:,.0f} | {cpu[1]:,.0f} |"
         )
         if wanted and median(ratios) < wanted:
             short.append(words)
-    said = f"\nBelow the target: {'; '.join(short)}.\n" if short else ""
-    return "\n".join(lines) + "\n" + said
+    end = f"\nLess than wanted: {'; '.join(short)}.\n" if short else ""
+    return "\n".join(lines) + "\n" + end
 
 
 def main() -> None:
@@ -357,10 +501,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="a folder of photographs (JPEG)")
     parser.add_argument("--python", default=sys.executable, help="of an environment with the peers")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--samples", type=int, help="so many of the photographs")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument(
-        "--only", nargs="+", help="contestants of ours: " + ", ".join(r[0] for r in ROWS)
+        "--samples", type=int, default=800, help="so many photographs; fewer are read repeatedly"
+    )
+    parser.add_argument(
+        "--only", nargs="+", help="contestants: " + ", ".join(dict.fromkeys(r[0] for r in ROWS))
     )
     parser.add_argument("--page", metavar="FILE", help="write the table there, between the marks")
     args = parser.parse_args()
@@ -372,7 +518,7 @@ def main() -> None:
     from tests.support.servers import nginx
 
     photos = sorted(p for p in Path(args.data).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
-    photos = photos[: args.samples]
+    photos = [photos[k % len(photos)] for k in range(args.samples)]
     rows = [row for row in ROWS if not args.only or row[0] in args.only]
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)

@@ -32,20 +32,20 @@ def cache_command(folder: str, check: bool, clear: bool) -> None:
     """  # noqa: D301 (\b is for click)
     from kloaders.core.memory import format_bytes
     from kloaders.core.messages import visible
-    from kloaders.places import download_cache
+    from kloaders.places import segments as cached
 
-    if not os.path.exists(os.path.join(folder, download_cache.MARKER)):
+    if not os.path.exists(os.path.join(folder, cached.MARKER)):
         raise click.UsageError(
             f"{visible(folder)} is not a download cache: pass the folder given as download_cache= of a "
             "loader."
         )
     if clear:
-        gone, stay = download_cache.clear(folder)
+        gone, stay = cached.clear(folder)
         used = f", {format_bytes(stay)} are in use and were kept" if stay else ""
         click.echo(f"{folder}: {format_bytes(gone)} deleted{used}")
         return
-    segments = sorted(download_cache.segments_of(folder))
-    sets: dict[str, list[download_cache.Segment]] = {}
+    segments = sorted(cached.segments_of(folder))
+    sets: dict[str, list[cached.Segment]] = {}
     for segment in segments:
         sets.setdefault(segment.data, []).append(segment)
     bad = 0
@@ -54,7 +54,7 @@ def cache_command(folder: str, check: bool, clear: bool) -> None:
         last = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(one.used for one in own)))
         said = f"data set {data}: {format_bytes(size)}, written last at {last}"
         if check:
-            found = [download_cache.damaged_in(folder, segment) for segment in own]
+            found = [cached.damaged_in(folder, segment) for segment in own]
             whole, damaged = (sum(counts) for counts in zip(*found, strict=True))
             bad += damaged
             said += f", {whole:,} objects whole, {damaged:,} damaged"

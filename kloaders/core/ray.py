@@ -25,7 +25,7 @@ class Ray:
         min_cpus: the number of actors to start with, and to keep. More come while batches wait for
             a free one; those without work for a minute leave. None: all of them from the start.
         patience: seconds. If no actor answers for so long, this process makes the batches itself,
-            with a warning.
+            with a warning; in a conversion, if none of its tasks runs for so long.
 
     Raises:
         TypeError, ValueError: an argument is no number, or out of range.

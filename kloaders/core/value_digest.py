@@ -393,9 +393,8 @@ class _Walk:
                 raise
             except Exception as error:  # whatever the library inside raises
                 raise self._refuse(f"of type {kind.__qualname__}") from error
-        if hasattr(kind, "detach") and hasattr(
-            kind, "cpu"
-        ):  # a torch tensor, whose storage has no value
+        # A torch tensor, whose storage has no value.
+        if hasattr(kind, "detach") and hasattr(kind, "cpu"):
             return _joined("tensor", self._of_array(np.asarray(value.detach().cpu())))
         wrapped = getattr(value, "__wrapped__", None)
         if callable(wrapped) and version_of(kind.__module__):  # lru_cache, numba's compiler

@@ -105,7 +105,6 @@ class Choice:
         change = self._each(now, _LOOK) / max(self.seconds[self._decided], 1e-9)
         self._since, self._longest = now, 0.0
         self._odd_looks = 0 if 1 / _FACTOR < change < _FACTOR else self._odd_looks + 1
-        if (
-            self._count > _HOLDS or self._odd_looks == 2
-        ):  # a single look may have met an epoch's end
+        # A single look may have met an epoch's end.
+        if self._count > _HOLDS or self._odd_looks == 2:
             self._begin_trial()

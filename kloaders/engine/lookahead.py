@@ -135,9 +135,8 @@ class Engine:
                 return
             part()
             error = part.job.error
-            if error is not None and not isinstance(
-                error, Exception
-            ):  # Ctrl-C, meant for the caller
+            # Not an Exception: Ctrl-C, meant for the caller.
+            if error is not None and not isinstance(error, Exception):
                 raise error
 
     def prepare(self, upcoming: Iterable[Hashable], make: Make) -> None:

@@ -114,9 +114,8 @@ class RamSize:
         source = self.specs.pipeline.source
         there = self.specs.log.samples
         looked = np.unique(np.linspace(0, there - 1, _MEASURED).astype(int))
-        if (
-            source.in_order
-        ):  # only sequential access: other samples would need everything before them
+        # Only sequential access: other samples would need everything before them.
+        if source.in_order:
             looked = np.arange(min(_MEASURED, there))
         sizes = [self.specs.raw_bytes]
         for index in looked[1:].tolist():

@@ -146,6 +146,8 @@ def read_bytes(path: str, empty: bool = False) -> bytes:
 
 def size_of_file(descriptor: int, path: str) -> int:
     status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size
     check_plain(status.st_mode, path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(

@@ -99,8 +99,10 @@ def decode_image(
     """
     if not isinstance(raw, bytes):
         raw = bytes(raw)
-    with _opencv_errors(name):
+    try:  # not _opencv_errors, which takes a generator of each picture
         return _picture(raw, options, out, name)
+    except cv2.error as error:
+        raise _opencv_error(error, name) from error
 
 
 @contextlib.contextmanager
@@ -109,11 +111,15 @@ def _opencv_errors(name: str) -> Iterator[None]:
     try:
         yield
     except cv2.error as error:
-        cause = " ".join(str(error).split())
-        raise DecodeError(
-            f"{name} cannot be decoded: OpenCV says {cause!r:.80}. "
-            "Save it again as PNG or JPEG, or read it in load_sample()."
-        ) from error
+        raise _opencv_error(error, name) from error
+
+
+def _opencv_error(error: cv2.error, name: str) -> DecodeError:
+    cause = " ".join(str(error).split())
+    return DecodeError(
+        f"{name} cannot be decoded: OpenCV says {cause!r:.80}. "
+        "Save it again as PNG or JPEG, or read it in load_sample()."
+    )
 
 
 def _picture(raw: bytes, options: ImageOptions, out: Array | None, name: str) -> Array:

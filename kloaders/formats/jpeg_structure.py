@@ -20,6 +20,8 @@ _STEPS = 100_000
 # Within image data a ff is followed by 00, or by the number of a restart (d0 ... d7).
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_TWO_BYTES = np.dtype("<u2")
+_START = _TWO_BYTES.type(0xD8FF)  # ff d8
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -140,12 +142,13 @@ def another_in_data(raw: bytes, scan: int) -> str | None:
 
 
 def _holds_start(raw: bytes, scan: int) -> bool:
-    """Whether ff d8 occurs from there on, eight times as fast as bytes.find()."""
-    return any(
-        bool((np.frombuffer(raw, "<u2", (len(raw) - at) // 2, at) == 0xD8FF).any())
-        for at in (scan, scan + 1)
-        if at < len(raw)
-    )
+    """Whether ff d8 occurs from there on, eight times as fast as bytes.find(), and without the GIL."""
+    for at in (scan, scan + 1):
+        if at + 1 < len(raw):
+            equal = np.equal(np.frombuffer(raw, _TWO_BYTES, (len(raw) - at) // 2, at), _START)
+            if equal.item(equal.argmax()):  # any() is a function in Python
+                return True
+    return False
 
 
 class _Frame:

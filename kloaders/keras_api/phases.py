@@ -124,9 +124,8 @@ class Phases:
 
     def _leave_epoch(self) -> None:
         current = self._pass
-        if (
-            self._phase is Phase.OPENED
-        ):  # a # since the last read: another fit may begin with this E
+        # A # since the last read: another fit may begin with this E.
+        if self._phase is Phase.OPENED:
             self._phase = Phase.IDLE
             self._seen.reset = True
             probed = not current.complete or self.batches == 1

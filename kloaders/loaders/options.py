@@ -203,9 +203,8 @@ class LoaderOptions:
             ValueError: samples of a mixture cannot be chosen, or none of these has a weight.
         """
         ram = self.ram
-        if (
-            ram is not None and ram.budget_bytes is not None
-        ):  # in proportion, for all parts together
+        # In proportion, for all parts together.
+        if ram is not None and ram.budget_bytes is not None:
             ram = replace(ram, ram_budget=max(1, ram.budget_bytes * len(numbers) // samples))
         return replace(
             self,

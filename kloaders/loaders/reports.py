@@ -20,9 +20,8 @@ __all__ = ["Reports"]
 class Reports:
     """Methods of every loader that look at it, and change nothing."""
 
-    if (
-        TYPE_CHECKING
-    ):  # found by `setting_of`, so that subclasses may have attributes of these names
+    # Found by `setting_of`, so that subclasses may have attributes of these names.
+    if TYPE_CHECKING:
 
         @property
         def labels(self) -> Any:

@@ -17,21 +17,33 @@ import hashlib
 import os
 import secrets
 import shutil
-import struct
 import threading
 import time
 import weakref
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kloaders.core import forks
 from kloaders.core.memory import format_bytes
 from kloaders.core.messages import warn
 from kloaders.places.fetching import Span, read_once
 from kloaders.places.registry import place_of
+from kloaders.places.segments import (
+    HEAD_BYTES,
+    MARKER,
+    SUFFIX,
+    At,
+    append,
+    content_of,
+    delete_unused,
+    entries,
+    entry_of,
+    lock_shared,
+    read_all,
+    segments_of,
+)
 from kloaders.places.urls import local_path, parsed
 
 try:
@@ -39,28 +51,13 @@ try:
 except ImportError:  # Windows: processes do not wait for each other
     fcntl = None  # type: ignore[assignment]  # on Windows
 
-__all__ = ["BLOCK_BYTES", "MARKER", "DownloadCache", "Segment", "clear", "segments_of"]
+__all__ = ["BLOCK_BYTES", "DownloadCache"]
 
 #: The minimum budget, and the size of the blocks of objects that are read by ranges.
 BLOCK_BYTES = 4 * 2**20
-#: The file that marks a folder as a download cache.
-MARKER = "kloaders-download-cache"
-_SUFFIX = ".objects"
-_MAGIC = b"KLO1"
-# Magic, key of the URL, lengths of ETag and content, checksum of both; then the checksum of these.
-_HEAD = struct.Struct("<4s16sIQI")
-_SUM = struct.Struct("<I")
-_HEAD_SIZE = _HEAD.size + _SUM.size
 _REFRESH_SECONDS = 2.0
 # Free disk space that is never used.
 _DISK_RESERVE = 2**30
-
-
-class _At(NamedTuple):
-    segment: str
-    offset: int
-    etag: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -115,11 +112,11 @@ class DownloadCache:
         _close(getattr(self, "_files", {}))
         self._lock = threading.RLock()
         self._files: dict[str, int] = {}
-        self._index: dict[bytes, _At] = {}
+        self._index: dict[bytes, At] = {}
         self._looked: dict[str, int] = {}
         self._checked: set[str] = set()
-        # Blocks whose checksum was verified.
-        self._sound: set[_At] = set()
+        # Entries whose checksum was compared.
+        self._sound: set[At] = set()
         self._own: str | None = None
         self._refreshed = -_REFRESH_SECONDS
         self._stopped = self._full = False
@@ -138,36 +135,42 @@ class DownloadCache:
         If no listing gave its ETag, it is requested when the object is first used: a new version is
         never served from an old entry.
         """
-        if not self.belongs(url, span):
-            return self._fetched(url, etag, span)[0]
         found = self._kept(url, etag, span)
         if found is not None:
             return found
         data, etag = self._fetched(url, etag, span)
-        self._keep(url, etag, span, data)
+        if self.belongs(url, span):
+            self._keep(url, etag, span, data)
         return data
 
     def belongs(self, url: str, span: Span = ()) -> bool:
         """Whether an object or block is one of the kept ones."""
-        digest = hashlib.blake2b(_named(url, span), digest_size=8, key=b"kept")
-        return int.from_bytes(digest.digest(), "little") < self.settings.share * 2**64
+        digest = hashlib.blake2b(_named(url, ()), digest_size=8, key=b"kept")
+        at = int.from_bytes(digest.digest(), "little") / 2**64
+        if span:  # spread evenly: of each object the share is right to one block
+            at = (at + span[0] // BLOCK_BYTES * self.settings.share) % 1.0
+        return self.settings.share >= 1.0 or at < self.settings.share
 
     def keeps(self, url: str, etag: str, span: Span) -> bool:
-        """Whether a block is one of the kept ones, and is stored or would find room."""
-        if not self.belongs(url, span):
-            return False
-        return not (self._full or self._stopped) or self.holds(url, etag, span)
+        """Whether a block is stored, or is one of the kept ones and would find room."""
+        return self.holds(url, etag, span) or (
+            not (self._full or self._stopped) and self.belongs(url, span)
+        )
 
-    def holds(self, url: str, etag: str, span: Span) -> bool:
-        """Whether a block is stored, as far as memory knows; reads nothing."""
+    def holds(self, url: str, etag: str, span: Span = ()) -> bool:
+        """Whether an object or block is stored, as far as memory knows; reads nothing."""
         with self._lock:
             at = self._at(_key(url, span))
-        return at is not None and at.etag == etag
+        return at is not None and self._is_of(at, url, etag)
+
+    def _is_of(self, at: At, url: str, etag: str) -> bool:
+        """Whether an entry has this ETag; if none is given, whether its ETag was compared before."""
+        return at.etag == etag if etag else url in self._checked
 
     def part(
-        self, url: str, etag: str, span: tuple[int, int], start: int, stop: int
+        self, url: str, etag: str, span: Span = (), start: int = 0, stop: int | None = None
     ) -> bytes | None:
-        """Bytes of an object that lie in this block, if it is stored.
+        """Bytes of an object that lie in this block, or in the whole object, if it is stored; no request.
 
         The first read verifies the checksum of the whole block; later ones read only these bytes.
         """
@@ -176,13 +179,17 @@ class DownloadCache:
             at = self._at(key)
             file = None if at is None else self._open(at.segment)
             closings = self._closings
-        if at is None or file is None or at.etag != etag or at.size != span[1] - span[0]:
+        if at is None or file is None or not self._is_of(at, url, etag):
             return None
+        first, last = span or (0, at.size)
+        if at.size != last - first:
+            return None
+        stop = last if stop is None else stop
         if at in self._sound:
-            begin, raw = at.offset + _HEAD_SIZE + len(at.etag.encode()) + start - span[0], b""
+            begin, raw = at.offset + HEAD_BYTES + len(at.etag.encode()) + start - first, b""
             with contextlib.suppress(OSError):
-                raw = os.pread(file, stop - start, begin)
-            # A descriptor that was closed meanwhile may belong to another file now.
+                raw = read_all(file, stop - start, begin)
+            # A descriptor that was closed meanwhile may be that of another file.
             if len(raw) == stop - start and closings == self._closings:
                 self.asked, self.hits = self.asked + 1, self.hits + 1
                 return raw
@@ -191,7 +198,7 @@ class DownloadCache:
         if whole is None:
             return None
         self._sound.add(at)
-        return whole[start - span[0] : stop - span[0]]
+        return whole[start - first : stop - first]
 
     def _fetched(self, url: str, etag: str, span: Span) -> tuple[bytes, str]:
         if span:
@@ -201,8 +208,8 @@ class DownloadCache:
 
     # ------------------------------------------------------------------ reading
 
-    def _at(self, key: bytes) -> _At | None:
-        """The position of an entry. The lock is held."""
+    def _at(self, key: bytes) -> At | None:
+        """Where an entry is. The lock is held."""
         if key not in self._index and time.monotonic() - self._refreshed > _REFRESH_SECONDS:
             self._refresh()
         return self._index.get(key)
@@ -219,14 +226,10 @@ class DownloadCache:
             if (etag or self._etag_now(url)) != at.etag:
                 return None
             self._checked.add(url)
-        wanted = _HEAD_SIZE + len(at.etag.encode()) + at.size
-        raw = os.pread(file, wanted, at.offset)
-        if len(raw) == wanted:
-            body = raw[wanted - at.size :]
-            _, stored, _, _, checksum = _HEAD.unpack_from(raw)
-            if stored == key and zlib.crc32(body, zlib.crc32(at.etag.encode())) == checksum:
-                self.hits += 1
-                return body
+        body = content_of(file, at, key)
+        if body is not None:
+            self.hits += 1
+            return body
         warn(
             f"{self.folder}: what is kept of {url} is damaged, and is fetched again.",
             once=f"download cache {self.folder}",
@@ -247,7 +250,7 @@ class DownloadCache:
                 self._files[segment] = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
             except OSError:
                 return None
-            _lock_shared(self._files[segment])
+            lock_shared(self._files[segment])
         return self._files[segment]
 
     def _refresh(self) -> None:
@@ -257,10 +260,10 @@ class DownloadCache:
             file = self._open(segment.name)
             if file is None or segment.name == self._own:
                 continue
-            for key, at in _entries(file, segment.name, self._looked.get(segment.name, 0)):
+            for key, at in entries(file, segment.name, self._looked.get(segment.name, 0)):
                 self._index[key] = at
                 self._looked[segment.name] = (
-                    at.offset + _HEAD_SIZE + len(at.etag.encode()) + at.size
+                    at.offset + HEAD_BYTES + len(at.etag.encode()) + at.size
                 )
 
     # ------------------------------------------------------------------ writing
@@ -268,9 +271,8 @@ class DownloadCache:
     def _keep(self, url: str, etag: str, span: Span, data: bytes) -> None:
         if self._stopped or not etag:
             return
-        tag, key = etag.encode(), _key(url, span)
-        head = _HEAD.pack(_MAGIC, key, len(tag), len(data), zlib.crc32(data, zlib.crc32(tag)))
-        entry = head + _SUM.pack(zlib.crc32(head)) + tag + data
+        key = _key(url, span)
+        entry = entry_of(key, etag, data)
         with self._lock:
             try:
                 with _locked(self.folder):
@@ -278,10 +280,7 @@ class DownloadCache:
                         self._full = True
                         return
                     file, offset = self._own_segment()
-                    done = os.pwrite(file, entry, offset)
-                    if done != len(entry):
-                        os.ftruncate(file, offset)
-                        raise OSError("the disk is full")
+                    append(file, entry, offset)
             except OSError as error:
                 self._stopped = True
                 warn(
@@ -290,16 +289,16 @@ class DownloadCache:
                 )
                 return
             assert self._own is not None
-            self._index[key] = _At(self._own, offset, etag, len(data))
+            self._index[key] = At(self._own, offset, etag, len(data))
             self._checked.add(url)
 
     def _own_segment(self) -> tuple[int, int]:
         """The segment that this process writes, and its end. The folder is locked."""
         if self._own is None:
-            name = f"{self.settings.data}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+            name = f"{self.settings.data}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             self._files[name] = os.open(os.path.join(self.folder, name), flags, 0o666)
-            _lock_shared(self._files[name])
+            lock_shared(self._files[name])
             self._own = name
         file = self._files[self._own]
         return file, os.fstat(file).st_size
@@ -307,6 +306,8 @@ class DownloadCache:
     def _room(self, size: int) -> bool:
         """Whether this many more bytes may be written. The folder is locked."""
         used = sum(segment.size for segment in segments_of(self.folder))
+        if self.budget is not None and size > self.budget:
+            return False  # whatever is deleted for it
         if self.budget is not None and used + size > self.budget:
             used -= self._push_out(used + size - self.budget)
             if used + size > self.budget:
@@ -324,7 +325,7 @@ class DownloadCache:
                 if file is not None:
                     self._closings += 1
                     os.close(file)
-            if _delete_unused(os.path.join(self.folder, segment.name)):
+            if delete_unused(os.path.join(self.folder, segment.name)):
                 freed += segment.size
                 self._index = {k: at for k, at in self._index.items() if at.segment != segment.name}
             elif file is not None:
@@ -374,106 +375,3 @@ def _locked(folder: str) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _lock_shared(file: int) -> None:
-    """Mark a segment as in use while it is open."""
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-
-def _delete_unused(path: str) -> bool:
-    """Delete a segment that no process has open; returns whether it was deleted."""
-    if fcntl is None:
-        return False
-    try:
-        file = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file).st_size and os.pread(file, len(_MAGIC), 0) != _MAGIC:
-            return False  # a file of that name that is not ours
-        os.unlink(path)
-    except OSError:
-        return False
-    finally:
-        os.close(file)
-    return True
-
-
-def _entries(file: int, segment: str, start: int) -> Iterator[tuple[bytes, _At]]:
-    """Keys and positions of the complete entries of a segment, up to the first incomplete one."""
-    size, at = os.fstat(file).st_size, start
-    while at + _HEAD_SIZE <= size:
-        head = os.pread(file, _HEAD_SIZE, at)
-        if len(head) < _HEAD_SIZE or not head.startswith(_MAGIC):
-            return
-        if zlib.crc32(head[: _HEAD.size]) != _SUM.unpack_from(head, _HEAD.size)[0]:
-            return
-        _, key, tag, length, _ = _HEAD.unpack_from(head)
-        end = at + _HEAD_SIZE + tag + length
-        if end > size:
-            return
-        etag = os.pread(file, tag, at + _HEAD_SIZE).decode("utf-8", "replace")
-        yield key, _At(segment, at, etag, length)
-        at = end
-
-
-class Segment(NamedTuple):
-    """A segment file of a download cache.
-
-    Attributes:
-        name: file name in the folder.
-        size: in bytes.
-        used: time of the last write, in seconds since 1970.
-        data: the data set it was written for.
-    """
-
-    name: str
-    size: int
-    used: float
-    data: str
-
-
-def segments_of(folder: str) -> list[Segment]:
-    """The segments of a download cache; empty if the folder is not one."""
-    found = []
-    if not os.path.exists(os.path.join(folder, MARKER)):
-        return []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(_SUFFIX):
-                with contextlib.suppress(OSError):  # deleted meanwhile
-                    about = entry.stat()
-                    data = entry.name.partition("-")[0]
-                    found.append(Segment(entry.name, about.st_size, about.st_mtime, data))
-    return found
-
-
-def damaged_in(folder: str, segment: Segment) -> tuple[int, int]:
-    """Number of intact and of damaged objects in a segment."""
-    whole = damaged = 0
-    file = os.open(os.path.join(folder, segment.name), os.O_RDONLY)
-    try:
-        for _, at in _entries(file, segment.name, 0):
-            head = os.pread(file, _HEAD_SIZE, at.offset)
-            tag = at.etag.encode()
-            body = os.pread(file, at.size, at.offset + _HEAD_SIZE + len(tag))
-            right = zlib.crc32(body, zlib.crc32(tag)) == _HEAD.unpack_from(head)[4]
-            whole, damaged = whole + right, damaged + (not right)
-    finally:
-        os.close(file)
-    return whole, damaged
-
-
-def clear(folder: str) -> tuple[int, int]:
-    """Delete the segments that no process uses; returns the bytes freed and the bytes left."""
-    gone = stay = 0
-    for segment in segments_of(folder):
-        if _delete_unused(os.path.join(folder, segment.name)):
-            gone += segment.size
-        else:
-            stay += segment.size
-    return gone, stay

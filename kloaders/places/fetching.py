@@ -42,8 +42,11 @@ _FIRST, _MOST, _LEAST = 16, 256, 4
 _OVERLAPPING = 8
 # Assumed size of an object until some have arrived.
 _GUESS = 256 * 2**10
-# Seconds and number of objects for which one number of requests in flight is tried.
-_TRIAL_SECONDS, _TRIAL_OBJECTS = 0.5, 2
+# Seconds, and objects per request in flight, for which one number of requests in flight is tried; and the
+# number of trials after which more requests are tried again.
+_TRIAL_SECONDS, _TRIAL_OBJECTS, _TRIALS = 0.1, 4, 50
+# Seconds between looks at whether a waiting thread should go on.
+_LOOK_SECONDS = 0.25
 # The minimum gain that justifies more requests.
 _GAIN = 1.08
 
@@ -107,12 +110,12 @@ class Fetched:
         self.error: Exception | None = None
         self._done: threading.Event | None = None
 
-    def wait(self) -> None:
-        """Wait until it is done or dropped."""
+    def wait(self, wanted: Callable[[], bool]) -> None:
+        """Wait until it is done or dropped, or `wanted()` is False."""
         if self._done is None:
             self._done = threading.Event()
-        if self.state not in ("done", "dropped"):
-            self._done.wait()
+        while self.state not in ("done", "dropped") and wanted():
+            self._done.wait(_LOOK_SECONDS)
 
     def ended(self, state: str) -> None:
         """Wake all waiting threads."""
@@ -180,6 +183,7 @@ class Fetcher:
         # The trial of the present limit: its start, the number of objects, and the rate before it.
         self._since, self._came, self._best = time.monotonic(), 0, 0.0
         self._settled = self._throttled = False
+        self._trials = 0
 
     @property
     def traffic(self) -> Traffic:
@@ -268,7 +272,7 @@ class Fetcher:
             if mine:
                 self._fetch(found, wanted)
             else:
-                found.wait()
+                found.wait(wanted)
             with self._lock:
                 data, error = found.data, found.error
                 found.takers -= 1
@@ -390,17 +394,25 @@ class Fetcher:
         rate = self._came / seconds
         if self._settled:
             self._best = 0.9 * self._best + 0.1 * rate if self._best else rate
+            self._trials += 1
+            if self._trials >= _TRIALS and self.limit < _MOST:
+                self._more(settled=False)
         elif rate > _GAIN * self._best:
             self._best = rate
-            self.limit = min(_MOST, self.limit + (_LEAST if self._throttled else self.limit))
-            self._settled = self.limit == _MOST
-        else:  # the last step gained nothing
+            self._more(settled=self.limit == _MOST)
+        else:  # the last step brought nothing
             step = _LEAST if self._throttled else self.limit // 2
             self.limit = max(_LEAST if self._throttled else _FIRST, self.limit - step)
             self._settled = True
         self._trial(self._settled)
 
+    def _more(self, settled: bool) -> None:
+        self.limit = min(_MOST, self.limit + (_LEAST if self._throttled else self.limit))
+        self._settled = settled
+
     def _trial(self, settled: bool) -> None:
+        if not settled:
+            self._trials = 0
         self._since, self._came, self._settled = time.monotonic(), 0, settled
 
 

@@ -93,6 +93,8 @@ class RemoteFile:
                     whole = fetcher.take(self.url, self.etag, self.cache.read, block)
                     found = whole[at - block[0] : stop - block[0]]
             else:
+                if self.cache is not None:
+                    self.cache.asked += 1
                 stop = self._stop(at, end)
                 span = fetcher.covering(self.url, self.etag, at, stop) or (
                     at,

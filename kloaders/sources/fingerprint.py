@@ -141,9 +141,7 @@ def _add(digest: Digest, column: Column) -> None:
             digest.add_paths(paths)
         elif isinstance(numbers := getattr(inner, "numbers", None), np.ndarray):  # of a subset
             digest.add_bytes(numbers)
-        elif isinstance(
-            parts := getattr(inner, "parts", None), list
-        ):  # files of a pack: their sums
+        elif isinstance(parts := getattr(inner, "parts", None), list):  # checksums of a pack
             digest.add(*parts)
 
 

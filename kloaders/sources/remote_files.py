@@ -100,12 +100,12 @@ def fetched(columns: Structure, folder: Any = None, budget: Any = None) -> Any:
     """
     remote = [c for c in flatten(columns) if isinstance(c, PathColumn) and has_urls(c.paths)]
     check_download_cache(folder, budget, bool(remote))
-    read: Read = read_once
-    if folder is not None:
-        for column in remote:
-            _check_urls(column)
-        read = _cache_of(remote, folder, budget).read
-    found: Any = map_structure(lambda c: _remote(c, read) if c in remote else c, columns)
+    for column in remote:
+        _check_urls(column)
+    cache = None if folder is None else _cache_of(remote, folder, budget)
+    found: Any = map_structure(
+        lambda c: RemoteColumn(c.paths, c.read_path, cache) if c in remote else c, columns
+    )
     return found
 
 
@@ -151,26 +151,23 @@ def _check_urls(column: PathColumn) -> None:
                 place_of(url)
 
 
-def _remote(column: PathColumn, read: Read) -> RemoteColumn:
-    _check_urls(column)
-    return RemoteColumn(column.paths, column.read_path, read)
-
-
 class RemoteColumn(PathColumn):
     """One object a sample, by URL. A path that is none is read as any local file.
 
     Args:
         paths: URLs.
         read: decodes files; of a hook of the user's, which is given the URL.
-        fetch: makes one request for an object.
+        cache: keeps what was fetched; what is there is read as local files are, by who decodes it.
     """
 
-    def __init__(self, paths: PackedPaths, read: ReadPath, fetch: Read = read_once) -> None:
+    def __init__(
+        self, paths: PackedPaths, read: ReadPath, cache: DownloadCache | None = None
+    ) -> None:
         super().__init__(paths, read)
-        self.fetch = fetch
+        self.cache = cache
 
     def with_paths(self, paths: PackedPaths) -> RemoteColumn:
-        return RemoteColumn(paths, self.read_path, self.fetch)
+        return RemoteColumn(paths, self.read_path, self.cache)
 
     def check_objects(self, every: bool) -> None:
         """Look whether objects are there: a few of them, or every one. Those of a listing are.
@@ -194,29 +191,43 @@ class RemoteColumn(PathColumn):
 
     def fetch_ahead(self, indices: Indices, only_new: bool = False) -> Claim:
         """Begin to fetch these."""
-        objects = [self._object(index) for index in indices.tolist()]
-        return fetcher.announce([one for one in objects if is_url(one[0])], self.fetch, only_new)
+        return self._announced([self._object(index) for index in indices.tolist()], only_new)
+
+    def _announced(self, objects: list[tuple[str, str]], only_new: bool) -> Claim:
+        cache = self.cache
+        wanted = [
+            one
+            for one in objects
+            if is_url(one[0]) and not (cache is not None and cache.holds(*one))
+        ]
+        return fetcher.announce(wanted, self._fetch, only_new)
+
+    @property
+    def _fetch(self) -> Read:
+        """Makes one request for an object."""
+        return read_once if self.cache is None else self.cache.read
 
     def read(self, index: int) -> Array:
-        return np.asarray(self._read(index, None))
+        return np.asarray(self._read(*self._object(index), None))
 
-    def _read(self, index: int, out: Array | None) -> Any:
-        url, etag = self._object(index)
+    def _read(self, url: str, etag: str, out: Array | None) -> Any:
         if not is_url(url) or not isinstance(self.read_path, FileReader):
             return self.read_path(url, out)
-        return _decoded(self.read_path, fetcher.take(url, etag, self.fetch), url, out)
+        raw = None if self.cache is None else self.cache.part(url, etag)
+        if raw is None:
+            raw = fetcher.take(url, etag, self._fetch)
+        return _decoded(self.read_path, raw, url, out)
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
-        claim = self.fetch_ahead(
-            indices, only_new=True
-        )  # all at once, where nobody has announced them
+        objects = [self._object(index) for index in indices.tolist()]
+        claim = self._announced(objects, only_new=True)  # where nobody has announced them
         try:
             for row, index in enumerate(indices.tolist()):
                 stall_watch.at(self, index)
                 target = out[row, ...]
                 try:
-                    got = self._read(index, target)
-                except Exception as error:  # errors of a user's decoder belong to the sample
+                    got = self._read(*objects[row], target)
+                except Exception as error:  # whatever a user's decoder raises belongs to the sample
                     report(row, error)
                     continue
                 if got is not target:

@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from kloaders.cli.main import cli
 from kloaders.places import download_cache
-from kloaders.places.download_cache import DownloadCache, segments_of
+from kloaders.places.download_cache import DownloadCache
+from kloaders.places.segments import segments_of
 
 
 class Place:

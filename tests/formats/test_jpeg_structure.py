@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kloaders as kl
+from kloaders.formats import jpeg_structure
 from kloaders.formats.errors import DecodeError
 from kloaders.formats.images import decode_image
 from kloaders.formats.integrity import check_content
@@ -116,3 +117,10 @@ def test_a_preview_before_or_behind_is_fine(kind, wrap):
     for whole in (raw, raw + JPEGS["baseline"], raw + b"film" + JPEGS["progressive"][:99]):
         assert walk_jpeg(whole) == walk_jpeg(raw)
         assert check_content(whole, "it").problems == []
+
+
+@given(st.lists(st.sampled_from((0xFF, 0xD8, 0x00)), max_size=40), st.integers(0, 4))
+def test_where_another_may_begin(values: list[int], scan: int) -> None:
+    """The search without the GIL finds what bytes.find() finds, at odd and even places."""
+    raw = bytes(values)
+    assert jpeg_structure._holds_start(raw, scan) == (raw.find(b"\xff\xd8", scan) >= 0)

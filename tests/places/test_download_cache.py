@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from kloaders.places import download_cache as module
-from kloaders.places.download_cache import MARKER, DownloadCache, clear, damaged_in, segments_of
+from kloaders.places.download_cache import BLOCK_BYTES, DownloadCache
+from kloaders.places.segments import MARKER, clear, damaged_in, segments_of
 from tests.support.writers import killed_while_they_write, used
 
 MIB = 2**20
@@ -65,6 +66,62 @@ def test_never_above_the_budget(server, tmp_path):
     cache = DownloadCache(tmp_path / "c", 4 * MIB, 1, "a")
     read_all(cache, found)
     assert 3.8 * MIB < used(tmp_path / "c") <= 4 * MIB
+
+
+def test_objects_of_any_size_keep_to_the_budget(server, tmp_path):
+    """Whole objects, each larger than a block: as many of them as find room."""
+    found = objects(server, 5, size=6 * MIB)
+    cache = DownloadCache(tmp_path / "c", 16 * MIB, 1, "a")
+    read_all(cache, found)
+    assert 12 * MIB < used(tmp_path / "c") <= 16 * MIB
+    read_all(cache, found)
+    assert (len(server.got("GET")), cache.hits) == (8, 2)
+
+
+def test_nothing_is_deleted_for_an_object_that_finds_no_room(server, tmp_path):
+    """It is larger than the budget: what is there of another data set stays."""
+    other = DownloadCache(tmp_path / "c", 4 * MIB, 1, "other")
+    read_all(other, objects(server, 10))
+    other.close()
+    before = segments_of(tmp_path / "c")
+    read_all(DownloadCache(tmp_path / "c", 4 * MIB, 1, "a"), objects(server, 1, size=5 * MIB))
+    assert segments_of(tmp_path / "c") == before
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])
+def test_the_share_of_the_blocks_of_each_object_is_that_of_the_budget(tmp_path, share):
+    """To one block, and not as chance has it, which would be 5 % of 100 blocks."""
+    cache = DownloadCache(tmp_path / "c", round(share * 1000 * MIB), 1000 * MIB, "a")
+    blocks = [(k * BLOCK_BYTES, (k + 1) * BLOCK_BYTES) for k in range(100)]
+    for url in (f"s3://b/{k}" for k in range(20)):
+        kept = [span for span in blocks if cache.belongs(url, span)]
+        assert abs(len(kept) - 100 * share) <= 1
+    again = pickle.loads(pickle.dumps(cache))
+    assert [again.belongs(url, span) for span in blocks] == [span in kept for span in blocks]
+
+
+def test_what_is_there_is_read_whatever_the_budget(server, tmp_path):
+    """A later run with a smaller share of the data: what is kept already is not fetched."""
+    found = objects(server, 50)
+    read_all(DownloadCache(tmp_path / "c", None, 1, "a"), found)
+    server.requests.clear()
+    read_all(DownloadCache(tmp_path / "c", 8 * MIB, 1000 * MIB, "a"), found)
+    assert server.got("GET") == []
+
+
+def test_what_was_compared_once_is_not_compared_again(server, tmp_path, monkeypatch):
+    """A second epoch reads what a local file would be, and no more; it asks for nothing."""
+    found = objects(server, 3)
+    cache = DownloadCache(tmp_path / "c", None, 1, "a")
+    url, data = next(iter(found.items()))
+    assert cache.part(url, "") is None
+    read_all(cache, found)
+    assert cache.part(url, "") == data
+    monkeypatch.setattr(module, "content_of", None)
+    server.requests.clear()
+    assert cache.part(url, "") == data
+    assert cache.part(url, "another") is None
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -196,6 +253,12 @@ def test_two_processes_and_one_cache_that_are_killed(tmp_path):
     killed_while_they_write(tmp_path, WRITER, least=7 * MIB, most=8 * MIB)
 
 
+def test_two_processes_that_are_killed_while_they_write_large_objects(tmp_path):
+    """Whole objects of 6 MiB, which is more than a block."""
+    writer = WRITER.replace("30_000", "600_000").replace("8 * 2**20", "32 * 2**20")
+    killed_while_they_write(tmp_path, writer, least=20 * MIB, most=32 * MIB)
+
+
 def test_a_fork_writes_a_segment_of_its_own(server, tmp_path):
     cache = DownloadCache(tmp_path / "c", None, 1, "a")
     read_all(cache, objects(server, 2))
@@ -209,4 +272,3 @@ def test_what_is_no_cache_has_no_segments(tmp_path):
     (tmp_path / "x.objects").write_bytes(b"mine")
     assert segments_of(tmp_path) == []
     assert clear(tmp_path) == (0, 0)
-    assert module.MARKER

@@ -171,9 +171,8 @@ def test_fewer_requests_where_a_place_asks_for_it(place):
     assert (fetcher.limit, fetcher.traffic.retries) == (4, 2)
 
 
-def test_more_requests_where_more_comes_of_it(place, monkeypatch):
-    """At 20 ms an answer, twice as many in flight bring twice as many."""
-    monkeypatch.setattr(fetching, "_TRIAL_SECONDS", 0.1)
+def test_more_requests_where_more_comes_of_it(place):
+    """At 20 ms an answer, twice as many in flight bring twice as many; half a second shows it."""
     fetcher = Fetcher()
     pause = threading.Event()
 
@@ -181,15 +180,34 @@ def test_more_requests_where_more_comes_of_it(place, monkeypatch):
         pause.wait(0.02)
         return b"x"
 
-    claim = fetcher.announce(urls(2000), read)
-    for url, _ in urls(2000):
+    claim = fetcher.announce(urls(400), read)  # as many as 16 in flight bring in half a second
+    for url, _ in urls(400):
         fetcher.take(url, "", read)
     claim.release()
     assert 16 < fetcher.limit <= 256
 
 
-def test_who_gives_up_does_not_wait(place):
-    """A loader that is closed while nothing comes."""
+def test_more_requests_are_tried_again_after_a_while(place, monkeypatch):
+    """A place that was slow when it was tried may not be so any more."""
+    monkeypatch.setattr(fetching, "_TRIAL_SECONDS", 0.0)
+    fetcher = Fetcher()
+    most: list[int] = []
+
+    def read(url, etag):
+        most.append(fetcher.limit)
+        return b"x"
+
+    fetcher._settled = True
+    claim = fetcher.announce(urls(4 * 16 * (fetching._TRIALS + 2)), read)
+    for url, _ in urls(4 * 16 * (fetching._TRIALS + 2)):
+        fetcher.take(url, "", read)
+    claim.release()
+    assert max(most) >= 32
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_who_gives_up_does_not_wait(place, released):
+    """A loader that is closed while nothing comes; also what was announced after that."""
     fetcher = Fetcher()
     claim = fetcher.announce(urls(1), place.read)
     place.wait_for(1)
@@ -205,8 +223,10 @@ def test_who_gives_up_does_not_wait(place):
     thread = threading.Thread(target=take)
     thread.start()
     gone.set()
-    claim.release()
+    if released:
+        claim.release()
     thread.join(20)
+    claim.release()
     assert outcome == ["nobody waits for s3://b/0 any more."]
 
 

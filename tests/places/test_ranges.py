@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from kloaders.places import access
-from kloaders.places.download_cache import BLOCK_BYTES, segments_of
+from kloaders.places.download_cache import BLOCK_BYTES
 from kloaders.places.errors import BrokenTransferError, ChangedError, PlaceError
 from kloaders.places.fetching import fetcher
 from kloaders.places.ranges import RangeUrls, Walk, walking
+from kloaders.places.segments import segments_of
 
 SIZE = 3 * BLOCK_BYTES + 1000
 CONTENT = np.random.default_rng(0).bytes(SIZE)

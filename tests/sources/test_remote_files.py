@@ -62,7 +62,8 @@ def test_an_epoch_fetches_each_object_once(server, keep):
     assert len(server.got()) == first  # the cache in RAM has them all
 
 
-def test_many_requests_at_once(server, keep):
+def test_many_requests_at_once(server, keep, monkeypatch):
+    monkeypatch.setattr(fetcher, "limit", 16)  # which places of other tests have asked to lower
     server.latency = 0.2  # longer than a busy machine takes to begin the next requests
     loader = keep(kl.PathSequenceLoader(fill(server), None, 8, workers=2, check_paths=False))
     assert numbers(epoch(loader)) == list(range(SAMPLES))
@@ -322,6 +323,19 @@ def test_downloads_are_kept_for_the_next_run(server, keep, tmp_path):
         loader.close()
         del loader
     assert len(server.got()) == SAMPLES
+
+
+def test_what_the_download_cache_has_is_read_as_local_files_are(server, keep, tmp_path):
+    """By the threads that decode: nothing is announced, and no thread stands between."""
+    urls = fill(server)
+    loader = kl.PathSequenceLoader(urls, batch_size=8, cache=None, download_cache=tmp_path / "c")
+    keep(loader)
+    epoch(loader)
+    before = fetcher.traffic.objects
+    server.requests.clear()
+    assert sorted(numbers(epoch(loader))) == list(range(SAMPLES))
+    assert fetcher.traffic.objects == before
+    assert server.requests == []
 
 
 def test_parts_of_a_loader_share_the_cache(server, keep, tmp_path):

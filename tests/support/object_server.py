@@ -216,7 +216,7 @@ def etag_of(data: bytes) -> str:
 def serving(**settings: Any) -> Iterator[ObjectServer]:
     """A server, and this process set up to read from it; `settings` are those of `kl.storage`."""
     with ObjectServer() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         given = {
             "access_key": "AKIDSECRETIVE",

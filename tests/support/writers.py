@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from kloaders.places.download_cache import damaged_in, segments_of
+from kloaders.places.segments import damaged_in, segments_of
 
 
 def used(folder: Path) -> int:

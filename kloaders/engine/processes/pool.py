@@ -233,10 +233,8 @@ class _WorkerGroup:
             self.change.notify()
 
     def _take(self, count: int) -> WorkerHandle:
-        if not (
-            self.all or self.closed
-        ):  # the first time it takes a second, in which `close` is not to wait
-            template.prepare(self.timeouts)
+        if not (self.all or self.closed):
+            template.prepare(self.timeouts)  # outside of the lock: it may take a second
         with self.change:
             while not self.closed:
                 for worker in [w for w in self.free if w.process.poll() is not None]:

@@ -1,8 +1,8 @@
-"""Where worker processes come from: forks of one process that has imported all, once a program.
+"""Starts worker processes: forks of one template process, which has imported the package once per program.
 
-To import NumPy, OpenCV and this package takes a second of processor time, to fork what has done so a
-few milliseconds. The template runs no thread and none of the user's code, so a fork of it is a fresh
-process. Where it cannot be had, each worker is a Python of its own.
+Importing NumPy, OpenCV and this package takes a second of CPU time; forking a process that has imported them
+takes milliseconds. The template has a single thread and runs no user code, so a fork of it is as good as a
+new process. If no template can be started, each worker is a new Python process.
 """
 # ruff: noqa: S301  both ends of what is pickled are ours
 
@@ -40,20 +40,20 @@ __all__ = ["Process", "Template", "pids", "prepare", "serve", "shut_down", "star
 _SINGLE = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"
 )  # fmt: skip
-# What workers import; what is not installed is left out.
+# Imported by the template; missing packages are skipped.
 _PRELOADED = (
     "cv2", "simplejpeg", "cloudpickle", "numpy.random", "kloaders.loaders.paths",
     "kloaders.loaders.arrays", "kloaders.sources.column_source",
 )  # fmt: skip
-# A process number or an exit code, as the template tells it.
+# A process id or an exit code, sent by the template.
 _NUMBER = struct.Struct("<q")
-# A template that is there answers at once.
+# A running template answers at once.
 _ANSWER_SECONDS = 10.0
 _MOST_BYTES, _MOST_FDS = 1 << 18, 16
 
 
 class Process(Protocol):
-    """A process that was started, as `subprocess.Popen` has it."""
+    """A started process, with the interface of `subprocess.Popen`."""
 
     pid: int
     returncode: int | None
@@ -62,39 +62,39 @@ class Process(Protocol):
         """Its exit code; None while it runs."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code, once it has ended; TimeoutExpired if that takes longer."""
+        """Wait for its end and return the exit code; raises TimeoutExpired after `timeout` seconds."""
 
     def kill(self) -> None:
-        """End it at once."""
+        """Send SIGKILL."""
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
 
 
 # ---------------------------------------------------------------------- in the template
 
 
 def serve(number: int, idle: float) -> None:
-    """The life of the template, which ends with its program, or `idle` seconds after its last worker.
+    """Run the template until its program ends, or for `idle` seconds after its last worker.
 
-    Returns in workers only, when their life is over.
+    Returns in workers only, when they are done.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in _PRELOADED:
-        with contextlib.suppress(Exception):  # told by the worker that needs it
+        with contextlib.suppress(Exception):  # the worker that needs it reports this
             importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # what is here is shared with workers, as long as nobody writes to it
+    gc.freeze()  # so that the garbage collector does not touch pages shared with workers
     conn = socket.socket(fileno=number)
-    # Of a fork only one thread is left, whatever the others held: then there is to be none.
-    with contextlib.suppress(OSError):  # the program has ended meanwhile
+    # A fork keeps one thread only, and locks held by others stay locked: so there must be no others.
+    with contextlib.suppress(OSError):  # the program has ended
         conn.send(_NUMBER.pack(len(os.listdir("/proc/self/task"))))
     work(*_next_worker(conn, idle))
 
 
 def _next_worker(conn: socket.socket, idle: float) -> tuple[Any, ...]:
-    """Fork until this is the fork. -> the arguments of `work`."""
-    ends: dict[int, tuple[int, int]] = {}  # by a descriptor of each worker, its number and pipe
+    """Serve fork requests. Returns in the fork, with the arguments of `work`."""
+    ends: dict[int, tuple[int, int]] = {}  # pidfd of a worker -> its process id and status pipe
     wanted = select.poll()
     wanted.register(conn, select.POLLIN)
     asked = True
@@ -115,7 +115,7 @@ def _next_worker(conn: socket.socket, idle: float) -> tuple[Any, ...]:
                 message, fds, _, _ = socket.recv_fds(conn, _MOST_BYTES, _MOST_FDS)
             except OSError:
                 message, fds = b"", []
-            if not message:  # the program has ended, or wants no more of them
+            if not message:  # the program has ended, or retired this template
                 wanted.unregister(conn)
                 asked = False
                 continue
@@ -153,7 +153,7 @@ def _tell(pipe: int, number: int) -> bool:
 
 
 def _begun(message: bytes, fds: list[int]) -> tuple[Any, ...]:
-    """This process is a worker: it becomes what a Python started by the program would be."""
+    """Give this fork the folder, streams and module path that a new Python process would have."""
     path, arguments, streams = pickle.loads(message)
     os.setsid()
     *fds, folder = fds
@@ -163,7 +163,7 @@ def _begun(message: bytes, fds: list[int]) -> tuple[Any, ...]:
         os.dup2(given := fds.pop(), stream)
         os.close(given)
     sys.path[:] = path
-    importlib.invalidate_caches()  # files may have come since
+    importlib.invalidate_caches()  # files may have been added
     random.seed()
     if (drawn := sys.modules.get("numpy.random")) is not None:
         drawn.seed()
@@ -174,7 +174,7 @@ def _begun(message: bytes, fds: list[int]) -> tuple[Any, ...]:
 
 
 class _Forked:
-    """A worker that the template forked; the template is its parent, and tells how it ended."""
+    """A worker that the template forked. The template is its parent, and reports its exit code."""
 
     def __init__(self, pid: int, status: int) -> None:
         self.pid = pid
@@ -220,7 +220,7 @@ class _Forked:
 
 
 class Template:
-    """A process that forks workers, started for a program that is in this state."""
+    """A process that forks workers. `state`: see `_state`, what it inherited from the program."""
 
     def __init__(self, state: tuple[Any, ...], idle: float) -> None:
         self.state = state
@@ -233,14 +233,14 @@ class Template:
             undo.pop_all()
 
     def wait_ready(self, limit: float) -> bool | None:
-        """Whether it forks workers; blocks until it has imported all. None: not within that time."""
+        """Wait until it has imported its modules. -> Whether it can fork; None after `limit` seconds."""
         if self.threads is None and _readable(self.conn.fileno(), limit):
             told = self.conn.recv(_NUMBER.size)
             self.threads = _NUMBER.unpack(told)[0] if told else 0
         return None if self.threads is None else self.threads == 1
 
     def fork(self, fds: Sequence[int], arguments: tuple[Any, ...]) -> _Forked | None:
-        """A worker; None where the template has ended. OSError where the system has no more of them."""
+        """Fork a worker. -> None if the template has ended. Raises OSError if the system refuses."""
         folder = os.open(".", os.O_PATH)
         ours, theirs = os.pipe()
         try:
@@ -267,12 +267,12 @@ class Template:
         return None
 
     def close(self) -> None:
-        """Have it leave after its last worker."""
+        """Let it exit after its last worker."""
         self.conn.close()
 
 
 class _Templates:
-    """The template that is there."""
+    """The current template, and earlier ones that still have workers."""
 
     def __init__(self) -> None:
         self.possible = _tells_ends()
@@ -283,7 +283,7 @@ class _Templates:
     def after_fork(self) -> None:
         self.lock = threading.RLock()
         for one in [*self.old, *filter(None, [getattr(self, "current", None)])]:
-            one.process.returncode = 0  # it is the parent's
+            one.process.returncode = 0  # it belongs to the parent
             one.close()
         self.old.clear()
         self.current: Template | None = None
@@ -299,16 +299,16 @@ class _Templates:
                 try:
                     with held():
                         now = self.current = Template(state, timeouts.idle)
-                except OSError:  # told by who starts a worker, if it meets the same
+                except OSError:  # whoever starts a worker reports it, if it happens again
                     return None
             there = now.wait_ready(timeouts.start)
-            if there is False:  # it has ended, or runs threads: so would the next one
+            if there is False:  # it has ended, or has threads; so would the next one
                 self.possible = False
                 self.retire()
             return now if there else None
 
     def retire(self) -> None:
-        """Do without the template that is there."""
+        """Use the current template no longer."""
         with self.lock:
             now, self.current = self.current, None
             if now is not None:
@@ -327,12 +327,12 @@ class _Templates:
 
 
 def start(fds: Sequence[int], arguments: tuple[Any, ...], timeouts: Timeouts) -> Process:
-    """A process that does `work(*fds, *arguments)`.
+    """Start a process that runs `work(*fds, *arguments)`.
 
     Raises:
-        OSError: the system has no more processes, or no memory.
+        OSError: the limit of processes or of memory is reached.
     """
-    for _ in range(2):  # it may have left just now, as nobody had asked for anything
+    for _ in range(2):  # an idle template may have exited just now
         template = _templates.ready(timeouts)
         worker = template and template.fork(fds, arguments)
         if worker:
@@ -348,24 +348,24 @@ def start(fds: Sequence[int], arguments: tuple[Any, ...], timeouts: Timeouts) ->
 
 
 def prepare(timeouts: Timeouts) -> None:
-    """Have the template there, so that workers start at once; blocks until it is."""
+    """Start the template and wait for it, so that workers then start at once."""
     _templates.ready(timeouts)
 
 
 def shut_down() -> None:
-    """End the template; the next worker starts another one. Only where no worker is left."""
+    """End the template; the next worker starts a new one. Call it only when no worker is left."""
     _templates.shut_down()
 
 
 def pids() -> set[int]:
-    """Process numbers of the templates that are there: this one's, and those that leave."""
+    """Process ids of the running templates: the current one and retired ones."""
     with _templates.lock:
         every = [*_templates.old, *filter(None, [_templates.current])]
         return {one.process.pid for one in every if one.process.poll() is None}
 
 
 def _python(code: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
-    """A Python that runs this, in the environment of workers."""
+    """A new Python process that runs this code with the environment of workers."""
     executable, flags, environment, *_ = _state()
     # The package's own path first: it may be importable only through this process's path.
     code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
@@ -380,7 +380,7 @@ def _python(code: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
 
 
 def _state() -> tuple[Any, ...]:
-    """What a process takes over from the one that starts it, and cannot be told later."""
+    """What a process inherits when it is started and cannot be given later."""
     environment = {**os.environ, WORKER: "1", **exported()}
     for single in _SINGLE:
         environment.setdefault(single, "1")
@@ -410,7 +410,7 @@ def _is_open(fd: int) -> bool:
 
 
 def _tells_ends() -> bool:
-    """Whether the system has descriptors that tell of the end of a process."""
+    """Whether the system has pidfds, which report the end of a process."""
     if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
         return False
     try:
@@ -421,22 +421,22 @@ def _tells_ends() -> bool:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process that is not ours to wait for has not ended."""
+    """Whether a process that is not our child is running."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             state = file.read().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
         return False
-    return state not in (b"Z", b"X")  # its new parent need not look, as in a container without init
+    return state not in (b"Z", b"X")  # nobody may reap it, as in a container without init
 
 
 _templates = _Templates()
 
 
 def _end() -> None:
-    _templates.possible = False  # a thread may ask for a worker still
+    _templates.possible = False  # a thread may still ask for a worker
     shut_down()
 
 
-# At the end of the program it goes after all pools, since it was here before them.
+# Finalizers run in reverse order: at exit this runs after those of all pools.
 weakref.finalize(_templates, _end)

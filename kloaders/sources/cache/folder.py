@@ -284,9 +284,8 @@ class FolderCache(SharedStore):
         """The description of an entry, and an array like it to read into."""
         offset = place & (1 << _OFFSET_BITS) - 1
         head = bytearray(_HEAD_SIZE)
-        with suppress(
-            OSError, ValueError, TypeError, IndexError, AttributeError, ImportError
-        ):  # a damaged description is none
+        # A damaged description counts as none.
+        with suppress(OSError, ValueError, TypeError, IndexError, AttributeError, ImportError):
             file = self._files[place >> _OFFSET_BITS]
             if read_at(file, [head], offset, _HEAD_SIZE) == _HEAD_SIZE and _is_head(head):
                 _, _, length, nbytes, _ = _HEAD.unpack_from(head)

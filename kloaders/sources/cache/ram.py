@@ -296,9 +296,8 @@ class RamCache(SharedStore):
     def _begin(self, array: Array) -> bool:
         """Reserve room for arrays like this one."""
         each = array.nbytes
-        if (
-            self._capacity < 0 or not each
-        ):  # an empty one, of boxes say, tells nothing of the others
+        # An empty one, of boxes say, tells nothing of the others.
+        if self._capacity < 0 or not each:
             return False
         self._reserved = self.budget.reserve(each * self.samples, each, self.beside)
         self._capacity = self._reserved // each

@@ -419,13 +419,14 @@ def test_a_node_is_lost(ray, tmp_path):
     """Without a replacement: what it had is made by the actor that is left, in order."""
     script = tmp_path / "lost.py"
     script.write_text(textwrap.dedent(_NODE_LOST), "utf-8")
+    before = slowness(ray)
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=240, check=False
     )
     found = [line for line in done.stdout.splitlines() if line.startswith("exact")]
     assert found, done.stderr[-2000:]
     assert found[0].startswith("exact True")
-    assert float(found[0].split()[-1]) < 45
+    assert float(found[0].split()[-1]) < 10 * max(before, slowness(ray))
 
 
 def test_no_cluster_is_an_error_with_advice(monkeypatch, ray):
