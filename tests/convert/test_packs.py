@@ -296,7 +296,7 @@ def test_stopped_in_the_middle(tmp_path: Path, monkeypatch: Any, error: Any) -> 
 
 # Runs in a process of its own, without other threads: each try is a fork of it.
 KILLS = """
-    import os, random, shutil, signal, sys
+    import faulthandler, os, random, shutil, signal, sys
     import numpy as np
     import kloaders as kl
     from kloaders.convert import packs as pack_writer
@@ -319,6 +319,7 @@ KILLS = """
             assert status in (0, signal.SIGKILL), status
             with open(out) as told:
                 return told.read()
+        faulthandler.dump_traceback_later(60, exit=True)  # one that hangs says where
         done = 0
 
         def count(*event):
