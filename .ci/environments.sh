@@ -133,14 +133,14 @@ lint_workflow() { # lint_workflow FILE
 # Debian's, where this may be installed.
 system_chromium() {
     if ! command -v chromium chromium-browser google-chrome >/dev/null && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-        (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) >"$work/apt.log" 2>&1 || tail -5 "$work/apt.log"
+        (apt-get -o APT::Sandbox::User=root -qq update && apt-get -o APT::Sandbox::User=root -qq install -y --no-install-recommends chromium) >"$work/apt.log" 2>&1 || tail -5 "$work/apt.log"
     fi
 }
 
 # nginx from Debian, Azurite from npm, where these may be installed. Sets KLOADERS_SERVERS to what is there.
 other_servers() {
     if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null && [[ ! -e /usr/lib/nginx/modules/ngx_http_echo_module.so ]]; then
-        (apt-get -qq update && apt-get -qq install -y --no-install-recommends nginx-light libnginx-mod-http-echo) \
+        (apt-get -o APT::Sandbox::User=root -qq update && apt-get -o APT::Sandbox::User=root -qq install -y --no-install-recommends nginx-light libnginx-mod-http-echo) \
             >"$work/apt.log" 2>&1 || tail -5 "$work/apt.log"
     fi
     if ! command -v azurite-blob >/dev/null && command -v npm >/dev/null; then
