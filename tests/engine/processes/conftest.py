@@ -30,7 +30,9 @@ def nothing_left():
     """
     before = resources()
     yield
-    end = time.monotonic() + 8  # idle threads of a loader that was not closed leave after 5 s
+    # Idle threads of a loader that was not closed leave after 5 s. While another thread collects what
+    # TensorFlow left, which may take a minute, gc.collect() returns at once.
+    end = time.monotonic() + 75
     while resources() - before and time.monotonic() < end:
         gc.collect()
         time.sleep(0.05)
