@@ -503,7 +503,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="of an environment with the peers")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument(
-        "--samples", type=int, default=800, help="so many photographs; fewer are read repeatedly"
+        "--samples", type=int, default=800, help="number of photographs; fewer are read repeatedly"
     )
     parser.add_argument(
         "--only", nargs="+", help="contestants: " + ", ".join(dict.fromkeys(r[0] for r in ROWS))

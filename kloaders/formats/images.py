@@ -92,14 +92,14 @@ def decode_image(
     Gray with alpha comes as RGBA from PNG and as two bands from TIFF, gray WebP as colour, CMYK and
     palettes as RGB(A).
 
-    Raises DecodeError for whatever cannot be decoded whole: a file truncated never comes back
+    Raises DecodeError for whatever cannot be decoded whole: a truncated file never comes back
     as half an image. Damage inside is found where the format has checksums (PNG, TIFF by deflate);
     others have none, and changed bytes may decode to changed pixels. UnsupportedError, which is a
     DecodeError, for a variant that nothing here reads right.
     """
     if not isinstance(raw, bytes):
         raw = bytes(raw)
-    try:  # not _opencv_errors, which takes a generator of each picture
+    try:  # not _opencv_errors, which makes a generator per image
         return _picture(raw, options, out, name)
     except cv2.error as error:
         raise _opencv_error(error, name) from error

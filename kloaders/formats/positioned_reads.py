@@ -176,7 +176,7 @@ def read_many(
     pieces = buffers.pieces()
     for k in np.flatnonzero(~whole).tolist():
         rows = [row for piece in pieces[bounds[k] : bounds[k + 1]] for row in piece]
-        with contextlib.suppress(OSError):  # raised again when it is read that piece by itself
+        with contextlib.suppress(OSError):  # raised again when that piece is read by itself
             whole[k] = read_at(descriptors[k], rows, int(offsets[k]), int(sizes[k])) == sizes[k]
     return whole
 

@@ -130,7 +130,7 @@ class PackColumn:
         for row, index in enumerate(indices.tolist()):
             try:
                 copy_into_row(self._row(index), out, row, leaf, report)
-            except ValueError as error:  # the index is damaged, or a file truncated
+            except ValueError as error:  # the index is damaged, or a file is truncated
                 report(row, error)
 
     def name(self, index: int) -> str:

@@ -18,6 +18,7 @@ import kloaders as kl
 from kloaders.core.errors import WorkerPoolError
 from tests.support.packs import Stored
 from tests.support.parts import SAMPLES, data, finish_records, pack, records, source
+from tests.support.ray_cluster import no_cpu_free
 
 KINDS = pytest.mark.parametrize(
     ("write", "finish"),
@@ -139,18 +140,8 @@ def test_the_line_of_a_transform_is_named(ray: Any, tmp_path: Path) -> None:
 @KINDS
 def test_no_worker_is_free(ray: Any, tmp_path: Path, write: Any, finish: Any, caplog: Any) -> None:
     """All CPUs are taken: this process writes the shards, with one warning, to the same bytes."""
-
-    @ray.remote(num_cpus=2)
-    class Holder:
-        def ready(self) -> bool:
-            return True
-
-    holder = Holder.remote()
-    ray.get(holder.ready.remote())
-    try:
+    with no_cpu_free(ray):
         write(tmp_path / "there", engine=kl.Ray(cpus=2, patience=1))
-    finally:
-        ray.kill(holder)
     assert caplog.text.count("no Ray worker has been free for 1 seconds") == 1
     assert "2 CPUs, of which 0 are free" in caplog.text
     write(tmp_path / "here")

@@ -1,5 +1,6 @@
 """One Ray cluster for all tests of a session, started with retries: its own start has a fixed limit."""
 
+import contextlib
 import time
 
 import pytest
@@ -41,17 +42,31 @@ def ray(_cluster):
     return _cluster
 
 
-def slowness(ray):
-    """How many times as long as on a quiet machine an actor takes to start, which is one second: 1 to 6."""
+@contextlib.contextmanager
+def _bare_actor(ray, cpus):
+    """An actor that does nothing but hold `cpus` CPUs, from when it is ready."""
 
-    @ray.remote(num_cpus=0)
+    @ray.remote(num_cpus=cpus)
     class Bare:
         def ready(self):
             return True
 
-    begin = time.monotonic()
     bare = Bare.remote()
     ray.get(bare.ready.remote(), timeout=60)
-    took = time.monotonic() - begin
-    ray.kill(bare)
+    try:
+        yield
+    finally:
+        ray.kill(bare)
+
+
+def no_cpu_free(ray):
+    """A context in which all CPUs of the cluster are taken."""
+    return _bare_actor(ray, 2)
+
+
+def slowness(ray):
+    """How many times as long as on a quiet machine an actor takes to start, which is one second: 1 to 6."""
+    begin = time.monotonic()
+    with _bare_actor(ray, 0):
+        took = time.monotonic() - begin
     return min(6.0, max(1.0, took))

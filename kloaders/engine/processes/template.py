@@ -107,7 +107,7 @@ def _next_worker(conn: socket.socket, idle: float) -> tuple[Any, ...]:
                 wanted.unregister(number)
                 pid, status = ends.pop(number)
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                _tell(status, code)
+                _send_number(status, code)
                 os.close(status)
                 os.close(number)
                 continue
@@ -123,7 +123,7 @@ def _next_worker(conn: socket.socket, idle: float) -> tuple[Any, ...]:
             try:
                 pid = os.fork()
             except OSError as error:
-                _tell(status, -(error.errno or 1))
+                _send_number(status, -(error.errno or 1))
                 os.close(status)
             else:
                 if pid == 0:
@@ -133,8 +133,7 @@ def _next_worker(conn: socket.socket, idle: float) -> tuple[Any, ...]:
                         os.close(pipe)
                     os.close(status)
                     return _begun(message, fds)
-                told = _tell(status, pid)
-                if not told:
+                if not _send_number(status, pid):
                     os.kill(pid, signal.SIGKILL)
                 end = os.pidfd_open(pid)
                 ends[end] = pid, status
@@ -144,7 +143,7 @@ def _next_worker(conn: socket.socket, idle: float) -> tuple[Any, ...]:
     os._exit(0)
 
 
-def _tell(pipe: int, number: int) -> bool:
+def _send_number(pipe: int, number: int) -> bool:
     try:
         os.write(pipe, _NUMBER.pack(number))
     except BrokenPipeError:
@@ -179,19 +178,19 @@ class _Forked:
     def __init__(self, pid: int, status: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._status, self._told = status, True
+        self._status, self._answers = status, True
         self._lock = threading.Lock()
         weakref.finalize(self, os.close, status).atexit = False
 
     def poll(self) -> int | None:
         with self._lock:
-            if self.returncode is None and self._told and _readable(self._status, 0):
-                told = os.read(self._status, _NUMBER.size)
-                if told:
-                    (self.returncode,) = _NUMBER.unpack(told)
+            if self.returncode is None and self._answers and _readable(self._status, 0):
+                answer = os.read(self._status, _NUMBER.size)
+                if answer:
+                    (self.returncode,) = _NUMBER.unpack(answer)
                 else:  # the template was killed
-                    self._told = False
-            if self.returncode is None and not self._told and not _runs(self.pid):
+                    self._answers = False
+            if self.returncode is None and not self._answers and not _runs(self.pid):
                 self.returncode = -signal.SIGKILL
             return self.returncode
 
@@ -201,7 +200,7 @@ class _Forked:
             left = 0.5 if end is None else min(0.5, end - time.monotonic())
             if left <= 0:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
-            if self._told:
+            if self._answers:
                 _readable(self._status, left)
             else:
                 time.sleep(min(left, 0.02))
@@ -235,8 +234,8 @@ class Template:
     def wait_ready(self, limit: float) -> bool | None:
         """Wait until it has imported its modules. -> Whether it can fork; None after `limit` seconds."""
         if self.threads is None and _readable(self.conn.fileno(), limit):
-            told = self.conn.recv(_NUMBER.size)
-            self.threads = _NUMBER.unpack(told)[0] if told else 0
+            answer = self.conn.recv(_NUMBER.size)
+            self.threads = _NUMBER.unpack(answer)[0] if answer else 0
         return None if self.threads is None else self.threads == 1
 
     def fork(self, fds: Sequence[int], arguments: tuple[Any, ...]) -> _Forked | None:
@@ -250,8 +249,8 @@ class Template:
             socket.send_fds(self.conn, [message], sent)
             os.close(theirs)
             theirs = -1
-            told = os.read(ours, _NUMBER.size) if _readable(ours, _ANSWER_SECONDS) else b""
-            number = _NUMBER.unpack(told)[0] if told else 0
+            answer = os.read(ours, _NUMBER.size) if _readable(ours, _ANSWER_SECONDS) else b""
+            number = _NUMBER.unpack(answer)[0] if answer else 0
             if number > 0:
                 worker = _Forked(number, ours)
                 ours = -1

@@ -330,7 +330,7 @@ class RecordFiles:
         for file in dict.fromkeys(files):
             try:
                 found[file] = self.opened(file)
-            except OSError:  # raised again when it is reads records by themselves
+            except OSError:  # raised again when its records are read one by one
                 found[file] = None
         return [found[file] for file in files]
 

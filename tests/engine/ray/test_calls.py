@@ -13,6 +13,7 @@ import pytest
 import kloaders as kl
 from kloaders.core.errors import WorkerPoolError
 from kloaders.engine.ray.calls import called
+from tests.support.ray_cluster import no_cpu_free
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -77,17 +78,7 @@ def test_what_cannot_be_sent(ray: Any) -> None:
 
 def test_nobody_answers(ray: Any, caplog: Any) -> None:
     """All CPUs are taken: this process does the work, and one warning says so."""
-
-    @ray.remote(num_cpus=2)
-    class Holder:
-        def ready(self) -> bool:
-            return True
-
-    holder = Holder.remote()
-    ray.get(holder.ready.remote())
-    try:
+    with no_cpu_free(ray):
         done = list(called(kl.Ray(cpus=2, patience=2), lambda job: os.getpid(), range(5)))
-    finally:
-        ray.kill(holder)
     assert sorted(done) == [(k, os.getpid()) for k in range(5)]
     assert caplog.text.count("no Ray actor has answered for 2 seconds") == 1

@@ -34,7 +34,7 @@ from tests.engine.processes.hooks import (
     slow,
     wide,
 )
-from tests.support.ray_cluster import slowness
+from tests.support.ray_cluster import no_cpu_free, slowness
 from tests.support.recording import recording_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -302,15 +302,7 @@ def test_a_worker_without_a_package(ray, files):
 def test_nobody_answers(ray, files, caplog, monkeypatch):
     """All CPUs are taken: threads of this process make the batches, and one warning says so."""
     monkeypatch.setattr(messages, "_logged", set())
-
-    @ray.remote(num_cpus=2)
-    class Holder:
-        def ready(self):
-            return True
-
-    holder = Holder.remote()
-    ray.get(holder.ready.remote())
-    try:
+    with no_cpu_free(ray):
         patient = kl.Ray(cpus=2, patience=2)
         loader = loader_of(files, processes=patient, transform=noisy)
         want = loader_of(files, processes=False, transform=noisy)
@@ -320,8 +312,6 @@ def test_nobody_answers(ray, files, caplog, monkeypatch):
         assert len(warned) == 1
         assert "2 CPUs, of which 0 are free" in warned[0].getMessage()
         loader.close()
-    finally:
-        ray.kill(holder)
 
 
 def test_a_fork_is_refused(ray, files):
