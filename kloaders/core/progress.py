@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import warnings
-from typing import Any
+import weakref
+from typing import Any, ClassVar
 
 from tqdm import TqdmWarning
 
@@ -20,14 +23,22 @@ _last: list[Progress] = []
 class Progress(tqdm):  # type: ignore[type-arg]  # generic in the stubs only
     """A bar of tqdm's that counts where it is not shown, too.
 
+    tqdm's own lock is shared by all processes that were forked from one: had a child been killed
+    while it held that lock, the next bar would wait for ever. So these bars have a lock of this
+    process, and no thread that looks after slow bars (which is what `miniters` is for here).
+
     Attributes:
         done: how much is done, in the unit of the bar.
         goal: how much there is; None: unknown.
         what: the unit, such as "files".
     """
 
+    monitor_interval = 0
+    # With a lock of their own, bars are counted apart from others.
+    _instances: ClassVar[weakref.WeakSet[Progress]] = weakref.WeakSet()
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, **{"miniters": 1, **options})
         self.done = float(options.get("initial", 0))
         self.goal: float | None = options.get("total")
         self.what = str(options.get("unit", "it")).strip()
@@ -37,6 +48,15 @@ class Progress(tqdm):  # type: ignore[type-arg]  # generic in the stubs only
         """Count this much as done."""
         self.done += n or 0
         return super().update(n)
+
+
+def _new_lock() -> None:
+    Progress.set_lock(threading.RLock())
+
+
+_new_lock()
+if hasattr(os, "register_at_fork"):  # another thread may hold the parent's
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def so_far() -> str | None:
