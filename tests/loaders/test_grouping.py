@@ -107,7 +107,7 @@ def test_options_and_class_names_stay():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"classes": 11}, "classes=11 of each batch, and there are 10"),
+        ({"classes": 11}, "classes=11 per batch, but the data has 10"),
         ({"samples": 13}, r"class 0 has 12 samples, and 9 others have too few, and samples=13"),
         ({"classes": 0}, "classes=0"),
     ],
