@@ -122,7 +122,7 @@ class _Targets:
         return found
 
     def put_back(self, made: Mapping[str, Any], x: Any, y: Any) -> tuple[Any, Any]:
-        """x and y, with the new values in place of the old ones."""
+        """Return x and y, with the new values in place of the old ones."""
         parts = []
         for part, names in zip((x, y), self.names, strict=True):
             if isinstance(names, str):

@@ -37,12 +37,8 @@ class Order(NamedTuple):
     """The order of one epoch: its first `head` batches in storage order, the rest shuffled.
 
     head = 0 is a shuffled epoch; head = the number of batches is storage order. Values in between
-    occur if requests come in order at first and then in another order (`tickets.py`).
-
-    Attributes:
-        epoch: the number of the epoch.
-        head: the number of batches in storage order.
-        rest: if the epoch resumes in the middle, where; batches are counted and cut from there.
+    occur if requests come in order at first and then in another (`tickets.py`). `rest`: the epoch
+    resumes in the middle, and batches are counted and cut from there.
     """
 
     epoch: int
@@ -168,8 +164,7 @@ class EpochPlan:
 
         samples: the number of samples of the epoch before it, of all shards together (not with `echo`).
         epoch, batch, start, stored, head, window: the order, and the batch in it.
-        global_batch, ram_batch, shards: how the epoch is cut; the plan of `position` may cut it
-        differently.
+        global_batch, ram_batch, shards: how the epoch is cut, which may differ at `position`.
         """
         rest = order.rest or Rest(0)
         stored = None if self.is_stored(order) else self._stored_count(order)
@@ -189,10 +184,9 @@ class EpochPlan:
     def position(self, state: dict[str, Any]) -> tuple[Order, int]:
         """The point at which a loader with this plan resumes: an order, and its next batch.
 
-        Exact for any batch size, number of shards and RAM batch size, with two exceptions: if the last
-        batch would have fewer samples than there are shards, the epoch resumes earlier by the number
-        of missing samples; and with `echo`, if one of the three differs, it resumes at the beginning
-        of the RAM batch.
+        Exact for any batch size, number of shards and RAM batch size, with two exceptions: an epoch
+        resumes a few samples earlier if its last batch would have fewer samples than there are shards;
+        and with `echo`, if one of the three differs, it resumes at the beginning of the RAM batch.
 
         Raises ValueError for an invalid position in an epoch of this many samples.
         """

@@ -88,7 +88,9 @@ class Sampling:
             codes = found.reshape(-1).astype(self.codes.dtype)
         weights = None if self.weights is None else self.weights[numbers]
         if weights is not None and not weights.any():
-            raise ValueError("all sampling_weights of these samples are 0: leave sampling_weights out.")
+            raise ValueError(
+                "all sampling_weights of these samples are 0: leave sampling_weights out."
+            )
         if codes is not None and self.groups is not None:
             check_groups(codes, *self.groups)
         return Sampling(self.length, codes, weights, self.replacement, groups=self.groups)
@@ -98,7 +100,9 @@ class Sampling:
         if self.source is not None:
             parts.append("mixed")
         if self.groups is not None:
-            parts.append(f"{self.groups[0]} classes per batch with {self.groups[1]} samples of each")
+            parts.append(
+                f"{self.groups[0]} classes per batch with {self.groups[1]} samples of each"
+            )
         elif self.codes is not None:
             parts.append(f"{int(self.codes.max()) + 1} classes in equal parts")
         if self.weights is not None:

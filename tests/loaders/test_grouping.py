@@ -108,7 +108,10 @@ def test_options_and_class_names_stay():
     ("options", "words"),
     [
         ({"classes": 11}, "classes=11 per batch, but the data has 10"),
-        ({"samples": 13}, r"class 0 has 12 samples, and 9 others have too few, and samples=13"),
+        (
+            {"samples": 13},
+            r"class 0 has 12 samples, and 9 others have too few, but a batch needs samples=13",
+        ),
         ({"classes": 0}, "classes=0"),
     ],
 )
