@@ -545,7 +545,7 @@ def ctrl_c(kl, folder, long):
         left = [n for n in everything(where) if n.endswith(".part")]
         assert not left, left
         code, got, err, _ = life(where)  # what it left is no obstacle
-        if code and "unfinished" not in err and "is there already" not in err:
+        if code and "unfinished" not in err and "already exists" not in err:
             raise AssertionError(err)
         assert code or got == want
     assert stopped

@@ -149,7 +149,7 @@ def test_overwrite_begins_anew(tmp_path: Path) -> None:
         conversion.write_shards(entered, SIZES, write_into(tmp_path, written), progress=False)
     assert written == [0, 1, 2]
     assert contents(tmp_path) == WHOLE
-    with pytest.raises(FileExistsError, match=r"s0\.bin is there already.*overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"s0\.bin already exists.*overwrite=True"):
         convert(tmp_path, size=2)
     assert contents(tmp_path) == WHOLE
     with journal(tmp_path, size=2, overwrite=True) as entered:

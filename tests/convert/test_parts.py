@@ -83,7 +83,7 @@ def test_missing_parts_are_named(tmp_path: Path, write: Any, finish: Any) -> Non
     for k in (0, 2):
         write(tmp_path / "a", part=(k, 4))
     finish(tmp_path / "a")
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         write(tmp_path / "a", part=(0, 4))
     with pytest.raises(FileNotFoundError, match="no parts"):
         finish(tmp_path / "a")
@@ -117,13 +117,13 @@ def test_what_is_there_stays_until_the_end(tmp_path: Path, write: Any, finish: A
     write(tmp_path / "whole")
     write(tmp_path / "a", Stored([np.arange(2)] * SAMPLES))
     before = data(tmp_path / "a")
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         write(tmp_path / "a", part=(0, 2))
     for k in range(2):
         write(tmp_path / "a", part=(k, 2), overwrite=True)
     there = {name: (tmp_path / "a" / name).read_bytes() for name in before}
     assert there == before
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         finish(tmp_path / "a")
     finish(tmp_path / "a", overwrite=True)
     assert data(tmp_path / "a") == data(tmp_path / "whole")
@@ -136,7 +136,7 @@ def test_what_parts_made_is_not_kept(tmp_path: Path, write: Any, finish: Any) ->
         write(tmp_path / "a", part=(k, 2), if_exists="keep")
     finish(tmp_path / "a")
     for part in (None, (0, 2)):
-        with pytest.raises(FileExistsError, match="is there already"):
+        with pytest.raises(FileExistsError, match="already exists"):
             write(tmp_path / "a", part=part)
     write(tmp_path / "a", if_exists="overwrite")
     first = write(tmp_path / "a")  # kept
@@ -145,7 +145,7 @@ def test_what_parts_made_is_not_kept(tmp_path: Path, write: Any, finish: Any) ->
     assert write(tmp_path / "a") == first  # still that of one process
     finish(tmp_path / "a", overwrite=True)
     assert not list((tmp_path / "a").glob(".*finished.jsonl"))
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         write(tmp_path / "a")
 
 

@@ -351,7 +351,7 @@ def test_rows_of_other_lengths_are_refused():
         ),
         (lambda f: ImageDataGenerator(brightness_range=[1, 2, 3]), ValueError, "two numbers"),
         (lambda f: ImageDataGenerator(brightness_range=("a", 1)), ValueError, "two numbers"),
-        (lambda f: ImageDataGenerator(rescale=0.1, dtype="uint8"), ValueError, "cannot hold"),
+        (lambda f: ImageDataGenerator(rescale=0.1, dtype="uint8"), ValueError, "cannot represent"),
         (lambda f: ImageDataGenerator().fit(np.zeros((2, 2))), ValueError, "has shape"),
         (
             lambda f: ImageDataGenerator().fit(np.zeros((1, 2, 2, 1)), augment=True),

@@ -406,6 +406,8 @@ def test_data_of_another_kind_is_refused_after_a_batch(model, tmp_path):
     """With a path, long before the first save."""
     trained = []
     saving = kl.LoaderCallback(loader_of(), tmp_path / "state", save_freq="epoch")
-    with pytest.raises(ValueError, match=r"does not train on the loader.*Dataset of to_tf_dataset"):
+    with pytest.raises(
+        ValueError, match=r"does not train on the loader.*Dataset from to_tf_dataset"
+    ):
         model.fit(X, X, batch_size=4, verbose=0, callbacks=[saving, Each(batch=trained.append)])
     assert trained == []
