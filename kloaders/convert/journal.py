@@ -46,6 +46,7 @@ __all__ = [
     "done_of",
     "errors_of",
     "locked",
+    "noted",
     "read_journal",
     "say_errors",
     "write_shards",
@@ -470,10 +471,18 @@ class _Stopped(Exception):
     """Raised in `advance` after another shard has failed."""
 
 
+def noted(errors: Iterable[SampleError]) -> list[tuple[int, str, str, str | None]]:
+    """The errors as a list for a note, under `errors`."""
+    return [(error.index, error.name, error.cause, error.where) for error in errors]
+
+
 def errors_of(notes: Iterable[dict[str, Any]]) -> list[SampleError]:
-    """The samples that failed to load, from notes with a list `errors` of (index, name, cause)."""
-    # A sample that was tried as a replacement in two shards may be in the notes of both.
-    found = {error[0]: SampleError(*error) for note in notes for error in note["errors"]}
+    """The samples that failed to load, from notes with lists that `noted` made."""
+    found = {}
+    for index, name, cause, where in (error for note in notes for error in note["errors"]):
+        # A sample that was tried as a replacement in two shards may be in the notes of both.
+        found[index] = SampleError(index, name, cause)
+        found[index].where = where
     return [found[index] for index in sorted(found)]
 
 

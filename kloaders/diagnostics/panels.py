@@ -102,7 +102,7 @@ def cell_of(row: SampleRow, names: list[str] | None, box_format: str | None) -> 
     """
     if row.error is not None:
         error = row.error if len(row.error) <= _ERROR_LENGTH else f"{row.error[:_ERROR_LENGTH]}..."
-        return Cell([Panel("error", visible(error))], ["did not load"], visible(row.name))
+        return Cell([Panel("error", visible(error))], ["failed to load"], visible(row.name))
     xs = list(zip(names_of(row.x, "x"), flatten(row.x), strict=True))
     several = len(xs) > 1
     panels: list[Panel] = []
