@@ -49,9 +49,7 @@ def test_the_same_call_again_has_nothing_to_do(tmp_path: Path, write: Any, caplo
         again = write(arrays(), tmp_path)
     assert again == first
     assert state(again) == before
-    assert (
-        "already has all 12 samples of the same conversion" in caplog.text
-    )
+    assert "already has all 12 samples of the same conversion" in caplog.text
     assert "resuming" not in caplog.text
     assert write(arrays(), tmp_path) == first  # and again
 
