@@ -279,11 +279,11 @@ class LoaderCallback(Callback):
             training_state.write(self.path, facts, arrays)
         except OSError as error:
             if not self._failed:
-                there = f"keeps the state of {self._saved}" if self._saved else "has no state yet"
+                there = f"keeps the state of {self._saved}" if self._saved else "does not exist yet"
                 warn(
                     f"{self.path}: the training state cannot be saved "
-                    f"({os.strerror(error.errno) if error.errno else error}). Training continues, and the "
-                    f"next save tries again. The file {there}."
+                    f"({os.strerror(error.errno) if error.errno else error}). The file {there}. "
+                    "Training continues, and the next save tries again."
                 )
             self._failed = True
             return

@@ -1,7 +1,7 @@
-"""Faults that are injected for real where that can be done, each in a process of its own.
+"""Injects faults, real ones if possible, each in a separate process.
 
 python -m tests.campaign faults            # all, long
-python -m campaign.faults NAME FOLDER      # one of them, as the others run it (in tests/)
+python -m campaign.faults NAME FOLDER      # one fault, as the command above runs it (in tests/)
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ import psutil
 from . import beds
 from .beds import BATCH, KINDS, LABELS, SAMPLES, exact, numbers, transform
 
-# In the suite: one of each way to read.
+# The loaders that the suite runs: one for each way to read.
 FEW = ("map of large rows", "images cached in RAM", "RAM batches", "TFRecord", "processes")
 
-# name -> (what is injected, function(kl, folder, long) -> what survived)
+# name -> (the fault, function(kl, folder, long) -> the consequence, with figures)
 FAULTS = {}
 
 
 def fault(injected):
-    """Register a fault; its function gives what survived, with figures."""
+    """Register a fault; its function returns the consequence, with figures."""
 
     def register(function):
         FAULTS[function.__name__.replace("_", " ")] = injected, function
@@ -47,7 +47,7 @@ def fault(injected):
 
 
 def messages():
-    """What loaders say from here on."""
+    """A list that gets the messages that loaders log from now on."""
     import logging
 
     said = []
@@ -271,7 +271,7 @@ def disk_full_while_caching(kl, folder, long):
                 samples += exact(beds.epoch(loader), loader)
     return {
         "samples": samples,
-        "survived": "training continues without the cache; no wrong sample is delivered",
+        "survived": "training continues without the cache; no sample is wrong",
     }
 
 
@@ -312,10 +312,7 @@ def disk_full_while_converting(kl, folder, long):
                 got = written(to)
                 assert got == want, sorted(got.keys() ^ want.keys())
     assert refused > 3
-    return {
-        "refusals": refused,
-        "survived": "no incomplete file has its final name; the same call finishes",
-    }
+    return {"refusals": refused, "survived": "no incomplete result; the same call finishes"}
 
 
 # ------------------------------------------------------------------------------ files that change

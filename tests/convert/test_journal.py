@@ -132,7 +132,7 @@ def test_other_arguments_are_refused(tmp_path: Path) -> None:
     """The message says which; the same ones go on, and overwrite=True begins anew."""
     stopped(tmp_path, 1, size=[64, 64])
     with pytest.raises(
-        FileExistsError, match=r"size was \[64, 64\], is \[32, 32\]\. Continue with"
+        FileExistsError, match=r"size was \[64, 64\], is \[32, 32\]\. Pass the same"
     ):
         convert(tmp_path, size=(32, 32))
     written: list[int] = []

@@ -46,7 +46,7 @@ def test_the_bytes_of_one_process(
         assert (written.files, written.validation, written.errors) == ([], [], [])
         assert not [p for p in (tmp_path / "parts").iterdir() if p.is_file()]
     assert sum(counts) == SAMPLES
-    assert ("nothing to do" in caplog.text) == (count == 50)
+    assert ("is empty, since there are only" in caplog.text) == (count == 50)
     found = finish(tmp_path / "parts")
     assert data(tmp_path / "parts") == data(tmp_path / "whole")
     assert names(tmp_path / "parts") == names(tmp_path / "whole")
@@ -174,7 +174,7 @@ def test_samples_that_do_not_load(tmp_path: Path, caplog: Any) -> None:
     assert [len(write(tmp_path / "a", stored, part=(k, 2)).errors) for k in range(2)] == [4, 0]
     caplog.clear()
     written = kl.finish_pack(tmp_path / "a")
-    assert "4 samples do not load" in caplog.text
+    assert "4 samples failed to load" in caplog.text
     assert [error.index for error in written.errors] == [0, 1, 2, 3]
     assert contents(tmp_path / "a") == contents(tmp_path / "whole")
 

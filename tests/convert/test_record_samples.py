@@ -253,7 +253,7 @@ def test_the_job_tells_other_features_and_data_apart(made, pngs):
             None,
             {"f": len},
             TypeError,
-            r"features\['f'\] is a function, and ArraySequenceLoader has no paths",
+            r"features\['f'\] is a function of the path, but ArraySequenceLoader has no paths",
         ),
         (
             kl.ArraySequenceLoader(X, Y, 4),

@@ -211,7 +211,7 @@ def test_errors_of_the_converter(pictures, tmp_path):
         (
             (kl.ArraySequenceLoader(labels), None, out),
             {"features": {"a": len}},
-            "is a function, and ArraySequenceLoader has no paths",
+            "is a function of the path, but ArraySequenceLoader has no paths",
         ),
     ]:
         with pytest.raises(TypeError, match=words):

@@ -235,7 +235,7 @@ def test_a_state_of_another_model_changes_nothing(model, path):
     ) as one:
         state_file.assign(variables, other[:-1], path)
     last = (other[-1][0], np.zeros((7, 7)))
-    with pytest.raises(ValueError, match=r"had shape \(7, 7\), and .* has") as two:
+    with pytest.raises(ValueError, match=r"had shape \(7, 7\), but .* has") as two:
         state_file.assign(variables, [*other[:-1], last], path)
     for caught in (one, two):
         assert path in str(caught.value)

@@ -12,7 +12,7 @@ from tests.support.explain_figures import DECODING, figures
 BUSY = {
     "a step alone slower than in fit": (
         {"step_s": 0.56, "fit_s": 0.37},
-        "took 560.0 ms, and one in",
+        "took 560.0 ms, but a step in fit",
     ),
     "memory slower than the disk": (
         {"cold": Run(3700), "warm": Run(1000)},

@@ -44,7 +44,7 @@ def test_a_hook_that_waits_is_the_disk_whatever_it_waits_for():
         )
     )
     assert found.bound == "disk"
-    assert "98% waiting" in found.why
+    assert "98% of the time to load a sample is waiting" in found.why
     assert settings_of(found) == ["workers=32"]
     assert found.advice[0].predicted == pytest.approx(32 / 0.10201)
 
