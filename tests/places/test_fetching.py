@@ -174,9 +174,10 @@ def test_fewer_requests_where_a_place_asks_for_it(place):
 def test_more_requests_where_more_comes_of_it(place):
     """At 20 ms an answer, twice as many in flight bring twice as many; half a second shows it."""
     fetcher = Fetcher()
-    pause = threading.Event()
+    pause, limits = threading.Event(), set()
 
     def read(url, etag):
+        limits.add(fetcher.limit)
         pause.wait(0.02)
         return b"x"
 
@@ -184,7 +185,7 @@ def test_more_requests_where_more_comes_of_it(place):
     for url, _ in urls(400):
         fetcher.take(url, "", read)
     claim.release()
-    assert 16 < fetcher.limit <= 256
+    assert 16 < max(limits) <= 256
 
 
 def test_no_more_requests_than_are_needed(place, monkeypatch):
@@ -240,13 +241,12 @@ def test_nothing_more_is_fetched_when_the_program_ends(place, monkeypatch):
 def test_more_requests_are_tried_again_after_a_while(place, monkeypatch):
     """A place that was slow when it was tried may not be so any more."""
     monkeypatch.setattr(fetching, "_TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(fetching, "_WAITED", 0.0)  # as if somebody always waited
     fetcher = Fetcher()
     most: list[int] = []
-    pause = threading.Event()
 
     def read(url, etag):
         most.append(fetcher.limit)
-        pause.wait(0.001)
         return b"x"
 
     fetcher._settled = True
