@@ -477,17 +477,16 @@ def contestant(name: str, folder: Path, server: str, samples: int) -> None:
     epoch: Epoch = globals()[name](folder, server)
     process = psutil.Process()
     for _ in sys.stdin:
-        before = _cpu(process)
         asked_before, hits_before = _asked_and_found()
-        begin = time.perf_counter()
+        before, begin = _cpu(process), time.perf_counter()
         seen = np.concatenate([np.asarray(y).reshape(-1) for _, y in epoch()])
-        seconds = time.perf_counter() - begin
+        seconds, cpu = time.perf_counter() - begin, _cpu(process) - before
         missed = samples - len(np.unique(seen))
         asked, hits = _asked_and_found()
         line = {
             "hits": (hits - hits_before) / max(1, asked - asked_before),
             "seconds": seconds,
-            "cpu": _cpu(process) - before,
+            "cpu": cpu,
             "seen": len(seen),
             "missed": missed,
         }
