@@ -1,8 +1,9 @@
 """Prefetches objects for the threads that decode them: many requests, a bounded number of bytes.
 
 Reads are announced; a thread that needs an object takes the fetched bytes, or fetches them itself if
-nobody has begun. The number of requests in flight follows the throughput: 16 at first, more while that
-raises it, half as many when the storage asks for fewer requests, at most 256.
+nobody has begun. The number of requests in flight follows the demand: 16 at first, more while threads
+wait for objects and more requests bring more of them, half as many when the storage asks for fewer, at
+most 256. Each request has a thread.
 """
 
 from __future__ import annotations
