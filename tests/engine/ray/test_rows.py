@@ -1,6 +1,9 @@
 """What an actor does with the pipeline that it holds, without Ray."""
 
+import pickle
+
 import numpy as np
+import pytest
 
 import kloaders as kl
 from kloaders.core.rows import RowMismatch
@@ -21,10 +24,12 @@ def job(transform, indices, stored=None):
         ((len(indices), 3), np.dtype(np.float64)),
         ((len(indices),), np.dtype(np.int64)),
     ]
-    arrays, troubles, seconds = rows.fill(
-        runner.pipeline, np.array(indices), needs, form, Moment(), False, stored
-    )
+    job = pickle.dumps((np.array(indices), needs, form, Moment(), False))
+    pieces, troubles, seconds = rows.fill(runner.pipeline, job, stored)
     assert seconds > 0
+    arrays = [np.full(shape, 77, dtype) for shape, dtype in needs]
+    for array, found in zip(arrays, pieces, strict=True):
+        rows.put_pieces(found, array)
     return arrays, troubles
 
 
@@ -33,6 +38,19 @@ def test_rows_are_those_of_the_samples():
     assert not troubles
     assert np.floor(x[:, 0]).tolist() == [3, 7]
     assert (y % 1 == 0).all()
+
+
+@pytest.mark.parametrize("row_bytes", [0, 1, 2**18, 2**20, 2**20 + 1])
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_arrays_come_in_pieces_that_ray_copies_in_place(count, row_bytes):
+    """Whole rows of at most 1 MiB, unless one row is larger, and nothing of them copied."""
+    array = np.arange(count * row_bytes, dtype=np.uint8).reshape(count, row_bytes)
+    pieces = rows._pieces(array)
+    assert all(piece.nbytes <= 2**20 or len(piece) == 1 for piece in pieces)
+    assert all(np.shares_memory(piece, array) for piece in pieces if piece.size)
+    found = np.full_like(array, 99)
+    rows.put_pieces(pieces, found)
+    np.testing.assert_array_equal(found, array)
 
 
 def test_stored_samples_are_transformed_only():
