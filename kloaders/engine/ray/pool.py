@@ -164,7 +164,9 @@ class RayPool:
         arrays, troubles, seconds = found
         self.worked += seconds
         for leaf, pieces in zip(out.arrays, arrays, strict=True):
-            put_pieces(pieces, leaf)  # a batch_transform may write to it, but Ray's arrays are read-only
+            put_pieces(
+                pieces, leaf
+            )  # a batch_transform may write to it, but Ray's arrays are read-only
         for trouble in troubles:
             report(*trouble_of(trouble))
 
