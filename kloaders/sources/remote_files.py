@@ -83,7 +83,9 @@ def expanded(paths: Any) -> Any:
 
 def has_urls(paths: PackedPaths) -> bool:
     """Whether there are URLs among these paths; a look at one block of bytes."""
-    return b"://" in paths.joined() and any(map(is_url, paths))
+    block = paths.joined()
+    # One character is searched for much faster than several.
+    return b":" in block and b"://" in block and any(map(is_url, paths))
 
 
 def fetched(columns: Structure, folder: Any = None, budget: Any = None) -> Any:
