@@ -53,10 +53,16 @@ def fill(
         else:
             troubles.append((row, None, pack_error(pipeline, int(indices[row]), error)))
 
-    if stored is None:
-        pipeline.fill(indices, out, report, moment, raw)
-    else:
+    if stored is not None:
         put_stored(pipeline, indices, out, report, moment, Rows(*stored))
+    else:
+        # Remote objects are fetched all at once, not row by row as a transform takes them.
+        claims = pipeline.source.fetch_ahead(indices)
+        try:
+            pipeline.fill(indices, out, report, moment, raw)
+        finally:
+            for claim in claims:
+                claim.release()
     return [_pieces(array) for array in out.arrays], troubles, time.perf_counter() - begin
 
 

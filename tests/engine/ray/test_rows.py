@@ -40,6 +40,37 @@ def test_rows_are_those_of_the_samples():
     assert (y % 1 == 0).all()
 
 
+def test_remote_objects_are_fetched_at_once(monkeypatch):
+    """A batch is announced before a transform takes its samples one by one, unless they are there."""
+    announced, held, seen = [], [], []
+
+    class Claim:
+        def release(self):
+            held.remove(self)
+
+    def fetch_ahead(source, indices):
+        announced.append(indices.tolist())
+        held.append(Claim())
+        return held[:]
+
+    def sees(x, y, rng):
+        seen.append(bool(held))
+        return noisy(x, y, rng)
+
+    monkeypatch.setattr(source_of_arrays(), "fetch_ahead", fetch_ahead)
+    assert not job(sees, [3, 7])[1]
+    assert announced == [[3, 7]]
+    assert seen == [False, True, True]  # the first, for its shape, is not of the batch
+    assert not held
+    leaves = [np.array([[3, 3, 3]]), np.array([3])]
+    job(noisy, [3], (kl.ArraySequenceLoader(leaves[0], leaves[1], 8).runner.specs.raw, leaves))
+    assert announced == [[3, 7]]
+
+
+def source_of_arrays():
+    return type(kl.ArraySequenceLoader(SAMPLES, SAMPLES, 8).runner.pipeline.source)
+
+
 @pytest.mark.parametrize("row_bytes", [0, 1, 2**18, 2**20, 2**20 + 1])
 @pytest.mark.parametrize("count", [0, 1, 9])
 def test_arrays_come_in_pieces_that_ray_copies_in_place(count, row_bytes):
