@@ -112,6 +112,11 @@ def _table(found: Figures) -> Iterator[tuple[str, str, str]]:
     yield "CPU of all processes with Ray actors, ms a photograph", of("actors all cpu", 2), ""
     yield "the same with bare Ray actors", of("bare all cpu", 2), ""
     yield "the same with worker processes", of("processes all cpu", 2), ""
+    yield (
+        "the CPU of worker processes / of Ray actors",
+        ratio("processes all cpu", "actors all cpu"),
+        "",
+    )
     yield "the caller's CPU with Ray actors, ms a photograph", of("actors cpu", 2), "at most 0.3"
     yield "the caller's CPU with worker processes", of("processes cpu", 2), ""
     for name in ("iter_batches", "to_tf"):
