@@ -253,7 +253,7 @@ def test_no_right_to_write(tmp_path, monkeypatch, kind) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     with serving() as refusing:
         refusing.fault = lambda method, *_: (403, "AccessDenied") if method == "PUT" else None
-        with pytest.raises(AccessError, match="Writing needs the right to put"):
+        with pytest.raises(AccessError, match="Writing needs permission to put"):
             to_url(kind, refusing.url("out"))
         assert refusing.objects == {}
     assert not list(tmp_path.rglob("*.npy"))

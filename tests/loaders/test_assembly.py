@@ -77,7 +77,7 @@ def test_lengths_make_buckets():
 
 
 def test_a_plan_without_a_batch_is_refused():
-    with pytest.raises(ValueError, match=r"^3 samples make no full batch of 8 .batch_size"):
+    with pytest.raises(ValueError, match=r"^3 samples do not make a full batch of 8 .batch_size"):
         plan_of(options_of(4, 3, drop_last=True, shard=(0, 2)), 3)
 
 

@@ -293,7 +293,7 @@ def test_shapes_that_differ_without_a_transform_are_refused(
     loader = keep(
         kl.RamBatchSequenceLoader(raw_files, batch_size=BATCH, ram_batch_size=RAM, decode=Unequal())
     )
-    with pytest.raises(kl.SampleError, match="one shape, unless transform= gives them one"):
+    with pytest.raises(kl.SampleError, match="the same shape, unless transform= gives it to them"):
         list(loader)
 
 

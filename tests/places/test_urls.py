@@ -43,7 +43,7 @@ def test_the_parts_of_a_url(url, parts):
     [
         ("s3://", "names no bucket, expected s3://bucket/name"),
         ("https:///a", "names no server"),
-        ("https://me:secret@host/a", "holds a user name or password"),
+        ("https://me:secret@host/a", "contains a user name or password"),
         ("s3://AKID:secret@bucket/a", 'kloaders.storage("s3", ...)'),
         ("https://host/a.jpg?X-Amz-Signature=secret", "is followed by a query"),
     ],

@@ -115,7 +115,7 @@ def test_a_hook_that_nests_otherwise() -> None:
         def load_sample(self, index: int) -> Any:
             return ({"a": np.float32(1)} if index == 2 else np.float32(1)), np.float32(index)
 
-    with refused(kl.SampleError, "sample 2", "nest otherwise", "same tuples and dicts"):
+    with refused(kl.SampleError, "sample 2", "nested differently", "same tuples and dicts"):
         read(Nesting(3))
 
 

@@ -39,7 +39,7 @@ def test_each_job_is_done_though_an_actor_dies(ray: Any, tmp_path: Path, caplog:
 
 
 def test_a_job_that_kills_all_is_an_error(ray: Any, tmp_path: Path) -> None:
-    with pytest.raises(WorkerPoolError, match="3 Ray actors died while they did the same work"):
+    with pytest.raises(WorkerPoolError, match="3 Ray actors died while they did the same job"):
         list(called(kl.Ray(cpus=1), Deadly(tmp_path, 9), range(5, 9)))
 
 
