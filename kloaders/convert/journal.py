@@ -46,6 +46,7 @@ __all__ = [
     "done_of",
     "errors_of",
     "locked",
+    "noted",
     "read_journal",
     "say_errors",
     "write_shards",
@@ -469,10 +470,18 @@ class _Stopped(Exception):
     """Another shard failed."""
 
 
+def noted(errors: Iterable[SampleError]) -> list[tuple[int, str, str, str | None]]:
+    """The errors as a note holds them, under `errors`."""
+    return [(error.index, error.name, error.cause, error.where) for error in errors]
+
+
 def errors_of(notes: Iterable[dict[str, Any]]) -> list[SampleError]:
-    """The samples that did not load, from notes that have a list `errors` of (index, name, cause)."""
-    # A sample drawn as a replacement in two shards may be in the notes of both.
-    found = {error[0]: SampleError(*error) for note in notes for error in note["errors"]}
+    """The samples that did not load, from notes with lists that `noted` made."""
+    found = {}
+    for index, name, cause, where in (error for note in notes for error in note["errors"]):
+        # A sample drawn as a replacement in two shards may be in the notes of both.
+        found[index] = SampleError(index, name, cause)
+        found[index].where = where
     return [found[index] for index in sorted(found)]
 
 

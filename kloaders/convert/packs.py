@@ -22,6 +22,7 @@ from kloaders.convert.journal import (
     begun_with,
     checked_if_exists,
     errors_of,
+    noted,
     say_errors,
     write_shards,
 )
@@ -414,7 +415,7 @@ class _Writer:
             "samples": arrays[0].samples,
             "parts": [asdict(part) for part in parts],
             "files": inputs,
-            "errors": [(error.index, error.name, error.cause) for error in errors],
+            "errors": noted(errors),
         }
         names = [file.name for part in parts for file in part.files]
         return names, note

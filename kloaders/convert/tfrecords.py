@@ -20,6 +20,7 @@ from kloaders.convert.journal import (
     Written,
     checked_if_exists,
     errors_of,
+    noted,
     say_errors,
     write_shards,
 )
@@ -364,7 +365,7 @@ class _Writing:
         note = {
             "samples": len(offsets) - 1,
             "files": files,
-            "errors": [(error.index, error.name, error.cause) for error in errors],
+            "errors": noted(errors),
         }
         return [os.path.basename(path)], note
 

@@ -21,6 +21,7 @@ from kloaders.loaders.splits import check_validation, made, of_kept, parts_of
 from kloaders.places.urls import is_url
 from kloaders.sources.columns import OneHotColumn
 from kloaders.sources.folders import READABLE, LeftOut, class_folders, files_below
+from kloaders.sources.path_lists import PackedPaths
 from kloaders.sources.remote_folders import RemoteFolder
 from kloaders.sources.table_columns import column_weights, inputs_of, outputs_of
 from kloaders.sources.tables import Table, listed
@@ -274,8 +275,11 @@ def from_dataframe(
     """
     check_validation(validation, validation_transform)
     table = Table(frame)
-    inputs = inputs_of(table, path_column, None if folder is None else os.fspath(folder))
-    if _reads_files(loader) and not any(isinstance(one, list) for one in flatten(inputs)):
+    # A user's loader may depend on paths being a list.
+    packed = _reads_files(loader) and loader.__init__.__module__.startswith("kloaders.")
+    inputs = inputs_of(table, path_column, None if folder is None else os.fspath(folder), packed)
+    kinds = (list, PackedPaths)
+    if _reads_files(loader) and not any(isinstance(one, kinds) for one in flatten(inputs)):
         raise TypeError(
             f"path_column={path_column!r:.80} names no column of paths, but {loader.__name__} reads "
             "files: pass loader=kl.ArraySequenceLoader for a table of numbers."

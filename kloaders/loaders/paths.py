@@ -224,6 +224,11 @@ class PathSequenceLoader(SequenceLoader):
         self.image_options, self.decode = reading
         #: Image options by input; None if all inputs have the same.
         self.input_options = by_input
+        if isinstance(paths, list) and any(isinstance(one, SequenceLoader) for one in paths[:1]):
+            raise TypeError(
+                "paths contains a loader, expected paths of files: pass the loader itself, without a "
+                "list around it."
+            )
         paths = expanded(paths)
         if by_input is None:
             x = columns_of(paths, "paths", FileReader(*reading), dtype=dtype)

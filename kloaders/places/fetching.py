@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from kloaders.core import forks
-from kloaders.core.threads import Workers
+from kloaders.core.threads import Workers, exiting
 from kloaders.places.access import patiently
 from kloaders.places.errors import OutageError, TransientError
 from kloaders.places.registry import place_of
@@ -39,6 +39,8 @@ __all__ = [
 #: The maximum number of bytes that are fetched or in transfer, and not yet taken.
 HELD_BYTES = 256 * 2**20
 _FIRST, _MOST, _LEAST = 16, 256, 4
+# More requests are tried if threads waited for objects for this share of the time.
+_WAITED = 0.1
 # The number of spans that are searched for one that contains certain bytes.
 _OVERLAPPING = 8
 # The assumed size of an object until some have arrived.
@@ -48,8 +50,8 @@ _GUESS = 256 * 2**10
 _TRIAL_SECONDS, _TRIAL_OBJECTS, _TRIALS = 0.1, 4, 50
 # The number of seconds between checks whether a waiting thread should continue to wait.
 _LOOK_SECONDS = 0.25
-# The minimum gain in throughput that justifies more requests.
-_GAIN = 1.08
+# The minimum gain that justifies twice as many requests: each is a thread that is woken again and again.
+_GAIN = 1.2
 
 
 class Traffic(NamedTuple):
@@ -182,7 +184,7 @@ class Fetcher:
         self._count = self._bytes = self._retries = 0
         self._seconds = 0.0
         # The trial of the current limit: its start, the number of objects, and the rate before it.
-        self._since, self._came, self._best = time.monotonic(), 0, 0.0
+        self._since, self._came, self._best, self._waited = time.monotonic(), 0, 0.0, 0.0
         self._settled = self._throttled = False
         self._trials = 0
 
@@ -266,16 +268,19 @@ class Fetcher:
                     found = self._begun(url, etag, span, read)
                     found.claims = 1
                 found.takers += 1
+                # Waiting for the very first objects does not depend on the number of requests.
+                begin = 0.0 if found.state == "done" or not self._came else time.monotonic()
                 mine = found.state == "queued"
                 if mine:
                     found.state = "begun"
                     self._in_flight += 1
             if mine:
-                self._fetch(found, wanted)
+                self._start(self._fetch(found, wanted))
             else:
                 found.wait(wanted)
             with self._lock:
                 data, error = found.data, found.error
+                self._waited += time.monotonic() - begin if begin else 0.0
                 found.takers -= 1
                 found.claims -= own
                 last = found.claims == 1 and not own and not found.shared
@@ -323,7 +328,7 @@ class Fetcher:
 
     def _startable(self) -> list[Fetched]:
         """The objects to fetch next. The caller holds the lock."""
-        begun = []
+        begun: list[Fetched] = []
         mean = self._bytes / self._count if self._count else _GUESS
         while self._queue and self._in_flight < self.limit:
             if self._held + (self._in_flight + 1) * mean > self._held_bytes and self._in_flight:
@@ -342,17 +347,15 @@ class Fetcher:
         for one in begun:
             self._workers.submit(_Job(self, one))
 
-    def _fetch(self, one: Fetched, wanted: Callable[[], bool] = _always) -> None:
-        """Fetch an object whose state is "begun", in this thread."""
+    def _fetch(self, one: Fetched, wanted: Callable[[], bool] = _always) -> list[Fetched]:
+        """Fetch an object whose state is "begun", in this thread; return the objects to fetch next."""
         begin = time.perf_counter()
         data: bytes | None = None
         error: Exception | None = None
         try:
-            patience = place_of(parsed(one.url)).patience
             data = patiently(
                 lambda: one.read(one.url, one.etag, *((one.span,) if one.span else ())),
                 one.url,
-                patience,
                 failed=self._failed,
                 wanted=lambda: (one.claims > 0 or one.takers > 0) and wanted(),
             )
@@ -371,8 +374,7 @@ class Fetcher:
                     one.data = data
                     self._held += len(data)
                 one.ended("done")
-            begun = self._startable()
-        self._start(begun)
+            return self._startable()
 
     def _failed(self, error: TransientError) -> None:
         """Count a request that has to be repeated."""
@@ -393,7 +395,9 @@ class Fetcher:
         if seconds < _TRIAL_SECONDS or self._came < _TRIAL_OBJECTS * self.limit:
             return
         rate = self._came / seconds
-        if self._settled:
+        if self._waited < _WAITED * seconds:
+            self._trial(self._settled)  # more objects per second would not help
+        elif self._settled:
             self._best = 0.9 * self._best + 0.1 * rate if self._best else rate
             self._trials += 1
             if self._trials >= _TRIALS and self.limit < _MOST:
@@ -414,11 +418,11 @@ class Fetcher:
     def _trial(self, settled: bool) -> None:
         if not settled:
             self._trials = 0
-        self._since, self._came, self._settled = time.monotonic(), 0, settled
+        self._since, self._came, self._settled, self._waited = time.monotonic(), 0, settled, 0.0
 
 
 class _Job:
-    """The job of fetching an object in a thread."""
+    """The job of fetching an object and the ones after it, without passing them to other threads."""
 
     __slots__ = ("fetcher", "one")
 
@@ -426,7 +430,13 @@ class _Job:
         self.fetcher, self.one = fetcher, one
 
     def __call__(self) -> None:
-        self.fetcher._fetch(self.one)  # noqa: SLF001  a class of this module
+        fetcher, begun = self.fetcher, [self.one]
+        while begun and not exiting.is_set():
+            self.one, *others = begun
+            fetcher._start(others)  # noqa: SLF001  a class of this module
+            begun = fetcher._fetch(self.one)  # noqa: SLF001
+        for one in begun:
+            one.ended("dropped")
 
     def dropped(self) -> None:
         self.one.ended("dropped")

@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 
 from kloaders.core.arrays import Array, Indices
+from kloaders.core.byte_search import found_at
 
 __all__ = ["PackedPaths", "SubsetPaths"]
 
@@ -34,15 +35,25 @@ class PackedPaths(Sequence[str]):
                     ) from None
             items = [os.fsdecode(item) for item in items]
             text = _joined(items)
-        self._bytes = text.encode("utf-8", "surrogateescape")
+        block = text.encode("utf-8", "surrogateescape")
         del text
-        found = np.flatnonzero(np.frombuffer(self._bytes, np.uint8) == 0)
-        self._ends = found.astype(np.uint32 if len(self._bytes) < 2**32 else np.int64)
+        self._set(block, found_at(np.frombuffer(block, np.uint8), 0))
         if len(self._ends) != len(items):
             bad_path = next(p for p in items if "\0" in p)
             raise ValueError(
                 f"the path {bad_path!r:.80} contains a NUL character, which no file name can."
             )
+
+    @classmethod
+    def of_block(cls, block: bytes, ends: Indices) -> PackedPaths:
+        """Paths from `block`, where each is followed by a NUL character at one of the positions `ends`."""
+        paths = cls.__new__(cls)
+        paths._set(block, ends)  # noqa: SLF001  the same class
+        return paths
+
+    def _set(self, block: bytes, ends: Indices) -> None:
+        self._bytes = block
+        self._ends = ends.astype(np.uint32 if len(block) < 2**32 else np.int64)
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,25 +35,27 @@ class Output:
 # ----------------------------------------------------------------------------------------- inputs
 
 
-def inputs_of(table: Table, columns: Any, folder: str | None) -> Structure:
+def inputs_of(table: Table, columns: Any, folder: str | None, packed: bool = False) -> Structure:
     """The inputs of all rows: paths for a column of texts, otherwise numbers.
 
     columns: the name of a column of paths; or a dict, or a list for a tuple of inputs, of column names
         and lists of these. A list of columns makes a row of numbers.
+    packed: whether paths may be `PackedPaths`; otherwise they are lists.
     """
+    paths = table.packed_paths if packed else table.paths
     if isinstance(columns, str):
-        return table.paths(columns, folder)
+        return paths(columns, folder)
     if isinstance(columns, (list, tuple)) and columns:
-        return tuple(_input(table, column, folder) for column in columns)
+        return tuple(_input(table, column, folder, paths) for column in columns)
     if isinstance(columns, dict) and columns:
-        return {name: _input(table, column, folder) for name, column in columns.items()}
+        return {name: _input(table, column, folder, paths) for name, column in columns.items()}
     raise TypeError(
         f"path_column is {columns!r:.80}, expected the name of a column, a list of them for several "
         'inputs, or a dict: {"photo": "file", "facts": ["age", "height"]}.'
     )
 
 
-def _input(table: Table, column: Any, folder: str | None) -> Any:
+def _input(table: Table, column: Any, folder: str | None, paths: Callable[..., Any]) -> Any:
     if isinstance(column, (list, tuple)) and column:
         return _row(table, column)
     if isinstance(column, dict) or column in ([], ()):
@@ -64,7 +67,7 @@ def _input(table: Table, column: Any, folder: str | None) -> Any:
     texts = values.dtype.kind == "O" and any(
         isinstance(value, (str, os.PathLike)) for value in values[:1]
     )
-    return table.paths(column, folder) if texts else table.numbers(column)
+    return paths(column, folder) if texts else table.numbers(column)
 
 
 def _row(table: Table, columns: Any) -> Array:

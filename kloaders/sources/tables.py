@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import difflib
 import importlib
@@ -17,6 +16,8 @@ from kloaders.core.messages import visible, warn
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, open_to_read, suffix_of
 from kloaders.places import access
 from kloaders.places.urls import is_url, local_path
+from kloaders.sources.path_lists import PackedPaths
+from kloaders.sources.plain_csv import PlainColumn, parsed, plain_columns
 
 __all__ = ["Table", "array_of", "categories_of", "encoded", "first_missing", "is_missing", "listed"]
 
@@ -67,11 +68,7 @@ class Table:
                 f"column {name!r:.80} has shape {array.shape}, expected one value per row. For several "
                 "labels pass a list of columns: label_column=[...]."
             )
-        if self.rows is not None and len(array) != self.rows:
-            raise ValueError(
-                f"lengths differ: column {name!r:.80} has {len(array)} values, others {self.rows}."
-            )
-        self.rows = len(array)
+        self._count(name, len(array))
         missing = first_missing(array)
         if missing is not None:
             raise ValueError(
@@ -102,12 +99,16 @@ class Table:
     def items(self, name: str) -> list[Any]:
         """The values of a column, unconverted, in a list."""
         found = _items(self._series(name))
-        if self.rows is not None and len(found) != self.rows:
-            raise ValueError(
-                f"lengths differ: column {name!r:.80} has {len(found)} values, others {self.rows}."
-            )
-        self.rows = len(found)
+        self._count(name, len(found))
         return found
+
+    def _count(self, name: str, rows: int) -> None:
+        """Check that a column is as long as the others."""
+        if self.rows is not None and rows != self.rows:
+            raise ValueError(
+                f"lengths differ: column {name!r:.80} has {rows} values, others {self.rows}."
+            )
+        self.rows = rows
 
     def row(self, k: int) -> str:
         """A readable name for a row, for messages."""
@@ -119,7 +120,8 @@ class Table:
         dtype = getattr(series, "dtype", None)
         if isinstance(dtype, np.dtype) and dtype.kind != "O":
             return None if not len(series) else np.asarray(series)[0]
-        return next((v for v in _items(series) if _is_there(v)), None)
+        items = series if isinstance(series, PlainColumn) else _items(series)
+        return next((v for v in items if _is_there(v)), None)
 
     def paths(self, name: str, folder: str | None) -> list[Any]:
         items: list[Any] = self.column(name).tolist()
@@ -139,25 +141,45 @@ class Table:
             return [prefix + item for item in items]
         return [item if os.path.isabs(item) or is_url(item) else prefix + item for item in items]
 
+    def packed_paths(self, name: str, folder: str | None) -> PackedPaths | list[Any]:
+        """The paths of a column; those of a plain CSV file in one block of bytes, without a str for each."""
+        series = self._series(name)
+        prefix = "" if folder is None else os.path.join(folder, "")
+        if not isinstance(series, PlainColumn) or not series.is_text:
+            return self.paths(name, folder)
+        if any(mark in prefix for mark in "*\0") or series.has("*"):
+            return self.paths(name, folder)
+        if folder is not None and (series.has(":") or series.begins_with("/", "\\")):
+            return self.paths(name, folder)
+        self._count(name, len(series))
+        return series.packed(prefix)
+
     def labels(self, name: str, class_names: list[str] | None) -> tuple[Array, list[str] | None]:
         """Labels as numbers, and the class names if they are texts."""
-        array = self.column(name)
-        class_names = class_names or categories_of(self.frame[name])
-        if array.dtype.kind != "O" or not len(array) or not isinstance(array[0], str):
-            return self._classes(self._numbers(array, name), name, class_names), class_names
-        texts = array.tolist()
-        if not _all_texts(texts):
-            bad = next(k for k, text in enumerate(texts) if not isinstance(text, str))
+        series = self._series(name)
+        found = series.codes if isinstance(series, PlainColumn) else None
+        class_names = class_names or categories_of(series)
+        if found is not None and isinstance(found[0][0], str):
+            self._count(name, len(series))
+            names, codes = found
+        else:
+            array = self.column(name)
+            if array.dtype.kind != "O" or not len(array) or not isinstance(array[0], str):
+                return self._classes(self._numbers(array, name), name, class_names), class_names
+            texts = array.tolist()
+            if not _all_texts(texts):
+                bad = next(k for k, text in enumerate(texts) if not isinstance(text, str))
+                raise ValueError(
+                    f"{self._row(bad)}: column {name!r:.80} holds {texts[bad]!r:.80}, expected a text as in "
+                    "other rows: use only texts, or only numbers."
+                )
+            names, codes = encoded(texts)
+        first = names[int(codes[0])]
+        if class_names is None and suffix_of(first) in IMAGE_SUFFIXES | ARRAY_SUFFIXES:
             raise ValueError(
-                f"{self._row(bad)}: column {name!r:.80} holds {texts[bad]!r:.80}, expected a text as in "
-                "other rows: use only texts, or only numbers."
-            )
-        if class_names is None and suffix_of(texts[0]) in IMAGE_SUFFIXES | ARRAY_SUFFIXES:
-            raise ValueError(
-                f"column {name!r:.80} holds files such as {texts[0]!r:.80}, not labels: pass both columns "
+                f"column {name!r:.80} holds files such as {first!r:.80}, not labels: pass both columns "
                 "to split(paths, masks), which reads a mask with each image."
             )
-        names, codes = encoded(texts)
         unused = [] if class_names is None else sorted(set(class_names) - set(names))
         if unused:
             warn(
@@ -169,8 +191,9 @@ class Table:
         numbers = {text: k for k, text in enumerate(class_names)}
         unknown = next((text for text in names if text not in numbers), None)
         if unknown is not None:
+            row = int(np.argmax(codes == names.index(unknown)))
             raise ValueError(
-                f"{self._row(texts.index(unknown))}: {unknown!r:.80} in column {name!r:.80} is not among "
+                f"{self._row(row)}: {unknown!r:.80} in column {name!r:.80} is not among "
                 f"class_names ({listed(list(class_names))})."
             )
         return np.array([numbers[text] for text in names], np.int32)[codes], list(class_names)
@@ -300,13 +323,14 @@ def _bytes_of(file: str) -> bytes:
         return stream.read()
 
 
-def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
+def _read_csv(file: str) -> tuple[dict[str, Any], dict[str, list[int]]]:
     """The columns of a CSV file with a header, and the positions of each name.
 
     A column holds numbers if all its values are numbers; empty values are None.
     """
     content, delimiter = _bytes_of(file), "\t" if file.lower().endswith(".tsv") else ","
-    header, columns = _plain_columns(content, delimiter) or _csv_columns(content, delimiter, file)
+    found = plain_columns(content, delimiter) or _csv_columns(content, delimiter, file)
+    header, columns = found
     if not any(columns):
         raise ValueError(
             f"{visible(file)} has a row of names ({listed(header)}), but no other rows: add some."
@@ -314,37 +338,7 @@ def _read_csv(file: str) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
     places: dict[str, list[int]] = {}
     for k, name in enumerate(header):
         places.setdefault(name, []).append(k)
-    found = {name: _parsed(column) for name, column in zip(header, columns, strict=True)}
-    return found, places
-
-
-def _plain_columns(content: bytes, delimiter: str) -> tuple[list[str], list[list[Any]]] | None:
-    """The names and columns of a file without quotes, five times as fast as the csv module.
-
-    None if this is not possible: quotes, blank lines, lines of different lengths, invalid UTF-8.
-    """
-    content = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
-    if any(mark in content for mark in (b'"', b"\r", b"\0", b"\n\n")) or content[:1] in b"\n":
-        return None
-    if not content.endswith(b"\n"):
-        content += b"\n"
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return None
-    marks = np.frombuffer(content, np.uint8)
-    marks = marks[(marks == ord(delimiter)) | (marks == ord("\n"))]
-    width = content.count(delimiter.encode(), 0, content.index(b"\n")) + 1
-    if len(marks) % width or not (marks.reshape(-1, width) == marks[:width]).all():
-        return None
-    # The last one is the empty text after the last line.
-    values = text.replace("\n", delimiter).split(delimiter)[:-1]
-    columns: list[list[Any]] = [values[k::width] for k in range(width)]
-    for column in columns:
-        del column[0]
-    return values[:width], [
-        [value or None for value in column] if "" in column else column for column in columns
-    ]
+    return dict(zip(header, columns, strict=True)), places
 
 
 def _csv_columns(content: bytes, delimiter: str, file: str) -> tuple[list[str], list[list[Any]]]:
@@ -375,17 +369,7 @@ def _csv_columns(content: bytes, delimiter: str, file: str) -> tuple[list[str], 
             f"{visible(file)}, after line {line}, is not CSV in UTF-8: {error}. Save it in this format, or "
             "read it with pandas.read_csv() and pass the DataFrame."
         ) from None
-    return header, columns
-
-
-def _parsed(column: list[Any]) -> list[Any]:
-    """Texts as integers if possible, else as floats, else unchanged."""
-    for kind in (int, float):
-        try:
-            return [None if value is None else kind(value) for value in column]
-        except ValueError:
-            continue
-    return column
+    return header, [parsed(column) for column in columns]
 
 
 def encoded(texts: list[Any]) -> tuple[list[Any], Indices]:

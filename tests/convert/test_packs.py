@@ -212,7 +212,8 @@ def test_broken_samples_are_told(
     assert written.files[-1] == str(tmp_path / "pack.json")
     assert written.samples == (17 if on_error == "skip" else SAMPLES)
     done = "left out" if on_error == "skip" else "replaced"
-    assert f"3 samples do not load and were {done}:\n  sample 0 (index 0)" in caplog.text
+    line = r"\n  \S+packs\.py, line \d+, in load_sample: sample 0 \(index 0\)"
+    assert re.search(f"3 samples do not load and were {done}:{line}", caplog.text)
     loader = keep(kl.PackSequenceLoader(tmp_path, 32, shuffle=False))
     x, y, weights = loader[0]
     assert x[:, 0].tolist() == y.tolist() == weights.tolist()

@@ -515,6 +515,28 @@ def test_texts_are_numbered_and_split_by_class(table, tmp_path):
         assert np.bincount(y).tolist() == want
 
 
+def test_a_loader_of_ones_own_gets_a_list(table, tmp_path):
+    """What it does with a list goes on working, whatever the table is."""
+    given = []
+
+    class Own(PathSequenceLoader):
+        def __init__(self, paths, *rest, **options):
+            given.append(paths)
+            super().__init__(sorted(paths + paths[:1]), *rest, **options)
+
+    def made(paths, *rest, **options):
+        given.append(paths)
+        return PathSequenceLoader(paths, *rest, **options)
+
+    for loader in (Own, made):
+        whole, _ = from_dataframe(
+            table, "file", folder=tmp_path / "files", validation=None, loader=loader
+        )
+        assert whole.samples == 50 + (loader is Own)
+    expected = [str(tmp_path / "files" / f"{k:04}.npy") for k in range(50)]
+    assert given == [expected, expected]
+
+
 def test_numbers_are_labels_as_they_are(table, tmp_path):
     """Integers stay, floats are float32, several columns are a row."""
     folder = tmp_path / "files"

@@ -61,6 +61,12 @@ def test_validation_with_so_many_samples(count):
         kl.split(loader_of(), validation=20)
 
 
+def test_a_loader_in_a_list_is_refused():
+    """The message does not ask for paths only."""
+    with pytest.raises(TypeError, match=r"paths contains a loader.*pass the loader itself"):
+        kl.split([loader_of()])
+
+
 def test_groups_stay_together():
     groups = np.arange(SAMPLES) // 4
     train, validation = kl.split(loader_of(), validation=0.4, groups=groups)

@@ -53,6 +53,15 @@ def test_five_bytes_a_path_beside_its_own():
     assert PackedPaths(paths).nbytes == 1000 * (6 + 5)
 
 
+def test_a_block_that_is_there_already():
+    packed = PackedPaths(NAMES)
+    block = packed.joined()
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 0)
+    again = PackedPaths.of_block(block, ends)
+    assert list(again) == NAMES
+    assert (again.joined(), again.nbytes) == (block, packed.nbytes)
+
+
 def test_some_of_them_by_number():
     """Packed anew, or by reference: the same paths, also as a block."""
     packed, numbers = PackedPaths(NAMES), np.array([4, 0, 4], np.uint32)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kloaders.sources import tables
+from kloaders.sources.path_lists import PackedPaths
+from kloaders.sources.plain_csv import PlainColumn
 from kloaders.sources.tables import Table, array_of, encoded, first_missing, listed
 
 pandas = pytest.importorskip("pandas")
@@ -244,15 +245,59 @@ def test_whole_numbers_stay_whole():
     assert table.numbers("price").dtype == np.float32
 
 
-def test_both_ways_to_read_a_csv_file_agree():
-    """Whatever is split without csv, csv reads as the same values."""
-    draw, taken = np.random.default_rng(3), 0
-    marks = np.array(["a", "1", ",", ",", "\n", "\n", "\r\n", "\r", '"', " ", "é"])
-    shares = np.array([8, 8, 6, 6, 4, 4, 2, 0.2, 0.2, 1, 1])
-    for _ in range(3000):
-        text = "".join(draw.choice(marks, draw.integers(1, 14), p=shares / shares.sum()))
-        found = tables._plain_columns(text.encode(), ",")
-        if found is not None:
-            taken += 1
-            assert found == tables._csv_columns(text.encode(), ",", "t.csv"), repr(text)
-    assert taken > 100
+# ---------------------------------------------------------------- a plain file
+
+
+@pytest.mark.parametrize(
+    ("rows", "folder"),
+    [
+        (["a.png,x", "b/c.png,y:*"], "/data"),
+        (["a.png,x", "b/c.png,y"], None),
+        (["a.png,x", "/b.png,y"], "/data"),
+        (["a.png,x", "\\b.png,y"], "/data"),
+        (["a.png,x", "s3://bucket/b.png,y"], "/data"),
+        (["a.png,x", "s3://bucket/b.png,y"], None),
+        (["a.png,x", "*.png,y"], "/data"),
+        (["a.png,x", "b.png,y"], "/da*ta"),
+        (['"a.png",x', "b.png,y"], "/data"),
+    ],
+    ids=["below", "as they are", "absolute", "backslash", "URL", "URL alone", "pattern",
+         "pattern of folders", "quotes"],
+)  # fmt: skip
+def test_packed_paths_are_the_same_paths(tmp_path, rows, folder):
+    file = written(tmp_path, "\n".join(["file,class", *rows]))
+    expected = Table(file).paths("file", folder)
+    found = Table(file).packed_paths("file", folder)
+    assert list(found) == expected
+    packed = not any(mark in row for row in [rows[0], rows[1].split(",")[0]] for mark in ('"', "*"))
+    odd = rows[1].startswith(("/", "\\", "s3")) and folder is not None
+    assert isinstance(found, PackedPaths) == (packed and not odd and folder != "/da*ta")
+
+
+@pytest.mark.parametrize("method", ["paths", "packed_paths"])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["a,1", ",2"], r"t.csv, row 3: the value of column 'file' is missing"),
+        (["1,1", "2,2"], r"t.csv, row 2: column 'file' holds 1 \(int\), expected a file's path"),
+    ],
+)
+def test_paths_that_are_none_are_named_either_way(tmp_path, rows, message, method):
+    file = written(tmp_path, "\n".join(["file,class", *rows]), "t.csv")
+    with pytest.raises((ValueError, TypeError), match=message):
+        getattr(Table(file), method)("file", None)
+
+
+def test_no_str_is_made_for_each_row_of_a_plain_file(tmp_path, monkeypatch):
+    """A million of them take half a second."""
+    monkeypatch.setattr(PlainColumn, "_items", None)
+    table = Table(written(tmp_path, "file,class,age\na.png,dog,1\nb.png,cat,2\nc.png,dog,1\n"))
+    assert list(table.packed_paths("file", "/data")) == [f"/data/{k}.png" for k in "abc"]
+    codes, names = table.labels("class", None)
+    assert (codes.tolist(), codes.dtype, names) == ([1, 0, 1], np.int32, ["cat", "dog"])
+    assert table.numbers("age").tolist() == [1, 2, 1]
+    assert (table.first("class"), table.first("age")) == ("dog", 1)
+    with pytest.raises(
+        ValueError, match=r"row 3: 'cat' in column 'class' is not among class_names"
+    ):
+        table.labels("class", ["dog", "bird"])

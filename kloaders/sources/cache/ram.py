@@ -116,6 +116,11 @@ class RamCache(SharedStore):
         self._off = bool(os.environ.get(WORKER))  # in a worker, which would keep its own copy
         self._reset()
 
+    def after_fork(self) -> None:
+        super().after_fork()
+        # The samples whose rows are being written.
+        self._writing: set[int] = set()
+
     def _reset(self) -> None:
         self._rows: Array | None = None
         self._map: mmap.mmap | None = None
@@ -278,7 +283,12 @@ class RamCache(SharedStore):
             if self._others or rows.shape[1:] != array.shape or rows.dtype != array.dtype:
                 self._put_other(index, stamp, array)
                 return
+            if index in self._writing:  # batches of two epochs read the sample at the same time
+                return
             slot = int(self._slots[index]) - 1
+            if slot >= 0 and self._stamps[slot].tobytes() == stamp:
+                self._looked_at[slot] = time.monotonic()
+                return
             if slot >= 0:  # outdated: no thread may copy from this row while it is written
                 self._slots[index] = 0
                 self._generation = generation = generation + 1
@@ -287,12 +297,16 @@ class RamCache(SharedStore):
                 self._count += 1
             else:
                 return
-        rows[slot] = array
-        with self._lock:
-            if generation == self._generation or (slot < self._capacity and rows is self._rows):
-                self._stamps[slot] = np.frombuffer(stamp, np.uint8)
-                self._looked_at[slot] = time.monotonic()
-                self._slots[index] = slot + 1
+            self._writing.add(index)
+        try:
+            rows[slot] = array
+            with self._lock:
+                if generation == self._generation or (slot < self._capacity and rows is self._rows):
+                    self._stamps[slot] = np.frombuffer(stamp, np.uint8)
+                    self._looked_at[slot] = time.monotonic()
+                    self._slots[index] = slot + 1
+        finally:
+            self._writing.discard(index)
 
     def _begin(self, array: Array) -> bool:
         """Reserve room for rows like this array; return whether there is any."""
