@@ -161,7 +161,7 @@ def test_the_policy_of_faults_is_the_options(made):
     ("ram", "more", "words"),
     [
         (RamOptions(ram_batch_size=4, draw="windows"), {}, r'draw="windows" reads runs'),
-        (RamOptions(ram_batch_size=4, draw="front to back"), {}, r"read from start to end"),
+        (RamOptions(ram_batch_size=4, draw="front to back"), {}, r"read only from start to end"),
         (RamOptions(ram_batch_size=4), {"echo": 2}, r"echo=2 serves a RAM batch several times"),
     ],
     ids=["windows", "front to back", "echo"],

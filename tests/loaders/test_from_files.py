@@ -262,7 +262,7 @@ def test_split_refuses_options_beside_a_loader(files):
         split(PathSequenceLoader(files), batch_size=8, size=(4, 4))
     with pytest.raises(TypeError, match="returned a list, expected a loader"):
         split(files, loader=lambda *a, **o: [])
-    with pytest.raises(ValueError, match="labels are not known in advance"):
+    with pytest.raises(ValueError, match="labels are not known before reading"):
         split(Numbers(20), stratify=True)
 
 
@@ -434,7 +434,7 @@ def test_bad_folders_are_named(photos, tmp_path):
     (tmp_path / "bare" / "cat").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"1 folders of classes \(cat\), but no file of"):
         from_directory(tmp_path / "bare")
-    with pytest.raises(ValueError, match=r"'fish', and .* has no such folder: it has Owl, cat"):
+    with pytest.raises(ValueError, match=r"'fish', but .* has no such folder: it has Owl, cat"):
         from_directory(photos, class_names=["cat", "fish"])
     with pytest.raises(ValueError, match="'cat' twice"):
         from_directory(photos, class_names=["cat", "cat"])
@@ -662,7 +662,7 @@ def test_a_folder_of_texts(texts, keep):
 def test_a_text_in_another_encoding_is_named(texts, keep):
     (texts / "bad" / "04.txt").write_bytes("4: schön".encode("latin-1"))
     whole, _ = from_directory(texts, validation=None, batch_size=12)
-    with pytest.raises(SampleError, match=r"04\.txt.*no text in utf-8: byte 6 of 8"):
+    with pytest.raises(SampleError, match=r"04\.txt.*not text in utf-8: byte 6 of 8"):
         keep(whole)[0]
     whole, _ = from_directory(
         texts, validation=None, decode=Text(encoding="latin-1"), batch_size=12

@@ -177,7 +177,7 @@ def test_what_cannot_be_meant_of_records(tmp_path):
     pytest.importorskip("tensorflow")
     records(tmp_path).close()
     files = f"{tmp_path}/train*.tfrecord"
-    with pytest.raises(TypeError, match=r"and features\['x'\] is a str: give .* as a dict"):
+    with pytest.raises(TypeError, match=r"but features\['x'\] is a str: pass .* as a dict"):
         kl.TFRecordSequenceLoader(files, {"x": "a"}, size={"a": 4})
     with pytest.raises(ValueError, match="names 'c', expected some of the inputs: 'a', 'b'"):
         kl.TFRecordSequenceLoader(files, {"x": {"a": "a", "b": "b"}}, size={"c": 4})

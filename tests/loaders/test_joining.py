@@ -196,7 +196,7 @@ REFUSED = {
     "a transform": (
         lambda: kl.concatenate([part(0, 3), part(3, 5)], transform=negated),
         ValueError,
-        "give transform= to the loaders",
+        "pass transform= to the loaders",
     ),
     "sampling": (
         lambda: kl.concatenate([part(0, 3, epoch_batches=2), part(3, 5)]),

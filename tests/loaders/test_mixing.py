@@ -77,7 +77,7 @@ def test_a_mixture_without_proportions_is_of_all_samples(keep):
         ),
         (lambda: [numbered(5)] * 2, {"proportions": [1, 0]}, ValueError, "positive numbers"),
         (lambda: [numbered(5)] * 2, {"proportions": 0.5}, TypeError, r"as in \[0.7, 0.3\]"),
-        (lambda: [numbered(5)] * 2, {"transform": noisy}, ValueError, "give transform= to the"),
+        (lambda: [numbered(5)] * 2, {"transform": noisy}, ValueError, "pass transform= to the"),
         (lambda: [numbered(5)] * 2, {"epoch_batch": 3}, TypeError, "did you mean epoch_batches"),
         (
             lambda: [numbered(5), kl.ArraySequenceLoader(np.zeros((5, 3), np.float32), np.ones(5))],

@@ -171,7 +171,7 @@ def test_a_row_that_is_too_short_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"x": "m"}, "names the column 'm', and .* has"),
+        ({"x": "m"}, "names the column 'm', but .* has"),
         ({"x": []}, "x is an empty list"),
         ({"delimiter": ",,"}, "one ASCII character"),
     ],
@@ -184,7 +184,7 @@ def test_wrong_options_are_said(options, message, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"na_values": "NA"}, TypeError, "na_values='NA', expected a list of texts"),
+        ({"na_values": "NA"}, TypeError, "na_values='NA', expected a list of strings"),
         ({"label_dtype": "int64"}, ValueError, "label_dtype= is for y, but there is none"),
         ({"label_dtype": "text"}, TypeError, "not a NumPy dtype"),
     ],

@@ -272,7 +272,7 @@ def test_errors_of_features(write):
     for features in ({"x": 3}, {"x": tf.io.SparseFeature("i", "v", tf.int64, 3)}):
         with pytest.raises(TypeError, match=r"features: 'x' is .*, expected a feature's name"):
             kl.TFRecordSequenceLoader(path, features)
-    with pytest.raises(ValueError, match="at most one is None"):
+    with pytest.raises(ValueError, match="at most one of which is None"):
         kl.Feature("a", shape=(None, None))
 
 

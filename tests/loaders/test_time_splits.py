@@ -84,8 +84,8 @@ def test_folds_that_share_rows_are_logged(keep, caplog):
 REFUSED = {
     "order": ({"order": "shuffled"}, 'choose "time"'),
     "gap alone": ({"gap": 3}, 'pass order="time"'),
-    "groups": ({"order": "time", "groups": np.arange(93)}, "groups= are both given"),
-    "stratify": ({"order": "time", "stratify": True}, "stratify= are both given"),
+    "groups": ({"order": "time", "groups": np.arange(93)}, "groups= are both set"),
+    "stratify": ({"order": "time", "stratify": True}, "stratify= are both set"),
     "all": ({"order": "time", "validation": 0.95}, "leaves none of 93 samples to train on"),
     "too wide": ({"order": "time", "gap": 80}, "none ends 80 rows before"),
     "none": ({"order": "time", "validation": 0.001}, "leaves none to validate with"),

@@ -35,7 +35,7 @@ def test_a_transform_that_returns_another_thing(
 
 def test_a_transform_without_labels(files: Files) -> None:
     """The advice for loaders without labels: y is None."""
-    with refused(kl.SampleError, "ndarray", "y is None where there are no labels"):
+    with refused(kl.SampleError, "ndarray", "y is None if there are no labels"):
         read(path(files, y=None, transform=lambda x, y, rng: x))
     batches = read(path(files, y=None, transform=lambda x, y, rng: (x + 1, None), shuffle=False))
     assert batches[0][:, 0].tolist() == [1, 2, 3, 4]
