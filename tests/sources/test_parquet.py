@@ -133,7 +133,7 @@ def test_what_is_broken_is_named(paths, tmp_path):
         source_of([str(tmp_path / "text")])
     pq.write_table(pa.table({"m": [1]}), tmp_path / "other")
     with pytest.raises(
-        DecodeError, match=r"other has the columns m \(int64\), and .* has n \(int64\)"
+        DecodeError, match=r"other has the columns m \(int64\), but .* has n \(int64\)"
     ):
         source_of([paths[0], str(tmp_path / "other")])
 
