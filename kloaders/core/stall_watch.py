@@ -1,8 +1,8 @@
-"""Reports which sample a batch waits for, where it waits for long. Ends nothing: a thread cannot be.
+"""Reports which samples are loading when a batch takes long. It stops nothing: threads cannot be ended.
 
-A disk that went to sleep, a network drive that is gone, a hook with a deadlock: the training stands
-still, and nothing says why. So each thread of a loader notes which sample it is at (`at`), and who
-waits for a batch (`wait`) logs these notes from time to time.
+If a disk is asleep, a network drive is gone or a hook deadlocks, training stops without a message.
+Therefore each loading thread records its current sample (`at`), and a thread that waits for a batch
+(`wait`) logs these samples from time to time.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from kloaders.core.messages import warn
 
 __all__ = ["DEFAULT", "INTERVAL", "Named", "at", "at_each", "done", "wait", "watched"]
 
-#: The environment variable with the seconds until the first report, 60 by default. The next one
-#: comes after as long again, the one after that after twice the time, and so on.
+#: The environment variable for the number of seconds until the first report, 60 by default. The
+#: second report follows after the same time, and each later one after twice the time before.
 INTERVAL = "KLOADERS_STALL_SECONDS"
 #: ... and what it is where the variable is not set.
 DEFAULT = 60.0
 
 
 class Named(Protocol):
-    """A source, as far as names are concerned."""
+    """The part of a source that has names."""
 
     def name(self, index: int) -> str:
         """The name of this sample."""
 
 
-# The current sample of each watched thread. Only a thread itself writes its slot, and each write
-# is one operation on the dict, which needs no lock.
+# The current sample of each watched thread. A thread writes only its own slot, and each write is
+# a single dict operation, which needs no lock.
 _slots: dict[int, tuple[Named, int] | None] = {}
-if hasattr(os, "register_at_fork"):  # the other threads stayed with the parent
+if hasattr(os, "register_at_fork"):  # the other threads exist only in the parent
     os.register_at_fork(after_in_child=_slots.clear)
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Inside, the calling thread's current sample is recorded: others may wait for it."""
+    """A context that records the calling thread's current sample, because others may wait for it."""
     ident = threading.get_ident()
     _slots[ident] = None
     try:
@@ -51,9 +51,9 @@ def watched() -> Iterator[None]:
 
 
 def at(owner: Named, index: int) -> None:
-    """The calling thread begins to read this sample, if it is a watched one.
+    """Record that the calling thread begins to read this sample, if the thread is watched.
 
-    Its slot refers to the owner until the next sample or `done`. Takes about 0.1 microseconds.
+    The slot keeps a reference to the owner until the next sample or `done`. Takes about 0.1 microseconds.
     """
     ident = threading.get_ident()
     if ident in _slots:
@@ -61,9 +61,9 @@ def at(owner: Named, index: int) -> None:
 
 
 def at_each(owner: Named, indices: list[int]) -> Iterable[int]:
-    """These samples, one after another, each noted as by `at` when the calling thread takes it.
+    """Yield these samples; each is recorded, as by `at`, when the calling thread takes it.
 
-    Half the cost of calling `at` for each, and none where the thread is not watched.
+    This costs half as much as one call of `at` for each sample, and nothing in an unwatched thread.
     """
     ident = threading.get_ident()
     return _noted(ident, owner, indices) if ident in _slots else indices
@@ -76,17 +76,17 @@ def _noted(ident: int, owner: Named, indices: list[int]) -> Iterator[int]:
 
 
 def done() -> None:
-    """The calling thread has no current sample any more."""
+    """Record that the calling thread has no current sample any more."""
     ident = threading.get_ident()
     if ident in _slots:
         _slots[ident] = None
 
 
 def wait(event: threading.Event) -> None:
-    """Block until it is set; log meanwhile, now and then, which samples the threads are at.
+    """Block until the event is set. Meanwhile, log from time to time which samples are loading.
 
     Raises:
-        ValueError: the environment variable KLOADERS_STALL_SECONDS is no number above 0.
+        ValueError: the environment variable KLOADERS_STALL_SECONDS is not a number above 0.
     """
     interval, waited = seconds_from(INTERVAL, DEFAULT), 0.0
     while not event.wait(max(interval, waited)):
@@ -96,7 +96,7 @@ def wait(event: threading.Event) -> None:
             f"still loading {found}" if found else "its threads wait, perhaps for worker processes"
         )
         warn(
-            f"a batch has not come for {waited:g} seconds: {at_what}. Training continues when it does; "
+            f"a batch has not arrived for {waited:g} seconds: {at_what}. Training continues when it does; "
             "with processes=True a worker that hangs is ended, and its sample becomes an error."
         )
 
@@ -107,6 +107,6 @@ def _samples() -> list[str]:
     for slot in list(_slots.values()):
         if slot is not None:
             owner, index = slot
-            with contextlib.suppress(Exception):  # a user's function, in a place that ends nothing
+            with contextlib.suppress(Exception):  # name() is user code, and a report must not fail
                 found.add(f"sample {index} ({owner.name(index)})")
     return sorted(found)

@@ -1,4 +1,4 @@
-"""The work of an actor with its pipeline: rows of samples, and a list of errors."""
+"""What an actor does with its pipeline: it fills rows with samples, and lists errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Needs", "Trouble", "fill", "look", "put_pieces", "put_stored", "trou
 
 #: Shape of all rows, and dtype, of each array.
 Needs = list[tuple[tuple[int, ...], np.dtype[Any]]]
-#: A row and its problem: an array that does not fit, with its number, or a packed error.
+#: A row and its problem: an array that does not fit, with its leaf number, or a packed error.
 Trouble = tuple[int, int | None, Any]
 #: An array, as its rows in order.
 Pieces = list[Array]
@@ -40,7 +40,7 @@ def fill(
     stored: structure and arrays of the samples before the transform, if they need not be read.
 
     Returns:
-        The arrays in pieces, one row per sample; problems, by row; and the seconds that it took.
+        The arrays in pieces, with one row per sample; the problems by row; and the duration in seconds.
     """
     begin = time.perf_counter()
     indices, needs, form, moment, raw = pickle.loads(job)  # noqa: S301  ours

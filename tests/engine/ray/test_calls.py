@@ -81,7 +81,7 @@ def test_a_job_that_hangs_is_named(
 
 
 def test_a_job_that_kills_all_is_an_error(ray: Any, tmp_path: Path) -> None:
-    with pytest.raises(WorkerPoolError, match="3 Ray actors died while they did the same work"):
+    with pytest.raises(WorkerPoolError, match="3 Ray actors died while they did the same job"):
         list(called(kl.Ray(cpus=1), Deadly(tmp_path, 9), range(5, 9)))
 
 
