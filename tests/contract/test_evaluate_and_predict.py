@@ -52,9 +52,9 @@ def test_predictions_before_each_epoch(make, kind, shuffle, first):
 
 @pytest.mark.parametrize("steps", [None, 2])
 def test_what_only_a_callback_could_tell_is_said(make, caplog, steps):
-    """A pass that comes in the middle of fit's own, with no callback: said once.
+    """A second pass in the middle of fit's own, without the callback, is logged once.
 
-    Nothing is said where a fit is stopped, and the next one is an ordinary one.
+    Stopping a fit logs nothing, and the next fit is a normal one.
     """
     caplog.set_level("INFO", "kloaders")
     model, _ = model_for()
@@ -121,7 +121,7 @@ def test_predictions_line_up(make, kind, shuffle):
 @scenario("predict lines up after a fit that was stopped in mid-epoch")
 @kinds(FEW)
 def test_predictions_line_up_after_a_stop(make, kind):
-    """A pass left half done does not move the rows of the prediction that follows."""
+    """An unfinished pass does not shift the rows of the next prediction."""
     model, _ = model_for()
     loader = make(kind, 19)
     fit(model, loader, callbacks=[Stop(1)])

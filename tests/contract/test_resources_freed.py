@@ -1,4 +1,4 @@
-"""Nothing is left: loaders that nobody holds, stopped and failed fits, many fits."""
+"""No memory leaks: unreferenced loaders, stopped and failed fits, many fits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def wide_array(n=SAMPLES):
 @scenario("a forgotten loader is collected, or leaves little")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 def test_a_forgotten_loader_is_collected(nothing_running, callback):
-    """After del and gc nothing of a fitted loader is left, or what TensorFlow keeps is light."""
+    """After del and gc a fitted loader is freed, except small objects that TensorFlow keeps."""
     model, _ = model_for()
 
     def train():
@@ -111,7 +111,7 @@ def test_a_loader_that_only_fit_holds_is_not_taken_for_a_forgotten_one(files):
 
 @pytest.mark.parametrize("holder", ["closure", "dict", "attribute"])
 def test_a_loader_that_somebody_holds_is_not_taken_for_a_forgotten_one(files, holder):
-    """Wherever the reference is."""
+    """The same for references in other places."""
     model, _ = model_for()
 
     def held():
@@ -181,7 +181,7 @@ def test_nothing_left_after_stopped_fits(files, nothing_running, kind, how):
 @pytest.mark.parametrize("stopped", [False, True], ids=["finished", "stopped"])
 @kinds([npy, ram_windows])
 def test_callback_frees_at_train_end(make, kind, stopped):
-    """What only training needs is gone after fit, although the loader itself stays."""
+    """Memory that only training needs is freed after fit, although the loader stays."""
     model, _ = model_for()
     loader = make(kind, 23, workers=2)
     stop = [Stop(1)] if stopped else []
@@ -290,7 +290,7 @@ def test_an_error_met_ahead_is_not_kept(keep):
 
 
 def test_close_while_a_batch_is_awaited(keep):
-    """close() from another thread, as at the end of a fit on TensorFlow, leaves nobody waiting."""
+    """close() from another thread, as at the end of a fit on TensorFlow, leaves no thread waiting."""
     started, go = threading.Event(), threading.Event()
 
     class Slow(IndexLoader):
@@ -306,7 +306,7 @@ def test_close_while_a_batch_is_awaited(keep):
     ended = []
 
     def ask(index):
-        with contextlib.suppress(Exception):  # an error will do, waiting for ever will not
+        with contextlib.suppress(Exception):  # an error is fine, a hang is not
             loader[index]
         ended.append(index)
 
@@ -329,7 +329,7 @@ def test_close_while_a_batch_is_awaited(keep):
 
 
 def test_a_closed_loader_can_be_used_again(make):
-    """close() frees, and the next epoch goes on as if nothing had happened."""
+    """close() frees memory, and the next epoch runs as usual."""
     loader, other = make(npy, shuffle=True, workers=2), make(npy, shuffle=True, workers=2)
     found = []
     for _ in range(3):
