@@ -1,4 +1,4 @@
-"""A fit that is broken off in mid-epoch: afterwards `loader[i]` is batch i, and what comes next is exact.
+"""After a fit is interrupted in mid-epoch, `loader[i]` is batch i, and the next pass is exact.
 
 Keras calls nothing then, neither `on_epoch_end` nor a callback, and on TensorFlow an abandoned
 iterator may read once more.
@@ -95,7 +95,7 @@ def made(keep, shuffle, **options):
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("how", HOW)
 def test_after_an_interruption(keep, how, shuffle, callback):
-    """Batches by number, and a loop by hand, are those of the epoch after the one that was left."""
+    """Indexed batches and a custom loop belong to the epoch after the interrupted one."""
     loader = made(keep, shuffle)
     ours = [kl.LoaderCallback(loader)] if callback else []
     interrupt(loader, how, ours)
@@ -119,7 +119,7 @@ def test_after_an_interruption(keep, how, shuffle, callback):
 @scenario("fit is broken off twice, then a loop by hand")
 @pytest.mark.parametrize("how", HOW)
 def test_a_loop_right_after_it(keep, how):
-    """on_epoch_begin() begins an epoch; nothing of the one that was left is in it."""
+    """on_epoch_begin() begins an epoch without any batch of the interrupted one."""
     loader = made(keep, True)
     for epoch in (1, 3):
         interrupt(loader, how, step=0)
@@ -166,7 +166,7 @@ def test_an_iteration_after_it(keep, how):
 
 
 def test_the_position_of_an_interrupted_fit(keep):
-    """With a callback it is after the last batch that was trained on; another loader goes on there."""
+    """With a callback the position is after the last trained batch; another loader resumes there."""
     loader = made(keep, True)
     trained = interrupt(loader, "Ctrl-C", [kl.LoaderCallback(loader)])
     state = loader.state_dict()
@@ -214,7 +214,7 @@ class Gated(Numbers):
 @pytest.mark.parametrize("shuffle", [None, True])
 @pytest.mark.parametrize("what", ["loader[i]", "by hand", "iteration"])
 def test_an_abandoned_iterator_disturbs_nothing(keep, what, shuffle, callback):
-    """Its read, after the fit is over, is no request of the loop, and does not end its order."""
+    """A read of Keras after the end of the fit does not count for the loop, nor end its order."""
     loader = keep(Gated(SAMPLES, BATCH, shuffle=shuffle, seed=7, workers=0))
     ours = [kl.LoaderCallback(loader)] if callback else []
 
