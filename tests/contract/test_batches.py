@@ -152,7 +152,7 @@ def test_order_does_not_depend_on_the_machinery(make, kind, workers):
     assert found == GOLDEN["array" if kind in (npy, by_index) else kind.__name__]
 
 
-@scenario("the same random numbers under fit, for threads and processes, any number of them")
+@scenario("the same random numbers in fit, for any number of threads or processes")
 @pytest.mark.parametrize(
     ("workers", "processes"),
     [(0, False), (1, False), (2, False), (8, False), (1, True), (2, True), (8, True)],

@@ -30,7 +30,7 @@ def test_validated_on_itself(make, kind, shuffle, callback):
         assert validated == [in_storage_order(loader)] * 3
 
 
-@scenario("predict in on_epoch_begin lines up, with LoaderCallback before or after it")
+@scenario("predict rows match in on_epoch_begin, with LoaderCallback before or after it")
 @pytest.mark.parametrize("first", [False, True], ids=["last", "first"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @kinds(FEW)
@@ -105,7 +105,7 @@ def test_evaluate(make, kind, shuffle):
         received.clear()
 
 
-@scenario("predict lines up with the paths, right after fit on the same object")
+@scenario("predict rows match the paths, right after fit on the same object")
 @pytest.mark.parametrize("shuffle", [None, False])
 @kinds(KINDS)
 def test_predictions_line_up(make, kind, shuffle):
@@ -118,7 +118,7 @@ def test_predictions_line_up(make, kind, shuffle):
         fit(model, loader)
 
 
-@scenario("predict lines up after a fit that was stopped in mid-epoch")
+@scenario("predict rows match after a fit that was stopped in mid-epoch")
 @kinds(FEW)
 def test_predictions_line_up_after_a_stop(make, kind):
     """An unfinished pass does not shift the rows of the next prediction."""
@@ -129,7 +129,7 @@ def test_predictions_line_up_after_a_stop(make, kind):
     np.testing.assert_array_equal(predicted[:, 1], np.arange(19))
 
 
-@scenario("predict in on_epoch_end lines up")
+@scenario("predict rows match in on_epoch_end")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @kinds(FEW)
 def test_predictions_inside_fit_line_up(make, kind, callback):

@@ -31,7 +31,7 @@ class CountingRamLoader(kl.RamBatchSequenceLoader):
         return np.fromfile(path, "<f4")
 
 
-@scenario("each RAM batch is read once an epoch")
+@scenario("each RAM batch is read once per epoch")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("chosen", ["windows", "global"])
@@ -123,7 +123,7 @@ class Watched(kl.SequenceLoader):
             )
 
 
-@scenario("batches are loaded ahead while the model computes")
+@scenario("batches are prefetched while the model computes")
 @pytest.mark.parametrize("workers", [None, 1, 2])
 def test_look_ahead_under_fit(keep, workers):
     """While a step runs, later batches are started: counted, not timed.
@@ -158,7 +158,7 @@ def test_no_look_ahead_without_threads(keep):
     assert not loader.runner.running().workers.alive
 
 
-@scenario("the next epoch's head is loaded while validation runs")
+@scenario("the first batches of the next epoch are prefetched during validation")
 @pytest.mark.parametrize(
     ("shuffle", "told"),
     [(None, {}), (True, {}), (None, {"shuffle": False}), (False, {"shuffle": False})],

@@ -53,7 +53,7 @@ def wide_array(n=SAMPLES):
     return x
 
 
-@scenario("a forgotten loader is collected, or leaves little")
+@scenario("an unreferenced loader is garbage collected, except small objects")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 def test_a_forgotten_loader_is_collected(nothing_running, callback):
     """After del and gc a fitted loader is freed, except small objects that TensorFlow keeps."""
@@ -151,7 +151,7 @@ def test_an_unpickled_or_unused_loader_leaves_nothing(files, nothing_running):
     assert not our_threads()
 
 
-@scenario("threads and files are gone after five stopped fits")
+@scenario("no threads or open files are left after five stopped fits")
 @pytest.mark.parametrize("how", ["callback", "close", "forgotten"])
 @kinds([npy, ram_windows])
 def test_nothing_left_after_stopped_fits(files, nothing_running, kind, how):
@@ -177,7 +177,7 @@ def test_nothing_left_after_stopped_fits(files, nothing_running, kind, how):
     assert (handles(), len(our_threads())) <= before
 
 
-@scenario("LoaderCallback frees batches and RAM batches when training ends")
+@scenario("LoaderCallback frees batches and RAM batches at the end of training")
 @pytest.mark.parametrize("stopped", [False, True], ids=["finished", "stopped"])
 @kinds([npy, ram_windows])
 def test_callback_frees_at_train_end(make, kind, stopped):
@@ -201,7 +201,7 @@ def _press_ctrl_c(model):
     signal.raise_signal(signal.SIGINT)
 
 
-@scenario("threads are gone after an exception, and after Ctrl-C")
+@scenario("no threads are left after an exception or Ctrl-C")
 @pytest.mark.parametrize("end", [_fail, _press_ctrl_c], ids=["exception", "Ctrl-C"])
 @kinds([npy, ram_windows])
 def test_nothing_left_after_an_exception(files, nothing_running, kind, end):
@@ -218,7 +218,7 @@ def test_nothing_left_after_an_exception(files, nothing_running, kind, end):
     assert not our_threads()
 
 
-@scenario("memory stays what it was over 30 fits")
+@scenario("memory does not grow over 30 fits")
 @pytest.mark.parametrize("forgotten", [False, True], ids=["one loader", "a new loader each"])
 def test_memory_over_30_fits(nothing_running, forgotten):
     """30 fits of 8 MB: where each left its data or a batch behind, 100 MB or more would be gone."""

@@ -129,7 +129,7 @@ def test_last_short_batch(make, kind):
     assert [len(batch) for batch in received.inferred] == [4, 4, 3]
 
 
-@scenario("epochs of any length, each going on where the last ended")
+@scenario("epochs of any length, each continuing after the last")
 @pytest.mark.parametrize("length", [1, 2, 7])
 @kinds([array, ram_global])
 def test_epoch_batches(make, kind, length):

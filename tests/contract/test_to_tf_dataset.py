@@ -18,7 +18,7 @@ from tests.support.recording import numbers_of, wait_for_device
 from tests.support.training import fit, model_for
 
 
-@scenario("to_tf_dataset under fit")
+@scenario("to_tf_dataset in fit")
 @pytest.mark.parametrize("shuffle", [True, False])
 @kinds(KINDS)
 def test_dataset_under_fit(make, kind, shuffle):
@@ -50,7 +50,7 @@ def test_gathered_dataset_under_fit(make, shuffle):
         assert found == [in_storage_order(loader)] * 2
 
 
-@scenario("to_tf_dataset under fit without warnings")
+@scenario("to_tf_dataset in fit without warnings")
 def test_dataset_without_warnings(make):
     """fit(dataset, shuffle=False) logs no warning."""
     model, _ = model_for()
@@ -63,7 +63,7 @@ def test_dataset_without_warnings(make):
     assert not [text for text in said if not text.startswith("__array__ implementation")]
 
 
-@scenario("to_tf_dataset under evaluate and predict")
+@scenario("to_tf_dataset in evaluate and predict")
 @kinds(FEW)
 def test_dataset_under_evaluate_and_predict(make, kind):
     """Predictions from a Dataset line up with the samples, right after it was evaluated."""

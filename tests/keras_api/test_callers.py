@@ -43,7 +43,7 @@ class At(keras.callbacks.Callback):
         setattr(self, when, hook)
 
 
-@scenario("two fits at once, in threads: the second is refused, the first is exact")
+@scenario("two fits at once, in threads: the second is rejected, the first is exact")
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
 def test_a_call_in_another_thread_is_refused(loader, method):
     model, received = recording_model()
@@ -91,7 +91,7 @@ def test_one_thread_after_the_other(loader):
     assert received.trained == [batch for k in range(3) for batch in planned(loader, k)]
 
 
-@scenario("a fit inside a fit: refused")
+@scenario("a fit inside a fit: rejected")
 @pytest.mark.parametrize("when", ["on_train_batch_end", "on_epoch_end"])
 def test_a_nested_fit_is_refused(loader, when):
     model, _ = recording_model()
@@ -120,7 +120,7 @@ def test_a_fit_inside_a_fit_that_only_validates_on_it(loader, keep):
             assert sorted(number for batch in one for number in batch) == list(range(SAMPLES))
 
 
-@scenario("a loop over the loader in the middle of a fit: refused")
+@scenario("a loop over the loader during a fit: rejected")
 def test_a_loop_inside_a_fit_is_refused(loader):
     model, received = recording_model()
     raised = []

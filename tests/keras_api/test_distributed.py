@@ -361,7 +361,7 @@ def test_the_stand_in_loses_samples(rank_of, monkeypatch, shard):
 
 
 @not_tf
-@scenario("Keras 3.16 would shard a Sequence by itself: refused, with what to pass instead")
+@scenario("Keras 3.16 would shard the Sequence itself: rejected with the right arguments")
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
 @pytest.mark.parametrize("shard", [True, False])
 @pytest.mark.parametrize("rank", range(PARTS))
@@ -380,7 +380,7 @@ def test_auto_sharding_is_refused(rank_of, rank, shard, method):
 @pytest.mark.skipif(
     BACKEND == "jax" and VERSION < (3, 9), reason="this Keras takes only a Dataset there"
 )
-@scenario("what that message advises: two ranks train on what one would")
+@scenario("with these arguments two ranks train on the samples of one")
 def test_what_is_advised_is_exact(rank_of):
     found = []
     for rank in range(PARTS):
@@ -701,7 +701,7 @@ def tensorflow_worker(rank, ports):
 
 
 @pytest.mark.slow
-@scenario("two TensorFlow workers, MultiWorkerMirroredStrategy, shard=(k, n), a loop of one's own")
+@scenario("two TensorFlow workers, MultiWorkerMirroredStrategy, shard=(k, n), custom loop")
 @only_tf
 def test_two_tensorflow_workers(tmp_path):
     """Each worker trains on its part of the global batches; together they are one process."""

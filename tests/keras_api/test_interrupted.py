@@ -90,7 +90,7 @@ def made(keep, shuffle, **options):
     return keep(Numbers(SAMPLES, BATCH, shuffle=shuffle, seed=7, **options))
 
 
-@scenario("fit is broken off, then loader[i], a loop by hand, and fit again")
+@scenario("interrupted fit, then loader[i], a custom loop, and fit again")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("how", HOW)
@@ -116,7 +116,7 @@ def test_after_an_interruption(keep, how, shuffle, callback):
             assert found == planned(loader, 3, shuffle)
 
 
-@scenario("fit is broken off twice, then a loop by hand")
+@scenario("fit interrupted twice, then a custom loop")
 @pytest.mark.parametrize("how", HOW)
 def test_a_loop_right_after_it(keep, how):
     """on_epoch_begin() begins an epoch without any batch of the interrupted one."""
@@ -126,9 +126,7 @@ def test_a_loop_right_after_it(keep, how):
         assert by_hand(loader) == planned(loader, epoch, True)
 
 
-@scenario(
-    "fit with steps_per_epoch ends in the middle of a pass, then loader[i] and a loop by hand"
-)
+@scenario("fit with steps_per_epoch ends in mid-pass, then loader[i] and a custom loop")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 def test_after_a_fit_that_ended_in_mid_pass(keep, callback):
     loader = made(keep, True)
@@ -139,7 +137,7 @@ def test_after_a_fit_that_ended_in_mid_pass(keep, callback):
     assert by_hand(loader) == planned(loader, 1, True)
 
 
-@scenario("evaluate is broken off, then loader[i] and a loop by hand")
+@scenario("interrupted evaluate, then loader[i] and a custom loop")
 @pytest.mark.parametrize("method", ["evaluate", "predict"])
 def test_after_an_interrupted_evaluation(keep, method):
     class Fail(keras.callbacks.Callback):
@@ -157,7 +155,7 @@ def test_after_an_interrupted_evaluation(keep, method):
     assert by_hand(loader) == planned(loader, 0, False)
 
 
-@scenario("for batch in loader after a fit that was broken off")
+@scenario("for batch in loader after an interrupted fit")
 @pytest.mark.parametrize("how", HOW)
 def test_an_iteration_after_it(keep, how):
     loader = made(keep, True)
@@ -208,7 +206,7 @@ class Gated(Numbers):
         return super().__getitem__(index)
 
 
-@scenario("TensorFlow's abandoned iterator reads in the middle of what comes next")
+@scenario("TensorFlow's abandoned iterator reads during the next pass")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow reads in a thread of its own")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @pytest.mark.parametrize("shuffle", [None, True])

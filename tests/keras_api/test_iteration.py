@@ -87,7 +87,7 @@ def test_a_transform_draws_anew(make):
     assert all(np.all(a != b) for a, b in zip(first, second, strict=True))
 
 
-@scenario("state_dict() in the body of for batch in loader, and going on there")
+@scenario("state_dict() in a loop over the loader, and resuming there")
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("stop", range(1, BATCHES + 1))
 def test_the_position_in_the_body(make, stop, shuffle):
