@@ -107,7 +107,7 @@ def test_a_large_file_is_sent_in_parts(s3, tmp_path, monkeypatch) -> None:
     etag = access.head(s3.url("out/x.npy")).etag
     assert etag.endswith('-3"'), "not by parts"
     (tmp_path / "file").write_bytes(bytes(2**20 + 1))
-    with pytest.raises(FileExistsError, match="already"):
+    with pytest.raises(FileExistsError, match="is there already"):
         access.put_file(s3.url("out/x.npy"), str(tmp_path / "file"), only_if_absent=True)
     assert access.head(s3.url("out/x.npy")).etag == etag
 

@@ -97,7 +97,7 @@ def _no_distribution(monkeypatch):
 
 @no_distribution
 def test_the_order_of_who_is_asked(monkeypatch, caplog):
-    """SLURM, Ray Train, JAX, torch: each library added to the environment precedes earlier ones."""
+    """SLURM, Ray Train, JAX, torch: each that comes is asked before those that were there."""
     caplog.set_level(logging.INFO, "kloaders")
     assert loader().shard == (0, 1)
     assert "no job of several processes was found" in caplog.text
