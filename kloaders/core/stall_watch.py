@@ -8,11 +8,13 @@ waits for a batch (`wait`) logs these notes from time to time.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, SupportsIndex, TypeVar
 
+from kloaders.core.arrays import Indices
 from kloaders.core.environment import seconds_from
 from kloaders.core.messages import warn
 
@@ -22,6 +24,8 @@ __all__ = ["INTERVAL", "Named", "at", "at_each", "done", "wait", "watched"]
 #: comes after as long again, the one after that after twice the time, and so on.
 INTERVAL = "KLOADERS_STALL_SECONDS"
 _DEFAULT = 60.0
+
+T = TypeVar("T")
 
 
 class Named(Protocol):
@@ -33,7 +37,7 @@ class Named(Protocol):
 
 # The current sample of each watched thread. Only a thread itself writes its slot, and each write
 # is one operation on the dict, which needs no lock.
-_slots: dict[int, tuple[Named, int] | None] = {}
+_slots: dict[int, tuple[Named, SupportsIndex] | None] = {}
 if hasattr(os, "register_at_fork"):  # the other threads stayed with the parent
     os.register_at_fork(after_in_child=_slots.clear)
 
@@ -59,19 +63,28 @@ def at(owner: Named, index: int) -> None:
         _slots[ident] = owner, index
 
 
-def at_each(owner: Named, indices: list[int]) -> Iterable[int]:
-    """These samples, one after another, each noted as by `at` when the calling thread takes it.
+def at_each(owner: Named, indices: Indices, items: list[T]) -> Iterable[T]:
+    """The items of these samples, one after another: the calling thread is at the one it took last.
 
-    Half the cost of calling `at` for each, and none where the thread is not watched.
+    Its slot is written once for all: how many were taken, the iterator knows.
     """
     ident = threading.get_ident()
-    return _noted(ident, owner, indices) if ident in _slots else indices
+    if ident not in _slots:
+        return items
+    each = iter(items)
+    _slots[ident] = owner, _Taken(indices, each)
+    return each
 
 
-def _noted(ident: int, owner: Named, indices: list[int]) -> Iterator[int]:
-    for index in indices:
-        _slots[ident] = owner, index
-        yield index
+class _Taken(NamedTuple):
+    """Samples, and an iterator over something of each."""
+
+    indices: Indices
+    each: Iterator[Any]
+
+    def __index__(self) -> int:
+        taken = len(self.indices) - operator.length_hint(self.each)
+        return int(self.indices[max(0, taken - 1)])
 
 
 def done() -> None:
@@ -105,7 +118,7 @@ def _samples() -> list[str]:
     found = set()
     for slot in list(_slots.values()):
         if slot is not None:
-            owner, index = slot
+            owner, index = slot[0], operator.index(slot[1])
             with contextlib.suppress(Exception):  # a user's function, in a place that ends nothing
                 found.add(f"sample {index} ({owner.name(index)})")
     return sorted(found)
