@@ -1,14 +1,14 @@
-"""Whether the table of scenarios in the docs is what this run saw: python compare_tables.py DOCS RUN.
+"""Compares the docs' table of scenarios with the results of a run: python compare_tables.py DOCS RUN.
 
-Both must have the same scenarios, nothing in the run may have failed, and cells that both have must
-say the same.
+Both must list the same scenarios, no scenario of the run may have failed, and cells that both tables
+have must be equal.
 """
 
 import sys
 
 
 def cells_of(path):
-    """{(scenario, column): what its cell says}."""
+    """{(scenario, column): text of the cell}."""
     with open(path, encoding="utf-8") as file:
         rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in file]
     header, _, *rows = rows
@@ -20,10 +20,10 @@ def cells_of(path):
 
 
 def complaints(docs, run):
-    """What is not as it should be, one line each."""
+    """Yield one line per difference."""
     documented, seen = ({name for name, _ in table} for table in (docs, run))
     for name in sorted(seen - documented):
-        yield f"{name!r} ran, and the docs do not list it: CONTRIBUTING.md says how to renew the table"
+        yield f"{name!r} ran, and the docs do not list it: CONTRIBUTING.md says how to update the table"
     for name in sorted(documented - seen):
         yield f"the docs list {name!r}, which did not run"
     for (name, column), cell in sorted(run.items()):
@@ -37,7 +37,7 @@ def main():
     docs, run = map(cells_of, sys.argv[1:])
     with open(sys.argv[2], encoding="utf-8") as file:
         print(file.read())
-    print(f"{len(docs.keys() & run.keys())} cells of the docs were run here")
+    print(f"compared {len(docs.keys() & run.keys())} cells of the docs with this run")
     sys.exit("\n".join(complaints(docs, run)) or 0)
 
 

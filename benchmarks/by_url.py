@@ -1,13 +1,12 @@
-"""Data by URL and in other people's formats, beside the same data local and beside the peers' own readers.
+"""Compares data by URL and in third-party formats with local data and with the peers' own readers.
 
 python benchmarks/by_url.py --data ~/photos --python /path/to/venv/bin/python --page docs/performance.md
 
-Photographs -> RGB, 224 x 224, uint8, batches of 32, fully shuffled. URLs are served by nginx on this
-machine, 20 ms after each request (apt-get install nginx-light libnginx-mod-http-echo); it does not look at
-S3's signatures, so that it is a bucket as well. Each contestant is a process of its own, which lives as long as
-the benchmark and delivers one epoch whenever it is told to: rounds are interleaved, and what counts is the
-median over the rounds of ratios within one round. The first epoch is not timed. `--page FILE` writes the table
-between the marks in that file.
+Photographs -> RGB, 224 x 224, uint8, batches of 32, fully shuffled. nginx on this machine serves the URLs, 20 ms
+after each request (apt-get install nginx-light libnginx-mod-http-echo). It ignores S3's signatures, so it also
+serves as a bucket. Each contestant is a separate process, which lives as long as the benchmark and delivers one
+epoch per request. Rounds are interleaved, and the result is the median, over the rounds, of the ratios within one
+round. The first epoch is not timed. `--page FILE` writes the table between the marks in that file.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from typing import Any
 import numpy as np
 
 BATCH, SIZE, LATENCY, WORKERS = 32, (224, 224), 0.020, 2
-# Rows of the pack, and of what is read one after another, which would take minutes.
+# The number of rows of the pack, and of the files that are read one after another, which is slow.
 PACK_ROWS, FEW = 3000, 50
 MARKS = "<!-- by_url: begin -->\n", "<!-- by_url: end -->"
-# What is compared: ours, the other, what the ratio is to be, and in words.
+# The comparisons: our contestant, the other one, the wanted ratio, and a description.
 ROWS = [
     ("url", "local", 0.9, "photographs by URL, nothing kept, beside the same files local"),
     ("s3", "local", 0.9, "the same photographs in a bucket (s3://), beside the files local"),
@@ -57,11 +56,11 @@ ROWS = [
 Epoch = Callable[[], Iterator[Any]]
 
 
-# ------------------------------------------------------------------------------------- what is read
+# --------------------------------------------------------------------------------------------- data
 
 
 def prepare(photos: list[Path], folder: Path) -> None:
-    """The photographs in each format; in it the name of a sample is its number."""
+    """Write the photographs in each format; the name of a sample is its number."""
     import io
     import tarfile
 
@@ -97,7 +96,7 @@ def prepare(photos: list[Path], folder: Path) -> None:
 
 
 def _prepare_pack(folder: Path) -> None:
-    """Pictures as they are, in a pack and in MDS."""
+    """Write raw images into a pack and into MDS."""
     import kloaders as kl
 
     random = np.random.default_rng(0)
@@ -173,7 +172,7 @@ def s3_raw(folder: Path, server: str) -> Epoch:
     return url_raw(folder, "s3:/")
 
 
-_KEYS = {"access_key": "key", "secret_key": "secret"}  # which nobody looks at
+_KEYS = {"access_key": "key", "secret_key": "secret"}  # any values: the server ignores them
 
 
 def _our_bucket(server: str) -> None:
@@ -222,7 +221,7 @@ def _decoded(content: bytes) -> Any:
     import cv2
 
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-    return cv2.resize(image, SIZE[::-1], interpolation=cv2.INTER_AREA)  # as ours
+    return cv2.resize(image, SIZE[::-1], interpolation=cv2.INTER_AREA)  # the same as in kloaders
 
 
 def _theirs(dataset: Any, **options: Any) -> Epoch:
@@ -236,7 +235,7 @@ def _theirs(dataset: Any, **options: Any) -> Epoch:
 
 
 class _Fetched:
-    """Files by fsspec, all of a batch at a time: its quickest way."""
+    """Files by fsspec, all files of a batch at once, which is its fastest way."""
 
     def __init__(self, paths: list[str], decode: Callable[[bytes], Any] = _decoded) -> None:
         self.paths, self.decode, self.files = paths, decode, None
@@ -245,7 +244,7 @@ class _Fetched:
         return len(self.paths)
 
     def __getitems__(self, rows: list[int]) -> list[Any]:
-        if self.files is None:  # of this worker
+        if self.files is None:  # opened once per worker
             self.files = self.opened()
         found = self.files.cat([self.paths[k] for k in rows])
         return [(self.decode(found[self.paths[k]]), k) for k in rows]
@@ -265,7 +264,7 @@ def fsspec_raw(folder: Path, server: str) -> Epoch:
 
 
 class _FetchedFromBucket(_Fetched):
-    """The same from a bucket, with as many connections as a batch has files."""
+    """The same from a bucket, with one connection per file of a batch."""
 
     def __init__(
         self, paths: list[str], server: str, decode: Callable[[bytes], Any] = _decoded
@@ -293,9 +292,9 @@ def s3fs_raw(folder: Path, server: str) -> Epoch:
 
 
 class _Opened(_Fetched):
-    """Files by fsspec, one after another: how it is mostly written."""
+    """Files by fsspec, one after another, as most code does it."""
 
-    __getitems__ = None  # type: ignore[assignment]  # torch then asks one by one
+    __getitems__ = None  # type: ignore[assignment]  # so torch requests samples one by one
 
     def __getitem__(self, row: int) -> Any:
         import fsspec
@@ -360,7 +359,7 @@ def pack_streaming(folder: Path, server: str) -> Epoch:
         cache_limit=_half("pictures", folder),
         shuffle=True,
         shuffle_algo="py1e",
-        # By default it shuffles over all of these rows, and fetches each shard again and again.
+        # By default it would shuffle over all rows, and fetch each shard many times.
         shuffle_block_size=PACK_ROWS // 8,
         batch_size=BATCH,
     )
@@ -377,16 +376,16 @@ def _pictures(rows: list[Any]) -> Any:
     return default_collate([(row["image"], row["label"]) for row in rows])
 
 
-# ------------------------------------------------------------------------------------ the measuring
+# --------------------------------------------------------------------------------------- measurement
 
 
 def samples_of(name: str, photos: int) -> int:
-    """How many samples an epoch of a contestant has."""
+    """The number of samples per epoch of a contestant."""
     return PACK_ROWS if name.startswith("pack_") else FEW if name.endswith("_one") else photos
 
 
 def _asked_and_found() -> tuple[int, int]:
-    """What this process has asked its download caches for, and how much of that they had."""
+    """The number of requests to the download caches of this process, and the number of hits."""
     from kloaders.places.download_cache import DownloadCache
 
     caches = [one for one in gc.get_objects() if type(one) is DownloadCache]
@@ -394,7 +393,7 @@ def _asked_and_found() -> tuple[int, int]:
 
 
 def contestant(name: str, folder: Path, server: str, samples: int) -> None:
-    """Deliver an epoch for each line of stdin; answer with its seconds."""
+    """Deliver one epoch per line of stdin, and print its seconds."""
     import psutil
 
     answer = os.dup(1)
@@ -427,7 +426,7 @@ def _cpu(process: Any) -> float:
 def measure(
     python: str, rows: list[Any], folder: Path, server: str, samples: int, rounds: int
 ) -> Any:
-    """Per contestant, the answers of all rounds; None for one that does not run."""
+    """The answers of all rounds by contestant; None for a contestant that cannot run."""
     names = list(dict.fromkeys(name for row in rows for name in row[:2]))
     environment = {"KERAS_BACKEND": "torch", **os.environ, "CUDA_VISIBLE_DEVICES": ""}
     running = {}
@@ -500,7 +499,9 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="a folder of photographs (JPEG)")
-    parser.add_argument("--python", default=sys.executable, help="of an environment with the peers")
+    parser.add_argument(
+        "--python", default=sys.executable, help="the Python of an environment with the peers"
+    )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument(
         "--samples", type=int, default=800, help="number of photographs; fewer are read repeatedly"
@@ -508,7 +509,9 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", help="contestants: " + ", ".join(dict.fromkeys(r[0] for r in ROWS))
     )
-    parser.add_argument("--page", metavar="FILE", help="write the table there, between the marks")
+    parser.add_argument(
+        "--page", metavar="FILE", help="write the table into FILE, between the marks"
+    )
     args = parser.parse_args()
     root = Path(__file__).resolve().parent.parent
     sys.path.insert(0, str(root))

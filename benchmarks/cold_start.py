@@ -1,11 +1,11 @@
-"""Cold start: from importing a data library to its first batch, beside Keras, Hugging Face and torchvision.
+"""Measures the cold start, from import to first batch, of kloaders, Keras, Hugging Face and torchvision.
 
 python benchmarks/cold_start.py
 
-100,000 JPEG files in 100 folders, a table of a million rows that lists each of them by ten paths, as
-CSV and as Parquet, 1,000 TFRecord files and a pack. Each run is a process of its own; what counts
-begins when Keras (or, for PyTorch's users, torch) is imported, and ends with a batch of 32 in hand.
-Rounds are interleaved, and a round before them, of few files, warms up.
+The data are 100,000 JPEG files in 100 folders, a table of a million rows that lists each file by ten
+paths, as CSV and as Parquet, 1,000 TFRecord files and a pack. Each run is a separate process. The time
+starts after the import of Keras (or torch, for PyTorch), and ends with a batch of 32. Rounds are
+interleaved, and follow a warm-up round with few files.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def hugging_face(folder: str) -> Any:
 def torchvision_folder(folder: str) -> Any:
     import torch
 
-    if not torch.backends.cuda.is_built():  # the wheel of PyPI then lacks its compiled part
+    if not torch.backends.cuda.is_built():  # PyPI's torchvision then lacks its C++ part
         for name in ("nms", "qnms"):
             torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
     from torchvision.datasets import ImageFolder
@@ -104,14 +104,14 @@ def no_indexes(folder: str) -> None:
 
 
 def nothing(folder: str) -> None:
-    """Leave all as it is."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is started.
+    """One library with one kind of data.
 
-    before: what is done to the data first. needs: packages, the first being the framework.
+    before: a function that prepares the data. needs: packages; the first is the framework.
     """
 
     kind: str
@@ -173,7 +173,7 @@ marks: dict[str, tuple[float, float]] = {}
 
 
 def done(what: str) -> None:
-    """Note the time, and the processor time of this process and its children."""
+    """Record the time, and the CPU time of this process and its children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     marks[what] = time.perf_counter(), sum(one.ru_utime + one.ru_stime for one in used)
 
@@ -192,7 +192,7 @@ def run_here(number: int, folder: str) -> None:
 
 def run_apart(number: int, folder: str) -> dict[str, float]:
     CONTESTANTS[number].before(folder)
-    # As users have it: compiled once, and not in each process.
+    # As on a user's machine: bytecode is compiled once, not in each process.
     own = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     said = subprocess.run(
         [sys.executable, __file__, "--run", str(number), folder],
@@ -208,7 +208,7 @@ def run_apart(number: int, folder: str) -> dict[str, float]:
 
 
 def make_data(folder: str, files: int, shards: int) -> dict[str, int]:
-    """All of it below `folder`; how many there are of each kind."""
+    """Write all data below `folder`; return the number of items of each kind."""
     import cv2
     import numpy as np
 
@@ -220,7 +220,7 @@ def make_data(folder: str, files: int, shards: int) -> dict[str, int]:
     for k in range(classes):
         os.makedirs(f"{folder}/photos/class{k:02}")
     image = draw.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    for k, name in enumerate(names):  # many names, and on the disk a file a class
+    for k, name in enumerate(names):  # many names, but only one file per class on the disk
         if k < classes:
             cv2.imwrite(f"{folder}/photos/{name}", image)
         else:
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--shards", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="few files, one round: does it run?")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: few files, one round")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="parts of names")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
@@ -271,7 +271,7 @@ def main() -> None:
     }  # fmt: skip
     chosen = [k for k in chosen if CONTESTANTS[k].name not in missing]
     for name, package in missing.items():
-        print(f"left out, as {package} is not installed: {name}")
+        print(f"skipped, since {package} is not installed: {name}")
     found: dict[int, list[dict[str, float]]] = {k: [] for k in chosen}
     with tempfile.TemporaryDirectory(prefix="kloaders-cold-") as folder:
         few, all_of_them = Path(folder, "few"), Path(folder, "all")

@@ -1,4 +1,4 @@
-"""Who takes part in which workload: a list to which the three files of contestants add theirs."""
+"""The registry of contestants by workload, which three other files fill."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from workloads import WORKLOADS, Work
 
 Kind = Literal["limit", "ours", "peer"]
 
-# What `make` gives: for workloads by hand, and for limits, a function epoch(number) that gives
-# the batches (x, y) of one epoch; for `fit`, its x, or a dict of its arguments.
+# The result of `make`: for hand-written loops and for limits, a function epoch(number) that returns
+# the batches (x, y) of one epoch; for `fit`, its x or a dict of its arguments.
 Make = Callable[[Work], Any]
 
 
@@ -20,8 +20,8 @@ Make = Callable[[Work], Any]
 class Contestant:
     """One way to do one workload.
 
-    needs: modules, imported before the clock starts. prepare: writes a format of its own, once, in
-    a process of its own. backend: only on this backend of Keras.
+    needs: modules that are imported before timing starts. prepare: a function that writes the
+    library's own format, once, in a separate process. backend: runs only on this backend of Keras.
     """
 
     workload: str
@@ -43,7 +43,7 @@ _all: dict[str, Contestant] = {}
 def takes_part(
     workloads: str, name: str, kind: Kind, needs: str = "", **more: Any
 ) -> Callable[[Make], Make]:
-    """Enter a function in several workloads: `@takes_part("W1 W2", "tf.data", "peer")`."""
+    """Register a function for several workloads: `@takes_part("W1 W2", "tf.data", "peer")`."""
 
     def enter(make: Make) -> Make:
         for start in workloads.split():
@@ -58,7 +58,7 @@ def takes_part(
 
 
 def everybody() -> dict[str, Contestant]:
-    """All contestants by id, limits first, then ours."""
+    """All contestants by id: limits first, then kloaders."""
     for file in ("limits", "ours", "peers"):
         importlib.import_module(file)
     rank = {"limit": 0, "ours": 1, "peer": 2}

@@ -1,4 +1,4 @@
-"""The files that the workloads read: made once, kept in a folder, the same on every machine."""
+"""Creates the files of the workloads once, in a folder; they are the same on every machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-SIDE = 224  # of a decoded picture
+SIDE = 224  # of a decoded image
 GRID = 14  # of its thumbnail: means of blocks of 16 x 16
 SMALL_SHAPE = (24, 5, 5, 10)  # of an array in a small .npy file, float64
 
@@ -20,10 +20,10 @@ Array = np.ndarray[Any, Any]
 
 
 def photographs(folder: str, count: int, given: str | None = None) -> list[str]:
-    """Paths of `count` JPEG files in `folder`, made there at the first call.
+    """Paths of `count` JPEG files in `folder`, created at the first call.
 
-    given: a folder of a user's own pictures, searched to the bottom. They are linked under
-        numbered names, the first ones again where there are too few.
+    given: a folder of the user's own images, searched recursively. They are linked under
+        numbered names, and repeated if there are too few.
     """
     paths = [f"{folder}/{k:06}.jpg" for k in range(count)]
     with _made_once(folder) as new:
@@ -51,11 +51,11 @@ def _jpegs_in(folder: str) -> list[str]:
 
 
 def _made_up(count: int) -> Iterator[bytes]:
-    """JPEG files that cost a decoder about what ImageNet's do, from two real photographs.
+    """Make JPEG files that are about as expensive to decode as ImageNet's, from two real photographs.
 
-    Pieces, mirrored and recoloured, of 0.1 to 0.3 megapixels, at qualities from 88 to 97. The
-    noise is what a sensor adds: a photograph that was scaled has lost it, and would be smaller
-    and quicker to decode than one from a camera.
+    They are mirrored and recoloured crops of 0.1 to 0.3 megapixels, at qualities from 88 to 97. The
+    added noise stands for that of a sensor, which scaling removes: without it the files would be
+    smaller and faster to decode than files from a camera.
     """
     import cv2
 
@@ -83,10 +83,10 @@ def _made_up(count: int) -> Iterator[bytes]:
 
 
 def decode(path: str) -> Array:
-    """A file as RGB, 224 x 224, uint8: the plain way, and the reference for everybody's pixels."""
+    """Decode a file to RGB, 224 x 224, uint8, in the plain way: the reference for all contestants."""
     import cv2
 
-    # Without the second flag OpenCV turns a picture as its EXIF tag says; most peers do not.
+    # Without the second flag OpenCV rotates an image by its EXIF tag; most peers do not.
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
     if image is None:
@@ -95,7 +95,7 @@ def decode(path: str) -> Array:
 
 
 def packed(file: str, count: int, paths: list[str]) -> Array:
-    """The decoded photographs, again and again up to `count`, mapped from one .npy file."""
+    """The decoded photographs, repeated up to `count`, memory-mapped from one .npy file."""
     with _made_once(file) as new:
         if new:
             rows = np.lib.format.open_memmap(new, "w+", np.uint8, (count, SIDE, SIDE, 3))
@@ -106,7 +106,7 @@ def packed(file: str, count: int, paths: list[str]) -> Array:
 
 
 def thumbnails(file: str, paths: list[str]) -> Array:
-    """Block means of what the files show; what a loader delivers is compared with these."""
+    """Block means of the decoded files, with which the delivered images are compared."""
     with _made_once(file) as new:
         if new:
             bar = tqdm(paths, desc="reference", unit=" pictures")
@@ -122,7 +122,7 @@ def thumbnail(images: Array) -> Array:
 
 
 def small_arrays(folder: str, count: int) -> list[str]:
-    """Paths of `count` .npy files of 48 KB; the first number in each is the file's own."""
+    """Paths of `count` .npy files of 48 KB; the first value of each is the number of the file."""
     paths = [f"{folder}/{k:06}.npy" for k in range(count)]
     with _made_once(folder) as new:
         if new:
@@ -135,18 +135,18 @@ def small_arrays(folder: str, count: int) -> list[str]:
 
 
 def copies(folder: str, count: int, paths: list[str]) -> list[str]:
-    """Paths of `count` files with bytes of their own, written one after another."""
+    """Paths of `count` files with different content, written one after another."""
     targets = [f"{folder}/{k:06}.jpg" for k in range(count)]
     with _made_once(folder) as new:
         if new:
             for k, target in enumerate(tqdm(targets, desc="copying", unit=" files")):
                 shutil.copyfile(paths[k % len(paths)], f"{new}/{os.path.basename(target)}")
-            os.sync()  # a page that is not on the disk yet cannot be dropped from the cache
+            os.sync()  # dirty pages cannot be dropped from the page cache
     return targets
 
 
 def drop_from_cache(paths: list[str]) -> None:
-    """Ask the kernel to forget the content of these files; names and sizes stay known to it."""
+    """Ask the kernel to drop the content of these files from its cache; names and sizes stay cached."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -156,7 +156,7 @@ def drop_from_cache(paths: list[str]) -> None:
 
 
 class _made_once:  # noqa: N801 (reads as a statement)
-    """Gives another name to write to, or None if the thing exists; renames it when whole."""
+    """Returns a temporary name, or None if the target exists; renames it when it is complete."""
 
     def __init__(self, target: str) -> None:
         self.target, self.half = target, f"{target}.half"

@@ -1,10 +1,10 @@
-"""How long a sample holds the GIL: what one process can feed, however many cores it has.
+"""Measures how long a sample holds the GIL, which limits the throughput of one process on any number of cores.
 
 python benchmarks/gil.py
 
-One thread makes batches. Every 97 microseconds a timer interrupts it and looks whether it holds the GIL, from
-C (needs Linux and `cc`): the share of the looks that found it held, times the thread's CPU time. Two calls of
-which it is known stand first. For a comparison, run it with PYTHONPATH at another checkout.
+One thread makes batches. Every 97 microseconds a timer interrupts it, and C code checks whether it holds the GIL
+(needs Linux and `cc`). The result is the fraction of checks that found it held, times the thread's CPU time. The
+first two rows are calls with known results. For a comparison, set PYTHONPATH to another checkout.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ import numpy as np
 
 import kloaders as kl
 
-# A timer interrupts the thread, and what runs then asks whether the thread holds the GIL. Nothing else is
-# counted, so a NumPy search that releases the GIL is free, as it is to other threads, and calls need no list.
+# A timer interrupts the thread, and its signal handler checks whether the thread holds the GIL. So a NumPy
+# search that releases the GIL counts as free, as it is for other threads, and no list of calls is needed.
 SAMPLER = r"""
 #define _GNU_SOURCE
 #include <signal.h>
@@ -64,12 +64,12 @@ int begin(long nanoseconds) {
 }
 void end(long *out) { timer_delete(timer); out[0] = total; out[1] = held; }
 """
-EVERY = 97_000  # nanoseconds; a prime number of microseconds, so as to keep step with nothing
-CORES = 16  # of the projection
+EVERY = 97_000  # nanoseconds; a prime number of microseconds avoids synchronizing with anything
+CORES = 16  # for which the throughput is projected
 
 
 def sampler(folder: str) -> Any:
-    """The functions above, compiled."""
+    """Compile the functions above."""
     source, library = f"{folder}/sampler.c", f"{folder}/sampler.so"
     Path(source).write_text(SAMPLER)
     command = ["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-lrt"]
@@ -81,7 +81,7 @@ def sampler(folder: str) -> Any:
 
 
 def measure(timer: Any, call: Callable[[], int], seconds: float) -> dict[str, float]:
-    """Microseconds of CPU per sample, and those of them that hold the GIL. `call` returns its samples."""
+    """CPU microseconds per sample, and those with the GIL held. `call` returns its number of samples."""
     call()
     found, samples, begin = (ctypes.c_long * 2)(), 0, time.thread_time()
     if timer.begin(ctypes.c_long(EVERY)):
@@ -110,12 +110,12 @@ def checksum(content: bytes = bytes(2**20)) -> int:
     return 1
 
 
-# What is known: the first holds the GIL for all of its time, the second for none.
+# Calls with known results: the first always holds the GIL, the second never.
 KNOWN = {"a loop in Python": python_loop, "SHA-256 of 1 MiB": checksum}
 
 
 def sources(folder: str, count: int, given: str | None) -> Iterator[tuple[str, Any]]:
-    """A loader of each kind of source; workers=0: everything in the thread that asks."""
+    """Yield a loader for each kind of source; with workers=0 the calling thread does everything."""
     jpegs = data.photographs(f"{folder}/jpegs", count, given)
     arrays = data.small_arrays(f"{folder}/arrays", count)
     labels = np.arange(count)
@@ -161,11 +161,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", metavar="FOLDER", help="your own .jpg files")
     parser.add_argument("--files", type=int, default=320, help="how many (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="median, least and most are printed")
-    parser.add_argument("--seconds", type=float, default=3, help="of CPU, for each kind of source")
+    parser.add_argument("--rounds", type=int, default=5, help="prints median and range")
+    parser.add_argument(
+        "--seconds", type=float, default=3, help="CPU seconds for each kind of source"
+    )
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
-    cv2.setNumThreads(0)  # its own threads would do work that this thread's clock does not see
+    cv2.setNumThreads(0)  # the CPU clock of this thread does not count OpenCV's own threads
     results = {}
     with tempfile.TemporaryDirectory(prefix="kloaders-gil-") as folder:
         timer = sampler(folder)
@@ -178,7 +180,7 @@ def main() -> None:
             ]
             runs.sort(key=lambda row: row["held_us"])
             ends = {"least": runs[0]["held_us"], "most": runs[-1]["held_us"]}
-            # Not the least: a few hundred looks per run would make it too small by chance alone.
+            # Not the minimum: with a few hundred checks per run it would be too small by chance.
             results[name] = runs[len(runs) // 2] | ends
     print(
         "| us per sample | CPU | GIL held (range) | share | cores that one process can feed "

@@ -1,9 +1,9 @@
-"""How cost grows: with samples, the storage's pace, batch, picture, threads, and loaders alive.
+"""Measures how costs grow with samples, storage speed, batch size, image size, threads and loaders alive.
 
 python benchmarks/growth.py            # all curves in one table
-python benchmarks/growth.py samples    # some of them
+python benchmarks/growth.py samples    # only some curves
 
-A curve bends where a value first leaves the median of those before it by half as much again.
+A curve bends at the first value that differs from the median of the earlier values by a factor of 1.5.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ import kloaders as kl
 from kloaders.plan.epoch import EpochPlan, Order
 
 BATCH = 32
-THREADS = 16  # that wait for slow storage
+THREADS = 16  # for slow storage
 
 
 class Curve(NamedTuple):
-    """What one quantity does as another grows."""
+    """One quantity as a function of another that grows."""
 
     grows: str
     measured: str
     points: list[tuple[float, float]]
-    why: str  # it bends, or does not
+    why: str  # why it bends or does not
 
 
 def samples(_: str) -> Iterator[Curve]:
@@ -75,7 +75,7 @@ def samples(_: str) -> Iterator[Curve]:
 
 
 def per_batch(plan: EpochPlan) -> float:
-    """Microseconds a batch, one after another, over new epochs."""
+    """Microseconds per batch, one after another, over new epochs."""
     runs = []
     for number in range(5):
         taken, begin = 0, time.perf_counter()
@@ -91,7 +91,7 @@ def per_batch(plan: EpochPlan) -> float:
 
 
 def serve(plan: EpochPlan, order: Order, batch: int) -> None:
-    """What a loader asks of the plan for a batch."""
+    """The calls of the plan that a loader makes for a batch."""
     if plan.window is None:
         plan.indices(order, batch)
     else:
@@ -99,7 +99,7 @@ def serve(plan: EpochPlan, order: Order, batch: int) -> None:
 
 
 def memory(plan: EpochPlan) -> int:
-    """Bytes that the plan needed at its peak, for batches from all over an epoch."""
+    """Peak memory of the plan in bytes, for batches from the whole epoch."""
     tracemalloc.start()
     order = plan.shuffled_order(10**6)
     for batch in np.linspace(0, plan.batches - 1, 64).astype(int).tolist():
@@ -110,7 +110,7 @@ def memory(plan: EpochPlan) -> int:
 
 
 def rate(loader: Any, seconds: float = 1) -> float:
-    """Samples a second of warm epochs, taken in a loop."""
+    """Samples per second of warm epochs, in a loop."""
     taken, begin = 0, 0.0
     while not begin or time.perf_counter() - begin < seconds:
         loader.on_epoch_begin()
@@ -167,7 +167,7 @@ def threads(folder: str) -> Iterator[Curve]:
 
 
 def storage(folder: str) -> Iterator[Curve]:
-    """Files that come at 1 to 1,000 a second to one reader, as from slower and faster storage."""
+    """Files from storage that delivers 1 to 1,000 files per second to one reader."""
     paths = arrays(folder)
     points = []
     for each in (1, 10, 100, 1000):
@@ -228,7 +228,7 @@ def arrays(folder: str) -> list[str]:
 
 
 def bend(points: list[tuple[float, float]]) -> str:
-    """Where a value first leaves what was before by half as much again, and to how much of it."""
+    """The first point that differs from the median of the earlier ones by a factor of 1.5, and the factor."""
     for k, (x, value) in enumerate(points[1:], 1):
         before = median(earlier for _, earlier in points[:k])
         if before and not 1 / 1.5 < value / before < 1.5:

@@ -1,10 +1,10 @@
-"""W9, the ImageNet recipe: photographs in their own size, a random crop resized to 224, a flip, uint8, shuffled.
+"""Measures W9, the ImageNet recipe: photographs of any size, a random crop resized to 224, a flip, uint8, shuffled.
 
 python benchmarks/imagenet.py                      # all that is installed
 python benchmarks/imagenet.py --rounds 5 --data ~/photos
 
-Every run is a process of its own, and rounds are interleaved. `kept` rows may hold what they like in RAM. The limit
-is what one thread needs to decode all of a photograph and crop it, in memory that is used again.
+Every run is a separate process, and rounds are interleaved. Rows marked `kept` may cache data in RAM. The limit
+is the time in which one thread decodes and crops whole photographs, in reused memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONTESTANTS: dict[str, Callable[[list[str], int], Epochs]] = {}
 
 
 def takes_part(name: str) -> Callable[[Callable[..., Epochs]], Callable[..., Epochs]]:
-    """Register what makes a contestant: a function of the paths and of how many workers there are."""
+    """Register a function that makes a contestant from the paths and the number of workers."""
 
     def register(make: Callable[..., Epochs]) -> Callable[..., Epochs]:
         CONTESTANTS[name] = make
@@ -60,13 +60,13 @@ def window(height: int, width: int, rng: Any) -> tuple[int, int, int, int]:
 
 
 def cropped(image: Any, rng: Any) -> Any:
-    """A random window of an image, as 224 x 224, flipped every other time."""
+    """A random window of an image, resized to 224 x 224 and flipped half of the time."""
     top, left, height, width = window(*image.shape[:2], rng)
     image = cv2.resize(image[top : top + height, left : left + width], (SIDE, SIDE))
     return cv2.flip(image, 1) if rng.random() < 0.5 else image
 
 
-# ----------------------------------------------------------------------------------------- ours
+# ----------------------------------------------------------------------------------------- kloaders
 
 
 def ours(paths: list[str], cache: str | None) -> Epochs:
@@ -228,7 +228,7 @@ def grain(paths: list[str], workers: int) -> Epochs:
 
 
 def run(name: str, paths: list[str], workers: int, seconds: float) -> dict[str, float]:
-    """One contestant in this process: samples per second, and CPU seconds of it and its children."""
+    """Run one contestant in this process: samples per second, and CPU seconds including children."""
     epochs = CONTESTANTS[name](paths, workers)
 
     def one(number: int) -> None:
@@ -250,7 +250,7 @@ def run(name: str, paths: list[str], workers: int, seconds: float) -> dict[str, 
 
 
 def machine_cpu() -> float:
-    """CPU seconds of this process and of its children, living ones as well."""
+    """CPU seconds of this process and of its children, including running ones."""
     import psutil
 
     me = psutil.Process()
@@ -267,7 +267,9 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each run")
-    parser.add_argument("--only", nargs="*", help="contestants whose name holds one of these")
+    parser.add_argument(
+        "--only", nargs="*", help="only contestants whose names contain one of these"
+    )
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -275,7 +277,7 @@ def main() -> None:
     if args.run:
         paths = sorted(str(path) for path in Path(args.data).iterdir())
         print("RESULT", json.dumps(run(args.run, paths, workers, args.seconds)), flush=True)
-        os._exit(0)  # some wait for their threads
+        os._exit(0)  # some contestants wait for their threads
     names = [n for n in CONTESTANTS if not args.only or any(o in n for o in args.only)]
     found: dict[str, list[dict[str, float]]] = {}
     reasons: dict[str, str] = {}
@@ -309,7 +311,10 @@ def table(found: dict[str, list[dict[str, float]]]) -> None:
     }
     floor = next((row["cpu_us"] for name, row in middle.items() if name.startswith("limit")), 0.0)
     best = max((row["rate"] for row in middle.values()), default=1.0)
-    print("| | photographs/s | of best | CPU us a photograph | CPU of the limit's |")
+    print(
+        "| | photographs/s | relative to the best | CPU us per photograph "
+        "| CPU relative to the limit |"
+    )
     print("| --- | --- | --- | --- | --- |")
     for name, row in sorted(middle.items(), key=lambda item: -item[1]["rate"]):
         share = f"{row['cpu_us'] / floor:.2f}" if floor else "-"

@@ -1,6 +1,6 @@
-"""The least that a workload costs on this machine: what no loader can beat, without a loader.
+"""The minimal cost of a workload on this machine, measured without a loader. No loader can be faster.
 
-Files lie in RAM, buffers are used again at once, and nobody checks anything.
+Files are in RAM, buffers are reused at once, and nothing is checked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Fill = Callable[[Array, Array], None]
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
-    """An array on a 64-byte boundary, which TensorFlow takes without a copy."""
+    """An array aligned to 64 bytes, which TensorFlow uses without a copy."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.zeros(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
@@ -29,7 +29,7 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def by_threads(work: Work, fill: Fill, epoch: int) -> Iterator[tuple[Array, Array]]:
-    """fill(indices, rows) on `work.workers` threads; thread k makes batches k, k + workers, ..."""
+    """Call fill(indices, rows) on `work.workers` threads; thread k makes batches k, k + workers, ..."""
     todo = work.batches(epoch)
     count = work.workers
     full: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(count)]
@@ -158,7 +158,7 @@ def forked(work: Work) -> Any:
     def epoch(number: int) -> Iterator[tuple[Array, Array]]:
         todo = work.batches(number)
         shape = (work.samples, *work.shape)
-        shared = mmap.mmap(-1, int(np.prod(shape)))  # anonymous: the children's as well
+        shared = mmap.mmap(-1, int(np.prod(shape)))  # anonymous memory, shared with the children
         rows = np.frombuffer(shared, np.uint8).reshape(shape)
         pipes, children = [], []
         for k in range(work.workers):

@@ -1,4 +1,4 @@
-"""What a figure was measured on, so that it can be told beside the figure."""
+"""Describes the machine on which figures are measured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -51,7 +51,7 @@ def describe() -> dict[str, Any]:
 
 
 def in_words() -> str:
-    """One line for below a table."""
+    """One line of text, to print below a table."""
     about = describe()
     versions = about["versions"]
     shown = ", ".join(f"{name} {versions[name]}" for name in versions)

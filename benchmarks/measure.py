@@ -1,4 +1,4 @@
-"""One contestant measured once, in a process of its own: a job as JSON in, a result as JSON out."""
+"""Measures one contestant once, in a separate process: a job as JSON in, a result as JSON out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import traceback
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # loading is what is measured
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # only loading is measured
 
 import data
 import psutil
@@ -21,7 +21,7 @@ from workloads import Check, Work, check_logs, model_of
 
 
 class Marks:
-    """Clock, CPU seconds of this process and its children, and of the whole machine."""
+    """The time, and the CPU seconds of this process with its children and of the whole machine."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[float, float, float]] = []
@@ -56,7 +56,7 @@ class Marks:
 
 
 def by_hand(contestant: Contestant, work: Work, seconds: float) -> dict[str, float]:
-    """Take the batches one after another. The first epoch is looked at, the later ones timed."""
+    """Take the batches one after another. The first epoch is checked, the later ones are timed."""
     check, marks, more = Check(work), Marks(), {}
     if work.spec.cold:
         data.drop_from_cache(work.paths)
@@ -84,7 +84,7 @@ def by_hand(contestant: Contestant, work: Work, seconds: float) -> dict[str, flo
 
 
 def through_fit(contestant: Contestant, work: Work, seconds: float) -> dict[str, float]:
-    """Let `fit` take them. The first epoch, in which the model is compiled, is not timed."""
+    """Take the batches with `fit`. The first epoch, in which the model is compiled, is not timed."""
     import keras
 
     model, marks = model_of(work), Marks()
@@ -104,7 +104,7 @@ def through_fit(contestant: Contestant, work: Work, seconds: float) -> dict[str,
 def main() -> None:
     job = json.loads(sys.argv[1])
     faulthandler.dump_traceback_later(job["timeout"] - 5, exit=True)
-    answer = os.dup(1)  # whatever a library prints must not get into the result
+    answer = os.dup(1)  # output of the libraries must not get into the result
     os.dup2(2, 1)
     try:
         contestant = everybody()[job["id"]]

@@ -1,10 +1,10 @@
-"""Keras' own image loaders beside the drop-ins of kloaders.migrate: the same calls, the same files.
+"""Compares Keras' own image loaders with the replacements in kloaders.migrate: same calls, same files.
 
 python benchmarks/migrate.py
 
-JPEG files of 0.1 to 0.3 megapixels become float32 batches of 32 pictures of 224 x 224. Rounds are
-interleaved, an epoch of each in turn; the first round warms up and is not timed. All batches are
-counted, and the first picture of ours is compared with that of Keras.
+JPEG files of 0.1 to 0.3 megapixels become float32 batches of 32 images of 224 x 224. Rounds are
+interleaved, with one epoch of each loader in turn; the first round is a warm-up and not timed. All
+batches are counted, and the first image of kloaders is compared with that of Keras.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def by_loader(loader: Any) -> Epoch:
 
 
 def contestants(folder: str) -> dict[str, dict[str, Epoch]]:
-    """For each call of Keras' the ways to serve it, Keras' own first."""
+    """For each function of Keras, the loaders that replace it, Keras' own first."""
     generator = {"target_size": SIZE, "class_mode": "sparse", "shuffle": False}
     dataset = {"image_size": SIZE, "shuffle": False}
     scaled = {"rescale": 1 / 255}
@@ -74,7 +74,7 @@ def contestants(folder: str) -> dict[str, dict[str, Epoch]]:
 
 
 def timed(epoch: Epoch, files: int) -> tuple[float, np.ndarray[Any, Any]]:
-    """Pictures a second, and the first one."""
+    """Images per second, and the first image."""
     begin, seen, first = time.perf_counter(), 0, None
     for x, _ in epoch():
         if first is None:

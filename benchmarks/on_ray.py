@@ -1,13 +1,13 @@
-"""Decoding and packing on a Ray cluster of this machine, beside what does the same without it.
+"""Compares decoding and packing on a local Ray cluster with the same work without Ray.
 
 python benchmarks/on_ray.py                         # two photographs that come with scikit-learn, varied
-python benchmarks/on_ray.py --data ~/photos         # your own
+python benchmarks/on_ray.py --data ~/photos         # your own photographs
 
 Needs `pip install "kloaders[ray]"`, and for Ray Data pandas and pyarrow. The cluster has two CPUs. Contestants
-take turns, one epoch each; their figures are of the middle half of it, so that neither a start nor what was
-decoded meanwhile counts. A ratio is of two figures of one round, and the table has the medians. Whoever takes
-longer than `--patience` is stopped, named, and left out of the medians. `--page FILE` writes the table between
-the marks in that file.
+take turns, one epoch each. Their figures are those of the middle half of the epoch, so that neither the start nor
+prefetched samples count. A ratio compares two figures of one round, and the table has the medians. A contestant that
+takes longer than `--patience` is stopped, reported, and left out of the medians. `--page FILE` writes the table
+between the marks in that file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import numpy as np
 import kloaders as kl
 
 SIZE, BATCH, CPUS = (224, 224), 32, 2
-# A data set names each file so many times, which makes an epoch long enough to measure.
+# A data set lists each file this many times, so that an epoch is long enough to measure.
 TIMES = 6
 MARKS = "<!-- on_ray: begin -->\n", "<!-- on_ray: end -->"
 Figures = dict[str, list[float]]
@@ -46,13 +46,19 @@ Figures = dict[str, list[float]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", help="a folder of photographs; by default they are made")
+    parser.add_argument("--data", help="a folder of photographs; by default they are generated")
     parser.add_argument("--files", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--quick", action="store_true", help="does it run? one round of few files")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds for one contestant")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test: one round with few files"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=60.0, help="time limit of a contestant, in s"
+    )
     parser.add_argument("--no-ray-data", action="store_true", help="leave Ray Data out")
-    parser.add_argument("--page", metavar="FILE", help="write the table there, between the marks")
+    parser.add_argument(
+        "--page", metavar="FILE", help="write the table into FILE, between the marks"
+    )
     parser.add_argument("--json", metavar="FILE")
     given = parser.parse_args()
     if given.quick:
@@ -109,7 +115,7 @@ def _table(found: Figures) -> Iterator[tuple[str, str, str]]:
 
 
 def _rounds(paths: list[str], given: argparse.Namespace, folder: str, found: Figures) -> None:
-    """Each contestant in turn, as often as asked. NaN: it failed."""
+    """Run each contestant in turn, for the given number of rounds. NaN: it failed."""
     import ray
 
     many = paths * TIMES
@@ -132,7 +138,7 @@ def _rounds(paths: list[str], given: argparse.Namespace, folder: str, found: Fig
                     with _within(given.patience):
                         figures = contestant()
                 if math.isnan(figures[""]):
-                    ray.shutdown()  # whatever it has left there must not disturb others
+                    ray.shutdown()  # its leftovers must not disturb others
                 for what, value in figures.items():
                     found.setdefault(f"{name}{what}", []).append(value)
     finally:
@@ -140,7 +146,7 @@ def _rounds(paths: list[str], given: argparse.Namespace, folder: str, found: Fig
 
 
 def _of_loader(paths: list[str], **options: Any) -> dict[str, float]:
-    """An epoch of a loader whose workers have started; its order is looked at."""
+    """An epoch of a loader whose workers have started; checks its order."""
     labels = np.arange(len(paths))
     options = {"seed": 1, "shuffle": True, **options}
     order = kl.ArraySequenceLoader(labels, None, BATCH, seed=1, shuffle=True).epoch_batches(1, True)
@@ -161,7 +167,7 @@ def _of_loader(paths: list[str], **options: Any) -> dict[str, float]:
 
 
 def _middle_of(sizes: Iterator[int], samples: int) -> dict[str, float]:
-    """Photographs per second, and milliseconds of this process's CPU for each."""
+    """Photographs per second, and CPU milliseconds of this process per photograph."""
     seen, at = 0, []
     for size in sizes:
         seen += size
@@ -177,7 +183,7 @@ def _middle_of(sizes: Iterator[int], samples: int) -> dict[str, float]:
 
 
 def _images(paths: list[str]) -> Any:
-    """Decoded and resized by Ray Data's own reader of images, shuffled as it can."""
+    """Decode and resize with Ray Data's own image reader, shuffled as well as it can."""
     import ray
 
     context = ray.data.DataContext.get_current()
@@ -208,10 +214,10 @@ def _packed(paths: list[str], folder: str, **engine: Any) -> dict[str, float]:
 
 
 def _first_batch(paths: list[str], patience: float) -> float:
-    """Seconds from a loader's making to its first batch, by actors of a Ray that has just started."""
+    """Seconds from making a loader to its first batch, with actors of a Ray cluster that just started."""
     code = (
         "import sys, time, ray, on_ray, kloaders as kl; on_ray._start(ray);"
-        "import keras;"  # what any program with a model has done by then
+        "import keras;"  # any program with a model has done this before
         "begin = time.perf_counter();"
         "paths = sys.stdin.read().splitlines();"
         "kl.PathSequenceLoader(paths, None, 32, size=(224, 224), processes=kl.Ray(cpus=2))[0];"
@@ -251,7 +257,7 @@ def _start(ray: Any) -> None:
 
 @contextlib.contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block when the time is over."""
+    """Raise TimeoutError in the block after this many seconds."""
 
     def end(*_: Any) -> None:
         raise TimeoutError(f"not done in {seconds:g} seconds")
@@ -267,7 +273,7 @@ def _within(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reported(what: str) -> Iterator[None]:
-    """Say what failed, and go on."""
+    """Report the failure, and continue."""
     begin = time.perf_counter()
     try:
         yield

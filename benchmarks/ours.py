@@ -1,4 +1,4 @@
-"""kloaders as a user gets it: no option that is not said in the contestant's name."""
+"""kloaders with its default options, except those that the contestant's name states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = (data.SIDE, data.SIDE)
 
 
 def taken(loader: Any, work: Work) -> Any:
-    """What `fit` takes, or a hand-written loop over the loader's public interface."""
+    """Return the argument of `fit`, or a hand-written loop over the loader's public interface."""
     if work.spec.fit:
         return loader
 
@@ -28,7 +28,7 @@ def taken(loader: Any, work: Work) -> Any:
 
 
 def shuffled(work: Work) -> dict[str, Any]:
-    # `fit` makes a loader shuffle; a hand-written loop has to say so.
+    # In `fit` a loader shuffles by default; a hand-written loop must pass shuffle=True.
     return {"seed": work.seed} if work.spec.fit else {"seed": work.seed, "shuffle": True}
 
 
@@ -36,12 +36,12 @@ def files(work: Work, **options: Any) -> Any:
     import kloaders as kl
 
     if work.name != "W6":
-        # As all others resize; what the default costs, "auto", is in docs/images.md.
+        # The same as the others use; docs/images.md has the cost of the default, "auto".
         options |= {"size": SIZE, "interpolation": "bilinear"}
     if work.is_float:
         options["rescale"] = 1 / 255
     if work.name != "W7":
-        options["cache"] = None  # nothing may be kept from one epoch to the next
+        options["cache"] = None  # caching between epochs is not allowed
     return kl.PathSequenceLoader(work.paths, work.labels, work.batch, **shuffled(work), **options)
 
 

@@ -1,9 +1,9 @@
-"""Does loading hide behind the step? 20 ms of each: 20 ms together if it does, 40 if not.
+"""Measures whether loading overlaps with the step. Both take 20 ms: together 20 ms if they overlap, else 40.
 
 python benchmarks/overlap.py --backends tensorflow jax torch
 
-Both are sleeps, so that cores do not matter: loading sleeps in the loader's hook, and the step in
-a callback. Nothing is set on the loader.
+Both are sleeps, so the number of cores does not matter: loading sleeps in the loader's hook, and the
+step in a callback. The loader has its default options.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WAYS = {
 
 
 def loader_of(way: str) -> Any:
-    """A dataset of which each batch takes LOAD to load."""
+    """A dataset whose batches take LOAD seconds each to load."""
     import keras
     import numpy as np
 
@@ -63,7 +63,7 @@ def loader_of(way: str) -> Any:
 
 
 def measure(way: str) -> dict[str, float]:
-    """Seconds a step, in this process, on the backend that KERAS_BACKEND names."""
+    """Seconds per step, in this process, on the backend set by KERAS_BACKEND."""
     import keras
 
     class Step(keras.callbacks.Callback):
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=known, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--way", help=argparse.SUPPRESS)  # what the children are told
+    parser.add_argument("--way", help=argparse.SUPPRESS)  # the arguments of the children
     args = parser.parse_args()
     if args.way:
         answer = os.dup(1)
@@ -140,7 +140,7 @@ def main() -> None:
 
 
 def child(backend: str, way: str) -> dict[str, float]:
-    """Measure in a process of its own: the backend is chosen when Keras is imported."""
+    """Measure in a separate process, since the backend is chosen when Keras is imported."""
     environment = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": ""}
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
     answer = subprocess.run(

@@ -1,4 +1,4 @@
-"""What else there is, at its best setting: tf.data, Keras' own ways, PyTorch, Grain."""
+"""The peers at their best settings: tf.data, Keras' own loaders, PyTorch, Grain."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def tf_data_records(work: Work) -> Any:
     dataset = dataset.interleave(
         tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE
     )
-    # A buffer of 1000 is what guides advise; it is not a full shuffle.
+    # Guides recommend a buffer of 1000, which is not a full shuffle.
     return tf_batches(dataset.shuffle(1000).map(parse, tf.data.AUTOTUNE), work)
 
 
@@ -118,7 +118,7 @@ def tf_data_npy(work: Work) -> Any:
     import tensorflow as tf
 
     def load(path: Any, label: Any) -> Any:
-        body = tf.strings.substr(tf.io.read_file(path), 128, -1)  # behind the header of .npy
+        body = tf.strings.substr(tf.io.read_file(path), 128, -1)  # after the header of .npy
         return tf.reshape(tf.io.decode_raw(body, tf.float64), work.shape), label
 
     dataset = tf.data.Dataset.from_tensor_slices((work.paths, work.labels)).shuffle(work.samples)
@@ -154,7 +154,7 @@ Load = Callable[[int], Array]
 
 
 def sequence(work: Work, load: Load | None, take: Any = None, **parallel: Any) -> Any:
-    """The Sequence of a hundred tutorials: load(number) in a loop, or take(numbers)."""
+    """The typical Sequence of tutorials: load(number) in a loop, or take(numbers)."""
     import keras
 
     class Tutorial(keras.utils.PyDataset):
@@ -178,7 +178,7 @@ def sequence(work: Work, load: Load | None, take: Any = None, **parallel: Any) -
 
     if work.spec.fit:
         return Tutorial()
-    # Keras has no public way to drive a Sequence with workers but `fit`; this is what that uses.
+    # `fit` is Keras' only public way to run a Sequence with workers; this is the class that it uses.
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
     adapter = PyDatasetAdapter(Tutorial())
@@ -257,14 +257,14 @@ def fit_arrays(work: Work) -> Any:
 
 
 def quiet_opencv(_: Any = None) -> None:
-    """Workers are as many as there are cores: OpenCV's own threads would only be in the way."""
+    """Turn off OpenCV's own threads, since there is one worker per core."""
     import cv2
 
     cv2.setNumThreads(0)
 
 
 class Samples:
-    """(x, y) by number, for PyTorch and Grain; pickles."""
+    """(x, y) by number, for PyTorch and Grain; can be pickled."""
 
     def __init__(self, work: Work) -> None:
         self.count, self.is_float, self.name = work.samples, work.is_float, work.name
@@ -321,7 +321,7 @@ def torch_tensors(work: Work) -> Any:
 
 
 def grain_flow(work: Work, processes: bool) -> Any:
-    """One iterator over all epochs, as Grain means it: shuffle, load, batch, repeat."""
+    """One iterator over all epochs, as Grain's guide recommends: shuffle, load, batch, repeat."""
     import grain
 
     dataset = grain.MapDataset.source(Samples(work)).shuffle(seed=work.seed)
@@ -332,7 +332,7 @@ def grain_flow(work: Work, processes: bool) -> Any:
     if processes:
         from absl import flags
 
-        flags.FLAGS.mark_as_parsed()  # its workers read a flag, which nobody has parsed here
+        flags.FLAGS.mark_as_parsed()  # its workers read an absl flag, not parsed here
         flow = flow.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=work.workers, per_worker_buffer_size=2)
         )

@@ -1,4 +1,4 @@
-"""Runs -> medians, spreads and ratios, as Markdown tables and as a plot."""
+"""Turns runs into medians, spreads and ratios, as Markdown tables and as a plot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from workloads import WORKLOADS
 
 Run = dict[str, Any]
-# Others on the machine took more than this many cores meanwhile: the run says less.
+# If other processes used more cores than this during a run, the run is less reliable.
 BUSY = 0.3
 FIGURES = (
     "samples_per_second",
@@ -32,9 +32,9 @@ def one_line(run: Run) -> str:
 
 
 def summary(runs: list[Run]) -> dict[str, list[Run]]:
-    """Per workload one row a contestant: medians of its runs, limits first, then quickest first.
+    """One row per contestant, by workload: medians of its runs, limits first, then the fastest first.
 
-    Where a contestant has runs that others on the machine left alone, only these count.
+    If a contestant has runs that other processes did not disturb, only these count.
     """
     grouped: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -107,7 +107,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def plot(runs: list[Run], file: str) -> None:
-    """One panel a workload: bars of the medians, whiskers from the slowest run to the quickest."""
+    """One panel per workload: bars are medians, whiskers go from the slowest run to the fastest."""
     import matplotlib as mpl
 
     mpl.use("Agg")

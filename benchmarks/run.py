@@ -1,4 +1,4 @@
-"""Measure kloaders, its peers and the machine's limit side by side. See README.md.
+"""Measures kloaders, its peers and the machine's limit. See README.md.
 
 python benchmarks/run.py --quick
 """
@@ -31,28 +31,32 @@ HERE = Path(__file__).parent
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--data", metavar="FOLDER", help="your own .jpg files, instead of made ones"
+        "--data", metavar="FOLDER", help="your own .jpg files, instead of generated ones"
     )
     parser.add_argument(
         "--work",
         metavar="FOLDER",
         default=os.path.join(tempfile.gettempdir(), "kloaders-benchmarks"),
-        help="where the files are made, and kept for the next run (default: %(default)s)",
+        help="where the files are created, and kept for the next run (default: %(default)s)",
     )
     parser.add_argument(
         "--only",
         nargs="+",
         default=[],
         metavar="PATTERN",
-        help="W1, W4, 'W1/*tf.data*', '*/kloaders*', ...; W8 runs only where it is named here",
+        help="W1, W4, 'W1/*tf.data*', '*/kloaders*', ...; W8 runs only if it is named here",
     )
     parser.add_argument("--rounds", type=int, help="runs of each contestant (5; 1 with --quick)")
-    parser.add_argument("--seconds", type=float, help="each at least so long (4; 0.5 with --quick)")
+    parser.add_argument(
+        "--seconds", type=float, help="minimum time of each run (4; 0.5 with --quick)"
+    )
     parser.add_argument("--workers", type=int, default=machine.cores(), help="of the peers")
-    parser.add_argument("--quick", action="store_true", help="small data, one round: does it work?")
-    parser.add_argument("--timeout", type=int, default=300, help="seconds until a run is given up")
-    parser.add_argument("--json", metavar="FILE", help="all runs (default: in the work folder)")
-    parser.add_argument("--plot", metavar="PNG", help="draw the medians as well")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: small data, one round")
+    parser.add_argument("--timeout", type=int, default=300, help="time limit of a run, in seconds")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write all runs to FILE (default: in the work folder)"
+    )
+    parser.add_argument("--plot", metavar="PNG", help="also draw the medians")
     parser.add_argument("--show", nargs="+", metavar="JSON", help="only show earlier results")
     parser.add_argument("--list", action="store_true", help="only list the contestants")
     args = parser.parse_args()
@@ -74,7 +78,7 @@ def chosen(patterns: list[str]) -> list[Contestant]:
 
 
 def child(contestant: Contestant, args: argparse.Namespace, seed: int, **more: Any) -> Any:
-    """Run measure.py once; its answer, and the peak of memory of it and its children."""
+    """Run measure.py once; return its answer and the peak memory, including children."""
     work = {
         "folder": os.path.abspath(args.work),
         "workers": args.workers,
@@ -122,7 +126,7 @@ def child(contestant: Contestant, args: argparse.Namespace, seed: int, **more: A
 
 
 def memory_mb(root: int) -> float:
-    """Memory of a process and its children, pages that they share counted once."""
+    """Memory of a process and its children, with shared pages counted once."""
     total = 0.0
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         process = psutil.Process(root)

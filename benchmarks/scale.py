@@ -1,10 +1,10 @@
-"""What limits at 10^9 samples, 10^5 shards and 1,000 hosts: the plan, indexes, listings and states.
+"""Measures the limits at 10^9 samples, 10^5 shards and 1,000 hosts: plan, indexes, listings and states.
 
 python benchmarks/scale.py            # all tables of docs/scale.md
 python benchmarks/scale.py plan       # one of them
 
-No data of that size is made. The plan and the indexes are the real ones, at their full size or at
-several sizes below it; what is derived and not measured is said to be.
+The script does not create data of that size. The plan and the indexes are real, at their full size or
+at several smaller sizes; derived figures are marked as such.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _cell(value: Any) -> str:
 
 
 def _seconds(call: Callable[[], Any], times: int = 7) -> float:
-    """The median of several calls, each of something new."""
+    """The median time of several calls, each with new arguments."""
     spent = []
     for _ in range(times):
         begin = time.perf_counter()
@@ -87,7 +87,7 @@ def _plan(samples: int, hosts: int, k: int, kind: str) -> Any:
 
 
 def plan(samples: int, hosts: int) -> Rows:
-    """The plan of one host: what an epoch costs to start, a batch to compute, and a process to hold."""
+    """The plan of one host: the cost of an epoch's start and of a batch, and the memory of a process."""
     return [_alone("_plan_row", kind, samples, hosts) for kind in KINDS]
 
 
@@ -117,7 +117,7 @@ def _plan_row(kind: str, samples: int, hosts: int) -> dict[str, Any]:
 
 
 def parts(samples: int, hosts: int) -> Rows:
-    """Parts of all hosts, of batches drawn at random: disjoint, and together the batch of one process."""
+    """The parts of all hosts in randomly chosen batches: disjoint, and together a whole batch."""
     from kloaders.plan.epoch import EpochPlan
 
     rows = []
@@ -153,7 +153,7 @@ def parts(samples: int, hosts: int) -> Rows:
 
 
 def whole(samples: int, hosts: int) -> Rows:
-    """A whole epoch, every sample counted: none is missing, none comes twice."""
+    """Count every sample of a whole epoch: none is missing, none comes twice."""
     from kloaders.plan.epoch import EpochPlan
 
     rows = []
@@ -178,11 +178,11 @@ def whole(samples: int, hosts: int) -> Rows:
     return rows
 
 
-# ---------------------------------------------------------------------- what is held for each sample
+# ---------------------------------------------------------------------- memory per sample
 
 
 def indexes(samples: int, hosts: int) -> Rows:
-    """What every host holds and builds for each sample. The last two columns are multiplied, not measured."""
+    """Memory and build time per sample on every host. The last two columns are extrapolated."""
     rows = [_alone(name, 10**6) for name in ("_paths_index", "_records_index", "_pack_index")]
     for row in rows:
         row["GiB at 10^9 samples"] = row["bytes per sample"] * SAMPLES / 2**30
@@ -228,7 +228,7 @@ def _records_index(count: int) -> dict[str, Any]:
         names = [f"{folder}/{k:03}.tfrecord" for k in range(files)]
         for name in names:
             Path(name).write_bytes(record * (count // files))
-        RecordFiles(names, progress=False)  # its index lies beside each file from now on
+        RecordFiles(names, progress=False)  # from now on its index is next to each file
         return _held(
             "TFRecord: where each record lies, from the index beside each file",
             count,
@@ -256,7 +256,7 @@ def _pack_index(count: int) -> dict[str, Any]:
 
 
 def shards(samples: int, hosts: int) -> Rows:
-    """Shards on a local disk: what it takes to list and to open them. The last column is multiplied."""
+    """The cost of listing and opening shards on a local disk. The last column is extrapolated."""
     return [
         _alone("_shards_row", kind, n)
         for kind, most in (("pack", 1000), ("TFRecord", 10_000))
@@ -316,7 +316,7 @@ def _shards_row(kind: str, count: int) -> dict[str, Any]:
 
 
 def _alone(name: str, *arguments: Any) -> dict[str, Any]:
-    """A row of its own process: memory is what this alone takes."""
+    """Measure one row in a separate process, so that the memory is that of this row alone."""
     code = f"import json, scale; print(json.dumps(scale.{name}(*json.loads({json.dumps(arguments)!r}))))"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -334,7 +334,7 @@ def _peak() -> int:
 
 
 def _resident() -> int:
-    """Bytes of this process in RAM, and not those of mapped files or of what is free already."""
+    """Bytes of this process in RAM, without mapped files and free memory of the allocator."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):  # not the GNU library
         ctypes.CDLL(None).malloc_trim(0)

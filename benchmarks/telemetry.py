@@ -1,10 +1,10 @@
-"""What LoaderCallback's logs cost: fits with and without them, interleaved.
+"""Measures the cost of LoaderCallback's logs: fits with and without them, interleaved.
 
 python benchmarks/telemetry.py
 
-Steps that last a given time (a sleep, which leaves the processor alone), since the figures are a share
-of a step. Both sides have the callback; one has log=False. The cost of a step is also measured without
-Keras, where nothing else moves: that is the figure to trust on a machine that others use.
+A step is a sleep of a given length, which uses no CPU, since the figures are fractions of a step. Both
+sides have the callback; one has log=False. The cost per step is also measured without Keras, where
+nothing else runs: rely on that figure if other processes use the machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def model_of() -> Any:
 
 
 class Pause(keras.callbacks.Callback):
-    """A step lasts so long."""
+    """Makes each step take this long."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Pause(keras.callbacks.Callback):
 
 
 def fit_seconds(model: Any, loader: Any, log: bool, step: float) -> float:
-    """Seconds a step, of the last of two epochs."""
+    """Seconds per step, in the second of two epochs."""
     times: list[float] = []
 
     class Clock(keras.callbacks.Callback):
@@ -66,7 +66,7 @@ def fit_seconds(model: Any, loader: Any, log: bool, step: float) -> float:
 
 
 def meter_seconds(steps: int) -> float:
-    """Seconds a step of all that is done for the logs, and nothing else."""
+    """Seconds per step for the logs alone."""
     loader = kl.ArraySequenceLoader(np.zeros((320, 8), "f4"), np.zeros(320, "f4"), 32)
     meter, batch = Meter(loader), loader[0]
     engine = loader.runner.engine

@@ -1,8 +1,8 @@
-"""What a loader over ten million files costs: to make, to keep, and until the first batch.
+"""Measures a loader over ten million files: time to make it, memory, and time to the first batch.
 
 python benchmarks/ten_million_paths.py --samples 10000000
 
-The paths are ten million different ones, and each can be read: a thousand files, seen through ten
+The ten million paths differ, and each can be read: they are a thousand files, reached through ten
 thousand links to their folder.
 """
 
@@ -51,7 +51,7 @@ TOLD = {
 
 
 def write_files(folder: str, samples: int) -> list[str]:
-    """`samples` different paths that exist."""
+    """Make `samples` different paths of existing files."""
     real = Path(folder, "files")
     real.mkdir()
     for k in range(FILES):
@@ -63,7 +63,7 @@ def write_files(folder: str, samples: int) -> list[str]:
 
 
 def resident() -> int:
-    """Bytes of this process in RAM, and not those of mapped libraries."""
+    """Bytes of this process in RAM, without mapped libraries."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
@@ -93,8 +93,8 @@ def measure(samples: int) -> dict[str, float]:
         result["construct_seconds"] = time.perf_counter() - begin
         result["peak_bytes_a_sample"] = (peak() - top) / samples
         gc.collect()
-        # The list of paths is still there: what grew is the loader. Its labels are the user's
-        # array, held and not copied.
+        # The list of paths still exists, so the growth is that of the loader. Its labels are the
+        # user's array, which is not copied.
         result["kept_rss_bytes_a_sample"] = (resident() - before) / samples - own
         held = loader.paths.nbytes + labels.nbytes
         result["kept_bytes_a_sample"] = held / samples - own
@@ -113,13 +113,13 @@ def measure(samples: int) -> dict[str, float]:
 
 
 def check(x: Any, y: Any) -> None:
-    """The first number in a file is the file's."""
+    """The first value of a file is the number of the file."""
     assert (x[:, 0, 0] == y % FILES).all()
     assert len(np.unique(y)) == BATCH
 
 
 class Timed(kl.PathSequenceLoader):
-    """Notes how long each batch took that `fit` asked for."""
+    """Records the time of each batch that `fit` requests."""
 
     def __getitem__(self, index: int) -> Any:
         begin = time.perf_counter()
@@ -133,7 +133,7 @@ waits: list[tuple[float, float]] = []
 
 
 class Steps(keras.callbacks.Callback):
-    """Notes when steps end."""
+    """Records when steps end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,12 +150,12 @@ model.compile("sgd", "mse")
 
 
 def warm_up(paths: list[str], labels: Any) -> None:
-    """Import, compile and start whatever is started once a process."""
+    """Import, compile and start everything that is started once per process."""
     model.fit(kl.PathSequenceLoader(paths, labels, BATCH), verbose=0)
 
 
 def in_fit(loader: kl.PathSequenceLoader) -> dict[str, float]:
-    """The same files through `fit`, with nothing asked of the loader before."""
+    """The same files through `fit`, with a loader that has not been used before."""
     loader = loader.view()
     loader.__class__ = Timed
     waits.clear()
@@ -163,7 +163,7 @@ def in_fit(loader: kl.PathSequenceLoader) -> dict[str, float]:
     begin = time.perf_counter()
     model.fit(loader, steps_per_epoch=50, verbose=0, callbacks=[steps])
     loader.close()
-    # Keras looks at a batch or two before it begins: the longest wait of the first step counts.
+    # Keras takes a batch or two before it begins, so the longest wait of the first step counts.
     return {
         "fit_first_batch_ms": max(wait for at, wait in waits if at < steps.ends[0]),
         "fit_first_step_ms": (steps.ends[0] - begin) * 1e3,

@@ -1,4 +1,4 @@
-"""What an epoch of each workload has to deliver, and the checks that it did."""
+"""What an epoch of each workload must deliver, and the checks for this."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Array = np.ndarray[Any, Any]
 class Workload:
     """One kind of work.
 
-    samples, quick: how many an epoch has, and how many with --quick. fit: a model takes the
-    batches through `model.fit`; otherwise they are taken by hand. kept: decoded pictures may stay
-    in RAM from one epoch to the next. cold: nothing is in the page cache, and the first epoch is
-    what is timed. at_once: Keras' steps_per_execution.
+    samples, quick: samples per epoch, without and with --quick. fit: a model takes the batches
+    through `model.fit`; otherwise a loop takes them. kept: decoded images may stay in RAM between
+    epochs. cold: the page cache is empty, and the first epoch is timed. at_once: Keras'
+    steps_per_execution.
     """
 
     title: str
@@ -59,9 +59,9 @@ for _batch, _at_once in ((32, 1), (32, 10), (128, 1), (256, 1)):
 
 @dataclass
 class Work:
-    """A workload as a contestant meets it: where its data is, and how much of the machine it has.
+    """A workload as passed to a contestant: the folder of its data, and the number of workers.
 
-    A label is its sample's number, so that the checks know which samples came.
+    A label is the number of its sample, so that the checks know which samples came.
     """
 
     name: str
@@ -84,13 +84,13 @@ class Work:
 
     @property
     def is_float(self) -> bool:
-        """Whether pictures arrive as float32 from 0 to 1."""
+        """Whether images are delivered as float32 from 0 to 1."""
         return self.dtype == "float32"
 
     # ------------------------------------------------------------------ data
 
     def place(self, name: str) -> str:
-        """A file or folder of the work folder; a user's own pictures have one of their own."""
+        """A path in the work folder; the user's own images have a separate folder."""
         return f"{self.folder}/{'given' if self.given else 'made'}-{name}"
 
     @property
@@ -100,7 +100,7 @@ class Work:
 
     @property
     def paths(self) -> list[str]:
-        """The files of this workload, one a sample."""
+        """The files of this workload, one per sample."""
         if self.name == "W6":
             return data.small_arrays(f"{self.folder}/arrays-{self.samples}", self.samples)
         if self.spec.cold:
@@ -113,7 +113,7 @@ class Work:
 
     @property
     def packed(self) -> Array:
-        """The rows of W3, mapped."""
+        """The rows of W3, memory-mapped."""
         return data.packed(self.packed_file, self.samples, self.photographs)
 
     def arrays(self) -> tuple[Array, Array]:
@@ -122,7 +122,7 @@ class Work:
         return rng.integers(0, 256, (self.samples, *self.shape), np.uint8), self.labels
 
     def prepare(self) -> None:
-        """Make what is missing."""
+        """Create missing files."""
         if self.name == "W3":
             _ = self.packed
         elif not self.name.startswith("W4"):
@@ -136,7 +136,7 @@ class Work:
         return np.random.default_rng([self.seed, epoch]).permutation(self.samples)
 
     def batches(self, epoch: int) -> list[Array]:
-        """Sample numbers of each batch, shuffled."""
+        """The shuffled sample numbers of each batch."""
         order = self.order(epoch)
         return [order[k : k + self.batch] for k in range(0, self.samples, self.batch)]
 
@@ -152,7 +152,7 @@ class Work:
 
 
 def plain_python(image: Array) -> Array:
-    """W5's transform: about 2 ms that hold the GIL. The first value becomes a checksum of the rest."""
+    """The transform of W5: holds the GIL for about 2 ms. The first value becomes a checksum of the rest."""
     out = np.array(image)
     out[0, 0, 0] = 0
     total = 0
@@ -163,10 +163,10 @@ def plain_python(image: Array) -> Array:
 
 
 class Check:
-    """Looks at what is delivered: every sample once an epoch, the right shape, the right content.
+    """Checks the delivered batches: every sample once per epoch, the right shape, the right content.
 
-    Reading one value a batch makes sure that it is really there; all pixels are looked at only
-    where `thorough`, in the epoch that is not timed.
+    Reading one value per batch ensures that the batch is complete; all pixels are checked only
+    if `thorough`, in the epoch that is not timed.
     """
 
     def __init__(self, work: Work) -> None:
@@ -193,13 +193,13 @@ class Check:
         scale = 255 if self.work.is_float else 1
         wanted = self._thumbnails[y % len(self._thumbnails)]
         off = np.abs(data.thumbnail(x) * scale - wanted).mean((1, 2, 3)).max()
-        if off > 6:  # of 255; ways to resize differ by 1 or 2
+        if off > 6:  # of 255; resizing methods differ by 1 or 2
             raise AssertionError(f"a picture differs from the file's by {off:.1f} of 255")
         if self.work.name == "W5" and (plain_python(x[0]) != x[0]).any():
             raise AssertionError("the transform was left out")
 
     def end(self) -> None:
-        """All samples of an epoch were there, each once."""
+        """Check that all samples of an epoch came, each once."""
         seen = np.sort(np.concatenate(self._seen))
         self._seen.clear()
         if len(seen) != self.work.samples or (seen != self.work.labels).any():
@@ -214,12 +214,12 @@ def as_numpy(value: Any) -> Array:
 
 
 def model_of(work: Work) -> Any:
-    """A compiled model with next to nothing to compute, whose metrics tell which samples came."""
+    """A compiled model with almost no computation, whose metrics show which samples came."""
     import keras
     from keras import ops
 
     class Samples(keras.metrics.Metric):
-        """How many labels came, their sum, and the sum of a hash of each; int32 everywhere."""
+        """The number of labels, their sum, and the sum of their hashes; all int32."""
 
         def __init__(self) -> None:
             super().__init__(name="samples")
@@ -244,7 +244,7 @@ def model_of(work: Work) -> Any:
 
 
 def _small(y: Any, output: Any) -> Any:
-    """A loss that leaves the labels alone: they are sample numbers."""
+    """A loss that ignores the labels, since they are sample numbers."""
     from keras import ops
 
     return ops.mean(ops.square(output), -1)
@@ -255,7 +255,7 @@ _HASH, _PRIME = 7919, 10007
 
 
 def check_logs(logs: dict[str, Any], work: Work) -> None:
-    """What the metrics of `model_of` must say after an epoch."""
+    """The values that the metrics of `model_of` must have after an epoch."""
     y = work.labels
     wanted = {"count": len(y), "sum": int(y.sum()), "hash": int((y * _HASH % _PRIME).sum())}
     got = {name: int(logs[name]) for name in wanted}

@@ -1,10 +1,10 @@
 """Checks links and the search index of the built docs: python docs/check_links.py docs/_build.
 
-Each link to a file has to lead to one, and each #anchor to an element of that name. Links to other hosts are left out:
-they need a network, and `sphinx-build -b linkcheck docs docs/_build/links` looks at them. So are the pages of source code
-(`_modules`), which Sphinx writes.
+Each link to a file must have a target, and each #anchor an element of that name. Links to other hosts are skipped,
+since they need a network; `sphinx-build -b linkcheck docs docs/_build/links` checks them. The pages of source code
+(`_modules`), which Sphinx writes, are skipped too.
 
-Each of `TERMS` has to be found by the search box.
+The search box must find each of `TERMS`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# What people type into the search box.
+# Terms that people type into the search box.
 TERMS = """time series, audio, DICOM, NIfTI, Hugging Face, WebDataset, S3, contrastive, mixed precision, test set,
 three-way split, class weight, shuffle buffer, prefetch, FAQ"""
 
 
 class _Page(HTMLParser):
-    """Links and anchors of a page."""
+    """The links and anchors of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _Page(HTMLParser):
 
 
 def broken(folder: Path) -> list[str]:
-    """A line for each link of the pages in a folder that leads nowhere."""
+    """Yield one line per broken link on the pages in a folder."""
     pages = {path.resolve(): _Page(path.read_text("utf-8")) for path in folder.rglob("*.html")}
     found = []
     for path, page in sorted(pages.items()):
@@ -59,7 +59,7 @@ def broken(folder: Path) -> list[str]:
 
 
 def not_found(folder: Path, terms: str = TERMS) -> list[str]:
-    """A line for each term, of those between commas, for which the search box has no page.
+    """Yield one line per comma-separated term for which the search box finds no page.
 
     A page is found if each word is in its text or in its title, as in Sphinx' searchtools.js.
     """

@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: sphinx-build -W -b html docs docs/_build."""
+"""Configuration of Sphinx: sphinx-build -W -b html docs docs/_build."""
 
 import importlib.metadata
 import re
@@ -19,7 +19,7 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build", "contract-table.md"]  # the table is a part of keras.md
 # docs/notebooks is a link to ../notebooks, which are stored with their outputs: `python docs/make_notebooks.py`.
 nb_execution_mode = "off"
-# A docstring's `name` is code, in the terminal and here.
+# Single backquotes in docstrings mean code, in the terminal and here.
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"  # types stand with the parameters; signatures stay readable

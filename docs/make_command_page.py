@@ -12,7 +12,7 @@ from kloaders.cli.main import GROUPS, cli
 
 PAGE = Path(__file__).parent / "command-line.md"
 
-# As the command itself has them.
+# The same as the command has.
 _HELP = cli.context_settings["help_option_names"]
 
 BEGIN = """\
@@ -61,7 +61,7 @@ def _section(command: click.Command) -> str:
 
 
 def _paragraph(text: str) -> str:
-    """Text as it is; what click keeps as lines, as a block."""
+    """Convert a help text to Markdown; paragraphs that click does not rewrap become code blocks."""
     if not text.startswith("\b\n"):
         return text
     head, _, rest = text.removeprefix("\b\n").partition("\n")

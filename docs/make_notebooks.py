@@ -26,7 +26,7 @@ _HEX = re.compile(r" at 0x[0-9a-f]+")
 
 
 def cleaned(notebook: dict[str, Any]) -> dict[str, Any]:
-    """The notebook with outputs that are the same on each machine, but for numbers that are measured."""
+    """Return the notebook with outputs that are the same on every machine, except measured numbers."""
     notebook["metadata"] = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -80,7 +80,7 @@ def _text(text: Any) -> Any:
 
 
 def _small(image: str) -> str:
-    """A PNG of 128 colours: a quarter of the bytes, and no difference that is seen."""
+    """Reduce a PNG to 128 colours: a quarter of the bytes, without a visible difference."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -102,7 +102,7 @@ def run(path: Path) -> None:
 
 
 def store(path: Path, notebook: dict[str, Any]) -> None:
-    """Write a notebook as the ones in the repository are written."""
+    """Write a notebook in the same format as those in the repository."""
     text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     if found := private(notebook):
         raise ValueError(f"{path.name}: outputs have {found[:3]}: add them to cleaned().")

@@ -1,8 +1,8 @@
-"""Makes the pictures of the docs: python docs/make_pictures.py [FOLDER], by default docs/pictures.
+"""Makes the figures of the docs: python docs/make_pictures.py [FOLDER], by default docs/pictures.
 
-Each is made light and dark: what show() draws, the chart of docs/performance.md out of its own table, and the way of the data.
-The page of explain() and the table of summary() are HTML, which follows the reader's colours by itself. Images are drawn
-here, and figures of time are made up: nothing of the machine that runs this is in them. Needs no network.
+Each figure has a light and a dark version: a batch drawn by show(), the chart of docs/performance.md made from its table, and the
+data flow. The page of explain() and the table of summary() are HTML, which adapts to the reader's colours. The script draws the
+images itself and uses made-up timings, so the figures do not depend on the machine that runs it. It needs no network.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NAMES = ["ground", "circle", "square"]
 
 
 def _samples(count: int) -> tuple[Any, Any]:
-    """Images of a circle and a square each, and masks of them."""
+    """Images with a circle and a square each, and their masks."""
     rng = np.random.default_rng(5)
     down, right = np.mgrid[:48, :48]
     images, masks = [], []
@@ -93,13 +93,13 @@ def performance() -> Figure:
 
 
 def data_flow() -> Figure:
-    """From files to the model, and what each part does."""
+    """The parts from the files to the model, and what each part does."""
     steps = [
         ("Source", "numbered samples:\nfiles, arrays, packs,\nrecords, object stores"),
         ("Cache", "decoded samples\nin spare RAM\nor a folder"),
-        ("Transform", "with random numbers\nof (seed, epoch,\nsample)"),
+        ("Transform", "random numbers\ndepend on (seed,\nepoch, sample)"),
         ("Batch", "rows filled by threads\nor processes, and\nprefetched"),
-        ("model.fit", "Keras takes a batch\nthat is ready"),
+        ("model.fit", "Keras takes\na ready batch"),
     ]
     figure = Figure(figsize=(9, 1.9))
     axis = figure.add_axes((0, 0, 1, 1))
@@ -124,7 +124,7 @@ def data_flow() -> Figure:
 
 
 def explain_page() -> str:
-    """What explain() shows in a notebook, of figures that are made up."""
+    """The page that explain() shows in a notebook, with made-up figures."""
     settings = Settings(
         samples=100_000, batch_size=32, cores=8, workers=8, sample_bytes=150_000, raw_bytes=150_000,
         stored_bytes=100_000.0, free_bytes=2**40, files_fit=True,
@@ -139,7 +139,7 @@ def explain_page() -> str:
 
 
 def summary_table() -> str:
-    """What a loader shows in a notebook."""
+    """The table that a loader shows in a notebook."""
     images, _ = _samples(24)
     loader = kl.ArraySequenceLoader(images, np.arange(24) % 3 // 2, 6, seed=7)
     loader.class_names = ["bird", "boat"]
@@ -155,17 +155,17 @@ _PAGES: dict[str, Callable[[], str]] = {"explain.html": explain_page, "summary.h
 
 
 def make(folder: Path) -> list[Path]:
-    """Write all of them.
+    """Write all figures.
 
     Raises:
-        ValueError: one is larger than `LIMIT`.
+        ValueError: a figure is larger than `LIMIT`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for name, draw in _FIGURES.items():
         for look, style in _LOOKS.items():
             path = folder / name.replace(".", f"-{look}.")
-            # Without a date and random names: the same picture is the same file.
+            # No date and no random names, so that the same figure gives the same file.
             with mpl.rc_context({**style, "svg.hashsalt": name, "svg.fonttype": "none"}):
                 draw().savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
             if path.suffix == ".svg":

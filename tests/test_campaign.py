@@ -39,7 +39,7 @@ def test_fits(tmp_path):
 
 @pytest.mark.slow
 def test_fuzz(tmp_path):
-    """Some hundred changed files of all kinds: errors and right answers."""
+    """Some hundred changed files of all kinds: errors and correct results."""
     found = beds.in_a_child("fuzz", "all", 0, 10, tmp_path, tmp_path / "at")
     assert found.pop("failures") == []
     assert found["errors"] > 50
@@ -64,7 +64,7 @@ def test_cases_are_repeatable(tmp_path):
     assert first == second != data
 
 
-FLAT = ("path", "RAM batches", "TFRecord", "pack", "pictures kept in RAM", "processes")
+FLAT = ("path", "RAM batches", "TFRecord", "pack", "images cached in RAM", "processes")
 
 
 @pytest.mark.slow
@@ -236,4 +236,4 @@ def test_the_campaign_kept_no_failure():
         assert found["failures"] == []
         assert found["cases"] >= fuzz.KINDS[kind].long
     for found in page.result("memory")["memory"].values():
-        assert found.get("growth, % a hundred epochs", 0) < 100 * memory.MOST
+        assert found.get("growth, % per hundred epochs", 0) < 100 * memory.MOST

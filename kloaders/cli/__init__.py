@@ -1,1 +1,1 @@
-"""The commands: `kloaders` in a terminal, its demo and its bench."""
+"""The command line: `kloaders` and its commands."""

@@ -1,4 +1,4 @@
-"""Measures methods to load a user's files, compared with their minimal cost. Needs no Keras model."""
+"""Measures how fast each loader reads a user's files, compared with a limit. Needs no Keras model."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ __all__ = ["Row", "as_dicts", "compare", "made_or", "table"]
 
 @dataclass(frozen=True)
 class Row:
-    """One method.
+    """The result of one method.
 
     Attributes:
-        name: its name in the table.
-        what: what it uses.
+        name: the name of the method in the table.
+        what: a description of the method.
         rate: samples per second.
-        of_limit: the same as a share of reading and decoding by bare threads.
+        of_limit: the rate divided by that of reading and decoding in bare threads.
     """
 
     name: str
@@ -56,14 +56,14 @@ class Row:
 
 @contextlib.contextmanager
 def made_or(source: str | None) -> Iterator[str]:
-    """The user's source, or a folder of images that is gone afterwards."""
+    """The user's source, or a temporary folder of images."""
     if source is not None:
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="kloaders-bench-") as folder:
         write_images(folder, crops=150, progress=False)
         for name in os.listdir(folder):
-            if name.isdigit():  # the tiny ones
+            if name.isdigit():  # the small images of digits
                 os.rename(os.path.join(folder, name), os.path.join(folder, f".{name}"))
         yield folder
 
@@ -75,19 +75,19 @@ def compare(
     progress: bool | None = None,
     rates: dict[str, float] | None = None,
 ) -> list[Row]:
-    """Measure each method on files of a loader.
+    """Measure each method on the files of a loader.
 
     Args:
-        loader: whose files. With on_error other than "raise", those that do not load are left out.
+        loader: the loader. With on_error other than "raise", files that fail to load are left out.
         files: the maximum number of files.
-        seconds: how long each method is measured.
-        progress: show a bar; None: where stderr is a terminal.
-        rates: gets the samples per second of each method, as they are measured.
+        seconds: how long to measure each method.
+        progress: whether to show a progress bar; None: if stderr is a terminal.
+        rates: a dict that gets the samples per second of each method as soon as it is measured.
     """
     rates = {} if rates is None else rates
     if not isinstance(loader, PathSequenceLoader) or loader.decode is not None:
         raise ValueError(
-            f"bench compares methods to read files, and this is a {type(loader).__name__}: pass a folder "
+            f"bench compares methods to read files, but this is a {type(loader).__name__}: pass a folder "
             "of files or a CSV file. `kloaders explain` also takes packs and TFRecord files."
         )
     chosen = np.unique(np.linspace(0, loader.samples - 1, min(files, loader.samples)).astype(int))
@@ -100,18 +100,18 @@ def compare(
     seconds /= _ROUNDS
     with tempfile.TemporaryDirectory(prefix="kloaders-bench-") as folder:
         methods = _methods(loader, paths, labels, seconds, folder)
-        # disable=None: no bar where stderr is no terminal.
+        # disable=None: no bar if stderr is not a terminal.
         disable = None if progress is None else not progress
         with Progress(methods * _ROUNDS, unit=" runs", disable=disable) as bar:
             for name, _, measure in bar:
                 bar.set_description(name)
-                # What else the machine does can only make one slower.
+                # Other work on the machine can only make a method slower, so the maximum counts.
                 rates[name] = max(measure(), rates.get(name, 0.0))
     return [Row(name, what, rates[name], rates[name] / rates[_LIMIT]) for name, what, _ in methods]
 
 
 def _that_load(loader: Any, chosen: Indices) -> Indices:
-    """The files that load, of these."""
+    """Those of the chosen files that can be loaded."""
     found = []
     for k in chosen.tolist():
         try:
@@ -128,7 +128,7 @@ def _that_load(loader: Any, chosen: Indices) -> Indices:
 
 
 _LIMIT = "limit: decode"
-# Every method is measured so often, one after the other, and the better figure taken.
+# The number of times that each method is measured, in turn with the others; the best figure counts.
 _ROUNDS = 2
 
 
@@ -187,10 +187,10 @@ def _methods(
         read_sample(path, images, rows.view(spec.dtype).reshape(spec.shape))
 
     return [
-        ("limit: read", "files read by bare threads", lambda: _by_threads(paths, read, seconds)),
+        ("limit: read", "files read in bare threads", lambda: _by_threads(paths, read, seconds)),
         (
             _LIMIT,
-            "files read and decoded by bare threads, into memory that is used again",
+            "files read and decoded in bare threads, into reused memory",
             lambda: _by_threads(paths, decode, seconds),
         ),
         ("first epoch", "PathSequenceLoader, files not in memory", cold),
@@ -214,7 +214,7 @@ _own = threading.local()
 
 
 def _by_threads(paths: list[str], work: Callable[[str], None], seconds: float) -> float:
-    """Files per second, each thread one after another; the first round is not counted."""
+    """Files per second of all threads together, without the first round."""
     threads = usable_cores()
     end = [0.0]
     done = [0] * threads
@@ -240,7 +240,7 @@ def _by_threads(paths: list[str], work: Callable[[str], None], seconds: float) -
 
 
 def table(rows: list[Row]) -> str:
-    """For people."""
+    """The results as a text table."""
     head = ("", "samples/s", "of the limit", "")
     cells = [head]
     for row in rows:
@@ -259,5 +259,5 @@ def table(rows: list[Row]) -> str:
 
 
 def as_dicts(rows: list[Row]) -> list[dict[str, Any]]:
-    """For scripts."""
+    """The results for `--json`."""
     return [asdict(row) for row in rows]

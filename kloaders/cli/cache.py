@@ -1,4 +1,4 @@
-"""The command that looks after folders of download caches: list, check, clear."""
+"""The command for download caches: list, check, clear."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["cache_command"]
 def cache_command(folder: str, check: bool, clear: bool) -> None:
     """List, check or clear a download cache.
 
-    FOLDER is the folder given as `download_cache=` of a loader. Only files that a loader has written
-    there are deleted, and none that a process is using.
+    FOLDER is the folder that was passed to a loader as `download_cache=`. Only files written by a
+    loader are deleted, and no file that a process is using.
 
     \b
     Exit code: 0 no damage, 1 damaged files (they are downloaded again when needed), 2 not a cache.
@@ -36,8 +36,8 @@ def cache_command(folder: str, check: bool, clear: bool) -> None:
 
     if not os.path.exists(os.path.join(folder, cached.MARKER)):
         raise click.UsageError(
-            f"{visible(folder)} is not a download cache: pass the folder given as download_cache= of a "
-            "loader."
+            f"{visible(folder)} is not a download cache: pass the folder that a loader got as "
+            "download_cache=."
         )
     if clear:
         gone, stay = cached.clear(folder)
@@ -52,14 +52,14 @@ def cache_command(folder: str, check: bool, clear: bool) -> None:
     for data, own in sets.items():
         size = sum(segment.size for segment in own)
         last = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(one.used for one in own)))
-        said = f"data set {data}: {format_bytes(size)}, written last at {last}"
+        said = f"data set {data}: {format_bytes(size)}, last written {last}"
         if check:
             found = [cached.damaged_in(folder, segment) for segment in own]
             whole, damaged = (sum(counts) for counts in zip(*found, strict=True))
             bad += damaged
-            said += f", {whole:,} objects whole, {damaged:,} damaged"
+            said += f", {whole:,} objects intact, {damaged:,} damaged"
         click.echo(said)
     total = format_bytes(sum(segment.size for segment in segments))
-    click.echo(f"{folder}: {total} in all")
+    click.echo(f"{folder}: {total} in total")
     if bad:
         sys.exit(1)

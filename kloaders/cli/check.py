@@ -1,4 +1,4 @@
-"""The command that reads all of a data set before it is trained on: verify."""
+"""The command that checks a whole data set before training: verify."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["verify_command"]
 )
 @click.option("--follow-links", is_flag=True, help="Read linked folders inside classes.")
 @click.option("--no-duplicates", is_flag=True, help="Do not compare files by content.")
-@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 @click.option(
     "--workers", type=click.IntRange(0), help="Processes that read.  [default: one per core]"
 )
@@ -33,7 +33,7 @@ __all__ = ["verify_command"]
     is_flag=False,
     flag_value="-",
     metavar="[FILE]",
-    help="Print one JSON object, for scripts, or write it to FILE; put this option after SOURCE.",
+    help="Print one JSON object, for scripts, or write it to FILE. Put this option after SOURCE.",
 )
 @click.option(
     "--csv",
@@ -56,15 +56,14 @@ def verify_command(
     """Read a whole data set, and list every bad file.
 
     SOURCE is a folder, a CSV file with a column of paths, an image, an array, a video, a TFRecord
-    file, the folder of a pack, a tar file (WebDataset), a Parquet file, a folder in MDS, the URL of one of
-    these, or several. In a folder, the files are read that
-    from_directory() reads.
+    file, the folder of a pack, a tar file (WebDataset), a Parquet file, an MDS folder, or the URL of one
+    of these; you may pass several. In a folder, verify reads the same files as from_directory().
 
     \b
     Errors:   unreadable          missing, or no permission
               empty               0 bytes
-              truncated           cut short, even a JPEG by one byte; zeros in place of the end;
-                                  a video shorter than its header says
+              truncated           the end is missing (even one byte of a JPEG) or is all zeros;
+                                  a video is shorter than its header says
               broken              does not decode, or does not match its checksum
               too many pixels     more than --max-pixels
               misnamed            PNG bytes in a .jpg, for example
@@ -73,7 +72,7 @@ def verify_command(
               inconsistent        another shape or type than nearly all others
 
     \b
-    Exit code: 0 no errors (with --strict: nothing at all), 1 something found, 2 nothing to read.
+    Exit code: 0 no errors (with --strict: no warnings either), 1 findings, 2 nothing to read.
 
     \b
     Examples:
@@ -120,7 +119,8 @@ def verify_command(
         click.echo(visible(summary(report)))
         if csv_file:
             click.echo(
-                f"{visible(csv_file)}: {rows:,} to leave out, by exclude={csv_file!r} of a loader"
+                f"{visible(csv_file)}: {rows:,} bad files; pass exclude={csv_file!r} to a loader to leave "
+                "them out"
             )
     if not report.ok or (strict and report.findings):
         sys.exit(1)

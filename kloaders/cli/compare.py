@@ -27,7 +27,7 @@ from kloaders.core.version import __version__
 
 __all__ = ["bench_command", "demo_command"]
 
-# As `demo.METHODS` has them, which is imported when a command runs.
+# The same names as `demo.METHODS`, which is imported only when a command runs.
 _METHODS = click.Choice(["preload", "files", "two-level", "TFRecord", "tf.data"])
 
 
@@ -47,14 +47,14 @@ _METHODS = click.Choice(["preload", "files", "two-level", "TFRecord", "tf.data"]
     type=click.IntRange(20),
     default=300,
     show_default=True,
-    help="Number of crops from each photograph; more crops make longer epochs.",
+    help="Number of crops per photograph; more crops make longer epochs.",
 )
 @click.option(
     "--accuracy",
     type=click.FloatRange(0, 1),
     default=0.95,
     show_default=True,
-    help="Accuracy that each must reach on validation files; otherwise the exit code is 1.",
+    help="Validation accuracy that each loader must reach; otherwise the exit code is 1.",
 )
 @json_option
 def demo_command(
@@ -66,10 +66,10 @@ def demo_command(
     accuracy: float,
     as_json: bool,
 ) -> None:
-    """Train a small model through five loaders, and compare them.
+    """Train a small model with five loaders, and compare them.
 
-    Writes scikit-learn's digits as PNG files and pieces of its two photographs as JPEG files to a
-    temporary folder, trains the same model on them by each of five methods, and prints samples per
+    Writes scikit-learn's digits as PNG files and crops of its two photographs as JPEG files to a
+    temporary folder, trains the same model on them with each of five loaders, and prints samples per
     second, seconds to the first batch, memory, and the share of the time that the model waited.
     Takes about a minute and a half. KERAS_BACKEND chooses the backend.
 
@@ -106,7 +106,7 @@ def demo_command(
             "accuracy_wanted": accuracy,
             "plot": file,
             "methods": methods,
-            # The older name, until 0.2.
+            # The old name, until 0.2.
             "ways": [{"way": one["method"], **one} for one in methods],
         }
         click.echo(json.dumps(report, indent=2))
@@ -162,10 +162,10 @@ def bench_command(
 ) -> None:
     """Compare how fast each loader reads your files.
 
-    SOURCE is a folder with a folder of files for each class, or a CSV file; without it, images
-    that come with scikit-learn are used. Rows are samples per second, without a model: reading and
-    decoding by bare threads, which is the limit, and each loader over the same files. Packs and
-    TFRecord files are made of them in a temporary folder.
+    SOURCE is a folder with a folder of files for each class, or a CSV file; the default is images that
+    come with scikit-learn. The table has samples per second, without a model: of reading and decoding
+    in bare threads, which is the limit, and of each loader over the same files. Packs and TFRecord
+    files of them are written to a temporary folder.
 
     \b
     Examples:

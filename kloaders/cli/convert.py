@@ -54,7 +54,7 @@ def pack_command(
 
     SOURCE is a folder with a folder of files for each class, or a CSV file with a column of paths
     and one of labels. OUT, a folder or a URL, gets .npy files and pack.json, for PackSequenceLoader.
-    If it is stopped at any time, the same command continues where it stopped.
+    If it is interrupted, run the same command again: it continues where it stopped.
 
     \b
     Examples:
@@ -117,20 +117,24 @@ def pack_command(
 @click.argument("out", type=click.Path(file_okay=False))
 @click.option(
     "--name",
-    help="Prefix of the file names.  [default: that of SOURCE; train and validation, if it is split]",
+    help="Prefix of the file names.  [default: the name of SOURCE; with --validation, train and validation]",
 )
-@click.option("--shards", type=click.IntRange(1), default=1, show_default=True, help="Files.")
+@click.option(
+    "--shards", type=click.IntRange(1), default=1, show_default=True, help="Number of files."
+)
 @click.option(
     "--compression",
     type=click.Choice(["GZIP", "ZLIB"], case_sensitive=False),
-    help="Smaller files, readable from start to end only; no gain for JPEGs.  [default: none]",
+    help="Compress the files; they can then be read in order only, and JPEGs hardly shrink.  [default: none]",
 )
 @click.option(
     "--validation",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="The share to write to separate validation files, such as 0.2, the same for every class.",
+    help="Share of each class to write to separate validation files, such as 0.2.",
 )
-@click.option("--shuffle", is_flag=True, help="Write in a random order, for other readers.")
+@click.option(
+    "--shuffle", is_flag=True, help="Write in a random order, for readers without a full shuffle."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @table_options
 @click.option(
@@ -157,8 +161,8 @@ def tfrecord_command(
     They are for TFRecordSequenceLoader and for tf.data. SOURCE is a folder with a folder of files
     for each class, or a CSV file with a column of paths and one of labels. Records are
     tf.train.Example: image_raw (the unchanged file), label, id (its path), and class, if classes
-    have names. OUT is a folder or its URL. If it is stopped at any time, the same command continues
-    where it stopped.
+    have names. OUT is a folder or its URL. If it is interrupted, run the same command again: it
+    continues where it stopped.
 
     \b
     Examples:
@@ -228,7 +232,7 @@ def tfrecord_command(
 
 
 def _say_part(report: dict[str, Any], out: str, part: tuple[int, int], as_json: bool) -> None:
-    """The output of a command with --part."""
+    """Print the result of a command with --part."""
     if as_json:
         click.echo(json.dumps({**report, "out": out, "part": part}, indent=2))
         return
@@ -240,7 +244,7 @@ def _say_part(report: dict[str, Any], out: str, part: tuple[int, int], as_json: 
 
 
 def _report(begin: float, written: Any, files: list[str]) -> dict[str, Any]:
-    """The results of any conversion, for scripts."""
+    """The part of the JSON output that all conversions have."""
     return {
         "version": __version__,
         "seconds": time.perf_counter() - begin,

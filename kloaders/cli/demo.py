@@ -1,7 +1,7 @@
-"""One small model, the same image files, five methods to feed it: what each costs.
+"""Trains one small model on the same image files with five loaders, and compares their cost.
 
-Each method trains in a process of its own (`kloaders.cli.demo_training`), so that its memory is its own;
-this process draws the bars and watches. It imports no Keras.
+Each training runs in a separate process (`kloaders.cli.demo_training`), so that its memory can be
+measured. This process draws the progress bars and measures memory; it does not import Keras.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ METHODS = {
     "TFRecord": "TFRecordSequenceLoader: the same files, put into TFRecord files at the start",
     "tf.data": "to_tf_dataset(PathSequenceLoader)",
 }
-# Interval of memory samples; a shorter peak may be missed.
+# The interval at which memory is measured; a shorter peak may be missed.
 _SAMPLE_SECONDS = 0.01
 
 
@@ -67,7 +67,7 @@ def compare(
     progress: bool = True,
     results: list[Result] | None = None,
 ) -> list[Result]:
-    """Train each method on the same files, one after another; `results` gets them as they come."""
+    """Train with each method on the same files, one after another; `results` gets each result at once."""
     results = [] if results is None else results
     with tempfile.TemporaryDirectory(prefix="kloaders-demo-") as folder:
         write_images(folder, crops, progress)
@@ -78,8 +78,8 @@ def compare(
 
 
 def with_wait_shares(results: list[Result]) -> list[Result]:
-    """Add what share of a step was waiting: beyond the step on a batch that is there already."""
-    # The model is the same: one figure for all, the least disturbed one.
+    """Add the share of a step spent waiting: the time beyond that of a step on one batch in memory."""
+    # The model is the same, so the smallest (least disturbed) figure holds for all.
     alone = min((r.step_alone_seconds for r in results if r.step_alone_seconds), default=0.0)
     return [
         replace(r, wait_share=max(0.0, 1 - alone / r.step_seconds)) if r.step_seconds else r
@@ -119,9 +119,9 @@ def _in_its_own_process(method: str, folder: str, epochs: int, progress: bool) -
 
 
 def _follow(lines: IO[str], watch: _Watch, bar: Any) -> dict[str, Any] | None:
-    """Show what the process says, until it says the result."""
+    """Show the progress that the process reports. -> its result; None if it ended without one."""
     for line in lines:
-        if not line.startswith("{"):  # some library's print
+        if not line.startswith("{"):  # printed by a library
             continue
         said = json.loads(line)
         if "result" in said:
@@ -137,7 +137,7 @@ def _follow(lines: IO[str], watch: _Watch, bar: Any) -> dict[str, Any] | None:
 
 
 class _Watch:
-    """The most memory that a process had in each of its phases."""
+    """Measures the peak memory of a process in each of its phases."""
 
     def __init__(self, process: int) -> None:
         self.process = process
@@ -154,7 +154,7 @@ class _Watch:
                 self.peaks[phase] = max(used, self.peaks.get(phase, 0))
 
     def added(self) -> int:
-        """The time of training with the loader beyond the same steps on one batch."""
+        """Bytes of peak memory in training, minus the peak of the same steps on one batch."""
         alone, training = "measuring the step alone", "training"
         return max(0, self.peaks.get(training, 0) - self.peaks.get(alone, 0))
 
@@ -173,20 +173,20 @@ def _last_words(method: str, status: int, complaints: str) -> str:
     return f"training with {method!r} ended with exit code {status}: {last}"
 
 
-# ------------------------------------------------------------------------------------ what came out
+# ------------------------------------------------------------------------------------ results
 
 _CAPTION = """\
 samples/s     in the fastest epoch after the first, which compiles the model
 first batch   time until the first batch: list the folder, make the loader, read the samples
-peak RAM      in addition to what the same training needs on one batch that is always in memory
+peak RAM      peak memory, minus that of the same training on one batch that is always in memory
 step waited   share of a step's time beyond that of a step on that one batch. Without an accelerator
-              it includes the cores that loading takes from the model.
-accuracy      on the fifth of the files that is used for validation
-The files were just written, so the system still has them in memory: a disk would add its time."""
+              this includes the time for which loading takes cores from the model.
+accuracy      on the validation files, a fifth of all files
+The files were just written, so they are still in the page cache: reading from a disk would take longer."""
 
 
 def table(results: list[Result]) -> str:
-    """The numbers with explanations."""
+    """The results as a text table, with explanations."""
     head = ("loader", "samples/s", "first batch", "peak RAM", "step waited", "accuracy")
     rows = [head]
     for r in results:
@@ -212,17 +212,17 @@ def table(results: list[Result]) -> str:
 
 
 def failed(result: Result, wanted: float) -> bool:
-    """Whether a method trained, and not well enough."""
+    """Whether a method trained, but did not reach the wanted accuracy."""
     return result.accuracy is not None and result.accuracy < wanted
 
 
 def summary(results: list[Result]) -> list[dict[str, Any]]:
-    """The figures for a script."""
+    """The results for `--json`."""
     return [asdict(result) for result in results]
 
 
 def plot(results: list[Result], file: str) -> None:
-    """The figures as a chart. Raises ImportError without matplotlib."""
+    """Save the results as a chart. Raises ImportError without matplotlib."""
     from matplotlib.figure import Figure
 
     shown = [r for r in results if r.skipped is None][::-1]

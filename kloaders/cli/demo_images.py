@@ -1,4 +1,4 @@
-"""The images of the demo: scikit-learn's digits, and pieces of its photographs, as files."""
+"""Writes the image files of the demo: scikit-learn's digits, and crops of its photographs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ _CROP, _SEED = 256, 7
 
 
 def write_images(folder: str, crops: int = CROPS, progress: bool = True) -> int:
-    """Files in a folder a class: scikit-learn's digits as PNG, pieces of its photographs as JPEG.
+    """Write a folder of files per class: scikit-learn's digits as PNG, crops of its photographs as JPEG.
 
-    Pieces of a photograph overlap, so that these two classes are easy; the digits are not.
+    Crops of a photograph overlap, so these two classes are easy to learn; the digits are harder.
+
+    Returns:
+        The number of files.
     """
     import cv2
     from sklearn.datasets import load_digits
@@ -58,8 +61,8 @@ def write_images(folder: str, crops: int = CROPS, progress: bool = True) -> int:
 
 
 def progress_bar(name: str, total: int | None, progress: bool) -> Any:
-    """A bar that counts samples, where stderr is a terminal."""
-    # disable=None: no bar where stderr is not a terminal.
+    """A progress bar that counts samples; only if stderr is a terminal."""
+    # disable=None: no bar if stderr is not a terminal.
     return Progress(
         total=total, desc=f"{name:13}", unit=" samples", disable=None if progress else True
     )

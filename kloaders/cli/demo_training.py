@@ -1,4 +1,4 @@
-"""One training of the demo, in a process of its own: `python -m kloaders.cli.demo_training TASK`."""
+"""Trains with one loader of the demo, in a separate process: `python -m kloaders.cli.demo_training TASK`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEED, _SIZE, _BATCH = 7, (64, 64), 32
 
 
 def train(method: str, folder: str, epochs: int, tell: Tell) -> dict[str, Any]:
-    """Train one method; the figures of a Result but for its memory. Runs in a process of its own."""
+    """Train with one method, in a separate process. -> the fields of a Result, except memory."""
     tell({"phase": "importing Keras"})
     import keras
 
@@ -48,8 +48,8 @@ def train(method: str, folder: str, epochs: int, tell: Tell) -> dict[str, Any]:
 
         source = to_tf_dataset(loader)
         next(iter(source))
-        # Each iteration over a Dataset is an epoch: the model gets them from the first one on, in the
-        # same order as by the other methods.
+        # Each iteration over a Dataset is an epoch. With a new Dataset the model gets the first epoch
+        # too, in the same order as with the other methods.
         source = to_tf_dataset(loader)
     else:
         source[0]
@@ -86,7 +86,7 @@ def _open(method: str, folder: str) -> tuple[Any, Any]:
     if method == "preload":
         return preload(train, progress=False), preload(validation, progress=False)
     if method == "TFRecord":
-        # Hidden: a folder among those of the classes, and no class.
+        # A hidden folder, since it is among the folders of classes but is not a class.
         records = Path(folder, ".records")
         return _converted(train, records / "train"), _converted(validation, records / "validation")
     return train, validation
@@ -125,7 +125,7 @@ def _model(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
 
 
 def _seconds_alone(keras: Any, model: Any, shape: tuple[int, ...], steps: int) -> float:
-    """Seconds a step on one batch that is there already; the model is left as it was."""
+    """Seconds per step on one batch in memory; the model's weights are restored afterwards."""
     rng = np.random.default_rng(_SEED)
     batch = rng.integers(256, size=(_BATCH, *shape)).astype(np.uint8), np.zeros(_BATCH, np.int32)
 
@@ -147,12 +147,12 @@ def _seconds_alone(keras: Any, model: Any, shape: tuple[int, ...], steps: int) -
 
 
 def _fastest(seconds: list[float]) -> float:
-    # The first epoch compiles the model. What else the machine does can only make one slower.
+    # The first epoch compiles the model. Other work on the machine can only make an epoch slower.
     return min(seconds[1:] or seconds)
 
 
 def _clock(keras: Any, tell: Tell, samples: int, steps: int) -> Any:
-    """A callback that takes the time of epochs, and reports progress ten times per second."""
+    """A callback that measures the time of epochs, and reports progress at most ten times per second."""
 
     class Clock(keras.callbacks.Callback):
         def __init__(self) -> None:
@@ -177,7 +177,7 @@ def _clock(keras: Any, tell: Tell, samples: int, steps: int) -> Any:
 
 
 def _main() -> None:
-    """The training process: gets a task in JSON as its argument, prints results as lines of JSON."""
+    """The entry point: takes a task as JSON in its argument, and prints lines of JSON."""
 
     def tell(said: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(said) + "\n")

@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run, so that `--help` is fast."""
+"""The entry point of the command line. A command imports its modules when it runs: `--help` is fast."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GROUPS = {
     "Make training faster": (explain_command, bench_command),
     "Convert and keep data": (pack_command, tfrecord_command, cache_command),
 }
-# What somebody who pressed Ctrl-C can do next.
+# Printed after Ctrl-C: what is done, and what to do next.
 _AFTER_AN_INTERRUPT = {
     "pack": " The same command continues where it stopped.",
     "tfrecord": " The same command continues where it stopped.",
@@ -37,7 +37,7 @@ _AFTER_AN_INTERRUPT = {
 
 
 class _Kind(click.Group):
-    """Errors in one line, as they are meant for people; the traceback on request."""
+    """The group of all commands. Errors are one line; `--debug` shows the traceback."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands under headings."""
@@ -70,7 +70,7 @@ class _Kind(click.Group):
                 raise
             said = " ".join(str(error).split()) or type(error).__name__
             if not isinstance(error, (ValueError, OSError, MemoryError, ImportError, RuntimeError)):
-                # A bug of ours, not a user error: its type is important.
+                # Probably a bug of ours and not a user error, so its type is shown.
                 said = f"{type(error).__name__}: {said} (kloaders --debug ... shows where)"
             click.echo(f"kloaders: {visible(said)}", err=True)
             ctx.exit(1)
@@ -84,10 +84,10 @@ class _Kind(click.Group):
 @click.version_option(__version__, prog_name="kloaders")
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
 def cli(debug: bool) -> None:
-    """Data loaders for Keras: more data than RAM, and a model that does not wait.
+    """Data loaders for Keras, for data larger than RAM and models that should not wait for it.
 
     \b
-    See it train, on images that come with scikit-learn:
+    Train on images that come with scikit-learn:
         kloaders demo
 
     \b

@@ -1,4 +1,4 @@
-"""Options of several commands, each written once: decorators that pass them as one value."""
+"""Options that several commands share, as decorators; each passes its options as one value."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class TableColumns:
 
     Attributes:
         paths: the column of paths.
-        labels: the column of labels; None for none.
-        folder: where relative paths start; None: the current folder.
+        labels: the column of labels, or None.
+        folder: the folder that paths are relative to; None for the current folder.
     """
 
     paths: str = "path"
@@ -56,7 +56,7 @@ class ImageShape:
     """How images are converted.
 
     Attributes:
-        size: (height, width); None for as they are.
+        size: (height, width); None keeps the stored size.
         channels: 1, 3 or 4.
     """
 
@@ -70,14 +70,14 @@ class BadFiles:
 
     Attributes:
         on_error: "raise", "skip" or "replace".
-        exclude: a CSV file of what to leave out.
+        exclude: a CSV file that lists files to leave out.
     """
 
     on_error: str = "raise"
     exclude: str | None = None
 
     def options(self) -> dict[str, Any]:
-        """As options of a loader: those that are not its defaults."""
+        """The loader options that differ from their defaults."""
         found: dict[str, Any] = {} if self.on_error == "raise" else {"on_error": self.on_error}
         return found if self.exclude is None else {**found, "exclude": self.exclude}
 
@@ -88,12 +88,13 @@ class Conversion:
 
     Attributes:
         on_error: "raise" or "skip".
-        exclude: a CSV file of what to leave out.
-        overwrite: replace existing files.
-        part: (k, n): write that part only; None: all.
-        finish: the parts are written, and only to be put together.
-        ray: write on a cluster; None: in this process.
-        staging: the folder where what goes to a URL is made; None: one in the user's cache folder.
+        exclude: a CSV file that lists files to leave out.
+        overwrite: whether to replace existing files.
+        part: (k, n) to write only part k of n; None for all.
+        finish: whether only to combine parts that are already written.
+        ray: the Ray cluster to write on; None to write in this process.
+        staging: the local folder for files before they are uploaded to a URL; None for one in the
+            user's cache folder.
     """
 
     on_error: str = "raise"
@@ -107,16 +108,16 @@ class Conversion:
 
 @dataclass(frozen=True)
 class RayOption:
-    """--ray: that the work is done on a cluster, and on which.
+    """The value of --ray: the cluster to work on.
 
     Attributes:
-        address: as `kl.Ray` takes it.
+        address: its address, as for `kl.Ray`.
     """
 
     address: str | None = None
 
     def engine(self, cpus: int | None) -> Ray:
-        """This many tasks at a time; None: one for each CPU of the cluster."""
+        """An engine that runs this many tasks at a time; None for one per CPU of the cluster."""
         from kloaders.core.ray import Ray
 
         if cpus is None:
@@ -150,12 +151,12 @@ json_option = click.option(
 exclude_option = click.option(
     "--exclude",
     type=_PathOrUrl(exists=True, dir_okay=False),
-    help="Leave out what this CSV file lists, as `kloaders verify --csv` writes it.",
+    help="Leave out the files listed in this CSV file, as written by `kloaders verify --csv`.",
 )
 
 
 class ImageCommand(click.Command):
-    """A command with --size, which takes one value or two: 64, 64x48, or 64 48."""
+    """A command whose --size takes one value or two: 64, 64x48, or 64 48."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Join two numbers that follow --size, before click sees them."""
@@ -180,7 +181,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic
         found = re.fullmatch(r"([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?", value)
         if found is None:
             self.fail(
-                f"{value!r:.80}: expected a height and a width in pixels, as 64, 64x48 or 64 48.",
+                f"{value!r:.80}: expected a height and a width in pixels, such as 64, 64x48 or 64 48.",
                 param,
                 ctx,
             )
@@ -190,7 +191,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic
 def save_option(
     older: str, kind: click.Path, default: str | None, what: str
 ) -> Callable[[Command], Command]:
-    """--save, the file or folder that a command writes, as `save`; `older` is its name until 0.2."""
+    """Add --save, the file or folder to write, as `save`; its old name `older` works until 0.2."""
 
     def decorate(command: Command) -> Command:
         @click.option("--save", type=kind, default=default, show_default=True, help=what)
@@ -205,14 +206,14 @@ def save_option(
 
 
 def bad_file_options(command: Command) -> Command:
-    """--on-error and --exclude, as `bad`."""
+    """Add --on-error and --exclude, as `bad`."""
 
     @click.option(
         "--on-error",
         type=click.Choice(["raise", "skip", "replace"]),
         default="raise",
         show_default=True,
-        help="Stop at a file that does not load, leave it out, or use another one instead.",
+        help="If a file fails to load: stop, leave it out, or use another file instead.",
     )
     @exclude_option
     @functools.wraps(command)
@@ -223,7 +224,7 @@ def bad_file_options(command: Command) -> Command:
 
 
 def _ray(_: Any, __: Any, text: str | None) -> RayOption | None:
-    """An address; none where only --ray is there."""
+    """Check an address; --ray without one gives RayOption(None)."""
     if text is None:
         return None
     if text and text not in ("auto", "local") and not re.fullmatch(r"ray://.+|[^/\s]+:\d+", text):
@@ -246,7 +247,7 @@ ray_option = click.option(
 
 
 def table_options(command: Command) -> Command:
-    """--path-column, --label-column and --folder, as `table`."""
+    """Add --path-column, --label-column and --folder, as `table`."""
 
     @click.option(
         "--path-column", default="path", show_default=True, help="Column of paths in a CSV file."
@@ -260,7 +261,7 @@ def table_options(command: Command) -> Command:
     @click.option(
         "--folder",
         type=_PathOrUrl(exists=True, file_okay=False),
-        help="Where relative paths of a CSV file start.  [default: the current folder]",
+        help="Folder that paths in a CSV file are relative to.  [default: the current folder]",
     )
     @functools.wraps(command)
     def with_table(
@@ -272,14 +273,14 @@ def table_options(command: Command) -> Command:
 
 
 def image_options(otherwise: str) -> Callable[[Command], Command]:
-    """--size and --channels, as `images`; `otherwise` is what becomes of images without --size."""
+    """Add --size and --channels, as `images`; `otherwise` describes the size of images without --size."""
 
     def decorate(command: Command) -> Command:
         @click.option(
             "--size",
             type=_Size(),
             metavar="HEIGHT [WIDTH]",
-            help=f"Resize images to this: 64, 64x48 or 64 48.  [default: {otherwise}]",
+            help=f"Resize images to this size: 64, 64x48 or 64 48.  [default: {otherwise}]",
         )
         @click.option(
             "--channels",
@@ -298,7 +299,7 @@ def image_options(otherwise: str) -> Callable[[Command], Command]:
 
 
 def _part(_: Any, __: Any, text: str | None) -> tuple[int, int] | None:
-    """K/N as numbers."""
+    """Convert K/N to two numbers."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+)/(\d+)", text)
@@ -310,11 +311,11 @@ def _part(_: Any, __: Any, text: str | None) -> tuple[int, int] | None:
 
 
 def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
-    """--on-error, --exclude, --overwrite, --part, --finish, --ray and --staging, as `conversion`.
+    """Add --on-error, --exclude, --overwrite, --part, --finish, --ray and --staging, as `conversion`.
 
     Args:
         what: what --overwrite replaces.
-        does: what a bad file does not, such as "load".
+        does: what is impossible with a bad file: "load" or "read".
     """
 
     def decorate(command: Command) -> Command:
@@ -323,7 +324,7 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
             type=click.Choice(["raise", "skip"]),
             default="raise",
             show_default=True,
-            help=f"Stop at a file that does not {does}, or leave it out and list it at the end.",
+            help=f"If a file fails to {does}: stop, or leave it out and list it at the end.",
         )
         @exclude_option
         @click.option("--overwrite", is_flag=True, help=f"Replace {what}.")
@@ -336,13 +337,13 @@ def conversion_options(what: str, does: str) -> Callable[[Command], Command]:
         @click.option(
             "--finish",
             is_flag=True,
-            help="Combine the parts when all are written; pass the same other options as for the parts.",
+            help="Combine the parts after all are written; pass the other options as for the parts.",
         )
         @ray_option
         @click.option(
             "--staging",
             type=click.Path(file_okay=False),
-            help="If OUT is a URL: a local folder with space for all files, which are written there first.",
+            help="If OUT is a URL: a local folder for the files before they are uploaded, with space for all.",
         )
         @functools.wraps(command)
         def with_conversion(

@@ -1,4 +1,4 @@
-"""The commands that look at data, and at where the time goes: show, explain."""
+"""The commands that show data and find the bottleneck: show, explain."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def show_command(
     """Plot a batch with its labels, as the model gets it.
 
     SOURCE is a folder with a folder of files for each class, a folder of files, a CSV file, a pack
-    or a TFRecord file. Needs matplotlib. In Python, loader.show() draws your own transforms, masks
-    and boxes too.
+    or a TFRecord file. Needs matplotlib. In Python, loader.show() also shows your transforms, masks
+    and boxes.
 
     \b
     Examples:
@@ -95,13 +95,13 @@ def show_command(
 @click.option("--processes", is_flag=True, help="Processes instead of threads.")
 @click.option(
     "--cache",
-    help='Where to cache decoded samples: "ram", "none" or a folder.  [default: free RAM]',
+    help='Cache for decoded samples: "ram", "none" or a folder.  [default: free RAM]',
 )
 @click.option(
     "--model",
     "model_file",
     type=click.Path(exists=True),
-    help="A compiled model saved by model.save() (.keras): its training step is measured too.",
+    help="A compiled model saved with model.save() (.keras): its training step is measured too.",
 )
 @click.option(
     "--check", is_flag=True, help="Try each suggested change, and report its measured effect."
@@ -135,9 +135,9 @@ def explain_command(
     """Find the bottleneck, and the settings that would help.
 
     Measures how fast SOURCE (see `kloaders show --help`) is read, decoded and copied, and, with
-    --model, how fast the model trains on it. Names the bottleneck: the disk, the processor, the
-    GIL, copying, or the model itself; and settings that promise more throughput. In Python,
-    loader.explain(model) does the same with your own transform.
+    --model, how fast the model trains on it. Reports the bottleneck (the disk, the processor, the
+    GIL, copying, or the model itself) and settings that may increase throughput. In Python,
+    loader.explain(model) does the same, including your transform.
 
     \b
     Examples:

@@ -17,15 +17,15 @@ __all__ = ["RESIZED_IF_THEY_DIFFER", "any_loader", "loader_of"]
 
 # The default size for images of different sizes, and the number of images that are checked.
 _SIZE, _LOOKED_AT = (224, 224), 64
-# What columns of inputs and of labels are called.
+# Names of columns that are taken for inputs and labels.
 _INPUTS = ("image", "img", "jpg", "png", "x", "pixels")
 _LABELS = ("label", "labels", "y", "class", "cls", "target")
-#: What `any_loader` does without a size, for the help of --size.
+#: The size that `any_loader` chooses by default, for the help of --size.
 RESIZED_IF_THEY_DIFFER = "the stored size; 224 224 if sizes differ"
 
 
 def loader_of(source: str, table: TableColumns, **options: Any) -> PathSequenceLoader:
-    """All files of a folder of classes, or of a CSV file."""
+    """A loader over all files of a folder of classes, or of a CSV file."""
     from kloaders.loaders import from_files
 
     if os.path.isdir(source) or (is_url(source) and not source.endswith((".csv", ".tsv"))):
@@ -85,7 +85,7 @@ def _path(folder: str, name: str) -> str:
 
 
 def _rows(source: str, inside: list[str], **options: Any) -> SequenceLoader | None:
-    """A loader over tar files, Parquet files or a folder in MDS; None where it is something else."""
+    """A loader over tar files, Parquet files or an MDS folder; None for other sources."""
 
     def files(suffix: str) -> list[str]:
         found = [_path(source, name) for name in inside if name.endswith(suffix)]
@@ -113,7 +113,7 @@ def _rows(source: str, inside: list[str], **options: Any) -> SequenceLoader | No
 
 
 def _x_and_y(names: list[str]) -> tuple[str | None, str | None]:
-    """The columns of input and label, by their names; None if there are none."""
+    """-> the column of inputs and the column of labels, by their names; None if there is none."""
     x = next((name for name in _INPUTS if name in names), None)
     return x, next((name for name in _LABELS if name in names and name != x), None)
 
@@ -133,7 +133,7 @@ def _names_in(folder: str) -> list[str]:
 def _flat(
     folder: str, names: list[str], size: tuple[int, int] | None, options: dict[str, Any]
 ) -> PathSequenceLoader:
-    """Files without labels."""
+    """A loader over files without labels."""
     from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
     from kloaders.loaders.paths import PathSequenceLoader
 
@@ -151,7 +151,7 @@ def _flat(
 
 
 def _sizes_differ(paths: Any) -> bool:
-    """Whether images differ in size, as far as a look at some tells; says so."""
+    """Whether some of the images, read as a sample, differ in size. If so, log a warning."""
     from kloaders.formats.files import IMAGE_SUFFIXES, read_bytes, suffix_of
     from kloaders.formats.image_headers import image_shape
 
@@ -165,6 +165,6 @@ def _sizes_differ(paths: Any) -> bool:
     if len(sizes - {None}) < 2:
         return False
     warn(
-        f"images differ in size: they are resized to {_SIZE[0]} x {_SIZE[1]} (change it by --size)."
+        f"images differ in size: they are resized to {_SIZE[0]} x {_SIZE[1]} (change this with --size)."
     )
     return True

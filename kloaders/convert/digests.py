@@ -1,4 +1,4 @@
-"""Short digests of a conversion's inputs: it resumes only if all of them are the same."""
+"""Computes short digests of a conversion's inputs: it resumes only if all of them are unchanged."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ __all__ = [
     "spread",
 ]
 
-# Arrays in files may be larger than RAM: they are compared by this many of their rows and by the size
-# and time of the file. This many bytes are read at a time.
+# Arrays in files may be larger than RAM, so only this many of their rows are compared, and the size and
+# modification time of the file. This many bytes are read at a time.
 _ROWS_IN_DIGEST, _BYTES_IN_DIGEST = 64, 2**26
 # Marks, in the digest of a function, objects that could not be compared by value.
 _BUT_FOR = ", but for "
 
 
 def digest_of_texts(texts: Iterable[str]) -> str:
-    """One short text for many, such as file names."""
+    """One digest of many texts, such as file names."""
     digest = hashlib.blake2b(digest_size=12)
     for text in texts:
         digest.update(f"{text}\0".encode("utf-8", "surrogateescape"))
@@ -56,7 +56,7 @@ def digest_of_texts(texts: Iterable[str]) -> str:
 
 
 def digest_of_files(paths: Iterable[str]) -> str:
-    """One short text for names, sizes and modification times of files; about 3 us per file if cached."""
+    """A digest of names, sizes and modification times of files. Takes about 3 us per file, if cached."""
 
     def described(path: str) -> str:
         try:
@@ -69,10 +69,10 @@ def digest_of_files(paths: Iterable[str]) -> str:
 
 
 def digest_of_function(function: Any, what: str = "the function") -> str | None:
-    """Name of a user's function, and a digest of everything that it depends on (`value_digest`).
+    """The name of a user's function, and a digest of everything that it depends on (`value_digest`).
 
-    For objects that have no comparable value only the code counts, and the text names them: see
-    `not_compared`.
+    If it depends on objects that cannot be compared by value, only its code is compared, and the text
+    names these objects; see `not_compared`.
     """
     return None if function is None else _digest(function, what, lambda: digest_of(function, what))
 
@@ -103,7 +103,7 @@ def _code(code: CodeType) -> str:
     constants = [
         _code(c)
         if isinstance(c, CodeType)
-        # The order of a set of texts differs between processes.
+        # The order of a set of strings differs between processes.
         else repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c)
         for c in code.co_consts
     ]
@@ -111,9 +111,9 @@ def _code(code: CodeType) -> str:
 
 
 def job_of(loader: SequenceLoader, transformed: bool) -> dict[str, Any]:
-    """The settings that decide a loader's samples, by name; a resumed call must have the same.
+    """The settings that determine a loader's samples, by name. A resumed call must have the same.
 
-    transformed: samples are taken after the transform.
+    `transformed`: whether samples are taken after the transform.
     """
     columns = loader.source.columns
     job: dict[str, Any] = {"loader": type(loader).__name__, "samples": loader.samples}
@@ -176,7 +176,7 @@ def _names_of(column: Any) -> Iterable[str]:
 
 def _digest_of_column(column: Any) -> str:
     count = len(column)
-    if is_files(column):  # each shard notes its files as they were when it was written
+    if is_files(column):  # the note of each shard has the state of its files
         unseen = f"{_BUT_FOR}objects at URLs" if any(map(is_url, _names_of(column))) else ""
         return f"{count} files {digest_of_texts(_names_of(column))}{unseen}"
     if isinstance(column, OneHotColumn):
@@ -199,7 +199,7 @@ def _digest_of_column(column: Any) -> str:
 
 
 def _digest_of_rows(array: Array, numbers: Any) -> str:
-    """A digest of all these rows: a change in one of them makes another data set."""
+    """A digest of all these rows, so that a change in any row counts as another data set."""
     step = max(1, _BYTES_IN_DIGEST // max(1, array[:1].nbytes))
     count = len(array) if numbers is None else len(numbers)
     cuts = (slice(k, k + step) for k in range(0, count, step))
@@ -208,7 +208,7 @@ def _digest_of_rows(array: Array, numbers: Any) -> str:
 
 
 def spread(samples: int, count: int) -> list[int]:
-    """This many sample numbers, spread over the whole range."""
+    """This many sample numbers, evenly spread over all samples."""
     found: list[int] = np.unique(np.linspace(0, samples - 1, count).astype(np.int64)).tolist()
     return found
 

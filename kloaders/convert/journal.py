@@ -1,11 +1,11 @@
-r"""Writes many samples to files, shard by shard; a kill loses no finished shard. Knows no formats.
+r"""Writes samples to files, shard by shard, so that a killed call loses no finished shard. For any format.
 
     with Journal(path, files=r"x-\d{5}\.npy", job=job) as journal:
-        notes = write_shards(journal, sizes, write)  # only what is not finished yet
+        notes = write_shards(journal, sizes, write)  # only shards that are not finished
         ...  # the file that makes the others valid is written last
 
-A shard's files get their names when they are complete (`whole_file`), then a line in the journal.
-The journal keeps its name until the conversion is finished; then it is renamed to `done_of(path)`.
+The files of a shard get their final names when they are complete (`whole_file`); then the journal gets a
+line. When the conversion is finished, the journal is renamed to `done_of(path)`.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ __all__ = [
 
 
 def checked_if_exists(if_exists: Any, overwrite: Any) -> tuple[bool, bool]:
-    """Whether to keep or to replace finished files."""
+    """-> whether to keep finished files, and whether to replace them."""
     if if_exists not in ("keep", "raise", "overwrite"):
         raise ValueError(
             f'if_exists={if_exists!r:.80} is not known: choose "keep", "raise" or "overwrite".'
         )
     replace = checked_flag(overwrite, "overwrite") or if_exists == "overwrite"
     if replace and if_exists == "raise":
-        raise ValueError('overwrite=True and if_exists="raise" say two things: leave one out.')
+        raise ValueError('overwrite=True contradicts if_exists="raise": leave one of them out.')
     return if_exists == "keep", replace
 
 
@@ -69,35 +69,36 @@ def checked_if_exists(if_exists: Any, overwrite: Any) -> tuple[bool, bool]:
 
 
 class Journal:
-    """The finished shards of a conversion: a file of JSON lines next to them.
+    """A file of JSON lines that records the finished shards of a conversion, next to the shards.
 
     Args:
-        path: of the journal, in the folder of the shards, which is created.
-        files: a regular expression that matches all files such conversions make in the folder.
+        path: the path of the journal, in the folder of the shards, which is created.
+        files: a regular expression that matches all files of such conversions in the folder.
             Matching files that are not finished are removed.
-        job: the inputs and settings that decide the files, by name, as JSON values. A conversion
+        job: the inputs and settings that determine the files, by name, as JSON values. A conversion
             resumes only if all of them are the same.
-        overwrite: replace the files of another conversion, finished or not.
-        current: `current(shard, note)` says whether a finished shard is up to date; otherwise it is
-            written again. For sources that may change, such as files. None: always up to date.
-        shared: names of files that several shards write to, each its own part. While they grow
+        overwrite: whether to replace the files of another conversion, finished or not.
+        current: `current(shard, note)` returns whether a finished shard is up to date; otherwise it
+            is written again. For sources that may change, such as files. None: always up to date.
+        shared: names of files to which several shards write, each its own part. While unfinished,
             they may be called `NAME.unfinished`. `current` has to check their size.
-        keep: accept a finished conversion of the same job: `kept` is then True, and all shards are
-            in `finished`. Otherwise any finished conversion is an error.
-        last: the name of a file that is written after all shards, and belongs to what is kept.
+        keep: whether to accept a finished conversion of the same job: `kept` is then True, and all
+            shards are in `finished`. Otherwise any finished conversion is an error.
+        last: the name of the file that is written after all shards; required to accept a finished
+            conversion.
 
     In a `with` block it holds a lock, which the system releases if the process dies. If the block
     ends without an exception, the file is renamed to `done`, where the next call finds it.
 
-    Raises, where the block begins:
-        BlockingIOError: another process uses it; names the process.
-        FileExistsError: there are files of another conversion, or of data that has changed; says
-            what differs.
+    Raises, when the block begins:
+        BlockingIOError: another process uses it; the message names the process.
+        FileExistsError: there are files of another conversion, or of data that has changed; the
+            message names the difference.
 
     Safe for threads.
     """
 
-    #: Whether the journal is kept, under its name, when all is done.
+    #: Whether the journal keeps its name when the conversion is finished.
     stays = False
 
     def __init__(
@@ -113,7 +114,7 @@ class Journal:
     ) -> None:
         self.path = os.path.abspath(path)
         self.folder = os.path.dirname(self.path)
-        #: Its name when all shards are finished: hidden, `.NAME.finished.jsonl`.
+        #: Its path when all shards are finished: a hidden file, `.NAME.finished.jsonl`.
         self.done = done_of(self.path)
         self.keep, self.last, self.kept = keep, last, False
         self.pattern = re.compile(files)
@@ -121,7 +122,7 @@ class Journal:
         self.overwrite = overwrite
         self.current = current
         self.shared = frozenset(shared)
-        #: What `write` noted for each finished shard, by its number.
+        #: The notes of finished shards, by number.
         self.finished: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
@@ -148,8 +149,8 @@ class Journal:
         assert file is not None
         if kind is not None and self.finished and not self.kept:
             inform(
-                f"{self.folder}: {len(self.finished):,} shards are finished and stay; the same "
-                "call resumes from there."
+                f"{self.folder}: {len(self.finished):,} finished shards are kept; make the same call "
+                "again to resume."
             )
         ends = self.kept or (kind is None and not self.stays)
         if ends and sys.platform != "win32":
@@ -157,7 +158,7 @@ class Journal:
         with contextlib.suppress(OSError):  # as above
             file.close()
         if ends and sys.platform == "win32":
-            self._end()  # only files that are closed can be moved
+            self._end()  # on Windows, open files cannot be renamed
 
     def _end(self) -> None:
         if self.kept:
@@ -168,7 +169,7 @@ class Journal:
     def add(self, shard: int, names: Iterable[str], note: Any) -> None:
         """Record that a shard is finished and its files are on disk.
 
-        note: a JSON value that is needed when all shards are finished.
+        `note` is a JSON value that is needed when all shards are finished.
         """
         sizes = {
             name: None if name in self.shared else os.path.getsize(os.path.join(self.folder, name))
@@ -181,7 +182,7 @@ class Journal:
     def _append(self, line: dict[str, Any]) -> None:
         assert self._file is not None
         try:
-            # With a checksum: a damaged line counts as missing.
+            # With a checksum, so that a damaged line counts as missing.
             text = json.dumps({**line, "crc32": _sum_of(line)})
             self._file.write(text.encode() + b"\n")
             self._file.flush()
@@ -201,13 +202,13 @@ class Journal:
                 return
             os.unlink(self.path)
             raise FileExistsError(
-                f"{visible(os.path.join(self.folder, there[0]))} is there already{problem}. Choose "
+                f"{visible(os.path.join(self.folder, there[0]))} already exists{problem}. Choose "
                 "another folder or name, or pass overwrite=True (--overwrite) to replace it."
             )
         if shards and job != self.job and not self.overwrite:
             raise FileExistsError(
-                f"{visible(self.folder)} holds an unfinished conversion with other arguments: "
-                f"{difference_of(job or {}, self.job)}. Continue with the same arguments, or pass "
+                f"{visible(self.folder)} has an unfinished conversion with other arguments: "
+                f"{difference_of(job or {}, self.job)}. Pass the same arguments to resume it, or pass "
                 "overwrite=True (--overwrite) to start again."
             )
         kept: set[str] = set()
@@ -224,8 +225,8 @@ class Journal:
         if job != self.job:
             self._append({"job": self.job})
         self._append({"process": os.getpid()})
-        # The journal is already up to date: after a kill from here on, no file is taken for finished
-        # by mistake.
+        # The journal is already up to date here: if this call is killed from now on, no removed file
+        # counts as finished.
         for name in os.listdir(self.folder):
             part = re.fullmatch(r"\.(.*)\.\d+(-\d+)?\.part", name)
             if self.pattern.fullmatch(part[1] if part else name) and name not in kept:
@@ -233,12 +234,12 @@ class Journal:
         sync_folder(self.folder)
 
     def _take_over(self) -> str:
-        """Keep finished shards of the same job that are up to date; otherwise say what differs."""
+        """Keep finished shards of the same job that are up to date. -> the difference, if there is one."""
         lines = read_journal(self.done)
         if not lines:
             return ""
         job = lines[0].get("job", {})
-        # Shards that an earlier version finished are still valid.
+        # Shards written by an earlier version are still valid.
         said = difference_of(*({**j, "kloaders": ""} for j in (job, self.job)))
         if said:
             return f", made with other arguments: {said}"
@@ -252,7 +253,7 @@ class Journal:
         if changed or not last:
             return (
                 f", but {len(changed) or 1:,} of {len(shards):,} shards are out of date: "
-                "their files, or their source files, were changed or deleted since"
+                "their files, or their source files, have been changed or deleted"
             )
         self.finished = {k: line["note"] for k, line in shards.items()}
         self.kept = True
@@ -292,9 +293,9 @@ def done_of(path: str) -> str:
 
 
 def begun_with(path: str, job: dict[str, Any]) -> dict[str, Any]:
-    """The job of a conversion whose items include all of `job`; {} if there is none.
+    """The job of an earlier conversion that includes all items of `job`; {} if there is none.
 
-    For values that the first run measures and a resumed run reuses. `path` is the journal's.
+    For values that the first run measures and a resumed run reuses. `path` is that of the journal.
     """
     wanted = {name: value for name, value in _as_read(job).items() if name != "kloaders"}
     for lines in map(read_journal, (path, done_of(path))):
@@ -305,7 +306,7 @@ def begun_with(path: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_journal(path: str) -> list[dict[str, Any]]:
-    """The lines of a journal, which another process may be writing; none if it does not exist."""
+    """The lines of a journal, which another process may be writing; [] if it does not exist."""
     try:
         with open(path, "rb", opener=open_to_read) as file:
             return _lines_of(file)[0]
@@ -319,13 +320,13 @@ def _as_read(job: dict[str, Any]) -> Any:
 
 
 def locked(path: str) -> IO[bytes]:
-    """The file at `path`, created if missing, open to append and locked for this process."""
+    """Open the file at `path` to append, create it if it is missing, and lock it for this process."""
     while True:
         file = open(path, "a+b")  # noqa: SIM115 (the journal closes it)
         try:
             if sys.platform != "win32":
                 _lock(file, path)
-            # Its former owner may have finished and removed the file since it was opened.
+            # The previous owner may have removed the file since it was opened here.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
                     return file
@@ -349,8 +350,8 @@ def _lock(file: IO[bytes], path: str) -> None:
         ) from None
     except OSError as error:
         warn(
-            f"{os.path.dirname(path)} cannot be locked ({error}): make sure yourself that no "
-            "other process writes there at the same time.",
+            f"{os.path.dirname(path)} cannot be locked ({error}): make sure that no other process "
+            "writes there at the same time.",
             once="lock",
         )
 
@@ -360,7 +361,7 @@ def _sum_of(line: dict[str, Any]) -> int:
 
 
 def _lines_of(file: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
-    """The complete lines of a journal, and where they end: a kill may have cut the last one."""
+    """-> the complete lines of a journal, and the position of their end: a kill may have cut the last line."""
     file.seek(0)
     lines: list[dict[str, Any]] = []
     end = 0
@@ -390,7 +391,7 @@ def difference_of(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 # --------------------------------------------------------------------------------------- shards
 
-# advance(count): this many more samples are written. Raises if the conversion has to stop.
+# advance(count) reports that this many more samples are written. It raises to stop the conversion.
 Advance = Callable[[int], None]
 
 
@@ -404,21 +405,21 @@ def write_shards(
     progress: bool | None = True,
     name: str = "writing",
 ) -> list[Any]:
-    """Write the shards that are not finished; returns the notes of all, in shard order.
+    """Write the shards that are not finished. -> the notes of all shards, in shard order.
 
     Args:
-        journal: the finished shards; entered.
-        samples: number of samples of each shard, for the progress bar.
+        journal: the finished shards, inside its `with` block.
+        samples: the number of samples of each shard, for the progress bar.
         write: `write(shard, advance)` -> (names of its files, note): writes the files of one shard
             with `whole_file` and calls `advance` several times per second. Called from `workers`
-            threads at once.
-        shards: the numbers of the shards to write; None: all.
-        workers: shards written at a time; 1 writes in the caller's thread.
-        progress: show a bar with rate and time left. None: only if stderr is a terminal.
+            threads at the same time.
+        shards: the numbers of the shards to write; None for all.
+        workers: the number of shards written at a time; 1 writes in the caller's thread.
+        progress: whether to show a progress bar. None: only if stderr is a terminal.
         name: the label of the bar.
 
-    An exception in `write`, or Ctrl-C, stops the others at their next `advance` and is raised.
-    Finished shards stay in the journal.
+    After an exception in `write`, or Ctrl-C, the other threads stop at their next `advance`, and the
+    exception is raised. Finished shards stay in the journal.
     """
     stop = threading.Event()
     lock = threading.Lock()
@@ -427,8 +428,8 @@ def write_shards(
     left = [k for k in shards if k not in journal.finished]
     if journal.kept:
         inform(
-            f"{name}: {journal.folder} has {done:,} samples of the same conversion, finished and "
-            "unchanged: nothing to do."
+            f"{name}: nothing to do, since {journal.folder} already has all {done:,} samples of the same "
+            "conversion."
         )
         return [journal.finished[k] for k in shards]
     if journal.finished:
@@ -467,29 +468,29 @@ def write_shards(
 
 
 class _Stopped(Exception):
-    """Another shard failed."""
+    """Raised in `advance` after another shard has failed."""
 
 
 def noted(errors: Iterable[SampleError]) -> list[tuple[int, str, str, str | None]]:
-    """The errors as a note holds them, under `errors`."""
+    """The errors as a list for a note, under `errors`."""
     return [(error.index, error.name, error.cause, error.where) for error in errors]
 
 
 def errors_of(notes: Iterable[dict[str, Any]]) -> list[SampleError]:
-    """The samples that did not load, from notes with lists that `noted` made."""
+    """The samples that failed to load, from notes with lists that `noted` made."""
     found = {}
     for index, name, cause, where in (error for note in notes for error in note["errors"]):
-        # A sample drawn as a replacement in two shards may be in the notes of both.
+        # A sample that was tried as a replacement in two shards may be in the notes of both.
         found[index] = SampleError(index, name, cause)
         found[index].where = where
     return [found[index] for index in sorted(found)]
 
 
 def say_errors(errors: Sequence[SampleError], name: str, on_error: str = "skip") -> None:
-    """Report samples that were left out or replaced, the first ten by name."""
+    """Log a warning about samples that were left out or replaced, with the names of the first ten."""
     if not errors:
         return
     done = "replaced" if on_error == "replace" else "left out"
     listed = "".join(f"\n  {error}" for error in errors[:10])
-    more = f"\n  and {len(errors) - 10:,} others" if len(errors) > 10 else ""
-    warn(f"{name}: {len(errors):,} samples do not load and were {done}:{listed}{more}")
+    more = f"\n  and {len(errors) - 10:,} more" if len(errors) > 10 else ""
+    warn(f"{name}: {len(errors):,} samples failed to load and were {done}:{listed}{more}")

@@ -1,7 +1,7 @@
-"""Shards written by tasks of a Ray cluster instead of threads. Tasks and nodes may die.
+"""Writes shards in tasks of a Ray cluster instead of threads. Tasks and nodes may die.
 
-A task writes a whole shard from its number and the shared inputs: another task can write it again with
-the same bytes. The caller keeps the journal.
+A task writes a whole shard from its number and the shared inputs, so another task can write the same
+bytes again. The caller keeps the journal.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from kloaders.engine.ray import actor, cluster
 
 __all__ = ["RemoteShards"]
 
-# Seconds between checks whether another shard has failed.
+# The interval, in seconds, at which a waiting thread checks whether another shard has failed.
 _LOOK_SECONDS = 0.25
-# After this many lost tasks a shard is not tried again.
+# A shard is given up after this many of its tasks have died.
 _DEATHS = 3
 
 
 class RemoteShards:
-    """Writes shards on the cluster: `write_shards` calls it from one thread per shard in progress.
+    """Writes shards on the cluster. `write_shards` calls it in one thread for each shard in progress.
 
     Args:
         engine: the cluster.
-        write: writes a shard, as for `write_shards`. It is pickled.
-        journal: path of the conversion's journal.
-        samples: number of samples of each shard.
+        write: the function that writes a shard, as for `write_shards`. It is pickled.
+        journal: the path of the conversion's journal.
+        samples: the number of samples of each shard.
     """
 
     def __init__(
@@ -42,21 +42,21 @@ class RemoteShards:
         self.samples = samples
         try:
             self.given = cluster.package(ray), cluster.put(ray, write), journal
-        except Exception as error:  # pickling a user's objects may raise anything
+        except Exception as error:  # pickling a user's objects may raise any exception
             raise TypeError(
                 f"engine=Ray(...): the loader cannot be sent to the cluster ({error}). Open files and "
-                "locks where they are first used, or convert in this process, without engine=."
+                "locks when they are first used, or leave engine= out to convert in this process."
             ) from error
         self.task = cluster.sent_by_value(
             ray, actor.write_shard, max_retries=0, num_returns="streaming"
         )
         self.engine, self.write = engine, write
-        #: Whether no task began, so that this process writes the shards itself.
+        #: Whether this process writes the shards itself, since no task began.
         self.local = False
-        self._lock = threading.Lock()  # held while this process writes one
+        self._lock = threading.Lock()  # held while this process writes a shard
         self._change = threading.Lock()
         self._running = 0
-        self._idle = time.monotonic()  # since when none runs, if none does
+        self._idle = time.monotonic()  # since when no task runs, if none does
 
     def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
         for death in range(1, _DEATHS + 1):
@@ -71,7 +71,7 @@ class RemoteShards:
                 try:
                     node = self.ray.get(next(task))
                     while not self.ray.wait([task], timeout=_LOOK_SECONDS)[0]:
-                        advance(0)  # raises where another shard has failed
+                        advance(0)  # raises if another shard has failed
                     well, found = self.ray.get(next(task))
                 finally:
                     self._count(-1)
@@ -87,8 +87,8 @@ class RemoteShards:
                     ) from None
                 where = f" on {node}" if node else ""
                 warn(
-                    f"a Ray worker died while it wrote shard {shard}{where} ({said}): another one takes "
-                    "over."
+                    f"a Ray worker died while it wrote shard {shard}{where} ({said}): another worker "
+                    "writes it again."
                 )
             except BaseException:
                 self.ray.cancel(task, force=True)
@@ -99,10 +99,10 @@ class RemoteShards:
                 advance(self.samples[shard])
                 names, note = found
                 return names, note
-        return self._here(shard, advance)  # given up after deaths
+        return self._here(shard, advance)  # waiting was given up at the last attempt
 
     def _begun(self, task: Any, advance: Advance) -> bool:
-        """Wait until the task runs. False: none does, for as long as the engine is patient."""
+        """Wait until the task runs. -> False if no task has run for the engine's patience."""
         while not self.ray.wait([task], timeout=_LOOK_SECONDS)[0]:
             advance(0)
             with self._change:
@@ -112,8 +112,8 @@ class RemoteShards:
             if gives_up:
                 warn(
                     f"no Ray worker has been free for {self.engine.patience:g} seconds: this process "
-                    f"writes the rest of the shards itself. {cluster.offers(self.ray)} Stop what holds "
-                    "them, or make the same call again later: it continues."
+                    f"writes the remaining shards itself. {cluster.offers(self.ray)} Stop other work on "
+                    "the cluster, or make the same call again later: it resumes."
                 )
             if self.local:
                 return False
@@ -126,7 +126,7 @@ class RemoteShards:
             self._idle = time.monotonic()
 
     def _here(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
-        with self._lock:  # as without an engine: one after another
+        with self._lock:  # one shard after another, as without an engine
             advance(0)
             names, note = self.write(shard, advance)
             return names, note

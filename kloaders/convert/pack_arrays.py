@@ -1,4 +1,4 @@
-"""Writes the arrays of a pack: as rows of a file that all shards share, or as a shard's own files."""
+"""Writes the arrays of a pack: into rows of a file that all shards share, or into files of one shard."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _BLOCK = 2**20
 
 
 def name_of(array: str) -> str:
-    """The file that the shards of an array share."""
+    """The name of the file that all shards of an array share."""
     return f"{array}.npy"
 
 
 class ShardArray:
     """Writes one array of a shard's samples to files.
 
-    Samples are written to the shard's rows of the shared file while they have the shape in `spec`.
-    At the first sample of another shape, all samples of the shard move to a file of its own.
+    As long as samples have the shape in `spec`, they are written to the shard's rows of the shared
+    file. At the first sample of another shape, all samples of the shard move to a separate file.
     Several threads may write shards of one array at the same time.
 
     Args:
@@ -41,7 +41,7 @@ class ShardArray:
         shard: the number of the shard.
         spec: shape and dtype of a sample.
         start: the shard's first row in the shared file.
-        stop: the row after its last one; fewer samples may come.
+        stop: the row after its last one; there may be fewer samples.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ShardArray:
         self._shared: IO[bytes] | None = None
         self._own: IO[bytes] | None = None
         self.crc, self.samples, self.values = 0, 0, 0
-        # (shape, number of consecutive samples that have it), in order; usually one entry.
+        # (shape, number of consecutive samples with it), in order; usually one entry.
         self.shapes: list[tuple[tuple[int, ...], int]] = []
 
     def add(self, rows: Array | list[Array]) -> None:
@@ -91,7 +91,7 @@ class ShardArray:
     def _open_shared(self) -> IO[bytes]:
         path = os.path.join(self.folder, name_of(self.array))
         self._shared = file = self.stack.enter_context(_shared_file(path))
-        file.seek(HEADER_BYTES - 1)  # rows may be empty
+        file.seek(HEADER_BYTES - 1)  # make the file long enough even if all rows are empty
         file.write(b"\0")
         file.seek(self._place)
         return file
@@ -117,9 +117,9 @@ class ShardArray:
         return file
 
     def finish(self) -> Part:
-        """The written files: rows, or values with an index where shapes differ."""
+        """Finish the files. -> rows, or values with an index if shapes differ."""
         if self._own is None and self._shared is not None:
-            # Skipped samples leave empty rows at the end: the next shard begins after them.
+            # Fill the rows of skipped samples at the end with zeros: the next shard begins after them.
             left = (self.stop - self.start - self.samples) * self.values // self.samples
             left *= self.dtype.itemsize
             while left:
@@ -152,17 +152,17 @@ class ShardArray:
 
 @contextlib.contextmanager
 def _shared_file(path: str) -> Iterator[IO[bytes]]:
-    """Open an unfinished file to write a part of it; synced to disk at the end of the block.
+    """Open an unfinished file to write a part of it; it is synced to disk at the end of the block.
 
-    After an exception the part is overwritten when the shard is written again.
+    After an exception, the part is overwritten when the shard is written again.
     """
     part = f"{path}.unfinished"
-    if os.path.exists(path):  # killed between this file's last shard and the manifest
-        with contextlib.suppress(FileNotFoundError):  # by another thread
+    if os.path.exists(path):  # a call was killed after this file was finished, before the manifest
+        with contextlib.suppress(FileNotFoundError):  # another thread has renamed it
             os.replace(path, part)
     is_new = not os.path.exists(part)
-    # Write-only: with read access NFS reads a page before it writes a part of it, and would write back
-    # bytes that another host has changed meanwhile.
+    # Write-only: with read access, NFS reads a whole page before it changes a part of it, and later
+    # overwrites bytes that another host has written since.
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
     def opener(path: str, _: int) -> int:
@@ -181,9 +181,9 @@ def _shared_file(path: str) -> Iterator[IO[bytes]]:
 
 
 def is_written(folder: str, file: File, dtype: np.dtype[Any]) -> bool:
-    """Whether the shared file, finished or not, is long enough to have this shard's rows.
+    """Whether the shared file, finished or not, is long enough to contain this shard's rows.
 
-    True for a shard's own files, which the journal checks.
+    True for separate files of a shard, which the journal checks.
     """
     if file.first is None:
         return True
@@ -198,16 +198,16 @@ def is_written(folder: str, file: File, dtype: np.dtype[Any]) -> bool:
 def finish_shared(
     folder: str, names: Iterable[str], files: Mapping[str, tuple[File, np.dtype[Any]]]
 ) -> None:
-    """Finish the shared files once all shards are written: write the header, cut the end, rename.
+    """Finish the shared files once all shards are written: write the header, truncate, rename.
 
-    names: all files that may exist. files: the files of the pack, with the shape of all rows.
+    `names` are all files that may exist, `files` the files of the pack, with the shape of all rows.
     """
     for name in names:
         path = os.path.join(folder, name)
         part = f"{path}.unfinished"
-        if not os.path.exists(part):  # never written to, or already finished
+        if not os.path.exists(part):  # no shard wrote to it, or it is already finished
             continue
-        if name not in files:  # every shard that wrote to it had a sample of another shape
+        if name not in files:  # every shard that wrote to it has moved to a separate file
             os.unlink(part)
             continue
         file, dtype = files[name]

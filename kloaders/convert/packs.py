@@ -66,10 +66,10 @@ if TYPE_CHECKING:
 __all__ = ["finish_pack", "write_pack"]
 
 
-# Minimum size of a shard. Where shapes differ, each shard has its own files, and each of these takes
-# one of the 1024 descriptors of a process while it is mapped.
+# The minimum bytes of a shard, and the maximum number of shards: if shapes differ, each shard has its own
+# files, and each mapped file takes one of the 1024 file descriptors of a process.
 _SHARD_BYTES, _SHARDS = 2**30, 128
-# Samples measured for their size.
+# The number of samples whose size is measured.
 _MEASURED = 8
 
 
@@ -95,15 +95,15 @@ def write_pack(
 ) -> Written:
     """Decode every sample once and write it to a folder, for `PackSequenceLoader`.
 
-    Samples are read once, in storage order, by the loader's threads, and written unchanged:
-    shape, dtype, nesting of inputs and labels, sample weights and class names are kept. Only a few
-    samples are in memory at a time, however large the source is.
+    The loader's threads read every sample once, in storage order, and write it unchanged: shape, dtype,
+    nesting of inputs and labels, sample weights and class names are kept. Only a few samples are in
+    memory at a time, however large the source is.
 
     Args:
-        data: any loader; or paths, as `PathSequenceLoader` takes them.
-        folder: the output folder; it is created if needed. It may be a URL, such as
-            s3://bucket/pack: the same bytes, written to `staging` first.
-        labels: with paths, their labels.
+        data: any loader; or paths, as for `PathSequenceLoader`.
+        folder: the output folder, which is created if needed. For a URL, such as s3://bucket/pack, the
+            same bytes are written to `staging` first.
+        labels: the labels, if `data` is paths.
         transformed: False writes samples as they are stored, so a transform can draw new random
             numbers in each epoch when the pack is read. True writes them after the loader's
             transform, with the random numbers of epoch 0.
@@ -112,41 +112,41 @@ def write_pack(
             writes the others again; each shard has a checksum. The default is 1 GiB, or more if
             there would be over 128 shards.
         part: (k, n): write only the shards of part k of n, counted from 0. Processes or hosts that
-            share a file system write one part each; when all are done, `finish_pack(folder)` makes
-            the pack, with the same bytes as from one process. Until then everything is in
+            share a file system write one part each. After all have finished, `finish_pack(folder)`
+            makes the pack, with the same bytes as from one process. Until then everything is in
             FOLDER/unfinished.
-        engine: `Ray(cpus=8)` writes 8 shards at a time, by tasks of a Ray cluster, whose nodes
-            share the file systems of source and folder. The bytes are the same. If a worker dies,
-            another one writes its shard.
+        engine: `Ray(cpus=8)` writes 8 shards at a time, in tasks of a Ray cluster whose nodes share
+            the file systems of source and folder. The bytes are the same. If a worker dies, another
+            worker writes its shard.
         if_exists: what to do if the folder has a finished pack. "keep" does nothing if it was made
-            of the same data with the same arguments, and raises otherwise, so a script can be run
-            twice; "raise" always raises; "overwrite" writes it again. A part raises with "keep"
-            too, as does a call after `finish_pack`.
+            from the same data with the same arguments, and raises an error otherwise, so a script can
+            be run twice; "raise" always raises an error; "overwrite" writes it again. With "keep", a
+            part and a call after `finish_pack` also raise an error.
         overwrite: replace the content of the folder, as if_exists="overwrite".
-        staging: with a URL, a local folder with space for the whole pack; the default is in the
-            user's cache folder. It is emptied after the upload.
-        progress: show a progress bar. None: only if stderr is a terminal.
-        **options: with paths, options of `PathSequenceLoader`: size, channels, dtype, decode,
-            workers, on_error and so on.
+        staging: if folder is a URL: a local folder with space for the whole pack. The default is in
+            the user's cache folder. It is emptied after the upload.
+        progress: whether to show a progress bar. None: only if stderr is a terminal.
+        **options: if `data` is paths: options of `PathSequenceLoader`, such as size, channels, dtype,
+            decode, workers and on_error.
 
     Returns:
         The files of the pack, `pack.json` last; the number of samples in them; and the errors
-        of samples that did not load (on_error="skip" leaves them out). With `part`, samples and
+        of samples that failed to load (on_error="skip" leaves them out). With `part`, samples and
         errors are those of the part, and there are no files yet.
 
-    If it is killed or stopped at any time, the same call resumes: finished shards are kept. The
-    folder is a valid pack once `pack.json` exists, which is written last. Each array is one .npy
-    file with a row per sample (`x.npy`), called `x.npy.unfinished` until all shards are written;
-    samples left out have a row of zeros if other shards follow. A shard with samples of another
-    shape has its own files.
+    If the call is killed or interrupted at any time, the same call resumes: finished shards are kept.
+    The folder is a valid pack once `pack.json` exists, which is written last. Each array is one .npy
+    file with a row per sample (`x.npy`), called `x.npy.unfinished` until all shards are written.
+    Samples that are left out have a row of zeros if other shards follow. A shard with samples of
+    another shape has its own files.
 
     Raises:
-        SampleError: a sample does not load (on_error="raise").
-        ValueError: samples differ in dtype (both are named), or from epoch to epoch.
-        FileExistsError: the folder holds another pack, or a part of one made with other
-            arguments or of data that has changed since; says which.
+        SampleError: a sample fails to load (on_error="raise").
+        ValueError: samples differ in dtype (the message names both), or from epoch to epoch.
+        FileExistsError: the folder has another pack, or a part of a pack that was made with other
+            arguments or from data that has changed; the message names the difference.
         BlockingIOError: another process writes there.
-        OSError: the disk is full, or the bucket of a URL refuses; finished shards are kept.
+        OSError: the disk is full, or the bucket of a URL refuses the upload; finished shards are kept.
     """
     keep, overwrite = checked_if_exists(if_exists, overwrite)
     source = _source(data, labels, checked_flag(transformed, "transformed"), options)
@@ -164,7 +164,7 @@ def write_pack(
         check_no_texts(
             form,
             "write_pack()",
-            "let preprocess= convert it to numbers, such as token numbers, or pass paths of .npy files",
+            "convert it to numbers, such as token ids, with preprocess=, or pass paths of .npy files",
         )
         structure = form_of(form, itertools.count())
         each = _mean_bytes(loader, transformed)
@@ -175,7 +175,7 @@ def write_pack(
             size = max(_SHARD_BYTES // max(1, each), -(-loader.samples // _SHARDS))
         else:
             size = max(1, wanted // max(1, each))
-        # A measured sample may have been repaired since the first call.
+        # Reuse the shard size of the first call: a sample that was measured may have changed since then.
         begun = begun_with(path, job) if part is None else parts.begun_with(job)
         size = begun.get("samples_a_shard", min(size, loader.samples))
         starts = range(0, loader.samples, size)
@@ -224,7 +224,7 @@ def write_pack(
                 name="write_pack",
             )
             errors = errors_of(notes)
-            if errors and loader.on_error == "raise":  # finished with "skip", now asked to raise
+            if errors and loader.on_error == "raise":  # shards were finished with on_error="skip"
                 raise errors[0]
             samples = sum(note["samples"] for note in notes)
             if part is None:
@@ -241,22 +241,22 @@ def write_pack(
 
 
 def finish_pack(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Written:
-    """Make a pack of the parts written by `write_pack(..., part=(k, n))`, once for all parts.
+    """Combine the parts from `write_pack(..., part=(k, n))` into a pack. Call it once for all parts.
 
     No data is read or copied: files are renamed, and `pack.json` is written last.
 
     Args:
         folder: the folder of the parts.
-        overwrite: replace another pack in the folder.
+        overwrite: whether to replace another pack in the folder.
 
     Returns:
-        What `write_pack` without parts returns.
+        The same as `write_pack` without parts.
 
-    If it is killed at any time, the same call resumes.
+    If the call is killed at any time, the same call resumes.
 
     Raises:
-        FileNotFoundError: parts are missing, or not finished; says which.
-        FileExistsError: parts were made with different arguments, or there is a pack already.
+        FileNotFoundError: parts are missing, or not finished; the message names them.
+        FileExistsError: parts were made with different arguments, or a pack already exists.
         BlockingIOError: a process is writing a part.
         SampleError: no sample of any part loads.
     """
@@ -280,7 +280,7 @@ def finish_pack(folder: str | os.PathLike[str], *, overwrite: bool = False) -> W
 
 
 def _finish_arrays(place: str, pack: dict[str, Any], notes: list[Any]) -> list[str]:
-    """Finish and rename the shared files; returns the names of all files."""
+    """Finish and rename the shared files. -> the names of all files."""
     files = files_of(map(shard_of, notes), list(map(dtype_named, pack["leaves"])))
     finish_shared(place, pack["shared"], files)
     return list(files)
@@ -307,12 +307,12 @@ def _source(data: Any, labels: Any, transformed: bool, options: Any) -> Sequence
             )
         loader = data
     else:
-        # The same number when a killed call is repeated.
+        # A fixed seed, so that a repeated call has the same one.
         loader = PathSequenceLoader(data, labels, **{"seed": 0, **options})
         if loader.transform is not None and not transformed:
             raise ValueError(
-                "transform= is given, and transformed=False leaves it out: pass transformed=True "
-                "to write its results, or pass transform= to PackSequenceLoader, to run it in every epoch."
+                "transform= has no effect with transformed=False: pass transformed=True to write its "
+                "results, or pass transform= to PackSequenceLoader to run it in every epoch."
             )
     check_own_batches(loader, "write_pack")
     if transformed and loader.transform is None:
@@ -327,13 +327,13 @@ def _check_not_read(loader: SequenceLoader, folder: str) -> None:
             folder
         ):
             raise ValueError(
-                f"{visible(folder)} is the pack that the loader reads: write to another folder, and move "
-                "it afterwards."
+                f"{visible(folder)} is the pack that the loader reads: write to another folder, and "
+                "rename it afterwards."
             )
 
 
 def _mean_bytes(loader: SequenceLoader, transformed: bool) -> int:
-    """Estimated bytes per sample, from a few samples of the whole range."""
+    """The estimated bytes per sample, from a few samples spread over all."""
     sizes: list[int] = []
     for index in spread(loader.samples, _MEASURED):
         with contextlib.suppress(Exception):  # on_error handles it when the sample is written
@@ -348,7 +348,7 @@ def weights_beside(loader: SequenceLoader, transformed: bool) -> Array | None:
 
 
 class _Writer:
-    """Writes one shard; called by `write_shards`."""
+    """Writes one shard when `write_shards` calls it."""
 
     def __init__(
         self,
@@ -375,7 +375,7 @@ class _Writer:
         self.files = [] if columns is None else list(filter(is_files, flatten(columns)))
 
     def is_current(self, shard: int, note: dict[str, Any]) -> bool:
-        """Whether the shard's rows exist and its source files are unchanged."""
+        """Whether the shard's rows exist and its source files have not changed."""
         found: str = note["files"]
         parts = zip(shard_of(note).parts, self.leaves, strict=True)
         return found == self._files_of(shard) and all(
@@ -392,7 +392,7 @@ class _Writer:
     def __call__(self, shard: int, advance: Advance) -> tuple[list[str], Any]:
         start, stop = self._span(shard)
         met = len(self.loader.errors)
-        # Before they are read: a file that changes meanwhile then counts as another file.
+        # Computed before the files are read, so that a file that changes meanwhile counts as changed.
         inputs = self._files_of(shard)
         reading = in_storage_order(
             self.loader.runner, start, stop, self.sample_bytes, self._run, self.loader.thread_count
@@ -405,7 +405,7 @@ class _Writer:
             ]
             for asked, (indices, leaves) in runs:
                 if self.weights is not None:
-                    leaves = [*leaves, self.weights[indices]]  # noqa: PLW2901  weights are one leaf more
+                    leaves = [*leaves, self.weights[indices]]  # noqa: PLW2901  weights are another leaf
                 for array, rows in zip(arrays, leaves, strict=True):
                     array.add(rows)
                 advance(asked)

@@ -1,4 +1,4 @@
-"""Samples as records of TFRecord files: unchanged files, or the samples of a loader."""
+"""Makes records for TFRecord files: of unchanged files, or of the samples of a loader."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ __all__ = ["LoaderSamples", "RecordSource", "source_of"]
 
 # Default names of features.
 _INPUT, _ARRAY, _LABEL, _ID, _WEIGHT = "image_raw", "x", "label", "id", "weight"
-# Samples that a thread reads and encodes at a time, their maximum number of bytes, and the number of
-# such runs that are kept ready for each file.
+# The maximum number of samples that a thread reads and encodes at a time, their maximum bytes, and the
+# number of such runs that are prefetched for each file.
 _RUN, _RUN_BYTES, _RUNS_AHEAD = 16, 4 << 20, 4
 
 
 def source_of(data: Any, labels: Any, features: Any, on_error: str, seed: int) -> RecordSource:
     if features is not None and not isinstance(features, Mapping):
         raise TypeError(
-            f"features is a {type(features).__name__}, expected a dict: names, and for each a list "
-            "or array with one value per sample."
+            f"features is a {type(features).__name__}, expected a dict from names to lists or arrays "
+            "with one value per sample."
         )
     if data is None:
         if not features or labels is not None:
@@ -72,17 +72,17 @@ def source_of(data: Any, labels: Any, features: Any, on_error: str, seed: int) -
                 "has its own labels, leave labels= out."
             )
         return LoaderSamples(data, features, data.on_error)
-    # Files that are copied unchanged need no decoder, and are not cached.
+    # Files are copied unchanged, so the loader needs no decoder and no cache.
     loader = PathSequenceLoader(data, labels, 1, decode=_never, seed=seed, cache=None)
     return _Files(loader, features, on_error)
 
 
 def _never(raw: bytes) -> Array:
-    raise AssertionError("files are written as they are")
+    raise AssertionError("files are written unchanged")
 
 
 class _Numbers(SequenceLoader):
-    """Samples that consist of a number only."""
+    """A loader whose samples are only their numbers."""
 
     def load_sample(self, index: int) -> Array:
         return np.array(index)
@@ -109,7 +109,7 @@ def _features_of(name: str, value: Any) -> dict[str, Any]:
     if array.dtype.kind in "SUO":
         return {name: value}
     if array.dtype == np.float64 and not isinstance(value, np.ndarray):
-        array = array.astype(np.float32)  # Python floats do not choose a precision
+        array = array.astype(np.float32)  # Python floats: no precision was chosen
     return array_features(name, array)
 
 
@@ -118,9 +118,12 @@ def _described(value: Any) -> str:
 
 
 class RecordSource:
-    """Samples by number, as records. Safe for threads.
+    """Makes the records of samples. Safe for threads.
 
-    loader: the samples. extras: more features by name: values, or functions of the path.
+    Args:
+        loader: the samples.
+        extras: more features by name: values, or functions of the path.
+        on_error: "raise" or "skip".
     """
 
     def __init__(self, loader: SequenceLoader, extras: Any, on_error: str) -> None:
@@ -133,20 +136,20 @@ class RecordSource:
                 found = values if isinstance(values, (list, np.ndarray)) else array_of(values)
                 if len(found) != self.samples:
                     raise ValueError(
-                        f"lengths differ: features[{name!r:.80}] has {len(found)} values, and there "
-                        f"are {self.samples} samples. Every sample needs one."
+                        f"lengths differ: features[{name!r:.80}] has {len(found)} values, but there "
+                        f"are {self.samples} samples. Every sample needs one value."
                     )
                 self.extras[name] = found
             elif not isinstance(loader, PathSequenceLoader):
                 raise TypeError(
-                    f"features[{name!r:.80}] is a function, and {type(loader).__name__} has no paths "
-                    "to call it with: pass a list or an array with one value per sample."
+                    f"features[{name!r:.80}] is a function of the path, but {type(loader).__name__} has "
+                    "no paths: pass a list or an array with one value per sample."
                 )
             else:
                 self.extras[name] = values
 
     def job(self) -> dict[str, Any]:
-        """The inputs that decide the content of the files; see `Journal`."""
+        """The inputs that determine the content of the files; see `Journal`."""
         extras = {}
         for name, values in self.extras.items():
             if callable(values):
@@ -171,14 +174,14 @@ class RecordSource:
         return found
 
     def files(self, numbers: Indices) -> str | None:
-        """A digest of the source files of these samples, as they are now."""
+        """A digest of the current state of the source files of these samples."""
         return None
 
     def close(self) -> None:
         """Stop threads and processes."""
 
     def runs(self, numbers: Indices, threads: int) -> Iterator[list[bytes | SampleError]]:
-        """Records of these samples in this order, a few at a time; or the error of one."""
+        """Yield the records of these samples in this order, a few at a time; for a bad sample its error."""
         raise NotImplementedError
 
 
@@ -233,10 +236,10 @@ class _Files(RecordSource):
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def record(self, number: int) -> bytes | SampleError:
-        """One sample with its frame."""
+        """The record of one sample, with its frame."""
         try:
             return read_patiently(self._framed, number, Names(len(self.paths), self._name))
-        except Exception as error:  # user code may raise anything
+        except Exception as error:  # user code may raise any exception
             return as_sample_error(number, self.paths[number], error)
 
     def _name(self, number: int) -> str:
@@ -275,7 +278,7 @@ def _content(name: str, path: str) -> dict[str, Any]:
 
 
 class LoaderSamples(RecordSource):
-    """Samples of a loader, before its transform. alone: write only `extras`."""
+    """Makes records of a loader's samples, before its transform. With `alone`, only of `extras`."""
 
     def __init__(
         self, loader: SequenceLoader, extras: Any, on_error: str, alone: bool = False
@@ -357,7 +360,7 @@ class LoaderSamples(RecordSource):
         features: dict[str, Any] = {_ID: number}
         inputs, labels = len(self.inputs), len(self.labels)
         single = self.view.weights
-        if single is not None:  # multiplied by the weights of a hook
+        if single is not None:  # multiplied by the weights that a hook returns
             own = arrays[inputs + labels :] or [np.ones((), np.float32)]
             arrays = [
                 *arrays[: inputs + labels],
@@ -373,7 +376,7 @@ class LoaderSamples(RecordSource):
 
 
 class _Run(BatchBuild):
-    """Some samples as they are stored, of any shape, as pairs of number and arrays."""
+    """Some samples as they are stored, of any shape, as pairs (number, arrays)."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -386,7 +389,7 @@ class _Run(BatchBuild):
         return {}
 
     def finish(self) -> list[tuple[int, list[Array]]]:
-        """Numbers and arrays of the samples that loaded."""
+        """-> number and arrays of each sample that loaded."""
         keep = self.settle()
         rows = range(self.rows) if keep is None else np.flatnonzero(keep).tolist()
         return [
@@ -402,5 +405,5 @@ def _check_names(names: list[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(
-            f"two features would be called {twice!r:.80}: rename one in the dict of inputs or labels."
+            f"two features would have the name {twice!r:.80}: rename one in the dict of inputs or labels."
         )

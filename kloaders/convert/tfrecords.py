@@ -1,4 +1,4 @@
-"""Writes samples to TFRecord files, for TensorFlow's reader as well as ours."""
+"""Writes samples to TFRecord files, for TensorFlow's reader and for ours."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _NUMBERS = r"-\d{5,}-of-\d{5,}\.tfrecord"
 
 def _target(url: str, given: dict[str, Any]) -> Target:
     folder, _, name = url.rpartition("/")
-    if not name or not parsed(url).name:  # a folder, or a whole bucket
+    if not name or not parsed(url).name:  # a folder, or a bucket
         folder, name = url.rstrip("/"), "/"
     begin = "" if name == "/" else f"{name}-"
     if given.get("validation"):
@@ -99,58 +99,59 @@ def write_tfrecords(
     `TFRecordSequenceLoader(files)` restores the structure, dtypes and class names.
 
     Args:
-        paths_or_loader: files, as `PathSequenceLoader` takes them; or any loader; or None to write
+        paths_or_loader: files, as for `PathSequenceLoader`; or any loader; or None to write
             `features` only.
-        labels: with paths, their labels, as `PathSequenceLoader` takes them.
+        labels: the labels, if paths are passed; as for `PathSequenceLoader`.
         out: prefix of the file names: "out/train" -> out/train-00000-of-00003.tfrecord. With
-            `validation`, "-train" and "-validation" follow it. Folders are created. It may be a URL,
-            such as s3://bucket/records/train: the same bytes, written to `staging` first. A URL is a
-            folder if it ends with "/".
-        shards: number of files; the validation part gets its share of them.
+            `validation`, "-train" and "-validation" are appended to it. Folders are created. For a URL,
+            such as s3://bucket/records/train, the same bytes are written to `staging` first. A URL is
+            a folder if it ends with "/".
+        shards: number of files; for the validation files it is reduced in proportion.
         compression: None, "GZIP" or "ZLIB". Compressed files are smaller, but can only be read from
             start to end; JPEGs do not get smaller.
         features: more features by name: a value for each sample in a list or an array (texts,
             bytes, integers, floats, arrays of any shape), or a function of the path.
         class_names: names of the numbers in `labels`; None uses those of the loader.
-        validation: the share of the samples to write to separate files; split by scikit-learn.
-        stratify: keep the share of every class the same in both parts, as for `split`.
+        validation: the share of the samples to write to separate files; scikit-learn splits them.
+        stratify: whether to keep the share of every class the same in both parts, as for `split`.
         groups: one value per sample; samples with the same value stay together, as for `split`.
-        shuffle: write in a random order, otherwise in the given order. Use it for readers that
-            shuffle in a buffer only, and for compressed files, if the samples are sorted by class.
-        seed: fixes the split and that order; the default is 0.
+        shuffle: whether to write in a random order instead of the given order. Use it for readers
+            that shuffle in a buffer only, and for compressed files, if samples are sorted by class.
+        seed: determines the split and that order; the default is 0.
         workers: threads that read and encode; the default is the number of usable cores.
-        on_error: "raise" stops at a file that cannot be read, or is not a complete image by its
-            header; "skip" leaves it out and lists it at the end. A loader's own on_error is used.
+        on_error: "raise" stops at a file that cannot be read, or whose header says that it is not a
+            complete image; "skip" leaves it out and lists it at the end. For a loader, its own
+            on_error is used.
         part: (k, n): write only the files of part k of n, counted from 0. Processes or hosts that
-            share a file system write one part each; when all are done, `finish_tfrecords(out)`
+            share a file system write one part each. After all have finished, `finish_tfrecords(out)`
             gives the files their names. They have the same bytes as files from one process. Until
-            then they are in a hidden folder next to them.
-        engine: `Ray(cpus=8)` writes 8 files at a time, by tasks of a Ray cluster, whose nodes
-            share the file systems of source and out. The bytes are the same. If a worker dies,
-            another one writes its file.
+            then they are in a hidden folder in the output folder.
+        engine: `Ray(cpus=8)` writes 8 files at a time, in tasks of a Ray cluster whose nodes share
+            the file systems of source and out. The bytes are the same. If a worker dies, another
+            worker writes its file.
         if_exists: what to do if finished files of this name exist. "keep" does nothing if they were
-            made of the same data with the same arguments, and raises otherwise, so a script can be
-            run twice; "raise" always raises; "overwrite" writes them again. A part raises with
-            "keep" too, as does a call after `finish_tfrecords`.
+            made from the same data with the same arguments, and raises an error otherwise, so a script
+            can be run twice; "raise" always raises an error; "overwrite" writes them again. With
+            "keep", a part and a call after `finish_tfrecords` also raise an error.
         overwrite: replace files of this name, as if_exists="overwrite".
-        staging: with a URL, a local folder with space for all files; the default is in the user's
-            cache folder. It is emptied after the upload.
-        progress: show a progress bar. None: only if stderr is a terminal.
+        staging: if out is a URL: a local folder with space for all files. The default is in the
+            user's cache folder. It is emptied after the upload.
+        progress: whether to show a progress bar. None: only if stderr is a terminal.
 
     Returns:
         The files, including those for validation; the number of samples in them; and the errors of
         samples that were left out. With `part`, samples and errors are those of the part, and there
         are no files yet.
 
-    If it is killed or stopped at any time, the same call resumes: finished files are kept. Each file
-    gets its index immediately (`.NAME.index`), except at a URL.
+    If the call is killed or interrupted at any time, the same call resumes: finished files are kept.
+    Each file gets its index immediately (`.NAME.index`), except at a URL.
 
     Raises:
-        SampleError: a sample does not load (on_error="raise").
-        FileExistsError: there are files of this name, or a part of them, made with other arguments
-            or of data that has changed since.
+        SampleError: a sample fails to load (on_error="raise").
+        FileExistsError: there are files of this name, or a part of them, that were made with other
+            arguments or from data that has changed.
         BlockingIOError: another process writes them.
-        OSError: the disk is full, or the bucket of a URL refuses; finished files are kept.
+        OSError: the disk is full, or the bucket of a URL refuses the upload; finished files are kept.
         ValueError, TypeError: an argument is out of range, or lengths differ.
     """
     keep, overwrite = checked_if_exists(if_exists, overwrite)
@@ -165,7 +166,9 @@ def write_tfrecords(
         raise TypeError('out is missing: the prefix of the file names, as in out="folder/train".')
     seed = 0 if seed is None else checked_count(seed, "seed", 0)
     if not validation and (stratify is not None or groups is not None):
-        raise ValueError("stratify and groups need validation=, the share of the second part.")
+        raise ValueError(
+            "stratify and groups need validation=, the share of the validation samples."
+        )
     source = source_of(paths_or_loader, labels, features, on_error, seed)
     if class_names is not None:
         source.class_names = checked_class_names(class_names)
@@ -192,20 +195,20 @@ def write_tfrecords(
 
 
 def finish_tfrecords(out: str | os.PathLike[str], *, overwrite: bool = False) -> Written:
-    """Give the files of `write_tfrecords(..., part=(k, n))` their names, once for all parts.
+    """Give the files from `write_tfrecords(..., part=(k, n))` their names. Call it once for all parts.
 
     Args:
-        out: the same as the parts had.
-        overwrite: replace files of this name.
+        out: the same as for the parts.
+        overwrite: whether to replace files of this name.
 
     Returns:
-        What `write_tfrecords` without parts returns.
+        The same as `write_tfrecords` without parts.
 
-    If it is killed at any time, the same call resumes.
+    If the call is killed at any time, the same call resumes.
 
     Raises:
-        FileNotFoundError: parts are missing, or not finished; says which.
-        FileExistsError: parts were made with different arguments, or there are such files already.
+        FileNotFoundError: parts are missing, or not finished; the message names them.
+        FileExistsError: parts were made with different arguments, or such files already exist.
         BlockingIOError: a process is writing a part.
     """
     parts = _parts_of(out)
@@ -240,7 +243,7 @@ def _journal_of(name: str) -> str:
 
 
 def _prefix(out: str | os.PathLike[str], part: str) -> str:
-    """The beginning of the file names of one part; in a folder, they begin with the part's name."""
+    """The prefix of the file names of "train" or "validation" (or "" without a split)."""
     text = local_path(out, "out")
     if text.endswith(("/", os.sep)) or os.path.isdir(text):
         return os.path.join(text, part or "records")
@@ -253,7 +256,7 @@ _WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
 
 
 class _Writing:
-    """All files of a call; `write_shards` calls it for each."""
+    """Writes the files of a call; `write_shards` calls it for each file."""
 
     def __init__(
         self, source: RecordSource, compression: str, threads: int, engine: Ray | None
@@ -268,7 +271,7 @@ class _Writing:
         self.numbers: list[Indices] = []
 
     def add(self, prefix: str, numbers: Indices, shards: int) -> list[str]:
-        """Divide these samples, in this order, among files as equally as possible; returns the paths."""
+        """Divide samples, in this order, among files as equally as possible. -> the paths of the files."""
         if shards > len(numbers):
             raise ValueError(
                 f"shards={shards} for {len(numbers)} samples: some files would be empty. Pass a "
@@ -282,9 +285,9 @@ class _Writing:
         return paths
 
     def run(self, keep: bool, overwrite: bool, progress: bool | None) -> list[dict[str, Any]]:
-        """Write the unfinished files; returns the notes of all files."""
+        """Write the unfinished files. -> the notes of all files."""
         names = "|".join(map(re.escape, self.names))
-        # One journal for both parts: a resumed call must find the finished files of either.
+        # One journal for training and validation files, so that a resumed call finds both.
         record = os.path.join(self.folder, _journal_of(self.names[0]))
         pattern = f"({names}){_NUMBERS}"
         journal = Journal(record, pattern, self._job(), overwrite, self._is_current, keep=keep)
@@ -298,7 +301,7 @@ class _Writing:
         overwrite: bool,
         progress: bool | None,
     ) -> list[dict[str, Any]]:
-        """Write the unfinished files of one part to the parts' folder; returns the notes of its files."""
+        """Write the unfinished files of one part to the folder of parts. -> the notes of its files."""
         job = {**self._job(), "training": len(training)}
         own = shards_of(part, len(self.paths))
         names = [os.path.basename(path) for path in self.paths]
@@ -320,7 +323,7 @@ class _Writing:
         return bool(note["files"] == self.source.files(self.numbers[shard]))
 
     def _write(self, journal: Journal, shards: range, progress: bool | None) -> list[Any]:
-        # A loader has its own threads; files are read by `threads` for each shard.
+        # A loader has its own threads. Without one, each shard has `threads` threads that read files.
         workers = 1 if isinstance(self.source, LoaderSamples) else min(4, self.threads)
         sizes = [len(numbers) for numbers in self.numbers]
         with contextlib.closing(self.source), journal:
@@ -339,9 +342,8 @@ class _Writing:
         path, numbers = self.paths[shard], self.numbers[shard]
         offsets, errors = [0], []
         form = self.form
-        files = self.source.files(
-            numbers
-        )  # before they are read: a change during the read is found later
+        # Computed before the files are read, so that a change during the read is noticed later.
+        files = self.source.files(numbers)
         with whole_file(path) as file, _Squeezed(file, self.compression) as squeezed:
             for run in self.source.runs(numbers, self.threads):
                 for record in run:
@@ -351,7 +353,7 @@ class _Writing:
                         errors.append(without_traceback(record, self.source.on_error))
                     else:
                         if form is not None and len(offsets) <= FORMS:
-                            record = framed(record[HEADER:-FOOTER] + form)  # noqa: PLW2901  the same record, longer
+                            record = framed(record[HEADER:-FOOTER] + form)  # noqa: PLW2901
                         squeezed.write(record)
                         offsets.append(offsets[-1] + len(record))
                 advance(len(run))
@@ -359,7 +361,7 @@ class _Writing:
                 raise SampleError(
                     errors[0].index,
                     errors[0].name,
-                    f"{errors[0].cause} (and so for all {len(errors)} samples of {visible(path)})",
+                    f"{errors[0].cause} (all {len(errors)} samples of {visible(path)} fail to load)",
                 )
         save_index(path, np.array(offsets, np.uint64), self.compression)
         note = {
@@ -371,7 +373,7 @@ class _Writing:
 
 
 class _Squeezed:
-    """Writes to a file, compressed or not."""
+    """Writes to a file, with or without compression."""
 
     def __init__(self, file: IO[bytes], compression: str) -> None:
         self._file = file

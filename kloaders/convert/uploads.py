@@ -1,9 +1,10 @@
-"""Conversions to a URL: written to a local disk first, then uploaded.
+"""Runs conversions to a URL: files are written to a local disk first, then uploaded.
 
 The conversion itself knows nothing about URLs: it writes to a staging folder, whose journal lets a killed
-call resume. Then each file is uploaded as one object; the one that makes the others valid comes last.
-Meanwhile an object with the name of the journal claims the destination, so that nobody else writes there.
-It also shows at once, and not after hours of decoding, whether the destination can be written to.
+call resume. Then each file is uploaded as one object; the file that makes the others valid is the last.
+Meanwhile an object with the name of the journal claims the destination, so that no other process writes
+there. Writing the claim also shows at once, and not after hours of decoding, whether the destination is
+writable.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from kloaders.places.urls import is_url, join, local_path, parsed
 __all__ = ["Target", "to_urls"]
 
 P = ParamSpec("P")
-# Files uploaded at the same time; each has several requests in flight.
+# The number of files uploaded at the same time; each upload has several concurrent requests.
 _FILES_AT_A_TIME = 2
 _CLAIM_FILE = "claim"
 
@@ -42,12 +43,13 @@ _CLAIM_FILE = "claim"
 class Target(NamedTuple):
     """The output of a conversion to a URL.
 
-    folder: the URL of the folder of its files.
-    name: what is passed to the conversion below a local folder: "" for the folder itself, "/" for a
-        folder with names of the conversion's choice, or how the names begin.
-    files: a regular expression that matches its files, as for `Journal`.
-    journal: the name of its journal.
-    last: the file that makes the others valid; None if all are valid on their own.
+    Attributes:
+        folder: the URL of the folder for its files.
+        name: the conversion's argument, relative to the folder: "" for the folder itself, "/" for a
+            folder in which the conversion chooses the names, otherwise the prefix of the names.
+        files: a regular expression that matches its files, as for `Journal`.
+        journal: the name of its journal.
+        last: the file that makes the others valid; None if all are valid on their own.
     """
 
     folder: str
@@ -60,12 +62,12 @@ class Target(NamedTuple):
 def to_urls(
     argument: str, target: Callable[[str, dict[str, Any]], Target]
 ) -> Callable[[Callable[P, Written]], Callable[P, Written]]:
-    """Let a conversion to local files also write to URLs, with the same arguments and results.
+    """A decorator that makes a conversion to local files also write to URLs.
 
     Args:
-        argument: the name of the argument with the destination. The conversion also has `staging`,
-            `if_exists`, `overwrite`, `part` and `engine`.
-        target: describes the output, from the URL and the other arguments.
+        argument: the name of the argument with the destination. The conversion must also have the
+            arguments `staging`, `if_exists`, `overwrite`, `part` and `engine`.
+        target: returns the description of the output for the URL and the other arguments.
     """
 
     def decorate(convert: Callable[P, Written]) -> Callable[P, Written]:
@@ -83,8 +85,8 @@ def to_urls(
             if not is_url(url) or url.lower().startswith("file://"):
                 if staging is not None:
                     raise ValueError(
-                        f"staging={staging!r:.80} is only for uploads, and {argument}={url!r:.80} "
-                        "is not a URL: leave it out."
+                        f"staging={staging!r:.80} is only for uploads, but {argument}={url!r:.80} "
+                        "is not a URL: leave staging= out."
                     )
                 return convert(*args, **kwargs)
             _check(argument, url, given, staging)
@@ -103,7 +105,7 @@ def to_urls(
 
 
 def _check(argument: str, url: str, given: dict[str, Any], staging: Any) -> None:
-    """Raise ValueError for what cannot be written to a URL."""
+    """Raise ValueError for arguments with which a URL cannot be written."""
     if parsed(url).scheme in ("https", "http"):
         raise ValueError(
             f"{argument}={url!r:.80}: web servers are read-only. Write to a local folder, or to "
@@ -111,7 +113,7 @@ def _check(argument: str, url: str, given: dict[str, Any], staging: Any) -> None
         )
     if given.get("part") is not None:
         raise ValueError(
-            f"part={given['part']!r:.80} with {argument}={url!r:.80}: parts need a folder that their "
+            f"part={given['part']!r:.80} with {argument}={url!r:.80}: parts need a folder that all "
             "processes share. Write and finish them in such a folder, and copy its content to the "
             "bucket; or leave part= out, so that one process writes everything."
         )
@@ -132,15 +134,15 @@ class _Upload:
         digest = hashlib.blake2b(self.place.encode("utf-8", "surrogateescape"), digest_size=8)
         root = _default_staging() if staging is None else local_path(staging, "staging")
         self.folder = os.path.join(os.path.abspath(root), digest.hexdigest())
-        # The files while they are written; and empty stand-ins for those of a finished conversion.
+        # The folder for new files, and the folder for empty stand-ins of a finished conversion's files.
         self.data = os.path.join(self.folder, "data")
         self.stand_ins = os.path.join(self.folder, "as-listed")
         self.claim = join(target.folder, target.journal)
         self.done = os.path.basename(done_of(target.journal))
 
     def run(self, local: Callable[..., Written], if_exists: str, replace: bool) -> Written:
-        """Upload what `local(folder)` writes to a folder."""
-        there = self._there()  # an unreachable destination is an error before anything is written
+        """Upload the files that `local(folder)` writes."""
+        there = self._there()  # first, so that an unreachable destination is an error at once
         journal = Journal(
             os.path.join(self.folder, "upload.jsonl"),
             "(?!)",
@@ -177,9 +179,9 @@ class _Upload:
         else:
             self._take(token, replace)
             inform(
-                f"{self.place}: written to {self.data} first, where "
-                f"{format_bytes(shutil.disk_usage(self.folder).free)} are free; removed from there "
-                "after the upload."
+                f"{self.place}: files are written to {self.data} first, where "
+                f"{format_bytes(shutil.disk_usage(self.folder).free)} are free, and are removed from "
+                "there after the upload."
             )
             written = self._made(local, replace)
             self._publish(journal, there, token)
@@ -187,7 +189,7 @@ class _Upload:
         return written
 
     def _forget(self, journal: Journal) -> None:
-        """Remove what is left in the staging folder, unless another process uses it."""
+        """Remove the rest of the staging folder, unless another process uses it."""
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self.folder, _CLAIM_FILE))
         for path in (journal.path, done_of(journal.path)):
@@ -202,10 +204,10 @@ class _Upload:
     def _local(self, folder: str) -> str:
         return folder + "/" if self.target.name == "/" else os.path.join(folder, self.target.name)
 
-    # ------------------------------------------------------------------------ what is at the URL
+    # ------------------------------------------------------------------------ the destination
 
     def _there(self) -> dict[str, Entry]:
-        """The existing files of such conversions, and the journal of a finished one."""
+        """The existing files of such conversions at the URL, and the journal of a finished one."""
         found = {
             entry.name.rpartition("/")[2]: entry for entry in access.inside(self.target.folder)
         }
@@ -216,7 +218,7 @@ class _Upload:
         }
 
     def _is_there(self, note: Any, there: dict[str, Entry]) -> bool:
-        """Whether all uploaded files are still there unchanged."""
+        """Whether an uploaded file still exists unchanged."""
         entry = there.get(note["name"])
         return entry is not None and [entry.size, entry.etag] == note["object"]
 
@@ -232,9 +234,9 @@ class _Upload:
 
     def _claimed(self, held: dict[str, Any]) -> FileExistsError:
         return FileExistsError(
-            f"{self.claim} is there: process {held.get('process', '?')!r:.80} on "
-            f"{held.get('host', '?')!r:.80} writes there, or was stopped. Wait until it is done, or make "
-            "the same call on that machine to resume; overwrite=True (--overwrite) starts again."
+            f"{self.claim} exists: process {held.get('process', '?')!r:.80} on "
+            f"{held.get('host', '?')!r:.80} is writing there, or was interrupted. Wait until it has finished, "
+            "or make the same call on that machine to resume; overwrite=True (--overwrite) starts again."
         )
 
     def _take(self, token: str, replace: bool) -> None:
@@ -249,10 +251,10 @@ class _Upload:
                 raise self._claimed(held) from None
             access.put(self.claim, [content])
 
-    # ----------------------------------------------------------------------------- what is staged
+    # ----------------------------------------------------------------------------- the staging folder
 
     def _token(self) -> str:
-        """An id by which a resumed call recognises its own claim."""
+        """A random id by which a resumed call recognises its own claim."""
         path = os.path.join(self.folder, _CLAIM_FILE)
         with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as file:
             return file.read()
@@ -264,9 +266,9 @@ class _Upload:
     def _compared(
         self, local: Callable[..., Written], there: dict[str, Entry], if_exists: str
     ) -> Written:
-        """Call `local` for a finished conversion: returns if it is the same, else FileExistsError.
+        """Call `local` for a finished conversion. Raises FileExistsError if it is a different one.
 
-        It compares names, lengths and the journal: empty files stand for the objects.
+        Names, lengths and the journal are compared, with sparse files in place of the objects.
         """
         shutil.rmtree(self.stand_ins, ignore_errors=True)
         os.makedirs(self.stand_ins)
@@ -282,7 +284,7 @@ class _Upload:
             shutil.rmtree(self.stand_ins, ignore_errors=True)
 
     def _made(self, local: Callable[..., Written], replace: bool) -> Written:
-        """Write all files to the staging folder; files of a killed call with the same job are kept."""
+        """Write all files to the staging folder. Files of a killed call with the same job are kept."""
         os.makedirs(self.data, exist_ok=True)
         path = self._local(self.data)
         try:
@@ -294,7 +296,7 @@ class _Upload:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Name the URL instead of the staging folder in messages; for a full disk, say what helps."""
+        """In error messages, replace the staging folder by the URL, and add advice for a full disk."""
         try:
             yield
         except (FileExistsError, BlockingIOError) as error:
@@ -309,16 +311,16 @@ class _Upload:
                 raise
             raise OSError(
                 error.errno,
-                f"{os.strerror(error.errno or errno.ENOSPC)}, where {self.place} is written before the "
-                "upload: free some space and make the same call again, or pass staging=, a folder on a "
-                "larger disk",
+                f"{os.strerror(error.errno or errno.ENOSPC)} in the folder where the files of {self.place} "
+                "are written before the upload: free some space and make the same call again, or pass "
+                "staging=, a folder on a larger disk",
                 error.filename,
             ) from error
 
     # ------------------------------------------------------------------------------- the upload
 
     def _publish(self, journal: Journal, there: dict[str, Entry], token: str) -> None:
-        """Upload what is missing; the file that makes the others valid comes last."""
+        """Upload the missing files; the file that makes the others valid is the last."""
         names = sorted(filter(self.pattern.fullmatch, os.listdir(self.data)))
         first = [name for name in names if name != self.target.last]
         numbers = {name: k for k, name in enumerate([*first, self.done])}
@@ -329,7 +331,7 @@ class _Upload:
             and note["name"] == name
             and note["file"] == self._stamp(name)
         }
-        # Delete objects of another conversion or of a killed call, the one that makes them valid first.
+        # Delete objects of another conversion or of a killed call; first the one that makes them valid.
         old = sorted(
             there.keys() - kept, key=lambda name: name not in (self.target.last, self.done)
         )

@@ -13,8 +13,11 @@ __all__ = ["Written"]
 class Written(NamedTuple):
     """The result of `write_tfrecords` or `write_pack`.
 
-    files: paths. validation: paths of the second part, if there are two. samples: number of samples
-    in all files. errors: those of the samples that did not load and were left out or replaced.
+    Attributes:
+        files: the paths of the files.
+        validation: the paths of the validation files, if the samples were split.
+        samples: the number of samples in all files.
+        errors: the errors of samples that failed to load and were left out or replaced.
     """
 
     files: list[str]
@@ -24,7 +27,7 @@ class Written(NamedTuple):
 
     def __str__(self) -> str:
         bad = "1 sample" if len(self.errors) == 1 else f"{len(self.errors):,} samples"
-        said = f"; {bad} did not load" if self.errors else ""
+        said = f"; {bad} failed to load" if self.errors else ""
         two = f", {len(self.validation):,} of them for validation" if self.validation else ""
         count = len(self.files) + len(self.validation)
         return f"{self.samples:,} samples in {count:,} file{'' if count == 1 else 's'}{two}{said}."

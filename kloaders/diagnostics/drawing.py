@@ -1,4 +1,4 @@
-"""Panels drawn with matplotlib, which is imported when it is used."""
+"""Draws panels with matplotlib, which is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#
 _ALPHA = 0.5
 # The width of a panel in inches, and how many characters of a caption fit below it.
 _PANEL, _CHARACTERS = 2.0, 32
-# Characters kept of a common ending of long names.
+# The number of characters kept of a common ending of long names.
 _ENDING = 8
 # Maximum number of classes in a legend.
 _LEGEND = 40
@@ -41,7 +41,7 @@ def figure_class() -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError(
-            'show() draws with matplotlib, which is not installed: pip install "matplotlib>=3.8".'
+            'show() needs matplotlib, which is not installed: pip install "matplotlib>=3.8".'
         ) from None
 
     class Shown(Figure):
@@ -79,7 +79,7 @@ def draw(kind: Any, cells: list[Cell], title: str, names: list[str] | None = Non
     axes = figure.subplots(rows, columns * panels, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-        axis.set_anchor("NW")  # a low image leaves the space to its caption
+        axis.set_anchor("NW")  # below a low image there is space for its caption
     scale = _scale([p.values for p in drawn if p.kind == "image"])
     for k, (cell, text) in enumerate(zip(cells, said, strict=True)):
         row, column = divmod(k, columns)
@@ -88,7 +88,7 @@ def draw(kind: Any, cells: list[Cell], title: str, names: list[str] | None = Non
             _draw_panel(axis, panel, scale)
             if panel.title:
                 axis.set_title(panel.title, fontsize=6.5, pad=2, loc="left", parse_math=False)
-        below = 14 if cell.panels[0].kind == "lines" else 3  # numbers of the axis
+        below = 14 if cell.panels[0].kind == "lines" else 3  # space for the numbers of the axis
         group[0].annotate(
             text, (0, 0), (0, -below), xycoords="axes fraction", textcoords="offset points",
             fontsize=7, va="top", ha="left", parse_math=False,
@@ -101,7 +101,7 @@ def draw(kind: Any, cells: list[Cell], title: str, names: list[str] | None = Non
 
 
 def _height(panels: list[Panel]) -> float:
-    """How high the highest panel is, where 1 is as high as it is wide."""
+    """The height of the highest panel, relative to its width."""
     shapes = [p.values.shape for p in panels if p.kind in ("image", "slices")]
     others = any(p.kind not in ("image", "slices", "text") for p in panels)
     found = max([shape[0] / shape[1] for shape in shapes] + [0.85] * others)
@@ -208,7 +208,7 @@ def _overlay(mask: Array) -> Array:
 
 
 def _scale(images: list[Array]) -> tuple[float, float]:
-    """The values drawn black and white: the same for all samples, so that they can be compared."""
+    """The values that are drawn as black and white, the same for all samples so that they compare."""
     if not images:
         return 0.0, 1.0
     finite = [p[np.isfinite(p)] for p in images]
@@ -227,7 +227,7 @@ def _scale(images: list[Array]) -> tuple[float, float]:
 
 
 def _draw_table(kind: Any, cells: list[Cell], title: str) -> Figure:
-    """Rows of numbers, one per sample."""
+    """A table with one row of numbers per sample."""
     rows = [
         [*(v for panel in cell.panels for v in _columns(panel)), *cell.caption] for cell in cells
     ]
@@ -259,15 +259,15 @@ def _draw_table(kind: Any, cells: list[Cell], title: str) -> Figure:
 
 
 def _columns(panel: Panel) -> list[str]:
-    """The numbers of a row, and their total number if it was cut."""
+    """The numbers of a row, and their count if the row was cut."""
     return str(panel.values).split(" ", SHORT)
 
 
 def _shortened(names: list[str], width: int) -> list[str]:
     """Names as captions: without common folders, but always with the part that differs.
 
-    The last two parts of a path, the class and the file, are kept. Names longer than two lines
-    then lose what all of them begin and end with.
+    The last two parts of a path, the class and the file, are kept. If names are still longer than two
+    lines, their common beginning and ending are cut as well.
     """
     split = [name.replace(os.sep, "/").split("/") for name in names]
     same = _alike([parts[:-2] for parts in split])
@@ -289,7 +289,7 @@ def _alike(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _wrapped(text: str, width: int = 22) -> str:
-    """Lines of limited length, broken after spaces, or after slashes and hyphens."""
+    """Break a text into lines of limited length, after spaces or hyphens."""
     import textwrap
 
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=True)) or text

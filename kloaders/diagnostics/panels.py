@@ -1,4 +1,4 @@
-"""How each array of a sample is drawn: image or slices with masks and boxes, lines, sound, or text."""
+"""Chooses how to draw each array of a sample: image or slices with masks and boxes, lines, sound, or text."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = [
 ]
 
 _FORMS = ("xyxy", "xywh", "yxyx", "center_xywh")
-#: How four numbers may describe a box.
+#: The formats of the four numbers of a box.
 BOX_FORMATS = (*_FORMS, *(f"rel_{name}" for name in _FORMS))
 
 #: A row up to this length is shown as numbers, a longer one as a line.
 SHORT = 12
-# Rows of several values each are lines up to this many columns, and a heat map above.
+# An array with up to this many columns is drawn as lines, a wider one as a heat map.
 _LINES = 8
 # Frames of a video, or slices of a volume, in one panel.
 _FRAMES = 4
-# From this many steps on, one or two columns are a sound; a plain row may also be an embedding.
+# One or two columns with at least this many steps are a sound. A row needs more: it may be an embedding.
 _SOUND_STEPS, _SOUND_ROW = 1000, 4000
-# Columns of a spectrogram, at most, and how far below the loudest it goes, in dB.
+# The maximum number of columns of a spectrogram, and its range in dB below the loudest value.
 _SPECTROGRAM_COLUMNS, _SPECTROGRAM_DB = 200, 80.0
-# Characters of an error shown in its tile.
+# The maximum number of characters of an error shown in its tile.
 _ERROR_LENGTH = 300
 
 
@@ -46,11 +46,11 @@ class SampleRow:
     """One sample.
 
     Attributes:
-        x: as delivered.
-        y: its label; None for none.
-        weight: its weight; None for none.
-        name: its name.
-        error: why it did not load; None: it did.
+        x: the input, as delivered.
+        y: the label, or None.
+        weight: the sample weight, or None.
+        name: the name of the sample.
+        error: why it failed to load; None if it loaded.
     """
 
     x: Any
@@ -67,11 +67,11 @@ class Panel:
     Attributes:
         kind: "image", "slices", "heat", "lines", "spectrogram", "text" or "error".
         values: the data to draw.
-        title: written above it.
+        title: the text above it.
         mask: the class of each pixel, drawn over an image or slices.
-        boxes: left, top, width, height, name and class of each.
-        taken: numbers of the frames or slices in `values`, which form a grid; None: one image.
-        grid: rows and columns of that grid.
+        boxes: left, top, width, height, name and class of each box.
+        taken: the numbers of the frames or slices in `values`, which form a grid; None for one image.
+        grid: the rows and columns of that grid.
     """
 
     kind: str
@@ -97,12 +97,12 @@ def cell_of(row: SampleRow, names: list[str] | None, box_format: str | None) -> 
 
     Args:
         row: the sample.
-        names: of classes, or None.
-        box_format: one of `BOX_FORMATS`; None: guessed from the numbers.
+        names: the names of the classes, or None.
+        box_format: one of `BOX_FORMATS`; None to guess it from the numbers.
     """
     if row.error is not None:
         error = row.error if len(row.error) <= _ERROR_LENGTH else f"{row.error[:_ERROR_LENGTH]}..."
-        return Cell([Panel("error", visible(error))], ["did not load"], visible(row.name))
+        return Cell([Panel("error", visible(error))], ["failed to load"], visible(row.name))
     xs = list(zip(names_of(row.x, "x"), flatten(row.x), strict=True))
     several = len(xs) > 1
     panels: list[Panel] = []
@@ -128,7 +128,7 @@ def cell_of(row: SampleRow, names: list[str] | None, box_format: str | None) -> 
 
 
 def _weights(weight: Any, panels: list[Panel], caption: list[str]) -> None:
-    """Single weights as text, maps of weights as panels."""
+    """Add a single weight to the caption, a map of weights as a panel."""
     if weight is None:
         return
     for name, value in zip(names_of(weight, "weight"), flatten(weight), strict=True):
@@ -145,7 +145,7 @@ def _titled(name: str, panel: Panel) -> str:
 
 
 def _panels(value: Array) -> list[Panel]:
-    """The drawings of a tensor: two panels for a sound, otherwise one."""
+    """The panels of an array: two for a sound, otherwise one."""
     sound = value[:, np.newaxis] if value.ndim == 1 else value
     steps = _SOUND_ROW if value.ndim == 1 else _SOUND_STEPS
     whole = value.dtype.kind == "f" or value.dtype == np.int16
@@ -156,14 +156,14 @@ def _panels(value: Array) -> list[Panel]:
 
 
 def spectrogram(sound: Array) -> Array:
-    """How loud each frequency is over time.
+    """Compute the loudness of each frequency over time.
 
     Args:
-        sound: (steps, channels), which are averaged.
+        sound: shape (steps, channels); the channels are averaged.
 
     Returns:
-        (frequencies, columns) in dB below the loudest; row 0 is frequency 0, the last row half the
-        sampling rate.
+        Shape (frequencies, columns), in dB below the loudest value; row 0 is frequency 0, the last row
+        half the sampling rate.
     """
     wave = np.nan_to_num(sound.astype(float)).mean(1)
     width = min(512, 2 ** int(np.log2(max(16, len(wave) // 16))))
@@ -179,7 +179,7 @@ def spectrogram(sound: Array) -> Array:
 
 
 def _in_a_grid(value: Array, taken: Array, grid: tuple[int, int]) -> Array:
-    """Some items of the first axis, arranged in a grid."""
+    """Arrange some items of the first axis in a grid."""
     rows, columns = grid
     lines = [
         np.concatenate(list(value[taken[r * columns : (r + 1) * columns]]), axis=1)
@@ -189,7 +189,7 @@ def _in_a_grid(value: Array, taken: Array, grid: tuple[int, int]) -> Array:
 
 
 def _several(value: Array, kind: str, what: str) -> Panel:
-    """Frames of a video, or slices of a volume."""
+    """The panel of a video or volume: some of its frames or slices."""
     n = len(value)
     if n <= _FRAMES:
         taken = np.arange(n)
@@ -206,7 +206,7 @@ def _several(value: Array, kind: str, what: str) -> Panel:
 
 
 def _panel(value: Array) -> Panel:
-    """The drawing of a tensor."""
+    """The panel of an array."""
     value = np.abs(value) if value.dtype.kind == "c" else value
     shape = value.shape
     if value.ndim == 3 and shape[-1] not in (1, 3, 4) and shape[0] in (1, 3, 4):
@@ -241,7 +241,7 @@ def _labels(
     panels: list[Panel],
     caption: list[str],
 ) -> None:
-    """Draw masks and boxes over the image; other labels become caption or panel."""
+    """Draw masks and boxes over the image; add other labels to the caption, or as panels."""
     if y is None:
         return
     rest = dict(zip(names_of(y, "y"), flatten(y), strict=True))
@@ -262,7 +262,7 @@ def _labels(
             continue
         if image is not None and whole is None and label.ndim in (2, 3) and label.shape[:2] == size:
             if label.ndim == 3 and label.shape[-1] in (3, 4) and not _one_hot(label):
-                panels.append(Panel("image", label, name))  # a target image, drawn like x itself
+                panels.append(Panel("image", label, name))  # a target image, drawn like x
             elif (
                 label.dtype.kind == "f"
                 and label.ndim == 3
@@ -309,7 +309,7 @@ def _classes_of(label: Array, dimensions: int) -> Array:
 def _boxes(
     boxes: Array, kinds: Array | None, names: list[str] | None, form: str | None, image: Array
 ) -> list[tuple[float, float, float, float, str, int]]:
-    """Left, top, width, height in pixels, name and class; without padding."""
+    """Left, top, width and height in pixels, name and class of each box; padding is left out."""
     boxes = boxes.reshape(-1, 4).astype(float)
     classes = np.zeros(len(boxes), int)
     if kinds is not None and len(boxes):
@@ -338,7 +338,7 @@ def _boxes(
 
 
 def _label(label: Array, names: list[str] | None) -> str | None:
-    """A label in words; None if it is better drawn."""
+    """A label as text; None if it should be drawn instead."""
     if label.ndim == 0 or (label.ndim == 1 and label.shape == (1,)):
         value = label.reshape(()).item()
         if names and float(value).is_integer() and 0 <= value < len(names):
@@ -354,7 +354,7 @@ def _label(label: Array, names: list[str] | None) -> str | None:
 
 
 def class_name(number: int, names: list[str] | None) -> str:
-    """The name of a class; its number where there is no name."""
+    """The name of a class; its number if it has no name."""
     return visible(names[number]) if names and 0 <= number < len(names) else str(number)
 
 

@@ -1,4 +1,4 @@
-"""A figure of a batch, as the model gets it."""
+"""Draws a batch as the model gets it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def show(
         raise ValueError(f"samples={samples} is too small, expected at least 1.")
     kind = figure_class()
     rows = rows_of(loader, batch, epoch, samples)
-    # With several outputs they are a dict that names no single output.
+    # With several outputs class_names is a dict, which has no names for a single output.
     names = loader.class_names if isinstance(loader.class_names, list) else None
     cells = [cell_of(row, names, box_format) for row in rows]
     title = f"batch {batch} of epoch {epoch}, {type(loader).__name__}"
@@ -46,7 +46,7 @@ def show(
 
 
 def rows_of(loader: Loader, batch: int, epoch: int, samples: int) -> list[SampleRow]:
-    """Samples of a batch as the model gets them, made in this thread.
+    """The samples of a batch as the model gets them, made in this thread.
 
     Args:
         loader: any loader.
@@ -55,8 +55,8 @@ def rows_of(loader: Loader, batch: int, epoch: int, samples: int) -> list[Sample
         samples: the maximum number of samples.
 
     Returns:
-        One row per sample, in the order of the batch. A sample that does not load has its error,
-        except with on_error="replace", where the model gets another sample in its place.
+        One row per sample, in the order of the batch. A sample that fails to load has its error,
+        except with on_error="replace", since the model then gets another sample in its place.
 
     Raises:
         IndexError: the batch does not exist.
@@ -67,9 +67,9 @@ def rows_of(loader: Loader, batch: int, epoch: int, samples: int) -> list[Sample
             f"batch {batch} of {type(loader).__name__}: batches are numbered from 0 to {batches - 1}."
         )
     options = loader.options
-    # In this thread: no processes for one batch, and none of a fit's threads.
+    # Work in this thread: one batch needs no processes, and a fit's threads are left alone.
     work = dataclasses.replace(options.work, processes=False)
-    # One bad file must not hide the others, whatever it does in a fit.
+    # One bad file must not hide the other samples, whatever on_error= does in a fit.
     policy = "replace" if options.faults.on_error == "replace" else "skip"
     view = loader.replace(work=work, faults=FaultOptions(policy))
     runner, source = view.runner, view.source

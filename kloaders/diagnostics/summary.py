@@ -1,4 +1,4 @@
-"""A description of a loader for a log, a terminal and a notebook."""
+"""Describes a loader for a log, a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Classes", "as_html", "as_text", "classes_of"]
 
 # Up to this many classes are listed; beyond that only the smallest and the largest.
 _LISTED = 10
-# Integer labels up to this are classes; larger ones may be any numbers.
+# Integer labels up to this are classes; larger ones are other numbers.
 _MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Samples of each class, by number; names of them, or their numbers as text."""
+    """The names of the classes (or their numbers, as text) and the number of samples of each."""
 
     names: list[str]
     counts: list[int]
@@ -36,7 +36,7 @@ class Classes:
         least, most = min(self.counts), max(self.counts)
         if least == 0:
             empty = self.counts.count(0)
-            return f"{empty} without a sample"
+            return f"{empty} without samples"
         if most <= 1.1 * least:
             return "balanced"
         return f"the largest has {most / least:.1f} times as many as the smallest"
@@ -58,7 +58,7 @@ class Classes:
 
 
 def classes_of(loader: Loader) -> Classes | None:
-    """Number of samples of each class; None if labels are not classes in RAM."""
+    """The number of samples of each class; None if labels are not classes, or not in RAM."""
     columns = loader.source.columns
     if columns is None or len(columns) < 2 or isinstance(columns[1], (tuple, dict)):
         return None
@@ -75,7 +75,7 @@ def classes_of(loader: Loader) -> Classes | None:
         if not whole or values.min() < 0 or values.max() >= _MOST_CLASSES:
             return None
         counts = np.bincount(values.astype(np.int64), minlength=len(names or ()))
-        # Numbers that are not classes: rows, years, ids.
+        # Probably numbers that are not classes, such as rows, years or ids.
         if names is None and (len(counts) > 1000 or len(counts) * 2 > len(values)):
             return None
     numbers = [int(count) for count in counts]
@@ -112,8 +112,8 @@ def facts(loader: Loader) -> list[tuple[str, str]]:
         order += f"; {loader.sampling}"
     several = loader.options.samples_per_file
     if several > 1:
-        order += f"; {several} samples from each file, which is read once for them"
-    found = [("sample", f"{arrays}, {format_bytes(each)} (a batch {batch})")]
+        order += f"; {several} samples per file, which is read once for all of them"
+    found = [("sample", f"{arrays}, {format_bytes(each)} ({batch} per batch)")]
     if len(specs) > 2:
         names = ("x", "y", "weights")
         parts = [
@@ -121,8 +121,8 @@ def facts(loader: Loader) -> list[tuple[str, str]]:
             for part, called in zip(loader.sample_spec, names, strict=False)
             for name, spec in zip(names_of(part, called), flatten(part), strict=True)
         ]
-        found[0] = ("sample", f"{', '.join(parts)}; {format_bytes(each)} (a batch {batch})")
-    found.append(("in all", f"{format_bytes(stored * loader.samples)} decoded"))
+        found[0] = ("sample", f"{', '.join(parts)}; {format_bytes(each)} ({batch} per batch)")
+    found.append(("total", f"{format_bytes(stored * loader.samples)} decoded"))
     classes = classes_of(loader)
     if classes is not None:
         found.append(("classes", str(classes)))
@@ -135,7 +135,7 @@ def facts(loader: Loader) -> list[tuple[str, str]]:
     if engine is not None and busy is not None and engine.count > 1:
         said = f"{engine.count} kept {busy:.1f} cores busy"
         if busy < 0.75 * engine.count and loader.runner.pipeline.runs_user_code:
-            said += "; if they wait for the GIL and not for a disk, pass processes=True"
+            said += "; if they wait for the GIL, and not for a disk, pass processes=True"
         found.append(("threads", said))
     ahead = min(loader.queue_size, max(1, AHEAD_BYTES // max(1, each * loader.batch_size)))
     found.append(
@@ -148,7 +148,7 @@ def facts(loader: Loader) -> list[tuple[str, str]]:
         found.append(("lengths", str(loader.options.padding)))
     found += [("cache", str(store)) for store in loader.source.stores()]
     if loader.errors:
-        found.append(("errors", f"{len(loader.errors)} samples, first {loader.errors[0]}"))
+        found.append(("errors", f"{len(loader.errors)} samples; the first: {loader.errors[0]}"))
     return found
 
 
@@ -166,7 +166,7 @@ def as_text(loader: Loader) -> str:
 
 
 def as_html(loader: Loader) -> str:
-    """For a notebook. Shows the error if no sample loads."""
+    """The description for a notebook. If no sample loads, it shows the error."""
     try:
         rows = facts(loader)
         classes = classes_of(loader)

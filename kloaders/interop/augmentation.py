@@ -1,6 +1,6 @@
-"""Augmentation by other libraries as `transform=` and `batch_transform=`, always reproducible.
+"""Reproducible augmentation with Albumentations and Keras layers, as `transform=` and `batch_transform=`.
 
-Neither library is imported here: what a user hands in has been made with it.
+This module does not import Albumentations: a user who passes a pipeline has already imported it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from kloaders.core.structure import is_text, map_structure
 
 __all__ = ["albumentations_transform", "keras_transform"]
 
-# What x and y are to the other library: a name for the whole, or names for some of a dict's entries.
+# The library's name for x or y as a whole, or its names for some entries of a dict.
 Names = str | Mapping[str, str] | None
 
-# Padding for boxes, keypoints and their labels, if there are fewer than the array has rows.
+# Fills the empty rows of arrays of boxes, keypoints and their labels.
 _PADDING = -1
-# A label field of keypoints that the pipeline carries along: the row in which each one came.
+# A label field that we add to keypoints, with the row of each; the pipeline keeps it beside the keypoint.
 _ROW = "kloaders_row"
 
 
@@ -34,19 +34,19 @@ def albumentations_transform(pipeline: Any, y: Names = None, x: Names = "image")
 
     Args:
         pipeline: an `albumentations.Compose`, or one of its transforms. Its own `seed` is ignored.
-        y: what the labels are to the pipeline. None: they pass unchanged. A name: all of y is that
-            target ("mask", "masks", "keypoints"). A dict from y's keys to targets, such as
+        y: the pipeline's targets for the labels. None: the labels pass unchanged. A name: all of y is
+            that target ("mask", "masks", "keypoints"). A dict from y's keys to targets, such as
             `{"boxes": "bboxes", "classes": "labels"}` ("labels" being one of `label_fields` of the
             pipeline's BboxParams); other keys pass unchanged.
-        x: likewise for the inputs; by default all of x is the image. For a dict: {"photo": "image"}.
+        x: the same for the inputs; by default all of x is the image. For a dict: {"photo": "image"}.
 
-    Boxes, keypoints and their label fields have one number of rows for all samples: rows of -1 are
-    empty. Boxes that the pipeline drops leave such rows at the end; a dropped keypoint leaves one in
-    its own row, since row 3 may always be the left elbow. The other keypoints keep their rows.
+    Boxes, keypoints and their label fields have the same number of rows in all samples; rows of -1 are
+    empty. If the pipeline drops boxes, the empty rows are at the end. A dropped keypoint leaves its own
+    row empty, since row 3 may always be the left elbow; the other keypoints keep their rows.
 
     Each thread has a copy of the pipeline, seeded for each sample: the same sample of the same epoch
-    gets the same result with any number of threads or processes. Put all transforms into one Compose;
-    an `A.Lambda` with random numbers of its own is not reproducible.
+    gets the same result with any number of threads or processes. Put all transforms into one Compose.
+    An `A.Lambda` that draws its own random numbers is not reproducible.
 
     Raises:
         TypeError: `pipeline` cannot be seeded (albumentations before 2.0).
@@ -67,16 +67,17 @@ def keras_transform(layer: Any, y: Names = None, x: Names = None) -> Any:
 
     Args:
         layer: a layer, `keras.layers.Pipeline` or `keras.Sequential` of layers. It is called with
-            training=True, by its stateless form: every generator in it starts from numbers drawn
-            for this very batch, and it keeps no state from one call to the next.
-        y: what the labels are to the layer. None: they pass unchanged, and the layer gets x alone. A
-            name: all of y is that entry of the dict that the layer gets ("labels",
+            training=True, through `stateless_call`: every random generator in it is seeded for this
+            batch, and it keeps no state from one call to the next.
+        y: the layer's names for the labels. None: the labels pass unchanged, and the layer gets x
+            alone. A name: all of y is that entry of the dict that the layer gets ("labels",
             "segmentation_masks", "bounding_boxes"). A dict from y's keys to such names; other keys
             pass unchanged.
-        x: likewise, where x is a dict: `{"photo": "images"}`.
+        x: the same for the inputs, if x is a dict: `{"photo": "images"}`.
 
-    A batch comes out alike in any number of threads, on one backend; backends draw differently from
-    one another. It runs on the CPU, in this process: with processes=True use it for batches.
+    The result for a batch is the same with any number of threads on one backend; it differs between
+    backends. The layer runs on the CPU, in this process. With processes=True pass it as
+    `batch_transform=`.
 
     Raises:
         TypeError: `layer` is no Keras layer.
@@ -96,7 +97,7 @@ def keras_transform(layer: Any, y: Names = None, x: Names = None) -> Any:
 
 
 class _Targets:
-    """Which parts of x and y go under which name, there and back."""
+    """Maps parts of x and y to the library's names, and its results back to x and y."""
 
     def __init__(self, x: Names, y: Names) -> None:
         for name, given in (("x", x), ("y", y)):
@@ -107,7 +108,7 @@ class _Targets:
         self.names = x, y
 
     def collect(self, x: Any, y: Any) -> dict[str, Any]:
-        """Values by name."""
+        """The parts of x and y that have a name, by name."""
         found: dict[str, Any] = {}
         for part, said, names in zip((x, y), "xy", self.names, strict=True):
             if isinstance(names, str):
@@ -121,7 +122,7 @@ class _Targets:
         return found
 
     def put_back(self, made: Mapping[str, Any], x: Any, y: Any) -> tuple[Any, Any]:
-        """Both parts, with the new values."""
+        """Return x and y, with the new values in place of the old ones."""
         parts = []
         for part, names in zip((x, y), self.names, strict=True):
             if isinstance(names, str):
@@ -137,18 +138,19 @@ class _Albumentations:
     def __init__(self, pipeline: Any, y: Names, x: Names) -> None:
         self.pipeline = pipeline
         self.targets = _Targets(x, y)
-        # Processors are those of bboxes and keypoints, each with names of fields that go by row.
+        # The pipeline has a processor for bboxes and one for keypoints. Each has label fields, which
+        # have the same rows as the target.
         self.rows = {
             name: [name, *(getattr(processor.params, "label_fields", None) or ())]
             for name, processor in getattr(pipeline, "processors", {}).items()
         }
-        # Label fields go with one target only: where there are several, rows have no numbers.
+        # Label fields belong to one target only: with several targets of keypoints, rows get no numbers.
         keypoints = getattr(pipeline, "processors", {}).get("keypoints")
         self.numbered = keypoints is not None and len(keypoints.data_fields) == 1
         self._own = threading.local()
 
     def _copy_of_pipeline(self) -> Any:
-        """A pipeline for one thread, whose keypoints say which row they are from."""
+        """A copy of the pipeline for one thread; it returns the row number of each keypoint."""
         pipeline = copy.deepcopy(self.pipeline)
         if self.numbered:
             fields = [*self.rows["keypoints"][1:], _ROW]
@@ -167,7 +169,7 @@ class _Albumentations:
     def _without_padding(self, given: dict[str, Any]) -> dict[str, Any]:
         found = dict(given)
         if self.numbered:
-            found[_ROW] = np.zeros(0, np.int64)  # asked for even where there are no keypoints
+            found[_ROW] = np.zeros(0, np.int64)  # required even if there are no keypoints
         for name, fields in self.rows.items():
             if name in given:
                 there = ~np.all(np.asarray(given[name]) == _PADDING, axis=-1)
@@ -191,21 +193,21 @@ class _Albumentations:
         return found
 
     def _rows_of(self, name: str, made: dict[str, Any], left: int, rows: int) -> Any:
-        """The row numbers of what the pipeline keeps of a target's rows."""
+        """The rows of a target that the pipeline has kept."""
         if name != "keypoints":
             return slice(left)
         if self.numbered:
             return np.asarray(made[_ROW], np.int64)
         if left < rows:
             raise ValueError(
-                f"{left} of {rows} keypoints are left, and with additional_targets= for keypoints "
-                "it is not known which: make the pipeline with "
+                f"the pipeline kept {left} of {rows} keypoints, and with additional_targets= for "
+                "keypoints it is not known which: make the pipeline with "
                 "A.KeypointParams(..., remove_invisible=False), and pass no rows of -1."
             )
         return slice(rows)
 
     def comparable_value(self) -> Any:
-        """The identity of the pipeline: without the state of generators, which are set for each sample."""
+        """The settings of the pipeline, without the state of its random generators."""
         return self.pipeline.to_dict(), self.targets.names
 
     def __getstate__(self) -> dict[str, Any]:
@@ -217,11 +219,11 @@ class _Albumentations:
 
 
 class _KerasLayer:
-    #: Worker processes have no Keras: `pool.check_sendable` looks for this.
+    #: Worker processes have no Keras: `pool.check_sendable` looks for this attribute.
     needs_keras = True
 
     def __init__(self, layer: Any, y: Names, x: Names) -> None:
-        # A layer that gets a dict knows its images as "images".
+        # A layer that gets a dict expects images under the key "images".
         self.alone = y is None and x is None
         self.layer = layer
         self.targets = _Targets("images" if x is None else x, y)
@@ -237,12 +239,12 @@ class _KerasLayer:
             put = _tensor
             data = {name: _mapped(put, value) for name, value in given.items()}
             trainable, other = self._values(data)
-            # Seeds are two small integers on every backend; [a, b] are drawn from one sequence.
+            # A seed is a pair of small integers on every backend.
             values = [
                 rng.integers(2**31, size=value.shape).astype(value.dtype) if seed else value
                 for value, seed in other
             ]
-            # Thread by thread: the stateless form writes to no variable.
+            # stateless_call writes to no variable, so threads may call it at the same time.
             made, _ = self.layer.stateless_call(
                 [put(value) for value in trainable],
                 [put(value) for value in values],
@@ -252,12 +254,12 @@ class _KerasLayer:
             made = {"images": made} if self.alone else made
             found = {name: _mapped(_numpy, made[name]) for name in data}
         mask = given.get("segmentation_masks")
-        if mask is not None:  # nearest neighbours: still classes, though as floats
+        if mask is not None:  # nearest-neighbour interpolation: classes, but as floats
             found["segmentation_masks"] = found["segmentation_masks"].astype(mask.dtype)
         return self.targets.put_back(found, x, y)
 
     def _values(self, data: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-        """Values of the layer's variables, and of those that are not trained whether it is a seed."""
+        """-> (values of trainable variables, [(value, whether it is a seed)] of the others)."""
         import keras
 
         with self._lock:
@@ -285,7 +287,7 @@ class _KerasLayer:
 
 
 def _inside(layer: Any) -> Iterator[Any]:
-    """A layer, and those that it consists of."""
+    """A layer, and all layers inside it."""
     yield layer
     for inner in getattr(layer, "layers", ()):
         yield from _inside(inner)
@@ -303,7 +305,7 @@ def _tensor(value: Any) -> Any:
     import keras
 
     if isinstance(value, np.ndarray) and is_text(value.dtype):
-        import tensorflow as tf  # layers of texts need it on every backend
+        import tensorflow as tf  # layers for texts need it on every backend
 
         return tf.constant(value)
     return keras.ops.convert_to_tensor(value)

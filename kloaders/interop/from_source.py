@@ -1,6 +1,6 @@
-"""A loader over anything with a length and items by number: Grain, torch, TFDS, ArrayRecord.
+"""Loaders for any object with `len(source)` and `source[i]`: Grain, torch, TFDS, ArrayRecord.
 
-None of these packages is imported here.
+This module imports none of these packages.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ if TYPE_CHECKING:
 
 __all__ = ["from_source", "from_torch"]
 
-# Packages whose sources draw no numbers from generators that all threads share, and may be called by
-# many threads at once.
+# Packages whose sources use no global random generator and may be called by many threads at once.
 _STATELESS = {"array_record", "datasets", "grain", "tensorflow_datasets"}
 
-# Options of DataLoader, and what to write instead.
+# Options of torch's DataLoader, and what to use instead.
 _DATALOADER = {
-    "collate_fn": "samples are stacked. Change a single one in select= or transform=, and pad there "
-    "where shapes differ",
-    "num_workers": "pass processes=True, and workers=N for their number",
-    "sampler": "the loader makes the order itself: seed=, shuffle= and sample_weights=. For a part of "
-    "the samples pass a torch.utils.data.Subset",
+    "collate_fn": "samples are stacked. Change single samples in select= or transform=, and pad them "
+    "there if their shapes differ",
+    "num_workers": "pass processes=True and workers=N",
+    "sampler": "the loader makes the order itself: pass seed=, shuffle= and sample_weights=. To use some "
+    "of the samples, pass a torch.utils.data.Subset",
     "batch_sampler": "pass batch_size=, seed= and shuffle=",
     "generator": "pass seed=",
-    "worker_init_fn": "leave it out, random numbers are seeded for each sample",
+    "worker_init_fn": "leave it out: random numbers are seeded for each sample",
     "pin_memory": "leave it out",
-    "prefetch_factor": "pass max_queue_size=, in batches for all workers together",
-    "persistent_workers": "leave it out, workers stay until loader.close()",
+    "prefetch_factor": "pass max_queue_size=, the number of batches for all workers together",
+    "persistent_workers": "leave it out: workers stay until loader.close()",
     "timeout": "leave it out: a worker that dies is replaced",
-    "multiprocessing_context": "leave it out, processes are never forked",
+    "multiprocessing_context": "leave it out: processes are never forked",
 }
 
 
@@ -50,36 +49,36 @@ def from_source(
     seeded: bool | None = None,
     **options: Unpack[Options],
 ) -> SequenceLoader:
-    """A loader over anything with `len(source)` and `source[i]`, shuffled as a whole.
+    """A loader for any object with `len(source)` and `source[i]`, with a full shuffle.
 
-    For Grain's data sources and MapDatasets, map-style torch Datasets, `tfds.data_source(...)`,
-    ArrayRecord's ArrayRecordDataSource, Hugging Face Datasets, lists, and classes of your own.
+    Use it for Grain's data sources and MapDatasets, map-style torch Datasets, `tfds.data_source(...)`,
+    ArrayRecord's ArrayRecordDataSource, Hugging Face Datasets, lists, and your own classes.
 
-    A sample is what `source[i]` returns: x, or a tuple (x, y). Tensors, NumPy arrays, PIL images,
-    numbers, and tuples, lists and dicts of these become arrays of their own dtype; a list of numbers
-    is one array. Axes are not permuted: channels-first images of torchvision stay channels-first.
+    A sample is the value of `source[i]`: x, or a tuple (x, y). Tensors, NumPy arrays, PIL images,
+    numbers, and tuples, lists and dicts of these become arrays and keep their dtype; a list of numbers
+    is one array. Axes are not permuted: channels-first images from torchvision stay channels-first.
 
     Args:
-        source: has `__len__` and `__getitem__`. If it has `__getitems__` as well, which takes a list
-            of numbers, and draws no random numbers, many samples are read by one call.
+        source: has `__len__` and `__getitem__`. If it also has `__getitems__`, which takes a list
+            of numbers, and draws no random numbers, many samples are read in one call.
         batch_size: samples per batch.
         select: a function that takes `source[i]` and returns x or (x, y), for other kinds of samples:
             `lambda item: (item["image"], item["label"])`, or a parser of ArrayRecord's bytes.
-        seeded: while `source[i]` runs, the global generators of torch (its CPU one), NumPy and
-            `random` are seeded from seed, epoch and i, and restored afterwards: its random numbers
-            do not depend on the number of workers, and differ from epoch to epoch. Loaders with
-            seeded=True take turns: in one process, only one of them reads at a time. Other threads
-            that use the generators at that moment see the seeded ones; processes=True avoids this.
-            False does not touch the generators: faster, for a source without random numbers, whose
-            samples can then be cached by `cache="ram"`. None: False for sources of Grain,
+        seeded: True: while `source[i]` runs, the global generators of torch (on the CPU), NumPy and
+            `random` are seeded from seed, epoch and i, and restored afterwards. So random numbers
+            do not depend on the number of workers, and differ from epoch to epoch. In one process,
+            only one loader with seeded=True reads at a time. Other threads that use the generators
+            at that moment see the seeded ones; processes=True avoids this.
+            False does not touch the generators. It is faster, and is for a source without random
+            numbers; samples can then be cached with `cache="ram"`. None: False for sources of Grain,
             ArrayRecord, TFDS and Hugging Face, which several threads then read, and True for all
             others, which are called by one thread at a time.
-        **options: see `SequenceLoader`. workers=N without processes needs a source that is not
-            seeded, and may be called from N threads at once.
+        **options: see `SequenceLoader`. workers=N without processes=True needs a source that is not
+            seeded and may be called from N threads at once.
 
     Raises:
-        TypeError: it has no samples by number, an option is DataLoader's, or (when it is read) a
-            sample holds texts.
+        TypeError: it has no samples by number, an option is one of torch's DataLoader, or (when it is
+            read) a sample contains texts.
         ValueError: an option is out of range, or the source repeats forever.
     """
     stateless = type(source).__module__.partition(".")[0] in _STATELESS
@@ -103,18 +102,18 @@ def from_torch(
 ) -> SequenceLoader:
     """`from_source` for a map-style torch Dataset, which is called by one thread at a time.
 
-    Give processes=True where that is too slow: each of `workers` processes has a copy of the dataset.
+    If that is too slow, pass processes=True: each of `workers` processes has a copy of the dataset.
 
     Args:
         dataset: has `__len__` and `__getitem__`.
         batch_size: samples per batch.
         select: see `from_source`.
-        seeded: likewise.
+        seeded: see `from_source`.
         **options: see `SequenceLoader`.
 
     Raises:
-        TypeError: it is an IterableDataset or a DataLoader, an option is DataLoader's, or (when
-            it is read) a sample holds texts.
+        TypeError: it is an IterableDataset or a DataLoader, an option is one of torch's DataLoader, or
+            (when it is read) a sample contains texts.
         ValueError: an option is out of range.
     """
     return _made("from_torch", dataset, batch_size, select, seeded, False, options)
@@ -135,7 +134,7 @@ def _made(
     check_names(f"{title}()", options, Options.__annotations__)
     _check(dataset, title)
     if select is not None and not callable(select):
-        raise TypeError(f"select={select!r:.80} is not a function of an item.")
+        raise TypeError(f"select={select!r:.80}, expected a function that takes an item.")
     seeded = checked_flag(seeded, "seeded")
     threads = 0 if options.get("processes") else options.get("workers") or 0
     if seeded and threads > 1:

@@ -1,4 +1,4 @@
-"""A Dataset with a known number of batches, which ends whatever errors occur. Not its content."""
+"""Gives a Dataset a known number of batches, and makes it end even if errors occur."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ __all__ = ["with_cardinality"]
 def with_cardinality(dataset: tf.data.Dataset, batches: int, errors: int) -> tf.data.Dataset:
     """The Dataset, with a known number of batches.
 
-    `assert_cardinality` alone answers the end of one that has fewer with an error, again and again:
-    `ignore_errors()` after it would ask for ever. So requests are counted, including errors.
+    If a Dataset has fewer batches, `assert_cardinality` alone raises an error at its end, on every
+    further request: `ignore_errors()` after it would never end. So requests are counted, including
+    those that raise errors.
 
     Args:
-        dataset: batches.
-        batches: how many there are, if all is well.
-        errors: the most that may come in place of batches.
+        dataset: the Dataset of batches.
+        batches: the number of batches, without errors.
+        errors: the maximum number of errors in place of batches.
     """
     import tensorflow as tf
 
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
     asked = tf.data.Dataset.range(batches + errors + 1)
-    # An error of the first does not stop the second, which defines the end of both.
+    # An error in `dataset` does not stop `asked`, which ends both.
     return tf.data.Dataset.zip((dataset, asked)).map(lambda batch, _: batch)

@@ -1,4 +1,4 @@
-"""Any loader as a tf.data.Dataset: by from_generator with an explicit signature, or by TensorFlow's ops."""
+"""Turns any loader into a tf.data.Dataset: with from_generator and a signature, or with TensorFlow's ops."""
 
 from __future__ import annotations
 
@@ -39,44 +39,44 @@ def to_tf_dataset(
 
     Args:
         loader: any loader. Its options apply: order, transform, workers, on_error.
-        shuffle: True or False: whether to shuffle; None uses the loader's setting, and storage
-            order if that is None too (a Dataset does not know whether it is for training).
+        shuffle: whether to shuffle. None uses the loader's setting, and storage order if that is
+            None too (a Dataset does not know whether it is for training).
         output_signature: a `tf.TensorSpec` for each array of a batch, in the batch's structure.
-            By default it is that of the first sample, and no batch is read to find it; for a list of
+            The default is the signature of the first sample; no batch is read for it. For a list of
             arrays, dimensions that differ are None. Required for files of different shapes.
-        native: run no Python code per sample, for small steps and for pipelines that must stay in a
-            graph. For arrays in RAM (`ArraySequenceLoader`, loaders from `preload`, and their parts
-            by `split`): Python passes sample numbers to TensorFlow, 64 batches at a time, and
-            TensorFlow gathers the samples from a copy of the arrays that it makes now; batches are
-            the same as the loader's, fully shuffled. For a `TFRecordSequenceLoader`: the files are
-            read by tf.data.TFRecordDataset, which shuffles in a buffer only and cannot skip a
-            damaged record; images are decoded and resized by TensorFlow.
+        native: run no Python code per sample, for short training steps and for pipelines that must
+            stay in a graph. For arrays in RAM (`ArraySequenceLoader`, loaders from `preload`, and their
+            parts from `split`): Python passes sample numbers to TensorFlow, 64 batches at a time, and
+            TensorFlow gathers the samples from a copy of the arrays, which is made now. Batches are
+            the same as the loader's, with a full shuffle. For a `TFRecordSequenceLoader`:
+            tf.data.TFRecordDataset reads the files, which shuffles in a buffer only and cannot skip
+            a damaged record; TensorFlow decodes and resizes images.
 
     After `loader.load_state_dict(state)` the Dataset starts at that position: its first iteration
-    has the remaining batches of that epoch. Count its batches yourself to save a state, by
+    has the remaining batches of that epoch. To save a state, count the batches yourself and call
     `loader.state_dict(epoch=..., batch=...)`; this needs a loader with shuffle=True or False.
 
     tf.data's autotuning is off, also for datasets derived from this one: a `map` with AUTOTUNE runs
     on all cores. `dataset.with_options` turns it on (`options.autotune.enabled = True`), but then
-    the end of a loop is sometimes delayed, by up to half of the time that the loop took.
+    the end of a loop is sometimes delayed, by up to half the duration of the loop.
 
-    A batch that does not load raises an error at its position: `dataset.ignore_errors()` leaves out
-    that batch and continues; on_error="skip" of the loader leaves out only the sample, and reports it.
+    A batch that fails to load raises an error at its position. `dataset.ignore_errors()` drops that
+    batch and continues; on_error="skip" of the loader drops only the sample, and reports it.
 
-    Cardinality is asserted, unless the Dataset starts in the middle of an epoch. The Dataset
-    holds the loader; TensorFlow's registry of Python functions, which outlives the Dataset, does
+    The cardinality is known, unless the Dataset starts in the middle of an epoch. The Dataset keeps
+    the loader alive; TensorFlow's registry of Python functions, which outlives the Dataset, does
     not. Pass shuffle=False to `fit`: shuffle=True has no effect on a Dataset except a warning.
 
     In a tf.distribute cluster, give each worker a loader with `shard=` and use
     `strategy.distribute_datasets_from_function`. Strategies that would shard the Dataset are refused.
 
     Raises:
-        SampleError: the first sample does not load.
+        SampleError: the first sample fails to load.
         ValueError: keras.distribution expects another part of the data than the loader's `shard`;
-            native=True and an option that takes Python (transform, decode, on_error="skip"); or
+            native=True and an option that needs Python (transform, decode, on_error="skip"); or
             the loader resumes in the middle of an epoch with another order.
         TypeError: native=True and a loader of files other than TFRecord files.
-        MemoryError: native=True, and no room for a second copy of the arrays.
+        MemoryError: native=True, and not enough memory for a second copy of the arrays.
     """
     import tensorflow as tf
 
@@ -92,7 +92,7 @@ def to_tf_dataset(
         )
     if native and output_signature is not None:
         raise ValueError(
-            "native=True takes its signature from TensorFlow's ops: leave output_signature out."
+            "with native=True TensorFlow's ops determine the signature: leave output_signature out."
         )
     if native and isinstance(loader, TFRecordSequenceLoader):
         if loader.runner.loaded is not None:
@@ -104,8 +104,8 @@ def to_tf_dataset(
     loader.options.order_for(order)
     source = _Source(loader, bool(order))
     whole = source.position is None or source.position.size == len(loader)
-    # The generator lives as long as the process, in TensorFlow's registry: it must not hold the
-    # loader. The Dataset does.
+    # TensorFlow's registry keeps the generator until the process ends, so it must not keep the loader
+    # alive. The Dataset does.
     if native:
         dataset = dataset_of(Gather(loader), _Generator(source, index_blocks), _ADVICE)
     else:
@@ -115,27 +115,28 @@ def to_tf_dataset(
     if whole:
         dataset = with_cardinality(dataset, len(loader), errors=len(loader))
     dataset = dataset.prefetch(2)
-    # Only explicit shards: "by file" makes experimental_distribute_dataset fail in a cluster, where
-    # another policy would drop batches (DATA) or halve them (OFF). Elsewhere it has no effect.
+    # Only explicit shards are supported: with the policy FILE, experimental_distribute_dataset fails in
+    # a cluster. Other policies would drop batches (DATA) or halve them (OFF). Without a cluster the
+    # policy has no effect.
     options = tf.data.Options()
     by_file = tf.data.experimental.AutoShardPolicy.FILE
     options.experimental_distribute.auto_shard_policy = by_file
-    # TensorFlow's tuner looks for a cancellation that is not there yet when it is woken, and sleeps on:
-    # every other loop over a Dataset ended with a second, or up to half of its time, in which nothing
-    # happened. Nothing here is left to tune.
+    # TensorFlow's autotuner is woken before the cancellation is set, does not see it, and sleeps again
+    # (see keras_api/tf_iterators.py): every other loop over a Dataset ended with an idle second, or
+    # up to half of its duration. This Dataset has nothing to tune.
     options.autotune.enabled = False
     dataset = dataset.with_options(options)
-    # The Dataset holds its source, and with it the loader, as long as it lives itself.
+    # The finalizer keeps the source, and with it the loader, alive as long as the Dataset.
     weakref.finalize(dataset, _let_go, source).atexit = False
     return dataset
 
 
 def _let_go(_: object) -> None:
-    """Called with the content of a Dataset when it is garbage-collected."""
+    """The finalizer of a Dataset, which only keeps its argument alive until then."""
 
 
 class _Source:
-    """A loader and how many epochs of it were begun."""
+    """A loader, and the number of its epochs that were begun."""
 
     def __init__(self, loader: SequenceLoader, shuffle: bool) -> None:
         self.loader = loader.view()
@@ -150,8 +151,9 @@ class _Source:
         if self.position.size < len(loader) and stored == shuffle:
             raise ValueError(
                 "the loaded state is in the middle of an epoch "
-                f"{'in storage order' if stored else 'that is shuffled'}, and the Dataset is not: set "
-                "shuffle= in the loader, before the state is saved, and not in to_tf_dataset()."
+                f"{'in storage order' if stored else 'that is shuffled'}, but the Dataset is "
+                f"{'shuffled' if stored else 'in storage order'}: set shuffle= in the loader before the "
+                "state is saved, and not in to_tf_dataset()."
             )
 
     def next_epoch(self) -> tuple[Order, int]:
@@ -164,7 +166,7 @@ class _Source:
 
 
 class _Generator:
-    """The function that from_generator calls for each epoch; `items` gives the items of an order."""
+    """The function that from_generator calls for each epoch; `items` yields the items of an order."""
 
     def __init__(
         self, source: _Source, items: Callable[[SequenceLoader, Order, int], Iterator[Any]]
@@ -176,8 +178,8 @@ class _Generator:
         source = self._source()
         if source is None:
             raise RuntimeError(
-                "the Dataset from to_tf_dataset was deleted while a Dataset derived from it is "
-                "still read: keep a reference to it as long as it is used."
+                "the Dataset from to_tf_dataset was deleted while a Dataset derived from it is still in "
+                "use: keep a reference to it as long as it is used."
             )
         return self._items(source.loader, *source.next_epoch())
 
@@ -185,7 +187,8 @@ class _Generator:
 class _Batches(Iterator[Any]):
     """The batches of an order, checked against the signature.
 
-    Not a generator, which an error would end: after a batch that does not load comes the next one.
+    This is not a generator, since an error would end a generator: here the next batch follows a batch
+    that fails to load.
     """
 
     def __init__(self, signature: Any, loader: SequenceLoader, order: Order, first: int) -> None:
@@ -208,13 +211,13 @@ class _Batches(Iterator[Any]):
 
 
 def _check_batch(batch: Any, signature: Any, number: int) -> None:
-    """Say what TensorFlow's own message does not: what to do about arrays of another shape."""
+    """Raise ValueError for arrays of another shape, with the advice that TensorFlow's message lacks."""
     if not same_structure(batch, signature):
         return  # TensorFlow names both structures
     for array, spec in zip(flatten(batch), flatten(signature), strict=True):
         if not spec.shape.is_compatible_with(array.shape):
             raise ValueError(
-                f"batch {number} has an array of shape {array.shape}, and the Dataset was made for "
+                f"batch {number} has an array of shape {array.shape}, but the Dataset was made for "
                 f"{tuple(spec.shape)}, the shape of the first sample: pass output_signature= to "
                 "to_tf_dataset(), with tf.TensorSpec(shape, dtype) for each array of a batch and "
                 "None where shapes differ."

@@ -1,4 +1,4 @@
-"""Arrays in RAM through TensorFlow's own ops: Python says which samples, TensorFlow gathers them."""
+"""Batches of arrays in RAM by TensorFlow's ops: Python passes sample numbers, TensorFlow gathers the rows."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Gather", "dataset_of", "index_blocks"]
 
-# Batches whose indices are passed to TensorFlow at once: a call into Python takes 0.15 ms.
+# The number of batches whose indices are passed at once: each call into Python takes 0.15 ms.
 _BLOCK = 64
 
 
 class Gather:
-    """Rows of a loader's arrays, as tensors: from indices to what the loader delivers for them.
+    """Maps the indices of a batch to the batch that the loader delivers for them, as tensors.
 
-    The arrays are copied into memory of TensorFlow's, on the CPU.
+    The arrays are copied into TensorFlow's memory, on the CPU.
 
     Raises:
-        TypeError: an array is none in RAM.
-        ValueError: an option of the loader takes Python.
-        MemoryError: there is no room for the copy.
+        TypeError: an array is not in RAM.
+        ValueError: an option of the loader needs Python.
+        MemoryError: there is not enough memory for the copy.
     """
 
     def __init__(self, loader: SequenceLoader) -> None:
@@ -44,8 +44,8 @@ class Gather:
         arrays = [rows for rows in found if rows is not None]
         if not arrays or len(arrays) < len(found):
             raise TypeError(
-                "native=True is for TFRecordSequenceLoader and for arrays in RAM, and this is a "
-                f"{type(loader).__name__} over another source: leave native out, or pass "
+                "native=True is for TFRecordSequenceLoader and for arrays in RAM, but this is a "
+                f"{type(loader).__name__} with another source: leave native out, or pass "
                 "preload(loader)."
             )
         refuse(
@@ -100,7 +100,7 @@ class Gather:
 
 
 def index_blocks(loader: SequenceLoader, order: Order, first: int) -> Iterator[Indices]:
-    """The samples of batches of an order from this one on: int64 of shape (batches, rows)."""
+    """The sample numbers of an order's batches from `first` on: int64 arrays of shape (batches, rows)."""
     block: list[Indices] = []
     for batch in range(first, loader.plan.count(order)):
         indices = loader.plan.indices(order, batch)
@@ -113,7 +113,7 @@ def index_blocks(loader: SequenceLoader, order: Order, first: int) -> Iterator[I
 
 
 def dataset_of(gather: Gather, blocks: Any, name: str) -> tf.data.Dataset:
-    """Batches of what `blocks`, a generator function, gives indices of; `name` is for errors."""
+    """A Dataset of batches. `blocks` is a generator function that yields indices; `name` is for errors."""
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_generator(
@@ -124,7 +124,7 @@ def dataset_of(gather: Gather, blocks: Any, name: str) -> tf.data.Dataset:
 
 
 def _bytes(array: Any, numbers: Any) -> int:
-    """Bytes of a copy, and the rows of a subset gathered for it."""
+    """The bytes that a copy needs, including the rows that are gathered first for a subset."""
     return int(array.nbytes if numbers is None else 2 * array[:1].nbytes * len(numbers))
 
 

@@ -1,7 +1,7 @@
-"""TFRecord files through TensorFlow's own ops, for those who must stay inside a graph.
+"""Reads TFRecord files with TensorFlow's ops only, for pipelines that must stay inside a graph.
 
-No Python runs for a record, and no index is asked. What that costs: the shuffle is a buffer's, and
-one damaged byte ends the pass.
+No Python code runs per record, and the index of records is not used. The disadvantages: records are
+shuffled in a buffer only, and one damaged byte ends the pass.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["native_dataset", "refuse"]
 
-# What the buffer that is shuffled in may hold.
+# The maximum bytes of the shuffle buffer, and its minimum number of records.
 _BUFFER_BYTES, _BUFFER_LEAST = 512 << 20, 1024
 _METHODS = {
     "nearest": "nearest",
@@ -39,12 +39,11 @@ _METHODS = {
 def native_dataset(loader: TFRecordSequenceLoader, shuffle: bool) -> tf.data.Dataset:
     """Batches of a `TFRecordSequenceLoader`'s files, read by tf.data.TFRecordDataset.
 
-    Structure, shapes and dtypes are those that the loader delivers; so are arrays and numbers.
-    Images are decoded and resized by TensorFlow: pixels differ by a few of 255 levels, and images
-    are not rotated by their EXIF tag.
+    Structure, shapes, dtypes, arrays and numbers are the same as the loader's. TensorFlow decodes and
+    resizes images: pixels differ by a few of 255 levels, and images are not rotated by their EXIF tag.
 
     Raises:
-        ValueError: an option of the loader takes Python, or the loader's index.
+        ValueError: an option of the loader needs Python, or the loader's index.
     """
     import tensorflow as tf
 
@@ -52,8 +51,9 @@ def native_dataset(loader: TFRecordSequenceLoader, shuffle: bool) -> tf.data.Dat
     kinds = set(loader.records.records.compressions)
     if len(kinds) > 1:
         raise ValueError(
-            f"native=True: some files are compressed as {' and '.join(sorted(kinds - {''}))} and "
-            "others otherwise, and a TFRecordDataset has one kind. Make a loader for each."
+            "native=True: the files have different compression "
+            f"({', '.join(sorted(kind or 'none' for kind in kinds))}), and a TFRecordDataset reads one "
+            "kind only. Make a loader for each kind."
         )
     leaves, specs = flatten(loader.records.leaves), flatten(loader.raw_spec)
     steps = [_step(loader, leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
@@ -113,7 +113,7 @@ def _check(loader: TFRecordSequenceLoader) -> None:
 
 
 def refuse(does: str, conditions: list[tuple[str, bool]]) -> None:
-    """Raise ValueError for the first of these that is there and cannot be had in a graph."""
+    """Raise ValueError for the first condition that is true, which a graph cannot fulfil."""
     for what, there in conditions:
         if there:
             raise ValueError(
@@ -123,7 +123,7 @@ def refuse(does: str, conditions: list[tuple[str, bool]]) -> None:
 
 
 def _buffer(loader: TFRecordSequenceLoader) -> int:
-    """Records in the buffer."""
+    """The number of records in the shuffle buffer."""
     each = loader.records.records.bytes_in_all // max(1, loader.samples)
     size = min(loader.samples, max(_BUFFER_LEAST, _BUFFER_BYTES // max(1, each)))
     if size < loader.samples:
@@ -135,7 +135,7 @@ def _buffer(loader: TFRecordSequenceLoader) -> int:
     return size
 
 
-# What parses a feature, and what makes its array of it.
+# How TensorFlow parses a feature, and the function that makes an array of the result.
 _Step = tuple[Any, Callable[[Any], Any]]
 
 
@@ -147,7 +147,7 @@ def _step(loader: TFRecordSequenceLoader, leaf: Leaf, spec: ArraySpec) -> _Step:
     here = found.get(leaf.name)
     if here is not None and here.steps is not None:
         raise ValueError(
-            f"native=True reads Examples by TensorFlow's ops, and {leaf.name!r:.80} is a feature list "
+            f"native=True reads Examples with TensorFlow's ops, but {leaf.name!r:.80} is a feature list "
             "of a SequenceExample. Leave native out."
         )
     if leaf.class_names is not None:
@@ -206,7 +206,7 @@ def _picture(leaf: Leaf, spec: ArraySpec) -> Callable[[Any], Any]:
         )
         if options.size is not None:
             method = options.interpolation
-            if method == "auto":  # what shrinks first, then what grows; each leaves the other alone
+            if method == "auto":  # first the axes that shrink, then those that grow
                 least = tf.minimum(tf.shape(image)[:2], options.size)
                 image, method = tf.image.resize(image, least, "area"), "bilinear"
             image = tf.image.resize(image, options.size, _METHODS[method])

@@ -1,7 +1,8 @@
-"""The class that Keras knows a loader by.
+"""The base class that makes Keras accept a loader.
 
-A worker process makes samples and never trains: there the base is a plain object, so that no
-process but the first imports Keras and TensorFlow. TF_USE_LEGACY_KERAS=1 chooses Keras 2.
+In the main process it is Keras' own `PyDataset`. A worker process makes samples and never trains: its
+base class is a plain object, so that only the main process imports Keras and TensorFlow.
+TF_USE_LEGACY_KERAS=1 chooses Keras 2.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from kloaders.core.messages import warn
 
 __all__ = ["WORKER", "Sequence", "keeps_adapters"]
 
-#: Set in the environment of our worker processes.
+#: The environment variable that marks our worker processes.
 WORKER = "KLOADERS_WORKER"
 
 
 class _Plain:
-    """The part of a Sequence that a worker process needs: nothing."""
+    """The base class in a worker process, which needs nothing of a Sequence."""
 
     def __init__(self, **_: Any) -> None:
         pass
@@ -31,7 +32,7 @@ elif os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
     from tf_keras.utils import Sequence as _Keras2Sequence
 
     class Sequence(_Keras2Sequence):
-        """Keras 2's class takes no options, and calls nothing but `on_epoch_end`."""
+        """Keras 2's Sequence, which takes no options and has no hook but `on_epoch_end`."""
 
         def __init__(self, **_: Any) -> None:
             warn(
@@ -46,6 +47,6 @@ else:
 
 
 def keeps_adapters() -> bool:
-    """Whether the backend keeps what Keras makes around a Sequence, and so the Sequence."""
+    """Whether the backend keeps Keras' adapters, and with them their Sequences, alive."""
     keras = sys.modules.get("keras")
     return keras is not None and keras.backend.backend() == "tensorflow"

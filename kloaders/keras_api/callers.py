@@ -1,9 +1,9 @@
-"""Which calls of Keras read from a loader, and which of them are over: one at a time.
+"""Tracks which calls of Keras read from a loader, and refuses two at the same time.
 
 A loader has one position, so two calls that read from it at once would get each other's batches.
-And Keras calls nothing when a fit is broken off in mid-epoch: by an error, by Ctrl-C, by
-`stop_training`. Then on TensorFlow an abandoned iterator may read once more, even while the next fit
-is under way.
+Keras calls no hook when a fit is interrupted in the middle of an epoch (by an error, Ctrl-C or
+`stop_training`). On TensorFlow the abandoned iterator may then read one more batch, even while the
+next fit is running.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ class Callers:
     """The calls that read from one loader."""
 
     def __init__(self) -> None:
-        self._calls: list[Call] = []  # that have read its size; some may have ended
-        self._training: Call | None = None  # the fit that began an epoch last
-        self._epoch: Call | None = None  # the call that began the epoch under way
+        self._calls: list[Call] = []  # calls that read num_batches; some may have ended
+        self._training: Call | None = None  # the last fit that began an epoch
+        self._epoch: Call | None = None  # the call that began the current epoch
         self._stream: int | None = None  # Keras' generator that reads the current pass
-        self._abandoned: set[int] = set()  # those that read passes that were broken off
+        self._abandoned: set[int] = set()  # the generators of interrupted passes
 
     @property
     def watched(self) -> bool:
-        """Whether it matters who reads a batch."""
+        """Whether `locate` has to find out which call reads a batch."""
         return self._epoch is not None or bool(self._abandoned)
 
     @property
     def in_epoch(self) -> bool:
-        """Whether a call of Keras began the epoch under way, and is running."""
+        """Whether a call of Keras began the current epoch, and is still running."""
         return self._epoch is not None and self._epoch.running()
 
     @property
     def broken_off(self) -> bool:
-        """Whether a call of Keras began the epoch under way, and has ended."""
+        """Whether the call of Keras that began the current epoch has ended."""
         return self._epoch is not None and not self._epoch.running()
 
     @property
@@ -44,7 +44,7 @@ class Callers:
         return self._training is not None and self._training.running()
 
     def size_read(self, asked: Asker) -> None:
-        """Keras reads how many batches there are.
+        """Keras reads `num_batches`.
 
         Raises:
             RuntimeError: while another call reads from this loader.
@@ -55,14 +55,14 @@ class Callers:
                 self._calls.append(asked.call)
         if asked.stream is not None:
             self._stream = asked.stream
-            self._abandoned.discard(asked.stream)  # another generator, at the same address
+            self._abandoned.discard(asked.stream)  # a new generator at the address of an old one
 
     def epoch_begins(self, call: Call | None, training: bool) -> None:
-        """An epoch begins: one of Keras', or of a loop of the user's, which has no call.
+        """An epoch begins, in a call of Keras or in a loop of the user.
 
         Args:
-            call: whose epoch it is.
-            training: it is known to lie within the training pass of another call.
+            call: the call that begins it; None for a loop of the user.
+            training: whether the epoch is known to lie within the training pass of another call.
 
         Raises:
             RuntimeError: while another call reads from this loader.
@@ -77,23 +77,23 @@ class Callers:
             self._epoch = call
 
     def epoch_ends(self, complete: bool) -> None:
-        """No pass is under way any more.
+        """The current pass is over.
 
         Args:
-            complete: all batches of a pass by Keras were requested, so that no older pass continues.
+            complete: whether Keras requested all batches of the pass. If so, no older pass continues.
         """
         self._epoch = None
         if complete:
             self._abandoned.clear()
 
     def abandon(self) -> None:
-        """The current pass was broken off: later requests of its generator are ignored."""
+        """The current pass was interrupted: later requests of its generator are ignored."""
         if self._stream is not None:
             self._abandoned.add(self._stream)
         self._stream = self._epoch = None
 
     def is_stray(self, asked: Asker) -> bool:
-        """Whether this read comes from the generator of a pass that was broken off."""
+        """Whether this read comes from the generator of an interrupted pass."""
         return asked.stream is not None and asked.stream in self._abandoned
 
     def _check_alone(self, call: Call) -> None:
@@ -101,9 +101,9 @@ class Callers:
         for other in self._calls:
             if other.thread != call.thread:
                 raise RuntimeError(
-                    f"{call.method}() was given a loader that {other.method}() reads from in another "
-                    "thread at this moment. A loader has one position, so both would get wrong "
-                    "samples: give each call its own loader over the same data, loader.view()."
+                    f"{call.method}() was given a loader that {other.method}() is reading from in "
+                    "another thread. A loader has one position, so both would get wrong samples: "
+                    "give each call its own loader over the same data, loader.view()."
                 )
 
 

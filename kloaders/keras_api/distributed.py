@@ -1,8 +1,8 @@
-"""Whether a loader delivers this process's part of the data, where several train one model.
+"""Checks that a loader delivers this process's part of the data when several processes train one model.
 
-`shard=(k, n)` is the loader's word; what Keras and TensorFlow make of it is looked up here, when
-Keras begins a pass and when a Dataset is made. Where nothing is distributed that costs a look into
-a dictionary.
+The loader has `shard=(k, n)`. These functions compare it with the distribution settings of Keras and
+TensorFlow, when Keras begins a pass and when a Dataset is made. Without a distribution a check costs
+one dictionary lookup.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PAGE = "docs/distributed.md has an example."
 
 
 def check_settings(order: OrderOptions) -> None:
-    """Say what several processes have to agree on."""
+    """Warn about settings that all processes must have in common."""
     k, n = order.part
     if n > 1 and order.seed_drawn and order.shuffle is not False:
         warn(
@@ -49,14 +49,14 @@ def check_pass(loader: Loader) -> None:
         _check_part(loader, distribution, keras)
     elif loader.shard[1] > 1 and _tensorflow_tasks(keras) > 1:
         raise ValueError(
-            f"this loader has shard={loader.shard}, and in a cluster TensorFlow would shard once "
-            "more what Keras' methods get from it. Train in a loop of your own, over strategy."
+            f"this loader has shard={loader.shard}, and in a cluster TensorFlow would shard its batches "
+            "once more in fit, evaluate and predict. Write your own training loop, over strategy."
             "distribute_datasets_from_function(lambda context: to_tf_dataset(loader)). " + _PAGE
         )
 
 
 def check_dataset(loader: Loader) -> None:
-    """Called when a Dataset is made, which does not know who will read it."""
+    """Called when a Dataset is made: later it is unknown what reads it."""
     keras = sys.modules.get("keras")
     distribution = None if keras is None else distribution_of(keras)
     if distribution is not None:
@@ -72,8 +72,8 @@ def distribution_of(keras: Any) -> Any:
 
 
 def _check_auto_shard(distribution: Any, does: str) -> None:
-    # Keras 3.16 asks a Sequence for each n-th index only, and an index is a ticket here: n processes
-    # would each train on an n-th of the samples of their part, or all on the same ones.
+    # Keras 3.16 asks a Sequence for every n-th index only, and an index is a ticket here: each of n
+    # processes would train on 1/n of the samples of its part, or all on the same samples.
     k, n = part_of(distribution)
     if n > 1 and getattr(distribution, "auto_shard_dataset", False):
         raise ValueError(
@@ -92,7 +92,7 @@ def _check_part(loader: Loader, distribution: Any, keras: Any) -> None:
             f"pass shard={part} and the same seed= in all processes. {_PAGE}"
         )
     replicas = _replicas(distribution)
-    devices = max(1, replicas // part[1])  # that share a batch of this loader
+    devices = max(1, replicas // part[1])  # devices that share a batch of this loader
     if loader.batch_size % devices:
         raise ValueError(
             f"batch_size={loader.batch_size} cannot be divided among {devices} devices: choose a "
@@ -114,8 +114,8 @@ def _check_part(loader: Loader, distribution: Any, keras: Any) -> None:
 
 
 def part_of(distribution: Any) -> tuple[int, int]:
-    """Which part of the data this process reads, of how many."""
-    if hasattr(distribution, "num_data_shards"):  # since Keras 3.16, on each backend
+    """-> (which part of the data this process reads, the number of parts)."""
+    if hasattr(distribution, "num_data_shards"):  # since Keras 3.16, on every backend
         return int(distribution.data_shard_id), int(distribution.num_data_shards)
     import jax
 
@@ -139,17 +139,17 @@ def _processes(distribution: Any) -> int:
 
 
 def jax_is_initialized(jax: Any) -> bool:
-    """Whether this process is one of a job that `jax.distributed.initialize` joined."""
+    """Whether this process has joined a job with `jax.distributed.initialize`."""
     known = getattr(jax.distributed, "is_initialized", None)
     if known is not None:  # since JAX 0.5
         return bool(known())
-    # Before, no public name tells it without starting JAX's backend.
+    # Older versions have no public function for this that does not start JAX's backend.
     state = getattr(sys.modules.get("jax._src.distributed"), "global_state", None)
     return getattr(state, "client", None) is not None
 
 
 def _tensorflow_tasks(keras: Any) -> int:
-    """How many tasks of a TensorFlow cluster this process knows."""
+    """The number of tasks of the TensorFlow cluster that this process is in."""
     tf = sys.modules.get("tensorflow")
     if tf is None or keras.backend.backend() != "tensorflow":
         return 1

@@ -1,6 +1,6 @@
-"""Which part of the data is this process's, by what started it: `shard="auto"`.
+"""`shard="auto"`: finds the part of the data for this process from the job that it belongs to.
 
-Nothing is imported to find out: a module that is not loaded yet cannot have been set up.
+It imports nothing for that: a library that is not imported yet cannot have been initialized.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ Part = tuple[int, int]
 
 
 def auto_shard() -> Part:
-    """(k, n) of this process; (0, 1) where nothing says that there are others.
+    """(k, n) of this process; (0, 1) if no job of several processes is found.
 
-    Asked in this order, and the first that knows of a job is believed: `keras.distribution`,
-    `torch.distributed`, `jax.distributed`, Ray Train, SLURM. The result is logged at level INFO.
+    The first of these that belongs to a job decides: `keras.distribution`, `torch.distributed`,
+    `jax.distributed`, Ray Train, SLURM. The result is logged at level INFO.
 
-    A `keras.distribution` that shards a Sequence by itself (Keras 3.16) would take a part of the
-    part: that is switched off, with a warning.
+    A `keras.distribution` that shards a Sequence by itself (Keras 3.16) would shard the part again:
+    its `auto_shard_dataset` is switched off, with a warning.
     """
     for name, find in _FINDERS.items():
         part = find()
         if part is not None:
-            inform(f'shard="auto": {name} says part {part[0]} of {part[1]}.', once=f"shard {part}")
+            inform(f'shard="auto": part {part[0]} of {part[1]}, from {name}.', once=f"shard {part}")
             return part
     inform(
-        'shard="auto": no job of several processes was found, so that this process reads all of the '
-        "data. Several are known after keras.distribution.set_distribution, "
-        "torch.distributed.init_process_group or jax.distributed.initialize, which have to come "
-        "before the loader is made; and in Ray Train and under srun.",
+        'shard="auto": no job of several processes was found, so this process reads all of the '
+        "data. A job is found if keras.distribution.set_distribution, "
+        "torch.distributed.init_process_group or jax.distributed.initialize was called before the "
+        "loader is made, and in Ray Train and under srun.",
         once="shard alone",
     )
     return 0, 1
@@ -51,9 +51,9 @@ def _of_keras() -> Part | None:
     if part[1] > 1 and getattr(distribution, "auto_shard_dataset", False):
         distribution.auto_shard_dataset = False
         warn(
-            f"{type(distribution).__name__}.auto_shard_dataset is switched off: Keras would shard what "
-            f'shard="auto" shards already. A tf.data.Dataset that is not made from a loader has to be '
-            "sharded by hand now. Pass auto_shard_dataset=False to silence this.",
+            f"{type(distribution).__name__}.auto_shard_dataset is switched off: Keras would shard data "
+            f'that shard="auto" has already sharded. If you also use a tf.data.Dataset that is not made '
+            "from a loader, shard it yourself. Pass auto_shard_dataset=False to silence this.",
             once="auto_shard_dataset off",
         )
     return part
@@ -68,7 +68,7 @@ def _of_torch() -> Part | None:
 
 def _of_jax() -> Part | None:
     jax: Any = sys.modules.get("jax")
-    # jax.process_count() alone would start JAX's backend, after which initialize() is refused.
+    # jax.process_count() would start JAX's backend, and after that initialize() raises an error.
     if jax is None or not distributed.jax_is_initialized(jax):
         return None
     return int(jax.process_index()), int(jax.process_count())
@@ -81,13 +81,13 @@ def _of_ray() -> Part | None:
     try:
         context = train.get_context()
         rank, count = context.get_world_rank(), context.get_world_size()
-    except Exception:  # outside a worker of Ray Train; the error differs between its releases
+    except Exception:  # outside a worker of Ray Train; its type differs between Ray's releases
         return None
     return None if rank is None or count is None or count < 2 else (int(rank), int(count))
 
 
 def _of_slurm() -> Part | None:
-    # SLURM_NTASKS is set in a batch script as well, which is one process: only srun's is believed.
+    # A batch script is one process and has SLURM_NTASKS as well, so only srun's variables count.
     count = os.environ.get("SLURM_STEP_NUM_TASKS", "")
     rank = os.environ.get("SLURM_PROCID", "")
     if not (count.isdecimal() and rank.isdecimal()) or not int(rank) < int(count) > 1:

@@ -1,4 +1,4 @@
-"""`for batch in loader` is an epoch."""
+"""`for batch in loader`: iterates over one epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Sequence(Protocol):
 
 
 def iterate(loader: _Sequence, tickets: Tickets) -> Iterator[Any]:
-    """The batches of an epoch: of the one that `on_epoch_begin()` has just begun, or of the next.
+    """The batches of the epoch that `on_epoch_begin()` has just begun; without one, of the next epoch.
 
     Raises:
         RuntimeError: the body of the loop ended the epoch, or began another one.
@@ -31,10 +31,10 @@ def iterate(loader: _Sequence, tickets: Tickets) -> Iterator[Any]:
         for index in range(len(loader)):
             if tickets.mark != mark:
                 raise RuntimeError(_ANOTHER_EPOCH)
-            made = [loader[index]]  # a list, so that nothing here holds the batch while it is used
+            made = [loader[index]]  # popped below: this frame keeps no reference to the batch
             done += 1
             yield made.pop()
-    except BaseException:  # or the loop was left early, which closes this generator
+    except BaseException:  # also when the loop is left early: that closes this generator
         if ours:
             tickets.leave(mark, done)
         raise
@@ -43,7 +43,7 @@ def iterate(loader: _Sequence, tickets: Tickets) -> Iterator[Any]:
 
 
 _ANOTHER_EPOCH = (
-    "this loop is in the middle of an epoch, and in its body another one of the same loader was begun: "
-    "by a second loop, by fit, evaluate or predict, or by on_epoch_begin(). A loader has one position: "
-    "let one of the two use a second loader over the same data, loader.view()."
+    "the body of this loop began another epoch of the same loader: in a second loop, in fit, evaluate "
+    "or predict, or with on_epoch_begin(). A loader has one position: let one of the two use a second "
+    "loader over the same data, loader.view()."
 )

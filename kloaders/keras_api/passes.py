@@ -1,4 +1,4 @@
-"""A pass over the data as requests go through it. Bookkeeping only: no arrays, no files, no Keras."""
+"""Records which requests of a pass were served. Bookkeeping only: no arrays, no files, no Keras."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["IndexReads", "Pass", "Position", "Request", "Seen"]
 
 
 class Request(NamedTuple):
-    """The meaning of a request.
+    """The batch that a request gets.
 
     Attributes:
-        order: the order that the batch is part of.
-        batch: its number there.
-        sequential: whether the batches after it will be asked for next.
+        order: the order that the batch belongs to.
+        batch: its number in that order.
+        sequential: whether the batches after it are expected next, so that they can be prefetched.
     """
 
     order: Order
@@ -25,12 +25,12 @@ class Request(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a pass resumes.
+    """The position at which a pass resumes.
 
     Attributes:
-        order: of the pass.
-        first: the batch that comes next.
-        size: how many batches are left from there.
+        order: the order of the pass.
+        first: the next batch.
+        size: the number of batches left, from `first` on.
     """
 
     order: Order
@@ -40,19 +40,19 @@ class Position(NamedTuple):
 
 @dataclass
 class Pass:
-    """One pass over the batches of an order: which of them were handed out, for which index.
+    """One pass over the batches of an order: which batch was delivered for which index.
 
     Attributes:
-        order: whose batches are handed out.
-        first: the first of them; not 0 in a pass that was resumed.
-        size: how many batches the pass has.
-        memo: index -> batch, of all that was asked for.
-        by_keras: it began with a read of `num_batches`.
-        after_reset: it began as fit and evaluate begin theirs, not as a probe that builds a model.
-        paused: an `on_epoch_end` came in the middle of it.
-        scattered: shuffle=False, and its batches were asked for in no order.
-        in_order: how many requests came in order before any that did not.
-        training: a callback has said that fit trains on it.
+        order: the order that its batches come from.
+        first: the first batch; not 0 in a resumed pass.
+        size: the number of batches of the pass.
+        memo: index -> batch, for all requests so far.
+        by_keras: whether it began with a read of `num_batches`.
+        after_reset: whether it began as a pass of fit or evaluate does, not as a probe that builds a model.
+        paused: whether an `on_epoch_end` came in the middle of it.
+        scattered: whether shuffle=False and its batches were requested out of order.
+        in_order: the number of requests before the first that was out of order.
+        training: whether a callback reported that fit trains on it.
         resumed: the position where it began, if not at the beginning of an epoch.
     """
 
@@ -70,19 +70,19 @@ class Pass:
 
     @property
     def complete(self) -> bool:
-        """Whether every batch was asked for."""
+        """Whether every batch was requested."""
         return len(self.memo) == self.size
 
     @property
     def unfinished(self) -> bool:
-        """Whether some batches were asked for, and some were not."""
+        """Whether some batches were requested, but not all."""
         return 0 < len(self.memo) < self.size
 
     def request(self, index: int, shuffle: bool | None, by_index: bool) -> Request:
-        """The meaning of `loader[index]` in this pass.
+        """The batch for `loader[index]` in this pass.
 
         Raises:
-            IndexError: the pass has no such batch left.
+            IndexError: the pass has fewer batches left.
         """
         known = self.memo.get(index)
         if known is not None:
@@ -90,8 +90,8 @@ class Pass:
         ticket = len(self.memo)
         if ticket >= self.size or index >= self.size:
             raise IndexError(
-                f"batch {index} of an epoch that went on in the middle, with {self.size} batches "
-                "left: ask len(loader) after on_epoch_begin()."
+                f"batch {index} was requested, but this epoch was resumed in the middle and has only "
+                f"{self.size} batches left: call len(loader) after on_epoch_begin()."
             )
         in_order = index == ticket
         self.in_order += in_order and self.in_order == ticket
@@ -109,15 +109,15 @@ class Pass:
 
 @dataclass
 class Seen:
-    """Events since the last request, or since the epoch began.
+    """The events since the last request, or since the epoch began.
 
     Attributes:
-        sizes: how many reads of `num_batches`, since any other event.
-        size_in_epoch: whether one came since `on_epoch_begin`.
-        size_of_pass: whether one came since the last pass began.
-        reset: an `on_epoch_end` outside of an epoch came last: a fit or evaluate begins.
-        begun_after_reset: and then this epoch began.
-        other: an evaluate or predict has begun since the epoch of a fit did.
+        sizes: the number of reads of `num_batches` since the last event of another kind.
+        size_in_epoch: whether `num_batches` was read since `on_epoch_begin`.
+        size_of_pass: whether `num_batches` was read since the last pass began.
+        reset: whether the last event was an `on_epoch_end` outside an epoch: a fit or evaluate begins.
+        begun_after_reset: whether this epoch began after such an `on_epoch_end`.
+        other: whether an evaluate or predict has begun since the epoch of a fit began.
         ender: the thread that called `on_epoch_end` last.
     """
 
@@ -131,7 +131,7 @@ class Seen:
 
 
 class IndexReads:
-    """Batches read by their number, outside of an epoch."""
+    """The batches that were read by number, outside an epoch."""
 
     def __init__(self) -> None:
         self._read: set[int] = set()
@@ -142,7 +142,7 @@ class IndexReads:
 
     @property
     def looping(self) -> bool:
-        """Whether they come from a loop: Keras looks at batches 0 and 1 before it begins."""
+        """Whether a loop reads them. Two in a row are no loop: Keras reads batches 0 and 1 before it begins."""
         return self._in_a_row > 2
 
     def add(self, index: int) -> None:
@@ -151,7 +151,7 @@ class IndexReads:
         self._read.add(index)
 
     def clear(self) -> None:
-        """Begin another pass; a loop may continue."""
+        """Begin another pass; the loop that reads may continue."""
         self._read.clear()
 
     def end_loop(self) -> None:

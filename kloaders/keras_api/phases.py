@@ -1,9 +1,9 @@
-"""How Keras' calls change a loader's tickets: the phases of an epoch, and their grammar.
+"""A state machine that finds out from Keras' calls which pass and which batch a request belongs to.
 
-Keras asks a Sequence for `loader[i]`, and `fit` asks in a random order of i. If i picked the
-batch, look-ahead and locality would be lost. So inside a Keras epoch i is a *ticket*: the first
-new i gets the next planned batch, and the same i gets the same batch again. What Keras does
-around that, on every version and backend that we promise, is recorded in tests/support/recorded_keras.py:
+Keras asks a Sequence for `loader[i]`, and `fit` asks in a random order of i. If i chose the batch,
+the loader could not prefetch, and could not read neighbouring samples together. So inside a Keras
+epoch i is a *ticket*: a new i gets the next planned batch, and the same i gets the same batch again.
+tests/support/recorded_keras.py has recordings of Keras' calls on every supported version and backend:
 
     B     on_epoch_begin        E   on_epoch_end; an E with no B before it starts a fit
     #     num_batches is read   i   loader[i]
@@ -13,9 +13,9 @@ around that, on every version and backend that we promise, is recorded in tests/
     steps_per_epoch=4 of 6          # # # E   B # # 0 5 2 1 E   B 4 3 # E   B # 2 4 1 5 E
     stopped in mid-epoch, new fit   B # # 5 3   # # # E   B # # 1 2 0 4 3 5 # E
 
-A `#` inside an epoch is the start of a new pass over all batches: that is what tells a new pass
-from one that continues after an E. Each event leads from one phase to another (`Phase` says what
-they are; the tests read this table):
+A `#` inside an epoch starts a new pass over all batches. After an E without a `#`, the old pass
+continues. This table has the next phase for each event (`Phase` describes the phases; the tests read
+the table):
 
     phase    | B        | E                | #        | i
     IDLE     | OPENED   | IDLE             | IDLE     | IDLE: batch i of the coming epoch
@@ -23,14 +23,16 @@ they are; the tests read this table):
     READING  | OPENED   | IDLE, or PAUSED  | OPENED   | READING: the next batch of the pass
     PAUSED   | READING  | PAUSED           | PAUSED   | PAUSED: as in IDLE, or in READING
 
-An E in READING ends the pass if all its batches were asked for, or if it began with no `#`, as in a
-loop written by hand; otherwise the pass is PAUSED. There a thread other than that of the E is
-TensorFlow's, which reads ahead in the pass. While a callback says that fit trains on the pass under
-way, B, `#` and E leave the phase as it is: they belong to an evaluate in the middle of it.
+An E in READING ends the pass if all its batches were requested, or if the pass began without a `#`, as
+in a loop written by hand. Otherwise the pass is PAUSED. In PAUSED, a request from another thread than
+the one that called E comes from TensorFlow, which reads ahead in the pass. While a callback reports
+that fit trains on the current pass, B, `#` and E do not change the phase: they come from an evaluate in
+the middle of the pass.
 
-Where it can be seen who calls (`private.asker`), a pass whose fit, evaluate or predict has ended in the
-middle of it is broken off, from any phase to IDLE, before the next event is looked at; and calls of the
-user's own, such as a loop, are not taken for Keras'. The table alone holds where it cannot.
+`private.asker` usually finds the caller of the loader. Then a pass whose fit, evaluate or predict has
+ended in the middle is interrupted (its phase becomes IDLE) before the next event is handled, and calls
+by the user, such as a loop, are not mistaken for Keras'. If the caller is unknown, only the table
+applies.
 """
 
 from __future__ import annotations
@@ -46,11 +48,11 @@ __all__ = ["Phase", "Phases"]
 
 
 class Phase(enum.Enum):
-    """Where the tickets stand between two events."""
+    """The state between two events."""
 
-    IDLE = "no epoch has begun, and no pass is to be continued"
+    IDLE = "no epoch has begun, and no pass will be continued"
     OPENED = "an epoch has begun, and its next read begins a pass"
-    READING = "an epoch has begun, and a pass is under way"
+    READING = "an epoch has begun, and a pass is being read"
     PAUSED = "an epoch has ended in the middle of a pass, which the next one continues"
 
 
@@ -62,39 +64,38 @@ class Phases:
     """The phase, the pass, and their transitions; without a lock.
 
     Args:
-        batches: how many an epoch has.
-        shuffle: True, False, or None to do what the requests ask for (see `SequenceLoader`).
-        by_index: shuffle=False serves batch i for i, in whatever order it is asked; a two-level
-            loader turns this off and serves its own order.
+        batches: the number of batches in an epoch.
+        shuffle: True, False, or None to follow the order of the requests (see `SequenceLoader`).
+        by_index: whether shuffle=False serves batch i for index i in any order of requests. A
+            two-level loader turns this off and serves its own order.
     """
 
     def __init__(self, batches: int, shuffle: bool | None, by_index: bool = True) -> None:
         self.batches = batches
         self.shuffle = shuffle
         self.by_index = by_index
-        #: Set once a permuted request met shuffle=False.
+        #: Whether a request came out of order in spite of shuffle=False.
         self.permuted = False
-        #: Set once another pass of this loader came in the middle of a fit: without a callback
-        #: what is left of the fit's pass cannot be told from a new one.
+        #: Whether another pass of this loader began in the middle of a fit. Without a callback,
+        #: the rest of the fit's pass then looks like a new pass.
         self.interrupted = False
         self._phase = Phase.IDLE
         self._seen = Seen()
         self._index_reads = IndexReads()
         self._fit = FitEvents()
         self._pass = Pass(self._order_of_epoch(0), batches)  # the current or the last one
-        self._broken = False  # a pass by Keras was left unfinished for another one
-        self._resume: Position | None = (
-            None  # where the next pass begins, if not at an epoch's start
-        )
+        self._broken = False  # Keras began another pass before it had finished one
+        # Where the next pass begins, if not at the start of an epoch.
+        self._resume: Position | None = None
         self._next_epoch = 0
-        # The pass that was broken off last, and how many of its batches were used, if that is known;
-        # until another epoch begins.
+        # The last interrupted pass, and how many of its batches were used, if known. Cleared when
+        # another epoch begins.
         self._left: tuple[Pass, int | None] | None = None
 
     # ------------------------------------------------------------------ events
 
     def _epoch_begins(self) -> None:
-        """B."""
+        """Handle B."""
         seen = self._seen
         seen.sizes, seen.size_in_epoch = 0, False
         seen.begun_after_reset, seen.reset = seen.reset, False
@@ -107,14 +108,14 @@ class Phases:
         self._fit.armed = self._fit.due and not seen.other
 
     def _epoch_ends(self) -> None:
-        """E."""
+        """Handle E."""
         if self._mid_training:
             return
         seen = self._seen
         seen.sizes = 0
         if not self._in_epoch and self._broken and not seen.other:
-            self.interrupted = True  # no look came before: it ends the pass of a fit around
-        # An E alone belongs to an evaluate that is about to begin, any other ends a pass.
+            self.interrupted = True  # no read came before it: it ends the pass of a surrounding fit
+        # An E without a B comes from an evaluate that is about to begin; any other E ends a pass.
         seen.other = not self._in_epoch
         if self._in_epoch:
             seen.ender = threading.get_ident()
@@ -128,23 +129,23 @@ class Phases:
 
     def _leave_epoch(self) -> None:
         current = self._pass
-        # A # since the last read: another fit may begin with this E.
+        # A # came after the last read: this E may begin another fit.
         if self._phase is Phase.OPENED:
             self._phase = Phase.IDLE
             self._seen.reset = True
             probed = not current.complete or self.batches == 1
             if current.memo and not current.after_reset and probed:
-                # Keras read a batch to build the model, and no training saw it.
+                # Keras read a batch only to build the model, and did not train on it.
                 self._next_epoch = current.order.epoch
                 self._resume = self._resume or current.resumed
-        elif current.complete or not current.by_keras:  # or a hand-written loop, left early
+        elif current.complete or not current.by_keras:  # or a hand-written loop was left early
             self._phase = Phase.IDLE
         else:
             current.paused = True
             self._phase = Phase.PAUSED
 
     def _size_read(self) -> int:
-        """#: -> how many batches the pass has that begins with it."""
+        """Handle #. -> the number of batches of the pass that it begins."""
         seen, current = self._seen, self._pass
         seen.sizes += 1
         seen.size_in_epoch = True
@@ -152,7 +153,7 @@ class Phases:
         if not self._in_epoch:
             seen.reset, seen.other = False, True
         elif not self._mid_training:
-            # One # alone may follow the read that builds a model.
+            # A single # may also follow the read that builds a model.
             if current.by_keras and current.unfinished:
                 reading = self._phase is Phase.READING
                 self._broken |= seen.sizes > 1 or (current.paused and reading)
@@ -162,7 +163,7 @@ class Phases:
         return self.batches if due is None else due.size
 
     def _batch_read(self, index: int) -> Request:
-        """i, as a ticket."""
+        """Handle i within an epoch, where it is a ticket."""
         self._seen.sizes = 0
         if self._pass_due:
             self._begin_pass()
@@ -171,16 +172,16 @@ class Phases:
         request = current.request(index, self.shuffle, self.by_index)
         if first_ask and not in_order:
             if current.after_reset:
-                self._broken = False  # no evaluate or predict asks so: a new fit has begun
+                self._broken = False  # only fit asks out of order, so a new fit has begun
             self.permuted |= self.shuffle is False
         return request
 
     def _number_read(self, index: int) -> Request:
-        """i, as a number: outside of an epoch."""
+        """Handle i outside an epoch, where it is the number of a batch."""
         seen, reads = self._seen, self._index_reads
         seen.sizes = 0
         if self._broken and not seen.other and self._pass.complete:
-            self.interrupted = True  # right after an evaluate, with no # as before a look
+            self.interrupted = True  # right after an evaluate, without the # that begins a call
         reads.add(index)
         return Request(self._order_of_epoch(self._next_epoch), index, reads.looping)
 
@@ -188,9 +189,9 @@ class Phases:
 
     def _begin_pass(self) -> None:
         seen, fit = self._seen, self._fit
-        if self._broken and not seen.size_in_epoch:  # the interrupted fit continues, without #
+        if self._broken and not seen.size_in_epoch:  # the interrupted fit continues, without a #
             self.interrupted = True
-        if fit.armed:  # whatever was predicted since the callback said so
+        if fit.armed:  # an evaluate or predict since then may have moved _next_epoch
             self._next_epoch = fit.epoch_due
         position = self._position_due()
         begins = position or Position(self._order_of_epoch(self._next_epoch), 0, self.batches)
@@ -213,25 +214,25 @@ class Phases:
             fit.consumed = 0
 
     def _break_off(self, done: int | None) -> None:
-        """The epoch under way is left, in the middle of its pass perhaps.
+        """The current epoch is left, possibly in the middle of its pass.
 
         Args:
-            done: how many batches of the pass were used; None where that is not known.
+            done: the number of batches of the pass that were used; None if unknown.
         """
         current = self._pass
         if not self._pass_due and current.memo:
             self._left = current, done
         self._phase = Phase.IDLE
         self._seen.size_of_pass = False
-        # What tensorflow still asks for is no loop that continues the looks before the fit.
+        # TensorFlow's late requests must not count as a loop together with its reads before the fit.
         self._index_reads.end_loop()
 
     def _drop_pass(self) -> None:
-        """The next read in an epoch begins a pass."""
+        """Make the next read in an epoch begin a new pass."""
         self._phase = Phase.OPENED if self._in_epoch else Phase.IDLE
 
     def _position_due(self) -> Position | None:
-        """Where the pass resumes that begins now."""
+        """The position at which the pass that begins now resumes; None for the start of an epoch."""
         if self._in_epoch and (self._fit.armed or not self._fit.running):
             return self._resume
         return None

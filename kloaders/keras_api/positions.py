@@ -1,4 +1,4 @@
-"""The position of a loader in its data, as far as it is known."""
+"""Computes the position of a loader in its data, if it is known."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from kloaders.plan.epoch import Order
 __all__ = ["Positions"]
 
 _READ_AHEAD = (
-    "how much of this pass the model has consumed is not known: Keras reads ahead of it. Give "
-    "fit(callbacks=[LoaderCallback(loader)]), after which state_dict() counts what was trained on."
+    "how much of this pass the model has trained on is not known: Keras reads ahead of it. Pass "
+    "callbacks=[LoaderCallback(loader)] to fit; then state_dict() counts the batches trained on."
 )
 _SCATTERED = (
-    "shuffle=False serves the batches that are asked for, and fit() asks for them in a random order: "
-    "a position in the middle of such an epoch is no number. Use shuffle=None or True on the loader, "
-    "or fit(shuffle=False)."
+    "with shuffle=False the loader serves batch i for index i, and fit() asks in a random order: a "
+    "position in the middle of such an epoch is not a single number. Pass shuffle=None or "
+    "shuffle=True to the loader, or shuffle=False to fit()."
 )
 _BY_NUMBER = (
-    "batches were read by their number, outside of an epoch, which moves no position: call "
-    "loader.on_epoch_begin() before the loop and loader.on_epoch_end() behind it."
+    "batches were read by number, outside an epoch, which does not change the loader's position: call "
+    "loader.on_epoch_begin() before the loop and loader.on_epoch_end() after it."
 )
 
 
 class Positions(Phases):
-    """The batch that comes next; without a lock."""
+    """Adds to the phases which batch comes next; without a lock."""
 
     def _next_batch(self) -> tuple[Order, int]:
         """The next batch of an order.
 
         Raises:
-            ValueError: that is not known.
+            ValueError: the next batch is not known.
         """
         current, fit = self._pass, self._fit
         if self._left is not None and not fit.running:

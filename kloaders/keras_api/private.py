@@ -1,27 +1,30 @@
-"""The parts of Keras and TensorFlow that are not public and that we touch: all of them are here.
+"""All uses of private parts of Keras and TensorFlow. No other module uses a private name.
 
-Each works around something that their public interface does not offer. Where a name is gone, a
-function here finds nothing, and its caller does without; no exception comes of it. docs/upstream.md
-has a report for each, which would make it needless.
+Each use works around something that the public interfaces do not offer. If a later version of Keras
+or TensorFlow lacks a name, the function here returns nothing instead of raising an exception, and its
+caller works without it (third column). docs/upstream.md has a report for each use; once the report is
+resolved upstream, the use can be removed.
 
-    what is touched                    | why                              | where it is gone           | tests/
-    the modules that PyDataset and its | who calls a loader: Keras' own   | a pass that was broken off | keras_api/test_private.py
-    adapter, and epochs, lie in; fit,  | reading, or the user; and        | is noticed when the next   |
-    evaluate and predict among frames  | whether its fit is still running | begins, two calls at once  |
-    (`asker`)                          |                                  | are not noticed            |
-    the class name PyDatasetAdapter    | TensorFlow keeps it, and with it | a forgotten loader keeps   | contract/test_resources_freed.py
-    (`is_adapter`, `adapter_around`)   | each loader that was ever fitted | its data                   |
-    the local variable `iterator` of   | its destructor waits up to a     | an epoch's end may take as | keras_api/test_tf_iterators.py
-    fit, evaluate and predict, and two | minute for tf.data's tuner       | long as without kloaders   |
-    attributes of it (`take_iterator`) |                                  |                            |
-    CallbackList.callbacks, and the    | an error ends a fit without any  | logs of other callbacks    | keras_api/test_private.py
-    frame of fit (`FitFrame`)          | callback; who else is listed     | may lack ours; see `asker` |
-    the local variable `x` of fit      | a callback of another loader     | it shows at the first      | training/test_callback.py
-    (`data_of_fit`)                    | would save a position for ever   | batch, and only with path= |
-    Model._initial_epoch               | a callback cannot choose the     | LoaderCallback says: call  | training/test_resume_fit.py
+    private part                       | used because                     | without it                 | tests/
+    the modules of PyDataset, of its   | a loader must know whether Keras | an interrupted pass is     | keras_api/test_private.py
+    adapter and of the epoch iterator; | or the user calls it, and        | noticed only when the next |
+    the frames of fit, evaluate and    | whether its fit is still running | one begins; two calls at   |
+    predict (`asker`)                  |                                  | once are not noticed       |
+    the class name PyDatasetAdapter    | TensorFlow keeps adapters alive, | an unused loader keeps     | contract/test_resources_freed.py
+    (`is_adapter`, `adapter_around`)   | and with them their loaders      | its data in memory         |
+    the local variable `iterator` of   | its destructor waits up to a     | the end of an epoch may    | keras_api/test_tf_iterators.py
+    fit, evaluate and predict, and two | minute for tf.data's autotuner   | take as long as without    |
+    attributes of it (`take_iterator`) |                                  | kloaders                   |
+    CallbackList.callbacks, and the    | if a fit ends in an error, no    | logs of other callbacks    | keras_api/test_private.py
+    frame of fit (`FitFrame`)          | callback is called; the order of | may lack ours; see `asker` |
+                                       | callbacks matters                |                            |
+    the local variable `x` of fit      | a callback for another loader    | noticed at the first batch | training/test_callback.py
+    (`data_of_fit`)                    | would save the same position     | instead, and only if path= |
+                                       | over and over                    | is set                     |
+    Model._initial_epoch               | a callback cannot choose the     | LoaderCallback asks for    | training/test_resume_fit.py
     (`begin_at_epoch`)                 | epoch that fit begins with       | fit(initial_epoch=k)       |
-    Model.train_function on JAX        | a callback cannot leave out the  | the epoch ends as on other | training/test_resume_fit.py
-    (`without_step`)                   | rest of an epoch                 | backends                   |
+    Model.train_function on JAX        | a callback cannot skip the rest  | the epoch ends as on other | training/test_resume_fit.py
+    (`without_step`)                   | of an epoch                      | backends                   |
 """
 
 from __future__ import annotations
@@ -58,17 +61,17 @@ _INITIAL_EPOCH = "_initial_epoch"
 _STEP = "train_function"
 
 
-# ---------------------------------------------------------------------------- who calls a loader
+# ---------------------------------------------------------------------------- the caller of a loader
 
 
 class Call(NamedTuple):
-    """A call of fit, evaluate or predict; known by the address of its frame, which it does not hold.
+    """A call of fit, evaluate or predict, identified by its frame's address. It keeps no frame alive.
 
     Attributes:
-        method: its name.
-        thread: the thread that it was made in.
-        frame: the address.
-        code: what that frame runs.
+        method: the name of the method.
+        thread: the thread of the call.
+        frame: the address of its frame.
+        code: the code object of that frame.
     """
 
     method: str
@@ -77,7 +80,7 @@ class Call(NamedTuple):
     code: CodeType
 
     def running(self) -> bool:
-        """Whether it has not returned, and no exception has ended it."""
+        """Whether the call has neither returned nor raised an exception."""
         frame: FrameType | None
         if threading.get_ident() == self.thread:
             frame = sys._getframe(1)
@@ -91,12 +94,12 @@ class Call(NamedTuple):
 
 
 class Asker(NamedTuple):
-    """Who calls a loader.
+    """The caller of a loader.
 
     Attributes:
-        by_keras: whether Keras' adapter does, through a wrapper perhaps; None where that is unknown.
-        stream: the address of the generator of Keras' that reads, where it does.
-        call: the nearest call of a method around it, where that was asked for.
+        by_keras: whether it is Keras' adapter, directly or through a wrapper; None if unknown.
+        stream: the address of Keras' generator that reads; None if none does.
+        call: the innermost call of fit, evaluate or predict on the stack, if it was looked for.
     """
 
     by_keras: bool | None
@@ -108,10 +111,13 @@ _UNKNOWN = Asker(None)
 
 
 def asker(with_call: bool = True) -> Asker:
-    """Who calls the loader that this is called from.
+    """Find the caller of the loader method that calls this.
 
-    The nearest function of Keras on the stack tells: one that reads data, or one that calls what users
-    write, such as callbacks and training steps.
+    The innermost function of Keras on the stack decides: either it reads data, or it calls users' code,
+    such as callbacks and training steps.
+
+    Args:
+        with_call: whether to look for the call of fit, evaluate or predict as well.
     """
     by_keras: bool | None = None
     stream: int | None = None
@@ -144,7 +150,7 @@ _reader: list[CodeType | None] = [None]
 
 
 def _reading_modules() -> tuple[str, str] | None:
-    """Where Keras reads from a PyDataset: the beginnings of names of modules."""
+    """Prefixes of the names of those modules of Keras that read from a PyDataset."""
     try:
         module: str = sys.modules["keras"].utils.PyDataset.__module__
     except (KeyError, AttributeError):
@@ -161,12 +167,12 @@ def _modules_beside(module: str, adapter: str, epochs: str) -> tuple[str, str] |
 
 
 def is_adapter(thing: Any) -> bool:
-    """Whether this is what Keras makes around a PyDataset for each call of a method."""
+    """Whether this is the adapter that Keras wraps around a PyDataset in each fit, evaluate and predict."""
     return type(thing).__name__ == _ADAPTER
 
 
 def adapter_around() -> Any:
-    """The adapter whose method calls what calls this, through a property of a loader perhaps."""
+    """The adapter, if one of its methods is on the stack, at most four frames up; else None."""
     frame: FrameType | None = sys._getframe(1)
     for _ in range(4):
         if frame is None:
@@ -182,10 +188,10 @@ def adapter_around() -> Any:
 
 
 def take_iterator() -> tuple[Any, list[Any]] | None:
-    """-> the iterator of the method of Keras around this call, and what its destructor waits for.
+    """-> the iterator of the surrounding fit, evaluate or predict, and [its dataset, its resource].
 
-    None with another backend, or one iterator for each replica. The dataset has the functions that
-    the iterator calls as it ends, and is to be dropped after it: it is the first of the list.
+    None on other backends, and if there is one iterator for each replica. The caller has to drop the
+    resource before the dataset: when the iterator ends, it calls functions that the dataset owns.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -203,22 +209,23 @@ def take_iterator() -> tuple[Any, list[Any]] | None:
     return None
 
 
-# ---------------------------------------------------------------------------- a fit, from its callback
+# ---------------------------------------------------------------------------- the fit around a callback
 
 
 class FitFrame:
-    """The call of fit that is under way; made in `on_train_begin`.
+    """The running call of fit; made in `on_train_begin`.
 
-    Keras calls no callback when a fit ends in an error. Its frame is then no longer on the stack
-    of its thread; the frame is known by its address, which is its own as long as the list of
-    callbacks, a local variable of fit, is alive. Neither is kept alive by this.
+    Keras calls no callback when a fit ends in an error. So `ended` looks for fit's frame on the stack of
+    its thread, by its address. That address cannot belong to another frame as long as the list of
+    callbacks, a local variable of fit, is alive. A FitFrame keeps neither of them alive.
 
     Attributes:
-        shuffle: the argument of that name; None where it cannot be seen.
+        shuffle: fit's argument of that name; None if it cannot be seen.
     """
 
     def __init__(self) -> None:
-        self._list: Callable[[], Any] = lambda: True  # of callbacks; None once it is gone
+        # Returns the list of callbacks; None once the list is gone.
+        self._list: Callable[[], Any] = lambda: True
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_name != "fit":
             caller = frame.f_locals.get("self")
@@ -234,15 +241,15 @@ class FitFrame:
 
     @property
     def callbacks(self) -> list[Any]:
-        """The callbacks of this fit, in their order; empty where they are not seen."""
+        """The callbacks of this fit, in their order; empty if they cannot be seen."""
         return list(getattr(self._list(), "callbacks", ()))
 
     def put_first(self, callback: Any) -> Callable[[], None]:
-        """Let a callback stand before all others. -> what takes it out again."""
+        """Call this callback before all others. -> a function that removes it again."""
         listed = self._list()
         if not getattr(listed, "callbacks", None):
             return lambda: None
-        # A new list: a loop over the old one calls nobody twice.
+        # A new list: a loop that is running over the old one calls no callback twice.
         listed.callbacks = [callback, *listed.callbacks]
 
         def take_out() -> None:
@@ -251,7 +258,7 @@ class FitFrame:
         return take_out
 
     def keep_from_bar(self, names: Collection[str]) -> Callable[[], None]:
-        """Leave these logs out of Keras' progress bar. -> what lets them in again."""
+        """Leave these logs out of Keras' progress bar. -> a function that undoes this."""
         bars = [one for one in self.callbacks if type(one).__name__ == "ProgbarLogger"]
 
         def shorten(bar: Any) -> None:
@@ -271,14 +278,14 @@ class FitFrame:
         return let_in
 
     def ended(self) -> bool:
-        """Whether it has ended. Unknown in other threads."""
+        """Whether fit has ended. False if called in another thread, which cannot know."""
         if self._call is None or threading.get_ident() != self._call.thread:
             return False
         return self._list() is None or not self._call.running()
 
 
 def data_of_fit() -> Any:
-    """The training data of the fit around this call; None if not visible."""
+    """The training data of the surrounding fit; None if it cannot be seen."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "fit" and "callbacks" in frame.f_code.co_varnames:
@@ -288,10 +295,10 @@ def data_of_fit() -> Any:
 
 
 def begin_at_epoch(model: Any, epoch: Any) -> Any:
-    """Let the fit that is about to begin start with this epoch, as `BackupAndRestore` does.
+    """Make the next fit start with this epoch, as `BackupAndRestore` does.
 
-    -> what was there before, to be put back by another call. The caller has to look whether the
-    epoch is the one that fit began with.
+    -> the value from before, which the caller restores with a second call. The caller has to check
+    that fit has really begun with this epoch.
     """
     before = getattr(model, _INITIAL_EPOCH, None)
     setattr(model, _INITIAL_EPOCH, epoch)
@@ -299,9 +306,9 @@ def begin_at_epoch(model: Any, epoch: Any) -> Any:
 
 
 def without_step(model: Any, logs: dict[str, Any]) -> Any:
-    """On JAX, let the next step be one without a batch that gives these logs.
+    """On JAX, replace the next training step by one that uses no batch and returns these logs.
 
-    -> what to give to `restore_step` after it; None where there is no such function.
+    -> the value for `restore_step`; None if the model has no such function.
     """
     step = getattr(model, _STEP, None)
     if step is not None:
@@ -310,5 +317,5 @@ def without_step(model: Any, logs: dict[str, Any]) -> Any:
 
 
 def restore_step(model: Any, step: Any) -> None:
-    """Restore the steps from before `without_step`."""
+    """Restore the training step from before `without_step`."""
     setattr(model, _STEP, step)

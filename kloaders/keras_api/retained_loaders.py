@@ -1,11 +1,11 @@
-"""Frees the memory of an unused loader if TensorFlow keeps the loader object itself for ever.
+"""Frees the memory of unused loaders that TensorFlow keeps alive until the process ends.
 
-On the tensorflow backend every `fit`, `evaluate` and `predict` leaves Keras' adapter of the loader
-in TensorFlow's registry of Python functions, and the adapter refers to the loader. With the data
-in it, each training of a long session would cost its arrays. So after each full garbage collection
-(a documented hook, `gc.callbacks`), and when Keras meets a new loader, those that nothing but such
-adapters refers to, and that nobody can reach any more, are emptied. A loader that was closed is not
-kept by its adapters: it goes with its last other reference, at once.
+On the TensorFlow backend every `fit`, `evaluate` and `predict` leaves Keras' adapter of the loader in
+TensorFlow's registry of Python functions, and the adapter refers to the loader. In a long session the
+data of every loader would stay in memory. So after each full garbage collection (with `gc.callbacks`,
+a documented hook), and when a new loader is first given to Keras, this module empties the loaders that
+only such adapters refer to. A closed loader is not kept by its adapters: it is freed as soon as the
+last other reference to it is gone.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class _Retained:
     """A loader that Keras has made adapters for.
 
     Attributes:
-        loader: a reference that does not keep it.
-        empty: lets go of all that the loader holds.
-        adapters: how many were made.
-        made: those of them that are known.
+        loader: a weak reference to it.
+        empty: drops everything that the loader holds.
+        adapters: the number of adapters made.
+        made: weak references to those adapters that could be found.
     """
 
     loader: weakref.ref[Any]
@@ -39,23 +39,24 @@ class _Retained:
     made: list[weakref.ref[Any]] = field(default_factory=list)
 
 
-_retained: dict[int, _Retained] = {}  # by the address of the loader, which may define ==
+_retained: dict[int, _Retained] = {}  # by id(loader), since a loader may define ==
 
 
 def note_adapter(loader: Any, empty: Callable[[Any], None]) -> None:
-    """Keras makes an adapter for this loader, and the backend may keep it.
+    """Record that Keras makes an adapter for this loader, which the backend may keep alive.
 
     Args:
         loader: the loader.
-        empty: called with it once nobody can reach it any more.
+        empty: called with the loader once only adapters refer to it.
     """
     if not base.keeps_adapters():
         return
     if _after_collection not in gc.callbacks:
         gc.callbacks.append(_after_collection)
     known = _retained.get(id(loader))
-    if known is None or known.loader() is not loader:  # another one was there before
-        _empty_forgotten()  # a script with a loader for each fit may fill the memory before a collection
+    if known is None or known.loader() is not loader:  # an older loader had this address
+        # A script with a new loader for each fit may fill the memory before a garbage collection runs.
+        _empty_forgotten()
         known = _retained[id(loader)] = _Retained(weakref.ref(loader), empty)
     known.adapters += 1
     adapter = private.adapter_around()
@@ -64,7 +65,7 @@ def note_adapter(loader: Any, empty: Callable[[Any], None]) -> None:
 
 
 def let_go(loader: Any) -> None:
-    """The loader is closed: its adapters shall not keep it. They can be used as long as it lives."""
+    """Make the adapters of a closed loader refer to it weakly. They work as long as the loader lives."""
     known = _retained.get(id(loader))
     if known is None or known.loader() is not loader:
         return
@@ -86,12 +87,12 @@ def _empty_forgotten() -> None:
     keys, held = [], []
     for key, known in list(_retained.items()):
         held.append(known.loader())
-        # But for the list's own reference and getrefcount's argument. References from running functions
-        # are counted too, so a loader in use is never taken for a forgotten one.
+        # Less two: the list's reference and getrefcount's argument. References from running functions
+        # count, so a loader in use is never mistaken for an unused one.
         references = sys.getrefcount(held[-1]) - 2
         if held[-1] is None:
             _retained.pop(key, None)
-        if held[-1] is None or references > known.adapters:  # somebody else has one
+        if held[-1] is None or references > known.adapters:  # something else refers to it
             held.pop()
         else:
             keys.append(key)
@@ -103,9 +104,9 @@ def _empty_forgotten() -> None:
 
 def _forgotten(held: list[Any]) -> list[int]:
     """Which of these loaders only Keras' adapters refer to, besides the list `held`."""
-    # One search of all objects for all loaders: it takes 50 ms and more.
+    # One search through all objects for all loaders together: it takes 50 ms and more.
     asked = tuple(held)
-    # Python 3.13 copies the tuple of arguments, and then reports the one that it was given.
+    # Python 3.13 copies the tuple of arguments, and then reports the original as a referrer.
     referrers = [r for r in gc.get_referrers(*asked) if r is not held and r is not asked]
     del asked
     numbers = {id(loader): k for k, loader in enumerate(held)}
@@ -126,6 +127,6 @@ def _forgotten(held: list[Any]) -> list[int]:
 
 
 def _dicts_of_adapters(dicts: list[dict[Any, Any]]) -> set[int]:
-    """The addresses of those that are the attributes of an adapter."""
+    """The ids of those dicts that are the `__dict__` of an adapter."""
     owners = gc.get_referrers(*dicts) if dicts else []
     return {id(getattr(o, "__dict__", None)) for o in owners if private.is_adapter(o)}

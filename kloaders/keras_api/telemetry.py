@@ -1,7 +1,7 @@
-"""Measures a fit's epochs from its loader: waits, speed, prefetching, cache, errors. No Keras.
+"""Measures the epochs of a fit: waits, speed, prefetching, cache, errors. Imports no Keras.
 
-`LoaderCallback` reports to a `Meter` when epochs and steps begin and end, the loader when a batch was
-delivered; both times together give the time that the model waited.
+`LoaderCallback` tells a `Meter` when epochs and steps begin and end, and the loader tells it when a batch
+was delivered. From these times the `Meter` computes how long the model waited.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ __all__ = ["LOGGED", "Epoch", "Fit", "Meter"]
 
 #: The names of the logged numbers, and their meaning.
 LOGGED = {
-    "samples_per_s": "samples that the model took a second, while it trained",
-    "data_wait_s": "seconds of the epoch in which the model had no batch to train on",
-    "batches_ahead": "batches that lay ready when the model took one, on average",
+    "samples_per_s": "samples that the model trained on per second",
+    "data_wait_s": "seconds of the epoch in which the model waited for a batch",
+    "batches_ahead": "batches that were ready when the model took one, on average",
     "cache_hits": "share of arrays that came from the cache, from 0 to 1",
-    "sample_errors": "samples that have not loaded so far, each counted once",
+    "sample_errors": "samples that failed to load so far, each counted once",
 }
 
-# Counting the ready batches is the most expensive part: for an average, now and then is enough.
+# Counting the ready batches is the most expensive part, and for an average every 8th batch is enough.
 _LOOK_EACH = 8
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: of its training steps, without validation."""
+    """The measurements of one epoch's training steps, without validation."""
 
     steps: int
     samples: int
@@ -49,7 +49,7 @@ class Epoch:
         return self.samples / self.seconds if self.seconds > 0 else 0.0
 
     def logs(self) -> dict[str, float]:
-        """The numbers for Keras' logs; always the same names, since CSVLogger fixes its columns."""
+        """The numbers for Keras' logs; always the same names, since CSVLogger cannot add columns later."""
         values = (
             self.samples_per_s,
             self.wait_seconds,
@@ -67,7 +67,7 @@ class Fit:
     epochs: list[Epoch] = field(default_factory=list)
 
     def steady(self) -> Epoch | None:
-        """All epochs as one, but the first, which compiles the model and fills the cache."""
+        """All epochs as one, without the first, which compiles the model and fills the cache."""
         rest = self.epochs[1:] or self.epochs
         rest = [epoch for epoch in rest if epoch.steps and epoch.seconds > 0]
         if not rest:
@@ -92,12 +92,12 @@ class Fit:
 class Meter:
     """Measures a fit that trains on `loader`.
 
-    The model waits for a batch from the end of the step before, or the beginning of the epoch,
-    until the batch is handed over. That holds where Keras asks for batches in the thread that
-    trains (PyTorch, JAX) and where a thread asks ahead of it (TensorFlow). With
-    steps_per_execution above 1, batches of one call are taken together.
+    The model waits for a batch from the end of the previous step (or the beginning of the epoch)
+    until the batch is delivered. This is true both if Keras asks for batches in the thread that
+    trains (PyTorch, JAX) and if another thread reads ahead (TensorFlow). With steps_per_execution
+    above 1, the batches of one execution are counted together.
 
-    Threads: `handed` may be called from another than the rest.
+    Threads: `handed` may be called from another thread than the other methods.
     """
 
     def __init__(self, loader: Loader, clock: Callable[[], float] | None = None) -> None:
@@ -109,7 +109,12 @@ class Meter:
         self._epoch_begin(0.0)
 
     def handed(self, batch: Any, ready: Callable[[], int]) -> None:
-        """A batch was delivered to Keras. ready: returns the number of ready batches; not always called."""
+        """A batch was delivered to Keras.
+
+        Args:
+            batch: the batch.
+            ready: returns the number of ready batches; called for every 8th batch only.
+        """
         self._handed.append((self._clock(), len(flatten(batch)[0])))
         if self._batches % _LOOK_EACH == 0:
             self._ready += ready()
@@ -117,7 +122,11 @@ class Meter:
         self._batches += 1
 
     def epoch_begin(self, new_pass: bool) -> None:
-        """new_pass: batches that were delivered and not trained on belong to another pass."""
+        """An epoch begins.
+
+        Args:
+            new_pass: whether it begins a new pass, so that batches delivered before do not count.
+        """
         if new_pass:
             self._handed.clear()
         self._epoch_begin(self._clock())
@@ -158,7 +167,7 @@ class Meter:
         return epoch
 
     def _kept(self) -> tuple[int, int]:
-        """Arrays that the cache has served, and that it was asked for."""
+        """-> (arrays served by the cache, arrays requested from the cache)."""
         loader = self._loader()
         counts = [] if loader is None else [store.counts for store in loader.source.stores()]
         return sum(hits for hits, _ in counts), sum(asked for _, asked in counts)

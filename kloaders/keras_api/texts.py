@@ -1,4 +1,4 @@
-"""Converts for Keras: texts to tensors on TensorFlow, float64 to float32 on Apple's GPUs."""
+"""Converts batches for Keras: texts to tensors on TensorFlow, float64 to float32 on Apple's GPUs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _CHANGED = frozenset("Od")
 
 
 def for_keras(batch: Any) -> Any:
-    """A batch in the form that the caller needs; it is changed for Keras only.
+    """Convert a batch if Keras asks for it; any other caller gets it unchanged.
 
     Raises:
-        TypeError: Keras asks for texts, on a backend without texts.
+        TypeError: the batch has texts, and the backend does not support them.
     """
     kinds = {leaf.dtype.char for leaf in flatten(batch) if isinstance(leaf, np.ndarray)}
     if kinds.isdisjoint(_CHANGED):
@@ -31,8 +31,8 @@ def for_keras(batch: Any) -> Any:
         return batch
     if doubles:
         warn(
-            "float64 is cast to float32, since the GPU here (MPS) has no float64: dtype={'x': 'float32', "
-            "'y': 'float32'} does so as samples are read.",
+            "float64 is cast to float32, since this GPU (MPS) does not support float64. Pass "
+            "dtype={'x': 'float32', 'y': 'float32'} to cast samples when they are read.",
             once="float64 on MPS",
         )
         batch = map_structure(_single, batch)
@@ -40,7 +40,7 @@ def for_keras(batch: Any) -> Any:
 
 
 def _on_apple() -> bool:
-    """Whether tensors of PyTorch go to a GPU of Apple's."""
+    """Whether PyTorch puts tensors on an Apple GPU."""
     torch = sys.modules.get("torch")
     if torch is None or sys.modules["keras"].backend.backend() != "torch":
         return False
@@ -57,11 +57,11 @@ def _tensor(array: Any) -> Any:
     backend = sys.modules["keras"].backend.backend()
     if backend != "tensorflow":
         raise TypeError(
-            "the samples have texts, and Keras takes texts on TensorFlow only (the backend here is "
-            f"{backend}): let the loader make numbers of them, as batch_transform=kl.keras_transform(layer) "
-            "does with a StringLookup or TextVectorization layer."
+            "the samples have texts, and Keras supports texts on the TensorFlow backend only (this is "
+            f"{backend}): convert them to numbers in the loader, for example with a StringLookup or "
+            "TextVectorization layer and batch_transform=kl.keras_transform(layer)."
         )
     import tensorflow as tf
 
-    with tf.device("CPU:0"):  # strings live nowhere else
+    with tf.device("CPU:0"):  # TensorFlow supports strings on the CPU only
         return tf.constant(array)

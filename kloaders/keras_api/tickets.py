@@ -1,7 +1,7 @@
-"""Which planned batch a request of Keras means. Bookkeeping only: no arrays, no files, no Keras.
+"""Maps Keras' requests to planned batches. Bookkeeping only: no arrays, no files, no Keras.
 
-`phases.py` says what a ticket is, and what each call of Keras makes of the tickets. Here are the calls
-themselves, from any thread, what callbacks add to them, and the position in the data.
+`phases.py` explains tickets, and what each call of Keras does to them. This module has the calls
+themselves, from any thread, the reports of callbacks, and the position in the data.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from kloaders.plan.epoch import Order
 __all__ = ["Position", "Request", "Tickets"]
 
 _READ_BY_KERAS = (
-    "an epoch of this loader was begun while fit, evaluate or predict reads from it. A loader has one "
-    "position, so both would get wrong samples: loop over loader.view() instead."
+    "another epoch of this loader was begun while fit, evaluate or predict is reading from it. A loader "
+    "has one position, so both would get wrong samples: loop over loader.view() instead."
 )
 
 
@@ -30,11 +30,11 @@ class Tickets(Positions):
     All methods may be called from any thread.
 
     Args:
-        batches: how many an epoch has.
-        shuffle: True, False, or None to do what the requests ask for (see `SequenceLoader`).
-        by_index: shuffle=False serves batch i for i, in whatever order it is asked; a two-level
-            loader turns this off and serves its own order.
-        asker: says who calls.
+        batches: the number of batches in an epoch.
+        shuffle: True, False, or None to follow the order of the requests (see `SequenceLoader`).
+        by_index: whether shuffle=False serves batch i for index i in any order of requests. A
+            two-level loader turns this off and serves its own order.
+        asker: returns the caller.
     """
 
     def __init__(
@@ -51,28 +51,28 @@ class Tickets(Positions):
         self.forked()
 
     def forked(self) -> None:
-        """A thread that this process does not have may have held the lock."""
-        # A garbage collection may end an iteration while its own thread holds the lock.
+        """Make a new lock after a fork: a thread that does not exist here may have held the old one."""
+        # Reentrant: a garbage collection may close an iteration in the thread that holds the lock.
         self._lock = threading.RLock()
 
     # ------------------------------------------------------------------ what Keras calls
 
     @property
     def in_order(self) -> int:
-        """How many requests of Keras' current pass came in order before any that did not."""
+        """The number of requests of Keras' current pass before the first that was out of order."""
         current = self._pass
         return current.in_order if current.by_keras else 0
 
     def asked_for_all(self) -> bool:
-        """Whether Keras has asked for every batch of the current pass."""
+        """Whether Keras has requested every batch of the current pass."""
         with self._lock:
             return self._in_epoch and self._pass.by_keras and self._pass.complete
 
     def begin(self) -> None:
-        """on_epoch_begin.
+        """Handle `on_epoch_begin`.
 
         Raises:
-            RuntimeError: while a call of Keras reads from this loader.
+            RuntimeError: a call of Keras is reading from this loader.
         """
         asked = self._asker()
         with self._lock:
@@ -87,25 +87,25 @@ class Tickets(Positions):
             self._epoch_begins()
 
     def end(self) -> None:
-        """on_epoch_end."""
+        """Handle `on_epoch_end`."""
         asked = self._asker()
         with self._lock:
             self._look_at_calls()
             if asked.by_keras is False and self._in_epoch and self._callers.in_epoch:
-                return  # a loop in a callback, over an epoch of its own: that one has ended already
+                return  # from a loop in a callback; the epoch of that loop has already ended
             self._mark += 1
             self._epoch_ends()
             if self._phase is Phase.IDLE:
                 self._callers.epoch_ends(self._pass.by_keras and self._pass.complete)
 
     def starting(self) -> int:
-        """num_batches was read: how many batches the pass has that begins with it.
+        """Handle a read of `num_batches`. -> the number of batches of the pass that it begins.
 
         Raises:
-            RuntimeError: another call of Keras reads from this loader.
+            RuntimeError: another call of Keras is reading from this loader.
         """
         asked = self._asker()
-        if asked.by_keras is False:  # the user's own look at it
+        if asked.by_keras is False:  # the user reads it
             return self.length()
         with self._lock:
             self._look_at_calls()
@@ -113,13 +113,13 @@ class Tickets(Positions):
             return self._size_read()
 
     def between_epochs(self) -> bool:
-        """Whether no epoch has begun, and none is to be continued."""
+        """Whether no epoch has begun, and none will be continued."""
         with self._lock:
             self._look_at_calls()
             return self._phase is Phase.IDLE and not self._mid_training
 
     def length(self) -> int:
-        """Batches of an epoch; less in one that was resumed in the middle."""
+        """The number of batches of the epoch; fewer if it was resumed in the middle."""
         with self._lock:
             self._look_at_calls()
             if self._phase is Phase.READING:
@@ -128,7 +128,7 @@ class Tickets(Positions):
             return self.batches if now is None else now.size
 
     def locate(self, index: int) -> Request:
-        """The meaning of `loader[index]` now."""
+        """The batch that `loader[index]` gets now."""
         with self._lock:
             if self._callers.watched:
                 asked = self._asker(with_call=False)
@@ -143,13 +143,13 @@ class Tickets(Positions):
             return self._number_read(index)
 
     def _reads_on(self) -> bool:
-        # steps_per_epoch < len on tensorflow: its thread reads ahead between the E of one epoch
-        # and the B of the next, which both come from the main thread, as probes do.
+        # With steps_per_epoch below len on TensorFlow, a background thread reads ahead between the E of
+        # one epoch and the B of the next. Those, like probes, come from the main thread.
         return self._phase is Phase.PAUSED and threading.get_ident() != self._seen.ender
 
     def _look_at_calls(self) -> None:
-        """Notice that a call of Keras has ended in the middle of a pass."""
-        # Keras tells callbacks nothing when a fit ends in an error.
+        """Find out whether a call of Keras has ended in the middle of a pass."""
+        # Keras calls no callback when a fit ends in an error.
         fit = self._fit
         if fit.running and fit.ended is not None and fit.ended():
             self._end_fit()
@@ -168,18 +168,23 @@ class Tickets(Positions):
 
     @property
     def opened_by_hand(self) -> bool:
-        """Whether a loop of the user's has begun an epoch, and has read nothing of it."""
+        """Whether a loop of the user has begun an epoch, and has read no batch of it yet."""
         with self._lock:
             self._look_at_calls()
             return self._phase is Phase.OPENED and not self._callers.in_epoch
 
     @property
     def mark(self) -> int:
-        """Another number once an epoch begins or ends, or a position is loaded."""
+        """A number that changes when an epoch begins or ends, or a position is loaded."""
         return self._mark
 
     def leave(self, mark: int, done: int) -> None:
-        """An iteration whose epoch had this mark was left, after this many batches."""
+        """Handle a loop that was left early.
+
+        Args:
+            mark: the mark of its epoch; a loop of an older epoch changes nothing.
+            done: the number of batches that it has read.
+        """
         with self._lock:
             if mark == self._mark and self._in_epoch:
                 self._mark += 1
@@ -188,7 +193,7 @@ class Tickets(Positions):
     # ------------------------------------------------------------------ positions
 
     def resume_at(self, position: Position) -> None:
-        """The next pass begins here: the next one that fit trains on, if a callback knows it."""
+        """Begin the next pass at this position; with a callback, the next pass that fit trains on."""
         with self._lock:
             whole = position.first == 0 and position.order.rest is None
             self._resume = None if whole else position
@@ -199,10 +204,10 @@ class Tickets(Positions):
             self._mark += 1
 
     def position(self) -> tuple[Order, int]:
-        """The next batch of an order. Batches that were read but not trained on come again.
+        """The next batch of an order. Batches that were read but not trained on are delivered again.
 
         Raises:
-            ValueError: that is not known.
+            ValueError: the next batch is not known.
         """
         with self._lock:
             self._look_at_calls()
@@ -217,7 +222,7 @@ class Tickets(Positions):
 
     @property
     def last_epoch(self) -> int | None:
-        """The last epoch that the fit under way will ask for, where that is known."""
+        """The last epoch that the running fit will ask for, if known."""
         return self._fit.last_epoch
 
     def fit_begin(
@@ -226,12 +231,12 @@ class Tickets(Positions):
         ended: Callable[[], bool] | None = None,
         shuffle: bool | None = None,
     ) -> None:
-        """A fit up to epoch number `epochs` - 1 begins: whatever came before is over.
+        """A fit up to epoch number `epochs` - 1 begins, and any earlier pass is over.
 
         Args:
-            epochs: as fit was given them.
-            ended: asked later whether this fit has ended without `fit_end`, in an error.
-            shuffle: what fit was given, where that is known.
+            epochs: fit's argument of that name.
+            ended: returns whether this fit has ended without `fit_end`, in an error.
+            shuffle: fit's argument of that name, if known.
         """
         with self._lock:
             self._fit.begin(epochs, ended, shuffle, self._next_epoch)
@@ -239,31 +244,36 @@ class Tickets(Positions):
             self._drop_pass()
 
     def fit_resumes(self, epoch: int, trained: bool) -> None:
-        """Where `resume_at` said is in this epoch of Keras'; or after it, if it is trained already."""
+        """`resume_at`'s position is in Keras' epoch `epoch`; or after it, if that epoch is trained."""
         with self._lock:
             self._fit.resume(epoch, trained)
-            if trained:  # an epoch without a batch, for Keras' actions at the end of one
+            if trained:  # an epoch without batches, so that Keras runs its end-of-epoch code
                 order = self._order_of_epoch(self._fit.epoch_due - 1)
                 self._resume = Position(order, self.batches, 0)
 
     def used_up(self) -> bool:
-        """Whether the pass that fit trains on has no batch left for another step."""
+        """Whether the pass that fit trains on has no batches left."""
         with self._lock:
             if self._resume is not None:
                 return self._resume.size == 0
             return self._fit.consumed > 0 and not self._pass.training
 
     def was_read(self) -> bool:
-        """Whether this fit asked for a batch, or resumed after the last one of an epoch.
+        """Whether this fit trains on this loader.
 
-        A fit that trains on this loader does.
+        It has requested a batch, or resumed after the last batch of an epoch.
         """
         with self._lock:
             trained = self._resume is not None and self._resume.size == 0
             return self._pass.training or self._fit.consumed > 0 or trained
 
     def epoch_begin(self, epoch: int, steps: int) -> None:
-        """Keras' epoch number, and how many batches it takes per epoch."""
+        """An epoch of fit begins.
+
+        Args:
+            epoch: Keras' number of the epoch.
+            steps: the number of batches that Keras takes per epoch.
+        """
         with self._lock:
             passes = max(1, -(-self.batches // max(steps, 1)))  # Keras' epochs per pass
             resumed = None if self._resume is None else self._resume.order.epoch
@@ -277,7 +287,7 @@ class Tickets(Positions):
                 self._seen.other = False
 
     def consumed(self, batches: int) -> None:
-        """The model has taken this many more batches."""
+        """The model has trained on this many more batches."""
         with self._lock:
             if self._pass.training:
                 self._fit.consumed += batches
@@ -287,7 +297,7 @@ class Tickets(Positions):
                     self._fit.epoch_due = self._pass.order.epoch + 1
 
     def fit_end(self) -> None:
-        """The fit is over, in mid-epoch or not."""
+        """The fit is over, whether or not it finished its epoch."""
         with self._lock:
             self._end_fit()
 

@@ -1,4 +1,4 @@
-"""Drop-ins for Keras' own loaders: the same calls, the same data and labels, as loaders."""
+"""Drop-in replacements for Keras' own loaders: the same calls return loaders of the same data and labels."""
 
 from kloaders.migrate.audio import audio_dataset_from_directory
 from kloaders.migrate.directory import image_dataset_from_directory

@@ -1,4 +1,4 @@
-"""Keras' `audio_dataset_from_directory`, as a loader: same files, classes, parts and sounds."""
+"""A drop-in for Keras' `audio_dataset_from_directory`: same files, classes, subsets and sounds."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def audio_dataset_from_directory(
     """Loaders over the .wav files that `keras.utils.audio_dataset_from_directory` finds, in its order.
 
     Args:
-        directory: holds `class/file.wav`; without labels, or with labels of your own, any files.
+        directory: contains `class/file.wav`; without labels, or with your own labels, any .wav files.
         labels: "inferred", None, or one number for each file in sorted order.
         label_mode: "int" (int32), "categorical", "binary" (float32), or None for no labels.
         class_names: the folders to take, in the order of their numbers.
         batch_size: samples per batch. None: `for` gives single samples, and `fit` has batches of one.
-        sampling_rate: frames a second to resample to. None: as stored. (Keras needs tensorflow-io.)
-        output_sequence_length: frames of each sound; longer ones are cut, shorter ones filled up with
-            zeros. None: as stored, and those of a batch are filled up to its longest.
-        ragged: not here; see `output_sequence_length`.
-        shuffle: True shuffles all files in each epoch, where Keras has a buffer; None and False as
-            for any loader.
-        seed: fixes the order and the parts.
-        validation_split: the share of the files of the validation part.
+        sampling_rate: frames per second to resample to. None: as stored. (Keras needs tensorflow-io.)
+        output_sequence_length: frames of each sound; longer ones are cut, shorter ones are padded with
+            zeros. None: as stored, and the sounds of a batch are padded to its longest.
+        ragged: must be False; see `output_sequence_length`.
+        shuffle: True shuffles all files in each epoch (Keras shuffles in a buffer); None and False mean
+            the same as in any loader.
+        seed: determines the order and the subsets.
+        validation_split: the share of the files that is for validation.
         subset: "training", "validation" or "both".
-        follow_links: look into links to folders.
+        follow_links: whether to follow symbolic links to folders.
         verbose: log how many files were found.
         **options: of `PathSequenceLoader`, such as transform, workers or cache.
 
@@ -56,13 +56,13 @@ def audio_dataset_from_directory(
         Batches are float32 of shape (samples, frames, channels), from -1 to 1.
 
     Raises:
-        ValueError: an argument is out of range, or files and labels differ in number.
+        ValueError: an argument is out of range, or the numbers of files and labels differ.
         NotADirectoryError, FileNotFoundError: the folder does not exist.
     """
     if ragged:
         raise ValueError(
-            "ragged=True has no counterpart here: leave it out, and the sounds of a batch are filled up "
-            "to its longest; or pass output_sequence_length=."
+            "ragged=True is not supported: leave it out, and the sounds of a batch are padded to its "
+            "longest; or pass output_sequence_length=."
         )
     for name, value in {
         "sampling_rate": sampling_rate,

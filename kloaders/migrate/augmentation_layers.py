@@ -1,4 +1,4 @@
-"""Keras layers that draw what the options of an ImageDataGenerator say."""
+"""Makes Keras layers for the random options of an ImageDataGenerator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DRAWING: dict[str, Any] = {
 
 
 def drawing_options(generator: Any) -> list[str]:
-    """Options that draw random numbers, as the user wrote them."""
+    """The options that draw random numbers, as `name=value`."""
     return [
         f"{name}={getattr(generator, name)!r:.80}"
         for name, off in _DRAWING.items()
@@ -55,8 +55,8 @@ def augmentation_layers(generator: Any, seed: int | None) -> list[Any]:
             shifts[f"{name}_factor"] = float(shift)
         else:
             missing.append(
-                f"{name}_shift_range={shift!r:.80} is in pixels: RandomTranslation takes shares of "
-                f"the {name}"
+                f"{name}_shift_range={shift!r:.80} is in pixels, but RandomTranslation takes fractions "
+                f"of the {name}"
             )
     if any(shifts.values()):
         wanted.append(
@@ -81,14 +81,14 @@ def augmentation_layers(generator: Any, seed: int | None) -> list[Any]:
     if generator.brightness_range is not None:
         low, high = generator.brightness_range
         missing.append(
-            f"brightness_range multiplies, and RandomBrightness adds: transform=lambda x, y, rng: "
+            "brightness_range multiplies, but RandomBrightness adds. Pass transform=lambda x, y, rng: "
             f"(np.clip(x * rng.uniform({low}, {high}), 0, 255).astype(x.dtype), y)"
         )
     made = []
     for k, (name, arguments) in enumerate(wanted):
         kind = getattr(keras.layers, name, None)
         if kind is None:
-            missing.append(f"keras {keras.__version__} has no {name}: upgrade it")
+            missing.append(f"keras {keras.__version__} has no {name}: upgrade Keras")
         else:
             made.append(kind(**arguments, seed=None if seed is None else seed + k))
     for text in missing:

@@ -1,4 +1,4 @@
-"""Loaders in place of Keras' datasets: what users call of a tf.data.Dataset, and a loader does not have."""
+"""Loaders that replace Keras' datasets, with the methods of a tf.data.Dataset that users call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batches", "FilesDataset", "WindowsDataset", "check_format"]
 
-# What a Dataset has besides, and a loader does not: the page about tf.data says what to write.
+# Other methods of a Dataset, which a loader does not have; docs/from-tf-data.md has replacements.
 _VERBS = frozenset(
     {
         *("apply", "as_numpy_iterator", "batch", "cardinality", "concatenate", "element_spec"),
@@ -32,19 +32,19 @@ _VERBS = frozenset(
 
 
 def check_format(value: Any) -> None:
-    """ValueError for what Keras does not know as `format` either; what it is makes no difference."""
+    """Raise ValueError for a `format` that Keras does not know. The two values have the same effect."""
     if value not in ("tf", "grain"):
         raise ValueError(
             f'`format` should be "tf" or "grain", and format={value!r:.80} is neither: leave it out, '
-            "since what comes back is a loader."
+            "since the result is a loader in any case."
         )
 
 
 class _Dataset(SequenceLoader):
-    """A loader that can be looked at as Keras' datasets are.
+    """A loader with `take` and single samples, as Keras' datasets have them.
 
     Attributes:
-        unbatched: whether `for` gives single samples, as with batch_size=None.
+        unbatched: whether a `for` loop gives single samples, because batch_size=None.
     """
 
     unbatched: bool
@@ -55,32 +55,32 @@ class _Dataset(SequenceLoader):
         if batch_size is not None:
             return batch_size
         warn(
-            "batch_size=None: `for sample in loader` gives single samples, and loader[i] and fit have "
-            "batches of one, which is slow. For training pass a batch_size, such as 32."
+            "batch_size=None: `for sample in loader` gives single samples, but loader[i] and fit get "
+            "batches of one sample, which is slow. For training pass a batch_size, such as 32."
         )
         return 1
 
     def __iter__(self) -> Iterator[Any]:
-        """One epoch of batches, or of samples after batch_size=None; see `SequenceLoader`."""
+        """One epoch of batches, or of single samples if batch_size=None; see `SequenceLoader`."""
         batches = super().__iter__()
         return self._samples(batches) if self.unbatched else batches
 
     def _samples(self, batches: Any) -> Iterator[Any]:
-        with closing(batches):  # so that a loop which is left early ends the epoch at once
+        with closing(batches):  # so that leaving the loop early ends the epoch at once
             for batch in batches:
                 yield map_structure(lambda array: array[0], batch)
 
     def take(self, count: int) -> Batches:
         """The first batches of each epoch, to look at: `for x, y in loader.take(1)`.
 
-        Each loop is the beginning of another epoch, in the loader's own order. `fit` takes the
-        loader itself, with steps_per_epoch=count.
+        Each loop begins another epoch, in the loader's own order. To train on a part of each epoch,
+        pass the loader itself to `fit`, with steps_per_epoch=count.
 
         Args:
-            count: how many batches, or samples after batch_size=None; -1 for all.
+            count: the number of batches (of samples, if batch_size=None); -1 for all.
 
         Raises:
-            TypeError, ValueError: `count` is no such number.
+            TypeError, ValueError: `count` is not such a number.
         """
         return Batches(self, None if count == -1 else checked_count(count, "count", 0))
 
@@ -88,18 +88,18 @@ class _Dataset(SequenceLoader):
         if name in _VERBS:
             raise AttributeError(
                 f"{type(self).__name__!r:.80} object has no attribute {name!r:.80}, which belongs to "
-                "tf.data.Dataset: kl.to_tf_dataset(loader, shuffle=True) makes one of this loader. Loaders "
-                "have options instead, such as transform= for map, and prefetch without being asked."
+                "tf.data.Dataset: kl.to_tf_dataset(loader, shuffle=True) makes a Dataset of this loader. "
+                "Loaders have options instead, such as transform= for map, and always prefetch."
             )
         return super().__getattr__(name)
 
 
 class Batches:
-    """The first batches of each epoch of a loader; what `take` returns.
+    """The first batches of each epoch of a loader, as returned by `take`.
 
     Args:
         loader: any loader.
-        count: how many; None: all.
+        count: the number of batches; None for all.
     """
 
     def __init__(self, loader: SequenceLoader, count: int | None) -> None:
@@ -118,7 +118,7 @@ class Batches:
 
 
 class FilesDataset(_Dataset, PathSequenceLoader):
-    """What `image_dataset_from_directory` and its like give: a `PathSequenceLoader` with `take`.
+    """The result of `image_dataset_from_directory` and similar functions: a `PathSequenceLoader` with `take`.
 
     Args:
         paths: the files.
@@ -139,7 +139,7 @@ class FilesDataset(_Dataset, PathSequenceLoader):
 
 
 class WindowsDataset(_Dataset):
-    """What `timeseries_dataset_from_array` gives: a loader over windows with `take`.
+    """The result of `timeseries_dataset_from_array`: a loader over windows with `take`.
 
     Args:
         source: the windows.

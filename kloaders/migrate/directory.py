@@ -1,6 +1,6 @@
-"""Keras' `image_dataset_from_directory`, as a loader: same files, classes, parts and images.
+"""A drop-in for Keras' `image_dataset_from_directory`: same files, classes, subsets and images.
 
-What differs from Keras on purpose is in docs/migrate.md.
+docs/migrate.md lists the intentional differences from Keras.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["image_dataset_from_directory", "loaders_of_parts"]
 
 # The suffixes that Keras looks for, in lower case.
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-# What Keras calls an interpolation, and what we do.
+# Keras' names of interpolations, and ours.
 _FILTERS = {
     "bilinear": "bilinear",
     "nearest": "nearest",
@@ -54,25 +54,25 @@ def image_dataset_from_directory(
     verbose: bool = True,
     **options: Any,
 ) -> Any:
-    """A loader for a call of `keras.utils.image_dataset_from_directory`, over the same files.
+    """Replaces `keras.utils.image_dataset_from_directory`: a loader over the same files.
 
     Args:
-        directory: holds `class/file`; with labels=None or a list, files.
-        labels: "inferred" from the folders; None; or one number for each file, as they are sorted.
-        label_mode: "int" (int32), "categorical" (one-hot rows), "binary" (0 or 1 in rows of one;
-            both float32), None.
+        directory: contains `class/file`; with labels=None or a list, files.
+        labels: "inferred" from the folders; None; or one number for each file in sorted order.
+        label_mode: "int" (int32), "categorical" (one-hot rows, float32), "binary" (0 or 1, float32 of
+            shape (samples, 1)), or None for no labels.
         class_names: the folders to take, in the order of their numbers.
         color_mode: "rgb", "rgba" or "grayscale".
         batch_size: samples per batch. None: `for` gives single samples, and `fit` has batches of one.
         image_size: (height, width), or one number for both.
         shuffle: None, the default here, shuffles in `fit` and keeps the order in `predict`; True
-            shuffles always. False keeps the files sorted, which decides what validation_split takes.
-        seed: fixes the order, and with validation_split the parts: the same ones as Keras'.
-        validation_split: the share of the files to validate with.
+            always shuffles. False keeps the files sorted, and validation_split then cuts this order.
+        seed: determines the order, and with validation_split the subsets, which are the same as Keras'.
+        validation_split: the share of the files that is for validation.
         subset: "training", "validation" or "both".
-        interpolation: "bilinear", "nearest", "bicubic", "area", or about as Keras' "lanczos3" and
-            "lanczos5".
-        follow_links: look into links to folders.
+        interpolation: "bilinear", "nearest", "bicubic", "area", "lanczos3" or "lanczos5" (the last two
+            only approximately as in Keras).
+        follow_links: whether to follow symbolic links to folders.
         crop_to_aspect_ratio: crop the centre of the image to the ratio of image_size.
         pad_to_aspect_ratio: pad the image with zeros.
         data_format: None or "channels_last".
@@ -82,15 +82,15 @@ def image_dataset_from_directory(
         **options: of `PathSequenceLoader`; dtype="uint8" instead of float32 is faster.
 
     Returns:
-        A loader with class_names, file_paths and `take(batches)`, or with subset="both" two of them. Batches are
-        float32 from 0 to 255; images of 16 bits are brought to 8, as TensorFlow does.
+        A loader with class_names, file_paths and `take(batches)`, or with subset="both" two of them.
+        Batches are float32 from 0 to 255; 16-bit images are reduced to 8 bits, as TensorFlow does.
 
     Raises:
-        ValueError: an argument is out of range, or files and labels differ in number.
+        ValueError: an argument is out of range, or the numbers of files and labels differ.
         NotADirectoryError, FileNotFoundError: the folder does not exist.
     """
     if crop_to_aspect_ratio and pad_to_aspect_ratio:
-        raise ValueError("crop_to_aspect_ratio and pad_to_aspect_ratio are both given: choose one.")
+        raise ValueError("crop_to_aspect_ratio and pad_to_aspect_ratio are both set: choose one.")
     channels = channels_of(color_mode)
     check_data_format(data_format)
     check_format(format)
@@ -136,9 +136,10 @@ def loaders_of_parts(
     suffixes: tuple[str, ...],
     options: dict[str, Any],
 ) -> Any:
-    """A loader over files with these suffixes, in Keras' order, or two of them; with class_names.
+    """A loader over the files with these suffixes, in Keras' order, with class_names; or two such loaders.
 
-    Arguments are Keras', which are checked; options: of the loaders.
+    The arguments are Keras', and are checked here. `suffixes` are the endings of file names, and
+    `options` those of the loaders.
     """
     root = os.fspath(directory)
     labels, label_mode = _checked_labels(labels, label_mode)
@@ -153,7 +154,7 @@ def loaders_of_parts(
     order = np.arange(len(files))
     if shuffle is not False:
         seed = int(np.random.randint(10**6)) if seed is None else seed
-        # As Keras does it: what falls into which part depends on it.
+        # Exactly as in Keras, since it decides which files are in which subset.
         np.random.RandomState(seed).shuffle(order)
     cut = len(files) - int((validation_split or 0) * len(files))
     parts = {None: order, "training": order[:cut], "validation": order[cut:]}
@@ -162,8 +163,8 @@ def loaders_of_parts(
         rows = parts[part]
         if not len(rows):
             raise ValueError(
-                f"validation_split={validation_split!r:.80} of {len(files)} files leaves none for the "
-                f"{part} part: choose another share."
+                f"validation_split={validation_split!r:.80} of {len(files)} files leaves no file for "
+                f"the {part} subset: choose another share."
             )
         given = None
         if codes is not None:
@@ -186,7 +187,7 @@ def loaders_of_parts(
 
 
 def _checked_labels(labels: Any, label_mode: Any) -> tuple[Any, Any]:
-    """Both None where one is; ValueError for a mode that is not known."""
+    """(None, None) if either is None. Raises ValueError for an unknown mode."""
     if labels is None or label_mode is None:
         return None, None
     if label_mode not in ("int", "categorical", "binary"):
@@ -197,10 +198,10 @@ def _checked_labels(labels: Any, label_mode: Any) -> tuple[Any, Any]:
 
 
 def _check_part(validation_split: Any, subset: Any, shuffle: Any, seed: Any) -> None:
-    """ValueError where it is not clear which files are meant."""
+    """Raise ValueError if the arguments do not determine a subset."""
     if bool(validation_split) != (subset is not None):
         raise ValueError(
-            f"validation_split={validation_split!r:.80} and subset={subset!r:.80}: give both, or neither."
+            f"validation_split={validation_split!r:.80} and subset={subset!r:.80}: pass both, or neither."
         )
     if subset not in ("training", "validation", "both", None):
         raise ValueError(f'subset={subset!r:.80}: choose "training", "validation" or "both".')
@@ -210,8 +211,8 @@ def _check_part(validation_split: Any, subset: Any, shuffle: Any, seed: Any) -> 
         )
     if validation_split and seed is None and shuffle is not False:
         raise ValueError(
-            "validation_split needs seed=, the same number for both parts, or a file may be in both. "
-            "Or pass shuffle=False, which splits the sorted files."
+            "validation_split needs seed=, the same number for both subsets; otherwise a file could be "
+            "in both. Or pass shuffle=False, which splits the sorted files."
         )
 
 
@@ -223,7 +224,7 @@ def _indexed(
     label_mode: str | None,
     suffixes: tuple[str, ...],
 ) -> tuple[list[str], Array | None, list[str] | None]:
-    """Files in Keras' order, the class of each, and what classes are called."""
+    """-> files in Keras' order, the class of each, and the names of the classes."""
     wanted = frozenset(suffixes)
     codes: Array | None = None
     names: list[str] | None = None
@@ -234,7 +235,7 @@ def _indexed(
         codes = np.repeat(np.arange(len(names), dtype=np.int32), [len(group) for group in groups])
     else:
         if class_names:
-            raise ValueError('class_names goes with labels="inferred": leave it out.')
+            raise ValueError('class_names is only for labels="inferred": leave it out.')
         files = list(files_below(root, wanted, follow_links))
         if labels is not None:
             codes, names = _given(labels, files, root, label_mode)
@@ -246,7 +247,7 @@ def _indexed(
 def _given(
     labels: Any, files: list[str], root: str, label_mode: str | None
 ) -> tuple[Array, list[str]]:
-    """A user's labels with TensorFlow's dtype, and their names."""
+    """-> the user's labels with the dtype that Keras gives them, and the names of the classes."""
     if isinstance(labels, str):
         raise ValueError(
             f'labels={labels!r:.80}, expected "inferred", None, or one number for each of {len(files)} '
@@ -264,13 +265,13 @@ def _given(
     codes = values.astype(np.int32) if values.dtype.kind in "biu" else None
     if codes is None or not np.array_equal(codes, values):
         raise ValueError(
-            f"labels holds {values.dtype} such as {values[0]!r:.40}, and label_mode={label_mode!r:.80} "
-            "takes integers: number the classes from 0."
+            f"labels has values of {values.dtype} such as {values[0]!r:.40}, but "
+            f"label_mode={label_mode!r:.80} takes integers: number the classes from 0."
         )
     if label_mode == "categorical" and (codes.min() < 0 or codes.max() >= len(names)):
         bad = codes[(codes < 0) | (codes >= len(names))][0]
         raise ValueError(
-            f'labels holds {bad}, and label_mode="categorical" has a column for each of '
+            f'labels contains {bad}, but label_mode="categorical" has a column for each of '
             f"{len(names)} classes: number them from 0."
         )
     return codes, names

@@ -28,7 +28,7 @@ class _KerasIterator:
 
     @property
     def n(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return self.samples
 
     @property
@@ -38,28 +38,28 @@ class _KerasIterator:
         return weights
 
     def reset(self) -> None:
-        """Let `next` begin again. `fit`, `evaluate` and `predict` need no reset."""
+        """Restart `next` from the first epoch. `fit`, `evaluate` and `predict` need no reset."""
         self._served = None
 
     def __next__(self) -> Any:
-        """The next batch, without end: epoch after epoch, shuffled unless shuffle=False."""
+        """The next batch. It never ends: epoch follows epoch, shuffled unless shuffle=False."""
         if self._served is None:
             self._served = self._endless()
         return next(self._served)
 
     def _endless(self) -> Iterator[Any]:
-        view: Any = self.view()  # type: ignore[attr-defined]  # the loader's, beside it
+        view: Any = self.view()  # type: ignore[attr-defined]  # of the other base class, a loader
         order = True if self.shuffle is None else None
         for epoch in itertools.count():
             yield from view.epoch_batches(epoch, order)
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # the loader's is a dict
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # it is a dict
         return {name: value for name, value in state.items() if name != "_served"}
 
 
 class ArrayFlow(_KerasIterator, ArraySequenceLoader):
-    """The result of `ImageDataGenerator.flow`: an `ArraySequenceLoader` with the names of Keras' iterator.
+    """The result of `ImageDataGenerator.flow`: an `ArraySequenceLoader` with the attributes of Keras' iterator.
 
     Args:
         x: images, or a tuple of images and other inputs.
@@ -69,7 +69,7 @@ class ArrayFlow(_KerasIterator, ArraySequenceLoader):
         **options: of `ArraySequenceLoader`.
 
     Attributes:
-        image_data_generator: the generator that it is of.
+        image_data_generator: the generator that made it.
         data_format: "channels_last".
     """
 
@@ -91,7 +91,7 @@ class ArrayFlow(_KerasIterator, ArraySequenceLoader):
 
 
 class FileFlow(_KerasIterator, PathSequenceLoader):
-    """The result of `flow_from_directory` and `flow_from_dataframe`: a `PathSequenceLoader` with more names.
+    """The result of `flow_from_directory` and `flow_from_dataframe`, with the attributes of Keras' iterator.
 
     Args:
         paths: the files.
@@ -101,21 +101,21 @@ class FileFlow(_KerasIterator, PathSequenceLoader):
         **options: of `PathSequenceLoader`.
 
     Attributes:
-        image_data_generator: the generator that it is of.
-        directory: where `filenames` start.
-        filenames: the files, as they are called below `directory`.
-        class_mode: as it was given.
+        image_data_generator: the generator that made it.
+        directory: the folder that `filenames` are relative to.
+        filenames: the files, relative to `directory`.
+        class_mode: the argument.
         class_indices: the number of each class, by name; missing without classes.
-        num_classes: how many classes there are; missing without classes.
+        num_classes: the number of classes; missing without classes.
         classes: the class of each file; missing without classes.
-        labels: the same, or the values that "raw" and "multi_output" deliver.
-        color_mode: as it was given.
+        labels: the class of each file, or the values for "raw" and "multi_output".
+        color_mode: the argument.
         target_size: (height, width).
         image_shape: (height, width, channels).
         data_format: "channels_last".
-        interpolation: as it was given.
-        keep_aspect_ratio: as it was given.
-        subset: as it was given.
+        interpolation: the argument.
+        keep_aspect_ratio: the argument.
+        subset: the argument.
     """
 
     image_data_generator: Any
@@ -149,11 +149,11 @@ class FileFlow(_KerasIterator, PathSequenceLoader):
 
     @property
     def filepaths(self) -> list[str]:
-        """The files, as they are opened."""
+        """The paths with which the files are opened."""
         return list(self.paths)
 
 
 def _set_all(loader: Any, attributes: Mapping[str, Any]) -> None:
-    """Set attributes of a loader that is not made yet: afterwards it refuses names of its options."""
+    """Set attributes before the loader's `__init__`: afterwards a loader refuses names of its options."""
     for name, value in attributes.items():
         setattr(loader, name, value)

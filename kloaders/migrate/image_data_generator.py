@@ -1,6 +1,6 @@
-"""Keras' `ImageDataGenerator`, whose `flow` methods give loaders: same files, classes and images.
+"""A drop-in for Keras' `ImageDataGenerator`, whose `flow` methods return loaders: same files, classes, images.
 
-What differs from Keras on purpose is in docs/migrate.md.
+docs/migrate.md lists the intentional differences from Keras.
 """
 
 from __future__ import annotations
@@ -33,20 +33,21 @@ __all__ = ["ImageDataGenerator"]
 
 # The suffixes that Keras looks for, in lower case.
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff")
-# Methods of Keras' that draw random numbers for one image.
+# Methods of Keras' class that draw random numbers for one image.
 _RANDOM_METHODS = ("apply_transform", "get_random_transform", "random_transform")
 
 
 class ImageDataGenerator(Standardizer):
-    """Keras' ImageDataGenerator, whose `flow` methods give loaders.
+    """Keras' ImageDataGenerator, whose `flow` methods return loaders.
 
-    Options, their order and their meaning are Keras'. What normalises images (rescale,
-    preprocessing_function, featurewise_*, samplewise_*, zca_*) is done by the loaders, with Keras'
-    numbers. What draws random numbers (rotation_range, horizontal_flip and so on) is not: `layers`
-    gives Keras layers that do it in the model, on the device; or give the flow a `transform=`.
+    Options, their order and their meaning are Keras'. Loaders apply the options that normalise images
+    (rescale, preprocessing_function, featurewise_*, samplewise_*, zca_*), with the same results as
+    Keras. They do not apply the options that draw random numbers (rotation_range, horizontal_flip and
+    so on): `layers` returns Keras layers that do that in the model, on the device; or pass `transform=`
+    to the flow method.
 
     Raises:
-        ValueError: an option is out of range, or channels come first.
+        ValueError: an option is out of range, or images are channels-first.
 
     >>> datagen = ImageDataGenerator(rescale=1 / 255, validation_split=0.25)
     >>> images = np.full((8, 4, 4, 3), 255, np.uint8)
@@ -124,8 +125,8 @@ class ImageDataGenerator(Standardizer):
         more = ""
         if name in _RANDOM_METHODS:
             more = (
-                ": loaders do not draw random transforms. datagen.layers() gives Keras layers that do; "
-                "see docs/migrate.md for Keras' own class in transform=."
+                ": loaders do not draw random transforms. datagen.layers() returns Keras layers that do. "
+                "To use Keras' own class in transform=, see docs/migrate.md."
             )
         raise AttributeError(f"ImageDataGenerator has no attribute {name}{more}")
 
@@ -152,26 +153,26 @@ class ImageDataGenerator(Standardizer):
 
         Args:
             x: images, (samples, height, width, channels); or (images, other inputs).
-            y: labels, one row for each sample; None for none.
+            y: labels, one row for each sample, or None.
             batch_size: samples per batch.
             shuffle: None, the default here, shuffles in `fit` and keeps the order in `predict`.
                 True, Keras' default, shuffles always.
             sample_weight: one weight per sample.
-            seed: fixes the order.
+            seed: determines the order.
             save_to_dir: must be None.
             save_prefix: for save_to_dir.
             save_format: for save_to_dir.
-            ignore_class_split: let both parts have labels that the other one lacks.
+            ignore_class_split: allow each subset to have labels that the other lacks.
             subset: "validation": the first validation_split of the rows; "training": the rest.
-            transform: `transform(x, y, rng)` of one sample, before it is normalised; None for none.
-                Must be given where the generator has options that draw random numbers.
+            transform: `transform(x, y, rng)` for one sample, before it is normalised; or None. Required
+                if the generator has options that draw random numbers.
             **options: of `ArraySequenceLoader`.
 
         Returns:
             A loader with Keras' attributes: n, sample_weight, data_format, image_data_generator.
 
         Raises:
-            ValueError, TypeError: an argument is out of range, or has no counterpart.
+            ValueError, TypeError: an argument is out of range, or not supported.
         """
         transform = self._checked_transform(transform, save_to_dir)
         several = isinstance(x, (list, tuple)) and len(x) == 2 and np.ndim(x[0]) == 4
@@ -188,8 +189,8 @@ class ImageDataGenerator(Standardizer):
             for array in arrays:
                 if array is not None and len(array) != whole:
                     raise ValueError(
-                        f"lengths differ: {name} has {len(array)} rows, the images {whole}. Every "
-                        "image needs one."
+                        f"lengths differ: {name} has {len(array)} rows, but there are {whole} images. "
+                        "Every image needs one row."
                     )
         rows = rows_of_part(subset, whole, self.validation_split)
         inputs = tuple(np.asarray(part)[rows] for part in parts)
@@ -198,8 +199,8 @@ class ImageDataGenerator(Standardizer):
             other = rows_of_part(OTHER_PART[subset], whole, self.validation_split)
             if not np.array_equal(np.unique(labels), np.unique(np.asarray(y)[other])):
                 raise ValueError(
-                    "the first rows and the rest have different labels: shuffle x and y before, or "
-                    "pass ignore_class_split=True."
+                    "the training and the validation subset have different labels: shuffle x and y "
+                    "first, or pass ignore_class_split=True."
                 )
         weights = None if sample_weight is None else np.asarray(sample_weight)[rows]
         return ArrayFlow(
@@ -238,20 +239,20 @@ class ImageDataGenerator(Standardizer):
         """A loader over a folder that has one folder of files for each class.
 
         Args:
-            directory: holds `class/file`.
+            directory: contains `class/file`.
             target_size: (height, width).
             color_mode: "rgb", "rgba" or "grayscale".
-            classes: the folders to take, in the order of their numbers; None: all, sorted.
-            class_mode: "categorical" makes one-hot rows, "binary" and "sparse" numbers (all of
-                the generator's dtype), "input" the image itself; None leaves labels out.
+            classes: the folders to use, in the order of their numbers; None for all, sorted.
+            class_mode: "categorical" makes one-hot rows, "binary" and "sparse" make numbers (all with
+                the generator's dtype), "input" uses the image itself as label; None makes no labels.
             batch_size: samples per batch.
             shuffle: as for `flow`.
-            seed: fixes the order.
+            seed: determines the order.
             save_to_dir: must be None.
             save_prefix: for save_to_dir.
             save_format: for save_to_dir.
-            follow_links: look into links to folders.
-            subset: "validation": of each class the first validation_split of its files;
+            follow_links: whether to follow symbolic links to folders.
+            subset: "validation": the first validation_split of the files of each class;
                 "training": the rest.
             interpolation: "nearest", "bilinear", "bicubic", "lanczos", "hamming" or "box".
             keep_aspect_ratio: crop the centre of the image to the ratio of target_size.
@@ -264,7 +265,7 @@ class ImageDataGenerator(Standardizer):
             target_size, image_shape.
 
         Raises:
-            ValueError, TypeError: an argument is out of range, or has no counterpart.
+            ValueError, TypeError: an argument is out of range, or not supported.
             NotADirectoryError, FileNotFoundError: the folder does not exist.
         """
         if class_mode not in ("categorical", "binary", "sparse", "input", None):
@@ -293,7 +294,7 @@ class ImageDataGenerator(Standardizer):
         if not found:
             part = "" if subset is None else f" for subset={subset!r:.80}"
             raise ValueError(
-                f"{visible(root)} has no files{part} that end in {' '.join(_SUFFIXES)}, in its folders "
+                f"{visible(root)} has no files{part} that end in {' '.join(_SUFFIXES)} in its folders "
                 f"{listed(names)}."
             )
         attributes = {
@@ -334,43 +335,43 @@ class ImageDataGenerator(Standardizer):
         """A loader over the files that a table lists.
 
         Args:
-            dataframe: of pandas or polars, a dict of lists, or the path of a CSV file.
-            directory: where the paths in `x_col` start.
+            dataframe: a DataFrame of pandas or polars, a dict of lists, or the path of a CSV file.
+            directory: the folder that the paths in `x_col` are relative to.
             x_col: the column of paths.
             y_col: the column of labels; a list of columns for "raw" and "multi_output".
             weight_col: the column of sample weights.
             target_size: (height, width).
             color_mode: "rgb", "rgba" or "grayscale".
-            classes: the texts in `y_col` in the order of their numbers; rows of others are left out.
-                None: all, sorted.
-            class_mode: as for `flow_from_directory`; of "categorical" a row may have a list of
+            classes: the texts in `y_col`, in the order of their numbers; rows with other texts are left
+                out. None for all, sorted.
+            class_mode: as for `flow_from_directory`; with "categorical" a row may have a list of
                 classes. "raw" delivers the values of `y_col` in their dtype, "multi_output" a tuple
                 with an array for each of its columns.
             batch_size: samples per batch.
             shuffle: as for `flow`.
-            seed: fixes the order.
+            seed: determines the order.
             save_to_dir: must be None.
             save_prefix: for save_to_dir.
             save_format: for save_to_dir.
             subset: "validation": the first validation_split of the rows; "training": the rest.
             interpolation: as for `flow_from_directory`.
-            validate_filenames: leave out rows whose file does not exist or is of another kind.
+            validate_filenames: leave out rows whose file does not exist or has another suffix.
             keep_aspect_ratio: as for `flow_from_directory`.
             transform: as for `flow`.
             **options: of `PathSequenceLoader`.
 
         Returns:
-            A loader with Keras' attributes, as that of `flow_from_directory`. class_indices and
-            classes are there if class_mode numbers classes; labels is what y_col has for "raw" and
-            "multi_output".
+            A loader with Keras' attributes, as from `flow_from_directory`. It has class_indices and
+            classes if class_mode numbers classes; with "raw" and "multi_output" labels has the values
+            of y_col.
 
         Raises:
-            ValueError, TypeError: an argument is out of range, a column is missing or holds
-                something else, or an option has no counterpart.
+            ValueError, TypeError: an argument is out of range, a column is missing or has other
+                values, or an option is not supported.
         """
         for name, instead in _IGNORED.items():
             if name in options:
-                warn(f"{name}={options.pop(name)!r:.80} changes nothing, as in Keras: {instead}.")
+                warn(f"{name}={options.pop(name)!r:.80} has no effect, as in Keras: {instead}.")
         if class_mode == "other":
             class_mode = "raw"
         transform = self._checked_transform(transform, save_to_dir)
@@ -383,7 +384,7 @@ class ImageDataGenerator(Standardizer):
             kept = [k for k in kept if _is_image(os.path.join(base, given[k]))]
             if len(kept) < len(given):
                 warn(
-                    f"{len(given) - len(kept):,} of {len(given):,} rows are left out: their file in "
+                    f"{len(given) - len(kept):,} of {len(given):,} rows are left out: the file in "
                     f"column {x_col!r:.80} does not exist, or its name does not end in "
                     f"{' '.join(_SUFFIXES)}."
                 )
@@ -411,49 +412,49 @@ class ImageDataGenerator(Standardizer):
         return images.flow(self, files, labels, class_mode, names, transform, attributes, chosen)
 
     def layers(self, seed: int | None = None) -> list[Any]:
-        """Keras layers that draw what the options say, to stand first in a model.
+        """Keras layers for the options that draw random numbers, to be the first layers of a model.
 
-        They work while the model trains, and only then. Values at borders (`cval`) and ranges of
-        brightness are those of images that come scaled by `rescale`.
+        The layers are active in training only. Border values (`cval`) and brightness ranges apply to
+        images that are already scaled by `rescale`.
 
         Args:
-            seed: fixes their random numbers; each gets its own seed.
+            seed: determines their random numbers; each layer gets its own seed.
 
-        Options without a counterpart among Keras' layers are logged, with the code to write instead. Three are
-        about the same: RandomShear keeps the left edge in place, and not the middle; a channel shift
-        is cut off at 0 and 255, and not at the image's own extremes; and a wrapped or reflected
-        border is that of the backend.
+        An option for which Keras has no layer is logged, with code that does the same. Three are only
+        approximately the same: RandomShear keeps the left edge in place instead of the centre; a channel
+        shift is clipped to 0 and 255 instead of the image's own minimum and maximum; and the backend
+        determines wrapped and reflected borders.
         """
         return augmentation_layers(self, seed)
 
     def _checked_transform(self, transform: Any, save_to_dir: Any) -> Any:
-        """The transform, once it is known that nothing is left out in silence."""
+        """The transform. Raises an error for an option that would silently be ignored."""
         if save_to_dir is not None:
             raise TypeError(
-                "save_to_dir= has no counterpart here: look at a batch, x, y = loader[0], and write it "
+                "save_to_dir= is not supported: get a batch with x, y = loader[0], and save its images "
                 "with keras.utils.save_img."
             )
         self.check_fitted()
         drawing = drawing_options(self)
         if drawing and transform is NOT_GIVEN:
             raise ValueError(
-                f"{', '.join(drawing)}: loaders do not draw this. Put datagen.layers() first in the "
-                "model and pass transform=None here; or pass transform=, a function "
-                "(x, y, rng) -> (x, y) of one sample. See docs/migrate.md."
+                f"{', '.join(drawing)}: loaders do not apply options that draw random numbers. Put "
+                "datagen.layers() first in the model and pass transform=None here; or pass transform=, "
+                "a function (x, y, rng) -> (x, y) for one sample. See docs/migrate.md."
             )
         return None if transform is NOT_GIVEN else transform
 
 
-# Arguments that Keras takes, warns of, and ignores.
+# Arguments that Keras accepts with a warning and ignores.
 _IGNORED = {
-    "has_ext": "names are given with their suffix",
-    "sort": "without shuffle=True, samples come in the order of the table",
-    "drop_duplicates": "call dataframe.drop_duplicates() for that",
+    "has_ext": "file names must include their suffix",
+    "sort": "without shuffle=True, samples are in the order of the table",
+    "drop_duplicates": "call dataframe.drop_duplicates() instead",
 }
 
 
 def _two(value: Any, name: str, otherwise: str = "") -> list[float]:
-    """A range: two numbers."""
+    """A range, as a list of two numbers."""
     if (
         isinstance(value, (list, tuple))
         and len(value) == 2

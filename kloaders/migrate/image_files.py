@@ -1,4 +1,4 @@
-"""Loaders over image files, with the pixels and labels of Keras' iterators."""
+"""Makes loaders over image files, with the pixels and labels of Keras' iterators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kloaders.migrate.targets import hot_rows
 
 __all__ = ["ImageFiles"]
 
-# What Keras calls an interpolation, and what we do.
+# Keras' names of interpolations, and ours.
 _FILTERS = {
     name: f"pillow-{name}"
     for name in ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box")
@@ -22,10 +22,10 @@ _FILTERS = {
 
 
 class ImageFiles:
-    """How files become images: the arguments of Keras' iterators, checked.
+    """The checked arguments of Keras' iterators that determine how files are decoded.
 
     Raises:
-        ValueError: one is not known.
+        ValueError: the value of an argument is unknown.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ImageFiles:
         self.options = {
             "size": target_size,
             "channels": channels,
-            # Of whole images ours is the same, and needs no Pillow.
+            # For whole images ours gives the same pixels, and needs no Pillow.
             "interpolation": "nearest"
             if name == "pillow-nearest" and not keep_aspect_ratio
             else name,
@@ -66,13 +66,13 @@ class ImageFiles:
         """The loader.
 
         Args:
-            standardizer: the generator that normalises its images.
-            files: their paths.
-            labels: numbers of classes, or lists of them; what "raw" and "multi_output" deliver.
-            class_mode: what becomes of the labels.
-            names: of classes; None for labels that are none.
-            transform: the user's, or None.
-            attributes: more names of Keras' iterators.
+            standardizer: the generator that normalises the images.
+            files: the paths of the files.
+            labels: class numbers, or lists of them; the values for "raw" and "multi_output".
+            class_mode: how the labels are delivered.
+            names: the names of the classes; None if labels are not classes.
+            transform: the user's transform, or None.
+            attributes: further attributes of Keras' iterators.
             options: of `PathSequenceLoader`.
         """
         dtype, classes = standardizer.dtype, len(names or ())

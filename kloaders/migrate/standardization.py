@@ -1,4 +1,4 @@
-"""How Keras' ImageDataGenerator changes the values of an image: scaling, centring, whitening."""
+"""The normalisation of Keras' ImageDataGenerator: scaling, centring, whitening."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from kloaders.core.messages import warn
 
 __all__ = ["Standardizer", "StandardizingTransform"]
 
-# Keras adds it to a standard deviation, which may be zero.
+# Keras adds this to a standard deviation, which may be zero.
 _TINY = 1e-6
 
 
 class Standardizer:
-    """The options of ImageDataGenerator that normalise images, and what `fit` measured.
+    """The options of ImageDataGenerator that normalise images, and the statistics from `fit`.
 
     Attributes:
-        mean: of each channel, floats of shape (1, 1, channels); None until `fit`.
-        std: the standard deviation of each channel, likewise.
-        zca_whitening_matrix: (values, values); None until `fit`.
+        mean: the mean of each channel, floats of shape (1, 1, channels); None until `fit`.
+        std: the standard deviation of each channel, of the same shape; None until `fit`.
+        zca_whitening_matrix: shape (values per image, values per image); None until `fit`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Standardizer:
         centred = self.samplewise_center or self.featurewise_center
         if self.dtype.kind != "f" and (rescale or centred):
             raise ValueError(
-                f"dtype={self.dtype.name!r:.80} cannot hold what rescale and normalisation give: leave "
+                f"dtype={self.dtype.name!r:.80} cannot represent rescaled or normalised values: leave "
                 "dtype out, for float32."
             )
         self.mean: Array | None = None
@@ -64,7 +64,7 @@ class Standardizer:
 
     @property
     def normalises(self) -> bool:
-        """Whether more is done to an image than `rescale`."""
+        """Whether an image is changed by more than `rescale`."""
         return bool(
             self.preprocessing_function is not None
             or self.samplewise_center
@@ -72,7 +72,7 @@ class Standardizer:
         )
 
     def check_fitted(self) -> None:
-        """ValueError where statistics of the data are needed and `fit` was not called."""
+        """Raise ValueError if statistics of the data are needed and `fit` was not called."""
         if self.featurewise_center and self.mean is None:
             raise ValueError(
                 "featurewise_center, featurewise_std_normalization and zca_whitening need statistics "
@@ -80,20 +80,20 @@ class Standardizer:
             )
 
     def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
-        """Measure mean, standard deviation or ZCA of some images, for featurewise_* and zca_whitening.
+        """Compute mean, standard deviation and ZCA of some images, for featurewise_* and zca_whitening.
 
         Args:
             x: images, (samples, height, width, channels).
-            augment: must be False: what draws random numbers is not done here.
-            rounds: for augment.
-            seed: for augment.
+            augment: must be False: options that draw random numbers are not applied here.
+            rounds: only for augment; ignored.
+            seed: only for augment; ignored.
 
         Raises:
             ValueError: x has another number of axes, or augment is True.
         """
         if augment:
             raise ValueError(
-                "augment=True: images are not augmented here. Give fit() augmented ones, such as "
+                "augment=True: images are not augmented here. Pass augmented images to fit(), such as "
                 "keras.Sequential(datagen.layers())(x, training=True)."
             )
         del rounds, seed
@@ -117,12 +117,12 @@ class Standardizer:
             ) @ axes.T
 
     def standardize(self, x: Array) -> Array:
-        """An image, or several, normalised as the options say: a new array of `dtype`."""
+        """Normalise an image, or several, as the options say. -> a new array of `dtype`."""
         x = np.asarray(x)
         return self.standardized(x, x.dtype if x.dtype.kind == "f" else self.dtype)
 
     def standardized(self, x: Array, working: np.dtype[Any]) -> Array:
-        """`standardize`, computed in the type `working`, as Keras does for files and for arrays."""
+        """`standardize`, computed in the dtype `working`: Keras uses another for files than for arrays."""
         x = np.array(x, working)
         if self.preprocessing_function is not None:
             x = self.preprocessing_function(x)
@@ -143,13 +143,13 @@ class Standardizer:
 
 
 class StandardizingTransform:
-    """A transform of one sample: the user's own, then the generator's standardization.
+    """A transform of one sample: the user's transform, then the generator's standardization.
 
     Args:
         standardizer: the standardization.
-        transform: the user's, before it; or None.
-        working: the type that values are computed in.
-        twice: the image is its own label.
+        transform: the user's transform, or None.
+        working: the dtype in which values are computed.
+        twice: whether the image is its own label.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The conversion of a table's labels for each of Keras' class modes."""
+"""Converts a table's labels for each of Keras' class modes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["hot_rows", "targets_of"]
 def targets_of(
     table: Table, y_col: Any, class_mode: str | None, classes: list[str] | None, kept: list[int]
 ) -> tuple[list[int], Any, list[str] | None]:
-    """Rows that stay, their labels (an array, or one for each output), and the names of classes."""
+    """-> the remaining rows, their labels (an array, or one for each output), and the names of classes."""
     if classes and class_mode in ("input", "multi_output", "raw", None):
-        warn(f"classes= changes nothing with class_mode={class_mode!r:.80}, as in Keras.")
+        warn(f"classes= has no effect with class_mode={class_mode!r:.80}, as in Keras.")
     if class_mode in ("input", None):
         return kept, None, None
     if class_mode == "multi_output":
@@ -39,8 +39,8 @@ def targets_of(
     bad = next((k for k, label in enumerate(found) if not isinstance(label, kinds)), None)
     if bad is not None:
         raise TypeError(
-            f"row {bad} of column {y_col!r:.80} holds {found[bad]!r:.80}, and class_mode={class_mode!r:.80} "
-            'numbers texts: dataframe[column].astype(str), or class_mode="raw" for numbers.'
+            f"row {bad} of column {y_col!r:.80} has {found[bad]!r:.80}, but class_mode={class_mode!r:.80} "
+            'needs texts: use dataframe[column].astype(str), or class_mode="raw" for numbers.'
         )
     lists = [[label] if isinstance(label, str) else list(label) for label in found]
     names = list(dict.fromkeys(classes)) if classes else sorted({n for k in kept for n in lists[k]})
@@ -59,7 +59,7 @@ def targets_of(
 
 
 def hot_rows(labels: Any, classes: int, dtype: np.dtype[Any]) -> Array:
-    """Rows with a one for each class that a sample has: a number, or a list of them."""
+    """Multi-hot rows: 1 for each class of a sample. A label is a class number, or a list of them."""
     rows = np.zeros((len(labels), classes), dtype)
     for row, label in zip(rows, labels, strict=True):
         row[label] = 1
@@ -67,8 +67,8 @@ def hot_rows(labels: Any, classes: int, dtype: np.dtype[Any]) -> Array:
 
 
 def _values(table: Table, name: str) -> Array:
-    """A column of numbers, in the dtype that it has."""
+    """A column of numbers, in its own dtype."""
     checked = table.numbers(name)
     values = table.column(name)
-    # What is no array of numbers, such as Python's own in a list of objects, is what was made of it.
+    # A column of Python objects has no such dtype: use the array that `numbers` made of it.
     return values if values.dtype.kind in "biuf" else checked

@@ -1,4 +1,4 @@
-"""Keras' `text_dataset_from_directory`, as a loader: same files, classes, parts and texts."""
+"""A drop-in for Keras' `text_dataset_from_directory`: same files, classes, subsets and texts."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def text_dataset_from_directory(
     """Loaders over the .txt files that `keras.utils.text_dataset_from_directory` finds, in its order.
 
     Args:
-        directory: holds `class/file.txt`; without labels, or with labels of your own, any files.
+        directory: contains `class/file.txt`; without labels, or with your own labels, any .txt files.
         labels: "inferred", None, or one number for each file in sorted order.
         label_mode: "int" (int32), "categorical", "binary" (float32), or None for no labels.
         class_names: the folders to take, in the order of their numbers.
         batch_size: samples per batch. None: `for` gives single samples, and `fit` has batches of one.
-        max_length: characters (in Keras: bytes) of a text; longer ones are cut.
-        shuffle: True shuffles all files in each epoch, where Keras has a buffer; None and False as
-            for any loader.
-        seed: fixes the order and the parts.
-        validation_split: the share of the files of the validation part.
+        max_length: maximum number of characters (in Keras: bytes) of a text; longer texts are cut.
+        shuffle: True shuffles all files in each epoch (Keras shuffles in a buffer); None and False mean
+            the same as in any loader.
+        seed: determines the order and the subsets.
+        validation_split: the share of the files that is for validation.
         subset: "training", "validation" or "both".
-        follow_links: look into links to folders.
+        follow_links: whether to follow symbolic links to folders.
         format: "tf" or "grain", which makes no difference: a loader is returned, and
             `kl.to_tf_dataset(loader)` makes a tf.data.Dataset of it.
         verbose: log how many files were found.
@@ -50,11 +50,11 @@ def text_dataset_from_directory(
 
     Returns:
         A loader with class_names, file_paths and `take(batches)`, or with subset="both" two of them. x
-        is an array of str; inside `fit` on TensorFlow a tensor of strings, and on other backends
-        `batch_transform=kl.keras_transform(layer)` makes numbers of it.
+        is an array of str; in `fit` on TensorFlow it is a tensor of strings. On other backends convert
+        it to numbers with `batch_transform=kl.keras_transform(layer)`.
 
     Raises:
-        ValueError: an argument is out of range, or files and labels differ in number.
+        ValueError: an argument is out of range, or the numbers of files and labels differ.
         NotADirectoryError, FileNotFoundError: the folder does not exist.
     """
     check_format(format)

@@ -1,4 +1,4 @@
-"""Keras' `timeseries_dataset_from_array`, as a loader: the same windows and targets, in the same order."""
+"""A drop-in for Keras' `timeseries_dataset_from_array`: same windows and targets, in the same order."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def timeseries_dataset_from_array(
     format: str = "tf",  # noqa: A002  (Keras' name)
     **options: Any,
 ) -> WindowsDataset:
-    """A loader for a call of `keras.utils.timeseries_dataset_from_array`, with the same windows.
+    """Replaces `keras.utils.timeseries_dataset_from_array`: a loader with the same windows.
 
-    New code is better served by `WindowSequenceLoader`, which takes targets out of the series itself.
+    For new code use `WindowSequenceLoader`, which takes targets from the series itself.
 
     Args:
-        data: an array with one row for each step of time; it is never copied, and may be mapped.
+        data: an array with one row per time step; it is never copied, and may be memory-mapped.
         targets: an array: `targets[i]` belongs to the window that begins at row i. None: no targets.
-        sequence_length: rows of a window.
-        sequence_stride: number of rows between the beginnings of two windows.
+        sequence_length: the number of rows in a window.
+        sequence_stride: the number of rows between the beginnings of two windows.
         sampling_rate: use every n-th row of a window.
         batch_size: windows per batch. None: `for` gives single windows, and `fit` has batches of one.
-        shuffle: True: a new order each epoch, over all windows. False: in time, where `fit` is called
-            with shuffle=False as well. None: what `fit` asks for.
-        seed: fixes the order. It is another order than Keras' own.
+        shuffle: True: a new order of all windows in each epoch. False: chronological, if `fit` is called
+            with shuffle=False as well. None: the order that `fit` asks for.
+        seed: determines the order, which differs from Keras' own.
         start_index: the first row to use.
-        end_index: the first row that is not used any more.
+        end_index: the row after the last one to use.
         format: "tf" or "grain", which makes no difference: the result is a loader.
         **options: see `SequenceLoader`.
 
     Raises:
-        ValueError: an argument is out of range, or there is no window.
+        ValueError: an argument is out of range, or the data is shorter than a window.
     """
     check_names("timeseries_dataset_from_array", options, Options.__annotations__)
     found, _ = series_of(data)
@@ -80,24 +80,24 @@ def timeseries_dataset_from_array(
     if count <= 0:
         said = "" if labels is None else f", and {len(labels)} targets"
         raise ValueError(
-            f"there is no window: it spans {cut.length} rows, and rows {start} to {end} are to be used"
-            f"{said}. Lower sequence_length."
+            f"the data has no window: a window spans {cut.length} rows, but only rows {start} to {end} "
+            f"are used{said}. Lower sequence_length."
         )
-    # Window k begins at row k, so that targets line up with windows.
+    # Window k begins at row k, so targets[k] belongs to it.
     whole = WindowSource([column], (cut,), 1, [np.zeros(0, np.int64)], labels)
     source = whole.take(np.arange(start, start + count, sequence_stride, dtype=np.int64))
     return WindowsDataset(source, batch_size, shuffle=shuffle, seed=seed, **options)
 
 
 def _range(start: int | None, end: int | None, rows: int) -> tuple[int, int]:
-    """The first row to use and the one after the last, limited to the range."""
+    """-> the first row to use and the one after the last; both are checked."""
     if start and not 0 <= start < rows:
         raise ValueError(
             f"`start_index` must be a row of the data, 0 to {rows - 1}, and start_index={start} is not."
         )
     if end is not None and not max(0, start or 0) < end < rows:
         raise ValueError(
-            f"`end_index` must be a row of the data behind start_index, up to {rows - 1}, and "
-            f"end_index={end} is not; None uses all."
+            f"`end_index` must be a row of the data after start_index, up to {rows - 1}, and "
+            f"end_index={end} is not; None uses all rows."
         )
     return start or 0, end or rows

@@ -62,6 +62,11 @@ class _Outages:
         self._since: dict[str, float] = {}
         self._reported: set[str] = set()
 
+    @property
+    def any(self) -> bool:
+        """Whether a place does not answer."""
+        return bool(self._since)
+
     def failed(self, place: str, said: str, patience: float) -> None:
         """A request was not answered."""
         now = time.monotonic()
@@ -92,7 +97,7 @@ _outages = _Outages()
 def patiently(
     attempt: Callable[[], T],
     url: str,
-    patience: float,
+    patience: float | None = None,
     *,
     failed: Callable[[TransientError], None] | None = None,
     wanted: Callable[[], bool] | None = None,
@@ -102,7 +107,7 @@ def patiently(
     Args:
         attempt: makes one request.
         url: the requested URL.
-        patience: seconds to keep trying.
+        patience: seconds to keep trying; None: those of the URL's place.
         failed: called with each TransientError.
         wanted: False once nobody waits for the result; the last error is raised then.
 
@@ -110,7 +115,6 @@ def patiently(
         OutageError: it failed for that long.
         BrokenTransferError: the answer breaks off each time.
     """
-    place = parsed(url).place
     begin, wait, transfers = time.monotonic(), _FIRST_WAIT, 0
     while True:
         try:
@@ -119,6 +123,10 @@ def patiently(
             if failed is not None:
                 failed(error)
             transfers += error.transfer
+            where = parsed(url)
+            place = where.place
+            if patience is None:
+                patience = place_of(where).patience
             waited = time.monotonic() - begin
             if transfers >= _TRANSFERS:
                 raise BrokenTransferError(
@@ -139,7 +147,8 @@ def patiently(
             error.__context__ = None  # the client's message may contain keys
             raise
         else:
-            _outages.answered(place)
+            if _outages.any:
+                _outages.answered(parsed(url).place)
             return found
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from kloaders.core import forks
-from kloaders.core.threads import Workers
+from kloaders.core.threads import Workers, exiting
 from kloaders.places.access import patiently
 from kloaders.places.errors import OutageError, TransientError
 from kloaders.places.registry import place_of
@@ -38,6 +38,8 @@ __all__ = [
 #: Maximum number of bytes that are fetched or on their way, and not yet taken.
 HELD_BYTES = 256 * 2**20
 _FIRST, _MOST, _LEAST = 16, 256, 4
+# More requests are tried if threads waited for objects for this share of the time.
+_WAITED = 0.1
 # Number of spans that are searched for one that holds certain bytes.
 _OVERLAPPING = 8
 # Assumed size of an object until some have arrived.
@@ -47,8 +49,8 @@ _GUESS = 256 * 2**10
 _TRIAL_SECONDS, _TRIAL_OBJECTS, _TRIALS = 0.1, 4, 50
 # Seconds between looks at whether a waiting thread should go on.
 _LOOK_SECONDS = 0.25
-# The minimum gain that justifies more requests.
-_GAIN = 1.08
+# The gain of twice as many requests that justifies them: each one is a thread, with its wake-ups.
+_GAIN = 1.2
 
 
 class Traffic(NamedTuple):
@@ -181,7 +183,7 @@ class Fetcher:
         self._count = self._bytes = self._retries = 0
         self._seconds = 0.0
         # The trial of the present limit: its start, the number of objects, and the rate before it.
-        self._since, self._came, self._best = time.monotonic(), 0, 0.0
+        self._since, self._came, self._best, self._waited = time.monotonic(), 0, 0.0, 0.0
         self._settled = self._throttled = False
         self._trials = 0
 
@@ -265,16 +267,19 @@ class Fetcher:
                     found = self._begun(url, etag, span, read)
                     found.claims = 1
                 found.takers += 1
+                # Whoever waits for the first ones of all waits whatever the number of requests.
+                begin = 0.0 if found.state == "done" or not self._came else time.monotonic()
                 mine = found.state == "queued"
                 if mine:
                     found.state = "begun"
                     self._in_flight += 1
             if mine:
-                self._fetch(found, wanted)
+                self._start(self._fetch(found, wanted))
             else:
                 found.wait(wanted)
             with self._lock:
                 data, error = found.data, found.error
+                self._waited += time.monotonic() - begin if begin else 0.0
                 found.takers -= 1
                 found.claims -= own
                 last = found.claims == 1 and not own and not found.shared
@@ -322,7 +327,7 @@ class Fetcher:
 
     def _startable(self) -> list[Fetched]:
         """The objects to fetch next. The lock is held."""
-        begun = []
+        begun: list[Fetched] = []
         mean = self._bytes / self._count if self._count else _GUESS
         while self._queue and self._in_flight < self.limit:
             if self._held + (self._in_flight + 1) * mean > self._held_bytes and self._in_flight:
@@ -341,17 +346,15 @@ class Fetcher:
         for one in begun:
             self._workers.submit(_Job(self, one))
 
-    def _fetch(self, one: Fetched, wanted: Callable[[], bool] = _always) -> None:
-        """Fetch an object that has begun, in this thread."""
+    def _fetch(self, one: Fetched, wanted: Callable[[], bool] = _always) -> list[Fetched]:
+        """Fetch an object that has begun, in this thread; returns those to fetch next."""
         begin = time.perf_counter()
         data: bytes | None = None
         error: Exception | None = None
         try:
-            patience = place_of(parsed(one.url)).patience
             data = patiently(
                 lambda: one.read(one.url, one.etag, *((one.span,) if one.span else ())),
                 one.url,
-                patience,
                 failed=self._failed,
                 wanted=lambda: (one.claims > 0 or one.takers > 0) and wanted(),
             )
@@ -370,8 +373,7 @@ class Fetcher:
                     one.data = data
                     self._held += len(data)
                 one.ended("done")
-            begun = self._startable()
-        self._start(begun)
+            return self._startable()
 
     def _failed(self, error: TransientError) -> None:
         """Count a request that has to be repeated."""
@@ -392,7 +394,9 @@ class Fetcher:
         if seconds < _TRIAL_SECONDS or self._came < _TRIAL_OBJECTS * self.limit:
             return
         rate = self._came / seconds
-        if self._settled:
+        if self._waited < _WAITED * seconds:
+            self._trial(self._settled)  # more objects a second would be of no use
+        elif self._settled:
             self._best = 0.9 * self._best + 0.1 * rate if self._best else rate
             self._trials += 1
             if self._trials >= _TRIALS and self.limit < _MOST:
@@ -413,11 +417,11 @@ class Fetcher:
     def _trial(self, settled: bool) -> None:
         if not settled:
             self._trials = 0
-        self._since, self._came, self._settled = time.monotonic(), 0, settled
+        self._since, self._came, self._settled, self._waited = time.monotonic(), 0, settled, 0.0
 
 
 class _Job:
-    """An object for a thread to fetch."""
+    """An object for a thread to fetch, and the next ones after it: without a hand-over to another thread."""
 
     __slots__ = ("fetcher", "one")
 
@@ -425,7 +429,13 @@ class _Job:
         self.fetcher, self.one = fetcher, one
 
     def __call__(self) -> None:
-        self.fetcher._fetch(self.one)  # noqa: SLF001  of this module's class
+        fetcher, begun = self.fetcher, [self.one]
+        while begun and not exiting.is_set():
+            self.one, *others = begun
+            fetcher._start(others)  # noqa: SLF001  of this module's class
+            begun = fetcher._fetch(self.one)  # noqa: SLF001
+        for one in begun:
+            one.ended("dropped")
 
     def dropped(self) -> None:
         self.one.ended("dropped")

@@ -1,4 +1,4 @@
-"""Batches of samples of similar length: index arithmetic only, as in `plan`."""
+"""Plans batches of samples of similar length: index arithmetic only, as in `plan`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ __all__ = ["BucketPlan", "Buckets"]
 class Buckets:
     """Assigns samples to buckets of similar length. Takes 5 bytes per sample.
 
-    lengths: of each sample, in steps. boundaries: the lengths that batches are padded to, rising;
-    a sample belongs to the first that is not below its own length.
+    Args:
+        lengths: the length of each sample, in steps.
+        boundaries: the lengths that batches are padded to, in ascending order. A sample belongs to
+            the first boundary that is not below its length.
     """
 
     def __init__(self, lengths: Array, boundaries: Array) -> None:
         self.boundaries = boundaries
         self.codes = np.searchsorted(boundaries, lengths).astype(np.uint8)
         wide = np.uint32 if len(lengths) < 2**32 else np.int64
-        # Stable: inside a bucket samples are in storage order, so that the head of an epoch is found.
+        # A stable sort keeps storage order inside a bucket, so `_firsts` can find the head of an epoch.
         self.members = np.argsort(self.codes, kind="stable").astype(wide)
         counts = np.bincount(self.codes, minlength=len(boundaries))
         self.starts: Indices = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -59,7 +61,7 @@ class BucketPlan(EpochPlan):
 
     @classmethod
     def of(cls, plan: EpochPlan, buckets: Buckets) -> BucketPlan:
-        """Replace another plan."""
+        """The same plan with buckets."""
         return cls(
             plan.samples,
             plan.batch_size,
@@ -70,7 +72,7 @@ class BucketPlan(EpochPlan):
         )
 
     def made_for(self) -> dict[str, Any]:
-        """The settings that `position` depends on: here the batch size too, which decides the order."""
+        """The settings that `position` depends on. Here the order depends on the batch size as well."""
         sums = (
             zlib.crc32(self.buckets.codes.tobytes()),
             zlib.crc32(self.buckets.boundaries.tobytes()),
@@ -90,13 +92,13 @@ class BucketPlan(EpochPlan):
         return found[low:high], int(self.buckets.boundaries[longest])
 
     def _everyone(self, order: Order, batch: int) -> Indices:
-        """Samples of a batch of all shards together."""
+        """The samples of a global batch, for all shards together."""
         size = self.global_batch
         rest = order.rest
         if batch < order.head:
             start = (0 if rest is None else rest.start) + batch * size
             return np.arange(start, min(start + size, self.samples), dtype=np.int64)
-        if rest is not None:  # the epoch resumes in the middle, cut as before (`made_for`)
+        if rest is not None:  # resumed in the middle, with batches cut as before (`made_for`)
             begun = rest.start // size
             order = Order(order.epoch, order.head + begun if rest.stored is None else rest.head)
             batch += begun
@@ -109,11 +111,11 @@ class BucketPlan(EpochPlan):
         slots = int(ends[-1]) + int(left.sum()) // size
         slot = batch - order.head
         total = int(left.sum())
-        # The short batch is the last one of the epoch. Which samples it has, or drop_last leaves
-        # out, is drawn from all remaining samples, so that no length is favoured.
+        # The short batch is the last one of the epoch. Its samples (which drop_last leaves out) are
+        # drawn from all remaining samples, so that no length is favoured.
         key = mixed(self.seed, "short", order.epoch, order.head)
         cut = int.from_bytes(key[:8], "little") % max(1, total)
-        over = max(0, cut + short - total)  # it wraps around to the front
+        over = max(0, cut + short - total)  # the part that wraps around to the front
 
         def several(*spans: tuple[int, int]) -> Indices:
             parts = [self._left(order, firsts, full, left, a, z) for a, z in spans if a < z]
@@ -133,7 +135,7 @@ class BucketPlan(EpochPlan):
         return several((start, before), (behind, start + size + short))
 
     def _firsts(self, order: Order) -> Indices:
-        """Where, in each bucket, the samples after the head of the epoch begin."""
+        """For each bucket, the index in `members` of its first sample after the head of the epoch."""
         starts, done = self.buckets.starts, min(order.head * self.global_batch, self.samples)
         if not done:
             return starts[:-1]
@@ -144,7 +146,7 @@ class BucketPlan(EpochPlan):
         return starts[:-1] + np.array(inside, np.int64)
 
     def _drawn_of(self, order: Order, firsts: Indices, bucket: int, low: int, high: int) -> Indices:
-        """Samples of ranks low to high of a shuffled bucket."""
+        """The samples at ranks low to high of a shuffled bucket."""
         start = int(firsts[bucket])
         n = int(self.buckets.starts[bucket + 1]) - start
         purpose = ("bucket", order.epoch, order.head, bucket)
@@ -155,7 +157,7 @@ class BucketPlan(EpochPlan):
     def _left(
         self, order: Order, firsts: Indices, full: Indices, left: Indices, low: int, high: int
     ) -> Indices:
-        """Samples low to high of the remaining ones of all buckets, bucket by bucket."""
+        """Samples low to high of those that fill no whole batch of their bucket, bucket by bucket."""
         ends = np.cumsum(left)
         parts = []
         for bucket in range(len(left)):

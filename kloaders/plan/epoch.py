@@ -17,13 +17,14 @@ __all__ = ["EpochPlan", "Order", "Rest", "Window", "drawn_for"]
 
 
 class Rest(NamedTuple):
-    """The rest of an epoch that was cut into batches in another way, or by another process.
+    """The rest of an epoch whose beginning was cut into batches differently, or by another process.
 
-    start: samples of the epoch's order, of all shards together, that came before.
-    stored: samples of the epoch that came in storage order before the shuffle began; None
-        if it has not begun.
-    head: the number of those batches then, which the shuffle depends on.
-    window: the RAM batch size that the epoch's order was made with, if it depends on that.
+    Attributes:
+        start: the number of samples delivered before, of all shards together.
+        stored: the number of samples delivered in storage order before the shuffle began; None
+            if the shuffle has not begun.
+        head: the number of batches delivered in storage order, on which the shuffle depends.
+        window: the RAM batch size that the epoch's order was made with, if the order depends on it.
     """
 
     start: int
@@ -36,9 +37,8 @@ class Order(NamedTuple):
     """The order of one epoch: its first `head` batches in storage order, the rest shuffled.
 
     head = 0 is a shuffled epoch; head = the number of batches is storage order. Values in between
-    occur when requests began in order and then left it (`tickets.py`).
-
-    rest: the epoch resumes in the middle: batches are counted and cut from there.
+    occur if requests come in order at first and then in another (`tickets.py`). `rest`: the epoch
+    resumes in the middle, and batches are counted and cut from there.
     """
 
     epoch: int
@@ -48,11 +48,13 @@ class Order(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """The samples of one RAM batch, and where each batch finds its own.
+    """The samples of one RAM batch, and which of them each batch has.
 
-    samples: sample numbers in reading order.
-    rows: for each batch of the window, the rows of `samples` that it serves, concatenated.
-    starts: the first batch of the window, and where each batch's part of `rows` begins.
+    Attributes:
+        samples: sample numbers in reading order.
+        rows: for each batch of the window, its rows of `samples`, concatenated.
+        first_batch: the first batch of the window.
+        starts: where the rows of each batch begin in `rows`, and the end of the last.
     """
 
     samples: Indices
@@ -69,21 +71,22 @@ class Window:
 class EpochPlan:
     """Batches of one epoch as a pure function of (seed, epoch, batch number).
 
-    samples: number of samples.
-    batch_size: samples per batch of this loader.
-    seed: fixes every order.
-    drop_last: leave out a short last batch.
-    shard: (k, n): this is part k of n equal parts of each global batch of batch_size * n samples.
-    window: RAM batch size in samples (of all shards together); None: one level.
-    draw: "windows" cuts storage order into RAM batches, shuffles these and what is in them;
-        "front to back" shuffles only what is in them, for files that cannot be read in another
-        order; "global" cuts a full shuffle into RAM batches.
-    echo: how often a RAM batch is served before the next (Choi et al., "Faster neural network
-        training with data echoing", arXiv:1907.05550).
-    stream: an endless order, cut into epochs one after another; batches are full, and a storage
-        order exists only if the stream is one.
-    length: batches per epoch of a stream; None: as many as the samples make.
-    neighbours: fill each RAM batch in storage order, whatever the order in which it is served.
+    Attributes:
+        samples: number of samples.
+        batch_size: samples per batch of this loader.
+        seed: determines every order.
+        drop_last: whether to leave out a short last batch.
+        shard: (k, n): this is part k of n equal parts of each global batch of batch_size * n samples.
+        window: RAM batch size in samples (of all shards together); None for one level.
+        draw: "windows" cuts storage order into RAM batches, shuffles the RAM batches, and shuffles
+            the samples in each; "front to back" shuffles only the samples in each, for files that
+            must be read in order; "global" cuts a full shuffle into RAM batches.
+        echo: how often a RAM batch is served before the next (Choi et al., "Faster neural network
+            training with data echoing", arXiv:1907.05550).
+        stream: an endless order, cut into consecutive epochs; all batches are full. Storage order
+            exists only if the stream itself is in storage order.
+        length: batches per epoch of a stream; None for as many as one pass over the samples has.
+        neighbours: whether each RAM batch is read in storage order even if it is served in another.
 
     >>> plan = EpochPlan(samples=10, batch_size=4, seed=1)
     >>> [plan.indices(plan.storage_order(0), b).tolist() for b in range(plan.batches)]
@@ -151,15 +154,15 @@ class EpochPlan:
             "drop_last": self.drop_last,
             "draw": "global" if self.window is None else self.draw,
             "echo": self.echo,
-            # Positions are counted in batches there, and classes balanced in batches of one size.
+            # Positions in a stream are counted in batches, and classes are balanced within a batch.
             "stream": self.stream
             and f"{self.stream} in {self.batches} batches of {self.global_batch}",
         }
 
     def state(self, order: Order, batch: int) -> dict[str, Any]:
-        """The position before a batch of an order, in integers, for `position`.
+        """The position before a batch of an order, as integers that `position` understands.
 
-        samples: samples of the epoch that came before, of all shards together (not with `echo`).
+        samples: the number of samples of the epoch before it, of all shards together (not with `echo`).
         epoch, batch, start, stored, head, window: the order, and the batch in it.
         global_batch, ram_batch, shards: how the epoch is cut, which may differ at `position`.
         """
@@ -179,11 +182,11 @@ class EpochPlan:
         }
 
     def position(self, state: dict[str, Any]) -> tuple[Order, int]:
-        """The resume point for a loader with this plan: an order, and its first batch.
+        """The point at which a loader with this plan resumes: an order, and its next batch.
 
-        Exact for any batch size, number of shards and RAM batch size, with two exceptions: if the last
-        batch would hold fewer samples than there are shards, the epoch resumes that many samples
-        earlier; and with `echo`, if one of the three differs, at the beginning of the RAM batch.
+        Exact for any batch size, number of shards and RAM batch size, with two exceptions: an epoch
+        resumes a few samples earlier if its last batch would have fewer samples than there are shards;
+        and with `echo`, if one of the three differs, it resumes at the beginning of the RAM batch.
 
         Raises ValueError for an invalid position in an epoch of this many samples.
         """
@@ -205,7 +208,7 @@ class EpochPlan:
         if self.window is not None and self.draw != "global":
             cut = state["window"] or state["ram_batch"]
         else:
-            same = same and self.echo > 1  # only the position matters: RAM batches begin there
+            same = same and self.echo > 1  # RAM batches begin at the position, wherever it is
         epoch, stored = state["epoch"], state["stored"]
         start, batch = (state["start"], state["batch"]) if same else (self._start_of(state), 0)
         rest = Rest(start, stored, state["head"], cut)
@@ -215,7 +218,7 @@ class EpochPlan:
         return order, batch
 
     def _start_of(self, state: dict[str, Any]) -> int:
-        """Samples before the position; the rest is cut anew."""
+        """The number of samples before the position. The rest is cut into batches again."""
         size = state["global_batch"]
         start: int = state["start"] + state["batch"] * size
         if self.echo > 1:  # restart the RAM batch that was being served
@@ -248,10 +251,10 @@ class EpochPlan:
         return self._between(order, *self._span(batch, order))
 
     def use(self, order: Order, batch: int) -> Draw:
-        """How often this batch's samples were served before in this epoch (data echoing).
+        """How often this batch's samples were served earlier in this epoch (data echoing).
 
-        In a stream a sample may come several times even in one batch: there it is a number for each
-        position, so that no two servings draw the same random numbers.
+        In a stream a sample may occur several times even in one batch. So each position has a number
+        of its own there, and no two occurrences draw the same random numbers.
         """
         if self.stream is not None:
             low, high = self._places(order, batch)
@@ -263,16 +266,16 @@ class EpochPlan:
         return passed
 
     def number(self, order: Order, batch: int) -> int:
-        """A batch's number in its epoch, which its random numbers are derived from.
+        """A batch's number in its epoch, from which its random numbers are derived.
 
-        In a resumed epoch it is counted from the epoch's beginning: a stopped run then draws the same
-        random numbers as one that was not stopped.
+        In a resumed epoch it is counted from the epoch's beginning: a run that was stopped and resumed
+        draws the same random numbers as an uninterrupted run.
         """
         start = _start(order)
         whole, inside = divmod(start, self.global_batch)
         if self.echo == 1 and not inside:
             return whole + batch
-        return start * self.echo + batch  # above all earlier numbers, however they were cut
+        return start * self.echo + batch  # above all earlier numbers, for any batch size
 
     def _places(self, order: Order, batch: int) -> tuple[int, int]:
         """The start and end of this shard's part of a batch in the stream."""
@@ -280,13 +283,13 @@ class EpochPlan:
         return self._part(before * self.global_batch, self.global_batch)
 
     def _span(self, batch: int, order: Order) -> tuple[int, int]:
-        """Positions of this shard's part of a global batch."""
+        """The positions of this shard's part of a global batch: start and end."""
         size = self.global_batch
         start = _start(order) + batch * size
         return self._part(start, min(size, self.samples - start))
 
     def _part(self, start: int, size: int) -> tuple[int, int]:
-        # size=10, shard=(k, 4) -> 3, 3, 2, 2: parts of a short batch differ by one at most
+        # size=10, shard=(k, 4) -> 3, 3, 2, 2: the parts of a short batch differ by one at most
         k, n = self.shard
         if n == 1:
             return start, start + size
@@ -303,7 +306,7 @@ class EpochPlan:
         return self._at(order, np.arange(start, stop, dtype=np.int64))
 
     def _at(self, order: Order, positions: Indices) -> Indices:
-        """Sample numbers at positions of the epoch's order, however that is cut into batches."""
+        """Sample numbers at positions of the epoch's order, which does not depend on the batch size."""
         stored = self._stored_count(order)
         if not positions.size or positions[-1] < stored:
             return positions
@@ -321,11 +324,11 @@ class EpochPlan:
         return permuted_span(low, high, n, self.seed, "order", order.epoch, drawn_for(order))
 
     def _begin(self, order: Order) -> int:
-        """The position where RAM batches of shuffled samples begin."""
+        """The position at which the RAM batches of shuffled samples begin."""
         return min(_start(order) + order.head * self.global_batch, self.samples)
 
     def _stored_count(self, order: Order) -> int:
-        """Number of samples of the epoch in storage order before the shuffle."""
+        """The number of samples in storage order before the shuffle of the epoch begins."""
         rest = order.rest
         if rest is None:
             return min(order.head * self.global_batch, self.samples)
@@ -334,7 +337,7 @@ class EpochPlan:
     # ------------------------------------------------------------------ RAM batches
 
     def _in_window(self, order: Order, batch: int) -> Indices:
-        """Samples of one batch of a RAM batch; computed without the others, except for repeated servings."""
+        """The samples of one batch of a RAM batch; computed alone, except when data echoing repeats it."""
         assert self.window is not None
         rest = self._rest(order)
         slot, passed, inside = self.place(batch - order.head, rest)
@@ -348,12 +351,12 @@ class EpochPlan:
         return self._between(order, first + low, first + high)
 
     def _inside(self, order: Order, slot: int, size: int, ranks: Indices, echo: int) -> Indices:
-        """Positions of ranks of a shuffled RAM batch."""
+        """The positions in a RAM batch of these ranks of its shuffle."""
         key = (self.seed, "inside", order.epoch, drawn_for(order), slot, echo)
         return permutation_of(size, *key)(ranks)
 
     def _drawn(self, order: Order, ranks: Indices) -> Indices:
-        """Sample numbers at ranks of an order that is cut from storage order and shuffled inside."""
+        """Sample numbers at ranks of an order of RAM batches that are cut from storage order."""
         size = (order.rest and order.rest.window) or self.window
         assert size is not None
         n = self.samples - self._stored_count(order)
@@ -375,17 +378,17 @@ class EpochPlan:
         return stored + (slot * size + members + self._shift(order)) % n
 
     def _shift(self, order: Order) -> int:
-        """Where in storage order the cut into RAM batches begins.
+        """The sample in storage order at which the first RAM batch begins.
 
-        It differs in every epoch, so that boundaries and the short last RAM batch do not always hit
-        the same samples.
+        It differs in every epoch, so that the boundaries and the short last RAM batch fall on other
+        samples each time.
         """
         key = (self.seed, "cut", order.epoch, drawn_for(order))
         shift = int.from_bytes(mixed(*key)[:8], "little")
         return shift % (self.samples - self._stored_count(order))
 
     def window_of(self, order: Order, batch: int) -> int:
-        """The number of the RAM batch, in order of service, that holds `batch`."""
+        """The number of the RAM batch that contains `batch`, in the order in which they are served."""
         if self.window is None:
             raise AssertionError("this plan has one level")
         if self.stream is not None:
@@ -397,11 +400,11 @@ class EpochPlan:
         return before + self.place(batch - order.head, self._rest(order))[0]
 
     def _rest(self, order: Order) -> int:
-        """Number of samples after the head."""
+        """The number of samples after the head."""
         return self.samples - self._begin(order)
 
     def place(self, batch: int, rest: int | None = None) -> tuple[int, int, int]:
-        """-> (window, how often it was served before, batch within it)."""
+        """-> (window, how often it was served before, the batch within it)."""
         assert self.window is not None
         rest = self.samples if rest is None else rest
         per = self.window // self.global_batch
@@ -429,7 +432,7 @@ class EpochPlan:
     def make_window(self, order: Order, window: int) -> Window:
         assert self.window is not None
         before = -(-order.head * self.global_batch // self.window)
-        if window < before:  # storage order, for as long as requests come in order
+        if window < before:  # storage order, as long as requests come in order
             first = window * self.window // self.global_batch
             last = (window + 1) * self.window // self.global_batch
             last = min(last, order.head, self.count(order))
@@ -447,19 +450,19 @@ class EpochPlan:
             self._part(b * self.global_batch, min(self.global_batch, size - b * self.global_batch))
             for b in range(per)
         ]
-        # Ranks of this shard inside the window, batch after batch, for each serving.
+        # The ranks of this shard inside the window, batch after batch.
         ranks = np.concatenate([np.arange(a, z, dtype=np.int64) for a, z in spans])
         drawn = self._at(order, self.samples - rest + slot * self.window + ranks)
         everyone = np.arange(len(drawn), dtype=np.int64)
         reading = everyone
-        if self.draw != "global" or self.neighbours:  # as stored, from the start of the cut
+        if self.draw != "global" or self.neighbours:  # read in storage order, from the shift on
             stored = self._stored_count(order)
             turned = (drawn - stored - self._shift(order)) % (self.samples - stored)
             reading = np.argsort(turned)
         rows = np.empty_like(reading)
         rows[reading] = everyone
         served = [rows]
-        # Each echo serves the same members of this shard in a new order.
+        # Each echo serves the same samples of this shard in a new order.
         served += [
             self._inside(order, slot, len(drawn), everyone, again) for again in range(1, self.echo)
         ]
@@ -468,7 +471,7 @@ class EpochPlan:
         return Window(drawn[reading], np.concatenate(served), first, starts)
 
     def _piece(self, order: Order, window: int) -> Window:
-        """Batches of a stream that a RAM batch serves; repeated samples are read once."""
+        """The content of a RAM batch of a stream; repeated samples are read once."""
         assert self.window is not None
         per = self.window // self.global_batch
         first, last = window * per, min((window + 1) * per, self.batches)
@@ -482,13 +485,13 @@ def _start(order: Order) -> int:
 
 
 def drawn_for(order: Order) -> int:
-    """The head that the shuffle of the rest depends on."""
+    """The `head` on which the shuffle after it depends."""
     if order.rest is None or order.rest.stored is None:
         return order.head
     return order.rest.head
 
 
-# Above all numbers of other uses of a sample.
+# Above all other values of `use`, which count servings.
 _PLACED = 2**40
 
 

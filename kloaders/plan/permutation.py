@@ -1,9 +1,9 @@
-"""Seeded bijections of range(n) that need no memory for n, and the hashes that key them.
+"""Seeded permutations of range(n) in constant memory, and the hashes that make their keys.
 
-Two algorithms of one construction are kept, since existing orders must not change, and each is faster
-for its purpose. `Permutation` has one key of 1,024 bits or more for many positions, for shuffled epochs.
-`permuted` has a key of 64 bits for each position and no set-up cost per permutation, for streams that
-pass over small sets of samples many times.
+There are two versions of one construction. Both stay, since existing orders must not change, and each
+is faster for its purpose. `Permutation` has one key of 1,024 bits or more for many positions: for
+shuffled epochs. `permuted` has a key of 64 bits for each position and no set-up cost per permutation:
+for streams, which pass over small sets of samples many times.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = [
     "permuted_span",
 ]
 
-# Eight rounds mix a large domain well. For tiny domains all permutations must be equally likely, and
-# 24 rounds pass a chi-squared test for that (tests/plan/test_permutation.py).
+# Eight rounds are enough to mix a large range. In a small range all permutations must be equally
+# likely; 24 rounds pass a chi-squared test for that (tests/plan/test_permutation.py).
 _ROUNDS, _SMALL_ROUNDS, _SMALL = 8, 24, 1024
-# Positions are permuted in blocks: which share NumPy's cost per call.
+# Positions are permuted in blocks, which share NumPy's cost per call.
 _BLOCK = 4096
 
-#: Multiples of 2**64 over the golden ratio: each round of `permuted` adds another one to its key.
+#: 2**64 divided by the golden ratio. Each round of `permuted` adds another multiple of it to its key.
 GOLDEN = 0x9E3779B97F4A7C15
 _STEPS = [np.uint64(GOLDEN * (r + 1) % 2**64) for r in range(_SMALL_ROUNDS)]
 
@@ -40,20 +40,20 @@ _Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def mixed(seed: int, *parts: int | str) -> bytes:
-    """128 hash bits of a seed and a purpose: streams for different purposes are independent."""
+    """128 hash bits of a seed and a purpose: random numbers for different purposes are independent."""
     text = ":".join(map(str, (seed, *parts)))
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 class Permutation:
-    """A seeded bijection of range(n) that needs no memory for n.
+    """A seeded permutation of range(n) in constant memory.
 
     A generalised Feistel network on the grid a x b >= n: each round adds a hash of one
-    coordinate to the other, modulo its side, which can be undone whatever the hash is; results
-    at n or above are sent through again (cycle walking). Black and Rogaway, "Ciphers with
+    coordinate to the other, modulo its side, which is invertible for any hash; results that are n
+    or above go through the rounds again (cycle walking). Black and Rogaway, "Ciphers with
     arbitrary finite domains", CT-RSA 2002; the alternating form is from section 4 of Morris,
-    Rogaway and Stegers, "How to encipher messages on a small domain", CRYPTO 2009. Sides that
-    need not be powers of two keep the grid within a + b of n, so that walking is rare.
+    Rogaway and Stegers, "How to encipher messages on a small domain", CRYPTO 2009. The sides need
+    not be powers of two, so the grid has at most a + b more cells than n, and walking is rare.
 
     >>> sorted(Permutation(7, b"key")(np.arange(7)).tolist())
     [0, 1, 2, 3, 4, 5, 6]
@@ -107,7 +107,7 @@ def permutation_of(n: int, seed: int, *purpose: int | str) -> Permutation:
 
 
 def permuted_span(low: int, high: int, n: int, seed: int, *purpose: int | str) -> Indices:
-    """Images of low to high (exclusive) under `permutation_of` the rest; not to be written to."""
+    """Images of low to high (exclusive) under `permutation_of(n, seed, *purpose)`; read-only."""
     first, last = low // _BLOCK, (high - 1) // _BLOCK
     blocks = [_permuted_block(k, n, seed, *purpose) for k in range(first, last + 1)]
     joined = blocks[0] if first == last else np.concatenate(blocks)
@@ -123,14 +123,14 @@ def _permuted_block(block: int, n: int, seed: int, *purpose: int | str) -> Indic
 
 
 def hashed(x: Any, key: Any) -> Any:
-    """64 hash bits for each of the integers `x`; another hash for each key."""
+    """64 hash bits for each of the integers `x`; each key gives another hash function."""
     return _hash(np.asarray(x).astype(np.uint64) + _STEPS[0], key)
 
 
 def permuted(ranks: Indices, sizes: Any, keys: Any) -> Indices:
-    """Images of `ranks` under many permutations at once: rank k under one of range(sizes[k]).
+    """Images of `ranks` under many permutations at once: ranks[k] under one of range(sizes[k]).
 
-    As `Permutation`, with a key of 64 bits for each rank, and no cost for another permutation.
+    Like `Permutation`, with a key of 64 bits for each rank and no set-up cost per permutation.
 
     Args:
         ranks: int64 array, each below its size.

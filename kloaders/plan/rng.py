@@ -1,4 +1,4 @@
-"""Random generators for samples and batches, each with its own key. No global state."""
+"""Random generators for samples and batches, each with a key of its own. No global state."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def sample_rng(
 ) -> np.random.Generator:
     """The random generator of one sample in one epoch, the same in every thread and process.
 
-    `draw` separates several servings of the sample in one epoch (data echoing), and `use` its users:
-    "sample" a transform, "load" a hook that reads, "preprocess" a step that belongs to the data.
+    `draw` gives each serving of the sample in one epoch other numbers (data echoing), and `use` each
+    purpose: "sample" for a transform, "load" for a hook that reads, "preprocess" for preprocessing.
 
-    Philox takes its key as it is, and different keys are independent streams (Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Adding sample and epoch to the seed
-    instead would make sample i + 1 of one seed equal to sample i of the next.
+    Philox uses its key directly, and different keys give independent streams (Salmon et al.,
+    "Parallel random numbers: as easy as 1, 2, 3", SC 2011). If sample and epoch were added to the
+    seed instead, sample i + 1 with one seed would get the same numbers as sample i with the next.
     """
     key = _epoch_key(seed, epoch, use) ^ (sample << 1 | 1) ^ (draw << 64)
     return np.random.Generator(np.random.Philox(key=key & (1 << 128) - 1))
@@ -40,23 +40,23 @@ def sample_rng(
 def batch_rng(seed: int, epoch: int, batch: int, part: int = 0) -> np.random.Generator:
     """The random generator of one batch in one epoch, the same in every thread and process.
 
-    `part` separates the shards of a global batch.
+    `part` gives each shard of a global batch other numbers.
     """
     key = int.from_bytes(mixed(seed, "batch", epoch, part), "little")
     return np.random.Generator(np.random.Philox(key=key ^ batch))
 
 
 def part_of(draw: Draw, rows: int | slice | Indices) -> Draw:
-    """`EpochPlan.use` for some rows of the batch."""
+    """The value of `EpochPlan.use` for some rows of the batch."""
     if isinstance(draw, int):
         return draw
     return int(draw[rows]) if isinstance(rows, int) else draw[rows]
 
 
 class Moment(NamedTuple):
-    """The epoch in which samples are read, and how often each was served in it before.
+    """The epoch in which samples are read, and how often each was served earlier in it.
 
-    A sample's random numbers are derived from the seed, its number and this only.
+    A sample's random numbers are derived from the seed, its number and its moment only.
     """
 
     epoch: int = 0
@@ -67,6 +67,6 @@ class Moment(NamedTuple):
         return self if isinstance(self.draw, int) else Moment(self.epoch, part_of(self.draw, rows))
 
     def rng(self, seed: int, sample: int, use: str = "sample") -> np.random.Generator:
-        """The random generator of one sample at this moment, which belongs to one row."""
+        """The random generator of one sample at this moment, which must be that of one row."""
         assert isinstance(self.draw, int)
         return sample_rng(seed, self.epoch, sample, self.draw, use)

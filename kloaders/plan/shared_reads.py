@@ -1,4 +1,4 @@
-"""Several samples from each file, apart in the order, but close enough that the file is read once."""
+"""Plans several samples per file: apart in the order, but close enough to read the file only once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["SharedReadsPlan"]
 
 @dataclass(frozen=True)
 class SharedReadsPlan(EpochPlan):
-    """An EpochPlan that serves each file `copies` times an epoch.
+    """An EpochPlan that serves each file `copies` times per epoch.
 
-    Internally it counts samples: number i is sample i % copies of file i // copies, and `samples`
-    is their total. Callers get file numbers, and from `use` the sample's number within its file,
-    which its random numbers are derived from.
+    Internally it numbers samples: number i is sample i % copies of file i // copies, and `samples`
+    is the total. Callers get file numbers, and from `use` the sample's number within its file, from
+    which its random numbers are derived.
 
     draw: "files" shuffles files, cuts that order into RAM batches of whole files, and shuffles the
     samples in each; "windows" takes neighbouring files in storage order.
@@ -61,7 +61,7 @@ class SharedReadsPlan(EpochPlan):
             return super()._stored(order, slot, members, size)
         stored = self._stored_count(order)
         n, ranks = self.samples - stored, slot * size + members
-        begun = n % self.copies  # samples of a file that was begun in storage order come first
+        begun = n % self.copies  # first, the rest of a file that was begun in storage order
         files = permutation_of(n // self.copies, self.seed, "files", order.epoch, drawn_for(order))
         shuffled = ranks >= begun
         file, sample = np.divmod(ranks[shuffled] - begun, self.copies)

@@ -1,10 +1,10 @@
-"""Endless orders: which sample is at which position of a stream. Index arithmetic only, as in `plan`.
+"""Endless orders of samples, called streams. Index arithmetic only, as in `plan`.
 
-The samples at positions start to stop are a pure function of these two: an epoch of any length is a
+The samples at positions start to stop depend on these two numbers only. An epoch of any length is a
 piece of the stream, and the next epoch continues after it.
 
-A saved position contains the text of its stream (`repr`), which therefore never changes: some texts
-have the name that the class had when the first positions were saved.
+A saved position contains the `repr` of its stream, which therefore must never change. Some of these
+texts have the name that the class had when the first positions were saved.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 # Positions are computed in blocks, which share NumPy's cost per call.
 _BLOCK = 4096
-# The longest pattern of a mixture: shares that are not small fractions are rounded to such parts.
+# The longest pattern of a mixture. Shares that are not simple fractions are rounded to 1/10,000.
 _PATTERN = 10_000
 
 
@@ -44,7 +44,7 @@ class Stream(Protocol):
 
 
 class _Blocks:
-    """Caches the last few blocks of a stream. Threads may compute a block twice, without harm."""
+    """Caches the last few blocks of a stream. If two threads compute a block twice, it does no harm."""
 
     def __init__(self) -> None:
         self._kept: dict[int, Indices] = {}
@@ -64,7 +64,7 @@ class _Blocks:
             places = np.arange(number * _BLOCK, (number + 1) * _BLOCK, dtype=np.int64)
             found = self._at(places)
             found.flags.writeable = False
-            # A new dict each time, so that no thread sees one that changes.
+            # A new dict each time, so that no thread reads a dict while it changes.
             recent = list(self._kept.items())[-3:]
             self._kept = dict([*recent, (number, found)])
         return found
@@ -88,7 +88,7 @@ def _digest(*arrays: Array) -> str:
 
 
 class InOrder:
-    """Storage order, over and over."""
+    """Storage order, repeated without end."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -102,7 +102,7 @@ class InOrder:
 
 
 class ShuffledPasses(_Blocks):
-    """Shuffled passes over n samples, one after another; each pass has every sample once.
+    """Shuffled passes over n samples, one after another; each pass has every sample exactly once.
 
     >>> stream = ShuffledPasses(3, seed=1)
     >>> sorted(stream.samples(0, 3).tolist()), sorted(stream.samples(3, 6).tolist())
@@ -124,12 +124,15 @@ class ShuffledPasses(_Blocks):
 class Balanced(_Blocks):
     """Equal numbers of samples of each class, to within one, in every global batch and its parts.
 
-    Classes take turns. Within a class, samples come in shuffled passes: each once before any comes
-    again. The order of the classes changes after whole batches only, so that with more classes than
-    fit into a batch, a class meets other classes each time.
+    Classes take turns. Within a class, samples come in shuffled passes: every sample once before any
+    is repeated. The order of the classes changes after whole batches only. If there are more classes
+    than fit into a batch, a class is with other classes each time. Takes 4 bytes per sample (8 above
+    2**32 samples).
 
-    codes: class of each sample, int in range(classes), each class at least once. Takes 4 bytes per
-    sample (8 above 2**32 samples). size: samples per global batch.
+    Args:
+        codes: class of each sample, int in range(classes), each class at least once.
+        size: samples per global batch.
+        seed: determines the order.
     """
 
     def __init__(self, codes: Array, size: int, seed: int) -> None:
@@ -142,7 +145,7 @@ class Balanced(_Blocks):
 
     def _at(self, places: Indices) -> Indices:
         classes = len(self.counts)
-        cycle = math.lcm(classes, self.size)  # whole batches, and whole turns
+        cycle = math.lcm(classes, self.size)  # whole batches, and whole turns of the classes
         turn, place = np.divmod(places, cycle)
         keys = hashed(turn, _key(self.seed, "turns"))
         code = permuted(place % classes, classes, keys)
@@ -163,13 +166,16 @@ class Balanced(_Blocks):
 class ClassGroups(_Blocks):
     """Groups with a fixed number of classes and of samples per class, without repeats in a group.
 
-    Classes take turns: each comes once before any comes again if the number of classes per group
-    divides that of all classes; otherwise equally often over a few groups. The samples of a class
-    come in shuffled passes; the end of a pass that is too short for a group is left out, other
-    samples in each pass.
+    Classes take turns. If the number of all classes is a multiple of the classes per group, every class
+    comes once before any is repeated; otherwise all come equally often over a few groups. The samples
+    of a class come in shuffled passes. Samples at the end of a pass that are too few for a group are
+    left out; they are other samples in each pass.
 
-    codes: class of each sample, int in range(classes). classes: per group. samples: per class and
-    group; no class has fewer.
+    Args:
+        codes: class of each sample, int in range(classes).
+        classes: classes per group.
+        samples: samples per class in a group; no class has fewer.
+        seed: determines the order.
     """
 
     def __init__(self, codes: Array, classes: int, samples: int, seed: int) -> None:
@@ -201,15 +207,17 @@ class ClassGroups(_Blocks):
 
 
 class WeightedSystematic(_Blocks):
-    """Each sample in proportion to its weight, to within one, in every pass of n draws.
+    """Draws each sample in proportion to its weight, to within one, in every pass of n draws.
 
     Systematic sampling (Madow, "On the theory of systematic sampling, II", Annals of Mathematical
-    Statistics 20, 1949): samples lie side by side, each as long as its weight, and n equidistant
-    points select among them. The first point moves by the golden ratio each pass, so that a sample
-    comes in proportion over passes, too. The order of the samples is shuffled, and so are the
+    Statistics 20, 1949): samples lie on a line, each as long as its weight, and n equidistant points
+    select among them. In each pass the first point moves by the golden ratio, so that the proportions
+    hold over several passes as well. The order of the samples on the line is shuffled, and so are the
     points. Takes 8 bytes per sample.
 
-    weights: float64, not negative, not all zero.
+    Args:
+        weights: float64, not negative, not all zero.
+        seed: determines the order.
     """
 
     _saved_as = "Shares"
@@ -227,7 +235,7 @@ class WeightedSystematic(_Blocks):
         point = permuted(rank, self.n, hashed(passed, _key(self.seed, "points")))
         with np.errstate(over="ignore"):
             begin = _key(self.seed, "begin") + passed.astype(np.uint64) * np.uint64(GOLDEN)
-        # Not exactly at a sample's end, where rounding would decide.
+        # Not exactly at the end of a sample, where rounding would choose the sample.
         shift = np.clip((begin >> np.uint64(11)) * 2.0**-53, 1e-6, 1 - 1e-6)
         return self._found((point + shift) * (self.ends[-1] / self.n))
 
@@ -242,7 +250,7 @@ class WeightedSystematic(_Blocks):
 
 
 class WeightedWithReplacement(WeightedSystematic):
-    """Each position drawn by weight, independently of all others: with replacement."""
+    """Draws each position by weight, independently of all others: with replacement."""
 
     _saved_as = "Draws"
 
@@ -252,10 +260,11 @@ class WeightedWithReplacement(WeightedSystematic):
 
 
 class Mixture:
-    """Several streams in fixed shares, grouped by stream inside a requested piece.
+    """Mixes several streams in fixed shares. A requested piece is grouped by stream.
 
-    parts: streams, and the number of samples of each; sample numbers are consecutive over the parts.
-    pattern: the part at each position, repeated.
+    Args:
+        parts: streams, and the number of samples of each; sample numbers are consecutive over the parts.
+        pattern: the part at each position; it is repeated.
     """
 
     def __init__(self, parts: list[tuple[Stream, int]], pattern: Indices) -> None:
@@ -267,7 +276,7 @@ class Mixture:
         )
 
     def samples(self, start: int, stop: int) -> Indices:
-        """Sample numbers at positions start to stop, int64, part by part."""
+        """Sample numbers at positions start to stop, int64, grouped by part."""
         counts = [self.count(place) for place in (start, stop)]
         found = [
             first + stream.samples(int(a), int(z))
@@ -285,10 +294,10 @@ class Mixture:
 
 
 def pattern_of(shares: list[float]) -> Indices:
-    """A pattern of parts in which after any number of positions each part has its share, to within one.
+    """A pattern in which each part has its share, to within one, after any number of positions.
 
-    Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980. The shortest pattern
-    with exactly these shares, or else one of 10,000 positions.
+    Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980. It is the shortest
+    pattern with exactly these shares (up to 1,000 positions), or else one of 10,000 positions.
 
     >>> pattern_of([0.5, 0.25, 0.25]).tolist()
     [0, 1, 2, 0]

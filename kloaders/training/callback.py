@@ -1,4 +1,4 @@
-"""Passes to a loader what only Keras' callbacks know: the epoch, the batches trained on, and the end.
+"""Tells a loader what only Keras' callbacks know: the epoch, the batches trained on, and the end.
 
 With a path, it also saves the training state, and resumes from it in another process.
 """
@@ -44,42 +44,42 @@ class LoaderCallback(Callback):
     and frees its threads and prefetched batches when training ends. `loader.state_dict()` is the
     position after the last batch that was trained on.
 
-    With `path`, a run that was killed resumes where it was saved last, even in the middle of an
-    epoch: run the same program again. List it after callbacks that change the model or the
-    optimizer (but before `SwapEMAWeights`).
+    With `path`, a killed run resumes from its last save, even in the middle of an epoch: run the same
+    program again. List it after callbacks that change the model or the optimizer (but before
+    `SwapEMAWeights`).
 
     It also reports how loading went. The logs of each epoch (in History, CSVLogger and TensorBoard,
     listed before or after this callback, but not in Keras' progress bar) have `samples_per_s`, of
     training without validation; `data_wait_s`, the seconds that the model waited for data;
     `batches_ahead`, the average number of prefetched batches when one was taken; `cache_hits`, the
     share of arrays from the cache, 0 to 1 (of this process: 0 with processes=True); and
-    `sample_errors`, how many samples did not load so far. `loader.explain()` uses them after fit.
+    `sample_errors`, the number of samples that failed to load so far. `loader.explain()` uses these
+    numbers after fit.
 
     If the loader has with_ids=True, `samples` has names, losses and predictions of all samples of
     the last finished epoch, and `samples.worst(10)` returns those with the highest loss. This takes
     another pass over the data after each epoch, without training.
 
     Args:
-        loader: the loader given to `fit`.
+        loader: the loader that `fit` trains on.
         path: a file, or a URL such as "s3://bucket/run/state", for the training state: the position
             in the data together with the variables of the model and the optimizer. It is written
-            at the end of each epoch and as often as `save_freq` sets, always completely or not at
-            all; read when training begins, if it exists; and deleted when training is over. With
-            several processes and `shard=`, the process with part 0 writes it, and all read it: they
-            must all have access to it.
+            atomically at the end of each epoch and as often as `save_freq` says; read when training
+            begins, if it exists; and deleted when training is over. With several processes and
+            `shard=`, the process with part 0 writes it and all read it, so all need access to it.
         save_freq: 100: every 100 batches (with steps_per_execution, at the next batch that Keras
             reports); "30s", "5min" or "2h": after the first batch that ends after this time;
             "epoch": at the end of epochs only.
-        log: whether to add these numbers to the logs.
+        log: whether to add the numbers above to the logs.
 
     Raises:
-        TypeError: not one of our loaders.
+        TypeError: `loader` is not a kloaders loader.
         ValueError: save_freq is not valid; or, when training begins: `fit` trains on another
             loader, or a view of this one; the state is damaged, or belongs to other data or another
-            model; `BackupAndRestore`, which restores its own state, is used too; or steps_per_epoch
-            is less than the loader's length.
-        OSError: when training begins: the state cannot be written or read. If a later save fails,
-            because the disk is full for example, this is logged, training continues, and the
+            model; `BackupAndRestore`, which restores its own state, is used as well; or
+            steps_per_epoch is less than the loader's length.
+        OSError: when training begins: the state cannot be written or read. If a later save fails, for
+            example because the disk is full, a warning is logged, training continues, and the
             previous state stays.
     """
 
@@ -110,7 +110,7 @@ class LoaderCallback(Callback):
                 f"path={self.path!r:.80} is a folder, expected a file's name: "
                 f"{os.path.join(self.path, 'state')!r:.80}, for example."
             )
-        #: The epoch that training begins with, for a custom loop; known in `on_train_begin`.
+        #: The epoch that training begins with, for a custom loop; set in `on_train_begin`.
         self.initial_epoch = 0
         #: Samples of the last epoch, if the loader has with_ids=True; None before its end.
         self.samples: SampleResults | None = None
@@ -118,8 +118,8 @@ class LoaderCallback(Callback):
         self._restored: dict[str, Any] | None = None
         self._metrics: list[tuple[str, Any]] | None = None
         self._random: list[tuple[str, Any]] | None = None
-        self._short = False  # the epoch resumes in the middle
-        self._idle: Any = None  # what Keras reads while it takes a step without a batch
+        self._short = False  # whether the epoch resumes in the middle
+        self._idle: Any = None  # the model's own step, while a step without a batch replaces it
         self._logs: dict[str, Any] = {}
         self._epoch = 0
         self._batches = 0  # since the last save
@@ -164,7 +164,7 @@ class LoaderCallback(Callback):
             self._first.join(fit)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """The epoch's true number."""
+        """Report Keras' number of the epoch to the loader."""
         self._epoch = int(epoch)
         self._speak_again()
         if self._meter is not None:
@@ -177,14 +177,15 @@ class LoaderCallback(Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """End a resumed epoch when its remaining batches are used up.
 
-        Keras expects the batches of a whole epoch. On TensorFlow part of a step runs without a batch
-        (the optimizer counts it, random layers draw), and on JAX the model's variables are removed
-        before the batch is requested. Both end an epoch at a StopIteration; torch did already.
+        Keras expects the batches of a whole epoch. Without a batch, a step would still run in part on
+        TensorFlow (the optimizer counts it, random layers draw numbers), and on JAX the model's
+        variables are removed before the batch is requested. A StopIteration ends the epoch before that.
+        On PyTorch the epoch has already ended.
         """
         if self._short and self.loader.runner.tickets.used_up():
             if not self._logs or sys.modules["keras"].backend.backend() != "jax":
                 raise StopIteration
-            # Keras on JAX has no logs before a first step but needs them: this step provides some.
+            # On JAX, Keras needs logs from at least one step: this step without a batch provides them.
             logs, self._logs = self._logs, {}
             self._idle = private.without_step(self.model, logs)
             if self._idle is None:
@@ -193,7 +194,7 @@ class LoaderCallback(Callback):
         self._set_random()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Count batches that were trained on."""
+        """Count the batches that were trained on, and save if a save is due."""
         if self._idle is not None:  # a step without a batch
             private.restore_step(self.model, self._idle)
             self._idle = None
@@ -215,12 +216,12 @@ class LoaderCallback(Callback):
         self._end_short()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Save the beginning of the next epoch, or the position in this one."""
+        """Save the position: the beginning of the next epoch, or the position in this one."""
         self._speak_again()
-        if self._first is not None:  # if not done yet before all other callbacks
+        if self._first is not None:  # if it could not run before all other callbacks
             self._first.on_epoch_end(epoch, logs)
         self._end_short()
-        if self._logs and logs is not None:  # nothing was left to train on: Keras has no logs
+        if self._logs and logs is not None:  # no batch was left to train on, so Keras has no logs
             for name, value in self._logs.items():
                 logs.setdefault(name, value)
             self._logs = {}
@@ -233,7 +234,7 @@ class LoaderCallback(Callback):
             self._save(int(epoch) + (not left))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Release what only training needs; delete the state, unless an epoch was left early."""
+        """Free resources that only training needs; delete the state, unless an epoch was left early."""
         left = self.loader.runner.tickets.training
         self._speak_again()
         if self._first is not None:
@@ -256,7 +257,7 @@ class LoaderCallback(Callback):
         return self._seconds is not None and time.monotonic() - self._saved_at >= self._seconds
 
     def _save(self, epoch: int) -> None:
-        """Save position and variables, together: Keras resumes in this epoch."""
+        """Save the position and the variables together; Keras resumes in this epoch."""
         assert self.path is not None
         self._batches, self._saved_at = 0, time.monotonic()
         if self.loader.shard[0] > 0:
@@ -278,11 +279,11 @@ class LoaderCallback(Callback):
             training_state.write(self.path, facts, arrays)
         except OSError as error:
             if not self._failed:
-                there = f"keeps the state of {self._saved}" if self._saved else "has no state yet"
+                there = f"keeps the state of {self._saved}" if self._saved else "does not exist yet"
                 warn(
                     f"{self.path}: the training state cannot be saved "
-                    f"({os.strerror(error.errno) if error.errno else error}). Training continues, and the "
-                    f"file {there}; the next save tries again."
+                    f"({os.strerror(error.errno) if error.errno else error}). The file {there}. "
+                    "Training continues, and the next save tries again."
                 )
             self._failed = True
             return
@@ -332,7 +333,8 @@ class LoaderCallback(Callback):
             len(training_state.variables_of(model)),
             len(training_state.metrics_of(model)),
         ):
-            # Keras on TensorFlow makes variables in the first step: make them now, by the public way.
+            # On TensorFlow, Keras creates some variables in the first step: create them now, with a
+            # public method.
             batch = self.loader[0]
             model.test_on_batch(*(batch if isinstance(batch, tuple) else (batch,)))
         training_state.assign(training_state.variables_of(model), variables, path)
@@ -341,7 +343,7 @@ class LoaderCallback(Callback):
         self._random = arrays.get("random", [])
         self._restored = state
         self.initial_epoch = epoch
-        # Whether it worked is checked in on_epoch_begin.
+        # _begin_restored checks whether this worked.
         self._before = private.begin_at_epoch(model, epoch)
         done = "all" if trained else f"{state['position']['samples']:,}"
         self._saved = f"epoch {epoch + 1}, after {done} samples"
@@ -352,14 +354,14 @@ class LoaderCallback(Callback):
         return state
 
     def _begin_restored(self, epoch: int) -> None:
-        """The first epoch after a restart, whose metrics were just reset."""
+        """Begin the first epoch after a restart; Keras has just reset the metrics."""
         state, self._restored = self._restored, None
         assert state is not None
         model = self.model
         private.begin_at_epoch(model, self._before)
         if epoch != state["epoch"]:
             raise ValueError(
-                f"{visible(self.path)} was saved in epoch {state['epoch']} (counted from 0), and fit begins "
+                f"{visible(self.path)} was saved in epoch {state['epoch']} (counted from 0), but fit begins "
                 f"with epoch {epoch}: call fit(initial_epoch={state['epoch']})."
             )
         if not (state["epoch_trained"] or state["position"]["samples"]):
@@ -393,15 +395,15 @@ class LoaderCallback(Callback):
 
 
 _ANOTHER = (
-    "fit does not train on the loader of LoaderCallback{}. Pass the same object to both, otherwise the "
-    "position in the data is not known. For a Dataset of to_tf_dataset use a loop of your own that "
-    "counts batches, with loader.state_dict(epoch=..., batch=...)."
+    "fit does not train on the loader of LoaderCallback{}. Pass the same object to both, since otherwise "
+    "the position in the data is not known. For a Dataset from to_tf_dataset write your own training "
+    "loop that counts batches, with loader.state_dict(epoch=..., batch=...)."
 )
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def _checked_freq(save_freq: Any) -> tuple[int | None, float | None]:
-    """-> number of batches between saves, or seconds."""
+    """-> the number of batches between saves, or of seconds; (None, None) for "epoch"."""
     if type(save_freq) is int and save_freq >= 1:
         return save_freq, None
     if save_freq == "epoch":
@@ -417,10 +419,10 @@ def _checked_freq(save_freq: Any) -> tuple[int | None, float | None]:
 
 
 class _First(Callback):
-    """Adds to an epoch's logs before any other callback reads them.
+    """Adds numbers to an epoch's logs before any other callback reads the logs.
 
-    Keras passes one dict to all callbacks, in the order of their list; CSVLogger and TensorBoard
-    may come before ours.
+    Keras passes one dict to all callbacks, in the order of their list, and CSVLogger and TensorBoard
+    may be before ours.
     """
 
     def __init__(self, meter: Meter) -> None:
@@ -431,7 +433,7 @@ class _First(Callback):
         self._epoch: int | None = None
 
     def join(self, fit: private.FitFrame) -> None:
-        """Move to the front of a fit's callbacks, if they are found."""
+        """Put this callback before all others of a fit, if its list of callbacks is found."""
         take_out, let_in = fit.put_first(self), fit.keep_from_bar(LOGGED)
 
         def leave() -> None:

@@ -1,4 +1,4 @@
-"""The loss of each sample of an epoch, by name, to find the samples that are hardest for a model."""
+"""Computes the loss of each sample of an epoch, to find the samples that are hardest for a model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SampleResults:
     """Losses and predictions of a model for the samples of an epoch: one row per sample, in data order.
 
     Attributes:
-        epoch: which epoch of the loader, from 0.
-        ids: sample numbers, int64. Samples that did not load are left out.
-        names: their names, as in errors: files, or positions in files.
-        losses: float64, without sample weights and regularization; the mean, if a sample came
+        epoch: the number of the loader's epoch, from 0.
+        ids: sample numbers, int64. Samples that failed to load are left out.
+        names: the names of the samples, as in errors: files, or positions in files.
+        losses: float64, without sample weights and regularization; the mean, if a sample occurs
             several times. None without labels.
-        predictions: float, (samples, values), if the model has one output with a few values per
-            sample; otherwise None.
+        predictions: float, shape (samples, values), if the model has one output with at most two
+            dimensions; otherwise None.
     """
 
     epoch: int
@@ -43,7 +43,7 @@ class SampleResults:
         """
         if self.losses is None:
             raise ValueError(
-                "worst() needs losses, and the loader has no labels: use `predictions` instead."
+                "worst() needs losses, but the loader has no labels: use `predictions` instead."
             )
         order = np.argsort(-np.nan_to_num(self.losses, nan=np.inf), kind="stable")
         chosen = order[: checked_count(count, "count", 1)].tolist()
@@ -65,7 +65,7 @@ def sample_results(model: Any, loader: SequenceLoader, epoch: int) -> SampleResu
     found: list[Array] = []
     outputs: list[Any] = []
     shuffled = loader.options.effective_shuffle is not False
-    # Samples that do not load are in the quarantine file already.
+    # Samples that fail to load are already in the quarantine file.
     faults = replace(loader.options.faults, quarantine=None)
     with loader.replace(faults=faults) as view:
         labelled = len(view.runner.delivered_spec) > 1
@@ -98,7 +98,7 @@ def sample_results(model: Any, loader: SequenceLoader, epoch: int) -> SampleResu
 
 
 class _Losses:
-    """The loss of each row of a batch, by the loss that the model was compiled with."""
+    """Computes the loss of each row of a batch, with the loss that the model was compiled with."""
 
     def __init__(self, model: Any) -> None:
         import keras
@@ -109,12 +109,12 @@ class _Losses:
         own = type(model).compute_loss is not keras.Model.compute_loss
         if isinstance(loss, str) or callable(loss):
             self.one = keras.losses.get(loss)
-        # A loss that ignores some values takes the mean of the others, row by row.
+        # These losses have no value per row at once: they are computed row by row.
         if own or getattr(self.one, "ignore_class", None) is not None:
             self.one = None
 
     def __call__(self, x: Any, y: Any, predicted: Any) -> Array:
-        """float64, one value per row."""
+        """Return the losses, float64, one value per row."""
         single = not isinstance(y, (tuple, dict)) and isinstance(predicted, np.ndarray)
         rows = self._at_once(y, predicted) if self.one is not None and single else None
         if rows is not None and rows.shape[:1] == y.shape[:1]:
@@ -127,7 +127,7 @@ class _Losses:
         if isinstance(self.one, self.keras.losses.Loss):
             rows = self.one.call(ops.convert_to_tensor(y), ops.convert_to_tensor(predicted))
         else:
-            # Such functions average over the last axis, and Keras always gives them that axis.
+            # These functions average over the last axis, so Keras adds that axis if it is missing.
             if y.ndim == predicted.ndim - 1 and predicted.shape[-1] == 1:
                 y = y[..., None]
             elif y.ndim == predicted.ndim + 1 and y.shape[-1] == 1:
@@ -136,12 +136,12 @@ class _Losses:
         return np.asarray(ops.convert_to_numpy(rows), np.float64)
 
     def _alone(self, k: int, x: Any, y: Any, predicted: Any) -> float:
-        """The losses as in a batch without other samples."""
+        """The loss of row k, computed as in a batch of this sample only."""
         x, y, predicted = (
             map_structure(lambda a: self.keras.ops.convert_to_tensor(a[k : k + 1]), part)
             for part in (x, y, predicted)
         )
         found = self.model.compute_loss(x=x, y=y, y_pred=predicted)
-        for more in self.model.losses:  # regularization, which belongs to weights, not samples
+        for more in self.model.losses:  # regularization, which depends on weights, not on samples
             found = found - more
         return float(self.keras.ops.convert_to_numpy(found))

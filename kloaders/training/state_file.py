@@ -1,8 +1,8 @@
-"""The training state in one file: the position in the data and all variables of the model.
+"""Writes and reads the training state: the position in the data and all variables of the model.
 
-A ZIP file without compression: `state.json`, and the bytes of each variable under its number. It gets
-its name when it is complete, so position and weights always belong together; ZIP's checksums detect
-later damage. Nothing in it is ever executed.
+The state is a ZIP file without compression, with `state.json` and the bytes of each variable under its
+number. It is renamed to its final name when it is complete, so position and weights always belong
+together. ZIP's checksums detect later damage. Nothing in the file is ever executed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 
 _FORMAT, _VERSION = "kloaders training state", 1
 _HEAD = "state.json"
-# state.json has some hundred bytes per variable: a larger one is not ours.
+# state.json has a few hundred bytes per variable: a larger one is not ours.
 _LARGEST_HEAD = 64 * 2**20
 
 
@@ -54,7 +54,7 @@ _LARGEST_HEAD = 64 * 2**20
 def prepare(path: str) -> None:
     """Check that states can be written here, and remove leftovers of killed processes.
 
-    For a URL there is nothing to do: it has no folder, and objects are written atomically.
+    Does nothing for a URL, which has no folder and whose objects are written atomically.
 
     Raises OSError, with advice, if states cannot be written.
     """
@@ -70,12 +70,15 @@ def prepare(path: str) -> None:
 
 
 def write(path: str, facts: dict[str, Any], arrays: dict[str, list[tuple[str, Array]]]) -> None:
-    """Write a state; the previous file at `path` stays until this one is on disk.
+    """Write a state; the previous file at `path` stays until the new one is on disk.
 
-    path: of a file, or a URL. facts: for JSON. arrays: lists of named arrays, each list under its
-    own name.
+    Args:
+        path: the path of a file, or a URL.
+        facts: values for JSON.
+        arrays: lists of named arrays, each list under its own name.
 
-    Raises OSError from the disk or the remote storage.
+    Raises:
+        OSError: from the disk or the remote storage.
     """
     listed = {
         kind: [{"name": name, "dtype": a.dtype.name, "shape": list(a.shape)} for name, a in named]
@@ -84,7 +87,7 @@ def write(path: str, facts: dict[str, Any], arrays: dict[str, list[tuple[str, Ar
     head = {"format": _FORMAT, "version": _VERSION, **facts, "arrays": listed}
     everything = [a for named in arrays.values() for _, a in named]
     with _written(path) as file, zipfile.ZipFile(file, "w") as archive:
-        # Without dates: equal states have equal bytes.
+        # Without dates, so that equal states have equal bytes.
         archive.writestr(zipfile.ZipInfo(_HEAD), json.dumps(head, indent=1))
         for number, array in enumerate(everything):
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -94,7 +97,7 @@ def write(path: str, facts: dict[str, Any], arrays: dict[str, list[tuple[str, Ar
 
 @contextlib.contextmanager
 def _written(path: str) -> Iterator[IO[bytes]]:
-    """A file or object that is written atomically."""
+    """Open a file or object that is written atomically."""
     if is_url(path):
         content = io.BytesIO()
         yield content
@@ -106,15 +109,15 @@ def _written(path: str) -> Iterator[IO[bytes]]:
 
 
 def exists(path: str) -> bool:
-    """Whether a file or object of this name exists."""
+    """Whether a file or object with this name exists."""
     return access.exists(path) if is_url(path) else os.path.exists(path)
 
 
 def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]:
-    """The facts and arrays of a state. Allocates no more than the file holds.
+    """Read the facts and arrays of a state. It never allocates more memory than the file's size.
 
     Raises:
-        ValueError: it is not a state, or it is damaged; names the file.
+        ValueError: it is not a state, or it is damaged; the message names the file.
         OSError: it cannot be read.
     """
     try:
@@ -142,12 +145,14 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, list[tuple[str, Array]]]]
         if _begins_as_ours(path):
             said = f"is a damaged training state ({why}): delete it to restart training."
         else:
-            said = f"is not a training state ({why}), and is not overwritten: choose another path."
+            said = (
+                f"is not a training state ({why}), so it is not overwritten: choose another path."
+            )
         raise ValueError(f"{visible(path)} {said}") from error
 
 
 def _opened(path: str) -> IO[bytes]:
-    """The file of a state, or the content of its URL."""
+    """Open the file of a state, or the content of its URL."""
     return io.BytesIO(access.read(path)) if is_url(path) else open(path, "rb", opener=open_to_read)
 
 
@@ -177,10 +182,10 @@ def _array(
 
 
 def variables_of(model: Any) -> list[Any]:
-    """Everything that a training step of this model reads and writes, except metrics.
+    """All variables that a training step of this model reads and writes, except metrics.
 
-    Weights, the seeds of random layers, the optimizer with its iterations, learning rate and moving
-    averages, and on torch the buffers of modules that are wrapped in layers.
+    These are weights, the seeds of random layers, the optimizer's variables (iterations, learning rate,
+    moving averages), and on torch the buffers of modules that are wrapped in layers.
     """
     found = {id(v): v for v in model.variables}
     optimizer = getattr(model, "optimizer", None)
@@ -229,7 +234,7 @@ def values_of(variables: list[Any]) -> list[tuple[str, Array]]:
 
 
 def random_state() -> list[tuple[str, Array]]:
-    """The state of torch's own generators, which Keras' random layers use there."""
+    """The state of torch's generators, which Keras' random layers use on torch."""
     torch = _torch()
     if torch is None:
         return []
@@ -253,7 +258,7 @@ def set_random_state(saved: list[tuple[str, Array]]) -> None:
 
 
 def draw_as_between_epochs() -> None:
-    """What Keras draws on torch at the end of an epoch: the seed of a DataLoader's iterator."""
+    """Draw the number that Keras draws on torch at the end of an epoch: a seed for a DataLoader's iterator."""
     torch = _torch()
     if torch is not None:
         torch.empty((), dtype=torch.int64).random_()
@@ -270,14 +275,14 @@ def assign(variables: list[Any], saved: list[tuple[str, Array]], path: str) -> N
     """
     if len(variables) != len(saved):
         raise ValueError(
-            f"{visible(path)} was saved for a model and an optimizer with {len(saved)} variables, and these "
-            f"have {len(variables)}. {_ADVICE}"
+            f"{visible(path)} was saved for a model and an optimizer with {len(saved)} variables, but this "
+            f"model has {len(variables)}. {_ADVICE}"
         )
     for variable, (name, value) in zip(variables, saved, strict=True):
         if tuple(variable.shape) != value.shape:
             raise ValueError(
                 f"{visible(path)} was saved for another model or optimizer: {visible(name)} had shape {value.shape}, "
-                f"and {variable.path} has {tuple(variable.shape)}. {_ADVICE}"
+                f"but {variable.path} has {tuple(variable.shape)}. {_ADVICE}"
             )
     for variable, (_, value) in zip(variables, saved, strict=True):
         variable.assign(value)
@@ -287,7 +292,7 @@ _ADVICE = "Build and compile the same model as before, or choose another path fo
 
 
 def remove(path: str) -> None:
-    """Delete a state if it exists; a link to it stays."""
+    """Delete a state if it exists. If the path is a link, the link stays."""
     if is_url(path):
         access.delete(path)
         return

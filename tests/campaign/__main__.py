@@ -15,7 +15,7 @@ PARTS = ("faults", "fuzz", "memory", "threads", "suite")
 
 
 def store(name, found, seconds, old):
-    """Keep a part's figures beside the page; old: those that stay."""
+    """Store the figures of a part; `old` are figures that stay."""
     page.RESULTS.mkdir(exist_ok=True)
     head = {"date": dt.datetime.now(dt.timezone.utc).date().isoformat()}
     head["seconds"] = round(seconds) + old.get("seconds", 0)
@@ -27,9 +27,13 @@ def store(name, found, seconds, old):
 def main():
     parser = argparse.ArgumentParser("python -m tests.campaign", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=" ".join(PARTS))
-    parser.add_argument("--only", metavar="NAME", action="append", help="of one part: this again")
-    parser.add_argument("--short", action="store_true", help="as the suite does; keeps no figures")
-    parser.add_argument("--page", action="store_true", help="only write docs/promises.md anew")
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", help="run only this entry of a part"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="a short run, as in the suite; stores nothing"
+    )
+    parser.add_argument("--page", action="store_true", help="only write docs/promises.md again")
     args = parser.parse_args()
     for name in [] if args.page else args.parts or PARTS:
         begin = time.monotonic()

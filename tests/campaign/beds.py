@@ -120,9 +120,9 @@ def make(kl, kind, folder, **options):
         return kl.ArraySequenceLoader(np.load(own, mmap_mode="r"), LABELS, BATCH, **options)
     if kind == "path":
         return kl.PathSequenceLoader(paths, LABELS, BATCH, **{"cache": None, **options})
-    if kind in ("pictures", "pictures kept in RAM", "pictures kept in a folder"):
+    if kind in ("images", "images cached in RAM", "images cached in a folder"):
         shown = pictures(os.path.join(folder, "shown"))
-        cache = {"pictures": None, "pictures kept in RAM": "ram"}.get(kind, own)
+        cache = {"images": None, "images cached in RAM": "ram"}.get(kind, own)
         return kl.PathSequenceLoader(shown, LABELS, BATCH, **{"cache": cache, **options})
     if kind == "RAM batches":
         return kl.RamBatchSequenceLoader(paths, LABELS, BATCH, ram_batch_size=15, **options)
@@ -161,9 +161,9 @@ KINDS = (
     "map",
     "map of large rows",
     "path",
-    "pictures",
-    "pictures kept in RAM",
-    "pictures kept in a folder",
+    "images",
+    "images cached in RAM",
+    "images cached in a folder",
     "RAM batches",
     "TFRecord",
     "TFRecord, compressed",

@@ -121,7 +121,7 @@ class Png(Picture):
         return self.check(bytes(data), seed)
 
 
-@kind("other pictures")
+@kind("other images")
 class Others(Picture):
     suffix = ".img"
 
@@ -487,7 +487,7 @@ class RecordJournal(Store):
 
 @kind("cache segment")
 class Segment(Store):
-    of, files = "pictures kept in a folder", r"\.segment$"
+    of, files = "images cached in a folder", r"\.segment$"
 
     def prepare(self):
         self.read()
@@ -521,7 +521,7 @@ class Csv(Files):
                         raise Wrong("more rows than asked for")
 
 
-@kind("state of a training")
+@kind("training state")
 class Training(Files):
     suffix, long = ".state", 1_000
 

@@ -1,7 +1,7 @@
-"""Faults that are injected for real where that can be done, each in a process of its own.
+"""Injects faults, real ones if possible, each in a separate process.
 
 python -m tests.campaign faults            # all, long
-python -m campaign.faults NAME FOLDER      # one of them, as the others run it (in tests/)
+python -m campaign.faults NAME FOLDER      # one fault, as the command above runs it (in tests/)
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ import psutil
 from . import beds
 from .beds import BATCH, KINDS, LABELS, SAMPLES, exact, numbers, transform
 
-# In the suite: one of each way to read.
-FEW = ("map of large rows", "pictures kept in RAM", "RAM batches", "TFRecord", "processes")
+# The loaders that the suite runs: one for each way to read.
+FEW = ("map of large rows", "images cached in RAM", "RAM batches", "TFRecord", "processes")
 
-# name -> (what is injected, function(kl, folder, long) -> what survived)
+# name -> (the fault, function(kl, folder, long) -> the consequence, with figures)
 FAULTS = {}
 
 
 def fault(injected):
-    """Register a fault; its function gives what survived, with figures."""
+    """Register a fault; its function returns the consequence, with figures."""
 
     def register(function):
         FAULTS[function.__name__.replace("_", " ")] = injected, function
@@ -47,7 +47,7 @@ def fault(injected):
 
 
 def messages():
-    """What loaders say from here on."""
+    """A list that gets the messages that loaders log from now on."""
     import logging
 
     said = []
@@ -98,7 +98,7 @@ class StopsOnce:
         return x, y
 
 
-@fault("SIGSTOP to a worker process at a sample: it hangs, and does not end")
+@fault("SIGSTOP to a worker process at a sample: it hangs, but does not end")
 def worker_hangs(kl, folder, long):
     os.environ["KLOADERS_WORKER_TIMEOUT"] = "0.8"  # a fault has a process of its own
     said, stops, samples = messages(), 0, 0
@@ -115,7 +115,7 @@ def worker_hangs(kl, folder, long):
     return {
         "stops": stops,
         "samples": samples,
-        "survived": "ended after its time, the sample named and loaded by another worker",
+        "survived": "it is killed after the time limit, and another worker loads the sample, which is reported",
     }
 
 
@@ -133,7 +133,7 @@ class Slow:
         return array
 
 
-@fault("a file whose read does not return, in a thread")
+@fault("a file whose read hangs, in a thread")
 def reader_hangs(kl, folder, long):
     os.environ["KLOADERS_STALL_SECONDS"] = "0.1"
     said = messages()
@@ -160,10 +160,10 @@ def reader_hangs(kl, folder, long):
     for line in found:
         assert "has not come for" in line
         assert f"sample 17 ({paths[17]})" in line, line
-    return {"survived": "the log names the sample, its file and for how long; then all arrive"}
+    return {"survived": "the log names the sample, its file and the time; then all samples arrive"}
 
 
-@fault("a slow disk: each third file comes only when the model has waited for it")
+@fault("a slow disk: every third file arrives only after the model has waited for it")
 def slow_disk(kl, folder, long):
     paths = beds.files(os.path.join(folder, "files"))
     samples = 0
@@ -208,7 +208,7 @@ def largest_file(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@fault("shared memory that cannot be had, from the start and in mid-epoch")
+@fault("no shared memory, from the start or in the middle of an epoch")
 def out_of_shared_memory(kl, folder, long):
     real, refused = os.posix_fallocate, 0
     with beds.make(kl, "processes", folder) as loader:
@@ -242,7 +242,7 @@ def out_of_shared_memory(kl, folder, long):
                     found[len(found)] = loader[len(found)]
             exact(found.values(), loader)
         os.posix_fallocate = real
-    return {"refusals": refused, "survived": "an error that says what to do; then the same batches"}
+    return {"refusals": refused, "survived": "an error with advice; then the same batches"}
 
 
 def everything(folder):
@@ -255,24 +255,27 @@ def everything(folder):
     return found
 
 
-@fault("a disk that takes no more, while decoded samples are kept in a folder")
+@fault("a full disk, while decoded samples are cached in a folder")
 def disk_full_while_caching(kl, folder, long):
     samples = 0
-    beds.make(kl, "pictures", folder)  # the files
+    beds.make(kl, "images", folder)  # the files
     for size in range(0, 30_000, 500 if long else 6_000):
         kept = os.path.join(folder, f"kept-{size}")
         with beds.quiet():
             with largest_file(size):
-                loader = beds.make(kl, "pictures kept in a folder", folder, cache=kept)
+                loader = beds.make(kl, "images cached in a folder", folder, cache=kept)
                 with loader:
                     for _ in range(2):
                         samples += exact(beds.epoch(loader), loader)
-            with beds.make(kl, "pictures kept in a folder", folder, cache=kept) as loader:
+            with beds.make(kl, "images cached in a folder", folder, cache=kept) as loader:
                 samples += exact(beds.epoch(loader), loader)
-    return {"samples": samples, "survived": "training goes on without it; nothing wrong is served"}
+    return {
+        "samples": samples,
+        "survived": "training continues without the cache; no sample is wrong",
+    }
 
 
-@fault("a disk that takes no more, while a pack or TFRecord files are written")
+@fault("a full disk, while a pack or TFRecord files are written")
 def disk_full_while_converting(kl, folder, long):
     refused = 0
     paths = beds.files(os.path.join(folder, "files"))
@@ -309,7 +312,7 @@ def disk_full_while_converting(kl, folder, long):
                 got = written(to)
                 assert got == want, sorted(got.keys() ^ want.keys())
     assert refused > 3
-    return {"refusals": refused, "survived": "nothing in half has a name; the same call finishes"}
+    return {"refusals": refused, "survived": "no incomplete result; the same call finishes"}
 
 
 # ------------------------------------------------------------------------------ files that change
@@ -331,7 +334,7 @@ CUT = ("map", "map of large rows", "path", "RAM batches", "TFRecord", "TFRecord,
        "pack", "pack of large rows")  # fmt: skip
 
 
-@fault("a file cut short while it is in use, and mapped where it is a map")
+@fault("a file that is truncated while it is in use, and mapped if it is a memory map")
 def file_cut_short(kl, folder, long):
     told = cuts = 0
     rng = random.Random(3)
@@ -352,10 +355,10 @@ def file_cut_short(kl, folder, long):
                 assert got | {e.index for e in loader.errors} == set(range(SAMPLES))
                 assert all(path in str(error) for error in loader.errors), loader.errors
                 told += len(loader.errors)
-    return {"cuts": cuts, "samples named": told, "survived": "errors that name file and sample"}
+    return {"cuts": cuts, "samples reported": told, "survived": "errors that name file and sample"}
 
 
-@fault("a file of records cut short and made whole again, over and over, while all of it is read")
+@fault("a file of records that is truncated and restored, over and over, while it is read")
 def file_cut_while_it_is_copied(kl, folder, long):
     cuts = reads = 0
     kind = "TFRecord"
@@ -395,12 +398,12 @@ def file_cut_while_it_is_copied(kl, folder, long):
     return {
         "cuts": cuts,
         "samples read": reads,
-        "samples named": errors,
-        "survived": "the process: what is not there is an error",
+        "samples reported": errors,
+        "survived": "the process; missing records are an error",
     }
 
 
-@fault("a file removed while it is in use, and mapped where it is a map")
+@fault("a file that is deleted while it is in use, and mapped if it is a memory map")
 def file_removed(kl, folder, long):
     gone = named = 0
     for kind in CUT:
@@ -424,14 +427,14 @@ def file_removed(kl, folder, long):
                 assert not loader.errors, loader.errors[0]
     return {
         "files": gone,
-        "survived": "what is open or mapped is read on; a sample of its own is named",
+        "survived": "open and mapped files can still be read; the missing file of a sample is reported",
     }
 
 
-@fault("permission to read taken away (really: as a user who is not root)")
+@fault("no permission to read any more (as a user who is not root)")
 def permission_lost(kl, folder, long):
     told = 0
-    for kind in ("path", "pictures", "RAM batches", "TFRecord"):
+    for kind in ("path", "images", "RAM batches", "TFRecord"):
         where = os.path.join(folder, kind)
         os.makedirs(where)
         with beds.quiet(), beds.make(kl, kind, where, on_error="skip") as loader:
@@ -439,7 +442,7 @@ def permission_lost(kl, folder, long):
             assert len(got[1]) == BATCH
             loader.close()
             path = store_of(loader, kind, where)
-            if kind == "pictures":
+            if kind == "images":
                 path = os.path.join(where, "shown", "0020.png")
             for part in (Path(folder).parent, Path(folder), Path(where)):
                 os.chmod(part, 0o755)
@@ -457,15 +460,15 @@ def permission_lost(kl, folder, long):
             assert found | {e.index for e in loader.errors} == set(range(SAMPLES))
             told += len(loader.errors)
     return {
-        "samples named": told,
-        "survived": "the others arrive; on_error says what becomes of it",
+        "samples reported": told,
+        "survived": "the other samples arrive; on_error handles this one",
     }
 
 
 # ------------------------------------------------------------------------------ signals, forks, time
 
 
-@fault("a signal with a handler, each millisecond, during all reads (EINTR)")
+@fault("a signal with a handler, every millisecond, during all reads (EINTR)")
 def interrupted_calls(kl, folder, long):
     count = samples = 0
 
@@ -494,7 +497,7 @@ LIFE = """
     folder = sys.argv[1]
     print("alive", flush=True)
     digest = hashlib.sha256()
-    for kind in ("path", "pictures kept in a folder", "RAM batches", "TFRecord", "pack", "processes"):
+    for kind in ("path", "images cached in a folder", "RAM batches", "TFRecord", "pack", "processes"):
         with beds.quiet(), beds.make(kl, kind, folder) as loader:
             for _ in range(2):
                 for batch in beds.epoch(loader):
@@ -545,14 +548,14 @@ def ctrl_c(kl, folder, long):
         left = [n for n in everything(where) if n.endswith(".part")]
         assert not left, left
         code, got, err, _ = life(where)  # what it left is no obstacle
-        if code and "unfinished" not in err and "is there already" not in err:
+        if code and "unfinished" not in err and "already exists" not in err:
             raise AssertionError(err)
         assert code or got == want
     assert stopped
     return {
         "stops": stopped,
-        "slowest end, seconds": round(slowest, 2),
-        "survived": "the process ends, nothing in half has a name, and the next run is the same",
+        "slowest exit, seconds": round(slowest, 2),
+        "survived": "the process ends, no incomplete file has its final name, and the next run gives the same result",
     }
 
 
@@ -565,7 +568,7 @@ SENDER = """
 
 
 @fault(
-    "Ctrl-C at random moments to a process that goes on: opening, reading, closing, with workers and a cache"
+    "Ctrl-C at random moments to a process that continues: opening, reading, closing, with workers and a cache"
 )
 def ctrl_c_and_on(kl, folder, long):
     from .memory import resources
@@ -626,7 +629,7 @@ def ctrl_c_and_on(kl, folder, long):
         "interrupts": came,
         "after the end": late,
         "loaders used again": used,
-        "survived": "the loader serves every sample once, or was never there; no descriptor, thread or child more",
+        "survived": "the loader delivers every sample once, or was not created; no additional descriptors, threads or child processes",
     }
 
 
@@ -662,7 +665,7 @@ def locks_held(loader):
             thread.join()
 
 
-@fault("os.fork in mid-epoch, while threads read ahead, and one holds all locks")
+@fault("`os.fork` in the middle of an epoch, while threads prefetch and one holds all locks")
 def fork_after_use(kl, folder, long):
     forks = 0
     for kind in KINDS if long else FEW:
@@ -722,7 +725,7 @@ def clock_jumps(kl, folder, long):
     return {"samples": samples, "survived": "the same batches in the same order"}
 
 
-@fault("fit, over and over: new loaders of five kinds, one model")
+@fault("`fit`, over and over: new loaders of five kinds, one model")
 def many_fits(kl, folder, long):
     import keras
 
@@ -747,12 +750,12 @@ def many_fits(kl, folder, long):
         "threads": f"{first['threads']} -> {last['threads']}",
         "descriptors": f"{first['descriptors']} -> {last['descriptors']}",
         "resident MiB": f"{first['rss'] / 2**20:.0f} -> {last['rss'] / 2**20:.0f}",
-        "survived": "no thread or descriptor more",
+        "survived": "no additional threads or descriptors",
     }
     if long:
         # TensorFlow keeps a registered function for each fit (20 KiB, whoever feeds it).
         half = [s["rss"] for s in seen[len(seen) // 4 :]]
-        found["growth, % a hundred fits"] = round(slope(half, per=10) * 100, 2)
+        found["growth, % per hundred fits"] = round(slope(half, per=10) * 100, 2)
         assert slope(half, per=10) < 0.02, found
     return found
 

@@ -1,4 +1,4 @@
-"""Files with changed bytes: an error or a right answer; never a crash, a hang, a bomb, or code.
+"""Files with changed bytes: an error or the correct result; never a crash, a hang, a bomb, or code.
 
 python -m tests.campaign fuzz                    # 2,000 cases of each kind of file, or 400
 python -m campaign.fuzz KIND FIRST COUNT FOLDER  # some of them, as the others run it (in tests/)
@@ -71,7 +71,7 @@ def cases(name, first, count, folder, note=lambda k: None):
 
 def run_kind(name, count, folder, chunk=1000):
     """All cases of a kind, in children; one that dies is a failure of the case it was at."""
-    total = {"cases": count, "errors": 0, "right answers": 0, "failures": []}
+    total = {"cases": count, "errors": 0, "correct results": 0, "failures": []}
     slowest, peak = 0.0, 0
     spans = [(first, min(chunk, count - first)) for first in range(0, count, chunk)]
     note = os.path.join(folder, f"{name}-at".replace(" ", "-"))
@@ -97,8 +97,8 @@ def run_kind(name, count, folder, chunk=1000):
         total["errors"] += found["errors"]
         total["failures"] += found["failures"]
         slowest, peak = max(slowest, found["slowest"]), max(peak, found["peak"])
-    total["right answers"] = count - total["errors"] - len(total["failures"])
-    total["slowest, seconds"], total["most resident, MiB"] = round(slowest, 2), peak >> 20
+    total["correct results"] = count - total["errors"] - len(total["failures"])
+    total["slowest, seconds"], total["peak resident, MiB"] = round(slowest, 2), peak >> 20
     return total
 
 

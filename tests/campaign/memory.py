@@ -66,7 +66,7 @@ def flat(kl, kind, folder, epochs):
     found = {
         "epochs": epochs,
         "resident MiB": f"{rss[0] / 2**20:.1f} -> {rss[-1] / 2**20:.1f}",
-        "growth, % a hundred epochs": round(slope(rss) * 100, 3),
+        "growth, % per hundred epochs": round(slope(rss) * 100, 3),
     }
     if epochs >= EPOCHS:
         assert slope(rss) < MOST, found
@@ -129,7 +129,7 @@ def budgets(kl, kind, folder, long):
         assert size <= budget, size
         return {**found, "in the folder, MiB": round(size / 2**20, 1)}
     assert peak.grown < budget + beside, (peak.grown >> 20, budget >> 20)
-    return {**found, "more resident at most, MiB": round(peak.grown / 2**20, 1)}
+    return {**found, "peak growth, MiB": round(peak.grown / 2**20, 1)}
 
 
 BUDGETS = ("two levels", "cache in RAM", "cache in a folder")
@@ -157,9 +157,9 @@ def fits(kl, kind):
     data = 4 * shape[0] * shape[1]
     found = {
         "fits": len(seen),
-        "data of a fit, MiB": round(data / 2**20, 1),
+        "data per fit, MiB": round(data / 2**20, 1),
         "resident MiB": f"{seen[0] / 2**20:.0f} -> {seen[-1] / 2**20:.0f}",
-        "more at most, MiB": round((max(seen) - seen[0]) / 2**20, 1),
+        "peak growth, MiB": round((max(seen) - seen[0]) / 2**20, 1),
     }
     assert max(seen) - seen[0] < 3 * data, [rss >> 20 for rss in seen]
     return found

@@ -1,4 +1,4 @@
-"""docs/promises.md, out of the figures that the campaign keeps in docs/promises/*.json."""
+"""Makes docs/promises.md from the figures that the campaign stores in docs/promises/*.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAGE, RESULTS, CONTRACT = DOCS / "promises.md", DOCS / "promises", DOCS / "contr
 
 
 class Promise(NamedTuple):
-    """A row: what is promised, the tests that try it in the suite, the last figure."""
+    """A row: the promise, its tests in the suite, and the last figure."""
 
     text: str
     tests: tuple[str, ...]
@@ -19,13 +19,13 @@ class Promise(NamedTuple):
 
 
 def result(part):
-    """What the campaign found when this part last ran; {} if it never did."""
+    """The stored figures of the last run of this part; {} if there are none."""
     path = RESULTS / f"{part}.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def said(found, but=()):
-    """Figures in words."""
+    """Figures as text."""
     parts = [
         f"{value:,} {name}" if type(value) is int and "," not in name else f"{name}: {value}"
         for name, value in found.items()
@@ -38,7 +38,7 @@ def said(found, but=()):
 
 
 def order():
-    """What the table of scenarios says of every backend."""
+    """The results in the table of scenarios, for all backends."""
     rows = [line.split("|")[1:-1] for line in CONTRACT.read_text().splitlines()]
     cells = [(row[0].strip(), cell.strip()) for row in rows[2:] for cell in row[1:]]
 
@@ -51,8 +51,8 @@ def order():
     steps = "contract/test_steps_and_epochs.py::test_steps_per_epoch"
     predict = "contract/test_evaluate_and_predict.py::test_predictions_"
     yield Promise(
-        "Every sample exactly once an epoch, counted in what the model received, on each backend "
-        "and in every way to call `fit`",
+        "Every sample exactly once per epoch, counted from what the model received, on each backend "
+        "and for every way to call `fit`",
         (fit, fit + "_counted_by_a_metric", steps),
         exact(),
     )
@@ -77,8 +77,8 @@ def order():
         ),
     )
     yield Promise(
-        "A converter that is killed at any moment resumes where it was, and no incomplete file has a "
-        "name",
+        "A converter that is killed at any moment resumes where it was, and no incomplete file has its "
+        "final name",
         (
             "convert/test_packs.py::test_killed_at_random_moments",
             "convert/test_tfrecords.py::test_killed_and_gone_on",
@@ -88,26 +88,26 @@ def order():
 
 
 def resume():
-    """What tests/campaign/kill_and_resume.py found on each backend: one file each."""
+    """The results of tests/campaign/kill_and_resume.py, one file per backend."""
     for path in sorted(RESULTS.glob("kill_and_resume*.json")):
         report = json.loads(path.read_text())
         for loader, found in report["loaders"].items():
-            often = "every sample of every epoch once"
+            often = "every sample of every epoch exactly once"
             if loader == "mixture":
                 often = "every sample as often as without a kill"
             yield Promise(
                 f"{report['backend']}, {loader}: killed at random moments and resumed, the model gets "
-                f"{often}, and the weights of a run that was never killed",
+                f"{often}, and ends with the weights of a run that was never killed",
                 ("test_kill.py::test_killed_trainings_end_as_if_they_had_not_been",),
-                f"{found['kills']} kills, {found['kills_while_saving']} of them while it saved; "
+                f"{found['kills']} kills, {found['kills_while_saving']} of them while saving; "
                 f"{found['samples_lost']} samples lost, {found['samples_repeated']} repeated; "
-                f"{found['weights_equal']} of {found['trainings']} trainings with equal weights",
+                f"{found['weights_equal']} of {found['trainings']} runs with equal weights",
             )
 
 
 def suite():
-    """What tests of the suite keep, with the cases that passed on each backend."""
-    from .suite import PROMISES  # which needs this module
+    """Promises with tests in the suite, and the number of cases that passed on each backend."""
+    from .suite import PROMISES  # here, since suite imports this module
 
     backends = result("suite").get("suite", {})
     for promise in PROMISES:
@@ -121,7 +121,7 @@ def suite():
 
 
 def faults():
-    """Each fault with what came of it."""
+    """Each fault, and its consequence."""
     for name, found in result("faults").get("faults", {}).items():
         what = found["injected"]
         yield Promise(
@@ -136,7 +136,7 @@ def fuzz():
     for name, found in result("fuzz").get("fuzz", {}).items():
         figures = {**found, "failures": len(found["failures"])}
         yield Promise(
-            f"{name}, with changed bytes: an error or a right answer",
+            f"{name}, with changed bytes: an error or the correct result",
             ("test_campaign.py::test_fuzz",),
             said(figures),
         )
@@ -154,11 +154,11 @@ def memory():
 
 
 def threads():
-    """Each way to share."""
+    """Each way to share loaders and data between threads."""
     tests = {
-        "threads at one loader": "test_threads_at_one_loader",
-        "views at once": "test_views_at_once",
-        "loaders at one store": "test_loaders_at_one_store",
+        "several threads on one loader": "test_threads_at_one_loader",
+        "views in parallel": "test_views_at_once",
+        "several loaders on one store": "test_loaders_at_one_store",
     }
     for name, found in result("threads").get("threads", {}).items():
         yield Promise(name, (f"test_campaign.py::{tests[name.split(':')[0]]}",), said(found))
@@ -176,21 +176,21 @@ SECTIONS = {
 
 ABOUT = {
     resume: """\
-A training process is killed at random moments, also while it saves, and started again.""",
+A training process is killed at random moments, also while it saves, and is started again.""",
     suite: """\
-Former bugs that lost or changed data silently, or ended a run without need. Each test counts the samples that arrived, or checks
+Former bugs that silently lost or changed data, or ended a run unnecessarily. Each test counts the samples that arrived, or checks
 the error message.""",
     faults: """\
 Real faults where possible: a signal, a limit, a truncated file, another user. Each runs in a separate process, so that a crash
 is noticed.""",
     fuzz: """\
-One to four changes to a good file: bits, bytes, numbers near the limits of their type, parts cut, repeated, spliced; in
-text, tokens; checksums recomputed, as an attacker would. A case that takes more than 30 seconds or 3 GiB,
-ends the process, runs code from the file, reads outside of the folder, or gives a wrong sample, is a failure. Nothing is
-unpickled from a disk.""",
+One to four changes to a valid file: changed bits, bytes and tokens of text, numbers near the limits of their type, parts that are
+cut, repeated or spliced; with recomputed checksums, as an attacker would do it. A case is a failure if it takes more than 30 seconds
+or 3 GiB, crashes the process, runs code from the file, reads outside the folder, or gives a wrong sample. Nothing is ever unpickled
+from a disk.""",
     memory: """\
-1.5 MB of data per epoch, so that a leaked batch is visible; each loader in a separate process. Growth is the slope of
-a line through the last three quarters of the epochs. In addition to a budget, the batches and the files being read are in memory.""",
+1.5 MB of data per epoch, so that a leaked batch is visible; each loader in a separate process. Growth is the slope of a line through
+the last three quarters of the epochs. In addition to its budget, a loader has batches and files that are being read in memory.""",
     threads: """\
 `loader[i]` from 16 threads at once, as a plain index and as a ticket of an epoch; `loader.view()` for each of several
 threads; several loaders and processes over one pack, one set of TFRecord files, one cache folder.""",
@@ -209,14 +209,14 @@ thousands of times in a campaign: `python -m tests.campaign` in a clone (an hour
 LIMITS = """\
 ## Limits of the promises
 
-- A file that is truncated *in place* while it is mapped (a memory map or a pack): its size is checked before each batch, and
-  missing rows are an error. If it is truncated within the microseconds between check and copy, the process ends with SIGBUS, as
+- Files that are truncated *in place* while they are mapped (a memory map or a pack): the size is checked before each batch, and
+  missing rows are an error. If a file is truncated in the microseconds between check and copy, the process ends with SIGBUS, like
   any program that maps files. To be safe, write a new file and rename it, as our converters do.
-- A thread that hangs cannot be killed. After one, two, four minutes and so on, its current sample and file are logged
+- Threads that hang cannot be killed. After one, two, four minutes and so on, the current sample and its file are logged
   (`KLOADERS_STALL_SECONDS`). A worker *process* that works on one sample for a minute is killed, the sample is tried once more,
   and then it is an error (`KLOADERS_WORKER_TIMEOUT`). With `workers=0` nothing is watched.
-- After `os.fork` a loader also works in the child. Keras and TensorFlow do not promise this.
-- Formats without checksums (JPEG, BMP, WebP, TIFF but by deflate, `.npy`) cannot reveal a changed value.
+- Forks: after `os.fork` a loader also works in the child. Keras and TensorFlow do not promise this.
+- Formats without checksums (JPEG, BMP, WebP, TIFF except with deflate, `.npy`) cannot reveal a changed value.
 """
 
 

@@ -1,4 +1,4 @@
-"""What would go wrong without a word: promises that tests of the suite keep, and how many cases passed.
+"""Promises about silent errors: their tests in the suite, and how many cases passed.
 
 KERAS_BACKEND=jax python -m tests.campaign suite    # for another backend; the figures of others stay
 """
@@ -20,7 +20,7 @@ TESTS = Path(__file__).parents[1]
 
 
 class Kept(NamedTuple):
-    """A promise, and the tests that try it: "file.py::test"."""
+    """A promise, and its tests: "file.py::test"."""
 
     text: str
     tests: tuple[str, ...]
@@ -43,8 +43,8 @@ LINES, TABLES = "sources/test_lines.py", "sources/test_tables.py"
 
 PROMISES = (
     Kept(
-        "`for batch in loader` is an epoch: each loop the next one, with its own order and augmentation; "
-        "after `load_state_dict` it serves what is left",
+        "`for batch in loader` is one epoch: each loop is the next epoch, with its own order and "
+        "augmentation; after `load_state_dict` it has the remaining batches",
         _of(
             ITERATION,
             "each_iteration_is_the_next_epoch",
@@ -54,8 +54,8 @@ PROMISES = (
         ),
     ),
     Kept(
-        "After Ctrl-C, an error or `stop_training` in mid-epoch, `loader[i]` is batch i, and nothing of "
-        "the epoch that was left is in the next one",
+        "After Ctrl-C, an error or `stop_training` in the middle of an epoch, `loader[i]` is batch i, and "
+        "the next epoch has no batch of the interrupted one",
         _of(
             INTERRUPTED,
             "after_an_interruption",
@@ -67,8 +67,8 @@ PROMISES = (
         ),
     ),
     Kept(
-        "Two fits at once on one loader: the second is refused, with `loader.view()`, and the first gets "
-        "every sample",
+        "Two fits at once on one loader: the second is an error that names `loader.view()`, and the first "
+        "gets every sample",
         _of(
             CALLERS,
             "a_call_in_another_thread_is_refused",
@@ -79,8 +79,8 @@ PROMISES = (
         + _of(ITERATION, "nested_iterations_are_refused", "two_iterators_are_refused"),
     ),
     Kept(
-        "Keras 3.16, which shards a Sequence by itself (a stand-in of ours, until it is released): "
-        "refused, with what to pass instead, and what is advised loses no sample",
+        "Keras 3.16, which shards a Sequence by itself (tested with a stand-in until it is released): an "
+        "error names the right arguments, and with these no sample is lost",
         _of(
             SHARDED,
             "the_stand_in_loses_samples",
@@ -90,8 +90,9 @@ PROMISES = (
         ),
     ),
     Kept(
-        "A cache folder serves nothing that another function made: other code, closure, default, partial, "
-        "attribute or global is another cache, and what cannot be compared is refused",
+        "A cache folder never serves samples that another function made: with other code, closure, "
+        "default, partial, attribute or global it is another cache, and a function that cannot be "
+        "compared is an error",
         _of(
             KEYS,
             "another_code_is_another_cache",
@@ -101,8 +102,8 @@ PROMISES = (
         ),
     ),
     Kept(
-        "What is assigned to a function or a hook (`decode.size = 64`) counts from the next epoch on: no "
-        "cache, in RAM or in a folder, serves what was made before",
+        "An attribute that is assigned to a function or a hook (`decode.size = 64`) takes effect from the "
+        "next epoch on: no cache, in RAM or in a folder, serves older samples",
         _of(
             "sources/cache/test_changed_hooks.py",
             "the_next_epoch_has_what_was_assigned",
@@ -112,16 +113,17 @@ PROMISES = (
         ),
     ),
     Kept(
-        "A state that is loaded and saved at once is the same state",
+        "A state that is loaded and immediately saved again is the same state",
         _of(RESUME, "a_state_loaded_and_saved_at_once_is_the_same"),
     ),
     Kept(
-        "Gone on in mid-epoch, a `batch_transform` draws what it would have drawn",
+        "In an epoch that resumes in the middle, a `batch_transform` draws the same random numbers as "
+        "without the interruption",
         _of(RESUME, "a_batch_transform_goes_on"),
     ),
     Kept(
-        "An OSError that passes costs no sample, and no file is listed as bad for what the folder, the "
-        "memory or the machine lacks",
+        "A temporary OSError costs no sample, and no file is listed as bad because a folder, memory or "
+        "another resource is missing",
         _of(
             RETRIES,
             "a_folder_that_is_away_for_a_moment",
@@ -134,22 +136,22 @@ PROMISES = (
         + _of(QUARANTINE, "what_the_machine_lacks_is_not_the_files_fault"),
     ),
     Kept(
-        "A setting that is assigned later, or misspelt, is refused",
+        "Assigning an option to an existing loader, or misspelling its name, is an error",
         _of("contract/bad_input/test_options.py", "what_cannot_be_changed_later")
         + _of("migrate/test_flows.py", "options_are_those_of_a_loader_and_stay"),
     ),
     Kept(
-        "A `__getitem__` of one's own: what would go past it is refused",
+        "Functions that would bypass a user's own `__getitem__` raise an error",
         _of("contract/bad_input/test_hooks.py", "batches_of_ones_own_are_not_passed_over"),
     ),
     Kept(
-        "Two `from_torch` loaders at once each draw what they draw alone, and leave the global "
-        "generators as they were",
+        "Two `from_torch` loaders at the same time draw the same numbers as each does alone, and restore "
+        "the global generators",
         _of(TORCH, "two_loaders_at_a_time_draw_what_each_draws_alone"),
     ),
     Kept(
-        "What makes a loader from a loader (`view`, `subset`, `split`, `preload`, `filter`, ...) keeps every "
-        "option, or says that it cannot",
+        "Functions that derive loaders (`view`, `subset`, `split`, `preload`, `filter`, ...) keep every "
+        "option, or raise an error",
         _of(
             KEPT,
             "an_option_is_kept",
@@ -159,7 +161,8 @@ PROMISES = (
         ),
     ),
     Kept(
-        "A transform that gives the training part another dtype or shape than validation has is warned of",
+        "A warning is logged if a transform gives training samples another dtype or shape than validation "
+        "samples",
         _of(
             "loaders/test_splits.py",
             "a_transform_that_changes_the_form_is_warned_of",
@@ -168,7 +171,8 @@ PROMISES = (
         + _of("loaders/test_hooks_by_name.py", "the_first_fold_warns_where_the_parts_differ"),
     ),
     Kept(
-        "A tuple that a hook returns has one meaning; labels from the hook and from the loader are refused",
+        "A tuple returned by a hook has one meaning; labels from both the hook and the loader are an "
+        "error",
         _of(
             "sources/test_hooks.py",
             "labels_from_the_hook_and_from_columns_are_one_too_many",
@@ -176,7 +180,7 @@ PROMISES = (
         ),
     ),
     Kept(
-        "Keypoints stay in their rows whatever an albumentations pipeline cuts off",
+        "Keypoints stay in their rows even if an albumentations pipeline drops some",
         _of(
             "interop/test_augmentation.py",
             "keypoints_stay_in_their_rows",
@@ -185,7 +189,8 @@ PROMISES = (
         ),
     ),
     Kept(
-        "`kloaders.migrate` gives what Keras' own loaders give, and takes their arguments with their defaults",
+        "`kloaders.migrate` gives the same samples as Keras' own loaders, and accepts their arguments and "
+        "defaults",
         _of(
             "migrate/test_image_data_generator.py",
             "class_modes",
@@ -196,8 +201,8 @@ PROMISES = (
     ),
     # ------------------------------------------------------------------ files
     Kept(
-        "A TIFF is delivered as it is stored: bands, planes, bits, floats, palettes, pages; a damaged strip "
-        "is an error, and what nothing reads is refused by name",
+        "A TIFF is delivered as it is stored: bands, planes, bits, floats, palettes, pages; a damaged "
+        "strip and an unsupported variant are errors",
         _of(
             TIFF,
             "bands_of_every_type",
@@ -216,7 +221,7 @@ PROMISES = (
         _of(BMP, "24_bits", "palettes", "masks_of_32_bits", "alpha_by_a_mask", "16_bits"),
     ),
     Kept(
-        "A truncated image is an error wherever it is cut, also if another JPEG or zeros follow",
+        "A truncated image is an error wherever it is cut, even if another JPEG or zeros follow",
         _of(
             JPEG, "a_cut_jpeg_and_another_one", "cut_anywhere", "an_end_marker_behind_half_the_data"
         )
@@ -232,7 +237,7 @@ PROMISES = (
         ),
     ),
     Kept(
-        "A frame of a video is the one that was asked for, wherever OpenCV's seek leads: AVI, MP4, WebM, and "
+        "A video frame is always the requested one, even if OpenCV seeks to another: AVI, MP4, WebM, and "
         "MPEG streams of every kind",
         _of(
             "loaders/test_video.py",
@@ -243,7 +248,8 @@ PROMISES = (
         + _of("loaders/test_video_streams.py", "random_reads_are_exact", "a_program_stream"),
     ),
     Kept(
-        "No row of a CSV file is shifted, joined to another or rounded, and no column stands for another",
+        "No row of a CSV file is shifted, joined to another or rounded, and no column is mistaken for "
+        "another",
         _of(
             LINES,
             "a_row_of_other_fields_is_an_error",
@@ -257,8 +263,8 @@ PROMISES = (
         + _of(TABLES, "two_columns_of_one_name", "whole_numbers_stay_whole"),
     ),
     Kept(
-        "`verify` and `from_directory` walk one tree: links, circles, pipes, accents and folders of the "
-        "system",
+        "`verify` and `from_directory` read the same files: links, circular links, pipes, accents and "
+        "system folders",
         _of(
             "diagnostics/verify/test_tasks.py",
             "the_tree_of_from_directory",
@@ -274,7 +280,8 @@ PROMISES = (
     ),
     # ------------------------------------------------------------------ memory, limits, leftovers
     Kept(
-        "Data go with their loader, without a collection, though Keras keeps an adapter of it",
+        "The data of a loader is freed together with it, without a garbage collection, although Keras "
+        "keeps an adapter",
         _of("contract/test_resources_freed.py", "data_go_without_a_collection")
         + _of(
             "keras_api/test_retained_loaders.py",
@@ -284,8 +291,8 @@ PROMISES = (
         ),
     ),
     Kept(
-        "What `kill -9` leaves of a state, an index or another file that was being written is removed by the "
-        "next save or start; what is being written stays",
+        "Incomplete states, indexes and other files left by `kill -9` are removed at the next save or "
+        "start; files that are still being written stay",
         _of(
             "formats/test_atomic.py",
             "the_next_one_removes_what_killed_ones_left",
@@ -296,8 +303,8 @@ PROMISES = (
         + _of(CALLBACK, "what_a_killed_run_left_is_gone_when_training_begins"),
     ),
     Kept(
-        "A state keeps its link and its mode; no link that lies in the way is followed, and no file of "
-        "others is replaced or advised to be deleted",
+        "A saved state keeps its link and file mode; no unexpected link is followed, and no other file is "
+        "replaced or named as one to delete",
         _of(
             "formats/test_atomic.py",
             "a_link_that_lies_in_the_way_is_not_followed",
@@ -309,8 +316,8 @@ PROMISES = (
         + _of(STATES, "a_file_of_somebody_elses_is_never_to_be_deleted"),
     ),
     Kept(
-        "A state's path that cannot be written is found before training; a full disk costs a save and no "
-        "training; a callback of another loader is refused",
+        "A path that cannot be written is an error before training; a full disk costs one save, not the "
+        "run; a callback for another loader is an error",
         _of(
             CALLBACK,
             "a_path_that_cannot_be_written_is_found_before_training",
@@ -320,8 +327,8 @@ PROMISES = (
         ),
     ),
     Kept(
-        "Ctrl-C at any moment of `close()` leaves a loader that serves right samples; Ctrl-C while worker "
-        "processes start or end leaves no descriptor and no child",
+        "After Ctrl-C at any moment of `close()`, a loader still delivers the right samples; Ctrl-C while "
+        "worker processes start or end leaves no open descriptor and no child process",
         _of("sources/cache/test_folder.py", "ctrl_c_at_any_moment_of_close")
         + _of("engine/processes/test_pool.py", "ctrl_c_leaves_no_descriptors_and_no_processes")
         + _of(
@@ -332,7 +339,7 @@ PROMISES = (
         ),
     ),
     Kept(
-        "A pipe, a socket or a device among files is an error of its sample, and blocks nobody",
+        "A pipe, a socket or a device among files is an error of its sample, and blocks no thread",
         _of(
             "contract/test_pipes.py",
             "a_pipe_among_paths_is_an_error_of_its_sample",
@@ -345,7 +352,8 @@ PROMISES = (
         ),
     ),
     Kept(
-        "Where the system starts no more threads, the thread that asks does the work, and every sample comes",
+        "If the system cannot start more threads, the requesting thread does the work, and every sample "
+        "arrives",
         _of(
             "core/test_threads.py",
             "without_a_thread_the_caller_does_the_jobs",
@@ -356,7 +364,7 @@ PROMISES = (
         ),
     ),
     Kept(
-        "`to_tf_dataset(...).ignore_errors()` ends, and misses only the batches that do not load",
+        "`to_tf_dataset(...).ignore_errors()` ends, and lacks only the batches that fail to load",
         _of("interop/test_tf_cardinality.py", "what_is_bad_is_left_out_and_it_ends")
         + _of(
             "interop/test_tf_dataset.py",
@@ -366,8 +374,8 @@ PROMISES = (
         + _of("interop/test_tf_records.py", "native_ends_where_errors_are_ignored"),
     ),
     Kept(
-        "Arrays of `.npz` files and records of compressed files above `max_bytes` are refused before they are "
-        "decompressed; others take their memory once",
+        "Arrays in `.npz` files and records in compressed files above `max_bytes` are an error before "
+        "they are decompressed; others take their memory only once",
         _of(
             "formats/test_npz.py",
             "an_array_takes_its_memory_once",
@@ -380,7 +388,8 @@ PROMISES = (
         ),
     ),
     Kept(
-        "Escape sequences in names are shown, not sent, and values in messages are cut",
+        "Escape sequences in names are made visible, not sent to the terminal, and values in messages are "
+        "cut",
         _of(
             "test_messages.py",
             "values_are_cut_and_names_of_files_are_made_visible",
@@ -411,7 +420,7 @@ def counted(report: str | Path) -> dict[str, Counter[str]]:
 def run(
     long: bool, only: list[str] | None = None
 ) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
-    """Run the tests, or those of promises that have a text of `only` in them."""
+    """Run the tests, or only those of promises that contain a text of `only`."""
     promises = [p for p in PROMISES if not only or any(part in p.text for part in only)]
     tests = sorted({test for promise in promises for test in promise.tests})
     with tempfile.TemporaryDirectory() as folder:
@@ -426,7 +435,7 @@ def run(
             "-m",
             "slow or not slow",
             "-o",
-            "faulthandler_timeout=900",  # it ends all, and the longest case may take so long
+            "faulthandler_timeout=900",  # the longest case may take that long
             f"--junitxml={report}",
         ]
         subprocess.run(

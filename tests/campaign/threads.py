@@ -1,4 +1,4 @@
-"""Many threads at one loader, and several loaders at one store.
+"""Many several threads on one loader, and several several loaders on one store.
 
 python -m tests.campaign threads           # all, long
 python -m campaign.threads KIND FOLDER     # one of them, as the others run it (in tests/)
@@ -115,7 +115,7 @@ for _ in range(int(rounds)):
             beds.exact(beds.epoch(loader), loader)
 """
 
-STORES = ("pictures kept in a folder", "TFRecord", "pack", "RAM batches")
+STORES = ("images cached in a folder", "TFRecord", "pack", "RAM batches")
 
 
 def loaders_at_one_store(kl, kind, folder, rounds):
@@ -139,7 +139,7 @@ def loaders_at_one_store(kl, kind, folder, rounds):
         samples += sum(together(epochs, 4))
     for other in others:
         assert other.wait(300) == 0
-    return {"loaders": 4, "processes beside": 2, "samples": samples}
+    return {"loaders": 4, "other processes": 2, "samples": samples}
 
 
 def one(kind, long=False, what="threads_at_one_loader"):
@@ -150,9 +150,9 @@ def one(kind, long=False, what="threads_at_one_loader"):
 
 
 WAYS = {
-    "threads at one loader": beds.KINDS,
-    "views at once": beds.KINDS,
-    "loaders at one store": STORES,
+    "several threads on one loader": beds.KINDS,
+    "views in parallel": beds.KINDS,
+    "several loaders on one store": STORES,
 }
 
 

@@ -39,18 +39,18 @@ def test_what_it_holds(cache):
     code, said = run(cache.folder)
     assert code == 0
     assert "data set abc: 23.6 KiB" in said
-    assert "KiB in all" in said
-    assert "objects whole" not in said
+    assert "KiB in total" in said
+    assert "objects intact" not in said
 
 
 def test_whether_it_is_whole(cache):
-    assert "3 objects whole, 0 damaged" in run(cache.folder, "--check")[1]
+    assert "3 objects intact, 0 damaged" in run(cache.folder, "--check")[1]
     (segment,) = segments_of(cache.folder)
     with open(os.path.join(cache.folder, segment.name), "r+b") as file:
         file.seek(200)
         file.write(b"damage")
     code, said = run(cache.folder, "--check")
-    assert (code, "2 objects whole, 1 damaged" in said) == (1, True)
+    assert (code, "2 objects intact, 1 damaged" in said) == (1, True)
 
 
 def test_clearing_leaves_what_is_in_use(cache):
@@ -59,7 +59,7 @@ def test_clearing_leaves_what_is_in_use(cache):
     code, said = run(cache.folder, "--clear")
     assert (code, "KiB deleted" in said) == (0, True)
     assert segments_of(cache.folder) == []
-    assert "0 bytes in all" in run(cache.folder)[1]
+    assert "0 bytes in total" in run(cache.folder)[1]
 
 
 def test_what_is_no_cache(tmp_path):

@@ -42,7 +42,7 @@ def test_a_sound_folder(photos: Path) -> None:
     done = run(photos)
     assert (done.exit_code, done.stderr) == (0, "")
     assert re.fullmatch(
-        rf"{re.escape(str(photos))}: 12 read in [\d.]+ s, all sound\.\n", done.stdout
+        rf"{re.escape(str(photos))}: 12 read in [\d.]+ s, no findings\.\n", done.stdout
     )
 
 

@@ -77,7 +77,8 @@ def test_other_sizes_are_refused(size):
     done = CliRunner().invoke(command, [f"--size={size}"])
     assert done.exit_code == 2
     assert (
-        f"'{size}': expected a height and a width in pixels, as 64, 64x48 or 64 48." in done.output
+        f"'{size}': expected a height and a width in pixels, such as 64, 64x48 or 64 48."
+        in done.output
     )
 
 

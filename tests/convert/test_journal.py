@@ -132,7 +132,7 @@ def test_other_arguments_are_refused(tmp_path: Path) -> None:
     """The message says which; the same ones go on, and overwrite=True begins anew."""
     stopped(tmp_path, 1, size=[64, 64])
     with pytest.raises(
-        FileExistsError, match=r"size was \[64, 64\], is \[32, 32\]\. Continue with"
+        FileExistsError, match=r"size was \[64, 64\], is \[32, 32\]\. Pass the same"
     ):
         convert(tmp_path, size=(32, 32))
     written: list[int] = []
@@ -149,7 +149,7 @@ def test_overwrite_begins_anew(tmp_path: Path) -> None:
         conversion.write_shards(entered, SIZES, write_into(tmp_path, written), progress=False)
     assert written == [0, 1, 2]
     assert contents(tmp_path) == WHOLE
-    with pytest.raises(FileExistsError, match=r"s0\.bin is there already.*overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"s0\.bin already exists.*overwrite=True"):
         convert(tmp_path, size=2)
     assert contents(tmp_path) == WHOLE
     with journal(tmp_path, size=2, overwrite=True) as entered:

@@ -49,8 +49,8 @@ def test_the_same_call_again_has_nothing_to_do(tmp_path: Path, write: Any, caplo
         again = write(arrays(), tmp_path)
     assert again == first
     assert state(again) == before
-    assert "12 samples of the same conversion, finished and unchanged: nothing to do" in caplog.text
-    assert "goes on" not in caplog.text
+    assert "already has all 12 samples of the same conversion" in caplog.text
+    assert "resuming" not in caplog.text
     assert write(arrays(), tmp_path) == first  # and again
 
 
@@ -61,13 +61,13 @@ def test_a_row_that_changed_is_other_data(tmp_path: Path, write: Any, changed: i
     before = state(write(arrays(), tmp_path))
     with pytest.raises(
         FileExistsError,
-        match=r"is there already, made with other arguments: .*data was .*overwrite",
+        match=r"already exists, made with other arguments: .*data was .*overwrite",
     ):
         write(arrays(changed), tmp_path)
     assert state(write(arrays(), tmp_path)) == before
     labels = np.arange(SAMPLES)
     labels[changed] = 99
-    with pytest.raises(FileExistsError, match="is there already, made with other arguments"):
+    with pytest.raises(FileExistsError, match="already exists, made with other arguments"):
         write(arrays(labels=labels), tmp_path)
 
 
@@ -135,11 +135,11 @@ def test_a_file_that_is_gone(tmp_path: Path, write: Any) -> None:
 @WRITERS
 def test_if_exists(tmp_path: Path, write: Any) -> None:
     write(arrays(), tmp_path, if_exists="raise")
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         write(arrays(), tmp_path, if_exists="raise")
     with pytest.raises(ValueError, match=r"if_exists='skip' is not known: choose \"keep\""):
         write(arrays(), tmp_path, if_exists="skip")
-    with pytest.raises(ValueError, match="say two things"):
+    with pytest.raises(ValueError, match="contradicts if_exists"):
         write(arrays(), tmp_path, if_exists="raise", overwrite=True)
 
 

@@ -213,7 +213,7 @@ def test_broken_samples_are_told(
     assert written.samples == (17 if on_error == "skip" else SAMPLES)
     done = "left out" if on_error == "skip" else "replaced"
     line = r"\n  \S+packs\.py, line \d+, in load_sample: sample 0 \(index 0\)"
-    assert re.search(f"3 samples do not load and were {done}:{line}", caplog.text)
+    assert re.search(f"3 samples failed to load and were {done}:{line}", caplog.text)
     loader = keep(kl.PackSequenceLoader(tmp_path, 32, shuffle=False))
     x, y, weights = loader[0]
     assert x[:, 0].tolist() == y.tolist() == weights.tolist()
@@ -398,7 +398,7 @@ def test_a_pack_that_is_there(tmp_path: Path) -> None:
     """It is not written over unless that is asked for; then nothing of it stays."""
     folder = small(tmp_path)
     before = contents(folder)
-    with pytest.raises(FileExistsError, match=r"pack\.json is there already.*overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"pack\.json already exists.*overwrite=True"):
         small(tmp_path, if_exists="raise")
     assert contents(folder) == before
     small(tmp_path, 5, overwrite=True)
@@ -457,7 +457,7 @@ def test_the_command_packs_a_folder(photos: Path, tmp_path: Path, keep: Any) -> 
     assert loader[0][0].shape == (12, 8, 6, 3)
     again = run(photos, tmp_path / "out")
     assert again.exit_code == 1
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
     assert "--overwrite" in again.stderr
     assert run(photos, tmp_path / "out", "--overwrite").exit_code == 0
 

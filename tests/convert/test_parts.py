@@ -46,7 +46,7 @@ def test_the_bytes_of_one_process(
         assert (written.files, written.validation, written.errors) == ([], [], [])
         assert not [p for p in (tmp_path / "parts").iterdir() if p.is_file()]
     assert sum(counts) == SAMPLES
-    assert ("nothing to do" in caplog.text) == (count == 50)
+    assert ("is empty, since there are only" in caplog.text) == (count == 50)
     found = finish(tmp_path / "parts")
     assert data(tmp_path / "parts") == data(tmp_path / "whole")
     assert names(tmp_path / "parts") == names(tmp_path / "whole")
@@ -83,7 +83,7 @@ def test_missing_parts_are_named(tmp_path: Path, write: Any, finish: Any) -> Non
     for k in (0, 2):
         write(tmp_path / "a", part=(k, 4))
     finish(tmp_path / "a")
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         write(tmp_path / "a", part=(0, 4))
     with pytest.raises(FileNotFoundError, match="no parts"):
         finish(tmp_path / "a")
@@ -117,13 +117,13 @@ def test_what_is_there_stays_until_the_end(tmp_path: Path, write: Any, finish: A
     write(tmp_path / "whole")
     write(tmp_path / "a", Stored([np.arange(2)] * SAMPLES))
     before = data(tmp_path / "a")
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         write(tmp_path / "a", part=(0, 2))
     for k in range(2):
         write(tmp_path / "a", part=(k, 2), overwrite=True)
     there = {name: (tmp_path / "a" / name).read_bytes() for name in before}
     assert there == before
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         finish(tmp_path / "a")
     finish(tmp_path / "a", overwrite=True)
     assert data(tmp_path / "a") == data(tmp_path / "whole")
@@ -136,7 +136,7 @@ def test_what_parts_made_is_not_kept(tmp_path: Path, write: Any, finish: Any) ->
         write(tmp_path / "a", part=(k, 2), if_exists="keep")
     finish(tmp_path / "a")
     for part in (None, (0, 2)):
-        with pytest.raises(FileExistsError, match="is there already"):
+        with pytest.raises(FileExistsError, match="already exists"):
             write(tmp_path / "a", part=part)
     write(tmp_path / "a", if_exists="overwrite")
     first = write(tmp_path / "a")  # kept
@@ -145,7 +145,7 @@ def test_what_parts_made_is_not_kept(tmp_path: Path, write: Any, finish: Any) ->
     assert write(tmp_path / "a") == first  # still that of one process
     finish(tmp_path / "a", overwrite=True)
     assert not list((tmp_path / "a").glob(".*finished.jsonl"))
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         write(tmp_path / "a")
 
 
@@ -174,7 +174,7 @@ def test_samples_that_do_not_load(tmp_path: Path, caplog: Any) -> None:
     assert [len(write(tmp_path / "a", stored, part=(k, 2)).errors) for k in range(2)] == [4, 0]
     caplog.clear()
     written = kl.finish_pack(tmp_path / "a")
-    assert "4 samples do not load" in caplog.text
+    assert "4 samples failed to load" in caplog.text
     assert [error.index for error in written.errors] == [0, 1, 2, 3]
     assert contents(tmp_path / "a") == contents(tmp_path / "whole")
 

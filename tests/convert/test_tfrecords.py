@@ -194,7 +194,7 @@ def test_files_that_do_not_read(pictures, tmp_path, keep, said):
     )
     assert [error.index for error in written.errors] == [3, 9]
     assert written.samples == SAMPLES - 2
-    assert "2 samples do not load and were left out:" in said()
+    assert "2 samples failed to load and were left out:" in said()
     assert "003.png): " in said()
     _, y = everything(keep(kl.TFRecordSequenceLoader(written.files, None, 4)))
     assert y.tolist() == [label for n, label in enumerate(labels) if n not in (3, 9)]
@@ -211,7 +211,7 @@ def test_errors_of_the_converter(pictures, tmp_path):
         (
             (kl.ArraySequenceLoader(labels), None, out),
             {"features": {"a": len}},
-            "is a function, and ArraySequenceLoader has no paths",
+            "is a function of the path, but ArraySequenceLoader has no paths",
         ),
     ]:
         with pytest.raises(TypeError, match=words):
@@ -222,7 +222,7 @@ def test_errors_of_the_converter(pictures, tmp_path):
         ({"shards": 0}, "shards=0 is too small"),
         ({"shards": 100}, "shards=100 for 23 samples: some files would be empty"),
         ({"stratify": True}, "stratify and groups need validation="),
-        ({"features": {"a": [1, 2]}}, r"features\['a'\] has 2 values, and there are 23 samples"),
+        ({"features": {"a": [1, 2]}}, r"features\['a'\] has 2 values, but there are 23 samples"),
     ]:
         with pytest.raises(ValueError, match=words):
             kl.write_tfrecords(paths, labels, out, **options)
@@ -232,7 +232,7 @@ def test_errors_of_the_converter(pictures, tmp_path):
 def test_nothing_is_replaced_unasked(pictures, tmp_path):
     paths, labels = pictures
     kl.write_tfrecords(paths, labels, tmp_path / "a", shards=3, progress=False)
-    with pytest.raises(FileExistsError, match=r"a-00000-of-00003.tfrecord is there already"):
+    with pytest.raises(FileExistsError, match=r"a-00000-of-00003.tfrecord already exists"):
         kl.write_tfrecords(paths, labels, tmp_path / "a", shards=2, progress=False)
     kl.write_tfrecords(paths, labels, tmp_path / "ab", progress=False)  # another name
     kl.write_tfrecords(paths, labels, tmp_path / "a", shards=2, overwrite=True, progress=False)
@@ -295,7 +295,7 @@ def test_the_command_converts_a_table(photos, tmp_path, keep):
     assert numbers_of(x) == y.tolist() == list(range(20))
     again = command(*arguments, "--label-column", "")
     assert again.exit_code == 1
-    assert "train-00000-of-00001.tfrecord is there already" in again.output
+    assert "train-00000-of-00001.tfrecord already exists" in again.output
     anew = command(*arguments, "--label-column", "", "--overwrite")
     assert anew.exit_code == 0, anew.output
     assert keep(kl.TFRecordSequenceLoader(pattern, None, 4))[0].shape == (4, 4, 4, 3)

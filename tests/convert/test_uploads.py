@@ -98,7 +98,7 @@ def test_records_at_a_url_that_is_a_folder(s3, tmp_path) -> None:
 
 
 def test_a_large_file_is_sent_in_parts(s3, tmp_path, monkeypatch) -> None:
-    """Above 16 MiB; and what is there already is seen before."""
+    """Above 16 MiB; and existing files are seen before."""
     monkeypatch.setattr(access, "PART_BYTES", 2**20)
     monkeypatch.setattr(object_store, "PART_BYTES", 5 * 2**20)
     x = np.random.default_rng(3).integers(0, 256, (11, 2**20), np.uint8)
@@ -107,7 +107,7 @@ def test_a_large_file_is_sent_in_parts(s3, tmp_path, monkeypatch) -> None:
     etag = access.head(s3.url("out/x.npy")).etag
     assert etag.endswith('-3"'), "not by parts"
     (tmp_path / "file").write_bytes(bytes(2**20 + 1))
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already"):
         access.put_file(s3.url("out/x.npy"), str(tmp_path / "file"), only_if_absent=True)
     assert access.head(s3.url("out/x.npy")).etag == etag
 
@@ -141,11 +141,11 @@ def test_something_else_is_there(s3, tmp_path, kind) -> None:
     to_url(kind, s3.url("out"))
     before = objects(s3.url("out"))
     with pytest.raises(
-        FileExistsError, match=r"s3://bucket/out/.* is there already, made with other"
+        FileExistsError, match=r"s3://bucket/out/.* already exists, made with other"
     ) as e:
         to_url(kind, s3.url("out"), source(30))
     assert str(tmp_path) not in str(e.value)
-    with pytest.raises(FileExistsError, match=r"s3://bucket/out/.* is there already"):
+    with pytest.raises(FileExistsError, match=r"s3://bucket/out/.* already exists"):
         to_url(kind, s3.url("out"), if_exists="raise")
     assert objects(s3.url("out")) == before
     assert staged(tmp_path) == []
@@ -170,7 +170,7 @@ def test_objects_of_nobody_are_refused(s3, tmp_path, kind) -> None:
     """Files by such names that no finished conversion made."""
     name = "pack.json" if kind == "pack" else "a-train-00000-of-00009.tfrecord"
     access.put(s3.url(f"out/{name}"), [b"?"])
-    with pytest.raises(FileExistsError, match=rf"s3://bucket/out/{name} is there already\. Choose"):
+    with pytest.raises(FileExistsError, match=rf"s3://bucket/out/{name} already exists\. Choose"):
         to_url(kind, s3.url("out"))
     to_url(kind, s3.url("out"), overwrite=True)
     assert shown(s3.url("out")) == local_bytes(kind, tmp_path / "local")
@@ -183,7 +183,7 @@ def test_a_place_that_another_machine_writes_to(s3, tmp_path, kind) -> None:
     claim = {"process": 12, "host": "another", "token": "theirs"}
     access.put(s3.url(f"out/{name}"), [json.dumps(claim).encode()])
     with pytest.raises(
-        FileExistsError, match="process 12 on 'another' writes there, or was stopped"
+        FileExistsError, match="process 12 on 'another' is writing there, or was interrupted"
     ):
         to_url(kind, s3.url("out"))
     assert list(objects(s3.url("out"))) == [name]
@@ -200,7 +200,7 @@ def test_a_claim_that_is_lost_ends_the_upload(s3, monkeypatch) -> None:
         real(url, *args, **options)
 
     monkeypatch.setattr(access, "put_file", put_file)
-    with pytest.raises(FileExistsError, match="writes there"):
+    with pytest.raises(FileExistsError, match="is writing there"):
         to_url("pack", s3.url("out"))
     assert "pack.json" not in objects(s3.url("out"))
 
@@ -211,7 +211,7 @@ def test_a_claim_that_is_lost_ends_the_upload(s3, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"part": (0, 2)}, "parts need a folder that their processes share"),
+        ({"part": (0, 2)}, "parts need a folder that all processes share"),
         ({"engine": kl.Ray(cpus=1)}, "Pass it as staging="),
     ],
     ids=["part", "engine"],
@@ -293,7 +293,7 @@ def test_a_full_disk_where_it_is_staged(s3, tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("kloaders.convert.packs.ShardArray.finish", full)
         with pytest.raises(
-            OSError, match=r"No space left .*s3://bucket/out is written .*pass staging="
+            OSError, match=r"No space left .*s3://bucket/out are written .*pass staging="
         ):
             to_url("pack", s3.url("out"))
     to_url("pack", s3.url("out"))

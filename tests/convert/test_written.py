@@ -13,7 +13,7 @@ def test_a_conversion_describes_itself():
     assert str(Written(["a"], [], 1200, [])) == "1,200 samples in 1 file."
     bad = [SampleError(3, "<3>.png", "ValueError: cut")]
     found = Written(["a"], ["b"], 9, bad)
-    assert str(found) == "9 samples in 2 files, 1 of them for validation; 1 sample did not load."
+    assert str(found) == "9 samples in 2 files, 1 of them for validation; 1 sample failed to load."
     assert "&lt;3&gt;.png" in found._repr_html_()
     assert "<table>" not in Written(["a"], [], 9, [])._repr_html_()
 

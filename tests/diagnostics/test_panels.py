@@ -113,7 +113,11 @@ def test_a_tone_is_a_line_of_its_frequency():
 
 def test_what_did_not_load_is_named():
     cell = cell_of(SampleRow(None, None, None, "a/b.png", "ValueError: " + "x" * 900), None, None)
-    assert (cell.panels[0].kind, cell.caption, cell.name) == ("error", ["did not load"], "a/b.png")
+    assert (cell.panels[0].kind, cell.caption, cell.name) == (
+        "error",
+        ["failed to load"],
+        "a/b.png",
+    )
     assert cell.panels[0].values.startswith("ValueError: xxx")
     assert len(cell.panels[0].values) < 310
 

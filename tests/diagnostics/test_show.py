@@ -98,7 +98,7 @@ def test_a_sample_that_does_not_load_is_a_named_tile(tmp_path, on_error, caplog)
     else:
         assert values == [10, 30]
         names = [f"{tmp_path.name}/{k}.png" for k in range(4)]
-        unbroken = [t.replace("did not load\n", "! ").replace("\n", "") for t in captions]
+        unbroken = [t.replace("failed to load\n", "! ").replace("\n", "") for t in captions]
         assert unbroken == [f"! {names[0]}", names[1], f"! {names[2]}", names[3]]
         assert sum("no picture that OpenCV" in t.replace("\n", " ") for t in texts(figure)) == 2
     # A look is no fit: nothing is taken down, written or warned of for one.
@@ -116,7 +116,7 @@ def test_a_batch_of_which_nothing_loads_is_drawn(tmp_path):
     loader = Own(list("abcd"), batch_size=2, shuffle=False, check_paths=False)
     figure = loader.show()
     assert not drawn(figure)
-    assert {"did not load\na", "did not load\nb"} <= set(texts(figure))
+    assert {"failed to load\na", "failed to load\nb"} <= set(texts(figure))
 
 
 def test_an_unknown_form_of_boxes_is_refused():

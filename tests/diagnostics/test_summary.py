@@ -16,7 +16,7 @@ def test_a_summary_counts_the_classes(tmp_path):
     assert (
         "classes: 3, bird 20 (67%), boat 5 (17%), tree 5 (17%); the largest has 4.0 times" in said
     )
-    assert "in all: 720 bytes decoded" in said
+    assert "total: 720 bytes decoded" in said
     assert "memory: at most 1.2 KiB in 10 prefetched batches" in said
     train, _ = kl.split(loader, validation=0.2, stratify=True, seed=1)
     assert "bird 16" in train.summary()
@@ -27,7 +27,7 @@ def test_a_summary_counts_the_classes(tmp_path):
     [
         (np.arange(200) % 20, "classes: 20, from 10 (0) to 10 (0) samples each; balanced"),
         (np.eye(4)[np.arange(200) % 4], "classes: 4, 0 50 (25%)"),
-        (np.array([0, 2] * 100), "1 without a sample"),
+        (np.array([0, 2] * 100), "1 without samples"),
         (np.linspace(0, 1, 200), None),
         (np.arange(200), None),
         (np.arange(200) - 100, None),
@@ -57,7 +57,7 @@ def test_a_notebook_shows_the_summary_as_a_table():
 def test_balance_in_words():
     assert Classes(["a", "b"], [10, 11]).balance == "balanced"
     assert Classes(["a", "b"], [10, 30]).balance.startswith("the largest has 3.0 times")
-    assert Classes(["a", "b"], [10, 0]).balance == "1 without a sample"
+    assert Classes(["a", "b"], [10, 0]).balance == "1 without samples"
 
 
 @pytest.mark.parametrize("many", [10, 11])

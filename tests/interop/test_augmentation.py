@@ -187,7 +187,7 @@ def test_keypoints_of_several_targets_are_not_mixed_up(A):
     ]
     assert (got["points"] == [3, 16]).all()
     loader = kl.ArraySequenceLoader(x, {"points": joints(), "more": points}, 4, transform=transform)
-    with pytest.raises(kl.SampleError, match=r"5 of 6 keypoints are left.*remove_invisible=False"):
+    with pytest.raises(kl.SampleError, match=r"kept 5 of 6 keypoints.*remove_invisible=False"):
         loader[0]
 
 

@@ -108,7 +108,7 @@ def test_what_repeats_for_ever_is_refused():
     [
         (iter([1]), {}, r"list_iterator has no samples by number .*from_source\(list\(dataset\)\)"),
         ([1], {"num_workers": 2}, r"from_source\(\) has no num_workers=: pass processes=True"),
-        ([1], {"select": 3}, "select=3 is not a function of an item"),
+        ([1], {"select": 3}, "select=3, expected a function that takes an item"),
         ([1], {"bach": 3}, r"from_source\(\) has no option bach="),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_call_in_another_thread_is_refused(loader, method):
     model.fit(loader, epochs=2, verbose=0, callbacks=[At("on_train_batch_end", use, 2)])
     assert received.trained == planned(loader, 0) + planned(loader, 1)
     assert len(raised) == 2
-    assert f"{method}() was given a loader that fit() reads from" in raised[0]
+    assert f"{method}() was given a loader that fit() is reading from" in raised[0]
 
 
 @scenario("two fits at once, each on a view")

@@ -725,7 +725,7 @@ def test_two_tensorflow_workers(tmp_path):
             np.testing.assert_allclose(weight, other, rtol=1e-5, atol=1e-7)
         for name in ("auto", "auto of a part", "auto in fit"):
             assert "distribute_datasets_from_function_and_a_loader_with_shard_k_n" in one[name]
-        assert "TensorFlow would shard once more" in one["predict"]
+        assert "TensorFlow would shard its batches once more" in one["predict"]
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ def test_the_order_of_who_is_asked(monkeypatch, caplog):
         add(monkeypatch, k, 10)
         assert loader().shard == (k, 10)
         assert f"{name}" in caplog.records[-1].getMessage()
-        assert f"says part {k} of 10" in caplog.records[-1].getMessage()
+        assert f"part {k} of 10, from" in caplog.records[-1].getMessage()
 
 
 @no_distribution

@@ -174,7 +174,7 @@ def test_take_of_a_mixture_is_refused():
         [kl.ArraySequenceLoader(np.arange(6)), kl.ArraySequenceLoader(np.arange(6))],
         batch_size=2,
     )
-    with pytest.raises(ValueError, match="samples of a mixed loader cannot be chosen"):
+    with pytest.raises(ValueError, match="samples of a mixed loader cannot be selected"):
         loader.options.take(np.array([0]), 12)
 
 

@@ -456,7 +456,7 @@ def test_a_damaged_state_is_refused(damage, error, said, data, keep):
 
 
 def test_a_loop_by_number_has_no_position(data, keep):
-    """loader[i] outside of an epoch moves nothing: said, instead of a position that is wrong."""
+    """loader[i] outside an epoch moves nothing: an error, instead of a wrong position."""
     loader = keep(KINDS["arrays"](data, 4, shuffle=True, seed=3))
     for i in range(5):
         loader[i]

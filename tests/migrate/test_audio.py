@@ -103,9 +103,9 @@ def test_a_model_trains_on_each_file_once_an_epoch(sounds):
 
 def test_what_has_no_counterpart_is_named(sounds, tmp_path):
     for options, words in [
-        ({"ragged": True}, "ragged=True has no counterpart"),
+        ({"ragged": True}, "ragged=True is not supported"),
         ({"label_mode": "words"}, "label_mode='words' is not known"),
-        ({"validation_split": 0.2}, "give both, or neither"),
+        ({"validation_split": 0.2}, "pass both, or neither"),
         ({"sampling_rate": 0}, "sampling_rate=0"),
     ]:
         with pytest.raises(ValueError, match=words):

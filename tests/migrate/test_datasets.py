@@ -59,7 +59,7 @@ def test_take_refuses_what_is_no_number(keep):
 def test_single_windows(keep, caplog):
     """batch_size=None: `for` gives windows, each once; what fit gets is reported, and is so."""
     loader = keep(windows(batch_size=None, shuffle=True, seed=1))
-    assert "fit have batches of one" in caplog.text
+    assert "fit get batches of one sample" in caplog.text
     epochs = [list(loader) for _ in range(2)]
     for epoch in epochs:
         assert {(x.shape, y.shape) for x, y in epoch} == {((2,), ())}

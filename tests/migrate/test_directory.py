@@ -173,10 +173,13 @@ def test_labels_have_tensorflows_dtype(folder, keep, values):
         ({"format": "torch"}, "`format` should be"),
         ({"labels": [0.5] * 20, "label_mode": "binary"}, "takes integers: number the classes"),
         ({"labels": ["a"] * 20}, "takes integers: number the classes from 0"),
-        ({"labels": [7] * 20, "label_mode": "categorical"}, "labels holds 7.*number them from 0"),
+        (
+            {"labels": [7] * 20, "label_mode": "categorical"},
+            "labels contains 7.*number them from 0",
+        ),
         (
             {"validation_split": 0.01, "subset": "both", "seed": 1},
-            "of 20 files leaves none for the validation part",
+            "of 20 files leaves no file for the validation subset",
         ),
     ],
 )

@@ -44,7 +44,7 @@ def test_names_of_keras_options():
     with pytest.raises(ValueError, match="color_mode='bgr' is not known"):
         channels_of("bgr")
     assert filter_named("box", {"box": "pillow-box"}) == "pillow-box"
-    with pytest.raises(ValueError, match="'area' has no counterpart here: choose one of box"):
+    with pytest.raises(ValueError, match="'area' is not supported: choose one of box"):
         filter_named("area", {"box": "pillow-box"})
 
 

@@ -93,5 +93,5 @@ def test_standardize_returns_a_new_array():
 
 
 def test_integers_hold_no_normalised_values():
-    with pytest.raises(ValueError, match=r"dtype='uint8' cannot hold.*leave dtype out"):
+    with pytest.raises(ValueError, match=r"dtype='uint8' cannot represent.*leave dtype out"):
         ImageDataGenerator(samplewise_center=True, dtype="uint8")

@@ -67,7 +67,7 @@ def test_classes_that_change_nothing_are_reported(caplog, class_mode):
     """Keras warns, too."""
     with caplog.at_level("INFO", "kloaders"):
         targets_of(Table({"y": [1, 2]}), "y", class_mode, ["a"], [0, 1])
-    assert f"classes= changes nothing with class_mode={class_mode!r}" in caplog.text
+    assert f"classes= has no effect with class_mode={class_mode!r}" in caplog.text
 
 
 def test_rows_of_several_classes():

@@ -92,7 +92,7 @@ def test_what_has_no_counterpart_is_named(texts, tmp_path):
     for options, words in [
         ({"format": "torch"}, "`format` should be"),
         ({"label_mode": "words"}, "label_mode='words' is not known"),
-        ({"validation_split": 0.2}, "give both, or neither"),
+        ({"validation_split": 0.2}, "pass both, or neither"),
         (
             {"labels": "other"},
             "labels='other', expected \"inferred\", None, or one number for each",

@@ -49,7 +49,7 @@ def no_client(monkeypatch):
     class Patient:
         patience = 20
 
-    monkeypatch.setattr(fetching, "place_of", lambda url: Patient)
+    monkeypatch.setattr(access, "place_of", lambda url: Patient)
     monkeypatch.setattr(access, "_FIRST_WAIT", 0.001)
 
 
@@ -174,9 +174,10 @@ def test_fewer_requests_where_a_place_asks_for_it(place):
 def test_more_requests_where_more_comes_of_it(place):
     """At 20 ms an answer, twice as many in flight bring twice as many; half a second shows it."""
     fetcher = Fetcher()
-    pause = threading.Event()
+    pause, limits = threading.Event(), set()
 
     def read(url, etag):
+        limits.add(fetcher.limit)
         pause.wait(0.02)
         return b"x"
 
@@ -184,12 +185,63 @@ def test_more_requests_where_more_comes_of_it(place):
     for url, _ in urls(400):
         fetcher.take(url, "", read)
     claim.release()
-    assert 16 < fetcher.limit <= 256
+    assert 16 < max(limits) <= 256
+
+
+def test_no_more_requests_than_are_needed(place, monkeypatch):
+    """As long as nobody waits, more would bring nothing but more threads."""
+    monkeypatch.setattr(fetching, "_TRIAL_SECONDS", 0.0)
+    fetcher = Fetcher()
+    limits = set()
+
+    def read(url, etag):
+        limits.add(fetcher.limit)
+        return place.read(url, etag)
+
+    place.open.set()
+    claim = fetcher.announce(urls(1000), read)
+    place.wait_for(1000)
+    for url, _ in urls(1000):
+        fetcher.take(url, "", read)
+    claim.release()
+    assert limits == {16}
+
+
+def test_a_thread_goes_on_to_the_next_object(place):
+    """Without a hand-over to another one, which takes longer than all else that is done for an object."""
+    fetcher = Fetcher()
+    fetcher.limit = 1
+    used = set()
+
+    def read(url, etag):
+        used.add(threading.get_ident())
+        return place.read(url, etag)
+
+    place.open.set()
+    claim = fetcher.announce(urls(50), read)
+    place.wait_for(50)
+    claim.release()
+    assert len(used) == 1
+
+
+def test_nothing_more_is_fetched_when_the_program_ends(place, monkeypatch):
+    ending = threading.Event()
+    monkeypatch.setattr(fetching, "exiting", ending)
+    fetcher = Fetcher()
+    fetcher.limit = 1
+    claim = fetcher.announce(urls(50), place.read)
+    place.wait_for(1)
+    ending.set()
+    place.open.set()
+    fetcher._workers.close()
+    claim.release()
+    assert len(place.asked) == 1
 
 
 def test_more_requests_are_tried_again_after_a_while(place, monkeypatch):
     """A place that was slow when it was tried may not be so any more."""
     monkeypatch.setattr(fetching, "_TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(fetching, "_WAITED", 0.0)  # as if somebody always waited
     fetcher = Fetcher()
     most: list[int] = []
 

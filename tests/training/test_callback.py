@@ -335,7 +335,7 @@ def test_a_full_disk_costs_a_save_and_no_training(model, tmp_path, caplog, limit
     assert found == [1, 1, 1, 1, 1, 0]
     (failed,) = [m for m in caplog.messages if "cannot be saved" in m]
     assert failed.startswith(f"{path}: the training state cannot be saved (")
-    assert "Training continues, and the file keeps the state of epoch 1, after 4 samples" in failed
+    assert "The file keeps the state of epoch 1, after 4 samples. Training continues" in failed
     assert f"{path}: the training state can be saved again." in caplog.messages
     assert not list(tmp_path.iterdir())
 
@@ -345,7 +345,7 @@ def test_a_first_save_that_fails_has_no_state(model, tmp_path, caplog, limited):
     limit = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda *_, **__: limited(100))
     model.fit(loader, verbose=0, callbacks=[kl.LoaderCallback(loader, path, save_freq=1), limit])
     limited(-1)  # at once: pytest may write to a file
-    assert [m for m in caplog.messages if "the file has no state yet" in m]
+    assert [m for m in caplog.messages if "The file does not exist yet" in m]
     assert not list(tmp_path.iterdir())
 
 
@@ -406,6 +406,8 @@ def test_data_of_another_kind_is_refused_after_a_batch(model, tmp_path):
     """With a path, long before the first save."""
     trained = []
     saving = kl.LoaderCallback(loader_of(), tmp_path / "state", save_freq="epoch")
-    with pytest.raises(ValueError, match=r"does not train on the loader.*Dataset of to_tf_dataset"):
+    with pytest.raises(
+        ValueError, match=r"does not train on the loader.*Dataset from to_tf_dataset"
+    ):
         model.fit(X, X, batch_size=4, verbose=0, callbacks=[saving, Each(batch=trained.append)])
     assert trained == []

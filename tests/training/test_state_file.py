@@ -230,10 +230,12 @@ def test_a_state_of_another_model_changes_nothing(model, path):
     variables = state_file.variables_of(model)
     before = state_file.values_of(variables)
     other = [(name, value + 1) for name, value in before]
-    with pytest.raises(ValueError, match=f"with {len(other) - 1} variables, and these have") as one:
+    with pytest.raises(
+        ValueError, match=f"with {len(other) - 1} variables, but this model has"
+    ) as one:
         state_file.assign(variables, other[:-1], path)
     last = (other[-1][0], np.zeros((7, 7)))
-    with pytest.raises(ValueError, match=r"had shape \(7, 7\), and .* has") as two:
+    with pytest.raises(ValueError, match=r"had shape \(7, 7\), but .* has") as two:
         state_file.assign(variables, [*other[:-1], last], path)
     for caught in (one, two):
         assert path in str(caught.value)

@@ -1,1 +1,1 @@
-"""Measures what limits training speed, and describes it."""
+"""Measures what limits the speed of training, and reports it."""

@@ -1,4 +1,4 @@
-"""Settings that would give more samples per second: arithmetic on measurements."""
+"""Finds settings that would increase throughput, by arithmetic on measurements."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["advise"]
 
 # A smaller gain is not worth mentioning.
 _WORTH = 1.1
-# The cache may take this share of the free RAM, as with cache="ram".
+# The share of the free RAM that a cache may use, as with cache="ram".
 _RAM_SHARE = 0.8
 
 
 def advise(cost: EpochCost, resource: str, stage: str | None) -> list[Advice]:
-    """At most two settings, the one with the larger gain first; none if the gain is too small."""
+    """At most two settings, the one with the larger gain first; none if all gains are too small."""
     if resource == "model":
         return []
     found = [advice for make in _RULES for advice in make(cost, resource, stage)]
@@ -68,7 +68,7 @@ def _pack(cost: EpochCost, resource: str, stage: str | None) -> list[Advice]:
         return []
     rate = m.ram.rate
     if m.disk_rate is not None and s.stored_bytes:
-        # As many bytes per second as the files gave; rows of a pack are read no slower.
+        # Rows of a pack are read at no fewer bytes per second than the files.
         rate = min(rate, max(m.disk_rate, m.disk_rate_more or 0.0) * s.stored_bytes / s.raw_bytes)
     why = f"decode once, and read {format_bytes(need)} of decoded samples from the disk"
     return _one(cost, "write_pack(loader, folder)", why, rate, None, m.transform_s + m.copy_s)
@@ -128,9 +128,7 @@ def _transform_in_the_model(cost: EpochCost, resource: str, stage: str | None) -
     cpu = max(1e-9, cost.cpu_s - m.transform_s)
     cores = cost.s.cores * m.alone_busy / cpu
     rate = min(cores, m.ram.rate * cost.cpu_s / cpu if m.ram else cores)
-    why = (
-        "augmentation layers run on the model's device; without transform= the loader is this fast"
-    )
+    why = "augmentation layers run on the model's device; this is the loader's rate without transform="
     return _one(cost, "Keras layers instead of transform=", why, rate, ("transform", None), cpu)
 
 

@@ -1,4 +1,4 @@
-"""Compares the measurements with each other: what contradicts, and what is only noise."""
+"""Compares measurements with each other, to tell contradictions from noise."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from kloaders.diagnostics.explain.text import time_of
 
 __all__ = ["NOISE", "contradictions", "reconciled"]
 
-#: Measurements that differ by less than this factor may be equal: no machine is entirely idle.
+#: Measurements that differ by less than this factor count as equal: no machine is entirely idle.
 NOISE = 1.3
 
 
 def contradictions(m: Measured) -> list[str]:
-    """Contradictions, in sentences: a part of something took longer than the whole.
+    """Contradictions, as sentences: a part took longer than the whole.
 
-    The only explanation is that the machine was busy with other programs.
+    The only explanation is that other programs used the machine.
     """
     found = []
     if m.step_s and m.fit_s and m.step_s > NOISE * m.fit_s:
         found.append(
-            f"a step on a batch that was there took {time_of(m.step_s)}, and one in fit, which waits "
-            f"for its batch as well, {time_of(m.fit_s)}"
+            f"a step on a batch in memory took {time_of(m.step_s)}, but a step in fit, which also waits "
+            f"for its batch, took {time_of(m.fit_s)}"
         )
     cold = m.cold if m.disk_rate is not None else None
     for fast, words, slow, others in (
@@ -31,14 +31,14 @@ def contradictions(m: Measured) -> list[str]:
     ):
         if fast and slow and slow.rate > NOISE * fast.rate:
             found.append(
-                f"{words} gave {fast.rate:,.0f} samples/s, and {others} {slow.rate:,.0f}, which takes "
-                "more work"
+                f"{words} gave {fast.rate:,.0f} samples/s, but {others}, which need more work, gave "
+                f"{slow.rate:,.0f}"
             )
     return found
 
 
 def reconciled(m: Measured) -> Measured:
-    """The same measurements, but no part is slower than its whole."""
+    """The same measurements, changed so that no part is slower than its whole."""
     step = min(m.step_s, m.fit_s) if m.step_s and m.fit_s else m.step_s
     warm = _faster(m.warm, m.cold)
     return dataclasses.replace(m, step_s=step, warm=warm, ram=_faster(m.ram, warm))

@@ -1,4 +1,4 @@
-"""The bottleneck of an epoch, and its possible speed: arithmetic on measurements."""
+"""Computes the bottleneck of an epoch, and its possible speed, from measurements."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ __all__ = ["EpochCost"]
 
 # The model is the bottleneck if it waits for less than this share of its time.
 _IN_TIME = 0.1
-# Threads that keep less than this share of their cores busy, with cached files, wait for the GIL.
+# If threads keep less than this share of their cores busy, with cached files, they wait for the GIL.
 _LOCKED = 0.7
-# If files on disk instead of in memory make loading slower by more than this, the disk is the bottleneck.
+# If reading from disk gives less than this share of the rate from memory, the disk is the bottleneck.
 _DISK_BOUND = 0.8
-# If a loader that fetches makes less than this share of what its cores could decode: the network.
+# If a loader that fetches reaches less than this share of its decoding rate, the network is the bottleneck.
 _NETWORK_BOUND = 0.7
-# Ray actors that work for more than this share of their time are the bottleneck; else the connection is.
+# Ray actors that are busy for more than this share of the time are the bottleneck; else the network is.
 _DECODERS_BOUND = 0.7
 
 
 class EpochCost:
-    """The epochs after the first one, which are most of a run.
+    """The cost of the epochs after the first, which are most of a run.
 
-    first: the first epoch instead, measured by this run.
+    Args:
+        m: the measurements.
+        first: a measurement of the first epoch, to compute the cost of the first epoch instead.
     """
 
     def __init__(self, m: Measured, first: Run | None = None) -> None:
@@ -50,7 +52,7 @@ class EpochCost:
         }
         self.waiting = missing * waiting
         self.cpu_s = max(1e-9, math.fsum(self.cpu.values()))
-        #: The same, for the work of this machine only.
+        #: CPU seconds per sample on this machine, without Ray actors.
         self.own_cpu_s = self.cpu["copy"] if self.s.decoders else self.cpu_s
         self.stage = max(self.cpu, key=lambda name: self.cpu[name])
         fit = m.fit_s
@@ -70,7 +72,7 @@ class EpochCost:
         return run.busy / (threads * self.m.alone_busy) < _LOCKED
 
     def _decodable(self) -> float:
-        """Samples per second that the loader's cores could make if nothing had to wait."""
+        """Samples per second that the loader's cores could make without waiting."""
         return self.lanes * self.m.alone_busy / self.cpu_s
 
     def _network_binds(self) -> bool:
@@ -85,11 +87,11 @@ class EpochCost:
             return "decoders", self.stage, f"{said}; most of it is {_STAGES[self.stage]}."
         each = format_bytes(s.sample_bytes)
         rate = self.run.rate
-        said = f"{said}: {rate:,.0f} samples/s of {each} come from them, {format_bytes(rate * s.sample_bytes)}/s."
+        said = f"{said}: they send {rate:,.0f} samples/s of {each}, {format_bytes(rate * s.sample_bytes)}/s."
         return "network", "copy", said
 
     def decodable(self) -> float:
-        """Samples per second of Ray actors that never wait."""
+        """Samples per second that the Ray actors could make without waiting."""
         return self.run.rate / max(0.01, self.run.decoding or 0.0)
 
     def _reads_bind(self) -> bool:
@@ -99,7 +101,7 @@ class EpochCost:
         return cold.rate < _DISK_BOUND * warm.rate
 
     def bottleneck(self) -> tuple[str, str | None, str]:
-        """The resource, the stage that uses most of it, and a sentence."""
+        """-> the resource, the stage that uses most of it, and a sentence."""
         if self.wait is not None and self.wait < _IN_TIME:
             return "model", None, self._why_model()
         if self.wait is not None and self.s.workers == 0:
@@ -108,7 +110,7 @@ class EpochCost:
         resource, stage, why = self.loader_bottleneck()
         step = self.m.step_s
         if self.wait is not None and step and self.run.rate > 1.3 * self.s.batch_size / step:
-            # Alone, the loader is fast enough: together they compete for something.
+            # The loader alone is fast enough, so the two compete for a resource.
             if self._together_busy() > 0.6:
                 return (
                     "cpu",
@@ -118,15 +120,15 @@ class EpochCost:
                         f"{self.s.batch_size / step:,.0f}; together they share {self.s.cores} cores."
                     ),
                 )
-            return "unknown", stage, "Loader and model are each fast alone, but slow together."
+            return "unknown", stage, "Loader and model are fast alone, but slow together."
         return resource, stage, why
 
     def _together_busy(self) -> float:
-        """Share of the cores that loading and training take from each other."""
+        """The share of the cores that loading and training use together."""
         m, s = self.m, self.s
         if not m.fit_s:
             return 0.0
-        # A fit's record has no CPU time for a step: assume one core.
+        # The record of a fit has no CPU time per step: assume one core.
         step = m.step_cpu_s if m.step_cpu_s is not None else m.step_s or 0.0
         return (self.own_cpu_s * s.batch_size + step) / (s.cores * m.fit_s)
 
@@ -164,8 +166,8 @@ class EpochCost:
                 "network",
                 "read",
                 (
-                    f"Samples come at {self.run.rate:,.0f} per second with {m.requests:.0f} requests in "
-                    f"flight{each}; decoding alone would make {self._decodable():,.0f}."
+                    f"{self.run.rate:,.0f} samples/s arrive with {m.requests:.0f} concurrent requests"
+                    f"{each}; decoding alone would reach {self._decodable():,.0f}."
                 ),
             )
         if not s.remote and self.waiting > 0.5 * (self.cpu_s + self.waiting):
@@ -173,7 +175,7 @@ class EpochCost:
             return (
                 "disk",
                 "read",
-                f"Loading a sample is {share:.0%} waiting for what it is read from.",
+                f"{share:.0%} of the time to load a sample is waiting for its source.",
             )
         share = self.cpu[self.stage] / self.cpu_s
         if self.locked:
@@ -208,7 +210,7 @@ class EpochCost:
         return min(limits)
 
     def with_loading(self, rate: float, cpu_s: float | None = None) -> float:
-        """Samples per second if the loader alone made this many, with this CPU time per sample."""
+        """Samples per second of training if the loader alone had this rate and CPU time per sample."""
         m, s = self.m, self.s
         if not m.step_s:
             return rate
@@ -224,7 +226,7 @@ _STAGES = {"read": "reading", "decode": "decoding", "transform": "transform=", "
 
 
 def _mixed(ram: Run, read: Run, kept: float) -> Run:
-    """Some samples from the cache, the others read."""
+    """The rate if a share `kept` of the samples comes from the cache, and the others are read."""
     if not kept or not ram.rate or not read.rate:
         return read
     rate = 1 / (kept / ram.rate + (1 - kept) / read.rate)

@@ -1,4 +1,4 @@
-"""What `loader.explain()` returns: findings that show themselves as text, JSON or a page."""
+"""The result of `loader.explain()`, as text, JSON or HTML."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ __all__ = ["Explanation"]
 
 @dataclass(frozen=True)
 class Explanation(Findings):
-    """What `loader.explain()` found. Prints as text; `to_dict`, `to_json`, `to_html` and `save`.
+    """The result of `loader.explain()`. It prints as text; see `to_dict`, `to_json`, `to_html` and `save`.
 
     Attributes:
         title: the loader's class, number of samples and batch size.
         measured: the measurements from which everything else is computed.
         bottleneck: one of "model", "disk", "network", "decoders", "cpu", "gil", "copy", "waiting",
             "unknown".
-        stage: what most of the work is, such as "decode"; None where the model is the bottleneck.
-        why: the reason, in words.
-        now: samples per second, with the model if there was one.
-        first: samples per second of the first epoch, in which nothing is cached, by the loader alone.
+        stage: the stage with most of the work, such as "decode"; None if the model is the bottleneck.
+        why: the reason, as a sentence.
+        now: samples per second; of training, if there was a model, else of the loader.
+        first: samples per second of the loader alone in the first epoch, in which nothing is cached.
         first_bottleneck: the bottleneck of the first epoch.
-        first_why: the reason, in words.
-        loading: samples per second of later epochs, by the loader alone.
-        ceiling: samples per second of this work that this machine can do.
+        first_why: the reason, as a sentence.
+        loading: samples per second of the loader alone in later epochs.
+        ceiling: the maximum samples per second on this machine, for the same work.
         reached: `now`, as a share of `ceiling`.
-        best: samples per second of a step that does not wait for data; None if not measured.
+        best: samples per second of steps that do not wait for data; None if not measured.
         wait: share of the time that the model waits for data; None if not measured.
         advice: at most two changes, the one with the larger gain first.
         machine: cores, system, Python.
-        busy: contradicting measurements, in words, if other programs used the machine; then there is
-            no advice, and the other numbers are guesses. Empty if all measurements agree.
+        busy: contradictory measurements, as sentences, if other programs used the machine. Then there
+            is no advice, and the other numbers are guesses. Empty if all measurements agree.
     """
 
     @property
     def bound(self) -> str:
-        """The older name of `bottleneck`, which works until 0.2."""
+        """The old name of `bottleneck`, which works until 0.2."""
         return self.bottleneck
 
     @property
     def first_bound(self) -> str:
-        """The older name of `first_bottleneck`, which works until 0.2."""
+        """The old name of `first_bottleneck`, which works until 0.2."""
         return self.first_bottleneck
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Explanation(Findings):
         return html.in_a_notebook(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for a script: plain numbers, texts, lists and dicts."""
+        """All results, for a script: plain numbers, texts, lists and dicts."""
         return _as_dict(self)
 
     def to_json(self) -> str:
@@ -74,11 +74,11 @@ class Explanation(Findings):
         return json.dumps(self.to_dict(), indent=2)
 
     def to_html(self) -> str:
-        """One page with charts, which loads nothing from anywhere."""
+        """A self-contained HTML page with charts; it loads nothing from the network."""
         return html.page(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a file: JSON or text where the name ends so (.json, .txt), else HTML."""
+        """Write it to a file: JSON if the name ends in .json, text if in .txt, otherwise HTML."""
         name = os.fspath(path)
         text = {".json": self.to_json, ".txt": self.__str__}.get(
             os.path.splitext(name)[1].lower(), self.to_html
@@ -88,14 +88,14 @@ class Explanation(Findings):
 
 
 def _as_dict(found: Findings) -> dict[str, Any]:
-    """For a script. Times are seconds, rates samples per second."""
+    """All results as plain values. Times are seconds, rates samples per second."""
     measured = dataclasses.asdict(found.measured)
     content: dict[str, Any] = _rounded(
         {
             "version": __version__,
             "loader": found.title,
             "bottleneck": found.bottleneck,
-            # The older names, until 0.2.
+            # The old names, until 0.2.
             "bound": found.bottleneck,
             "stage": found.stage,
             "why": found.why,
@@ -136,7 +136,7 @@ def _as_dict(found: Findings) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Four significant digits: more would claim what no clock can tell."""
+    """Round to four significant digits, since the measurements are not more precise."""
     if isinstance(value, dict):
         return {name: _rounded(v) for name, v in value.items()}
     if isinstance(value, (list, tuple)):

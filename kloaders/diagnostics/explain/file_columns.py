@@ -1,4 +1,4 @@
-"""The files of a loader's columns, and how their images are decoded."""
+"""Finds the files of a loader's columns, and the options for decoding their images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def image_options(column: Any) -> ImageOptions | None:
 
 
 def with_dct_scaling(column: Any) -> Any:
-    """The column, decoding JPEGs at a fraction of their size if that is large enough."""
+    """A copy of the column with dct_scaling=True: JPEGs are decoded at a fraction of their size."""
     new = copy.copy(column)
     if hasattr(column, "store"):
         return with_dct_scaling(column.column)

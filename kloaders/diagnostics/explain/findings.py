@@ -1,4 +1,4 @@
-"""The content of an explanation: a verdict on measurements, and advice. Values only."""
+"""The content of an explanation: the bottleneck and advice. Values only."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Advice:
     Attributes:
         setting: the code to type.
         why: the reason, in words.
-        predicted: expected samples per second with it.
+        predicted: the expected samples per second with the setting.
         gain: predicted, divided by the current rate.
-        change: the argument of `variants.changed` to try it; None if it is not tried.
-        measured: samples per second with it, as measured; None until it was tried.
+        change: the arguments of `variants.changed` to try the setting; None if it is not tried.
+        measured: the measured samples per second with the setting; None until it was tried.
     """
 
     setting: str

@@ -1,6 +1,6 @@
-"""An explanation as one self-contained HTML page that is readable on any screen.
+"""Renders an explanation as one self-contained HTML page that is readable on any screen.
 
-Bars are inline SVG whose lengths are percentages, so that text keeps its size on a narrow screen.
+Bars are inline SVG with lengths in percent, so that text keeps its size on a narrow screen.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from kloaders.diagnostics.explain.text import (
 
 __all__ = ["in_a_notebook", "page"]
 
-# If rates differ by more than this factor, the axis is logarithmic: the lowest ones matter most.
+# If rates differ by more than this factor, the axis is logarithmic, since the lowest rates matter most.
 _FAR_APART = 10
 
 # Contrast: at least 4.5 for text, 3 for bars.
-# Notebooks style lists themselves: `dt` overrides that, and names are not broken.
+# The rules for `dt` override the notebook's own style of lists; names are not broken across lines.
 _STYLE = """
 .kle { --ground: #ffffff; --card: #f5f6f8; --ink: #17202b; --soft: #51606f; --line: #d7dce2;
   --bar: #7186a0; --mark: #b3470f; --good: #1d6f42;
@@ -92,7 +92,7 @@ def page(found: Findings) -> str:
 
 
 def in_a_notebook(found: Findings) -> str:
-    """The same for the output of a notebook cell."""
+    """The page as the output of a notebook cell."""
     return f'<div class="kle"><style>{_STYLE}</style>{_body(found)}</div>'
 
 
@@ -110,18 +110,20 @@ def _body(found: Findings) -> str:
     parts += [_advice(found, k) for k in range(len(found.advice))]
     if not found.advice and not found.busy:
         nothing = (
-            "Nothing: a faster loader would gain nothing."
+            "Nothing to change: a faster loader would gain nothing."
             if found.bottleneck == "model"
-            else "No setting promises more than a tenth."
+            else "No setting is expected to gain more than 10%."
         )
         parts.append(f"<p>{nothing}</p>")
     parts.append(f"<p><b>Next:</b> {html.escape(next_step(found))}</p>")
-    parts.append("<h2>How fast each part is</h2>")
+    parts.append("<h2>Throughput of each part</h2>")
     limits = limits_of(found)
     low, high = _decades([rate for _, _, rate in limits])
-    said = "Samples per second, each by itself; the lowest one limits the others."
+    said = "Samples per second, each measured alone; the lowest limits the others."
     if low:
-        said += f" Logarithmic scale from {low:,.0f}: each white line is ten times the one before."
+        said += (
+            f" Logarithmic scale from {low:,.0f}; each white line is ten times the previous one."
+        )
     parts.append(f'<p class="soft">{said}</p>')
     parts.append(
         _bars(
@@ -132,9 +134,9 @@ def _body(found: Findings) -> str:
             round(math.log10(high / low)) if low else 1,
         )
     )
-    parts.append("<h2>What a sample costs</h2>")
+    parts.append("<h2>Time per sample</h2>")
     stages = stages_of(found)
-    said = "In one thread; with a model, its share of a batch."
+    said = "In one thread; the time of a model's step is divided by the batch size."
     if any(name == found.stage for name, _, _ in stages):
         said += ' <span class="said"><span class="key mark"></span>the bottleneck</span>'
     parts.append(f'<p class="soft">{said}</p>')
@@ -154,7 +156,7 @@ def _body(found: Findings) -> str:
     )
     if found.best is None:
         parts.append(
-            "<p>No model was given, so whether it waits is not known: "
+            "<p>No model was given, so it is not known whether it waits for data: call "
             "<code>loader.explain(model)</code>, or <code>explain()</code> after a fit with "
             "<code>LoaderCallback</code>.</p>"
         )
@@ -162,7 +164,7 @@ def _body(found: Findings) -> str:
     rows = [
         (
             "first epoch",
-            f"{rate_of(found, found.first)} samples/s by the loader alone; {found.first_why}",
+            f"{rate_of(found, found.first)} samples/s for the loader alone; {found.first_why}",
         ),
         ("cache", f"holds {s.kept:.0%} of the samples after the first epoch"),
         (
@@ -173,10 +175,10 @@ def _body(found: Findings) -> str:
             "files",
             "-" if s.stored_bytes is None else f"{format_bytes(s.stored_bytes)} each, on average",
         ),
-        ("loading by", f"{s.workers} {'processes' if s.processes else 'threads'}, {s.cores} cores"),
-        ("looked at", f"{m.probed} samples, {m.seconds:.0f} s in all"),
+        ("workers", f"{s.workers} {'processes' if s.processes else 'threads'}, {s.cores} cores"),
+        ("measured on", f"{m.probed} samples, in {m.seconds:.0f} s"),
         (
-            "the model by",
+            "model measured in",
             {"model": "fits of a few steps", "fit": "the last fit"}.get(m.model_from or "", "-"),
         ),
         *((name, str(value)) for name, value in found.machine.items() if name != "cores"),
@@ -194,11 +196,11 @@ def _tiles(found: Findings) -> str:
         (f"{found.reached:.0%}", "of what this machine can do"),
     ]
     if found.best is not None:
-        tiles.append((f"{found.best:,.0f}", "samples per second if no batch were waited for"))
+        tiles.append((f"{found.best:,.0f}", "samples per second if the model never waited"))
     if found.wait is not None:
-        tiles.append((f"{found.wait:.0%}", "of its time the model waits"))
+        tiles.append((f"{found.wait:.0%}", "of the time the model waits for data"))
     if found.best is None:
-        tiles.append((f"{found.ceiling:,.0f}", "samples per second at full use of this machine"))
+        tiles.append((f"{found.ceiling:,.0f}", "samples per second that this machine can do"))
     inside = "".join(
         f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(words)}</span></div>'
         for value, words in tiles
@@ -207,7 +209,7 @@ def _tiles(found: Findings) -> str:
 
 
 def _step(found: Findings) -> str:
-    """One bar: the model's share of a step's time, and the waiting."""
+    """One bar for the time of a step: the model's share, and the waiting."""
     m = found.measured
     if not m.fit_s or m.step_s is None:
         return ""
@@ -249,7 +251,7 @@ def _advice(found: Findings, k: int) -> str:
 
 
 def _decades(rates: list[float]) -> tuple[float, float]:
-    """Start and end of the axis of rates: powers of ten if they differ much, otherwise from 0."""
+    """Start and end of the axis: powers of ten if the rates differ much, otherwise from 0 to the highest."""
     most = max(rates, default=1.0)
     if not rates or most < _FAR_APART * min(rates):
         return 0.0, most
@@ -262,7 +264,12 @@ def _share(rate: float, low: float, high: float) -> float:
 
 
 def _bars(rows: list[tuple[str, float, str, str]], parts: int = 1) -> str:
-    """Name, share of the longest, value in words, class of the bar; number of parts of the axis."""
+    """A bar chart.
+
+    Args:
+        rows: for each bar its name, its length from 0 to 1, its value as text, and its CSS class.
+        parts: the number of parts into which white lines divide the axis.
+    """
     marks = "".join(
         f'<line x1="{100 * k / parts:.2f}%" x2="{100 * k / parts:.2f}%" y1="0" y2="14"></line>'
         for k in range(1, parts)

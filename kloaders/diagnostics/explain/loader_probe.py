@@ -18,20 +18,23 @@ from kloaders.formats.files import read_bytes
 
 __all__ = ["drive", "evict", "files_per_second"]
 
-# The first of several processes answers before the last one has started.
+# Seconds to wait until all processes have started; the first one answers earlier.
 _PROCESSES_START = 2.0
 
 
 def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
     """Read batches for this many seconds, as a custom loop would, without a model.
 
-    at_most: number of samples after which to stop.
+    Args:
+        view: a view of a loader.
+        seconds: how long to read.
+        at_most: the number of samples after which to stop earlier.
     """
     batches = _forever(view)
     began = time.perf_counter()
     next(batches)  # starts the threads
     started = time.perf_counter()
-    # At least two batches; one if that takes long.
+    # At least two batches, or one if a batch takes longer than `seconds`.
     least = 2 if started - began < seconds else 1
     while view.processes and time.perf_counter() - started < _PROCESSES_START:
         next(batches)
@@ -56,7 +59,7 @@ def drive(view: Any, seconds: float, at_most: int | None = None) -> Run:
 
 
 def _worked(view: Any) -> float:
-    """Seconds that Ray actors have worked for the loader."""
+    """The seconds for which Ray actors have worked for the loader."""
     return float(getattr(view.runner.process_pool(), "worked", 0.0))
 
 

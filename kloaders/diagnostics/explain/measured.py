@@ -9,13 +9,13 @@ __all__ = ["Measured", "Run", "Settings"]
 
 @dataclass(frozen=True)
 class Run:
-    """A loader running by itself for a while.
+    """The measurement of a loader that runs alone, without a model.
 
     Attributes:
         rate: samples per second.
-        busy: cores that this process kept busy, on average.
-        inline: batches were cheap enough to be made in the calling thread.
-        decoding: share of their time that Ray actors worked; None if there are none.
+        busy: the average number of cores that this process kept busy.
+        inline: whether batches were so cheap that the calling thread made them.
+        decoding: the share of the time that Ray actors worked; None without Ray actors.
     """
 
     rate: float
@@ -34,26 +34,26 @@ class Settings:
     workers: int
     processes: bool = False
     has_transform: bool = False
-    #: Whether a sample needs a user's function, which may hold the GIL.
+    #: Whether loading a sample calls a user's function, which may hold the GIL.
     users_code: bool = False
-    #: Whether `cache=` can keep its samples: they come from files or hooks.
+    #: Whether `cache=` can keep the samples, since they come from files or hooks.
     cacheable: bool = True
     cache: str | None = "auto"
-    #: Bytes of a sample: as delivered, as decoded (before the transform), and of its files.
+    #: Bytes of a sample: as delivered, as decoded (before the transform), and as stored in its files.
     sample_bytes: int = 0
     raw_bytes: int = 0
     stored_bytes: float | None = None
-    #: x is delivered with more bytes per value than it is decoded with.
+    #: Bytes per value of x as delivered, divided by bytes per value as decoded.
     widened: float = 1.0
     free_bytes: int = 0
     #: Share of the samples that the cache holds after the first epoch.
     kept: float = 0.0
-    #: Whether the system can hold all files in memory.
+    #: Whether all files fit in the page cache.
     files_fit: bool = True
     #: Whether samples are fetched by URL; and whether a cache on a local disk keeps them.
     remote: bool = False
     downloads_kept: bool = False
-    #: Number of Ray actors that make batches; 0: this machine does.
+    #: The number of Ray actors that make batches; 0 if this machine makes them.
     decoders: int = 0
 
 
@@ -62,7 +62,7 @@ class Measured:
     """The measurements, in seconds per sample in one thread, unless the name says otherwise."""
 
     settings: Settings
-    #: Waiting for a file that is not in memory, and reading one that is; None: no files to read.
+    #: Reading a file that is not in the page cache, and one that is; None without files.
     read_s: float | None = None
     read_cached_s: float = 0.0
     decode_s: float = 0.0
@@ -70,25 +70,25 @@ class Measured:
     copy_s: float = 0.0
     #: Decoding with dct_scaling=True, if that makes a difference.
     dct_decode_s: float | None = None
-    #: The share of a core that one thread got: less than 1 if others use the machine.
+    #: The share of a core that one thread got; below 1 if other programs use the machine.
     alone_busy: float = 1.0
-    #: The loader with files from disk, with files in memory, with decoded samples in RAM.
+    #: The loader with files from disk, with files in the page cache, with decoded samples in RAM.
     cold: Run | None = None
     warm: Run | None = None
     ram: Run | None = None
-    #: Files per second by threads that only read: as many as the loader has, and more.
+    #: Files per second of threads that only read: with as many threads as the loader has, and with more.
     disk_rate: float | None = None
     disk_rate_more: float | None = None
     #: While the loader ran alone: seconds per requested object, and concurrent requests.
     request_s: float | None = None
     requests: float = 0.0
-    #: The model, in seconds per batch: a step on an existing batch, the CPU time of it,
-    #: moving a batch to the device, and a step of a fit on this loader.
+    #: The model, in seconds per batch: a step on a batch in memory, the CPU time of that step,
+    #: copying a batch to the device, and a step of a fit on this loader.
     step_s: float | None = None
     step_cpu_s: float | None = None
     to_device_s: float | None = None
     fit_s: float | None = None
-    #: The source of the last four: "model", "fit" or None.
+    #: Where the last four come from: "model", "fit" or None.
     model_from: str | None = None
     #: Number of samples read, and seconds that measuring took.
     probed: int = 0

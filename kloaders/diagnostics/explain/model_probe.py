@@ -1,4 +1,4 @@
-"""Measures a model: its step on an existing batch, and a fit. The model is left unchanged."""
+"""Measures a model: a step on a batch in memory, and a step in a fit. The model stays unchanged."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from kloaders.keras_api import base, tf_iterators
 
 __all__ = ["measure_model"]
 
-# The step alone and the fit are measured alternately, and the faster of each counts: other load can
-# only slow them down. While the step alone is slower, there are more rounds.
+# The step alone and the fit are measured in turn, and the fastest of each counts, since other work on
+# the machine can only slow them down. More rounds follow as long as the step alone is slower.
 _ROUNDS, _MOST_ROUNDS = 2, 5
-# This share of a run's time passes after its first step before steps are counted.
+# Steps are counted only after this share of a run's time.
 _BEGINNING = 0.3
-# With this many steps, a few batches that were made earlier do not matter.
+# With this many steps, a few batches that were prefetched before do not matter.
 _MANY = 500
 
 
 def measure_model(model: Any, view: Any, seconds: float) -> dict[str, Any]:
-    """Seconds per batch: a step alone, and a step of a fit on `view`. The model is left unchanged.
+    """Measure the seconds per batch of a step alone, and of a step of a fit on `view`.
 
-    seconds: total time to measure, without compiling; at least two steps of each are taken.
+    The model stays unchanged.
+
+    Args:
+        model: a compiled model.
+        view: a view of a loader.
+        seconds: total time to measure, without compiling. At least two steps of each are measured.
     """
     import keras
 
@@ -35,7 +40,7 @@ def measure_model(model: Any, view: Any, seconds: float) -> dict[str, Any]:
         )
     if not getattr(model, "compiled", False):
         raise ValueError(
-            "the model is not compiled, so it has no step: call model.compile() first."
+            "the model is not compiled, so it has no training step: call model.compile() first."
         )
     batch = view[0]
     view.runner.release()  # no prefetching while the step alone is measured
@@ -77,15 +82,15 @@ def measure_model(model: Any, view: Any, seconds: float) -> dict[str, Any]:
 
 
 def _run(keras: Any, model: Any, data: Any, seconds: float) -> tuple[float, float]:
-    """Seconds, and CPU seconds, of a step of a fit that lasts for about this long.
+    """Seconds, and CPU seconds, per step of a fit that runs for about this many seconds.
 
-    Epochs count from their beginning to the end of their last step. Steps on batches that were
-    prefetched before counting began, here or by tf.data, say nothing about the loader: it must make
-    as many batches meanwhile.
+    The time of an epoch is from its beginning to the end of its last step. Steps on batches that were
+    prefetched before counting began, here or in tf.data, do not measure the loader: so the loader must
+    also make as many batches while steps are counted.
     """
 
     def made() -> float:
-        """Number of batches that a loader has made so far; infinite if batches are not made."""
+        """The number of batches that a loader has made so far; infinite for data without a loader."""
         engine = getattr(getattr(data, "runner", None), "engine", None)
         return math.inf if engine is None else engine.batches + engine.ready()
 
@@ -126,7 +131,7 @@ def _run(keras: Any, model: Any, data: Any, seconds: float) -> tuple[float, floa
 
 
 def _settle(logs: Any) -> None:
-    """Wait until a device has done its queued steps."""
+    """Wait until the device has finished its queued steps."""
     for value in (logs or {}).values():
         with contextlib.suppress(TypeError, ValueError):
             float(value)

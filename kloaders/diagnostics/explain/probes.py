@@ -1,7 +1,7 @@
-"""Measures the costs of loading and training: single stages, the whole, and the bottleneck.
+"""Measures the costs of loading and training: of each stage, and of the whole.
 
-Nothing is decided here (`judge` does that), and nothing stays changed: samples are read through views
-of the loader, the cache is bypassed, and the model's weights are restored.
+`judge` draws the conclusions. Nothing is changed permanently: samples are read through views of the
+loader, the cache is bypassed, and the model's weights are restored.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from kloaders.sources.columns import inner_column
 
 __all__ = ["measure", "measure_change"]
 
-# Files that are dropped from the page cache, to be read from disk.
+# The maximum number of files that are dropped from the page cache, to be read from disk.
 _EVICTED = 20_000
-# Threads that only read files: if more of them than the loader has read faster, the disk has room.
+# Reading is also measured with this many times the loader's threads, to see whether the disk can do more.
 _MORE_THREADS = 4
 
 
@@ -46,7 +46,7 @@ def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured
         measured = Measured(settings=_settings(loader, stages), **stages.found())
         runs: dict[str, Any] = {}
         enough = _enough(measured, seconds / 6)
-        # The files of Ray actors are in the page cache of other machines, or on their disks.
+        # With Ray actors, files are in the page cache of other machines, or on their disks.
         if stages.paths is not None and not isinstance(loader.processes, Ray):
             evict(_names(loader, stages, enough))
             runs["cold"] = drive(view, seconds / 6, enough)
@@ -88,7 +88,7 @@ def measure(loader: Loader, model: Any = None, seconds: float = 6.0) -> Measured
 def measure_change(
     loader: Loader, change: str, value: Any, model: Any = None, seconds: float = 2.0
 ) -> float:
-    """Samples per second with one setting changed; see `changed`. With a model: of a fit."""
+    """Samples per second with one setting changed; see `changed`. With a model, those of a fit."""
     _make_room(loader)
     with bypassed(loader.source.stores()):
         view = changed(loader, change, value, seconds)
@@ -102,19 +102,19 @@ def measure_change(
 
 
 def _make_room(loader: Loader) -> None:
-    """End the loader's Ray actors, which it creates again: the cluster may have no CPUs for more."""
+    """End the loader's Ray actors, since the cluster may have no CPUs for more. They are made again later."""
     if isinstance(loader.processes, Ray):
         _ = loader.sample_spec, loader.raw_spec  # cached from now on
         loader.runner.release()
 
 
 def _better(one: Run, other: Run) -> Run:
-    """The faster of two runs of one loader: other load on the machine can only slow them down."""
+    """The faster of two runs: other work on the machine can only slow a run down."""
     return max(one, other, key=lambda run: run.rate)
 
 
 def _enough(measured: Measured, seconds: float) -> int:
-    """More samples than a run of this many seconds can use."""
+    """A number of samples that is more than a run of this many seconds can use."""
     m = measured
     each = m.read_cached_s + m.decode_s + m.transform_s + m.copy_s
     return int(min(_EVICTED, 2 + 2 * seconds * m.settings.cores / max(each, 1e-7)))
@@ -133,7 +133,7 @@ def _names(loader: Loader, stages: Stages, count: int) -> list[str]:
 
 
 def _disk(loader: Loader, stages: Stages, measured: Measured, seconds: float) -> dict[str, float]:
-    """Files per second by threads that only read."""
+    """Files per second of threads that only read."""
     few = max(1, measured.settings.workers)
     names = _names(loader, stages, 4096)
     each = max(1, len(names) // max(1, min(4096, loader.samples)))
@@ -145,7 +145,7 @@ def _disk(loader: Loader, stages: Stages, measured: Measured, seconds: float) ->
 
 
 def _requests(before: Traffic, after: Traffic, seconds: float) -> dict[str, float]:
-    """The time of a request, and the number of concurrent ones."""
+    """The time per request, and the average number of concurrent requests."""
     objects = after.objects - before.objects
     spent = after.seconds - before.seconds
     if not objects:
@@ -170,9 +170,9 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         decoders=loader.processes.cpus if isinstance(loader.processes, Ray) else 0,
         has_transform=loader.transform is not None,
         users_code=loader.runner.pipeline.runs_user_code,
-        # Windows would be written out one by one, although the series is in RAM.
+        # Windows are not cacheable: a cache would copy each window, although the series is in RAM.
         cacheable=not arrays and loader.source.spans() is None,
-        # "auto" does not cache what a user's function reads.
+        # "auto" does not cache samples that a user's function reads.
         cache=loader.cache if loader.source.stores() else None,
         sample_bytes=sum(spec.nbytes for spec in specs),
         raw_bytes=raw,

@@ -1,4 +1,4 @@
-"""Measures a loader, judges the measurements, and tries the advice."""
+"""Measures a loader, draws conclusions, and tries the advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures the cost of single samples, stage by stage, in the calling thread."""
+"""Measures the cost of each stage for single samples, in the calling thread."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ from kloaders.sources.source import Source
 
 __all__ = ["Stages", "measure_stages"]
 
-# Decoded bytes held while measuring, and number of samples measured one by one.
+# The maximum decoded bytes that are held while measuring, and the maximum number of samples.
 _HELD_BYTES, _LOOKED_AT = 2**27, 256
 
 
 class Stages:
-    """Samples taken one by one, in this thread.
+    """The costs of samples that were read one by one, in this thread.
 
-    tried: samples that were read; `indices` are those that loaded, as `samples`.
+    Args:
+        view: a view of the loader.
+        tried: the numbers of the samples to read. `indices` gets those that load, and `samples` the
+            samples.
     """
 
     def __init__(self, view: Loader, tried: list[int]) -> None:
@@ -48,11 +51,11 @@ class Stages:
         self.times[name] = self.times.get(name, 0.0) + seconds
 
     def found(self) -> dict[str, Any]:
-        """Fields of `Measured`."""
+        """The fields of `Measured`."""
         n = max(1, len(self.samples))
         each = {name: seconds / n for name, seconds in self.times.items()}
         if self.paths is None and each.get("read_s", 0.0) < 0.05 * each.get("decode_s", 0.0):
-            each.pop("read_s", None)  # there was no waiting
+            each.pop("read_s", None)  # nothing was waited for
         busy = min(1.0, self.cpu / self.wall) if self.wall > 0 else 1.0
         return {**each, "alone_busy": max(0.05, busy)}
 
@@ -65,12 +68,12 @@ class Stages:
 
 
 def measure_stages(view: Loader, seconds: float, transform: bool = True) -> Stages:
-    """Read samples for about this many seconds: at least four, if they come within twice the time.
+    """Read samples for about this many seconds; at least four, if that takes at most twice the time.
 
-    Samples that do not load are left out where the loader skips or replaces them.
+    Samples that fail to load are left out if the loader skips or replaces them.
 
     Raises:
-        SampleError: one does not load (on_error="raise"), or none of those that were read.
+        SampleError: a sample fails to load (on_error="raise"), or all samples that were read do.
     """
     stages = Stages(view, _some(view))
     form = flatten(view.sample_spec if transform else view.raw_spec)
@@ -102,19 +105,19 @@ def measure_stages(view: Loader, seconds: float, transform: bool = True) -> Stag
 
 
 def _take(stages: Stages, index: int, transform: bool, rows: list[Any]) -> Any:
-    """One stored sample; its costs are added if it loads."""
+    """Read one stored sample, and add its costs if it loads."""
     view = stages.view
     source: Source = view.source
     cost, stored = _read_alone(stages, index)
     cached = cost.get("read_cached_s", 0.0)
     begin, cpu = time.perf_counter(), time.thread_time()
-    # Other threads make requests, as in training.
+    # Other threads make the requests, as in training.
     claims = source.fetch_ahead(np.array([index])) if stages.remote else ()
     sample = source.sample(index, Moment())
     for claim in claims:
         claim.release()
     wall, used = time.perf_counter() - begin, time.thread_time() - cpu
-    if stages.paths is None:  # what a hook waits for, and what it computes
+    if stages.paths is None:  # the waiting time of a hook, and its CPU time
         cost |= {"read_s": max(0.0, wall - used), "decode_s": used}
     else:
         cost["decode_s"] = max(0.0, wall - cached)
@@ -138,7 +141,7 @@ def _take(stages: Stages, index: int, transform: bool, rows: list[Any]) -> Any:
 
 
 def _some(view: Loader) -> list[int]:
-    """Sample numbers from the whole range, in the order of a shuffled epoch."""
+    """Sample numbers in the order of a shuffled epoch, so that they come from the whole data set."""
     found: list[int] = []
     order = view.plan.shuffled_order(0)
     for batch in range(view.plan.count(order)):
@@ -149,7 +152,7 @@ def _some(view: Loader) -> list[int]:
 
 
 def _read_alone(stages: Stages, index: int) -> tuple[dict[str, float], int]:
-    """Read a sample's files from disk, then from memory: seconds of both, and bytes."""
+    """Read a sample's files from disk, then from the page cache. -> seconds of both, and bytes."""
     if stages.paths is None:
         return {}, 0
     names = stages.paths(index)
@@ -180,7 +183,7 @@ def _try_dct(stages: Stages, seconds: float) -> None:
     for index in stages.indices:
         if count >= 4 and time.perf_counter() > end:
             break
-        for name in stages.paths(index):  # cached, as for the other decode
+        for name in stages.paths(index):  # into the page cache, as for the first decoding
             read_bytes(name)
         begin = time.perf_counter()
         map_structure(lambda column, index=index: uncached(column).read(index), scaled)

@@ -1,4 +1,4 @@
-"""An explanation in words: names of the measurements, and the text for a terminal."""
+"""Renders an explanation as text: names of the measurements, and the text for a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 #: The possible bottlenecks of training, in words.
 RESOURCES = {
     "model": "the model's step: the data arrive in time",
-    "disk": "reading: the disk, or the file system that files are read through",
+    "disk": "reading: the disk or the file system",
     "network": "the network, or the server that sends objects or batches",
     "decoders": "the decoders: all actors of the Ray cluster are busy",
     "cpu": "the processor: all cores are busy",
@@ -44,7 +44,7 @@ def time_of(seconds: float | None) -> str:
 
 
 def stages_of(found: Findings) -> list[tuple[str, str, float]]:
-    """Name, words and seconds of the stages of a sample in one thread."""
+    """-> name, description and seconds of each stage of a sample in one thread."""
     m = found.measured
     rows = [
         (
@@ -53,7 +53,7 @@ def stages_of(found: Findings) -> list[tuple[str, str, float]]:
             if m.settings.remote
             else "read, from the disk"
             if m.disk_rate is not None
-            else "wait for its source",
+            else "wait for the source",
             m.read_s,
         ),
         ("decode", "decode", m.decode_s),
@@ -74,14 +74,14 @@ def stages_of(found: Findings) -> list[tuple[str, str, float]]:
 
 
 def limits_of(found: Findings) -> list[tuple[str, str, float]]:
-    """Name, words and samples per second of what was measured separately."""
+    """-> name, description and samples per second of each part that was measured alone."""
     m, s = found.measured, found.measured.settings
     rows: list[tuple[str, str, float | None]] = [
         ("disk", "only reading files", _most(m.disk_rate, m.disk_rate_more)),
         ("cold", "this loader, files on the disk", m.cold.rate if m.cold and m.disk_rate else None),
         (
             "warm",
-            f"this loader, by {s.decoders} Ray actors"
+            f"this loader, with {s.decoders} Ray actors"
             if s.decoders
             else "this loader, fetching"
             if s.remote
@@ -104,7 +104,7 @@ def _most(*values: float | None) -> float | None:
 
 
 def rate_of(found: Findings, rate: float) -> str:
-    """Readable samples per second: one digit if measurements contradict each other."""
+    """Samples per second as text, with one digit if measurements contradict each other."""
     if not found.busy:
         return f"{rate:,.0f}"
     return f"about {float(f'{rate:.0e}'):,.0f}"
@@ -125,7 +125,7 @@ def standing(found: Findings) -> str:
     if found.busy:
         return f"Measured: {'; '.join(found.busy)}. Run it again when no other program runs."
     m = found.measured
-    who = "in fit" if m.fit_s else "by the loader alone"
+    who = "in fit" if m.fit_s else "for the loader alone"
     said = f"{found.now:,.0f} samples/s {who}, {found.reached:.0%} of what this machine can do"
     if found.best is not None and found.wait is not None:
         said += (
@@ -142,15 +142,15 @@ def next_step(found: Findings) -> str:
     if found.advice:
         return (
             "change the first setting, and run explain() again. If the samples per second do not "
-            "rise, undo the change."
+            "increase, undo the change."
         )
     if found.bottleneck == "model":
         return (
-            "make the model's step faster, by mixed precision, a larger batch or another device; the "
+            "make the model's step faster with mixed precision, a larger batch or another device; the "
             "loader keeps up."
         )
     if found.best is None:
-        return "run explain(model), which measures whether the model waits for data at all."
+        return "run explain(model), which measures whether the model waits for data."
     return (
         "make each sample cheaper: smaller images, a pack of decoded samples (kl.write_pack), or a "
         "cheaper transform."
@@ -158,7 +158,7 @@ def next_step(found: Findings) -> str:
 
 
 def as_text(found: Findings) -> str:
-    """For a terminal."""
+    """The explanation as text for a terminal."""
     m, s = found.measured, found.measured.settings
     lines = [found.title, "", verdict(found), *([] if found.busy else [found.why]), standing(found)]
     if s.kept and s.cacheable and not found.busy:

@@ -1,4 +1,4 @@
-"""Copies of a loader with one setting changed, for measurements."""
+"""Makes copies of a loader with one setting changed, for measurements."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from kloaders.sources.columns import ArrayColumn
 
 __all__ = ["changed", "over_arrays", "quiet", "silenced"]
 
-# The minimum number of batches of an epoch of samples in RAM.
+# The minimum number of batches in an epoch of samples in RAM.
 _BATCHES = 4
 
 
 def quiet(loader: Loader) -> Loader:
-    """A view that runs as in a fit, and logs nothing."""
+    """A view that runs as in a fit, but logs nothing."""
     order = loader.options.order
     shuffled = order.shuffle is None
     if shuffled:
@@ -31,7 +31,7 @@ def quiet(loader: Loader) -> Loader:
 
 
 def silenced(view: Loader) -> Loader:
-    """The view, which logs nothing about itself when it begins."""
+    """The same view, without its log message about sizes at the start."""
     if view.runner.two_levels:
         view.runner.sizes_logged = True
     return view
@@ -41,9 +41,9 @@ def changed(loader: Loader, change: str, value: Any, seconds: float = 2.0) -> Lo
     """A view of the loader with another setting, or over its decoded samples in RAM.
 
     Args:
-        loader: any.
+        loader: any loader.
         change: "workers", "processes", "transform", "dct_scaling", or "ram".
-        value: the setting; "ram" has none.
+        value: the new value of the setting; ignored for "ram".
         seconds: how long to read samples for "ram".
 
     Raises:
@@ -65,14 +65,14 @@ def changed(loader: Loader, change: str, value: Any, seconds: float = 2.0) -> Lo
     arrays = measure_stages(new, seconds, transform=False).arrays()
     held = None if arrays is None else over_arrays(loader, arrays)
     if held is None:
-        raise ValueError("samples differ in shape: they cannot be held as one array to measure.")
+        raise ValueError("samples differ in shape, so they cannot be held in one array to measure.")
     return held
 
 
 def over_arrays(loader: Loader, arrays: Any) -> Loader | None:
-    """A loader like this one over samples in RAM, given as stacked arrays.
+    """A loader with the same options over samples in RAM, given as stacked arrays.
 
-    None if all of them would have to be sent to its worker processes.
+    None if the loader has worker processes, to which all samples would have to be sent.
     """
     options = loader.options.in_ram()
     if options.work.processes:

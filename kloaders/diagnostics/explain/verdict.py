@@ -1,4 +1,4 @@
-"""The verdict on measurements: the bottleneck of training, and advice."""
+"""Draws conclusions from measurements: the bottleneck of training, and advice."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kloaders.diagnostics.explain.measured import Measured
 
 __all__ = ["judge"]
 
-# The first epoch by the loader alone: nothing is in the cache or the page cache.
+# Changes for the first epoch of the loader alone, when cache and page cache are empty.
 _FIRST: dict[str, Any] = {"fit_s": None, "step_s": None, "step_cpu_s": None}
 
 
 def judge(m: Measured, title: str = "", machine: dict[str, Any] | None = None) -> Explanation:
-    """The verdict on measurements."""
+    """The explanation for these measurements."""
     busy = contradictions(m)
     m = reconciled(m)
     cost = EpochCost(m)

@@ -1,1 +1,1 @@
-"""Finds damaged samples: each is read once, in a separate process."""
+"""Finds damaged samples by reading each once, in a separate process."""

@@ -1,4 +1,4 @@
-"""Collects answers, and finds what only shows when files are compared with each other."""
+"""Collects the answers of workers, and compares files with each other: duplicates, inconsistent shapes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kloaders.diagnostics.verify.worker import Answer
 
 __all__ = ["Comparison"]
 
-# Files are inconsistent only if nearly all others are alike, and there are several of them.
+# Files are inconsistent only if nearly all other files are alike, and there are several of those.
 _INCONSISTENT_SHARE, _ALIKE = 0.1, 3
 
 
 class Comparison:
-    """Collects answers, and compares files at the end."""
+    """Collects the answers of workers, and compares files at the end."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -46,7 +46,7 @@ class Comparison:
     def note(
         self, name: str, form: tuple[str, ...], digest: bytes = b"", label: str | None = None
     ) -> None:
-        """Record a sound file; digest: of its content, empty if that is not to be compared."""
+        """Record a valid file; an empty digest means that its content is not compared."""
         self._names.append(name)
         self._digests.append(digest)
         self._classes.append(None if label is None else sys.intern(label))
@@ -54,7 +54,7 @@ class Comparison:
 
     def finish(self, duplicates: bool) -> None:
         """Compare all files with each other, and sort the findings."""
-        # Answers come in any order: of equal files the first is the first by name.
+        # Answers arrive in any order, so sort by name: the first of equal files is not the duplicate.
         order = sorted(
             range(len(self._names)), key=lambda k: (self._names[k], self._classes[k] or "")
         )
@@ -81,7 +81,7 @@ class Comparison:
                 self.report.add(name, "duplicate", f"{name} has the content of {other}")
 
     def _find_inconsistent(self, order: list[int]) -> None:
-        """Properties to compare: sides and channels of images, shape and dtype of arrays."""
+        """Compare sides and channels of images, and shape and dtype of arrays."""
         forms = list(self._forms)
         for what in ("picture", "array"):
             chosen = [k for k in order if forms[self._form_of[k]][:1] == (what,)]
@@ -100,5 +100,5 @@ class Comparison:
                         self.report.add(
                             name,
                             "inconsistent",
-                            f"{name} is {form}, and {alike:,} others are {usual}",
+                            f"{name} is {form}, but {alike:,} others are {usual}",
                         )

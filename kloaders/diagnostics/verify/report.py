@@ -18,8 +18,8 @@ from kloaders.sources import quarantine
 
 __all__ = ["ERRORS", "WARNINGS", "Finding", "Report", "lines_of", "summary"]
 
-# Kinds of findings, the worst first: files that do not load or have a wrong suffix; then files that
-# load and may be intended.
+# Kinds of findings, the worst first. Errors: files that fail to load or have a wrong suffix. Warnings:
+# files that load and may be intended.
 ERRORS = (
     *("unreadable", "empty", "truncated", "broken", "unsupported", "too many pixels", "misnamed"),
 )
@@ -45,16 +45,17 @@ class Report:
     """The result of `verify`.
 
     Kinds of errors: "unreadable" (missing, or permission denied), "empty", "truncated", "broken",
-    "unsupported" (maybe sound, and of a variant that nothing here reads right), "too many pixels" (more than max_pixels), "misnamed" (PNG bytes in a .jpg). Of warnings:
-    "conflicting labels" (the same content with two labels), "duplicate" (the same content again),
-    "inconsistent" (another shape or type than nearly all others).
+    "unsupported" (a variant of a format that kloaders does not read; the file may be valid), "too many
+    pixels" (more than max_pixels), "misnamed" (PNG bytes in a .jpg). Kinds of warnings: "conflicting
+    labels" (the same content with two labels), "duplicate" (the same content again), "inconsistent"
+    (another shape or dtype than nearly all others).
 
     Attributes:
-        source: what was verified.
-        files: number of files or records that were read.
-        findings: the worst kinds first.
-        left_out: files of a folder that no reader here supports.
-        seconds: duration.
+        source: the sources that were verified, as text.
+        files: the number of files or records that were read.
+        findings: all findings, the worst kinds first.
+        left_out: the number of files in folders that have an unsupported suffix.
+        seconds: the duration.
     """
 
     source: str
@@ -114,13 +115,13 @@ class Report:
     def write_csv(self, path: str | os.PathLike[str], warnings: bool = False) -> int:
         """Write the errors as a list for `exclude=` of loaders, and return the number of rows.
 
-        The file is replaced; entries that are found again keep their first_seen. warnings: also
-        write these (all duplicates except the first).
+        An existing list is replaced; files that are found again keep their first_seen. With
+        warnings=True the files with warnings are written too (all duplicates except the first).
 
         A file that cannot be read is only written if other files in its folder can be read: otherwise
         the disk was probably not available. A warning gives the number of files not written.
 
-        Raises ValueError if there is a file of another kind at this path.
+        Raises ValueError if the existing file at this path is not such a list.
         """
         before = quarantine.first_seen(path)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -151,12 +152,12 @@ class Report:
         return len(rows)
 
 
-# Number of other files of a folder that are tried.
+# The maximum number of other files in a folder that are tried.
 _TRIED = 20
 
 
 def _has_readable(folder: str, but: set[str]) -> bool:
-    """Whether other files of a folder can be read, so that the folder is available."""
+    """Whether other files in a folder can be read, which means that the folder is available."""
     others, tried = False, 0
     try:
         with os.scandir(folder) as entries:
@@ -186,14 +187,16 @@ def lines_of(report: Report, most: int = 100) -> Iterable[str]:
             yield f"{finding.kind}: {finding.message}"
         elif shown[finding.kind] == most + 1:
             more = report.counts()[finding.kind] - most
-            yield f"{finding.kind}: and {more:,} others; --json FILE and --csv FILE list all"
+            yield f"{finding.kind}: and {more:,} more; --json FILE and --csv FILE list all"
 
 
 def summary(report: Report) -> str:
     """One line with the numbers of files and findings."""
     counts = ", ".join(f"{count:,} {kind}" for kind, count in report.counts().items())
-    left = f" {report.left_out:,} files of other suffixes were left out." if report.left_out else ""
+    left = (
+        f" {report.left_out:,} files with other suffixes were left out." if report.left_out else ""
+    )
     return (
         f"{report.source}: {report.files:,} read in {report.seconds:.1f} s, "
-        f"{counts or 'all sound'}.{left}"
+        f"{counts or 'no findings'}.{left}"
     )

@@ -1,4 +1,4 @@
-"""Files with many samples of several values each: tar, Parquet, MDS folders. Every value is read."""
+"""Reads all values of files with many samples of several values each: tar, Parquet, MDS folders."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from kloaders.sources.tar import TarSamples, TarSource
 
 __all__ = ["RowFile"]
 
-# Names of columns or suffixes with the class.
+# Names of columns (or suffixes) with the class.
 _LABELS = ("label", "cls")
-# The last row groups are cached, since tasks follow one another.
+# A budget of 1 byte caches one row group: the tasks of a file come in order.
 _GROUPS_BYTES = 1
 
 
@@ -35,7 +35,7 @@ class RowFile:
     """All values of all samples of a file.
 
     Args:
-        path: of a tar or Parquet file, or a folder in MDS; or its URL.
+        path: the path or URL of a tar file, a Parquet file or an MDS folder.
 
     Raises:
         DecodeError: the whole file is damaged.
@@ -49,7 +49,7 @@ class RowFile:
         self.source: EncodedSource = self._made(path)
 
     def steps(self, most: int) -> Iterator[tuple[int, int]]:
-        """First sample and number of samples of each part that is read separately."""
+        """-> (first sample, number of samples) of each part that is read separately."""
         if isinstance(self.source, ParquetSource):  # a row group is read as a whole
             firsts = self.source.tables.firsts.tolist()
         else:
@@ -59,7 +59,7 @@ class RowFile:
     def checked(
         self, first: int, count: int, max_pixels: int
     ) -> Iterator[tuple[str, Checked, str | None]]:
-        """Name, result and class of each of these samples."""
+        """-> name, result and class of each of these samples."""
         indices = np.arange(first, first + count, dtype=np.int64)
         claims = self.source.fetch_ranges(indices)
         try:

@@ -1,4 +1,4 @@
-"""Reads a whole data set before training, and reports by name what would fail or is inconsistent."""
+"""Reads a whole data set before training, and reports every file that would fail or is inconsistent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kloaders.formats.tfrecord.files import RecordFiles
 
 __all__ = ["verify"]
 
-# Tasks sent to an actor at a time.
+# The number of tasks that are sent to an actor at a time.
 _AT_ONCE = 16
 
 
@@ -39,43 +39,45 @@ def verify(
     engine: Ray | None = None,
     progress: bool | None = True,
 ) -> Report:
-    """Read every file completely, and report by name those that would break training.
+    """Read every file completely, and report the files that would break training.
 
     Args:
         source: a folder (of files, of folders of classes, of TFRecord files), a CSV file, a TFRecord,
-            tar or Parquet file or a pattern of such, the folder of a pack or of shards in MDS, an image,
-            array or video; or the URL of one of these. A loader: its
-            files are read, and each sample once as the loader reads it, without caches and
-            transforms, so formats of your own as well. Or a list of these.
-        path_column: of a CSV file.
-        label_column: of a CSV file; one that is not there is no error.
-        folder: where relative paths of a CSV file start; by default the current folder.
-        follow_links: look into links to folders, inside classes, as the option of `from_directory`.
-        max_pixels: images with more have "too many pixels", by their header: they are not decoded.
-            The default is that of the loaders.
-        duplicates: compare files by content (BLAKE2b).
-        workers: processes that read; None: one per core. 0: this process, where a file that crashes the
-            decoder ends everything.
-        engine: `Ray(cpus=8)` reads files and samples with this many actors of a Ray cluster, whose
-            nodes all see them by the same paths. The report is the same.
-        progress: show a bar. None: only if stderr is a terminal.
+            tar or Parquet file or a pattern of such names, the folder of a pack or of MDS shards, an
+            image, array or video; or the URL of one of these. Or a loader: its files are read, and each
+            of its samples once as the loader reads it, without caches and transforms, so your own
+            formats are verified too. Or a list of these.
+        path_column: the column of paths in a CSV file.
+        label_column: the column of labels in a CSV file; it may be missing.
+        folder: the folder that paths in a CSV file are relative to; by default the current folder.
+        follow_links: whether to follow symbolic links to folders inside classes, as in
+            `from_directory`.
+        max_pixels: images whose header says that they have more are reported as "too many pixels"
+            and not decoded. The default is that of the loaders.
+        duplicates: whether to compare files by content (BLAKE2b).
+        workers: the number of processes that read; None for one per core. With 0 this process reads,
+            and a file that crashes the decoder ends it.
+        engine: `Ray(cpus=8)` reads files and samples with this many actors of a Ray cluster. All nodes
+            must see the files at the same paths. The report is the same.
+        progress: whether to show a progress bar; None: only if stderr is a terminal.
 
-    In a folder, the files that `from_directory` reads are read, and those next to the class folders;
-    files with other suffixes, and names that begin with a dot, are left out. Takes about twice the
+    In a folder, the files that `from_directory` reads are read, and those next to the class folders.
+    Files with other suffixes and names that begin with a dot are left out. Takes about twice the
     time of decoding every file once, and 400 bytes of memory per file.
 
     Raises:
         FileNotFoundError: the source does not exist.
-        ValueError: it contains nothing to read, or a CSV file lacks the column; workers= and engine=.
+        ValueError: it contains nothing to read, a CSV file lacks the column of paths, or both workers=
+            and engine= are passed.
         TypeError: engine= is not a Ray, or a loader cannot be pickled for its cluster.
-        ImportError: engine= without Ray installed.
-        WorkerPoolError: no cluster, or three actors died of the same work.
+        ImportError: Ray is not installed.
+        WorkerPoolError: no cluster was found, or the same work crashed three actors.
     """
     ray = checked_engine(engine)
     if ray is not None and workers is not None:
         raise ValueError(
-            f"workers={workers!r:.80} and engine={ray!r:.80}: cpus= of Ray is the number of actors. Leave "
-            "workers= out."
+            f"workers={workers!r:.80} and engine={ray!r:.80} were both passed: cpus= of Ray is already the "
+            "number of actors. Leave workers= out."
         )
     begin = time.perf_counter()
     alone = isinstance(source, (str, os.PathLike)) or is_loader(source)
@@ -108,7 +110,7 @@ def verify(
             for loader in loaders:
                 _verify_loader(loader, comparison, count, max_pixels, ray, bar)
     except KeyboardInterrupt as stop:
-        stop.report = report  # type: ignore[attr-defined]  # what was found so far
+        stop.report = report  # type: ignore[attr-defined]  # the findings so far
         raise
     comparison.finish(duplicates)
     report.seconds = time.perf_counter() - begin
@@ -116,7 +118,7 @@ def verify(
 
 
 def is_loader(value: Any) -> bool:
-    """Whether it is a loader, not a path or a list."""
+    """Whether the value is a loader."""
     return hasattr(type(value), "sample_spec") and hasattr(type(value), "replace")
 
 
@@ -128,8 +130,8 @@ def _verify_loader(
     ray: Ray | None,
     bar: Any,
 ) -> None:
-    """Check its files by their structure, and then each of its samples, which are counted."""
-    # Imports all sources; with a loader they are imported already.
+    """Check the files of a loader, and then each of its samples. The report counts the samples."""
+    # This imports all sources, which a loader has already imported.
     from kloaders.diagnostics.verify.samples import check_samples, plan_loader
 
     report, tasks = comparison.report, list[Task]()
@@ -142,7 +144,7 @@ def _verify_loader(
 
 
 def _from_cluster(tasks: list[Task], max_pixels: int, ray: Ray) -> Iterator[tuple[Task, Answer]]:
-    """Each task with its answer, from the actors' processes (separate as for `Inspector`)."""
+    """-> each task with its answer. Actors also do the tasks in separate processes, with `Inspector`."""
     from kloaders.engine.ray.calls import called
 
     blocks = (
@@ -156,7 +158,7 @@ def _from_cluster(tasks: list[Task], max_pixels: int, ray: Ray) -> Iterator[tupl
 def _answers(
     tasks: list[Task], workers: int, max_pixels: int, ray: Ray | None
 ) -> Iterator[tuple[Task, Answer]]:
-    """Each task with its answer, as they are done, by processes or on a cluster."""
+    """-> each task with its answer, in the order in which processes or a cluster finish them."""
     if ray is not None:
         yield from _from_cluster(tasks, max_pixels, ray)
         return
@@ -179,7 +181,7 @@ def _answers(
                 break
             try:
                 done.put((task, inspector.ask(as_question(task, max_pixels))))
-            except Exception as error:  # raised in the waiting thread
+            except Exception as error:  # raised again in the waiting thread
                 done.put((task, error))
         inspector.close()
 
@@ -187,7 +189,7 @@ def _answers(
         threading.Thread(target=work, args=(one,), daemon=True, name="kloaders-verify")
         for one in inspectors
     ]
-    # The running workers share the work; the first may be this process.
+    # The threads that could be started share the work. If none could, this thread does it.
     threads = [thread for thread in threads if started(thread)]
     if inspectors and not threads:
         work(inspectors[0])

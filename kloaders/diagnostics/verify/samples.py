@@ -1,4 +1,4 @@
-"""Verifies a loader: its files by their structure, and each sample as the loader reads it."""
+"""Verifies a loader: the structure of its files, and each sample as the loader reads it."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from kloaders.sources.video import VideoSource
 
 __all__ = ["check_samples", "plan_loader"]
 
-# Neighbouring samples are read by one thread: they may be in one file.
+# The number of neighbouring samples that one thread reads, since they may be in one file.
 _AT_ONCE = 32
 
 
 def plan_loader(loader: Loader, report: Report, tasks: list[Task]) -> None:
-    """Append the tasks of files of known formats: images, arrays, videos, records, packs.
+    """Append the tasks for files of known formats: images, arrays, videos, records, packs.
 
     Files of custom formats are read by `check_samples` only.
     """
@@ -89,7 +89,7 @@ def _plan_columns(loader: Loader, source: Source, tasks: list[Task]) -> None:
                     {
                         "path": inner.paths[row],
                         "max_pixels": most,
-                        # Masks may well be equal: they are not compared.
+                        # Masks are not compared, since equal masks are normal.
                         "compared": k == 0,
                         "class": None if k or classes is None else classes[place],
                     }
@@ -117,7 +117,7 @@ def _parts(source: Source) -> Iterator[Source]:
 
 
 def _inner(column: Any) -> tuple[Any, Any]:
-    """The underlying column, and the numbers of its selected rows; None for all."""
+    """-> the underlying column, and the numbers of its selected rows (None for all)."""
     numbers = None
     while not isinstance(column, (PathColumn, PackColumn)):
         if isinstance(column, SubsetColumn):
@@ -131,9 +131,9 @@ def _inner(column: Any) -> tuple[Any, Any]:
 def check_samples(
     loader: Loader, report: Report, comparison: Comparison, bar: Any, ray: Ray | None = None
 ) -> None:
-    """Read each sample once, without caches and transforms; add those that do not load.
+    """Read each sample once, without caches and transforms, and report those that fail to load.
 
-    Raises errors that no single sample causes, such as a MemoryError.
+    Raises errors that are not caused by a single sample, such as MemoryError.
     """
     plain = loader.replace(cache=None)
     try:
@@ -150,9 +150,9 @@ def check_samples(
                 bar.update(1)
                 if bad is not None:
                     kind, said, whole = bad
-                    # If a mask is broken, only the mask is named, not its image too.
-                    told = os.path.abspath(name) in known or any(path in whole for path in known)
-                    if not told:
+                    # If a mask is broken, only the mask is reported, not its image too.
+                    reported = os.path.abspath(name) in known or any(p in whole for p in known)
+                    if not reported:
                         report.add(name, kind, said)
                 elif not varies:
                     comparison.note(name, form)
@@ -160,12 +160,12 @@ def check_samples(
         plain.close()
 
 
-#: Name and form of a sample, and why it does not load: kind, message, and the full error text.
+#: The name and form of a sample, and (kind, message, full text) of its error, or None.
 _Found = tuple[str, tuple[str, ...], "tuple[str, str, str] | None"]
 
 
 def _blocks_read(source: Source, blocks: list[Indices], ray: Ray | None) -> Iterator[list[_Found]]:
-    """The findings of each block, in order if this process reads them."""
+    """-> the findings of each block, in order if this process reads them."""
     if ray is not None:
         from kloaders.engine.ray.calls import called
 
@@ -179,7 +179,7 @@ def _blocks_read(source: Source, blocks: list[Indices], ray: Ray | None) -> Iter
 
 
 def _read(source: Source, indices: Indices) -> list[_Found]:
-    """The findings of these samples."""
+    """Read these samples."""
     found: list[_Found] = []
     for index in indices.tolist():
         name = source.name(index)
@@ -188,7 +188,7 @@ def _read(source: Source, indices: Indices) -> list[_Found]:
             arrays = [np.asarray(array) for array in flatten(parts)]
         except MemoryError:
             raise
-        except Exception as error:  # errors of user code belong to the sample
+        except Exception as error:  # any error in user code counts as an error of the sample
             found.append((name, (), (kind_of_error(error), _message(name, error), str(error))))
             continue
         form = ", ".join(f"{array.dtype} of shape {array.shape}" for array in arrays)
@@ -200,4 +200,4 @@ def _message(name: str, error: Exception) -> str:
     said = shortened(" ".join(str(error).split()), 1000) or type(error).__name__
     if name in said:
         return said
-    return f"{name} does not load: {type(error).__name__}: {said}"
+    return f"{name} failed to load: {type(error).__name__}: {said}"

@@ -1,4 +1,4 @@
-"""The tasks for a source: one for each file, or for some records of a file."""
+"""Splits a source into tasks: one for each file, or for some records of a file."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ _RECORDS = re.compile(r"\.tfrec(ord)?s?([.-]|$)", re.IGNORECASE)
 _ROWS = (".tar", ".parquet")
 # The index file of an MDS folder.
 INDEX = "index.json"
-# Records and bytes per task: large enough for one line of JSON each way.
+# The maximum records and bytes per task: many, so that the exchange of JSON lines costs little.
 _TASK_RECORDS, _TASK_BYTES = 256, 2**26
 
-# A file and its class, as there may be millions; for others, the argument of `inspect`.
+# (file, class) for a plain file, since there may be millions; a dict, the argument of `inspect`, for others.
 Task = tuple[str, "str | None"] | dict[str, Any]
 
 
 def is_rows(path: str) -> bool:
-    """Whether a file's name is that of a file with rows of values."""
+    """Whether the name is that of a tar or Parquet file, which has rows of values."""
     return suffix_of(path) in _ROWS
 
 
 def size_of(task: Task) -> int:
-    """What is counted: files or records."""
+    """The number of files or records of a task."""
     return task.get("count", 1) if isinstance(task, dict) else 1
 
 
 def as_question(task: Task, max_pixels: int) -> dict[str, Any]:
-    """A task as `inspect` takes it."""
+    """A task as the argument of `inspect`."""
     if isinstance(task, dict):
         return {"max_pixels": max_pixels, **task}
-    # Arrays are read in blocks, videos frame by frame: they may take long.
+    # Large arrays and videos may take long, so these have no time limit.
     hangs = suffix_of(task[0]) not in ARRAY_SUFFIXES | VIDEO_SUFFIXES
     return {"path": task[0], "max_pixels": max_pixels, "hangs": hangs}
 
@@ -125,9 +125,9 @@ def plan_source(
 
 
 def _files_in(root: str, report: Report, follow_links: bool) -> Iterator[tuple[str, str | None]]:
-    """Supported files below a folder, sorted; the folder directly below it is the class.
+    """The supported files below a folder, sorted, each with its class: the folder directly below `root`.
 
-    These are the files of `from_directory`, and those next to the class folders.
+    These are the files that `from_directory` reads, and those next to the class folders.
     """
 
     def unreadable(folder: str, error: OSError) -> None:
@@ -163,7 +163,7 @@ def _is_read(path: str) -> bool:
 def _objects_of(
     name: str, columns: tuple[str, str | None, Any], report: Report
 ) -> Iterator[tuple[str, str | None]]:
-    """Objects of a URL: of a table, a pattern, or a folder; the folder directly below is the class."""
+    """The objects of a URL (a table, a pattern, or a folder), each with its class, as in `_files_in`."""
     if suffix_of(name) in (".csv", ".tsv"):
         yield from zip(*_table(name, *columns), strict=True)
         return
@@ -178,7 +178,7 @@ def _objects_of(
             yield join(name, whole), None
             return
     if not listed:
-        raise FileNotFoundError(f"nothing lies at {name}: look at its bucket and folder.")
+        raise FileNotFoundError(f"there are no objects at {name}: check its bucket and folder.")
     for below, _ in listed:
         path = join(name, below) if found is None else below
         if any(part.startswith(".") for part in below.split("/")):
@@ -201,7 +201,7 @@ def _table(
 
 
 def plan_records(path: str, report: Report, tasks: list[Task]) -> None:
-    """Append the tasks of a TFRecord file."""
+    """Append the tasks for a TFRecord file."""
     try:
         files = RecordFiles([path], progress=False, opener=opener_of([path]))
     except (OSError, DecodeError) as error:
@@ -237,8 +237,8 @@ def _examples_in(files: RecordFiles) -> bool:
 
 
 def plan_rows(path: str, report: Report, tasks: list[Task]) -> None:
-    """Append the tasks of a tar file, a Parquet file, or a folder in MDS."""
-    # Imports all sources, and Keras.
+    """Append the tasks for a tar file, a Parquet file, or an MDS folder."""
+    # Imported here, since this imports all sources and Keras.
     from kloaders.diagnostics.verify.rows import RowFile
 
     try:
@@ -251,7 +251,7 @@ def plan_rows(path: str, report: Report, tasks: list[Task]) -> None:
 
 
 def plan_pack(folder: str, report: Report, tasks: list[Task]) -> None:
-    """The checksums of a pack's files, after their sizes and headers."""
+    """Check sizes and headers of a pack's files, and append the tasks for their checksums."""
     manifest_path = pack_format.path_in(folder, MANIFEST)
     try:
         manifest = pack_format.read_manifest(folder)

@@ -1,7 +1,8 @@
-"""One process of `verify`: does tasks, and answers. It imports Keras only for rows.
+"""A worker process of `verify`, which does tasks and answers. It imports Keras only for rows.
 
-It is a separate process for three reasons: a file that crashes the decoder ends nothing else and is
-named, decoders print warnings to stderr, and the GIL is not shared. Tasks and answers are lines of JSON.
+A separate process has three advantages: if a file crashes the decoder, only this process ends and the
+file is reported; warnings that decoders print to stderr are suppressed; and the GIL is not shared. Tasks
+and answers are lines of JSON.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ from kloaders.places.settings import exported
 
 __all__ = ["Inspections", "Inspector", "inspect", "main"]
 
-# Seconds after which an image, or its disk, is considered to hang.
+# After this many seconds the decoder of an image, or its disk, is considered to hang.
 HANG_SECONDS = 120.0
 
-# Answers of one task: name, problems, digest, form, class (for a record, by its label) each.
+# The answers for one task, each with name, problems, digest, form and class (of a record: its label).
 Answer = list[dict[str, Any]]
 
 
 def inspect(task: dict[str, Any], opened: dict[str, Any]) -> Answer:
     """Do one task: a file, some records of a file, or a part of a file whose checksum is known.
 
-    opened: files of records or rows, kept between tasks.
+    `opened` keeps files of records or rows open between tasks.
     """
     if "crc32" in task:
         return [_sum(task)]
@@ -74,7 +75,7 @@ def _sum(task: dict[str, Any]) -> dict[str, Any]:
     try:
         if crc_of_piece(path, task["begin"], task["end"]) != task["crc32"]:
             found.add(
-                "broken", f"{task['name']} changed since the pack was written: its sum differs"
+                "broken", f"{task['name']} changed since the pack was written: its checksum differs"
             )
     except OSError as error:
         found.add("unreadable", f"{path} cannot be read: {error.strerror}")
@@ -84,7 +85,7 @@ def _sum(task: dict[str, Any]) -> dict[str, Any]:
 def _records(task: dict[str, Any], opened: dict[str, RecordFiles]) -> Answer:
     path = task["path"]
     if path not in opened:
-        opened.clear()  # tasks of a file follow one another
+        opened.clear()  # the tasks of a file come one after another
         opened[path] = RecordFiles([path], progress=False, opener=opener_of([path]))
     files = opened[path]
     indices = np.arange(task["first"], task["first"] + task["count"], dtype=np.int64)
@@ -92,7 +93,7 @@ def _records(task: dict[str, Any], opened: dict[str, RecordFiles]) -> Answer:
 
 
 def _rows(task: dict[str, Any], opened: dict[str, Any]) -> Answer:
-    # Imports all sources, and Keras: only for such files.
+    # Imported here, since this imports all sources and Keras.
     from kloaders.diagnostics.verify.rows import RowFile
 
     path = task["path"]
@@ -121,7 +122,7 @@ def _record(
                 continue
             for value in values:
                 if is_image(value):
-                    # An image record is identified by its image: names differ.
+                    # A record with an image is compared by its image only, since names differ.
                     inner = check_content(value, f"{name}, {feature}", task["max_pixels"])
                     found.problems += inner.problems
                     found.digest, found.form = inner.digest, inner.form
@@ -143,7 +144,7 @@ def main() -> None:
 
 
 def _there_soon(descriptor: int) -> bool:
-    """Whether there is input, or its end, within HANG_SECONDS."""
+    """Wait up to HANG_SECONDS. -> whether there is input, or the end of the input."""
     if not hasattr(select, "poll"):  # Windows
         return True
     poll = select.poll()
@@ -152,19 +153,19 @@ def _there_soon(descriptor: int) -> bool:
 
 
 class Inspector:
-    """A process that does tasks one after another, and is restarted when a task kills it.
+    """A process that does tasks one after another, and is restarted if a task kills it.
 
-    Used by one thread, but for `close`.
+    One thread uses it; only `close` may be called from any thread.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, task: dict[str, Any]) -> Answer:
-        """Do a task; one that kills its process twice, or hangs, is reported as such."""
+        """Do a task. A task that kills its process twice, or hangs, is reported as broken."""
         line = json.dumps(task).encode() + b"\n"
         code = 0
-        for _ in range(2):  # it may have died for another reason
+        for _ in range(2):  # the process may have died for another reason
             process = self._started()
             assert process.stdin is not None
             assert process.stdout is not None
@@ -183,12 +184,12 @@ class Inspector:
             code = process.wait()
             self.close()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return self._gave_up(task, f"ends the process that reads it ({how})")
+        return self._gave_up(task, f"crashes the process that reads it ({how})")
 
     def _gave_up(self, task: dict[str, Any], how: str) -> Answer:
         path = task["path"]
         what = (
-            f"{path}, one of records {task['first']} to {task['first'] + task['count'] - 1},"
+            f"{path}, one of the records {task['first']} to {task['first'] + task['count'] - 1},"
             if ("first" in task)
             else path
         )
@@ -217,7 +218,7 @@ class Inspector:
         return self._process
 
     def close(self) -> None:
-        """End the process; from any thread."""
+        """End the process. May be called from any thread."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -229,7 +230,7 @@ class Inspector:
 
 
 class Inspections:
-    """The work of a cluster's actor for `verify`: several tasks, in a separate process."""
+    """The work of a Ray actor for `verify`: several tasks, in a separate process."""
 
     def __init__(self) -> None:
         self._inspector = Inspector()

@@ -115,6 +115,11 @@ class RamCache(SharedStore):
         self._off = bool(os.environ.get(WORKER))  # each process would keep its own
         self._reset()
 
+    def after_fork(self) -> None:
+        super().after_fork()
+        # Samples whose rows are being written.
+        self._writing: set[int] = set()
+
     def _reset(self) -> None:
         self._rows: Array | None = None
         self._map: mmap.mmap | None = None
@@ -277,7 +282,12 @@ class RamCache(SharedStore):
             if self._others or rows.shape[1:] != array.shape or rows.dtype != array.dtype:
                 self._put_other(index, stamp, array)
                 return
+            if index in self._writing:  # batches of two epochs read it at the same time
+                return
             slot = int(self._slots[index]) - 1
+            if slot >= 0 and self._stamps[slot].tobytes() == stamp:
+                self._looked_at[slot] = time.monotonic()
+                return
             if slot >= 0:  # changed since: nobody may copy from the row while it is written
                 self._slots[index] = 0
                 self._generation = generation = generation + 1
@@ -286,12 +296,16 @@ class RamCache(SharedStore):
                 self._count += 1
             else:
                 return
-        rows[slot] = array
-        with self._lock:
-            if generation == self._generation or (slot < self._capacity and rows is self._rows):
-                self._stamps[slot] = np.frombuffer(stamp, np.uint8)
-                self._looked_at[slot] = time.monotonic()
-                self._slots[index] = slot + 1
+            self._writing.add(index)
+        try:
+            rows[slot] = array
+            with self._lock:
+                if generation == self._generation or (slot < self._capacity and rows is self._rows):
+                    self._stamps[slot] = np.frombuffer(stamp, np.uint8)
+                    self._looked_at[slot] = time.monotonic()
+                    self._slots[index] = slot + 1
+        finally:
+            self._writing.discard(index)
 
     def _begin(self, array: Array) -> bool:
         """Reserve room for arrays like this one."""

@@ -44,7 +44,7 @@ def test_a_hook_that_waits_is_the_disk_whatever_it_waits_for():
         )
     )
     assert found.bound == "disk"
-    assert "98% waiting" in found.why
+    assert "98% of the time to load a sample is waiting" in found.why
     assert settings_of(found) == ["workers=32"]
     assert found.advice[0].predicted == pytest.approx(32 / 0.10201)
 
@@ -98,7 +98,7 @@ def test_a_loader_that_fetches_is_slowed_down_by_the_network():
     slow = {"cold": Run(400, 1.0), "warm": Run(400, 1.0), "request_s": 0.04, "requests": 16.2}
     found = judge(figures(REMOTE, **FETCHING, **slow))
     assert (found.bound, found.stage) == ("network", "read")
-    assert "400 per second with 16 requests in flight, 40.0 ms each" in found.why
+    assert "400 samples/s arrive with 16 concurrent requests, 40.0 ms each" in found.why
     assert "The bottleneck of loading is the network" in str(found)
     assert settings_of(found) == ['download_cache="downloads"']
     kept = judge(figures({**REMOTE, "downloads_kept": True}, **FETCHING, **slow))
@@ -131,7 +131,7 @@ def test_ray_actors_that_are_always_at_work_are_the_decoders():
     assert (found.bound, found.stage) == ("decoders", "decode")
     assert found.why == "8 Ray actors are busy 95% of the time; most of it is decoding."
     assert "The bottleneck of loading is the decoders" in str(found)
-    assert "this loader, by 8 Ray actors" in str(found)
+    assert "this loader, with 8 Ray actors" in str(found)
     assert settings_of(found) == ["processes=Ray(cpus=16)"]
     assert found.advice[0].predicted == pytest.approx(4000)
     assert found.ceiling == pytest.approx(2000 / 0.95)
@@ -140,7 +140,7 @@ def test_ray_actors_that_are_always_at_work_are_the_decoders():
 def test_ray_actors_that_wait_are_slowed_down_by_the_network():
     found = on_ray(0.3)
     assert (found.bound, found.stage) == ("network", "copy")
-    assert "busy 30% of the time: 2,000 samples/s of 146.5 KiB come from them" in found.why
+    assert "busy 30% of the time: they send 2,000 samples/s of 146.5 KiB" in found.why
     assert found.advice == []
     assert found.ceiling == pytest.approx(2000 / 0.3)
 

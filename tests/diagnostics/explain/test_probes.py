@@ -114,5 +114,5 @@ def test_a_loader_on_ray(ray):
     assert found.measured.settings.decoders == 2
     assert 0.4 < found.measured.warm.decoding <= 1
     assert found.bottleneck in ("decoders", "network")
-    assert "this loader, by 2 Ray actors" in str(found)
+    assert "this loader, with 2 Ray actors" in str(found)
     loader.close()

@@ -71,7 +71,7 @@ def test_how_far_it_is():
         "4,000 samples/s in fit, 100% of what this machine can do; 8,000 if the model never waited for data "
         "(it waits 50% of the time)."
     )
-    assert "by the loader alone" in standing(judge(DECODING))
+    assert "for the loader alone" in standing(judge(DECODING))
 
 
 def test_changes_stand_with_what_they_promise_and_what_came_of_them():

@@ -18,7 +18,7 @@ def test_odd_shapes(tmp_path: Path) -> None:
         np.save(tmp_path / f"{k:02}.npy", np.full(3 + (k == 7), k, np.float32))
     (one,) = kl.verify(tmp_path, workers=0, progress=False).findings
     assert (one.kind, os.path.basename(one.path)) == ("inconsistent", "07.npy")
-    assert "float32 of shape (4,), and 19 others are float32 of shape (3,)" in one.message
+    assert "float32 of shape (4,), but 19 others are float32 of shape (3,)" in one.message
     for k in range(20):
         np.save(tmp_path / f"{k:02}.npy", np.full(3 + k % 5, k, np.float32))
     assert not kl.verify(tmp_path, workers=0, progress=False).findings

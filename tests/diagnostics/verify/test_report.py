@@ -56,12 +56,12 @@ def test_lines_for_people(report: Report) -> None:
     """So many of each kind, then how many others."""
     lines = list(lines_of(report, most=1))
     assert "empty: /empty.jpg is empty" in lines
-    assert "empty: and 1 others; --json FILE and --csv FILE list all" in lines
+    assert "empty: and 1 more; --json FILE and --csv FILE list all" in lines
     assert len(lines) == len(ERRORS) + len(WARNINGS) + 1
     said = summary(report)
     assert said.startswith("photos: 30 read in 1.5 s, 1 unreadable, 2 empty, ")
-    assert said.endswith("1 inconsistent. 2 files of other suffixes were left out.")
-    assert summary(Report("it", files=1)) == "it: 1 read in 0.0 s, all sound."
+    assert said.endswith("1 inconsistent. 2 files with other suffixes were left out.")
+    assert summary(Report("it", files=1)) == "it: 1 read in 0.0 s, no findings."
 
 
 @pytest.mark.parametrize("warnings", [False, True])
@@ -120,7 +120,7 @@ def test_lists_with_older_names_are_read(tmp_path: Path) -> None:
 def test_a_report_describes_itself():
     """In a sentence, and in a notebook with each finding."""
     report = Report("photos", files=3, seconds=0.5)
-    assert str(report) == "photos: 3 read in 0.5 s, all sound."
+    assert str(report) == "photos: 3 read in 0.5 s, no findings."
     assert "<table>" not in report._repr_html_()
     report.add("<a>.png", "empty", "0 bytes")
     assert str(report) == "photos: 3 read in 0.5 s, 1 empty."

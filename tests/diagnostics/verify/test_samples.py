@@ -77,7 +77,7 @@ def test_a_format_of_ones_own(tmp_path: Path, cache: Any) -> None:
         str(paths[6]): "inconsistent",
         str(paths[7]): "unreadable",
     }
-    assert f"{paths[5]} does not load: ValueError: 3 numbers" in [
+    assert f"{paths[5]} failed to load: ValueError: 3 numbers" in [
         one.message for one in report.findings
     ]
     assert loader.errors == []  # nothing is counted against it

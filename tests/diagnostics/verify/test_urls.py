@@ -48,7 +48,7 @@ def test_patterns_single_objects_and_tables(server):
     assert kl.verify(server.url("photos/cat/*.png"), progress=False).files == 6
     assert kl.verify(server.url("arrays/1.npy"), progress=False).files == 1
     assert kl.verify(server.url("t.csv"), folder=server.url(), progress=False).files == 2
-    with pytest.raises(FileNotFoundError, match="nothing lies at s3://bucket/none"):
+    with pytest.raises(FileNotFoundError, match="there are no objects at s3://bucket/none"):
         kl.verify(server.url("none"), progress=False)
 
 

@@ -33,7 +33,7 @@ def test_a_file_that_ends_the_decoder_is_named(photos: Path, monkeypatch: Any) -
     report = kl.verify(photos / "cat" / "0.jpg", progress=False)
     (finding,) = report.findings
     assert finding.kind == "broken"
-    assert finding.message.endswith("cat/0.jpg ends the process that reads it (signal 6)")
+    assert finding.message.endswith("cat/0.jpg crashes the process that reads it (signal 6)")
 
 
 def test_a_process_that_is_ended_by_others_is_replaced(photos: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import kloaders as kl
@@ -77,6 +78,17 @@ def test_damaged_anywhere_nothing_wrong_is_served(pictures, tmp_path, keep):
             pictures, None, BATCH, cache=folder, cache_budget=1, workers=0
         ) as loader:
             assert numbers(loader) == ALL
+
+
+def test_a_sample_that_two_threads_put_is_written_once(tmp_path):
+    """Batches of two epochs may read it at the same time."""
+    store = FolderCache(str(tmp_path), "k", 2, ["a", "b"])
+    for number in (5, 5, 7):
+        store.put(0, bytes([number] * 16), np.full(4, number))
+    assert store.get(0, lambda _: bytes([7] * 16)).tolist() == [7] * 4
+    store.clear()
+    (segment,) = tmp_path.rglob("*.segment")
+    assert len(list(folder_cache._entries(os.open(segment, os.O_RDONLY), 0))) == 2
 
 
 def test_a_full_disk_stops_the_cache_only(pictures, tmp_path, keep, monkeypatch, caplog):

@@ -72,7 +72,8 @@ def test_never_a_torn_row(monkeypatch):
         for _ in range(1500):
             k = generator.randrange(64)
             value = generator.randrange(2**16)
-            store.put(k, stamps[k], np.full(4096, value, np.uint16))
+            stamp = generator.randbytes(16)  # the file has changed
+            store.put(k, stamp, np.full(4096, value, np.uint16))
             if generator.random() < 0.002:
                 store.shrink()
             if generator.random() < 0.002:
@@ -88,6 +89,44 @@ def test_never_a_torn_row(monkeypatch):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_sample_that_two_epochs_read_at_once_disturbs_nobody(monkeypatch):
+    """What is kept already is not written again: whoever reads other rows meanwhile would read them anew."""
+    monkeypatch.setattr(ram_cache.stores, "CHECK_SECONDS", -1.0)
+    store = RamCache(3, Budget(10**6))
+    rows = [np.full(4, k) for k in range(3)]
+    for k in range(3):
+        store.put(k, STAMP, rows[k])
+
+    def stamp(index):
+        store.put(2, STAMP, rows[2])  # another batch ends, in the middle of this one
+        return STAMP
+
+    out = np.empty((2, 4), rows[0].dtype)
+    assert store.serve(np.arange(2), out, stamp).tolist() == []
+    np.testing.assert_array_equal(out, rows[:2])
+
+
+def test_a_sample_that_two_threads_put_takes_one_row():
+    """Otherwise another one finds no room, and is read in each epoch."""
+    store = RamCache(3, Budget(10**6))
+    rows = [np.full(4, k) for k in range(3)]
+    store.put(0, STAMP, rows[0])
+
+    class Slow(np.ndarray):
+        """Rows of a store; while one is written, the second thread puts the same sample."""
+
+        def __setitem__(self, slot, array):
+            if array is rows[1]:
+                store.put(1, STAMP, rows[1].copy())
+            super().__setitem__(slot, array)
+
+    store._rows = store._rows.view(Slow)
+    for k in (1, 2):
+        store.put(k, STAMP, rows[k])
+    assert store.missing(np.arange(3), lambda k: STAMP).tolist() == []
+    assert [store.get(k, lambda k: STAMP)[0] for k in range(3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("where", ["ram", "folder"])
