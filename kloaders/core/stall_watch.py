@@ -16,12 +16,13 @@ from typing import Protocol
 from kloaders.core.environment import seconds_from
 from kloaders.core.messages import warn
 
-__all__ = ["INTERVAL", "Named", "at", "at_each", "done", "wait", "watched"]
+__all__ = ["DEFAULT", "INTERVAL", "Named", "at", "at_each", "done", "wait", "watched"]
 
 #: The environment variable for the number of seconds until the first report, 60 by default. The
 #: second report follows after the same time, and each later one after twice the time before.
 INTERVAL = "KLOADERS_STALL_SECONDS"
-_DEFAULT = 60.0
+#: ... and what it is where the variable is not set.
+DEFAULT = 60.0
 
 
 class Named(Protocol):
@@ -87,7 +88,7 @@ def wait(event: threading.Event) -> None:
     Raises:
         ValueError: the environment variable KLOADERS_STALL_SECONDS is not a number above 0.
     """
-    interval, waited = seconds_from(INTERVAL, _DEFAULT), 0.0
+    interval, waited = seconds_from(INTERVAL, DEFAULT), 0.0
     while not event.wait(max(interval, waited)):
         waited += max(interval, waited)
         found = "; ".join(_samples())

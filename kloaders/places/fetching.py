@@ -1,9 +1,9 @@
 """Prefetches objects for the threads that decode them: many requests, a limited number of bytes.
 
 Reads are announced. A thread that needs an object takes the fetched bytes, or fetches them itself if
-fetching has not begun. The number of requests in flight follows the throughput: it begins at 16, rises
-while that increases the throughput, is halved when the storage asks for fewer requests, and never exceeds
-256.
+fetching has not begun. The number of requests in flight follows the demand: it begins at 16, rises while
+threads wait for objects and more requests increase the throughput, is halved when the storage asks for
+fewer requests, and never exceeds 256. Each request has a thread.
 """
 
 from __future__ import annotations

@@ -8,13 +8,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kloaders.core.errors import WorkerPoolError
 from kloaders.core.messages import warn
 from kloaders.core.ray import Ray
 from kloaders.engine.ray import actor, cluster
+from kloaders.engine.ray.overdue import Overdue, Turn
 
 __all__ = ["called"]
 
@@ -32,17 +34,22 @@ class _Worker:
     ready: Any
     node: str = ""
     jobs: int = 0
+    turn: Turn = field(default_factory=Turn)
 
 
 def called(
-    engine: Ray, function: Callable[[Any], Any], jobs: Iterable[Any]
+    engine: Ray,
+    function: Callable[[Any], Any],
+    jobs: Iterable[Any],
+    name: Callable[[Any], str] = "the job {!r:.80}".format,
 ) -> Iterator[tuple[Any, Any]]:
-    """Yield each job and its result, in the order of completion.
+    """Yield each job and its result, in the order of completion; warn about a job that takes long.
 
     Args:
         engine: the cluster and the number of actors, each with one CPU.
         function: pickled; called again for a job whose actor died.
         jobs: the function's arguments; pickled as well.
+        name: names a job, for that warning.
 
     Raises:
         ImportError: Ray is not installed.
@@ -59,7 +66,7 @@ def called(
             "and locks when they are first used, or leave engine= out."
         ) from error
     make = cluster.sent_by_value(ray, actor.Worker, max_restarts=0, max_task_retries=0)
-    running = _Running(ray, engine, lambda: make.remote(*given), deque(jobs))
+    running = _Running(ray, engine, lambda: make.remote(*given), deque(jobs), name)
     try:
         yield from running.answers()
     finally:  # also after Ctrl-C
@@ -70,13 +77,21 @@ def called(
 class _Running:
     """Actors and their jobs."""
 
-    def __init__(self, ray: Any, engine: Ray, make: Callable[[], Any], jobs: deque[Any]) -> None:
-        self.ray, self.engine, self.make = ray, engine, make
+    def __init__(
+        self,
+        ray: Any,
+        engine: Ray,
+        make: Callable[[], Any],
+        jobs: deque[Any],
+        name: Callable[[Any], str],
+    ) -> None:
+        self.ray, self.engine, self.make, self.name = ray, engine, make, name
         self.waiting = jobs
         self.workers: list[_Worker] = []
         self.refs: dict[Any, tuple[_Worker, Any]] = {}
         self.deaths: dict[int, int] = {}
         self.given_up = False
+        self.overdue = Overdue()
 
     def answers(self) -> Iterator[tuple[Any, Any]]:
         lived = time.monotonic()
@@ -90,6 +105,7 @@ class _Running:
                         yield found
                 else:
                     self._started(ref)
+            self._look()
             if any(worker.node for worker in self.workers):
                 lived = time.monotonic()
             elif time.monotonic() - lived > self.engine.patience:
@@ -115,6 +131,8 @@ class _Running:
         for worker in self.workers:
             while worker.node and worker.jobs < _EACH and self.waiting:
                 job = self.waiting.popleft()
+                if not worker.jobs:
+                    worker.turn = Turn()
                 worker.jobs += 1
                 self.refs[worker.handle.call.remote(job)] = worker, job
 
@@ -149,7 +167,15 @@ class _Running:
             self._lost(worker)
             return None
         worker.jobs -= 1
+        self.overdue.done(worker.turn)
+        worker.turn = Turn()
         return job, found
+
+    def _look(self) -> None:
+        """Report what takes long. An actor works on the first of its jobs."""
+        current = dict(reversed(self.refs.values()))
+        for worker, job in current.items():
+            self.overdue.look(worker.turn, partial(self.name, job), worker.node)
 
     def _lost(self, worker: _Worker) -> None:
         """Give all its jobs to other actors, without counting a death for them."""

@@ -24,7 +24,7 @@ from kloaders.core.rows import Report, Rows, report_at
 from kloaders.core.structure import Structure, without_specs
 from kloaders.engine.processes.timeouts import SAMPLE, Timeouts
 from kloaders.engine.ray import cluster
-from kloaders.engine.ray.rows import Needs, put_stored, trouble_of
+from kloaders.engine.ray.rows import Needs, put_pieces, put_stored, trouble_of
 from kloaders.plan.rng import Moment
 from kloaders.sources.pipeline import SamplePipeline
 
@@ -131,9 +131,12 @@ class RayPool:
             self._here(pipeline, indices, out, report, moment, raw, stored)
             return
         needs = [(leaf.shape, leaf.dtype) for leaf in out.arrays]
+        job = self.ray.cloudpickle.dumps(
+            (indices, needs, without_specs(out.form), moment, raw), protocol=5
+        )
         given = None if stored is None else (without_specs(stored.form), list(stored.arrays))
         try:
-            found = self._ask("fill", indices, needs, without_specs(out.form), moment, raw, given)
+            found = self._ask("fill", job, given)
         except _NoAnswer:
             self._fall_back()
             self._here(pipeline, indices, out, report, moment, raw, stored)
@@ -160,8 +163,9 @@ class RayPool:
             return
         arrays, troubles, seconds = found
         self.worked += seconds
-        for leaf, made in zip(out.arrays, arrays, strict=True):
-            leaf[...] = made  # a copy: Ray's arrays are read-only, and a batch_transform may write
+        # A copy: Ray's arrays are read-only, and a batch_transform may write.
+        for leaf, pieces in zip(out.arrays, arrays, strict=True):
+            put_pieces(pieces, leaf)
         for trouble in troubles:
             report(*trouble_of(trouble))
 
