@@ -52,7 +52,7 @@ def bucket_by_length(
     for each shape.
 
     Args:
-        loader: any loader but a two-level one; options and data are shared with it.
+        loader: any loader without RAM batches; options and data are shared with it.
         lengths: the number of steps of each sample after the transform, or more. None uses the first
             axis of the inputs (of several inputs the longest): for arrays in a list it is known,
             otherwise every sample is read once, with a progress bar. A function `lengths(x, y)`
@@ -133,7 +133,7 @@ def padded_batches(
     and JAX compile for each shape: `bucket_by_length` has only a few.
 
     Args:
-        loader: any loader but a two-level one; options and data are shared with it.
+        loader: any loader without RAM batches; options and data are shared with it.
         pad_value: the value that is appended to inputs.
         label_pad_value: the same for labels whose shape differs, such as -1 with
             SparseCategoricalCrossentropy(ignore_class=-1). Weights are padded with 0.
