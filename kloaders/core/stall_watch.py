@@ -21,7 +21,7 @@ __all__ = ["DEFAULT", "INTERVAL", "Named", "at", "at_each", "done", "wait", "wat
 #: The environment variable for the number of seconds until the first report, 60 by default. The
 #: second report follows after the same time, and each later one after twice the time before.
 INTERVAL = "KLOADERS_STALL_SECONDS"
-#: ... and what it is where the variable is not set.
+#: The default of that variable.
 DEFAULT = 60.0
 
 
