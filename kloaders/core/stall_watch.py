@@ -8,11 +8,13 @@ Therefore each loading thread records its current sample (`at`), and a thread th
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, SupportsIndex, TypeVar
 
+from kloaders.core.arrays import Indices
 from kloaders.core.environment import seconds_from
 from kloaders.core.messages import warn
 
@@ -21,8 +23,10 @@ __all__ = ["DEFAULT", "INTERVAL", "Named", "at", "at_each", "done", "wait", "wat
 #: The environment variable for the number of seconds until the first report, 60 by default. The
 #: second report follows after the same time, and each later one after twice the time before.
 INTERVAL = "KLOADERS_STALL_SECONDS"
-#: The default of that variable.
+#: Its default.
 DEFAULT = 60.0
+
+T = TypeVar("T")
 
 
 class Named(Protocol):
@@ -34,7 +38,7 @@ class Named(Protocol):
 
 # The current sample of each watched thread. A thread writes only its own slot, and each write is
 # a single dict operation, which needs no lock.
-_slots: dict[int, tuple[Named, int] | None] = {}
+_slots: dict[int, tuple[Named, SupportsIndex] | None] = {}
 if hasattr(os, "register_at_fork"):  # the other threads exist only in the parent
     os.register_at_fork(after_in_child=_slots.clear)
 
@@ -60,19 +64,28 @@ def at(owner: Named, index: int) -> None:
         _slots[ident] = owner, index
 
 
-def at_each(owner: Named, indices: list[int]) -> Iterable[int]:
-    """Yield these samples; each is recorded, as by `at`, when the calling thread takes it.
+def at_each(owner: Named, indices: Indices, items: list[T]) -> Iterable[T]:
+    """Iterate over `items`, one per sample; the current sample is the one whose item was taken last.
 
-    This costs half as much as one call of `at` for each sample, and nothing in an unwatched thread.
+    The slot is written once for all of them, because the iterator knows how many items were taken.
     """
     ident = threading.get_ident()
-    return _noted(ident, owner, indices) if ident in _slots else indices
+    if ident not in _slots:
+        return items
+    each = iter(items)
+    _slots[ident] = owner, _Taken(indices, each)
+    return each
 
 
-def _noted(ident: int, owner: Named, indices: list[int]) -> Iterator[int]:
-    for index in indices:
-        _slots[ident] = owner, index
-        yield index
+class _Taken(NamedTuple):
+    """Samples, and an iterator over one item per sample; its index is the current sample."""
+
+    indices: Indices
+    each: Iterator[Any]
+
+    def __index__(self) -> int:
+        taken = len(self.indices) - operator.length_hint(self.each)
+        return int(self.indices[max(0, taken - 1)])
 
 
 def done() -> None:
@@ -106,7 +119,7 @@ def _samples() -> list[str]:
     found = set()
     for slot in list(_slots.values()):
         if slot is not None:
-            owner, index = slot
+            owner, index = slot[0], operator.index(slot[1])
             with contextlib.suppress(Exception):  # name() is user code, and a report must not fail
                 found.add(f"sample {index} ({owner.name(index)})")
     return sorted(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,10 +50,15 @@ class ArraySpec:
     def known(self) -> bool:
         return None not in self.shape
 
+    @functools.cached_property
+    def fixed(self) -> tuple[int, ...]:
+        """The shape, with 1 for unknown dimensions and for dimensions of length 0."""
+        return tuple(n or 1 for n in self.shape)
+
     @property
     def nbytes(self) -> int:
         """Bytes per sample; an unknown dimension counts as 1."""
-        return int(np.prod([n or 1 for n in self.shape], dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.fixed) * self.dtype.itemsize
 
 
 def map_structure(function: Callable[..., Any], first: Structure, *rest: Structure) -> Structure:
@@ -97,6 +104,12 @@ def names_of(structure: Structure, name: str) -> list[str]:
 
 def unflatten(structure: Structure, leaves: list[Any]) -> Structure:
     """A structure nested like `structure`, with these leaves: the inverse of `flatten`."""
+    if type(structure) is tuple:
+        for part in structure:
+            if isinstance(part, (tuple, dict)):
+                break
+        else:  # the usual (x, y)
+            return tuple(leaves)
     return _unflattened(structure, iter(leaves))
 
 

@@ -115,7 +115,7 @@ class BatchBuild:
         return self._leaves
 
     def _fresh(self) -> list[Array]:
-        needs = [((self.rows, *[n or 1 for n in s.shape]), s.dtype) for s in flatten(self.form)]
+        needs = [((self.rows, *s.fixed), s.dtype) for s in flatten(self.form)]
         if self.processes is not None:
             taken: list[Array] = self.processes.memory.take(needs)
             return taken
@@ -131,9 +131,10 @@ class BatchBuild:
 
     def fill(self, start: int, stop: int) -> None:
         """Fill rows start to stop."""
-        out = [leaf[start:stop] for leaf in self.leaves]
-        rows = slice(start, stop)
-        self._load(self.indices[rows], rows, out, self._report_from(start))
+        rows, out, indices = slice(start, stop), self.leaves, self.indices
+        if stop - start < self.rows:
+            out, indices = [leaf[rows] for leaf in out], indices[rows]
+        self._load(indices, rows, out, self._report_from(start))
 
     def _report_from(self, start: int) -> Report:
         """A report function that records problems in rows counted from `start`."""

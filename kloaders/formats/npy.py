@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from io import FileIO
+from typing import Any
 
 from kloaders.core.arrays import Array
 from kloaders.formats.errors import empty_file
@@ -22,6 +24,7 @@ from kloaders.places.urls import is_url
 __all__ = [
     "decode_array",
     "read_array",
+    "row_reader",
 ]
 
 _HAS_PREADV = hasattr(os, "preadv")  # not on Windows
@@ -58,6 +61,39 @@ def read_array(path: str, out: Array | None = None, max_bytes: int | None = None
         raise
     finally:
         os.close(descriptor)
+
+
+def row_reader(
+    out: Array, otherwise: Callable[[str, Array], Any]
+) -> Callable[[str, Array], Any] | None:
+    """A function that reads a plain .npy file into a row of `out`, and calls `otherwise` for any other file.
+
+    None if no file can be read this way. The expected header is looked up once for all rows. The
+    function must not be shared by threads.
+    """
+    layout = PLAIN_LAYOUTS.get((out.shape[1:], out.dtype))
+    if not _HAS_PREADV or layout is None or not (out.flags.c_contiguous and out.flags.writeable):
+        return None
+    expected, header = layout.header, bytearray(len(layout.header))
+    size = len(header) + layout.body_size
+
+    def read(path: str, row: Array) -> Any:
+        if path.endswith(".npy"):
+            try:
+                descriptor = os.open(path, OPEN_FLAGS)
+            except OSError:  # otherwise() meets it again and reports it
+                return otherwise(path, row)
+            try:
+                buffers: Any = (header, row)
+                if os.preadv(descriptor, buffers, 0) == size and header == expected:
+                    return row
+            except OSError:
+                pass
+            finally:
+                os.close(descriptor)
+        return otherwise(path, row)
+
+    return read
 
 
 def decode_array(raw: bytes, out: Array | None = None, name: str = "array") -> Array:

@@ -215,11 +215,14 @@ class PathColumn:
         return np.asarray(self.read_path(self.paths[index], None))
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
-        read, paths = self.read_path, self.paths
-        for row, index in enumerate(stall_watch.at_each(self, indices.tolist())):
-            target = out[row, ...]
+        for_rows = getattr(self.read_path, "for_rows", None)
+        read = self.read_path if for_rows is None else for_rows(out)
+        paths = stall_watch.at_each(self, indices, self.paths.at(indices))
+        # Iterating takes a third of the time of indexing, but yields scalars if there is one dimension.
+        rows = out if out.ndim > 1 else (out[k, ...] for k in range(len(out)))
+        for row, (path, target) in enumerate(zip(paths, rows, strict=False)):
             try:
-                got = read(paths[index], target)
+                got = read(path, target)
             except Exception as error:  # a user's hook failed for this sample
                 report(row, error)
                 continue

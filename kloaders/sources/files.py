@@ -17,6 +17,7 @@ from kloaders.core.places import where_of
 from kloaders.core.structure import Structure, as_arrays, cast, flatten, map_structure
 from kloaders.formats import by_suffix
 from kloaders.formats.files import IMAGE_SUFFIXES, check_plain, check_suffix, read_bytes, suffix_of
+from kloaders.formats.npy import row_reader
 from kloaders.formats.options import ImageOptions
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import PathColumn, inner_column
@@ -294,3 +295,7 @@ class FileReader:
             got = as_arrays(self.decode(read_bytes(path, takes_empty(self.decode))))
         dtype = self.options.dtype
         return got if dtype is None or got is out else cast(got, dtype)
+
+    def for_rows(self, out: Array) -> Callable[[str, Array], Any]:
+        """Return a reader for rows of this array, for one thread. It reads small .npy files faster."""
+        return (row_reader(out, self) if self.decode is None else None) or self

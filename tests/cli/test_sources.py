@@ -1,4 +1,4 @@
-"""A loader of whatever lies there."""
+"""Loaders for any path: folders, tables, packs and records."""
 
 import json
 

@@ -37,7 +37,7 @@ def test_engines() -> None:
 
 
 class Fatal(kl.SequenceLoader):
-    """Sample 21 kills its process, so many times; counted in files."""
+    """Sample 21 kills its process this many times, counted in files."""
 
     def __init__(self, folder: str, times: int) -> None:
         self.folder, self.times = folder, times
@@ -188,7 +188,7 @@ def test_no_worker_is_free(ray: Any, tmp_path: Path, write: Any, finish: Any, ca
 
 @pytest.mark.ray
 def test_shards_that_take_long_are_waited_for(ray: Any, tmp_path: Path, caplog: Any) -> None:
-    """Patience is for a worker to come, not for its work: others may queue behind it as long as it takes."""
+    """The time limit is for a worker's start, not for its work: shards may wait for it any time."""
     stored = [np.full(20, k) for k in range(24)]
     pack(tmp_path / "there", Slow(stored, workers=0), engine=kl.Ray(cpus=8, patience=1))
     assert "has been free" not in caplog.text
@@ -215,7 +215,7 @@ class Slow(Stored):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_program_that_is_killed(ray: Any, tmp_path: Path) -> None:
-    """kill -9 of the one that has the journal: what is finished stays, by the same call."""
+    """After kill -9 of the process with the journal, the same call keeps the finished shards."""
     code = """
         import sys
         import numpy as np

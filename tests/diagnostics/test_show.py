@@ -66,7 +66,7 @@ def test_the_batch_is_drawn_after_batch_transform(kind, tmp_path):
 
 
 def test_a_look_during_an_epoch_takes_no_batch_from_it():
-    """Between on_epoch_begin and on_epoch_end an index is a ticket; a picture must not be one."""
+    """In an epoch an index requests a batch of the model; show() must not take one."""
     loader = kl.ArraySequenceLoader(np.arange(12.0), batch_size=4, seed=1, shuffle=True)
     loader.on_epoch_begin()
     seen = []

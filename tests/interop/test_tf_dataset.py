@@ -1,4 +1,4 @@
-"""to_tf_dataset by itself: signatures, orders, what is refused, and that it ends with its loader."""
+"""to_tf_dataset alone: signatures, orders, errors, and that it ends with its loader."""
 
 import gc
 import logging

@@ -1,4 +1,4 @@
-"""shard="auto": who is asked, in which order, and what is made of the answer."""
+"""shard="auto": which libraries are asked, in which order, and how the answer is used."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_parts_fit_together(monkeypatch):
 
 @no_distribution
 def test_what_is_made_from_a_loader_keeps_its_part(monkeypatch):
-    """Whoever is asked later."""
+    """The same for libraries that are asked later."""
     slurm(monkeypatch, 1, 2)
     first = loader()
     slurm(monkeypatch, 0, 4)
@@ -179,7 +179,7 @@ not_tf = pytest.mark.skipif(TF, reason="keras.distribution is of JAX and torch")
 )
 @pytest.mark.parametrize("auto", [True, False])
 def test_with_keras_own_sharding(monkeypatch, caplog, auto):
-    """What Keras 3.16 does by itself is switched off, aloud: two ranks train on what one would."""
+    """Keras 3.16's own sharding is turned off and logged: two ranks together train as one would."""
     found = []
     for rank in range(2):
         sharding.install(monkeypatch, rank, 2, auto)

@@ -1,4 +1,4 @@
-"""Texts as inputs: what a model gets on TensorFlow, what layers make of them in the loader elsewhere."""
+"""Texts as inputs: tensors of strings on TensorFlow, vectorized in the loader on other backends."""
 
 import importlib.util
 

@@ -42,6 +42,17 @@ def test_a_file_is_read_in_place_where_that_goes(tmp_path):
 
 
 @pytest.mark.parametrize("decode", [None, count_of])
+def test_rows_of_one_array_are_read_as_each_alone(tmp_path, decode):
+    out = np.zeros((2, 3), np.float32)
+    np.save(tmp_path / "a.npy", np.float32([1, 2, 3]))
+    path = str(tmp_path / "a.npy")
+    for _ in range(2):  # the header is known the second time
+        reader = FileReader(ImageOptions(), decode)
+        read = reader.for_rows(out)
+        np.testing.assert_array_equal(read(path, out[1]), reader(path, None))
+
+
+@pytest.mark.parametrize("decode", [None, count_of])
 def test_what_is_read_is_cast(tmp_path, decode):
     np.save(tmp_path / "a.npy", np.arange(3))
     read = pickle.loads(pickle.dumps(FileReader(ImageOptions(dtype=np.dtype("f2")), decode)))

@@ -74,7 +74,7 @@ def test_options_that_contradict_each_other(files: Files, make: Make) -> None:
 
 @EVERY
 def test_cache(files: Files, make: Make) -> None:
-    """What a cache could not do is refused, with what to use instead."""
+    """Impossible combinations with a cache are rejected, and the message names an alternative."""
     for fine in (None, "auto", False):
         assert len(make(files, cache=fine)) == 3
     for wrong in (5, 0.5):
@@ -343,7 +343,7 @@ def test_an_option_spelt_wrong(files: Files, make: Make) -> None:
 
 
 def test_image_options_that_decode_would_ignore(files: Files) -> None:
-    """An option that can mean nothing is refused; those that do mean something are not."""
+    """Options without effect are rejected; the others are accepted."""
     for options in ({"size": (2, 2)}, {"rescale": 0.5}, {"channels": 1}, {"dct_scaling": True}):
         with refused(ValueError, next(iter(options)), "decode="):
             kl.PathSequenceLoader(files.npy, decode=np.frombuffer, **options)
@@ -353,7 +353,7 @@ def test_image_options_that_decode_would_ignore(files: Files) -> None:
 
 
 def test_what_cannot_be_changed_later(files: Files) -> None:
-    """An attribute that a batch follows from does not lie."""
+    """Attributes that determine a batch are always correct."""
     loader = path(files)
     names = ("batch_size", "shuffle", "seed", "drop_last", "shard")
     for name in (*names, "paths", "labels", "sample_weights", "transform", "size"):

@@ -1,4 +1,4 @@
-"""Whole data sets: what is damaged is found, what is sound is not accused."""
+"""Whole data sets: damaged files are found, and good files are not reported."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_nothing_is_left_of_one_that_was_stopped(photos: Path, monkeypatch: Any)
 
 
 def as_said(report: Any) -> dict[str, Any]:
-    """All of a report but its time."""
+    """A report without its time."""
     return {name: value for name, value in vars(report).items() if name != "seconds"}
 
 
