@@ -52,7 +52,7 @@ class ArraySpec:
 
     @functools.cached_property
     def fixed(self) -> tuple[int, ...]:
-        """The shape, with 1 for unknown dimensions and for dimensions of length 0."""
+        """The shape, with 1 for dimensions that are unknown or 0."""
         return tuple(n or 1 for n in self.shape)
 
     @property

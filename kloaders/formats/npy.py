@@ -66,10 +66,10 @@ def read_array(path: str, out: Array | None = None, max_bytes: int | None = None
 def row_reader(
     out: Array, otherwise: Callable[[str, Array], Any]
 ) -> Callable[[str, Array], Any] | None:
-    """A function that reads a plain .npy file into a row of `out`, and calls `otherwise` for any other file.
+    """A fast function that reads plain .npy files into rows of `out`, for one thread.
 
-    None if no file can be read this way. The expected header is looked up once for all rows. The
-    function must not be shared by threads.
+    The expected header is looked up once for all rows. Files with another header or size are left to
+    `otherwise`. None if `out` cannot be filled in this way.
     """
     layout = PLAIN_LAYOUTS.get((out.shape[1:], out.dtype))
     if not _HAS_PREADV or layout is None or not (out.flags.c_contiguous and out.flags.writeable):
@@ -81,7 +81,7 @@ def row_reader(
         if path.endswith(".npy"):
             try:
                 descriptor = os.open(path, OPEN_FLAGS)
-            except OSError:  # otherwise() meets it again and reports it
+            except OSError:  # `otherwise` fails again, and explains it
                 return otherwise(path, row)
             try:
                 buffers: Any = (header, row)

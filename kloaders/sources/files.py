@@ -297,5 +297,5 @@ class FileReader:
         return got if dtype is None or got is out else cast(got, dtype)
 
     def for_rows(self, out: Array) -> Callable[[str, Array], Any]:
-        """Return a reader for rows of this array, for one thread. It reads small .npy files faster."""
+        """A reader for rows of this array, for one thread; faster for small arrays."""
         return (row_reader(out, self) if self.decode is None else None) or self

@@ -91,7 +91,7 @@ class PlainColumn:
         array = np.array(values, object) if texts else np.asarray(values)
         return array if codes is None else array[codes]
 
-    # ------------------------------------------------------------------ without a str for each value
+    # ------------------------------------------------------------------ without a str per row value
 
     @cached_property
     def is_text(self) -> bool:
