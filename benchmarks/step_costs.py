@@ -1,11 +1,11 @@
-"""What the steps of a cheap batch cost, in CPU time: arrays in RAM (W4), small files (W6), kept images (W7).
+"""Measures the steps of a cheap batch in CPU time: arrays in RAM (W4), small files (W6), cached images (W7).
 
 python benchmarks/step_costs.py
 
-Steps are called one after another in loops, so that all they need is in the processor's caches: in `fit` they cost
-more, which the lines of `fit` show. Times are of the thread or the process, so other programs disturb
-them less than they disturb rates; the best of some rounds counts. "Half a core": this process and another
-that only computes share one core (Linux).
+Each step is called in a loop, so that its code and data are in the processor's caches. In `fit` it costs more, which
+the rows of `fit` show. Times are CPU times of the thread or process, which depend less on other programs than rates
+do; the best of several rounds counts. "Half a core": this process shares one core with another that only
+computes (Linux).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def best(call: Callable[[int], Any], count: int) -> float:
 
 
 class Made:
-    """A batch that is there already."""
+    """A finished batch."""
 
     def __init__(self, batch: Any, rows: int) -> None:
         self.batch, self.rows = batch, rows
@@ -131,16 +131,16 @@ def steps_in_ram(batch_size: int, samples: int) -> list[Row]:
     planned, prepared = best(lambda k: plan.indices(order, k), count), best(allocated, count)
     full, copied = best(filled, count), best(gathered, count)
     costs = [
-        ("which batch the index means (tickets)", of_epochs(tickets)),
+        ("finding the batch of the index (tickets)", of_epochs(tickets)),
         ("sample numbers (plan)", planned),
         ("arrays for the rows", prepared - planned),
-        ("copying the rows: NumPy's `take`, twice", copied),
-        ("... and around it", full - prepared - copied),
-        ("putting the batch together", best(lambda _: build.finish(), count)),
-        ("a look at the dtypes, for Keras", best(lambda _: for_keras(batch), count)),
-        ("whether it was prefetched (engine)",
+        ("copying the rows: two calls of NumPy's `take`", copied),
+        ("... and the code around them", full - prepared - copied),
+        ("making the batch from its arrays", best(lambda _: build.finish(), count)),
+        ("checking the dtypes for Keras", best(lambda _: for_keras(batch), count)),
+        ("checking whether it was prefetched (engine)",
          best(lambda k: engine.get((order, k), None, lambda *_: made), count)),
-        ("**all of `loader[i]`, measured**", of_epochs(whole)),
+        ("**all of `loader[i]`, measured as a whole**", of_epochs(whole)),
     ]  # fmt: skip
     loader.close()
     model = keras.Sequential(
@@ -154,7 +154,9 @@ def steps_in_ram(batch_size: int, samples: int) -> list[Row]:
     again = kl.ArraySequenceLoader(x, y, batch_size, seed=1)
     ways = {
         "a step of `fit(x=array)`": {"x": x, "y": y, "batch_size": batch_size},
-        "a step of `fit`, a PyDataset that returns the same batch again": {"x": Same(batch, count)},
+        "a step of `fit` with a PyDataset that always returns the same batch": {
+            "x": Same(batch, count)
+        },
         "a step of `fit(loader)`": {"x": again},
     }
     spent: dict[str, list[float]] = {way: [] for way in ways}
@@ -236,7 +238,7 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
 
 
 def measured(runs: dict[str, Callable[[], None]], samples: int, rounds: int = 12) -> dict[str, Any]:
-    """Of each: microseconds a sample of CPU and of wall time, faults and switches a sample; medians."""
+    """For each run: microseconds of CPU and of wall time per sample, page faults and context switches per sample; medians."""
     found: dict[str, list[list[float]]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():
@@ -262,7 +264,7 @@ def spin() -> None:
 
 
 def of_files(kind: str, folder: Path, samples: int) -> list[Row]:
-    """W6 or W7: ours beside the least, with one thread, with two, and on half a core."""
+    """W6 or W7: kloaders and the minimum, with one thread, with two, and on half a core."""
     if kind == "W6":
         paths, least = small_files(folder, samples), least_of_files
         ours: Any = {"cache": None}
@@ -282,8 +284,8 @@ def of_files(kind: str, folder: Path, samples: int) -> list[Row]:
         return lambda: epoch(loader)
 
     runs = {
-        "the least, 1 thread": least(paths, 1), "kloaders, workers=0": run(0),
-        "the least, 2 threads": least(paths, 2), "kloaders, workers=2": run(2),
+        "minimum, 1 thread": least(paths, 1), "kloaders, workers=0": run(0),
+        "minimum, 2 threads": least(paths, 2), "kloaders, workers=2": run(2),
         "kloaders, the default": run(None),
     }  # fmt: skip
     rows: list[Row] = [(name, cost) for name, cost in measured(runs, samples).items()]
@@ -291,7 +293,7 @@ def of_files(kind: str, folder: Path, samples: int) -> list[Row]:
     for interval in (0.0005, 0.05):
         sys.setswitchinterval(interval)
         name = "kloaders, workers=2"
-        rows.append((f"... with a switch interval of {interval * 1e3:g} ms (5 is usual)",
+        rows.append((f"... with a switch interval of {interval * 1e3:g} ms (default: 5 ms)",
                      measured({name: runs[name]}, samples)[name]))  # fmt: skip
     sys.setswitchinterval(usual)
     if hasattr(os, "sched_setaffinity"):
@@ -310,10 +312,10 @@ def of_files(kind: str, folder: Path, samples: int) -> list[Row]:
     each = {
         "W6": [
             (
-                "of it: opening and closing a file",
+                "included: opening and closing a file",
                 lambda k: os.close(os.open(paths[k], os.O_RDONLY)),
             ),
-            ("of it: the path, cut out of the list", lambda k: loader_paths[k]),
+            ("included: extracting the path from the list", lambda k: loader_paths[k]),
         ],
         "W7": [("the stat of a file, at most every two seconds", lambda k: os.stat(paths[k]))],
     }[kind]
@@ -342,7 +344,9 @@ def main() -> None:
             samples = 320 if args.quick else {"W6": 5000, "W7": 1000}[kind]
             with tempfile.TemporaryDirectory(prefix="kloaders-steps-") as folder:
                 tables[kind] = of_files(kind, Path(folder), samples)
-            print(f"| {kind}, per sample | us of CPU | us of wall time | page faults | switches |")
+            print(
+                f"| {kind}, per sample | us of CPU | us of wall time | page faults | context switches |"
+            )
             print("| --- |" + " --- |" * 4)
             for name, costs in tables[kind]:
                 said = [f"{cost:.2f}" for cost in costs] + [""] * (4 - len(costs))

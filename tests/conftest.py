@@ -1,4 +1,4 @@
-"""What every test starts from: the same random state, no device but the CPU, and no left-overs."""
+"""The same start for every test: a fixed random state, only the CPU as a device, and no leftovers."""
 
 import gc
 import logging
@@ -34,7 +34,7 @@ _outcomes, _columns = {}, set()
 
 @pytest.fixture(autouse=True)
 def same_random_state():
-    """No test sees what another drew: a loader without a seed takes one from NumPy's generator."""
+    """Reset the random state, since a loader without a seed draws one from NumPy's generator."""
     before = random.getstate(), np.random.get_state()
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
@@ -48,7 +48,7 @@ def same_random_state():
 
 @pytest.fixture(autouse=True)
 def messages_of_all_levels():
-    """Tests see what is logged at INFO, too; no handler that a command installed stays."""
+    """Let tests capture logs at level INFO, and remove handlers that a command installed."""
     log = logging.getLogger("kloaders")
     log.setLevel(logging.INFO)
     yield
@@ -73,7 +73,7 @@ def keep():
 
 @pytest.fixture
 def nothing_running(monkeypatch):
-    """Threads that earlier tests left are gone when this one begins, and idle ones soon go."""
+    """Wait for threads of earlier tests to end before this test, and let idle ones end soon."""
     from kloaders.core import threads
     from tests.support.recording import our_threads
 
@@ -86,7 +86,7 @@ def nothing_running(monkeypatch):
 
 @pytest.fixture(scope="session")
 def npy(tmp_path_factory):
-    """23 .npy files, each a row that carries its number."""
+    """23 .npy files, each with a row that holds its number."""
     from tests.support.recording import row_of
 
     folder = tmp_path_factory.mktemp("rows")
@@ -107,7 +107,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Note in the report which scenario it is of: with `-n` this is another process than below."""
+    """Store the scenario in the report: with `-n` this runs in another process than the code below."""
     outcome = yield
     marker = item.get_closest_marker("scenario")
     if marker is not None:

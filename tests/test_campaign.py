@@ -27,7 +27,7 @@ TESTS = Path(__file__).parent
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in faults.FAULTS if name not in faults.WITH_KERAS])
 def test_fault(name):
-    """Injected in a process of its own: what is promised of it holds, and says how often."""
+    """A fault, injected in a separate process: its promise holds, and the result has figures."""
     assert faults.one(name)["survived"]
 
 
@@ -39,14 +39,14 @@ def test_fits(tmp_path):
 
 @pytest.mark.slow
 def test_fuzz(tmp_path):
-    """Some hundred changed files of all kinds: errors and correct results."""
+    """A few hundred mutated files of all kinds: errors and correct results."""
     found = beds.in_a_child("fuzz", "all", 0, 10, tmp_path, tmp_path / "at")
     assert found.pop("failures") == []
     assert found["errors"] > 50
 
 
 def test_fuzz_finds(tmp_path, monkeypatch):
-    """A reader that lets damage through, or takes too long, is found out."""
+    """The fuzzer detects a reader that misses damage, or takes too long."""
     monkeypatch.setattr(npy, "read_array", lambda path, out=None: np.zeros(10**6))
     found = fuzz.cases("NPY", 0, 3, str(tmp_path))
     assert len(found["failures"]) == 3
@@ -56,7 +56,7 @@ def test_fuzz_finds(tmp_path, monkeypatch):
 
 
 def test_cases_are_repeatable(tmp_path):
-    """Case k is a function of k: what was found can be made again."""
+    """Case k depends on k alone, so that findings are reproducible."""
     import random
 
     data = bytes(range(200))
@@ -77,7 +77,7 @@ def test_memory_is_flat(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", memory.BUDGETS)
 def test_budget(kind):
-    """Two levels and caches hold no more than they may."""
+    """RAM batches and caches stay within their budgets."""
     assert memory.one(kind)["budget, MiB"]
 
 
@@ -93,7 +93,7 @@ SHARED = [kind for kind in beds.KINDS if kind != "subset"]
 
 @pytest.mark.slow
 def test_threads_at_one_loader():
-    """16 threads ask each kind of loader: by index their own batches, by ticket each batch once."""
+    """16 threads on each kind of loader: each index gives its batch, and in an epoch each batch comes once."""
     found = threads.one("+".join(SHARED))
     assert len(found) == len(SHARED)
     assert all(one["threads"] == 16 for one in found.values())
@@ -118,7 +118,7 @@ def test_loaders_at_one_store(kind):
 
 @pytest.mark.parametrize("place", range(0, 400, 13))
 def test_a_journal_with_a_changed_byte(tmp_path, place):
-    """Found by fuzzing: a line that is JSON and not what was written ended in a KeyError."""
+    """Found by fuzzing: a line of valid JSON with unexpected content caused a KeyError."""
     job = {"name": "x"}
     with (
         contextlib.suppress(InterruptedError),
@@ -139,7 +139,7 @@ def test_a_journal_with_a_changed_byte(tmp_path, place):
 
 
 def test_a_full_disk_at_the_first_line(tmp_path):
-    """Found by the campaign: to close the journal failed as well, and hid what to do."""
+    """Found by the campaign: closing the journal failed too, and hid the advice."""
     paths = beds.files(str(tmp_path / "files"))
     with faults.largest_file(10), pytest.raises(OSError, match="free some") as caught:
         kl.write_pack(paths, tmp_path / "pack", labels=beds.LABELS, progress=False)
@@ -159,7 +159,7 @@ def png(width, height, content):
 
 
 def test_a_small_png_that_claims_to_be_large():
-    """Deflate makes 1,032 bytes of one at most: what cannot be there is not allocated."""
+    """Deflate expands a byte to at most 1,032 bytes, so no more memory is allocated."""
     with pytest.raises(kl.DecodeError, match=r"claims .* more than its \d+ bytes can hold"):
         decode_image(png(13_000, 13_000, b"x" * 100), ImageOptions())
     rows = (b"\0" + bytes(3 * 300)) * 300
@@ -168,7 +168,7 @@ def test_a_small_png_that_claims_to_be_large():
 
 @pytest.mark.parametrize("length", [2**16, 2**31 - 1, 2**32 - 1])
 def test_a_chunk_that_claims_to_be_large(length):
-    """Found by fuzzing: OpenCV allocates what a chunk's length says, 3 GiB for a file of 2 KB."""
+    """Found by fuzzing: OpenCV allocates the length of a chunk, 3 GiB for a file of 2 KB."""
     raw = png(300, 300, (b"\0" + bytes(3 * 300)) * 300)
     at = raw.index(b"IDAT") - 4
     raw = raw[:at] + struct.pack(">I", length) + raw[at + 4 :]
@@ -222,7 +222,7 @@ def test_each_promise_has_a_test_that_exists():
 
 
 def test_the_campaign_kept_no_failure():
-    """What is in docs/promises/ are promises that held, of as many cases as the issue asks for."""
+    """docs/promises/ holds kept promises, with as many cases as the issue requires."""
     if not page.RESULTS.exists():
         pytest.skip("docs/ is not beside these tests")
     assert set(page.result("faults")["faults"]) == set(faults.FAULTS)

@@ -45,7 +45,7 @@ def write_photos(folder):
 
 @pytest.fixture
 def names(tmp_path, monkeypatch):
-    """What the pages speak of without making it, in a folder that is the current one."""
+    """Create the files that the pages use without creating them, in the current folder."""
     keras = pytest.importorskip("keras")
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "photos")
@@ -96,7 +96,7 @@ def script(name):
 
 
 def test_there_are_snippets():
-    """A parser that finds nothing would pass everything."""
+    """Check that the parser finds examples at all."""
     assert len(examples(ROOT / "README.md")) >= 6
     assert sum(len(examples(page)) for page in PAGES) >= 30
 
@@ -121,7 +121,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("command", ["demo", "test"])
 def test_readme_has_the_command(command):
-    """`.ci/run` finds it by this mark and runs it word for word: one line, all its set-up."""
+    """`.ci/run` finds the command by this mark and runs it unchanged: one line with all its setup."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.search(rf"<!-- command: {command} -->\n```sh\n(.*)\n```", text)
     assert found
@@ -155,7 +155,7 @@ def test_a_broken_link_is_found(tmp_path):
 
 
 def test_the_architecture_page_has_the_rooms():
-    """The table that people read is the one that tests/test_rooms.py checks imports with."""
+    """The table in CONTRIBUTING.md equals the one in tests/test_rooms.py."""
     page = ROOT / "docs" / "architecture.md"
     if not page.exists():
         pytest.skip("docs/ is not beside these tests")
@@ -205,7 +205,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
 def test_notebooks_are_stored_with_outputs(path):
-    """With what each cell prints or shows, and without what is only true of one machine."""
+    """Each cell has its output, without anything that depends on the machine."""
     module = script("make_notebooks")
     text = path.read_text(encoding="utf-8")
     notebook = json.loads(text)
@@ -339,7 +339,7 @@ def test_the_tf_data_page_has_every_verb():
 
 
 def test_the_page_of_commands_is_current():
-    """It is written from the commands: `python docs/make_command_page.py`."""
+    """The page equals the output of `python docs/make_command_page.py`."""
     module = script("make_command_page")
     assert module.PAGE.read_text(encoding="utf-8") == module.page()
     for name, command in module.cli.commands.items():

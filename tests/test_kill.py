@@ -1,4 +1,4 @@
-"""Trainings that are killed and go on: the short form of tests/campaign/kill_and_resume.py."""
+"""Trainings that are killed and resumed: the short version of tests/campaign/kill_and_resume.py."""
 
 import json
 import os

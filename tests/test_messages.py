@@ -1,4 +1,4 @@
-"""What messages quote: cut, and shown rather than sent, whoever named the files and whatever is in them."""
+"""Messages truncate and escape what they quote, for any file name and any content."""
 
 import ast
 import logging
@@ -34,7 +34,7 @@ def messages_in(tree):
 
 
 def quoted_in(module):
-    """Of each message: its first words, and what is quoted there, as source."""
+    """For each message: its first words, and the quoted expressions as source code."""
     for node in messages_in(ast.parse(module.read_text(encoding="utf-8"))):
         for part in ast.walk(node):
             if isinstance(part, ast.FormattedValue) and part.format_spec is None:
@@ -55,7 +55,7 @@ def test_values_are_cut_and_names_of_files_are_made_visible(module):
 
 @pytest.fixture
 def hostile(tmp_path):
-    """A folder of two classes, one of which has an evil name, as has one of its files, which is broken."""
+    """A folder of two classes; one class and a broken file in it have malicious names."""
     for name in (f"cat{ESCAPES[0]}{ESCAPES[2]}$x$", "dog"):
         (tmp_path / name).mkdir()
         for k in range(4):
@@ -67,7 +67,7 @@ def hostile(tmp_path):
 
 
 def check(text, *words):
-    """Nothing in it obeys, and the names can be read."""
+    """No control sequence takes effect, and the names are readable."""
     for evil in ("\x1b", "\x07", "\x9b", "\u202e", "\r"):
         assert evil not in text
     for word in words:

@@ -1,4 +1,4 @@
-"""What is promised of the package as a whole: its names, its weight, its shape."""
+"""Promises about the package as a whole: names, import time, structure."""
 
 import configparser
 import importlib

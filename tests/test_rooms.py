@@ -1,7 +1,7 @@
-"""The shape of the package: rooms whose imports run one way, small modules, a test file for each.
+"""The structure of the package: rooms import in one direction, modules are small and have test files.
 
-`python -m tests.support.rooms` prints what is looked at here. What does not hold yet is listed in
-tests/support/known_gaps.py, and nothing stays in that list once it holds.
+`python -m tests.support.rooms` prints the checked structure. Known violations are listed in
+tests/support/known_gaps.py; a fixed violation must be removed from that list.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.support import known_gaps, rooms
 
 
 def check(found: Collection[object], known: Collection[object], rule: str) -> None:
-    """What breaks a rule is what is known to, no more and no less."""
+    """The violations of a rule are exactly the known ones."""
     new = sorted(map(str, set(found) - set(known)))
     mended = sorted(map(str, set(known) - set(found)))
     assert not new, f"{rule}:\n  " + "\n  ".join(new) + f"\n\n{rooms.table()}"
@@ -23,7 +23,7 @@ def check(found: Collection[object], known: Collection[object], rule: str) -> No
 
 
 def test_every_module_is_in_a_room():
-    """A new package needs a line in the table of rooms, and a thought about what it may import."""
+    """A new folder needs a line in the table of rooms."""
     found = {rooms.room_of(name) for name in rooms.modules()} - {""}
     assert found == set(rooms.LEVEL)
 

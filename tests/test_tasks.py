@@ -1,4 +1,4 @@
-"""The tasks that people bring: each sample reaches a model once an epoch, with what belongs to it.
+"""Typical tasks: each sample reaches a model once per epoch, together with its label.
 
 Sample numbers are in the data. A model computes from its input what the label must be, and the
 metric `mismatch` compares. The recipes of docs/tasks are taken from the pages as they stand there.
@@ -29,13 +29,13 @@ def flat(x):
 
 
 def first_pixel(x):
-    """The number in a picture: two bytes of a pixel."""
+    """The number in an image: two bytes of a pixel."""
     x = ops.cast(x, "float32")
     return x[:, :1, :1, 0] + 256.0 * x[:, :1, :1, 1]
 
 
 class Expected(keras.layers.Layer):
-    """What the label of an input must be, flat."""
+    """The expected label of an input, flat."""
 
     def __init__(self, of, width, **options):
         super().__init__(**options)
@@ -49,7 +49,7 @@ class Expected(keras.layers.Layer):
 
 
 def study(loader, inputs, label_of, width, watched=None, samples=N, epochs=2, known=numbers_of):
-    """Fit a small model, and check what it got.
+    """Fit a small model, and check the samples it received.
 
     label_of: of the inputs, the label of `width` numbers. watched: the input whose numbers are
     counted, a name where inputs are a dict. Gives the batches of numbers.
@@ -250,7 +250,7 @@ def test_autoencoder_with_a_transform(pictures):
         assert np.all(x[:, :, 3] == 255)
         assert numbers_of(x) == numbers_of(y) == [0, 1, 2, 3, 4]
         assert not np.any(y == 255)
-    with pytest.raises(ValueError, match="has labels already"):
+    with pytest.raises(ValueError, match="already has labels"):
         kl.inputs_as_labels(kl.PathSequenceLoader(pictures, np.arange(N)))
 
 
@@ -270,7 +270,7 @@ def test_autoencoder_with_weights_padding_and_a_dataset(pictures):
 
 
 def recipes(page):
-    """Imports and classes of a page, as they stand there."""
+    """The imports and classes of a page, unchanged."""
     text = (PAGES / page).read_text(encoding="utf-8")
     nodes = [
         node

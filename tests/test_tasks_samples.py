@@ -1,4 +1,4 @@
-"""What a sample may be, trained on: weights, classes, preprocess=, random reads, changes by epoch."""
+"""Trains on all kinds of samples: weights, classes, preprocess=, random reads, changes by epoch."""
 
 import contextlib
 
@@ -16,7 +16,7 @@ COMPILE = {"jit_compile": False} if BACKEND == "tensorflow" else {}
 
 
 def identity(shape):
-    """A model that gives its input, with one weight that is never used."""
+    """A model that returns its input, with one unused weight."""
     inputs = keras.Input(shape)
     outputs = keras.layers.DepthwiseConv2D(
         1, depthwise_initializer="ones", use_bias=False, trainable=False
@@ -64,7 +64,7 @@ def dense(units=1, name=None):
 
 
 def test_classes_weigh_with_weights_and_padding():
-    """The mixture that fit itself refuses: class_weight, sample weights, and a padded batch."""
+    """A combination that fit itself rejects: class_weight, sample weights, and a padded batch."""
     x = np.arange(N, dtype=np.float32)[:, None]
     y = (np.arange(N) % 4 == 0).astype(np.int32)
     own = np.linspace(0.5, 2, N).astype(np.float32)

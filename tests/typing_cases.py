@@ -1,4 +1,4 @@
-"""What type checkers know of the public functions: mypy reads this file, and nothing runs it.
+"""Types of the public functions: mypy checks this file; it is never run.
 
 A function that gives a loader of the class that it got says so; setup.cfg lists this file for mypy.
 """
@@ -19,7 +19,7 @@ Ram = kl.RamBatchSequenceLoader
 
 
 class Mine(kl.SequenceLoader):
-    """A loader of one's own."""
+    """A custom loader."""
 
     def load_sample(self, index: int) -> Any:
         return np.float32(index)

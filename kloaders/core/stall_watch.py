@@ -1,8 +1,8 @@
-"""Reports which sample a batch waits for, where it waits for long. Ends nothing: a thread cannot be.
+"""Reports which samples are loading when a batch takes long. It stops nothing: threads cannot be ended.
 
-A disk that went to sleep, a network drive that is gone, a hook with a deadlock: the training stands
-still, and nothing says why. So each thread of a loader notes which sample it is at (`at`), and who
-waits for a batch (`wait`) logs these notes from time to time.
+If a disk is asleep, a network drive is gone or a hook deadlocks, training stops without a message.
+Therefore each loading thread records its current sample (`at`), and a thread that waits for a batch
+(`wait`) logs these samples from time to time.
 """
 
 from __future__ import annotations
@@ -18,33 +18,34 @@ from kloaders.core.arrays import Indices
 from kloaders.core.environment import seconds_from
 from kloaders.core.messages import warn
 
-__all__ = ["INTERVAL", "Named", "at", "at_each", "done", "wait", "watched"]
+__all__ = ["DEFAULT", "INTERVAL", "Named", "at", "at_each", "done", "wait", "watched"]
 
-#: The environment variable with the seconds until the first report, 60 by default. The next one
-#: comes after as long again, the one after that after twice the time, and so on.
+#: The environment variable for the number of seconds until the first report, 60 by default. The
+#: second report follows after the same time, and each later one after twice the time before.
 INTERVAL = "KLOADERS_STALL_SECONDS"
-_DEFAULT = 60.0
+#: Its default.
+DEFAULT = 60.0
 
 T = TypeVar("T")
 
 
 class Named(Protocol):
-    """A source, as far as names are concerned."""
+    """The part of a source that has names."""
 
     def name(self, index: int) -> str:
         """The name of this sample."""
 
 
-# The current sample of each watched thread. Only a thread itself writes its slot, and each write
-# is one operation on the dict, which needs no lock.
+# The current sample of each watched thread. A thread writes only its own slot, and each write is
+# a single dict operation, which needs no lock.
 _slots: dict[int, tuple[Named, SupportsIndex] | None] = {}
-if hasattr(os, "register_at_fork"):  # the other threads stayed with the parent
+if hasattr(os, "register_at_fork"):  # the other threads exist only in the parent
     os.register_at_fork(after_in_child=_slots.clear)
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Inside, the calling thread's current sample is recorded: others may wait for it."""
+    """A context that records the calling thread's current sample, because others may wait for it."""
     ident = threading.get_ident()
     _slots[ident] = None
     try:
@@ -54,9 +55,9 @@ def watched() -> Iterator[None]:
 
 
 def at(owner: Named, index: int) -> None:
-    """The calling thread begins to read this sample, if it is a watched one.
+    """Record that the calling thread begins to read this sample, if the thread is watched.
 
-    Its slot refers to the owner until the next sample or `done`. Takes about 0.1 microseconds.
+    The slot keeps a reference to the owner until the next sample or `done`. Takes about 0.1 microseconds.
     """
     ident = threading.get_ident()
     if ident in _slots:
@@ -64,9 +65,9 @@ def at(owner: Named, index: int) -> None:
 
 
 def at_each(owner: Named, indices: Indices, items: list[T]) -> Iterable[T]:
-    """The items of these samples, one after another: the calling thread is at the one it took last.
+    """The items of these samples, in order; the current sample is that of the item taken last.
 
-    Its slot is written once for all: how many were taken, the iterator knows.
+    The slot is written once for all of them, because the iterator knows how many items were taken.
     """
     ident = threading.get_ident()
     if ident not in _slots:
@@ -88,19 +89,19 @@ class _Taken(NamedTuple):
 
 
 def done() -> None:
-    """The calling thread has no current sample any more."""
+    """Record that the calling thread has no current sample any more."""
     ident = threading.get_ident()
     if ident in _slots:
         _slots[ident] = None
 
 
 def wait(event: threading.Event) -> None:
-    """Block until it is set; log meanwhile, now and then, which samples the threads are at.
+    """Block until the event is set. Meanwhile, log from time to time which samples are loading.
 
     Raises:
-        ValueError: the environment variable KLOADERS_STALL_SECONDS is no number above 0.
+        ValueError: the environment variable KLOADERS_STALL_SECONDS is not a number above 0.
     """
-    interval, waited = seconds_from(INTERVAL, _DEFAULT), 0.0
+    interval, waited = seconds_from(INTERVAL, DEFAULT), 0.0
     while not event.wait(max(interval, waited)):
         waited += max(interval, waited)
         found = "; ".join(_samples())
@@ -108,7 +109,7 @@ def wait(event: threading.Event) -> None:
             f"still loading {found}" if found else "its threads wait, perhaps for worker processes"
         )
         warn(
-            f"a batch has not come for {waited:g} seconds: {at_what}. Training continues when it does; "
+            f"a batch has not arrived for {waited:g} seconds: {at_what}. Training continues when it does; "
             "with processes=True a worker that hangs is ended, and its sample becomes an error."
         )
 
@@ -119,6 +120,6 @@ def _samples() -> list[str]:
     for slot in list(_slots.values()):
         if slot is not None:
             owner, index = slot[0], operator.index(slot[1])
-            with contextlib.suppress(Exception):  # a user's function, in a place that ends nothing
+            with contextlib.suppress(Exception):  # name() is user code, and a report must not fail
                 found.add(f"sample {index} ({owner.name(index)})")
     return sorted(found)

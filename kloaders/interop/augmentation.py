@@ -80,7 +80,7 @@ def keras_transform(layer: Any, y: Names = None, x: Names = None) -> Any:
     `batch_transform=`.
 
     Raises:
-        TypeError: `layer` is no Keras layer.
+        TypeError: `layer` is not a Keras layer.
         ValueError: it draws from a global generator (AugMix).
     """
     if not callable(getattr(layer, "stateless_call", None)):

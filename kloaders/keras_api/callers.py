@@ -1,4 +1,4 @@
-"""Tracks which calls of Keras read from a loader, and refuses two at the same time.
+"""Tracks which calls of Keras read from a loader, and rejects two at the same time.
 
 A loader has one position, so two calls that read from it at once would get each other's batches.
 Keras calls no hook when a fit is interrupted in the middle of an epoch (by an error, Ctrl-C or

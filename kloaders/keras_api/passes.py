@@ -142,7 +142,7 @@ class IndexReads:
 
     @property
     def looping(self) -> bool:
-        """Whether a loop reads them. Two in a row are no loop: Keras reads batches 0 and 1 before it begins."""
+        """Whether a loop reads them. Two in a row are not a loop: before a pass Keras reads 0 and 1."""
         return self._in_a_row > 2
 
     def add(self, index: int) -> None:

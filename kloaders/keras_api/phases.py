@@ -56,7 +56,7 @@ class Phase(enum.Enum):
     PAUSED = "an epoch has ended in the middle of a pass, which the next one continues"
 
 
-# Each batch asks, and an Enum looks its members up slowly.
+# Looked up for each batch, and attributes of an Enum are slow.
 _IN_EPOCH, _PASS_DUE = (Phase.OPENED, Phase.READING), (Phase.IDLE, Phase.OPENED)
 
 

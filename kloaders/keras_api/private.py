@@ -145,7 +145,7 @@ def asker(with_call: bool = True) -> Asker:
     return Asker(bool(by_keras), stream) if _reading_modules() else _UNKNOWN
 
 
-# The generator of Keras' that read last: it is recognized at once, where each batch asks for it.
+# The code of the Keras generator that read last, to recognize it without looking at module names.
 _reader: list[CodeType | None] = [None]
 
 

@@ -13,7 +13,7 @@ from kloaders.keras_api import private
 
 __all__ = ["for_keras"]
 
-# The dtypes that may have to be changed: texts, float64 (`np.dtype.char`).
+# The dtypes that may need a change, as `np.dtype.char`: texts and float64.
 _CHANGED = frozenset("Od")
 
 

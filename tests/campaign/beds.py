@@ -1,4 +1,4 @@
-"""One small data set behind every loader: the number of the sample is in all of its values."""
+"""A small data set for every kind of loader: all values of a sample are its number."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 SAMPLES, BATCH, SEED = 48, 5, 11
-# Values of a row, and pixels a side of a picture; a part that wants larger ones says so.
+# Values per row, and pixels per side of an image; parts of the campaign can pass larger ones.
 WIDTH, SIDE = 16, 12
-# Rows so large that a memory map is left alone and they are read.
+# Rows so large that the loader reads them instead of using a memory map.
 LARGE = 5000
 
 TESTS = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ ROOT = TESTS.parent
 
 
 def child_environment(keras=False):
-    """Of a process that imports kloaders from here; without Keras it starts in half a second."""
+    """The environment of a process that imports kloaders; without Keras it starts in half a second."""
     path = os.pathsep.join([str(TESTS), str(ROOT), os.environ.get("PYTHONPATH", "")])
     set_here = {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     return {**os.environ, **set_here, **({} if keras else {"KLOADERS_WORKER": "1"})}
@@ -40,7 +40,7 @@ def loaders_alone():
 
 
 def in_a_child(module, *arguments, timeout=600, keras=False, **options):
-    """The JSON that `python -m campaign.<module> ARGUMENTS` prints last; what ended it, otherwise."""
+    """The JSON that `python -m campaign.<module> ARGUMENTS` prints last, or the reason of its end."""
     done = subprocess.run(
         [sys.executable, "-m", f"campaign.{module}", *map(str, arguments)],
         env=child_environment(keras),
@@ -62,7 +62,7 @@ def row(number, width=None):
 
 
 def files(folder):
-    """One .npy file a sample; the folder has its name when they are all there."""
+    """One .npy file per sample; the folder gets its final name when all files exist."""
     names = [f"{k:04d}.npy" for k in range(SAMPLES)]
     if not os.path.exists(folder):
         with _whole(folder) as part:
@@ -80,7 +80,7 @@ def _whole(folder):
 
 
 def pictures(folder):
-    """One PNG a sample."""
+    """One PNG file per sample."""
     import cv2
 
     names = [f"{k:04d}.png" for k in range(SAMPLES)]
@@ -92,7 +92,7 @@ def pictures(folder):
 
 
 def _unfinished(folder):
-    """Whether there is no conversion, or one that was stopped."""
+    """Whether a conversion is missing or incomplete."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return not names or any("unfinished" in name for name in names)
 
@@ -105,7 +105,7 @@ LABELS = np.arange(SAMPLES)
 
 
 def make(kl, kind, folder, **options):
-    """A loader of this kind over the data set; what it reads lies in `folder`, made if need be."""
+    """A loader of this kind over the data set; its files are in `folder`, created if necessary."""
     options = {"seed": SEED, "workers": 2, "shuffle": True, **options}
     own = os.path.join(folder, kind.replace(" ", "-"))
     paths = files(os.path.join(folder, "files"))
@@ -177,7 +177,7 @@ KINDS = (
 
 @contextlib.contextmanager
 def quiet():
-    """Nothing that a loader says."""
+    """Silence the messages of loaders."""
     import logging
 
     log = logging.getLogger("kloaders")
@@ -190,7 +190,7 @@ def quiet():
 
 
 def numbers(batch):
-    """The samples of a batch, after a look at all of their values."""
+    """The numbers of the samples in a batch, after checking all values."""
     x, y = np.asarray(batch[0]), np.asarray(batch[1])
     flat = x.reshape(len(x), -1)
     assert (flat == y.reshape(-1, 1)).all(), "an x that is not its y's"
@@ -208,7 +208,7 @@ def epoch(loader):
 
 
 def exact(batches, loader):
-    """Every sample of the loader once; gives how many."""
+    """Check that every sample comes once; return the number of samples."""
     found = [k for batch in batches for k in numbers(batch)]
     assert len(set(found)) == len(found) == loader.samples, sorted(found)
     return len(found)

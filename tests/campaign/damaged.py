@@ -1,4 +1,4 @@
-"""Kinds of files that are damaged: seeds of each, one mutated, and what a right answer to it is."""
+"""The kinds of files for the fuzzer: valid files, one of which is mutated, and the accepted results."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def kind(name):
 
 
 class Wrong(AssertionError):
-    """An answer that is not right, and no error."""
+    """A wrong result without an error."""
 
 
 class Files:
-    """Seeds in memory, one mutated and put into a file for each case."""
+    """Valid files in memory; for each case one is mutated and written to a file."""
 
     suffix, text = "", False
     long = 2_000
@@ -108,7 +108,7 @@ class Png(Picture):
     def case(self, rng):
         seed = rng.choice(self.seeds)
         data = bytearray(mutated(rng, seed, self.seeds))
-        if rng.random() < 0.5:  # checksums that fit, as one who means harm writes them
+        if rng.random() < 0.5:  # matching checksums, as an attacker would write them
             at = 8
             while at + 12 <= len(data):
                 size = int.from_bytes(data[at : at + 4], "big")
@@ -146,7 +146,7 @@ ARRAYS = (
 
 
 class Trap:
-    """Unpickled, it would show: a file appears."""
+    """Creates a file when it is unpickled, so unpickling is noticed."""
 
     def __init__(self, path):
         self.path = path
@@ -203,9 +203,9 @@ class Npz(Npy):
 
 
 class Store:
-    """A folder that a loader reads, of which one file is mutated for each case.
+    """A folder that a loader reads; for each case one of its files is mutated.
 
-    `spoil` chooses and changes; `check` reads all samples: right ones, or errors.
+    `spoil` chooses and mutates the file; `check` reads all samples, which must be right or errors.
     """
 
     of = ""
@@ -255,7 +255,7 @@ class Store:
                 path.write_bytes(data)
 
     def read(self, **options):
-        """All samples that arrive, each looked at."""
+        """Check each delivered sample."""
         loader = beds.make(self.kl, self.of, self.folder, workers=0, on_error="skip", **options)
         with loader:
             found = [k for batch in loader.epoch_batches(0, False) for k in self.numbers(batch)]
@@ -298,7 +298,7 @@ class Index(Store):
 
         data = bytearray(super().spoil(rng, data))
         size = sidecar_index._INDEX.size
-        if rng.random() < 0.6 and len(data) > size:  # sums that fit, as an index that lies has them
+        if rng.random() < 0.6 and len(data) > size:  # matching checksums, as if forged
             data[size - 8 : size - 4] = struct.pack("<I", zlib.crc32(data[size:]))
             head = bytes(data[: size - 4]) + bytes(4)
             data[size - 4 : size] = struct.pack("<I", zlib.crc32(head))
@@ -313,7 +313,7 @@ class Index(Store):
 
 @kind("Example in a record")
 class Example(Store):
-    """Damage with a checksum that fits: what it holds may be anything, also a right sample."""
+    """Damage with a matching checksum: the content may be anything, even a right sample."""
 
     of, files = "TFRecord", r"\.tfrecord$"
 

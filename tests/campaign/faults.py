@@ -29,7 +29,7 @@ import psutil
 from . import beds
 from .beds import BATCH, KINDS, LABELS, SAMPLES, exact, numbers, transform
 
-# The loaders that the suite runs: one for each way to read.
+# The loaders that the short version runs: one for each way to read.
 FEW = ("map of large rows", "images cached in RAM", "RAM batches", "TFRecord", "processes")
 
 # name -> (the fault, function(kl, folder, long) -> the consequence, with figures)
@@ -47,7 +47,7 @@ def fault(injected):
 
 
 def messages():
-    """A list that gets the messages that loaders log from now on."""
+    """A list that collects the messages that loaders log from now on."""
     import logging
 
     said = []
@@ -85,7 +85,7 @@ def worker_killed(kl, folder, long):
 
 
 class StopsOnce:
-    """A transform whose process is stopped at one sample, the first time that a worker is there."""
+    """A transform that stops its process at one sample, the first time that a worker reaches it."""
 
     def __init__(self, sample, folder):
         self.sample, self.folder = sample, folder
@@ -120,7 +120,7 @@ def worker_hangs(kl, folder, long):
 
 
 class Slow:
-    """Reads a file, but for one that does not come before an event is set."""
+    """Reads files; one of them blocks until an event is set."""
 
     def __init__(self, stuck):
         self.stuck, self.gate, self.reached = stuck, threading.Event(), threading.Event()
@@ -158,7 +158,7 @@ def reader_hangs(kl, folder, long):
         found.append(next(line for line in said if "17" in line))
         said.clear()
     for line in found:
-        assert "has not come for" in line
+        assert "has not arrived for" in line
         assert f"sample 17 ({paths[17]})" in line, line
     return {"survived": "the log names the sample, its file and the time; then all samples arrive"}
 
@@ -198,7 +198,7 @@ def slow_disk(kl, folder, long):
 
 @contextlib.contextmanager
 def largest_file(size):
-    """A disk that takes no file larger than this, as RLIMIT_FSIZE has it (EFBIG, as ENOSPC)."""
+    """Limit the size of files by RLIMIT_FSIZE, which acts like a full disk (EFBIG instead of ENOSPC)."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -319,7 +319,7 @@ def disk_full_while_converting(kl, folder, long):
 
 
 def store_of(loader, kind, folder):
-    """The file of `kind` to cut or remove."""
+    """The file of `kind` that is truncated or removed."""
     own = os.path.join(folder, kind.replace(" ", "-"))
     if kind.startswith("map"):
         return own
@@ -635,7 +635,7 @@ def ctrl_c_and_on(kl, folder, long):
 
 @contextlib.contextmanager
 def locks_held(loader):
-    """All locks of a loader are held by another thread, as some of them are at any moment."""
+    """Another thread holds all locks of a loader, as may happen to some of them at any moment."""
     runner = loader.runner
     engine = runner.engine
     owners = [loader, runner, runner.tickets, runner.pool, runner.log, runner.specs]
@@ -767,7 +767,7 @@ WITH_KERAS = {"many fits"}
 
 
 def one(name, long=False):
-    """One fault, in a process of its own; what was injected and what survived."""
+    """Run one fault in a separate process; return the fault and its consequence."""
     with tempfile.TemporaryDirectory(prefix="kloaders-fault-") as folder:
         begin = time.monotonic()
         found = beds.in_a_child(
@@ -778,7 +778,7 @@ def one(name, long=False):
 
 
 def run(long=True, names=None):
-    """All faults; an AssertionError is one that was not survived."""
+    """Run all faults; an AssertionError means that a promise was broken."""
     found = {}
     for name in names or FAULTS:
         found[name] = one(name, long)

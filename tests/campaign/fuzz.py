@@ -3,8 +3,8 @@
 python -m tests.campaign fuzz                    # 2,000 cases of each kind of file, or 400
 python -m campaign.fuzz KIND FIRST COUNT FOLDER  # some of them, as the others run it (in tests/)
 
-Case k of a kind is a function of k alone. A child works on some hundred of them with a bound on its
-memory and time and notes the case before it begins, so that what kills it is known.
+Case k of a kind depends on k alone. A child process runs a few hundred cases with limits on its
+memory and time, and records each case before it begins, so that a case that kills it is known.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from pathlib import Path
 from . import beds
 from .damaged import KINDS
 
-# What a case may take; a decoder of a picture near max_pixels needs its half GiB.
+# Limits of a case; decoding an image near max_pixels needs half a GiB.
 ADDRESS_SPACE, SECONDS = 3 * 2**30, 30
-# Errors that a user is to get for a damaged file. MemoryError is none: sizes are checked before.
+# The errors that a user may get for a damaged file. MemoryError is not among them: sizes are checked first.
 EXPECTED = (ValueError, OSError, EOFError)
 
 
 class TooLong(BaseException):
-    """A case took longer than it may."""
+    """A case exceeded its time limit."""
 
 
 def cases(name, first, count, folder, note=lambda k: None):
-    """Run them; failures as (case, what), and how many gave an error."""
+    """Run the cases; return failures as (case, description), and the number of errors."""
     kl = sys.modules["kloaders"]
     home = tempfile.mkdtemp(dir=folder)
 
@@ -58,7 +58,7 @@ def cases(name, first, count, folder, note=lambda k: None):
                 errors += 1
             except TooLong:
                 failures.append((k, f"more than {SECONDS} seconds"))
-            except BaseException as error:  # whatever else comes out is what is looked for
+            except BaseException as error:  # any other exception is a bug
                 failures.append((k, f"{type(error).__name__}: {error}"[:300]))
             finally:
                 signal.alarm(0)
@@ -70,7 +70,7 @@ def cases(name, first, count, folder, note=lambda k: None):
 
 
 def run_kind(name, count, folder, chunk=1000):
-    """All cases of a kind, in children; one that dies is a failure of the case it was at."""
+    """All cases of a kind, in child processes; if one dies, its current case is a failure."""
     total = {"cases": count, "errors": 0, "correct results": 0, "failures": []}
     slowest, peak = 0.0, 0
     spans = [(first, min(chunk, count - first)) for first in range(0, count, chunk)]
@@ -103,7 +103,7 @@ def run_kind(name, count, folder, chunk=1000):
 
 
 def run(long=True, names=None, count=None):
-    """Each kind of file, in two processes at a time."""
+    """All kinds of files, in two processes at a time."""
 
     def one_kind(name):
         return run_kind(name, count or (KINDS[name].long if long else 25), folder)

@@ -1,19 +1,18 @@
-"""A training is killed at random moments and started again, until it has ended; then it is counted.
+"""Kills a training at random moments and restarts it until it ends; then counts the samples.
 
     python -m tests.campaign.kill_and_resume --kills 100 --backend torch --json out.json
 
 A model counts, in a variable of its own, how often it has received each sample, and keeps a hash of
 the batches in their order; it has dropout, a learning-rate schedule and moving averages. It is trained
 once without interruption. Then it is trained from the same start by a process that SIGKILL ends after
-a random time, while it starts, trains or saves (it saves after every batch); the next process goes on
-from the file. Some of them train with two or four shards instead of one, in a loop of their own: the
-parts of a batch are put together. When the training has ended, each sample must have arrived once an
-epoch (of a mixture: as often as where nothing was killed), in the same order, and all variables must be
-those of the training that was never killed. They are not if a batch_transform draws other numbers, or a
-sample comes with another weight.
+a random time, while it starts, trains or saves (it saves after every batch); the next process resumes
+from the file. Some processes train with two or four shards instead of one, in a custom loop that joins
+the parts of a batch. When the training has ended, each sample must have arrived once per epoch (in a
+mixture, as often as without kills), in the same order, and all variables must equal those of the
+uninterrupted training. They would differ if a batch_transform drew other numbers, or a sample came with
+another weight.
 
-Processes are forked from one that has imported Keras and done nothing with it, which saves the seconds
-that an import takes.
+Processes are forked from one that has only imported Keras, which saves the seconds of an import.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ LENGTHS, BOUNDARIES = (
 
 
 def write_data(folder: Path) -> None:
-    """The same samples in each kind of storage: a number and three features."""
+    """Write the same samples, a number and three features each, to each kind of storage."""
     import numpy as np
 
     import kloaders as kl
@@ -103,7 +102,7 @@ def make_loader(kind: str, folder: Path, batch_size: int, shard=None):
 
 
 def make_mixture(paths, labels, batch_size: int, options: dict):
-    """Of 150 files and an array of 54, which comes around more often; both augmented."""
+    """A mixture of 150 files and an array of 54 samples, which repeat more often; both augmented."""
     import numpy as np
 
     import kloaders as kl
@@ -124,7 +123,7 @@ def make_mixture(paths, labels, batch_size: int, options: dict):
 
 
 def noisy(x, y, rng):
-    """A transform that leaves the number of the sample as it is."""
+    """A transform that keeps the number of the sample."""
     import numpy as np
 
     noise = rng.normal(0, 0.1, 3).astype(np.float32)
@@ -132,7 +131,7 @@ def noisy(x, y, rng):
 
 
 def in_steps(x, y, rng):
-    """A sequence as long as the sample's number says: the features anew in each step, its number once."""
+    """A sequence whose length depends on the sample's number: features in each step, the number once."""
     import numpy as np
 
     steps = np.zeros((LENGTHS[int(x[0]) % len(LENGTHS)], 4), np.float32)
@@ -142,7 +141,7 @@ def in_steps(x, y, rng):
 
 
 def mixup(x, y, rng):
-    """Features and labels of a batch, mixed with those of others; numbers stay."""
+    """Mix features and labels of a batch with those of other samples; numbers stay."""
     import numpy as np
 
     share = rng.beta(0.4, 0.4, (len(x), 1)).astype(np.float32)
@@ -155,7 +154,7 @@ def mixup(x, y, rng):
 
 
 def make_model(steps: bool):
-    """A model that writes down what it receives; steps: it receives sequences."""
+    """A model that records the samples it receives; steps: it receives sequences."""
     import keras
     from keras import ops
 
@@ -200,7 +199,7 @@ def make_model(steps: bool):
 def life(
     kind: str, folder: Path, state: str, result: str, shards: int, epochs: int, ticks: int
 ) -> None:
-    """One process: train to the end from where the state is, and write down how it ended."""
+    """One process: train from the saved state to the end, and write the result to a file."""
     import keras
     import numpy as np
 
@@ -267,7 +266,7 @@ def life(
 
 
 class Child:
-    """A life in a process of its own."""
+    """A child process that trains until it ends or is killed."""
 
     def __init__(self, *arguments) -> None:
         self.ticks, theirs = os.pipe()
@@ -288,7 +287,7 @@ class Child:
         os.close(theirs)
 
     def ended(self, seconds: float) -> bool:
-        """Wait for the end, or for so many seconds."""
+        """Wait for the end, at most this many seconds."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if select.select([self.ticks], [], [], left)[0] and not os.read(self.ticks, 4096):
@@ -296,7 +295,7 @@ class Child:
         return False
 
     def began(self, seconds: float) -> bool:
-        """Wait for the first batch, or for so many seconds; whether there was one."""
+        """Wait for the first batch, at most this many seconds; return whether it came."""
         if select.select([self.ticks], [], [], seconds)[0]:
             return bool(os.read(self.ticks, 1))
         return False
@@ -308,7 +307,7 @@ class Child:
 
 
 def run_to_the_end(kind: str, folder: Path, place: Path, epochs: int) -> Path:
-    """The training that nobody interrupts."""
+    """The uninterrupted training."""
     place.mkdir()
     child = Child(kind, folder, str(place / "state"), str(place / "result.npz"), 1, epochs)
     if not child.ended(300):
@@ -319,7 +318,7 @@ def run_to_the_end(kind: str, folder: Path, place: Path, epochs: int) -> Path:
 
 
 def kill_until_it_ends(kind, folder, place, kills, chance, figures, say) -> Path:
-    """The training that is killed, at most so many times."""
+    """The training that is killed, at most this many times."""
     place.mkdir()
     state, result = place / "state", place / "result.npz"
     done = 0
@@ -358,7 +357,7 @@ def kill_until_it_ends(kind, folder, place, kills, chance, figures, say) -> Path
 
 
 def compare(kind: str, ours: Path, theirs: Path, figures: dict) -> None:
-    """Put down what differs between a killed training and one that was not."""
+    """Report the differences between a killed training and an uninterrupted one."""
     import numpy as np
 
     with np.load(ours) as a, np.load(theirs) as b:
@@ -379,7 +378,7 @@ def compare(kind: str, ours: Path, theirs: Path, figures: dict) -> None:
 
 
 def campaign(kinds, kills: int, epochs: int, seed: int, say):
-    """Kill so many times with each kind of loader; yields its name and the figures."""
+    """Kill this many times with each kind of loader; yield its name and the figures."""
     folder = Path(tempfile.mkdtemp(prefix="kloaders-kill-"))
     wholes = {}
     try:
@@ -424,7 +423,7 @@ def campaign(kinds, kills: int, epochs: int, seed: int, say):
 
 
 def kept(name: str | None, backend: str) -> dict:
-    """The figures by loader that a file has of this backend."""
+    """The stored figures of this backend, by loader."""
     if name is None or not Path(name).exists():
         return {}
     report = json.loads(Path(name).read_text(encoding="utf-8"))

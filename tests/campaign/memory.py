@@ -1,4 +1,4 @@
-"""Memory that stays what it is over 200 epochs or 30 fits, for each loader, each in a process of its own.
+"""Checks that memory does not grow over 200 epochs or 30 fits, for each loader in a separate process.
 
 python -m tests.campaign memory            # all, long
 python -m campaign.memory KIND FOLDER      # one of them, as the others run it (in tests/)
@@ -20,14 +20,14 @@ import psutil
 from . import beds
 
 EPOCHS = 200
-# Most growth of the resident memory in a hundred epochs.
+# The maximal growth of resident memory per hundred epochs.
 MOST = 0.01
-# Beside a budget: stacks and malloc arenas of threads, files being read.
+# Allowed in addition to a budget: stacks and malloc arenas of threads, files being read.
 BESIDE = 24 * 2**20
 
 
 def resources():
-    """What this process has now, workers included."""
+    """The resident memory of this process, workers included."""
     process = psutil.Process()
     return {
         "rss": sum(p.memory_info().rss for p in (process, *process.children(recursive=True))),
@@ -37,7 +37,7 @@ def resources():
 
 
 def slope(values, per=100):
-    """Growth over `per` values, as a share of their mean: a line of least squares."""
+    """Growth over `per` values relative to their mean, by a least-squares line."""
     steps = np.arange(len(values))
     return float(np.polyfit(steps, values, 1)[0]) * per / float(np.mean(values))
 
@@ -48,8 +48,8 @@ FLAT = (*beds.KINDS, "to_tf_dataset")
 
 
 def flat(kl, kind, folder, epochs):
-    """Resident memory after each epoch; the first quarter, in which pools fill, is left out."""
-    beds.WIDTH, beds.SIDE = 4000, 64  # 1.5 MB an epoch: a batch that stays would show
+    """Resident memory after each epoch, without the first quarter, in which pools fill."""
+    beds.WIDTH, beds.SIDE = 4000, 64  # 1.5 MB per epoch: a leaked batch would be visible
     seen = []
     with beds.quiet():
         loader = beds.make(kl, "path" if kind == "to_tf_dataset" else kind, folder)
@@ -70,7 +70,7 @@ def flat(kl, kind, folder, epochs):
     }
     if epochs >= EPOCHS:
         assert slope(rss) < MOST, found
-    else:  # too few for a slope: less than a batch an epoch
+    else:  # too few for a slope: less than a batch per epoch
         assert rss[-1] - rss[0] < epochs * beds.WIDTH * 8 * beds.BATCH, found
     assert rest[-1]["threads"] <= rest[0]["threads"] + 1, (rest[0], rest[-1])
     assert rest[-1]["descriptors"] <= rest[0]["descriptors"] + 8, (rest[0], rest[-1])
@@ -81,7 +81,7 @@ def flat(kl, kind, folder, epochs):
 
 
 class Peak:
-    """The most resident memory while the block runs, above what it was when it began."""
+    """The peak of resident memory while the block runs, relative to its start."""
 
     def __enter__(self):
         self.process, self.end = psutil.Process(), threading.Event()
@@ -102,7 +102,7 @@ class Peak:
 
 
 def budgets(kl, kind, folder, long):
-    """A loader with a budget, over data of four times as much."""
+    """A loader with a budget, over data of four times that size."""
     budget = (128 if long else 32) * 2**20
     beds.WIDTH = 4 * budget // 8 // beds.SAMPLES
     paths = beds.files(os.path.join(folder, "files"))
@@ -114,14 +114,14 @@ def budgets(kl, kind, folder, long):
     }[kind]
     make = kl.RamBatchSequenceLoader if kind == "two levels" else kl.PathSequenceLoader
     with beds.quiet(), make(paths[:2], beds.LABELS[:2], 1, workers=0, cache=None) as loader:
-        each = loader[0][0].nbytes  # all that is imported is in memory now
+        each = loader[0][0].nbytes  # all imports are done and in memory now
     with beds.quiet(), Peak() as peak:
         loader = make(paths, beds.LABELS, 1, seed=1, shuffle=True, max_queue_size=1, **options)
         with loader:
             for _ in range(3):
                 beds.exact(beds.epoch(loader), loader)
             time.sleep(0.01)
-    # A batch made ahead and the one served; what two threads read, and what the caller compares.
+    # The prefetched and the served batch; files that two threads read, and the caller's arrays.
     beside = BESIDE + 8 * each
     found = {"budget, MiB": budget >> 20, "data, MiB": 4 * budget >> 20}
     if kind == "cache in a folder":
@@ -141,7 +141,7 @@ WITH_KERAS = ("to_tf_dataset", *FITS)
 
 
 def fits(kl, kind):
-    """Resident memory after each of 30 fits: 20 MB in a loader of its own, collected when Python likes."""
+    """Resident memory after each of 30 fits, each with a new loader of 20 MB, collected by Python's GC."""
     import keras
 
     model = keras.Sequential([keras.layers.Dense(1)])
@@ -177,7 +177,7 @@ def one(kind, long=False):
 
 
 def run(long=True, names=None):
-    """All kinds of loaders, the budgets, and a loader for each fit."""
+    """Run all kinds of loaders, the budgets, and a new loader for each fit."""
     found = {}
     for kind in names or (*FLAT, *BUDGETS, *FITS):
         found[kind] = one(kind, long)

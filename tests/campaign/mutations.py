@@ -1,4 +1,4 @@
-"""Changes to bytes: bits, numbers near the limits of their type, parts cut, repeated, spliced; tokens."""
+"""Mutates bytes: bits, numbers near the limits of their type, cut, repeated or spliced parts, tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKENS = (b"0", b"-1", b"1e999", b"99999999999999999999", b"9223372036854775807"
 
 
 def mutated(rng, data, others=(), text=False):
-    """`data` with one to four changes."""
+    """Apply one to four mutations to `data`."""
     data = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
         if not data:
@@ -31,7 +31,7 @@ def _byte(rng, data, others):
 
 
 def _head(rng, data, others):
-    """As _byte, near the front, where most of what is parsed lies."""
+    """The same as _byte, near the start of the file, where headers are."""
     data[rng.randrange(min(len(data), 128))] = rng.randrange(256)
 
 

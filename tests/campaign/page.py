@@ -64,16 +64,16 @@ def order():
         ),
         exact(
             "the same batches for any number of workers",
-            "the same random numbers under fit, for threads and processes, any number of them",
+            "the same random numbers in fit, for any number of threads or processes",
         ),
     )
     yield Promise(
         "Predictions line up with the data",
         (predict + "line_up", predict + "inside_fit_line_up"),
         exact(
-            "predict lines up with the paths, right after fit on the same object",
-            "predict lines up after a fit that was stopped in mid-epoch",
-            "predict in on_epoch_end lines up",
+            "predict rows match the paths, right after fit on the same object",
+            "predict rows match after a fit that was stopped in mid-epoch",
+            "predict rows match in on_epoch_end",
         ),
     )
     yield Promise(

@@ -1,4 +1,4 @@
-"""Many several threads on one loader, and several several loaders on one store.
+"""Several threads on one loader, and several loaders on one store.
 
 python -m tests.campaign threads           # all, long
 python -m campaign.threads KIND FOLDER     # one of them, as the others run it (in tests/)
@@ -22,7 +22,7 @@ THREADS = 16
 
 
 def together(work, count=THREADS):
-    """`work(k)` in so many threads, begun at the same moment; what they gave, or their first error."""
+    """Run `work(k)` in this many threads at once; return their results, or raise the first error."""
     start, given, errors = threading.Barrier(count), [None] * count, []
 
     def one(k):
@@ -48,11 +48,11 @@ def same(a, b):
 
 
 def threads_at_one_loader(kl, kind, folder, rounds):
-    """`loader[i]` from 16 threads: each gets batch i; as tickets of an epoch, each batch once."""
+    """`loader[i]` from 16 threads: each thread gets batch i; in an epoch each batch comes once."""
     batches = 0
     with beds.quiet(), beds.make(kl, kind, folder) as loader:
         for epoch in range(rounds):
-            # Not in an epoch: an index is that batch of the coming one, whoever asks.
+            # Outside an epoch, index i is batch i of the next epoch for every thread.
             want = [loader[k] for k in range(len(loader))]
 
             def by_index(thread, want=want, epoch=epoch):
@@ -63,7 +63,7 @@ def threads_at_one_loader(kl, kind, folder, rounds):
                 return len(order)
 
             batches += sum(together(by_index))
-            # In an epoch: a queue of tickets that the threads share, in whatever order.
+            # In an epoch the threads share a queue of indices, in any order.
             tickets = list(range(len(loader)))
             random.Random(epoch).shuffle(tickets)
             loader.on_epoch_begin()
@@ -119,7 +119,7 @@ STORES = ("images cached in a folder", "TFRecord", "pack", "RAM batches")
 
 
 def loaders_at_one_store(kl, kind, folder, rounds):
-    """Four loaders in threads and two other processes over one cache folder, pack or TFRecord."""
+    """Four loaders, in threads and in two other processes, on one cache folder, pack or TFRecord."""
     samples = 0
     beds.make(kl, kind, folder).close()
     command = [sys.executable, "-c", OTHER, kind, folder, str(rounds)]
@@ -143,7 +143,7 @@ def loaders_at_one_store(kl, kind, folder, rounds):
 
 
 def one(kind, long=False, what="threads_at_one_loader"):
-    """What the child found, by kind; several kinds with a + between them share one."""
+    """The results of the child process by kind; kinds joined by + share one process."""
     with tempfile.TemporaryDirectory(prefix="kloaders-threads-") as folder:
         rounds = (50 if what == "threads_at_one_loader" else 20) if long else 1
         return beds.in_a_child("threads", what, kind, folder, rounds, timeout=3600 if long else 100)
@@ -157,7 +157,7 @@ WAYS = {
 
 
 def run(long=True, names=None):
-    """All kinds of loaders in all ways, or in some of them."""
+    """Run all kinds of loaders in all ways, or some of them."""
     found = {}
     for way in names or WAYS:
         for kind in WAYS[way]:

@@ -20,7 +20,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    """The files of the demo, few of them."""
+    """A few files of the demo."""
     from kloaders.cli.demo_images import write_images
 
     folder = tmp_path_factory.mktemp("demo")

@@ -1,4 +1,4 @@
-"""Loaders measured beside bare threads."""
+"""Compares loaders with plain threads."""
 
 from pathlib import Path
 

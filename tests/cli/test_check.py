@@ -29,7 +29,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spoilt(photos: Path) -> dict[str, str]:
-    """What is wrong in `photos` from now on: paths and kinds."""
+    """Damage files in `photos`; return their paths and the kinds of damage."""
     return spoil(photos)
 
 
@@ -61,7 +61,7 @@ def test_as_a_user_runs_it(photos: Path, spoilt: dict[str, str]) -> None:
 
 
 def test_warnings_do_not_fail(photos: Path) -> None:
-    """Duplicates and odd shapes are told with exit code 0, and with 1 if asked for."""
+    """Duplicates and odd shapes are reported with exit code 0, or 1 if requested."""
     (photos / "cat" / "again.jpg").write_bytes((photos / "cat" / "1.jpg").read_bytes())
     assert run(photos).exit_code == 0
     assert "duplicate: " in run(photos).stdout
@@ -71,7 +71,7 @@ def test_warnings_do_not_fail(photos: Path) -> None:
 
 
 def test_json(photos: Path, spoilt: dict[str, str], tmp_path: Path) -> None:
-    """To a file, or alone on stdout."""
+    """The report is written to a file, or nothing else is on stdout."""
     done = run(photos, "--json", "-")
     report = json.loads(done.stdout)
     assert done.exit_code == 1
@@ -117,7 +117,7 @@ def test_a_csv_of_another_kind_stays(photos: Path, spoilt: dict[str, str], tmp_p
     table.write_text("file,label\na,1\n")
     done = run(photos, "--csv", table)
     assert done.exit_code == 2
-    assert "train.csv is no list of bad files" in done.stderr
+    assert "train.csv is not a list of bad files" in done.stderr
     assert table.read_text() == "file,label\na,1\n"
 
 
@@ -142,7 +142,7 @@ def test_usage(arguments: list[str], words: str, tmp_path: Path, monkeypatch: An
 
 
 def test_a_table(photos: Path, tmp_path: Path) -> None:
-    """Paths and classes come from columns; what it lists and is not there is named."""
+    """Paths and classes come from columns; listed files that do not exist are named."""
     rows = [("cat/0.jpg", "a"), ("dog/0.jpg", "b"), ("cat/0.jpg", "b"), ("cat/gone.jpg", "a")]
     text = "\n".join(["file,kind", *(",".join(row) for row in rows)])
     (tmp_path / "all.csv").write_text(text + "\n")

@@ -16,7 +16,7 @@ from tests.support.commands import invoke, run
 
 
 def result(method, accuracy=0.97, **values):
-    """A result as a training gives it."""
+    """A result in the form that a training returns."""
     figures = {"samples_per_second": 1234.5, "first_batch_seconds": 0.25, "step_seconds": 0.02}
     figures |= {"step_alone_seconds": 0.005, "peak_ram_bytes": 3 * 2**20, "backend": "jax"}
     return demo.Result(method, accuracy=accuracy, **{**figures, **values})
@@ -24,7 +24,7 @@ def result(method, accuracy=0.97, **values):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """`kloaders demo` with figures that nobody had to wait for."""
+    """`kloaders demo` with made-up figures, so that no test trains."""
 
     def with_results(*given):
         def compare(*_, results):
@@ -71,7 +71,7 @@ def test_demo_fails_below_the_accuracy(measured, tmp_path):
 
 
 def test_demo_without_matplotlib_says_how_to_get_it(measured, tmp_path, monkeypatch):
-    """The table is there all the same."""
+    """The table is printed anyway."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     measured(result("files"))
     done = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path)])
@@ -121,7 +121,7 @@ def test_bench_is_about_files(tmp_path):
 
 @pytest.mark.parametrize("option", ["--loader", "--way"])
 def test_loaders_are_chosen(monkeypatch, tmp_path, option):
-    """By the older name too, which the help no longer has; in the order of the table."""
+    """The old name, which the help no longer lists, works too; rows are in the order of the table."""
     asked = []
 
     def compare(methods, epochs, crops, results):

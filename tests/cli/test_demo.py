@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, and what came of them."""
+"""Trainings in separate processes, and their results."""
 
 import sys
 
@@ -8,14 +8,14 @@ from kloaders.cli import demo
 
 
 def result(method, accuracy=0.97, **values):
-    """A result as a training gives it."""
+    """A result in the form that a training returns."""
     figures = {"samples_per_second": 1234.5, "first_batch_seconds": 0.25, "step_seconds": 0.02}
     figures |= {"step_alone_seconds": 0.005, "peak_ram_bytes": 3 * 2**20, "backend": "jax"}
     return demo.Result(method, accuracy=accuracy, **{**figures, **values})
 
 
 def test_waiting_is_measured_against_the_fastest_step_alone():
-    """One model, one figure for the step without a loader; never less than nothing."""
+    """All methods share one figure for the step without a loader, and no wait is negative."""
     first = result("files", step_alone_seconds=0.008)
     second = result("preload", step_seconds=0.004, step_alone_seconds=0.005)
     shares = [r.wait_share for r in demo.with_wait_shares([first, second, demo.Result("tf.data")])]
@@ -24,7 +24,7 @@ def test_waiting_is_measured_against_the_fastest_step_alone():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a script is no program there")
 def test_the_last_words_of_a_failed_training_are_told(tmp_path, monkeypatch):
-    """What the process said last, in one line."""
+    """The error has the last message of the process, in one line."""
     program = tmp_path / "python"
     program.write_text(f"#!{sys.executable}\nprint('hello')\nraise SystemExit('the disk is full')")
     program.chmod(0o755)

@@ -11,7 +11,7 @@ from kloaders.cli.demo_training import train
 
 @pytest.fixture(scope="module")
 def trained(images):
-    """trained(method) -> what `train` gives, and what it tells; each method trains once."""
+    """trained(method) -> the result of `train` and its reports; each method trains once."""
 
     @functools.cache
     def trained(method):
@@ -24,7 +24,7 @@ def trained(images):
 
 
 def test_methods_of_one_order_end_at_one_accuracy(trained):
-    """The Dataset begins with epoch 0 as the others do: its first batch is measured on another one."""
+    """The Dataset begins with epoch 0 like the others: the first batch is measured on another Dataset."""
     files = trained("files")[0]["accuracy"]
     assert trained("tf.data")[0]["accuracy"] == pytest.approx(files, abs=1e-6)
 

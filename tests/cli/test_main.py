@@ -101,7 +101,7 @@ def test_each_command_is_there_once():
 
 
 def test_ctrl_c_says_what_was_done(tmp_path):
-    """The last bar's count, which is there where no bar is shown, and what to do next."""
+    """The output has the final count even without a progress bar, and the next step."""
 
     @cli.command("stops")
     def stops():

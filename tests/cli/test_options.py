@@ -22,7 +22,7 @@ from kloaders.cli.options import (
 
 
 def called(command, *arguments):
-    """What a command made of these arguments, as it was handed over."""
+    """The values that a command gets for these arguments."""
     found = {}
 
     @click.command(cls=ImageCommand)

@@ -30,7 +30,7 @@ _TESTS = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def graphs_go_with_their_tests():
-    """TensorFlow takes milliseconds to drop each graph: a few now and then, not thousands in one test's time."""
+    """Drop TensorFlow's graphs regularly, which takes milliseconds each, instead of all in one test."""
     yield
     if not next(_TESTS) % 16:
         gc.collect()

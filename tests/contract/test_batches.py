@@ -1,4 +1,4 @@
-"""Batches by themselves: the same bits when asked again, for any number of workers, and nobody else's memory."""
+"""Batches are the same bits on every request and for any number of workers, and share no memory."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_no_aliasing(make, kind):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["array", "ram"])
 def test_a_held_batch_is_never_overwritten(keep, tmp_path, kind, workers):
-    """Memory of large batches is used again, but never while somebody holds the batch."""
+    """Memory of large batches is reused, but never while a batch is still referenced."""
     n, size = 12, 40_000
     x = np.repeat(np.arange(n, dtype=np.float32), size).reshape(n, size)
     if kind == "array":
@@ -152,7 +152,7 @@ def test_order_does_not_depend_on_the_machinery(make, kind, workers):
     assert found == GOLDEN["array" if kind in (npy, by_index) else kind.__name__]
 
 
-@scenario("the same random numbers under fit, for threads and processes, any number of them")
+@scenario("the same random numbers in fit, for any number of threads or processes")
 @pytest.mark.parametrize(
     ("workers", "processes"),
     [(0, False), (1, False), (2, False), (8, False), (1, True), (2, True), (8, True)],
@@ -160,7 +160,7 @@ def test_order_does_not_depend_on_the_machinery(make, kind, workers):
 )
 @kinds([npy, ram_global])
 def test_random_numbers_under_fit(make, kind, workers, processes):
-    """The model receives what seed, epoch and sample number say, whoever drew it."""
+    """Random numbers in the model's batches depend on seed, epoch and sample number only."""
     model, received = model_for()
     loader = make(kind, shuffle=True, transform=draw_number, workers=workers, processes=processes)
     with warnings.catch_warnings():

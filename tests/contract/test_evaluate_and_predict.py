@@ -30,7 +30,7 @@ def test_validated_on_itself(make, kind, shuffle, callback):
         assert validated == [in_storage_order(loader)] * 3
 
 
-@scenario("predict in on_epoch_begin lines up, with LoaderCallback before or after it")
+@scenario("predict rows match in on_epoch_begin, with LoaderCallback before or after it")
 @pytest.mark.parametrize("first", [False, True], ids=["last", "first"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @kinds(FEW)
@@ -52,9 +52,9 @@ def test_predictions_before_each_epoch(make, kind, shuffle, first):
 
 @pytest.mark.parametrize("steps", [None, 2])
 def test_what_only_a_callback_could_tell_is_said(make, caplog, steps):
-    """A pass that comes in the middle of fit's own, with no callback: said once.
+    """A second pass in the middle of fit's own, without the callback, is logged once.
 
-    Nothing is said where a fit is stopped, and the next one is an ordinary one.
+    Stopping a fit logs nothing, and the next fit is a normal one.
     """
     caplog.set_level("INFO", "kloaders")
     model, _ = model_for()
@@ -105,7 +105,7 @@ def test_evaluate(make, kind, shuffle):
         received.clear()
 
 
-@scenario("predict lines up with the paths, right after fit on the same object")
+@scenario("predict rows match the paths, right after fit on the same object")
 @pytest.mark.parametrize("shuffle", [None, False])
 @kinds(KINDS)
 def test_predictions_line_up(make, kind, shuffle):
@@ -118,10 +118,10 @@ def test_predictions_line_up(make, kind, shuffle):
         fit(model, loader)
 
 
-@scenario("predict lines up after a fit that was stopped in mid-epoch")
+@scenario("predict rows match after a fit that was stopped in mid-epoch")
 @kinds(FEW)
 def test_predictions_line_up_after_a_stop(make, kind):
-    """A pass left half done does not move the rows of the prediction that follows."""
+    """An unfinished pass does not shift the rows of the next prediction."""
     model, _ = model_for()
     loader = make(kind, 19)
     fit(model, loader, callbacks=[Stop(1)])
@@ -129,7 +129,7 @@ def test_predictions_line_up_after_a_stop(make, kind):
     np.testing.assert_array_equal(predicted[:, 1], np.arange(19))
 
 
-@scenario("predict in on_epoch_end lines up")
+@scenario("predict rows match in on_epoch_end")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @kinds(FEW)
 def test_predictions_inside_fit_line_up(make, kind, callback):

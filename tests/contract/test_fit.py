@@ -135,7 +135,7 @@ def test_sampling(make, kind, options):
 @scenario("batch_transform")
 @kinds([*FEW, by_batch])
 def test_batch_transform(make, kind):
-    """Sees every batch once, in fit and in predict, and short ones as they are."""
+    """batch_transform gets every batch once, in fit and in predict, and short ones unpadded."""
     model, received = model_for()
     seen = []
 

@@ -1,4 +1,4 @@
-"""What follows a fit that was stopped, or that a callback or a sample broke off, is exact."""
+"""After a fit that was stopped or that failed, the next passes are exact."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_stop_and_fit_again(make, kind, shuffle, callback):
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @kinds(FEW)
 def test_callback_raises_and_fit_again(make, kind, shuffle, callback):
-    """What follows a fit that a callback broke off in mid-epoch is exact.
+    """After a callback raises in mid-epoch, the next passes are exact.
 
     Keras tells no callback that a fit has failed: LoaderCallback has to find out.
     """
@@ -71,7 +71,7 @@ def test_callback_raises_and_fit_again(make, kind, shuffle, callback):
 @pytest.mark.parametrize("workers", [0, 2], ids=["inline", "threads"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 def test_loader_raises_and_fit_again(keep, shuffle, workers):
-    """A sample that does not load ends the fit with its name; mended, the next fit is exact.
+    """A sample that fails to load ends the fit with its name; once repaired, the next fit is exact.
 
     The report is after Keras' py_dataset_adapter_test.py, test_exception_reported.
     """

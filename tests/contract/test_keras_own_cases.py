@@ -14,7 +14,7 @@ from tests.support.recording import numbers_of
 from tests.support.training import fit, model_for
 
 
-@scenario("arrays of the backend, threads or none")
+@scenario("arrays of the backend, with and without threads")
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("held", ["numpy", "backend"])

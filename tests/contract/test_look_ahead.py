@@ -31,7 +31,7 @@ class CountingRamLoader(kl.RamBatchSequenceLoader):
         return np.fromfile(path, "<f4")
 
 
-@scenario("each RAM batch is read once an epoch")
+@scenario("each RAM batch is read once per epoch")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("chosen", ["windows", "global"])
@@ -51,7 +51,7 @@ def test_locality(files, keep, chosen, shuffle, callback):
     # the first one, what was read ahead after it, and what the epoch before had read ahead.
     in_order = sum(one[0] == in_storage_order(loader)[0] for one in found)
     extra = 4 * in_order if shuffle is None else 0
-    # Without the callback one is read ahead for an epoch that does not come.
+    # Without the callback one is prefetched for an epoch that never starts.
     extra += not callback
     assert 3 * epochs <= loader.ram_batches_read <= 3 * epochs + extra
     # Beside the RAM batches: a first look at sample 0, and the batches 0 and 1 that Keras probes.
@@ -85,7 +85,7 @@ def test_echo(files, keep):
 
 
 class Watched(kl.SequenceLoader):
-    """Counts batches asked for and batches begun; a test can wait for a count."""
+    """Counts requested and started batches; a test can wait for a count."""
 
     def __init__(self, *args, **options):
         self.changed = threading.Condition()
@@ -107,7 +107,7 @@ class Watched(kl.SequenceLoader):
         return row_of(index), np.float32(index)
 
     def ready(self):
-        """Look at the shape of a sample now, so that it does not count as a batch begun."""
+        """Read the shape of a sample now, so that this does not count as a started batch."""
         assert self.sample_spec
         self.begun.clear()
         self.most_ahead = 0
@@ -123,12 +123,12 @@ class Watched(kl.SequenceLoader):
             )
 
 
-@scenario("batches are loaded ahead while the model computes")
+@scenario("batches are prefetched while the model computes")
 @pytest.mark.parametrize("workers", [None, 1, 2])
 def test_look_ahead_under_fit(keep, workers):
-    """While a step runs, the batches after those asked for are begun: counted, not timed.
+    """While a step runs, later batches are started: counted, not timed.
 
-    What Keras' py_dataset_adapter_test.py, test_speedup, times.
+    test_speedup in Keras' py_dataset_adapter_test.py times the same.
     """
     model, received = model_for()
     loader = keep(Watched(40, BATCH, shuffle=True, seed=1, workers=workers).ready())
@@ -158,7 +158,7 @@ def test_no_look_ahead_without_threads(keep):
     assert not loader.runner.running().workers.alive
 
 
-@scenario("the next epoch's head is loaded while validation runs")
+@scenario("the first batches of the next epoch are prefetched during validation")
 @pytest.mark.parametrize(
     ("shuffle", "told"),
     [(None, {}), (True, {}), (None, {"shuffle": False}), (False, {"shuffle": False})],

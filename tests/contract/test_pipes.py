@@ -1,4 +1,4 @@
-"""A named pipe among files blocks nobody: to open one would wait, perhaps for ever, for a writer."""
+"""A named pipe among the files does not block: opening one would wait for a writer, perhaps for ever."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ PIPE = "is a pipe, expected a file"
 
 
 def within_seconds(function):
-    """What the function gives or raises; fails where it is blocked."""
+    """The result or exception of the function; fails if the function blocks."""
     came = []
 
     def run():
@@ -38,7 +38,7 @@ def within_seconds(function):
 
 @pytest.fixture
 def pipe(tmp_path):
-    """Makes a pipe of a name; whoever is blocked by one is let go at the end."""
+    """Replaces a file by a pipe; threads that a pipe blocks are released at the end."""
     made = []
 
     def make(name):
@@ -109,7 +109,7 @@ def test_a_pipe_among_segments_of_a_cache(tmp_path, pipe):
 
 
 def test_a_pipe_among_indexes(tmp_path, pipe, monkeypatch):
-    """It is no index, so one is made; it cannot take the pipe's name, and lies elsewhere."""
+    """A pipe is not an index, so a new index is made, in another folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     loader = kl.ArraySequenceLoader(np.arange(8.0), None, 4)
     kl.write_tfrecords(loader, out=str(tmp_path / "a"), progress=False)

@@ -43,7 +43,7 @@ model.fit(loader, epochs=2, verbose=0, callbacks=[End()])
 """
 
 
-@scenario("a process ends after a fit that ended well, badly, or not at all")
+@scenario("a process ends after a fit that succeeded, failed or was interrupted")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "workers", "code", "said"),

@@ -1,4 +1,4 @@
-"""Nothing is left: loaders that nobody holds, stopped and failed fits, many fits."""
+"""No memory leaks: unreferenced loaders, stopped and failed fits, many fits."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def wide_array(n=SAMPLES):
     return x
 
 
-@scenario("a forgotten loader is collected, or leaves little")
+@scenario("an unreferenced loader is garbage collected, except small objects")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 def test_a_forgotten_loader_is_collected(nothing_running, callback):
-    """After del and gc nothing of a fitted loader is left, or what TensorFlow keeps is light."""
+    """After del and gc a fitted loader is freed, except small objects that TensorFlow keeps."""
     model, _ = model_for()
 
     def train():
@@ -111,7 +111,7 @@ def test_a_loader_that_only_fit_holds_is_not_taken_for_a_forgotten_one(files):
 
 @pytest.mark.parametrize("holder", ["closure", "dict", "attribute"])
 def test_a_loader_that_somebody_holds_is_not_taken_for_a_forgotten_one(files, holder):
-    """Wherever the reference is."""
+    """The same for references in other places."""
     model, _ = model_for()
 
     def held():
@@ -151,7 +151,7 @@ def test_an_unpickled_or_unused_loader_leaves_nothing(files, nothing_running):
     assert not our_threads()
 
 
-@scenario("threads and files are gone after five stopped fits")
+@scenario("no threads or open files are left after five stopped fits")
 @pytest.mark.parametrize("how", ["callback", "close", "forgotten"])
 @kinds([npy, ram_windows])
 def test_nothing_left_after_stopped_fits(files, nothing_running, kind, how):
@@ -177,11 +177,11 @@ def test_nothing_left_after_stopped_fits(files, nothing_running, kind, how):
     assert (handles(), len(our_threads())) <= before
 
 
-@scenario("LoaderCallback frees batches and RAM batches when training ends")
+@scenario("LoaderCallback frees batches and RAM batches at the end of training")
 @pytest.mark.parametrize("stopped", [False, True], ids=["finished", "stopped"])
 @kinds([npy, ram_windows])
 def test_callback_frees_at_train_end(make, kind, stopped):
-    """What only training needs is gone after fit, although the loader itself stays."""
+    """Memory that only training needs is freed after fit, although the loader stays."""
     model, _ = model_for()
     loader = make(kind, 23, workers=2)
     stop = [Stop(1)] if stopped else []
@@ -201,7 +201,7 @@ def _press_ctrl_c(model):
     signal.raise_signal(signal.SIGINT)
 
 
-@scenario("threads are gone after an exception, and after Ctrl-C")
+@scenario("no threads are left after an exception or Ctrl-C")
 @pytest.mark.parametrize("end", [_fail, _press_ctrl_c], ids=["exception", "Ctrl-C"])
 @kinds([npy, ram_windows])
 def test_nothing_left_after_an_exception(files, nothing_running, kind, end):
@@ -218,7 +218,7 @@ def test_nothing_left_after_an_exception(files, nothing_running, kind, end):
     assert not our_threads()
 
 
-@scenario("memory stays what it was over 30 fits")
+@scenario("memory does not grow over 30 fits")
 @pytest.mark.parametrize("forgotten", [False, True], ids=["one loader", "a new loader each"])
 def test_memory_over_30_fits(nothing_running, forgotten):
     """30 fits of 8 MB: where each left its data or a batch behind, 100 MB or more would be gone."""
@@ -290,7 +290,7 @@ def test_an_error_met_ahead_is_not_kept(keep):
 
 
 def test_close_while_a_batch_is_awaited(keep):
-    """close() from another thread, as at the end of a fit on TensorFlow, leaves nobody waiting."""
+    """close() from another thread, as at the end of a fit on TensorFlow, leaves no thread waiting."""
     started, go = threading.Event(), threading.Event()
 
     class Slow(IndexLoader):
@@ -306,7 +306,7 @@ def test_close_while_a_batch_is_awaited(keep):
     ended = []
 
     def ask(index):
-        with contextlib.suppress(Exception):  # an error will do, waiting for ever will not
+        with contextlib.suppress(Exception):  # an error is fine, a hang is not
             loader[index]
         ended.append(index)
 
@@ -329,7 +329,7 @@ def test_close_while_a_batch_is_awaited(keep):
 
 
 def test_a_closed_loader_can_be_used_again(make):
-    """close() frees, and the next epoch goes on as if nothing had happened."""
+    """close() frees memory, and the next epoch runs as usual."""
     loader, other = make(npy, shuffle=True, workers=2), make(npy, shuffle=True, workers=2)
     found = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""However Keras cuts a training into steps and epochs, the stream of samples stays exact."""
+"""The stream of samples is exact for any steps and epochs of Keras."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_steps_per_epoch(make, kind, steps, shuffle, callback):
 @pytest.mark.parametrize("shuffle", [None, True])
 @kinds(FEW)
 def test_initial_epoch(make, kind, shuffle):
-    """A training that goes on at epoch 2 gets the orders of epochs 2 and 3."""
+    """A training that continues at epoch 2 gets the orders of epochs 2 and 3."""
     model, received = model_for()
     loader = make(kind, shuffle=shuffle)
     fit(model, loader, epochs=4, initial_epoch=2, callbacks=[kl.LoaderCallback(loader)])
@@ -129,7 +129,7 @@ def test_last_short_batch(make, kind):
     assert [len(batch) for batch in received.inferred] == [4, 4, 3]
 
 
-@scenario("epochs of any length, each going on where the last ended")
+@scenario("epochs of any length, each continuing after the last")
 @pytest.mark.parametrize("length", [1, 2, 7])
 @kinds([array, ram_global])
 def test_epoch_batches(make, kind, length):
@@ -146,7 +146,7 @@ def test_epoch_batches(make, kind, length):
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @pytest.mark.parametrize("length", [1, 4])
 def test_epoch_batches_of_an_unbuilt_model(make, length, callback):
-    """A batch that Keras reads to build the model is none of the stream."""
+    """A batch that Keras reads to build the model does not count."""
     model, received = recording_model()
     loader = make(array, epoch_batches=length)
     fit(model, loader, epochs=3, callbacks=[kl.LoaderCallback(loader)] if callback else [])

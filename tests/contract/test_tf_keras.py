@@ -120,7 +120,7 @@ def trained():
 
 
 def test_each_sample_once_an_epoch(trained):
-    """With the numbers that tf_keras asks for, in its order or in ours."""
+    """The loader serves the batch numbers that tf_keras requests, in the order of either."""
     found, _ = trained
     assert len(found["rounds"]) == 36
     for each in found["rounds"]:

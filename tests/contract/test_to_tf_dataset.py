@@ -18,7 +18,7 @@ from tests.support.recording import numbers_of, wait_for_device
 from tests.support.training import fit, model_for
 
 
-@scenario("to_tf_dataset under fit")
+@scenario("to_tf_dataset in fit")
 @pytest.mark.parametrize("shuffle", [True, False])
 @kinds(KINDS)
 def test_dataset_under_fit(make, kind, shuffle):
@@ -50,9 +50,9 @@ def test_gathered_dataset_under_fit(make, shuffle):
         assert found == [in_storage_order(loader)] * 2
 
 
-@scenario("to_tf_dataset under fit without warnings")
+@scenario("to_tf_dataset in fit without warnings")
 def test_dataset_without_warnings(make):
-    """fit(dataset, shuffle=False) has nothing to complain about."""
+    """fit(dataset, shuffle=False) logs no warning."""
     model, _ = model_for()
     dataset = kl.to_tf_dataset(make(array), shuffle=True)
     with warnings.catch_warnings(record=True) as caught:
@@ -63,7 +63,7 @@ def test_dataset_without_warnings(make):
     assert not [text for text in said if not text.startswith("__array__ implementation")]
 
 
-@scenario("to_tf_dataset under evaluate and predict")
+@scenario("to_tf_dataset in evaluate and predict")
 @kinds(FEW)
 def test_dataset_under_evaluate_and_predict(make, kind):
     """Predictions from a Dataset line up with the samples, right after it was evaluated."""
@@ -107,7 +107,7 @@ def test_dataset_keeps_structure_and_types(keep):
 
 
 def test_dataset_does_not_tune_itself(keep):
-    """TensorFlow's tuner makes a loop end late; who wants it turns it on behind the Dataset."""
+    """TensorFlow's autotuner delays the end of a loop, so it is off; the user can turn it on again."""
     import tensorflow as tf
 
     dataset = kl.to_tf_dataset(keep(kl.ArraySequenceLoader(rows(SAMPLES), None, BATCH)), False)
@@ -139,7 +139,7 @@ def test_dataset_is_freed(nothing_running):
 
 
 def test_dataset_after_dropping_the_loader(files):
-    """The Dataset alone is enough to go on."""
+    """The Dataset keeps the loader alive."""
     dataset = kl.to_tf_dataset(array(files, SAMPLES), shuffle=False)
     gc.collect()
     found = [number for x, _ in dataset.as_numpy_iterator() for number in numbers_of(x)]

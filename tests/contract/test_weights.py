@@ -37,7 +37,7 @@ def weighing_model(**options):
 
 
 def in_batches(weighted):
-    """What Keras reports: the mean over samples of losses that it averages batch by batch."""
+    """The loss that Keras reports: losses averaged per batch, then over samples."""
     return float(np.sum(weighted) / SAMPLES)
 
 
@@ -81,7 +81,7 @@ def test_sample_weights(make, kind):
 @scenario("pad_last")
 @kinds(FEW)
 def test_pad_last(make, kind):
-    """Every batch is full, and what fills the last one weighs nothing."""
+    """Every batch is full, and the padding of the last one has weight 0."""
     model, _ = weighing_model()
     loader = make(kind, pad_last=True)
     assert [len(loader[k][0]) for k in range(3)] == [BATCH] * 3

@@ -1,4 +1,4 @@
-"""What makes a conversion the same one: files, arrays, and functions with all that they depend on."""
+"""Digests that identify a conversion: files, arrays, and functions with everything they use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_digest_of_files(tmp_path: Path) -> None:
 
 
 def test_digest_of_a_function() -> None:
-    """Same text, same digest, wherever it stands; an edit shows, and so does another function."""
+    """Same code, same digest, in any place; an edit or another function changes it."""
 
     def made(text: str) -> Any:
         names: dict[str, Any] = {}
@@ -80,7 +80,7 @@ def add(value: int) -> Any:
 
 
 def add_with_lock(value: int) -> Any:
-    """One that also closes over what has no value."""
+    """A transform that also closes over an object that cannot be compared."""
     lock = threading.Lock()
 
     def transform(x: Any, y: Any, rng: Any) -> Any:
@@ -116,7 +116,7 @@ def test_a_conversion_does_not_go_on_with_another_value(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path, caplog: Any) -> None:
-    """It goes on, as the code is the same, and says what it could not look at."""
+    """The conversion resumes, since the code is the same, and warns about objects it cannot compare."""
     stopped_pack(tmp_path, add_with_lock(100))
     with caplog.at_level("INFO", "kloaders"):
         stopped_pack(tmp_path, add_with_lock(200))
@@ -125,7 +125,7 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path, caplog: Any) -> None:
 
 
 def test_a_pipeline_of_augmentation_is_compared() -> None:
-    """By what it does, and not by the generators in it, which differ in each process."""
+    """The digest depends on what it does, not on its generators, which differ in each process."""
     A = pytest.importorskip("albumentations")
 
     def digest(limit: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Files made of many samples: whole or not there, and a kill loses no finished shard."""
+"""Files of many samples are complete or absent, and a kill loses no finished shard."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def stopped(folder: Path, after: int, **job: Any) -> None:
 
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_finished_shards_are_kept(tmp_path: Path, after: int) -> None:
-    """What was finished is not written again, and its notes are there; all else is."""
+    """Finished shards are not written again and keep their notes; all others are written."""
     stopped(tmp_path, after)
     written: list[int] = []
     notes = convert(tmp_path, written)
@@ -105,7 +105,7 @@ def test_a_shard_that_changed_its_size_is_written_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
 def test_a_journal_that_was_cut(tmp_path: Path, cut: int) -> None:
-    """A line that a kill left in half is no line; what follows is written behind whole ones."""
+    """An incomplete line after a kill is ignored and overwritten."""
     stopped(tmp_path, 2)
     data = (tmp_path / "journal").read_bytes()
     (tmp_path / "journal").write_bytes(data[:-cut])
@@ -167,14 +167,14 @@ def test_overwrite_goes_on_with_its_own(tmp_path: Path) -> None:
 
 
 def test_arguments_may_change_while_nothing_is_finished(tmp_path: Path) -> None:
-    """There is nothing to lose."""
+    """No finished shard is lost."""
     stopped(tmp_path, 0, size=1)
     convert(tmp_path, size=2)
     assert contents(tmp_path) == WHOLE
 
 
 def test_a_journal_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The advice is the same; what is there is gone on with."""
+    """The advice is the same, and the finished shards are kept."""
     real = os.fsync
     path = tmp_path / "journal"
 
@@ -184,7 +184,7 @@ def test_a_journal_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         real(descriptor)
 
     monkeypatch.setattr(conversion.os, "fsync", fsync)
-    with pytest.raises(OSError, match=r"free some, and run the same again.*journal"):
+    with pytest.raises(OSError, match=r"free some space, and run the same again.*journal"):
         convert(tmp_path)
     monkeypatch.undo()
     convert(tmp_path)
@@ -223,7 +223,7 @@ def test_the_lock_of_a_dead_process_is_none(tmp_path: Path) -> None:
 def test_where_locks_are_not_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Some network disks have none: it is said, and the conversion goes on."""
+    """Some network disks have no locks: this is logged, and the conversion continues."""
     fcntl = pytest.importorskip("fcntl")
 
     def refuse(*arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""A conversion that is there: a script that converts and trains may be run twice."""
+"""A finished conversion is kept: a script that converts and trains can run twice."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WRITERS = pytest.mark.parametrize("write", [pack, records])
 
 
 def state(written: Any) -> dict[str, tuple[int, int]]:
-    """Each file's inode and time: what was written anew has others."""
+    """Inode and time of each file, which change when it is rewritten."""
     return {f: (os.stat(f).st_ino, os.stat(f).st_mtime_ns) for f in written.files}
 
 
@@ -145,7 +145,7 @@ def test_if_exists(tmp_path: Path, write: Any) -> None:
 
 @WRITERS
 def test_what_is_behind_a_hook_cannot_be_compared(tmp_path: Path, write: Any, caplog: Any) -> None:
-    """It is kept, and a warning says what was not looked at."""
+    """The pack is kept, and a warning names what was not compared."""
 
     class Loader(kl.SequenceLoader):
         def load_sample(self, index: int) -> Any:
@@ -175,7 +175,7 @@ def test_features_alone_are_compared_whole(tmp_path: Path, caplog: Any) -> None:
 
 
 def test_errors_are_told_again(tmp_path: Path, caplog: Any) -> None:
-    """Who skipped broken files the first time hears of them the second time."""
+    """Files that the first call skipped are reported by the second, too."""
     for n in range(4):
         np.save(tmp_path / f"{n}.npy", np.full(3, n, np.float32))
     (tmp_path / "2.npy").write_bytes(b"broken")

@@ -29,7 +29,7 @@ from tests.support.recording import row_of
 
 
 def test_an_array_is_one_file(tmp_path: Path) -> None:
-    """Of all shards; anybody can read it."""
+    """One .npy file for all shards, which any program can read."""
     folder = small(tmp_path)
     assert sorted(contents(folder)) == ["pack.json", "x.npy", "y.npy"]
     np.testing.assert_array_equal(np.load(folder / "x.npy", mmap_mode="r"), rows())
@@ -39,7 +39,7 @@ def test_an_array_is_one_file(tmp_path: Path) -> None:
 
 
 def test_samples_left_out_leave_their_rows(tmp_path: Path, keep: Any) -> None:
-    """As zeros where other shards follow; behind the last there are none. Nobody is served them."""
+    """Left-out rows are zeros if other shards follow; the last shard has none. They are not served."""
     stored: list[Any] = [(row_of(k), np.int64(k)) for k in range(SAMPLES)]
     for k in (1, 9, 15, 18, 19):
         stored[k] = OSError("bad")
@@ -71,7 +71,7 @@ def test_a_shard_of_another_shape_has_its_own_file(tmp_path: Path, keep: Any) ->
 
 
 def test_a_shard_that_is_all_of_another_shape(tmp_path: Path, keep: Any) -> None:
-    """Rows, in a file of its own."""
+    """It has rows, in a separate file."""
     stored = [np.full((2 if k < 8 else 3,), k, np.float32) for k in range(16)]
     write(Stored(stored, 1), tmp_path, shard_size=8 * 8)
     loader = keep(kl.PackSequenceLoader(tmp_path, 4, shuffle=False))

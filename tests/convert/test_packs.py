@@ -99,7 +99,7 @@ def test_pictures_as_they_are(photos: Path, tmp_path: Path, keep: Any) -> None:
 
 
 def test_a_split_part(photos: Path, tmp_path: Path, keep: Any) -> None:
-    """Some samples of a loader are a loader; a pack can be split as well, by its classes."""
+    """A subset of a loader can be packed; a pack can be split by its classes."""
     train, _ = kl.from_directory(photos, validation=0.5, seed=1, size=(8, 8))
     write(train, tmp_path / "train")
     loader = keep(kl.PackSequenceLoader(tmp_path / "train", 6, shuffle=False))
@@ -129,7 +129,7 @@ def test_transforms(tmp_path: Path, keep: Any, transformed: bool) -> None:
 
 
 def test_a_transform_that_would_be_left_out(tmp_path: Path) -> None:
-    """With paths it was meant; a loader's may be for the training."""
+    """With paths the option is intended; that of a loader may be for training."""
     np.save(tmp_path / "a.npy", np.zeros(2))
     with pytest.raises(ValueError, match="pass transformed=True"):
         write([tmp_path / "a.npy"], tmp_path / "p", transform=lambda x, y, rng: (x, y))
@@ -154,7 +154,7 @@ def test_a_broken_file_is_named(
     with pytest.raises(kl.SampleError, match=r"sample 9 .*09\.png.*no picture"):
         write(paths, tmp_path / "pack", **arguments)
     assert not our_threads()
-    with pytest.raises(FileNotFoundError, match="not finished: run the same write_pack again"):
+    with pytest.raises(FileNotFoundError, match="unfinished pack: run the same write_pack again"):
         kl.PackSequenceLoader(tmp_path / "pack")
     paths[9].write_bytes(good)
     written = shards_written(monkeypatch)
@@ -196,7 +196,7 @@ def test_a_file_that_changed_meanwhile(photos: Path, tmp_path: Path, monkeypatch
 def test_broken_samples_are_told(
     tmp_path: Path, keep: Any, on_error: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are returned and told at the end; labels and weights stay with their samples."""
+    """Errors are returned and reported at the end; labels and weights stay with their samples."""
     stored: list[Any] = [(row_of(k), np.float32(k)) for k in range(SAMPLES)]
     for k in (0, 7, 19):
         stored[k] = OSError(f"bad {k}")
@@ -232,7 +232,7 @@ def test_where_nothing_loads(tmp_path: Path) -> None:
 
 
 def test_skipped_in_another_call(tmp_path: Path, monkeypatch: Any) -> None:
-    """What one call skipped and finished, the next one with on_error="raise" tells."""
+    """With on_error="raise" the next call reports the samples that an earlier call skipped."""
     stored: list[Any] = [row_of(k) for k in range(SAMPLES)]
     stored[1] = OSError("bad")
     fail_at_shard(monkeypatch, 2, RuntimeError("stop"))
@@ -277,7 +277,7 @@ def fail_at_shard(monkeypatch: Any, shard: int, error: BaseException) -> None:
     ids=["full", "Ctrl-C"],
 )
 def test_stopped_in_the_middle(tmp_path: Path, monkeypatch: Any, error: Any) -> None:
-    """Nothing in half has its name; the same call writes what is missing, to the same bytes."""
+    """No incomplete file has a final name; the same call completes the pack, to the same bytes."""
     whole = contents(small(tmp_path / "whole"))
     fail_at_shard(monkeypatch, 1, error)
     with pytest.raises(type(error), match="run the same again" if error.args else None) as caught:
@@ -395,7 +395,7 @@ def test_other_arguments(tmp_path: Path, monkeypatch: Any) -> None:
 
 
 def test_a_pack_that_is_there(tmp_path: Path) -> None:
-    """It is not written over unless that is asked for; then nothing of it stays."""
+    """It is overwritten only on request, and then completely."""
     folder = small(tmp_path)
     before = contents(folder)
     with pytest.raises(FileExistsError, match=r"pack\.json already exists.*overwrite=True"):
@@ -406,7 +406,7 @@ def test_a_pack_that_is_there(tmp_path: Path) -> None:
 
 
 def test_a_pack_in_use_is_written_over(tmp_path: Path, keep: Any) -> None:
-    """Who reads it goes on with what was mapped."""
+    """A reader keeps the files that it has mapped."""
     loader = keep(kl.PackSequenceLoader(small(tmp_path), BATCH, shuffle=False))
     epoch(loader)
     small(tmp_path, 5, overwrite=True)
@@ -483,7 +483,7 @@ def test_the_command_packs_a_table(photos: Path, tmp_path: Path, keep: Any, labe
 
 
 def test_the_command_and_a_broken_file(photos: Path, tmp_path: Path) -> None:
-    """It is named, in one line, or left out and told."""
+    """The command names it in one line, or leaves it out and reports it."""
     (photos / "cat" / "02.png").write_bytes(b"broken")
     done = run(photos, tmp_path / "out", "--size", 4, 4)
     assert done.exit_code == 1

@@ -1,4 +1,4 @@
-"""Conversions that several processes share: the bytes of one, kills, what is refused, the commands."""
+"""Conversions by several processes: the bytes of one process, kills, errors, the commands."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_what_parts_made_is_not_kept(tmp_path: Path, write: Any, finish: Any) ->
 
 
 def test_a_part_that_is_being_written(tmp_path: Path) -> None:
-    """Neither a second process nor the end comes between."""
+    """Neither a second process nor `finish` may run at the same time."""
     for k in range(2):
         pack(tmp_path, part=(k, 2))
     with locked(str(tmp_path / "unfinished" / "part-00001-of-00002.jsonl")):
@@ -180,7 +180,7 @@ def test_samples_that_do_not_load(tmp_path: Path, caplog: Any) -> None:
 
 
 def test_files_that_changed_between_the_calls(tmp_path: Path) -> None:
-    """A shard that is made again, and is not done, is none that is finished."""
+    """A shard that is being rewritten does not count as finished."""
     import cv2
 
     paths = [tmp_path / f"{k}.png" for k in range(4)]
@@ -303,7 +303,7 @@ def test_killed_at_random_moments(tmp_path: Path, kind: str) -> None:
 
 
 def test_processes_at_the_same_time(tmp_path: Path) -> None:
-    """Real ones, all on one folder: their rows of a shared file do not touch those of others."""
+    """Real processes on one folder: their rows in a shared file do not overlap."""
     code = """
         import sys
         from pathlib import Path

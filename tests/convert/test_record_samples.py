@@ -57,7 +57,7 @@ def pngs(tmp_path):
 
 
 def test_files_are_written_as_they_are(made, pngs):
-    """Byte for byte, decoded by nobody; the path is the id."""
+    """Byte for byte, without decoding; the path is the id."""
     found = records(made(pngs, Y))
     for n, features in enumerate(found):
         with open(pngs[n], "rb") as file:
@@ -69,7 +69,7 @@ def test_files_are_written_as_they_are(made, pngs):
 
 
 def test_records_come_in_the_order_that_is_asked(made, pngs):
-    """Whatever the threads do first."""
+    """In order, for any timing of the threads."""
     order = np.random.default_rng(0).permutation(SAMPLES)
     for source in (made(pngs, Y), made(kl.ArraySequenceLoader(X, Y, 4))):
         assert [f["label"].tolist() for f in records(source, order)] == [[n] for n in order]

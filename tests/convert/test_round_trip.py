@@ -1,4 +1,4 @@
-"""What a loader gives is what comes back out of a pack and out of TFRecord files, with no argument."""
+"""Packs and TFRecord files return what the loader returned, without any argument."""
 
 import glob
 import os

@@ -240,7 +240,7 @@ def test_nothing_is_replaced_unasked(pictures, tmp_path):
 
 
 def test_the_index_comes_with_the_files(pictures, tmp_path, monkeypatch):
-    """Nobody walks through, or decompresses, what was just written."""
+    """No file is scanned or decompressed right after it was written."""
     paths, labels = pictures
     written = [
         kl.write_tfrecords(paths, labels, tmp_path / name, compression=kind, progress=False).files

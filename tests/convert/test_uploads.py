@@ -107,7 +107,7 @@ def test_a_large_file_is_sent_in_parts(s3, tmp_path, monkeypatch) -> None:
     etag = access.head(s3.url("out/x.npy")).etag
     assert etag.endswith('-3"'), "not by parts"
     (tmp_path / "file").write_bytes(bytes(2**20 + 1))
-    with pytest.raises(FileExistsError, match="already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         access.put_file(s3.url("out/x.npy"), str(tmp_path / "file"), only_if_absent=True)
     assert access.head(s3.url("out/x.npy")).etag == etag
 
@@ -253,7 +253,7 @@ def test_no_right_to_write(tmp_path, monkeypatch, kind) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     with serving() as refusing:
         refusing.fault = lambda method, *_: (403, "AccessDenied") if method == "PUT" else None
-        with pytest.raises(AccessError, match="Writing needs the right to put"):
+        with pytest.raises(AccessError, match="Writing needs permission to put"):
             to_url(kind, refusing.url("out"))
         assert refusing.objects == {}
     assert not list(tmp_path.rglob("*.npy"))

@@ -1,4 +1,4 @@
-"""What a conversion says of itself."""
+"""The text and the notebook table of a finished conversion."""
 
 import numpy as np
 import pytest

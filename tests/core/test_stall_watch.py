@@ -245,7 +245,7 @@ def test_a_loader_that_hangs_names_the_sample(make, tmp_path, reports, keep):
     loader, name = make(event, tmp_path)
     keep(loader)
     assert np.concatenate([loader[b] for b in range(5)]).ravel().tolist() == list(range(20))
-    assert name in next(line for line in handler.lines if "has not come" in line)
+    assert name in next(line for line in handler.lines if "has not arrived" in line)
 
 
 def test_threads_of_ours_are_watched(nothing_running):

@@ -66,7 +66,7 @@ def test_the_batch_is_drawn_after_batch_transform(kind, tmp_path):
 
 
 def test_a_look_during_an_epoch_takes_no_batch_from_it():
-    """Between on_epoch_begin and on_epoch_end an index is a ticket; a picture must not be one."""
+    """In an epoch an index requests a batch of the model; show() must not take one."""
     loader = kl.ArraySequenceLoader(np.arange(12.0), batch_size=4, seed=1, shuffle=True)
     loader.on_epoch_begin()
     seen = []
@@ -100,7 +100,7 @@ def test_a_sample_that_does_not_load_is_a_named_tile(tmp_path, on_error, caplog)
         names = [f"{tmp_path.name}/{k}.png" for k in range(4)]
         unbroken = [t.replace("failed to load\n", "! ").replace("\n", "") for t in captions]
         assert unbroken == [f"! {names[0]}", names[1], f"! {names[2]}", names[3]]
-        assert sum("no picture that OpenCV" in t.replace("\n", " ") for t in texts(figure)) == 2
+        assert sum("not an image that OpenCV" in t.replace("\n", " ") for t in texts(figure)) == 2
     # A look is no fit: nothing is taken down, written or warned of for one.
     assert (loader.errors, caplog.text) == ([], "")
     assert "png" not in (tmp_path / "bad.csv").read_text()

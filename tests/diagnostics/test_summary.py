@@ -1,4 +1,4 @@
-"""What a loader is, in words."""
+"""The summary of a loader."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_numbers_that_are_no_classes_are_not_counted(y, said):
 
 
 def test_a_notebook_shows_the_summary_as_a_table():
-    """With the names escaped; what does not load is told instead of raised."""
+    """Names are escaped; samples that fail to load are reported instead of raised."""
     loader = kl.ArraySequenceLoader(np.zeros((6, 2)), np.arange(6) % 2, 5)
     loader.class_names = ["<cat>", "dog"]
     table = loader._repr_html_()

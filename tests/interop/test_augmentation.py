@@ -31,13 +31,13 @@ def test_what_is_not_wrapped_is_answered_with_the_wrapper(A):
 
 
 def pictures(n=10, side=8):
-    """Pictures whose every pixel says where it is, and of which sample: moved pixels are seen."""
+    """Images whose pixels hold their position and sample number, so that moves are detected."""
     rows, columns = np.mgrid[:side, :side].astype(np.uint8)
     return np.stack([np.stack([rows, columns, np.full_like(rows, k)], -1) for k in range(n)])
 
 
 def masks_of(x):
-    """A mask that follows from the picture: it must still do so when both were transformed."""
+    """A mask computed from the image: this must still hold after both are transformed."""
     return (x[..., :1] > x[..., 1:2]).astype(np.uint8)
 
 
@@ -159,7 +159,7 @@ def test_keypoints_stay_in_their_rows(A, labelled):
 
 
 def test_keypoints_that_are_all_cut_off(A):
-    """Nothing is left, in every row."""
+    """All keypoints are lost, in every row."""
     pipeline = A.Compose([A.Crop(0, 0, 2, 2)], keypoint_params=A.KeypointParams("xy"))
     transform = kl.albumentations_transform(pipeline, y="keypoints")
     x = np.zeros((4, 20, 20, 3), np.uint8)
@@ -251,7 +251,7 @@ def test_calls_at_a_time_do_not_disturb_each_other():
 
 
 def test_labels_are_mixed_with_their_pictures():
-    """MixUp: what share of whom is in a label is in the picture, too."""
+    """MixUp: labels and images are mixed with the same shares of the same samples."""
     x = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None, None, None], (8, 4, 4, 3))
     transform = kl.keras_transform(layers.MixUp(), y="labels")
     loader = kl.ArraySequenceLoader(
@@ -316,7 +316,7 @@ def test_worker_processes_get_no_layer():
     ) as loader:
         alone = kl.ArraySequenceLoader(x, batch_size=5, batch_transform=flip, seed=3)
         assert alike(batches(loader), batches(alone))
-    with pytest.raises(TypeError, match="give it as batch_transform="):
+    with pytest.raises(TypeError, match="pass it as batch_transform="):
         kl.ArraySequenceLoader(x, batch_size=5, transform=flip, **options)
 
 

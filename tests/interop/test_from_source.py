@@ -11,7 +11,7 @@ SAMPLES = 22
 
 
 class Items:
-    """Item k is a dict; `calls` counts how it was asked."""
+    """Item k is a dict; `calls` counts the calls."""
 
     def __init__(self, broken=()):
         self.broken, self.calls = broken, []

@@ -18,7 +18,7 @@ BATCH = 4
 
 
 def drawn(loader, epoch=0, shuffle=False):
-    """What each sample of an epoch drew, by its number."""
+    """The random numbers that each sample of an epoch drew, by its number."""
     rows = np.concatenate(list(loader.epoch_batches(epoch, shuffle)))
     assert sorted(rows[:, 3]) == list(range(SAMPLES))
     return rows[np.argsort(rows[:, 3])]
@@ -46,7 +46,7 @@ def test_a_fit_gets_every_sample(keep, options):
 
 
 def test_what_it_draws_is_fixed_by_seed_and_epoch(keep):
-    """The same whoever reads in whichever order, other numbers in each epoch, for each sample."""
+    """The same for any worker and order, and different in each epoch and for each sample."""
     loader = keep(kl.from_torch(Drawing(), BATCH, seed=3))
     first, second = drawn(loader), drawn(loader, 1)
     np.testing.assert_array_equal(first, drawn(loader, 0, shuffle=True))
@@ -61,7 +61,7 @@ def test_what_it_draws_is_fixed_by_seed_and_epoch(keep):
 
 
 def test_the_global_generators_are_as_they_were():
-    """Reading a sample takes nothing from what the rest of the program draws."""
+    """Reading a sample does not change the random numbers of the rest of the program."""
     loader = kl.from_torch(Drawing(), BATCH, workers=0, seed=1)
 
     def draws():
@@ -81,7 +81,7 @@ def test_the_global_generators_are_as_they_were():
 
 
 def test_preload_and_packs_hold_epoch_0(keep, tmp_path):
-    """What is read once for all has the numbers of the first epoch."""
+    """Samples that are read once and cached have the random numbers of the first epoch."""
     loader = keep(kl.from_torch(Drawing(), BATCH, seed=3))
     np.testing.assert_array_equal(drawn(keep(kl.preload(loader, progress=False))), drawn(loader))
     kl.write_pack(loader, tmp_path, progress=False)
@@ -89,7 +89,7 @@ def test_preload_and_packs_hold_epoch_0(keep, tmp_path):
 
 
 def test_parts_of_it(keep):
-    """A split has each sample in one part, and what it draws is what the whole draws."""
+    """A split has each sample in one part, with the same random numbers as in the whole."""
     whole = keep(kl.from_torch(Drawing(), BATCH, seed=3))
     expected = [drawn(whole, epoch) for epoch in range(2)]
     assert (expected[0][:, :3] != expected[1][:, :3]).all()
@@ -122,7 +122,7 @@ class Watched(Numbers):
 
 
 def test_a_dataset_is_called_once_at_a_time(keep):
-    """By default, whoever asks; by several threads where the user says that it may be."""
+    """By default one thread at a time reads it; several threads do if the user allows it."""
     for options, most in (({}, 1), ({"seeded": False, "workers": 2}, 2)):
         dataset = Watched()
         loader = keep(kl.from_torch(dataset, BATCH, **options))

@@ -43,7 +43,7 @@ class At(keras.callbacks.Callback):
         setattr(self, when, hook)
 
 
-@scenario("two fits at once, in threads: the second is refused, the first is exact")
+@scenario("two fits at once, in threads: the second is rejected, the first is exact")
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
 def test_a_call_in_another_thread_is_refused(loader, method):
     model, received = recording_model()
@@ -81,7 +81,7 @@ def test_views_may_be_fitted_at_once(loader):
 
 
 def test_one_thread_after_the_other(loader):
-    """A fit in a thread that has ended is in nobody's way."""
+    """A fit in a thread that has ended does not block other calls."""
     model, received = recording_model()
     for _ in range(2):
         thread = threading.Thread(target=lambda: model.fit(loader, verbose=0))
@@ -91,7 +91,7 @@ def test_one_thread_after_the_other(loader):
     assert received.trained == [batch for k in range(3) for batch in planned(loader, k)]
 
 
-@scenario("a fit inside a fit: refused")
+@scenario("a fit inside a fit: rejected")
 @pytest.mark.parametrize("when", ["on_train_batch_end", "on_epoch_end"])
 def test_a_nested_fit_is_refused(loader, when):
     model, _ = recording_model()
@@ -108,7 +108,7 @@ def test_a_nested_fit_is_refused(loader, when):
 
 
 def test_a_fit_inside_a_fit_that_only_validates_on_it(loader, keep):
-    """The loader is one call's at a time: nothing is refused, and both are exact."""
+    """One call after another uses the loader: none is rejected, and both are exact."""
     train = keep(loader.view())
     model, received = recording_model()
     other, others = recording_model()
@@ -120,7 +120,7 @@ def test_a_fit_inside_a_fit_that_only_validates_on_it(loader, keep):
             assert sorted(number for batch in one for number in batch) == list(range(SAMPLES))
 
 
-@scenario("a loop over the loader in the middle of a fit: refused")
+@scenario("a loop over the loader during a fit: rejected")
 def test_a_loop_inside_a_fit_is_refused(loader):
     model, received = recording_model()
     raised = []
@@ -152,7 +152,7 @@ def test_a_look_inside_a_fit_changes_nothing(loader):
 
 
 def test_a_loop_between_epochs_of_a_fit(loader):
-    """Nothing is under way then: an epoch of its own."""
+    """No epoch is running then, so this is a separate epoch."""
     model, _ = recording_model()
     found = []
 

@@ -151,7 +151,7 @@ def passes(loader, epochs=EPOCHS):
 
 @pytest.fixture
 def parts_and_whole(folder, keep):
-    """make(kind) -> the loaders of all parts, and one that does the work of them all."""
+    """make(kind) -> the loaders of all shards, and one loader with the global batch size."""
 
     def make(kind, parts=PARTS, **options):
         options = {"seed": SEED, **options}
@@ -218,7 +218,7 @@ def test_datasets_of_parts_are_one_dataset(parts_and_whole, kind):
 
 
 def test_parts_need_a_common_seed(caplog, monkeypatch):
-    """It is said where each process may have drawn its own; where no seed matters, nothing is."""
+    """A warning if each process may have drawn its own seed, unless the seed does not matter."""
     monkeypatch.setattr(messages, "_logged", set())
     caplog.set_level("INFO", "kloaders")
     kl.ArraySequenceLoader(rows(), batch_size=BATCH, shuffle=False, shard=(0, 2))
@@ -346,7 +346,7 @@ not_tf = pytest.mark.skipif(
 @not_tf
 @pytest.mark.parametrize("shard", [True, False])
 def test_the_stand_in_loses_samples(rank_of, monkeypatch, shard):
-    """What is guarded against: unchecked, each rank trains on about half of what it should."""
+    """The guarded error: without the check, each rank trains on about half of its samples."""
     monkeypatch.setattr(distributed, "check_pass", lambda loader: None)
     found = []
     for rank in range(PARTS):
@@ -361,7 +361,7 @@ def test_the_stand_in_loses_samples(rank_of, monkeypatch, shard):
 
 
 @not_tf
-@scenario("Keras 3.16 would shard a Sequence by itself: refused, with what to pass instead")
+@scenario("Keras 3.16 would shard the Sequence itself: rejected with the right arguments")
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
 @pytest.mark.parametrize("shard", [True, False])
 @pytest.mark.parametrize("rank", range(PARTS))
@@ -380,7 +380,7 @@ def test_auto_sharding_is_refused(rank_of, rank, shard, method):
 @pytest.mark.skipif(
     BACKEND == "jax" and VERSION < (3, 9), reason="this Keras takes only a Dataset there"
 )
-@scenario("what that message advises: two ranks train on what one would")
+@scenario("with these arguments two ranks train on the samples of one")
 def test_what_is_advised_is_exact(rank_of):
     found = []
     for rank in range(PARTS):
@@ -426,7 +426,7 @@ def free_ports(count):
 
 
 def run_workers(worker, folder, **environment):
-    """Run worker(rank, ports) in as many processes as there are parts; what each printed as JSON."""
+    """Run worker(rank, ports) in one process per shard; return their output, parsed as JSON."""
     call = "from tests.keras_api import test_distributed as t; t.{}({}, {})"
     ports = free_ports(PARTS)
     calls = [["-c", call.format(worker.__name__, rank, ports)] for rank in range(PARTS)]
@@ -436,7 +436,7 @@ def run_workers(worker, folder, **environment):
 
 
 def run_together(calls, folder, **environment):
-    """Run Python with each of `calls`, side by side, in processes; what each printed.
+    """Run each of `calls` in a separate Python process at once; return their output.
 
     The first that fails, or a timeout, ends all: the others would wait for it.
     """
@@ -517,7 +517,7 @@ class Noted(keras.layers.Layer):
 
 
 class AllNoted(keras.callbacks.Callback):
-    """Batches are noted in their order: each is, before the next begins."""
+    """Batches are recorded in order, each before the next begins."""
 
     def on_train_batch_end(self, batch, logs=None):
         import jax
@@ -701,7 +701,7 @@ def tensorflow_worker(rank, ports):
 
 
 @pytest.mark.slow
-@scenario("two TensorFlow workers, MultiWorkerMirroredStrategy, shard=(k, n), a loop of one's own")
+@scenario("two TensorFlow workers, MultiWorkerMirroredStrategy, shard=(k, n), custom loop")
 @only_tf
 def test_two_tensorflow_workers(tmp_path):
     """Each worker trains on its part of the global batches; together they are one process."""

@@ -49,7 +49,7 @@ def test_a_resumed_order_is_the_one_that_is_due():
 
 @pytest.mark.parametrize(("trained", "expected"), [(False, [3, 4]), (True, [2, 3])])
 def test_a_restored_run_says_which_epoch_is_due(trained, expected):
-    """Keras' epoch 5 is order 3; or the one behind it is, where 5 is trained already."""
+    """Keras' epoch 5 is order 3, or the next epoch is, if epoch 5 is already trained."""
     fit = begun(8, next_epoch=3)
     fit.resume(5, trained)
     assert orders(fit, [5, 6]) == expected

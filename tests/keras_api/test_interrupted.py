@@ -1,4 +1,4 @@
-"""A fit that is broken off in mid-epoch: afterwards `loader[i]` is batch i, and what comes next is exact.
+"""After a fit is interrupted in mid-epoch, `loader[i]` is batch i, and the next pass is exact.
 
 Keras calls nothing then, neither `on_epoch_end` nor a callback, and on TensorFlow an abandoned
 iterator may read once more.
@@ -90,12 +90,12 @@ def made(keep, shuffle, **options):
     return keep(Numbers(SAMPLES, BATCH, shuffle=shuffle, seed=7, **options))
 
 
-@scenario("fit is broken off, then loader[i], a loop by hand, and fit again")
+@scenario("interrupted fit, then loader[i], a custom loop, and fit again")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("how", HOW)
 def test_after_an_interruption(keep, how, shuffle, callback):
-    """Batches by number, and a loop by hand, are those of the epoch after the one that was left."""
+    """Indexed batches and a custom loop belong to the epoch after the interrupted one."""
     loader = made(keep, shuffle)
     ours = [kl.LoaderCallback(loader)] if callback else []
     interrupt(loader, how, ours)
@@ -116,19 +116,17 @@ def test_after_an_interruption(keep, how, shuffle, callback):
             assert found == planned(loader, 3, shuffle)
 
 
-@scenario("fit is broken off twice, then a loop by hand")
+@scenario("fit interrupted twice, then a custom loop")
 @pytest.mark.parametrize("how", HOW)
 def test_a_loop_right_after_it(keep, how):
-    """on_epoch_begin() begins an epoch; nothing of the one that was left is in it."""
+    """on_epoch_begin() begins an epoch without any batch of the interrupted one."""
     loader = made(keep, True)
     for epoch in (1, 3):
         interrupt(loader, how, step=0)
         assert by_hand(loader) == planned(loader, epoch, True)
 
 
-@scenario(
-    "fit with steps_per_epoch ends in the middle of a pass, then loader[i] and a loop by hand"
-)
+@scenario("fit with steps_per_epoch ends in mid-pass, then loader[i] and a custom loop")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 def test_after_a_fit_that_ended_in_mid_pass(keep, callback):
     loader = made(keep, True)
@@ -139,7 +137,7 @@ def test_after_a_fit_that_ended_in_mid_pass(keep, callback):
     assert by_hand(loader) == planned(loader, 1, True)
 
 
-@scenario("evaluate is broken off, then loader[i] and a loop by hand")
+@scenario("interrupted evaluate, then loader[i] and a custom loop")
 @pytest.mark.parametrize("method", ["evaluate", "predict"])
 def test_after_an_interrupted_evaluation(keep, method):
     class Fail(keras.callbacks.Callback):
@@ -157,7 +155,7 @@ def test_after_an_interrupted_evaluation(keep, method):
     assert by_hand(loader) == planned(loader, 0, False)
 
 
-@scenario("for batch in loader after a fit that was broken off")
+@scenario("for batch in loader after an interrupted fit")
 @pytest.mark.parametrize("how", HOW)
 def test_an_iteration_after_it(keep, how):
     loader = made(keep, True)
@@ -166,7 +164,7 @@ def test_an_iteration_after_it(keep, how):
 
 
 def test_the_position_of_an_interrupted_fit(keep):
-    """With a callback it is after the last batch that was trained on; another loader goes on there."""
+    """With a callback the position is after the last trained batch; another loader resumes there."""
     loader = made(keep, True)
     trained = interrupt(loader, "Ctrl-C", [kl.LoaderCallback(loader)])
     state = loader.state_dict()
@@ -208,13 +206,13 @@ class Gated(Numbers):
         return super().__getitem__(index)
 
 
-@scenario("TensorFlow's abandoned iterator reads in the middle of what comes next")
+@scenario("TensorFlow's abandoned iterator reads during the next pass")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow reads in a thread of its own")
 @pytest.mark.parametrize("callback", [False, True], ids=["", "callback"])
 @pytest.mark.parametrize("shuffle", [None, True])
 @pytest.mark.parametrize("what", ["loader[i]", "by hand", "iteration"])
 def test_an_abandoned_iterator_disturbs_nothing(keep, what, shuffle, callback):
-    """Its read, after the fit is over, is no request of the loop, and does not end its order."""
+    """A read of Keras after the end of the fit does not count for the loop, nor end its order."""
     loader = keep(Gated(SAMPLES, BATCH, shuffle=shuffle, seed=7, workers=0))
     ours = [kl.LoaderCallback(loader)] if callback else []
 

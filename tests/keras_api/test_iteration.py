@@ -87,11 +87,11 @@ def test_a_transform_draws_anew(make):
     assert all(np.all(a != b) for a, b in zip(first, second, strict=True))
 
 
-@scenario("state_dict() in the body of for batch in loader, and going on there")
+@scenario("state_dict() in a loop over the loader, and resuming there")
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("stop", range(1, BATCHES + 1))
 def test_the_position_in_the_body(make, stop, shuffle):
-    """It is after the batch in hand; another loader goes on with what is left, then the next epoch."""
+    """The position is after the current batch; another loader resumes with the rest of the epoch."""
     loader = make(shuffle=shuffle, workers=2)
     found = []
     for x, _ in loader:
@@ -108,7 +108,7 @@ def test_the_position_in_the_body(make, stop, shuffle):
 
 
 def test_after_a_break(make):
-    """The position is still told, loader[i] is batch i, and the next iteration is the next epoch."""
+    """The position is still known, loader[i] is batch i, and the next iteration is the next epoch."""
     loader = make(shuffle=True)
     for number, _ in enumerate(loader):
         if number == 2:
@@ -157,7 +157,7 @@ def test_fit_after_a_break(make):
 
 
 def test_a_collection_may_end_an_iteration_anywhere():
-    """Even in a thread that holds the lock of the tickets at that moment: it does not wait for itself."""
+    """Even in a thread that holds the lock of the tickets: there is no deadlock."""
     tickets = Tickets(3, True)
 
     class Bare:

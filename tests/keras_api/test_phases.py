@@ -1,4 +1,4 @@
-"""The table of phases in the docs of the module, held against what happens."""
+"""The table of phases in the module's docstring, compared with recorded events."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Watched(Tickets):
 
 
 def test_the_table_is_what_happens():
-    """Each event of each recording leads where the table says, and all that it says happens."""
+    """Each recorded event leads to a phase of the table, and each entry of the table occurs."""
     taken = set()
     for (_, name), events in KERAS.items():
         for callback in (False, True):

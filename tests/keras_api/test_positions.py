@@ -1,4 +1,4 @@
-"""The batch that comes next, in every phase; and what is said where that is not known."""
+"""The position of the next batch, in every phase, and the error if it is unknown."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def tickets_of(shuffle=True):
 
 
 def loop(tickets, reads):
-    """A loop written by hand, which asks for so many batches."""
+    """A custom loop that requests this many batches."""
     tickets.begin()
     for index in range(reads):
         tickets.locate(index)
@@ -36,7 +36,7 @@ def test_in_a_loop_what_was_read_is_done(reads):
 
 
 def test_behind_a_loop_comes_the_next_epoch():
-    """Also behind one that was left early and ended: what it did not ask for is not trained on."""
+    """Also after an epoch that ended early: its remaining batches are not trained on."""
     for reads in (BATCHES, 2):
         tickets = tickets_of()
         loop(tickets, reads)

@@ -1,4 +1,4 @@
-"""Private parts of Keras: there as they are looked for, and nothing breaks where they are gone."""
+"""Private parts of Keras: they exist as expected, and nothing breaks if they are missing."""
 
 import gc
 import inspect
@@ -26,7 +26,7 @@ def joined(batches):
 
 
 class Asked(kl.ArraySequenceLoader):
-    """Notes who calls it."""
+    """Records its callers."""
 
     def __init__(self, *args, **options):
         self.asked = []
@@ -71,7 +71,7 @@ class Look(keras.callbacks.Callback):
 
 
 def test_keras_own_calls_are_recognized(keep):
-    """All that Keras asks for comes from its adapter, within a call of the method."""
+    """All requests of Keras come from its adapter, within a call of the method."""
     loader = keep(Asked(*rows(), BATCH, seed=7))
     model, _ = recording_model()
     for method in ("fit", "evaluate", "predict"):
@@ -123,7 +123,7 @@ def test_the_users_own_calls_are_recognized(keep):
 
 
 def test_a_sequence_around_a_loader_is_keras(keep):
-    """Whoever wraps a loader into a Sequence passes on what Keras asks for."""
+    """A Sequence around a loader passes on Keras' requests."""
 
     class Around(keras.utils.PyDataset):
         def __init__(self, loader):
@@ -213,7 +213,7 @@ def test_fit_is_exact_without(keep, monkeypatch, name, value):
 
 
 def test_a_resumed_fit_without_an_initial_epoch_says_what_to_do(keep, monkeypatch, tmp_path):
-    """Model._initial_epoch: before anything is trained on, the argument of fit that does the same."""
+    """Without Model._initial_epoch, an error before training names the equivalent argument of fit."""
     monkeypatch.setattr(private, "_INITIAL_EPOCH", "gone")
 
     def train(**options):
@@ -240,7 +240,7 @@ def test_a_resumed_fit_without_an_initial_epoch_says_what_to_do(keep, monkeypatc
 
 
 def test_each_part_has_its_test_and_its_report():
-    """The table of private.py names tests that there are; docs/upstream.md names each function."""
+    """The table of private.py names existing tests; docs/upstream.md names each function."""
     functions = set(re.findall(r"[(,] ?`(\w+)`(?=[,)])", private.__doc__))
     exported = {name for name in private.__all__ if name not in ("Asker", "Call")}
     assert functions == exported - {"restore_step"} | ({"without_step"} & exported)
@@ -258,7 +258,7 @@ def test_nothing_private_is_touched_elsewhere():
         for value in [getattr(private, constant)]
     ]
     words = [*names, "keras.src", "tensorflow.python", "_getframe", "f_back"]
-    allowed = {"engine": {"f_back"}}  # which looks for the line that a thread stands at
+    allowed = {"engine": {"f_back"}}  # it inspects the current line of a thread
     own = Path(inspect.getfile(private))
     for path in sorted(own.parents[1].rglob("*.py")):
         if path == own:

@@ -1,4 +1,4 @@
-"""A loader that only Keras' adapters refer to is emptied, and any other is left alone."""
+"""A loader that only Keras' adapters refer to is emptied; all others stay unchanged."""
 
 import gc
 import weakref
@@ -93,7 +93,7 @@ def test_a_loader_in_use_is_left_alone(registry):
 
 
 def test_one_that_somebody_else_refers_to_is_left_alone(registry):
-    """In a list, an attribute or a closure: whoever can reach it may read from it."""
+    """In a list, an attribute or a closure: reachable loaders may still be read."""
 
     def closure_over(loader):
         return lambda: loader
@@ -108,7 +108,7 @@ def test_one_that_somebody_else_refers_to_is_left_alone(registry):
 
 
 def test_each_loader_is_emptied_on_its_own(registry):
-    """They are equal to each other, and told apart all the same."""
+    """They compare equal, and are still distinguished."""
     kept, forgotten = adapted(registry), adapted(registry)
     del forgotten
     gc.collect()
@@ -158,7 +158,7 @@ def test_a_new_loader_has_the_forgotten_ones_emptied(registry):
 
 
 class Keeping:
-    """As Keras' adapter: it asks its loader for something when it is made, and keeps it."""
+    """Like Keras' adapter: it reads from its loader when it is made, and keeps the loader."""
 
     def __init__(self, loader):
         self.loader = loader
@@ -167,7 +167,7 @@ class Keeping:
 
 @pytest.fixture
 def keeping(monkeypatch, registry):
-    """Makes such adapters of a loader, so many, which the registry keeps."""
+    """Make this many adapters of a loader, which the registry keeps."""
     monkeypatch.setattr(private, "is_adapter", lambda found: isinstance(found, Keeping))
     return lambda loader, times=1: registry.extend(Keeping(loader) for _ in range(times))
 

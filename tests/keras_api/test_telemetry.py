@@ -12,7 +12,7 @@ from kloaders.keras_api.telemetry import LOGGED, Epoch, Fit, Meter
 
 
 class Clock:
-    """Time as a test says it."""
+    """A clock that the test moves."""
 
     def __init__(self):
         self.now = 0.0
@@ -38,7 +38,7 @@ def batch(rows):
 
 
 def test_the_wait_is_from_the_last_step_to_the_hand_over():
-    """As where the training thread itself asks for a batch, and waits for it."""
+    """The training thread itself requests a batch and waits for it."""
     _loader, clock, meter = metered()
     clock.now = 10
     meter.epoch_begin(new_pass=True)
@@ -54,7 +54,7 @@ def test_the_wait_is_from_the_last_step_to_the_hand_over():
 
 
 def test_what_was_handed_over_ahead_of_the_step_is_no_wait():
-    """As on TensorFlow, where a thread asks ahead: only the first batch is waited for."""
+    """As on TensorFlow, where a thread prefetches: the model waits only for the first batch."""
     _loader, clock, meter = metered()
     meter.epoch_begin(new_pass=True)
     for at in (2, 3, 4):
@@ -202,7 +202,7 @@ def test_tensorboard_has_the_figures(tmp_path):
 
 
 def test_log_false_adds_nothing():
-    """And measures nothing."""
+    """log=False measures nothing."""
     loader = kl.ArraySequenceLoader(np.zeros((8, 2), "f4"), np.zeros(8, "f4"), 4, seed=1)
     callback = kl.LoaderCallback(loader, log=False)
     history = small_model().fit(loader, verbose=0, callbacks=[callback])

@@ -1,4 +1,4 @@
-"""On tensorflow, what tf.data holds of a finished epoch is freed beside the training, not before it."""
+"""On TensorFlow, iterators of a finished epoch are freed in parallel to training, not before it."""
 
 import gc
 import os
@@ -82,7 +82,7 @@ def test_a_subclass_with_an_epoch_end_of_its_own(freed):
 
 
 def test_an_unfinished_iterator_is_waited_for(freed):
-    """Something may still come from it: its thread has ended before fit goes on, as ever."""
+    """More batches may come from it, so its thread ends before fit continues, as without kloaders."""
     model, _ = recording_model()
     loader = loader_of()
     stop = keras.callbacks.LambdaCallback(
@@ -123,7 +123,7 @@ print("trained", flush=True)
 
 
 def test_a_program_that_ends_right_after_fit():
-    """It ends well, and only when all is freed that was dropped."""
+    """The process exits cleanly, after everything that was dropped is freed."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env={**os.environ, "PYTHONPATH": str(pathlib.Path(kl.__file__).parents[1])},

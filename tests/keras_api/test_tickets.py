@@ -1,4 +1,4 @@
-"""The bookkeeping of requests, fed with what Keras was seen to ask for, and with what it might."""
+"""The bookkeeping of requests, with recorded requests of Keras and with random ones."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_recordings_cover_what_is_promised():
 
 
 def test_a_late_read_after_a_fit_is_no_loop():
-    """tensorflow looks at 0 and 1 before a fit, and may ask for 2 when it is over."""
+    """TensorFlow reads batches 0 and 1 before a fit, and may request batch 2 after its end."""
     tickets = Tickets(6, None, asker=unknown)
     assert [tickets.locate(k).sequential for k in (0, 1)] == [False, False]
     tickets.end()
@@ -245,7 +245,7 @@ def test_any_program_of_calls_is_exact(program, shuffle):
 
 @given(program=programs())
 def test_no_order_comes_twice(program):
-    """Whatever was called before, a pass that is trained on has the order of a new epoch."""
+    """A training pass always has the order of a new epoch, after any other calls."""
     batches, events = program
     tickets, _ = make(batches, True)
     calls = replay(events, tickets)
@@ -258,7 +258,7 @@ def test_no_order_comes_twice(program):
 def test_a_read_may_come_between_two_epochs(shuffle):
     """With steps_per_epoch below the length, TensorFlow's thread may ask after on_epoch_end.
 
-    What it gets is trained on in the next epoch: it belongs to the pass that goes on.
+    This batch is trained on in the next epoch, so it belongs to the continuing pass.
     """
     events = "| # # # 0 1 # E B #t #t 3t* 1t* E 2t* B 4t* 0t* E B #t #t 2t* 0t* E 1t* 3t* B 4t* E"
     tickets, plan = make(5, shuffle)
@@ -268,7 +268,7 @@ def test_a_read_may_come_between_two_epochs(shuffle):
 
 
 def test_stop_at_the_last_step_of_an_epoch():
-    """Keras leaves out on_epoch_end there too; the two fits after it get orders of their own.
+    """Keras skips on_epoch_end in this case, too; the next two fits get different orders.
 
     Found by test_no_order_comes_twice.
     """
@@ -330,7 +330,7 @@ def test_hand_written_loop_with_both_hooks(shuffle):
 
 @pytest.mark.parametrize("reads_len", [False, True], ids=["plain", "num_batches_read"])
 def test_hand_written_loop_left_early(reads_len):
-    """A loop that breaks off begins a new pass at its next on_epoch_begin."""
+    """A loop that breaks starts a new pass at its next on_epoch_begin."""
     tickets, plan = make(4, True)
     for epoch in range(3):
         tickets.begin()
@@ -343,7 +343,7 @@ def test_hand_written_loop_left_early(reads_len):
 
 
 def test_hand_written_loop_that_fails_begins_anew():
-    """A loop that raised, without on_epoch_end, starts over with the batches it had not asked."""
+    """A loop that raised, without on_epoch_end, resumes with the batches it had not requested."""
     tickets, plan = make(4, True)
     tickets.begin()
     tickets.locate(0), tickets.locate(1)
@@ -382,7 +382,7 @@ def test_a_look_at_a_batch_does_not_use_up_an_epoch():
 
 
 def test_many_threads_get_different_batches():
-    """Eight threads that ask at once get eight batches: TensorFlow asks from several."""
+    """Eight concurrent threads get eight batches, since TensorFlow reads from several threads."""
     tickets, plan = make(8, True)
     tickets.begin()
     tickets.starting()

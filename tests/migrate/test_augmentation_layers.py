@@ -21,7 +21,7 @@ DRAWING = {
 
 @pytest.mark.parametrize("name", DRAWING)
 def test_what_draws_is_not_forgotten(name):
-    """A flow that would leave it out says so, and takes transform=None or a function."""
+    """A flow without augmentation raises an error, unless transform=None or a function is passed."""
     datagen = ImageDataGenerator(**{name: DRAWING[name]})
     x = np.zeros((2, 4, 4, 3))
     with pytest.raises(ValueError, match=rf"{name}=.*datagen.layers\(\) first.*transform=None"):
@@ -31,7 +31,7 @@ def test_what_draws_is_not_forgotten(name):
 
 
 def test_layers_name_what_is_missing(caplog):
-    """Pixels and factors of brightness have no layer: what to write instead is said, and works."""
+    """Shifts in pixels and brightness factors have no layer; the suggested code works."""
     with caplog.at_level("INFO", "kloaders"):
         layers = ImageDataGenerator(width_shift_range=3, brightness_range=(0.5, 1.5)).layers()
     assert not layers

@@ -1,4 +1,4 @@
-"""What is called of Keras' datasets, of loaders in their place."""
+"""The methods of Keras' datasets, called on the loaders that replace them."""
 
 import pickle
 
@@ -57,7 +57,7 @@ def test_take_refuses_what_is_no_number(keep):
 
 
 def test_single_windows(keep, caplog):
-    """batch_size=None: `for` gives windows, each once; what fit gets is reported, and is so."""
+    """batch_size=None: a loop gives each window once; fit gets batches of one, which is logged."""
     loader = keep(windows(batch_size=None, shuffle=True, seed=1))
     assert "fit get batches of one sample" in caplog.text
     epochs = [list(loader) for _ in range(2)]

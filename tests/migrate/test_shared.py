@@ -1,4 +1,4 @@
-"""What the drop-ins share: names, parts, and Keras' settings."""
+"""Common code of the replacements: names, subsets, and Keras' settings."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""What normalises images, beside Keras' own numbers."""
+"""Normalization of images, compared with Keras."""
 
 import keras
 import numpy as np

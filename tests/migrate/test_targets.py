@@ -1,4 +1,4 @@
-"""What a table's labels become, beside those of Keras' iterator."""
+"""Labels from a table, compared with those of Keras' iterator."""
 
 import numpy as np
 import pandas as pd

@@ -196,7 +196,7 @@ def test_echoes_differ_in_order():
 
 @pytest.mark.parametrize("draw", DRAWS)
 def test_echo_over_shards(draw):
-    """With shards, each serves its own samples again; nobody serves another's."""
+    """With shards, each shard repeats its own samples, and no others."""
     parts = [EpochPlan(60, 3, seed=2, shard=(k, 2), window=24, draw=draw, echo=2) for k in range(2)]
     found = [joined(batches_of(part, Order(1, 0))) for part in parts]
     assert len(found[0]) == len(found[1]) == 60
@@ -250,7 +250,7 @@ def test_windows_are_cut_elsewhere_each_epoch():
 
 
 def test_a_window_must_hold_whole_batches():
-    """Our own mistake, and an assertion."""
+    """This would be a bug in kloaders, so it is an assertion."""
     with pytest.raises(AssertionError, match="whole global batches"):
         EpochPlan(100, 8, seed=0, window=20)
 
@@ -337,7 +337,7 @@ FROZEN = {
 
 @pytest.mark.parametrize(("name", "order"), list(FROZEN))
 def test_frozen_orders(name, order):
-    """The first three batches of each form are what they were when the first user trained.
+    """The first three batches of each form never change.
 
     After Grain's golden order test. Whoever changes these numbers breaks the repetition of
     every training that was done before.
@@ -386,7 +386,7 @@ def test_writing_into_indices_harms_nobody():
 
 
 def test_threads_share_a_plan():
-    """Eight threads that ask for the same epoch all get it right."""
+    """Eight threads that request the same epoch all get the right order."""
     plan = EpochPlan(20_000, 64, seed=2, window=640)
     order = Order(5, 0)
     expected = batches_of(EpochPlan(20_000, 64, seed=2, window=640), order)

@@ -24,7 +24,7 @@ def test_every_small_size_is_a_permutation(key):
 @pytest.mark.parametrize("k", range(1, 10))
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_around_powers_of_four(k, off):
-    """Sizes 4**k - 1 to 4**k + 1: where Grain's and TensorFlow's index shuffle are at fault.
+    """Sizes 4**k - 1 to 4**k + 1, for which Grain's and TensorFlow's index shuffles have bugs.
 
     At 65,537 (k = 8) and 262,145 (k = 9) they lose one number and give another twice.
     """
@@ -35,7 +35,7 @@ def test_around_powers_of_four(k, off):
 
 @given(n=st.integers(1, 5000), key=st.binary(max_size=40), data=st.data())
 def test_a_part_is_a_part_of_the_whole(n, key, data):
-    """The image of a position does not depend on which others are asked with it."""
+    """The result for a position does not depend on the other positions of the call."""
     permutation = Permutation(n, key)
     whole = permutation(np.arange(n))
     some = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20))
@@ -96,7 +96,7 @@ def test_neighbours_are_parted(n):
 
 @given(st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 2**31)), min_size=1, max_size=4))
 def test_many_permutations_at_once_are_permutations(domains):
-    """Each domain is permuted one to one, whatever else is in the call."""
+    """Each domain is permuted one to one, with any other domains in the call."""
     ranks = np.concatenate([np.arange(n) for n, _ in domains])
     ns = np.concatenate([np.full(n, n) for n, _ in domains])
     keys = np.concatenate([np.full(n, seed, np.uint64) for n, seed in domains])
@@ -134,7 +134,7 @@ def test_a_span_is_cut_from_the_permutation(n, data):
 
 
 def test_a_span_cannot_be_written_to_where_others_have_it():
-    """A block is shared by all who ask for it."""
+    """All callers share a block."""
     found = permuted_span(3, 9, 5000, 1, "order")
     with pytest.raises(ValueError, match="read-only"):
         found[0] = 0

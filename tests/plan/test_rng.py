@@ -1,4 +1,4 @@
-"""Random numbers of samples and batches: the same whoever asks, and frozen for every seed."""
+"""Random numbers of samples and batches: the same in every thread, and frozen for every seed."""
 
 import numpy as np
 from hypothesis import given

@@ -26,7 +26,7 @@ from tests.support.sampled import (
 @options
 @pytest.mark.parametrize("kind", LOADERS)
 def test_every_loader_samples_alike(npy, keep, kind, options):
-    """The batches are those of the stream, epoch after epoch, whatever reads them."""
+    """The batches are those of the stream, epoch after epoch, for any kind of reader."""
     loader = keep(LOADERS[kind](npy, seed=3, **options))
     same = keep(LOADERS["array"](npy, seed=3, **options))
     assert len(loader) == options.get("epoch_batches", 6)
@@ -95,7 +95,7 @@ def test_shards_agree(npy, options):
 
 @pytest.mark.parametrize("more", [{"drop_last": True}, {"pad_last": True}])
 def test_no_batch_is_short(more):
-    """drop_last and pad_last have nothing to do, but pad_last still gives weights."""
+    """drop_last and pad_last have no effect, except that pad_last still adds weights."""
     loader = numbered(23, epoch_batches=7, **more)
     assert len(loader) == 7
     assert epochs_of(loader, 2) == epochs_of(numbered(23, epoch_batches=7), 2)
@@ -126,7 +126,7 @@ def test_processes_draw_the_same(npy, keep):
 
 
 def test_a_sample_that_is_skipped_shortens_its_batch(npy, keep, tmp_path):
-    """Rows of RAM batches are filled up with nobody else's numbers."""
+    """Rows of RAM batches do not share random numbers."""
     bad = tmp_path / "bad.npy"
     bad.write_bytes(b"no array")
     paths = [*npy[:5], str(bad), *npy[6:]]
@@ -171,7 +171,7 @@ def test_labels_at_hand_are_balanced(tmp_path):
 
 
 def test_predict_in_order_of_a_loader_that_samples_is_told(keep, caplog):
-    """Rows do not line up then: it says so once, unless shuffle=True was said."""
+    """Rows do not line up then, which is logged once, unless shuffle=True was passed."""
     model, _ = recording_model((2,), "float32")
     caplog.set_level("INFO", "kloaders")
     loader = keep(numbered(40, epoch_batches=10, shuffle=True))
@@ -214,7 +214,7 @@ class Weighted(kl.SequenceLoader):
         ({"epoch_batches": 0}, ValueError, "epoch_batches=0 is too small"),
         ({"epoch_batches": 2.5}, TypeError, "epoch_batches=2.5 is float"),
         ({"class_balance": True}, ValueError, "in a hook.*pass class_balance=, an array"),
-        ({"class_balance": [1, 2]}, ValueError, "class_balance has 2 values, the data 5"),
+        ({"class_balance": [1, 2]}, ValueError, "class_balance has 2 values, but there are 5"),
         ({"class_balance": np.zeros((5, 2))}, ValueError, "class_balance has shape"),
         ({"sampling_weights": [1, 2]}, ValueError, r"sampling_weights has shape \(2,\)"),
         ({"sampling_weights": [1, 2, -1, 1, 1]}, ValueError, r"sampling_weights\[2\] is -1"),
@@ -242,7 +242,7 @@ def test_options_that_mean_nothing_are_refused(options, error, words):
     ("options", "words"),
     [
         ({"echo": 2}, "echo=2 serves a RAM batch several times"),
-        ({"draw": "windows"}, 'reads runs of neighbouring samples.*draw="global"'),
+        ({"draw": "windows"}, 'reads runs of adjacent samples.*draw="global"'),
     ],
 )
 def test_what_ram_batches_cannot_do(npy, options, words):

@@ -108,7 +108,7 @@ def arguments(plan):
 
 
 def test_samples_of_a_file_lie_apart():
-    """A shuffled RAM batch is as mixed as if its samples had nothing to do with each other."""
+    """A shuffled RAM batch is as mixed as one of independent samples."""
     plan = SharedReadsPlan(4000, 20, seed=1, copies=4, draw="files", window=1000)
     order = plan.shuffled_order(0)
     both = sum(20 - len(set(plan.indices(order, batch).tolist())) for batch in range(plan.batches))

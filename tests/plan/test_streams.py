@@ -133,7 +133,7 @@ def test_every_sample_comes_as_often_as_its_weight_says(weights, seed):
 
 
 def test_over_passes_shares_stay_exact():
-    """The remainder goes round: after 1,000 passes nobody is more than a few draws off."""
+    """Remainders rotate: after 1,000 passes no sample is more than a few draws off."""
     weights = np.random.default_rng(1).random(50)
     counts = np.bincount(WeightedSystematic(weights, 5).samples(0, 50_000), minlength=50)
     assert np.abs(counts - 50_000 * weights / weights.sum()).max() < 5
@@ -171,7 +171,7 @@ def test_a_pattern_gives_each_part_its_share_at_every_place(shares):
 
 
 def test_a_golden_order_for_each_stream():
-    """What a seed gives is a promise."""
+    """The order of a seed never changes."""
     codes = np.array([0, 0, 0, 0, 1, 1, 2])
     assert ShuffledPasses(7, 1).samples(0, 10).tolist() == GOLDEN["passes"]
     assert Balanced(codes, 4, 1).samples(0, 10).tolist() == GOLDEN["balanced"]
@@ -192,7 +192,7 @@ def test_storage_order_goes_round():
 
 
 def test_texts_of_streams_are_frozen():
-    """A saved position holds its stream's text, and is refused where that is another."""
+    """A saved position holds the text of its stream, and is an error for another stream."""
     codes = np.array([0, 0, 0, 0, 1, 1, 2])
     found = [
         InOrder(7),
@@ -217,7 +217,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_pickles_without_its_blocks(kind):
-    """What goes to a worker process serves the same samples, and is as small as before it served."""
+    """A pickled copy for a worker serves the same samples, and is as small as an unused one."""
     stream = stream_of(kind, 23, 4, 1)
     before = len(pickle.dumps(stream))
     served = stream.samples(0, 9000)

@@ -76,7 +76,7 @@ def test_samples_are_called_as_their_files():
     ("source", "shape", "dtype"),
     [
         (source_of(["a.png"]), "size=", "load_sample()"),
-        (source_of(["a.npy"]), "load_sample() or in transform=", "load_sample()"),
+        (source_of(["a.npy"]), "load_sample() or transform=", "load_sample()"),
         (source_of(["a.png"], count_of), "decode= or", "decode="),
         (source_of(["a.png"], hooked=True), "load_sample() or", "load_sample()"),
     ],
@@ -105,7 +105,7 @@ def test_files_that_are_there(files):
 
 @pytest.mark.parametrize("check", [True, "sample"])
 def test_a_missing_file_is_named(files, check):
-    with pytest.raises(FileNotFoundError, match=r"29.npy does not exist \(30 looked at\)"):
+    with pytest.raises(FileNotFoundError, match=r"29.npy does not exist \(checked 30\)"):
         check_paths_of(source_of(files), check)
     check_paths_of(source_of(files), False)
 
@@ -120,7 +120,7 @@ def test_several_missing_files_are_counted(files):
 def test_a_sample_of_many_is_spread_over_all(files, monkeypatch):
     """The last one is among those that are looked at, and how many were is said."""
     monkeypatch.setattr("kloaders.sources.files._CHECKED", 4)
-    with pytest.raises(FileNotFoundError, match=r"29.npy does not exist \(4 looked at of 30\)"):
+    with pytest.raises(FileNotFoundError, match=r"29.npy does not exist \(checked 4 of 30\)"):
         check_paths_of(source_of(files), "sample")
 
 
@@ -175,9 +175,15 @@ def test_options_of_masks_go_before():
     ("decode", "labels", "images", "error", "message"),
     [
         (5, None, {}, TypeError, "decode=5 is not a function of a file's bytes"),
-        (count_of, None, {"size": (8, 9)}, ValueError, r"size=\(8, 9\) is for pictures"),
+        (count_of, None, {"size": (8, 9)}, ValueError, r"size=\(8, 9\) is for images"),
         (None, "size", {}, TypeError, "label_options='size', expected a dict"),
-        (None, {"sise": 3}, {}, TypeError, "label_options has 'sise', which is no option"),
+        (
+            None,
+            {"sise": 3},
+            {},
+            TypeError,
+            "label_options has 'sise', which is not an image option",
+        ),
     ],
 )
 def test_options_that_do_not_go(decode, labels, images, error, message):

@@ -50,7 +50,7 @@ def test_what_is_no_path_is_named():
 
 
 def test_a_nul_character_is_named():
-    with pytest.raises(ValueError, match="'b\\\\x00c' holds a NUL character"):
+    with pytest.raises(ValueError, match="'b\\\\x00c' contains a NUL character"):
         PackedPaths(["a", "b\0c"])
 
 

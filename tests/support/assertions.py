@@ -1,4 +1,4 @@
-"""Whether the batches that a model received are what the loader promised."""
+"""Assertions that a model received the batches that the loader promises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loaders over a dozen small files, and what a refusal has to say.
+"""Loaders over a dozen small files, and checks of error messages.
 
 A message names the thing, its value, what was expected, and what to do. Where it gives advice, the
 test follows it and sees it work.

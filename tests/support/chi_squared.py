@@ -1,4 +1,4 @@
-"""Whether counts are as even as chance makes them."""
+"""A test of whether counts are evenly distributed."""
 
 import numpy as np
 

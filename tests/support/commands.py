@@ -1,4 +1,4 @@
-"""The command line, in this process and in one of its own."""
+"""Runs the command line, in this process or in a separate one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kloaders.cli.main import cli
 
 
 def run(*arguments):
-    """`python -m kloaders` in a process of its own."""
+    """Run `python -m kloaders` in a separate process."""
     done = subprocess.run(
         [sys.executable, "-m", "kloaders", *arguments],
         capture_output=True,
@@ -24,7 +24,7 @@ def run(*arguments):
 
 
 def invoke(*arguments):
-    """In this process; it has to succeed."""
+    """Run a command in this process; it must succeed."""
     done = CliRunner().invoke(cli, [*map(str, arguments)])
     assert done.exit_code == 0, done.output
     return done

@@ -1,4 +1,4 @@
-"""Transforms for worker processes, which import this module and, so, no Keras."""
+"""Transforms for worker processes; importing this module does not import Keras."""
 
 
 def draw_number(x, y, rng):

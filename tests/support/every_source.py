@@ -60,7 +60,7 @@ ODD = 2
 
 @dataclass(frozen=True)
 class Data:
-    """What the samples of a source are to be.
+    """The samples of a source.
 
     Attributes:
         folder: an empty one, for files.
@@ -118,7 +118,7 @@ class OfNumbers(Numbered):
 
 
 class Hooked:
-    """A loader as far as sources with hooks know one."""
+    """The part of a loader that sources with hooks use."""
 
     def __init__(self, data: Data) -> None:
         self.data = data
@@ -186,7 +186,7 @@ def _nested(data: Data) -> Source:
 
 
 class Rows:
-    """Rows that lie elsewhere: a shape, a dtype, and what reads some of them."""
+    """Rows of an external store: a shape, a dtype, and a function that reads some of them."""
 
     def __init__(self, data: Data) -> None:
         self.data = data
@@ -281,7 +281,7 @@ def _cached_records(data: Data) -> Source:
 
 
 def _some(data: Data) -> Source:
-    """Every second sample of twice as many, in between samples that nobody asks for."""
+    """Every second sample of a source with twice as many samples."""
     whole = _Doubled(data)
     return whole.take(np.arange(1, 2 * data.samples, 2))
 
@@ -343,7 +343,7 @@ class _NegativeInputs(OfNumbers):
 
 
 class _Negative(OfNumbers):
-    """What lies behind the first few samples, with the sign changed."""
+    """The samples after the first few, with the sign changed."""
 
     def __init__(self, data: Data, cut: int) -> None:
         super().__init__(data)

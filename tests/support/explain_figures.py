@@ -1,4 +1,4 @@
-"""Figures that a test of the verdict makes up: photographs that take 2 ms to decode, on 8 cores."""
+"""Made-up figures for tests of the verdict: photographs that take 2 ms to decode, on 8 cores."""
 
 from __future__ import annotations
 

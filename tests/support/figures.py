@@ -1,4 +1,4 @@
-"""What is written and drawn in a figure of matplotlib's."""
+"""Reads the texts and images of a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ IMAGES = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), "uint8")
 
 
 def texts(figure):
-    """Everything that is written in a figure."""
+    """All texts of a figure."""
     from matplotlib.text import Text
 
     return [t.get_text() for t in figure.findobj(Text) if t.get_text()]

@@ -1,4 +1,4 @@
-"""Images of every kind, by hand and by OpenCV, for tests of what decodes them."""
+"""Images of every kind, written by hand and by OpenCV, for tests of decoders."""
 
 import struct
 import zlib
@@ -34,13 +34,13 @@ def encoded(suffix, image, *flags):
 
 
 def exif(orientation, order="<"):
-    """A TIFF directory that holds nothing but the orientation."""
+    """A TIFF directory with only the orientation."""
     start = b"II*\0" if order == "<" else b"MM\0*"
     return start + struct.pack(order + "IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
 
 
 def jpeg_with_exif(raw, orientation, order="<", thumbnail=b""):
-    """The JPEG with an EXIF segment behind its start marker."""
+    """The JPEG with an EXIF segment after its start marker."""
     body = b"Exif\0\0" + exif(orientation, order) + thumbnail
     return raw[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + raw[2:]
 
@@ -51,7 +51,7 @@ def png_chunk(kind, body):
 
 
 def png_with_exif(raw, orientation):
-    """The PNG with an eXIf chunk behind its header."""
+    """The PNG with an eXIf chunk after its header."""
     return raw[:33] + png_chunk(b"eXIf", exif(orientation)) + raw[33:]
 
 
@@ -87,7 +87,7 @@ def tiff(image, orientation=1, pages=1):
 
 
 def turned(image, orientation):
-    """What a viewer shows for a stored picture: EXIF's definition, in NumPy."""
+    """The image as a viewer shows it: EXIF's definition, in NumPy."""
     return {
         1: image,
         2: image[:, ::-1],

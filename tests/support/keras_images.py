@@ -23,7 +23,7 @@ SIZE = (12, 14)
 
 
 def photo(number, height, width):
-    """Something with edges and gradients, another one for each number."""
+    """An image with edges and gradients, different for each number."""
     rows, columns = np.mgrid[:height, :width]
     noise = np.random.default_rng(number).integers(0, 20, (height, width, 3))
     wave = 90 + 80 * np.sin(rows / 3 + number)[..., None] * np.cos(columns / 4)[..., None]
@@ -67,6 +67,6 @@ def as_text(value):
 
 
 def apart(x, y):
-    """Levels of 255 on average, and at most."""
+    """Mean and maximal difference, in levels of 255."""
     error = np.abs(x.astype(np.float64) - y)
     return error.mean(), error.max()

@@ -1,6 +1,6 @@
-"""What does not hold yet of the package's shape; see tests/test_rooms.py. Each set is to become empty.
+"""Known violations of the package's structure; see tests/test_rooms.py. Each set should become empty.
 
-A test fails for what is missing here, and for what is here and holds by now.
+A test fails for violations that are missing here, and for entries that are fixed by now.
 """
 
 #: (module, import): imports that run up the table of rooms.

@@ -1,4 +1,4 @@
-"""Marks of the tests that the table of scenarios is made of; see tests/conftest.py."""
+"""Marks of the tests that make up the table of scenarios; see tests/conftest.py."""
 
 from __future__ import annotations
 

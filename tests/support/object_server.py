@@ -1,7 +1,7 @@
 """A small object server for tests: the part of S3's protocol that loaders need, and faults on demand.
 
-It is a web server as well: `server.web_url(name)`. Signatures are not checked; moto's server is there for
-that (tests/support/s3.py).
+It is also a web server: `server.web_url(name)`. It does not check signatures; moto's server does
+(tests/support/s3.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ObjectServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[str, bytes] = {}
-        #: What was asked for: (method, name, the Range header or "").
+        #: The requests: (method, name, the Range header or "").
         self.requests: list[tuple[str, str, str]] = []
         self.fault: Fault | None = None
         self.latency = 0.0
@@ -56,11 +56,11 @@ class ObjectServer(ThreadingHTTPServer):
         return f"{self.endpoint}/{BUCKET}/{urllib.parse.quote(name)}"
 
     def got(self, method: str = "GET") -> list[str]:
-        """Names of the objects that were asked for with this method, in order."""
+        """Names of the objects that were requested with this method, in order."""
         return [name for how, name, _ in self.requests if how == method and name]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):

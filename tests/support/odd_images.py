@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 37, 21
 
 
 def bands(count: int, dtype: Any = np.uint8, seed: int = 0) -> Array:
-    """Values of which no two bands are alike; smooth, so that they compress."""
+    """Values that differ between bands, and are smooth, so that they compress."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     noise = np.random.default_rng(seed).integers(0, 5, (HEIGHT, WIDTH))
     planes = [(3 * y + (2 + 5 * c) * x + 40 * c + noise) % 120 for c in range(count)]
@@ -57,7 +57,7 @@ def bmp(
     palette: bytes = b"",
     compression: int | None = None,
 ) -> bytes:
-    """A BMP whose header has so many bytes; rows from the bottom, as they are stored."""
+    """A BMP with a header of this many bytes; rows from the bottom, as they are stored."""
     if compression is None:
         compression = 3 if masks else 0
     height = len(rows)

@@ -1,4 +1,4 @@
-"""Packs for tests, and what is read of them."""
+"""Packs for tests, and functions that read them."""
 
 from __future__ import annotations
 

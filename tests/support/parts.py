@@ -1,4 +1,4 @@
-"""Conversions in parts, for tests: what is written, and what is there. Imports no Keras: it is forked."""
+"""Conversions in parts, for tests, and their files. Imports no Keras, since it is forked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def source(n: int = SAMPLES, **options: Any) -> kl.SequenceLoader:
 
 
 def pack(to: Path, loader: Any = None, **options: Any) -> Any:
-    """In some six shards."""
+    """In about six shards."""
     return kl.write_pack(loader or source(), to, shard_size=500, progress=False, **options)
 
 
@@ -42,5 +42,5 @@ def data(folder: Path) -> dict[str, bytes]:
 
 
 def names(folder: Path) -> set[str]:
-    """What is there, but for the journal of what one process has finished."""
+    """All files except the journal of the finished shards of a process."""
     return {p.name for p in folder.iterdir() if not p.name.endswith(".finished.jsonl")}

@@ -1,4 +1,4 @@
-"""Sound images of every kind, as Pillow and OpenCV write them."""
+"""Valid images of every kind, as Pillow and OpenCV write them."""
 
 from __future__ import annotations
 

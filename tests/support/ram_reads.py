@@ -1,4 +1,4 @@
-"""Files that hold their own number, a loader that reads them into RAM batches, and what it read."""
+"""Files that hold their number, a loader that reads them into RAM batches, and a record of its reads."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Reads:
         return Reads, (self.width,)
 
     def wait_for(self, count: int) -> None:
-        """Until so many files were read."""
+        """Wait until this many files were read."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.numbers) >= count, timeout=30), (
                 f"{len(self.numbers)} files were read, expected {count}"

@@ -1,4 +1,4 @@
-"""Files that hold many numbered samples, in each format of which ranges are read, and loaders over them."""
+"""Files of many numbered samples, in each format that is read by ranges, and loaders over them."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def no_cpu_free(ray):
 
 
 def slowness(ray):
-    """How many times as long as on a quiet machine an actor takes to start, which is one second: 1 to 6."""
+    """The start time of an actor relative to an idle machine, where it takes one second: 1 to 6."""
     begin = time.monotonic()
     with _bare_actor(ray, 0):
         took = time.monotonic() - begin

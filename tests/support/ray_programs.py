@@ -1,4 +1,4 @@
-"""What the programs of docs/ray-train.md do, noted: which samples the model was given, step by step."""
+"""Records what the programs of docs/ray-train.md do: the samples that the model gets in each step."""
 
 from __future__ import annotations
 

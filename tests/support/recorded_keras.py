@@ -1,4 +1,4 @@
-"""What Keras was seen to ask a Sequence for, and its replay on the bookkeeping of requests."""
+"""Recorded requests of Keras to a Sequence, and their replay on the bookkeeping of requests."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ KERAS = recordings()
 
 @dataclass
 class Call:
-    """What one call of fit, evaluate or predict got."""
+    """The batches that one call of fit, evaluate or predict got."""
 
     trained: list[Request] = field(default_factory=list)
     inferred: list[list[tuple[int, Request]]] = field(default_factory=list)
@@ -274,7 +274,7 @@ def elsewhere(function):
 
 
 def replay(events, tickets, *, callback=False, at_once=1):
-    """Feed recorded events to the tickets; what was used, for each call of the user."""
+    """Feed recorded events to the tickets; return the batches used by each call of the user."""
     calls, steps, inferring = [], 0, False
     for event in events:
         kind, rest = event[0], event[1:]
@@ -317,7 +317,7 @@ def passes(requests, batches):
 
 
 def assert_exact(requests, plan):
-    """Batches of one pass are of one epoch, none is there twice, and no sample is."""
+    """Check that the batches of a pass belong to one epoch, without repeated batches or samples."""
     assert len({request.order.epoch for request in requests}) == 1
     batches = [request.batch for request in requests]
     assert len(set(batches)) == len(batches)
@@ -333,7 +333,7 @@ def batches_in(name):
 
 
 def unknown(with_call=True):
-    """Nobody knows who calls: the grammar of events has to do."""
+    """The caller is unknown, so only the grammar of the events counts."""
     return Asker(None)
 
 

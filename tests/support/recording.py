@@ -1,4 +1,4 @@
-"""What Keras asks a Sequence for, and what a model receives: recorded, on every backend.
+"""Records Keras' requests to a Sequence, and the samples that a model receives, on every backend.
 
 `Recorder` is a layer that notes the sample numbers of each batch that passes through it, in
 training and otherwise, eager or compiled. `python tests/support/recording.py` prints the events that the
@@ -58,7 +58,7 @@ class Received:
 
 
 def wait_for_device():
-    """Until everything that was dispatched has run: JAX does not wait by itself."""
+    """Wait until all dispatched operations have run, since JAX does not wait by itself."""
     if BACKEND == "jax":
         import jax
 
@@ -66,7 +66,7 @@ def wait_for_device():
 
 
 def our_threads():
-    """Threads of ours that are alive."""
+    """The running threads of kloaders."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("kloaders")]
 
 
@@ -154,7 +154,7 @@ def recording_model(shape=(2,), dtype="float32", **compile_options):
 
 
 def loss(y, p):
-    """Something to minimise."""
+    """A loss to minimise."""
     return ops.mean(ops.square(p[:, :1]), axis=-1)
 
 
@@ -190,7 +190,7 @@ _ELSEWHERE = 10**6  # numbers of reads from another Sequence start here
 
 
 class _Events(keras.utils.PyDataset):
-    """Notes what Keras calls; its batches say which read they are the answer to."""
+    """Records Keras' calls; each batch holds the number of the read that returned it."""
 
     def __init__(self, batches=_SIZE, base=0):
         super().__init__()

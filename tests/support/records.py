@@ -1,4 +1,4 @@
-"""Files of records, and what is read of them."""
+"""Files of records, and functions that read them."""
 
 import os
 

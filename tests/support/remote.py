@@ -1,4 +1,4 @@
-"""Objects whose content is their number, and what a loader over them delivered."""
+"""Objects that hold their number, and the samples that a loader over them delivered."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def npy(number: int) -> bytes:
 
 
 def fill(server: ObjectServer, samples: int = SAMPLES, folder: str = "data") -> list[str]:
-    """Put so many numbered objects on a server; their URLs."""
+    """Put this many numbered objects on a server; return their URLs."""
     names = [f"{folder}/{k:04}.npy" for k in range(samples)]
     server.objects |= {name: npy(k) for k, name in enumerate(names)}
     return [server.url(name) for name in names]
 
 
 def numbers(batches: Any) -> list[int]:
-    """Which samples came, in their order."""
+    """The numbers of the delivered samples, in order."""
     found = [batch if isinstance(batch, np.ndarray) else batch[0] for batch in batches]
     return [int(row[0]) for x in found for row in x]
 

@@ -1,6 +1,6 @@
-"""The shape of the package, read from its source: rooms, which imports which, sizes, circles.
+"""The structure of the package, read from its source: rooms, imports, sizes, circular imports.
 
-`python -m tests.support.rooms` prints it. Imports count wherever they stand: at the top, inside a
+`python -m tests.support.rooms` prints it. All imports count: at the top, inside a
 function, and for type checkers only (`if TYPE_CHECKING:`).
 """
 
@@ -19,7 +19,7 @@ PACKAGE = Path(kloaders.__file__).parent
 TESTS = Path(__file__).parents[1]
 
 #: From bottom to top. A module may import from its own room and from rooms in earlier lines; rooms
-#: in one line know nothing of each other.
+#: in one line must not import each other.
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("plan",),
@@ -33,7 +33,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("training", "convert", "interop", "migrate"),
     ("cli",),
 )
-#: What `import kloaders` and `python -m kloaders` are: they may import everything, and no room them.
+#: The modules of `import kloaders` and `python -m kloaders`: they may import all rooms, but no room them.
 FRONT_DOOR = ("kloaders", "kloaders.__main__")
 LEVEL = {room: level for level, line in enumerate(ROOMS) for room in line}
 
@@ -110,7 +110,7 @@ def runs_up(name: str, other: str) -> bool:
 
 
 def in_circles() -> list[set[str]]:
-    """Modules that import each other, directly or through others; one set for each knot."""
+    """Modules that import each other, directly or through others; one set per cycle."""
     graph: dict[str, set[str]] = {name: set() for name in modules()}
     for name, other in arrows():
         graph[name].add(other)
@@ -148,7 +148,7 @@ def classes_of(name: str) -> list[Class]:
 
 
 def test_file_of(name: str) -> Path:
-    """Where the tests of a module belong: tests/<room>/test_<module>.py."""
+    """The path of a module's tests: tests/<room>/test_<module>.py."""
     _, *folders, module = name.split(".")
     return TESTS.joinpath(*folders, f"test_{module}.py")
 

@@ -17,7 +17,7 @@ def _by_value():
 
 
 def served_by(loader, epochs):
-    """Batches of a loop of one's own, with the hooks called as Keras calls them."""
+    """Batches of a custom loop, with the hooks called as Keras calls them."""
     found = []
     for _ in range(epochs):
         loader.on_epoch_begin()

@@ -1,4 +1,4 @@
-"""Python in a process of its own, where a test sets devices or ends the interpreter."""
+"""Runs Python in a separate process, for tests that set devices or end the interpreter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def environment(**others):
 
 
 def run_script(code, **variables):
-    """Run Python in a process of its own; what it prints last is JSON."""
+    """Run Python in a separate process; its last line of output is JSON."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment(**variables),

@@ -1,4 +1,4 @@
-"""Other people's servers on this machine, for tests: nginx, with latency and faults; Azurite, for az://.
+"""Third-party servers on this machine, for tests: nginx, with latency and faults; Azurite, for az://.
 
 A test whose server is not installed is skipped, unless KLOADERS_SERVERS names it, as .ci/run does.
 """
@@ -34,7 +34,7 @@ _NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 512; }}
 http {{
-    access_log off;
+    access_log off; sendfile on; tcp_nopush on;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
     split_clients $request_id $fate {{ {errors}% away; {resets}% reset; * well; }}
@@ -50,7 +50,7 @@ _DELAY = "location / {{ echo_sleep {seconds}; echo_exec @file; }} location @file
 
 
 def missing(name: str, found: bool, how: str) -> None:
-    """Skip the test where a server is not installed; fail where it is said to be."""
+    """Skip the test if a server is not installed; fail if KLOADERS_SERVERS names it."""
     if found:
         return
     if name in os.environ.get("KLOADERS_SERVERS", "").split():
@@ -91,8 +91,8 @@ def nginx(
         root: a folder.
         folder: for what nginx writes.
         latency: seconds before each answer.
-        errors: so many of 100 requests are answered by 503.
-        resets: so many are closed without an answer.
+        errors: this many of 100 requests are answered by 503.
+        resets: this many of 100 requests are closed without an answer.
     """
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     missing("nginx", os.access(program, os.X_OK), "nginx (apt-get install nginx-light)")

@@ -1,4 +1,4 @@
-"""What Keras 3.16 does to a Sequence where keras.distribution has several processes, on any Keras.
+"""Imitates how Keras 3.16 shards a Sequence if keras.distribution has several processes.
 
 After keras/src/trainers/data_adapters/py_dataset_adapter.py and keras/src/distribution/
 distribution_lib.py of its main branch, August 2026: the adapter asks for every n-th index, starting at
@@ -11,7 +11,7 @@ import keras
 
 
 class Distribution:
-    """What the adapter, and a loader, look at in a keras.distribution.DataParallel of 3.16."""
+    """The attributes of 3.16's keras.distribution.DataParallel that the adapter and a loader read."""
 
     def __init__(self, process, processes, auto):
         self.auto_shard_dataset = auto

@@ -1,4 +1,4 @@
-"""Sources without files, and what makes batches of them, for tests of the modules behind a loader."""
+"""Sources without files, and the parts that make batches of them, for tests of a loader's modules."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Numbered(Source):
 
 
 def runner_over(source: Source, batch_size: int = 4, **options: Any) -> Runner:
-    """What makes the batches of a loader over this source, without the loader.
+    """The parts that make the batches of a loader over this source, without the loader.
 
     The test closes it: see `kept` in tests/engine/conftest.py.
     """

@@ -1,4 +1,4 @@
-"""A folder of photographs, and everything that may be wrong in one."""
+"""A folder of photographs, and all kinds of damage to it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bomb() -> bytes:
 
 
 def spoil(photos: Path) -> dict[str, str]:
-    """Add what is wrong to `photos`: paths and kinds."""
+    """Damage files in `photos`; return their paths and the kinds of damage."""
     cat, dog = photos / "cat", photos / "dog"
     sound = (cat / "0.jpg").read_bytes()
     (cat / "cut.jpg").write_bytes(sound[: len(sound) // 2])

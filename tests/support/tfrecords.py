@@ -1,4 +1,4 @@
-"""TFRecord files for tests, and what is read of them."""
+"""TFRecord files for tests, and functions that read them."""
 
 import logging
 
@@ -52,7 +52,7 @@ IMAGE = {"x": "image_raw", "y": "label"}
 
 @pytest.fixture
 def said(caplog, monkeypatch):
-    """What was said, as one text."""
+    """The logged messages, as one text."""
     monkeypatch.setattr("kloaders.core.messages._logged", set())
     caplog.set_level(logging.INFO, "kloaders")
     return lambda: caplog.text

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """Run in a thread; the list gets what came of it, result or exception."""
+    """Run a function in a thread; the list gets its result or exception."""
     outcome: list[Any] = []
 
     def run() -> None:

@@ -67,7 +67,7 @@ class Interrupted(Exception):
 
 
 def sound_model():
-    """A model to go on with after a fit that failed.
+    """A model to continue with after a failed fit.
 
     On JAX the weights of a model are handed to the training step and lost when it fails.
     """

@@ -16,7 +16,7 @@ def used(folder: Path) -> int:
 
 
 def killed_while_they_write(folder: Path, program: str, least: int, most: int) -> None:
-    """Run a program twice with the folder `c` and a letter each; it begins after a line on stdin.
+    """Run a program twice, with the folder `c` and a letter each; it begins after a line on stdin.
 
     The first is killed when both have begun to write, the second when the folder holds `least` bytes.
     """

@@ -110,7 +110,7 @@ def test_a_path_is_any_kind_of_path(tmp_path):
 
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 def test_other_callbacks_see_the_logs(model, first):
-    """Whether they stand before it in the list or after it; History has them too."""
+    """Callbacks before and after it in the list see the logs, and History, too."""
     loader, other = loader_of(), Each()
     ours = kl.LoaderCallback(loader)
     callbacks = [other, ours] if first else [ours, other]
@@ -142,7 +142,7 @@ def test_without_log_nothing_is_added(model):
 
 
 def test_errors_are_counted(model):
-    """All so far, not those of one epoch."""
+    """The count of the whole training, not of one epoch."""
 
     class Broken(kl.SequenceLoader):
         def load_sample(self, index):
@@ -181,7 +181,7 @@ def test_the_first_is_asked_once_an_epoch():
 
 
 def test_the_position_is_behind_what_was_trained_on(model):
-    """Threads are ahead; the position is not."""
+    """Threads prefetch, but the position is that of the model."""
     loader, found = loader_of(workers=2), []
     look = Each(batch=lambda batch: found.append(loader.state_dict()["batch"]))
     model.fit(loader, verbose=0, callbacks=[kl.LoaderCallback(loader), look])
@@ -203,7 +203,7 @@ def test_the_true_epoch_is_known(model):
 
 
 def test_evaluate_on_the_same_loader_in_mid_epoch(model):
-    """The epoch goes on where it was."""
+    """The epoch continues at the same position."""
     loader, found = loader_of(), []
 
     def evaluate(batch):
@@ -258,7 +258,7 @@ def test_it_goes_on_behind_what_was_saved(model, tmp_path, caplog, last):
 
 
 def test_a_state_in_a_bucket(model):
-    """A run that is killed goes on from an object, and deletes it in the end."""
+    """A killed run resumes from an object, and deletes it at the end."""
     pytest.importorskip("fsspec")
     path, loader, batches = "memory://runs/callback", loader_of(), []
     with contextlib.suppress(Died):
@@ -323,7 +323,7 @@ def limited():
 
 
 def test_a_full_disk_costs_a_save_and_no_training(model, tmp_path, caplog, limited):
-    """The state before it stays; that is said once, and when a save works again."""
+    """The previous state stays; the failure is logged once, and so is the next successful save."""
     path, loader, found = tmp_path / "state", loader_of(), []
 
     def look(batch):
@@ -391,7 +391,7 @@ def test_a_state_keeps_its_link_and_its_mode(model, tmp_path):
 @pytest.mark.parametrize("with_path", [True, False])
 @pytest.mark.parametrize("other", ["loader", "view"])
 def test_a_callback_of_another_loader_is_refused(model, tmp_path, with_path, other):
-    """When training begins: nothing is trained, and nothing is saved."""
+    """The error comes when training begins: nothing is trained, and nothing is saved."""
     loader, trained = loader_of(), []
     given = loader.view() if other == "view" else loader_of()
     path = tmp_path / "state" if with_path else None

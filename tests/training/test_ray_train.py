@@ -20,7 +20,7 @@ Lines = list[dict[str, Any]]
 
 
 def run(name: str, folder: Path, **kill: Any) -> tuple[str, Lines]:
-    """A program of the page: what it prints, and what the models were given, step by step."""
+    """Run a program of the page; return its output, and the samples of each step."""
     pytest.importorskip("torch", reason="PyTorch is not installed")
     pytest.importorskip("ray.train", reason="Ray is not installed")
     (code,) = re.findall(rf"```python\n# {name}\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
@@ -59,9 +59,9 @@ def run(name: str, folder: Path, **kill: Any) -> tuple[str, Lines]:
 
 
 def epochs_of(lines: Lines, ranks: int) -> list[Counter[int]]:
-    """What the model was made of, epoch by epoch: the last time that each step was taken counts.
+    """The samples that the model was trained on, by epoch; of repeated steps the last one counts.
 
-    Steps behind the last state are taken again, from the weights of that state.
+    Steps after the last state are repeated, from the weights of that state.
     """
     last = {(line["step"], line["rank"]): line["samples"] for line in lines}
     steps = SAMPLES // (ranks * BATCH)
@@ -72,7 +72,7 @@ def epochs_of(lines: Lines, ranks: int) -> list[Counter[int]]:
 
 
 def test_train(tmp_path: Path) -> None:
-    """The one that is killed is gone on from, by both: each sample once an epoch."""
+    """Both workers resume after one is killed: each sample comes once per epoch."""
     _, lines = run("train.py", tmp_path, rank=1, step=9, rate="0.1")
     assert epochs_of(lines, 2) == [Counter(range(SAMPLES))] * 3
     assert len({line["pid"] for line in lines}) == 4  # two workers, and two after the death
@@ -81,7 +81,7 @@ def test_train(tmp_path: Path) -> None:
 
 
 def test_trials(tmp_path: Path) -> None:
-    """One is killed and goes on to its end, one is stopped by the scheduler after two epochs."""
+    """One run is killed and resumes to its end; the scheduler stops the other after two epochs."""
     said, lines = run("trials.py", tmp_path, rank=0, step=40, rate="0.1")
     assert "rate 0.1: 6 epochs" in said
     assert "rate 1e-06: 2 epochs" in said

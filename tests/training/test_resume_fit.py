@@ -1,4 +1,4 @@
-"""fit goes on where it was stopped: LoaderCallback(loader, path), on the installed backend."""
+"""fit resumes where it stopped: LoaderCallback(loader, path), on the installed backend."""
 
 import json
 import os
@@ -35,11 +35,11 @@ class Tally(keras.layers.Layer):
 
 
 class Died(Exception):
-    """What ends a fit in these tests."""
+    """The exception that ends a fit in these tests."""
 
 
 class Die(keras.callbacks.Callback):
-    """Ends a fit behind so many batches, in the place of SIGKILL."""
+    """Ends a fit after this many batches, instead of SIGKILL."""
 
     def __init__(self, after):
         super().__init__()
@@ -82,7 +82,7 @@ def make_loader(batch_size=BATCH, **options):
 
 
 def train(path=None, epochs=3, after=None, callbacks=(), fit=None, loader=None, **options):
-    """Train, to the end or until it dies; -> the model, and the epochs that it went through."""
+    """Train to the end or until it dies; return the model and its epochs."""
     model = make_model(**options)
     loader = make_loader() if loader is None else loader
     epochs_seen = Epochs()
@@ -113,7 +113,7 @@ def counts(model):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The training that nothing interrupts."""
+    """The uninterrupted training."""
     return train(tmp_path_factory.mktemp("whole") / "state", compiled=True)
 
 
@@ -147,7 +147,7 @@ def test_a_model_that_fit_builds(tmp_path):
 
 
 def test_validation_at_the_end_of_an_epoch_that_was_trained(tmp_path):
-    """Killed behind the last batch of an epoch, before its end: validation runs, training does not."""
+    """Killed after the last batch of an epoch, before its end: only validation runs again."""
     path = tmp_path / "state"
     fit = {"validation_data": make_loader(shuffle=False)}
     train(path, after=6, fit=fit)
@@ -164,7 +164,7 @@ def test_validation_at_the_end_of_an_epoch_that_was_trained(tmp_path):
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras' torch backend takes one step at a time")
 @pytest.mark.parametrize("after", [1, 2])
 def test_several_steps_at_once(after, tmp_path):
-    """steps_per_execution=4 of 6 batches: positions lie where Keras tells of a step."""
+    """steps_per_execution=4 of 6 batches: positions are those at which Keras reports a step."""
     path = tmp_path / "state"
     train(path, after=after, steps_per_execution=4, compiled=True)
     model, _ = train(path, steps_per_execution=4, compiled=True)
@@ -184,7 +184,7 @@ def test_another_batch_size(batch_size, left, tmp_path):
 
 @pytest.mark.parametrize("shuffle", [None, True])
 def test_what_keras_asks_for_has_no_say(shuffle, tmp_path):
-    """The order that Keras asks in differs between processes; the batches do not, callback given."""
+    """Keras' order of requests differs between processes; with a callback the batches do not."""
     orders = []
     for draw in (1, 2):
         keras.utils.set_random_seed(draw)
@@ -215,7 +215,7 @@ def test_a_fit_in_storage_order_goes_on(tmp_path):
 
 
 def test_a_save_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    """A disk that is full in the middle of a save leaves the state before it, and no other file."""
+    """If the disk fills up during a save, the previous state stays, and no other file."""
     path = tmp_path / "state"
     train(path, after=3)
     before = path.read_bytes()
@@ -237,7 +237,7 @@ def test_a_save_is_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_every_damaged_byte_is_found(tmp_path):
-    """A state with any byte changed, or cut anywhere, is refused, or is the state all the same."""
+    """A state with a changed byte, or a truncated one, is an error, or still the same state."""
     path = tmp_path / "state"
     arrays = {"variables": [("a", np.arange(5.0)), ("b", np.zeros((2, 0), "int8"))], "metrics": []}
     training_state.write(str(path), {"epoch": 3}, arrays)
@@ -339,7 +339,7 @@ def test_fixed_batches_in_a_mixed_order_are_refused(tmp_path):
 
 
 def test_another_loader_is_refused(tmp_path):
-    """The callback's loader is not the one that is trained on: its position would never move."""
+    """An error if fit trains on another loader than the callback's, whose position never changes."""
     callback = kl.LoaderCallback(make_loader(), tmp_path / "state", save_freq=1)
     with pytest.raises(ValueError, match="does not train on the loader"):
         make_model().fit(make_loader(), verbose=0, callbacks=[callback])
@@ -392,7 +392,7 @@ def test_left_in_the_middle_and_stopped_at_the_end(tmp_path):
 
 
 def test_one_part_of_several_reads_and_does_not_write(tmp_path):
-    """Of n processes, part 0 writes."""
+    """Only process 0 of n writes."""
     path = tmp_path / "state"
     parts = [make_loader(4, shuffle=True, shard=(k, 2)) for k in range(2)]
     train(path, loader=parts[1], epochs=1)
@@ -419,7 +419,7 @@ def test_what_was_kept_for_the_fit_is_put_back(tmp_path):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a part of TensorFlow")
 def test_a_dataset_goes_on():
-    """Its first iteration has what is left of the epoch; in another order it is refused."""
+    """The first iteration has the rest of the epoch; with another order it is an error."""
 
     def numbers(dataset):
         return [x[:, 0].numpy().astype(int).tolist() for x, _ in dataset]

@@ -1,4 +1,4 @@
-"""The loss of each sample of an epoch, by name, on every backend: which files are worst."""
+"""The loss of each sample of an epoch, by name, on every backend."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def trained(model: Any, loader: Any, epochs: int = 1, **options: Any) -> SampleR
 
 
 def alone(model: Any, x: Any, y: Any) -> list[float]:
-    """The loss of each sample as Keras has it for a batch of one."""
+    """The loss of each sample, computed by Keras for batches of one."""
     return [float(model.evaluate(x[k : k + 1], y[k : k + 1], verbose=0)) for k in range(len(y))]
 
 
@@ -106,7 +106,7 @@ def test_any_loss(loss: Any, outputs: int, labels: Any, keep: Any) -> None:
 
 
 def test_several_outputs_and_regularization(keep: Any) -> None:
-    """Weighted as in compile; what the weights cost is not a sample's."""
+    """Outputs are weighted as in compile; regularization does not count for a sample."""
     inputs = keras.Input((2,))
     small = keras.layers.Rescaling(0.1)(inputs)
     a = keras.layers.Dense(1, kernel_regularizer="l2", name="a")(small)
@@ -162,7 +162,7 @@ def test_shards_have_their_own_samples(keep: Any) -> None:
 
 
 def test_the_samples_are_those_of_the_epoch(keep: Any) -> None:
-    """What a transform drew for the epoch, and not anew; the loader stays where it was."""
+    """A transform repeats its random numbers of the epoch; the loader keeps its position."""
     drawn: dict[int, list[float]] = {}
 
     def moved(x: Any, y: Any, rng: Any, epoch: int) -> Any:
@@ -258,7 +258,7 @@ def test_ids_of_a_batch(kind: str, workers: int, keep: Any) -> None:
         np.testing.assert_array_equal(loader.ids_of(x), ids)
         seen += ids.tolist()
     assert sorted(seen) == list(range(SAMPLES))
-    with pytest.raises(ValueError, match="as this very loader"):
+    with pytest.raises(ValueError, match="as this loader"):
         loader.ids_of(np.array(x))
 
 

@@ -1,4 +1,4 @@
-"""The file that a training is saved in: what comes back, what is refused, and nothing half written."""
+"""The state file of a training: content, errors, and no incomplete file."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def path(tmp_path):
 
 
 def rewritten(path, change):
-    """The same ZIP file with what `change` makes of the parts, by name."""
+    """The same ZIP file, with its parts changed by `change`."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     options = change(parts) or {}
@@ -43,7 +43,7 @@ def head_changed(**changes):
 
 
 def test_facts_and_arrays_come_back(path):
-    """In a folder that is made for it; names, dtypes and shapes, also of scalars and of nothing."""
+    """The folder is created; names, dtypes and shapes are kept, also of scalars and empty arrays."""
     state_file.write(path, {"epoch": 2, "position": {"batch": 1}}, ARRAYS)
     facts, arrays = state_file.read(path)
     assert (facts["epoch"], facts["position"]) == (2, {"batch": 1})
@@ -56,7 +56,7 @@ def test_facts_and_arrays_come_back(path):
 
 
 def test_the_same_state_is_the_same_bytes(path, monkeypatch):
-    """Whenever it is written: no part has a date."""
+    """The same bytes at any time: no part has a date."""
     found = []
     for year in (2001, 2025):
         monkeypatch.setattr(
@@ -164,7 +164,7 @@ def test_prepare_says_what_to_do_where_nothing_can_be_written(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
 def test_a_link_to_a_state_stays_one(path, tmp_path):
-    """What it points to is written, read and deleted."""
+    """The target of a link is written, read and deleted."""
     os.makedirs(os.path.dirname(path))
     os.symlink(tmp_path / "disk", path)
     for epoch in (1, 2):
@@ -264,7 +264,7 @@ def test_a_url_makes_no_local_folder(tmp_path, monkeypatch):
 
 
 def test_a_state_may_be_a_url():
-    """Written whole, read, and deleted, as a file is."""
+    """An object is written completely, read and deleted, like a file."""
     fsspec = pytest.importorskip("fsspec")
     url = "memory://runs/state"
     assert not state_file.exists(url)

@@ -1,4 +1,4 @@
-"""Bad input: what an array cannot be made of."""
+"""Bad input: data that cannot become an array."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.bad_input import SAMPLES, WITH_LABELS, Files, Make, read, ref
 @WITH_LABELS
 @pytest.mark.parametrize("what", ["generator", "map", "number", "None in a list"])
 def test_labels_without_a_length(files: Files, make: Make, what: str) -> None:
-    """What has no length, or no number in it, is refused by name and type."""
+    """Objects without a length or without numbers are rejected by name and type."""
     y = {
         "generator": (k for k in range(12)),
         "map": map(float, range(12)),
@@ -43,7 +43,7 @@ def test_a_generator_as_data(files: Files) -> None:
 
 def test_a_single_number_as_data() -> None:
     """An array without axes has no samples in it."""
-    with refused(ValueError, "x is the single number 3", "one value a sample"):
+    with refused(ValueError, "x is the single number 3", "one value per sample"):
         kl.ArraySequenceLoader(np.array(3))
 
 
@@ -76,7 +76,7 @@ def test_a_ragged_list() -> None:
 )
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_list_of_arrays_and_something_else(second: Any, place: int) -> None:
-    """Of a list of arrays the entry that is none, or holds no numbers, is named."""
+    """The error names the entry of a list that is not an array or holds no numbers."""
     x = [np.ones(2), np.ones(2)]
     x.insert(place, second)
     if isinstance(second, list) and place == 0:
@@ -115,7 +115,7 @@ def test_unusual_numbers_are_kept(dtype: str) -> None:
 
 
 def test_data_of_unusual_kinds(files: Files) -> None:
-    """Each is told from what is the matter with it."""
+    """Each kind of bad input has its own message."""
     with refused(TypeError, "paths is a set", "list(paths)"):
         kl.PathSequenceLoader(set(files.npy))
     with refused(TypeError, "np.load(path"):

@@ -51,8 +51,8 @@ BROKEN = pytest.mark.parametrize(
     ("spoil", "name", "words"),
     [
         (cut_png, "bad.png", ["truncated", "leave it out"]),
-        (text, "bad.jpg", ["no picture", "decode="]),
-        (text, "bad.npy", ["no .npy file", "load_sample(path)"]),
+        (text, "bad.jpg", ["not an image", "decode="]),
+        (text, "bad.npy", ["not an .npy file", "load_sample(path)"]),
         (nothing, "bad.npy", ["empty", "leave it out"]),
         (pickled, "bad.npy", ["Python objects", "never unpickled", "np.save(path, np.asarray("]),
     ],
@@ -86,20 +86,20 @@ def test_a_sample_error_tells_its_parts(files: Files) -> None:
         read(kl.PathSequenceLoader([*files.npy, bad]))
     error = caught.value
     assert (error.index, error.name) == (12, bad)
-    assert "no .npy file" in error.cause
+    assert "not an .npy file" in error.cause
     assert isinstance(error.__cause__, kl.DecodeError)
 
 
 class _Variable:
-    """Something in a variable of a function that an error went through."""
+    """A marker in a variable of a function that raises, to see whether the traceback keeps it."""
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("policy", ["skip", "replace", "raise"])
 def test_kept_errors_hold_nothing_but_words(policy: str, workers: int) -> None:
-    """No batch that was being made, no variable of a hook, nor of whoever asked for the batch.
+    """A kept error holds no partial batch, no variable of a hook, and none of the caller.
 
-    A night with thousands of bad files would otherwise end in the OOM killer.
+    Otherwise a training over thousands of bad files would run out of memory.
     """
     variables: list[weakref.ref[_Variable]] = []
 
@@ -151,7 +151,7 @@ def test_a_broken_file_under_keras(files: Files, over: Make, how: str) -> None:
     bad = str(files.folder / "bad.npy")
     text(bad)
     loader = over([*files.npy, bad], labels(13), BATCH)
-    with loader, refused(Exception, "sample 12", bad, "no .npy file"):
+    with loader, refused(Exception, "sample 12", bad, "not an .npy file"):
         getattr(model(), how)(loader, verbose=0)
     model.cache_clear()  # on JAX a failed step takes the weights with it
     gc.collect()  # ends what TensorFlow still holds of the failed pass
@@ -181,14 +181,14 @@ def test_an_image_beyond_the_pixel_bound(files: Files, over: Make) -> None:
 
 
 def test_the_pixel_bound_holds_for_masks(files: Files) -> None:
-    """A label that is a picture is bounded as the inputs are."""
+    """max_pixels applies to labels that are images, too."""
     with refused(kl.SampleError, files.png[0], "max_pixels=16"):
         read(kl.PathSequenceLoader(files.npy[:4], files.png, size=(4, 4), max_pixels=15))
 
 
 @pytest.mark.parametrize("make", [path, ram])
 def test_a_batch_of_nothing_but_bad_samples(files: Files, make: Make) -> None:
-    """on_error="skip" does not end a night's training where a bad sample is alone in its batch."""
+    """on_error="skip" does not end a training if a bad sample is alone in its batch."""
     paths = [*files.npy[:4], files.npy[0] + ".gone.npy"]
     loader = (
         kl.PathSequenceLoader(paths, labels(5), 4, on_error="skip", check_paths=False)

@@ -12,13 +12,13 @@ from tests.support.bad_input import Files, Make, path, refused
 
 @pytest.mark.parametrize("function", [kl.preload, kl.to_tf_dataset])
 def test_functions_that_take_a_loader(files: Files, function: Make) -> None:
-    """What is no loader is refused by name, not with a missing attribute."""
+    """Objects that are not loaders are rejected by name, not with a missing attribute."""
     with refused(TypeError, function.__name__, "list", "loader"):
         function(files.npy)
 
 
 def test_split_takes_no_batch_of_nothing(files: Files) -> None:
-    """0 and False are no way to say "the default"."""
+    """0 and False do not mean "the default"."""
     for value in (0, False, 0.0):
         with refused((ValueError, TypeError), f"batch_size={value!r}", "batch_size=32"):
             kl.split(files.npy, None, value)

@@ -27,7 +27,7 @@ from tests.support.bad_input import EVERY, Files, Make, Own, numbers, path, read
 def test_a_transform_that_returns_another_thing(
     files: Files, make: Make, transform: Make, words: list[str]
 ) -> None:
-    """What came back is named beside what was expected, and the sample it came from."""
+    """The error has the returned value, the expected one, and the sample."""
     with refused(kl.SampleError, "sample 0", "transform", *words, "a tuple (x, y)"):
         read(make(files, transform=transform))
     assert numbers(make(files, transform=lambda x, y, rng: (x, y))) == list(range(12))
@@ -35,7 +35,7 @@ def test_a_transform_that_returns_another_thing(
 
 def test_a_transform_without_labels(files: Files) -> None:
     """The advice for loaders without labels: y is None."""
-    with refused(kl.SampleError, "ndarray", "y is None where there are no labels"):
+    with refused(kl.SampleError, "ndarray", "y is None if there are no labels"):
         read(path(files, y=None, transform=lambda x, y, rng: x))
     batches = read(path(files, y=None, transform=lambda x, y, rng: (x + 1, None), shuffle=False))
     assert batches[0][:, 0].tolist() == [1, 2, 3, 4]
@@ -57,7 +57,7 @@ def test_a_transform_that_is_no_function(files: Files, make: Make, wrong: Any) -
 
 
 def test_a_transform_of_other_arguments(files: Files) -> None:
-    """A function of x and y alone is told what it is called with."""
+    """The error for a function of x and y alone shows how transforms are called."""
     with refused((TypeError, kl.SampleError), "transform", "(x, y, rng)"):
         read(path(files, transform=lambda x, y: (x, y)))
 
@@ -86,7 +86,7 @@ def test_a_loader_without_a_hook() -> None:
 
 
 def test_a_hook_that_gives_too_many_parts() -> None:
-    """A third part is weights, and must fit labels; second inputs have another place."""
+    """A third part is weights, which must match the labels; several inputs belong into x."""
 
     class Four(kl.SequenceLoader):
         def load_sample(self, index: int) -> Any:
@@ -115,7 +115,7 @@ def test_a_hook_that_nests_otherwise() -> None:
         def load_sample(self, index: int) -> Any:
             return ({"a": np.float32(1)} if index == 2 else np.float32(1)), np.float32(index)
 
-    with refused(kl.SampleError, "sample 2", "nest otherwise", "same tuples and dicts"):
+    with refused(kl.SampleError, "sample 2", "nested differently", "same tuples and dicts"):
         read(Nesting(3))
 
 
@@ -131,7 +131,7 @@ def test_a_batch_hook_of_another_length() -> None:
 
 
 def test_a_subclass_without_super() -> None:
-    """What is missing is said, not which attribute."""
+    """The error names the missing call, not the missing attribute."""
 
     class Forgetful(kl.SequenceLoader):
         def __init__(self) -> None:
@@ -153,7 +153,7 @@ def test_a_subclass_without_super() -> None:
     ],
 )
 def test_batches_of_ones_own_are_not_passed_over(name: str, use: Make) -> None:
-    """What reads samples would go past a __getitem__, which loader[i], a loop and Keras call."""
+    """Overriding __getitem__ is rejected: other functions that read samples would not call it."""
 
     class Doubled(Own):
         def __getitem__(self, index: int) -> Any:

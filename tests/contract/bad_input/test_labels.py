@@ -34,7 +34,7 @@ def test_text_labels(given_as: Make) -> None:
 
 
 def test_text_labels_from_pandas() -> None:
-    """A column of a table is told in the same words."""
+    """Columns of tables get the same message."""
     pandas = pytest.importorskip("pandas")
     column = pandas.Series(["dog", "cat"])
     with refused(ValueError, "'dog'", "np.unique(labels, return_inverse=True)"):

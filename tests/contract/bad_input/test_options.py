@@ -74,7 +74,7 @@ def test_options_that_contradict_each_other(files: Files, make: Make) -> None:
 
 @EVERY
 def test_cache(files: Files, make: Make) -> None:
-    """What a cache could not do is refused, with what to use instead."""
+    """Impossible combinations with a cache are rejected, and the message names an alternative."""
     for fine in (None, "auto", False):
         assert len(make(files, cache=fine)) == 3
     for wrong in (5, 0.5):
@@ -191,7 +191,7 @@ def test_use_multiprocessing(files: Files, make: Make, value: Any) -> None:
 def test_workers_set_later(files: Files, make: Make) -> None:
     """Options are fixed: the message says what to do instead."""
     loader = make(files)
-    with refused(AttributeError, "workers", "make another one, with workers=4"):
+    with refused(AttributeError, "workers", "make another loader with workers=4"):
         loader.workers = 4
     with refused(ValueError, "max_queue_size=-1", "at least 0"):
         loader.max_queue_size = -1
@@ -258,7 +258,7 @@ def test_options_of_pictures(files: Files, option: str, wrong: Any, words: list[
 
 def test_a_ram_batch_smaller_than_a_batch(files: Files) -> None:
     """Both sizes are named; a larger RAM batch works."""
-    with refused(ValueError, "ram_batch_size=8", "batch_size=32", "times as large"):
+    with refused(ValueError, "ram_batch_size=8", "batch_size=32", "times larger"):
         kl.RamBatchSequenceLoader(files.npy, labels(), 32, ram_batch_size=8)
     assert len(kl.RamBatchSequenceLoader(files.npy, labels(), 2, ram_batch_size=200)) == 6
 
@@ -343,7 +343,7 @@ def test_an_option_spelt_wrong(files: Files, make: Make) -> None:
 
 
 def test_image_options_that_decode_would_ignore(files: Files) -> None:
-    """An option that can mean nothing is refused; those that do mean something are not."""
+    """Options without effect are rejected; the others are accepted."""
     for options in ({"size": (2, 2)}, {"rescale": 0.5}, {"channels": 1}, {"dct_scaling": True}):
         with refused(ValueError, next(iter(options)), "decode="):
             kl.PathSequenceLoader(files.npy, decode=np.frombuffer, **options)
@@ -353,11 +353,11 @@ def test_image_options_that_decode_would_ignore(files: Files) -> None:
 
 
 def test_what_cannot_be_changed_later(files: Files) -> None:
-    """An attribute that a batch follows from does not lie."""
+    """Attributes that determine a batch are always correct."""
     loader = path(files)
     names = ("batch_size", "shuffle", "seed", "drop_last", "shard")
     for name in (*names, "paths", "labels", "sample_weights", "transform", "size"):
-        with refused(AttributeError, name, "make another one"):
+        with refused(AttributeError, name, "make another loader"):
             setattr(loader, name, 1)
     for misspelt, meant in (("lables", "labels"), ("sample_weight", "sample_weights")):
         with refused(AttributeError, misspelt, f"did you mean {meant}?"):

@@ -15,11 +15,11 @@ from tests.support.bad_input import BATCH, OVER_FILES, SAMPLES, Files, Make, lab
 
 @OVER_FILES
 def test_a_path_that_does_not_exist(files: Files, over: Make, monkeypatch: Any) -> None:
-    """It is named before anything is trained, with how many others, and where it was looked for."""
+    """The error comes before training, with the number of other missing files and the folder."""
     monkeypatch.chdir(files.folder)
     with refused(FileNotFoundError, "gone.npy", "does not exist", str(files.folder)):
         over([*files.npy, "gone.npy"])
-    with refused(FileNotFoundError, "gone0.npy", "6 others", "19 looked at"):
+    with refused(FileNotFoundError, "gone0.npy", "6 others", "checked 19"):
         over([*files.npy, *(f"gone{k}.npy" for k in range(7))])
     # The advice: relative paths start at the current folder.
     assert over([Path(file).name for file in files.npy]).samples == SAMPLES
@@ -32,18 +32,18 @@ def test_a_missing_label_file(files: Files) -> None:
 
 
 def test_of_many_paths_some_are_looked_at(files: Files) -> None:
-    """The check up front costs a bounded number of looks; True looks at all paths."""
+    """The check when a loader is made looks at a bounded number of files; True checks all."""
     many = [*files.npy * 500, *("gone.npy" for _ in range(6000))]
-    with refused(FileNotFoundError, "gone.npy", "2,000 looked at of 12,000"):
+    with refused(FileNotFoundError, "gone.npy", "checked 2,000 of 12,000"):
         kl.PathSequenceLoader(many)
     few = [*files.npy * 500, "gone.npy", *files.npy * 500]
-    with refused(FileNotFoundError, "gone.npy", "12,001 looked at"):
+    with refused(FileNotFoundError, "gone.npy", "checked 12,001"):
         kl.PathSequenceLoader(few, check_paths=True)
 
 
 @OVER_FILES
 def test_the_check_of_paths_is_optional(files: Files, over: Make) -> None:
-    """check_paths=False looks at none; the file is then named when its turn comes."""
+    """check_paths=False checks none; a missing file is named when it is read."""
     gone = str(files.folder / "gone.npy")
     with refused(FileNotFoundError, "check_paths=False"):
         over([*files.npy, gone], labels(13), BATCH)
@@ -73,7 +73,7 @@ def test_a_folder_among_the_paths(files: Files, over: Make, name: str) -> None:
 
 
 def test_a_folder_met_while_reading(files: Files) -> None:
-    """Without the check up front a folder is named when its turn comes."""
+    """Without this check a folder is named when it is read."""
     folder = files.folder / "folder.npy"
     folder.mkdir()
     loader = kl.PathSequenceLoader([*files.npy, str(folder)], check_paths=False)
@@ -126,7 +126,7 @@ def test_something_else_among_the_paths(files: Files, bad: Any, place: int) -> N
 
 
 def test_something_else_among_the_label_paths(files: Files) -> None:
-    """The argument at fault is named: labels, not paths."""
+    """The error names the wrong argument: labels, not paths."""
     with refused(TypeError, "labels[1]", "3", "int"):
         kl.PathSequenceLoader(files.npy[:2], [files.npy[0], 3])
 

@@ -57,7 +57,7 @@ def test_arrays_of_different_shape(files: Files, over: Make, decode: Any) -> Non
 def test_pictures_of_different_depth(files: Files) -> None:
     """8 and 16 bits in one batch: both are named, and depth=8 works as advised."""
     cv2.imwrite(files.png[1], np.full((4, 4, 3), 257, np.uint16))
-    words = [*files.png[:2], "uint16", "uint8", "depth=8", "dtype= alone scales nothing"]
+    words = [*files.png[:2], "uint16", "uint8", "depth=8", "dtype= alone does not scale"]
     with refused(ValueError, *words):
         read(kl.PathSequenceLoader(files.png[:2], labels(2), size=(4, 4)))
     advised = kl.PathSequenceLoader(files.png[:2], labels(2), size=(4, 4), depth=8)
@@ -169,7 +169,7 @@ def test_on_error_covers_what_does_not_fit(
 
 @pytest.mark.parametrize("on_error", ["skip", "replace"])
 def test_preloaded_without_what_does_not_fit(files: Files, on_error: str) -> None:
-    """Of another dtype; another shape is taken, as preload does."""
+    """Another dtype is an error; another shape is accepted, as in preload."""
     paths = odd_files(files, RAGGED["dtype"])
     whole = kl.preload(
         kl.PathSequenceLoader(paths, labels(), BATCH, on_error=on_error, seed=1, shuffle=False),
@@ -181,7 +181,7 @@ def test_preloaded_without_what_does_not_fit(files: Files, on_error: str) -> Non
 
 
 def test_most_of_a_batch_decides(files: Files) -> None:
-    """Where no sample of a batch is like the first of all, on_error takes those that are few."""
+    """If no sample of a batch has the shape of sample 0, on_error applies to the rarest shape."""
     for k, file in enumerate(files.npy):
         np.save(file, np.full(2 if k < 4 else 4 if k == 4 else 3, k, np.float32))
     loader = kl.PathSequenceLoader(files.npy, labels(), BATCH, on_error="skip", shuffle=False)
@@ -212,7 +212,7 @@ def test_arrays_in_a_list_of_different_dtype() -> None:
 
 
 def test_samples_of_a_hook_of_different_shape() -> None:
-    """A user's own loader is told the sample numbers; transform= mends it as advised."""
+    """Custom loaders get the sample numbers in the error; transform= fixes it as advised."""
 
     class Ragged(kl.SequenceLoader):
         def load_sample(self, index: int) -> Any:
@@ -242,7 +242,7 @@ def test_tuples_of_rows() -> None:
 
 
 def test_a_dataset_of_shapes_that_differ() -> None:
-    """A list of arrays tells its shapes; files need a signature, and the error says so."""
+    """A list of arrays has known shapes; files need a signature, and the error says so."""
     tf = pytest.importorskip("tensorflow")
     x = [np.ones((k // 4 + 1, 2), np.float32) for k in range(8)]
     dataset = kl.to_tf_dataset(kl.ArraySequenceLoader(x, None, 4), shuffle=False)

@@ -69,7 +69,7 @@ def test_lengths_differ(files: Files) -> None:
 
 
 def test_lengths_differ_inside_a_dict(files: Files) -> None:
-    """Of several inputs or labels the one at fault is named, by its key."""
+    """Among several inputs or labels the error names the wrong one by its key."""
     with refused(ValueError, "image", "12", "depth", "4"):
         kl.ArraySequenceLoader({"image": labels(), "depth": labels(4)}, labels())
     with refused(ValueError, "image", "12", "depth", "4"):

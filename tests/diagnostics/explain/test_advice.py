@@ -1,4 +1,4 @@
-"""What to change, by figures that a test makes up."""
+"""The suggested changes, for made-up figures."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.support.explain_figures import DECODING, figures, settings_of
 
 
 def test_a_cache_that_was_turned_off_is_asked_for():
-    """The advice is what one types: cache= where there is none, a larger budget where it is small."""
+    """The advice is code to type: cache= if there is no cache, a larger budget if it is too small."""
     assert settings_of(judge(figures({"cache": None}))) == ['cache="ram"']
 
 
@@ -23,7 +23,7 @@ def test_what_does_not_fit_in_ram_is_packed():
 
 
 def test_floats_that_were_bytes_are_copied_for_nothing():
-    """Where copying binds, the bytes are the setting."""
+    """If copying is the bottleneck, the suggested setting reduces the bytes."""
     widened = {"kept": 1.0, "widened": 4.0, "sample_bytes": 600_000}
     (advice,) = judge(figures(widened)).advice
     assert advice.setting == "leave dtype= and rescale= out"
@@ -31,7 +31,7 @@ def test_floats_that_were_bytes_are_copied_for_nothing():
 
 
 def test_nothing_ahead_is_waiting():
-    """workers=0 adds loading to the step; threads put it behind."""
+    """workers=0 adds loading to the step; threads overlap with it."""
     found = judge(
         figures(
             {"workers": 0, "free_bytes": 0},
@@ -49,7 +49,7 @@ def test_nothing_ahead_is_waiting():
 
 
 def test_scaled_decoding_is_advised_by_what_it_measured():
-    """A third of the time to decode: three times as fast, but for the rest."""
+    """Decoding in a third of the time is three times as fast, except for the other stages."""
     found = judge(figures({"free_bytes": 0}, dct_decode_s=6e-4))
     assert "dct_scaling=True" in settings_of(found)
     (advice,) = [a for a in found.advice if a.setting == "dct_scaling=True"]
@@ -57,7 +57,7 @@ def test_scaled_decoding_is_advised_by_what_it_measured():
 
 
 def test_at_most_two_the_better_one_first():
-    """What promises less than a tenth is left out; where the model is the bottleneck, all is."""
+    """Advice that gains less than 10% is left out, and all advice if the model is the bottleneck."""
     few = {"cacheable": False, "workers": 4}
     cost = EpochCost(figures(few, dct_decode_s=6e-4, warm=Run(1950, 3.9)))
     found = advise(cost, "cpu", "decode")

@@ -1,4 +1,4 @@
-"""Figures that contradict each other: said, and no advice follows from them."""
+"""Contradictory figures are reported, and lead to no advice."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What limits an epoch, by figures that a test makes up."""
+"""The bottleneck of an epoch, for made-up figures."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.support.explain_figures import DECODING, figures, settings_of
 
 
 def test_a_model_that_does_not_wait_is_what_binds():
-    """And then no setting of the loader is worth a line."""
+    """No setting of the loader is then suggested."""
     found = judge(figures(step_s=20e-3, step_cpu_s=1e-3, fit_s=20.4e-3, model_from="model"))
     assert found.bound == "model"
     assert found.advice == []
@@ -19,7 +19,7 @@ def test_a_model_that_does_not_wait_is_what_binds():
 
 
 def test_files_slower_from_the_disk_than_from_memory_are_the_disk():
-    """Only where memory cannot hold the files: the second epoch would find them there."""
+    """Only if memory cannot hold the files: otherwise the second epoch finds them in memory."""
     slow = {"cold": Run(500, 1.0), "disk_rate": 520, "disk_rate_more": 2000}
     found = judge(figures({"files_fit": False, "free_bytes": 10**9}, **slow))
     assert (found.bound, found.stage) == ("disk", "read")
@@ -50,15 +50,15 @@ def test_a_hook_that_waits_is_the_disk_whatever_it_waits_for():
 
 
 def test_idle_cores_behind_a_users_function_are_pythons_lock():
-    """Eight threads that keep one core busy; processes promise the cores."""
+    """Eight threads keep only one core busy; processes would use all cores."""
     own = {"has_transform": True, "users_code": True, "free_bytes": 0}
     found = judge(figures(own, transform_s=6e-3, warm=Run(125, 1.05), cold=Run(125, 1.05)))
     assert (found.bound, found.stage) == ("gil", "transform")
     assert settings_of(found) == ["Keras layers instead of transform=", "processes=True"]
     assert found.advice[1].predicted == pytest.approx(8 / 8.02e-3)
-    # The same with cores that others use: a thread alone gets a third of one.
+    # The same if other programs use the cores: a single thread gets a third of one.
     assert judge(figures(own, warm=Run(125, 2.5), alone_busy=0.33)).bound == "cpu"
-    # Nothing of the user's runs: what is built in releases the lock.
+    # No user code runs, and built-in code releases the GIL.
     assert judge(figures(warm=Run(125, 1.05))).bound == "cpu"
 
 
@@ -80,7 +80,7 @@ def test_loader_and_model_that_share_the_cores():
 
 
 def test_rates_with_a_model_end_at_its_step_and_at_the_cores():
-    """A loader that is as fast as one likes is no faster than what it feeds."""
+    """Even an infinitely fast loader is no faster than the model."""
     cost = EpochCost(figures(step_s=4e-3, step_cpu_s=32 * 8e-3, fit_s=50e-3))
     assert cost.with_loading(100.0) == 100
     assert cost.with_loading(1e9, cpu_s=0.0) == pytest.approx(8 / 8e-3)
@@ -106,7 +106,7 @@ def test_a_loader_that_fetches_is_slowed_down_by_the_network():
 
 
 def test_a_loader_that_fetches_as_fast_as_it_decodes():
-    """Waiting for single requests says nothing, where many are in flight."""
+    """The wait for single requests is no evidence if many are in flight."""
     fast = {"cold": Run(3800, 7.9), "warm": Run(3800, 7.9), "request_s": 0.04, "requests": 150.0}
     assert judge(figures(REMOTE, **FETCHING, **fast)).bound == "cpu"
 
@@ -126,7 +126,7 @@ def on_ray(share, **settings):
 
 
 def test_ray_actors_that_are_always_at_work_are_the_decoders():
-    """Their own time counts, not what samples would cost on this machine."""
+    """The time of the actors counts, not the cost of samples on this machine."""
     found = on_ray(0.95)
     assert (found.bound, found.stage) == ("decoders", "decode")
     assert found.why == "8 Ray actors are busy 95% of the time; most of it is decoding."

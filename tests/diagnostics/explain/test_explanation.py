@@ -42,14 +42,14 @@ def test_saved_by_the_name_it_is_given(tmp_path):
 
 
 def test_older_names_still_work():
-    """Until 0.2: what binds, and what bound the first epoch."""
+    """Old names, until 0.2: the bottleneck now and in the first epoch."""
     found = judge(DECODING)
     assert (found.bound, found.first_bound) == (found.bottleneck, found.first_bottleneck)
     assert found.bottleneck == "cpu"
 
 
 def test_what_cannot_be_written_in_json_is_none():
-    """A rate of nothing in no time."""
+    """The rate of zero samples in zero seconds."""
     found = dataclasses.replace(judge(DECODING), now=float("inf"), machine={"a": [1.23456789]})
     content = json.loads(found.to_json())
     assert content["samples_per_s"]["now"] is None

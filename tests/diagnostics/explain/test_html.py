@@ -102,7 +102,7 @@ def test_a_notebook_gets_the_same_without_a_page_around_it():
 
 # ------------------------------------------------------------------------------------- in a browser
 
-# Looks at the page as a reader would: what is cut off, what overlaps, what is too pale.
+# Checks the page as a reader sees it: text that is cut off, overlaps or is too pale.
 LOOK = """
 () => {
   const found = {wide: document.documentElement.scrollWidth - innerWidth, out: [], over: [], pale: []};
@@ -159,7 +159,7 @@ def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine (apt-get install chromium)")
     with api.sync_playwright() as playwright:
-        # As root in a container, which is no place for Chromium's own sandbox.
+        # Chromium's sandbox does not work as root in a container.
         made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield made
         made.close()

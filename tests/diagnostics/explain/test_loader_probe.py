@@ -1,4 +1,4 @@
-"""Loaders that run by themselves for a while, and files that are read alone."""
+"""Measures loaders without a model, and reading of files alone."""
 
 import os
 
@@ -23,7 +23,7 @@ class Counted(kl.SequenceLoader):
 
 
 def test_as_many_batches_as_are_wanted():
-    """At least two, over as many epochs as it takes; then nothing runs any more."""
+    """At least two batches, over several epochs if necessary; then no thread is left."""
     loader = Counted(10, 4, workers=0, shuffle=False)
     run = drive(loader, 60, at_most=25)
     assert run.rate > 0

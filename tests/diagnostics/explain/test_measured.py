@@ -1,4 +1,4 @@
-"""Figures: what is not measured has a value that changes nothing."""
+"""Figures: missing measurements have neutral values."""
 
 from kloaders.diagnostics.explain.measured import Measured, Run, Settings
 

@@ -12,7 +12,7 @@ from kloaders.diagnostics.explain.model_probe import measure_model
 
 
 def test_an_unbuilt_model_is_measured_too():
-    """Its first weights stay what they were drawn as."""
+    """The model keeps its initial weights."""
     loader = kl.ArraySequenceLoader(np.zeros((32, 4), "f4"), np.zeros(32, "f4"), 8, seed=1)
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile("sgd", "mse")
@@ -70,7 +70,7 @@ def test_a_slow_loader_is_not_measured_for_ever(samples):
     ids=["they agree", "one was slowed down", "they never agree"],
 )
 def test_the_step_alone_and_the_fit_are_measured_in_turns(monkeypatch, alone, together, rounds):
-    """In epochs alike, and the quicker of each counts; the step alone cannot be the slower one."""
+    """All epochs are equal and the fastest counts, so the step alone is never slower than the fit."""
     seen = []
 
     def run(keras, model, data, seconds):

@@ -79,7 +79,7 @@ def test_a_check_really_runs(pictures):
 
 
 def test_a_loader_over_urls(keep):
-    """What is fetched counts as waiting, what is decoded as work, and requests are counted."""
+    """Fetching counts as waiting, decoding as work, and requests are counted."""
     pytest.importorskip("obstore", reason="needs the extra `cloud`")
     with serving() as server:
         urls = fill(server)
@@ -106,7 +106,7 @@ def _waits(x, y, rng):
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 def test_a_loader_on_ray(ray):
-    """Actors that sleep in a transform are at work; what they do is measured where they do it."""
+    """Actors that sleep in a transform count as busy; their work is measured in the actors."""
     x = np.zeros((64, 8), np.float32)
     loader = kl.ArraySequenceLoader(x, np.arange(64), 8, transform=_waits, processes=kl.Ray(cpus=2))
     loader[0]  # its own actors have all CPUs of the cluster

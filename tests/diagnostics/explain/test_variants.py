@@ -20,7 +20,7 @@ from kloaders.sources.cache.columns import bypassed
     ],
 )
 def test_a_changed_loader_serves_the_same_samples(pictures, change, value):
-    """What a prediction is checked with is the setting, and nothing else."""
+    """The loader that checks a prediction differs in the setting only."""
     loader = kl.PathSequenceLoader(
         pictures, np.arange(24), 8, size=(32, 32), seed=1, transform=_same, shuffle=False
     )
@@ -83,7 +83,7 @@ def test_samples_in_ram_are_those_that_were_read(pictures):
 
 
 def test_samples_are_not_sent_to_processes():
-    """They would be, each time: RAM is not measured with a transform in processes."""
+    """Processes would run the transform every time, so RAM is not measured with it."""
     loader = kl.ArraySequenceLoader(
         np.zeros((8, 2)), batch_size=4, processes=True, workers=1, transform=_same
     )

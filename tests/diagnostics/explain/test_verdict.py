@@ -7,7 +7,7 @@ from tests.support.explain_figures import DECODING, figures, settings_of
 
 
 def test_decoding_keeps_the_cores_busy():
-    """The processor binds; what fits in RAM is to be kept there, and nothing promises more than two."""
+    """The CPU is the bottleneck; data that fit in RAM should be cached, and no gain exceeds a factor of 2."""
     found = judge(DECODING)
     assert (found.bound, found.stage) == ("cpu", "decode")
     assert "99% of the work on 8 cores is decoding" in found.why
@@ -20,7 +20,7 @@ def test_decoding_keeps_the_cores_busy():
 
 
 def test_with_a_model_a_gain_ends_where_the_step_begins():
-    """A loader that is a hundred times as fast makes a training faster by what it waited for."""
+    """A loader that is a hundred times as fast only saves the time that the model waited."""
     found = judge(figures(step_s=4e-3, step_cpu_s=1e-3, fit_s=8e-3, model_from="model"))
     assert found.bound == "cpu"
     assert (found.now, found.best, found.wait) == (4000, 8000, 0.5)
@@ -29,7 +29,7 @@ def test_with_a_model_a_gain_ends_where_the_step_begins():
 
 
 def test_samples_from_the_cache_are_copied():
-    """After the first epoch, which is told beside it."""
+    """The figures are those after the first epoch, which is reported separately."""
     found = judge(figures({"kept": 1.0}))
     assert (found.bound, found.now, found.first) == ("copy", 300_000, 3700)
     assert found.first_bound == "cpu"

@@ -1,4 +1,4 @@
-"""What only shows when files are compared with each other."""
+"""Findings that need a comparison of files."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def report() -> Report:
 
 
 def test_errors_and_warnings(report: Report) -> None:
-    """What would break a training, and what may be meant."""
+    """Errors would break a training; warnings may be intended."""
     assert {one.kind for one in report.errors} == set(ERRORS)
     assert {one.kind for one in report.warnings} == set(WARNINGS)
     assert not report.ok
@@ -78,7 +78,7 @@ def test_a_list_for_loaders(report: Report, tmp_path: Path, warnings: bool) -> N
 def test_files_of_a_disk_that_was_away_are_not_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are good, and would be left out for ever; one that is missing among others is listed."""
+    """Files that could not be checked are not listed, since exclude= would drop them for ever."""
     report = Report("it")
     for name in ("away/0.jpg", "away/1.jpg", "empty/2.jpg", "refused/3.jpg", "there/4.jpg"):
         report.add(str(tmp_path / name), "unreadable", f"{name} cannot be read: Input/output error")

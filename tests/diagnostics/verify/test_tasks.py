@@ -1,4 +1,4 @@
-"""What there is to read in a source."""
+"""The tasks that verify a source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that read files: one that ends or hangs costs its file, and no other."""
+"""Processes that read files: if one ends or hangs, only its current file is reported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_file_that_ends_the_decoder_is_named(photos: Path, monkeypatch: Any) -
 
 
 def test_a_process_that_is_ended_by_others_is_replaced(photos: Path) -> None:
-    """The kernel may take it for lack of memory: no file is accused of that."""
+    """The kernel may kill it for lack of memory, so no file is reported for that."""
     inspector = inspection.Inspector()
     task = {"path": str(photos / "cat" / "0.jpg"), "max_pixels": 10**6}
     with contextlib.closing(inspector):
@@ -51,7 +51,7 @@ def test_a_process_that_is_ended_by_others_is_replaced(photos: Path) -> None:
 
 
 def test_a_file_that_hangs_is_named(photos: Path, monkeypatch: Any) -> None:
-    """After a while it is given up, and the next one is read."""
+    """After a time limit the file is given up, and the next one is read."""
     monkeypatch.setattr(inspection, "HANG_SECONDS", 0.2)
     inspector = inspection.Inspector()
     task = {"path": str(photos / "cat" / "0.jpg"), "max_pixels": 10**6}

@@ -80,7 +80,7 @@ def test_two_hosts(scene: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> N
 def test_a_conversion(ray: Any, scene: dict[str, Any], tmp_path: Path) -> None:
     """On the cluster: the bytes that one process writes."""
     scene["train"] = kl.PathSequenceLoader(scene["paths"], scene["labels"], 16, size=(64, 64))
-    run("### On a Ray cluster", scene, tmp_path / "shared")
+    run("### Convert on a Ray cluster", scene, tmp_path / "shared")
     kl.write_pack(scene["train"], tmp_path / "here", progress=False)
     assert data(tmp_path / "shared" / "packed") == data(tmp_path / "here")
     (tmp_path / "alone").mkdir()
