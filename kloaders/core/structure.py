@@ -104,7 +104,7 @@ def names_of(structure: Structure, name: str) -> list[str]:
 
 def unflatten(structure: Structure, leaves: list[Any]) -> Structure:
     """A structure nested like `structure`, with these leaves: the inverse of `flatten`."""
-    if type(structure) is tuple:
+    if type(structure) is tuple and len(structure) == len(leaves):
         for part in structure:
             if isinstance(part, (tuple, dict)):
                 break

@@ -82,6 +82,7 @@ def test_specs():
     assert [s.nbytes for s in flatten(spec)] == [24, 2]
     unknown = ArraySpec((None, 5), np.dtype(np.float64))
     assert (unknown.known, unknown.nbytes) == (False, 40)
+    assert (unknown.fixed, spec[0].fixed) == ((1, 5), (3, 2))
     assert spec[0].known
 
 

@@ -86,6 +86,30 @@ def test_keras_own_calls_are_recognized(keep):
         assert sum(streamed for event, _, _, streamed in loader.asked if event == "i") >= 6
 
 
+def test_a_generator_that_asked_before_is_recognized_at_once(keep, monkeypatch):
+    """It says the same as looking at the names of modules does, which each batch would pay for."""
+    found = []
+
+    class Compared(kl.ArraySequenceLoader):
+        def __getitem__(self, index):
+            known = private.asker(with_call=False)
+            with monkeypatch.context() as patch:
+                patch.setattr(private, "_reader", [None])
+                found.append((known, private.asker(with_call=False)))
+            return super().__getitem__(index)
+
+    loader = keep(Compared(*rows(), BATCH, seed=7))
+    model, _ = recording_model()
+    for _ in range(2):
+        model.fit(loader, verbose=0)
+    model.fit(loader, verbose=0, callbacks=[Look(lambda: loader[0])])
+    assert all(known == looked for known, looked in found)
+    assert {known.by_keras for known, _ in found} == {True, False}
+    assert private._reader[0] is not None
+    monkeypatch.setattr(private, "_reading_modules", lambda: ("keras.src.trainers.nothing",) * 2)
+    assert private.asker(with_call=False).by_keras is False
+
+
 def test_the_users_own_calls_are_recognized(keep):
     """In a loop, and in a callback of a fit."""
     loader = keep(Asked(*rows(), BATCH, seed=7))
