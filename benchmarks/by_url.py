@@ -16,9 +16,11 @@ import contextlib
 import gc
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +30,8 @@ from typing import Any
 import numpy as np
 
 BATCH, SIZE, LATENCY, WORKERS = 32, (224, 224), 0.020, 2
+# Concurrent requests without a loader: about as many as kloaders has here.
+IN_FLIGHT = 32
 # The number of rows of the pack, and of the files that are read one after another, which is slow.
 PACK_ROWS, FEW = 3000, 50
 MARKS = "<!-- by_url: begin -->\n", "<!-- by_url: end -->"
@@ -35,6 +39,15 @@ MARKS = "<!-- by_url: begin -->\n", "<!-- by_url: end -->"
 ROWS = [
     ("url", "local", 0.9, "photographs by URL, nothing kept, beside the same files local"),
     ("s3", "local", 0.9, "the same photographs in a bucket (s3://), beside the files local"),
+    (
+        "bare",
+        "local",
+        None,
+        "limit: fetched by obstore and decoded, without a loader, beside local",
+    ),
+    ("bare_s3", "local", None, "limit: the same in a bucket, beside local"),
+    ("url", "bare", 0.95, "photographs by URL, beside that limit"),
+    ("s3", "bare_s3", 0.95, "photographs in a bucket, beside that limit"),
     ("url", "fsspec", 3.0, "by URL, beside torch's DataLoader with fsspec, a batch at a time"),
     ("s3", "s3fs", 3.0, "in a bucket, beside torch's DataLoader with s3fs, a batch at a time"),
     ("local", "fsspec", None, "limit of these ratios: local files, beside fsspec by URL"),
@@ -131,8 +144,12 @@ def _options() -> dict[str, Any]:
     return {"batch_size": BATCH, "size": SIZE, "seed": 7, "cache": None}
 
 
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "files").iterdir())
+
+
 def _paths(folder: Path, server: str) -> tuple[list[str], list[int]]:
-    names = sorted(path.name for path in (folder / "files").iterdir())
+    names = _names(folder)
     begin = f"{server}/files" if server else str(folder / "files")
     return [f"{begin}/{name}" for name in names], list(range(len(names)))
 
@@ -184,6 +201,64 @@ def _our_bucket(server: str) -> None:
 def s3(folder: Path, server: str) -> Epoch:
     _our_bucket(server)
     return url(folder, "s3:/")
+
+
+def bare(folder: Path, server: str) -> Epoch:
+    from obstore.store import HTTPStore
+
+    store = HTTPStore.from_url(server, client_options={"allow_http": True})
+    return _without_loader(store, [f"files/{name}" for name in _names(folder)])
+
+
+def bare_s3(folder: Path, server: str) -> Epoch:
+    from obstore.store import S3Store
+
+    where = {"endpoint": server, "region": "us-east-1", "client_options": {"allow_http": True}}
+    return _without_loader(S3Store("files", **where, **_ids()), _names(folder))
+
+
+def _without_loader(store: Any, names: list[str]) -> Epoch:
+    """What any loader has to do: threads that fetch, and threads that decode what has come into batches.
+
+    No order is kept, no error handled, nothing bounded. The client and the decoder are those of kloaders.
+    """
+    import obstore
+
+    from kloaders.formats.images import decode_image
+    from kloaders.formats.options import ImageOptions
+
+    options, random = ImageOptions(size=SIZE), np.random.default_rng(7)
+
+    def fetch(rows: Iterator[int], fetched: Any) -> None:
+        for row in rows:  # threads share this iterator
+            fetched.put((row, bytes(obstore.get(store, names[row]).bytes())))
+
+    def decode(counted: Iterator[int], fetched: Any, ready: Any) -> None:
+        x, y = np.empty((BATCH, *SIZE, 3), np.uint8), []
+        for _ in counted:
+            row, content = fetched.get()
+            decode_image(content, options, x[len(y), ...], names[row])
+            y.append(row)
+            if len(y) == BATCH:
+                ready.put((x, y))
+                x, y = np.empty_like(x), []
+        ready.put((x[: len(y)], y))
+
+    def run() -> Iterator[Any]:
+        fetched: Any = queue.SimpleQueue()
+        ready: Any = queue.SimpleQueue()
+        rows, counted = iter(random.permutation(len(names)).tolist()), iter(range(len(names)))
+        jobs = IN_FLIGHT * [(fetch, rows, fetched)] + WORKERS * [(decode, counted, fetched, ready)]
+        for job, *args in jobs:
+            threading.Thread(target=job, args=args).start()
+        left = len(names)
+        while left:
+            x, y = ready.get()
+            left -= len(y)
+            if y:
+                yield x, y
+
+    return run
 
 
 def _half(name: str, folder: Path) -> int:
@@ -401,17 +476,16 @@ def contestant(name: str, folder: Path, server: str, samples: int) -> None:
     epoch: Epoch = globals()[name](folder, server)
     process = psutil.Process()
     for _ in sys.stdin:
-        before = _cpu(process)
         asked_before, hits_before = _asked_and_found()
-        begin = time.perf_counter()
+        before, begin = _cpu(process), time.perf_counter()
         seen = np.concatenate([np.asarray(y).reshape(-1) for _, y in epoch()])
-        seconds = time.perf_counter() - begin
+        seconds, cpu = time.perf_counter() - begin, _cpu(process) - before
         missed = samples - len(np.unique(seen))
         asked, hits = _asked_and_found()
         line = {
             "hits": (hits - hits_before) / max(1, asked - asked_before),
             "seconds": seconds,
-            "cpu": _cpu(process) - before,
+            "cpu": cpu,
             "seen": len(seen),
             "missed": missed,
         }
@@ -427,6 +501,9 @@ def measure(
     python: str, rows: list[Any], folder: Path, server: str, samples: int, rounds: int
 ) -> Any:
     """The answers of all rounds by contestant; None for a contestant that cannot run."""
+    import psutil
+
+    serving = psutil.Process(int((folder.parent / "nginx" / "pid").read_text()))
     names = list(dict.fromkeys(name for row in rows for name in row[:2]))
     environment = {"KERAS_BACKEND": "torch", **os.environ, "CUDA_VISIBLE_DEVICES": ""}
     running = {}
@@ -444,14 +521,16 @@ def measure(
             for name, process in running.items():
                 if found[name] is None:
                     continue
+                before = _cpu(serving)
                 try:
                     print(file=process.stdin, flush=True)
                     line = process.stdout.readline()
                 except BrokenPipeError:
                     line = ""
                 if line:
-                    found[name].append(json.loads(line))
-                    print(name, line.strip(), flush=True)
+                    answer = {**json.loads(line), "server": _cpu(serving) - before}
+                    found[name].append(answer)
+                    print(name, answer, flush=True)
                 else:
                     found[name] = None
                     print(f"{name} does not run here: {process.wait()}", flush=True)
@@ -459,10 +538,9 @@ def measure(
 
 
 def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
-    lines = [
-        "| | samples/s | the other's | ratio (rounds) | wanted | CPU us per sample | the other's |"
-    ]
-    lines.append("| --- |" + " --- |" * 6)
+    titles = ["", "samples/s", "the other's", "ratio (rounds)", "wanted"]
+    titles += ["CPU us per sample (+ the server's)", "the other's"]
+    lines = [f"| {' | '.join(titles)} |", "| --- |" + " --- |" * 6]
     short = []
     for ours, other, wanted, words in rows:
         mine, theirs = found[ours], found[other]
@@ -476,7 +554,7 @@ def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
         )
         both = list(zip(counts, (mine, theirs), strict=True))
         rates = [count / median(r["seconds"] for r in them) for count, them in both]
-        cpu = [median(r["cpu"] for r in them) / count * 1e6 for count, them in both]
+        cpu = [_cpu_in_words(them, count) for count, them in both]
         missed = max(r["missed"] for r in theirs)
         said = f"; the other left out up to {missed} samples an epoch" if missed else ""
         if ours == "pack_url":
@@ -484,12 +562,19 @@ def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
             said += f"; hits {hits[0]:.1%} to {hits[-1]:.1%} an epoch"
         lines.append(
             f"| {words}{said} | {rates[0]:,.0f} | {rates[1]:,.0f} | {median(ratios):.2f} ({ratios[0]:.2f} to "
-            f"{ratios[-1]:.2f}) | {wanted or ''} | {cpu[0]:,.0f} | {cpu[1]:,.0f} |"
+            f"{ratios[-1]:.2f}) | {wanted or ''} | {cpu[0]} | {cpu[1]} |"
         )
         if wanted and median(ratios) < wanted:
             short.append(words)
     end = f"\nLess than wanted: {'; '.join(short)}.\n" if short else ""
     return "\n".join(lines) + "\n" + end
+
+
+def _cpu_in_words(answers: list[Any], samples: int) -> str:
+    """CPU microseconds per sample: of the contestant, and of the server."""
+    own = median(r["cpu"] for r in answers) / samples * 1e6
+    served = sum(r["server"] for r in answers) / len(answers) / samples * 1e6  # in ticks of 10 ms
+    return f"{own:,.0f}" + (f" + {served:,.0f}" if served > 1 else "")
 
 
 def main() -> None:
@@ -504,7 +589,10 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument(
-        "--samples", type=int, default=800, help="number of photographs; fewer are read repeatedly"
+        "--samples",
+        type=int,
+        default=2400,  # two seconds: the wait for an epoch's first answer is a hundredth of them
+        help="number of photographs; fewer are read repeatedly",
     )
     parser.add_argument(
         "--only", nargs="+", help="contestants: " + ", ".join(dict.fromkeys(r[0] for r in ROWS))

@@ -8,6 +8,10 @@ take turns, one epoch each. Their figures are those of the middle half of the ep
 prefetched samples count. A ratio compares two figures of one round, and the table has the medians. A contestant that
 takes longer than `--patience` is stopped, reported, and left out of the medians. `--page FILE` writes the table
 between the marks in that file.
+
+"Bare Ray actors" is what Ray allows: two actors that run the same decoding code, and a loop that takes their
+batches in order and copies them, without a loader. CPU of all processes is that of this program and of all its
+descendants; it stays comparable when other programs use a part of the machine.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
@@ -34,12 +39,17 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import data
 import machine
 import numpy as np
+import psutil
 
 import kloaders as kl
+from kloaders.core.rows import Rows
+from kloaders.core.structure import flatten, without_specs
+from kloaders.plan.rng import Moment
 
 SIZE, BATCH, CPUS = (224, 224), 32, 2
-# A data set lists each file this many times, so that an epoch is long enough to measure.
-TIMES = 6
+# A data set lists each file this many times, so that an epoch is long enough to measure: in the first seconds
+# Ray uses new pages of its object store, which costs 2 % of decoding.
+TIMES, TIMES_QUICK = 16, 6
 MARKS = "<!-- on_ray: begin -->\n", "<!-- on_ray: end -->"
 Figures = dict[str, list[float]]
 
@@ -63,6 +73,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.quick:
         given.files, given.rounds = 64, 1
+    times = TIMES_QUICK if given.quick else TIMES
     with tempfile.TemporaryDirectory(prefix="kloaders-on-ray-") as folder:
         paths = data.photographs(f"{folder}/photographs", given.files, given.data)
         found: Figures = {}
@@ -70,10 +81,10 @@ def main() -> None:
             found.setdefault("first", [])
             with _reported(f"the first batch after ray.init, {k}"):
                 found["first"].append(_first_batch(paths, given.patience))
-        _rounds(paths, given, folder, found)
+        _rounds(paths, times, given, folder, found)
     rows = [("", "median", "goal"), ("---", "---", "---"), *_table(found)]
     said = "".join("| " + " | ".join(row) + " |\n" for row in rows)
-    said += f"\n{len(paths) * TIMES:,} photographs, {given.rounds} rounds; {_load()}. {machine.in_words()}\n"
+    said += f"\n{len(paths) * times:,} photographs, {given.rounds} rounds; {_load()}. {machine.in_words()}\n"
     print(said)
     if given.page:
         page = Path(given.page)
@@ -102,6 +113,16 @@ def _table(found: Figures) -> Iterator[tuple[str, str, str]]:
 
     yield "two Ray actors, photographs/s", of("actors", 0), ""
     yield "the same / two worker processes", ratio("actors", "processes"), "at least 0.9"
+    yield "bare Ray actors / two worker processes", ratio("bare", "processes"), ""
+    yield "two Ray actors / bare Ray actors", ratio("actors", "bare"), "at least 0.95"
+    yield "CPU of all processes with Ray actors, ms a photograph", of("actors all cpu", 2), ""
+    yield "the same with bare Ray actors", of("bare all cpu", 2), ""
+    yield "the same with worker processes", of("processes all cpu", 2), ""
+    yield (
+        "the CPU of worker processes / of Ray actors",
+        ratio("processes all cpu", "actors all cpu"),
+        "",
+    )
     yield "the caller's CPU with Ray actors, ms a photograph", of("actors cpu", 2), "at most 0.3"
     yield "the caller's CPU with worker processes", of("processes cpu", 2), ""
     for name in ("iter_batches", "to_tf"):
@@ -114,13 +135,16 @@ def _table(found: Figures) -> Iterator[tuple[str, str, str]]:
     yield "two Ray workers / one", ratio("pack 2", "pack 1"), ""
 
 
-def _rounds(paths: list[str], given: argparse.Namespace, folder: str, found: Figures) -> None:
+def _rounds(
+    paths: list[str], times: int, given: argparse.Namespace, folder: str, found: Figures
+) -> None:
     """Run each contestant in turn, for the given number of rounds. NaN: it failed."""
     import ray
 
-    many = paths * TIMES
+    many = paths * times
     contestants: dict[str, Callable[[], dict[str, float]]] = {
         "actors": lambda: _of_loader(many, processes=kl.Ray(cpus=CPUS)),
+        "bare": lambda: _middle_of(_bare(many), len(many)),
         "processes": lambda: _of_loader(many, processes=True, workers=CPUS),
     }
     if not given.no_ray_data:
@@ -132,7 +156,7 @@ def _rounds(paths: list[str], given: argparse.Namespace, folder: str, found: Fig
     try:
         for k in range(given.rounds):
             for name, contestant in contestants.items():
-                figures = {"": float("nan"), " cpu": float("nan")}
+                figures = {"": float("nan"), " cpu": float("nan"), " all cpu": float("nan")}
                 with _reported(f"{name}, round {k}"):
                     _start(ray)
                     with _within(given.patience):
@@ -166,20 +190,78 @@ def _of_loader(paths: list[str], **options: Any) -> dict[str, float]:
     return figures
 
 
+def _bare(paths: list[str]) -> Iterator[int]:
+    """Batches by two actors with the pipeline of a loader, taken in order."""
+    import ray
+
+    labels = np.arange(len(paths))
+    with kl.PathSequenceLoader(paths, labels, BATCH, size=SIZE, cache=None) as loader:
+        pipeline = loader.runner.pipeline.for_worker()
+    form = pipeline.look(0, False)
+    specs = [(spec.shape, spec.dtype) for spec in flatten(form)]
+
+    class Decoder:
+        def __init__(self, pipeline: Any, form: Any) -> None:
+            self.pipeline, self.form = pipeline, form
+
+        def fill(self, indices: Any) -> list[Any]:
+            def fail(row: int, error: Exception) -> None:
+                raise error
+
+            out = [np.empty((len(indices), *shape), dtype) for shape, dtype in specs]
+            self.pipeline.fill(indices, Rows(self.form, out), fail, Moment())
+            return out
+
+    make: Any = ray.remote(num_cpus=1)(Decoder)
+    actors = [make.remote(pipeline, without_specs(form)) for _ in range(CPUS)]
+    try:
+        ray.get([actor.fill.remote(labels[:BATCH]) for actor in actors])
+        order = np.random.default_rng(1).permutation(labels)
+        batches = [order[k : k + BATCH] for k in range(0, len(order), BATCH)]
+        copy = [np.empty((BATCH, *shape), dtype) for shape, dtype in specs]
+        queue: deque[Any] = deque()
+        for k in range(len(batches) + 2 * CPUS):
+            if k >= 2 * CPUS:
+                arrays = ray.get(queue.popleft())
+                for mine, array in zip(copy, arrays, strict=True):
+                    mine[: len(array)] = array
+                yield len(arrays[0])
+                del arrays, array
+            if k < len(batches):
+                queue.append(actors[k % CPUS].fill.remote(batches[k]))
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
 def _middle_of(sizes: Iterator[int], samples: int) -> dict[str, float]:
-    """Photographs per second, and CPU milliseconds of this process per photograph."""
+    """Photographs per second, and CPU milliseconds per photograph: of this process, and of all."""
     seen, at = 0, []
     for size in sizes:
         seen += size
         if seen >= samples * (1 + 2 * len(at)) / 4 and len(at) < 2:
-            at.append((seen, time.perf_counter(), time.process_time()))
-    (before, begin, cpu), (after, end, cpu_end) = at
+            at.append((seen, time.perf_counter(), time.process_time(), _cpu_of_all()))
+    (before, begin, cpu, all_cpu), (after, end, cpu_end, all_end) = at
     if seen != samples:
         raise RuntimeError(f"{seen} photographs of {samples} came")
     return {
         "": (after - before) / (end - begin),
         " cpu": 1e3 * (cpu_end - cpu) / (after - before),
+        " all cpu": 1e3
+        * sum(seconds - all_cpu.get(pid, 0.0) for pid, seconds in all_end.items())
+        / (after - before),
     }
+
+
+def _cpu_of_all() -> dict[int, float]:
+    """Seconds of CPU of this process and of all that it has started, by process id."""
+    found = {}
+    me = psutil.Process()
+    for process in (*me.children(recursive=True), me):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            found[process.pid] = times.user + times.system
+    return found
 
 
 def _images(paths: list[str]) -> Any:

@@ -250,7 +250,7 @@ def test_autoencoder_with_a_transform(pictures):
         assert np.all(x[:, :, 3] == 255)
         assert numbers_of(x) == numbers_of(y) == [0, 1, 2, 3, 4]
         assert not np.any(y == 255)
-    with pytest.raises(ValueError, match="has labels already"):
+    with pytest.raises(ValueError, match="already has labels"):
         kl.inputs_as_labels(kl.PathSequenceLoader(pictures, np.arange(N)))
 
 

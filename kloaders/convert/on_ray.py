@@ -16,11 +16,14 @@ from kloaders.core.errors import WorkerPoolError
 from kloaders.core.messages import warn
 from kloaders.core.ray import Ray
 from kloaders.engine.ray import actor, cluster
+from kloaders.engine.ray.overdue import Overdue, Turn
 
 __all__ = ["RemoteShards"]
 
 # The interval, in seconds, at which a waiting thread checks whether another shard has failed.
 _LOOK_SECONDS = 0.25
+# A shard is reported after this multiple of the time after which a batch is.
+_LONG = 10.0
 # A shard is given up after this many of its tasks have died.
 _DEATHS = 3
 
@@ -53,6 +56,7 @@ class RemoteShards:
         self.engine, self.write = engine, write
         #: Whether this process writes the shards itself, since no task began.
         self.local = False
+        self._overdue = Overdue(_LONG)
         self._lock = threading.Lock()  # held while this process writes a shard
         self._change = threading.Lock()
         self._running = 0
@@ -70,8 +74,11 @@ class RemoteShards:
                     continue
                 try:
                     node = self.ray.get(next(task))
+                    turn = Turn()
                     while not self.ray.wait([task], timeout=_LOOK_SECONDS)[0]:
                         advance(0)  # raises if another shard has failed
+                        self._overdue.look(turn, lambda: f"shard {shard}", node)
+                    self._overdue.done(turn)
                     well, found = self.ray.get(next(task))
                 finally:
                     self._count(-1)

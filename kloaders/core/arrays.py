@@ -1,4 +1,4 @@
-"""Names of array types, as hints: any array, and numbers of samples."""
+"""Type aliases for arrays: any array, sample indices, and masks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Array", "Indices", "Mask"]
 
 #: An array of any dtype.
 Array = np.ndarray[Any, Any]
-#: Numbers of samples, int64.
+#: Sample indices, int64.
 Indices = np.ndarray[Any, np.dtype[np.int64]]
-#: One True or False for each sample or row.
+#: A mask: one bool for each sample or row.
 Mask = np.ndarray[Any, np.dtype[np.bool_]]

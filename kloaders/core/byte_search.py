@@ -1,4 +1,4 @@
-"""Where some values are among many bytes."""
+"""Finds the positions of certain values among many bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kloaders.core.arrays import Array, Indices
 
 __all__ = ["found_at"]
 
-# What is compared stays in the processor's cache: four times as fast as all at once.
+# Blocks of this size stay in the processor's cache: four times as fast as comparing all bytes at once.
 _BLOCK = 1 << 18
 
 

@@ -1,4 +1,4 @@
-"""Checks of arguments: each returns the value to use, or raises an error with advice."""
+"""Argument checks. Each returns the value to use, or raises an error with advice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
     "no_samples",
 ]
 
-#: `transform(x, y, rng)` -> `(x, y)` or `(x, y, w)`; it may take `w` and `epoch`, too.
+#: `transform(x, y, rng)` -> `(x, y)` or `(x, y, w)`; it may also take `w` and `epoch`.
 Transform = Callable[..., tuple[Any, ...]]
 
 _EXAMPLES = {
@@ -43,20 +43,20 @@ _EXAMPLES = {
 
 
 def check_names(owner: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
-    """TypeError for an option that a loader does not have, with the one that may be meant.
+    """Raise TypeError for an unknown option, and suggest the one that was probably meant.
 
-    owner: the owner of these options, such as a class name.
+    owner: what has these options, such as a class name.
     """
     known = list(known)
     for name in options:
         if name not in known:
-            # For all classes with these options, whose first arguments differ.
+            # Shared by all classes with these options; their first arguments differ.
             meant = meant_by(name, [*known, "batch_size"]) or f"it has {', '.join(known)}."
             raise TypeError(f"{owner} has no option {name}=: {meant}")
 
 
 def checked_count(value: Any, name: str, least: int) -> int:
-    """An integer of at least `least`."""
+    """Return `value` as an integer of at least `least`."""
     example = f", as in {name}={_EXAMPLES[name]}" if name in _EXAMPLES else ""
     try:
         if isinstance(value, (bool, np.bool_)):
@@ -73,14 +73,14 @@ def checked_count(value: Any, name: str, least: int) -> int:
 
 
 def checked_flag(value: Any, name: str) -> bool:
-    """True or False."""
+    """Return `value` as True or False."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise TypeError(f"{name}={value!r:.80}: choose True or False.")
 
 
 def checked_class_names(names: Any) -> list[str]:
-    """Texts, all different."""
+    """Return class names as a list of unique strings."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"class_names={names!r:.80}, expected a list of texts, one for each class.")
     found = list(names)
@@ -91,7 +91,7 @@ def checked_class_names(names: Any) -> list[str]:
 
 
 def checked_shuffle(shuffle: Any) -> bool | None:
-    """None, True or False."""
+    """Return `shuffle`, which must be None, True or False."""
     if shuffle is None or isinstance(shuffle, (bool, np.bool_)):
         return None if shuffle is None else bool(shuffle)
     raise TypeError(
@@ -101,14 +101,14 @@ def checked_shuffle(shuffle: Any) -> bool | None:
 
 
 def checked_shard(shard: Any) -> tuple[int, int]:
-    """(k, n) with 0 <= k < n; (0, 1) for None."""
+    """Return a shard as (k, n) with 0 <= k < n; None becomes (0, 1)."""
     if shard is None:
         return 0, 1
     try:
         k, n = (operator.index(v) for v in shard)
     except (TypeError, ValueError):
         raise TypeError(
-            f'shard={shard!r:.80}, expected (k, n), this is part k of n, or "auto".'
+            f'shard={shard!r:.80}, expected (k, n), which is part k of n, or "auto".'
         ) from None
     if not 0 <= k < n:
         raise ValueError(f"shard={shard!r:.80}: k counts from 0 to n - 1, so that 0 <= k < n.")
@@ -116,7 +116,7 @@ def checked_shard(shard: Any) -> tuple[int, int]:
 
 
 def checked_cache(cache: Any) -> str | None:
-    """A cache: "auto", "ram", a folder, or None; True for "ram" and False for None."""
+    """Return a cache as "auto", "ram", a folder or None; True means "ram", False means None."""
     if isinstance(cache, (bool, np.bool_)):
         return "ram" if cache else None
     if cache is None:
@@ -129,22 +129,22 @@ def checked_cache(cache: Any) -> str | None:
 
 
 def checked_dtype(dtype: Any) -> np.dtype[Any] | None:
-    """The dtype of inputs, of numbers in this machine's byte order; TypeError for others."""
+    """Return a numeric dtype for inputs, in native byte order; TypeError for any other."""
     return dtypes_of(dtype)[0]
 
 
 def dtypes_of(dtype: Any) -> tuple[np.dtype[Any] | None, np.dtype[Any] | None]:
-    """The dtypes of inputs and of labels set by `dtype=`; None keeps what is stored.
+    """The input and label dtypes that `dtype=` sets; None keeps the stored dtype.
 
     Raises:
-        TypeError: no dtype of numbers, or of another part.
+        TypeError: not a numeric dtype, or a key other than "x" and "y".
     """
     if not isinstance(dtype, Mapping):
         return _checked_dtype(dtype), None
     wrong = [name for name in dtype if name not in ("x", "y")]
     if wrong or not dtype:
         raise TypeError(
-            f"dtype={dtype!r:.80}, expected one dtype of inputs, or a dict for inputs and labels: "
+            f"dtype={dtype!r:.80}, expected one dtype for inputs, or a dict for inputs and labels: "
             'dtype={"x": "float32", "y": "int32"}. Weights are float32.'
         )
     return _checked_dtype(dtype.get("x")), _checked_dtype(dtype.get("y"))
@@ -159,7 +159,7 @@ def _checked_dtype(dtype: Any) -> np.dtype[Any] | None:
         raise TypeError(
             f'dtype={dtype!r:.80} is not a NumPy dtype. Pass a name such as "uint8" or "float32".'
         ) from None
-    if checked.isbuiltin == 2:  # a registered number type, such as ml_dtypes.bfloat16
+    if checked.isbuiltin == 2:  # a registered numeric type, such as ml_dtypes.bfloat16
         return checked
     if checked.kind not in "biuf":
         raise TypeError(
@@ -171,10 +171,10 @@ def _checked_dtype(dtype: Any) -> np.dtype[Any] | None:
 
 
 def call_of(transform: Any, name: str) -> Call:
-    """How a transform is called.
+    """Check a transform, and return how to call it.
 
     Raises:
-        TypeError: it is no function of x, y and rng.
+        TypeError: it is not a function of x, y and rng.
     """
     other = _other_library(transform, name)
     if other is not None:
@@ -183,31 +183,31 @@ def call_of(transform: Any, name: str) -> Call:
         call = Call(transform, name, ("x", "y", "rng"), ("w", "epoch"), optional=1)
         if call.takes("epoch"):
             raise TypeError(
-                f"preprocess={transform!r:.80} takes epoch, and what it makes is part of the data, the "
-                "same in each epoch: leave epoch out, or give the function as transform=."
+                f"preprocess={transform!r:.80} takes epoch, but its result must be the same in each "
+                "epoch: leave epoch out, or pass the function as transform=."
             )
         return call
     return Call(transform, name, ("x", "y", "rng"), ("w", "epoch"))
 
 
 def _other_library(transform: Any, name: str) -> str | None:
-    """Recognise transforms of other libraries: called like ours, they would fail late."""
+    """Recognize transforms of other libraries, which have another signature and would fail late."""
     kinds = [kind for kind in type(transform).__mro__ if kind is not object]
     owners = {kind.__module__.partition(".")[0] for kind in kinds}
     if callable(getattr(transform, "stateless_call", None)):
         return (
-            f"a Keras layer: pass batch_transform=keras_transform(layer), or put it into the model. A model "
-            f"that prepares inputs is called in a function {name}(x, y, rng)."
+            f"a Keras layer: pass batch_transform=keras_transform(layer), or put it into the model. To "
+            f"prepare inputs with a model, call it in a function {name}(x, y, rng)."
         )
     if "albumentations" in owners:
         return (
-            "a pipeline of albumentations: pass transform=albumentations_transform(pipeline); "
-            'y="mask" sends labels through it, too.'
+            "an albumentations pipeline: pass transform=albumentations_transform(pipeline); "
+            'with y="mask" it transforms the masks, too.'
         )
     taken = _takes_three(getattr(transform, "forward", None))
     if owners & {"tf_keras", "torchvision"} or ("torch" in owners and not taken):
         return (
-            f"a module of {min(owners & {'tf_keras', 'torch', 'torchvision'})}, which takes its own "
+            f"a module of {min(owners & {'tf_keras', 'torch', 'torchvision'})}, which needs its own "
             f"tensors: call it in a function {name}(x, y, rng) that returns (x, y) as arrays."
         )
     return None
@@ -222,5 +222,5 @@ def _takes_three(function: Any) -> bool:
 
 
 def no_samples(owner: str, advice: str) -> str:
-    """The message for a loader without samples; `owner` is its class."""
+    """The error message for a loader without samples; `owner` is its class."""
     return f"{owner} got no samples: {advice}, and check where the data are."

@@ -1,4 +1,4 @@
-"""The names that a function's code reads from outside. Bytecode only: nothing is run or imported."""
+"""Names that a function's bytecode reads from outside the function. Nothing is run or imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 __all__ = ["Import", "Reads", "codes_in", "reads_of", "stored_attributes"]
 
 _GLOBALS = {"LOAD_GLOBAL"}
-# In the body of a class that is defined inside a function a name may also be one of its own.
+# In the body of a class defined inside a function, such a name may also be the class's own.
 _PERHAPS_GLOBALS = {"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 _ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"}
 
@@ -23,14 +23,14 @@ class Import(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """The names that code reads, including the functions and classes inside it.
+    """The names that code reads. Nested functions and classes are included.
 
     Attributes:
         globals: names that must be globals or builtins.
-        perhaps: names that may be such.
-        attributes: names that are read of some object; texts that may be such names (`getattr`) too.
-        of_self: attributes that are read of the first argument itself.
-        imports: modules that are imported when it runs.
+        perhaps: names that may be globals or builtins.
+        attributes: names read as an attribute of any object, and strings that may name one (`getattr`).
+        of_self: attributes read directly from the first argument.
+        imports: modules that the code imports when it runs.
     """
 
     globals: frozenset[str]
@@ -41,7 +41,7 @@ class Reads(NamedTuple):
 
 
 def codes_in(code: CodeType) -> Iterator[CodeType]:
-    """This code, and that of all functions and classes which are defined inside it."""
+    """This code object, and those of all functions and classes defined inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -65,7 +65,7 @@ def reads_of(code: CodeType) -> Reads:
                 attributes.add(step.argval)
                 if first is not None and before and _loads(before[-1], first):
                     of_self.add(step.argval)
-            elif step.opname == "IMPORT_NAME":  # after the level and the list of names
+            elif step.opname == "IMPORT_NAME":  # its operands: the level and the list of names
                 level = before[-2].argval if len(before) > 1 else 0
                 imports.add(Import(step.argval, level if isinstance(level, int) else 0))
                 attributes.update(step.argval.split(".")[1:])
@@ -74,16 +74,16 @@ def reads_of(code: CodeType) -> Reads:
 
 
 def stored_attributes(code: CodeType) -> set[str]:
-    """Attributes that it sets, of whatever object."""
+    """Attributes that the code sets on any object."""
     steps = (step for one in codes_in(code) for step in dis.get_instructions(one))
     return {step.argval for step in steps if step.opname == "STORE_ATTR"}
 
 
 def _loads(step: dis.Instruction, name: str) -> bool:
-    """Whether it puts this variable on top of the stack."""
+    """Whether the instruction pushes this variable onto the stack."""
     if not step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")):
         return False
-    # Python 3.13 and newer load two variables by one instruction.
+    # Python 3.13 and newer load two variables with one instruction.
     return bool((step.argval[-1] if isinstance(step.argval, tuple) else step.argval) == name)
 
 

@@ -1,4 +1,4 @@
-"""Settings of the process that are no loader's options: environment variables, checked when read."""
+"""Settings of the process, as opposed to a loader: environment variables, checked when read."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 
 __all__ = ["seconds_from"]
 
-# "inf" becomes this, eleven days, since the system's calls do not wait for ever longer times.
+# "inf" becomes eleven days, because system calls accept no longer timeout.
 _LONGEST = 1e6
 
 
 def seconds_from(variable: str, default: float) -> float:
-    """The duration in an environment variable; `default` where it is not set, or empty.
+    """The duration set by an environment variable; `default` if it is unset or empty.
 
     Raises:
-        ValueError: it is no number of seconds above 0.
+        ValueError: not a number of seconds above 0.
     """
     text = os.environ.get(variable, "").strip()
     if not text:
@@ -23,9 +23,9 @@ def seconds_from(variable: str, default: float) -> float:
         found = float(text)
     except ValueError:
         found = 0.0
-    if not found > 0:  # NaN too
+    if not found > 0:  # also true for NaN
         raise ValueError(
             f"the environment variable {variable} is {text!r:.80}, expected seconds above 0: set "
-            f'{variable}={default:g}, or "inf" for no limit, or unset it ({default:g}).'
+            f'{variable}={default:g}, or "inf" for no limit, or unset it (default: {default:g}).'
         )
     return min(found, _LONGEST)

@@ -1,4 +1,4 @@
-"""Handling of samples that do not load: raise, skip or replace, up to max_errors times."""
+"""What to do with samples that fail to load: raise, skip or replace them, up to max_errors times."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class SampleError(ValueError):
     """One sample could not be loaded.
 
     index: the sample's number in storage order.
-    name: the file, or another name by which a person can find it.
+    name: the file, or another name that helps a person to find the sample.
     cause: type and message of the original error.
-    where: file, line and function of the user's code that it went wrong in; None where it was no
-        code of the user's, such as a transform.
+    where: file, line and function of the user's code that raised the error; None if no user code,
+        such as a transform, was involved.
     """
 
     def __init__(self, index: int, name: str, cause: str) -> None:
@@ -48,7 +48,7 @@ class SampleError(ValueError):
         self.where: str | None = None
 
     def __str__(self) -> str:
-        # First: Keras shortens tracebacks and removes the line of a transform.
+        # This comes first: Keras shortens tracebacks, and the line of a transform would be lost.
         first = "" if self.where is None else f"{visible(self.where)}: "
         return (
             f"{first}sample {self.index} ({visible(self.name)}): {visible(self.cause, lines=True)}"
@@ -56,15 +56,15 @@ class SampleError(ValueError):
 
 
 class WorkerPoolError(RuntimeError):
-    """Worker processes do not start, or are gone: no sample is to blame, and none is skipped."""
+    """Worker processes do not start, or were lost. No sample is to blame, and none is skipped."""
 
 
-# A message may contain a frame of a video, or a whole file.
+# An error message may contain a video frame or a whole file.
 _CAUSE_LENGTH = 1000
 
 
 def as_sample_error(index: int, name: str, error: BaseException) -> SampleError:
-    """A SampleError whose cause is `error`; pickles, so that it can cross processes."""
+    """A SampleError caused by `error`. It can be pickled, to be sent to another process."""
     if isinstance(error, SampleError):
         return error
     text = shortened(str(error), _CAUSE_LENGTH)
@@ -72,12 +72,12 @@ def as_sample_error(index: int, name: str, error: BaseException) -> SampleError:
     own = kind in ("DecodeError", "UnsupportedError")
     found = SampleError(index, name, text if own else f"{kind}: {text}")
     found.__cause__ = error
-    # That of another process comes without its traceback.
+    # An error from another process arrives without its traceback.
     found.where = getattr(error, "line_of_the_user", None) or line_of_the_user(error)
     return found
 
 
-# Code that is not the user's: this package, Python's library and installed packages.
+# Code other than the user's: this package, Python's library and installed packages.
 _NOT_THE_USERS = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
     *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")},
@@ -85,7 +85,7 @@ _NOT_THE_USERS = (
 
 
 def line_of_the_user(error: BaseException) -> str | None:
-    """The innermost line of an error's traceback that is the user's own code."""
+    """The innermost line of an error's traceback that is in the user's own code."""
     found, step = None, error.__traceback__
     while step is not None:
         code = step.tb_frame.f_code
@@ -96,10 +96,10 @@ def line_of_the_user(error: BaseException) -> str | None:
 
 
 def without_traceback(error: SampleError, on_error: str) -> SampleError:
-    """The error as it is kept in a list, which may be as long as the data.
+    """The error without its traceback, to be kept in a list that may grow as long as the data.
 
-    Without tracebacks: their frames hold the batch that was being made, and those below them the
-    variables of whoever asked for it, up to `fit` with its model. What is to be raised keeps its own.
+    The frames of a traceback keep the unfinished batch alive, and the frames below them all variables
+    of the caller, up to `fit` with its model. With `on_error="raise"` the traceback is kept.
     """
     found = SampleError(error.index, error.name, error.cause)
     found.where = error.where
@@ -115,7 +115,7 @@ def without_traceback(error: SampleError, on_error: str) -> SampleError:
 
 
 def check_policy(on_error: Any) -> str:
-    """`on_error` if it is one of the three, else a ValueError that names them."""
+    """Return `on_error` if it is one of the three values; raise a ValueError that names them otherwise."""
     if on_error not in POLICIES:
         raise ValueError(
             f'on_error={on_error!r:.80} is not known: choose "raise" (stop, naming the sample), '
@@ -125,34 +125,34 @@ def check_policy(on_error: Any) -> str:
 
 
 class Recovery(enum.Enum):
-    """Why an error may not come again."""
+    """Why a failed sample may load when it is read again."""
 
-    #: The machine has not enough of something for the moment.
+    #: The machine is short of a resource at the moment.
     SHORTAGE = "shortage"
-    #: A temporary failure of a disk or a network.
+    #: A temporary failure of a disk or network.
     WAIT = "wait"
-    #: Either the sample or its disk is at fault: other samples show which.
+    #: Either the sample or its disk is at fault. Reading other samples shows which.
     ASK = "ask"
-    #: It was tried often enough, and yet the sample is not to blame: others fail as well.
+    #: All retries failed, but the sample is not to blame: other samples fail as well.
     LOST = "lost"
-    #: A place refuses whatever is asked of it: no sample is skipped for that.
+    #: A storage service refuses every request: no sample is skipped because of that.
     REFUSED = "refused"
 
 
-# What the machine lacks for the moment, and another sample would meet as well.
+# The machine is short of a resource at the moment; other samples would fail as well.
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 _NO_MEMORY = ("insufficient memory", "outofmemory", "bad_alloc", "cannot allocate memory")
-# A file that is not there, or is none, or a folder that is away.
+# A path that does not exist, or is not a file, or a missing folder.
 _NO_FILE = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.EINVAL),
 }
-# Operating system errors by type, and errors of the content by their text.
+# Operating system errors are recognized by type, decoding errors by their text.
 _ABOUT_CONTENT = {"BadGzipFile", "UnidentifiedImageError"}
 
 
 def recovery_of(error: BaseException) -> Recovery | None:
-    """Why a sample that failed like this may load when it is read again; None if it will not."""
+    """Why a sample that failed with this error may load on a later try; None if it will not."""
     if isinstance(error, SampleError) and error.__cause__ is not None:
         error = error.__cause__
     if hasattr(error, "recovery"):
@@ -164,7 +164,7 @@ def recovery_of(error: BaseException) -> Recovery | None:
         return None
     if error.errno in _SHORTAGES:
         return Recovery.SHORTAGE
-    # Libraries that decode raise plain OSErrors without a number for damage.
+    # For damaged data, decoding libraries raise plain OSErrors without an errno.
     plain = error.errno is None and type(error) is OSError
     return Recovery.ASK if plain or error.errno in _NO_FILE else Recovery.WAIT
 
@@ -173,23 +173,23 @@ E = TypeVar("E", bound=Exception)
 
 
 def with_recovery(error: E, recovery: Recovery | None) -> E:
-    """The error, with what `recovery_of` is to say of it."""
-    error.recovery = recovery  # type: ignore[attr-defined]  # travels with the error
+    """Return the error, marked with the result that `recovery_of` returns for it."""
+    error.recovery = recovery  # type: ignore[attr-defined]  # stays with the error
     return error
 
 
 def blames_the_sample(error: SampleError) -> bool:
-    """Whether the sample is to blame, and not that memory, descriptors or a disk were missing."""
+    """Whether the sample is to blame, and not a lack of memory or file descriptors, or a disk failure."""
     return recovery_of(error) not in (Recovery.SHORTAGE, Recovery.LOST, Recovery.REFUSED)
 
 
 def never_skipped(errors: Iterable[SampleError]) -> SampleError | None:
-    """The first of these that is raised whatever `on_error` says; None if there is none."""
+    """The first of these errors that is raised whatever `on_error` says; None if there is none."""
     return next((error for error in errors if recovery_of(error) is Recovery.REFUSED), None)
 
 
 def check_max_errors(max_errors: Any, on_error: str) -> int | float | None:
-    """`max_errors` if it is a count, a share or None, else a TypeError or ValueError."""
+    """Return `max_errors` if it is a count, a share or None; raise TypeError or ValueError otherwise."""
     if max_errors is None:
         return None
     example = (

@@ -1,8 +1,8 @@
-"""Makes objects usable in a forked child: resets locks that a thread of the parent held.
+"""Keeps objects usable in a forked child: resets locks that a thread of the parent held.
 
-`os.fork` copies the memory of a process and one of its threads. A lock that another thread held
-stays locked for ever in the child, and a batch that another thread was making is never finished.
-So objects with locks or threads register a function that resets them (`after_fork`).
+`os.fork` copies a process's memory, but only one of its threads. A lock that another thread held
+stays locked forever in the child, and a batch that another thread was making is never finished.
+Therefore objects with locks or threads register a function that resets them (`after_fork`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ class Forked(Protocol):
     """An object that is reset after a fork."""
 
     def after_fork(self) -> None:
-        """This process is the child: take new locks, and forget what threads were to do."""
+        """Called in the child process: create new locks, and drop all work of the parent's threads."""
 
 
-# By id, since a user's subclass of a loader may compare by value and have no hash.
+# Keyed by id: a user's subclass of a loader may compare by value and be unhashable.
 _watched: dict[int, weakref.ref[Any]] = {}
 
 
 def watch(owner: Forked) -> None:
-    """Have `owner.after_fork()` called in the child of each fork, as long as it lives."""
+    """Call `owner.after_fork()` in the child of each fork, while the owner is alive."""
     key, watched = id(owner), _watched
 
     def gone(_: weakref.ref[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Postpones garbage collection where a destructor could wait for a lock that is held."""
+"""Postpones garbage collection while a destructor could wait for a lock that this process holds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["held_off"]
 
 
 class _HeldOff:
-    """No cyclic garbage is collected inside, in any thread.
+    """A context in which no thread collects cyclic garbage.
 
-    An iterator of TensorFlow that a stopped fit left behind is such garbage, and its destructor waits
-    for its thread. That thread may be asking a loader for one more batch: were it collected in a
-    thread that holds the loader's lock, both would wait for ever.
+    A TensorFlow iterator left behind by a stopped fit is cyclic garbage, and its destructor waits
+    for the iterator's thread. That thread may be asking a loader for one more batch. If a thread that
+    holds the loader's lock collected the iterator, both threads would wait forever.
 
-    Threads may be inside several at once, and one several times.
+    Several threads may be inside at once, and one thread may enter several times.
     """
 
     def __init__(self) -> None:

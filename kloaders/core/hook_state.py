@@ -1,8 +1,8 @@
-"""What a user's function reads and may be reassigned between two epochs: attributes, globals, variables.
+"""What a user's function reads: attributes, globals and variables, compared between two epochs.
 
-It is compared as it was with as it is, in one process: cheaper than a digest. Plain values are
-compared by value, anything else by identity. What the function assigns itself, such as a counter,
-does not count, nor what changes inside of a list, a dict or an array.
+Old and new values are compared within one process, which is cheaper than a digest. Plain values are
+compared by value, anything else by identity. Values that the function itself assigns, such as a
+counter, are ignored, and so are changes inside a list, a dict or an array.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _STORES = ("STORE_GLOBAL", "STORE_DEREF")
 
 
 class HookState:
-    """The current values of what functions read.
+    """The current values that functions read.
 
     Args:
-        functions: any callables; None for none.
+        functions: any callables; None is ignored.
     """
 
     def __init__(self, *functions: Any) -> None:
         self._found: dict[tuple[int, str], Any] = {}
-        # Whose they are. Not kept alive by this: a loader may hold it, and be one of them.
+        # The owners of these values. Weak references: a loader may hold this object and be an owner.
         self._owners: dict[int, Any] = {}
         self._methods: set[tuple[int, int]] = set()
         for function in functions:
@@ -64,7 +64,7 @@ class HookState:
             arguments = {f"argument {k}": value for k, value in enumerate(function.args)}
             self._note(function, {"": function.func, **arguments, **function.keywords})
         elif isinstance(function, types.MethodType):
-            self._add(function.__self__)  # which its methods may call
+            self._add(function.__self__)  # its methods may call it
             self._add_method(function.__self__, function.__func__)
         elif isinstance(function, types.FunctionType):
             self._add_function(function)
@@ -72,7 +72,7 @@ class HookState:
             self._add_method(function, type(function).__call__)
 
     def _add_method(self, owner: Any, method: Any) -> None:
-        """A function with its object as first argument: what it reads of the object and its methods."""
+        """Add a method: what it reads of its object, and what other methods that it calls read."""
         if not isinstance(method, types.FunctionType) or (id(owner), id(method)) in self._methods:
             return
         self._methods.add((id(owner), id(method)))
@@ -83,7 +83,7 @@ class HookState:
         for name in reads.attributes - own:
             places = [getattr(owner, "__dict__", {}), *map(vars, type(owner).__mro__)]
             found = next((place[name] for place in places if name in place), None)
-            if isinstance(found, types.MemberDescriptorType):  # of __slots__
+            if isinstance(found, types.MemberDescriptorType):  # an entry of __slots__
                 found = getattr(owner, name, None)
             if isinstance(found, types.FunctionType):
                 self._add_method(owner, found)
@@ -142,6 +142,6 @@ def _same(a: Any, b: Any) -> bool:
         return False
     if type(a) is tuple:
         return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, types.MethodType):  # a new object at each access
+    if isinstance(a, types.MethodType):  # each access creates a new object
         return a.__self__ is b.__self__ and a.__func__ is b.__func__
     return type(a) in _PLAIN and bool(a == b)

@@ -1,4 +1,4 @@
-"""Delays Ctrl-C while something is created that would be left behind. Other signals are not changed."""
+"""Delays Ctrl-C while something is created that would otherwise leak. Other signals are unaffected."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ __all__ = ["held"]
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Ctrl-C that comes inside is dealt with at the end, as it would have been.
+    """Postpone a Ctrl-C that arrives inside this context until its end.
 
-    For what takes moments: a descriptor or a process between its making and its being known, and the
-    end of such. Only the main thread is ever interrupted; elsewhere this does nothing.
+    Use it for short operations: between the creation of a descriptor or process and its registration,
+    and while one is released. Only the main thread is ever interrupted; in other threads this does
+    nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: Any = signal.getsignal(signal.SIGINT)
-    if not callable(before):  # ignored, or the end of the process
+    if not callable(before):  # SIGINT is ignored, or ends the process
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
@@ -33,7 +34,7 @@ def held() -> Iterator[None]:
 
     try:
         signal.signal(signal.SIGINT, note)
-    except ValueError:  # not the main interpreter
+    except ValueError:  # not in the main interpreter
         yield
         return
     try:

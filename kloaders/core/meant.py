@@ -1,4 +1,4 @@
-"""Which option is meant by a name that is none: misspelt ones, and those of Keras, torch and tf.data."""
+"""Suggests the option that an unknown name means: misspelt, or known from Keras, torch or tf.data."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 __all__ = ["meant_by"]
 
-# Names this similar count as misspelt: "sise" is size, "shufle" is shuffle.
+# Names at least this similar count as misspelt: "sise" is size, "shufle" is shuffle.
 _ALIKE = 0.75
 
 
 class _Option(NamedTuple):
-    """Our names (the first that a loader has is meant), advice about the value, and others' names."""
+    """Our names (the first one that a loader has is suggested), advice on the value, others' names."""
 
     ours: tuple[str, ...]
     value: str
@@ -21,7 +21,7 @@ class _Option(NamedTuple):
 
 
 class _Advice(NamedTuple):
-    """Something that is not an option of a loader: where to do it, and the names others use."""
+    """Something that is not a loader option: how to do it instead, and what other libraries call it."""
 
     text: str
     names: str
@@ -59,35 +59,35 @@ _OPTIONS: tuple[_Option, ...] = (
     ),
     _Option(
         ("max_queue_size",),
-        ", the most batches that are made ahead",
+        ", the maximum number of prefetched batches",
         "prefetch prefetch_size prefetch_factor prefetch_buffer_size num_prefetch queue_size "
         "prefetch_batches",
     ),
     _Option(
         ("workers",),
-        ", the threads that load ahead; leave it out, and they are as many as help",
+        ", the number of threads that load; leave it out, and the loader chooses",
         "num_workers n_workers nb_workers num_threads n_threads threads max_workers n_jobs "
         "num_parallel_calls num_parallel_reads num_parallel cycle_length parallelism",
     ),
     _Option(
         ("processes",),
-        "=True, with workers= of them",
+        "=True; workers= is their number",
         "multiprocessing num_processes n_processes num_proc multiprocessing_context",
     ),
     _Option(
         ("shuffle",),
-        ": all samples are shuffled, without a buffer, and anew in each epoch",
+        ": all samples are shuffled, without a buffer, and again in each epoch",
         "buffer_size shuffle_buffer shuffle_buffer_size shuffle_size shuffle_files "
         "reshuffle_each_iteration reshuffle",
     ),
     _Option(
         ("seed",),
-        ", which fixes every order and every random number",
+        ", which fixes the order and all random numbers",
         "random_state random_seed shuffle_seed generator rng worker_init_fn deterministic rng_seed",
     ),
     _Option(
         ("epoch_batches",),
-        ", the batches of an epoch",
+        ", the number of batches per epoch",
         "steps steps_per_epoch num_steps n_steps batches_per_epoch samples_per_epoch num_batches",
     ),
     _Option(
@@ -97,7 +97,7 @@ _OPTIONS: tuple[_Option, ...] = (
     ),
     _Option(
         ("samples_per_file",),
-        ", as samples_per_file=4 with a transform that cuts one",
+        ", as samples_per_file=4 with a transform that cuts one patch",
         "patches patches_per_file patches_per_image samples_per_image samples_per_volume crops",
     ),
     _Option(("pad_last",), "", "pad_remainder pad_batch pad_last_batch"),
@@ -109,7 +109,7 @@ _OPTIONS: tuple[_Option, ...] = (
     ),
     _Option(
         ("sample_weights",),
-        ", one number per sample for the loss; sampling_weights= says how often a sample comes",
+        ", one weight per sample for the loss; sampling_weights= sets how often a sample is drawn",
         "weights sample_weight loss_weights weight",
     ),
     _Option(
@@ -119,8 +119,8 @@ _OPTIONS: tuple[_Option, ...] = (
     ),
     _Option(
         ("sampling_weights",),
-        ", one number per sample: how often it comes; class_balance=True balances classes, and "
-        "subset(loader, numbers) chooses",
+        ", one number per sample: how often it is drawn; class_balance=True balances classes, and "
+        "subset(loader, numbers) selects samples",
         "sampler batch_sampler sampling sampling_strategy oversample weighted_sampler",
     ),
     _Option(("class_balance",), "=True", "balance balanced balance_classes"),
@@ -165,12 +165,12 @@ _OPTIONS: tuple[_Option, ...] = (
     _Option(("delimiter",), "", "sep field_delim delim"),
     _Option(
         ("missing",),
-        ", the number for an empty field",
+        ", the number to use for an empty field",
         "na_value fill_value default_values",
     ),
     _Option(
         ("clip",),
-        ", the frames of a sample",
+        ", the number of frames per sample",
         "num_frames n_frames frames clip_length sequence_length",
     ),
     _Option(("dtype",), "", "x_dtype data_type image_dtype output_dtype"),
@@ -179,68 +179,68 @@ _OPTIONS: tuple[_Option, ...] = (
 _ELSEWHERE: tuple[_Advice, ...] = (
     _Advice(
         "split(loader, validation=0.2), from_directory(..., validation=0.2) and from_dataframe(..., "
-        "validation=0.2) give a loader to train on and one to validate with",
+        "validation=0.2) return a training loader and a validation loader",
         "validation_split test_size val_split valid_split val_size valid_size validation_size "
         "test_split train_size train_split subset validation_fraction",
     ),
     _Advice(
-        "give the other loader to fit(validation_data=...)",
+        "pass the other loader to fit(validation_data=...)",
         "validation_data val_data validation_steps",
     ),
     _Advice(
         'from_directory(folder, label_mode=...) takes "int", "categorical" (one-hot), "binary" or None; '
-        "other loaders deliver labels as they are given",
+        "other loaders deliver labels as they are stored",
         "label_mode class_mode one_hot categorical sparse num_classes n_classes nb_classes",
     ),
     _Advice(
-        "from_directory(folder, class_names=[...]) says which folders are classes, in the order of "
-        "their numbers",
+        "from_directory(folder, class_names=[...]) selects the folders that are classes, and numbers "
+        "them in this order",
         "classes labels_map class_to_idx class_indices class_list categories",
     ),
     _Advice(
-        "labels are the second argument of loaders over arrays and files; load_sample, records, packs and "
-        "tables have their own",
+        "labels are the second argument of loaders of arrays and files; load_sample, records, packs "
+        "and tables contain their own labels",
         "label labels target targets y_true ys",
     ),
     _Advice(
-        "what is loaded is the first argument",
+        "the data are the first argument",
         "data dataset inputs images image_paths file_paths filenames filepaths files path directory "
         "folder root data_dir source image_files x_set",
     ),
     _Advice(
-        "from_dataframe(frame, path_column, label_column, weight_column=...) reads a table of files, "
-        "and CsvSequenceLoader(files, x=[...], y=[...]) one of numbers",
+        "from_dataframe(frame, path_column, label_column, weight_column=...) reads a table of file "
+        "names, and CsvSequenceLoader(files, x=[...], y=[...]) reads numbers",
         "x_col y_col weight_col dataframe column_names select_columns label_name label_columns "
         "target_column column_defaults",
     ),
     _Advice(
-        "TFRecordSequenceLoader(files, features={...}) names the features, and finds their types in the "
-        "files",
+        "TFRecordSequenceLoader(files, features={...}) selects the features, and finds their types in "
+        "the files",
         "feature_description feature_spec feature_names",
     ),
     _Advice(
-        "the samples of a batch are batch_size=",
+        "the number of samples per batch is batch_size=",
         "bs batchsize batch minibatch_size mini_batch_size per_device_batch_size",
     ),
     _Advice(
-        "epochs are for fit(epochs=...), and repeat(loader, n) has every sample n times in an epoch",
+        "pass epochs to fit(epochs=...); repeat(loader, n) has every sample n times in an epoch",
         "epochs num_epochs n_epochs repeat",
     ),
     _Advice(
-        "subset(loader, numbers) and take(loader, n) choose samples",
+        "subset(loader, numbers) and take(loader, n) select samples",
         "take skip limit filter filter_fn max_samples num_samples n_samples is_valid_file samples "
         "indices sample_indices",
     ),
     _Advice(
-        "leave it out: batches are NumPy arrays, which the backend moves to its device",
+        "leave it out: batches are NumPy arrays, and the backend moves them to its device",
         "pin_memory pin_memory_device device non_blocking",
     ),
     _Advice(
-        "leave it out: threads and processes stay from epoch to epoch",
+        "leave it out: threads and processes are kept between epochs",
         "persistent_workers",
     ),
     _Advice(
-        'leave it out: loaders log under the name "kloaders", by Python\'s logging',
+        'leave it out: loaders log to the logger "kloaders" of Python\'s logging',
         "verbose progress progress_bar log_level silent",
     ),
     _Advice(
@@ -248,20 +248,20 @@ _ELSEWHERE: tuple[_Advice, ...] = (
         "data_format channels_first channels_last dim_ordering",
     ),
     _Advice(
-        "augmentation goes into layers of the model, or into transform=; kloaders.migrate has Keras' "
-        "own ImageDataGenerator",
+        "put augmentation into layers of the model, or into transform=; kloaders.migrate has Keras' "
+        "ImageDataGenerator",
         "horizontal_flip vertical_flip rotation_range zoom_range shear_range width_shift_range "
         "height_shift_range brightness_range channel_shift_range fill_mode cval samplewise_center "
         "featurewise_center samplewise_std_normalization featurewise_std_normalization zca_whitening "
         "save_to_dir save_prefix save_format",
     ),
     _Advice(
-        "to_tf_dataset(loader, output_signature=...) makes a tf.data.Dataset of a loader",
+        "to_tf_dataset(loader, output_signature=...) makes a tf.data.Dataset from a loader",
         "output_signature output_types output_shapes element_spec",
     ),
     _Advice(
-        "a worker process that hangs is ended after the seconds that the environment variable "
-        "KLOADERS_WORKER_TIMEOUT says",
+        "a worker process that hangs is ended after the number of seconds in the environment "
+        "variable KLOADERS_WORKER_TIMEOUT",
         "timeout",
     ),
 )
@@ -271,11 +271,11 @@ _SAID = {name: advice for advice, names in _ELSEWHERE for name in names.split()}
 
 
 def meant_by(name: str, known: Collection[str]) -> str | None:
-    """What to use instead of `name`, in words; None if unknown.
+    """What to use instead of `name`, as a sentence; None if unknown.
 
     Args:
         name: an option that does not exist.
-        known: those that do.
+        known: the options that exist.
 
     >>> meant_by("image_size", ["seed", "size"])
     'that is size= here, as size=(height, width).'

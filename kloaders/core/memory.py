@@ -1,4 +1,4 @@
-"""Memory for batches: aligned, delivered without a copy, and reused only when nobody holds it."""
+"""Memory for batches: aligned, delivered without a copy, and reused once nothing refers to it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = [
     "references_are_counted",
 ]
 
-# TensorFlow and JAX use an array on this boundary without a copy.
+# TensorFlow and JAX use an array that starts on this boundary without copying it.
 ALIGNMENT = 64
-# Below this, malloc is as fast as looking for a free buffer, and nothing is kept.
+# Below this size, malloc is as fast as looking for a free buffer, and no memory is kept.
 _SMALL = 1 << 16
-# ... and below this a copy costs less than to find the boundary.
+# Below this size, a copy is cheaper than aligning the array.
 _TINY = 1 << 12
-# From here on, blocks are whole pages of their own.
+# From this size on, blocks are mapped as whole pages of their own.
 _MAPPED = 1 << 20
-# ... and from here on of huge ones, as NumPy has them.
+# From this size on, blocks use huge pages, as NumPy's do.
 _HUGE = 1 << 22
 
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -42,31 +42,31 @@ _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def references_are_counted() -> bool:
-    """Whether `sys.getrefcount` says if anybody else holds an object.
+    """Whether `sys.getrefcount` shows if anything else refers to an object.
 
-    In CPython with the GIL it does. Without the GIL, threads count in places of their own, and other
-    implementations count nothing: what would be given out again may be in use.
+    In CPython with the GIL it does. Without the GIL, each thread has counts of its own, and other
+    implementations do not count references: memory that looks free may still be in use.
     """
     if sys.implementation.name != "cpython":
         return False
-    gil = getattr(sys, "_is_gil_enabled", None)  # from Python 3.13 on
+    gil = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
     if gil is not None and not (gil() and not sysconfig.get_config_var("Py_GIL_DISABLED")):
         return False
     held = [np.empty(0)]
-    return sys.getrefcount(held[0]) == 2  # the list's and getrefcount's own
+    return sys.getrefcount(held[0]) == 2  # the list and getrefcount's argument
 
 
 def aligned(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """`nbytes` fresh bytes on a 64-byte boundary; the whole block is its `.base`."""
+    """`nbytes` of new memory on a 64-byte boundary; the whole block is its `.base`."""
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes]
 
 
 def _block(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Fresh memory; large blocks go back to the system when they are freed.
+    """New memory. Large blocks are returned to the system when they are freed.
 
-    malloc would keep what a thread of ours allocates and another thread frees.
+    malloc would keep memory that one of our threads allocates and another thread frees.
     """
     if nbytes < _MAPPED:
         return np.empty(nbytes, np.uint8)
@@ -74,34 +74,33 @@ def _block(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     flags = {} if private is None else {"flags": private | mmap.MAP_ANONYMOUS}
     block = mmap.mmap(-1, nbytes, **flags)
     if nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without
+        with contextlib.suppress(OSError):  # a kernel without huge pages
             block.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(block, np.uint8)
 
 
 class BufferPool:
-    """Batch arrays whose memory comes back when the last reference to it is gone.
+    """Batch arrays whose memory is reused once nothing refers to it any more.
 
-    Fresh memory costs a page fault every 4 KiB, which for a large batch takes longer than
-    filling it. An array that `take` gives is an ordinary one: whoever holds it, or a view of
-    it, or a tensor that shares its memory, holds a reference to the block below. Only a block
-    that nobody but the pool refers to is given out again: the very condition under which
-    Python itself would free it. Threads may share a pool.
+    New memory costs a page fault every 4 KiB, which for a large batch takes longer than filling it.
+    `take` returns an ordinary array: the array, its views and tensors that share its memory all hold a
+    reference to the block. The pool reuses a block only if nothing but the pool refers to it, which is
+    when Python itself would free it. Threads may share a pool.
 
-    Where references are not counted (`references_are_counted`), each array has fresh memory.
+    If references are not counted (`references_are_counted`), each array gets new memory.
     """
 
     def __init__(self, limit: int = 16) -> None:
         self.limit = limit
         self.recycles = references_are_counted()
-        # Each block, and where in it the boundary is.
+        # Each block, and the offset of the boundary in it.
         self._blocks: list[tuple[Array, int]] = []
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """An array to fill, C-contiguous, from 4 KiB on aligned; its content is whatever was there."""
+        """A C-contiguous array to fill, aligned from 4 KiB on; its content is arbitrary."""
         nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes < _TINY or dtype.hasobject:  # references are no bytes to be used again
+        if nbytes < _TINY or dtype.hasobject:  # memory with object references cannot be reused
             return np.empty(shape, dtype)
         if nbytes < _SMALL:
             return aligned(nbytes).view(dtype).reshape(shape)
@@ -113,12 +112,12 @@ class BufferPool:
                 if self.recycles:
                     self._blocks.append(found)
                     del self._blocks[: -self.limit]
-            # Referring to the block while the lock is held is what takes it.
+            # The new reference, made while the lock is held, marks the block as used.
             return np.ndarray(shape, dtype, *found)
 
     def _free(self, nbytes: int) -> tuple[Array, int] | None:
         for k in reversed(range(len(self._blocks))):
-            # The pair in the list and getrefcount's own argument: 2 references, and nobody else.
+            # 2 references: the pair in the list, and getrefcount's argument.
             if (
                 nbytes + ALIGNMENT <= self._blocks[k][0].nbytes <= 2 * nbytes + ALIGNMENT
                 and sys.getrefcount(self._blocks[k][0]) == 2
@@ -129,7 +128,7 @@ class BufferPool:
         return None
 
     def clear(self) -> None:
-        """Forget all blocks; arrays in use keep theirs."""
+        """Forget all blocks; arrays in use keep their memory."""
         with self._lock:
             self._blocks.clear()
 
@@ -157,7 +156,7 @@ def available_bytes() -> int:
         except (OSError, ValueError):
             continue
         with contextlib.suppress(OSError, ValueError):
-            # Files read before count as used, and give way.
+            # Cached file pages count as used, but the kernel gives them up.
             lines = Path(f"{folder}/memory.stat").read_text().splitlines()
             left += int(dict(line.split() for line in lines).get(cached, 0))
         free = min(free, max(0, left))
@@ -165,7 +164,7 @@ def available_bytes() -> int:
 
 
 def parse_bytes(value: int | str, name: str) -> int:
-    """A byte count from a number or a text such as "4GiB" or "500 MB".
+    """A byte count from a number or a string such as "4GiB" or "500 MB".
 
     >>> parse_bytes("4GiB", "ram_budget"), parse_bytes("1.5 MB", "ram_budget")
     (4294967296, 1500000)
@@ -177,15 +176,15 @@ def parse_bytes(value: int | str, name: str) -> int:
             size = int(float(number) * _UNITS[text[len(number) :].strip() or "b"])
         except (ValueError, KeyError, OverflowError):
             raise ValueError(
-                f'{name}={value!r:.80} is no size: give bytes as an integer, or a text such as "4GiB" '
-                'or "500MB".'
+                f"{name}={value!r:.80} is not a size: give bytes as an integer, or a string such as "
+                '"4GiB" or "500MB".'
             ) from None
     else:
         try:
             size = 0 if isinstance(value, (bool, np.bool_)) else int(value)
         except (TypeError, ValueError, OverflowError):
             raise TypeError(
-                f'{name}={value!r:.80} is no size: give bytes as an integer, or a text such as "4GiB".'
+                f'{name}={value!r:.80} is not a size: give bytes as an integer, or a string such as "4GiB".'
             ) from None
     if size <= 0:
         raise ValueError(f"{name}={value!r:.80} must be more than 0 bytes.")
@@ -195,7 +194,7 @@ def parse_bytes(value: int | str, name: str) -> int:
 def format_bytes(size: float, round_up: bool = False) -> str:
     """A byte count for people, in binary units.
 
-    round_up: never less than `size`, for what a user has to provide.
+    round_up: never return less than `size`; for memory or disk space that a user must provide.
 
     >>> format_bytes(1536), format_bytes(5 * 2**30)
     ('1.5 KiB', '5.0 GiB')

@@ -1,7 +1,7 @@
-"""What loaders log, under the name "kloaders": WARNING for what costs data or time, INFO for the rest.
+"""The logger "kloaders": WARNING for what costs data or time, INFO for everything else.
 
-No handler is installed: an application decides what it shows, and without any Python itself writes
-warnings to stderr.
+The package installs no handler: the application decides what to show. Without any handler, Python
+writes warnings to stderr.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _NAME_LENGTH = 1000
 
 
 def warn(message: str, once: str | None = None) -> None:
-    """Log at level WARNING: data are left out or changed, or time is lost.
+    """Log at level WARNING: samples are left out or changed, or time is lost.
 
     Args:
-        message: one or more sentences, with what can be done about it.
-        once: a key; a message of this key is logged one time in the life of the process.
+        message: one or more sentences, with advice.
+        once: a key; messages with the same key are logged only once per process.
     """
     _log_at(logging.WARNING, message, once)
 
@@ -43,7 +43,7 @@ def _log_at(level: int, message: str, once: str | None) -> None:
 
 
 def shortened(text: str, length: int) -> str:
-    """A text shortened to this many characters: its beginning and its end.
+    """A text shortened to `length` characters: its beginning and its end.
 
     >>> shortened("abcdefghijklmnop", 10)
     'abcde...op'
@@ -55,11 +55,11 @@ def shortened(text: str, length: int) -> str:
 
 
 def visible(text: object, lines: bool = False) -> str:
-    r"""A text with what is not printable as escapes: names of files and classes may hold anything.
+    r"""A text with unprintable characters escaped: names of files and classes may contain anything.
 
-    A terminal obeys escape sequences, a log has lines, and marks of the writing direction put letters
-    elsewhere. lines: newlines and tabs stay, in what is more than a name. A name is cut at 1,000 characters,
-    which only the content of a file in the place of its name has.
+    A terminal interprets escape sequences, a newline would split a log entry, and direction marks reorder
+    letters. lines: keep newlines and tabs, for texts other than names. A name is cut at 1,000 characters;
+    a longer one is usually the content of a file, passed in place of its name.
 
     >>> print(visible("cat" + chr(27) + "[2J"))
     cat\x1b[2J
@@ -75,7 +75,7 @@ def visible(text: object, lines: bool = False) -> str:
 
 
 def show_messages() -> None:
-    """Write all messages to stderr, for a command; an application that set up logging keeps its way."""
+    """Write all messages to stderr, for a command. An application's own logging set-up stays in use."""
     if _log.handlers or logging.getLogger().handlers:
         return
     handler = _Stderr()
@@ -85,7 +85,7 @@ def show_messages() -> None:
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """Follows sys.stderr, which tests of commands replace."""
+    """Follows sys.stderr, which tests of the commands replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr

@@ -1,4 +1,4 @@
-"""Whose a module is: ours, a library's with a version, or the user's own."""
+"""The origin of a module: this package, a library with a version, or the user."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _OURS = __name__.partition(".")[0]
 
 
 def is_ours(module: Any) -> bool:
-    """Whether this is the name of one of our modules."""
+    """Whether this is the name of one of this package's modules."""
     return isinstance(module, str) and (module == _OURS or module.startswith(f"{_OURS}."))
 
 
 def version_of(module: Any) -> str | None:
-    """The version of the library that a module of this name belongs to; None if it is the user's.
+    """The version of the library that contains the module of this name; None for the user's modules.
 
-    Python's own library has that of Python. What is installed without a version may be anything,
-    and so counts as the user's; what is installed to be edited lies where the user edits it.
+    Modules of Python's library have the version of Python. A package installed without a version may be
+    anything, and so counts as the user's; so does an editable install.
     """
     return _version_of(module.partition(".")[0]) if isinstance(module, str) else None
 
@@ -49,7 +49,7 @@ def _version_of(top: str) -> str | None:
 
 
 def library_name(value: Any) -> str | None:
-    """Where a library has this very object, with its version; None if none has."""
+    """The qualified name and version under which a library has this object; None if none does."""
     module = getattr(value, "__module__", None)
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     if not isinstance(module, str) or not isinstance(name, str) or is_ours(module):
@@ -64,7 +64,7 @@ def library_name(value: Any) -> str | None:
 
 
 def module_of(name: str, level: int, inside: dict[str, Any]) -> ModuleType:
-    """The result of `import name` in a module with these globals; `level` dots before the name.
+    """Return what `import name` returns in a module with these globals; `level` counts leading dots.
 
     Raises:
         ImportError, or whatever the module raises when it is imported.

@@ -1,4 +1,4 @@
-"""A sentence and a table, as a notebook shows them: HTML in the notebook's own colours."""
+"""A sentence and a table for a notebook: HTML in the notebook's own colours."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from kloaders.core.messages import visible
 
 __all__ = ["sentence_and_table"]
 
-# Rows of a table, at most: a cell is no log.
+# The maximum number of rows that a cell shows.
 _ROWS = 50
 
 
 def sentence_and_table(
     sentence: str, head: Sequence[str], rows: Iterable[Sequence[object]], more: int = 0
 ) -> str:
-    """HTML of a sentence, and of a table below it if there are rows.
+    """HTML of a sentence, followed by a table if there are rows.
 
     Args:
         sentence: what the table is about.
         head: the names of the columns.
-        rows: the values of each row; further ones than 50 are counted.
-        more: number of further rows.
+        rows: the values of each row; rows after the 50th are only counted.
+        more: the number of rows that are not in `rows`.
     """
     listed = list(rows)
     more += max(0, len(listed) - _ROWS)

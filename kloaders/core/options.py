@@ -1,8 +1,8 @@
-"""The options of a loader, in groups: each group is a frozen value that checks itself.
+"""The options of a loader, in groups. Each group is a frozen dataclass that checks its values.
 
 An option is one field of one group, with its default; a line in `Options`, for editors and type
-checkers; and a line in the docstring of `SequenceLoader`. tests/core/test_options.py holds the three
-against each other and against the table in the docs.
+checkers; and a line in the docstring of `SequenceLoader`. tests/core/test_options.py checks that
+the three agree with each other and with the table in the docs.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ class Options(TypedDict, total=False):
     cache_key: str | None
 
 
-#: What `SequenceLoader.set` may change between two epochs.
+#: The options that `SequenceLoader.set` may change between two epochs.
 CHANGEABLE = ("size", "transform", "batch_transform", "class_weight", "sampling_weights")
 
 
 class _Group:
-    """A frozen group of options whose fields are replaced by their checked values."""
+    """A frozen group of options. Its fields are replaced by their checked values."""
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -101,12 +101,12 @@ class OrderOptions(_Group):
     pad_last: bool = False
     with_ids: bool = False
     shard: tuple[int, int] | None = None
-    #: Whether nobody chose the seed.
+    #: Whether the user left the seed to the loader.
     seed_drawn: bool = field(default=False, metadata={"option": False})
 
     def __post_init__(self) -> None:
         drawn = self.seed is None or self.seed_drawn
-        # One draw from the global generator: keras.utils.set_random_seed fixes it.
+        # One draw from the global generator, so that keras.utils.set_random_seed fixes it.
         seed = np.random.randint(2**31) if self.seed is None else self.seed
         self._set(
             shuffle=checked_shuffle(self.shuffle),
@@ -122,7 +122,7 @@ class OrderOptions(_Group):
 
     @property
     def part(self) -> tuple[int, int]:
-        """Which part of how many this loader delivers."""
+        """The part k of n that this loader delivers, as (k, n)."""
         assert self.shard is not None
         return self.shard
 
@@ -135,7 +135,7 @@ class OrderOptions(_Group):
 
 @dataclass(frozen=True)
 class SamplingOptions(_Group):
-    """Which samples come how often, as the user said it; `loaders.options` looks at the data."""
+    """How often samples are drawn, as the user passed it; `loaders.options` checks it against the data."""
 
     sample_weights: Any = None
     class_weight: Any = None
@@ -157,14 +157,14 @@ class TransformOptions(_Group):
     """Processing of samples and batches after they are read.
 
     Attributes:
-        calls: how those of the functions are called that are given, by their names.
+        calls: how to call the functions that are set, by option name.
     """
 
     transform: Transform | None = None
     batch_transform: Transform | None = None
     dtype: Any = None
     preprocess: Transform | None = None
-    #: Of labels, where `dtype` was a dict of both.
+    #: The dtype of labels, if `dtype` was a dict.
     label_dtype: Any = field(default=None, metadata={"option": False})
     calls: dict[str, Call] = field(
         init=False, repr=False, compare=False, metadata={"option": False}
@@ -181,7 +181,7 @@ class TransformOptions(_Group):
         )
 
     def takes_weights(self, name: str) -> bool:
-        """Whether the function of this name is given, and takes weights."""
+        """Whether the function of this name is set and takes weights."""
         return name in self.calls and self.calls[name].takes("w")
 
 
@@ -207,7 +207,7 @@ class WorkOptions(_Group):
         )
         if isinstance(self.processes, Ray) and self.workers is not None:
             raise ValueError(
-                f"workers={self.workers} and processes={self.processes} are both given: with Ray, cpus= "
+                f"workers={self.workers} and processes={self.processes} are both set: with Ray, cpus= "
                 "is the number of workers. Leave workers= out."
             )
         if self.processes and self.workers == 0:
@@ -243,12 +243,12 @@ class CacheOptions(_Group):
         budget, key = self.cache_budget, self.cache_key
         if key is not None and not isinstance(key, str):
             raise TypeError(
-                f"cache_key={key!r:.80} is {type(key).__name__}, expected a text that changes whenever "
+                f"cache_key={key!r:.80} is {type(key).__name__}, expected a string that changes whenever "
                 'the cached samples change, such as "v2".'
             )
         if key == "":
             raise ValueError(
-                'cache_key="" is empty, expected a text that changes whenever the cached samples '
+                'cache_key="" is empty, expected a string that changes whenever the cached samples '
                 'change, such as "v2", or None to compare functions by their code and data.'
             )
         self._set(
@@ -258,17 +258,17 @@ class CacheOptions(_Group):
 
     @property
     def place(self) -> str | None:
-        """The place: "auto", "ram", a folder, or None."""
+        """Where the cache is: "auto", "ram", a folder, or None."""
         return None if self.cache is None else str(self.cache)
 
     @property
     def budget_bytes(self) -> int | None:
-        """The most that may be kept; None: no limit of the user's."""
+        """The maximum size of the cache in bytes; None if the user set no limit."""
         assert not isinstance(self.cache_budget, str)
         return self.cache_budget
 
 
-#: The groups that every loader has, by the name that `loaders.options.LoaderOptions` has for each.
+#: The groups that every loader has, by their attribute name in `loaders.options.LoaderOptions`.
 GROUPS: dict[str, type[Any]] = {
     "order": OrderOptions,
     "sampling": SamplingOptions,
@@ -281,9 +281,9 @@ GROUPS: dict[str, type[Any]] = {
 
 @dataclass(frozen=True)
 class RamOptions(_Group):
-    """RAM batches: a large part of the data in RAM, and batches served out of it.
+    """RAM batches: a large part of the data is held in RAM, and batches are served from it.
 
-    most_batches: the maximum number of batches that a budget makes; None: no maximum.
+    most_batches: the maximum number of batches for which a budget is used; None: no maximum.
     """
 
     ram_batch_size: int | None = None
@@ -295,7 +295,7 @@ class RamOptions(_Group):
         size, budget = self.ram_batch_size, self.ram_budget
         if size is not None and budget is not None:
             raise ValueError(
-                f"ram_batch_size={size} and ram_budget={budget!r:.80} are both given: choose one, "
+                f"ram_batch_size={size} and ram_budget={budget!r:.80} are both set: choose one, "
                 "the other is computed from it."
             )
         if self.draw not in ("windows", "front to back", "global"):
@@ -307,13 +307,13 @@ class RamOptions(_Group):
 
     @property
     def budget_bytes(self) -> int | None:
-        """The most that RAM batches and batches made ahead may take together."""
+        """The maximum size in bytes of RAM batches and prefetched batches together."""
         assert not isinstance(self.ram_budget, str)
         return self.ram_budget
 
 
 def defaults() -> dict[str, Any]:
-    """Each option that every loader has, and its default."""
+    """The options that every loader has, with their defaults."""
     return {
         option.name: option.default
         for group in GROUPS.values()
@@ -328,12 +328,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 def shows_options(options: type[Any], *others: Callable[..., Any]) -> Callable[[F], F]:
     """Show the keys of a TypedDict one by one in the signature that `help` and Sphinx read.
 
-    The function keeps its `**options: Unpack[options]`, which type checkers and editors know.
+    The function itself keeps its `**options: Unpack[options]`, which type checkers and editors read.
 
     Args:
         options: the TypedDict.
-        others: functions that have some of these options, with their defaults, beside those that
-            every loader has.
+        others: functions that have some of these options, with their defaults, in addition to those
+            that every loader has.
     """
 
     def decorate(function: F) -> F:
@@ -354,14 +354,14 @@ def shows_options(options: type[Any], *others: Callable[..., Any]) -> Callable[[
             for name, annotation in options.__annotations__.items()
             if name not in named
         ]
-        function.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]  # inspect looks for it
+        function.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]  # for inspect
         return function
 
     return decorate
 
 
 NO_MULTIPROCESSING = (
-    "use_multiprocessing=True is Keras' process pool, which repeats and loses batches on some "
+    "use_multiprocessing=True is Keras' process pool, which repeats and loses batches with some "
     "backends and is rebuilt every epoch. This loader has its own threads (workers=, on by "
     "default) and processes: leave use_multiprocessing out, or pass processes=True instead."
 )

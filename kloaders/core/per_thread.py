@@ -12,15 +12,15 @@ Opened = TypeVar("Opened")
 
 
 class PerThread(Generic[Opened]):
-    """A connection or file that each thread, and each worker process, opens for itself.
+    """A connection or file that each thread and each worker process opens for itself.
 
-    Hooks of a loader are called by several threads at once, and with `processes=True` the loader is
-    sent to other processes, which nothing that is open survives. Keep one of these in the loader, and
-    call it where the connection is needed.
+    Several threads call the hooks of a loader at once, and with `processes=True` the loader is sent to
+    other processes, where open connections and files do not work. Keep a PerThread in the loader, and
+    call it wherever the connection is needed.
 
     Args:
-        opening: makes the connection; called once in each thread that asks, when it first does.
-        args, options: its arguments.
+        opening: opens the connection; called once in each thread, when the thread first needs it.
+        args, options: the arguments of `opening`.
 
     An opened object is released, as by `del`, when its thread ends or the PerThread is garbage-collected.
 
@@ -35,7 +35,7 @@ class PerThread(Generic[Opened]):
         self._local = threading.local()
 
     def __call__(self) -> Opened:
-        """This thread's own."""
+        """The calling thread's own object."""
         try:
             return self._local.value  # type: ignore[no-any-return]  # a local holds Any
         except AttributeError:
@@ -44,7 +44,7 @@ class PerThread(Generic[Opened]):
             return self._local.value  # type: ignore[no-any-return]  # a local holds Any
 
     def again(self) -> PerThread[Opened]:
-        """Another one, in which nothing is open yet."""
+        """A copy in which nothing is open yet."""
         opening, args, options = self._call
         return PerThread(opening, *args, **options)
 

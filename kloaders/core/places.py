@@ -1,4 +1,4 @@
-"""How a path is interpreted, in words, for messages: URLs, `~`, and relative paths."""
+"""Explains in messages how a path is interpreted: URLs, `~`, and relative paths."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import re
 
 __all__ = ["check_place", "where_of"]
 
-# A letter alone is a drive of Windows.
+# A single letter is a Windows drive.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
 def where_of(path: str) -> str:
-    """Where a path that is not there was looked for, and what to pass instead; one sentence.
+    """A sentence that says where a missing path was looked for, and what to pass instead.
 
     >>> where_of("https://example.org/a.jpg")
-    'https:// begins a URL, and this is read and written on local disks only: copy what is there, and pass a path of this machine.'
+    'https:// begins a URL, but this works only on local disks: copy the data to one, and pass their local path.'
     """
     return _unusual(path) or f"Relative paths start at {os.getcwd()}."
 
 
 def check_place(path: str, name: str, url: bool = False) -> str:
-    """The path of something that is written, as it was given; with `url`, that of an object too.
+    """Return the path of a file or folder to write, unchanged; with `url`, it may be an object's URL.
 
     Raises:
-        ValueError: it would make a folder that is called "https:" or "~" below the current one.
+        ValueError: the path would create a folder called "https:" or "~" in the current folder.
     """
     address = _ADDRESS.match(path) if url else None
     problem = None if address and address[1].lower() != "file" else _unusual(path)
@@ -40,8 +40,8 @@ def _unusual(path: str) -> str | None:
         if scheme.lower() == "file":
             return f"Paths have no {scheme}:// before them: leave it out."
         return (
-            f"{scheme}:// begins a URL, and this is read and written on local disks only: copy what "
-            "is there, and pass a path of this machine."
+            f"{scheme}:// begins a URL, but this works only on local disks: copy the data to one, "
+            "and pass their local path."
         )
     if path.startswith("~"):
         return (

@@ -1,4 +1,4 @@
-"""Progress bars, and how far the last one came. In a notebook without widgets they are text."""
+"""Progress bars, and how far the last one came. In a notebook without widgets they are plain text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from tqdm import TqdmWarning
 
 with warnings.catch_warnings():
-    # Without ipywidgets tqdm prints text, which is fine, and a red warning.
+    # Without ipywidgets tqdm prints text, which is fine, but also a red warning.
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
@@ -21,20 +21,20 @@ _last: list[Progress] = []
 
 
 class Progress(tqdm):  # type: ignore[type-arg]  # generic in the stubs only
-    """A bar of tqdm's that counts where it is not shown, too.
+    """A tqdm bar that counts even when it is not shown.
 
-    tqdm's own lock is shared by all processes that were forked from one: had a child been killed
-    while it held that lock, the next bar would wait for ever. So these bars have a lock of this
-    process, and no thread that looks after slow bars (which is what `miniters` is for here).
+    All processes forked from one process share tqdm's lock. If a child is killed while it holds that
+    lock, the next bar waits forever. Therefore these bars use a lock of their own process, and do
+    without tqdm's monitor thread for slow bars (which is why `miniters` is set).
 
     Attributes:
         done: how much is done, in the unit of the bar.
-        goal: how much there is; None: unknown.
+        goal: the total; None if it is unknown.
         what: the unit, such as "files".
     """
 
     monitor_interval = 0
-    # With a lock of their own, bars are counted apart from others.
+    # With their own lock, these bars are numbered apart from other tqdm bars.
     _instances: ClassVar[weakref.WeakSet[Progress]] = weakref.WeakSet()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -45,7 +45,7 @@ class Progress(tqdm):  # type: ignore[type-arg]  # generic in the stubs only
         _last[:] = [self]
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Count this much as done."""
+        """Add `n` to what is done."""
         self.done += n or 0
         return super().update(n)
 
@@ -55,12 +55,12 @@ def _new_lock() -> None:
 
 
 _new_lock()
-if hasattr(os, "register_at_fork"):  # another thread may hold the parent's
+if hasattr(os, "register_at_fork"):  # another thread of the parent may hold the lock
     os.register_at_fork(after_in_child=_new_lock)
 
 
 def so_far() -> str | None:
-    """How far the last bar of this process came, such as "120 of 400 files"; None without one."""
+    """The progress of this process's last bar, such as "120 of 400 files"; None if there was no bar."""
     if not _last:
         return None
     bar = _last[0]

@@ -18,9 +18,9 @@ __all__ = ["Loader"]
 
 
 class Loader(Protocol):
-    """A loader, as diagnostics, the engine and what looks after Keras see it (`SequenceLoader`).
+    """A loader as seen by the diagnostics, the engine and the code that observes Keras.
 
-    What belongs to rooms above this one has no type here: `source` is a `sources.source.Source`,
+    Objects from rooms above this one are not typed here: `source` is a `sources.source.Source`,
     `runner` an `engine.runner.Runner`, `plan` a `plan.epoch.EpochPlan`, and `options` a
     `loaders.options.LoaderOptions`.
     """

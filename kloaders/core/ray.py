@@ -1,4 +1,4 @@
-"""`Ray(cpus=32)`: decoding on a Ray cluster, as a value that an option takes. Ray is not imported here."""
+"""`Ray(cpus=32)`: the option value that moves decoding to a Ray cluster. Ray is not imported here."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ __all__ = ["Ray", "checked_engine"]
 
 @dataclass(frozen=True)
 class Ray:
-    """Have batches read, decoded and transformed by actors of a Ray cluster: `processes=Ray(cpus=32)`.
+    """Read, decode and transform batches with actors of a Ray cluster: `processes=Ray(cpus=32)`.
 
-    The batches are those that threads would make, in the same order. One actor takes one CPU of the
+    The batches and their order are the same as with threads. One actor uses one CPU of the
     cluster. Needs `pip install ray`; see docs/distributed.md.
 
     Args:
         cpus: the maximum number of actors.
-        address: of the cluster, as `ray.init` takes it: "auto", "ray://host:10001" or "host:6379".
-            None: the cluster that this program is connected to, or RAY_ADDRESS, or a new one on
-            this machine.
-        min_cpus: the number of actors to start with, and to keep. More come while batches wait for
-            a free one; those without work for a minute leave. None: all of them from the start.
-        patience: seconds. If no actor answers for so long, this process makes the batches itself,
-            with a warning; in a conversion, if none of its tasks runs for so long.
+        address: the address of the cluster, as for `ray.init`: "auto", "ray://host:10001" or
+            "host:6379". None: the cluster that this program is connected to, or the one of
+            RAY_ADDRESS, or a new one on this machine.
+        min_cpus: the number of actors to start with, and to keep. More start while batches wait for
+            a free actor; an actor that is idle for a minute ends. None: all start at once.
+        patience: seconds. If no actor answers for this long, this process makes the batches itself,
+            and logs a warning; in a conversion, if none of its tasks runs for this long.
 
     Raises:
-        TypeError, ValueError: an argument is no number, or out of range.
+        TypeError, ValueError: an argument has the wrong type, or is out of range.
     """
 
     cpus: int
@@ -43,7 +43,7 @@ class Ray:
             raise ValueError(f"min_cpus={least} is more than cpus={self.cpus}, the maximum.")
         if self.address is not None and not isinstance(self.address, str):
             raise TypeError(
-                f"address={self.address!r:.80} is {type(self.address).__name__}, expected a text such as "
+                f"address={self.address!r:.80} is {type(self.address).__name__}, expected a string such as "
                 '"auto" or "ray://host:10001", or None.'
             )
         if isinstance(self.patience, bool) or not isinstance(self.patience, (int, float)):
@@ -58,7 +58,7 @@ class Ray:
 
 
 def checked_engine(engine: Any) -> Ray | None:
-    """None, or a Ray; TypeError otherwise."""
+    """Return None or a Ray; raise TypeError for anything else."""
     if engine is None or isinstance(engine, Ray):
         return engine
     raise TypeError(f"engine={engine!r:.80}, expected None (this process) or kl.Ray(cpus=...).")

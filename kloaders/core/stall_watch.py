@@ -1,46 +1,51 @@
-"""Reports which sample a batch waits for, where it waits for long. Ends nothing: a thread cannot be.
+"""Reports which samples are loading when a batch takes long. It stops nothing: threads cannot be ended.
 
-A disk that went to sleep, a network drive that is gone, a hook with a deadlock: the training stands
-still, and nothing says why. So each thread of a loader notes which sample it is at (`at`), and who
-waits for a batch (`wait`) logs these notes from time to time.
+If a disk is asleep, a network drive is gone or a hook deadlocks, training stops without a message.
+Therefore each loading thread records its current sample (`at`), and a thread that waits for a batch
+(`wait`) logs these samples from time to time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, SupportsIndex, TypeVar
 
+from kloaders.core.arrays import Indices
 from kloaders.core.environment import seconds_from
 from kloaders.core.messages import warn
 
-__all__ = ["INTERVAL", "Named", "at", "at_each", "done", "wait", "watched"]
+__all__ = ["DEFAULT", "INTERVAL", "Named", "at", "at_each", "done", "wait", "watched"]
 
-#: The environment variable with the seconds until the first report, 60 by default. The next one
-#: comes after as long again, the one after that after twice the time, and so on.
+#: The environment variable for the number of seconds until the first report, 60 by default. The
+#: second report follows after the same time, and each later one after twice the time before.
 INTERVAL = "KLOADERS_STALL_SECONDS"
-_DEFAULT = 60.0
+#: Its default.
+DEFAULT = 60.0
+
+T = TypeVar("T")
 
 
 class Named(Protocol):
-    """A source, as far as names are concerned."""
+    """The part of a source that has names."""
 
     def name(self, index: int) -> str:
         """The name of this sample."""
 
 
-# The current sample of each watched thread. Only a thread itself writes its slot, and each write
-# is one operation on the dict, which needs no lock.
-_slots: dict[int, tuple[Named, int] | None] = {}
-if hasattr(os, "register_at_fork"):  # the other threads stayed with the parent
+# The current sample of each watched thread. A thread writes only its own slot, and each write is
+# a single dict operation, which needs no lock.
+_slots: dict[int, tuple[Named, SupportsIndex] | None] = {}
+if hasattr(os, "register_at_fork"):  # the other threads exist only in the parent
     os.register_at_fork(after_in_child=_slots.clear)
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Inside, the calling thread's current sample is recorded: others may wait for it."""
+    """A context that records the calling thread's current sample, because others may wait for it."""
     ident = threading.get_ident()
     _slots[ident] = None
     try:
@@ -50,44 +55,53 @@ def watched() -> Iterator[None]:
 
 
 def at(owner: Named, index: int) -> None:
-    """The calling thread begins to read this sample, if it is a watched one.
+    """Record that the calling thread begins to read this sample, if the thread is watched.
 
-    Its slot refers to the owner until the next sample or `done`. Takes about 0.1 microseconds.
+    The slot keeps a reference to the owner until the next sample or `done`. Takes about 0.1 microseconds.
     """
     ident = threading.get_ident()
     if ident in _slots:
         _slots[ident] = owner, index
 
 
-def at_each(owner: Named, indices: list[int]) -> Iterable[int]:
-    """These samples, one after another, each noted as by `at` when the calling thread takes it.
+def at_each(owner: Named, indices: Indices, items: list[T]) -> Iterable[T]:
+    """The items of these samples, in order; the current sample is that of the item taken last.
 
-    Half the cost of calling `at` for each, and none where the thread is not watched.
+    The slot is written once for all of them, because the iterator knows how many items were taken.
     """
     ident = threading.get_ident()
-    return _noted(ident, owner, indices) if ident in _slots else indices
+    if ident not in _slots:
+        return items
+    each = iter(items)
+    _slots[ident] = owner, _Taken(indices, each)
+    return each
 
 
-def _noted(ident: int, owner: Named, indices: list[int]) -> Iterator[int]:
-    for index in indices:
-        _slots[ident] = owner, index
-        yield index
+class _Taken(NamedTuple):
+    """Samples, and an iterator over something of each."""
+
+    indices: Indices
+    each: Iterator[Any]
+
+    def __index__(self) -> int:
+        taken = len(self.indices) - operator.length_hint(self.each)
+        return int(self.indices[max(0, taken - 1)])
 
 
 def done() -> None:
-    """The calling thread has no current sample any more."""
+    """Record that the calling thread has no current sample any more."""
     ident = threading.get_ident()
     if ident in _slots:
         _slots[ident] = None
 
 
 def wait(event: threading.Event) -> None:
-    """Block until it is set; log meanwhile, now and then, which samples the threads are at.
+    """Block until the event is set. Meanwhile, log from time to time which samples are loading.
 
     Raises:
-        ValueError: the environment variable KLOADERS_STALL_SECONDS is no number above 0.
+        ValueError: the environment variable KLOADERS_STALL_SECONDS is not a number above 0.
     """
-    interval, waited = seconds_from(INTERVAL, _DEFAULT), 0.0
+    interval, waited = seconds_from(INTERVAL, DEFAULT), 0.0
     while not event.wait(max(interval, waited)):
         waited += max(interval, waited)
         found = "; ".join(_samples())
@@ -95,7 +109,7 @@ def wait(event: threading.Event) -> None:
             f"still loading {found}" if found else "its threads wait, perhaps for worker processes"
         )
         warn(
-            f"a batch has not come for {waited:g} seconds: {at_what}. Training continues when it does; "
+            f"a batch has not arrived for {waited:g} seconds: {at_what}. Training continues when it does; "
             "with processes=True a worker that hangs is ended, and its sample becomes an error."
         )
 
@@ -105,7 +119,7 @@ def _samples() -> list[str]:
     found = set()
     for slot in list(_slots.values()):
         if slot is not None:
-            owner, index = slot
-            with contextlib.suppress(Exception):  # a user's function, in a place that ends nothing
+            owner, index = slot[0], operator.index(slot[1])
+            with contextlib.suppress(Exception):  # name() is user code, and a report must not fail
                 found.add(f"sample {index} ({owner.name(index)})")
     return sorted(found)

@@ -1,4 +1,4 @@
-"""Threads that run small jobs in order, and leave by themselves when there is nothing to do."""
+"""Threads that run small jobs in order, and end by themselves when idle."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from kloaders.core.messages import warn
 
 __all__ = ["ThreadPool", "Workers", "exiting", "started", "usable_cores"]
 
-# A thread without work waits this long for more: long enough to live through a validation step,
-# short enough that a forgotten loader's threads are gone soon.
+# An idle thread waits this long for more work: long enough to last through a validation step,
+# short enough for a forgotten loader's threads to end soon.
 IDLE_SECONDS = 5.0
-# At the end of the program, what threads are at may take so long to finish.
+# At exit, running jobs get this much time to finish.
 EXIT_SECONDS = 10.0
 
 
-# Where the system starts no thread, it is asked again after so long.
+# After the system refuses a new thread, wait this long before the next attempt.
 REFUSED_SECONDS = 5.0
 
 
 def started(thread: threading.Thread) -> bool:
-    """Start a thread. -> False, which is said once, where the system allows no more of them."""
+    """Start a thread. Return False, and log it once, if the system allows no more threads."""
     try:
         thread.start()
     except RuntimeError as error:
@@ -44,33 +44,33 @@ def started(thread: threading.Thread) -> bool:
 
 
 def _check_refused(error: RuntimeError) -> None:
-    """Raise an error that the system starts no more threads; re-raise other errors."""
-    if "start new thread" not in str(error):  # the interpreter ends, or it is started already
+    """Log that the system starts no more threads; re-raise any other error."""
+    if "start new thread" not in str(error):  # the interpreter exits, or the thread already runs
         raise error
     warn(
         "the system starts no more threads (a limit on processes, such as a container's pids limit "
-        "or `ulimit -u`): what they were to do is done in the thread that asks for it, which is "
+        "or `ulimit -u`): their work is done in the calling thread, which is "
         "slower. Raise the limit, or pass a smaller workers=.",
         once="no more threads",
     )
 
 
 class Job(Protocol):
-    """Do the work of a thread; must not raise."""
+    """The work for a thread; it must not raise."""
 
     def __call__(self) -> None:
-        """Do it."""
+        """Do the work."""
 
     def dropped(self) -> None:
-        """Called instead if the work is cancelled, perhaps in a finalizer: wake waiting threads."""
+        """Called instead if the job is cancelled, perhaps in a finalizer: wake the waiting threads."""
 
 
 class Workers:
-    """At most `count` daemon threads over one queue with two ranks.
+    """At most `count` daemon threads that share a queue with two priorities.
 
-    `soon` jobs run before `later` ones, each rank in the order given.
-    Threads start when there is work, and end after IDLE_SECONDS without any; they refer to the
-    queue and never to what submits the jobs, so that a forgotten loader can be collected.
+    `soon` jobs run before `later` ones; within a priority, jobs run in the order of submission.
+    Threads start when there is work, and end after being idle for IDLE_SECONDS. They refer to the
+    queue, but never to the object that submits jobs, so that a forgotten loader can be collected.
     """
 
     def __init__(self, count: int) -> None:
@@ -80,13 +80,13 @@ class Workers:
         weakref.finalize(self, _State.stop, self._state).atexit = False
 
     def submit(self, job: Job, later: bool = False, most: int | None = None) -> None:
-        """Queue a job; starts a thread where one is missing.
+        """Queue a job, and start a thread if another one is needed.
 
-        Where none is there and none can be started, the caller does all that is queued, now.
+        If no thread exists and none can be started, the caller runs all queued jobs now.
 
-        most: from now on, `soon` jobs keep no more threads than this busy.
+        most: from now on, the maximum number of threads that run `soon` jobs.
         """
-        if self._state.pid != os.getpid():  # forked: the threads stayed with the parent
+        if self._state.pid != os.getpid():  # forked: the threads exist only in the parent
             self._state = _State()
         state = self._state
         with state.lock:
@@ -94,7 +94,7 @@ class Workers:
             if not later:
                 state.most = self.count if most is None else most
             wanted = min(len(state.soon), state.most - state.busy) + len(state.later)
-            if wanted <= 0:  # who is busy will come for it
+            if wanted <= 0:  # a busy thread will take the job
                 return
             if state.idle >= wanted or state.alive >= self.count:
                 state.ready.notify()
@@ -104,7 +104,7 @@ class Workers:
                 return
             state.alive -= 1
             state.refused = time.monotonic()
-            if state.alive:  # they will come for it
+            if state.alive:  # existing threads will take the job
                 state.ready.notify()
                 return
             mine = [*state.soon, *state.later]
@@ -114,7 +114,7 @@ class Workers:
             one()
 
     def take(self) -> Job | None:
-        """The next `soon` job, for the caller to do; None if there is none."""
+        """The next `soon` job, for the caller to run; None if there is none."""
         state = self._state
         if state.pid != os.getpid():
             return None
@@ -122,7 +122,7 @@ class Workers:
             return state.soon.popleft() if state.soon else None
 
     def close(self) -> None:
-        """Drop queued work, wait for running work, and end the threads."""
+        """Drop queued jobs, wait for running ones, and end the threads."""
         old, self._state = self._state, _State()
         old.stop()
         if old.pid != os.getpid():
@@ -133,29 +133,29 @@ class Workers:
 
     @property
     def refused(self) -> bool:
-        """Whether there is no thread, since none could be started a moment ago."""
+        """Whether there is no thread because the system recently refused to start one."""
         state = self._state
         return not state.alive and time.monotonic() - state.refused < REFUSED_SECONDS
 
     @property
     def alive(self) -> int:
-        """How many threads exist now."""
+        """The number of threads that exist now."""
         return self._state.alive
 
 
 class _State:
     def __init__(self) -> None:
         self.pid = os.getpid()
-        # May be taken again by who holds it: a finalizer stops threads, in whichever one it runs.
+        # Reentrant: a finalizer may stop the threads in a thread that already holds this lock.
         self.lock = threading.RLock()
         self.ready = threading.Condition(self.lock)
         self.soon: deque[Job] = deque()
         self.later: deque[Job] = deque()
         self.alive = 0
         self.idle = 0
-        self.busy = 0  # with `soon` jobs
-        self.most = 0  # to be so
-        self.refused = -math.inf  # when no thread could be started
+        self.busy = 0  # threads that run `soon` jobs
+        self.most = 0  # the maximum of `busy`
+        self.refused = -math.inf  # when the system last refused to start a thread
         self.stopped = False
 
     def stop(self) -> None:
@@ -171,7 +171,7 @@ class _State:
             job.dropped()
 
     def wait_until_ended(self, seconds: float) -> None:
-        """Block until no thread is left, or that time is over."""
+        """Block until no thread is left, or the time is over."""
         if self.pid == os.getpid():
             with self.lock:
                 self.ready.wait_for(lambda: self.alive == 0, timeout=max(0.0, seconds))
@@ -205,7 +205,7 @@ def _work(state: _State) -> None:
             job: Any = (state.soon if soon else state.later).popleft()
         job()
         stall_watch.done()
-        # The last job must not keep its loader alive while this thread waits.
+        # Drop the last job: it must not keep its loader alive while this thread waits.
         del job
 
 
@@ -213,21 +213,21 @@ T = TypeVar("T")
 
 
 class ThreadPool(ThreadPoolExecutor):
-    """As its base; but what no thread can be started for is done in the thread that submits it."""
+    """A ThreadPoolExecutor that runs a task in the submitting thread if no thread can be started."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """As of its base."""
+        """Like ThreadPoolExecutor.submit."""
         task: _Task[T] = _Task(lambda: fn(*args, **kwargs))
         try:
             super().submit(task)
         except RuntimeError as error:
             _check_refused(error)
-            task()  # it is in the queue as well, for threads that there are
+            task()  # it is also queued, in case other threads exist
         return task.future
 
 
 class _Task(Generic[T]):
-    """A call that is made once, by the first caller."""
+    """A call that is made once, by whichever thread is first."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call: Callable[[], T] | None = call
@@ -242,31 +242,31 @@ class _Task(Generic[T]):
         if self.future.set_running_or_notify_cancel():
             try:
                 self.future.set_result(call())
-            except BaseException as error:  # raised by who asks for the result
+            except BaseException as error:  # raised when the caller asks for the result
                 self.future.set_exception(error)
 
 
 _all: weakref.WeakSet[Workers] = weakref.WeakSet()
 
 
-#: Set when the interpreter ends: nobody is to wait for a batch any more.
+#: Set when the interpreter exits: no thread should wait for a batch any more.
 exiting = threading.Event()
 
 
 @atexit.register
 def _stop_all() -> None:
     exiting.set()
-    states = [workers._state for workers in list(_all)]  # noqa: SLF001  of this module's class
+    states = [workers._state for workers in list(_all)]  # noqa: SLF001  a class of this module
     for state in states:
         state.stop()
-    # A thread that comes back from OpenCV when the interpreter is gone ends in C++'s terminate(), and
-    # the program with "Aborted".
+    # If a thread returns from OpenCV after the interpreter is gone, C++ calls terminate(), and the
+    # program ends with "Aborted".
     end = time.monotonic() + EXIT_SECONDS
     for state in states:
         state.wait_until_ended(end - time.monotonic())
     if _all and "tensorflow" in sys.modules:
-        # A fit that an exception ended leaves an iterator, whose destructor waits for its thread:
-        # it must run while threads still do. The exception refers to it.
+        # A fit that ended with an exception leaves an iterator behind, whose destructor waits for
+        # its thread. It must run while threads still run, and the exception keeps it alive.
         sys.last_value = sys.last_traceback = None
         if hasattr(sys, "last_exc"):
             sys.last_exc = None
@@ -274,10 +274,10 @@ def _stop_all() -> None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and the container's CPU quota (cgroup)."""
+    """Cores that this process may use, limited by its affinity and the container's CPU quota (cgroup)."""
     try:
         cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
+    except AttributeError:  # macOS and Windows have no affinity
         cores = psutil.cpu_count() or 1
     for name in ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"):
         try:

@@ -1,11 +1,12 @@
-"""Digests that compare functions and objects by value in any process, which pickle does not.
+"""Digests that compare functions and objects by value across processes, which pickle cannot do.
 
-Of a function that is its code, and the values of all that its code reads: defaults, what it closes
-over, globals, modules, and the same of each function among these. What has no value that could be
-compared (an open file, a lock, a model) raises `NotComparable`, which says where it was found.
+The digest of a function covers its code and the values that the code reads: defaults, closure
+variables, globals and modules, and the same for each function among these values. Some values
+cannot be compared (an open file, a lock, a model): these raise `NotComparable`, which says where
+the value was found.
 
-Not seen is what a function finds by names or in files while it runs: `importlib`, the environment,
-a table that it opens.
+The digest does not cover what a function looks up by name or reads from files while it runs:
+`importlib`, environment variables, a table that it opens.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from kloaders.core.modules import is_ours, library_name, module_of, version_of
 
 __all__ = ["NotComparable", "digest_of", "digest_of_method"]
 
-#: How values of a type are compared, where that is not by what pickle would keep of them: a function
-#: that gives something else to be compared.
+#: For some types, a function that returns another value to compare in place of the object. Objects
+#: of all other types are compared by what pickle would store.
 Special = Mapping[type, Callable[[Any], Any]]
 
 _PLAIN = (type(None), bool, int, float, complex, type(Ellipsis), type(NotImplemented))
-# What each class has, and what says nothing of what its instances do.
+# Every class has these attributes, and they do not affect the behaviour of its instances.
 _NOT_OF_A_CLASS = frozenset(
     (
         *("__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__annotations__"),
@@ -54,11 +55,11 @@ _GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomStat
 
 
 class NotComparable(TypeError):
-    """Something that a digest depends on has no value that could be compared.
+    """A digest depends on something that cannot be compared by value.
 
     Attributes:
-        where: how it was reached, such as "global 'MODEL' of decode()".
-        kind: its type in words.
+        where: the path to it, such as "global 'MODEL' of decode()".
+        kind: a description of its type.
     """
 
     def __init__(self, where: str, kind: str) -> None:
@@ -70,15 +71,15 @@ class NotComparable(TypeError):
 
 
 def digest_of(value: Any, what: str = "it", special: Special | None = None) -> str:
-    """A short text for a value, or for a function and all that it depends on.
+    """A short digest of a value, or of a function and everything that it depends on.
 
     Args:
-        value: anything.
-        what: what an error calls it, such as "decode=".
-        special: how some types are compared.
+        value: any object.
+        what: the name of the value in errors, such as "decode=".
+        special: functions that replace objects of some types before they are compared.
 
     Raises:
-        NotComparable: something in it has no value.
+        NotComparable: some part of it cannot be compared by value.
     """
     return _safely(lambda: _Walk(special or {}, None, frozenset(), what).of(value), what).hex()
 
@@ -89,23 +90,24 @@ def digest_of_method(
     special: Special | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> str:
-    """A digest of what a method of an object depends on: of the object, only what its code reads.
+    """A digest of a method and of what it depends on. The object counts only as far as code reads it.
 
-    That is attributes of the instance and of the classes that users wrote, and what methods among
-    these read in turn. Attributes that our own classes set do not count.
+    The digest covers the attributes that the method reads from the instance and from the user's
+    classes. If one of these is a method, what it reads counts as well. Attributes that this package's
+    own classes set do not count.
 
     Args:
-        owner: has the method.
-        name: of the method.
-        special: how some types are compared.
-        settings: attributes of our own classes that count where the method reads them, if they are
-            plain values or of a special type.
+        owner: the object that has the method.
+        name: the name of the method.
+        special: functions that replace objects of some types before they are compared.
+        settings: attributes of this package's classes that do count if the method reads them and they
+            are plain values or of a special type.
 
     Raises:
-        NotComparable: something that it reads has no value.
+        NotComparable: the method reads something that cannot be compared by value.
     """
     names: frozenset[str] = frozenset({name})
-    while True:  # until no attribute leads to another
+    while True:  # until the attributes that are read name no further attributes
         walk = _Walk(special or {}, owner, names, f"{type(owner).__name__}.{name}()")
         walk.settings = settings or {}
         found = _safely(walk.of_owner, walk.trail[0])
@@ -131,11 +133,11 @@ def _joined(tag: str, *parts: bytes | str) -> bytes:
 
 
 class _Walk:
-    """One way through all that a value depends on.
+    """One traversal of everything that a value depends on.
 
     Attributes:
-        names: attributes that the code met so far reads, of whatever object.
-        trail: how the current value was reached.
+        names: attribute names that the code visited so far reads from any object.
+        trail: the path from the first value to the current one.
     """
 
     def __init__(self, special: Special, owner: Any, names: frozenset[str], what: str) -> None:
@@ -145,8 +147,8 @@ class _Walk:
         self.of_self: set[str] = set()
         self.settings: Mapping[str, Any] = {}
         self.trail = [what]
-        # By identity, of what may contain itself; what is still at work has a number. Kept alive,
-        # since an identity may be another object's later.
+        # Digests by object id. A value in progress has a placeholder, since it may contain itself.
+        # `_alive` keeps the objects alive: an id may otherwise be reused for another object.
         self._seen: dict[int, bytes] = {}
         self._alive: list[Any] = []
         self._modules: dict[tuple[Any, ...], bytes] = {}
@@ -166,7 +168,7 @@ class _Walk:
     # ------------------------------------------------------------------ values
 
     def of(self, value: Any, step: str | None = None) -> bytes:
-        """The digest of a value; `step` says how it was reached from the one before."""
+        """The digest of a value; `step` describes how it was reached from the previous value."""
         if step is not None:
             with self._at(step):
                 return self.of(value)
@@ -175,7 +177,7 @@ class _Walk:
             return _joined(kind.__name__, repr(value))
         if kind is str or kind is bytes:
             return _joined(kind.__name__, value)
-        if kind is tuple:  # not by identity: which of equal constants are one object is an accident
+        if kind is tuple:  # never by id: whether equal constants are the same object is arbitrary
             return _joined("tuple", *[self.of(v, f"item {k}") for k, v in enumerate(value)])
         if kind is frozenset or kind is set:
             return _joined(kind.__name__, *sorted(map(self._alone, value)))
@@ -189,7 +191,7 @@ class _Walk:
         return seen
 
     def _alone(self, value: Any) -> bytes:
-        # The members of a set come in another order in each process.
+        # The order of a set's members differs between processes.
         walk = _Walk(self.special, self.owner, frozenset(self.names), self.trail[0])
         walk.trail = [*self.trail, "member"]
         found = walk.of(value)
@@ -256,7 +258,8 @@ class _Walk:
         version = version_of(name)
         if version is not None:
             return _joined("module", name, version)
-        # One that the user wrote: what the code met so far may read of it. Other code may read more.
+        # A module of the user. Only the names that the code visited so far reads count; later code
+        # may read more of them.
         inside = vars(module)
         names = sorted(n for n in self.names if n in inside and not n.startswith("__"))
         key = (id(module), *names)
@@ -281,11 +284,11 @@ class _Walk:
             for name, cell in cells:
                 try:
                     inside = cell.cell_contents
-                except ValueError:  # defined later
+                except ValueError:  # the variable has no value yet
                     parts.append(_joined("empty"))
                 else:
                     parts.append(self.of(inside, f"variable {name!r}"))
-            # What decorators leave: `__wrapped__`, and whatever a user has set.
+            # Attributes of the function: `__wrapped__` of a decorator, and those that the user set.
             for name, value in sorted(vars(function).items()):
                 parts += [_joined(name), self.of(value, f"attribute {name!r}")]
             return _joined("function", self._of_its_code(function), *parts)
@@ -293,7 +296,7 @@ class _Walk:
     def _of_its_code(self, function: types.FunctionType) -> bytes:
         code, module = function.__code__, str(function.__globals__.get("__name__", ""))
         qualname = getattr(code, "co_qualname", code.co_name)
-        if is_ours(module):  # its results are the business of the version of what is kept
+        if is_ours(module):  # the cache's format version covers changes of this package's results
             return _joined("ours", qualname)
         version = version_of(module)
         if version is not None:
@@ -332,7 +335,7 @@ class _Walk:
     def _of_import(self, name: str, level: int, inside: dict[str, Any]) -> bytes:
         try:
             module = module_of(name, level, inside)
-        except Exception as error:  # it will be met again where the function runs
+        except Exception as error:  # the same error will occur when the function runs
             return _joined("no module", type(error).__name__)
         return self.of(module, f"module {name}")
 
@@ -382,18 +385,18 @@ class _Walk:
             return _joined(kind.__name__, self.of(value.__func__))
         if isinstance(value, property):
             return _joined("property", *map(self.of, (value.fget, value.fset, value.fdel)))
-        if isinstance(value, functools.cached_property):  # its lock is no part of its value
+        if isinstance(value, functools.cached_property):  # its lock is not part of its value
             return _joined("cached_property", self.of(value.func))
         if isinstance(value, np.generic):
             return self._of_array(np.asarray(value))
-        if callable(getattr(kind, "comparable_value", None)):  # one of ours
+        if callable(getattr(kind, "comparable_value", None)):  # a class of this package
             try:
                 return _joined(kind.__qualname__, self.of(value.comparable_value()))
             except NotComparable:
                 raise
-            except Exception as error:  # whatever the library inside raises
+            except Exception as error:  # any error of the library inside
                 raise self._refuse(f"of type {kind.__qualname__}") from error
-        # A torch tensor, whose storage has no value.
+        # A torch tensor: pickle's form of its storage cannot be compared.
         if hasattr(kind, "detach") and hasattr(kind, "cpu"):
             return _joined("tensor", self._of_array(np.asarray(value.detach().cpu())))
         wrapped = getattr(value, "__wrapped__", None)
@@ -402,7 +405,7 @@ class _Walk:
         return self._of_reduced(value)
 
     def _of_reduced(self, value: Any) -> bytes:
-        """By what pickle would keep of it."""
+        """Compare an object by what pickle would store of it."""
         kind = type(value)
         try:
             registered = copyreg.dispatch_table.get(kind)
@@ -432,7 +435,7 @@ class _Walk:
     # ------------------------------------------------------------------ the owner of a method
 
     def of_owner(self) -> bytes:
-        """The attributes of the owner that are read, by the names known so far."""
+        """The digest of the owner's attributes that are read, by the names known so far."""
         inside, parts = vars(self.owner), []
         everything = bool({"__dict__", "vars"} & self.names)
         for k, kind in enumerate(self._users):
@@ -451,7 +454,7 @@ class _Walk:
         return _joined("owner", *parts)
 
     def _counts(self, value: Any) -> bool:
-        """Whether a setting is a value that a sample may follow from."""
+        """Whether a setting can affect a sample: plain values do, other objects do not count."""
         if isinstance(value, (list, tuple)):
             return all(map(self._counts, value))
         plain = (*_PLAIN, str, bytes, np.dtype, np.ndarray, *self.special)
@@ -460,7 +463,7 @@ class _Walk:
 
 @functools.lru_cache(maxsize=64)
 def _set_by(kinds: tuple[type, ...]) -> frozenset[str]:
-    """Attributes that methods of these classes set."""
+    """The attributes that methods of these classes set."""
     values = [value for kind in kinds for value in vars(kind).values()]
     functions = [value.fget if isinstance(value, property) else value for value in values]
     codes = [f.__code__ for f in functions if isinstance(f, types.FunctionType)]

@@ -8,5 +8,5 @@ __all__ = ["__version__"]
 
 try:
     __version__ = version("kloaders")
-except PackageNotFoundError:  # run from a source tree that was never installed
+except PackageNotFoundError:  # running from a source tree that was never installed
     __version__ = "0+unknown"

@@ -1,4 +1,4 @@
-"""Products of weights from several sources, and the weights after a transform."""
+"""Multiplies weights from several sources, and keeps weights through a transform."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["check_fits", "product", "with_weights"]
 
 
 def product(a: Structure, b: Structure) -> Structure:
-    """Weights that are given in two places, multiplied: for all outputs, or output by output.
+    """Multiply weights from two sources: for all outputs together, or output by output.
 
-    Arrays with fewer axes hold for all that the other one has behind them.
+    An array with fewer axes applies to every value along the other array's remaining axes.
 
     Raises:
-        TypeError: both are for several outputs, and nest otherwise.
+        TypeError: both are for several outputs, but nested differently.
     """
     if not isinstance(a, (tuple, dict)) and isinstance(b, (tuple, dict)):
         return map_structure(lambda one: _times(a, one), b)
@@ -27,8 +27,8 @@ def product(a: Structure, b: Structure) -> Structure:
         return map_structure(lambda one: _times(one, b), a)
     if not same_structure(a, b):
         raise TypeError(
-            "weights of two places nest otherwise, and are to be multiplied: give both as y is, in "
-            "the same tuples and dicts."
+            "weights from two sources cannot be multiplied, because they are nested differently: pass "
+            "both in the same tuples and dicts as y."
         )
     return map_structure(_times, a, b)
 
@@ -40,47 +40,47 @@ def _times(a: Array, b: Array) -> Array:
 
 
 def with_weights(made: tuple[Any, ...], own: Structure, call: Call, name: str) -> tuple[Any, ...]:
-    """The parts of a transform's result, with the weights of its arguments.
+    """The parts of a transform's result, with the weights of its input.
 
     Args:
         made: (x,), (x, y) or (x, y, weights).
         own: weights of the sample, or of the batch if `name` is "batch_transform"; None for none.
-        call: the transform, and its arguments.
-        name: its name.
+        call: the transform, and the arguments that it takes.
+        name: the option's name.
 
     Raises:
-        TypeError: weights got lost, or were not transformed with x and y.
+        TypeError: weights were lost, or were not transformed with x and y.
     """
     if own is None:
         return made
     if call.takes("w"):
         if len(made) < 3:
             raise TypeError(
-                f"{name} was given weights as w, and returned none: return (x, y, w), with the weights "
-                "that belong to what it makes."
+                f"{name} was given weights as w, but returned none: return (x, y, w), with weights "
+                "for the x and y that it returns."
             )
         return made
     first = 1 if name == "batch_transform" else 0
     for array in flatten(own):
         if np.prod(array.shape[first:], dtype=np.int64) > 1:
             raise TypeError(
-                f"{name} takes x and y only, and each sample has weights of shape "
-                f"{array.shape[first:]}, which it would leave behind as they are: take them too, "
+                f"{name} takes only x and y, but each sample has weights of shape "
+                f"{array.shape[first:]}, which would stay untransformed: add a parameter, "
                 f"{name}(x, y, w, rng), and return (x, y, w)."
             )
     if len(made) == 1:
         raise TypeError(
-            f"{name} returned no labels, and the samples have weights: Keras weights a loss, and "
+            f"{name} returned no labels, but the samples have weights: Keras applies weights to a loss, and "
             "without labels there is none. Leave sample_weights out, or return labels."
         )
     return *made[:2], own if len(made) == 2 else product(own, made[2])
 
 
 def check_fits(weights: Structure, y: Structure) -> None:
-    """ValueError where the weights of a batch cannot belong to its labels.
+    """Raise ValueError if the weights of a batch do not fit its labels.
 
-    They are one array for all outputs, or nest as y does; each has a value for each sample, or for
-    each of the first axes of its labels.
+    Weights are either one array for all outputs, or nested like y. There is one weight for each sample,
+    or for each position along the first axes of the sample's labels.
     """
     if not isinstance(weights, (tuple, dict)):
         pairs = [(weights, label) for label in flatten(y)]
@@ -88,8 +88,8 @@ def check_fits(weights: Structure, y: Structure) -> None:
         pairs = list(zip(flatten(weights), flatten(y), strict=True))
     else:
         raise ValueError(
-            f"weights are {_said(weights)}, and labels {_said(y)}, so that it is not known which "
-            "weights are for which labels: give one array for all, or nest them as y."
+            f"weights are {_said(weights)}, and labels {_said(y)}, so it is unclear which "
+            "weights are for which labels: pass one array for all, or nest the weights like y."
         )
     for w, label in pairs:
         axes = w.shape[1:]
@@ -98,8 +98,8 @@ def check_fits(weights: Structure, y: Structure) -> None:
         if axes != label.shape[1 : 1 + len(axes)]:
             raise ValueError(
                 f"the weights of a sample have shape {w.shape[1:]}, and its labels {label.shape[1:]}: "
-                "expected one weight for each sample, or for each of the first axes of the labels. "
-                "A sample is (x, y, weights); two inputs and a label are ((x1, x2), y)."
+                "expected one weight for each sample, or for each position along the first axes of the "
+                "labels. A sample is (x, y, weights); two inputs and a label are ((x1, x2), y)."
             )
 
 

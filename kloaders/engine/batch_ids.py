@@ -14,9 +14,9 @@ __all__ = ["BatchIds"]
 
 
 class BatchIds:
-    """Sample numbers of a loader's batches, while somebody holds these.
+    """The sample numbers of a loader's batches, for as long as the batches exist.
 
-    Threads: may be used from several at once.
+    Threads: several may use it at once.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class BatchIds:
         if isinstance(batch, np.ndarray):
             shown = f"an array {batch.dtype}{list(batch.shape)}"
         raise ValueError(
-            f"ids_of() got {shown}, expected a batch as this very loader delivered it, such as "
-            "`for batch in loader: loader.ids_of(batch)`. A copy, a tensor made of it, or a batch of "
-            "another loader or view is not known."
+            f"ids_of() got {shown}, expected a batch as this loader delivered it, such as "
+            "`for batch in loader: loader.ids_of(batch)`. A copy, a tensor made from it, or a batch of "
+            "another loader or view is unknown."
         )

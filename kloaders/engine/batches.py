@@ -26,15 +26,15 @@ from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["AnyShapeBuild", "BatchBuild", "Maker", "Pool", "in_storage_order"]
 
-# Bytes read at a time if all samples are wanted in order: 32 MiB, enough for a few threads.
+# The number of bytes read at a time if all samples are read in order: 32 MiB, enough for a few threads.
 _RUN_BYTES, _RUN_SAMPLES = 2**25, 1024
 
-# A replacement that does not load is replaced again this often; then the data are at fault.
+# A replacement that fails to load is replaced this many times; after that the data are at fault.
 _REPLACEMENTS = 20
 
 
 class Pool(Protocol):
-    """Makes samples elsewhere: `ProcessPool` in worker processes, `RayPool` on Ray actors."""
+    """Makes samples outside this process: `ProcessPool` in worker processes, `RayPool` on Ray actors."""
 
     kind: str
     count: int
@@ -75,10 +75,10 @@ class BatchBuild:
     Args:
         maker: loads the samples.
         indices: sample numbers, int64.
-        moment: random numbers of the samples are derived from it.
-        raw: leave out the transform.
+        moment: the samples' random numbers are derived from it.
+        raw: whether to leave out the transform.
         leaves: arrays to fill, one row per sample; allocated if not given.
-        batch: batch number in the epoch, for batch_transform; None leaves that out.
+        batch: the batch number in the epoch, for batch_transform; None leaves that out.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class BatchBuild:
         return self._leaves
 
     def _fresh(self) -> list[Array]:
-        needs = [((self.rows, *[n or 1 for n in s.shape]), s.dtype) for s in flatten(self.form)]
+        needs = [((self.rows, *s.fixed), s.dtype) for s in flatten(self.form)]
         if self.processes is not None:
             taken: list[Array] = self.processes.memory.take(needs)
             return taken
@@ -131,12 +131,13 @@ class BatchBuild:
 
     def fill(self, start: int, stop: int) -> None:
         """Fill rows start to stop."""
-        out = [leaf[start:stop] for leaf in self.leaves]
-        rows = slice(start, stop)
-        self._load(self.indices[rows], rows, out, self._report_from(start))
+        rows, out, indices = slice(start, stop), self.leaves, self.indices
+        if stop - start < self.rows:
+            out, indices = [leaf[rows] for leaf in out], indices[rows]
+        self._load(indices, rows, out, self._report_from(start))
 
     def _report_from(self, start: int) -> Report:
-        """Record problems in rows that are counted from `start`."""
+        """A report function that records problems in rows counted from `start`."""
 
         def report(row: int, error: Exception) -> None:
             if isinstance(error, RowMismatch):
@@ -147,9 +148,9 @@ class BatchBuild:
         return report
 
     def finish(self) -> Any:
-        """The batch as Keras takes it."""
+        """The complete batch, as Keras accepts it."""
         indices, leaves = self.finish_leaves()
-        if not len(indices):  # Keras cannot take an empty batch
+        if not len(indices):  # Keras does not accept an empty batch
             indices, leaves = self.one_instead()
         parts = self.transformed(unflatten(self.form, leaves), indices)
         return self.maker.delivery(parts, indices)
@@ -173,14 +174,14 @@ class BatchBuild:
         return self.indices[keep], [leaf[keep] for leaf in self.leaves]
 
     def settle(self) -> Mask | None:
-        """Handle rows that failed or do not fit; returns the rows to keep, None for all."""
+        """Handle rows that failed or do not fit; return the rows to keep, None for all."""
         if not self.troubles:
             return None
         self.troubles.sort(key=lambda trouble: trouble[0])
         failed = {row: e for row, e in self.troubles if not isinstance(e, RowMismatch)}
         self.troubles = [t for t in self.troubles if isinstance(t[1], RowMismatch)]
         gone: dict[int, Exception] = {}
-        for again in range(_REPLACEMENTS):  # a replacement may not fit either
+        for again in range(_REPLACEMENTS):  # a replacement may not fit, either
             if failed:
                 self._mend(failed, again)
                 gone |= failed
@@ -200,9 +201,9 @@ class BatchBuild:
     # ------------------------------------------------------------------ samples that failed
 
     def _mend(self, failed: dict[int, Exception], again: int) -> None:
-        """Apply on_error; samples that stay in `failed` are left out of the batch.
+        """Apply on_error; samples that remain in `failed` are left out of the batch.
 
-        again: number of earlier rounds of replacements.
+        again: the number of earlier rounds of replacements.
         """
         log = self.log
         self._read_again(failed)
@@ -224,7 +225,7 @@ class BatchBuild:
             failed.clear()
 
     def _read_again(self, failed: dict[int, Exception]) -> None:
-        """Read rows with temporary errors again; those that load are removed from `failed`."""
+        """Read rows with temporary errors again; rows that load are removed from `failed`."""
 
         def number(row: int) -> int:
             return int(self.indices[row])
@@ -241,7 +242,7 @@ class BatchBuild:
     def _load_one(
         self, index: int, row: int, scratch: list[Array] | None = None
     ) -> Exception | None:
-        """Read one sample into a row, or into other arrays; returns its error, if any."""
+        """Read one sample into a row, or into other arrays; return its error, if any."""
         wrong: list[Exception] = []
 
         def report(_: int, found: Exception) -> None:
@@ -259,7 +260,7 @@ class BatchBuild:
         return next((error for error in wrong if not isinstance(error, RowMismatch)), None)
 
     def one_instead(self) -> tuple[Indices, list[Array]]:
-        """A batch of one other sample, if all samples of this one were skipped."""
+        """A batch of one other sample, for a batch in which all samples were skipped."""
         first = int(self.indices[0])
         error = next((e for e in self.log.errors if e.index == first), None)
         self.troubles.clear()
@@ -272,7 +273,7 @@ class BatchBuild:
         return self.indices[:1], [leaf[:1] for leaf in self.leaves]
 
     def _replace(self, row: int, error: SampleError, again: int = 0) -> None:
-        """A replacement sample, the same one in every thread and process."""
+        """Load a replacement sample, the same one in every thread and process."""
         log = self.log
         rng = sample_rng(self.pipeline.seed, self.moment.epoch, error.index, draw=2**32 + again)
         for _ in range(_REPLACEMENTS):
@@ -286,7 +287,7 @@ class BatchBuild:
         raise SampleError(
             error.index,
             error.name,
-            f"{error.cause} (and {_REPLACEMENTS} samples drawn to replace it do not load either)",
+            f"{error.cause} (and {_REPLACEMENTS} samples drawn to replace it did not load either)",
         )
 
     # ------------------------------------------------------------------ samples that do not fit
@@ -294,9 +295,9 @@ class BatchBuild:
     def _fit(
         self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
     ) -> dict[int, Exception]:
-        """Make room for rows that do not fit the array of a leaf; an error for each that gets none.
+        """Change the array of a leaf so that rows fit; return an error for each row that still does not.
 
-        Rows that fit stay. If none does, the batch takes the most frequent shape and dtype.
+        Rows that fit stay. If none fits, the batch uses the most frequent shape and dtype.
         """
         by_row = {o.row: o.array for o in odd}
         rows = [r for r in range(self.rows) if r not in failed]
@@ -314,7 +315,7 @@ class BatchBuild:
         return {row: self._misfit(leaf, row, array, model, like) for row, array in by_row.items()}
 
     def _misfit(self, leaf: int, row: int, got: Array, model: int, like: Array) -> SampleError:
-        """The error of a row whose array differs from another row's."""
+        """The error for a row whose array differs from another row's."""
         index, other = int(self.indices[row]), self.log.name(int(self.indices[model]))
         before_labels, before_weights = (len(flatten(self.form[:k])) for k in (1, 2))
         its, of = ("it", "") if leaf < before_labels else ("its label", "the label of ")
@@ -328,14 +329,14 @@ class BatchBuild:
         )
 
     def _differs(self, index: int, leaf: int, dtype_differs: bool, said: str) -> SampleError:
-        """The error of a sample that differs from others, with advice."""
+        """The error for a sample that differs from others, with advice."""
         inputs = len(flatten(self.maker.specs.raw[0]))
         advice = self.pipeline.advice(index, leaf, dtype_differs, self.raw, inputs)
         return SampleError(index, self.log.name(index), f"{said} {advice}")
 
 
 class AnyShapeBuild(BatchBuild):
-    """A run of samples as leaves; a leaf with several shapes is a list of arrays."""
+    """Several samples as leaves; a leaf whose samples differ in shape is a list of arrays."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -380,18 +381,18 @@ def in_storage_order(
     make: Callable[[Indices], Build],
     threads: int | None = None,
 ) -> Generator[tuple[int, Any], None, None]:
-    """Samples start to stop, a few at a time, prefetched by threads.
+    """Read samples start to stop in groups, prefetched by threads.
 
     Args:
         maker: loads the samples.
         start: the first sample.
         stop: the end, excluded.
         sample_bytes: bytes per sample.
-        make: builds the samples of some indices.
-        threads: number of threads; None chooses.
+        make: makes the build for some sample numbers.
+        threads: the number of threads; None for automatic.
 
     Yields:
-        The number of requested samples, and what was built.
+        The number of requested samples, and the result of the build.
     """
     size = max(1, min(_RUN_SAMPLES, _RUN_BYTES // max(1, sample_bytes)))
     depth, whole = 2, maker.pipeline.source.whole_batches

@@ -17,7 +17,7 @@ from kloaders.sources.source import Source
 __all__ = ["ClassWeights", "class_weights_of"]
 
 _FORM = 'expected a dict of class to weight, {0: 1.0, 1: 9.0}, or "balanced"'
-# How far the sum of a one-hot label may be from 1.
+# The maximum difference between the sum of a one-hot label and 1.
 _TOLERANCE = 1e-3
 
 
@@ -26,7 +26,7 @@ class ClassWeights:
     """Class weights.
 
     Attributes:
-        given: as the user gave them.
+        given: the option as the user passed it.
         tables: a `_Table` for all labels, or one for each output, nested like the labels; None for none.
     """
 
@@ -34,7 +34,7 @@ class ClassWeights:
     tables: Structure
 
     def __str__(self) -> str:
-        """A short text that identifies them."""
+        """A short text that identifies the weights."""
         return " ".join(
             "1"
             if t is None
@@ -64,8 +64,8 @@ class _Table:
         integers = y.dtype.kind in "biu"
         if integers and y.ndim == 2 and y.shape[1] == len(self.classes) > 1:
             raise ValueError(
-                f"{name} has {y.shape[1]} integers a sample, and class_weight {y.shape[1]} classes: is "
-                "that a one-hot row, or a class for each step? Give one-hot rows as float32, and "
+                f"{name} has {y.shape[1]} integers per sample, and class_weight has {y.shape[1]} classes: is "
+                "that a one-hot row, or a class for each step? Pass one-hot rows as float32, and "
                 f"classes of steps with a last axis of 1: {name}[..., None]."
             )
         if y.ndim > 1 and y.shape[-1] == 1:
@@ -89,22 +89,22 @@ class _Table:
             row = np.concatenate([row, np.ones(count - len(row), np.float32)])
         if row is None or len(row) != count:
             raise ValueError(
-                f"{name} has rows of {count} numbers, and class_weight the classes "
-                f"{self.classes.tolist()!s:.60}: give a weight for each of the classes 0 to "
-                f"{count - 1}; class numbers, and no one-hot rows, as integers."
+                f"{name} has rows of {count} numbers, but class_weight has the classes "
+                f"{self.classes.tolist()!s:.60}: pass a weight for each of the classes 0 to "
+                f"{count - 1}; if rows are not one-hot, pass class numbers as integers."
             )
         if np.any(np.abs(y.sum(axis=-1, dtype=np.float64) - 1) > _TOLERANCE):
             raise ValueError(
-                f"{name} has rows that do not sum to 1, and class_weight is for one class each: give "
-                "class numbers as integers, or weigh several tags in the loss, or by sample_weights=."
+                f"{name} has rows that do not sum to 1, but class_weight is for one class per sample: pass "
+                "class numbers as integers, or weight several tags in the loss, or with sample_weights=."
             )
         return np.asarray(y.astype(np.float32) @ row)
 
     def _unknown(self, value: Any, name: str) -> ValueError:
         known = self.classes.tolist()
         return ValueError(
-            f"{name} holds {value}, and class_weight has the classes {known!s:.60}: add it, "
-            f"{{..., {value:g}: 1.0}}; a weight of 0 leaves out what has no class."
+            f"{name} holds {value}, but class_weight has the classes {known!s:.60}: add it, "
+            f"{{..., {value:g}: 1.0}}; a weight of 0 ignores samples without a class."
         )
 
 
@@ -112,7 +112,7 @@ def _by_output(tables: Structure, y: Structure, name: str) -> Structure:
     if isinstance(tables, _Table):
         if isinstance(y, (tuple, dict)):
             raise ValueError(
-                f"{name} has several outputs, and class_weight is for one: name each, as in "
+                f"{name} has several outputs, but class_weight is for one: name each, as in "
                 'class_weight={"a": {0: 1.0, 1: 9.0}, "b": "balanced"}.'
             )
         return tables(y, name)
@@ -123,13 +123,13 @@ def _by_output(tables: Structure, y: Structure, name: str) -> Structure:
         if unknown:
             outputs = ", ".join(map(repr, y)) if isinstance(y, dict) else "no names"
             raise ValueError(
-                f"class_weight is for the output {unknown[0]!r:.80}, and the outputs have {outputs}: "
-                "name them as y does."
+                f"class_weight is for the output {unknown[0]!r:.80}, but the outputs have {outputs}: "
+                "use the names of y."
             )
         return {key: _by_output(tables.get(key), y[key], f"{name}[{key!r}]") for key in y}
     if not isinstance(y, tuple) or len(y) != len(tables):
         raise ValueError(
-            f"class_weight is a tuple of {len(tables)}, and labels are no such tuple: give one entry "
+            f"class_weight is a tuple of {len(tables)}, but labels are not such a tuple: pass one entry "
             "for each output, None for those without."
         )
     return tuple(
@@ -138,7 +138,7 @@ def _by_output(tables: Structure, y: Structure, name: str) -> Structure:
     )
 
 
-# --------------------------------------------------------------------------- what a user gave
+# --------------------------------------------------------------------------- the user's option
 
 
 def class_weights_of(given: Any, source: Source | None) -> ClassWeights | None:
@@ -146,7 +146,7 @@ def class_weights_of(given: Any, source: Source | None) -> ClassWeights | None:
 
     Args:
         given: the option; None for none.
-        source: its classes are counted for "balanced"; None: classes are not known.
+        source: the source whose classes are counted for "balanced"; None: classes are unknown.
 
     Raises:
         TypeError, ValueError: it is not a set of class weights; or labels are not known beforehand.
@@ -171,7 +171,7 @@ def _tables(given: Any, labels: Structure, name: str) -> Structure:
         )
     if not isinstance(given, Mapping) or not given:
         raise TypeError(
-            f"{name}={given!r:.80}, {_FORM}; of an array of weights dict(enumerate(weights))."
+            f"{name}={given!r:.80}, {_FORM}; for an array of weights pass dict(enumerate(weights))."
         )
     if all(isinstance(key, str) for key in given):
         for key, one in given.items():
@@ -188,7 +188,7 @@ def _tables(given: Any, labels: Structure, name: str) -> Structure:
             classes.append(operator.index(key))
         except TypeError:
             raise TypeError(
-                f"{name} has the class {key!r:.80}, expected the number of a class, as labels have it."
+                f"{name} has the class {key!r:.80}, expected the number of a class, as in the labels."
             ) from None
         number = isinstance(weight, (int, float, np.number)) and np.isreal(weight)
         if not number or not 0 <= weight < np.inf:
@@ -205,14 +205,14 @@ def _balanced(given: str, labels: Structure, name: str) -> _Table:
         raise ValueError(f"{name}={given!r:.80}, {_FORM}.")
     if isinstance(labels, (tuple, dict)):
         raise ValueError(
-            f'{name}="balanced", and there are several outputs: name each, '
+            f'{name}="balanced", but there are several outputs: name each, '
             f'{{{names_of(labels, "")[0].strip("[]") if flatten(labels) else ""}: "balanced"}}.'
         )
     values = None if labels is None else values_of(labels)
     if values is None:
         raise ValueError(
-            f'{name}="balanced" counts labels, and these are not known before they are read (or there '
-            f"are none): count them once, and give {name}={{class: samples / (classes * count)}}."
+            f'{name}="balanced" counts labels, but these are unknown before they are read (or there '
+            f"are none): count them once, and pass {name}={{class: samples / (classes * count)}}."
         )
     if values.ndim > 1 and values.shape[-1] == 1:
         values = values[..., 0]
@@ -225,7 +225,7 @@ def _balanced(given: str, labels: Structure, name: str) -> _Table:
         classes, counts = np.unique(values, return_counts=True)
     if not len(classes) or not np.all(classes == np.floor(classes)):
         raise ValueError(
-            f'{name}="balanced" needs labels that are classes, integers or one-hot rows: give a dict '
+            f'{name}="balanced" needs labels that are classes, integers or one-hot rows: pass a dict '
             "of class to weight, or leave it out."
         )
     weights = np.ones(len(classes), np.float32)

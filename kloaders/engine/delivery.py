@@ -18,13 +18,13 @@ __all__ = ["Delivery"]
 
 @dataclass(frozen=True)
 class Delivery:
-    """Turns the parts of a batch into what Keras takes.
+    """Turns the parts of a batch into what Keras accepts.
 
     Attributes:
         weights: one per sample, or None.
         batch_size: samples per batch; short batches are padded to it if `pad_last`.
         pad_last: pad with samples of weight 0.
-        inputs_as_labels: x is also y: the same arrays.
+        inputs_as_labels: whether x is also y: the same arrays.
         classes: class weights, or None.
         ids: records the sample numbers of delivered batches.
     """
@@ -63,7 +63,7 @@ class Delivery:
     def weights_of(self, parts: tuple[Any, ...], indices: Indices) -> Structure | None:
         """The weights of samples with these parts and numbers, before padding; None for none.
 
-        The weights of the samples themselves, of their numbers and of their classes are multiplied.
+        The samples' own weights, and those by sample number and by class are multiplied.
 
         Raises:
             ValueError: there are no labels, or weights do not fit them.
@@ -73,8 +73,8 @@ class Delivery:
         if len(parts) == 1 and not (self.weights is None and self.classes is None):
             name = "sample_weights" if self.weights is not None else "class_weight"
             raise ValueError(
-                f"{name}= need labels beside them: Keras weights a loss, and without labels "
-                "there is none. Leave them out, or give labels."
+                f"{name}= needs labels: Keras applies weights to a loss, and without labels "
+                "there is none. Leave the weights out, or pass labels."
             )
         found: Structure | None = parts[2] if len(parts) > 2 else None
         if found is not None:

@@ -1,4 +1,4 @@
-"""The engine of loaders with remote data: it fetches objects before the batches that need them are made."""
+"""The engine for remote data: it fetches objects before it makes the batches that need them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from kloaders.places.fetching import Claim, giving_up
 
 __all__ = ["AHEAD_SAMPLES", "FetchingEngine"]
 
-#: Number of samples announced ahead of the requested batch, or `depth` batches if that is more.
+#: The number of samples announced ahead of the requested batch; `depth` batches if that is more.
 AHEAD_SAMPLES = 1024
 
 
 class FetchingEngine(Engine):
     """An engine that announces the samples of the next batches.
 
-    It fetches ahead even if few batches are prefetched: hiding the network takes many requests in
-    flight, but neither cores nor memory for decoded batches.
+    It fetches ahead even if few batches are prefetched: hiding the network latency takes many requests
+    in flight, but neither cores nor memory for decoded batches.
 
     Args:
-        announce: begins to fetch what a batch reads.
+        announce: begins to fetch the data of a batch.
         batch_rows: samples per batch.
         others: as for `Engine`.
     """
@@ -52,7 +52,7 @@ class FetchingEngine(Engine):
         except Exception:
             if not self._stopped.is_set():
                 raise
-            # Another thread closed it meanwhile: a cancelled batch is made here.
+            # Another thread closed the engine meanwhile: the cancelled batch is made here.
             build = make(key, True)
             assert build is not None
             return build_inline(build)
@@ -63,7 +63,7 @@ class FetchingEngine(Engine):
         return None if build is None else _StoppableBuild(build, self._stopped)
 
     def _look_ahead(self, key: Hashable, keys: list[Hashable]) -> None:
-        """Announce these batches, in their order, and drop others."""
+        """Announce these batches, in order, and drop all others."""
         wanted = {key, *keys}
         with self._claims_lock:
             stale = [one for one in self._claims if one not in wanted]
@@ -74,7 +74,7 @@ class FetchingEngine(Engine):
         for one in missing:
             try:
                 claims = self._announce(one)
-            except Exception:  # raised again when that batch is made
+            except Exception:  # raised again when the batch is made
                 return
             with self._claims_lock:
                 if one in self._claims:
@@ -90,11 +90,11 @@ class FetchingEngine(Engine):
             claim.release()
 
     def _here(self, build: Build) -> Any:
-        # The caller waits for it in a thread that can be interrupted.
+        # The caller waits in its own thread, which Ctrl-C can interrupt.
         return super()._here(build.plain if isinstance(build, _StoppableBuild) else build)
 
     def cancel(self) -> None:
-        super().cancel()  # first: a waiting thread then makes the batch itself, not sees it cancelled
+        super().cancel()  # first: a waiting thread then makes the batch itself
         self._stopped.set()
         with self._claims_lock:
             keys = list(self._claims)
@@ -102,7 +102,7 @@ class FetchingEngine(Engine):
 
 
 class _StoppableBuild:
-    """A batch that nobody waits for after the engine is closed."""
+    """A batch that stops fetching when the engine is closed."""
 
     def __init__(self, build: Build, stopped: threading.Event) -> None:
         self.plain, self._stopped, self.rows = build, stopped, build.rows

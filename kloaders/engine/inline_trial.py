@@ -4,40 +4,40 @@ from __future__ import annotations
 
 __all__ = ["Choice"]
 
-# Handing a batch to a thread and back costs 50 to 100 microseconds while Keras holds the GIL: a batch
-# that takes at most the first value is made in the calling thread, one that takes more than the second
-# is prefetched. In between, both are tried.
+# Passing a batch to a thread and back takes 50 to 100 microseconds while Keras holds the GIL. A batch
+# that takes at most the first value is made in the calling thread; one that takes more than the second
+# is prefetched. In between, both methods are tried.
 CHEAP_SECONDS = 50e-6
 DEAR_SECONDS = 2e-3
 
-# Each method is tried twice, as the machine's speed varies, and its better result counts. The longest
-# pause of a trial is left out: an epoch may have ended. The first batches are not counted: prefetched
-# ones are built up or used up.
+# Each method is tried twice, because the machine's speed varies, and its better result counts. The
+# longest pause of a trial is ignored, because an epoch may have ended. The first batches are not counted,
+# because prefetched batches are built up or used up during them.
 _TURNS = (False, True, True, False)
 _UNCOUNTED, _COUNTED = 14, 32
-# A trial with threads lasts at least this long: it takes some hundredths of a second until the system
-# has spread woken threads over the cores.
+# A trial with threads lasts at least this long: the system takes some hundredths of a second to spread
+# woken threads over the cores.
 _UNCOUNTED_SECONDS, _COUNTED_SECONDS = 0.04, 0.06
-# A decision holds for this many batches, or until the time between them changes: an epoch from a cache
-# is different from the one before it.
+# A decision holds for this many batches, or until the time between them changes: an epoch read from a
+# cache differs from the one before.
 _HOLDS, _LOOK = 20_000, 64
 _FACTOR = 2.0
-# Threads are kept unless the other method is this much faster: prefetching hides slow reads.
+# Threads are kept unless the other method is at least this much faster: prefetching hides slow reads.
 _MARGIN = 0.97
-# ... and at once if the other method is this much slower.
+# Threads are kept at once if the other method is this much slower.
 _CLEARLY = 1.2
-# ... and if the time between batches is more than this many times their cost: a trial would then
-# measure the model's steps, which hide the cost of a batch.
+# They are also kept if the time between batches is more than this multiple of the batches' cost: a trial
+# would then measure the model's steps, which hide the cost of a batch.
 _HIDDEN = 10
 
 
 class Choice:
-    """Which of two methods makes batches, by the time between deliveries.
+    """Chooses which of two methods makes batches, by the time between deliveries.
 
-    That time includes everything that matters: the work, the costs of sharing the GIL and the memory
-    with threads, and what is hidden by the model's step.
+    This time includes everything that matters: the work, the cost of sharing the GIL and memory with
+    threads, and how much the model's step hides.
 
-    Threads: callers lock.
+    Threads: callers hold a lock.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Choice:
         self.seconds: tuple[float, float] | None = None
 
     def _in_question(self, seconds: float) -> bool:
-        # The measured cost of a batch depends on the method: that alone does not end a trial.
+        # A batch's measured cost depends on the method: a change of it alone does not end a trial.
         room = 4 if self._turn or self._count else 1
         return CHEAP_SECONDS / room < seconds < DEAR_SECONDS * room
 
@@ -105,6 +105,6 @@ class Choice:
         change = self._each(now, _LOOK) / max(self.seconds[self._decided], 1e-9)
         self._since, self._longest = now, 0.0
         self._odd_looks = 0 if 1 / _FACTOR < change < _FACTOR else self._odd_looks + 1
-        # A single look may have met an epoch's end.
+        # One check alone may include the end of an epoch.
         if self._count > _HOLDS or self._odd_looks == 2:
             self._begin_trial()

@@ -14,10 +14,10 @@ from kloaders.engine.inline_trial import DEAR_SECONDS, Choice
 
 __all__ = ["AHEAD_BYTES", "Build", "Engine", "build_inline"]
 
-# Default limit of prefetched bytes: enough to hide a slow file, little compared to a framework.
+# The default limit of prefetched bytes: enough to hide a slow file, little compared to a framework.
 AHEAD_BYTES = 256 * 2**20
 
-# A batch is split among the threads if each part then takes at least this long.
+# A batch is divided among the threads if each part takes at least this long.
 CHUNK_SECONDS = 1e-3
 
 
@@ -27,7 +27,7 @@ class Build(Protocol):
     rows: int
 
     def fill(self, start: int, stop: int) -> None:
-        """Fill these rows. Called once for each part, from several threads at once."""
+        """Fill these rows. Called once for each part, by several threads at once."""
 
     def finish(self) -> Any:
         """The batch, after all rows are filled. Called once."""
@@ -40,13 +40,13 @@ Make = Callable[[Any, bool], Build | None]
 class Engine:
     """Batches by key, prefetched by threads.
 
-    workers: threads; 0 makes every batch in the caller's thread; None: `cores` threads, including the
-        caller's while batches are cheap, or only the caller's while handing them over would cost more
-        than making them (measured: `inline_trial.py`).
-    depth: maximum number of prefetched or unfinished batches besides the requested one; with
-        workers=None fewer while batches are cheap.
+    workers: the number of threads; 0 makes every batch in the caller's thread. None: `cores` threads,
+        including the caller's while batches are cheap; or only the caller's while passing batches to
+        threads would cost more than making them (measured: `inline_trial.py`).
+    depth: the maximum number of prefetched or unfinished batches in addition to the requested one;
+        with workers=None fewer while batches are cheap.
     kind: what does the work, in words.
-    whole: batches are not split: each is made by one thread.
+    whole: batches are not divided: each is made by one thread.
 
     Threads: `get` may be called from several at once.
     """
@@ -70,15 +70,15 @@ class Engine:
         self._awaited: list[_Job] = []
         self._lock = threading.Lock()
         self._row_seconds: float | None = None
-        self._rows = 0  # of a full batch: the last one of an epoch may be short
+        self._rows = 0  # rows of a full batch: the last one of an epoch may be short
         self._busy_seconds, self._cpu_seconds = 0.0, 0.0
-        #: Number of delivered batches, seconds that callers waited, and the most batches ever ready.
+        #: The number of delivered batches, the seconds that callers waited, and the most ready batches.
         self.batches, self.wait_seconds, self.peak_ready = 0, 0.0, 0
 
     def get(self, key: Hashable, upcoming: Iterable[Hashable] | None, make: Make) -> Any:
-        """The batch of `key`; `upcoming` batches are started, in that order.
+        """Return the batch of `key`, and start the `upcoming` batches, in that order.
 
-        None leaves the prefetched batches as they are.
+        If `upcoming` is None, the prefetched batches stay as they are.
         """
         begin = time.perf_counter()
         try:
@@ -90,7 +90,9 @@ class Engine:
     def _get(self, key: Hashable, upcoming: Iterable[Hashable] | None, make: Make) -> Any:
         with self._lock:
             job = self._ahead.pop(key, None)
-            if job is not None and job.failed:  # while prefetched: the cause may be gone by now
+            if (
+                job is not None and job.failed
+            ):  # failed while prefetched: the cause may be gone by now
                 job = None
             if job is not None:
                 self._awaited.append(job)
@@ -117,10 +119,10 @@ class Engine:
         return batch
 
     def _shared(self, rows: int) -> bool:
-        """Whether a thread that waits for a batch of this many rows works too, in place of another.
+        """Whether a thread that waits for a batch of this many rows also works, in place of another.
 
-        Waking it takes as long as such a batch, and one thread more than there are cores is one
-        more that waits for the GIL: batches of 5 MB are delivered a sixth faster this way.
+        Waking another thread takes as long as making such a batch, and one thread more than there are
+        cores is one more that waits for the GIL: batches of 5 MB are delivered a sixth faster this way.
         """
         seconds = self._row_seconds
         if not self.auto or self.count < 2 or seconds is None:
@@ -128,19 +130,19 @@ class Engine:
         return seconds * max(rows, self._rows) < DEAR_SECONDS
 
     def _help(self, job: _Job) -> None:
-        """Make queued batches until this one is ready or the queue is empty."""
+        """Make queued batches until this one is ready, or the queue is empty."""
         while not job.ready and self._shared(job.rows):
             part: Any = self.workers.take()
             if part is None:
                 return
             part()
             error = part.job.error
-            # Not an Exception: Ctrl-C, meant for the caller.
+            # Not an Exception, such as Ctrl-C, which is meant for the caller.
             if error is not None and not isinstance(error, Exception):
                 raise error
 
     def prepare(self, upcoming: Iterable[Hashable], make: Make) -> None:
-        """Start these batches if there is room; drop those that are no longer wanted."""
+        """Start these batches if there is room, and drop batches that are no longer wanted."""
         if self.count == 0 or self.depth == 0:
             return
         upcoming, now = iter(upcoming), self._depth_now()
@@ -158,7 +160,7 @@ class Engine:
         for key in missing:
             try:
                 build = make(key, False)
-            except Exception:  # raised again when that batch is requested
+            except Exception:  # raised again when the batch is requested
                 return
             if build is None or self.inline(build.rows):
                 return
@@ -178,11 +180,12 @@ class Engine:
         return self.choice.inline(self._row_seconds * max(rows, self._rows))
 
     def _depth_now(self) -> int:
-        """`depth`, or a few if batches are cheap and the number of threads was not set.
+        """`depth`, or only a few if batches are cheap and the number of threads was not set.
 
-        Such batches keep up with any demand, or no number of them helps. A few of them stay in the
-        processor's cache from filling to reading: with 5 MB each, 9 % more are delivered, while ten
-        prefetched ones take 15 % more CPU seconds (W3; two cores, medians of 9 interleaved rounds).
+        Either such batches keep up with any demand, or prefetching more of them does not help. A few of
+        them stay in the processor's cache between filling and reading: with 5 MB each, 9 % more are
+        delivered, while prefetching ten takes 15 % more CPU seconds (W3; two cores, medians of 9
+        interleaved rounds).
         """
         rows = self._rows if self.auto and self._row_seconds is not None else 0
         if rows and (self._row_seconds or 0.0) * rows < DEAR_SECONDS:
@@ -196,12 +199,12 @@ class Engine:
                 self.choice.record_delivery(time.perf_counter(), self._row_seconds * self._rows)
 
     def why(self, rows: int) -> str:
-        """The choices for batches of this many rows, in words."""
+        """A description of the choices for batches of this many rows."""
         if self.count == 0:
             return "in the caller's thread (workers=0)"
         if self._row_seconds is None:
             return f"up to {self.count} {self.kind} (nothing measured yet)"
-        cost = f"{self._row_seconds * 1e6:.0f} microseconds a sample"
+        cost = f"{self._row_seconds * 1e6:.0f} microseconds per sample"
         if self.auto and self.choice.seconds is not None:
             ahead, here = (f"{seconds * 1e6:.0f}" for seconds in self.choice.seconds)
             cost += (
@@ -209,19 +212,19 @@ class Engine:
             )
         if self.inline(rows):
             return f"in the caller's thread, without {self.kind}: a batch is this cheap ({cost})"
-        among = ", the one that asks among them" if self._shared(rows) else ""
+        among = ", including the calling thread" if self._shared(rows) else ""
         return f"{self.count} {self.kind}{among}, {self._depth_now()} batches ahead ({cost})"
 
     def ready(self) -> int:
-        """Number of batches that are ready."""
+        """The number of batches that are ready."""
         with self._lock:
             return sum(job.ready for job in self._ahead.values())
 
     @property
     def cores_busy(self) -> float | None:
-        """Cores that the threads kept busy while they worked; None before a second of work.
+        """The number of cores that the threads kept busy while they worked; None before a second of work.
 
-        Fewer than the threads: they waited for a disk, for the GIL, or for a core.
+        If it is less than the number of threads, they waited for a disk, for the GIL, or for a core.
         """
         if self._busy_seconds < 1:
             return None
@@ -252,7 +255,7 @@ class Engine:
         self.measured(seconds, rows)
 
     def measured(self, seconds: float, rows: int) -> None:
-        """Update the cost of a row; the newest measurement counts a fifth."""
+        """Update the cost of a row; the newest measurement has a weight of one fifth."""
         if rows:
             each, old = seconds / rows, self._row_seconds
             self._row_seconds = each if old is None else 0.8 * old + 0.2 * each
@@ -265,20 +268,20 @@ class Engine:
             self._ahead.clear()
 
     def close(self) -> None:
-        """Stop the threads; they restart at the next request."""
+        """Stop the threads; the next request starts them again."""
         self.cancel()
         self.workers.close()
 
 
 def build_inline(build: Build) -> Any:
-    """The batch, made in the caller's thread."""
+    """Make a batch in the calling thread."""
     build.fill(0, build.rows)
     return build.finish()
 
 
 def _made(make: Make, key: Hashable) -> Build:
     if exiting.is_set():
-        raise RuntimeError("the interpreter ends, and with it all loading.")
+        raise RuntimeError("the interpreter is shutting down: no more samples can be loaded.")
     build = make(key, True)
     assert build is not None
     return build
@@ -294,7 +297,7 @@ class _Job:
         self.rows = build.rows
         self._left = parts
         self._lock = threading.Lock()
-        self._awaited: threading.Event | None = None  # made by a waiting thread: most find it ready
+        self._awaited: threading.Event | None = None  # created by a waiting thread, which is rare
         self._result: Any = None
         self.error: BaseException | None = None
         self.ready = self.cancelled = False
@@ -308,8 +311,8 @@ class _Job:
         self._end()
 
     def _end(self) -> None:
-        # Lock-free, since a finalizer may run this: the waiting thread writes one field and then
-        # reads the other, this thread does the reverse.
+        # Without a lock, because a finalizer may run this: the waiting thread writes one field and then
+        # reads the other, and this thread does so in the reverse order.
         self.ready = True
         if (awaited := self._awaited) is not None:
             awaited.set()

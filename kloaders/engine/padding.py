@@ -1,4 +1,4 @@
-"""Batches of samples of unequal length, padded to one length: `bucket_by_length`."""
+"""Batches of samples of different lengths, padded to the same length: `bucket_by_length`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from kloaders.plan.rng import Moment
 
 __all__ = ["Padding"]
 
-# Samples read to learn which arrays differ in length, if the first ones do not load.
+# If the first samples fail to load, try this many to find the arrays that differ in length.
 _TRIES = 20
-# The same if there are several arrays, whose lengths may differ.
+# The number of samples read if there are several arrays, whose lengths may differ.
 _LOOK = 32
 
 
@@ -41,7 +41,7 @@ class Padding:
         self.pad_value = pad_value
         self.label_pad_value = label_pad_value
         self.mask = mask
-        #: Leaves of a sample that are padded, with their padding value; known after two samples are read.
+        #: The padded leaves of a sample, with their padding values; known after reading two samples.
         self.padded: dict[int, float | str] | None = None
 
     def of(self, numbers: Array) -> Padding:
@@ -55,13 +55,13 @@ class Padding:
         )
 
     def plan(self, plan: EpochPlan) -> BucketPlan:
-        """The epoch plan with batches of similar length, in place of this plan."""
+        """An epoch plan with batches of similar length, to replace this plan."""
         return BucketPlan.of(plan, self.buckets)
 
     def build(
         self, maker: Maker, plan: EpochPlan, order: Order, batch: int, more: int = 0
     ) -> Build:
-        """A batch, padded; `more`: steps added to its length."""
+        """A padded batch; `more`: steps added to its length."""
         assert isinstance(plan, BucketPlan)
         indices, length = plan.planned(order, batch)
         # Shards know only the lengths of their own samples, but their arrays must have one shape.
@@ -69,10 +69,10 @@ class Padding:
         return _PaddedBuild(maker, self, indices, order.epoch, length + more, alone)
 
     def look(self, maker: Maker, plan: EpochPlan) -> Build | None:
-        """Batch 0, to show Keras on TensorFlow which dimensions vary.
+        """Batch 0 in another shape, to show Keras on TensorFlow which dimensions vary.
 
-        Keras takes a dimension to vary if it differs between batches 0 and 1, which it reads beforehand
-        for this purpose only. These may happen to have the same length.
+        Keras reads batches 0 and 1 beforehand, only to find the dimensions that differ between them. Both
+        batches may happen to have the same length.
         """
         if plan.batches < 2 or (self.buckets.shapes < 2 and not self._may_differ(maker)):
             return None
@@ -83,7 +83,7 @@ class Padding:
         return len(self.buckets.boundaries) > 1 and len(self.leaves(maker)) > 1
 
     def leaves(self, maker: Maker) -> dict[int, float | str]:
-        """Numbers of the padded arrays of a sample, and their padding values."""
+        """The numbers of a sample's padded arrays, with their padding values."""
         if self.padded is None:
             self.padded = self._find(maker)
         return self.padded
@@ -114,10 +114,10 @@ class Padding:
         for leaf, a in enumerate(looked[0][1]):
             if not a.shape or len(a.shape) != len(looked[1][1][leaf].shape):
                 continue
-            # A sample of another length, or else the longest one.
+            # A sample of another length if there is one, otherwise the longest.
             others = [(k, specs[leaf]) for k, specs in looked[1:] if specs[leaf].shape]
             other, b = next((one for one in others if one[1].shape[0] != a.shape[0]), others[0])
-            # If all samples have one length, only its number shows which axis it is.
+            # If all samples have the same length, that length identifies the padded axis.
             one = alike and a.shape[0] == self.lengths[order[0]] and leaf < inputs
             if a.shape[0] == b.shape[0] and not one:
                 continue
@@ -125,17 +125,18 @@ class Padding:
             value = value if leaf < before_weights else 0.0
             if value is None:
                 raise ValueError(
-                    f"{visible(names[leaf])} has {a.shape[0]} values for {visible(maker.log.name(int(order[0])))}, and "
-                    f"{b.shape[0]} for {visible(maker.log.name(other))}: pass label_pad_value= to "
-                    "bucket_by_length(), what labels are filled up with, such as -1."
+                    f"{visible(names[leaf])} has {a.shape[0]} values for "
+                    f"{visible(maker.log.name(int(order[0])))}, but {b.shape[0]} for "
+                    f"{visible(maker.log.name(other))}: pass label_pad_value= to "
+                    "bucket_by_length(), the value to pad labels with, such as -1."
                 )
             found[leaf] = "" if is_text(a.dtype) else value
         if not found:
             raise ValueError(
-                f"{visible(maker.log.name(int(order[0])))} has {self.lengths[order[0]]} steps by lengths=, and "
-                f"{visible(maker.log.name(int(order[-1])))} has {self.lengths[order[-1]]}, but their inputs "
-                f"have the shapes {_shapes(short[0])} and {_shapes(long[0])}: steps are the first "
-                "axis, and a transform must not pad."
+                f"{visible(maker.log.name(int(order[0])))} has {self.lengths[order[0]]} steps, and "
+                f"{visible(maker.log.name(int(order[-1])))} has {self.lengths[order[-1]]}, according to "
+                f"lengths=, but their inputs have the shapes {_shapes(short[0])} and {_shapes(long[0])}: "
+                "steps must be the first axis, and a transform must not pad."
             )
         return found
 
@@ -166,7 +167,7 @@ class Padding:
         return self.with_mask(known[0], ArraySpec((None,), np.dtype(bool))), *known[1:]
 
     def with_mask(self, x: Structure, mask: Any) -> Structure:
-        """Inputs and one more array."""
+        """The inputs with one more array."""
         if isinstance(x, dict):
             return {**x, "mask": mask}
         return (*x, mask) if isinstance(x, tuple) else (x, mask)
@@ -182,9 +183,9 @@ def _shapes(spec: Structure) -> str:
 
 
 class _PaddedBuild(BatchBuild):
-    """A batch whose rows are padded to one length, or each array to its own.
+    """A batch whose rows are padded to the same length, or each array to its own length.
 
-    own: whether a shorter array is padded to the boundary for its longest row only.
+    own: whether a shorter array is padded only to the boundary for its longest row.
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class _PaddedBuild(BatchBuild):
         self.padded = padding.leaves(maker)
         self.length = length
         self.own = own
-        #: For each padded array: the length of each row.
+        #: For each padded array, the length of each row.
         self.counts = {leaf: np.full(len(indices), length, np.int64) for leaf in self.padded}
         self.keep: Mask | None = None
         super().__init__(maker, indices, Moment(epoch))
@@ -227,7 +228,7 @@ class _PaddedBuild(BatchBuild):
     def _fit(
         self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
     ) -> dict[int, Exception]:
-        """Rows of other lengths are expected here."""
+        """Pad rows of other lengths, which are expected here."""
         want = self.leaves[leaf]
         fits = [o.array.shape[1:] == want.shape[2:] and o.array.dtype == want.dtype for o in odd]
         if leaf not in self.padded or not all(fits):
@@ -257,9 +258,9 @@ class _PaddedBuild(BatchBuild):
         allowed = self._limit(int(self.padding.lengths[index]))
         if len(mismatch.array) > allowed:
             raise ValueError(
-                f"{visible(self.maker.log.name(index))} has {len(mismatch.array)} steps, and "
-                f"{self.padding.lengths[index]} by the lengths= of bucket_by_length(): give lengths "
-                "as they are after the transform, or longer."
+                f"{visible(self.maker.log.name(index))} has {len(mismatch.array)} steps, but only "
+                f"{self.padding.lengths[index]} according to the lengths= of bucket_by_length(): pass "
+                "lengths after the transform, or longer ones."
             )
 
     def finish(self) -> Any:

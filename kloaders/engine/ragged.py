@@ -1,4 +1,4 @@
-"""Batches of arrays that differ in shape, padded to the longest of the batch (`padded_batches`)."""
+"""Batches of arrays that differ in shape, padded to the batch's maximum (`padded_batches`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kloaders.plan.rng import Moment
 
 __all__ = ["LOOK", "RaggedPadding"]
 
-#: Samples that are read to learn which axes differ.
+#: The number of samples that are read to find the axes that differ.
 LOOK = 64
 
 
@@ -25,11 +25,11 @@ class RaggedPadding:
     """The settings of `padded_batches`, or of `bucket_by_length` with a function.
 
     Attributes:
-        samples: number of samples.
-        pad_value: padding of inputs.
-        label_pad_value: padding of labels; None: labels must not differ in shape.
-        look_at: number of samples read to learn the shapes; None: all.
-        lengths, boundaries: which samples share a batch, as for `Padding`; None: any.
+        samples: the number of samples.
+        pad_value: the padding value of inputs.
+        label_pad_value: the padding value of labels; None: labels must not differ in shape.
+        look_at: the number of samples that are read to find their shapes; None: all.
+        lengths, boundaries: which samples share a batch, as for `Padding`; None: any samples.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class RaggedPadding:
         return plan if self.buckets is None else BucketPlan.of(plan, self.buckets)
 
     def build(self, maker: Maker, plan: EpochPlan, order: Order, batch: int) -> Build:
-        """A batch, padded."""
+        """A padded batch."""
         moment = Moment(order.epoch, plan.use(order, batch))
         return _RaggedBuild(maker, self, plan.indices(order, batch), moment)
 
     def look(self, maker: Maker, plan: EpochPlan) -> Build | None:
-        """A batch to show Keras on TensorFlow which dimensions vary.
+        """A batch in a larger shape, to show Keras on TensorFlow which dimensions vary.
 
-        Keras takes a dimension to vary if it differs between the first two batches that it reads
-        beforehand: this one is larger than all samples that were read. No model trains on it.
+        Keras reads two batches beforehand, only to find the dimensions that differ between them. This one
+        is larger than all samples that were read. No model is trained on it.
         """
         axes = self.axes(maker)
         if not any(axes.values()):
@@ -87,7 +87,7 @@ class RaggedPadding:
         return self._axes
 
     def _find(self, maker: Maker) -> dict[int, dict[int, int]]:
-        form = maker.specs.delivered  # finds a sample that loads
+        form = maker.specs.delivered  # reads a sample that loads
         raw, look = maker.pipeline.transforms.transform is None, maker.specs.looker()
         count = self.samples if self.look_at is None else min(self.look_at, self.samples)
         found = [flatten(form)]
@@ -116,8 +116,8 @@ class RaggedPadding:
             name = names_of(form[1], "y")[differ[0] - first]
             raise ValueError(
                 f"{visible(name)} differs in shape: pass label_pad_value= to "
-                f"{'padded_batches' if self.buckets is None else 'bucket_by_length'}(), what labels are "
-                "filled up with, such as -1."
+                f"{'padded_batches' if self.buckets is None else 'bucket_by_length'}(), the value to pad "
+                "labels with, such as -1."
             )
 
     def fills(self, form: Structure) -> list[float]:
@@ -137,14 +137,14 @@ class RaggedPadding:
         return known
 
     def __str__(self) -> str:
-        alike = "" if self.buckets is None else ", batches of like length"
-        return f"each array padded to its longest in the batch{alike}"
+        alike = "" if self.buckets is None else ", batches of similar length"
+        return f"each array padded to its maximum in the batch{alike}"
 
 
 class _RaggedBuild(BatchBuild):
     """A batch whose arrays are padded to their longest row.
 
-    least: minimum length of axes, for each array.
+    least: the minimum length of axes, for each array.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class _RaggedBuild(BatchBuild):
     ) -> None:
         self.axes = padding.axes(maker)
         self.padding, self.least = padding, least
-        #: For each array with rows of other shapes: the shape of each row.
+        #: For each array with rows of different shapes, the shape of each row.
         self.sizes: dict[int, Array] = {}
         self.keep: Mask | None = None
         super().__init__(maker, indices, moment)
@@ -173,7 +173,7 @@ class _RaggedBuild(BatchBuild):
     def _fit(
         self, leaf: int, odd: list[RowMismatch], failed: dict[int, Exception]
     ) -> dict[int, Exception]:
-        """Rows of other shapes are expected here."""
+        """Pad rows of other shapes, which are expected here."""
         want = flatten(self.form)[leaf]
         axes = self.axes[leaf]
         if not axes or any(
@@ -205,7 +205,7 @@ class _RaggedBuild(BatchBuild):
         return new
 
     def _error(self, odd: RowMismatch, want: ArraySpec) -> SampleError | None:
-        """The error of a row that differs in an axis where no sample read beforehand did."""
+        """The error for a row that differs along an axis where none of the samples read beforehand did."""
         pairs = enumerate(zip(odd.array.shape, want.shape, strict=True))
         other = [a for a, (n, m) in pairs if n != m and a not in self.axes[odd.leaf]]
         if not other:
@@ -216,12 +216,12 @@ class _RaggedBuild(BatchBuild):
         return SampleError(
             index,
             self.log.name(index),
-            f"{visible(name)} is {odd.array.shape}, and axis {other[0]} of all samples that "
-            f"were looked at is {want.shape[other[0]]}: "
+            f"{visible(name)} is {odd.array.shape}, but axis {other[0]} of all samples that "
+            f"were read beforehand is {want.shape[other[0]]}: "
             + (
-                "let transform= give that to all samples in all epochs."
+                "let transform= return that size for all samples in all epochs."
                 if self.padding.look_at is None
-                else f"{self.padding.look_at} were, and padded_batches(loader, look=None) looks at all."
+                else f"{self.padding.look_at} were read; padded_batches(loader, look=None) reads all."
             ),
         )
 

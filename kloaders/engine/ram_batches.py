@@ -1,4 +1,4 @@
-"""Two levels: RAM batches of thousands of samples, and the batches that are made from them."""
+"""Reads RAM batches of thousands of samples, and makes batches from them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RamRunner(Runner):
     """Makes batches from RAM batches, of which at most two exist at a time.
 
     Args:
-        size: of a RAM batch.
+        size: the size of a RAM batch.
         options: how samples are drawn.
         title: the loader's name in the log.
 
@@ -45,7 +45,7 @@ class RamRunner(Runner):
 
     def __init__(self, *arguments: Any, size: RamSize, options: RamOptions, title: str) -> None:
         self.size, self.options, self.title = size, options, title
-        #: Number of RAM batches begun.
+        #: The number of RAM batches begun.
         self.ram_batches_read = 0
         #: Whether the choices were logged; once for all views.
         self.sizes_logged = False
@@ -73,7 +73,7 @@ class RamRunner(Runner):
         return engine
 
     def _sizes(self, raw: int) -> str:
-        """The choices for samples of this many bytes, in words."""
+        """A description of the choices for samples of this size in bytes."""
         held, copies = self.size.held, self.size.copies
         several = f", {copies} samples from each" if copies > 1 else ""
         said = (
@@ -84,10 +84,10 @@ class RamRunner(Runner):
         drawn = "from all samples" if self.options.draw == "global" else "in storage order"
         served = f", served {self.plan.echo} times" if self.plan.echo > 1 else ""
         number = self.plan.windows(Order(0, 0))
-        return f"{said}, two at a time; {number} an epoch, drawn {drawn}{served}"
+        return f"{said}, two at a time; {number} per epoch, drawn {drawn}{served}"
 
     def release(self) -> None:
-        """Release everything that is only needed while batches are requested."""
+        """Release everything that is needed only while batches are requested."""
         with self._window_lock:
             for ram in self._windows.values():
                 ram.cancel()
@@ -99,19 +99,19 @@ class RamRunner(Runner):
     # ------------------------------------------------------------------ which RAM batch
 
     def _slot(self, key: Key) -> tuple[Order, int]:
-        """The RAM batch of a batch."""
+        """The RAM batch that contains a batch."""
         if self.size.resident:
             return _RESIDENT
         order, batch = key
         return order, self.plan.window_of(order, batch)
 
     def _next_slot(self, slot: tuple[Order, int]) -> tuple[Order, int] | None:
-        """The expected next RAM batch."""
+        """The RAM batch that is expected next."""
         order, number = slot
         if slot == _RESIDENT:
             return None
         shuffled = not self.plan.is_stored(order)
-        # Storage order with its true length, not the one in the batch's key.
+        # Use the true length of storage order, which differs from the one in the batch's key.
         true = order if shuffled else order._replace(head=self.plan.count(order))
         last = self.plan.windows(true) - 1
         if number < last:
@@ -131,7 +131,7 @@ class RamRunner(Runner):
             following = self._next_slot(slot)
             if following is not None and self.running().count:
                 wanted.append(following)
-            # Free before filling: no more than two at a time. A prefetch error may have been
+            # Free before filling, so that no more than two exist. A prefetch error may have been
             # temporary.
             for old in list(self._windows):
                 if old not in wanted or self._windows[old].errors:
@@ -191,8 +191,8 @@ class RamRunner(Runner):
 
 _RESIDENT = (Order(-1, 0), 0)
 
-# If a thread waits for this share of its reading time, the disk is slow or no core is free: the kernel
-# is then told to read ahead. That takes 4 us per file, and many files are read at once.
+# If a thread waits for this share of the time that reading takes, the disk is slow or no core is free.
+# The kernel is then told to read ahead, which takes 4 microseconds per file, for many files at once.
 _WAITING = 0.2
 
 
@@ -224,14 +224,14 @@ class _RamBatch:
         self.arrays = []
         for spec in flatten(maker.specs.raw):
             shape = (count, *(n or 1 for n in spec.shape))
-            # Mapped, so that the memory goes back when it is freed: malloc would keep it.
+            # Mapped memory returns to the system when it is freed; malloc would keep it.
             nbytes = int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize
             memory = np.frombuffer(mmap.mmap(-1, max(nbytes, 1)), np.uint8)
             self.arrays.append(memory[:nbytes].view(spec.dtype).reshape(shape))
         self.alive = np.ones(count, bool)
-        #: By row: samples with an array that does not fit above, as dicts by leaf.
+        #: For each row, the arrays of a sample that do not fit above, as a dict by leaf.
         self.odd: dict[int, dict[int, Array]] = {}
-        # Parts are small, so that all threads get one and the first batch is ready soon.
+        # Parts are small, so that every thread gets one and the first batch is ready soon.
         least = count if maker.pipeline.source.whole_batches else -(-count // 8)
         self.part = max(1, min(batch_size, least))
         self.done = [threading.Event() for _ in range(-(-count // self.part))]
@@ -246,7 +246,7 @@ class _RamBatch:
             self._claims[k] = source.fetch_ahead(self.indices[rows])
 
     def cancel(self) -> None:
-        """Stop: it is no longer wanted."""
+        """Stop filling, because it is no longer wanted."""
         self.cancelled = True
         for k in list(self._claims):
             self._fetched(k)
@@ -261,7 +261,7 @@ class _RamBatch:
         begin, busy = time.perf_counter(), time.thread_time()
         try:
             if not self.cancelled:
-                if self.waits:  # the threads are about to read the parts in between
+                if self.waits:  # other threads are about to read the parts in between
                     ahead = self.part * max(1, self.threads)
                     source = maker.pipeline.source
                     source.prefetch(self.indices[start + ahead : stop + ahead])
@@ -302,11 +302,11 @@ class _RamBatch:
 
 
 class _Stored(BatchBuild):
-    """A part of a RAM batch: samples have one shape, unless a transform will change it."""
+    """A part of a RAM batch. All samples have one shape, unless a transform will change it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        #: By row: arrays with another shape or dtype than the first sample's, by leaf.
+        #: For each row, the arrays with another shape or dtype than the first sample's, by leaf.
         self.odd: dict[int, dict[int, Array]] = {}
 
     def _load_one(
@@ -329,8 +329,8 @@ class _Stored(BatchBuild):
             got, index = one.array, int(self.indices[one.row])
             said = (
                 f"it is {got.dtype} of shape {got.shape}, but {model} is {spec.dtype} of shape "
-                f"{spec.shape}, and all samples of a RAM batch have one shape, unless transform= gives "
-                "them one."
+                f"{spec.shape}: all samples of a RAM batch need the same shape, unless transform= gives "
+                "it to them."
             )
             unfit[one.row] = self._differs(index, leaf, got.dtype != spec.dtype, said)
         return unfit
@@ -347,7 +347,7 @@ class _Served(BatchBuild):
         epoch, draw = moment
         if not isinstance(draw, int):
             draw = draw[kept] if len(alive) else draw[:1]
-        if not len(alive):  # Keras cannot take an empty batch: use another sample instead
+        if not len(alive):  # Keras does not accept an empty batch: use another sample instead
             others, first = np.flatnonzero(ram.alive), int(ram.indices[rows[0]])
             if not len(others):
                 raise maker.log.nothing_left(first)
@@ -393,7 +393,7 @@ class _Served(BatchBuild):
                 report(row, error)
 
     def _of_one_shape(self, rows: Indices) -> Iterator[slice]:
-        """Runs of rows whose stored samples have one shape and dtype."""
+        """Runs of rows whose stored samples have the same shape and dtype."""
         ends = [len(rows)]
         if self.ram.odd:
             forms = [[(a.shape, a.dtype) for a in self.ram.arrays_of(k)] for k in rows.tolist()]

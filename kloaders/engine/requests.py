@@ -1,4 +1,4 @@
-"""From `loader[i]` to a batch: the meaning of the index, and warnings about the order of requests."""
+"""Turns `loader[i]` into a batch: interprets the index, and warns about the order of requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kloaders.keras_api.tickets import Request
 
 __all__ = ["Requests"]
 
-# This many requests in order mean predict, or a loop: a shuffled fit begins like that once in 24 times.
+# This many requests in order indicate predict, or a loop: a shuffled fit begins so once in 24 times.
 _IN_ORDER = 4
 
 
@@ -22,19 +22,19 @@ class Requests:
     Args:
         runner: makes the batches.
         shuffle: the loader's option.
-        sampling: the proportions of samples as text; "" if each comes once.
+        sampling: how samples are drawn, as text; "" if each is used once.
         title: the loader's name in messages.
 
-    Threads: all methods may be called from several at once.
+    Threads: several may call all methods at once.
     """
 
     def __init__(self, runner: Runner, shuffle: bool | None, sampling: str, title: str) -> None:
         self.runner, self.shuffle, self.sampling, self.title = runner, shuffle, sampling, title
         self._order_logged = self._interruption_logged = False
-        self._counted = False  # num_batches was read since the last batch
+        self._counted = False  # whether num_batches was read since the last batch
 
     def starting(self) -> int:
-        """The number of batches, which Keras reads when a pass begins."""
+        """The number of batches; Keras reads it when a pass begins."""
         self.runner.resting = False
         self._counted = True
         return self.runner.tickets.starting()
@@ -77,29 +77,29 @@ class Requests:
         tickets, plan = self.runner.tickets, self.runner.plan
         if plan.shard[1] > 1 and tickets.shuffle is None and not plan.is_stored(request.order):
             raise ValueError(
-                "a loader with shard= is asked for its batches in a random order, which is another "
-                "one in each process: pass shuffle=True to the loader, or call fit(shuffle=False)."
+                "the batches of a loader with shard= are requested in a random order, which differs "
+                "between processes: pass shuffle=True to the loader, or call fit(shuffle=False)."
             )
         if tickets.permuted and not self._order_logged:
             self._order_logged = True
             warn(
-                f"{self.title}(shuffle=False) is asked for its batches in a random order: "
-                "fit() permutes them unless it is called with shuffle=False. Batches come as they "
-                "are asked for, without look-ahead. shuffle=None shuffles samples instead."
+                f"the batches of {self.title}(shuffle=False) are requested in a random order: "
+                "fit() permutes them unless it is called with shuffle=False. Batches are delivered as "
+                "requested, without prefetching. shuffle=None shuffles samples instead."
             )
         inside = tickets.in_order == _IN_ORDER and not self._order_logged
         if inside and self.sampling and self.shuffle is None:
             self._order_logged = True
             warn(
-                f"this loader samples ({self.sampling}) and is asked for its batches in order, as "
+                f"this loader draws samples ({self.sampling}), but its batches are requested in order, as "
                 "predict and evaluate do: rows do not line up with the data. Predict from a loader "
-                "without these options; shuffle=True says that the order is meant."
+                "without these options; shuffle=True says that this order is intended."
             )
         if tickets.interrupted and not self._interruption_logged:
             self._interruption_logged = True
             warn(
-                "this loader was evaluated or predicted from in the middle of a pass that fit "
-                "trains on, and the rest of that pass cannot be told from a new one: samples may "
-                "come twice in this epoch. Give fit LoaderCallback(loader), or evaluate "
+                "this loader was evaluated or predicted from in the middle of a pass that fit trains "
+                "on, so that the rest of this pass cannot be distinguished from a new one: samples may be "
+                "repeated in this epoch. Pass LoaderCallback(loader) to fit, or evaluate "
                 "loader.view()."
             )

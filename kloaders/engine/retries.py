@@ -1,7 +1,7 @@
-"""Reads samples again after errors that may be temporary: a disk, memory, file descriptors.
+"""Reads samples again after errors that may be temporary: of a disk, of memory, of file descriptors.
 
-A network folder may be unavailable for a moment. That is not the samples' fault: they are read again
-with increasing waits. Their neighbours are read too, which tells a missing file from a missing disk.
+A network folder may be unavailable for a moment, which is not the samples' fault. They are read again
+with increasing waits. Adjacent samples are read too, to distinguish a missing file from a missing disk.
 Nothing here runs unless a sample fails.
 """
 
@@ -19,12 +19,12 @@ __all__ = ["Names", "read_again", "read_patiently"]
 
 Loaded = TypeVar("Loaded")
 
-# Seconds to wait before each new try.
+# The number of seconds to wait before each new try.
 _WAITS = (0.0, 0.02, 0.1, 0.5, 2.0)
-# The waiting of a process is limited to this many seconds, and then to this share of its time, so that
-# a lost disk or ten thousand bad sectors do not take all night.
+# A process waits at most this many seconds, and after that at most this share of its time, so that a
+# lost disk or ten thousand bad sectors do not take all night.
 _PATIENCE, _SHARE = 60.0, 0.1
-# Distances to the neighbours that are read to see whether the disk is there.
+# Distances to the adjacent samples that are read to see whether the disk is available.
 _NEAR = (1, -1, 2, -2)
 
 
@@ -43,7 +43,7 @@ class _Patience:
         self._lock = threading.Lock()
 
     def take(self, seconds: float) -> float:
-        """This many seconds, or as many as are left."""
+        """Return `seconds`, or the number of seconds that are left."""
         with self._lock:
             now = time.monotonic()
             self._left = min(_PATIENCE, self._left + _SHARE * (now - self._since))
@@ -66,23 +66,23 @@ def read_again(
 ) -> None:
     """Read samples with temporary errors again; those that load are removed from `failed`.
 
-    The rest keep the error of the last try, with `Recovery.LOST` if the sample is not at fault
-    because its neighbours do not load either.
+    The others keep the error of the last try, with `Recovery.LOST` if a sample is not at fault
+    because adjacent samples fail as well.
 
     Args:
-        failed: errors by row, or by whatever `read` takes.
-        read: reads a sample again; returns its error, None if it loads.
-        read_other: reads the sample with this number; returns its error only.
-        number: the sample number of a key of `failed`.
-        names: number and names of the samples.
+        failed: errors by row, or by any other argument of `read`.
+        read: reads a sample again; returns its error, or None if it loads.
+        read_other: reads the sample with this number; returns only its error.
+        number: returns the sample number for a key of `failed`.
+        names: the number and names of the samples.
     """
 
     def others_load(key: Any) -> bool:
         near = [k for k in (number(key) + step for step in _NEAR) if 0 <= k < names.samples]
-        near.sort(key={number(k) for k in failed}.__contains__)  # samples not known to fail first
+        near.sort(key={number(k) for k in failed}.__contains__)  # first those not known to fail
         return not near or any(not _again(read_other(k)) for k in near)
 
-    sound: set[Any] = set()  # samples that fail although their neighbours load
+    sound: set[Any] = set()  # samples that fail although adjacent samples load
     for wait in _WAITS:
         waiting = [key for key, error in failed.items() if _again(error) and key not in sound]
         if not waiting:
@@ -95,7 +95,7 @@ def read_again(
                 or recovery_of(failed[key]) is not Recovery.ASK
             ):
                 continue
-            # A neighbour loads, so the disk is there: the sample is at fault.
+            # An adjacent sample loads, so the disk is available, and this sample is at fault.
             if others_load(key) and not _loads(key, failed, read, number, names):
                 sound.add(key)
     for key in [key for key, error in failed.items() if _again(error) and key not in sound]:
@@ -143,8 +143,8 @@ def _loads(
         return False
     before = failed.pop(key)
     warn(
-        f"{names.name(number(key))} could not be read, and could when it was tried again "
-        f"({type(before).__name__}: {shortened(str(before), 200)}). If that happens often, look after "
+        f"{names.name(number(key))} could not be read at first, but could be read on a later try "
+        f"({type(before).__name__}: {shortened(str(before), 200)}). If this happens often, check "
         "the disk or the network.",
         once="read again",
     )
@@ -152,6 +152,6 @@ def _loads(
 
 
 def _again(error: Exception | None) -> bool:
-    """Whether it may load when it is read again."""
+    """Whether another try may succeed."""
     settled = (None, Recovery.LOST, Recovery.REFUSED)
     return error is not None and recovery_of(error) not in settled

@@ -1,7 +1,7 @@
-"""Has the batches of a plan made ahead of their request: threads or processes, buffers, locks.
+"""Makes the batches of a plan before they are requested; owns threads, processes, buffers and locks.
 
 A batch is identified by a key, (order, batch number), and made by a `BatchBuild`. Threads and processes
-live while batches are requested: `release` stops them, and the next request starts them again.
+exist while batches are requested: `release` stops them, and the next request starts them again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["Key", "Runner", "key_of", "keys_of"]
 
-#: A batch: the order of an epoch, and the batch number in it.
+#: The key of a batch: the order of an epoch, and the batch number in it.
 Key = tuple[Order, int]
 
 
@@ -53,20 +53,20 @@ class Runner:
     Args:
         pipeline: loads samples.
         specs: shapes and dtypes of the samples.
-        log: records samples that do not load.
+        log: records samples that fail to load.
         plan: assigns samples to batches.
         tickets: interpret Keras' requests.
-        delivery: the last step of a batch.
+        delivery: the last step of making a batch.
         work: threads, processes, and the number of prefetched batches.
-        padding: pads samples of unequal length; None: no padding.
+        padding: pads samples of different lengths; None: no padding.
 
     Attributes:
         engine: prefetches batches; None while nothing is requested.
-        meter: measures the current fit, if a LoaderCallback does.
-        last_fit: the last result of it.
-        loaded: the position of the state loaded last; None if none was loaded.
+        meter: measures the current fit, if there is a LoaderCallback.
+        last_fit: the meter's last result.
+        loaded: the position of the state that was loaded last; None if none was.
 
-    Threads: all methods may be called from several at once.
+    Threads: several may call all methods at once.
     """
 
     #: Whether batches are made from RAM batches.
@@ -92,7 +92,7 @@ class Runner:
         self.last_fit: Fit | None = None
         self.loaded: Position | None = None
         self.resting = False
-        #: How often `release` was called.
+        #: The number of calls of `release`.
         self.released = 0
         self._renewed: Order | None = None
         self._batch_spec: Structure = None
@@ -101,7 +101,7 @@ class Runner:
         forks.watch(self)
 
     def _reset_after_fork(self) -> None:
-        """Start with no threads, no processes, no prefetched batches and new locks."""
+        """Start with no threads, no processes, no prefetched batches, and new locks."""
         self.engine: Engine | None = None
         self.pool = BufferPool()
         self._processes: Pool | None = None
@@ -110,20 +110,20 @@ class Runner:
         self._rest_lock = threading.RLock()
 
     def after_fork(self) -> None:
-        """In the child of os.fork: keep the position in the epoch, drop the jobs of threads."""
+        """In the child of os.fork: keep the position in the epoch, and drop the threads' jobs."""
         self.tickets.forked()
         self.specs.after_fork()
         self.log.after_fork()
         self._reset_after_fork()
 
     def reseed(self, seed: int, stream: Stream | None) -> None:
-        """Use another seed, before anything is requested. stream: the samples to draw from."""
+        """Use another seed, before anything is requested. stream: the order of samples that are drawn."""
         source = self.pipeline.source.with_seed(seed)
         self.pipeline = self.specs.pipeline = replace(self.pipeline, seed=seed, source=source)
         self.plan = replace(self.plan, seed=seed, stream=stream)
 
     def adopt(self, other: Runner) -> None:
-        """Make the batches of another runner from now on, at this one's position in the data."""
+        """From now on, make the batches of another runner, at this runner's position in the data."""
         self.release()
         self.pipeline, self.specs, self.plan = other.pipeline, other.specs, other.plan
         self.delivery, self.padding = other.delivery, other.padding
@@ -133,14 +133,14 @@ class Runner:
         self.specs.look_by(self._looker)
 
     def resume_at(self, position: Position) -> None:
-        """The next pass begins at this position."""
+        """Begin the next pass at this position."""
         self.loaded = position
         self.tickets.resume_at(position)
         self.release()
 
     @property
     def loaded_at(self) -> tuple[Order, int] | None:
-        """Order and batch at which the state loaded last resumes."""
+        """The order and batch at which the state that was loaded last resumes."""
         return None if self.loaded is None else (self.loaded.order, self.loaded.first)
 
     # ------------------------------------------------------------------ batches
@@ -150,8 +150,8 @@ class Runner:
 
         Args:
             request: which batch.
-            released: `self.released` at the time of the request. Requests of a fit that has ended start
-                no threads.
+            released: the value of `self.released` when the request was made. Requests of a fit that has
+                ended start no threads.
         """
         if request.batch == 0 or not request.sequential or request.order != self._renewed:
             self._renewed = request.order
@@ -171,7 +171,7 @@ class Runner:
         return batch
 
     def batches(self, order: Order, first: int) -> Iterator[Any]:
-        """All batches of an order from this one on."""
+        """All batches of an order, beginning with batch `first`."""
         count = self.plan.count(order)
         self._renew(self.released)
         for batch in range(first, count):
@@ -180,14 +180,15 @@ class Runner:
             yield self.running().get(key_of(order, batch), upcoming, self.make)
 
     def _renew(self, released: int) -> int:
-        """Begin a pass: drop cached results of hooks that are older than an assignment.
+        """At the start of a pass, drop cached results that hooks made before a variable was reassigned.
 
-        -> `self.released`, if it was `released`.
+        Returns:
+            The new `self.released`, if `released` was the current one; otherwise `released`.
         """
         if not renew(self.pipeline.source.stores()):
             return released
         before, resting = self.released, self.resting
-        self.release()  # prefetched batches, and the hooks that worker processes hold
+        self.release()  # drops prefetched batches, and the hooks that worker processes hold
         self.resting = resting
         return self.released if released == before else released
 
@@ -196,7 +197,7 @@ class Runner:
         return self.plan.shuffled_order(epoch) if shuffled else self.plan.storage_order(epoch)
 
     def wider(self) -> Any:
-        """Batch 0 padded one step longer, if Keras has to see that lengths vary; else None."""
+        """Batch 0 padded by one more step, if Keras has to see that lengths vary; else None."""
         if self.padding is None:
             return None
         build = self.padding.look(self, self.plan)
@@ -207,7 +208,7 @@ class Runner:
         return self.make_alone(key, wait)
 
     def make_alone(self, key: Key, wait: bool) -> Build:
-        """A batch without prefetching its neighbours."""
+        """A batch, made without prefetching the following ones."""
         order, batch = key
         if self.padding is not None:
             return self.padding.build(self, self.plan, order, batch)
@@ -219,13 +220,13 @@ class Runner:
         order, batch = request.order, request.batch
         yield from keys_of(order, batch + 1, self.plan.count(order))
         shuffled = not self.plan.is_stored(order)
-        another = shuffled or self.tickets.training  # storage order may belong to predict
+        another = shuffled or self.tickets.training  # storage order may be that of predict
         if another and order.epoch != self.tickets.last_epoch:
-            # The first batches of the next epoch are made while this one ends and validation runs.
+            # Prefetch the next epoch's first batches while this one ends and validation runs.
             yield from keys_of(self.order_of(order.epoch + 1, shuffled), 0, self.plan.batches)
 
     def _asked(self, request: Request) -> None:
-        """A batch of a pass was requested: with two levels, prepare its RAM batch."""
+        """Called when a batch of a pass is requested; with RAM batches, prepares its RAM batch."""
 
     # ------------------------------------------------------------------ specs
 
@@ -237,11 +238,11 @@ class Runner:
 
     @property
     def row_spec(self) -> Structure:
-        """The spec of a row of a batch after batch_transform, which is tried on one sample."""
+        """The spec of a row of a batch after batch_transform, found by applying it to one sample."""
         if self.pipeline.transforms.batch_transform is None:
             return self.specs.delivered
         if self._batch_spec is None:
-            form = self.specs.delivered  # finds a sample that loads
+            form = self.specs.delivered  # reads a sample that loads
             with self.specs.lock:
                 if self._batch_spec is None:
                     build = BatchBuild(self, np.array([self.specs.model_sample]), Moment())
@@ -257,7 +258,7 @@ class Runner:
 
     @property
     def delivered_spec(self) -> Structure:
-        """`row_spec`, with None for the dimensions in which samples may differ."""
+        """`row_spec`, with None for dimensions that may vary between samples."""
         return self.pipeline.twin(self._known_spec())
 
     def _known_spec(self) -> Any:
@@ -270,7 +271,7 @@ class Runner:
             return self.specs.delivered
         return self.pipeline.source.delivered(self.specs.delivered)
 
-    # ------------------------------------------------------------------ what runs
+    # ------------------------------------------------------------------ engine and processes
 
     def running(self) -> Engine:
         """The engine, started if it is not running."""
@@ -287,9 +288,9 @@ class Runner:
         return engine
 
     def _engine_for(self, request: Request, released: int) -> Engine | None:
-        """The build of this batch. None: closed and only peeked at, or closed since the request.
+        """The engine for this request. None if it is closed and this is a single access, or closed since.
 
-        TensorFlow reads on for a moment after a fit has ended: that starts no threads.
+        TensorFlow requests batches for a moment after a fit has ended; this must not start threads.
         """
         with held_off, self._rest_lock:
             if released != self.released or (self.resting and not request.sequential):
@@ -301,12 +302,12 @@ class Runner:
 
     def _make_engine(self, batch_bytes: int) -> Engine:
         depth = self.depth(batch_bytes)
-        # The fixed cost of a call is paid once per batch.
+        # A call of load_batch has a fixed cost, so make each batch with one call.
         whole = self.pipeline.source.whole_batches
-        # Blocks in use: prefetched, being made, and still held by the framework.
+        # Blocks in use: of batches that are prefetched, being made, or still held by the framework.
         self.pool.limit = depth * len(flatten(self.specs.delivered)) + 16
         if (processes := self.process_pool()) is not None:
-            # One thread per process or actor job: it only waits for the answer.
+            # One thread per process or per actor's job; it only waits for the answer.
             count, kind = processes.count, processes.kind
             if kind == RayPool.kind:
                 depth = max(depth, min(count, AHEAD_BYTES // max(1, batch_bytes)))
@@ -324,7 +325,7 @@ class Runner:
         return Engine(self.work.workers, usable_cores(), depth, whole=whole)
 
     def _fetch_ahead(self, key: Key) -> Sequence[Claim]:
-        """Begin to fetch what a batch reads."""
+        """Begin to fetch the data of a batch."""
         return self.pipeline.source.fetch_ahead(self.plan.indices(*key))
 
     def depth(self, batch_bytes: int) -> int:
@@ -346,7 +347,7 @@ class Runner:
         return ProcessPool(self.pipeline, self.work.workers or usable_cores())
 
     def release(self) -> None:
-        """Release everything that is only needed while batches are requested."""
+        """Release everything that is needed only while batches are requested."""
         with self._rest_lock:
             self.resting = True
             self.released += 1
@@ -357,17 +358,17 @@ class Runner:
         self._close_processes()
         if engine is not None:
             engine.close()
-        self._close_processes()  # a thread may have requested them again
+        self._close_processes()  # again, because a thread may have started them meanwhile
         self.pool.clear()
         self.pipeline.source.close()
 
     def fit_end(self) -> None:
-        """A fit that a LoaderCallback measured has ended."""
+        """Called when a fit that a LoaderCallback measured has ended."""
         self.tickets.fit_end()
         self.release()
 
     def close(self) -> None:
-        """Release everything, including the RAM cache; it is rebuilt at the next request."""
+        """Release everything, including the cache in RAM; the next request creates it again."""
         self.release()
         for store in self.pipeline.source.stores():
             store.release(self)
@@ -399,5 +400,5 @@ def _in_storage_order(order: Order) -> Order:
     return order._replace(head=_STORAGE)
 
 
-# More batches than any loader has: the order of an epoch that is never shuffled.
+# More than the number of batches of any loader; marks an order that is never shuffled.
 _STORAGE = 2**62

@@ -1,4 +1,4 @@
-"""Shapes and dtypes of a loader's samples, taken from the first one that loads."""
+"""Shapes and dtypes of a loader's samples, taken from the first sample that loads."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["FIRST_TRIES", "Look", "SampleSpecs"]
 
-#: look(index, raw): the specs of one sample.
+#: look(index, raw) returns the specs of one sample.
 Look = Callable[[int, bool], Structure]
 
-#: Number of samples tried, if on_error allows the first ones to fail.
+#: The number of samples that are tried, if on_error permits the first ones to fail.
 FIRST_TRIES = 100
 
 
 class SampleSpecs:
-    """Specs of the samples, as stored and as delivered.
+    """The specs of the samples, as stored and as delivered.
 
     Args:
         pipeline: loads the samples.
-        log: records samples that do not load.
+        log: records samples that fail to load.
 
-        Threads: may be used by several at once; one of them reads.
+    Threads: several may use it at once; only one of them reads.
     """
 
     def __init__(self, pipeline: SamplePipeline, log: ErrorLog) -> None:
@@ -41,21 +41,21 @@ class SampleSpecs:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """New locks, in the child of a fork."""
+        """Create new locks, in the child of a fork."""
         self.lock = threading.RLock()
 
     def look_by(self, choose: Callable[[], Look]) -> None:
-        """Read samples through the result of `choose`, a method: worker processes, if hooks run there.
+        """Read samples with the function that `choose`, a method, returns: if hooks run in workers, there.
 
-        `choose` is not kept alive: it belongs to the owner of these specs.
+        `choose` is not kept alive, because it belongs to the owner of these specs.
         """
         self._elsewhere = weakref.WeakMethod(choose)
 
     def looker(self) -> Look:
-        """The function that gives the specs of one sample.
+        """The function that returns the specs of one sample.
 
         Raises:
-            Exception: samples cannot be read at all: worker processes do not start.
+            Exception: no sample can be read, because worker processes do not start.
         """
         choose = None if self._elsewhere is None else self._elsewhere()
         look = self.pipeline.look if choose is None else choose()
@@ -87,7 +87,7 @@ class SampleSpecs:
 
     @property
     def raw_bytes(self) -> int:
-        """Bytes of one stored sample."""
+        """The size of one stored sample in bytes."""
         return sum(spec.nbytes for spec in flatten(self.raw))
 
     def _first(self, raw: bool) -> Structure:

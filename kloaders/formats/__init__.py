@@ -1,1 +1,1 @@
-"""Bytes in files to arrays, and back."""
+"""Conversion of file bytes to arrays, and back."""

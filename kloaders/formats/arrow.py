@@ -1,6 +1,6 @@
-"""Values of columns of Apache Arrow tables as NumPy arrays, bytes and texts. No files, no order.
+"""Converts columns of Apache Arrow tables to NumPy arrays, bytes and texts.
 
-pyarrow is imported where it is used: it is optional (`pip install "kloaders[parquet]"`).
+pyarrow is imported on use, because it is optional (`pip install "kloaders[parquet]"`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["class_names_in", "import_pyarrow", "values_of"]
 
 
 def import_pyarrow(owner: str) -> Any:
-    """The package, or an ImportError that says how to get it; owner: who needs it."""
+    """The pyarrow package, or an ImportError that says how to install it; owner: what needs it."""
     try:
         import pyarrow as pa
         import pyarrow.parquet
@@ -32,19 +32,19 @@ def import_pyarrow(owner: str) -> Any:
 
 
 def values_of(column: pa.ChunkedArray | pa.Array, name: str) -> Any:
-    """The values of a column: an array with one for each row, or a list.
+    """The values of a column: an array with one row for each value, or a list.
 
-    Numbers without gaps are an array. In a list there are bytes (what is encoded, or the content of
-    the file that a struct names, as Hugging Face stores images), texts, arrays of the items of lists
-    (nested to any depth), dictionaries (structs), and None where a value is missing.
+    Numbers without gaps become an array. A list contains bytes (an encoded value, or the content of the
+    file in a struct, as Hugging Face stores images), texts, arrays of list items (nested to any depth),
+    dictionaries (structs), and None for missing values.
 
     Raises:
-        DecodeError: the column is of a type that has no numbers, such as dates.
+        DecodeError: the column's type cannot be converted to numbers, such as dates.
     """
     import pyarrow as pa
 
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # more than one chunk holds
+    if isinstance(array, pa.ChunkedArray):  # more than one chunk can hold
         return [value for chunk in array.chunks for value in values_of(chunk, name)]
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
@@ -70,7 +70,7 @@ def values_of(column: pa.ChunkedArray | pa.Array, name: str) -> Any:
     if any(is_kind(kind) for is_kind in plain) or "view" in str(kind):
         return array.to_pylist()
     raise DecodeError(
-        f"column {name!r:.80} is of type {kind}, which is no number, list, text or bytes: choose other "
+        f"column {name!r:.80} has type {kind}, expected numbers, lists, texts or bytes: choose other "
         "columns, or convert it when the file is written."
     )
 
@@ -92,7 +92,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _stored(value: Any) -> bytes | None:
-    """The bytes of an image: those in the table, or those of the file that it names."""
+    """The bytes of an image, from the table or from the file that it names."""
     if value is None:
         return None
     if value.get("bytes") is not None:
@@ -103,7 +103,7 @@ def _stored(value: Any) -> bytes | None:
 
 
 def _lists(array: Any, name: str) -> Any:
-    """Lists of each row as arrays; one array of all rows where all are of one length."""
+    """The list of each row as an array; one array of all rows if all lists have the same length."""
     import pyarrow as pa
 
     kind = array.type
@@ -132,21 +132,21 @@ def _lists(array: Any, name: str) -> Any:
 
 
 def _as_array(part: Any) -> Any:
-    """Items of one list: an array of them, where they are arrays of one shape."""
+    """The items of one list; a single array if they are arrays of the same shape."""
     if isinstance(part, np.ndarray):
         return np.array(part)
     if part and all(isinstance(item, (np.ndarray, np.generic)) for item in part):
         if len({item.shape for item in part}) == 1:
             return np.stack(part)
         shapes = sorted({str(item.shape) for item in part})
-        raise DecodeError(f"a list holds arrays of several shapes: {', '.join(shapes[:8])}.")
+        raise DecodeError(f"a list holds arrays of different shapes: {', '.join(shapes[:8])}.")
     return part
 
 
 def class_names_in(metadata: Any, column: str) -> list[str] | None:
     """The class names of a column, as Hugging Face writes them to a file's metadata.
 
-    metadata: of an Arrow schema, bytes to bytes, or None.
+    metadata: the metadata of an Arrow schema, bytes to bytes, or None.
     """
     try:
         info = json.loads((metadata or {})[b"huggingface"])["info"]

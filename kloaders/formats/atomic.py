@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever ends the process."""
+"""Writes files atomically: a file is complete or does not exist, however the process ends."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = [
 ]
 
 
-# Errors of a full disk.
+# Error numbers of a full disk.
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
-# Number of processes and threads that may write one path at a time with leftovers found by name.
+# The number of simultaneous writers of one path whose leftover files can be found by name.
 _SLOTS = 8
-# In a folder that others can write to, their files are neither followed nor waited for.
+# In a folder that others can write to, do not follow their links or block on their pipes.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK
 _LEFT = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NO_LINK
@@ -33,18 +33,18 @@ _LEFT = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NO_LINK
 
 @contextlib.contextmanager
 def whole_file(path: str, on_disk: bool = True) -> Iterator[IO[bytes]]:
-    """A file to write, which gets its name when it is whole and on the disk.
+    """Open a file for writing that gets its name once it is complete and on the disk.
 
-    on_disk: False does not wait for the disk, for what has checksums and can be made again: behind a
-    loss of power such a file may be empty.
+    on_disk: False does not wait for the disk; for files that have checksums and can be made again. After
+    a loss of power such a file may be empty.
 
-    Until then it has another name in the same folder, `.NAME.K.part`; if the block raises, whatever
-    it is, that is removed and what was at `path` before is untouched. A link at `path` stays one, and
-    what it points to is replaced; a file that is replaced keeps its mode. Several processes may write
-    one path at a time: the last to finish stays. What a killed process left is removed first.
+    Until then the file has another name in the same folder, `.NAME.K.part`. If the block raises any
+    exception, this file is removed, and a previous file at `path` is unchanged. A link at `path` is kept,
+    and its target is replaced. A replaced file keeps its mode. Several processes may write the same path
+    at the same time: the last one to finish wins. Files that killed processes left are removed first.
 
     Raises:
-        OSError: as the disk has it; one that is full says what to do.
+        OSError: any error of the disk; if the disk is full, with advice.
     """
     target = os.path.realpath(path)
     mode = _mode_of(target)
@@ -59,13 +59,13 @@ def whole_file(path: str, on_disk: bool = True) -> Iterator[IO[bytes]]:
                 os.fchmod(descriptor, mode)
             if on_disk:
                 os.fsync(descriptor)
-            if sys.platform != "win32":  # a closed file would count as a leftover
+            if sys.platform != "win32":  # after closing, the file would count as a leftover
                 os.replace(part, target)
         if sys.platform == "win32":  # an open file cannot be renamed
             os.replace(part, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.lstat(part), begun):  # not one that was begun since by another
+            if os.path.samestat(os.lstat(part), begun):  # not a newer file of another writer
                 os.unlink(part)
         if isinstance(error, OSError):
             raise_if_full(error, path)
@@ -83,19 +83,19 @@ def check_writable(path: str) -> None:
 
 
 def remove_leftovers(path: str) -> None:
-    """Remove what processes left that were killed while they wrote this path.
+    """Remove files that processes left when they were killed while writing this path.
 
-    They are told from those that write now by a lock, which ends with its process; where a file system
-    has no locks, nothing is removed.
+    Files of running writers are locked, and a lock ends with its process. On a file system without
+    locks, nothing is removed.
     """
     for part in _slots(os.path.realpath(path)):
-        if sys.platform == "win32":  # where a file that is open cannot be removed
+        if sys.platform == "win32":  # an open file cannot be removed here, so no lock is needed
             with contextlib.suppress(OSError):
                 os.unlink(part)
             continue
         try:
             descriptor = os.open(part, _LEFT)
-        except OSError:  # mostly it is not there
+        except OSError:  # usually it does not exist
             continue
         try:
             with contextlib.suppress(OSError):
@@ -106,14 +106,14 @@ def remove_leftovers(path: str) -> None:
 
 
 def _mode_of(target: str) -> int | None:
-    """The mode of the file that is there; None if there is none."""
+    """The mode of the existing file; None if there is none."""
     try:
         mode = os.stat(target).st_mode
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(mode):
         kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(kind, "is there already and is no file: choose another name", target)
+        raise OSError(kind, "already exists and is not a file: choose another name", target)
     return stat.S_IMODE(mode)
 
 
@@ -123,23 +123,23 @@ def _slots(target: str) -> list[str]:
 
 
 def _begun(target: str, mode: int | None) -> tuple[int, str]:
-    """A new file to write to, locked while it is open, with its name until it is complete."""
+    """Create a temporary file, locked while it is open; return its descriptor and name."""
     folder, name = os.path.split(target)
     mine = f".{name}.{os.getpid()}-{threading.get_ident()}.part"
     for part in [*_slots(target), os.path.join(folder, mine)]:
         try:
             descriptor = os.open(part, _NEW, 0o666 if mode is None else 0o600)
-        except FileExistsError:  # somebody writes there
+        except FileExistsError:  # used by another writer
             continue
-        # Who looks for leftovers may have had the lock first, and then removes it.
+        # A process that removes leftovers may have locked the file first; it then removes it.
         if _lock(descriptor) is not False and _is_at(part, descriptor):
             return descriptor, part
         os.close(descriptor)
-    raise FileExistsError(errno.EEXIST, "is written by too many at a time", target)
+    raise FileExistsError(errno.EEXIST, "is being written by too many processes at once", target)
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Lock a file until it is closed. -> whether nobody else has; None where there are no locks."""
+    """Lock a file until it is closed. Return whether this succeeded; None if locks are unsupported."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -162,15 +162,15 @@ def _is_at(path: str, descriptor: int) -> bool:
 
 
 def raise_if_full(error: OSError, path: str) -> None:
-    """Raise another error, with advice, if it is for lack of space."""
+    """If the error is due to a full disk, raise another one with advice."""
     if error.errno in _FULL:
-        said = f"{error.strerror}: free some, and run the same again to go on"
+        said = f"{error.strerror}: free some space, and run the same again to continue"
         raise OSError(error.errno, said, path) from error
 
 
 def sync_folder(folder: str) -> None:
-    """Let the names in a folder reach the disk."""
-    if sys.platform == "win32":  # where a folder cannot be opened
+    """Flush the names in a folder to the disk."""
+    if sys.platform == "win32":  # a folder cannot be opened here
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Sound files to arrays: frames by channels, at the rate and the length that a model wants."""
+"""Decodes sound files to arrays of frames and channels, with the rate and length that a model needs."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ __all__ = ["Audio"]
 
 @dataclass(frozen=True)
 class Audio:
-    """A decoder of sound files, for `decode=`: .wav, .flac, and what else libsndfile reads.
+    """A decoder of sound files for `decode=`: .wav, .flac, and other formats of libsndfile.
 
-    `kl.from_directory("speech", decode=kl.Audio(rate=16000, mono=True, length=16000))` takes the files
+    `kl.from_directory("speech", decode=kl.Audio(rate=16000, mono=True, length=16000))` loads the files
     with these suffixes. Needs soundfile: `pip install "kloaders[audio]"`.
 
     Args:
-        rate: frames a second; files of another rate are resampled (`scipy.signal.resample_poly`,
-            which filters what the lower rate cannot hold). None: as stored.
-        mono: average the channels. Else they are kept, and files of a batch need equally many.
-        length: frames; longer files are cut at the end, shorter ones filled up with zeros. None: as
-            long as each is, for `bucket_by_length` or batches of one.
+        rate: frames per second; files with another rate are resampled (`scipy.signal.resample_poly`,
+            which filters out frequencies that the lower rate cannot represent). None: as stored.
+        mono: average the channels. Otherwise they are kept, and all files of a batch need the same
+            number.
+        length: frames; longer files are cut at the end, shorter ones padded with zeros. None: each
+            file's own length, for `bucket_by_length` or a batch size of 1.
 
-    Called with the bytes of a file it gives float32 of shape (frames, channels), from -1 to 1. Threads
-    may share it; it pickles.
+    Called with the bytes of a file, it returns float32 of shape (frames, channels), from -1 to 1.
+    Threads may share it, and it can be pickled.
 
-    Raises, where it is called:
-        DecodeError: the bytes are no sound, damaged, or have no frame.
+    When called, it raises:
+        DecodeError: the bytes are not a sound file, are damaged, or contain no frame.
         ImportError: soundfile is not installed.
     """
 
@@ -42,7 +43,7 @@ class Audio:
     mono: bool = False
     length: int | None = None
 
-    #: What from_directory takes where this decodes.
+    #: The suffixes that from_directory loads with this decoder.
     suffixes = (".wav", ".flac")
 
     def __post_init__(self) -> None:
@@ -57,18 +58,17 @@ class Audio:
             soundfile = importlib.import_module("soundfile")
         except ImportError:
             raise ImportError(
-                "sound files are read by soundfile, which is not installed: pip install "
-                '"kloaders[audio]".'
+                'sound files need soundfile, which is not installed: pip install "kloaders[audio]".'
             ) from None
         try:
             found, rate = soundfile.read(io.BytesIO(raw), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise DecodeError(
-                f"it is no sound file, or damaged ({error}); it begins with {raw[:12]!r:.80}. Copy or "
+                f"it is not a sound file, or damaged ({error}); it begins with {raw[:12]!r:.80}. Copy or "
                 "download it again, or leave it out."
             ) from None
         if not len(found):
-            raise DecodeError("it is a sound file without a frame. Leave it out.")
+            raise DecodeError("it is a sound file without frames. Leave it out.")
         if self.mono:
             found = found.mean(axis=1, keepdims=True)
         if self.rate is not None and self.rate != rate:
@@ -80,13 +80,11 @@ class Audio:
         return np.ascontiguousarray(found, np.float32)
 
     def _resampled(self, found: Array, rate: int) -> Array:
-        resample_poly = importlib.import_module(
-            "scipy.signal"
-        ).resample_poly  # takes a while to import
+        resample_poly = importlib.import_module("scipy.signal").resample_poly  # slow to import
         assert self.rate is not None
         common = math.gcd(self.rate, rate)
         needed = None if self.length is None else -(-self.length * rate // self.rate)
-        # Samples that are cut off later need not be computed; the filter reads a little further.
+        # Frames that are cut off later need not be computed; the filter reads a little further.
         part = found if needed is None else found[: needed + 20 * max(1, rate // self.rate)]
         made: Array = resample_poly(part, self.rate // common, rate // common, axis=0)
         return made

@@ -1,4 +1,4 @@
-"""Which BMP files OpenCV reads as they are meant, by their headers. No pixels."""
+"""Reads BMP headers, to find the files that OpenCV decodes correctly."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 __all__ = ["BmpFacts", "bmp_facts"]
 
-# What Windows and most programs write. 12 and 64 bytes are those of OS/2, 52 and 56 Adobe's.
+# Windows and most programs write these sizes. OS/2 wrote 12 and 64 bytes, Adobe 52 and 56.
 _USUAL = (40, 108, 124)
 
 
 class BmpFacts(NamedTuple):
-    """Height and width in pixels, bits of a pixel, how it is compressed, and the header's size.
+    """Height and width in pixels, bits per pixel, the compression, and the header's size.
 
-    compression: 0 none, 1 and 2 run lengths, 3 and 6 masks that say where the colours are.
+    compression: 0 none, 1 and 2 run lengths, 3 and 6 masks that describe the colours' bits.
     """
 
     height: int
@@ -25,7 +25,7 @@ class BmpFacts(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether every reader reads it alike: gray, a palette of 256, or blue, green and red."""
+        """Whether all readers agree on it: gray, a palette of 256, or blue, green and red."""
         return self.head in _USUAL and self.compression == 0 and self.bits in (8, 24)
 
 
@@ -33,11 +33,11 @@ def bmp_facts(raw: bytes) -> BmpFacts:
     """The facts in the header.
 
     Raises:
-        struct.error: it is cut off.
+        struct.error: the header is cut off.
     """
     (head,) = struct.unpack_from("<I", raw, 14)
     if head == 12:
         width, height, _, bits = struct.unpack_from("<HHHH", raw, 18)
         return BmpFacts(height, width, bits, 0, head)
     width, height, _, bits, compression = struct.unpack_from("<iiHHI", raw, 18)
-    return BmpFacts(abs(height), width, bits, compression, head)  # negative: rows run downwards
+    return BmpFacts(abs(height), width, bits, compression, head)  # negative: rows in top-down order

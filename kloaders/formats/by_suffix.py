@@ -1,4 +1,4 @@
-"""One sample by the suffix of its file: an image or an array."""
+"""Reads a sample according to its file's suffix: an image or an array."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = [
 
 
 def read_sample(path: str, options: ImageOptions, out: Array | None = None) -> Array:
-    """One file by its suffix: an image as `options` say, or an array as it was saved.
+    """Read one file by its suffix: an image according to `options`, or an array as it was saved.
 
-    `out` as in `decode_image`. ValueError for a suffix not known.
+    `out`: see `decode_image`. Raises ValueError for an unknown suffix.
     """
-    if path.endswith(".npy"):  # a tenth of the time that a small array takes is this look
+    if path.endswith(".npy"):  # the usual lookup would take a tenth of the time of a small array
         return read_array(path, out, options.most_bytes)
     suffix = suffix_of(path)
     if suffix in ARRAY_SUFFIXES:
@@ -31,7 +31,7 @@ def read_sample(path: str, options: ImageOptions, out: Array | None = None) -> A
 
 
 def decode_sample(raw: bytes, name: str, options: ImageOptions, out: Array | None = None) -> Array:
-    """`read_sample` of the content of a file of this name."""
+    """Like `read_sample`, for the content of a file with this name."""
     suffix = suffix_of(name)
     if suffix not in IMAGE_SUFFIXES:
         check_suffix(name)

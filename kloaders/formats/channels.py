@@ -1,4 +1,4 @@
-"""Channels of an image converted to the wanted number of channels. No files."""
+"""Converts an image to the requested number of channels."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Stored", "in_channels", "with_clear_gray"]
 
 
 class Stored(NamedTuple):
-    """An image as its file has it.
+    """An image as it is stored in its file.
 
     Attributes:
         image: (height, width), or (height, width, channels).
-        turn: EXIF's number for how it is still to be turned; 1 for upright.
-        bgr: colours are in OpenCV's order: blue, green, red.
-        colours: how many of the channels are gray (1) or red, green and blue (3), in front of
-            others; 0 where they are bands of another kind.
-        alpha: the channel after the colours says how opaque a pixel is.
+        turn: the EXIF orientation that is still to be applied; 1 for upright.
+        bgr: whether colours are in OpenCV's order: blue, green, red.
+        colours: the number of leading channels that are gray (1) or red, green and blue (3); 0 if
+            the channels are bands of another kind.
+        alpha: whether the channel after the colours is opacity.
     """
 
     image: Array
@@ -37,7 +37,7 @@ class Stored(NamedTuple):
         return 1 if self.image.ndim == 2 else int(self.image.shape[2])
 
 
-# (in OpenCV's order, channels stored, channels wanted: RGB order) -> conversion
+# (in OpenCV's order, channels stored, channels requested in RGB order) -> conversion
 _CONVERSIONS: dict[tuple[bool, int, int], int] = {
     (True, 1, 3): cv2.COLOR_GRAY2RGB,
     (True, 1, 4): cv2.COLOR_GRAY2RGBA,
@@ -59,12 +59,12 @@ _ORDER = [2, 1, 0, 3]
 
 
 def in_channels(stored: Stored, wanted: int | None, out: Array | None, name: str) -> Array:
-    """With as many channels as wanted, None for as many as stored, colours as RGB.
+    """The image with the requested number of channels (None: as stored), and colours as RGB.
 
-    out: an array for the result where this is the last step; filled if the conversion fits it.
+    out: an array for the result if this is the last step; it is filled if the conversion fits it.
 
     Raises:
-        DecodeError: there is no conversion between these numbers; names the image.
+        DecodeError: there is no such conversion; the message names the image.
     """
     image, channels = stored.image, stored.channels
     if wanted is None or wanted == channels:
@@ -73,8 +73,8 @@ def in_channels(stored: Stored, wanted: int | None, out: Array | None, name: str
         wanted = channels
     elif stored.colours == 0:
         raise DecodeError(
-            f"{name} stores {channels} bands of {image.dtype} that are no colours, and "
-            f"channels={wanted} asks for others. Pass channels=None to keep them as they are."
+            f"{name} stores {channels} bands of {image.dtype} that are not colours, but "
+            f"channels={wanted} needs colours. Pass channels=None to keep the bands as they are."
         )
     elif stored.colours == 1 and channels == 2:
         gray, alpha = image[..., :1], image[..., 1:]
@@ -99,18 +99,18 @@ def in_channels(stored: Stored, wanted: int | None, out: Array | None, name: str
     if channels == 1 and wanted == 3:
         return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     raise DecodeError(
-        f"{name} stores {channels} channels of {image.dtype}, and OpenCV cannot make them "
+        f"{name} stores {channels} channels of {image.dtype}, which OpenCV cannot convert to "
         f"{wanted}. Pass channels=None to keep them as they are."
     )
 
 
 def with_clear_gray(image: Array, clear: int, bits: int) -> Array:
-    """A gray image of a PNG as RGBA (BGRA), clear where it has this value.
+    """A gray PNG as RGBA (BGRA), transparent where it has the value `clear`.
 
     Args:
         image: (height, width), 8 or 16 bits.
-        clear: the value as the file has it.
-        bits: of the values in the file; those of less than 8 were spread over 0 to 255.
+        clear: the value as stored in the file.
+        bits: bits per value in the file; values of fewer than 8 bits were scaled to 0 to 255.
     """
     value = clear * 255 // (2**bits - 1) if bits < 8 else clear
     whole = np.iinfo(image.dtype).max

@@ -1,4 +1,4 @@
-"""Files that were compressed as a whole, known by their first bytes. Nothing is decompressed here."""
+"""Recognizes files that were compressed as a whole, by their first bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BEGINS = {
 
 
 def compression_of(head: bytes) -> str | None:
-    """The compression of a file that begins with these bytes; None for none.
+    """The compression of a file that begins with these bytes; None if it is not compressed.
 
     >>> compression_of(b"PK" + bytes([3, 4]))
     'zip'

@@ -1,4 +1,4 @@
-"""Errors about the content of files."""
+"""Errors caused by the content of files."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ __all__ = ["DecodeError", "UnsupportedError", "empty_file", "truncated"]
 
 
 class DecodeError(ValueError):
-    """A file was read, and its content is damaged, truncated, too large or of the wrong kind."""
+    """A file was read, but its content is damaged, truncated, too large or of the wrong kind."""
 
     def __str__(self) -> str:
         return visible(super().__str__())
 
 
 class UnsupportedError(DecodeError):
-    """A file may well be sound, and is of a variant that nothing here reads right."""
+    """A file that may be intact, but is of a variant that this package cannot read correctly."""
 
 
 def truncated(name: str, what: str, raw: bytes) -> DecodeError:
-    """The error for content that ends too early; `what` says of what kind it is."""
+    """The error for content that ends too early; `what` names its kind."""
     return DecodeError(
         f"{name} is truncated: {what}, after {len(raw)} bytes. "
         "Copy or download it again, or leave it out."
@@ -27,5 +27,5 @@ def truncated(name: str, what: str, raw: bytes) -> DecodeError:
 
 
 def empty_file(name: str) -> DecodeError:
-    """The error for a file without a byte."""
+    """The error for a file of 0 bytes."""
     return DecodeError(f"{name} is empty (0 bytes). Copy or download it again, or leave it out.")

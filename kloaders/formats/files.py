@@ -1,4 +1,4 @@
-"""Files as a whole: what their names say, and their bytes. Not what the bytes mean."""
+"""File names and whole files: suffixes, opening and reading. The content is not interpreted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
     "suffix_of",
 ]
 
-# Files held open at a time by one reader, so that a range costs one system call and not three.
+# The number of files that one reader keeps open, so that a range takes one system call, not three.
 _OPEN_FILES = 128
 
 IMAGE_SUFFIXES = frozenset(
@@ -61,21 +61,21 @@ def check_suffix(path: str) -> None:
         known = " ".join(sorted(IMAGE_SUFFIXES | ARRAY_SUFFIXES))
         called = f"ends in {suffix!r:.80}" if suffix else "has no suffix"
         raise ValueError(
-            f"{visible(path)} {called}, and the suffixes known are {known}. Pass decode= (a function from "
-            "bytes to array), or override load_sample(path), for a format of your own."
+            f"{visible(path)} {called}, but the known suffixes are {known}. For your own format pass "
+            "decode= (a function from bytes to array), or override load_sample(path)."
         )
 
 
-# O_BINARY is Windows' own: without it every b"\r\n" there would be read as b"\n". To open a pipe would
-# block until somebody writes to it, perhaps for ever; for a file O_NONBLOCK has no effect.
+# O_BINARY exists on Windows, where b"\r\n" would otherwise be read as b"\n". Opening a pipe would
+# block until another process writes to it; for files O_NONBLOCK has no effect.
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def open_to_read(path: str, flags: int = OPEN_FLAGS) -> int:
-    """A descriptor of a file, or a folder. Also an `opener` of Python's open().
+    """Open a file or folder for reading; return its descriptor. Also an `opener` for Python's open().
 
     Raises:
-        OSError: as the system has it; or it is a pipe, a socket or a device, which may never end.
+        OSError: any error of the system; or it is a pipe, a socket or a device, which may never end.
     """
     descriptor = os.open(path, flags | OPEN_FLAGS)
     try:
@@ -90,12 +90,12 @@ def check_plain(mode: int, path: str) -> None:
     """Raise OSError if this is the mode of a pipe, a socket or a character device."""
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
         kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
-        said = f"is a {kind}, expected a file: write what comes out of it to one, or leave it out"
+        said = f"is a {kind}, expected a file: write its output to a file, or leave it out"
         raise OSError(errno.EINVAL, said, path)
 
 
 def read_ahead(path: str) -> None:
-    """Have the kernel begin to read a file, without waiting, if it can."""
+    """Ask the kernel to begin reading a file in the background, if it can."""
     _advise(path, "POSIX_FADV_WILLNEED")
 
 
@@ -115,20 +115,20 @@ def _advise(path: str, advice: str) -> None:
 
 
 def read_bytes(path: str, empty: bool = False) -> bytes:
-    """The whole file, or object of a URL. OSError with the path where it cannot be read, DecodeError if empty.
+    """Read a whole file, or the object at a URL. Raises OSError with the path, or DecodeError if empty.
 
-    empty: a file may be empty, as texts are. Four system calls; nothing is left open, whatever happens.
+    empty: whether the file may be empty, as texts may. Takes four system calls, and always closes the file.
     """
     try:
         descriptor = os.open(path, OPEN_FLAGS)
     except FileNotFoundError:
-        if is_url(path):  # checked only here, so that local files cost nothing more
+        if is_url(path):  # tested only after a failure, so that it costs nothing for local files
             return fetcher.take(path)
         raise
     try:
         size = size_of_file(descriptor, path)
         content = os.read(descriptor, size)
-        # A read may stop early: a signal, a network drive, or more than 2 GiB.
+        # A read may return less: after a signal, on a network drive, or for more than 2 GiB.
         while 0 < len(content) < size:
             more = os.read(descriptor, size - len(content))
             if not more:
@@ -157,7 +157,7 @@ def size_of_file(descriptor: int, path: str) -> int:
 
 
 def fits(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Whether a result of this shape and dtype can be written to `out` directly."""
+    """Whether a result of this shape and dtype can be written directly to `out`."""
     return (
         out is not None
         and out.shape == shape
@@ -168,22 +168,22 @@ def fits(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> boo
 
 
 class OpenFile:
-    """A file descriptor that is closed when nobody refers to it any more."""
+    """A file descriptor that is closed when nothing refers to it any more."""
 
     __slots__ = ("__weakref__", "number")
 
     def __init__(self, path: str) -> None:
         self.number = open_to_read(path)
-        # Not __del__, which may come when the interpreter has taken this module apart.
+        # Not __del__, which may run after the interpreter has cleared this module.
         weakref.finalize(self, os.close, self.number).atexit = False
 
     def stamp(self) -> tuple[int, int]:
-        """Size in bytes, and time of modification in nanoseconds, as they are now."""
+        """The current size in bytes and modification time in nanoseconds."""
         status = os.fstat(self.number)
         return status.st_size, status.st_mtime_ns
 
     def read(self, size: int, offset: int) -> bytes:
-        """At most `size` bytes; fewer at the end of the file."""
+        """Read up to `size` bytes; fewer only at the end of the file."""
         if hasattr(os, "pread"):
             content = os.pread(self.number, size, offset)
             while 0 < len(content) < size:  # a signal, a network drive, or more than 2 GiB
@@ -197,11 +197,11 @@ class OpenFile:
 
 
 class OpenFiles:
-    """Files of a list, each opened when it is first asked for; the last 128 that were opened stay open.
+    """A list of files that are opened on first use. The 128 files opened last stay open.
 
-    opened: opens one; see `Opener`.
+    opened: opens a file; see `Opener`.
 
-    Safe for threads; whose fork it is makes another one.
+    Thread-safe. After a fork, the child must create another one.
     """
 
     def __init__(self, paths: Sequence[str], opened: Callable[[str], Any] = OpenFile) -> None:
@@ -210,7 +210,7 @@ class OpenFiles:
         self._lock = threading.Lock()
 
     def get(self, file: int) -> Any:
-        """The open file of this number in the list; it is closed only when nobody reads from it."""
+        """The open file with this number in the list. It stays open while any caller refers to it."""
         with self._lock:
             found = self._open.get(file)
             if found is None:
@@ -220,6 +220,6 @@ class OpenFiles:
             return found
 
     def close(self) -> None:
-        """Close the files; they are opened again when asked for."""
+        """Close the files; they are opened again on use."""
         with self._lock:
             self._open.clear()

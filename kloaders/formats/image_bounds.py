@@ -1,6 +1,6 @@
-"""Refuse an image that is too large or truncated, by its header and its end.
+"""Rejects images that are too large or truncated, by checking the header and the end.
 
-Decodes nothing, but for images that end with zeros.
+Nothing is decoded, except images that end with zeros.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ __all__ = [
 
 
 def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> None:
-    """Reject images that are too large or truncated, before a decoder spends memory or prints.
+    """Reject images that are too large or truncated, before a decoder allocates memory or prints.
 
-    What OpenCV, libpng and libjpeg print on damage inside a file is left alone: the level is one
-    for the whole process, and the user's own cv2.imread may depend on it.
+    Messages that OpenCV, libpng and libjpeg print about damage inside a file are not suppressed: their
+    log level is global to the process, and the user's own cv2.imread may depend on it.
     """
     if not raw:
         raise empty_file(name)
     if header is None:
-        # Let a kind unknown here through (OpenCV reads more than we list), but not a headless
-        # JPEG: it is truncated, or OpenCV would have to guess.
+        # Unknown kinds pass, because OpenCV reads more than this package knows. A JPEG without a
+        # header does not: it is truncated, or OpenCV would have to guess.
         if raw.startswith(b"\xff\xd8"):
-            raise truncated(name, "a JPEG without picture data", raw)
-        if raw.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):  # nor what is in a TIFF
+            raise truncated(name, "a JPEG without image data", raw)
+        if raw.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):  # the same for TIFF
             raise truncated(name, "a TIFF without a directory of its first page", raw)
         return
     if header.height < 1 or header.width < 1:
@@ -45,11 +45,11 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
     if header.height * header.width > options.max_pixels:
         raise too_large(header.height, header.width, options.max_pixels, name)
     if header.kind == "jpeg":
-        # OpenCV 4.10 returns half an image for a JPEG truncated, and says nothing (4.12 not). The
-        # end marker cannot occur within compressed pixels (ff is followed by 00 there); a
-        # thumbnail's own end lies before them. What follows the end marker is no concern. An image
-        # that lacks nothing but the marker is refused as well: only decoding every block would
-        # tell it from one that is cut, and OpenCV from 4.12 on takes neither.
+        # OpenCV 4.10 silently returns half an image for a truncated JPEG (4.12 does not). The end
+        # marker cannot occur in compressed pixels (there ff is followed by 00), and a thumbnail's
+        # end marker comes before them. Bytes after the end marker are ignored. An image that lacks
+        # only the marker is rejected as well: to distinguish it from a truncated image would
+        # require decoding every block, and OpenCV since 4.12 rejects both.
         if not raw.endswith(b"\xff\xd9") and raw.rfind(b"\xff\xd9", header.scan) < 0:
             raise truncated(name, "a JPEG without end marker", raw)
         missing = another_in_header(raw, header.scan)
@@ -58,7 +58,7 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
     elif header.kind == "png":
         if raw.rfind(b"IEND") < 0:
             raise truncated(name, "a PNG without IEND chunk", raw)
-        # Deflate expands by 1032 at most: larger claims are not allocated.
+        # Deflate expands at most 1032 times: reject larger claims before memory is allocated.
         bits = raw[24] * {2: 3, 4: 2, 6: 4}.get(raw[25], 1)
         if header.height * header.width * bits // 8 > 1032 * len(raw):
             raise DecodeError(
@@ -67,7 +67,7 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
             )
         facts = header.facts
         if isinstance(facts, PngFacts) and facts.end < 0:
-            # OpenCV 4.12 allocates what the length of a chunk says, up to 4 GiB.
+            # OpenCV 4.12 allocates the length that a chunk claims, up to 4 GiB.
             lacks = f"a PNG whose chunks do not end before byte {facts.stopped}"
             raise truncated(name, lacks, raw)
     elif header.kind.endswith("webp"):
@@ -82,10 +82,10 @@ def check_whole(raw: bytes, header: Header | None, options: ImageOptions, name: 
 
 
 def check_coded_data(raw: bytes, header: Header | None, name: str) -> None:
-    """Refuse a JPEG that is cut short where another one begins.
+    """Reject a JPEG that is cut off at a point where another one begins.
 
-    OpenCV and Pillow return half an image for it. simplejpeg raises, so what it decodes needs no check, which
-    takes a twentieth of the time of decoding.
+    For such a file OpenCV and Pillow return half an image. simplejpeg raises an error, so its images
+    do not need this check, which takes a twentieth of the time of decoding.
     """
     if header is not None and header.kind == "jpeg":
         missing = another_in_data(raw, header.scan)
@@ -95,6 +95,6 @@ def check_coded_data(raw: bytes, header: Header | None, name: str) -> None:
 
 def too_large(height: int, width: int, max_pixels: int, name: str) -> DecodeError:
     return DecodeError(
-        f"{name} is {height} x {width}, {height * width} pixels, and max_pixels allows "
+        f"{name} is {height} x {width}, {height * width} pixels, but max_pixels allows "
         f"{max_pixels}. Pass max_pixels={height * width} if you trust it."
     )

@@ -1,4 +1,4 @@
-"""Kind and size of an image, and how it is turned, by its header, so that a bomb costs nothing."""
+"""Reads an image's kind, size and orientation from its header, so that a decompression bomb costs nothing."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ __all__ = [
 
 
 class Header(NamedTuple):
-    """The facts in the first bytes of an image."""
+    """The facts in the header of an image."""
 
     kind: str
-    height: int  # as stored, before the image is turned
+    height: int  # as stored, before the orientation is applied
     width: int
-    # EXIF: 1 upright ... 8; from 5 on height and width change places. XMP's where EXIF has none.
+    # EXIF's orientation: 1 upright, ..., 8; from 5 on height and width are swapped. XMP's if no EXIF.
     orientation: int = 1
-    gray: bool = False  # only known for JPEG
+    gray: bool = False  # known only for JPEG
     scan: int = 0  # JPEG: where the compressed pixels begin
     components: int = 0  # JPEG: 1 gray, 3 colour, 4 CMYK
-    facts: BmpFacts | PngFacts | TiffFacts | None = None  # further facts of these formats
+    facts: BmpFacts | PngFacts | TiffFacts | None = None  # more facts for these formats
 
 
-# Segments or chunks walked over at most: real files have a few dozen, and a hostile one of many
-# empty ones must not hold the interpreter for seconds.
+# The maximum number of segments or chunks that are visited: real files have a few dozen, and a
+# hostile file with very many empty ones must not hold the interpreter for seconds.
 _STEPS = 10_000
 _SEGMENT = struct.Struct(">BBH")
 _FRAME = struct.Struct(">BHHB")
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
-# C4, C8 and CC lie between the frame markers and mean something else.
+# C4, C8 and CC are between the frame markers, but have another meaning.
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})  # without a length: TEM, RST0 ... RST7
 
 
 def _jpeg_header(raw: bytes) -> Header | None:
-    """Walks the segments up to the pixels. None if no pixels are found."""
+    """Visit the segments up to the pixels; None if there are no pixels."""
     exif: int | None = None
     xmp: int | None = None
     height, width, components, at = -1, 0, 0, 2
@@ -52,7 +52,7 @@ def _jpeg_header(raw: bytes) -> Header | None:
         for _ in range(_STEPS):
             mark, marker, length = _SEGMENT.unpack_from(raw, at)
             if mark != 0xFF:
-                at = raw.index(b"\xff", at)  # stray bytes between segments: decoders skip them
+                at = raw.index(b"\xff", at)  # like decoders, skip stray bytes between segments
             elif marker in _FRAME_MARKERS and height < 0:
                 _, height, width, components = _FRAME.unpack_from(raw, at + 4)
                 at += 2 + length
@@ -73,7 +73,7 @@ def _jpeg_header(raw: bytes) -> Header | None:
                 at += 2
             else:
                 at += 2 + length
-    except (struct.error, ValueError):  # ran over the end
+    except (struct.error, ValueError):  # beyond the end
         pass
     return None
 
@@ -107,7 +107,7 @@ def _webp_header(raw: bytes) -> Header | None:
             exif = of_exif(raw[at + 8 : at + 8 + length])
         elif chunk == b"XMP ":
             xmp = of_xmp(raw[at + 8 : at + 8 + length])
-        at += 8 + length + length % 2  # padded to even
+        at += 8 + length + length % 2  # padded to an even length
     orientation = exif or xmp or 1
     return Header("animated webp" if raw[20] & 2 else "webp", height, width, orientation)
 
@@ -125,7 +125,7 @@ def _tiff_header(raw: bytes) -> Header | None:
 
 
 def header_of(raw: bytes) -> Header | None:
-    """Kind and dimensions by content, whatever the file is called. None: not one we know."""
+    """Kind and size by content, whatever the file's name; None for an unknown kind."""
     try:
         if raw.startswith(b"\xff\xd8"):
             return _jpeg_header(raw)
@@ -146,9 +146,9 @@ def header_of(raw: bytes) -> Header | None:
 
 
 def image_shape(raw: bytes) -> tuple[int, int] | None:
-    """(height, width) as `decode_image` gives them, turned by EXIF, from the header alone.
+    """The (height, width) that `decode_image` returns, with EXIF's orientation, from the header alone.
 
-    None where the header is damaged or of no kind known here. Takes a few microseconds.
+    None if the header is damaged or of an unknown kind. Takes a few microseconds.
     """
     header = header_of(raw)
     if header is None:

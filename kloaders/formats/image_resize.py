@@ -1,4 +1,4 @@
-"""An image in another size: stretched, cropped or padded, by OpenCV or by Pillow."""
+"""Resizes images by stretching, cropping or padding, with OpenCV or Pillow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kloaders.formats.options import INTERPOLATIONS, PILLOW_FILTERS, ImageOption
 
 __all__ = ["FAST_TYPES", "resized"]
 
-# What OpenCV resizes and turns; others go through a float that holds all their values.
+# The dtypes that OpenCV resizes and rotates; others are converted to a float that holds all values.
 FAST_TYPES = frozenset(map(np.dtype, ("uint8", "uint16", "int16", "float32", "float64")))
 _CHANNELS = 4
 
@@ -22,7 +22,7 @@ _CHANNELS = 4
 def resized(
     image: Array, size: tuple[int, int], options: ImageOptions, out: Array | None, name: str
 ) -> Array:
-    """An image in another size, as `options` say; in `out` where it fits there."""
+    """The image resized according to `options`; in `out` if it fits there."""
     if options.aspect == "pad":
         return _padded(image, size, options, name)
     top, left = 0, 0
@@ -39,7 +39,7 @@ def resized(
     row = out if fits(out, (*size, channels), image.dtype) else None
     if image.dtype not in FAST_TYPES:
         return _of_any_type(image, size, options)
-    if channels > _CHANNELS:  # OpenCV takes four at a time for "area", and no more for some others
+    if channels > _CHANNELS:  # OpenCV handles four at a time for "area", and not more for others
         parts = [
             np.atleast_3d(_by_opencv(np.ascontiguousarray(part), size, options.interpolation, None))
             for part in np.array_split(image, -(-channels // _CHANNELS), axis=2)
@@ -53,7 +53,7 @@ def _by_opencv(image: Array, size: tuple[int, int], interpolation: str, out: Arr
     if interpolation == "auto":
         shrinks = size[0] < height or size[1] < width
         if shrinks and (size[0] > height or size[1] > width):
-            # OpenCV averages only where no side grows: so first the one that shrinks.
+            # OpenCV averages only if neither side grows, so resize the shrinking side first.
             between = min(size[0], height), min(size[1], width)
             image, shrinks = _by_opencv(image, between, "area", None), False
         interpolation = "area" if shrinks else "bilinear"
@@ -64,7 +64,7 @@ def _by_opencv(image: Array, size: tuple[int, int], interpolation: str, out: Arr
 
 
 def _of_any_type(image: Array, size: tuple[int, int], options: ImageOptions) -> Array:
-    """An image whose type OpenCV does not resize: in float64, and rounded where it holds integers."""
+    """Resize an image whose dtype OpenCV does not support: in float64, rounded for integer dtypes."""
     whole = np.issubdtype(image.dtype, np.integer)
     wide = resized(image.astype(np.float64), size, replace(options, aspect="stretch"), None, "")
     if whole:
@@ -74,12 +74,12 @@ def _of_any_type(image: Array, size: tuple[int, int], options: ImageOptions) -> 
 
 
 def _padded(image: Array, size: tuple[int, int], options: ImageOptions, name: str) -> Array:
-    """The whole image in the middle of zeros; below and to the right may be up to two more."""
+    """The whole image, centred and padded with zeros; up to two more below and to the right."""
     (rows, columns), (height, width) = size, image.shape[:2]
     tall = height * columns >= width * rows
     inner = (rows, width * rows // height) if tall else (height * columns // width, columns)
     inner = max(1, inner[0]), max(1, inner[1])
-    # As tf.image.resize_with_pad, which halves what is left before it drops the fraction.
+    # Like tf.image.resize_with_pad, which halves the padding before it truncates the fraction.
     top = 0 if tall else (rows * width - height * columns) // (2 * width)
     left = (columns * height - width * rows) // (2 * height) if tall else 0
     whole = replace(options, size=inner, aspect="stretch")
@@ -100,8 +100,8 @@ def _by_pillow(
 
     if image.dtype != np.uint8 or image.shape[2:] not in ((), (1,), (3,), (4,)):
         raise DecodeError(
-            f"{name} holds {image.dtype}, and Pillow resizes pictures of 8 bits only: pass "
-            'interpolation="area", or another one of OpenCV\'s.'
+            f"{name} holds {image.dtype}, but Pillow resizes only 8-bit images: pass "
+            'interpolation="area", or another interpolation of OpenCV.'
         )
     if image.shape[2:] == (1,):
         image = image[:, :, 0]

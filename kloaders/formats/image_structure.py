@@ -1,4 +1,4 @@
-"""Whether the structure of an image ends where it should, whatever a decoder would forgive."""
+"""Checks that the structure of an image is complete, even if decoders would tolerate a missing end."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = [
 ]
 
 
-# Maximum number of steps of a walk: hostile files have millions of empty segments.
+# The maximum number of steps of a walk: hostile files have millions of empty segments.
 _STEPS = 100_000
 
 
 def kind_of(head: bytes) -> str | None:
-    """The kind of a file by its first bytes (12 are enough); None for one not known here."""
+    """The kind of a file by its first bytes (12 are enough); None for an unknown kind."""
     if head.startswith(b"\xff\xd8"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -43,10 +43,10 @@ def kind_of(head: bytes) -> str | None:
 
 
 def unfinished(raw: bytes) -> str | None:
-    """The missing part of an image whose structure ends too early; None if it is complete.
+    """What is missing in an image whose structure ends too early; None if it is complete.
 
-    A kind not known here is taken to be whole. What follows the end is no concern: cameras append
-    previews, and other programs their notes.
+    An unknown kind is assumed to be complete. Bytes after the end are ignored: cameras append previews,
+    and other programs append metadata.
 
     >>> unfinished(b"GIF89a")
     'a GIF whose screen descriptor is cut off'
@@ -64,7 +64,7 @@ def unfinished(raw: bytes) -> str | None:
         return None
     try:
         return walk(raw) or zero_tail(raw)
-    except (struct.error, IndexError, ValueError, OverflowError):  # ran over the end
+    except (struct.error, IndexError, ValueError, OverflowError):  # beyond the end
         return f"its structure ends after {len(raw):,} bytes, in the middle"
 
 
@@ -88,7 +88,7 @@ def png_chunks(raw: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def damage_of(raw: bytes) -> str | None:
-    """A chunk of a PNG that does not match its checksum; other kinds have none."""
+    """A chunk of a PNG that does not match its checksum, or None; other kinds have no checksums."""
     if kind_of(raw[:12]) == "PNG":
         for at, size, kind in png_chunks(raw):
             body = memoryview(raw)[at + 4 : at + 8 + size]
@@ -114,17 +114,17 @@ def _gif(raw: bytes) -> str | None:
     at, frames = after_table(raw[10], 13), 0
     while at < len(raw):
         if raw[at] == 0x3B:
-            return None if frames else "a GIF without a picture"
+            return None if frames else "a GIF without an image"
         if raw[at] == 0x21:
             at = after_blocks(at + 2)
         elif raw[at] == 0x2C:
             frames += 1
             at = after_blocks(after_table(raw[at + 9], at + 10) + 1)
-        elif raw[at] == 0:  # written by some programs between blocks
+        elif raw[at] == 0:  # some programs write these between blocks
             at += 1
         else:
             break
-    mend = "; append the byte 3b if it has all its pictures" if frames and at == len(raw) else ""
+    mend = "; append the byte 3b if it has all its images" if frames and at == len(raw) else ""
     return f"a GIF without its end, after {len(raw):,} bytes{mend}"
 
 
@@ -138,14 +138,14 @@ def _bmp(raw: bytes) -> str | None:
     if packing in (0, 3, 6):
         size = (abs(width) * depth + 31) // 32 * 4 * abs(height)
     if begin + size > len(raw):
-        return f"a BMP of {begin + size:,} bytes by its header, {len(raw):,} are there"
+        return f"a BMP of {begin + size:,} bytes by its header, but {len(raw):,} exist"
     return None
 
 
 def _webp(raw: bytes) -> str | None:
     (size,) = struct.unpack_from("<I", raw, 4)
     if size + 8 > len(raw):
-        return f"a WebP of {size + 8:,} bytes by its header, {len(raw):,} are there"
+        return f"a WebP of {size + 8:,} bytes by its header, but {len(raw):,} exist"
     at = 12
     for _ in range(_STEPS):
         if at + 8 > size + 8:
@@ -164,7 +164,7 @@ _TIFF_TYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
 
 
 def _tiff(raw: bytes) -> str | None:
-    """Directory by directory: offsets must be within the file."""
+    """Visit all directories; their offsets must be within the file."""
     order = "<" if raw[:2] == b"II" else ">"
     big = raw[2:4] in (b"+\0", b"\0+")
     word, step, head = ("Q", 20, 8) if big else ("I", 12, 2)
@@ -185,7 +185,7 @@ def _tiff(raw: bytes) -> str | None:
             if size > word_size:
                 (place,) = struct.unpack_from(order + word, raw, place)
             if place + size > len(raw):
-                return f"a TIFF whose tag {tag} lies behind its end"
+                return f"a TIFF whose tag {tag} points beyond its end"
             if tag in (273, 279, 324, 325) and form in _TIFF_TYPES:
                 kind = np.dtype(order + _TIFF_TYPES[form])
                 parts[tag] = np.frombuffer(raw, kind, number, place).astype(np.uint64)
@@ -193,6 +193,6 @@ def _tiff(raw: bytes) -> str | None:
             if begins in parts and sizes in parts and len(parts[begins]) == len(parts[sizes]):
                 ends = parts[begins] + parts[sizes]
                 if len(ends) and int(ends.max()) > len(raw):
-                    return f"a TIFF of {int(ends.max()):,} bytes, {len(raw):,} are there"
+                    return f"a TIFF of {int(ends.max()):,} bytes, but {len(raw):,} exist"
         (at,) = struct.unpack_from(order + word, raw, at + count * step)
     return None

@@ -1,4 +1,4 @@
-"""Images decoded into arrays, as their options say. No order, no threads, no Keras."""
+"""Decodes images to arrays according to their options."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ __all__ = [
 ]
 
 
-# Missing from OpenCV 4.10. Without it a JPEG comes as BGR and is swapped in place.
+# Missing in OpenCV 4.10. Without it a JPEG is decoded as BGR, and swapped in place.
 _READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
 
-# The decoder never turns an image: OpenCV turns JPEG always, PNG and WebP in late versions
-# only, and none of them with IMREAD_UNCHANGED. Turned here, all versions agree.
+# OpenCV must not rotate images: it always rotates JPEG, PNG and WebP only in newer versions, and
+# none with IMREAD_UNCHANGED. Rotating here gives the same result with all versions.
 _READ_JPEG = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_COLOR if _READ_RGB is None else _READ_RGB)
 _READ_JPEG_GRAY = cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_GRAYSCALE
 
-# With IMREAD_COLOR_RGB the bit beside the factor that means BGR must not be set.
+# With IMREAD_COLOR_RGB, the bit next to the reduction factor that means BGR must not be set.
 _REDUCED = {
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
@@ -68,38 +68,37 @@ _REDUCED = {
 
 
 def read_image(path: str, options: ImageOptions, out: Array | None = None) -> Array:
-    """`decode_image` of a file's content. OSError where it cannot be read."""
+    """`decode_image` for a file. Raises OSError if the file cannot be read."""
     return decode_image(read_bytes(path), options, out, path)
 
 
 def decode_image(
     raw: bytes, options: ImageOptions, out: Array | None = None, name: str = "image"
 ) -> Array:
-    """One image as (height, width, channels), RGB or RGBA; three axes for gray as well.
+    """Decode one image to (height, width, channels), RGB or RGBA; gray images have three axes, too.
 
-    raw: the encoded bytes; the kind is taken from them, never from the name.
-    out: an array the caller would like filled. Where the result has its shape and dtype it is
-        written there and `out` itself is returned; otherwise a new array is, and what `out`
-        then holds is undefined. The caller tells by `is`.
-    name: what messages call the image.
+    raw: the encoded bytes; the kind is detected from them, and never from the name.
+    out: an array to fill. If the result has its shape and dtype, it is written to `out`, and `out`
+        itself is returned. Otherwise a new array is returned, and the content of `out` is undefined.
+        The caller distinguishes these cases with `is`.
+    name: the name of the image in messages.
 
-    The first frame of an animation is taken (of a PNG its default image), and the first page of a
-    TIFF unless `pages` says otherwise. Images are turned as EXIF says, wherever a file has it, or
-    else XMP. OpenCV decodes; Pillow and tifffile do where it gives other pixels than are stored:
-    some TIFF and BMP files, GIF, animated WebP, CMYK. 16-bit PNG and TIFF stay uint16, float TIFF
-    stays float, and TIFFs have as many bands as stored with channels=None. channels=3 drops
-    transparency without blending; channels=4 makes an opaque image's alpha full (255, 65535, 1.0).
-    Gray with alpha comes as RGBA from PNG and as two bands from TIFF, gray WebP as colour, CMYK and
-    palettes as RGB(A).
+    The result is the first frame of an animation (for PNG the default image), and the first page of a
+    TIFF unless `pages` says otherwise. Images are rotated according to EXIF, wherever a file stores it,
+    or else XMP. OpenCV decodes, except where its pixels differ from the stored ones: some TIFF and BMP
+    files, GIF, animated WebP and CMYK are decoded by Pillow or tifffile. 16-bit PNG and TIFF stay uint16,
+    float TIFF stays float, and with channels=None a TIFF keeps all its bands. channels=3 drops transparency
+    without blending; channels=4 makes an opaque image's alpha full (255, 65535, 1.0). Gray with alpha
+    becomes RGBA for PNG and two bands for TIFF; gray WebP becomes colour; CMYK and palettes become RGB(A).
 
-    Raises DecodeError for whatever cannot be decoded whole: a truncated file never comes back
-    as half an image. Damage inside is found where the format has checksums (PNG, TIFF by deflate);
-    others have none, and changed bytes may decode to changed pixels. UnsupportedError, which is a
-    DecodeError, for a variant that nothing here reads right.
+    Raises DecodeError if the image cannot be decoded completely: a truncated file never returns half an
+    image. Damage inside is detected if the format has checksums (PNG, TIFF with deflate); in other formats
+    changed bytes may decode to changed pixels. Raises UnsupportedError, a DecodeError, for a variant that
+    this package cannot read correctly.
     """
     if not isinstance(raw, bytes):
         raw = bytes(raw)
-    try:  # not _opencv_errors, which makes a generator per image
+    try:  # not _opencv_errors, which would create a generator per image
         return _picture(raw, options, out, name)
     except cv2.error as error:
         raise _opencv_error(error, name) from error
@@ -107,7 +106,7 @@ def decode_image(
 
 @contextlib.contextmanager
 def _opencv_errors(name: str) -> Iterator[None]:
-    """Errors of OpenCV, as one that names the image."""
+    """Turn OpenCV's errors into one that names the image."""
     try:
         yield
     except cv2.error as error:
@@ -135,7 +134,7 @@ def _picture(raw: bytes, options: ImageOptions, out: Array | None, name: str) ->
 def _all_pages(
     raw: bytes, header: Header | None, options: ImageOptions, out: Array | None, name: str
 ) -> Array:
-    """(pages, height, width, channels); one page if it is not a TIFF."""
+    """All pages as (pages, height, width, channels); one page if it is not a TIFF."""
     if header is None or header.kind != "tiff":
         row = out[0] if out is not None and out.shape[:1] == (1,) else None
         image = _finished(raw, header, options, row, name)
@@ -146,7 +145,7 @@ def _all_pages(
     total = sum(one.height * one.width for one in facts if one is not None)
     if total > options.max_pixels:
         raise DecodeError(
-            f"{name} has {len(offsets)} pages with {total} pixels, and max_pixels allows "
+            f"{name} has {len(offsets)} pages with {total} pixels, but max_pixels allows "
             f"{options.max_pixels}. Pass max_pixels={total} if you trust it."
         )
     pages: list[Array] = []
@@ -154,7 +153,7 @@ def _all_pages(
         if pages and (page.shape, page.dtype) != (pages[0].shape, pages[0].dtype):
             raise DecodeError(
                 f"{name}, page {k + 1} of {len(offsets)}, is {page.dtype} of shape {page.shape}, "
-                f"and the first page is {pages[0].dtype} of shape {pages[0].shape}: pass size=, or "
+                f"but the first page is {pages[0].dtype} of shape {pages[0].shape}: pass size=, or "
                 'pages="first".'
             )
         pages.append(page)
@@ -164,7 +163,7 @@ def _all_pages(
 
 
 def each_page(raw: bytes, options: ImageOptions, name: str) -> Iterator[Array]:
-    """The image, or one page of a TIFF after another: what `decode_image` gives, raises and takes."""
+    """The image, or the pages of a TIFF one after another; arguments and errors as in `decode_image`."""
     facts = getattr(header_of(raw), "facts", None)
     if isinstance(facts, TiffFacts) and facts.following:
         with _opencv_errors(name):
@@ -184,7 +183,7 @@ def _pages(
         yield _finished(file, first, options, None if rows is None else rows[k], called)
 
 
-# The first file whose pages are left out, once it was reported: to count pages takes time.
+# The first file whose further pages are not read. Only one is reported, as counting pages takes time.
 _reported: list[str] = []
 
 
@@ -195,7 +194,7 @@ def _report_pages(raw: bytes, name: str) -> None:
     if pages > 1:
         _reported.append(name)
         warn(
-            f"{name} has {pages} pages, and only the first is read. "
+            f"{name} has {pages} pages, but only the first is read. "
             'pages="all" reads all of them, as (pages, height, width, channels).',
             once="pages of a TIFF",
         )
@@ -204,13 +203,13 @@ def _report_pages(raw: bytes, name: str) -> None:
 def _finished(
     raw: bytes, header: Header | None, options: ImageOptions, out: Array | None, name: str
 ) -> Array:
-    """One image in its size, channels and type."""
+    """One image with the requested size, channels and dtype."""
     if options.reader == "pillow" and not same_by_opencv(raw, header, options.channels):
         check_coded_data(raw, header, name)
         image, turn = decoded_by_pillow(raw, header, options, name), 1
     else:
         image, turn = _decoded(raw, header, options, out, name)
-    if image.shape[0] * image.shape[1] > options.max_pixels:  # a header not known here
+    if image.shape[0] * image.shape[1] > options.max_pixels:  # the header was of an unknown kind
         raise too_large(image.shape[0], image.shape[1], options.max_pixels, name)
     if turn != 1:
         image = _turned(image, turn)
@@ -220,12 +219,12 @@ def _finished(
 def picture_of(
     pixels: Array, options: ImageOptions, out: Array | None = None, name: str = "image"
 ) -> Array:
-    """`decode_image` of an image that is not encoded: (height, width) or (height, width, channels).
+    """Like `decode_image`, for an array that is not encoded: (height, width) or (height, width, channels).
 
-    pixels: gray, RGB or RGBA, by its channels. Other arguments as in `decode_image`.
+    pixels: gray, RGB or RGBA, depending on the number of channels. Other arguments: see `decode_image`.
 
     Raises:
-        DecodeError: OpenCV cannot make these channels those of `options`.
+        DecodeError: OpenCV cannot convert between these numbers of channels.
     """
     image = pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
     colours = {1: 1, 2: 1, 3: 3, 4: 3}.get(image.shape[2], 0)
@@ -234,7 +233,7 @@ def picture_of(
 
 
 def _fitted(image: Array, options: ImageOptions, out: Array | None, name: str) -> Array:
-    """Size, three axes and type, as the options say."""
+    """Apply size, three axes and dtype according to the options."""
     size = options.size
     casts = options.rescale is not None or options.dtype not in (None, image.dtype)
     if casts and options.depth is None:
@@ -255,15 +254,15 @@ def _fitted(image: Array, options: ImageOptions, out: Array | None, name: str) -
 
 @functools.cache
 def decoders() -> tuple[str, ...]:
-    """Names and versions of what decodes images: with others, pixels may be others."""
+    """Names and versions of the decoders: pixels may differ between versions."""
     found = (cv2.__version__, f"pillow {version('pillow')}", f"tifffile {version('tifffile')}")
     return (*found, f"simplejpeg {version('simplejpeg')}") if jpeg_decoder.available() else found
 
 
 def check_picture(raw: bytes, name: str) -> None:
-    """Raise DecodeError unless this is a whole image, as far as its header and end tell.
+    """Raise DecodeError unless this is a complete image, as far as its header and end show.
 
-    Takes microseconds: pixels are decoded only where the header is of no kind known here.
+    Takes microseconds: pixels are decoded only if the header is of an unknown kind.
     """
     options = ImageOptions(channels=None, max_pixels=2**62)
     header = header_of(raw)
@@ -276,12 +275,12 @@ def check_picture(raw: bytes, name: str) -> None:
 def _undecodable(raw: bytes, header: Header | None, name: str) -> DecodeError:
     if header is None:
         return DecodeError(
-            f"{name} is no picture that OpenCV knows, or cut short: it begins with {raw[:12]!r:.80}. "
-            "Pass decode=, or override load_sample(path), for a format of your own."
+            f"{name} is not an image that OpenCV can read, or cut short: it begins with {raw[:12]!r:.80}. "
+            "For your own format pass decode=, or override load_sample(path)."
         )
     return DecodeError(
         f"{name} ({header.kind}, {header.height} x {header.width}, {len(raw)} bytes) is damaged, "
-        "cut short, or of a variant that OpenCV does not read. "
+        "cut short, or of a variant that OpenCV cannot read. "
         "Copy it again, save it as PNG, or leave it out."
     )
 
@@ -289,7 +288,7 @@ def _undecodable(raw: bytes, header: Header | None, name: str) -> DecodeError:
 def _decoded(
     raw: bytes, header: Header | None, options: ImageOptions, out: Array | None, name: str
 ) -> tuple[Array, int]:
-    """Pixels in RGB order with the channels wanted, and how they are still to be turned."""
+    """Pixels in RGB order with the requested channels, and the orientation that is still to be applied."""
     wanted = options.channels
     if header is not None and header.kind == "jpeg" and header.components != 4:
         image = _jpeg(raw, header, options, out, name)
@@ -301,7 +300,7 @@ def _decoded(
     if options.depth == 8 and image.dtype == np.uint16:
         stored = stored._replace(image=(image >> 8).astype(np.uint8))
         warn(
-            f"{name} stores 16 bits, and depth=8 keeps the upper 8 of them, as tf.io.decode_image "
+            f"{name} stores 16 bits, but depth=8 keeps only the upper 8, as tf.io.decode_image "
             "does: depth=None keeps all.",
             once="images of 16 bits brought to 8",
         )
@@ -313,7 +312,7 @@ def _decoded(
 def _jpeg(
     raw: bytes, header: Header, options: ImageOptions, out: Array | None, name: str
 ) -> Array | None:
-    """A gray or colour JPEG whose decoder converts it; None if that fails."""
+    """A gray or colour JPEG, converted by the decoder itself; None if decoding fails."""
     wanted = options.channels
     if wanted is None:
         wanted = 1 if header.gray else 3
@@ -336,7 +335,7 @@ def _jpeg(
 
 
 def _room(header: Header, options: ImageOptions, out: Array | None) -> Array:
-    """The memory for a JPEG's pixels: `out`, or a temporary array if a copy follows."""
+    """Memory for a JPEG's pixels: `out`, or a temporary array if another step follows."""
     shape = header.height, header.width, 3
     upright = shape[:2] if header.orientation < 5 else (header.width, header.height)
     copied = options.channels == 4 or header.orientation != 1
@@ -349,7 +348,7 @@ def _room(header: Header, options: ImageOptions, out: Array | None) -> Array:
 
 
 def _stored(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> Stored:
-    """Unchanged channels: asked for colours, OpenCV would swap, blend or drop some."""
+    """The image with its stored channels: if asked for colours, OpenCV would swap, blend or drop some."""
     check_coded_data(raw, header, name)
     facts = None if header is None else header.facts
     turn = 1 if header is None else header.orientation
@@ -384,14 +383,14 @@ def _as_stored(image: Array, turn: int, bgr: bool) -> Stored:
 
 
 def _opencv_reads(header: Header) -> bool:
-    """Whether every OpenCV that is allowed decodes it, to the pixels that are stored."""
+    """Whether every supported OpenCV version decodes it to the stored pixels."""
     if isinstance(header.facts, BmpFacts):
         return header.facts.plain
     return header.kind in ("png", "webp")
 
 
 def _reduction(header: Header, size: tuple[int, int]) -> int:
-    """The flag of the largest reduction that leaves at least `size`, 0 for none."""
+    """The flag of the largest reduction whose result is at least `size`; 0 for none."""
     height, width = size if header.orientation < 5 else size[::-1]
     for factor in (8, 4, 2):
         if header.height >= factor * height and header.width >= factor * width:
@@ -399,7 +398,7 @@ def _reduction(header: Header, size: tuple[int, int]) -> int:
     return 0
 
 
-# EXIF's number -> what makes the stored image upright
+# EXIF orientation -> the operation that makes the stored image upright
 _TURNS: dict[int, Callable[[Array], Array]] = {
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
@@ -411,7 +410,7 @@ _TURNS: dict[int, Callable[[Array], Array]] = {
 }
 
 
-# The same for bands and types that OpenCV does not turn.
+# The same for bands and dtypes that OpenCV does not rotate.
 _ANY_TURNS: dict[int, Callable[[Array], Array]] = {
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
@@ -429,19 +428,19 @@ def _turned(image: Array, turn: int) -> Array:
     return np.ascontiguousarray(_ANY_TURNS[turn](image))
 
 
-# Options that cast -> the type of the first image read with them, and its name.
+# Options with a cast -> the dtype and name of the first image that was read with them.
 _depths: dict[ImageOptions, tuple[np.dtype[Any], str]] = {}
 
 
 def _note_depth(options: ImageOptions, dtype: np.dtype[Any], name: str) -> None:
-    """Report images of 8 and of 16 bits that are cast alike: the latter are 257 times as bright."""
+    """Warn if 8-bit and 16-bit images are cast with the same options: the latter are 257 times as bright."""
     if len(_depths) > 64:
         _depths.clear()
     first, other = _depths.setdefault(options, (dtype, name))
     if first != dtype and {first, dtype} == _MIXED:
         warn(
-            f"{name} is {dtype} and {other} is {first}: cast alike, one of them is 257 times as "
-            "bright as the other. Pass depth=8, which brings images of 16 bits to 8.",
+            f"{name} is {dtype}, but {other} is {first}: after the same cast, one is 257 times as "
+            "bright as the other. Pass depth=8, which converts 16-bit images to 8 bits.",
             once="images of 8 and 16 bits that are cast",
         )
 
@@ -450,7 +449,7 @@ _MIXED = {np.dtype(np.uint8), np.dtype(np.uint16)}
 
 
 def _cast(image: Array, options: ImageOptions, out: Array | None) -> Array:
-    """Scale and change the type in one pass, into `out` where that fits."""
+    """Scale and cast in a single pass, into `out` if the result fits."""
     dtype = options.dtype or np.dtype(np.float32)
     target = out if out is not None and fits(out, image.shape, dtype) else None
     if target is None:
@@ -458,7 +457,7 @@ def _cast(image: Array, options: ImageOptions, out: Array | None) -> Array:
     if options.rescale is None:
         np.copyto(target, image, casting="unsafe")
         return target
-    # float32 holds every value of 8 and 16 bits; more only where more goes in or comes out.
+    # float32 holds all 8-bit and 16-bit values; float64 is needed only for larger input or output.
     wide = np.float64 in (dtype, image.dtype) or image.dtype in (np.int32, np.uint32)
     working = np.dtype(np.float64 if wide else np.float32)
     factor = working.type(options.rescale)

@@ -1,7 +1,7 @@
-"""Checks the bytes of one file, as far as its format allows. No folders.
+"""Checks the content of one file, as far as its format allows.
 
-Decoders forgive: half a JPEG becomes an image that is grey below. Here the structure is walked to
-its end first, and then the image is decoded as a loader would.
+Decoders tolerate damage: half a JPEG becomes an image whose lower part is gray. Therefore the
+structure is visited to its end first, and then the image is decoded as a loader would decode it.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ __all__ = [
 ]
 
 
-# OpenCV cannot take more at a time, and no image is as large.
+# OpenCV accepts no more bytes, and no image is this large.
 _LARGEST = 2**31 - 1
 _BLOCK = 2**20
 
 
 @dataclass
 class Checked:
-    """The result for one file, or one image in a record.
+    """The result for one file, or for one image in a record.
 
-    problems: kind and message each; none if it is sound. digest: of the content, 16 bytes; empty
-    if it could not be read. form: what is to be alike in all files: ("image", sides, channels
-    and type) or ("array", shape and type); empty if that is not known.
+    problems: pairs of kind and message; empty if there are none. digest: 16 bytes that identify the
+    content; empty if it could not be read. form: what should be the same in all files: ("picture", size,
+    channels and dtype) or ("array", shape and dtype); empty if unknown.
     """
 
     problems: list[tuple[str, str]] = field(default_factory=list)
@@ -64,12 +64,12 @@ class Checked:
     size: int = 0
 
     def add(self, kind: str, message: str) -> None:
-        """One problem more."""
+        """Add a problem."""
         self.problems.append((kind, message))
 
     @staticmethod
     def digest_of(content: bytes) -> bytes:
-        """Checks content in memory."""
+        """A digest of content in memory."""
         return hashlib.blake2b(content, digest_size=16).digest()
 
 
@@ -86,17 +86,17 @@ _SUFFIXES = {
 
 
 def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
-    """Read an image or an array, completely, and return its problems.
+    """Read an image or an array completely, and return its problems.
 
-    Takes memory for one image, and a block of an array. The content of the file raises no error.
-    An object of a URL is fetched first, into a temporary file.
+    Takes memory for one image, or for a block of an array. No content raises an error. A remote object
+    is first fetched to a temporary file.
     """
     if is_url(path):
         return _check_object(path, max_pixels)
     found = Checked()
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for for ever
-            found.add("unreadable", f"{path} is no file but a folder, a pipe or a device")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
+            found.add("unreadable", f"{path} is not a file, but a folder, a pipe or a device")
             return found
         with open(path, "rb") as file:
             found.size = os.fstat(file.fileno()).st_size
@@ -115,7 +115,7 @@ def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
             elif found.size > _LARGEST:
                 found.add(
                     "too many pixels",
-                    f"{path} has {found.size:,} bytes, more than OpenCV reads of a picture",
+                    f"{path} has {found.size:,} bytes, more than OpenCV accepts for an image",
                 )
             else:
                 _check_picture(file.read(), path, found, max_pixels)
@@ -123,16 +123,16 @@ def check_file(path: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
         reason = error.strerror or str(error) or type(error).__name__
         found.add("unreadable", f"{path} cannot be read: {reason}")
     except MemoryError:
-        found.add("too many pixels", f"{path} takes more memory to read than there is")
+        found.add("too many pixels", f"{path} takes more memory to read than is available")
     return found
 
 
 def check_video(path: str) -> Checked:
-    """`check_file` for a video: every frame is decoded, and their number compared with the header's."""
+    """`check_file` for a video: decode all frames, and compare their number with the header."""
     found = Checked()
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            found.add("unreadable", f"{path} is no file but a folder, a pipe or a device")
+            found.add("unreadable", f"{path} is not a file, but a folder, a pipe or a device")
             return found
         with open(path, "rb") as file:
             found.size = os.fstat(file.fileno()).st_size
@@ -149,7 +149,7 @@ def check_video(path: str) -> Checked:
 
 
 def _check_object(url: str, max_pixels: int) -> Checked:
-    """`check_file` for an object of a URL."""
+    """`check_file` for the object at a URL."""
     try:
         content = access.read(url)
     except OSError as error:
@@ -164,16 +164,16 @@ def _check_object(url: str, max_pixels: int) -> Checked:
 
 
 def check_content(raw: bytes, name: str, max_pixels: int = ImageOptions.max_pixels) -> Checked:
-    """`check_file` for an image that lies in memory, such as one from a record."""
+    """`check_file` for an image in memory, such as one from a record."""
     found = Checked(size=len(raw))
     _check_picture(raw, name, found, max_pixels)
     return found
 
 
 def is_image(value: bytes) -> bool:
-    """Whether bytes are those of an image, by their beginning."""
+    """Whether bytes are an image, judged by their first bytes."""
     kind = kind_of(value[:12])
-    if kind == "BMP":  # two letters are no proof
+    if kind == "BMP":  # two letters are not enough evidence
         return len(value) > 26 and value[14] in (12, 40, 52, 56, 108, 124) and not any(value[6:10])
     return kind not in (None, "npy", "npz")
 
@@ -181,8 +181,8 @@ def is_image(value: bytes) -> bool:
 def _misnamed(path: str, kind: str, suffix: str) -> str:
     right = _SUFFIXES[kind][0]
     both = {suffix, right} <= IMAGE_SUFFIXES or {suffix, right} <= ARRAY_SUFFIXES
-    reads = "kloaders reads it all the same, other programs may not" if both else "it does not load"
-    return f"{path} holds a {kind} and is named {suffix} ({reads}): rename it to {right}"
+    reads = "kloaders reads it anyway, other programs may not" if both else "it does not load"
+    return f"{path} contains a {kind} but is named {suffix} ({reads}): rename it to {right}"
 
 
 def _digest_of(file: IO[bytes]) -> bytes:
@@ -200,7 +200,7 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         found.add(
             "too many pixels",
             f"{name} is {sides[0]} x {sides[1]} by its header, {sides[0] * sides[1]:,} pixels, "
-            f"and max_pixels allows {max_pixels:,}",
+            f"but max_pixels allows {max_pixels:,}",
         )
         return
     missing = unfinished(raw)
@@ -215,9 +215,7 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
         count = 1 + sum(1 for _ in pages)
         _check_strips(raw, name)
         if raw.startswith(b"\xff\xd8") and data_end_early(raw, picture, options):
-            found.add(
-                "truncated", f"{name} is truncated: its picture data end before the picture does"
-            )
+            found.add("truncated", f"{name} is truncated: its image data end before the image does")
     except DecodeError as error:
         said = str(error)
         damage = damage_of(raw)
@@ -240,7 +238,7 @@ def _check_picture(raw: bytes, name: str, found: Checked, max_pixels: int) -> No
 
 
 def _check_strips(raw: bytes, name: str) -> None:
-    """DecodeError where a strip of a page of a TIFF is known to be damaged, and decodes all the same."""
+    """Raise DecodeError if a strip of a TIFF is known to be damaged, although it decodes."""
     if kind_of(raw[:12]) != "TIFF":
         return
     for at in page_offsets(raw):
@@ -250,26 +248,26 @@ def _check_strips(raw: bytes, name: str) -> None:
             raise DecodeError(f"{name} is broken: {damage}")
 
 
-# Bits that mean something in any of the usual code tables, and no marker.
+# Bytes that are data in any of the usual code tables, and not a marker.
 _NOISE = np.random.default_rng(20).integers(1, 255, 256, np.uint8).tobytes()
 
 
 def data_end_early(raw: bytes, picture: Array, options: ImageOptions) -> bool:
-    """Whether a JPEG's coded data stop before the last block, an end marker notwithstanding.
+    """Whether a JPEG's coded data stop before the last block, even if there is an end marker.
 
-    A decoder fills what is missing with zeros. So bytes put behind the data change the image if
-    some of it is still to come, and are passed over if all of it is there.
+    A decoder fills the missing part with zeros. If data are missing, bytes inserted after the data
+    change the image; if the data are complete, the decoder ignores these bytes.
     """
     _, end = walk_jpeg(raw)
     more = raw[:end] + _NOISE + raw[end:]
     try:
         return not np.array_equal(picture, decode_image(more, options))
-    except DecodeError:  # nor would a whole one be refused for what follows it
+    except DecodeError:  # a complete image is not rejected because of inserted bytes
         return True
 
 
 def lacks_end(raw: bytes) -> bool:
-    """Whether a JPEG is whole but for its end marker."""
+    """Whether a JPEG lacks nothing but its end marker."""
     ended = raw.removesuffix(b"\xff") + b"\xff\xd9"
     if not raw.startswith(b"\xff\xd8") or unfinished(ended) is not None:
         return False
@@ -294,7 +292,7 @@ def _check_array(path: str, file: IO[bytes], found: Checked, max_pixels: int) ->
 
 
 def _check_npz(path: str, found: Checked, max_pixels: int) -> None:
-    """All members to their ends, block by block: their checksums are compared there."""
+    """Read all members to their ends, block by block, because zipfile compares checksums there."""
     forms = []
     try:
         with zipfile.ZipFile(path) as archive:
@@ -306,7 +304,7 @@ def _check_npz(path: str, found: Checked, max_pixels: int) -> None:
                 if member.file_size > max(3 * max_pixels, 100 * member.compress_size):
                     found.add(
                         "too many pixels",
-                        f"{path} holds {member.filename} of {member.file_size:,} bytes in "
+                        f"{path} contains {member.filename} of {member.file_size:,} bytes in "
                         f"{member.compress_size:,}",
                     )
                     return
@@ -320,7 +318,7 @@ def _check_npz(path: str, found: Checked, max_pixels: int) -> None:
     except DecodeError:
         raise
     except ZIP_ERRORS as error:
-        # Its list of members lies at the end of an archive.
+        # A zip archive's list of members is at its end.
         cut = isinstance(error, (EOFError, zipfile.BadZipFile)) and "CRC" not in str(error)
         end = found.size and b"PK\5\6" not in _tail(path)
         said = "truncated" if cut and end else "broken"
@@ -331,11 +329,11 @@ def _check_npz(path: str, found: Checked, max_pixels: int) -> None:
 
 
 def _form_in(head: bytes, member: zipfile.ZipInfo, path: str, several: bool) -> str:
-    """Type and shape of an array in an archive."""
+    """Dtype and shape of an array in an archive."""
     try:
         layout = layout_of(head, member.file_size, path)
     except DecodeError as error:
-        # Among several arrays, a user's load_sample() chooses, and additional texts do no harm.
+        # Of several arrays, a user's load_sample() selects one, and additional texts do no harm.
         if several and ("expected plain numbers" in str(error) or "unpickled" in str(error)):
             return "no numbers"
         raise

@@ -1,6 +1,7 @@
-"""Colour JPEGs decoded by simplejpeg, which takes memory to decode into; OpenCV allocates it, twice.
+"""Decodes colour JPEGs with simplejpeg, which writes into given memory; OpenCV allocates it, twice.
 
-The pixels are OpenCV's, as both are libjpeg-turbo. What simplejpeg warns about, or cannot read, is left to OpenCV.
+The pixels equal OpenCV's, because both use libjpeg-turbo. OpenCV decodes any file that simplejpeg
+warns about or cannot read.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from kloaders.core.arrays import Array
 
 try:
     import simplejpeg
-except ImportError:  # no wheel for this interpreter: OpenCV reads all of them
+except ImportError:  # there is no wheel for this interpreter: OpenCV reads all files
     simplejpeg = None
 
 __all__ = ["available", "decode_rgb", "lent"]
 
-# What a thread keeps for the images that it resizes: 5 megapixels. Where other threads, TensorFlow's, left
-# many holes in malloc's memory, fresh pages for each image cost half as much as to decode it.
+# A thread keeps this much memory (5 megapixels) for the images that it resizes. If other threads, such
+# as TensorFlow's, fragment malloc's memory, new pages for each image would cost half as much as decoding.
 _KEPT = 16 * 2**20
 
 _kept = threading.local()
 
 
 def available() -> bool:
-    """Whether simplejpeg is there."""
+    """Whether simplejpeg is installed."""
     return simplejpeg is not None
 
 
 def lent(shape: tuple[int, ...]) -> Array:
-    """Bytes of this shape that are the caller's until the same thread asks again."""
+    """Memory of this shape, which the caller may use until the same thread asks again."""
     size = math.prod(shape)
     if size > _KEPT:
         return np.empty(shape, np.uint8)
@@ -43,13 +44,14 @@ def lent(shape: tuple[int, ...]) -> Array:
 
 
 def decode_rgb(raw: bytes, out: Array) -> bool:
-    """Decode a JPEG of three components into (height, width, 3), uint8, contiguous.
+    """Decode a JPEG with three components to (height, width, 3), uint8, contiguous.
 
     Returns:
-        Whether it was done. If not, what `out` holds is undefined, and OpenCV may still read the file.
+        Whether it succeeded. If not, the content of `out` is undefined, and OpenCV may still read the
+        file.
     """
     try:
         found = simplejpeg.decode_jpeg(raw, "RGB", buffer=out)
-    except (ValueError, RuntimeError, MemoryError):  # damage, or a variant it doesn't know
+    except (ValueError, RuntimeError, MemoryError):  # damaged, or an unknown variant
         return False
     return bool(found.shape == out.shape)

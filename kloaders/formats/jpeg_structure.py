@@ -1,4 +1,4 @@
-"""Whether all that the header of a JPEG announces has come, by its markers. Decodes nothing."""
+"""Checks by its markers that a JPEG has everything that its header announces. Decodes nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = [
 ]
 
 
-# Maximum number of steps of a walk: hostile files have millions of empty segments.
+# The maximum number of steps of a walk: hostile files have millions of empty segments.
 _STEPS = 100_000
 
-# Within image data a ff is followed by 00, or by the number of a restart (d0 ... d7).
+# In image data, ff is followed by 00, or by the number of a restart marker (d0 ... d7).
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _TWO_BYTES = np.dtype("<u2")
@@ -26,14 +26,12 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def walk_jpeg(raw: bytes) -> tuple[str | None, int]:
-    """The missing part, and the end of the last scan's data.
+    """What is missing (None if nothing is), and the end of the last scan's data.
 
-    Marker by marker to the end marker that is the image's own.
-
-    Those of thumbnails lie within segments, which are passed over by their length. At the end, all
-    that the frame announces must have come: each component, in a progressive file each coefficient
-    to its last bit, and each restart interval. A second image may follow the end, and does not
-    begin before it.
+    Follows the markers up to the image's own end marker. Markers of thumbnails are inside segments,
+    which are skipped by their length. At the end marker, everything that the frame announces must have
+    occurred: each component, in a progressive file each coefficient up to its last bit, and each restart
+    interval. A second image may follow the end marker, but must not begin before it.
     """
     at, interval, data_end = 2, 0, 0
     frame: _Frame | None = None
@@ -46,7 +44,7 @@ def walk_jpeg(raw: bytes) -> tuple[str | None, int]:
             at -= 1
             continue
         if marker == 0xD9:
-            missing = "a JPEG without picture data" if frame is None else frame.missing()
+            missing = "a JPEG without image data" if frame is None else frame.missing()
             return missing, data_end
         if marker == 0xD8:
             return _cut_off(at - 2), 0
@@ -82,9 +80,9 @@ def _cut_off(at: int) -> str:
 
 
 def _begins_within(raw: bytes, marker: int, begin: int, end: int) -> int | None:
-    """Where another JPEG begins within a segment that is not whole; None if none does.
+    """Where another JPEG begins inside an incomplete segment; None if none does.
 
-    Previews lie in segments of applications as well: but they end there, or another segment follows.
+    Previews are also inside application segments, but they end there, or another segment follows.
     """
     application = 0xE0 <= marker <= 0xEF
     if not application and raw[end - 2 : end] == b"\xff\xd8":
@@ -101,7 +99,7 @@ def _begins_within(raw: bytes, marker: int, begin: int, end: int) -> int | None:
 
 
 def _swallowed(raw: bytes, stop: int) -> int | None:
-    """Where another JPEG begins within a segment of the header, up to `stop`; None if none does."""
+    """Where another JPEG begins inside a segment of the header, up to `stop`; None if none does."""
     at = 2
     for _ in range(_STEPS):
         if at + 4 > stop or raw[at] != 0xFF or raw[at + 1] == 0xDA:
@@ -121,38 +119,38 @@ def _swallowed(raw: bytes, stop: int) -> int | None:
 
 
 def another_in_header(raw: bytes, scan: int) -> str | None:
-    """The problem of a JPEG in whose header another one begins; None if none does.
+    """What is missing in a JPEG if another one begins in its header; None if none does.
 
     scan: where its coded data begin.
     """
-    if raw.find(b"\xff\xd8", 2, scan + 2) < 0:  # no preview either: nearly all files
+    if raw.find(b"\xff\xd8", 2, scan + 2) < 0:  # not even a preview, as in nearly all files
         return None
     swallowed = _swallowed(raw, scan)
     return None if swallowed is None else _cut_off(swallowed)
 
 
 def another_in_data(raw: bytes, scan: int) -> str | None:
-    """The missing part of a JPEG in whose coded data another one begins; None if none does."""
+    """What is missing in a JPEG if another one begins in its coded data; None if none does."""
     if _holds_start(raw, scan):
         begin = raw.find(b"\xff\xd8", scan)
-        # Behind the end lie previews and films; ff d9 does not occur in coded data.
+        # Previews and videos may follow the end marker; ff d9 does not occur in coded data.
         if raw.find(b"\xff\xd9", scan, begin) < 0:
             return walk_jpeg(raw)[0]
     return None
 
 
 def _holds_start(raw: bytes, scan: int) -> bool:
-    """Whether ff d8 occurs from there on, eight times as fast as bytes.find(), and without the GIL."""
+    """Whether ff d8 occurs from `scan` on; eight times as fast as bytes.find(), and without the GIL."""
     for at in (scan, scan + 1):
         if at + 1 < len(raw):
             equal = np.equal(np.frombuffer(raw, _TWO_BYTES, (len(raw) - at) // 2, at), _START)
-            if equal.item(equal.argmax()):  # any() is a function in Python
+            if equal.item(equal.argmax()):  # any() is a Python function, and slower
                 return True
     return False
 
 
 class _Frame:
-    """The announcements of a JPEG's frame, and which of them were found."""
+    """What a JPEG's frame announces, and which parts of it were found."""
 
     def __init__(self, raw: bytes, at: int, marker: int) -> None:
         self.height: int
@@ -163,7 +161,7 @@ class _Frame:
         for k in range(count):
             number, both, _ = struct.unpack_from(">BBB", raw, at + 8 + 3 * k)
             self.sampling[number] = both >> 4, both & 15
-        # component -> for each coefficient how many of its lowest bits are still to come
+        # component -> for each coefficient, how many of its lowest bits are still missing
         self.left = {number: [16] * (64 if self.progressive else 1) for number in self.sampling}
         self.short: str | None = None
 
@@ -182,7 +180,7 @@ class _Frame:
                 self.short = f"a JPEG with {restarts + 1:,} of {wanted + 1:,} restart intervals"
 
     def _units(self, numbers: list[int]) -> int:
-        """Blocks of a scan of one component, or groups of blocks of one of several."""
+        """The number of blocks in a scan of one component, or of block groups in a scan of several."""
         sampling = [self.sampling[number] for number in numbers if number in self.sampling]
         if not sampling:
             return 0
@@ -194,11 +192,11 @@ class _Frame:
         return -(-self.width // (8 * most_h)) * -(-self.height // (8 * most_v))
 
     def missing(self) -> str | None:
-        """The missing parts, at the end marker."""
+        """What is missing at the end marker; None if nothing is."""
         if self.short is not None:
             return self.short
         if not any(bits < 16 for left in self.left.values() for bits in left):
-            return "a JPEG without picture data"
+            return "a JPEG without image data"
         if any(bits for left in self.left.values() for bits in left):
             return "a JPEG whose last scans are missing"
         return None

@@ -1,4 +1,4 @@
-"""Lines of text files and rows of CSV files, by number: where each begins. Not their content."""
+"""Finds where each line of text files, or row of CSV files, begins."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from kloaders.places.ranges import walking
 
 __all__ = ["LineFiles"]
 
-# Bytes in which a thread searches for line ends at a time.
+# The number of bytes in which a thread searches for line ends at a time.
 _CHUNK = 1 << 23
 _NEWLINE, _RETURN = b"\n\r"
-_MARK = b"\xef\xbb\xbf"  # of UTF-8, at the top of a file
+_MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark, at the start of a file
 
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 
@@ -33,17 +33,17 @@ class LineFiles(RecordFiles):
     """Random access to all lines of some files, by one number.
 
     paths: the files, in the order of the numbers.
-    rows: the lines are rows of CSV: those that are blank are left out, and what stands between two
-        `quote` characters belongs to the row, ends of lines too.
-    quote: one ASCII character; None: none has a meaning. As in Python's csv module it begins a
-        quoted field where it is the first character of the field, and is an ordinary one elsewhere.
+    rows: whether lines are CSV rows: blank rows are left out, and text between two `quote` characters
+        belongs to the row, including line breaks.
+    quote: one ASCII character; None: there are no quotes. As in Python's csv module, it begins a
+        quoted field if it is the first character of the field, and is ordinary elsewhere.
     header: leave out the first row of each file.
     index_folder, progress, opener: see `RecordFiles`.
-    delimiter: between fields of rows, one ASCII character.
+    delimiter: the character between fields of rows, ASCII.
 
-    Lines end in a newline; in a file without any, in a carriage return.
+    Lines end with a newline, or, in a file without newlines, with a carriage return.
 
-    Takes 8 bytes of memory per line. Pickles without open files. Safe for threads.
+    Takes 8 bytes of memory per line. Pickles without open files. Thread-safe.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LineFiles(RecordFiles):
             ]
         self.compressions = [""] * len(indexes)
         self.stamps = [(index.size, index.modified) for index in indexes]
-        #: Lines left out at the top of each file.
+        #: The number of lines left out at the top of each file.
         self.skipped = int(header)
         counts = np.array([len(index) - self.skipped for index in indexes], np.int64)
         self.firsts: Indices = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -101,10 +101,10 @@ class LineFiles(RecordFiles):
         return f"{self.paths[file]}, {what} {number + self.skipped} at byte {at}"
 
     def lines(self, indices: Indices) -> list[bytes]:
-        """The lines of these numbers, in this order, with their ends.
+        """The lines with these numbers, in this order, including line ends.
 
         Raises:
-            DecodeError: a file is not the one that the index was made of.
+            DecodeError: a file has changed since its index was made.
             OSError: a file cannot be read.
         """
         for file in np.unique(self.locate(indices)[0]).tolist():
@@ -124,8 +124,8 @@ class LineFiles(RecordFiles):
     def _check_same(self, file: int) -> None:
         if self.opened(file).stamp() != self.stamps[file]:
             raise DecodeError(
-                f"{self.paths[file]} was changed after this loader had read its index: make the "
-                "loader again."
+                f"{self.paths[file]} has changed since this loader read its index: make a "
+                "new loader."
             )
 
     def _fits(self, file: int, start: int, size: int) -> bool:
@@ -152,7 +152,7 @@ def _index_of(
     file = opener.open(path)
     size, modified = file.stamp()
     _check_kind(path, file.read(8, 0), size, rows)
-    # Rows depend on the quotes, and these on the delimiter.
+    # Rows depend on the quote character, and quotes on the delimiter.
     kind = "lines" if not rows else "rows" + bytes(quotes or ()).hex()
     places = sidecar_index.places(f"{path}.{kind}", folder)
     ends = sidecar_index.digest_of_ends(file, size)
@@ -163,7 +163,7 @@ def _index_of(
             return found
     offsets = _offsets(file, size, path, rows, quotes, threads, bar)
     if len(offsets) < 2:
-        raise DecodeError(f"{path} has blank rows only, expected a CSV file: leave it out.")
+        raise DecodeError(f"{path} has only blank rows, expected a CSV file: leave it out.")
     index = Index(offsets, "", size, modified, ends)
     sidecar_index.save(index, places)
     return index
@@ -176,13 +176,13 @@ def _check_kind(path: str, head: bytes, size: int, rows: bool) -> None:
     kind = compression_of(head)
     if kind is not None:
         raise DecodeError(
-            f"{path} is compressed ({kind}): nothing in it can be found without what lies "
-            "before. Decompress it once, such as by gunzip -k, or write its samples to "
+            f"{path} is compressed ({kind}): reading any line would require decompressing everything "
+            "before it. Decompress it once, such as with gunzip -k, or write its samples to "
             "TFRecord files or a pack."
         )
     if head.startswith(_WIDE):
         raise DecodeError(
-            f"{path} is UTF-16, in which the ends of lines are not one byte: convert it once, "
+            f"{path} is UTF-16, in which a line end is not a single byte: convert it once, "
             "iconv -f UTF-16 -t UTF-8."
         )
 
@@ -203,7 +203,7 @@ def _offsets(
     if not newlines and any(b"\r" in file.read(_CHUNK, start) for start in parts):
         newline = _RETURN
         offsets, _ = _ends(file, size, path, quotes, threads, None, newline)
-    if offsets[-1] != size:  # a last line without an end
+    if offsets[-1] != size:  # the last line has no line end
         offsets = np.append(offsets, size)
     return (_without_blank(file, offsets, newline) if rows else offsets).astype(np.uint64)
 
@@ -217,7 +217,7 @@ def _ends(
     bar: Any,
     newline: int,
 ) -> tuple[Array, int]:
-    """0, and where each line ends; and how many newlines there are in all, in quotes too."""
+    """0, followed by the end of each line; and the number of all newlines, including quoted ones."""
 
     def scan(start: int) -> _Scan:
         return _scan(file, start, min(_CHUNK, size - start), quotes, newline)
@@ -246,22 +246,22 @@ def _ends(
             bar.update(here)
     if quoted:
         raise DecodeError(
-            f"{path} ends inside of a quoted field, which has no end: mend the file, or pass "
-            "quote=None if quotes are ordinary characters in it."
+            f"{path} ends inside a quoted field, whose closing quote is missing: repair the file, or "
+            "pass quote=None if quotes are ordinary characters in it."
         )
     return np.concatenate(found), newlines
 
 
 class _Scan(NamedTuple):
-    """Line ends in a part of a file, and the state of its quotes.
+    """The line ends in a part of a file, and the state of its quotes.
 
     Attributes:
-        ends: behind each newline, from the beginning of the part.
-        inside: whether an odd number of quotes is before it, 1 or 0; None where there are no quotes.
-            Two quotes that stand for one, inside of a field, change nothing.
-        odd: whether there is an odd number of them in all.
-        regular: whether each second quote begins a field: if the part begins outside of one, and
-            if it begins inside. If not, some quotes are ordinary characters.
+        ends: the position after each newline, relative to the start of the part.
+        inside: for each newline, 1 if an odd number of quotes precedes it, else 0; None if the part
+            has no quotes. Two quotes in a field that stand for one change nothing.
+        odd: whether the number of quotes is odd.
+        regular: whether every second quote begins a field, first if the part begins outside a quoted
+            field, second if it begins inside. If not, some quotes are ordinary characters.
         last: whether the part ends with a quote.
     """
 
@@ -281,7 +281,7 @@ def _scan(file: Any, start: int, size: int, quotes: _Quotes | None, newline: int
     if not len(places):
         return _Scan(ends + 1)
     begins = _begin_fields(raw, places, quotes, newline, start)
-    # One right behind another goes on with what that ended: they stand for one.
+    # A quote immediately after another one continues the field: together they stand for one quote.
     begins[1:] |= places[1:] == places[:-1] + 1
     regular = bool(begins[0::2].all()), bool(begins[1::2].all())
     inside = np.searchsorted(places, ends) & 1
@@ -297,10 +297,10 @@ def _scan_one_by_one(
     quoted: int,
     closed: int,
 ) -> tuple[Array, int, int]:
-    """Ends of lines outside of quotes, where some quotes are ordinary characters.
+    """Find line ends outside quotes, if some quotes are ordinary characters.
 
-    quoted, closed: whether the part begins inside of quotes, and right behind a quote that ended
-        them. These two are also given for the part that follows.
+    quoted, closed: whether the part begins inside quotes, and right after a closing quote. Both are
+        also returned for the next part.
     """
     raw, content = _content(file, start, size)
     ends = np.flatnonzero(content == newline)
@@ -320,14 +320,14 @@ def _scan_one_by_one(
 
 
 def _content(file: Any, start: int, size: int) -> tuple[Array, Array]:
-    """A part of a file, with the byte before it (a newline before the first), and without."""
+    """A part of a file: with the byte before it (a newline at the file's start), and without."""
     content = file.read(size + 1, start - 1) if start else b"\n" + file.read(size, start)
     raw = np.frombuffer(content, np.uint8)
     return raw, raw[1:]
 
 
 def _begin_fields(raw: Array, places: Array, quotes: _Quotes, newline: int, start: int) -> Array:
-    """Which of the quotes at these places are the first character of a field."""
+    """Which of the quotes at these positions are the first character of a field."""
     before = raw[places]  # raw begins one byte earlier
     begins: Array = (before == quotes.delimiter) | (before == newline)
     if start == 0:
@@ -337,16 +337,16 @@ def _begin_fields(raw: Array, places: Array, quotes: _Quotes, newline: int, star
 
 
 def _without_blank(file: Any, offsets: Array, newline: int) -> Array:
-    """Offsets without those of blank rows, which then belong to the row before."""
+    """The offsets without those of blank rows, which then belong to the previous row."""
     file = walking(file)
     sizes = np.diff(offsets)
     blank = sizes == 1
     if newline == _NEWLINE and b"\r" in file.read(_CHUNK, 0):
         for k in np.flatnonzero(sizes == 2).tolist():
             blank[k] = file.read(2, int(offsets[k])) == b"\r\n"
-    if len(offsets) > 1 and offsets[-1] - offsets[-2] == 1:  # one character without an end
+    if len(offsets) > 1 and offsets[-1] - offsets[-2] == 1:  # one character without a line end
         blank[-1] = file.read(1, int(offsets[-2])) == bytes([newline])
     keep = np.append(~blank, True)
     kept: Array = offsets[keep]
-    kept[0] = 0  # blank rows at the top belong to the first
+    kept[0] = 0  # blank rows at the top belong to the first row
     return kept

@@ -1,7 +1,7 @@
-"""Truncated memory-mapped files: an error, if their size reveals it.
+"""Detects truncated memory-mapped files by their size.
 
-Touching a page of a map beyond the file's new end raises SIGBUS, which ends the process without a
-message. So the size is checked before rows are copied.
+Accessing a page of a memory map beyond the file's new end raises SIGBUS, which ends the process
+without a message. Therefore the size is checked before rows are copied.
 """
 
 from __future__ import annotations
@@ -17,34 +17,35 @@ __all__ = ["FileRows", "check_whole", "place_in_file"]
 
 
 def place_in_file(array: Array) -> tuple[str, int] | None:
-    """File and offset of a C-contiguous memory map whose file holds its values; None for others."""
+    """The file and offset of a C-contiguous memory map whose file has its values; None for others."""
     if type(array) is not np.memmap or array.filename is None or array.base is None:
         return None
     if not array.flags.c_contiguous:
         return None
-    # A view keeps its parent's offset: where it begins in the file shows in its address.
-    mapped = np.frombuffer(array._mmap, np.uint8).ctypes.data  # type: ignore[attr-defined]  # noqa: SLF001  NumPy tells it by no other name
+    # A view keeps its parent's offset; its real position in the file follows from its address.
+    mapped = np.frombuffer(array._mmap, np.uint8).ctypes.data  # type: ignore[attr-defined]  # noqa: SLF001  no public name
     begin = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
     return str(array.filename), begin + array.ctypes.data - mapped
 
 
 def check_whole(mapped: mmap.mmap, path: str, end: int) -> None:
-    """Raise DecodeError where a mapped file does not reach to byte `end` any more.
+    """Raise DecodeError if a mapped file no longer reaches to byte `end`.
 
-    Takes 0.3 us. Where it is truncated between this and the copy, the process ends all the same.
+    Takes 0.3 microseconds. If the file is truncated between this check and the copy, the process
+    still ends.
     """
-    size = mapped.size()  # of the file that is mapped, whatever has that name by now
+    size = mapped.size()  # of the mapped file, even if another file has its name by now
     if size < end:
         raise DecodeError(
-            f"{path} was cut short since it was mapped: it has {size:,} bytes, and the array ends at "
-            f"{end:,}. Write it under another name and rename it, and make the loader again."
+            f"{path} was cut short since it was mapped: it has {size:,} bytes, but the array ends at "
+            f"{end:,}. Write it under another name and rename it, and make a new loader."
         )
 
 
 class FileRows:
-    """Where the rows of a mapped array lie in its file, to look at its size before they are copied.
+    """The position of a mapped array's rows in its file, to check its size before they are copied.
 
-    Safe for threads.
+    Thread-safe.
     """
 
     def __init__(self, array: Array, path: str, offset: int) -> None:
@@ -55,11 +56,11 @@ class FileRows:
 
     @classmethod
     def of(cls, array: Array) -> FileRows | None:
-        """For a memory map with rows; None for other arrays."""
+        """The FileRows of a memory map with rows; None for other arrays."""
         place = place_in_file(array)
         return None if place is None or not array.size else cls(array, *place)
 
     def check(self, row: int | None = None) -> None:
-        """Raise DecodeError where the file is shorter than the array, or ends before a row does."""
+        """Raise DecodeError if the file is shorter than the array, or ends before the end of a row."""
         end = self.end if row is None else self.offset + (row + 1) * self.row_bytes
         check_whole(self._mapped, self.path, end)

@@ -1,9 +1,9 @@
-"""MDS, the format of MosaicML Streaming: an index of shards, and samples in them. No order.
+"""MDS, the format of MosaicML Streaming: an index of shards, and their samples.
 
-A folder has `index.json`, which lists shards of `samples` samples each. A shard is, little-endian:
-the number of samples (uint32), where each begins and where the last ends (uint32), a JSON text, and
-the samples. A sample is the sizes (uint32) of those of its columns that have none in the index, and
-then the columns one after another, in the order of the index.
+A folder has `index.json`, which lists shards of `samples` samples each. A shard contains, in
+little-endian order: the number of samples (uint32), the offset of each sample and the end of the last
+(uint32), a JSON text, and the samples. A sample contains the sizes (uint32) of the columns without a
+fixed size in the index, followed by the columns in the order of the index.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _INDEX = "index.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard, as the index describes it.
+    """One shard, as described by the index.
 
     Attributes:
-        folder: that has the index.
-        path: of the file.
-        samples: how many it has.
-        size: bytes of the file.
-        names: of the columns, in the order in which they lie.
-        encodings: of the columns, such as "jpeg".
-        sizes: bytes of each column; None where each sample has its own.
+        folder: the folder with the index.
+        path: the path of the file.
+        samples: the number of samples.
+        size: the size of the file in bytes.
+        names: the names of the columns, in the order of storage.
+        encodings: the encodings of the columns, such as "jpeg".
+        sizes: the size in bytes of each column; None if it differs between samples.
     """
 
     folder: str
@@ -52,11 +52,11 @@ class Shard:
 
 
 def read_index(folder: str) -> list[Shard]:
-    """The shards of a folder, or of the URL of one.
+    """The shards of a folder, or of a folder's URL.
 
     Raises:
-        FileNotFoundError: there is no index, or a shard is not there.
-        DecodeError: the index is damaged or of another version, or shards are compressed.
+        FileNotFoundError: there is no index, or a shard is missing.
+        DecodeError: the index is damaged or has another version, or shards are compressed.
     """
     path = os.path.join(folder, _INDEX)
     try:
@@ -66,12 +66,12 @@ def read_index(folder: str) -> list[Shard]:
             name for name in _listed(folder) if os.path.exists(os.path.join(folder, name, _INDEX))
         )
         hint = (
-            f" Its folders {', '.join(inside[:8])} have one each: give one of these."
+            f" Its folders {', '.join(inside[:8])} have one each: pass one of these."
             if inside
             else ""
         )
         raise FileNotFoundError(
-            f"{visible(path)} does not exist, which every folder of MDS has.{hint}"
+            f"{visible(path)} does not exist, but every MDS folder has one.{hint}"
         ) from None
     try:
         shards = json.loads(raw)["shards"]
@@ -81,13 +81,13 @@ def read_index(folder: str) -> list[Shard]:
         if isinstance(error, DecodeError):
             raise
         raise DecodeError(
-            f"{path} is damaged, or no index of MDS: {type(error).__name__} {error}."
+            f"{path} is damaged, or not an MDS index: {type(error).__name__} {error}."
         ) from None
     for shard in found:
         if shard.names != found[0].names or shard.encodings != found[0].encodings:
             raise DecodeError(
-                f"{shard.path} has the columns {', '.join(shard.names)}, and {found[0].path} has "
-                f"{', '.join(found[0].names)}: shards of one loader need the same ones."
+                f"{shard.path} has the columns {', '.join(shard.names)}, but {found[0].path} has "
+                f"{', '.join(found[0].names)}: shards of one loader need the same columns."
             )
     return found
 
@@ -100,10 +100,10 @@ def _content(path: str) -> bytes:
 
 
 def _presence(folder: str) -> Callable[[str], bool]:
-    """A function that checks whether a file is in a folder; for a URL, one listing serves all."""
+    """A function that checks whether a file is in a folder; for a URL, a single listing is enough."""
     if not is_url(folder):
         return os.path.exists
-    if folder.startswith(("https://", "http://")):  # cannot be listed: reported when it is read
+    if folder.startswith(("https://", "http://")):  # no listing is possible: reading reports it
         return lambda _: True
     names = {join(folder, name) for name, _ in access.list_below(folder)}
     return names.__contains__
@@ -125,10 +125,10 @@ def _shard(folder: str, index: str, shard: dict[str, Any], there: Callable[[str]
         if packed is not None and there(os.path.join(folder, packed["basename"])):
             raise DecodeError(
                 f"{os.path.join(folder, packed['basename'])} is compressed "
-                f"({shard.get('compression')}): no sample can be found in it without decompressing "
-                f"all of it. Decompress it once, to {path}, or write it without compression=."
+                f"({shard.get('compression')}): reading any sample would require decompressing all "
+                f"of it. Decompress it once, to {path}, or write it without compression=."
             )
-        raise FileNotFoundError(f"{visible(path)} does not exist, and {visible(index)} lists it.")
+        raise FileNotFoundError(f"{visible(path)} does not exist, but {visible(index)} lists it.")
     sizes = tuple(None if size is None else int(size) for size in shard["column_sizes"])
     names, encodings = tuple(shard["column_names"]), tuple(shard["column_encodings"])
     if not len(names) == len(encodings) == len(sizes):
@@ -140,14 +140,14 @@ def split_sample(shard: Shard, raw: bytes) -> dict[str, bytes]:
     """The bytes of each column of a sample.
 
     Raises:
-        DecodeError: the sizes in it do not make up the sample.
+        DecodeError: the sizes do not add up to the sample's size.
     """
     at = 4 * sum(size is None for size in shard.sizes)
     given = iter(np.frombuffer(raw[:at], "<u4").tolist() if len(raw) >= at else ())
     sizes = [next(given, 0) if size is None else size for size in shard.sizes]
     if at + sum(sizes) != len(raw):
         raise DecodeError(
-            f"it is damaged: its columns have {at + sum(sizes)} bytes, and it has {len(raw)}. Copy or "
+            f"it is damaged: its columns have {at + sum(sizes)} bytes, but it has {len(raw)}. Copy or "
             "download the shard again."
         )
     found = {}
@@ -163,8 +163,8 @@ _SCALARS = {
     *("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
     *("float16", "float32", "float64"),
 }
-# The number that stands for a dtype in an array that brings its own: bits, one more for signed
-# integers, two more for floats.
+# The number of a dtype in an array that stores its own dtype: bits, plus one for signed integers, or
+# plus two for floats.
 _DTYPES = {
     np.dtype(name).itemsize * 8 + {"u": 0, "i": 1, "f": 2}[np.dtype(name).kind]: np.dtype(name)
     for name in _SCALARS
@@ -174,13 +174,13 @@ _MODES = {"L": 1, "RGB": 3, "RGBA": 4}
 
 
 def decoder_of(encoding: str, name: str) -> Callable[[bytes], Any]:
-    """A function of a column's bytes that gives its value.
+    """A function that returns the value of a column's bytes.
 
-    That is a number, a text, an array, a list of these; bytes of an image that is encoded; or a tuple
-    ("pixels", array) of one that is not.
+    The value is a number, a text, an array, or a list of these; the bytes of an encoded image; or a
+    tuple ("pixels", array) for an image that is not encoded.
 
     Raises:
-        DecodeError: the encoding is not known, or would run code that is in the file.
+        DecodeError: the encoding is unknown, or would run code from the file.
     """
     if encoding in _SCALARS:
         dtype = np.dtype(encoding).newbyteorder("<")
@@ -208,27 +208,27 @@ def decoder_of(encoding: str, name: str) -> Callable[[bytes], Any]:
         return known[encoding]
     if encoding == "pkl":
         raise DecodeError(
-            f"column {name!r:.80} is pickled, and reading it runs whatever code the file holds: choose "
-            "other columns, or pass decode=, a function of the bytes, if you trust the file."
+            f"column {name!r:.80} is pickled, and unpickling runs any code that the file contains: choose "
+            "other columns, or, if you trust the file, pass decode=, a function of the bytes."
         )
     raise DecodeError(
-        f"column {name!r:.80} has the encoding {encoding!r:.80}, which is not known: choose other columns, "
+        f"column {name!r:.80} has the encoding {encoding!r:.80}, which is unknown: choose other columns, "
         "or pass decode=, a function of its bytes."
     )
 
 
 def _items(raw: bytes, at: int) -> list[bytes]:
-    """The parts of a list: their number, their sizes, and then they themselves."""
+    """The parts of a list, which is stored as their number, their sizes, and the parts."""
     count = int(np.frombuffer(raw, "<u4", 1, at)[0])
     sizes = np.frombuffer(raw, "<u4", count, at + 4)
     ends = at + 4 + 4 * count + np.cumsum(sizes, dtype=np.int64)
     if count and ends[-1] != len(raw):
-        raise ValueError("sizes of the parts of a list do not make it up")
+        raise ValueError("the sizes of a list's parts do not add up to its size")
     return [raw[end - size : end] for end, size in zip(ends.tolist(), sizes.tolist(), strict=True)]
 
 
 def _array_decoder(encoding: str) -> Callable[[bytes], Array]:
-    """For "ndarray", "ndarray:dtype" and "ndarray:dtype:1,2"; what is not there is in the bytes."""
+    """For "ndarray", "ndarray:dtype" and "ndarray:dtype:1,2"; the bytes contain what is not given."""
     _, _, rest = encoding.partition(":")
     name, _, sides = rest.partition(":")
     fixed = np.dtype(name).newbyteorder("<") if name else None
@@ -244,7 +244,9 @@ def _array_decoder(encoding: str) -> Callable[[bytes], Array]:
             at += 1 + axes * 2**kind
         values = np.frombuffer(raw, dtype, math.prod(shape), at)
         if at + values.nbytes != len(raw):
-            raise ValueError(f"{len(raw) - at} bytes make no array of shape {shape} and {dtype}")
+            raise ValueError(
+                f"{len(raw) - at} bytes do not make an array of shape {shape} and {dtype}"
+            )
         found: Array = values.astype(dtype.newbyteorder("=")).reshape(shape)
         return found
 
@@ -256,6 +258,6 @@ def _pixels(raw: bytes) -> tuple[str, Array]:
     width, height, length = np.frombuffer(raw, "<u4", 3).tolist()
     mode = raw[12 : 12 + length].decode("ascii", "replace")
     if mode not in _MODES:
-        raise ValueError(f"an image of Pillow's mode {mode!r:.80}, expected {', '.join(_MODES)}")
+        raise ValueError(f"an image with Pillow's mode {mode!r:.80}, expected {', '.join(_MODES)}")
     pixels = np.frombuffer(raw, np.uint8, offset=12 + length)
     return "pixels", pixels.reshape(height, width, _MODES[mode])

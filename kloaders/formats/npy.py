@@ -1,10 +1,12 @@
-"""Arrays in .npy and .npz files. Never unpickled."""
+"""Reads arrays in .npy and .npz files without unpickling."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from io import FileIO
+from typing import Any
 
 from kloaders.core.arrays import Array
 from kloaders.formats.errors import empty_file
@@ -22,20 +24,21 @@ from kloaders.places.urls import is_url
 __all__ = [
     "decode_array",
     "read_array",
+    "row_reader",
 ]
 
 _HAS_PREADV = hasattr(os, "preadv")  # not on Windows
 
 
 def read_array(path: str, out: Array | None = None, max_bytes: int | None = None) -> Array:
-    """The array of an .npy file, or of an .npz file that holds one. Never unpickled.
+    """Read the array of an .npy file, or of an .npz file with one array. Nothing is unpickled.
 
-    C-contiguous and in this machine's byte order, whatever the file has: the values are
-    np.load's. `out` as in `decode_image`; where it fits, the values are read straight into it.
-    max_bytes: bound on an array of an .npz file.
+    The result is C-contiguous and in native byte order, whatever the file has; the values equal those
+    of np.load. `out`: see `decode_image`; if it fits, the values are read directly into it.
+    max_bytes: the maximum size of an array in an .npz file.
 
-    Raises OSError where the file cannot be read, and DecodeError where the content is damaged,
-    truncated, a pickle, text, dates or records, or claims to be larger than the file.
+    Raises OSError if the file cannot be read. Raises DecodeError if the content is damaged, truncated, a
+    pickle, text, dates or records, or claims to be larger than the file.
     """
     try:
         descriptor = os.open(path, OPEN_FLAGS)
@@ -47,7 +50,7 @@ def read_array(path: str, out: Array | None = None, max_bytes: int | None = None
         if _HAS_PREADV and out is not None:
             layout = PLAIN_LAYOUTS.get((out.shape, out.dtype))
             if layout is not None and out.flags.c_contiguous and out.flags.writeable:
-                # One call for header and values: if the header is the one expected, done.
+                # A single call reads header and values; it is enough if the header is as expected.
                 header = bytearray(len(layout.header))
                 got = os.preadv(descriptor, (header, out.data), 0)
                 if got == len(header) + layout.body_size and header == layout.header:
@@ -60,8 +63,41 @@ def read_array(path: str, out: Array | None = None, max_bytes: int | None = None
         os.close(descriptor)
 
 
+def row_reader(
+    out: Array, otherwise: Callable[[str, Array], Any]
+) -> Callable[[str, Array], Any] | None:
+    """A fast function that reads plain .npy files into rows of `out`, for one thread.
+
+    The expected header is looked up once for all rows. Files with another header or size are left to
+    `otherwise`. None if `out` cannot be filled in this way.
+    """
+    layout = PLAIN_LAYOUTS.get((out.shape[1:], out.dtype))
+    if not _HAS_PREADV or layout is None or not (out.flags.c_contiguous and out.flags.writeable):
+        return None
+    expected, header = layout.header, bytearray(len(layout.header))
+    size = len(header) + layout.body_size
+
+    def read(path: str, row: Array) -> Any:
+        if path.endswith(".npy"):
+            try:
+                descriptor = os.open(path, OPEN_FLAGS)
+            except OSError:  # `otherwise` fails again, and explains it
+                return otherwise(path, row)
+            try:
+                buffers: Any = (header, row)
+                if os.preadv(descriptor, buffers, 0) == size and header == expected:
+                    return row
+            except OSError:
+                pass
+            finally:
+                os.close(descriptor)
+        return otherwise(path, row)
+
+    return read
+
+
 def decode_array(raw: bytes, out: Array | None = None, name: str = "array") -> Array:
-    """`read_array` of the content of a file; `name` is what messages call it."""
+    """Like `read_array`, for the content of a file; `name` is its name in messages."""
     if raw.startswith(b"PK"):
         return read_npz(io.BytesIO(raw), len(raw), out, name=name)
     layout = layout_of(raw[:HEADER_LIMIT], len(raw), name)

@@ -1,4 +1,4 @@
-"""The header of an .npy file, and its values as an array."""
+"""Parses the header of an .npy file, and reads its values to an array."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = [
 class Layout(NamedTuple):
     """The facts in an .npy header."""
 
-    header: bytes  # from the magic to the padding; the values follow
+    header: bytes  # from the magic number to the padding; the values follow
     shape: tuple[int, ...]
-    stored: np.dtype[Any]  # with the file's byte order
-    native: np.dtype[Any]  # the same type in this machine's byte order
+    stored: np.dtype[Any]  # in the file's byte order
+    native: np.dtype[Any]  # in native byte order
     fortran: bool
     body_size: int
 
 
-# Headers met, by their bytes; and by shape and type those whose values can be read as they lie.
-# A folder mostly has one of them, and parsing takes longer than reading 48 KB. Threads share
-# both without a lock: entries are whole, and the worst a race costs is to parse again.
+# Known headers by their bytes; and, by shape and dtype, those whose values can be read without a
+# conversion. A folder usually has only one header, and parsing takes longer than reading 48 KB. Threads
+# share both without a lock: entries are complete, and at worst a race parses a header twice.
 _LAYOUTS: dict[bytes, Layout] = {}
 PLAIN_LAYOUTS: dict[tuple[tuple[int, ...], np.dtype[Any]], Layout] = {}
 _LAYOUTS_KEPT = 256
 
-# NumPy's own bound for headers from untrusted files, and the magic and length before them.
+# NumPy's own limit for headers from untrusted files, and the size of what precedes the header.
 HEADER_LIMIT = 10_000 + 12
 
 
@@ -60,7 +60,7 @@ def read_fully(file: FileIO | IO[bytes], body: memoryview, name: str) -> None:
 def filled(
     layout: Layout, fill: Callable[[memoryview], None], out: Array | None, name: str
 ) -> Array:
-    """Have the values read into `out` where they can lie there as stored, else bring them there."""
+    """Read the values into `out` if they fit without conversion, otherwise into a new array."""
     native = layout.native
     plain = not layout.fortran and layout.stored == native
     direct = plain and fits(out, layout.shape, native)
@@ -72,7 +72,7 @@ def filled(
             stored = np.empty(shape, layout.stored)
         except (ValueError, MemoryError) as error:
             raise DecodeError(
-                f"{name} holds an array of shape {layout.shape} that cannot be made: {error}. "
+                f"{name} holds an array of shape {layout.shape}, which cannot be allocated: {error}. "
                 "Save smaller arrays, or override load_sample(path)."
             ) from error
     fill(stored.reshape(-1).view(np.uint8).data)
@@ -89,11 +89,11 @@ def filled(
 
 
 def layout_of(head: bytes, size: int, name: str) -> Layout:
-    """The layout that `head`, the first bytes of a file of `size` bytes, announces."""
+    """The layout according to `head`, the first bytes of a file of `size` bytes."""
     if not head.startswith(b"\x93NUMPY"):
         raise DecodeError(
-            f"{name} is no .npy file: it begins with {head[:12]!r:.80}. "
-            "Write it with np.save, or override load_sample(path) for a format of your own."
+            f"{name} is not an .npy file: it begins with {head[:12]!r:.80}. "
+            "Write it with np.save, or override load_sample(path) for your own format."
         )
     if head[6:8] not in (b"\1\0", b"\2\0", b"\3\0"):
         version = ".".join(str(part) for part in head[6:8])
@@ -117,7 +117,7 @@ def layout_of(head: bytes, size: int, name: str) -> Layout:
     if len(header) + layout.body_size > size:
         raise DecodeError(
             f"{name} is truncated: {layout.stored} values of shape {layout.shape} take "
-            f"{layout.body_size} bytes, and {size - len(header)} follow the header. "
+            f"{layout.body_size} bytes, but only {size - len(header)} follow the header. "
             "Copy or download it again, or leave it out."
         )
     return layout
@@ -125,12 +125,12 @@ def layout_of(head: bytes, size: int, name: str) -> Layout:
 
 def _parsed(header: bytes, name: str) -> Layout:
     stream = BytesIO(header[8:])
-    # Version 3.0 differs from 2.0 in the names of record fields only, which are refused below.
+    # Version 3.0 differs from 2.0 only in the names of record fields, which are rejected below.
     one = header[6] == 1
     parse = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
     try:
         shape, fortran, dtype = parse(stream)
-    except Exception as error:  # whatever its tokenizer and literal_eval raise on damaged text
+    except Exception as error:  # any error of its tokenizer and literal_eval on damaged text
         raise DecodeError(
             f"{name} has a damaged .npy header ({type(error).__name__}: {error}). "
             "Write it again with np.save, or leave it out."
@@ -143,13 +143,13 @@ def _parsed(header: bytes, name: str) -> Layout:
     if dtype.kind not in "biufc":
         if dtype.kind == "V" and dtype.names is None and dtype.itemsize <= 2:
             raise DecodeError(
-                f"{name} holds values of type {dtype}, expected plain numbers. np.save forgets the type "
-                "of bfloat16 and its like: pass decode=lambda raw: "
-                "np.load(io.BytesIO(raw)).view(ml_dtypes.bfloat16), or write a pack, which keeps it."
+                f"{name} holds values of type {dtype}, expected plain numbers. np.save loses dtypes "
+                "such as bfloat16: pass decode=lambda raw: "
+                "np.load(io.BytesIO(raw)).view(ml_dtypes.bfloat16), or write a pack, which keeps them."
             )
         raise DecodeError(
             f"{name} holds values of type {dtype}, expected plain numbers. "
-            "Save one numeric column as an array of its own, or override load_sample(path)."
+            "Save a numeric column as an array, or override load_sample(path)."
         )
     if any(side < 0 for side in shape):
         raise DecodeError(

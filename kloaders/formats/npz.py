@@ -1,4 +1,4 @@
-"""The one array of an .npz file, and bounds that keep a small archive from filling the memory."""
+"""Reads the array of an .npz file, with limits that keep a small archive from filling the memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = [
 ]
 
 
-# What zipfile raises on damaged archives, found by changing bytes at random. RuntimeError: it has
-# a password. NotImplementedError: a compression not built in.
+# Errors of zipfile on damaged archives, found by changing random bytes. RuntimeError: the archive has
+# a password. NotImplementedError: an unsupported compression.
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -48,9 +48,9 @@ def read_npz(
     max_bytes: int | None = None,
     name: str | None = None,
 ) -> Array:
-    """The array of an archive of `size` bytes: a path, or its content that messages call `name`.
+    """The array of an archive of `size` bytes: a path, or its content, called `name` in messages.
 
-    max_bytes: it may have no more. See `read_array`.
+    max_bytes: the maximum size of the array. See `read_array`.
     """
     path = name or str(file)
     try:
@@ -66,7 +66,7 @@ def read_npz(
             check_member(member, size, path)
             if max_bytes is not None and member.file_size > max_bytes:
                 raise DecodeError(
-                    f"{path} holds an array of {member.file_size:,} bytes, and max_bytes allows "
+                    f"{path} holds an array of {member.file_size:,} bytes, but max_bytes allows "
                     f"{max_bytes:,}. Pass max_bytes={member.file_size} if you trust it."
                 )
             with archive.open(member) as stream:
@@ -76,31 +76,31 @@ def read_npz(
 
                 def fill(body: memoryview) -> None:
                     body[: len(begun)] = begun
-                    # Block by block: zipfile returns bytes objects, which are copied.
+                    # Block by block, because zipfile returns bytes objects, which are copied.
                     for start in range(len(begun), len(body), _BLOCK):
                         read_fully(stream, body[start : start + _BLOCK], path)
-                    while stream.read(1 << 16):  # the checksum is compared at the end only
+                    while stream.read(1 << 16):  # the checksum is compared only at the end
                         pass
 
                 return filled(layout, fill, out, path)
     except DecodeError:
         raise
     except (*ZIP_ERRORS, OSError) as error:
-        # A damaged offset makes zipfile seek to before the file, which the system calls invalid.
+        # Because of a damaged offset, zipfile seeks to before the file's start.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise DecodeError(
-            f"{path} is a damaged or foreign zip archive ({error}). "
+            f"{path} is not a valid zip archive, or damaged ({error}). "
             "Write it again with np.savez, or leave it out."
         ) from error
 
 
 def check_member(member: zipfile.ZipInfo, size: int, path: str) -> None:
-    # Deflate makes 1032 bytes of one at the most, so that a few bytes cannot claim a terabyte.
+    # Deflate expands at most 1032 times, so a few bytes cannot claim a terabyte.
     possible = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}.get(member.compress_type)
     if possible is None:
         raise DecodeError(
-            f"{path} is compressed by method {member.compress_type}, expected what np.savez "
+            f"{path} is compressed with method {member.compress_type}, expected what np.savez "
             "writes. Write it again with np.savez_compressed."
         )
     if member.compress_size > size or member.file_size > possible * member.compress_size:

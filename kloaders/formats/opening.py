@@ -1,4 +1,4 @@
-"""How a loader opens its files: local ones by the system, objects of URLs by ranges. Chosen once, when it is made."""
+"""How a loader opens its files: local files directly, remote objects by byte ranges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Opener:
     """Opens local files.
 
     Attributes:
-        fetches: some are objects elsewhere.
+        fetches: whether some files are remote objects.
     """
 
     fetches = False
@@ -29,16 +29,16 @@ class Opener:
         return OpenFile(path)
 
     def stamp(self, path: str) -> tuple[int, int]:
-        """Size in bytes, and modification time in nanoseconds or a number for the version."""
+        """The size in bytes, and the modification time in nanoseconds or a number for the version."""
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns
 
     def etag(self, path: str) -> str:
-        """The name of an object's version; "" for files."""
+        """The ETag of an object's version; "" for files."""
         return ""
 
     def index_folder(self, given: str | None) -> str | None:
-        """Folder for indexes; None: next to each file."""
+        """The folder for indexes; None: next to each file."""
         return given
 
     def fetch_ahead(
@@ -49,7 +49,7 @@ class Opener:
 
 
 class _UrlOpener(Opener):
-    """Opens objects of URLs, and local files."""
+    """Opens objects by URL, and local files."""
 
     fetches = True
 
@@ -74,22 +74,22 @@ class _UrlOpener(Opener):
         return self.urls.fetch_ahead(ranges, only_new)
 
 
-#: For local files.
+#: The opener for local files.
 LOCAL = Opener()
 
 
 def opener_of(files: Sequence[str], folder: Any = None, budget: Any = None) -> Opener:
-    """How these files are opened; depends on their URLs.
+    """Choose how these files are opened, depending on whether any is a URL.
 
     Args:
         files: paths and URLs.
-        folder: of the download cache; None for none.
-        budget: the most that it may hold.
+        folder: the folder of the download cache; None for no cache.
+        budget: the maximum size of the download cache.
 
     Raises:
-        FileNotFoundError: an object is not there.
-        ImportError: what fetches them is not installed.
-        ValueError: a URL that names nothing, or has credentials in it; a cache of nothing.
+        FileNotFoundError: an object does not exist.
+        ImportError: the package that fetches such URLs is not installed.
+        ValueError: a URL is incomplete or contains credentials; the cache's size is 0.
     """
     remote = any(map(is_url, files))
     check_download_cache(folder, budget, remote)

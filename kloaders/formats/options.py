@@ -1,4 +1,4 @@
-"""How an image becomes an array: size, channels, type. Values that check themselves; no files."""
+"""Options that say how an image becomes an array: size, channels, dtype. They check themselves."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = [
 ]
 
 
-# Keras' names. "nearest" is OpenCV's EXACT variant, which samples at pixel centres as
-# tf.image.resize does; plain INTER_NEAREST is off by half a pixel. None of them antialiases
-# except "area". "bicubic" is OpenCV's (a = -0.75), Keras' own has a = -0.5. "auto" is none of
-# OpenCV's: "area" where an image shrinks, "bilinear" where it grows.
+# Keras' names. "nearest" is OpenCV's EXACT variant, which samples at pixel centres like
+# tf.image.resize; plain INTER_NEAREST is off by half a pixel. Only "area" antialiases. "bicubic" is
+# OpenCV's (a = -0.75); Keras' own has a = -0.5. "auto" is not one of OpenCV's: it is "area" for an
+# image that shrinks, and "bilinear" for one that grows.
 INTERPOLATIONS: dict[str, int] = {
     "nearest": cv2.INTER_NEAREST_EXACT,
     "bilinear": cv2.INTER_LINEAR,
@@ -34,8 +34,8 @@ INTERPOLATIONS: dict[str, int] = {
     "lanczos": cv2.INTER_LANCZOS4,
 }
 
-# Pillow's numbers for its filters. All but its "nearest" average over the pixels that a smaller one
-# stands for; that one differs from ours by a rounding, in parts of images only.
+# Pillow's numbers for its filters. All except "nearest" average the pixels that a smaller pixel covers.
+# Pillow's "nearest" differs from OpenCV's only by rounding, in parts of some images.
 PILLOW_FILTERS = {
     "pillow-nearest": 0,
     "pillow-lanczos": 1,
@@ -49,37 +49,37 @@ _ASPECTS = ("stretch", "crop", "pad")
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How an image becomes an array. Checked on creation; can be pickled and shared.
+    """Options that say how an image becomes an array. Checked on creation; can be pickled and shared.
 
-    size: (height, width) in pixels, one number for both, None for as stored.
-    interpolation: "auto", which is "area" where an image shrinks and "bilinear" where it grows, each
-        side by itself; nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's); or
-        pillow-nearest, pillow-bilinear, pillow-bicubic, pillow-lanczos, pillow-hamming or pillow-box,
-        for 8-bit images: Pillow's filters, which antialias. Of OpenCV's only "area" does.
-    aspect: what becomes of an image whose sides are not in the ratio of `size`: "stretch" distorts
-        it, "crop" takes the largest part from its middle, "pad" puts zeros beside it.
-    channels: 1, 3 or 4, None for as stored (gray 1, colour 3, with transparency 4).
-    dtype: None for as decoded (uint8; uint16 and float where the file stores them). Otherwise
-        a plain cast that scales nothing: to an integer type it drops the fraction and wraps.
-    rescale: every value is multiplied by it, as Keras' Rescaling(scale) does. The result is
-        float32 unless dtype says otherwise.
-    max_pixels: bound on height x width, looked up in the header before anything is decoded.
-        The default is Pillow's decompression-bomb limit: 512 MiB as 8-bit RGB.
-    max_bytes: bound on an array of an .npz file, in bytes or as "2GB": compressed, a few bytes may
-        claim any size.
-    depth: 8 brings images of 16 bits to 8, the upper ones, as tf.io.decode_image does; None keeps
-        the stored form.
-    reader: "opencv", or "pillow": the pixels that Pillow gives, as Keras' load_img has them, in the
-        modes L, RGB and RGBA for 1, 3 and 4 channels. OpenCV still decodes where it gives the same
-        ones, which it does for most JPEGs and PNGs. With "opencv" Pillow and tifffile still decode
-        what OpenCV gives otherwise than it is stored.
-    pages: of a TIFF with several: "first", or "all", which makes the image (pages, height, width,
-        channels), with one page for files of other kinds. Previews and masks are no pages.
-    dct_scaling: decode a JPEG at 1/2, 1/4 or 1/8 where that is still at least `size`. Off by
-        default: over 226 ImageNet photographs at 128 x 128 it is 1.4 times as fast, and 2.4 levels
-        of 255 away from the full decode on average (7.6 for the worst image). With "bilinear",
-        which does not antialias as the smaller decode does, it is 1.2 times as fast and 5.8
-        levels away (20 for the worst).
+    size: (height, width) in pixels, one number for both, or None for the stored size.
+    interpolation: "auto", which is "area" for a side that shrinks and "bilinear" for one that grows;
+        nearest, bilinear, bicubic, area or lanczos (8 x 8, OpenCV's); or, for 8-bit images, Pillow's
+        filters, which antialias: pillow-nearest, pillow-bilinear, pillow-bicubic, pillow-lanczos,
+        pillow-hamming or pillow-box. Of OpenCV's only "area" antialiases.
+    aspect: what to do with an image whose aspect ratio differs from that of `size`: "stretch" distorts
+        it, "crop" takes the largest part from its centre, "pad" surrounds it with zeros.
+    channels: 1, 3 or 4, or None for as stored (gray 1, colour 3, with transparency 4).
+    dtype: None for as decoded (uint8; uint16 and float if the file stores them). Otherwise a plain
+        cast without scaling: to an integer dtype it drops the fraction and wraps.
+    rescale: a factor for every value, as Keras' Rescaling(scale). The result is float32 unless
+        dtype says otherwise.
+    max_pixels: a limit on height x width, compared with the header before decoding. The default is
+        Pillow's limit for decompression bombs: 512 MiB as 8-bit RGB.
+    max_bytes: a limit on an array in an .npz file, in bytes or as "2GB", because a few compressed
+        bytes may claim any size.
+    depth: 8 converts 16-bit images to 8 bits, keeping the upper 8, as tf.io.decode_image does; None
+        keeps the stored depth.
+    reader: "opencv", or "pillow" for the pixels that Pillow returns, as in Keras' load_img: modes L,
+        RGB and RGBA for 1, 3 and 4 channels. OpenCV still decodes images for which it returns the
+        same pixels, which are most JPEGs and PNGs. With "opencv", Pillow and tifffile still decode
+        images for which OpenCV would not return the stored pixels.
+    pages: for a TIFF with several pages: "first", or "all", which returns (pages, height, width,
+        channels), with one page for other kinds of files. Previews and masks are not pages.
+    dct_scaling: decode a JPEG at 1/2, 1/4 or 1/8 if that is still at least `size`. Off by
+        default: for 226 ImageNet photographs at 128 x 128 it is 1.4 times as fast, and differs
+        from the full decode by 2.4 of 255 levels on average (7.6 for the worst image). With
+        "bilinear", which does not antialias as the smaller decode does, it is 1.2 times as fast
+        and differs by 5.8 levels (20 for the worst).
     """
 
     size: tuple[int, int] | None = None
@@ -96,7 +96,7 @@ class ImageOptions:
     pages: str = "first"
 
     def __post_init__(self) -> None:
-        # object.__setattr__ because the class is frozen: the fields are normalised once, here.
+        # object.__setattr__ because the class is frozen: fields are normalized once, here.
         object.__setattr__(self, "size", checked_size(self.size))
         known = ", ".join(["auto", *INTERPOLATIONS, *PILLOW_FILTERS])
         if not isinstance(self.interpolation, str) or self.interpolation not in known.split(", "):
@@ -110,7 +110,7 @@ class ImageOptions:
             )
         if self.aspect != "stretch" and self.size is None:
             raise ValueError(
-                f"aspect={self.aspect!r:.80} says how pictures come to a size, and there is none: pass "
+                f"aspect={self.aspect!r:.80} says how images are resized, but there is no size: pass "
                 "size=(height, width)."
             )
         if self.channels is not None and self.channels not in (1, 3, 4):
@@ -126,8 +126,8 @@ class ImageOptions:
             max_pixels = 0
         if max_pixels < 1:
             raise ValueError(
-                f"max_pixels={self.max_pixels!r:.80}, expected a whole number of at least 1: it keeps "
-                "a small hostile file from filling the memory. Pass a larger number, as 10**9."
+                f"max_pixels={self.max_pixels!r:.80}, expected an integer of at least 1: it keeps "
+                "a small hostile file from filling the memory. Pass a larger number, such as 10**9."
             )
         object.__setattr__(self, "max_pixels", max_pixels)
         object.__setattr__(self, "max_bytes", parse_bytes(self.max_bytes, "max_bytes"))
@@ -136,8 +136,8 @@ class ImageOptions:
         object.__setattr__(self, "dct_scaling", bool(self.dct_scaling))
         if self.depth not in (None, 8) or isinstance(self.depth, bool):
             raise ValueError(
-                f"depth={self.depth!r:.80}, expected 8, for the upper 8 bits of 16, or None for what is "
-                "stored."
+                f"depth={self.depth!r:.80}, expected 8, for the upper 8 of 16 bits, or None to keep the "
+                "stored depth."
             )
         if self.reader not in ("opencv", "pillow"):
             raise ValueError(
@@ -145,10 +145,10 @@ class ImageOptions:
             )
         if self.pages not in ("first", "all"):
             raise ValueError(
-                f'pages={self.pages!r:.80} is unknown, expected "first" or "all" of the pages of a TIFF.'
+                f'pages={self.pages!r:.80} is unknown, expected "first" or "all", for the pages of a TIFF.'
             )
 
-    @functools.cached_property  # asked for at every file
+    @functools.cached_property  # needed for every file
     def most_bytes(self) -> int:
         """`max_bytes` as a number."""
         assert not isinstance(self.max_bytes, str)
@@ -156,7 +156,7 @@ class ImageOptions:
 
 
 def checked_size(size: Any) -> tuple[int, int] | None:
-    """(height, width); both are `size` where it is one number."""
+    """Return (height, width); a single number is used for both."""
     if size is None:
         return None
     try:
@@ -165,7 +165,7 @@ def checked_size(size: Any) -> tuple[int, int] | None:
         height, width = (operator.index(side) for side in _both(size))
     except (TypeError, ValueError):
         raise TypeError(
-            f"size={size!r:.80}, expected two whole numbers, or one for a square. "
+            f"size={size!r:.80}, expected two integers, or one for a square. "
             "Pass size=(height, width)."
         ) from None
     if height < 1 or width < 1:

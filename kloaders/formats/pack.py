@@ -1,10 +1,11 @@
-"""The manifest of a pack: which .npy files hold its samples. Reads no other file than pack.json.
+"""The manifest of a pack, pack.json: which .npy files hold its samples.
 
 For each array of a sample there is one .npy file that `np.load` reads, with a row for each sample;
-shards are ranges of its rows. The samples of a shard that differ in shape from the others have a
-file of their own: rows where all samples of the shard have one shape; else their values one after
-another, and beside it `NAME.index.npy`, int64, a row a sample: where its values begin, and its shape
-(filled up with -1). In version 1 of the format each shard had files of its own.
+a shard is a range of its rows. If a shard's samples differ in shape from the others, the shard has its
+own file. It contains rows if all samples of the shard have the same shape. Otherwise it contains the
+values of all samples one after another, and a second file, `NAME.index.npy`, has an int64 row per
+sample: where its values begin, and its shape (padded with -1). In version 1 of the format each shard
+had its own files.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ __all__ = [
     "shard_of",
 ]
 
-# Old packs are read for ever: what a later version cannot read as it stands gets another number.
+# All later versions read old packs. A format that older versions cannot read gets a new number.
 FORMAT, VERSION = "kloaders pack", 2
 MANIFEST, JOURNAL = "pack.json", "unfinished.jsonl"
-#: The folder inside a pack's folder that holds parts until all are finished.
+#: The folder inside a pack's folder that holds its parts until all are finished.
 PARTS = "unfinished"
-#: A regular expression of the names of all files of a pack.
+#: A regular expression for the names of all files of a pack.
 FILES = r"pack\.json|[xyw]\d*\.npy(\.unfinished)?|[xyw]\d*-\d{5,}(\.index)?\.npy"
 
 
@@ -55,11 +56,11 @@ class File:
     """One .npy file, or the rows of one shard in it.
 
     Attributes:
-        name: of the file, in the folder of the pack.
-        shape: of the file's array, or of the shard's rows.
+        name: the name of the file in the pack's folder.
+        shape: the shape of the file's array, or of the shard's rows.
         crc32: the CRC-32 (as in zlib) of the bytes of these values.
-        first: the number of the shard's first row, in a file that shards share; None: the file is
-            this shard's alone.
+        first: the number of the shard's first row, in a file that shards share; None: the file
+            belongs to this shard alone.
     """
 
     name: str
@@ -70,20 +71,20 @@ class File:
 
 @dataclass(frozen=True)
 class Part:
-    """One array of the samples of one shard. index: None where all have one shape."""
+    """One array of the samples of one shard. index: None if all samples have the same shape."""
 
     values: File
     index: File | None = None
 
     @property
     def files(self) -> list[File]:
-        """One or both."""
+        """The file of values, and the index if there is one."""
         return [self.values] if self.index is None else [self.values, self.index]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Samples that follow one another, one `Part` for each of their arrays."""
+    """Consecutive samples, with one `Part` for each of their arrays."""
 
     samples: int
     parts: list[Part]
@@ -91,11 +92,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The facts in pack.json.
+    """The content of pack.json.
 
-    structure: how the arrays of a sample nest, as `form_of` writes it; leaves: their dtypes.
+    structure: how the arrays of a sample are nested, as written by `form_of`; leaves: their dtypes.
     weights: whether the last of `leaves` is the samples' weights.
-    job: what the pack was made of, and how.
+    job: what the pack was made from, and how.
     """
 
     samples: int
@@ -103,22 +104,22 @@ class Manifest:
     leaves: list[str]
     weights: bool
     shards: list[Shard]
-    class_names: Any  # a list of texts, a dict of these by output, or None
+    class_names: Any  # a list of strings, a dict of lists by output, or None
     job: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The content of pack.json."""
+        """The text of pack.json."""
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
         return json.dumps({**content, "crc32": crc_of(content)}, indent=1)
 
 
 def crc_of(content: dict[str, Any]) -> int:
-    """CRC-32 of a JSON value, however it is laid out."""
+    """The CRC-32 of a JSON value, independent of its formatting."""
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def form_of(structure: Structure, count: Iterator[int]) -> Any:
-    """How a sample nests, for JSON: a leaf is its number.
+    """The nesting of a sample, for JSON; a leaf is its number.
 
     >>> import itertools
     >>> form_of(({"a": 0, "b": (0, 0)}, 0), itertools.count())
@@ -129,7 +130,7 @@ def form_of(structure: Structure, count: Iterator[int]) -> Any:
             if not isinstance(key, str):
                 raise TypeError(
                     f"the key {key!r:.80} of a sample is {type(key).__name__}, expected str: a pack "
-                    "names its arrays by texts. Rename it in the loader or its transform."
+                    "names its arrays by strings. Rename it in the loader or its transform."
                 )
         return {"dict": {key: form_of(value, count) for key, value in structure.items()}}
     if isinstance(structure, tuple):
@@ -138,7 +139,7 @@ def form_of(structure: Structure, count: Iterator[int]) -> Any:
 
 
 def nested(form: Any, leaves: list[Any]) -> Structure:
-    """The inverse of `form_of`, with these leaves."""
+    """The structure that `form_of` described, with these leaves."""
     if isinstance(form, int):
         return leaves[form]
     if set(form) == {"dict"}:
@@ -147,10 +148,10 @@ def nested(form: Any, leaves: list[Any]) -> Structure:
 
 
 def dtype_named(name: str) -> np.dtype[Any]:
-    """A dtype of numbers by its name; ValueError, TypeError or AttributeError for others."""
+    """A numeric dtype by its name; ValueError, TypeError or AttributeError for any other name."""
     try:
         dtype: np.dtype[Any] = np.dtype(name)
-    except TypeError:  # bfloat16 and its like, known to NumPy once ml_dtypes is imported
+    except TypeError:  # NumPy knows dtypes such as bfloat16 only after ml_dtypes is imported
         import ml_dtypes
 
         dtype = np.dtype(getattr(ml_dtypes, name))
@@ -160,11 +161,11 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
 
 def shard_of(note: dict[str, Any]) -> Shard:
-    """From JSON; KeyError, TypeError or ValueError where it is none."""
+    """A shard from its JSON value; KeyError, TypeError or ValueError if this is invalid."""
 
     def file(found: dict[str, Any]) -> File:
         name, shape, crc32 = found["name"], tuple(found["shape"]), found["crc32"]
-        first = found.get("first")  # version 1 has none
+        first = found.get("first")  # missing in version 1
         numbers = (*shape, crc32, *([] if first is None else [first]))
         if not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError(f"shape {shape}, crc32 {crc32}, first {first}")
@@ -184,9 +185,9 @@ def shard_of(note: dict[str, Any]) -> Shard:
 def files_of(
     shards: Iterable[Shard], dtypes: list[np.dtype[Any]]
 ) -> dict[str, tuple[File, np.dtype[Any]]]:
-    """Each file of a pack by its name, with the shape of all that is in it, and its dtype.
+    """Each file of a pack by its name, with the shape of its whole array, and its dtype.
 
-    Raises ValueError where shards do not agree on a file that they share.
+    Raises ValueError if shards contradict each other about a file that they share.
     """
     found: dict[str, tuple[File, np.dtype[Any]]] = {}
     for shard in shards:
@@ -199,7 +200,9 @@ def files_of(
                     other, other_kind = before
                     alike = (other.shape[1:], other_kind) == (file.shape[1:], kind)
                     if not alike or file.first is None or other.first is None:
-                        raise ValueError(f"its shards do not agree on {visible(file.name)}")
+                        raise ValueError(
+                            f"its shards contradict each other about {visible(file.name)}"
+                        )
                     rows = max(rows, other.shape[0])
                 whole = File(file.name, (rows, *file.shape[1:]), file.crc32, file.first)
                 found[file.name] = whole, kind
@@ -207,7 +210,7 @@ def files_of(
 
 
 def path_in(folder: str, name: str) -> str:
-    """The path of a file in the folder of a pack, or its URL."""
+    """The path, or URL, of a file in a pack's folder."""
     return join(folder, name) if is_url(folder) else os.path.join(folder, name)
 
 
@@ -219,13 +222,13 @@ def _bytes_of(path: str) -> bytes:
 
 
 def manifest_changed(folder: str) -> bool:
-    """Whether the manifest is another one than `write_pack` wrote; by hand or by accident."""
+    """Whether the manifest differs from what `write_pack` wrote, because of an edit or damage."""
     content = json.loads(_bytes_of(path_in(folder, MANIFEST)))
     return bool(content.pop("crc32", None) != crc_of(content))
 
 
 def read_manifest(folder: str) -> Manifest:
-    """The manifest of a pack; FileNotFoundError or ValueError, with advice, where it has none."""
+    """The manifest of a pack; FileNotFoundError or ValueError, with advice, if it cannot be read."""
     path = path_in(folder, MANIFEST)
     try:
         text = _bytes_of(path)
@@ -235,13 +238,13 @@ def read_manifest(folder: str) -> Manifest:
         ) from None
     except FileNotFoundError:
         if is_url(folder):
-            problem = f"holds no pack (no {MANIFEST}): look at its bucket and folder."
+            problem = f"contains no pack (no {MANIFEST}): check the bucket and the folder."
         elif os.path.exists(os.path.join(folder, JOURNAL)):
-            problem = "holds a pack that is not finished: run the same write_pack again to go on."
+            problem = "contains an unfinished pack: run the same write_pack again to continue."
         elif os.path.isdir(os.path.join(folder, PARTS)):
-            problem = "holds parts of a pack: when all are written, call finish_pack(folder)."
+            problem = "contains parts of a pack: when all are written, call finish_pack(folder)."
         elif os.path.isdir(folder):
-            problem = f"holds no pack (no {MANIFEST}): make one with write_pack(loader, folder)."
+            problem = f"contains no pack (no {MANIFEST}): make one with write_pack(loader, folder)."
         else:
             problem = f"does not exist. {where_of(folder)}"
         raise FileNotFoundError(f"{visible(folder)} {problem}") from None
@@ -254,17 +257,17 @@ def read_manifest(folder: str) -> Manifest:
             return _parsed(content)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(
-            f"{visible(path)} is damaged ({type(error).__name__}: {error}). Copy it from where it is "
-            "whole, or write the pack again."
+            f"{visible(path)} is damaged ({type(error).__name__}: {error}). Restore it from an "
+            "intact copy, or write the pack again."
         ) from error
     raise ValueError(
-        f"{visible(path)} has version {version!r:.80}, and kloaders {__version__} reads up to {VERSION}: upgrade "
-        "kloaders, or write the pack again."
+        f"{visible(path)} has version {version!r:.80}, but kloaders {__version__} reads up to {VERSION}: "
+        "upgrade kloaders, or write the pack again."
     )
 
 
 def _parsed(content: dict[str, Any]) -> Manifest:
-    """The facts in the manifest, if it is consistent."""
+    """The manifest, after checking that it is consistent."""
     shards = [shard_of(shard) for shard in content["shards"]]
     leaves, samples = list(content["leaves"]), content["samples"]
     if sum(shard.samples for shard in shards) != samples or samples < 1:

@@ -35,12 +35,12 @@ HEADER_BYTES = 256
 
 
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """How np.load sees it: bfloat16 and similar dtypes as integers of their size."""
+    """The dtype that np.load shows: bfloat16 and similar dtypes appear as integers of their size."""
     return dtype if dtype.kind in "biufc" else np.dtype(f"u{dtype.itemsize}")
 
 
 def header_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes | None:
-    """The header of an .npy file, always of one length; None where the shape has no room in it."""
+    """The header of an .npy file, with a fixed length; None if the shape does not fit."""
     text = f"{{'descr': {dtype.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
     room = HEADER_BYTES - 10 - 1
     if len(text) > room:
@@ -52,26 +52,26 @@ def header_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes | None:
 def check_files(
     folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]], opener: Opener = LOCAL
 ) -> None:
-    """Each file is there, with the size and the header that the manifest says."""
+    """Check that each file exists, with the size and header that the manifest states."""
     for file, dtype in files_of(shards, dtypes).values():
         check_file(folder, file, dtype, opener)
 
 
 def size_of(file: File, dtype: np.dtype[Any]) -> int:
-    """Bytes of a file with its header."""
+    """The size in bytes of a file with its header."""
     return HEADER_BYTES + math.prod(file.shape) * dtype.itemsize
 
 
 def check_file(folder: str, file: File, dtype: np.dtype[Any], opener: Opener = LOCAL) -> None:
-    """One file is there, with the size and the header that the manifest says."""
+    """Check that a file exists, with the size and header that the manifest states."""
     path = path_in(folder, file.name)
-    # A manifest from elsewhere is not to lead out of its folder.
+    # A manifest from an unknown source must not lead out of its folder.
     if not re.fullmatch(r"[A-Za-z0-9.-]+\.npy", file.name):
         raise ValueError(
-            f"{visible(path_in(folder, MANIFEST))} names the file {file.name!r:.80}, expected the plain "
-            "name of an .npy file in its own folder. Write the pack again."
+            f"{visible(path_in(folder, MANIFEST))} names the file {file.name!r:.80}, expected the "
+            "name of an .npy file in the same folder. Write the pack again."
         )
-    again = "Copy it from where it is whole, or write the pack again."
+    again = "Restore it from an intact copy, or write the pack again."
     size = size_of(file, dtype)
     try:
         stream = opener.open(path)
@@ -79,11 +79,11 @@ def check_file(folder: str, file: File, dtype: np.dtype[Any], opener: Opener = L
         header = stream.read(HEADER_BYTES, 0)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{visible(path)} is missing, which {MANIFEST} names. {again}"
+            f"{visible(path)} is missing, but {MANIFEST} names it. {again}"
         ) from None
     if found != size:
         raise ValueError(
-            f"{visible(path)} has {found:,} bytes, and {MANIFEST} says {size:,}. {again}"
+            f"{visible(path)} has {found:,} bytes, but {MANIFEST} says {size:,}. {again}"
         )
     if header != header_of(file.shape, stored_dtype(dtype)):
         raise ValueError(
@@ -93,7 +93,7 @@ def check_file(folder: str, file: File, dtype: np.dtype[Any], opener: Opener = L
 
 
 class Piece(NamedTuple):
-    """The subject of a checksum: all values of a file, or those of one shard in it.
+    """What a checksum covers: all values of a file, or those of one shard in it.
 
     name: its readable name. begin, end: its bytes in the file.
     """
@@ -106,7 +106,7 @@ class Piece(NamedTuple):
 
 
 def pieces_of(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]]) -> Iterator[Piece]:
-    """All that has a sum, file after file as the shards come."""
+    """Everything that has a checksum, file by file in the order of the shards."""
     for shard in shards:
         for part, dtype in zip(shard.parts, dtypes, strict=True):
             for file in part.files:
@@ -122,7 +122,7 @@ def pieces_of(folder: str, shards: Iterable[Shard], dtypes: list[np.dtype[Any]])
 
 
 def crc_of_piece(path: str, begin: int, end: int) -> int:
-    """CRC-32 of these bytes of a file, or of as many as exist."""
+    """The CRC-32 of these bytes of a file, or of those that exist."""
     crc = 0
     if is_url(path):
         content = RangeUrls([path]).open(path)

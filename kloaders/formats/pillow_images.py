@@ -1,4 +1,4 @@
-"""Images as Pillow decodes them, with the conversions of Keras' `load_img`. Imports Pillow when it is used."""
+"""Images as decoded by Pillow, with the conversions of Keras' `load_img`. Imports Pillow on use."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from kloaders.formats.png_header import PngFacts
 
 __all__ = ["decoded_by_pillow", "same_by_opencv", "stored_by_pillow"]
 
-# Keras' modes for 1, 3 and 4 channels, and those that it leaves as they are for one channel.
+# Keras' modes for 1, 3 and 4 channels, and the modes that it keeps unchanged for one channel.
 _MODES, _GRAY_MODES = {1: "L", 3: "RGB", 4: "RGBA"}, ("L", "I;16", "I")
-# Gray of more than 8 bits: values above 255 are cut off where it becomes colour.
+# Gray with more than 8 bits: values above 255 are clipped when it is converted to colour.
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-# EXIF's number -> the member of Image.Transpose that makes the stored image upright.
+# EXIF orientation -> the member of Image.Transpose that makes the stored image upright.
 _TURNS = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -36,10 +36,10 @@ _TURNS = {
 
 
 def same_by_opencv(raw: bytes, header: Header | None, channels: int | None) -> bool:
-    """Whether OpenCV gives the pixels that Pillow does: it is faster, and needs no other library."""
+    """Whether OpenCV returns the same pixels as Pillow; it is faster, and needs no further library."""
     if header is None or channels is None:
         return False
-    if header.kind == "jpeg":  # gray of colour is another mixture there, and CMYK is rounded
+    if header.kind == "jpeg":  # Pillow mixes gray from colour differently, and rounds CMYK
         return header.gray or (header.components == 3 and channels != 1)
     if header.kind == "png":
         depth, colour = raw[24], raw[25]
@@ -49,23 +49,23 @@ def same_by_opencv(raw: bytes, header: Header | None, channels: int | None) -> b
 
 
 def decoded_by_pillow(raw: bytes, header: Header | None, options: ImageOptions, name: str) -> Array:
-    """The image in `options.size`, upright, with the channels that Keras gives it.
+    """The image with `options.size`, upright, with the channels that Keras would give it.
 
     Raises:
-        DecodeError: Pillow cannot decode it; names the image.
+        DecodeError: Pillow cannot decode it; the message names the image.
     """
     with _opened(raw, options.max_pixels, name) as image:
         return np.asarray(_resized(_upright(_converted(image, options, name), header), options))
 
 
 def stored_by_pillow(raw: bytes, header: Header, max_pixels: int, name: str) -> Array:
-    """The image as it is stored, upright: gray, RGB or RGBA; palettes and CMYK as colours.
+    """The image as stored, but upright: gray, RGB or RGBA; palettes and CMYK as colours.
 
-    Of an animation the first frame: pixels that are clear, and those around a frame smaller than the
-    canvas, have an alpha of 0.
+    Of an animation it returns the first frame. Transparent pixels, and those around a frame that is smaller
+    than the canvas, have an alpha of 0.
 
     Raises:
-        DecodeError: Pillow cannot decode it; names the image.
+        DecodeError: Pillow cannot decode it; the message names the image.
     """
     with _opened(raw, max_pixels, name) as image:
         stored = image
@@ -78,7 +78,7 @@ def stored_by_pillow(raw: bytes, header: Header, max_pixels: int, name: str) -> 
 
 @contextlib.contextmanager
 def _opened(raw: bytes, max_pixels: int, name: str) -> Iterator[Any]:
-    """An image that Pillow opens; its errors name the file."""
+    """An image opened by Pillow, whose errors name the file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -88,9 +88,9 @@ def _opened(raw: bytes, max_pixels: int, name: str) -> Iterator[Any]:
             yield image
     except (DecodeError, MemoryError):
         raise
-    except UnidentifiedImageError:  # its message is the address of a buffer
+    except UnidentifiedImageError:  # its message contains only the address of a buffer
         raise UnsupportedError(
-            f"{name} is no image that Pillow knows, or of a variant that it does not read. "
+            f"{name} is not an image that Pillow can read, or of an unsupported variant. "
             "Save it again as PNG or JPEG, or leave it out."
         ) from None
     except Exception as error:
@@ -103,7 +103,7 @@ def _opened(raw: bytes, max_pixels: int, name: str) -> Iterator[Any]:
 
 
 def _converted(image: Any, options: ImageOptions, name: str) -> Any:
-    """In the mode that Keras asks for; one that numbers can be taken of where channels is None."""
+    """The image in Keras' mode; with channels=None, in a mode that NumPy can convert."""
     channels = options.channels
     if channels is None:
         if image.mode in (*_GRAY_MODES, "F", "RGB", "RGBA"):
@@ -115,8 +115,8 @@ def _converted(image: Any, options: ImageOptions, name: str) -> Any:
         return image
     if image.mode in _DEEP_MODES:
         warn(
-            f"{name} is a gray image of more than 8 bits (mode {image.mode}): as {mode}, Pillow cuts "
-            "its values off at 255, and so does Keras. channels=1 keeps 16 bits "
+            f"{name} is a gray image of more than 8 bits (mode {image.mode}): as {mode}, Pillow clips "
+            "its values at 255, and so does Keras. channels=1 keeps 16 bits "
             '(color_mode="grayscale").',
             once="gray images of 16 bits by Pillow",
         )
@@ -126,7 +126,7 @@ def _converted(image: Any, options: ImageOptions, name: str) -> Any:
 def _upright(image: Any, header: Header | None) -> Any:
     from PIL import Image
 
-    # Pillow turns a TIFF by itself.
+    # Pillow itself applies the orientation of a TIFF.
     if header is None or header.kind == "tiff" or header.orientation == 1:
         return image
     return image.transpose(Image.Transpose[_TURNS[header.orientation]])

@@ -1,4 +1,4 @@
-"""What PNG chunks say besides pixels: orientation, transparency, animation."""
+"""Reads orientation, transparency and animation from the chunks of a PNG."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from kloaders.formats.exif import inflated, of_exif, of_profile, of_xmp
 __all__ = ["PNG_CHUNK", "PngFacts", "png_facts", "still"]
 
 PNG_CHUNK = struct.Struct(">I4s")
-# A PNG of a gigabyte has as many chunks of the usual size, 8 KiB.
+# As many chunks as a PNG of 1 GiB has with the usual chunk size of 8 KiB.
 _CHUNKS = 125_000
-# A packet of XMP, and texts before it.
+# The maximum size of an XMP packet and of the texts before it.
 _TEXT = 2**18
 _ANIMATION = frozenset((b"acTL", b"fcTL", b"fdAT"))
 _PROFILES = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
@@ -23,11 +23,11 @@ class PngFacts(NamedTuple):
     """The facts found in the chunks.
 
     Attributes:
-        orientation: EXIF's number, wherever it stands; 1 for upright.
-        clear: the gray that is transparent; None for none.
-        animated: it has frames, and may have a default image that is none of them.
-        end: where the IEND chunk is; -1 if there is none.
-        stopped: where the walk ended, if there is none; else -1.
+        orientation: the EXIF orientation, from any chunk; 1 for upright.
+        clear: the gray value that is transparent; None for none.
+        animated: whether it has animation frames; its default image may not be one of them.
+        end: the position of the IEND chunk; -1 if there is none.
+        stopped: if there is no IEND chunk, the position where the walk ended; else -1.
     """
 
     orientation: int
@@ -38,7 +38,7 @@ class PngFacts(NamedTuple):
 
 
 def _chunks(raw: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Place, length and kind of each, IEND included."""
+    """Position, length and kind of each chunk, including IEND."""
     at = 8
     for _ in range(_CHUNKS):
         if at + 8 > len(raw):
@@ -53,7 +53,7 @@ def _chunks(raw: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def png_facts(raw: bytes) -> PngFacts:
-    """A walk over all chunks; pixels are passed over."""
+    """Visit all chunks, skipping the pixels."""
     exif: int | None = None
     profile: int | None = None
     xmp: int | None = None
@@ -81,7 +81,7 @@ def png_facts(raw: bytes) -> PngFacts:
 
 
 def _of_text(text: bytes) -> int | None:
-    """Of an international text after its keyword: two flags, two names, and the packet."""
+    """The orientation in an international text: after the keyword two flags, two names, and XMP."""
     parts = text[2:].split(b"\0", 2)
     if len(text) < 2 or len(parts) < 3:
         return None
@@ -89,9 +89,9 @@ def _of_text(text: bytes) -> int | None:
 
 
 def still(raw: bytes) -> bytes:
-    """An animated PNG without its animation: what is left is its default image.
+    """An animated PNG without its animation; what remains is its default image.
 
-    Late versions of OpenCV decode the first frame instead, which may be another image.
+    Newer versions of OpenCV decode the first frame instead, which may be a different image.
     """
     kept, begin = [], 0
     for at, length, kind in _chunks(raw):

@@ -1,11 +1,10 @@
-"""Reading files at many places: positioned reads, and on Linux many of them in one system call.
+"""Reads files at many positions; on Linux, many reads take a single system call.
 
-The GIL is handed over around each system call, which between two threads on two cores takes
-longer than the kernel needs for a small read. `io_submit` (Linux' asynchronous I/O, io_submit(2),
-in every kernel since 2.6) takes a list of reads, and carries them out in the calling thread where
-files are read through the page cache. Its errors are those of a read, where a memory map ends the
-process with SIGBUS. `KLOADERS_IO_SUBMIT=0` in the environment turns it off; each read is then a call
-of its own.
+Each system call releases the GIL, and with two threads on two cores, reacquiring it takes longer than
+the kernel needs for a small read. `io_submit` (Linux' asynchronous I/O, io_submit(2), in every kernel
+since 2.6) accepts a list of reads, and, for files in the page cache, performs them in the calling
+thread. A failed read is an error; with a memory map it would be SIGBUS, which ends the process. The
+environment variable `KLOADERS_IO_SUBMIT=0` turns it off; each read is then a separate call.
 """
 
 from __future__ import annotations
@@ -29,21 +28,22 @@ from kloaders.core.arrays import Array
 
 __all__ = ["Buffers", "Part", "read_at", "read_many"]
 
-# An array, and which of its rows reads fill, one each; None where the k-th read fills the k-th.
+# An array, and the row that each read fills; None if the k-th read fills the k-th row.
 Part = tuple[Array, Array | None]
 
-# Maximum number of buffers per read on Linux and macOS (IOV_MAX).
+# The maximum number of buffers per read on Linux and macOS (IOV_MAX).
 _BUFFERS = 1024
 _seek_lock = threading.Lock()
 
 
 def read_at(descriptor: int, buffers: Sequence[Any], offset: int, size: int) -> int:
-    """Fill writable buffers of `size` bytes, one after another, from one position of a file.
+    """Fill writable buffers with `size` bytes in total, one after another, from a position of a file.
 
-    Gives how many bytes came, fewer only at the end of the file: positioned reads, and no memory
-    map, so that a file that somebody cuts short is an error and not the end of the process.
+    Returns the number of bytes, which is smaller only at the end of the file. This is a positioned read
+    and not a memory map, so that a file that another process truncates is an error, and does not end
+    this process.
     """
-    if len(buffers) <= _BUFFERS:  # mostly, and then all of it comes
+    if len(buffers) <= _BUFFERS:  # the usual case, in which one call reads all
         done = _read_once(descriptor, buffers, offset)
         return done if done == size else _read_rest(descriptor, buffers, offset, done)
     done = 0
@@ -51,7 +51,7 @@ def read_at(descriptor: int, buffers: Sequence[Any], offset: int, size: int) -> 
         part = list(buffers[start : start + _BUFFERS])
         want = sum(memoryview(b).nbytes for b in part)
         got = _read_once(descriptor, part, offset + done)
-        if got < want:  # the end, a signal, or more than 2 GiB
+        if got < want:  # end of the file, a signal, or more than 2 GiB
             got = _read_rest(descriptor, part, offset + done, got)
         done += got
         if got < want:
@@ -84,13 +84,13 @@ def _read_rest(descriptor: int, buffers: Sequence[Any], offset: int, done: int) 
     return done
 
 
-# ---------------------------------------------------------------------------------- many at once
+# ---------------------------------------------------------------------------- many reads at once
 
 
 class Buffers:
-    """Where several reads put their bytes: for each read, rows of arrays, one after another.
+    """The destinations of several reads: for each read, rows of arrays, one after another.
 
-    `add` is called until each read has its rows, and then `read_many`.
+    Call `add` until each read has its rows, then `read_many`.
     """
 
     def __init__(self, reads: int) -> None:
@@ -99,9 +99,9 @@ class Buffers:
         self._pieces: list[tuple[Array, ...]] = []
 
     def add(self, reads: Array, parts: list[Part]) -> None:
-        """Reads, by their numbers in ascending order, and the rows that they fill."""
+        """Add reads, by their numbers in ascending order, and the rows that they fill."""
         for values, rows in parts:
-            # Their addresses are all that the kernel gets.
+            # The kernel gets only the addresses of the rows.
             if not values[0].flags.c_contiguous or not values.flags.writeable:
                 raise ValueError("a row to be read into must be contiguous and writable")
             if rows is None:
@@ -109,7 +109,9 @@ class Buffers:
             else:
                 fits = 0 <= int(rows.min()) <= int(rows.max()) < len(values)
             if not fits:
-                raise IndexError(f"{len(reads)} reads, of rows {rows} of an array of {len(values)}")
+                raise IndexError(
+                    f"{len(reads)} reads, but rows {rows} of an array of {len(values)}"
+                )
         self._added.append((reads, parts))
 
     def pieces(self) -> list[tuple[Array, ...]]:
@@ -127,9 +129,9 @@ class Buffers:
         return self._pieces
 
     def table(self, bounds: Array) -> tuple[Array, Array, Array]:
-        """Address and bytes of all rows, as struct iovec; for each piece where its own begin.
+        """Addresses and sizes of all rows as struct iovec; for each piece, its first entry and their number.
 
-        The third is how many they are. Reads from one bound to the next are one piece.
+        A piece is the reads between two bounds.
         """
         table = np.concatenate([_addresses(len(reads), parts) for reads, parts in self._added])
         counts = np.empty(self._reads, np.int64)
@@ -140,7 +142,7 @@ class Buffers:
             counts[reads] = size
             begins[reads] = range(place, place + size * len(reads), size)
             place += size * len(reads)
-        if len(bounds) - 1 < self._reads:  # the rows of a piece lie side by side
+        if len(bounds) - 1 < self._reads:  # the entries of a piece must be adjacent
             firsts = np.cumsum(counts) - counts
             table = table[np.repeat(begins - firsts, counts) + np.arange(len(table))]
             begins, counts = firsts[bounds[:-1]], np.add.reduceat(counts, bounds[:-1])
@@ -148,7 +150,7 @@ class Buffers:
 
 
 def _addresses(count: int, parts: list[Part]) -> Array:
-    """Address and bytes of rows of each part, read after read: int64 of shape (rows, 2)."""
+    """Address and size of the rows of each part, read after read: int64 of shape (rows, 2)."""
     block = np.empty((count, len(parts), 2), np.int64)
     every = np.arange(count)
     for number, (values, rows) in enumerate(parts):
@@ -162,10 +164,10 @@ def _addresses(count: int, parts: list[Part]) -> Array:
 def read_many(
     descriptors: Sequence[int], offsets: Array, sizes: Array, bounds: Array, buffers: Buffers
 ) -> Array:
-    """Whether each of these pieces of files came, whole.
+    """Read pieces of files; return for each piece whether it was read completely.
 
     Piece k is sizes[k] bytes from offsets[k] of an open file, for the rows that `buffers` has for
-    the reads from bounds[k] to bounds[k + 1]. A descriptor of -1 is that of no file.
+    the reads from bounds[k] to bounds[k + 1]. A descriptor of -1 means no file.
     """
     whole = np.zeros(len(sizes), bool)
     submitter = _submitter()
@@ -176,7 +178,7 @@ def read_many(
     pieces = buffers.pieces()
     for k in np.flatnonzero(~whole).tolist():
         rows = [row for piece in pieces[bounds[k] : bounds[k + 1]] for row in piece]
-        with contextlib.suppress(OSError):  # raised again when that piece is read by itself
+        with contextlib.suppress(OSError):  # raised again when the caller reads that piece alone
             whole[k] = read_at(descriptors[k], rows, int(offsets[k]), int(sizes[k])) == sizes[k]
     return whole
 
@@ -200,27 +202,27 @@ _IOCB = np.dtype(
 )
 _EVENT = np.dtype([("data", "<u8"), ("iocb", "<u8"), ("result", "<i8"), ("result2", "<i8")])
 _PREADV = 7  # IOCB_CMD_PREADV
-# The numbers of io_setup, io_submit and io_getevents among the system calls.
+# The system call numbers of io_setup, io_submit and io_getevents.
 _CALLS = {"x86_64": (206, 209, 208), "aarch64": (0, 2, 4)}
 _AT_ONCE = 128
 
 
 class _Submitter:
-    """Linux' io_submit. Threads share it; each takes a context of its own for a call."""
+    """Linux' io_submit. Several threads may use it; each takes a separate context for a call."""
 
     def __init__(self) -> None:
         self._setup, self._submit, self._events = _CALLS[platform.machine()]
-        self._call = ctypes.CDLL(None, use_errno=True).syscall  # it works without the GIL
+        self._call = ctypes.CDLL(None, use_errno=True).syscall  # releases the GIL
         self._call.restype = ctypes.c_long
         self._call.argtypes = [ctypes.c_long, ctypes.c_ulong] + [ctypes.c_void_p] * 4
-        # A context that an exception kept from coming back stays among all: what the kernel may
-        # still write to is not given away.
+        # A context that was not returned because of an exception stays in this list: memory that the
+        # kernel may still write to must not be freed.
         self._all: list[_Context] = []
         self._idle: list[_Context] = []
         forks.watch(self)
 
     def after_fork(self) -> None:
-        self._all, self._idle = [], []  # a context belongs to the process that made it
+        self._all, self._idle = [], []  # a context belongs to the process that created it
 
     def read(
         self,
@@ -231,7 +233,7 @@ class _Submitter:
         buffers: Buffers,
         whole: Array,
     ) -> None:
-        """Note in `whole` what came; the rest is to be read in another way."""
+        """Set `whole` for pieces that were read; the others have to be read in another way."""
         context = self._taken()
         if context is None:
             return
@@ -262,12 +264,12 @@ class _Submitter:
     def _new(self) -> _Context | None:
         context = _Context()
         if self._call(self._setup, _AT_ONCE, ctypes.byref(context.number), None, None, None):
-            return None  # the machine's limit, /proc/sys/fs/aio-max-nr
+            return None  # the system-wide limit, /proc/sys/fs/aio-max-nr
         self._all.append(context)
         return context
 
     def _carried_out(self, context: _Context, count: int) -> Array | None:
-        """The results of the first requests, as many as the kernel took."""
+        """The results of the first requests, as many as the kernel accepted."""
         number = context.number.value
         sent = self._call(self._submit, number, count, context.addresses_at, None, None)
         got = 0
@@ -292,18 +294,18 @@ class _Context:
         self.events = np.zeros(_AT_ONCE, _EVENT)
         self.events_at = self.events.ctypes.data
         self.addresses, self.addresses_at = addresses, addresses.ctypes.data
-        # What the kernel reads and writes while requests are under way.
+        # Memory that the kernel reads and writes while requests are in progress.
         self.held: Any = None
 
 
 @functools.cache
 def _submitter() -> _Submitter | None:
-    """None if io_submit does not exist, is not allowed, or is turned off."""
+    """The submitter; None if io_submit does not exist, is not permitted, or is turned off."""
     wanted = os.environ.get("KLOADERS_IO_SUBMIT", "1")
     if wanted not in ("0", "1"):
         raise ValueError(
-            f"KLOADERS_IO_SUBMIT={wanted!r:.80} in the environment, expected 0 (each read is a system "
-            "call of its own) or 1 (Linux carries out the reads of a batch in one): unset it."
+            f"KLOADERS_IO_SUBMIT={wanted!r:.80} in the environment, expected 0 (each read is a separate "
+            "system call) or 1 (Linux performs the reads of a batch in one call): unset it."
         )
     known = sys.platform == "linux" and platform.machine() in _CALLS and sys.byteorder == "little"
     if wanted == "0" or not known or ctypes.sizeof(ctypes.c_void_p) != 8:

@@ -1,4 +1,4 @@
-"""Ranges of bytes of several files: file number, offset and length. Not what the bytes mean."""
+"""Reads byte ranges of several files, by file number, offset and length."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["RangeFile", "RangeFiles"]
 
 
 class RangeFiles:
-    """Ranges of bytes of files, by the number of a file in `paths`.
+    """Byte ranges of files, by the number of a file in `paths`.
 
-    A file that changes after this object was made is an error: where things lie in it was looked up
-    before. Pickles without open files. Safe for threads.
+    If a file changes after this object was made, reading it is an error, because the known positions
+    may be wrong. Pickles without open files. Thread-safe.
 
     Args:
         paths: the files, or their URLs.
-        opener: how they are opened.
+        opener: how the files are opened.
 
     Attributes:
         paths: the files.
-        stamps: size in bytes and time of modification in nanoseconds of each, when this was made.
+        stamps: the size in bytes and modification time in nanoseconds of each file at the beginning.
     """
 
     def __init__(self, paths: Sequence[str], opener: Opener = LOCAL) -> None:
@@ -45,21 +45,20 @@ class RangeFiles:
         self._files = OpenFiles(self.paths, self.opener.open)
 
     def size(self, file: int) -> int:
-        """Bytes of a file."""
+        """The size of a file in bytes."""
         return self.stamps[file][0]
 
     def read(self, file: int, offset: int, length: int) -> bytes:
-        """`length` bytes of a file.
+        """Read `length` bytes of a file.
 
         Raises:
-            DecodeError: the file ends before, or has changed.
+            DecodeError: the file ends earlier, or has changed.
             OSError: it cannot be read.
         """
         opened = self._files.get(file)
         if opened.stamp() != self.stamps[file]:
             raise DecodeError(
-                f"{self.paths[file]} was changed after this loader had looked at it: make the "
-                "loader again."
+                f"{self.paths[file]} has changed since this loader examined it: make a new loader."
             )
         content: bytes = opened.read(length, offset) if length else b""
         if len(content) < length:
@@ -70,7 +69,7 @@ class RangeFiles:
         return content
 
     def reader(self, file: int) -> Callable[[int, int], bytes]:
-        """`read` of one file, by offset and length, for who goes through it from its beginning on."""
+        """`read` for one file, by offset and length, for callers that read it from start to end."""
         opened = walking(self.opener.open(self.paths[file]))
         if self.opener.fetches:
             return lambda offset, length: opened.read(length, offset)
@@ -89,7 +88,7 @@ class RangeFiles:
 
 
 class RangeFile(io.RawIOBase):
-    """One of these files as a file object to read and seek, for libraries that take such."""
+    """One of these files as a seekable file object, for libraries that need one."""
 
     def __init__(self, files: RangeFiles, file: int) -> None:
         super().__init__()

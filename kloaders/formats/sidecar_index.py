@@ -1,4 +1,4 @@
-"""The index file with the positions of another file's records or lines. Not how they are found."""
+"""Index files, which store the positions of another file's records or lines."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ COMPRESSIONS = ("", "GZIP", "ZLIB")
 
 @dataclass(frozen=True)
 class Index:
-    """Where the records of one file lie, and which file that is.
+    """The positions of a file's records, and what identifies that file.
 
-    offsets: where each record begins, and where the last one ends; in the decompressed content
-        where the file is compressed. Data between two offsets may be damaged.
+    offsets: where each record begins, and where the last one ends; for a compressed file, in the
+        decompressed content. Data between two offsets may be damaged.
     compression: "", "GZIP" or "ZLIB".
-    size, modified: of the file, in bytes and nanoseconds.
+    size, modified: the file's size in bytes and modification time in nanoseconds.
     ends: a digest of the file's first and last bytes.
     """
 
@@ -56,25 +56,25 @@ class Index:
 
 _MAGIC = b"KLTFIDX1"
 
-# magic, size and time of the data file, records, bytes an offset, compression, digest of the data
-# file's ends, checksums of the offsets and of this header
+# magic, size and time of the data file, number of records, bytes per offset, compression, digest of
+# the data file's ends, checksums of the offsets and of this header
 _INDEX = struct.Struct("<8sQqQBB2x16sII")
 _INDEX_SUFFIX = ".index"
 
-# Maximum length of an object's name in the name of its index.
+# The maximum length of an object's name within the name of its index.
 _SHOWN = 100
-# Facts about the data file that an index belongs to: enough to notice another file.
+# The number of bytes at each end of a data file that identify it.
 _ENDS = 64
 
 
 def is_index(path: str) -> bool:
-    """Whether a file is called like an index: `.NAME.index`."""
+    """Whether a file has the name of an index: `.NAME.index`."""
     name = os.path.basename(path)
     return name.startswith(".") and name.endswith(_INDEX_SUFFIX)
 
 
 def save_index(path: str, offsets: Array, compression: str = "") -> None:
-    """Keep the index of a file just written, whose offsets are known."""
+    """Store the index of a file that was just written, so that its offsets are known."""
     file = OpenFile(path)
     status = os.fstat(file.number)
     ends = digest_of_ends(file, status.st_size)
@@ -82,13 +82,13 @@ def save_index(path: str, offsets: Array, compression: str = "") -> None:
 
 
 def places(path: str, folder: str | None) -> list[str]:
-    """Where an index may lie, the best place first."""
+    """The paths where an index may be, the preferred one first."""
     remote = is_url(path)
     where = path if remote else os.path.abspath(path)
     beside, name = os.path.split(where)
     if remote:
         name = urllib.parse.quote(name[-_SHOWN:], safe=".")[-_SHOWN:]
-    # In a folder for all of them, files of one name tell apart by a digest of their folder's.
+    # In a common folder, a digest of the data files' folders distinguishes files of the same name.
     digest = hashlib.blake2b(os.fsencode(where if remote else beside), digest_size=8).hexdigest()
     shared = f"{digest}-{name}{_INDEX_SUFFIX}"
     if folder is not None:
@@ -99,7 +99,7 @@ def places(path: str, folder: str | None) -> list[str]:
 
 
 def digest_of_ends(file: Any, size: int) -> bytes:
-    """First and last bytes of a file, by which an index recognises it; for an object, its ETag."""
+    """A digest of a file's first and last bytes, which identifies it; for an object, its ETag."""
     if etag := getattr(file, "etag", ""):
         return hashlib.blake2b(etag.encode("utf-8", "surrogateescape"), digest_size=16).digest()
     both = file.read(_ENDS, 0) + file.read(_ENDS, max(0, size - _ENDS))
@@ -107,7 +107,7 @@ def digest_of_ends(file: Any, size: int) -> bytes:
 
 
 def save(index: Index, paths: list[str]) -> None:
-    """Write an index at the first of these paths that can be written; says so if there is none."""
+    """Write an index to the first of these paths that is writable; log a message if none is."""
     small = index.offsets[-1] < 2**32
     body = index.offsets.astype("<u4" if small else "<u8").tobytes()
     fields: tuple[Any, ...] = (
@@ -120,12 +120,12 @@ def save(index: Index, paths: list[str]) -> None:
 
 
 def keep(content: bytes, paths: list[str]) -> None:
-    """Write an index, as bytes, at the first of these paths that can be written; says so if none can."""
+    """Write an index, as bytes, to the first of these paths that is writable; log if none is."""
     problem: OSError | None = None
     for place in paths:
         try:
             os.makedirs(os.path.dirname(place), exist_ok=True)
-            # A thousand files would wait for the disk two thousand times.
+            # Without waiting for the disk, which for a thousand files would happen 2,000 times.
             with whole_file(place, on_disk=False) as file:
                 file.write(content)
         except OSError as error:
@@ -133,13 +133,13 @@ def keep(content: bytes, paths: list[str]) -> None:
         else:
             return
     warn(
-        f"the index of a file cannot be kept ({problem}), and is made anew every time: give "
-        "index_folder=, a folder that can be written.",
+        f"the index of a file cannot be stored ({problem}), and will be made again each time: pass "
+        "index_folder=, a writable folder.",
         once="index not kept",
     )
 
 
-# The maximum expansion of Deflate.
+# Deflate's maximum expansion.
 _MOST_INFLATED = 1032
 
 
@@ -148,7 +148,7 @@ def load(
 ) -> Index | None:
     """The index at `place`; None if it does not exist or is not valid for this file.
 
-    most: what no offset can be above, if that is not the size of the file.
+    most: the upper bound of offsets, if it is not the size of the file.
     """
     try:
         with open(place, "rb", opener=open_to_read) as file:
@@ -170,10 +170,10 @@ def load(
     ):
         return None
     offsets = np.frombuffer(body, f"<u{width}")
-    # Sums keep out accidents, and anybody can compute them: offsets must be possible as well.
+    # Checksums detect accidents, but anyone can compute them: offsets must be plausible as well.
     content = most or (size * _MOST_INFLATED if kind else size)
     in_order = offsets[0] == 0 and bool((offsets[1:] >= offsets[:-1]).all())
     if not in_order or int(offsets[-1]) > content:
         return None
-    remove_leftovers(place)  # of a process that was killed while it made the same one
+    remove_leftovers(place)  # of a process that was killed while it wrote this index
     return Index(offsets, COMPRESSIONS[kind], size, modified, ends)

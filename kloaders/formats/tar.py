@@ -1,6 +1,6 @@
-"""Positions of the members of tar files, found by their headers only. Not their content.
+"""Finds the members of tar files by their headers, without reading the members.
 
-A tar file is blocks of 512 bytes: a header, then the member's content, filled up to whole blocks
+A tar file consists of blocks of 512 bytes: a header, then the member's content, padded to whole blocks
 (POSIX.1-1988 "ustar", POSIX.1-2001 "pax", and GNU's records for long names).
 """
 
@@ -26,20 +26,20 @@ from kloaders.formats.ranges import RangeFiles
 __all__ = ["TarIndex", "tar_index"]
 
 _BLOCK = 512
-# Headers of small members are close together: this many bytes are read at a time.
+# Headers of small members are close together: read this many bytes at a time.
 _CHUNK = 1 << 16
-# Kinds of members that are files with content.
+# The types of members that are files with content.
 _FILES = (b"\0", b"0", b"7")
 
 
 @dataclass(frozen=True)
 class TarIndex:
-    """The files in one tar file, in their order.
+    """The members of one tar file, in order.
 
     Attributes:
-        names: of the members.
-        offsets: where the content of each begins.
-        sizes: bytes of content.
+        names: the names of the members.
+        offsets: where the content of each member begins.
+        sizes: the size of each member in bytes.
     """
 
     names: list[str]
@@ -47,22 +47,22 @@ class TarIndex:
     sizes: Array
 
 
-# magic, size and time of the tar file, members, bytes of the compressed body, digest of the tar
-# file's ends, checksum of the body, checksum of this header
+# magic, size and time of the tar file, number of members, size of the compressed body, digest of the
+# tar file's ends, checksum of the body, checksum of this header
 _HEAD = struct.Struct("<8sQqQQ16sII")
 _MAGIC = b"KLTARID1"
 
 
 def tar_index(files: RangeFiles, file: int, folder: str | None) -> TarIndex:
-    """The index of a tar file: read if a valid one exists, otherwise built and stored beside the file.
+    """The index of a tar file: read if a valid one exists, otherwise built and stored.
 
     Args:
         files: tar files.
-        file: which of them.
-        folder: where indexes are kept; None: beside the file, or in a cache folder of the user's.
+        file: the number of the file.
+        folder: the folder for indexes; None: next to the file, or in the user's cache folder.
 
     Raises:
-        DecodeError: the file is empty, compressed, no tar file, or damaged between two members.
+        DecodeError: the file is empty, compressed, not a tar file, or damaged between two members.
     """
     size, modified = files.stamps[file]
     if not size:
@@ -85,7 +85,7 @@ def tar_index(files: RangeFiles, file: int, folder: str | None) -> TarIndex:
 
 
 def _ends(files: RangeFiles, file: int, size: int) -> bytes:
-    """A digest of the first and the last block, by which an index knows its file; of an object its ETag."""
+    """A digest of the first and the last block, which identifies a file; for an object, its ETag."""
     if etag := files.opener.etag(files.paths[file]):
         return hashlib.blake2b(etag.encode("utf-8", "surrogateescape"), digest_size=16).digest()
     length = min(_BLOCK, size)
@@ -138,7 +138,7 @@ def _loaded(place: str, key: tuple[int, int, bytes]) -> TarIndex | None:
 
 
 class _Headers:
-    """Blocks of a file, read some at a time."""
+    """Blocks of a file, which is read in larger chunks."""
 
     def __init__(self, files: RangeFiles, file: int) -> None:
         self._read = files.reader(file)
@@ -146,7 +146,7 @@ class _Headers:
         self._start, self._chunk = 0, b""
 
     def block(self, at: int) -> bytes:
-        """The block at a byte; shorter at the end of the file."""
+        """The block at an offset; shorter at the end of the file."""
         if not self._start <= at <= self._start + len(self._chunk) - _BLOCK:
             self._start = at
             length = min(_CHUNK, max(0, self.size - at))
@@ -160,11 +160,11 @@ def _members(files: RangeFiles, file: int) -> Iterator[tuple[str, int, int]]:
     at, more, general = 0, _More(), dict[str, str]()
     while at < headers.size:
         block = headers.block(at)
-        if not any(block):  # the end of the archive, or a part of it that fills up a record
+        if not any(block):  # the end of the archive, or padding of a record
             return
         _check_header(block, at, path)
         kind, length, content = block[156:157], _number(block[124:136]), at + _BLOCK
-        if kind in b"xgLK":  # about the next member, or about all that follow
+        if kind in b"xgLK":  # applies to the next member, or to all following members
             raw = files.read(file, content, length)
             if kind == b"L":
                 more.name = os.fsdecode(raw.rstrip(b"\0"))
@@ -176,8 +176,8 @@ def _members(files: RangeFiles, file: int) -> Iterator[tuple[str, int, int]]:
             fields = general | more.fields
             if kind == b"S" or any(key.startswith("GNU.sparse") for key in fields):
                 raise DecodeError(
-                    f"{path} holds a sparse member at byte {at}, which has no content in one piece: "
-                    "unpack it and write it again, tar -cf without --sparse."
+                    f"{path} contains a sparse member at byte {at}, whose content is not contiguous: "
+                    "unpack it and pack it again with tar -cf, without --sparse."
                 )
             length = int(fields.get("size", length))
             if kind in _FILES:
@@ -189,7 +189,7 @@ def _members(files: RangeFiles, file: int) -> Iterator[tuple[str, int, int]]:
 
 
 class _More:
-    """The facts about a member in the records before its header."""
+    """What the records before a member's header say about the member."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -208,12 +208,12 @@ def _check_header(block: bytes, at: int, path: str) -> None:
     compressed = compression_of(block) if at == 0 else None
     if compressed is not None:
         raise DecodeError(
-            f"{path} is compressed ({compressed}): no member can be found in it without "
-            f"decompressing all before it. Decompress it once: {_DECOMPRESS[compressed]} {path}. "
-            "Images gain nothing by compression."
+            f"{path} is compressed ({compressed}): reading any member would require decompressing "
+            f"everything before it. Decompress it once: {_DECOMPRESS[compressed]} {path}. "
+            "Images become no smaller by compression."
         )
     if at == 0:
-        raise DecodeError(f"{path} is no tar file: it begins with {block[:12]!r:.80}.")
+        raise DecodeError(f"{path} is not a tar file: it begins with {block[:12]!r:.80}.")
     raise DecodeError(
         f"{path} is damaged or cut short: at byte {at} there should be the header of a member. "
         "Copy or download it again, or leave the file out."
@@ -230,7 +230,7 @@ _DECOMPRESS = {
 
 
 def _number(field: bytes) -> int:
-    """A number in octal, or in binary where it is large."""
+    """A number in octal notation, or in binary if it is large."""
     if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
     text = field.split(b"\0", 1)[0].strip()
@@ -246,7 +246,7 @@ def _name(block: bytes) -> str:
 
 
 def _pax(raw: bytes) -> dict[str, str]:
-    """Records of a length, a key and a value, each a line."""
+    """Records of a length, a key and a value, one per line."""
     found: dict[str, Any] = {}
     at = 0
     while at < len(raw):

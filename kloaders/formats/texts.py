@@ -1,4 +1,4 @@
-"""Text files to texts: one file is one str."""
+"""Decodes text files; each file is one str."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ __all__ = ["Text"]
 
 @dataclass(frozen=True)
 class Text:
-    """A decoder of text files, for `decode=`: the content of a file is one sample, a str.
+    """A decoder of text files for `decode=`: the content of a file is one sample, a str.
 
-    `kl.from_directory("reviews")` uses it by itself where all files are .txt, and
-    `kl.from_directory("reviews", decode=kl.Text(encoding="latin-1"))` takes the files with that
+    `kl.from_directory("reviews")` uses it automatically if all files are .txt, and
+    `kl.from_directory("reviews", decode=kl.Text(encoding="latin-1"))` loads the files with that
     suffix.
 
     Args:
-        encoding: of the files, a name that Python knows, such as "utf-8", "utf-16" or "latin-1". A
-            byte order mark at the beginning of UTF-8 is left out.
-        max_length: characters; longer texts are cut at the end. None: all of them.
+        encoding: the encoding of the files; a name that Python knows, such as "utf-8", "utf-16" or
+            "latin-1". A byte order mark at the start of UTF-8 is removed.
+        max_length: characters; longer texts are cut at the end. None: no limit.
 
-    Called with the bytes of a file it gives a str; an empty file is the text "". Ends of lines stay as
-    they are. Safe for threads; it pickles.
+    Called with the bytes of a file, it returns a str; an empty file becomes "". Line ends are kept
+    as they are. Thread-safe, and can be pickled.
 
     Raises:
-        LookupError: unknown encoding.
+        LookupError: the encoding is unknown.
 
-    Raises, where it is called:
-        DecodeError: the bytes are no text in this encoding; says at which byte.
+    When called, it raises:
+        DecodeError: the bytes are not text in this encoding; the message names the byte.
     """
 
     encoding: str = "utf-8"
     max_length: int | None = None
 
-    #: What from_directory takes where this decodes.
+    #: The suffixes that from_directory loads with this decoder.
     suffixes = (".txt",)
-    #: A file of no bytes is a text, too.
+    #: A file of 0 bytes is a valid text.
     takes_empty = True
 
     def __post_init__(self) -> None:
         try:
             name = codecs.lookup(self.encoding).name
-            "".encode(name)  # base64 and its like are codecs, too
+            "".encode(name)  # fails for codecs that are not text encodings, such as base64
         except (LookupError, TypeError):
             raise LookupError(
                 f'encoding={self.encoding!r:.80} is not known, expected a name such as "utf-8", "utf-16" '
@@ -61,8 +61,8 @@ class Text:
         except UnicodeError as error:
             at = getattr(error, "start", 0)
             raise DecodeError(
-                f"it is no text in {self.encoding}: byte {at:,} of {len(raw):,} is {raw[at : at + 4]!r:.80} "
-                f"({getattr(error, 'reason', error)}). Pass the encoding that it has, "
+                f"it is not text in {self.encoding}: byte {at:,} of {len(raw):,} is {raw[at : at + 4]!r:.80} "
+                f"({getattr(error, 'reason', error)}). Pass the file's encoding, such as "
                 'decode=kl.Text(encoding="latin-1"), or save it as UTF-8.'
             ) from None
         return found if self.max_length is None else found[: self.max_length]

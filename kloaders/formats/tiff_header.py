@@ -1,4 +1,4 @@
-"""The facts about the pages of a TIFF in its directories. No pixels."""
+"""Reads the directories of a TIFF, which describe its pages."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _FACTS = frozenset(
         *(_ROWS, _TILE_WIDTH, _TILE_HEIGHT),
     )
 )
-# Whole numbers, by the number of their type.
+# Integer types, by their number.
 _FORMS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
-# A hostile directory names millions of entries, or of pages.
+# The maximum number of entries, and of pages: a hostile directory claims millions.
 _ENTRIES, _PAGES, _STRIP_COUNT = 512, 65_536, 2**24
 
 
 class TiffFacts(NamedTuple):
-    """One page, as its directory says.
+    """One page, as described by its directory.
 
     Attributes:
-        height, width: in pixels, before it is turned.
-        orientation: EXIF's number, 1 for upright.
-        bits: of each sample of a pixel; 0 where samples differ.
-        form: 1 unsigned, 2 signed, 3 float; 0 where samples differ, or for what is none of these.
-        samples: of a pixel.
+        height, width: in pixels, before the orientation is applied.
+        orientation: the EXIF orientation, 1 for upright.
+        bits: bits per sample of a pixel; 0 if samples differ.
+        form: 1 unsigned, 2 signed, 3 float; 0 if samples differ, or for any other form.
+        samples: samples per pixel.
         photometric: 0 white is zero, 1 black is zero, 2 RGB, 3 palette, and others.
         compression: 1 for none.
-        planar: samples lie in planes of their own.
-        extra: what the samples beyond the colours are: 0 anything, 1 alpha that is multiplied in,
+        planar: whether each sample is stored in a separate plane.
+        extra: the meaning of samples other than the colours: 0 anything, 1 premultiplied alpha,
             2 alpha.
-        tiled: pixels lie in tiles, not in strips.
-        following: where the directory of the next page is; 0 for none.
+        tiled: whether pixels are stored in tiles instead of strips.
+        following: the position of the next page's directory; 0 for none.
         strips: where strips or tiles begin, and their sizes.
-        subfile: bits that say whether it is a preview or a mask of another page.
-        part: (height, width) of a tile, or of a strip that is not the last.
+        subfile: bits that mark a preview or a mask of another page.
+        part: (height, width) of a tile, or of any strip except the last.
     """
 
     height: int
@@ -77,14 +77,14 @@ class TiffFacts(NamedTuple):
 
     @property
     def colours(self) -> int:
-        """How many of the samples are gray (1) or red, green and blue (3); 0 for bands of another kind."""
+        """How many samples are gray (1) or red, green and blue (3); 0 for bands of another kind."""
         if self.photometric == 2 and self.samples >= 3:
             return 3
         alone = self.samples == 1 or (self.samples == 2 and self.extra[:1] in ((1,), (2,)))
         return 1 if self.photometric in (0, 1) and alone else 0
 
     def part_bytes(self) -> list[tuple[int, int]]:
-        """Bytes of each decompressed strip or tile: without and with padding."""
+        """The size in bytes of each decompressed strip or tile: without and with padding."""
         height, width = self.part
         samples, planes = (1, self.samples) if self.planar else (self.samples, 1)
         if not height or not width or not self.bits:
@@ -108,10 +108,10 @@ class _Directory(NamedTuple):
 
 
 def _directory(raw: Any, wanted: frozenset[int], at: int | None = None) -> _Directory:
-    """Whole-number tags of a directory, by default the first one of a TIFF or of EXIF.
+    """The integer tags of a directory, by default the first one of a TIFF or of EXIF.
 
     Raises:
-        struct.error, OverflowError: it is truncated, or its place leads out of the file.
+        struct.error, OverflowError: it is truncated, or its position is outside the file.
     """
     order = {b"II": "<", b"MM": ">"}.get(bytes(raw[:2]))
     if order is None:
@@ -143,7 +143,7 @@ def _directory(raw: Any, wanted: frozenset[int], at: int | None = None) -> _Dire
 
 
 def tags_of(raw: bytes, wanted: frozenset[int]) -> dict[int, tuple[int, ...]]:
-    """Whole-number tags of the first directory of a TIFF, or of EXIF; none where it is damaged."""
+    """The integer tags of the first directory of a TIFF, or of EXIF; empty if it is damaged."""
     try:
         return _directory(raw, wanted).tags
     except (struct.error, OverflowError):
@@ -191,7 +191,7 @@ def tiff_facts(raw: Any, at: int | None = None) -> TiffFacts | None:
 
 
 def page_offsets(raw: bytes) -> Iterator[int]:
-    """Where the directories of all pages lie; not those of previews and masks, but for the first."""
+    """The positions of all pages' directories, without previews and masks, except for the first."""
     big = raw[2:4] in (b"+\0", b"\0+")
     order = "<" if raw[:2] == b"II" else ">"
     (at,) = (
@@ -209,7 +209,7 @@ def page_offsets(raw: bytes) -> Iterator[int]:
 
 
 def with_first_page(raw: bytes, at: int) -> bytes:
-    """The same file with the directory at this place as its first one."""
+    """The same file with the directory at this position as its first one."""
     order = "<" if raw[:2] == b"II" else ">"
     if raw[2:4] in (b"+\0", b"\0+"):
         return raw[:8] + struct.pack(order + "Q", at) + raw[16:]

@@ -1,7 +1,8 @@
-"""One page of a TIFF as it is stored: read by a library that is right for it, or refused by name.
+"""Reads a page of a TIFF as it is stored, with a library that reads it correctly, or rejects it.
 
 OpenCV takes bands for gray, multiplies colours by alpha, and reads planes of more than 8 bits as if
-they were pixels. So the header decides who reads a page, and the result is compared with it.
+they were pixels. Therefore the header decides which library reads a page, and the result is compared
+with the header.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kloaders.formats.tiff_header import TiffFacts
 __all__ = ["check_page", "page_by_opencv", "page_by_tifffile", "reader_of"]
 
 _NONE, _LZW, _PACKBITS, _DEFLATES = 1, 5, 32773, (8, 32946)
-# Bits and form (1 unsigned, 3 float) of what every OpenCV that is allowed reads right.
+# Bits and form (1 unsigned, 3 float) that every supported OpenCV version reads correctly.
 _OPENCV_FORMS = {(16, 1), (32, 3), (64, 3)}
 _OPENCV_PACKINGS = {_NONE, _LZW, _PACKBITS, *_DEFLATES}
 _PILLOW_GRAY, _PILLOW_COLOURS = {(0, 1), (1, 1), (3, 1)}, {(2, 3), (2, 4), (5, 4), (6, 3)}
@@ -39,7 +40,7 @@ _KINDS = {
 
 
 def reader_of(page: TiffFacts) -> str:
-    """Which library gives the samples of a page as they are stored: "" for none."""
+    """The library that returns a page's samples as they are stored; "" if there is none."""
     bits, form, photometric = page.bits, page.form, page.photometric
     colours = (page.photometric, page.samples)
     if not page.planar and colours in ((1, 1), (2, 3), (2, 4)):
@@ -58,18 +59,18 @@ def reader_of(page: TiffFacts) -> str:
 
 
 def check_page(raw: bytes, page: TiffFacts, name: str) -> None:
-    """Refuse a page whose strips are not all there, or do not match their checksums.
+    """Reject a page whose strips are incomplete, or do not match their checksums.
 
     Raises:
-        UnsupportedError: nothing here reads such pages.
+        UnsupportedError: no library here reads such pages.
         DecodeError: it is damaged.
     """
     if not reader_of(page):
         kind = _KINDS.get(page.photometric, f"of photometric interpretation {page.photometric}")
         bits = page.bits or "differing"
         raise UnsupportedError(
-            f"{name} is a TIFF ({kind}, {page.samples} samples of {bits} bits) of a variant that "
-            "is not read here. Save it as 8 or 16 bits of gray or RGB, or read it in load_sample()."
+            f"{name} is a TIFF ({kind}, {page.samples} samples of {bits} bits) of an unsupported "
+            "variant. Save it as 8 or 16 bits of gray or RGB, or read it in load_sample()."
         )
     for number, (begin, size) in enumerate(page.strips):
         if begin + size > len(raw):
@@ -77,8 +78,8 @@ def check_page(raw: bytes, page: TiffFacts, name: str) -> None:
             raise truncated(name, lacks, raw)
         if not size:
             raise UnsupportedError(
-                f"{name} is a TIFF whose part {number} has no pixels in the file (sparse), and what "
-                "is there instead nothing here knows. Save it again without, or leave it out."
+                f"{name} is a TIFF whose part {number} has no pixels in the file (sparse), and their "
+                "values are unknown. Save it again as a file that is not sparse, or leave it out."
             )
         if page.compression in _DEFLATES:
             _check_deflated(raw[begin : begin + size], number, name)
@@ -91,7 +92,7 @@ def check_page(raw: bytes, page: TiffFacts, name: str) -> None:
 
 
 def _check_deflated(data: bytes, number: int, name: str) -> None:
-    """To its end, where the checksum is: decoders stop when they have as many pixels as they want."""
+    """Decompress to the end, where the checksum is; decoders stop once they have enough pixels."""
     stream = zlib.decompressobj()
     try:
         while data and not stream.eof:
@@ -108,7 +109,7 @@ def _check_deflated(data: bytes, number: int, name: str) -> None:
 
 
 def page_by_opencv(raw: bytes, page: TiffFacts, name: str) -> Array | None:
-    """In OpenCV's order of colours, upright, as its TIFF decoder turns by itself; None if it fails."""
+    """A page in OpenCV's order of colours; its TIFF decoder makes it upright. None if it fails."""
     image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         return None
@@ -118,10 +119,10 @@ def page_by_opencv(raw: bytes, page: TiffFacts, name: str) -> Array | None:
 
 
 def page_by_tifffile(raw: bytes, page: TiffFacts, name: str) -> Array:
-    """All bands, in the order in which they are stored; not turned.
+    """All bands, in the order in which they are stored; the orientation is not applied.
 
     Raises:
-        UnsupportedError: imagecodecs is missing, or the page is of a variant that is not read.
+        UnsupportedError: imagecodecs is missing, or the page is of an unsupported variant.
         DecodeError: it is damaged.
     """
     import tifffile
@@ -135,7 +136,7 @@ def page_by_tifffile(raw: bytes, page: TiffFacts, name: str) -> Array:
         cause = " ".join(str(error).split()) or type(error).__name__
         if "imagecodecs" in cause:
             raise UnsupportedError(
-                f"{name} is a TIFF compressed in a way (number {page.compression}) that needs "
+                f"{name} is a TIFF whose compression (number {page.compression}) needs "
                 'imagecodecs: pip install "kloaders[tiff]".'
             ) from error
         raise DecodeError(
@@ -155,7 +156,7 @@ def page_by_tifffile(raw: bytes, page: TiffFacts, name: str) -> Array:
 
 
 def _compared(image: Array, sides: tuple[int, int], page: TiffFacts, name: str) -> Array:
-    """The image, if shape and dtype are those of the header."""
+    """The image, if shape and dtype match the header; otherwise an error."""
     if image.shape != (*sides, page.samples) or image.dtype != page.dtype:
         raise _other(f"{image.dtype} of shape {image.shape}", page, name)
     return image
@@ -164,6 +165,6 @@ def _compared(image: Array, sides: tuple[int, int], page: TiffFacts, name: str) 
 def _other(got: str, page: TiffFacts, name: str) -> UnsupportedError:
     return UnsupportedError(
         f"{name} is a TIFF of {page.height} x {page.width} pixels with {page.samples} samples of "
-        f"{page.bits} bits by its header, and was decoded to {got}. "
+        f"{page.bits} bits by its header, but decodes to {got}. "
         "Save it again, or read it in load_sample()."
     )

@@ -1,7 +1,7 @@
-"""Whether the strips of a TIFF by LZW or PackBits unpack to as many bytes as they should. For `verify`.
+"""Checks for `verify` that the strips of a TIFF with LZW or PackBits unpack to the expected size.
 
-Neither has a checksum, and decoders stop when a strip is full. But a code that changed mostly stands
-for another number of bytes, so that the sum is wrong at the strip's end. Nothing is unpacked here.
+Neither has a checksum, and decoders stop when a strip is full. But a changed code usually stands for
+another number of bytes, so that the sum is wrong at the end of the strip. Nothing is unpacked.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["lzw_length", "packbits_length", "strip_damage"]
 
 _LZW, _PACKBITS = 5, 32773
 _CLEAR, _END, _FIRST = 256, 257, 258
-# Number of codes with 9, 10 and 11 bits after a clear code; all others have 12.
+# The number of codes with 9, 10 and 11 bits after a clear code; all later codes have 12.
 _WIDTHS = ((9, 254), (10, 512), (11, 1024), (12, 4096))
 
 
 def strip_damage(raw: bytes, page: TiffFacts) -> str | None:
-    """The problem of a page's strips or tiles, if it can be detected; None if there is none."""
+    """The problem of a page's strips or tiles, if one is detected; otherwise None."""
     count = {_LZW: lzw_length, _PACKBITS: packbits_length}.get(page.compression)
     expected = page.part_bytes()
     if count is None or len(expected) != len(page.strips):
@@ -32,15 +32,15 @@ def strip_damage(raw: bytes, page: TiffFacts) -> str | None:
         if got is not None and got not in (least, most):
             return (
                 f"part {number} of the TIFF unpacks to {got:,} bytes, expected {least:,}: "
-                "it was changed"
+                "its data were changed"
             )
     return None
 
 
 def lzw_length(data: bytes) -> int | None:
-    """Bytes that a stream of codes stands for, up to its end code; None for codes of the old order.
+    """The number of bytes that a stream of codes stands for; None for the old bit order.
 
-    -1 where a code is not known yet. A stream without an end code counts up to its last whole code.
+    -1 if an unknown code occurs. A stream without an end code counts up to its last complete code.
     """
     if data[:1] == b"\0" and data[1:2] in (b"\1", b"\0"):
         return None
@@ -56,7 +56,7 @@ def lzw_length(data: bytes) -> int | None:
 
 
 def _until_clear(bits: Array, at: int) -> tuple[list[int], int, bool]:
-    """Codes up to the next clear or end code, the place after it, and whether it was the end."""
+    """The codes up to the next clear or end code, the position after it, and whether it was the end."""
     codes: list[int] = []
     for width, most in _WIDTHS:
         number = min(most, (len(bits) - at) // width)
@@ -79,7 +79,7 @@ def _length_of(codes: list[int]) -> int:
     for number, code in enumerate(codes):
         if code < _CLEAR:
             lengths.append(1)
-        elif code - _FIRST < number:  # the string of an earlier code, and one byte more
+        elif code - _FIRST < number:  # the string of an earlier code, plus one byte
             lengths.append(lengths[code - _FIRST] + 1)
         else:
             return -1
@@ -87,7 +87,7 @@ def _length_of(codes: list[int]) -> int:
 
 
 def packbits_length(data: bytes) -> int | None:
-    """Bytes that runs and literals stand for; -1 where the last one is cut off."""
+    """The number of bytes that runs and literals stand for; -1 if the last one is cut off."""
     at, total = 0, 0
     while at < len(data):
         head = data[at]

@@ -1,4 +1,4 @@
-"""Where the strips and tiles of a TIFF lie, and how long their rows are. Decodes nothing."""
+"""Finds the strips and tiles of a TIFF, and the length of their rows. Decodes nothing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["Strips", "strips_of"]
 
 
 class Strips(NamedTuple):
-    """Pixels of an image as they lie in its file.
+    """The pixels of an image as they are stored in its file.
 
     Attributes:
-        stride: bytes from the beginning of a row to the next; 0: not known.
-        bits: of a pixel.
-        row: bytes of pixels of a row.
+        stride: bytes from the start of a row to the start of the next; 0: unknown.
+        bits: bits per pixel.
+        row: bytes per row, without padding.
         places: where each strip begins and ends.
         compression: TIFF's number; 1 for none.
     """
@@ -30,13 +30,13 @@ class Strips(NamedTuple):
 
 _FORMS = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
 _WIDTH, _BITS, _COMPRESSION, _SAMPLES, _PLANAR, _TILE_WIDTH = 256, 258, 259, 277, 284, 322
-_PLACES = ((273, 279), (324, 325))  # of strips and of tiles: offsets and sizes
+_PLACES = ((273, 279), (324, 325))  # the tags of offsets and sizes, for strips and for tiles
 
 
 def strips_of(raw: bytes) -> Strips | None:
-    """Those of the first directory of a TIFF; None where it has none.
+    """The strips of a TIFF's first directory; None if there are none.
 
-    Raises struct.error, ValueError: it is cut off.
+    Raises struct.error or ValueError if the file is cut off.
     """
     order = "<" if raw[:2] == b"II" else ">"
     big = raw[2:4] in (b"+\0", b"\0+")

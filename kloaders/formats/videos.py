@@ -1,6 +1,6 @@
-"""Video files as a whole: their containers, whether these are cut off, and when each frame is shown.
+"""Video files: their containers, whether they are truncated, and the times of all frames.
 
-Not the choice of frames for a sample.
+The frames of a sample are selected elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kloaders.formats.files import OpenFile
 
 __all__ = ["VIDEO_SUFFIXES", "container_of", "frame_times", "time_of"]
 
-#: Suffixes of files that count as videos when a folder is verified.
+#: The suffixes of files that count as videos when a folder is verified.
 VIDEO_SUFFIXES = frozenset(
     {
         *(".3gp", ".asf", ".avi", ".flv", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -27,7 +27,7 @@ VIDEO_SUFFIXES = frozenset(
     }
 )
 
-# Maximum number of steps of a walk.
+# The maximum number of steps of a walk.
 _STEPS = 10_000_000
 
 
@@ -35,12 +35,12 @@ class Container(NamedTuple):
     """The facts about a video file.
 
     Attributes:
-        name: for messages.
-        keeps_times: it keeps the time of each frame, by which one is found after a seek. Others
-            are given times by guess there, and may be another frame.
-        counts: its header has the number of frames of the video, and not the length of the file.
-        unfinished: a function of the open file and its size that returns what is missing at its end;
-            None where the container does not tell.
+        name: the name for messages.
+        keeps_times: whether it stores the time of each frame, which identifies a frame after a seek.
+            For other containers times are guessed after a seek, and may belong to another frame.
+        counts: whether its header has the number of video frames, rather than the file's duration.
+        unfinished: a function of the open file and its size that returns what is missing at the end;
+            None if the container does not show this.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Container(NamedTuple):
 
 
 def container_of(head: bytes) -> Container:
-    """The container of a file by its first 12 bytes."""
+    """The container of a file, recognized by its first 12 bytes."""
     if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
         return Container("AVI", True, True, _avi)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
@@ -65,13 +65,13 @@ def container_of(head: bytes) -> Container:
 
 
 def time_of(capture: Any) -> int:
-    """When the frame just grabbed is shown, in microseconds."""
+    """The presentation time, in microseconds, of the frame that was just grabbed."""
     milliseconds: float = capture.get(cv2.CAP_PROP_POS_MSEC)
     return round(milliseconds * 1000)
 
 
 def frame_times(path: str) -> Array:
-    """When each frame is shown, in microseconds, rising: found by decoding all of them.
+    """The presentation time of each frame in microseconds, ascending, found by decoding all frames.
 
     Raises:
         DecodeError: OpenCV finds no frames, the file is cut off, or has fewer frames than its
@@ -98,7 +98,7 @@ def frame_times(path: str) -> Array:
     if not times and missing is None:
         os.stat(path)
         raise DecodeError(
-            f"{path} has no frames that OpenCV can read: it is damaged, no video, or of a codec that "
+            f"{path} has no frames that OpenCV can read: it is damaged, not a video, or needs a codec that "
             "this build of OpenCV lacks. Convert it: ffmpeg -i IN -c:v libx264 OUT.mp4."
         )
     found = np.maximum.accumulate(np.array(times, np.int64))
@@ -106,24 +106,24 @@ def frame_times(path: str) -> Array:
         missing = _too_short(found, claimed, rate, container, file, size)
     if missing is not None:
         raise DecodeError(
-            f"{path} is truncated: {container.name}, {missing}, and {len(found):,} frames can be "
-            "decoded. Copy or download it again, leave it out, or keep what is there: "
+            f"{path} is truncated: {container.name}, {missing}, but {len(found):,} frames can be "
+            "decoded. Copy or download it again, leave it out, or keep these frames: "
             "ffmpeg -i IN -c copy OUT."
         )
     return found
 
 
-# A stream without structure that ends like this was truncated.
+# A file without a structure that ends with this many zeros was truncated.
 _TAIL = 4096
 
 
 def _too_short(
     times: Array, claimed: float, rate: float, container: Container, file: OpenFile, size: int
 ) -> str | None:
-    """What is missing, if the last frame is shown long before the end that the header says.
+    """What is missing, if the last frame is shown long before the end according to the header.
 
-    Frames within that are not there are no concern: recorders drop some. What a header has of the
-    length of the file, sound included, is an estimate for its images.
+    Missing frames within the video are ignored, because recorders drop some. If a header has only
+    the file's duration, including sound, it is an estimate of the video's.
     """
     if not 0 < claimed < 2**31 or not 0 < rate < 10_000:
         return None
@@ -131,7 +131,7 @@ def _too_short(
     allowed = max(2.0, claimed / 100) if container.counts else max(2 * rate, claimed / 10)
     if claimed - shown <= allowed:
         return None
-    if container.unfinished is _mp4 and _is_edited(file, size):  # some are not meant to be shown
+    if container.unfinished is _mp4 and _is_edited(file, size):  # some frames are not to be shown
         return None
     return f"{claimed:,.0f} frames by its header"
 
@@ -140,7 +140,7 @@ def _too_short(
 
 
 def _avi(file: OpenFile, size: int) -> str | None:
-    """RIFF by RIFF, list by list, chunk by chunk."""
+    """Visit RIFFs, lists and chunks."""
     at, ends = 0, [size]
     for _ in range(_STEPS):
         while len(ends) > 1 and at >= ends[-1]:
@@ -151,7 +151,7 @@ def _avi(file: OpenFile, size: int) -> str | None:
         end = at + 8 + length
         if not length and kind == bytes(4):
             return _zeros(at, size) if len(ends) > 1 or at == 0 else None
-        if kind == b"RIFF" and not length:  # of one that is being written
+        if kind == b"RIFF" and not length:  # the recording did not finish
             return f"its length was never written, after {size:,} bytes"
         if end > size:
             return _cut(end, size)
@@ -165,7 +165,7 @@ def _avi(file: OpenFile, size: int) -> str | None:
 
 
 def _mp4(file: OpenFile, size: int) -> str | None:
-    """Box by box of the outermost."""
+    """Visit the outermost boxes."""
     at, found = 0, set()
     for _ in range(_STEPS):
         if at + 8 > size:
@@ -209,7 +209,7 @@ def _shows_part(moov: bytes) -> bool:
         (begin,) = struct.unpack_from(
             *((">q", moov, place + 20) if wide else (">i", moov, place + 16))
         )
-        if count > 1 or begin > 10_000:  # a few frames are put in order so
+        if count > 1 or begin > 10_000:  # smaller values only reorder the first few frames
             return True
         place = moov.find(b"elst", place + 4)
     return False
@@ -219,7 +219,7 @@ _SEGMENT = 0x18538067
 
 
 def _matroska(file: OpenFile, size: int) -> str | None:
-    """The outermost elements, and those of the segment."""
+    """Visit the outermost elements, and those of the segment."""
     at, end = 0, size
     for _ in range(_STEPS):
         if at + 2 > end:
@@ -236,7 +236,7 @@ def _matroska(file: OpenFile, size: int) -> str | None:
         mask = (1 << 7 * length_size) - 1
         length = int.from_bytes(head[id_size : id_size + length_size], "big") & mask
         at += id_size + length_size
-        if length == mask:  # of a stream that is written as it comes
+        if length == mask:  # unknown length, as in a live stream
             return None
         if at + length > size:
             return _cut(at + length, size)
@@ -248,7 +248,7 @@ def _matroska(file: OpenFile, size: int) -> str | None:
 
 
 def _cut(wanted: int, size: int) -> str:
-    return f"{wanted:,} bytes by its structure and {size:,} there"
+    return f"{wanted:,} bytes by its structure, but {size:,} exist"
 
 
 def _zeros(at: int, size: int) -> str:

@@ -1,7 +1,7 @@
-"""Whether the end of an image is zeros that nobody wrote, as interrupted copies and lost blocks leave it.
+"""Detects images whose end was replaced by zeros, as interrupted copies and lost disk blocks leave it.
 
-Such a file has the right size and a sound header, and decodes: to black or to grey. JPEG, PNG, GIF
-and .npz have marks or checksums at their ends; here are the kinds that have none.
+Such a file has the right size and an intact header, and decodes to an image that is partly black or
+gray. JPEG, PNG, GIF and .npz have end markers or checksums; this module handles the formats without.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ from kloaders.formats.tiff_strips import Strips, strips_of
 
 __all__ = ["zero_tail"]
 
-# So many zeros at the end of coded data are looked into. Encoders end flat images with some.
+# Coded data are examined if they end with this many zeros. Encoders end flat images with a few.
 _FEW = 16
-# Pixels without compression: where zeros begin in a row, so many of the row before, from there to its
-# end, must be as bright as this, and so large a share of both rows before that must not be black.
+# For uncompressed pixels, in the row where the zeros begin: this many pixels of the row above, from
+# that column to its end, must be at least this bright; and, before that column, this share of the
+# pixels in both rows must not be black.
 _PIXELS, _BRIGHT, _DRAWN = 8, 8, 0.9
-# Bits that mean something in any code, and no zeros.
+# Bytes that are meaningful in any code, and contain no zeros.
 _NOISE = np.random.default_rng(14).integers(1, 255, _FEW, np.uint8).tobytes()
-# Maximum number of steps of a walk.
+# The maximum number of steps of a walk.
 _STEPS = 100_000
 
 
 def zero_tail(raw: bytes) -> str | None:
-    """The part of a WebP, BMP or TIFF that was replaced by zeros at its end; None if there is none.
+    """Describe the end of a WebP, BMP or TIFF that was replaced by zeros; None if there is none.
 
-    Compressed data are decoded a second time if they end with zeros, and with other bytes in their
-    place: a decoder that never gets there finds the same image, which no encoder writes. Pixels
-    without compression may be black; accused are zeros that begin within a row, below a row that
-    is nowhere dark in that place, and go on to the end. Takes a microsecond where the last bytes
-    are not zeros.
+    If compressed data end with zeros, the image is decoded twice, once with other bytes in place of the
+    zeros. If the result is the same, the decoder never reads these bytes, which no encoder would write.
+
+    Uncompressed pixels may be black. They are reported only if the zeros begin in the middle of a row,
+    continue to the end, and the row above has no dark pixel from that column on.
+
+    Takes a microsecond if the last bytes are not zeros.
     """
     if raw[-2:] != b"\0\0":
         return None
@@ -47,7 +50,7 @@ def zero_tail(raw: bytes) -> str | None:
             return _bmp(raw)
         if raw[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return _tiff(raw)
-    except (struct.error, IndexError, ValueError, OverflowError):  # its structure is another matter
+    except (struct.error, IndexError, ValueError, OverflowError):  # damage that other checks report
         pass
     return None
 
@@ -57,12 +60,12 @@ def _said(kind: str, begin: int, raw: bytes) -> str:
 
 
 def _zeros_from(raw: bytes, begin: int, end: int) -> int:
-    """Start of the zeros that continue to `end`, not before `begin`."""
+    """Where the zeros that end at `end` begin, but not before `begin`."""
     return begin + len(raw[begin:end].rstrip(b"\0"))
 
 
 def _never_read(raw: bytes, end: int) -> bool:
-    """Whether a decoder gives the same image whatever the bytes before `end` are."""
+    """Whether the image does not depend on the bytes just before `end`."""
     pictures = [
         cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         for content in (raw, raw[: end - _FEW] + _NOISE + raw[end:])
@@ -137,7 +140,7 @@ def _decoded_the_same(raw: bytes, begin: int, end: int) -> bool:
     return _never_read(raw, end)
 
 
-# TIFF's numbers of compressions: LZW, JPEG, deflate (twice), PackBits.
+# TIFF's compression numbers: LZW, JPEG, deflate (twice), PackBits.
 _COMPRESSED: dict[int, Callable[[bytes, int, int], bool]] = {
     5: _decoded_the_same,
     7: _jpeg_without_end,
@@ -148,10 +151,10 @@ _COMPRESSED: dict[int, Callable[[bytes, int, int], bool]] = {
 
 
 def _cut_row(raw: bytes, strips: Strips) -> int | None:
-    """Where zeros begin within a row of pixels and go on to the end, if nobody draws so.
+    """Where zeros begin in the middle of a row and continue to the end, if no real image looks so.
 
-    Black below an image begins with a row, and a black shape has an edge that the row before
-    shows as well. In a copy that was cut the row before is whole.
+    A black area below an image begins at the start of a row, and the edge of a black shape is also
+    visible in the row above. After an interrupted copy the row above is complete.
     """
     end = max((stop for _, stop in strips.places), default=0)
     if end > len(raw) or not strips.stride:
@@ -163,7 +166,7 @@ def _cut_row(raw: bytes, strips: Strips) -> int | None:
         row, column = divmod(zeros - begin, strips.stride)
         above = begin + (row - 1) * strips.stride
         pixel = max(1, strips.bits // 8)
-        column = -(-column // pixel) * pixel  # the pixel in which they begin may be whole or not
+        column = -(-column // pixel) * pixel  # the zeros may begin inside a pixel: skip that one
         rest = _pixels(raw, above + column, max(0, strips.row - column), pixel)
         left = (_pixels(raw, place, column, pixel) for place in (above, above + strips.stride))
         if (
@@ -177,7 +180,7 @@ def _cut_row(raw: bytes, strips: Strips) -> int | None:
 
 
 def _joined(strips: Strips) -> list[tuple[int, int]]:
-    """Places of which those that follow one another are one, as long as they hold whole rows."""
+    """The strips, with adjacent ones joined, as long as they contain whole rows."""
     joined: list[tuple[int, int]] = []
     for begin, stop in sorted(strips.places):
         if joined and joined[-1][1] == begin and (begin - joined[-1][0]) % strips.stride == 0:

@@ -56,6 +56,10 @@ class Phase(enum.Enum):
     PAUSED = "an epoch has ended in the middle of a pass, which the next one continues"
 
 
+# Looked up for each batch, and attributes of an Enum are slow.
+_IN_EPOCH, _PASS_DUE = (Phase.OPENED, Phase.READING), (Phase.IDLE, Phase.OPENED)
+
+
 class Phases:
     """The phase, the pass, and their transitions; without a lock.
 
@@ -243,11 +247,11 @@ class Phases:
 
     @property
     def _in_epoch(self) -> bool:
-        return self._phase in (Phase.OPENED, Phase.READING)
+        return self._phase in _IN_EPOCH
 
     @property
     def _pass_due(self) -> bool:
-        return self._phase in (Phase.IDLE, Phase.OPENED)
+        return self._phase in _PASS_DUE
 
     @property
     def _mid_training(self) -> bool:

@@ -119,27 +119,34 @@ def asker(with_call: bool = True) -> Asker:
     Args:
         with_call: whether to look for the call of fit, evaluate or predict as well.
     """
-    reading = _reading_modules()
-    if reading is None:
-        return _UNKNOWN
     by_keras: bool | None = None
     stream: int | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
+        code = frame.f_code
+        if code is _reader[0] and by_keras is None and not with_call:
+            return Asker(True, id(frame))
         name = frame.f_globals.get("__name__")
         if name is not None and name.startswith("keras."):
-            code = frame.f_code
+            reading = _reading_modules()
+            if reading is None:
+                break
             if by_keras is None:
                 by_keras = name.startswith(reading)
             if by_keras and stream is None and code.co_flags & inspect.CO_GENERATOR:
                 stream = id(frame) if name.startswith(reading[0]) else None
+                _reader[0] = _reader[0] if stream is None else code
             if code.co_name in _METHODS:
                 call = Call(code.co_name, threading.get_ident(), id(frame), code)
                 return Asker(by_keras, stream, call)
             if not with_call and (stream is not None or not by_keras):
                 break
         frame = frame.f_back
-    return Asker(bool(by_keras), stream)
+    return Asker(bool(by_keras), stream) if _reading_modules() else _UNKNOWN
+
+
+# The code of the Keras generator that read last, to recognize it without looking at module names.
+_reader: list[CodeType | None] = [None]
 
 
 def _reading_modules() -> tuple[str, str] | None:

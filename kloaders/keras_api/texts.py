@@ -13,7 +13,8 @@ from kloaders.keras_api import private
 
 __all__ = ["for_keras"]
 
-_DOUBLE = np.dtype(np.float64)
+# The dtypes that may need a change, as `np.dtype.char`: texts and float64.
+_CHANGED = frozenset("Od")
 
 
 def for_keras(batch: Any) -> Any:
@@ -22,13 +23,10 @@ def for_keras(batch: Any) -> Any:
     Raises:
         TypeError: the batch has texts, and the backend does not support them.
     """
-    texts = doubles = False
-    for leaf in flatten(batch):
-        dtype = getattr(leaf, "dtype", None)
-        if isinstance(dtype, np.dtype):
-            texts = texts or is_text(dtype)
-            doubles = doubles or dtype == _DOUBLE
-    doubles = doubles and _on_apple()
+    kinds = {leaf.dtype.char for leaf in flatten(batch) if isinstance(leaf, np.ndarray)}
+    if kinds.isdisjoint(_CHANGED):
+        return batch
+    texts, doubles = "O" in kinds, "d" in kinds and _on_apple()
     if not (texts or doubles) or not private.asker(with_call=False).by_keras:
         return batch
     if doubles:

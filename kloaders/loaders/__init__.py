@@ -1,1 +1,1 @@
-"""The public classes, and the functions from loader to loader."""
+"""The public loader classes, and the functions that make a loader from another."""

@@ -1,4 +1,4 @@
-"""Loaders over arrays in RAM or mapped from a file, and `preload`, which puts any loader there."""
+"""Loaders of arrays in RAM or mapped from a file, and `preload`, which copies any loader's data to RAM."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ArraySequenceLoader(SequenceLoader):
         x: an array, or a tuple or dict of arrays, with one row per sample. A `np.memmap`, an h5py
             dataset, a zarr array, or anything else with a shape, a dtype and `[start:stop]` is not
             copied: rows are read when they are needed. A `PerThread` opens it once in each thread.
-        y: labels, likewise; None for none.
+        y: labels, in the same form; None for none.
         batch_size: samples per batch.
         **options: see `SequenceLoader`.
 
@@ -124,7 +124,7 @@ def preload(loader: SequenceLoader, progress: bool = True) -> ArraySequenceLoade
 
 
 class _Gathered:
-    """One array of all samples; a list of arrays where their shapes differ."""
+    """One array with all samples; a list of arrays if their shapes differ."""
 
     def __init__(self, samples: int, spec: ArraySpec) -> None:
         self.array: Array = np.empty((samples, *(n or 1 for n in spec.shape)), spec.dtype)
@@ -132,7 +132,7 @@ class _Gathered:
         self.list: list[Array] | None = None
 
     def add(self, rows: Array | list[Array]) -> None:
-        """The values of the samples that come next."""
+        """Add the values of the next samples."""
         same = not isinstance(rows, list) and (rows.shape[1:], rows.dtype) == (
             self.array.shape[1:],
             self.array.dtype,
@@ -146,5 +146,5 @@ class _Gathered:
         self.count += len(rows)
 
     def column(self) -> ArrayColumn | ListColumn:
-        """The source of the samples."""
+        """A column with all samples."""
         return ArrayColumn(self.array[: self.count]) if self.list is None else ListColumn(self.list)

@@ -1,4 +1,4 @@
-"""Puts a loader together: from a source and options to what makes its batches."""
+"""Assembles a loader: from a source and options to the runner that makes its batches."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def source_of(
     """The source of a loader: its samples, followed by weights and `preprocess=`.
 
     Args:
-        sourced: gives the samples as the loader's class has them, with the cache that options name.
-        options: of the loader.
-        weights: `WeightColumns`, those of an array, or None.
+        sourced: returns the samples of the loader's class, with the cache that the options ask for.
+        options: the loader's options.
+        weights: `WeightColumns`, an array of weights, or None.
     """
     cache, preprocess = options.cache, options.transforms.preprocess
-    # The cache holds samples after preprocess=, if one is requested: it may be slow.
+    # If a cache is requested, it holds samples after preprocess=, which may be slow.
     whole = preprocess is not None and cache.cache not in (None, "auto")
     inner = replace(cache, cache=None, cache_budget=None) if whole else cache
     source = sourced(replace(options, cache=inner))
@@ -49,7 +49,7 @@ def source_of(
     if dtype is not None:
         columns = source.with_labels(lambda column: CastColumn(column, dtype))
         source = CastSource(source, None, dtype) if columns is None else columns
-    if isinstance(weights, np.ndarray) and options.weights is None:  # preprocess= takes them
+    if isinstance(weights, np.ndarray) and options.weights is None:  # preprocess= takes weights
         weights = WeightColumns(ArrayColumn(weights))
     if isinstance(weights, WeightColumns):
         source = WeightedSource(source, weights.columns)
@@ -61,14 +61,14 @@ def source_of(
 
 
 def runner_of(source: Source, options: LoaderOptions, title: str) -> Runner:
-    """Create the runner of a loader that is called `title` in messages.
+    """Create the runner of a loader, which messages call `title`.
 
     Raises:
         ValueError: samples and options make no batches.
     """
     order = options.order
     transforms, by_number = options.transforms, options.weights
-    # A transform's input is changed by it, as a part of the samples.
+    # A transform may change its input weights, so they are part of the samples.
     taken = any(transforms.takes_weights(name) for name in ("transform", "batch_transform"))
     pipeline = SamplePipeline(
         source,
@@ -94,7 +94,7 @@ def runner_of(source: Source, options: LoaderOptions, title: str) -> Runner:
         options.inputs_as_labels,
         options.classes,
     )
-    # With RAM batches shuffle=False serves their order, whatever number is asked for.
+    # With RAM batches, shuffle=False delivers the RAM batches' order, whatever index is requested.
     tickets = Tickets(plan.batches, options.effective_shuffle, size is None)
     parts = (pipeline, specs, log, plan, tickets, delivery, options.work, options.padding)
     if size is None or options.ram is None:
@@ -103,7 +103,7 @@ def runner_of(source: Source, options: LoaderOptions, title: str) -> Runner:
 
 
 def stream_of(options: LoaderOptions, samples: int) -> Stream | None:
-    """The endless order that epochs are pieces of, where samples are drawn."""
+    """The endless order that is cut into epochs, if samples are drawn; otherwise None."""
     order = options.order
     return options.sampling.stream(
         samples, order.number, options.batch_size * order.part[1], order.shuffle
@@ -111,12 +111,12 @@ def stream_of(options: LoaderOptions, samples: int) -> Stream | None:
 
 
 def plan_of(options: LoaderOptions, samples: int, size: RamSize | None = None) -> EpochPlan:
-    """Which samples make which batch.
+    """Which samples make up which batch.
 
     Args:
-        options: of the loader.
-        samples: how many there are.
-        size: of RAM batches; None for one level.
+        options: the loader's options.
+        samples: the number of samples.
+        size: the size of RAM batches; None without RAM batches.
 
     Raises:
         ValueError: there would be no batch, or some shards would get none of the last one.
@@ -129,7 +129,7 @@ def plan_of(options: LoaderOptions, samples: int, size: RamSize | None = None) -
             _check_sampling(options, size)
         more = {"window": size.samples * shards, "draw": options.ram.draw, "echo": options.echo}
         more["neighbours"] = size.specs.pipeline.source.neighbours
-    elif options.echo > 1:  # all samples are at hand: one window with all of them
+    elif options.echo > 1:  # all samples are in memory: a single window with all of them
         step = options.batch_size * shards
         more = {"window": -(-samples // step) * step, "draw": "global", "echo": options.echo}
     if options.samples_per_file > 1:
@@ -150,8 +150,8 @@ def plan_of(options: LoaderOptions, samples: int, size: RamSize | None = None) -
         plan = options.padding.plan(plan)
     if plan.batches == 0:
         raise ValueError(
-            f"{samples} samples make no full batch of {plan.global_batch} (batch_size "
-            "times shards) and drop_last=True leaves the rest out: use a smaller batch_size "
+            f"{samples} samples do not make a full batch of {plan.global_batch} (batch_size "
+            "times shards), and drop_last=True leaves the rest out: use a smaller batch_size "
             "or drop_last=False."
         )
     if 0 < plan.tail < shards:
@@ -163,22 +163,22 @@ def plan_of(options: LoaderOptions, samples: int, size: RamSize | None = None) -
 
 
 def _check_sampling(options: LoaderOptions, size: RamSize) -> None:
-    """Refuse what RAM batches cannot be drawn from."""
+    """Raise ValueError for sampling that RAM batches do not support."""
     assert options.ram is not None
     sampling, draw = options.sampling, options.ram.draw
     if options.echo > 1:
         raise ValueError(
-            f"echo={options.echo} serves a RAM batch several times, and the loader samples "
-            f"({sampling}), which already sets how often a sample comes: choose one."
+            f"echo={options.echo} serves a RAM batch several times, but the loader samples "
+            f"({sampling}), which already sets how often a sample is drawn: choose one."
         )
     if size.resident or draw == "global":
         return
     if draw == "windows":
         raise ValueError(
-            f'draw="windows" reads runs of neighbouring samples, and the loader samples ({sampling}) '
+            f'draw="windows" reads runs of adjacent samples, but the loader samples ({sampling}) '
             'from the whole data: use draw="global", or a ram_budget that holds everything.'
         )
     raise ValueError(
-        f"the loader samples ({sampling}), but compressed files can only be read from start to end: "
+        f"the loader samples ({sampling}), but compressed files can be read only from start to end: "
         "use a ram_budget that holds everything, or write the files without compression."
     )

@@ -1,4 +1,4 @@
-"""Inputs that are their own labels."""
+"""Loaders whose inputs are also their labels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ L = TypeVar("L", bound=SequenceLoader)
 def inputs_as_labels(loader: L) -> L:
     """A loader of the same kind whose labels are its inputs, for an autoencoder.
 
-    A sample is read and copied once: x and y of a batch are one array. A transform gets the input as
-    both x and y, also one array, and changes what it wants: return `(x + noise, y)` to learn to
-    remove noise, both for what both must show.
+    A sample is read and copied once: x and y of a batch are the same array. A transform gets the input as
+    both x and y, also the same array, and changes either: return `(x + noise, y)` to train a denoiser, or
+    both for changes that both should have.
 
     Args:
         loader: any loader without labels; options and data are shared with it.
@@ -34,7 +34,7 @@ def inputs_as_labels(loader: L) -> L:
     check_loader(loader, "inputs_as_labels")
     if len(loader.raw_spec) > 1:
         raise ValueError(
-            f"inputs_as_labels({type(loader).__name__}): this loader has labels already. Make one "
+            f"inputs_as_labels({type(loader).__name__}): this loader already has labels. Make one "
             "without them, or return (x, x) from transform=."
         )
     return loader.replace(inputs_as_labels=True)

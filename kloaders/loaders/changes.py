@@ -30,19 +30,19 @@ def changed_by(
     """Options and source of a loader after these changes.
 
     Args:
-        loader: whose.
-        options: those before.
-        source: the one before.
-        changes: by name, as `SequenceLoader.set` takes them.
+        loader: the loader.
+        options: its options before.
+        source: its source before.
+        changes: the changes by name, as passed to `SequenceLoader.set`.
 
     Raises:
-        TypeError, ValueError: this cannot change, or not to this.
+        TypeError, ValueError: an option cannot be changed, or the value is invalid.
     """
     for name in changes:
         if name not in CHANGEABLE and name in defaults() | {"batch_size": 32}:
             raise TypeError(
-                f"{name} is fixed when a loader is made, and set() changes {', '.join(CHANGEABLE)}: make "
-                f"another loader, with {name}=."
+                f"{name} is fixed when a loader is made; set() changes {', '.join(CHANGEABLE)}: make "
+                f"another loader with {name}=."
             )
     check_names(f"set() of {type(loader).__name__}", changes, CHANGEABLE)
     said: dict[str, Any] = {}
@@ -59,7 +59,7 @@ def changed_by(
         sampling = options.sampling
         if sampling.weights is None:
             raise ValueError(
-                "set(sampling_weights=) is for a loader that samples by weights, and this one does "
+                "set(sampling_weights=) is for a loader made with sampling_weights, and this one was "
                 "not: make it with sampling_weights=np.ones(samples), then change them."
             )
         weights = checked_sampling_weights(changes["sampling_weights"], loader.samples)
@@ -76,7 +76,7 @@ def changed_by(
 
 
 def _text_of(function: Any, name: str) -> str | None:
-    """The identity of a function in a state; its name if it cannot be compared by value."""
+    """The identity of a function for a state; only its name if it cannot be compared by value."""
     if function is None:
         return None
     called = getattr(function, "__qualname__", type(function).__name__)
@@ -91,12 +91,12 @@ def _checked_size(loader: Any, size: Any) -> tuple[int, int] | None:
     found = flatten(loader.source.columns or ())
     if not isinstance(images, ImageOptions) or not any(_path_column(c) for c in found):
         raise TypeError(
-            f"set(size=) is for loaders over image files, and this is a {type(loader).__name__}: make "
+            f"set(size=) is for loaders of image files, but this is a {type(loader).__name__}: make "
             "another loader, or resize in transform=."
         )
     if getattr(loader, "input_options", None) is not None:
         raise ValueError(
-            "set(size=): the inputs of this loader have options of their own: make another loader."
+            "set(size=): the inputs of this loader have separate options: make another loader."
         )
     if loader.decode is not None:
         raise ValueError(
@@ -119,7 +119,7 @@ def _path_column(column: Any) -> PathColumn | None:
 
 
 def _resized(source: Source, old: Any, new: Any) -> Source:
-    """A source whose images have another size: those that had this one. It has no caches in front."""
+    """The source with images of another size, for columns that had the old size; without caches."""
     if isinstance(source, CachedSource):
         return _resized(source.inner, old, new)
 
@@ -156,10 +156,10 @@ def _resized_column(column: Any, old: Any, new: Any) -> Any:
 
 
 def follow(loader: Any, state: Any) -> None:
-    """Apply the changes recorded in a state to a loader, as far as the state has them.
+    """Apply the changes recorded in a state to a loader, as far as the state contains them.
 
     Raises:
-        ValueError: the user has to: functions and weights are not in a state.
+        ValueError: the user has to apply them, because a state contains no functions and weights.
     """
     wanted = state.get("set", {}) if isinstance(state, dict) else {}
     if not isinstance(wanted, dict):
@@ -172,10 +172,10 @@ def follow(loader: Any, state: Any) -> None:
         if wanted.get(name) != own.get(name):
             if name not in wanted:
                 raise ValueError(
-                    f"this loader was changed by set({name}=), and the state is of a loader that was "
-                    "not: load the state into a new loader, before you call set."
+                    f"this loader was changed by set({name}=), but the state is from a loader that was "
+                    "not: load the state into a new loader before you call set."
                 )
             raise ValueError(
-                f"the state was taken after set({name}=...), and this loader has another {name}: call "
+                f"the state was taken after set({name}=...), but this loader has another {name}: call "
                 f"loader.set({name}=...) with the value of the saved run, then load the state."
             )

@@ -1,4 +1,4 @@
-"""Whether a function that takes a loader got one."""
+"""Checks that a function's argument is a loader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["check_loader"]
 
 
 def check_loader(value: Any, what: str) -> None:
-    """TypeError if `value` is no loader; `what` is who got it."""
+    """Raise TypeError if `value` is not a loader; `what` is the name of the function."""
     if not isinstance(value, SequenceLoader):
         raise TypeError(
             f"{what}({type(value).__name__}): expected a loader made by kloaders, such as "

@@ -1,4 +1,4 @@
-"""Shared parts of loaders over rows of encoded values: image options, RAM batches, the cache."""
+"""What loaders of encoded rows have in common: image options, RAM batches, the cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["EncodedLoader", "EncodedOptions", "encoded_options", "no_input"]
 
 
 class EncodedOptions(ReadingOptions, total=False):
-    """The options of loaders over rows of encoded values; see `EncodedLoader`."""
+    """The options of loaders of encoded rows; see `EncodedLoader`."""
 
     class_names: Sequence[str] | None
     ram_batch_size: int | None
@@ -57,12 +57,12 @@ def encoded_options(
 
 
 def no_input(owner: str, names: Sequence[str]) -> str:
-    """The message if x= is missing."""
-    return f"{owner}() got no x=, the columns that are the input: there are {listed(list(names))}."
+    """The error message if x= is missing."""
+    return f"{owner}() got no x=, the columns of the input: there are {listed(list(names))}."
 
 
 class EncodedLoader(TwoLevelLoader):
-    """A loader over rows of values whose images and arrays are decoded.
+    """A loader of rows whose values, such as images and arrays, are decoded.
 
     Options that all of these loaders have:
 
@@ -80,7 +80,7 @@ class EncodedLoader(TwoLevelLoader):
     _rows: EncodedSource
 
     def _chosen(self, options: Any, own: Sequence[str]) -> dict[str, Any]:
-        """Take the options of rows out of `options`, checked; own: other names that may be there."""
+        """Remove the options for rows from `options`, and check the rest; own: other permitted names."""
         title = type(self).__name__
         check_names(title, options, (*EncodedOptions.__annotations__, *own))
         given = cast("dict[str, Any]", options)
@@ -105,14 +105,14 @@ class EncodedLoader(TwoLevelLoader):
         inputs, labels, self.input_options = readings_by_input(
             x, "x", self.decode, chosen["label_options"], **images
         )
-        #: Of images; where inputs have options of their own, of the first one.
+        #: The image options; if inputs have separate options, those of the first one.
         self.image_options = next(iter(inputs.values()))
         return fields_of(x, y, (inputs, self.decode), labels, chosen["class_names"])
 
     def _start(
         self, rows: EncodedSource, batch_size: int, chosen: dict[str, Any], options: Any
     ) -> None:
-        """Set up over these rows, but those that `exclude` lists."""
+        """Set up over these rows, without those that `exclude` lists."""
         names = excluded(chosen.pop("exclude", None), options.get("quarantine"))
         if names:
             rows = without(rows, names, options)
@@ -129,9 +129,9 @@ class EncodedLoader(TwoLevelLoader):
     def load_sample(self, index: int) -> Any:
         """One sample from its row: x, or a tuple (x, y). Override it to change samples.
 
-        `super().load_sample(index)` gives the sample as it is read. Called from several threads at
-        once. Whatever is raised becomes a SampleError that names the sample, or is handled as set
-        by `on_error`.
+        `super().load_sample(index)` returns the sample as it is read. Several threads call it at once.
+        Any exception becomes a SampleError that names the sample, or is handled according to
+        `on_error`.
         """
         parts = self._rows.sample(index, Moment())
         return parts[0] if len(parts) == 1 else parts

@@ -1,4 +1,4 @@
-"""A loader over the samples that a function selects; it is called once per sample."""
+"""A loader of the samples that a function selects. The function is called once per sample."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["filter"]
 L = TypeVar("L", bound=SequenceLoader)
 
 
-def filter(  # noqa: A001  (under kl. it hides nothing)
+def filter(  # noqa: A001  (as kl.filter it shadows nothing)
     loader: L,
     function: Callable[[Any, Any], Any],
     *,
@@ -35,22 +35,22 @@ def filter(  # noqa: A001  (under kl. it hides nothing)
     """A loader of the same kind over the samples for which `function(x, y)` is True.
 
     Every sample is read once, as it is stored, before the transform. The new loader keeps the sample
-    numbers, so the function is not called again in later epochs. If you know the samples in advance,
-    nothing has to be read: `subset(loader, labels == 3)`.
+    numbers, so the function is not called again in later epochs. If the selection is known in advance,
+    no sample needs to be read: `subset(loader, labels == 3)`.
 
     Args:
         loader: any loader.
-        function: of one sample's x and y (None without labels); gives True or False.
-        cache: a file, "kept.npz", for the numbers: the next run reads them from there, without reading
+        function: takes one sample's x and y (None without labels), and returns True or False.
+        cache: a file, "kept.npz", for the numbers: the next run reads them from it, without reading
             samples, if the function is the same (compared by value) and the data are the same
             (compared by file names, not by content).
-        cache_key: a text to be changed whenever the function changes, if the function holds something
+        cache_key: a string to change whenever the function changes, if the function uses something
             that cannot be compared by value.
         progress: show a bar while reading.
 
     Raises:
-        SampleError: a sample does not load (on_error="raise"), or the function fails; names it.
-        TypeError: the function gives something else than True or False.
+        SampleError: a sample does not load (on_error="raise"), or the function fails for a sample.
+        TypeError: the function returns something other than True or False.
         ValueError: no sample is left.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
@@ -68,10 +68,10 @@ def filter(  # noqa: A001  (under kl. it hides nothing)
         if place is not None:
             with whole_file(place) as file:
                 np.savez(file, numbers=numbers, made_for=np.array(made_for))
-    inform(f"filter: {len(numbers):,} of {loader.samples:,} samples are left.")
+    inform(f"filter: {len(numbers):,} of {loader.samples:,} samples are selected.")
     if not len(numbers):
         raise ValueError(
-            f"filter() leaves none of {loader.samples:,} samples: the function gave False for each."
+            f"filter() selects none of {loader.samples:,} samples: the function returned False for each."
         )
     return subset(loader, numbers)
 
@@ -95,14 +95,14 @@ def _is_true(answer: Any, loader: SequenceLoader, index: int) -> bool:
     value: Array = np.asarray(answer)
     if value.dtype != bool or value.size != 1:
         raise TypeError(
-            f"filter's function gave {answer!r:.80} ({type(answer).__name__}) for "
+            f"filter's function returned {answer!r:.80} ({type(answer).__name__}) for "
             f"{loader.sample_name(index)}, expected True or False: bool(...), or .all() of an array."
         )
     return bool(value.reshape(-1)[0])
 
 
 def _made_for(loader: SequenceLoader, function: Any, place: str, cache_key: str | None) -> str:
-    """A short text for the data and the function."""
+    """A digest of the data and the function."""
     data = sorted(loader.source.fingerprint().items())
     return key_of(place, [data, loader.samples], {"the function": function}, cache_key)
 
@@ -116,7 +116,9 @@ def _saved(place: str, made_for: str) -> Indices | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
-        inform(f"filter: {place} is not a file of sample numbers, and is written again.")
+        inform(f"filter: {place} is not a file of sample numbers, and will be overwritten.")
         return None
-    inform(f"filter: {place} was made with other data or another function, and is written again.")
+    inform(
+        f"filter: {place} was made with other data or another function, and will be overwritten."
+    )
     return None

@@ -36,7 +36,7 @@ __all__ = [
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    # Both parts are of the class that `loader=` names, or makes.
+    # Both parts are of the class that `loader=` names or returns.
     L = TypeVar("L", bound=SequenceLoader, default=PathSequenceLoader)
     S = TypeVar("S", bound=SequenceLoader)
 
@@ -135,7 +135,7 @@ def from_directory(
     names = class_folders(root, class_names) if remote is None else remote.classes(class_names)
     if label_mode == "binary" and len(names) != 2:
         raise ValueError(
-            f'label_mode="binary" is for two classes, {visible(root)} has {len(names)}: '
+            f'label_mode="binary" is for two classes, but {visible(root)} has {len(names)}: '
             f'{listed(names)}. Use "int" or "categorical".'
         )
     wanted = wanted_suffixes(extensions, loader, options)
@@ -158,7 +158,7 @@ def from_directory(
         kinds = " ".join(sorted(wanted)) if wanted else "any suffix"
         raise ValueError(
             f"{visible(root)} has {len(names)} folders of classes ({listed(names)}), but no file of "
-            f"{kinds} in them. For a format of your own pass extensions=(...) and decode=, a "
+            f"{kinds} in them. For your own format pass extensions=(...) and decode=, a "
             "function that takes the bytes of a file."
         )
     for name, count in zip(names, counts, strict=True):
@@ -275,13 +275,13 @@ def from_dataframe(
     """
     check_validation(validation, validation_transform)
     table = Table(frame)
-    # A loader of the user's own may do with a list what others cannot.
+    # A user's loader may depend on paths being a list.
     packed = _reads_files(loader) and loader.__init__.__module__.startswith("kloaders.")
     inputs = inputs_of(table, path_column, None if folder is None else os.fspath(folder), packed)
     kinds = (list, PackedPaths)
     if _reads_files(loader) and not any(isinstance(one, kinds) for one in flatten(inputs)):
         raise TypeError(
-            f"path_column={path_column!r:.80} names no column of paths, and {loader.__name__} reads "
+            f"path_column={path_column!r:.80} names no column of paths, but {loader.__name__} reads "
             "files: pass loader=kl.ArraySequenceLoader for a table of numbers."
         )
     outputs: Any = None
@@ -312,7 +312,7 @@ def _reads_files(loader: Any) -> bool:
 
 
 def _with_classes(whole: S, outputs: Any) -> tuple[S, list[str] | None]:
-    """The loader with one-hot rows and class names, and the names of classes to split by."""
+    """The loader with one-hot rows and class names, and the class names for the split."""
     if outputs is None:
         return whole, None
     each = flatten(outputs)
@@ -327,9 +327,9 @@ def _with_classes(whole: S, outputs: Any) -> tuple[S, list[str] | None]:
 
 
 def one_hot(whole: S, *classes: int | None) -> S:
-    """A loader whose labels are one-hot rows, of one whose labels are numbers of classes.
+    """Convert labels that are class numbers to one-hot rows, made when they are read.
 
-    classes: number of classes, for each array of the labels; None leaves an array unchanged.
+    classes: the number of classes, for each array of the labels; None leaves an array unchanged.
     """
     left = iter(classes)
 
@@ -340,14 +340,14 @@ def one_hot(whole: S, *classes: int | None) -> S:
     source = whole.source.with_labels(change)
     if source is None:
         raise ValueError(
-            f"{type(whole).__name__} makes its samples in a hook, so their labels are not known in "
+            f"{type(whole).__name__} makes its samples in a hook, so that their labels are not known in "
             'advance: pass label_mode="int".'
         )
     return whole.replace(source=source)
 
 
 def _takes_depth(loader: Any) -> bool:
-    """Whether it is a class of loaders over image files that has all their options."""
+    """Whether it is a class of loaders of image files that has all their options."""
     if not _reads_files(loader):
         return False
     known = inspect.signature(loader).parameters
@@ -355,10 +355,10 @@ def _takes_depth(loader: Any) -> bool:
 
 
 def _decoder_of(root: str, names: list[str], follow_links: bool) -> Audio | Text | None:
-    """The reader of the files, if none of them needs `decode=`.
+    """The decoder for the files, if none of them needs `decode=`.
 
-    Sounds may have texts beside them, which say what is in them; a text that stands beside files of
-    another kind is hardly the sample.
+    Audio files may have text files next to them that describe their content; a text file next to any
+    other kind of file is hardly the sample.
     """
     found = set()
     for name in names:
@@ -375,12 +375,12 @@ def _decoder_of(root: str, names: list[str], follow_links: bool) -> Audio | Text
 
 
 def wanted_suffixes(extensions: Any, loader: Any, options: dict[str, Any]) -> frozenset[str] | None:
-    """Suffixes in lower case; None for any."""
+    """The suffixes in lower case; None for any suffix."""
     if extensions is not None:
         given = [extensions] if isinstance(extensions, str) else list(extensions)
         return frozenset("." + text.lower().removeprefix(".") for text in given)
     own = getattr(options.get("decode"), "suffixes", None)
-    if own is not None:  # a decoder of ours, such as Audio
+    if own is not None:  # a decoder of this package, such as Audio
         return frozenset(own)
     hooks = ("load_sample", "load_batch")
     hooked = isinstance(loader, type) and any(

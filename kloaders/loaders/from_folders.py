@@ -1,4 +1,4 @@
-"""Loaders over files that belong together in several folders: images and masks, for example."""
+"""Loaders of files in several folders that belong together, such as images and masks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["from_folders"]
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    # Both parts are of the class that `loader=` names, or makes.
+    # Both parts are of the class that `loader=` names or returns.
     L = TypeVar("L", bound=SequenceLoader, default=PathSequenceLoader)
 
 
@@ -63,16 +63,16 @@ def from_folders(
     loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]  # mypy: a default binds L
     **options: Any,
 ) -> tuple[L, Any]:
-    """Loaders over files of several folders that belong together, such as images and their masks.
+    """Loaders of files in several folders that belong together, such as images and their masks.
 
     Partners have the same path in their folders, except for the suffix: `images/a/1.jpg` and
     `masks/a/1.png`. Files without a partner are left out, with a warning that lists them. Another
     warning lists the first images and masks whose proportions differ.
 
     Args:
-        inputs: a folder, or a dict or tuple of folders, for several inputs.
-        labels: likewise; label images are resized by "nearest", see `label_options` of
-            `PathSequenceLoader`. None: no labels.
+        inputs: a folder, or a dict or tuple of folders for several inputs.
+        labels: a folder, or several in the same form; label images are resized by "nearest", see
+            `label_options` of `PathSequenceLoader`. None: no labels.
         validation: the share of the samples for validation; None or 0: none.
         extensions: read only files with these suffixes, in all folders.
         follow_links: read linked folders.
@@ -122,7 +122,7 @@ def from_folders(
 
 
 def _folders(given: Any, what: str) -> Any:
-    """Folders as texts; in a dict or tuple for several."""
+    """Folders as strings, in a dict or tuple if there are several."""
     if isinstance(given, dict):
         found: Any = {name: _folders(one, what) for name, one in given.items()}
     elif isinstance(given, (list, tuple)):

@@ -51,7 +51,7 @@ def class_batches(loader: L, *, classes: int = 8, samples: int = 4, labels: Any 
     classes, samples = checked_count(classes, "classes", 1), checked_count(samples, "samples", 1)
     options = loader.options
     refused = {
-        f"samples already ({loader.sampling})": loader.sampling.drawn,
+        f"already samples ({loader.sampling})": loader.sampling.drawn,
         "has shuffle=False": loader.shuffle is False,
         "is from bucket_by_length() or padded_batches()": options.padding is not None,
         f"has echo={options.echo}": options.echo > 1,
@@ -61,8 +61,8 @@ def class_batches(loader: L, *, classes: int = 8, samples: int = 4, labels: Any 
     for what, there in refused.items():
         if there:
             raise ValueError(
-                f"class_batches() decides which samples share a batch, and this "
-                f"{type(loader).__name__} {what}: take a loader without that."
+                f"class_batches() decides which samples share a batch, but this "
+                f"{type(loader).__name__} {what}: pass a loader without that."
             )
     codes, names = _codes(loader, labels, "class_batches")
     check_groups(codes, classes, samples, names)
@@ -77,17 +77,17 @@ def class_batches(loader: L, *, classes: int = 8, samples: int = 4, labels: Any 
 def pairs(
     loader: SequenceLoader, *, same: float = 0.5, triplets: bool = False, labels: Any = None
 ) -> SequenceLoader:
-    """A loader of pairs: x is (sample, partner), y is 1 if both are of one class, else 0.
+    """A loader of pairs: x is (sample, partner), y is 1 if both have the same class, else 0.
 
-    An epoch has one pair per sample. Exactly the share `same` of them is of one class. Which samples
-    these are, and their partners, is drawn again in each epoch, from seed, epoch and sample number
-    only. The transform is applied to both samples separately. The loader's labels define the
-    classes, and are not delivered. Memory: 24 bytes per sample.
+    An epoch has one pair per sample. Exactly the share `same` of them has the same class. The choice of
+    these samples, and the partners, are drawn again in each epoch, from seed, epoch and sample number
+    only. The transform is applied to both samples separately. The loader's labels define the classes, and
+    are not delivered. Memory: 24 bytes per sample.
 
     Args:
         loader: any loader whose labels are classes. To validate, split first: partners come
             from all samples of a loader.
-        same: the share of pairs of one class, from 0 to 1.
+        same: the share of pairs with the same class, from 0 to 1.
         triplets: x is (sample, one of its class, one of another class), and there is no y.
         labels: the class of each sample, if the labels are not classes: an array.
 
@@ -113,26 +113,26 @@ def pairs(
         "has RAM batches": loader.runner.two_levels,
         "is from bucket_by_length() or padded_batches()": options.padding is not None,
         "is from inputs_as_labels()": options.inputs_as_labels,
-        "makes pairs already": isinstance(loader.source, PairSource),
-        "gives weights of its labels, which pairs have not": len(loader.sample_spec) > 2,
+        "already makes pairs": isinstance(loader.source, PairSource),
+        "delivers weights of its labels, which pairs have not": len(loader.sample_spec) > 2,
     }
     for what, there in refused.items():
         if there:
             raise ValueError(
-                f"pairs(): this {type(loader).__name__} {what}: take one without that."
+                f"pairs(): this {type(loader).__name__} {what}: pass one without that."
             )
     codes, names = _codes(loader, labels, "pairs")
     counts = np.bincount(codes)
     needs_like = checked_flag(triplets, "triplets") or same > 0
     if len(counts) < 2 and (triplets or same < 1):
         raise ValueError(
-            "all samples are of one class, and pairs() needs another one: pass same=1, or labels of "
+            "all samples have the same class, but pairs() needs another one: pass same=1, or labels with "
             "several classes."
         )
     if needs_like and counts.min() < 2:
         lone = int(np.argmin(counts))
         raise ValueError(
-            f"class {names[lone]!r:.80} has a single sample, which has no partner of its class: leave it "
+            f"class {names[lone]!r:.80} has a single sample, which has no partner in its class: leave it "
             "out with subset(), or pass same=0."
         )
     pipeline = replace(loader.runner.pipeline, source=loader.source)
@@ -144,13 +144,13 @@ def pairs(
 
 
 def _codes(loader: SequenceLoader, labels: Any, what: str) -> tuple[Indices, list[Any]]:
-    """Class of each sample, from 0 without gaps, and the class names."""
+    """The class of each sample, numbered from 0 without gaps, and the class names."""
     if labels is None:
         try:
             values: Any = classes_of(loader.source, "labels")
         except ValueError as error:
             raise ValueError(
-                f"{what}() goes by classes: {str(error).replace('labels=True', what + '()')}"
+                f"{what}() needs classes: {str(error).replace('labels=True', what + '()')}"
             ) from None
     else:
         values = labels

@@ -24,16 +24,16 @@ def from_huggingface(
 ) -> EncodedLoader:
     """A loader over a `datasets.Dataset`, in any order: shuffled as a whole.
 
-    Images stay encoded until they are read, and are decoded by several threads: `size=`, `cache=` and
-    so on work as for files. If the label is a ClassLabel, `class_names` has its names, and
+    Images stay encoded until they are read, and several threads decode them: `size=`, `cache=` and
+    other options work as for files. If the label is a ClassLabel, its names are in `class_names`, and
     `class_balance=True` and `stratify=True` work.
 
     Args:
         dataset: one split of a data set, after `select`, `filter`, `map` and `shuffle`. A format such
             as "torch" is ignored.
-        x: the columns that are the input: a name; "column:key" for a part of a struct; a list of
-            names for a row of float32 numbers; a tuple or dict of these for several.
-        y: the columns that are the label, likewise; None for none.
+        x: the columns of the input: a name; "column:key" for a part of a struct; a list of
+            names for a row of float32 numbers; a tuple or dict of these for several inputs.
+        y: the columns of the label, in the same form; None for none.
         batch_size: samples per batch.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
@@ -65,12 +65,12 @@ class _HuggingFaceLoader(EncodedLoader):
 
 
 def _check(dataset: Any) -> None:
-    """Raise TypeError unless it is a Dataset with numbered rows."""
+    """Raise TypeError unless it is a Dataset whose rows can be read by number."""
     kinds = {kind.__name__ for kind in type(dataset).__mro__}
     if kinds & {"DatasetDict", "IterableDatasetDict"}:
         splits = ", ".join(map(repr, dataset))
         raise TypeError(
-            f"this is a {type(dataset).__name__} of the splits {splits}: choose one, such as "
+            f"this is a {type(dataset).__name__} of the splits {splits}: select one, such as "
             f"from_huggingface(dataset[{next(iter(dataset), 'train')!r:.80}])."
         )
     if "IterableDataset" in kinds:
@@ -81,11 +81,11 @@ def _check(dataset: Any) -> None:
     if not hasattr(dataset, "with_format") or not hasattr(dataset, "column_names"):
         raise TypeError(
             f"dataset is a {type(dataset).__name__}, expected a datasets.Dataset, as load_dataset(..., "
-            'split="train") gives. For anything else with len(d) and d[i] there is from_source(d).'
+            'split="train") returns. For any other object with len(d) and d[i] use from_source(d).'
         )
     if dataset.format.get("type") == "custom":
         raise TypeError(
-            "this Dataset has a transform of its own (set_transform), and from_huggingface reads "
-            "rows as they are stored: give dataset.with_format(None) and a transform= here, or "
-            "from_source(dataset), which calls it."
+            "this Dataset has its own transform (set_transform), but from_huggingface reads "
+            "rows as they are stored: pass dataset.with_format(None) and a transform=, or use "
+            "from_source(dataset), which applies it."
         )

@@ -1,4 +1,4 @@
-"""One loader out of several: one after another, or sample by sample side by side."""
+"""Makes one loader from several: concatenated, or zipped sample by sample."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["concatenate", "zip_loaders"]
 
-# Options of the whole; all others belong to the loaders in it.
+# Options of the result; all others belong to the loaders in it.
 _OWN = (
     *(
         "shuffle",
@@ -82,17 +82,17 @@ def concatenate(
 def zip_loaders(
     inputs: Any, labels: Any = None, batch_size: int | None = None, **options: Unpack[Options]
 ) -> SequenceLoader:
-    """A loader whose sample k is put together from sample k of several loaders.
+    """A loader whose sample k is composed of sample k of several loaders.
 
-    Each loader keeps its transform, dtype and cache; loaders of one seed draw the same random numbers
-    for sample k, so that image and mask are rotated alike. If one of them cannot load sample k,
+    Each loader keeps its transform, dtype and cache; loaders with the same seed draw the same random
+    numbers for sample k, so that image and mask are rotated alike. If one of them cannot load sample k,
     `on_error` applies to the whole sample.
 
     Args:
-        inputs: a loader, whose x is x; or a tuple, list or dict of loaders, for several inputs. Their
-            labels, where there are some, are the labels: of one loader as they are, of several
-            in the same tuple or dict.
-        labels: loaders whose x is y, likewise, where the loaders of inputs have none.
+        inputs: a loader, whose x is x; or a tuple, list or dict of loaders, for several inputs. If
+            they have labels, these are the labels: those of a single loader unchanged, those of
+            several in the same tuple or dict.
+        labels: loaders whose x is y, in the same form, if the loaders of inputs have no labels.
         batch_size: samples per batch; None: that of the first loader.
         **options: as in `concatenate`.
 
@@ -119,18 +119,18 @@ def zip_loaders(
     if len(set(sizes)) > 1:
         raise ValueError(
             f"zip_loaders() got loaders of {', '.join(f'{size:,}' for size in sizes)} samples, "
-            "expected as many in each: sample k of all becomes one. take(loader, n) shortens one."
+            "expected the same number in each: sample k of all becomes one. take(loader, n) shortens one."
         )
     labelled = [len(part.sample_spec) > 1 for part in parts]
     if y is not None and any(labelled):
         k = labelled.index(True)
         raise ValueError(
-            f"loader {k} of zip_loaders() has labels already, and labels= are given: make it without, "
-            "or leave labels= out."
+            f"loader {k} of zip_loaders() already has labels, but labels= is also set: make it without "
+            "labels, or leave labels= out."
         )
     number = {id(part): k for k, part in enumerate(parts)}
     if len(number) < len(parts):
-        raise ValueError("zip_loaders() got one loader twice: loader.view() is a second one.")
+        raise ValueError("zip_loaders() got the same loader twice: loader.view() is a second one.")
     form = [map_structure(lambda part: (number[id(part)], 0), x)]
     if y is not None:
         form.append(map_structure(lambda part: (number[id(part)], 0), y))
@@ -138,8 +138,8 @@ def zip_loaders(
         form.append(_labels_of(x, labelled, number))
     if sum(part.weights is not None for part in parts) > 1:
         raise ValueError(
-            "several loaders of zip_loaders() have sample_weights=, and a sample has one weight: leave "
-            "it to one of them."
+            "several loaders of zip_loaders() have sample_weights=, but a sample has one weight: pass "
+            "it to only one of them."
         )
 
     def source(pipelines: list[SamplePipeline]) -> Source:
@@ -159,14 +159,14 @@ def _joined(
     batch_size: int | None,
     options: Any,
 ) -> SequenceLoader:
-    """A loader over a source of the loaders' pipelines, with options of the whole."""
+    """A loader of a source over the loaders' pipelines, with the options of the result."""
     for name in options:
         if name in Options.__annotations__ and name not in _OWN:
             raise ValueError(
-                f"{what}({name}=): give {name}= to the loaders that are put together; the whole has "
+                f"{what}({name}=): pass {name}= to the loaders that are combined; the result has "
                 f"{', '.join(_OWN)}."
             )
-    check_names(f"what {what}() makes", options, _OWN)
+    check_names(f"the result of {what}()", options, _OWN)
     for part in parts:
         check_loader(part, what)
         check_own_batches(part, what)
@@ -176,29 +176,29 @@ def _joined(
     policies = {part.on_error for part in parts}
     if len(policies) == 1:
         given.setdefault("on_error", policies.pop())
-    # The whole has the processes.
+    # The worker processes belong to the result.
     pipelines = [replace(part.runner.pipeline, source=part.source) for part in parts]
     size = parts[0].batch_size if batch_size is None else batch_size
     return SequenceLoader(source(pipelines), size, **given)
 
 
 def _check_part(what: str, loader: SequenceLoader) -> None:
-    """Refuse what would be lost without a word."""
+    """Raise ValueError for a loader with options that would be lost silently."""
     kind, options = type(loader).__name__, loader.options
     if loader.runner.two_levels:
         raise ValueError(
-            f"{what}() got a {kind} with RAM batches, which hold samples in an order of their own: "
-            'take PathSequenceLoader(paths, labels, cache="ram") instead.'
+            f"{what}() got a {kind} with RAM batches, which have their own order: "
+            'use PathSequenceLoader(paths, labels, cache="ram") instead.'
         )
     if loader.options.samples_per_file > 1:
         raise ValueError(
-            f"{what}() got a {kind} with samples_per_file={loader.samples_per_file}, which says how often "
-            "a file comes, as this does: leave it out; kl.repeat(loader, times) has each sample so often."
+            f"{what}() got a {kind} with samples_per_file={loader.samples_per_file}, which sets how often "
+            "a file is used: leave it out; kl.repeat(loader, times) repeats each sample."
         )
     if options.padding is not None or options.inputs_as_labels:
         raise ValueError(
-            f"{what}() got a {kind} from bucket_by_length(), padded_batches() or inputs_as_labels(): put the loaders "
-            "together that it was made of, and call that function on the whole."
+            f"{what}() got a {kind} from bucket_by_length(), padded_batches() or inputs_as_labels(): combine "
+            "the loaders that it was made from, and call that function on the result."
         )
     for name, is_set in (
         ("shard", loader.shard[1] > 1),
@@ -207,13 +207,13 @@ def _check_part(what: str, loader: SequenceLoader) -> None:
     ):
         if is_set:
             raise ValueError(
-                f"{what}() got a {kind} with {name}=, which is about batches of the whole: give it to "
+                f"{what}() got a {kind} with {name}=, which applies to batches of the result: pass it to "
                 f"{what}()."
             )
 
 
 def _tupled(loaders: Any) -> Any:
-    """A list means a tuple: several inputs."""
+    """Convert a list, which means several inputs, to a tuple."""
     if isinstance(loaders, dict):
         return {name: _tupled(one) for name, one in loaders.items()}
     if isinstance(loaders, (list, tuple)):
@@ -222,7 +222,7 @@ def _tupled(loaders: Any) -> Any:
 
 
 def _labels_of(x: Any, labelled: list[bool], number: dict[int, int]) -> Any:
-    """Where labels come from: of one loader alone, else in the tuple or dict that x is."""
+    """The labels' positions: those of a single loader alone, else in the tuple or dict of x."""
     if sum(labelled) == 1:
         return labelled.index(True), 1
 

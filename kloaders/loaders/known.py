@@ -25,7 +25,7 @@ def _file_paths(loader: Any) -> list[str] | None:
 
 
 def _paths(column: Any) -> list[str] | None:
-    """The files of a column, which may take some rows of another one, cast or keep them."""
+    """The files of a column, also through a selection, cast or cache."""
     if isinstance(column, PathColumn):
         return list(column.paths)
     inner = getattr(column, "column", None)
@@ -35,7 +35,7 @@ def _paths(column: Any) -> list[str] | None:
 
 
 def _names(loader: Any) -> Any:
-    """The names of the classes; None if there are none, or if several outputs have their own."""
+    """The class names; None if there are none, or if several outputs have their own."""
     names = loader.class_names
     if not isinstance(names, dict):
         return names
@@ -49,9 +49,9 @@ def _num_classes(loader: Any) -> int:
         return len(names)
     if isinstance(loader.class_names, dict):
         raise ValueError(
-            f"{type(loader).__name__} has several outputs: loader.class_names has the classes of each, by name."
+            f"{type(loader).__name__} has several outputs: loader.class_names has the classes of each output."
         )
-    classes = classes_of(loader.source, "class_balance")  # which says why they are no classes
+    classes = classes_of(loader.source, "class_balance")  # raises an error if these are not classes
     labels = loader.source.labels()
     if labels.ndim == 2 and labels.shape[1] > 1:
         return int(labels.shape[1])
@@ -59,10 +59,10 @@ def _num_classes(loader: Any) -> int:
 
 
 def class_counts(loader: Any) -> dict[Any, int]:
-    """How many samples each class has: by name, where classes have names, else by number."""
+    """The number of samples of each class, by class name if there are names, else by number."""
     if loader.source.labels() is None:
         raise ValueError(
-            f"{type(loader).__name__} does not know its labels without reading samples, or has none: "
+            f"{type(loader).__name__} has no labels, or does not know them without reading samples: "
             "kl.statistics(loader).class_counts reads them."
         )
     classes = classes_of(loader.source, "class_balance").astype(np.int64)
@@ -73,7 +73,7 @@ def class_counts(loader: Any) -> dict[Any, int]:
     return dict(zip(names, np.bincount(classes, minlength=len(names)).tolist(), strict=True))
 
 
-#: Attributes that every loader has, unless it was given others of these names.
+#: Attributes that every loader has, unless a subclass defines others of the same name.
 KNOWN: dict[str, Callable[[Any], Any]] = {
     "labels": _labels,
     "file_paths": _file_paths,

@@ -32,7 +32,7 @@ class MDSSequenceLoader(EncodedLoader):
     Args:
         folders: a folder with an `index.json`, or its URL, or a list of these with the same columns.
         batch_size: samples per batch.
-        x, y: the columns that are input and label: a name; "column:key" for a part of a JSON column; a
+        x, y: the columns of input and label: a name; "column:key" for a part of a JSON column; a
             list of names for a row of float32 numbers; a tuple or dict of these for several.
         size, interpolation, aspect, channels, rescale, dct_scaling, max_pixels, label_options: how
             images are decoded; see `PathSequenceLoader`.
@@ -70,7 +70,7 @@ class MDSSequenceLoader(EncodedLoader):
         given = [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
         shards = [s for folder in given for s in read_index(os.fspath(folder).rstrip("/"))]
         if not shards:
-            raise ValueError(f"folders={folders!r:.80} have no shards, expected at least one.")
+            raise ValueError(f"folders={folders!r:.80} contain no shards, expected at least one.")
         if x is None:
             raise TypeError(no_input(type(self).__name__, shards[0].names))
         #: The files, in the order of their samples.

@@ -1,4 +1,4 @@
-"""One loader out of several, in fixed proportions."""
+"""Makes one loader from several, in fixed proportions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_alike", "common_class_names", "mix", "weights_of"]
 
-# Options that are the mixture's own; all others belong to the loaders in it.
+# Options of the mixture; all others belong to the loaders in it.
 _OWN = (
     *(
         "class_weight",
@@ -49,24 +49,25 @@ def mix(
 ) -> SequenceLoader:
     """A loader whose batches are mixed from several loaders, in fixed proportions.
 
-    At any point of the stream, each loader has delivered its share of the samples, give or take
-    one. A loader passes through its samples in its own order (shuffle=None: shuffled; class_balance
-    and sampling_weights apply), again and again: a small loader repeats more often. It keeps its
-    transform, dtype and cache; its batch size, batch_transform and epoch_batches are ignored. In a
-    batch, samples of one loader are next to each other.
+    At any point of the stream, the number of samples delivered from each loader differs from its share by
+    at most one. A loader passes through its samples in its own order (shuffle=None: shuffled;
+    class_balance and sampling_weights apply), repeatedly: a small loader repeats more often. It keeps its
+    transform, dtype and cache; its batch size, batch_transform and epoch_batches are ignored. Within a
+    batch, samples of the same loader are adjacent.
 
     Args:
         loaders: two or more, whose samples have one structure, shape and dtype.
-        proportions: one positive number for each, such as [0.7, 0.3]; None: as many samples as
-            each has.
+        proportions: one positive number for each, such as [0.7, 0.3]; None: in proportion to
+            their numbers of samples.
         batch_size: samples per batch; None: that of the first loader.
-        **options: of the mixture: class_weight, epoch_batches, batch_transform, shard, seed, drop_last, pad_last,
-            workers, processes, on_error, max_errors, quarantine, max_queue_size. An epoch has as
-            many batches as all samples together make, unless epoch_batches= says otherwise.
+        **options: options of the mixture: class_weight, epoch_batches, batch_transform, shard, seed,
+            drop_last, pad_last, workers, processes, on_error, max_errors, quarantine,
+            max_queue_size. An epoch has as many batches as all samples together make, unless
+            epoch_batches= is set.
 
     Raises:
         ValueError: samples differ in structure, shape or dtype (both are named); a loader has RAM
-            batches or a shard; proportions are no positive numbers.
+            batches or a shard; proportions are not positive numbers.
         SampleError: the first sample of a loader does not load.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
@@ -83,7 +84,7 @@ def mix(
     for name in options:
         if name in theirs and name not in _OWN:
             raise ValueError(
-                f"mix({name}=): give {name}= to the loaders that are mixed; a mixture itself has "
+                f"mix({name}=): pass {name}= to the loaders that are mixed; a mixture itself has "
                 f"{', '.join(_OWN)}."
             )
     check_names("a mixture", options, _OWN)
@@ -95,7 +96,7 @@ def mix(
     shares = _shares(proportions, parts)
     given: dict[str, Any] = {"seed": parts[0].seed, **options}
     given.setdefault("processes", next((p.processes for p in parts if p.processes), False))
-    # The mixture has the processes.
+    # The worker processes belong to the mixture.
     source = MixtureSource([replace(part.runner.pipeline, source=part.source) for part in parts])
     mixed = SequenceLoader(
         source, parts[0].batch_size if batch_size is None else batch_size, **given
@@ -109,7 +110,7 @@ def mix(
 
 
 def _stream(loader: SequenceLoader) -> Stream:
-    """A loader's own order, without end."""
+    """A loader's own order, repeated endlessly."""
     if loader.plan.stream is not None:
         return loader.plan.stream
     if loader.shuffle is False:
@@ -121,27 +122,27 @@ def _check_part(loader: SequenceLoader) -> None:
     kind = type(loader).__name__
     if loader.runner.two_levels:
         raise ValueError(
-            f"mix() got a {kind} with RAM batches, which hold samples in an order of their own: mix "
-            'loaders of one level, such as PathSequenceLoader(paths, labels, cache="ram").'
+            f"mix() got a {kind} with RAM batches, which have their own order: mix "
+            'loaders without RAM batches, such as PathSequenceLoader(paths, labels, cache="ram").'
         )
     if loader.options.samples_per_file > 1:
         raise ValueError(
-            f"mix() got a {kind} with samples_per_file={loader.samples_per_file}, which says how often "
-            "a file comes, as this does: leave it out; kl.repeat(loader, times) has each sample so often."
+            f"mix() got a {kind} with samples_per_file={loader.samples_per_file}, which sets how often "
+            "a file is used: leave it out; kl.repeat(loader, times) repeats each sample."
         )
     if isinstance(loader.runner.pipeline.source, MixtureSource):
         raise ValueError("mix() got a mixture: mix all loaders at once, with all proportions.")
     if loader.options.padding is not None or loader.options.inputs_as_labels:
         raise ValueError(
-            f"mix() got a {kind} from bucket_by_length(), padded_batches() or inputs_as_labels(): mix the loaders it was "
-            "made of, and call that function on the mixture."
+            f"mix() got a {kind} from bucket_by_length(), padded_batches() or inputs_as_labels(): mix the "
+            "loaders that it was made from, and call that function on the mixture."
         )
     if loader.options.classes is not None:
         raise ValueError(
-            f"mix() got a {kind} with class_weight=, which is for whole batches: give it to mix()."
+            f"mix() got a {kind} with class_weight=, which applies to whole batches: pass it to mix()."
         )
     if loader.shard[1] > 1:
-        raise ValueError(f"mix() got a loader with shard={loader.shard}: give shard= to mix().")
+        raise ValueError(f"mix() got a loader with shard={loader.shard}: pass shard= to mix().")
 
 
 def _shares(proportions: Any, loaders: list[SequenceLoader]) -> list[float]:
@@ -160,20 +161,20 @@ def _shares(proportions: Any, loaders: list[SequenceLoader]) -> list[float]:
         )
     if not all(0 < share < float("inf") for share in shares):
         raise ValueError(
-            f"proportions={proportions!r:.80}, expected positive numbers: leave out a loader of which "
-            "nothing is wanted."
+            f"proportions={proportions!r:.80}, expected positive numbers: leave out loaders whose "
+            "proportion is 0."
         )
     return shares
 
 
 def common_class_names(parts: list[SequenceLoader]) -> list[str] | None:
-    """Names of classes, where all loaders have the same."""
+    """The class names, if all loaders have the same ones."""
     names = [part.class_names for part in parts]
     return names[0] if all(n == names[0] for n in names) else None
 
 
 def check_alike(parts: list[SequenceLoader]) -> None:
-    """ValueError where samples of two loaders cannot be in one batch."""
+    """Raise ValueError if samples of two loaders cannot be in the same batch."""
     first = parts[0].sample_spec
     for k, part in enumerate(parts[1:], 1):
         spec = part.sample_spec
@@ -183,14 +184,14 @@ def check_alike(parts: list[SequenceLoader]) -> None:
             ", ".join(f"{s.dtype}{list(s.shape)}" for s in flatten(form)) for form in (first, spec)
         ]
         raise ValueError(
-            f"samples of loader {k} ({said[1]}) are not like those of loader 0 ({said[0]}), and one "
-            "batch holds both: bring them to one form by size=, dtype= or transform=."
+            f"samples of loader {k} ({said[1]}) differ from those of loader 0 ({said[0]}), but one "
+            "batch contains both: make them alike with size=, dtype= or transform=."
         )
 
 
 def weights_of(parts: list[SequenceLoader]) -> Array | None:
-    """Sample weights of all, where any loader has some."""
-    # A transform's input comes with the samples.
+    """The sample weights of all loaders together, if any loader has some."""
+    # If a transform takes weights, they come with the samples.
     weights = [part.runner.delivery.weights for part in parts]
     if all(one is None for one in weights):
         return None

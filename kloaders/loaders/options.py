@@ -1,4 +1,4 @@
-"""All that was chosen about a loader, in one frozen value that other loaders can be made with."""
+"""All options of a loader in one frozen value, from which other loaders can be made."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
     "checked_sampling_weights",
 ]
 
-#: Options of images, for all loaders that decode them.
+#: Image options, for all loaders that decode images.
 PICTURES = (
     *("size", "interpolation", "aspect", "channels", "rescale"),
     *("dct_scaling", "max_pixels", "depth"),
@@ -63,21 +63,21 @@ class ReadingOptions(Options, total=False):
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """The processing of a source's samples.
+    """How a loader processes a source's samples.
 
     Attributes:
         batch_size: samples per batch.
-        order, transforms, work, faults, cache: as the user chose them.
-        sampling: which samples come how often.
-        weights: one number for each sample, or None; other weights are a part of the samples.
+        order, transforms, work, faults, cache: groups of options, as the user set them.
+        sampling: how often samples are drawn.
+        weights: one number for each sample, or None; other weights are part of the samples.
         classes: weights by class, or None.
-        ram: RAM batches; None for one level.
+        ram: RAM batches, or None.
         echo: how often each sample is served in an epoch.
-        samples_per_file: likewise, each time as a sample of its own.
-        padding: how samples of unequal length are padded (`bucket_by_length`, `padded_batches`).
-        inputs_as_labels: x is y, too (`inputs_as_labels`).
-        more: options of one class of loaders, such as `size`, by name: for people to look at.
-        changed: what `set` changed, by name, as states have it.
+        samples_per_file: how often each file is used in an epoch, each time as a separate sample.
+        padding: how samples of different lengths are padded (`bucket_by_length`, `padded_batches`).
+        inputs_as_labels: whether x is also y (`inputs_as_labels`).
+        more: options of one loader class, such as `size`, by name; for display.
+        changed: what `set` changed, by name, as it is stored in states.
     """
 
     batch_size: int
@@ -101,10 +101,10 @@ class LoaderOptions:
     def of(
         cls, samples: int | Source, batch_size: int, given: Mapping[str, Any], **more: Any
     ) -> LoaderOptions:
-        """Options as a user gave them, checked one by one and against the data.
+        """Check the options that a user passed, each by itself and against the data.
 
         Args:
-            samples: the samples, or how many there are.
+            samples: the samples, or their number.
             batch_size: samples per batch.
             given: options that every loader has; see `core.options.Options`.
             more: other fields.
@@ -142,7 +142,7 @@ class LoaderOptions:
 
     @cached_property
     def flat(self) -> dict[str, Any]:
-        """Each option by the name of the loader's attribute."""
+        """The options by the names of the loader's attributes."""
         return {
             "batch_size": self.batch_size,
             "shuffle": self.order.shuffle,
@@ -172,38 +172,38 @@ class LoaderOptions:
             **self.more,
         }
 
-    # ------------------------------------------------------------------ what follows
+    # ------------------------------------------------------------------ derived values
 
     @property
     def effective_shuffle(self) -> bool | None:
-        """`shuffle`, but True where samples are drawn and it was left open."""
+        """`shuffle`, but True if samples are drawn and shuffle is None."""
         drawn = bool(self.sampling) or self.echo > 1
         return True if drawn and self.order.shuffle is None else self.order.shuffle
 
     def order_for(self, shuffle: bool | None) -> bool | None:
-        """Whether to shuffle, where somebody asks for `shuffle`; None uses the loader's setting.
+        """Whether to shuffle if the caller passes `shuffle`; None uses the loader's setting.
 
         Raises:
-            ValueError: the loader samples, and this is another order.
+            ValueError: the loader draws samples, and `shuffle` contradicts that.
         """
         own = self.effective_shuffle
         if self.sampling and shuffle not in (None, own):
             raise ValueError(
-                f"shuffle={shuffle} contradicts the order of this loader, which samples "
+                f"shuffle={shuffle} contradicts the order of this loader, which draws samples "
                 f"({self.sampling}): leave shuffle out, or use a loader without these options."
             )
         return own if shuffle is None else shuffle
 
-    # ------------------------------------------------------------------ for other loaders
+    # ------------------------------------------------------------------ options of derived loaders
 
     def take(self, numbers: Indices, samples: int) -> LoaderOptions:
-        """For some of the samples; `samples` is their number.
+        """The options for some of the samples; `samples` is their number.
 
         Raises:
-            ValueError: samples of a mixture cannot be chosen, or none of these has a weight.
+            ValueError: samples of a mixture cannot be selected, or none of these has a weight.
         """
         ram = self.ram
-        # In proportion, for all parts together.
+        # Divide the budget in proportion, so that all parts together stay within it.
         if ram is not None and ram.budget_bytes is not None:
             ram = replace(ram, ram_budget=max(1, ram.budget_bytes * len(numbers) // samples))
         return replace(
@@ -215,12 +215,12 @@ class LoaderOptions:
         )
 
     def for_validation(self, transform: Transform | None = None) -> LoaderOptions:
-        """Without training options: every sample once, in storage order.
+        """The options without those for training: every sample once, in storage order.
 
         transform: the transform for validation.
         """
         order = self.order
-        # Without a transform all samples of a file would be alike.
+        # Without a transform all samples of a file would be identical.
         several = self.samples_per_file if transform is not None else 1
         unneeded = several == 1 and self.ram is not None and self.ram.most_batches is not None
         return replace(
@@ -240,7 +240,7 @@ class LoaderOptions:
         )
 
     def in_ram(self) -> LoaderOptions:
-        """For samples that lie in RAM: nothing is left to keep, or to read in other processes."""
+        """The options for samples in RAM, which need no cache and no worker processes to read them."""
         work = self.work
         processes = work.processes if self.transforms.transform is not None else False
         return replace(
@@ -252,21 +252,21 @@ class LoaderOptions:
         )
 
 
-# By default, samples of one file are at most this many batches apart.
+# By default, the samples of one file are at most this many batches apart.
 _APART = 32
 
 
 def _sharing_reads(options: LoaderOptions) -> LoaderOptions:
-    """With RAM batches, for several samples from each file.
+    """Add RAM batches, for several samples from each file.
 
     Raises:
-        ValueError: all samples of a file would be alike, or something else says how often one comes.
+        ValueError: all samples of a file would be identical, or another option sets how often one is used.
     """
     said = f"samples_per_file={options.samples_per_file}"
     if options.transforms.transform is None and options.transforms.batch_transform is None:
         raise ValueError(
             f"{said} without transform= would deliver {options.samples_per_file} identical samples "
-            "of each file: pass a transform that draws from rng, such as a random crop, or leave it out."
+            "from each file: pass a transform that draws from rng, such as a random crop, or leave it out."
         )
     if options.echo > 1:
         raise ValueError(
@@ -275,7 +275,7 @@ def _sharing_reads(options: LoaderOptions) -> LoaderOptions:
         )
     if options.sampling:
         raise ValueError(
-            f"{said} takes the same number of samples from each file, and this loader samples "
+            f"{said} takes the same number of samples from each file, but this loader draws samples "
             f"({options.sampling}): leave out epoch_batches=, class_balance= and sampling_weights=; "
             "class_weight= and sample_weights= weight samples in the loss instead."
         )
@@ -290,7 +290,7 @@ def _sampling(
     if balance is not None and balance is not False:
         if given is not None:
             raise ValueError(
-                "class_balance and sampling_weights are both given: choose one. To balance classes "
+                "class_balance and sampling_weights are both set: choose one. To balance classes "
                 "by weights, use 1 / (number of samples in the sample's class)."
             )
         values = classes_of(source or Source(), "class_balance") if balance is True else balance
@@ -300,7 +300,7 @@ def _sampling(
         weights = checked_sampling_weights(given, samples)
     elif options.replacement:
         raise ValueError(
-            "replacement=True needs sampling_weights, and there are none: for equal "
+            "replacement=True needs sampling_weights, but there are none: for equal "
             "weights pass sampling_weights=np.ones(samples)."
         )
     found = Sampling(options.epoch_batches, codes, weights, options.replacement)
@@ -313,7 +313,7 @@ def _sampling(
 
 
 def checked_sampling_weights(values: Any, samples: int) -> Array:
-    """How often each sample comes, in proportion, as float64.
+    """How often each sample is drawn, relative to the others, as float64.
 
     Raises:
         TypeError, ValueError: not one number of at least 0 for each sample.

@@ -1,4 +1,4 @@
-"""Decoded samples from a folder that `write_pack` made, at memory speed."""
+"""Loads decoded samples from a pack that `write_pack` made, at memory speed."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ __all__ = ["PackSequenceLoader", "PackSource"]
 
 
 def _folder(given: str) -> str:
-    """The folder of a pack, absolute, or its URL."""
+    """The absolute path of a pack's folder, or its URL."""
     if is_url(given):
         return given.rstrip("/")
     return os.path.abspath(given if os.path.exists(given) else local_path(given, "folder"))
 
 
 class PackSource(ColumnSource):
-    """Samples of a pack: a column for each of its arrays."""
+    """The samples of a pack, with a column for each array."""
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
         return (
-            "Bring them to one shape in transform=, use batch_size=1 or "
+            "Give them one shape in transform=, use batch_size=1 or "
             "kl.padded_batches(loader), or write the pack with size=."
         )
 
@@ -83,8 +83,8 @@ class PackSequenceLoader(SequenceLoader):
     pickled loader has only file names (and the weights).
 
     Raises:
-        FileNotFoundError: no pack, or none that is finished, or a file of it is gone.
-        ValueError: pack.json is damaged, or does not match its files; names the file.
+        FileNotFoundError: there is no pack, or an unfinished one, or a file of it is missing.
+        ValueError: pack.json is damaged, or does not match its files; the message names the file.
     """
 
     @shows_options(Options)
@@ -99,7 +99,7 @@ class PackSequenceLoader(SequenceLoader):
     ) -> None:
         known = (*Options.__annotations__, "download_cache", "download_budget")
         check_names(type(self).__name__, options, known)
-        #: Where the pack is; absolute.
+        #: The absolute path, or URL, of the pack.
         self.folder = _folder(os.fspath(folder))
         manifest = read_manifest(self.folder)
         dtypes = [dtype_named(name) for name in manifest.leaves]
@@ -121,12 +121,12 @@ class PackSequenceLoader(SequenceLoader):
         dtype = checked_dtype(options.get("dtype"))
         x, *rest = nested(manifest.structure, columns)
         if options.get("sample_weights") is not None:
-            rest = rest[:1]  # in place of those in the pack
+            rest = rest[:1]  # replaces the weights in the pack
         if dtype is not None:
             x = map_structure(lambda column: CastColumn(column, dtype), x)
         self._begin(PackSource((x, *rest)), batch_size, options)
         self.class_names = manifest.class_names
-        #: What the pack was made of and how, as `write_pack` noted it.
+        #: What the pack was made from and how, as recorded by `write_pack`.
         self.job = manifest.job
 
     def _column(self, parts: list[Part], starts: Indices, dtype: np.dtype[Any]) -> PackColumn:
@@ -135,14 +135,14 @@ class PackSequenceLoader(SequenceLoader):
         return PackColumn(self.folder, parts, starts, dtype)
 
     def verify(self, progress: bool | None = None) -> None:
-        """Read every byte of the pack and compare the sums that were noted when it was written.
+        """Read every byte of the pack, and compare its checksums with those recorded when it was written.
 
         Args:
-            progress: show a bar. None: where stderr is a terminal.
+            progress: show a bar. None: if stderr is a terminal.
 
         Raises:
-            ValueError: names the files that differ, and in them the rows of the shard.
-            OSError: a file is gone or cannot be read.
+            ValueError: names the files that differ, and the rows of the shard in each.
+            OSError: a file is missing or cannot be read.
         """
         read_manifest(self.folder)
         names = files_of(self._shards, self._dtypes)
@@ -166,6 +166,6 @@ class PackSequenceLoader(SequenceLoader):
         if wrong:
             more = f" and {len(wrong) - 10:,} others" if len(wrong) > 10 else ""
             raise ValueError(
-                f"{', '.join(wrong[:10])}{more} changed since the pack was written: copy it from "
-                "where it is whole, or write the pack again."
+                f"{', '.join(wrong[:10])}{more} changed since the pack was written: restore it from "
+                "an intact copy, or write the pack again."
             )

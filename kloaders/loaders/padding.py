@@ -26,9 +26,9 @@ __all__ = ["bucket_by_length", "padded_batches"]
 
 L = TypeVar("L", bound=SequenceLoader)
 
-# Maximum number of shapes without boundaries.
+# The maximum number of shapes if no boundaries are given.
 _SHAPES = 8
-# A code for a bucket is a byte.
+# The bucket of a sample is stored in one byte.
 _MOST = 255
 
 
@@ -45,33 +45,33 @@ def bucket_by_length(
 
     With shuffling, each batch of an epoch comes from one bucket, in a random order; all batches
     except the last are full, and their number does not change. Samples that do not fill a batch of
-    their bucket share one with neighbouring buckets. Storage order (`predict`) does not change. Each
+    their bucket share one with adjacent buckets. Storage order (`predict`) does not change. Each
     array of a batch is padded to the smallest boundary that is not below its longest row: encoder
     texts to one length, decoder texts to another (with `shard=`, both to the longer one, so that all
     shards have the same shape). An array has one shape per boundary; TensorFlow and JAX compile once
     for each shape.
 
     Args:
-        loader: any loader but a two-level one; options and data are shared with it.
-        lengths: steps of each sample, as its arrays have them in the end (after the transform), or
-            more. None takes the first axis of the inputs, the longest of several: known of arrays in a
-            list, otherwise every sample is read once, and how long that takes is shown. A function
-            `lengths(x, y)` of one sample, as it is after the transform, says what else samples are to
-            be alike in, such as the pixels of an image; y is None without labels. Each array is then
-            padded to its own longest in the batch, along any axis, as by `padded_batches`.
-        boundaries: the lengths to pad to, rising; at most 255. None: eight, so that each holds as
-            many samples.
+        loader: any loader without RAM batches; options and data are shared with it.
+        lengths: the number of steps of each sample after the transform, or more. None uses the first
+            axis of the inputs (of several inputs the longest): for arrays in a list it is known,
+            otherwise every sample is read once, with a progress bar. A function `lengths(x, y)`
+            of a transformed sample returns another number by which samples should be similar, such
+            as the pixels of an image; y is None without labels. Each array is then padded to its
+            own maximum in the batch, along any axis, as by `padded_batches`.
+        boundaries: the lengths to pad to, ascending; at most 255. None: eight, chosen so that each
+            bucket has the same number of samples.
         pad_value: the value that is appended to inputs. Masking(pad_value) and
             Embedding(mask_zero=True) make a mask of it.
-        label_pad_value: likewise for labels that have one value per step, such as -1 with
+        label_pad_value: the same for labels that have one value per step, such as -1 with
             SparseCategoricalCrossentropy(ignore_class=-1).
-        mask: give the model a mask, too: a bool array (batch, steps), True where there is a step,
-            as a last input, or as "mask" where inputs are a dict.
+        mask: also pass a mask to the model: a bool array (batch, steps), True for each real step, as
+            the last input, or as "mask" if inputs are a dict.
 
-    Arrays whose first axis is as long as the sample are padded, others left alone.
+    Arrays whose first axis is as long as the sample are padded; others are not changed.
 
     Raises:
-        ValueError: a sample is longer than the last boundary, or lengths are not one a sample.
+        ValueError: a sample is longer than the last boundary, or there is not one length per sample.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> words = [np.full(n, n) for n in (2, 5, 1, 6)]
@@ -84,14 +84,14 @@ def bucket_by_length(
     _check(loader, "bucket_by_length")
     if loader.sampling:
         raise ValueError(
-            f"bucket_by_length() got a loader that samples ({loader.sampling}): both decide which "
+            f"bucket_by_length() got a loader that draws samples ({loader.sampling}): both decide which "
             "samples share a batch. Leave out epoch_batches=, class_balance= and sampling_weights=, "
-            "or weigh samples in the loss by sample_weights=."
+            "or weight samples in the loss with sample_weights=."
         )
     if loader.options.samples_per_file > 1:
         raise ValueError(
-            f"bucket_by_length() got a loader with samples_per_file={loader.samples_per_file}, which has an "
-            "order of its own: leave that out, or take kl.repeat(loader, times)."
+            f"bucket_by_length() got a loader with samples_per_file={loader.samples_per_file}, which has "
+            "its own order: leave that out, or use kl.repeat(loader, times)."
         )
     if lengths is None or callable(lengths):
         known = _lengths_of(loader, lengths)
@@ -101,15 +101,15 @@ def bucket_by_length(
     longest = int(known.argmax())
     if known[longest] > limits[-1]:
         raise ValueError(
-            f"{visible(loader.source.name(longest))} has {known[longest]} steps, and the last boundary is "
+            f"{visible(loader.source.name(longest))} has {known[longest]} steps, but the last boundary is "
             f"{limits[-1]}: add a boundary of {known[longest]}, or cut in transform= and pass "
             f"lengths=np.minimum(lengths, {limits[-1]})."
         )
     if callable(lengths):
         if mask:
             raise ValueError(
-                "bucket_by_length() got lengths= as a function and mask=True: arrays are then padded each "
-                "by itself, and have no mask in common. Leave one out; Masking(pad_value) makes a mask."
+                "bucket_by_length() got lengths= as a function and mask=True: arrays are then padded "
+                "separately, and have no common mask. Leave one out; Masking(pad_value) makes a mask."
             )
         ragged = RaggedPadding(loader.samples, pad_value, label_pad_value, LOOK, known, limits)
         return loader.replace(padding=ragged)
@@ -124,24 +124,24 @@ def padded_batches(
     label_pad_value: float | None = None,
     look: int | None = LOOK,
 ) -> L:
-    """A loader of the same kind whose batches may hold samples of any shape, each array padded.
+    """A loader of the same kind whose batches may contain samples of any shape, each array padded.
 
-    Each array of a batch is padded at its end to the longest in this batch, along each axis
-    that differs, and by itself: the words of an encoder to the longest text, those of a decoder to
-    the longest translation, images to the greatest height and width, boxes to the most boxes. Order
-    and batches are those of the loader. Every batch may have a shape of its own, and TensorFlow with
-    `jit_compile` and JAX compile for each: `bucket_by_length` has few.
+    Each array of a batch is padded at its end to its maximum in this batch, along each axis that
+    differs, and independently: an encoder's words to the longest text, a decoder's words to the longest
+    translation, images to the greatest height and width, boxes to the largest number of boxes. Order and
+    batches are the loader's. Every batch may have a different shape, and TensorFlow with `jit_compile`
+    and JAX compile for each shape: `bucket_by_length` has only a few.
 
     Args:
-        loader: any loader but a two-level one; options and data are shared with it.
-        pad_value: what inputs are filled up with.
-        label_pad_value: likewise for labels that differ, such as -1 with
-            SparseCategoricalCrossentropy(ignore_class=-1). Weights are filled up with 0.
-        look: samples that are read at first, evenly chosen, to learn which axes differ. A sample that
-            differs along another axis is an error that says so. None: all samples.
+        loader: any loader without RAM batches; options and data are shared with it.
+        pad_value: the value that is appended to inputs.
+        label_pad_value: the same for labels whose shape differs, such as -1 with
+            SparseCategoricalCrossentropy(ignore_class=-1). Weights are padded with 0.
+        look: the number of samples that are read at first, evenly spread, to find out which axes
+            differ. A sample that differs along another axis is an error. None: all samples.
 
     Raises:
-        TypeError, ValueError: no loader, a loader that pads already, or look is no count.
+        TypeError, ValueError: not a loader, a loader that already pads, or look is not a count.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> words = [np.full(n, n) for n in (2, 3, 1, 4)]
@@ -157,20 +157,20 @@ def padded_batches(
 
 
 def _check(loader: Any, what: str) -> None:
-    """Whether the loader's batches can be padded by the function `what`."""
+    """Check that the function `what` can pad the loader's batches."""
     check_loader(loader, what)
     if loader.plan.window is not None:
         raise ValueError(
-            f"{what}({type(loader).__name__}): its order is that of its RAM batches. Use "
-            "a loader of one level, such as PathSequenceLoader, and cache= where the disk is slow."
+            f"{what}({type(loader).__name__}): RAM batches have their own order. Use "
+            "a loader without RAM batches, such as PathSequenceLoader, with cache= if the disk is slow."
         )
     if loader.options.padding is not None:
         raise ValueError(
-            f"{what}() got a loader that pads already: give it the one that this was made from."
+            f"{what}() got a loader that already pads: pass the loader that it was made from."
         )
     if loader.batch_transform is not None:
         raise ValueError(
-            f"{what}() got a loader with batch_transform=, which may change what is padded: "
+            f"{what}() got a loader with batch_transform=, which may change the padded arrays: "
             "use transform=, or a layer in the model."
         )
 
@@ -198,8 +198,8 @@ def _given(found: Any, name: str) -> int:
         length = -1
     if length < 0:
         raise ValueError(
-            f"lengths= gave {found!r:.80} for {visible(name)}, expected the number of its steps, 0 or more, "
-            "such as lengths=lambda x, y: max(len(x), len(y))."
+            f"lengths= returned {found!r:.80} for {visible(name)}, expected the number of its steps, 0 or "
+            "more, such as lengths=lambda x, y: max(len(x), len(y))."
         )
     return length
 
@@ -211,27 +211,27 @@ def _checked_boundaries(boundaries: Any) -> Array:
         found = np.zeros(0, np.int64)
     if not 0 < len(found) <= _MOST or found[0] < 1 or np.any(np.diff(found) <= 0):
         raise ValueError(
-            f"boundaries={boundaries!r:.80}, expected 1 to {_MOST} rising lengths, such as (16, 32, 64)."
+            f"boundaries={boundaries!r:.80}, expected 1 to {_MOST} ascending lengths, such as (16, 32, 64)."
         )
     return found
 
 
 def _even(lengths: Array) -> Array:
-    """Boundaries with as many samples below each."""
+    """Boundaries such that each bucket has the same number of samples."""
     shares = np.arange(1, _SHAPES + 1) / _SHAPES
     found = np.unique(np.quantile(lengths, shares, method="inverted_cdf").astype(np.int64))
     return np.maximum(found, 1) if len(found) == 1 else found[found > 0]
 
 
 def _lengths_of(loader: SequenceLoader, function: Callable[[Any, Any], Any] | None) -> Array:
-    """The length of each sample, by a function, if there is one: known of a list of arrays, else read."""
+    """The length of each sample: by the function if there is one, known for a list of arrays, or read."""
     pipeline, log = loader.runner.pipeline, loader.runner.log
     if function is None and loader.transform is None:
         known = pipeline.source.lengths()
         if known is not None:
             return known
-    without = "" if function else "; bucket_by_length(loader, lengths) leaves that out"
-    warn(f"{type(loader).__name__}: every sample is read once, to learn how long it is{without}.")
+    without = "" if function else "; bucket_by_length(loader, lengths) avoids that"
+    warn(f"{type(loader).__name__}: every sample is read once, to find its length{without}.")
 
     names = Names(loader.samples, log.name)
 

@@ -26,21 +26,21 @@ _OWN = ("x", "y", "row_group_cache", "exclude", "download_cache", "download_budg
 class ParquetSequenceLoader(EncodedLoader):
     """Batches of rows of Parquet files, in any order: shuffled as a whole.
 
-    Columns hold numbers, lists of numbers, images (bytes, or a struct of bytes and path, as Hugging
+    Columns contain numbers, lists of numbers, images (bytes, or a struct of bytes and path, as Hugging
     Face writes them), the content of .npy files, or texts. Needs pyarrow, which
-    `pip install "kloaders[parquet]"` brings.
+    `pip install "kloaders[parquet]"` installs.
 
-    Rows of Parquet cannot be read individually, only whole row groups. The last ones stay in RAM, up
-    to `row_group_cache`. If that is less than the data, pass `ram_batch_size=`: rows are then read in
+    Rows of Parquet cannot be read individually, only whole row groups. The last ones are cached in RAM,
+    up to `row_group_cache`. If that is less than the data, pass `ram_batch_size=`: rows are then read in
     file order, so that each row group is read once per RAM batch.
 
     Args:
         files: a path, a pattern such as `part-*.parquet`, or a list of these, with the same columns;
             URLs as well, from which only the columns that are read are fetched.
         batch_size: samples per batch.
-        x, y: the columns that are input and label: a name; "column:key" for a part of a struct; a
+        x, y: the columns of input and label: a name; "column:key" for a part of a struct; a
             list of names for a row of float32 numbers; a tuple or dict of these for several.
-        row_group_cache: maximum bytes of row groups in RAM, as 10**9 or "1GiB".
+        row_group_cache: the maximum size of cached row groups, in bytes or as "1GiB".
         exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
             and `kloaders verify --csv` write it; see `PathSequenceLoader`.
         download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded

@@ -58,7 +58,7 @@ __all__ = ["PathOptions", "PathSequenceLoader"]
 
 
 class PathOptions(ReadingOptions, total=False):
-    """The options of loaders over files; see `PathSequenceLoader`."""
+    """The options of loaders of files; see `PathSequenceLoader`."""
 
     max_bytes: int | str
     reader: str
@@ -74,7 +74,7 @@ class PathSequenceLoader(SequenceLoader):
     """Batches read from files, one file per sample.
 
     JPEG, PNG, BMP, WebP, TIFF, GIF (first frame), .npy and .npz are read by their suffix. For
-    anything else give `decode=`, or override `load_sample(path)` or `load_batch(indices)`.
+    other formats pass `decode=`, or override `load_sample(path)` or `load_batch(indices)`.
 
     Args:
         paths: files, as str or pathlib.Path, or their URLs, such as "s3://bucket/a.jpg"; or a pattern
@@ -102,9 +102,9 @@ class PathSequenceLoader(SequenceLoader):
         dct_scaling: decode JPEGs at 1/2, 1/4 or 1/8 of their size if that is still at least as large
             as `size`. 1.4 times as fast for images twice as large as needed; pixels differ slightly,
             by 2.4 of 255 levels on average, 5.8 with "bilinear".
-        max_pixels: images with more pixels are refused before they are decoded.
-        max_bytes: larger arrays of .npz files are refused before they are decompressed; in bytes,
-            or a text such as "4GB".
+        max_pixels: images with more pixels are rejected before they are decoded.
+        max_bytes: larger arrays in .npz files are rejected before they are decompressed; in bytes,
+            or as "4GB".
         depth: 8 converts 16-bit images to 8 bits by keeping the upper bits, like tf.io.decode_image;
             None keeps the stored depth.
         reader: "opencv"; or "pillow" for exactly Pillow's pixels, as in Keras' load_img: 16-bit gray
@@ -141,7 +141,7 @@ class PathSequenceLoader(SequenceLoader):
     >>> PathSequenceLoader(["a.xyz"], check_paths=False)
     Traceback (most recent call last):
         ...
-    ValueError: a.xyz ends in '.xyz', and the suffixes known are .bmp ...
+    ValueError: a.xyz ends in '.xyz', but the known suffixes are .bmp ...
     """
 
     @shows_options(Options)
@@ -220,13 +220,13 @@ class PathSequenceLoader(SequenceLoader):
         by_input = options_by_input(paths, **images)
         first = images if by_input is None else next(iter(by_input.values()))
         reading, masks = readings(decode, label_options, dtype=dtype, **first)
-        #: Of images; where inputs have options of their own, of the first one.
+        #: The image options; if inputs have separate options, those of the first one.
         self.image_options, self.decode = reading
-        #: Options of images by input; None: all have one.
+        #: Image options by input; None if all inputs have the same.
         self.input_options = by_input
         if isinstance(paths, list) and any(isinstance(one, SequenceLoader) for one in paths[:1]):
             raise TypeError(
-                "paths holds a loader, expected paths of files: pass the loader itself, without a "
+                "paths contains a loader, expected paths of files: pass the loader itself, without a "
                 "list around it."
             )
         paths = expanded(paths)
@@ -241,12 +241,12 @@ class PathSequenceLoader(SequenceLoader):
         masked = any(isinstance(c, PathColumn) for c in flatten(y or ()))
         if masked and isinstance(images["size"], dict) and "size" not in (label_options or {}):
             raise ValueError(
-                "labels are files and size= is a dict by input, so the size of the labels is not "
-                'known: pass label_options={"size": (height, width)}.'
+                "labels are files and size= is a dict by input, so it is unclear which size the labels "
+                'have: pass label_options={"size": (height, width)}.'
             )
         if label_options and not masked:
             raise ValueError(
-                "label_options= is only for labels that are files, and this loader has none: leave "
+                "label_options= is only for labels that are files, but this loader has none: leave "
                 "it out."
             )
         columns = checked_columns(kind.__name__, x, y, ("paths", "labels"))
@@ -258,7 +258,7 @@ class PathSequenceLoader(SequenceLoader):
         columns = fetched(columns, *downloads)
         hooked = overrides(kind, "load_sample") or overrides(kind, "load_batch")
         source = FileSource(columns, files, decode is not None, hooked)
-        #: Which of the samples that were given are there; None for all of them.
+        #: The numbers of the samples that `exclude` kept; None for all samples.
         self.included: Mask | None = None
         options["sample_weights"] = weights_of(
             options.get("sample_weights"), len(source), FileReader(*masks), files
@@ -278,11 +278,11 @@ class PathSequenceLoader(SequenceLoader):
         decode: Decode | None,
         dtype: Any,
     ) -> dict[str, Any]:
-        """Columns of inputs whose images have options of their own."""
+        """The columns of inputs with separate image options."""
         kind = type(self)
         if overrides(kind, "load_sample") or overrides(kind, "load_batch"):
             raise ValueError(
-                f"size=, interpolation= or channels= is a dict by input, and {kind.__name__} reads files "
+                f"size=, interpolation= or channels= is a dict by input, but {kind.__name__} reads files "
                 "itself, in load_sample or load_batch: resize images there."
             )
         columns = {}
@@ -301,20 +301,20 @@ class PathSequenceLoader(SequenceLoader):
 
     @default_hook
     def load_sample(self, path: str) -> Any:  # type: ignore[override]  # a path is this loader's key
-        """Read the input of one sample from its file. Override it for a format of your own.
+        """Read the input of one sample from its file. Override it for your own format.
 
-        With several inputs, it is called for each one that is a file. Called from several
-        threads at once. Returns an array, or a tuple or dict of arrays; the label is added by the
-        loader. A loader without labels may return (x, y). Whatever is raised becomes a SampleError
-        that names the file, or is handled as set by `on_error`.
+        With several inputs, it is called for each one that is a file. Several threads call it at
+        once. Returns an array, or a tuple or dict of arrays; the loader adds the label. A loader
+        without labels may return (x, y). Any exception becomes a SampleError that names the file,
+        or is handled according to `on_error`.
         """
         return FileReader(self.image_options, self.decode)(path, None)
 
     @default_hook
     def load_batch(self, indices: Indices) -> Any:
-        """The inputs of several samples, for formats that read many at once.
+        """Read the inputs of several samples, for formats that read many at once.
 
-        `self.paths[i]` is the file of sample i. Labels, where the loader has some, are added;
+        `self.paths[i]` is the file of sample i. If the loader has labels, they are added;
         without labels a tuple (x, y) may be returned. See `SequenceLoader.load_batch`.
         """
         return super().load_batch(indices)
@@ -344,7 +344,7 @@ class PathSequenceLoader(SequenceLoader):
         return NamedSource(source, self) if overrides(kind, "sample_name") else source
 
     def _with_cache(self, source: PathHookSource, options: LoaderOptions) -> Source:
-        """The results of a hook, cached."""
+        """The results of a hook, with a cache in front of them."""
         cache, folder = options.cache, folder_of(options.cache)
         inputs = flatten(source.inputs)
         paths = [column.paths for column in inputs if isinstance(column, PathColumn)]
@@ -356,12 +356,12 @@ class PathSequenceLoader(SequenceLoader):
         return CachedSource(source, HookCache(make, files, None if folder else ""), key.watched)
 
     def _kept(self, columns: tuple[Any, ...], options: LoaderOptions) -> tuple[Any, ...]:
-        """Columns with caches in front of them, if caching is on."""
+        """The columns, with caches in front of them if caching is on."""
         cache, folder = options.cache, folder_of(options.cache)
         # Each worker process would cache its own copy in RAM.
         if cache.cache is None or (cache.cache == "auto" and options.work.processes):
             return columns
-        # One for all: files with the same name in two folders must not be confused.
+        # One common folder for all inputs: files with the same name in two folders must differ.
         paths = [c.paths for c in flatten(columns) if isinstance(c, PathColumn)]
         common = common_folder(*paths) if folder else ""
 
@@ -387,7 +387,7 @@ class PathSequenceLoader(SequenceLoader):
         return found
 
     def _without(self, names: set[str], source: FileSource, options: Options) -> FileSource:
-        """Samples without those that have a file among `names`."""
+        """The samples, without those that have a file in `names`."""
         samples = len(source)
         files = [c for c in flatten(source.columns) if isinstance(c, PathColumn)]
         keep = np.ones(samples, bool)
@@ -407,8 +407,8 @@ class PathSequenceLoader(SequenceLoader):
         columns = map_structure(lambda column: take_rows(column, kept), source.columns)
         leaves = flatten(columns)
         paths = [c for c in leaves if isinstance(c, PathColumn)][first].paths
-        for column in leaves:  # one block of paths, as before
+        for column in leaves:  # all columns share one block of paths, as before
             if isinstance(column, CallColumn):
                 column.paths = paths
-        self.included = keep  # front doors have values of all samples in hand
+        self.included = keep  # callers may have values for all samples
         return FileSource(columns, paths, source.decode, source.hooked)

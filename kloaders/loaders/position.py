@@ -1,4 +1,4 @@
-"""The position of a loader in its data: the content of a saved state, and whether it fits."""
+"""The position of a loader in its data: a saved state, and whether it fits."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["PositionKeeper"]
 
 
 class PositionKeeper:
-    """Makes states of a loader, and resumes from them."""
+    """Saves a loader's position as a state, and resumes from states."""
 
     def __init__(self, runner: Runner, options: LoaderOptions) -> None:
         self.runner, self.options = runner, options
         self._made_for: dict[str, Any] | None = None
-        # The state loaded last: until a batch is served, it is the position.
+        # The state that was loaded last; it is the position until a batch is served.
         self._loaded: dict[str, Any] | None = None
 
     def made_for(self) -> dict[str, Any]:
         """The settings that a state depends on: a loader rejects a state if any of them differs.
 
-        What may differ, as workers and batch sizes may, is not in it.
+        Settings that may differ, such as workers and batch size, are not included.
         """
         if self._made_for is None:
             runner, found = self.runner, self.runner.pipeline.source.fingerprint()
@@ -51,10 +51,10 @@ class PositionKeeper:
         return self._made_for
 
     def state(self, epoch: int | None, batch: int | None) -> dict[str, Any]:
-        """The position as `SequenceLoader.state_dict` gives it."""
+        """The position, as `SequenceLoader.state_dict` returns it."""
         runner = self.runner
         if (epoch is None) != (batch is None):
-            raise TypeError("epoch= and batch= go together: give both, or none.")
+            raise TypeError("epoch= and batch= belong together: pass both, or neither.")
         if epoch is None or batch is None:
             order, done = runner.tickets.position()
             if self._loaded is not None and (order, done) == runner.loaded_at:
@@ -77,19 +77,19 @@ class PositionKeeper:
         }
 
     def restored(self, state: Any, whose: str) -> tuple[PositionKeeper, LoaderOptions]:
-        """Resume from a state, if it belongs to these data and options.
+        """Resume from a state, if it belongs to the same data and options.
 
-        A loader whose seed was drawn takes that of the state.
+        If the loader's own seed was drawn, it uses the state's seed.
 
         Args:
-            state: what `state` gave, of any loader.
-            whose: what the loader is called in errors.
+            state: the result of any loader's `state`.
+            whose: what errors call the loader.
 
         Returns:
-            What keeps the position from now on, and the options with the state's seed.
+            The object that keeps the position from now on, and the options with the state's seed.
 
         Raises:
-            TypeError, ValueError: it belongs elsewhere; says what differs.
+            TypeError, ValueError: it belongs to other data or options; the message says which.
         """
         runner, options, keeper = self.runner, self.options, self
         before = runner.pipeline, runner.plan
@@ -110,7 +110,7 @@ class PositionKeeper:
 
 
 def _seed_in(state: Any) -> int | None:
-    """The seed that a state was made with, if it is one."""
+    """The seed that a state was made with, if it is a state."""
     made_for = state.get("made_for") if isinstance(state, dict) else None
     seed = made_for.get("seed") if isinstance(made_for, dict) else None
     return seed if type(seed) is int and seed >= 0 else None

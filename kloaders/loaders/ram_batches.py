@@ -1,4 +1,4 @@
-"""A loader with two levels: a RAM batch of thousands of samples, and the batches that come out of it."""
+"""A loader that reads RAM batches of thousands of samples, and serves batches from them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["RamBatchSequenceLoader", "TwoLevelLoader"]
 
 
 class TwoLevelLoader(SequenceLoader):
-    """A loader that may serve out of RAM batches; `ram_batch_size` is 0 where it does not.
+    """A loader that may serve from RAM batches; if it does not, `ram_batch_size` is 0.
 
-    A class of such loaders puts its RAM batches into `_levels` before it is set up.
+    A subclass puts its RAM batches into `_levels` before it is set up.
     """
 
     #: Fields of `LoaderOptions`: ram and echo.
@@ -31,7 +31,7 @@ class TwoLevelLoader(SequenceLoader):
 
     @property
     def ram_batch_size(self) -> int:
-        """Samples in a RAM batch."""
+        """The number of samples in a RAM batch."""
         return self.runner.size.samples if isinstance(self.runner, RamRunner) else 0
 
     @property
@@ -41,9 +41,9 @@ class TwoLevelLoader(SequenceLoader):
 
 
 class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
-    """Batches out of a RAM batch that is filled in the background.
+    """Batches from a RAM batch, while the next one is read in the background.
 
-    While the batches of one RAM batch are served, in random order, the next one is read; so a
+    The batches of one RAM batch are served in random order while the next RAM batch is read; a
     step waits only if the disk is slower than the model. Two RAM batches exist at a time.
 
     Args:
@@ -53,9 +53,9 @@ class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
             prefetched batches together; the size of a RAM batch is computed from it and from some
             samples. Pass one of the two; the default is 4 GiB, or a quarter of the free memory if
             that is less. Data that fit completely are read once and stay in RAM.
-        draw: "global" fills RAM batches from one shuffle of everything. "windows" reads runs of
-            neighbouring files, in storage order, and shuffles the runs and the samples in them: for
-            disks that are slow at random reads, and data that are not sorted by class.
+        draw: "global" fills RAM batches from one shuffle of all samples. "windows" reads runs of
+            adjacent files, in storage order, and shuffles the runs and the samples in them: for
+            disks with slow random reads, and data that are not sorted by class.
         echo: how often each RAM batch is used before it is replaced, for disks slower than the
             accelerator: an epoch has each sample this many times (Choi et al., "Faster neural
             network training with data echoing", arXiv:1907.05550). A transform gets other random
@@ -65,7 +65,7 @@ class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
     Raises:
         ValueError: a RAM batch would be smaller than a batch, or samples differ in shape.
 
-    Besides what `PathSequenceLoader` offers, `ram_batch_size` says what was chosen, and
+    In addition to the attributes of `PathSequenceLoader`, `ram_batch_size` is the chosen size, and
     `ram_batches_read` the number of RAM batches started so far.
     """
 
@@ -88,6 +88,6 @@ class RamBatchSequenceLoader(TwoLevelLoader, PathSequenceLoader):
             "ram": RamOptions(ram_batch_size, ram_budget, draw),
             "echo": checked_count(echo, "echo", 1),
         }
-        # Free memory does not matter: ram_budget is the limit of this loader.
+        # The free memory does not matter, because ram_budget limits this loader.
         options["cache"] = None if options.get("cache") == "auto" else options.get("cache")
         super().__init__(paths, labels, batch_size, **options)

@@ -1,4 +1,4 @@
-"""All samples of a loader as they are stored, read once in storage order by the loader's threads."""
+"""Reads all samples of a loader as they are stored, once, in storage order, with its threads."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["raw_samples"]
 def raw_samples(
     loader: SequenceLoader, what: str, progress: bool
 ) -> Iterator[tuple[Indices, list[Array | list[Array]]]]:
-    """Numbers and arrays of some neighbouring samples at a time, before the transform.
+    """Yield numbers and arrays of consecutive samples in groups, before the transform.
 
     Args:
-        loader: whose samples.
-        what: the function that wants them: messages and the bar have it.
+        loader: the loader.
+        what: the name of the calling function, for messages and the progress bar.
         progress: show a bar.
 
     Yields:
-        Sample numbers, and for each array of a sample its rows: an array, or a list of arrays where
-        their shapes differ. Samples that do not load are missing, unless on_error is "raise".
+        Sample numbers, and for each array of a sample its rows: an array, or a list of arrays if
+        their shapes differ. Samples that fail to load are missing, unless on_error is "raise".
 
     Raises:
         SampleError: a sample does not load (on_error="raise").
-        TypeError: it is no loader, or one that makes its batches itself.
+        TypeError: it is not a loader, or makes its batches itself.
     """
     check_loader(loader, what)
     check_own_batches(loader, what)

@@ -1,4 +1,4 @@
-"""The methods of a loader that report about it."""
+"""The methods with which every loader describes itself."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ __all__ = ["Reports"]
 
 
 class Reports:
-    """Methods of every loader that look at it, and change nothing."""
+    """Methods that every loader has for inspection; they change nothing."""
 
-    # Found by `setting_of`, so that subclasses may have attributes of these names.
+    # `setting_of` finds these, so that subclasses may have attributes with the same names.
     if TYPE_CHECKING:
 
         @property
         def labels(self) -> Any:
-            """The labels of all samples, before the transform; None if they are not known unread."""
+            """The labels of all samples, before the transform; None if unknown without reading."""
 
         @property
         def file_paths(self) -> list[str] | None:
-            """The file of each sample, of its first input; None where samples are no files."""
+            """The file of each sample (of its first input); None if samples are not files."""
 
         @property
         def num_classes(self) -> int:
-            """The number of classes: that of the class names, or the largest label plus one."""
+            """The number of classes: the number of class names, or the largest label plus one."""
 
     def class_counts(self) -> dict[Any, int]:
         """How many samples each class has: {name: count}, or {number: count} without names.
 
         Raises:
-            ValueError: labels are no classes, or not known without reading samples.
+            ValueError: labels are not classes, or unknown without reading samples.
         """
         return class_counts(_loader(self))
 
@@ -49,16 +49,16 @@ class Reports:
         Sample k is `labels[k]`, `file_paths[k]`, and row k of `predict`.
 
         Args:
-            batch: as this loader delivered it, or its x: looked up by identity, while it is held.
+            batch: as this loader delivered it, or its x. It is identified by object, while it exists.
 
         Raises:
-            ValueError: it is none of this loader's, or a copy of one.
+            ValueError: this loader did not deliver it, or it is a copy.
         """
         found: Indices = _loader(self).runner.delivery.ids.of(batch)
         return found
 
     def summary(self) -> str:
-        """Samples, shapes, bytes, classes and their balance, order, work and memory, in lines."""
+        """A text about samples, shapes, sizes, classes and their balance, order, workers and memory."""
         return summary.as_text(_loader(self))
 
     def _repr_html_(self) -> str:
@@ -75,12 +75,12 @@ class Reports:
     ) -> Figure:
         """Plot a batch as the model gets it: after both transforms, in the order of `fit`.
 
-        Safe during `fit`: it reads on a view, in the caller's thread. See the page "Inspect".
+        Safe during `fit`: it uses a view, in the caller's thread. See the page "Inspect and profile".
 
         Args:
-            batch: its number in the epoch.
+            batch: the number of the batch in the epoch.
             samples: the maximum number of samples to draw.
-            epoch: number of the epoch; random transforms differ from epoch to epoch.
+            epoch: the number of the epoch; random transforms differ between epochs.
             box_format: "xyxy", "xywh", "yxyx" or "center_xywh", in pixels, or with the prefix `rel_`
                 relative to the image size; None uses "rel_xyxy" if all numbers are from 0 to 1,
                 otherwise "xyxy".
@@ -108,12 +108,12 @@ class Reports:
             seconds: approximate time to measure, without compiling and starting processes.
 
         Returns:
-            An Explanation. `print` it; `.save("explain.html")` writes a page with charts. `busy`
-            lists contradicting measurements, if other programs used the machine at that time.
+            An Explanation. `print` it; `.save("explain.html")` writes a page with charts. If other
+            programs used the machine meanwhile, `busy` lists measurements that contradict each other.
 
         Raises:
             SampleError: a sample does not load (on_error="raise").
-            TypeError, ValueError: model is no keras.Model, or is not compiled.
+            TypeError, ValueError: model is not a keras.Model, or is not compiled.
         """
         from kloaders.diagnostics.explain.run import explain
 
@@ -121,5 +121,5 @@ class Reports:
 
 
 def _loader(reports: Reports) -> Any:
-    """The loader whose methods these are."""
+    """The loader that has these methods."""
     return reports

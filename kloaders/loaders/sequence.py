@@ -1,4 +1,4 @@
-"""The base of all loaders: a source, a plan, the prefetcher, and Keras' Sequence interface."""
+"""The base class of all loaders: a source, a plan, a prefetcher, and Keras' Sequence interface."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ __all__ = ["SequenceLoader"]
 class SequenceLoader(Reports, base.Sequence):
     """Batches of numbered samples for Keras' `fit`, `evaluate` and `predict`.
 
-    Subclass it for a source of your own and override one hook, `load_sample(index)` or
-    `load_batch(indices)`; for one file per sample, `PathSequenceLoader` has done the rest already.
+    Subclass it for your own data and override one hook, `load_sample(index)` or
+    `load_batch(indices)`; for one file per sample, start from `PathSequenceLoader`.
 
     Args:
         samples: the number of samples, or a `Source` of them.
@@ -51,14 +51,14 @@ class SequenceLoader(Reports, base.Sequence):
             shuffle=False); `evaluate`, `predict` and `loader[i]` get storage order, so that
             predictions line up with the data. True: a new order every epoch, in `predict` too.
             False: index i is always batch i of storage order.
-        seed: fixes every order and every random number; None draws one from NumPy's global
+        seed: fixes the order and all random numbers; None draws one from NumPy's global
             generator, which `keras.utils.set_random_seed` sets.
         drop_last: leave out the last batch of an epoch if it is smaller than the others.
-        pad_last: fill that batch up instead, with samples of weight 0, for backends that need one
-            batch size. `predict` returns rows for the padding too.
+        pad_last: pad that batch instead with samples of weight 0, for backends that need one
+            batch size. `predict` also returns rows for the padding.
         with_ids: lets `LoaderCallback` report the loss of each sample by name, to find hard files.
-        shard: (k, n): deliver part k of n. Together, n loaders deliver, batch by batch, what one
-            with batch_size * n would. Give all the same `seed`, and shuffle=True to shuffle.
+        shard: (k, n): deliver part k of n. Together, batch by batch, n loaders deliver what one
+            with batch_size * n would. Pass the same `seed` to all, and shuffle=True to shuffle.
             "auto" takes k and n from keras.distribution, torch, JAX, Ray Train or SLURM.
         sample_weights: loss weights, delivered as the third part of a batch: one number per sample,
             or anything that labels can be, such as an array with a weight for each pixel, files of
@@ -68,10 +68,10 @@ class SequenceLoader(Reports, base.Sequence):
             each pixel of masks; "balanced" gives all classes the same total weight; a dict or tuple
             of these for several outputs. For training only: the validation part of a split has none.
         epoch_batches: batches per epoch, whatever the number of samples: the next epoch continues
-            where this one ended, so every sample comes once before any comes again.
-        class_balance: True puts equally many samples of each class (give or take one) into every
-            batch; for labels that are not known in advance, pass an array of one class per sample.
-        sampling_weights: one number per sample: how often it comes, relative to the others.
+            where this one ended, so that every sample is used once before any is repeated.
+        class_balance: True puts the same number of samples of each class (plus or minus one) into
+            every batch; if labels are unknown before reading, pass an array with each sample's class.
+        sampling_weights: one number per sample: how often it is drawn, relative to the others.
         replacement: draw with replacement: each position independently, by sampling_weights.
         preprocess: `preprocess(x, y, rng)` -> `(x, y)`, applied to each sample as part of the data:
             for training, validation and `predict`, and before caches and packs. `rng` depends on
@@ -88,19 +88,19 @@ class SequenceLoader(Reports, base.Sequence):
             actors of a cluster: `Ray(cpus=32)`. Lambdas and notebook functions need cloudpickle.
         max_queue_size: the maximum number of prefetched batches; fewer are prefetched if they are
             large (256 MiB), or if they are cheap and workers= is None.
-        use_multiprocessing: Keras' own option; refused, see `processes`.
+        use_multiprocessing: Keras' own option; rejected, see `processes`.
         on_error: what to do with a sample that does not load: "raise" a SampleError that names
             it, "skip" it, or "replace" it by another sample, chosen by the seed. `errors` lists
             the samples that did not load.
-        max_errors: the most samples to skip or replace: a count, 100, or a share, 0.01; None: any.
+        max_errors: the maximum number to skip or replace: a count, 100, or a share, 0.01; None: any.
         quarantine: a CSV file or its URL, to which each sample that does not load is added;
             `exclude=` of loaders over files leaves out the samples that it lists.
         cache: where samples are cached when they are first read, before the transform. "auto": in
             free RAM, for files decoded by suffix and for images in records. "ram" or True: in RAM,
             for every kind of source. A folder: on disk, for later runs too. None, False: no cache.
         cache_budget: the maximum size of the cache in bytes, such as 10**9 or "1GB".
-        cache_key: a text such as "v2", to be changed whenever your own functions make other samples:
-            for a cache in a folder, if a function holds something that cannot be compared.
+        cache_key: a string such as "v2"; change it when your functions return other samples. Needed
+            for a cache in a folder if a function uses something that cannot be compared.
 
     Raises:
         ValueError, TypeError: an option is out of range.
@@ -115,7 +115,7 @@ class SequenceLoader(Reports, base.Sequence):
     array([16., 25., 36., 49.], dtype=float32)
     """
 
-    #: All options, in groups; most attributes below are parts of these.
+    #: All options, in groups; most attributes below are parts of them.
     options: LoaderOptions
     samples: int
     batch_size: int
@@ -137,12 +137,12 @@ class SequenceLoader(Reports, base.Sequence):
     cache: str | None
     cache_budget: int | None
     cache_key: str | None
-    #: Samples that did not load, one SampleError each, in the order in which they were found.
+    #: Samples that failed to load, one SampleError each, in the order of occurrence.
     errors: list[SampleError]
     quarantine: AnyQuarantine | None
-    #: Which sample comes when.
+    #: Which samples make up which batch.
     plan: EpochPlan
-    #: What makes the batches; for kloaders' own modules.
+    #: Makes the batches; for this package's own modules.
     runner: Runner
     #: The name of label k, if the labels are classes with names; users may set it.
     class_names: list[str] | None

@@ -21,7 +21,7 @@ from kloaders.sources.tables import array_of
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    # Both parts are of the class that `loader=` names, or makes.
+    # Both parts are of the class that `loader=` names or returns.
     L = TypeVar("L", bound=SequenceLoader, default=PathSequenceLoader)
     S = TypeVar("S", bound=SequenceLoader)
 
@@ -71,15 +71,15 @@ def split(
     loader: Callable[..., L] = PathSequenceLoader,  # type: ignore[assignment]  # mypy: a default binds L
     **options: Any,
 ) -> tuple[L, L]:
-    """Two loaders over the same data: one for training, one for validation.
+    """Two loaders of the same data: one for training, one for validation.
 
-    Both share paths, labels and arrays, without copies. Each sample is in exactly one of the two,
-    in storage order; scikit-learn chooses which.
+    Both share paths, labels and arrays, without copies. Each sample is in exactly one of the two, in
+    storage order. scikit-learn selects the samples of each.
 
     Args:
         paths: the first argument of `loader`; or an existing loader, without labels, batch_size or
             options.
-        labels: as `loader` takes them.
+        labels: as for `loader`.
         batch_size: samples per batch; the default is 32.
         validation: the share of the samples (with `groups`: of the groups) for validation, as 0.2;
             or their number, an integer of at least 1.
@@ -88,8 +88,8 @@ def split(
         groups: one value per sample; samples with the same value stay together (patients, videos).
         order: "time" validates with the last samples in storage order; for windows, with the last
             ones of each series, and trains on windows that end before these begin; windows in between
-            are left out. "random" splits at random. None does, too, but raises if windows of both
-            parts would share rows.
+            are left out. "random" splits at random. None also splits at random, but raises an error
+            if windows of both parts would share rows.
         gap: with order="time", how many rows of a series (for other data: samples) to leave out
             between both parts.
         validation_transform: `transform=` of the validation loader, instead of the training one.
@@ -138,12 +138,12 @@ def split(
     )
 
 
-# The options of split itself.
+# The arguments of split itself.
 _OWN = ("validation", "stratify", "groups", "validation_transform", "order", "gap", "seed")
 
 
 def _names_of(loader: SequenceLoader) -> list[str]:
-    """The arguments that a loader's class takes, and those that split itself has for it."""
+    """The arguments that a loader's class takes, and those that split takes in their place."""
     return ["labels", "batch_size", *inspect.signature(type(loader)).parameters]
 
 
@@ -159,23 +159,23 @@ def made(make: Callable[..., S], *data: Any, **options: Any) -> S:
     whole = make(*data, **options)
     if not isinstance(whole, SequenceLoader):
         raise TypeError(
-            f"loader={make!r:.80} gave a {type(whole).__name__}, expected a loader such as "
+            f"loader={make!r:.80} returned a {type(whole).__name__}, expected a loader such as "
             "loader=RamBatchSequenceLoader."
         )
     return whole
 
 
 def check_validation(validation: float | None, transform: Any) -> None:
-    """ValueError for a transform of a validation part that is not to be there."""
+    """Raise ValueError for a transform of a validation part that will not exist."""
     if not validation and transform is not None:
         raise ValueError(
-            f"validation_transform= is for the validation part, and validation={validation} makes none: "
+            f"validation_transform= is for the validation part, but validation={validation} makes none: "
             "leave one of them out."
         )
 
 
 def of_kept(whole: SequenceLoader, values: Any) -> Any:
-    """Values given for all samples, of those that `exclude` left in `whole`."""
+    """Values for the samples that `exclude` kept in `whole`, given values for all samples."""
     kept = getattr(whole, "included", None)
     if kept is None or values is None or isinstance(values, bool):
         return values
@@ -194,7 +194,7 @@ def parts_of(
     order: Literal["random", "time"] | None = None,
     gap: int = 0,
 ) -> tuple[S, S]:
-    """Both parts, as loaders over one store; `transform` is for validation."""
+    """Both parts, as loaders that share the data; `transform` is for validation."""
     stratify, groups = of_kept(whole, stratify), of_kept(whole, groups)
     checked_order(order, gap, stratify=stratify, groups=groups)
     if order == "time":
@@ -217,9 +217,9 @@ def sides(
     seed: int | None,
     names: list[str] | None = None,
 ) -> tuple[Indices, Indices]:
-    """Sample numbers of both parts, sorted. `split` says what the arguments are.
+    """The sample numbers of both parts, sorted. For the arguments see `split`.
 
-    names: what the classes in `stratify`, then numbers, are called.
+    names: the class names, if `stratify` contains numbers.
     """
     if stratify is True:
         stratify = classes_of(whole.source, "stratify")
@@ -227,7 +227,7 @@ def sides(
     by_class = stratify is not None and stratify is not False
     if by_class and groups is not None:
         raise ValueError(
-            "stratify and groups are both given: choose one, since groups that stay together "
+            "stratify and groups are both set: choose one, since groups that stay together "
             "fix the share of the classes."
         )
     random_state = (whole.seed if seed is None else seed) % 2**32
@@ -250,7 +250,7 @@ def sides(
         first, second = train_test_split(
             everything, test_size=share, random_state=random_state, stratify=codes
         )
-    # Sorted, so that neighbours in storage stay neighbours, and rows line up with `paths`.
+    # Sorted, so that adjacent samples stay adjacent, and rows line up with `paths`.
     return np.sort(first), np.sort(second)
 
 
@@ -268,7 +268,7 @@ def _share(validation: Any) -> float | int:
 
 
 def _check_sides(share: float, count: int, what: str) -> tuple[int, int]:
-    """How many go to each side, as scikit-learn rounds."""
+    """The number of samples on each side, rounded like scikit-learn does."""
     second = share if isinstance(share, int) else math.ceil(share * count)
     if second >= count:
         raise ValueError(
@@ -290,14 +290,14 @@ def _check_classes(
     if len(lone):
         value = values[lone[0]]
         name = value if names is None else names[value]
-        others = f", and so have {len(lone) - 1} others" if len(lone) > 1 else ""
+        others = f", and so do {len(lone) - 1} others" if len(lone) > 1 else ""
         raise ValueError(
-            f"class {name!r:.80} has one sample{others}; stratify needs two of each, one for either "
+            f"class {name!r:.80} has one sample{others}; stratify needs two of each, one for each "
             "side. Add samples, leave the class out, or pass stratify=False."
         )
     if min(sizes) < len(values):
         raise ValueError(
             f"validation={share:g} makes {sizes[0]} samples to train on and {sizes[1]} to validate "
-            f"with, too few to hold each of {len(values)} classes. Change validation, or pass "
+            f"with, too few to include each of {len(values)} classes. Change validation, or pass "
             "stratify=False."
         )

@@ -1,4 +1,4 @@
-"""Mean, variance and counts of classes of a loader's samples, in one pass."""
+"""Mean, variance and class counts of a loader's samples, computed in one pass."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kloaders.loaders.sequence import SequenceLoader
 
 __all__ = ["Statistics", "statistics"]
 
-# Values that are taken in one go.
+# The number of values that are processed at once.
 _PART = 2**20
-# More distinct labels than these are no classes.
+# Labels with more distinct values than this are not classes.
 _CLASSES = 10_000
 
 
@@ -27,13 +27,13 @@ class Statistics:
     """The result of `statistics`.
 
     Attributes:
-        samples: how many samples there are; those that do not load are not counted.
-        mean: of x, float32: one number for each index of the last axis, as of channels or columns; in
-            the structure of x.
-        variance: likewise.
-        minimum, maximum: likewise.
-        class_counts: how often each class is in y: {class: count}, by name where the loader has
-            class_names. For masks, counts of pixels. None if labels are not classes.
+        samples: the number of samples, without those that failed to load.
+        mean: the mean of x, float32: one number for each index of the last axis, such as a channel
+            or column; nested like x.
+        variance: the variance, in the same form.
+        minimum, maximum: in the same form.
+        class_counts: the number of occurrences of each class in y: {class: count}, by name if the
+            loader has class_names. For masks, the number of pixels. None if labels are not classes.
     """
 
     samples: int
@@ -60,7 +60,7 @@ class Statistics:
 
 
 def _in_short(values: Any) -> str:
-    """A few numbers, and how many there are."""
+    """A few numbers, and the number of values."""
     flat = np.asarray(values).reshape(-1)
     more = "" if len(flat) <= 6 else f" ... ({len(flat):,})"
     return " ".join(f"{value:.4g}" for value in flat[:6].tolist()) + more
@@ -69,7 +69,7 @@ def _in_short(values: Any) -> str:
 def statistics(
     loader: SequenceLoader, *, axis: int | None = -1, progress: bool = True
 ) -> Statistics:
-    """Mean and variance of x and counts of classes of y, of all samples, in one pass with a bar.
+    """Mean and variance of x and class counts of y, over all samples, in one pass with a bar.
 
     Reads each sample once, as it is stored, before the transform. For normalization:
     `keras.layers.Normalization(mean=found.mean, variance=found.variance)`, after a `keras.Input`. Use the
@@ -77,8 +77,8 @@ def statistics(
 
     Args:
         loader: any loader.
-        axis: the axis of x whose indices get a number each, as of Normalization; -1, the last. None:
-            one number for all values.
+        axis: the axis of x whose indices each get a mean and variance, as in Normalization; -1 is the
+            last. None: one number for all values.
         progress: show a bar.
 
     Raises:
@@ -127,7 +127,7 @@ def statistics(
 
 
 class _Moments:
-    """Mean and variance of blocks of samples, added up without loss: Chan's formula, in float64."""
+    """Mean and variance of blocks of samples, combined without loss by Chan's formula, in float64."""
 
     def __init__(self, axis: int | None) -> None:
         self.axis, self.count = axis, 0
@@ -138,16 +138,16 @@ class _Moments:
 
     @property
     def variance(self) -> Array:
-        """The statistics of all values so far."""
+        """The variance of all values so far."""
         return np.asarray(self.squares / max(1, self.count))
 
     def add(self, block: Array) -> None:
-        """A block of samples."""
+        """Add a block of samples."""
         if not block.size:
             return
         values = self._by_index(block)
         step = max(1, _PART // (values.size // len(values)))
-        for first in range(0, len(values), step):  # computed in float64
+        for first in range(0, len(values), step):  # in steps, because float64 takes more memory
             self._add(values[first : first + step])
 
     def _add(self, values: Array) -> None:
@@ -167,8 +167,8 @@ class _Moments:
         self.count = total
 
     def _by_index(self, block: Array) -> Array:
-        """Rows of values, one row for each of them that is counted by itself."""
-        axes = block.ndim - 1  # of a sample
+        """Values as rows of a matrix, with one column for each index of the axis."""
+        axes = block.ndim - 1  # the axes of a sample
         if self.axis is None or not axes:
             return block.reshape(-1)
         if not -axes <= self.axis < axes:
@@ -181,13 +181,13 @@ class _Moments:
 
 
 class _Classes:
-    """How often each class came; `found` is None once labels turn out to be none."""
+    """The number of occurrences of each class; `found` is None if labels turn out not to be classes."""
 
     def __init__(self) -> None:
         self.found: dict[Any, int] | None = {}
 
     def add(self, values: Array, axes: int) -> None:
-        """Labels of some samples, with this many axes each."""
+        """Add labels of some samples, each with this many axes."""
         if self.found is None:
             return
         if values.dtype.kind == "f" and axes == 1 and values.ndim == 2 and values.shape[1] > 1:
@@ -206,11 +206,11 @@ class _Classes:
             self.found = None
 
     def named(self, names: Any) -> dict[Any, int] | None:
-        """The counts, by name where all classes have one."""
+        """The counts, by name if all classes have one."""
         if self.found is None:
             return None
         rising = sorted(self.found)
-        if isinstance(names, dict):  # of the only output
+        if isinstance(names, dict):  # the names of a single output
             names = next(iter(names.values())) if len(names) == 1 else None
         if names is None or not all(0 <= value < len(names) for value in rising):
             return {value: self.found[value] for value in rising}

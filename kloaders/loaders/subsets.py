@@ -1,4 +1,4 @@
-"""Loaders over some of another loader's samples, or over them several times; all share one source."""
+"""Loaders of some of another loader's samples, or of several copies of them; all share one source."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def part(
     what: Literal["training", "validation", "chosen"],
     transform: Transform | None = None,
 ) -> L:
-    """A loader of the same kind over some of the samples; hooks are called on the whole.
+    """A loader of the same kind for some of the samples. Hooks are called with the whole's numbers.
 
-    A hook may look samples up by number in a store of its own: the number must be the whole's.
+    A hook may use sample numbers to look samples up, so it must get the numbers of the whole.
 
     Args:
         whole: the loader.
-        numbers: which samples, int64.
+        numbers: the numbers of the samples, int64.
         what: "validation" leaves out training options: transforms, shuffling, sampling.
         transform: the transform for validation.
 
     Raises:
-        ValueError: these samples make no batch, or cannot be chosen.
+        ValueError: these samples make no batch, or cannot be selected.
     """
     options = whole.options
     runner = whole.runner
@@ -60,23 +60,23 @@ def part(
 _SAID = {
     "training": "the training part",
     "validation": "the validation part",
-    "chosen": "the chosen samples",
+    "chosen": "the selected samples",
 }
 
 
 def subset(loader: L, which: Any) -> L:
-    """A loader of the same kind over some of a loader's samples, with all its options.
+    """A loader of the same kind for some of a loader's samples, with all its options.
 
-    Nothing is read or copied: both share the data. Takes 4 bytes of RAM per chosen sample.
+    Nothing is read or copied: both share the data. Takes 4 bytes of RAM per selected sample.
 
     Args:
         loader: any loader.
-        which: sample numbers (a sequence or array of integers, in the order that becomes storage
-            order; a number may come twice), a slice, or an array with one True or False per sample.
+        which: sample numbers (a sequence or array of integers, in the new storage order, possibly
+            with repetitions), a slice, or an array with True or False for each sample.
 
     Raises:
-        IndexError: a number is none of the loader's.
-        ValueError, TypeError: `which` is empty, or nothing of the above.
+        IndexError: a number is not one of the loader's sample numbers.
+        ValueError, TypeError: `which` is empty, or none of these.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> loader = ArraySequenceLoader(np.arange(10), batch_size=4)
@@ -88,12 +88,12 @@ def subset(loader: L, which: Any) -> L:
 
 
 def take(loader: L, samples: int) -> L:
-    """A loader over the first `samples` of a loader, in storage order: for a quick trial.
+    """A loader of the first `samples` samples of a loader, in storage order: for a quick trial.
 
     Folders and tables are often sorted by class; then `subset` with a random choice is better.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: the loader has fewer samples.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> take(ArraySequenceLoader(np.arange(10), batch_size=4), 3)[0]
@@ -108,9 +108,9 @@ def take(loader: L, samples: int) -> L:
 def repeat(loader: L, times: int) -> L:
     """A loader whose epoch has every sample `times` times.
 
-    With shuffling, the copies are mixed over the whole epoch, and each gets other random numbers in
-    the transform. In storage order all samples come once, then all of them again. Takes 4 bytes of
-    RAM per sample and copy.
+    With shuffling, the copies are mixed over the whole epoch, and each gets different random numbers in
+    the transform. In storage order, all samples are delivered once, then all of them again. Takes 4
+    bytes of RAM per sample and copy.
 
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
     >>> loader = repeat(ArraySequenceLoader(np.arange(3), batch_size=4), 2)
@@ -132,27 +132,27 @@ def folds(
 ) -> Iterator[tuple[L, L]]:
     """(train, validation) loaders for each fold of a cross-validation.
 
-    All share one store. As with `split`, training options apply to training only: validation loaders
-    have no transform but `validation_transform`, are not shuffled, sample nothing, and serve every
+    All share the data. As with `split`, training options apply to training only: validation loaders
+    have no transform except `validation_transform`, are not shuffled, draw no samples, and deliver every
     sample.
 
     Args:
         loader: any loader.
-        splitter: how many folds, as 5; or one of scikit-learn's splitters, such as
-            `StratifiedKFold(5)`, `GroupKFold(5)`, or any object with `split(X, y, groups)`; or the
-            folds themselves, a list of (train, validation), each as `subset` takes it. A number
-            of folds shuffles by the loader's seed, keeps each class's share where `labels` are
-            given, and groups together where these are.
-        labels: one class per sample, for splitters that look at it; None takes the loader's own, where
+        splitter: the number of folds, such as 5; or a scikit-learn splitter, such as
+            `StratifiedKFold(5)` or `GroupKFold(5)`, or any object with `split(X, y, groups)`; or the
+            folds themselves, a list of (train, validation), each in a form that `subset` accepts. A
+            number of folds shuffles with the loader's seed, keeps each class's share if `labels` are
+            passed, and keeps groups together if `groups` are.
+        labels: one class per sample, for splitters that use them; None uses the loader's labels, if
             these are known without reading samples.
         groups: one value per sample, for splitters that keep groups together.
         validation_transform: `transform=` of the validation loaders.
 
     Raises:
         TypeError: `splitter` is none of these.
-        ValueError: a fold is empty, a sample is on both sides of a fold that was given, or what the
-            splitter itself raises.
-        IndexError: a sample number of a fold that was given is none of the loader's.
+        ValueError: a fold is empty, a sample is on both sides of a given fold, or any error that the
+            splitter raises.
+        IndexError: a sample number in a given fold is not one of the loader's.
 
     >>> from sklearn.model_selection import KFold
     >>> from kloaders.loaders.arrays import ArraySequenceLoader
@@ -166,13 +166,13 @@ def folds(
     elif isinstance(splitter, (list, tuple)):
         if labels is not None or groups is not None:
             raise ValueError(
-                "folds() got the folds themselves, and labels or groups, which only splitters look at: "
+                "folds() got the folds themselves, but also labels or groups, which only splitters use: "
                 "leave these out."
             )
         return _folds(loader, iter(_given(splitter, loader.samples)), validation_transform)
     if isinstance(splitter, (str, bytes)) or not callable(getattr(splitter, "split", None)):
         raise TypeError(
-            f"folds(splitter={splitter!r:.80}): expected how many folds, a splitter of scikit-learn, "
+            f"folds(splitter={splitter!r:.80}): expected the number of folds, a scikit-learn splitter, "
             "such as KFold(5, shuffle=True, random_state=7), or a list of (train, validation)."
         )
     everything = np.broadcast_to(np.int8(0), (loader.samples,))
@@ -191,17 +191,17 @@ def _splitter(count: int, loader: SequenceLoader, labels: bool, groups: bool) ->
 
     if not 2 <= count <= loader.samples:
         raise ValueError(
-            f"folds(loader, {count}): expected from 2 to {loader.samples:,} folds, one sample each."
+            f"folds(loader, {count}): expected 2 to {loader.samples:,} folds, with at least one sample each."
         )
     seed = loader.seed % 2**32
-    if groups and not labels:  # its folds follow from the groups' sizes
+    if groups and not labels:  # only the groups' sizes determine its folds
         return model_selection.GroupKFold(count)
     name = "KFold" if not labels else "StratifiedGroupKFold" if groups else "StratifiedKFold"
     return getattr(model_selection, name)(count, shuffle=True, random_state=seed)
 
 
 def _given(pairs: Sequence[Any], samples: int) -> list[tuple[Indices, Indices]]:
-    """Folds that a user lists, as numbers."""
+    """The folds that a user listed, as sample numbers."""
     found = []
     for number, pair in enumerate(pairs):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
@@ -212,8 +212,8 @@ def _given(pairs: Sequence[Any], samples: int) -> list[tuple[Indices, Indices]]:
         both = np.intersect1d(train, validation)
         if both.size:
             raise ValueError(
-                f"fold {number} has sample {both[0]} in both parts, and {both.size - 1:,} others: a "
-                "model is not validated with what it was trained on."
+                f"fold {number} has sample {both[0]} in both parts, and {both.size - 1:,} others: "
+                "do not validate a model with samples that it was trained on."
             )
         found.append((train, validation))
     if not found:
@@ -225,14 +225,14 @@ def _folds(loader: L, found: Iterator[Any], transform: Transform | None) -> Iter
     for number, (first, second) in enumerate(found):
         train = part(loader, first, "training")
         validation = part(loader, second, "validation", transform)
-        if number == 0:  # the same of all others
+        if number == 0:  # it is the same for all others
             warn_where_parts_share_rows(loader, first, second)
             warn_where_parts_differ(train, validation)
         yield train, validation
 
 
 def _numbers(which: Any, samples: int) -> Indices:
-    """The argument of `subset`, as sample numbers."""
+    """The argument of `subset` as sample numbers."""
     if isinstance(which, slice):
         numbers = np.arange(*which.indices(samples), dtype=np.int64)
     else:
@@ -252,12 +252,12 @@ def _numbers(which: Any, samples: int) -> Indices:
     if wrong.size:
         raise IndexError(f"sample {wrong[0]}: samples are numbered from 0 to {samples - 1}.")
     if not numbers.size:
-        raise ValueError(f"which={which!r:.80} chooses no samples, expected at least one.")
+        raise ValueError(f"which={which!r:.80} selects no samples, expected at least one.")
     return numbers
 
 
 def warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) -> None:
-    """Log if training options change shapes or dtypes, which would fail late in a model."""
+    """Log if training options change shapes or dtypes, which would fail late, in a model."""
     functions = (train.transform, train.batch_transform, validation.transform)
     if all(function is None for function in functions):
         return
@@ -269,8 +269,8 @@ def warn_where_parts_differ(train: SequenceLoader, validation: SequenceLoader) -
         return
     said = [", ".join(f"{s.dtype}{list(s.shape)}" for s in flatten(form)) for form in forms]
     warn(
-        f"the training part delivers {said[0]}, and the validation part {said[1]}: transform= and "
-        "batch_transform= are for training, and are left out of validation. What belongs to the data, "
-        "such as scaling, goes into preprocess=, which both parts have; what validation alone needs "
-        "goes into validation_transform=."
+        f"the training part delivers {said[0]}, but the validation part {said[1]}: transform= and "
+        "batch_transform= are for training, and are left out of validation. Put processing of the data, "
+        "such as scaling, into preprocess=, which both parts have, and processing for validation alone "
+        "into validation_transform=."
     )

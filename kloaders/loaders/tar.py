@@ -38,10 +38,10 @@ class TarSequenceLoader(EncodedLoader):
         files: a path, a pattern such as `train-*.tar` or `train-{000..127}.tar`, or a list of these;
             or URLs, from which only the headers and the needed members are fetched.
         batch_size: samples per batch.
-        x, y: the suffixes that are input and label: "jpg"; "jpg;png" for the first that a sample
+        x, y: the suffixes of input and label: "jpg"; "jpg;png" for the first one that a sample
             has; "json:box:x" for a part of a JSON text; a list of names for a row of numbers; a
-            tuple or dict of these for several. x=None chooses an image or array, and a class as y if
-            there is one, and logs the choice.
+            tuple or dict of these for several. x=None selects an image or array, and a class as y if
+            there is one, and logs the selection.
         index_folder: folder for indexes; None: next to the files. For URLs, and if that is not
             writable, in the user's cache folder; with download_cache=, its folder `indexes`.
         exclude: leave out the samples that this CSV file lists in its column `path`, as `quarantine=`
@@ -59,7 +59,7 @@ class TarSequenceLoader(EncodedLoader):
     Raises:
         FileNotFoundError: a file does not exist, or none matches a pattern.
         DecodeError: a file is empty, compressed, not a tar file, or damaged between members.
-        ValueError: no sample has this suffix.
+        ValueError: no sample has a member with this suffix.
 
         A damaged or truncated member is a sample that does not load: `on_error` applies, and the sample's
         name is the file and its key. `files` lists the files.
@@ -93,6 +93,6 @@ class TarSequenceLoader(EncodedLoader):
             x, found = guessed(samples)
             y = found if y is None else y
             said = f"x is {x!r}" + ("" if y is None else f", y is {y!r}")
-            inform(f"{self.files[0]}: {said}. x= and y= choose otherwise.", once=said)
+            inform(f"{self.files[0]}: {said}. x= and y= change this.", once=said)
         rows = TarSource(samples, self._fields(x, y, chosen, options))
         self._start(rows, batch_size, chosen | {"exclude": exclude}, options)

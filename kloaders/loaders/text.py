@@ -25,16 +25,16 @@ __all__ = ["CsvSequenceLoader", "TextLineSequenceLoader"]
 
 
 class _Lines(SequenceLoader):
-    """Samples that are lines of files."""
+    """A loader whose samples are lines of files."""
 
     _lines: LineSource
     files: list[str]
     encoding: str
 
     def read_lines(self, indices: Any) -> list[str]:
-        """The lines of these sample numbers, in this order, without their ends.
+        """The lines with these sample numbers, in this order, without line ends.
 
-        Neighbours in a file are read by one call. Safe for threads.
+        Lines that are adjacent in a file are read with one call. Thread-safe.
 
         Raises:
             DecodeError: a file has changed since the loader was made.
@@ -46,25 +46,25 @@ class _Lines(SequenceLoader):
 class TextLineSequenceLoader(_Lines):
     """Batches of lines of text files, in any order: one line per sample.
 
-    An index of where each line begins is made once, by all cores (about a second per gigabyte), and
-    saved next to the file, as `.NAME.lines.index`. Then any line takes one read; no text stays in
-    RAM, only 8 bytes of index per line. Lines end in a newline, or in files without newlines, in a
+    An index of where each line begins is made once, with all cores (about a second per gigabyte), and
+    stored next to the file, as `.NAME.lines.index`. After that any line takes one read. No text stays in
+    RAM, only 8 bytes of index per line. Lines end with a newline, or, in files without newlines, with a
     carriage return.
 
     Args:
-        files: a path, a pattern such as `part-*.txt`, or a list of these; URLs as well, from which only
-            the lines that are needed are fetched. Files of a pattern are sorted by name.
-        decode: a function of a line, a str without its end, that gives x or (x, y), such as
+        files: a path, a pattern such as `part-*.txt`, or a list of these; or URLs, from which only the
+            needed lines are fetched. Files of a pattern are sorted by name.
+        decode: a function of a line, a str without its line end, that returns x or (x, y), such as
             `lambda line: json.loads(line)["values"]`. Or override a hook.
         batch_size: samples per batch.
-        encoding: of the text; UTF-8, or another in which a newline is the byte 10.
-        index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's if that is not writable, and for URLs; with download_cache=, its folder `indexes`.
+        encoding: the text encoding: UTF-8, or another in which a newline is the byte 10.
+        index_folder: folder for indexes; None: next to the files. For URLs, and if that is not
+            writable, in the user's cache folder; with download_cache=, its folder `indexes`.
         download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
             objects, and its maximum size; see `PathSequenceLoader`.
         **options: see `SequenceLoader`.
 
-    Lines differ in length: `bucket_by_length` pads what `decode` gives.
+    Lines differ in length: `bucket_by_length` pads the results of `decode`.
 
     Raises:
         FileNotFoundError: a file does not exist, or none matches a pattern.
@@ -93,8 +93,8 @@ class TextLineSequenceLoader(_Lines):
         hooked = overrides(kind, "load_sample") or overrides(kind, "load_batch")
         if decode is None and not hooked:
             raise TypeError(
-                f"{kind.__name__}() got no decode=, a function of a line that gives numbers: "
-                "x, or (x, y). A batch holds numeric arrays, no text."
+                f"{kind.__name__}() got no decode=, a function of a line that returns numbers: "
+                "x, or (x, y). A batch contains numeric arrays, not text."
             )
         self.decode = decode
         self.encoding = encoding
@@ -111,8 +111,8 @@ class TextLineSequenceLoader(_Lines):
     def load_sample(self, index: int) -> Any:
         """One sample from its line: x, or a tuple (x, y). Override it, or pass `decode=`.
 
-        `self.read_lines([index])` gives the line. For a tokenizer that takes many texts at once,
-        override `load_batch(indices)` and give it `self.read_lines(indices)`.
+        `self.read_lines([index])` returns the line. For a tokenizer that takes many texts at once,
+        override `load_batch(indices)`, and pass `self.read_lines(indices)` to it.
         """
         return self._lines.read(index)
 
@@ -120,46 +120,46 @@ class TextLineSequenceLoader(_Lines):
 class CsvSequenceLoader(_Lines):
     """Batches of rows of CSV files, in any order: one row per sample.
 
-    An index of where each row begins is made once, by all cores (about a second per gigabyte), and
-    saved next to the file, as `.NAME.rows*.index`. Line ends in quotes are part of a row; blank rows
-    are ignored. Then any row takes one read; no row stays in RAM, only 8 bytes of index per row.
-    Numbers are parsed by NumPy's C parser, one call per batch.
+    An index of where each row begins is made once, with all cores (about a second per gigabyte), and
+    stored next to the file, as `.NAME.rows*.index`. Line ends in quotes are part of a row; blank rows
+    are ignored. After that any row takes one read. No row stays in RAM, only 8 bytes of index per row.
+    NumPy's C parser parses numbers, with one call per batch.
 
     Args:
-        files: a path, a pattern such as `part-*.csv`, or a list of these, with the same columns; URLs
-            as well, from which only the needed rows are fetched.
-        x: the columns of the input: a list of names makes a row of float32, one name a number.
-            A tuple or dict of these makes several inputs. None takes all columns but those of y.
-        y: the columns of the label, likewise. None for none.
+        files: a path, a pattern such as `part-*.csv`, or a list of these, with the same columns; or
+            URLs, from which only the needed rows are fetched.
+        x: the columns of the input: a list of names makes a float32 row, with one number per name. A
+            tuple or dict of these makes several inputs. None uses all columns except those of y.
+        y: the columns of the label, in the same form. None for none.
         batch_size: samples per batch.
-        classes: what the texts of columns mean, {"species": ["cat", "dog"]}: the number of a text
-            in its list stands for it, as int32 where a column is alone.
-        missing: the number for a field without a value, which is an empty one; None: a sample with
-            one does not load.
-        na_values: other texts of fields without a value, such as ["NA", "null", "-"].
-        label_dtype: of y; None: float32, or int32 of `classes`.
-        header: the first row has the names. False: columns are named by number, from 0.
-        delimiter: between fields, one character.
-        quote: around fields, one character; None: quotes have no meaning.
-        encoding: of the text; UTF-8, or another in which newlines, delimiters and quotes are ASCII.
-        index_folder: where to keep indexes; None: beside the files, or in a cache folder of the
-            user's if that is not writable, and for URLs; with download_cache=, its folder `indexes`.
+        classes: the possible texts of columns, {"species": ["cat", "dog"]}: each text is replaced by
+            its index in the list, as int32 if the column is an array by itself.
+        missing: the number for an empty field; None: a sample with an empty field does not load.
+        na_values: other texts that mean an empty field, such as ["NA", "null", "-"].
+        label_dtype: the dtype of y; None: float32, or int32 for `classes`.
+        header: the first row contains the names. False: columns are named by number, from 0.
+        delimiter: the character between fields.
+        quote: the character around fields; None: there are no quotes.
+        encoding: the text encoding: UTF-8, or another in which newlines, delimiters and quotes are
+            ASCII.
+        index_folder: folder for indexes; None: next to the files. For URLs, and if that is not
+            writable, in the user's cache folder; with download_cache=, its folder `indexes`.
         download_cache, download_budget: a folder that caches blocks of 4 MiB of downloaded
             objects, and its maximum size; see `PathSequenceLoader`.
-        **options: see `SequenceLoader`. dtype: of x; None: float32, or int32 of `classes`.
+        **options: see `SequenceLoader`. dtype: the dtype of x; None: float32, or int32 for `classes`.
 
-    A column may also be named by its number, counted from 0, which tells two of one name apart.
-    Where no dtype is given numbers are float32, which holds integers up to 2**24, and a sample with
-    one that it would round does not load: `dtype="int64"` keeps them.
+    A column may also be given by its number, counted from 0, which distinguishes two with the same name.
+    Without a dtype, numbers are float32, which holds integers up to 2**24. A sample with an integer that
+    would be rounded does not load: `dtype="int64"` keeps it.
 
-    `columns` lists the names. Override `load_sample(index)`, and there
-    `self.read_rows([index])`, which gives lists of str, for what these options do not do.
+    `columns` lists the names. For anything that these options do not support, override
+    `load_sample(index)`, and call `self.read_rows([index])`, which returns lists of str.
 
     Raises:
         FileNotFoundError: a file does not exist, or none matches a pattern.
-        DecodeError: a file is empty, compressed, or ends inside of quotes.
-        ValueError: the column does not exist, or two of this name; there are no rows, or files have
-            other columns than the first.
+        DecodeError: a file is empty, compressed, or ends inside quotes.
+        ValueError: a column does not exist, or its name is not unique; there are no rows; or files
+            have other columns than the first.
     """
 
     @shows_options(Options)
@@ -193,7 +193,7 @@ class CsvSequenceLoader(_Lines):
         self.na_values = _texts(na_values, "na_values")
         labels = checked_dtype(label_dtype)
         if labels is not None and y is None:
-            raise ValueError("label_dtype= is of y, and there is none: pass y=, or leave it out.")
+            raise ValueError("label_dtype= is for y, but there is none: pass y=, or leave it out.")
         #: The files, in the order of their samples.
         self.files = files_of(files, "CSV files", "part-*.csv")
         folder = None if index_folder is None else local_path(index_folder, "index_folder")
@@ -237,14 +237,16 @@ class CsvSequenceLoader(_Lines):
 
     @default_hook
     def load_batch(self, indices: Indices) -> Any:
-        """Several samples at once, as `x` and `y` say. Override it, or `load_sample(index)`."""
+        """Several samples at once, according to `x` and `y`. Override it, or `load_sample(index)`."""
         parts = self._lines.batch(indices)
         return parts if len(parts) > 1 else parts[0]
 
 
 def _texts(value: Any, name: str) -> list[str]:
     if isinstance(value, str) or not all(isinstance(text, str) for text in value):
-        raise TypeError(f'{name}={value!r:.80}, expected a list of texts, such as ["NA", "null"].')
+        raise TypeError(
+            f'{name}={value!r:.80}, expected a list of strings, such as ["NA", "null"].'
+        )
     return [text.strip() for text in value]
 
 

@@ -32,14 +32,14 @@ def from_tfds(
 
     Needs `tensorflow-datasets`, and a data set prepared as ArrayRecord:
     `tfds.builder(name, file_format="array_record").download_and_prepare()`. Images stay encoded until
-    they are read, and are decoded by several threads: `size=`, `cache=` and so on work as for files.
-    If the label is a ClassLabel, `class_names` has its names.
+    they are read, and several threads decode them: `size=`, `cache=` and other options work as for
+    files. If the label is a ClassLabel, its names are in `class_names`.
 
     Args:
         dataset: a name, such as "mnist", or a builder.
-        x: the features that are the input: a name; "name:key" for a part of one; a list of names for
+        x: the features of the input: a name; "name:key" for a part of one; a list of names for
             a row of float32 numbers; a tuple or dict of these for several.
-        y: the features that are the label, likewise; None for none.
+        y: the features of the label, in the same form; None for none.
         batch_size: samples per batch.
         split: the split, in TFDS' notation: "train", "test[:50%]".
         data_dir: TFDS' data folder; None: its default.
@@ -66,7 +66,7 @@ def from_tfds(
     if not hasattr(builder, "as_data_source"):
         raise TypeError(
             f'dataset is a {type(builder).__name__}, expected a name such as "mnist", or a builder '
-            "(tfds.builder(name)). For tfds.data_source(...) there is from_source(source)."
+            "(tfds.builder(name)). For tfds.data_source(...) use from_source(source)."
         )
     return _TfdsLoader(tfds, builder, split, x, y, batch_size, **options)
 

@@ -156,7 +156,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         ram = RamOptions(ram_batch_size, ram_budget, drawn) if two_levels else None
         self._levels = {"ram": ram}
         leaves: tuple[Structure, ...] = ()
-        # A hook may work without features; it needs them for super() only.
+        # A hook may work without features, which only super() needs.
         hooked = overrides(type(self), "load_sample") or overrides(type(self), "load_batch")
         if given is None and form is not None and not hooked:
             given = form.parts
@@ -164,14 +164,14 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         inputs, (masks, decode_label), self.input_options = readings_by_input(
             named["x"], "features['x']", self.decode, label_options, **images
         )
-        #: Of images; where inputs have options of their own, of the first one.
+        #: The image options; if inputs have separate options, those of the first one.
         self.image_options = next(iter(inputs.values()))
         if len(records) and (given or not hooked):
             leaves = self._settled(records, given, inputs, masks, decode_label, options)
         if records.compressed:
             warn(
-                f"{self.files[0]} is compressed: records are read front to back, into RAM batches "
-                "that are shuffled. Plain files are shuffled as a whole: write_tfrecords(..., "
+                f"{self.files[0]} is compressed: its records are read from front to back, into RAM batches "
+                "that are shuffled. Uncompressed files are shuffled as a whole: write_tfrecords(..., "
                 "compression=None).",
                 once="compressed records",
             )
@@ -186,9 +186,9 @@ class TFRecordSequenceLoader(TwoLevelLoader):
     def load_sample(self, index: int) -> Any:
         """One sample from its record: x, or a tuple (x, y). Override it to parse records yourself.
 
-        `self.read_record(index)` returns the bytes, and `super().load_sample(index)` the sample by
-        `features`, if they are given. Called from several threads at once. Exceptions become a
-        SampleError that names file and record, or are handled by `on_error`.
+        `self.read_record(index)` returns the bytes, and `super().load_sample(index)` the sample according
+        to `features`, if there are any. Several threads call it at once. Any exception becomes a
+        SampleError that names file and record, or is handled according to `on_error`.
         """
         parts = self.records.sample(index, Moment())
         return parts[0] if len(parts) == 1 else parts
@@ -216,7 +216,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             source,
             options.cache,
             options.work,
-            # Records that are not decoded are read as fast as a cache is.
+            # Reading records without decoding is as fast as reading a cache.
             decoded=records.encoded and options.ram is None,
             name=records.name,
             file_of=files.file_of,
@@ -239,7 +239,7 @@ class TFRecordSequenceLoader(TwoLevelLoader):
         decode_label: Decode | None,
         options: Options,
     ) -> tuple[Structure, ...]:
-        """Leaves of a sample, from the first record that can be read."""
+        """The leaves of a sample, settled with the first readable record."""
         failure: SampleError | None = None
         names = Names(len(records), records.name)
         for index in range(min(len(records), FIRST_TRIES)):
@@ -261,26 +261,26 @@ class TFRecordSequenceLoader(TwoLevelLoader):
             except ValueError as error:
                 raise ValueError(f"{visible(records.name(index))}: {error}") from None
             if said:
-                inform(f"{self.files[0]}: {said}. features={{...}} chooses otherwise.", once=said)
+                inform(f"{self.files[0]}: {said}. features={{...}} changes this.", once=said)
             return leaves
         assert failure is not None
         raise failure
 
 
 def _without_empty(files: list[str], opener: Opener) -> list[str]:
-    """Files without the empty ones; all of them if all are empty."""
+    """The files that are not empty; all files if all are empty."""
     empty = [path for path in files if not opener.stamp(path)[0]]
     if not empty or len(empty) == len(files):
         return files
     warn(
         f"{empty[0]} {f'and {len(empty) - 1} other files are' if len(empty) > 1 else 'is'} empty (0 "
-        "bytes) and left out: no record is in it."
+        "bytes) and left out."
     )
     return [path for path in files if path not in set(empty)]
 
 
 def _form_in(records: RecordFiles) -> Form | None:
-    """The structure stored by `write_tfrecords`, from the first file that can be read."""
+    """The structure stored by `write_tfrecords`, from the first readable file."""
     for first, end in itertools.pairwise(records.firsts.tolist()):
         try:
             if end > first:
@@ -299,8 +299,8 @@ def _leave_out(records: RecordFiles, names: set[str], options: Options) -> None:
     options["sample_weights"] = taken(weights, records.kept if count else None)
     if count == samples and count:
         raise ValueError(
-            f"exclude= leaves out all {samples:,} records, so that none is left to load: look "
-            "at what it lists, or leave it out."
+            f"exclude= leaves out all {samples:,} records, so that none is left to load: check "
+            "its content, or leave exclude= out."
         )
 
 

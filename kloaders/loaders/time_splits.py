@@ -1,4 +1,4 @@
-"""Parts of a loader that are earlier and later, and samples that two parts would share."""
+"""Splits a loader in time, and finds samples that two parts would share."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ __all__ = ["check_apart", "checked_order", "sides_in_time", "warn_where_parts_sh
 
 
 def checked_order(order: Any, gap: Any, **others: Any) -> None:
-    """Refuse what `split` cannot do in time.
+    """Check the arguments of a split in time.
 
-    others: arguments that have a say in what goes to which side.
+    others: other arguments that determine the side of a sample.
 
     Raises:
-        ValueError, TypeError: order is not known, or another argument contradicts it.
+        ValueError, TypeError: order is unknown, or another argument contradicts it.
     """
     if order not in (None, "random", "time"):
         raise ValueError(
-            f'order={order!r:.80}: choose "time", the later samples to validate with, or "random".'
+            f'order={order!r:.80}: choose "time", to validate with the later samples, or "random".'
         )
     if checked_count(gap, "gap", 0) and order != "time":
         raise ValueError(
-            f'gap={gap} lies between an earlier and a later part: pass order="time" with it.'
+            f'gap={gap} separates an earlier from a later part: pass order="time" with it.'
         )
     given = [name for name, value in others.items() if value is not None and value is not False]
     if order == "time" and given:
         raise ValueError(
-            f'order="time" and {given[0]}= are both given: choose one, since time alone says which '
-            "sample is on which side."
+            f'order="time" and {given[0]}= are both set: choose one, since time alone determines which '
+            "side a sample is on."
         )
 
 
 def sides_in_time(whole: SequenceLoader, share: float, gap: int) -> tuple[Indices, Indices]:
-    """Sample numbers of the earlier and the later part; `split` says what the arguments are.
+    """The sample numbers of the earlier and the later part; for the arguments see `split`.
 
     Raises:
         ValueError: a side would be empty.
@@ -56,19 +56,19 @@ def sides_in_time(whole: SequenceLoader, share: float, gap: int) -> tuple[Indice
         between = f" {gap} rows" if gap and spans.length > 1 else f" {gap}" if gap else ""
         raise ValueError(
             f'validation={share:g} with order="time" leaves none of {whole.samples} samples to train '
-            f"on: none ends{between} before the first one to validate with. Lower validation or gap."
+            f"on: none ends{between} before the first one for validation. Lower validation or gap."
         )
     left = whole.samples - len(first) - len(second)
     if left:
         inform(
-            f"{len(first):,} samples to train on, {len(second):,} later ones to validate with, and "
-            f"{left:,} between them left out, which reach into the later ones or the gap."
+            f"{len(first):,} samples for training, {len(second):,} later ones for validation, and "
+            f"{left:,} between them left out, because they overlap with the later ones or the gap."
         )
     return first, second
 
 
 def check_apart(whole: SequenceLoader, first: Indices, second: Indices) -> None:
-    """Refuse to validate with windows whose rows are trained on.
+    """Raise an error if windows for validation share rows with windows for training.
 
     Raises:
         ValueError: samples of both sides share rows of a series.
@@ -76,20 +76,20 @@ def check_apart(whole: SequenceLoader, first: Indices, second: Indices) -> None:
     shared = _sharing(whole, first, second)
     if shared:
         raise ValueError(
-            f"{shared:,} of {len(second):,} windows to validate with would share rows with windows to "
-            "train on, so that validation tells nothing about rows that are new. Pass "
-            'order="time", which cuts each series in time; order="random" splits at random all the same.'
+            f"{shared:,} of {len(second):,} windows for validation would share rows with windows for "
+            "training, so that validation says nothing about new rows. Pass "
+            'order="time", which splits each series in time; order="random" splits at random anyway.'
         )
 
 
 def warn_where_parts_share_rows(whole: SequenceLoader, first: Indices, second: Indices) -> None:
-    """Log how many samples to validate with share rows with those to train on."""
+    """Log how many samples for validation share rows with those for training."""
     shared = _sharing(whole, first, second)
     if shared:
         warn(
-            f"{shared:,} of {len(second):,} windows to validate with share rows with windows to train "
-            "on, so that validation tells little about rows that are new. A splitter with a gap of "
-            "a window and its horizon keeps them apart, as TimeSeriesSplit(5, gap=...)."
+            f"{shared:,} of {len(second):,} windows for validation share rows with windows for training, "
+            "so that validation says little about new rows. To keep them apart use a splitter with a gap "
+            "of a window and its horizon, such as TimeSeriesSplit(5, gap=...)."
         )
 
 

@@ -1,4 +1,4 @@
-"""A loader over frames of video files, each found exactly."""
+"""A loader of frames of video files, with exact seeking."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class VideoSequenceLoader(SequenceLoader):
     """Batches of clips of video files, in any order.
 
     A sample is `clip` frames of one file, decoded by OpenCV. On first use each file is decoded once to
-    count its frames and store their times in `.NAME.frames.index` next to it, since headers of videos
-    are often wrong about both. The times show whether a seek reached the wanted frame. In MPEG
+    count its frames and to store their times in `.NAME.frames.index` next to it, because the headers of
+    videos are often wrong about both. The times show whether a seek reached the right frame. In MPEG
     program, transport and video streams it does not; such files are decoded from the beginning, with
     a warning.
 
-    Only keyframes can be decoded directly: a frame costs all frames since the last keyframe, 125 on
-    average for the usual distance of 250. Encode with a keyframe every 10 to 30 frames for training
+    Only keyframes can be decoded directly: reading a frame decodes all frames since the last keyframe, 125
+    on average for the usual interval of 250. For training, encode with a keyframe every 10 to 30 frames
     (`ffmpeg -g 15`), use long clips, or decode once with `write_pack`.
 
     Args:
@@ -44,9 +44,9 @@ class VideoSequenceLoader(SequenceLoader):
         batch_size: samples per batch.
         clip: frames per sample, uint8 of shape (clip, height, width, 3). None: one, without that axis.
         step: use every step-th frame of the file.
-        stride: frames from the beginning of one clip to the next; by default clip * step, so that
-            clips do not overlap. Frames at the end of a file that do not fill a clip are left out.
-        size: (height, width), or one number for both, to which frames are resized; None keeps them as they are.
+        stride: frames between the starts of two clips; by default clip * step, so that clips do not
+            overlap. Frames at the end of a file that do not fill a clip are left out.
+        size: (height, width), or one number for both, to which frames are resized; None keeps their size.
         interpolation, channels: see `PathSequenceLoader`; channels is 3 or 1.
         index_folder: folder for indexes; None: next to the files, or in the user's cache folder if
             that is not writable.
@@ -56,7 +56,7 @@ class VideoSequenceLoader(SequenceLoader):
         FileNotFoundError: a file does not exist, or none matches a pattern.
         DecodeError: OpenCV finds no frames in a file, it is cut off, or it has fewer frames than its
             header says.
-        ValueError: no file has as many frames as a clip.
+        ValueError: no file is as long as a clip.
 
     Each thread opens a decoder for the file that it reads.
     """
@@ -80,7 +80,7 @@ class VideoSequenceLoader(SequenceLoader):
         known = (*Options.__annotations__, *(VideoSequenceLoader.__init__.__kwdefaults__ or {}))
         check_names(type(self).__name__, options, known)
         if channels not in (1, 3):
-            raise ValueError(f"channels={channels!r:.80} of a video: choose 3 (RGB) or 1 (grey).")
+            raise ValueError(f"channels={channels!r:.80} of a video: choose 3 (RGB) or 1 (gray).")
         self.image_options = ImageOptions(
             size=checked_size(size),
             interpolation=interpolation,
@@ -99,7 +99,7 @@ class VideoSequenceLoader(SequenceLoader):
             if len(column) != len(self.files):
                 raise ValueError(
                     f"labels has {len(column)} values for {len(self.files)} files, expected "
-                    "one a file."
+                    "one per file."
                 )
         folder = None if index_folder is None else local_path(index_folder, "index_folder")
         self._videos = VideoSource(
@@ -109,10 +109,10 @@ class VideoSequenceLoader(SequenceLoader):
         self._begin(self._videos, batch_size, options)
 
     def where(self, index: int) -> tuple[int, int]:
-        """The file of a clip, by its number in `files`, and the clip's first frame there."""
+        """The number of a clip's file in `files`, and the clip's first frame in that file."""
         return self._videos.where(index)
 
     @default_hook
     def load_sample(self, index: int) -> Any:
-        """One clip, and the label of its file. Override it for labels of another kind."""
+        """One clip, and the label of its file. Override it for other labels."""
         return self._videos.read(index)

@@ -1,4 +1,4 @@
-"""A loader over windows of long series: past and future values."""
+"""A loader of windows of long series: past values as inputs, future values as labels."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ __all__ = ["WindowSequenceLoader", "series_of"]
 
 
 class WindowSequenceLoader(SequenceLoader):
-    """Batches of windows of long time series, made when they are needed.
+    """Batches of windows of long time series, cut out when they are needed.
 
     A sample is `window` rows of a series as x, of shape (window, columns), and the next `horizon`
-    rows as y, (horizon, targets). Only the series is in memory, or mapped, or read from its file:
-    overlapping windows are not copied. Worker processes and pickles get the series, too.
+    rows as y, (horizon, targets). Overlapping windows are not copied: only the series itself is in
+    memory, mapped, or read from its file. Worker processes and pickles also get the series.
 
-    `split(loader, order="time")` cuts them in time, so that no window of the validation part shares
+    `split(loader, order="time")` splits in time, so that no window of the validation part shares
     a row with one of the training part.
 
     Args:
-        series: an array with one row for each step of time: (steps,), (steps, columns) or more axes;
-            a `np.memmap`, a dataset of h5py, an array of zarr or a table of pandas as well. A list
-            of arrays is several series; no window reaches from one into the next.
+        series: an array with one row for each time step: (steps,), (steps, columns) or more axes;
+            also a `np.memmap`, an h5py dataset, a zarr array or a pandas table. A list of arrays
+            is several series; no window spans two of them.
         batch_size: samples per batch.
         window: rows in x.
         horizon: rows in y; None: no labels.
-        lead: rows that lie between x and y.
-        stride: number of rows between the beginnings of two windows. Rows at the end that fill
-            no window are left out.
-        step: take every step-th row, into x and y.
-        inputs: the columns of x, by number, or by name for a table; a list of these, or one, which
-            drops the axis. None: all.
-        targets: the columns of y, likewise. None: all.
-        gaps: rows at which something new begins, after hours without data: no window reaches over
+        lead: the number of rows between x and y.
+        stride: the number of rows between the starts of two windows. Rows at the end that do not
+            fill a window are left out.
+        step: take every step-th row, for both x and y.
+        inputs: the columns of x, by number, or by name for a table; a list of these, or a single
+            one, which drops the axis. None: all.
+        targets: the columns of y, in the same form. None: all.
+        gaps: rows at which a new stretch begins, such as after hours without data: no window spans
             them. For several series, a list of such lists.
         **options: see `SequenceLoader`.
 
     Raises:
         ValueError: no series is as long as a window; series differ in columns or dtype.
-        IndexError: the column does not exist, or the row does not exist.
+        IndexError: a column or a row does not exist.
 
     >>> series = np.arange(10)
     >>> x, y = WindowSequenceLoader(series, 4, window=3, horizon=2, stride=2)[0]
@@ -86,7 +86,7 @@ class WindowSequenceLoader(SequenceLoader):
         for name, value in (("targets", targets), ("lead", lead or None)):
             if value is not None and horizon is None:
                 raise ValueError(
-                    f"{name}={value!r:.80} is about y, and without horizon= there is none: pass "
+                    f"{name}={value!r:.80} is for y, but without horizon= there is none: pass "
                     "horizon=1 for the row after each window."
                 )
         columns, names = series_of(series)
@@ -102,24 +102,24 @@ class WindowSequenceLoader(SequenceLoader):
         self._begin(self._windows, batch_size, options)
 
     def where(self, index: int) -> tuple[int, int]:
-        """The series of a window, by its number, and the window's first row there."""
+        """The number of a window's series, and the window's first row in that series."""
         return self._windows.where(index)
 
     @default_hook
     def load_sample(self, index: int) -> Any:
-        """One window, x or (x, y). Override it to make something else of it."""
+        """One window, x or (x, y). Override it to change the sample."""
         return self._windows.read(index)
 
 
 def series_of(series: Any) -> tuple[list[ArrayColumn | LazyColumn], list[str] | None]:
-    """A column for each series, and the names of columns, where a table has some.
+    """A column for each series, and the column names, if it is a table.
 
     Raises:
-        TypeError, ValueError: these are no series, or they differ in columns or dtype.
+        TypeError, ValueError: these are not series, or they differ in columns or dtype.
     """
     if isinstance(series, (tuple, dict)):
         raise TypeError(
-            f"series is a {type(series).__name__}, which means several inputs elsewhere: pass a list "
+            f"series is a {type(series).__name__}, which elsewhere means several inputs: pass a list "
             "of arrays for several series, and np.column_stack(...) for several columns of one."
         )
     several = isinstance(series, list) and bool(series) and np.ndim(series[0]) > 0
@@ -128,7 +128,7 @@ def series_of(series: Any) -> tuple[list[ArrayColumn | LazyColumn], list[str] | 
     found: list[ArrayColumn | LazyColumn] = []
     for k, one in enumerate(given):
         column = columns_of(one, "series")
-        if isinstance(column, CastColumn):  # of another byte order, which a batch has not
+        if isinstance(column, CastColumn):  # its array has another byte order, which batches lack
             column = column.column
         if not isinstance(column, (ArrayColumn, LazyColumn)):
             raise TypeError(
@@ -136,8 +136,8 @@ def series_of(series: Any) -> tuple[list[ArrayColumn | LazyColumn], list[str] | 
             )
         if found and _form(column) != _form(found[0]):
             raise ValueError(
-                f"series 0 has rows of {_said(found[0])}, and series {k} of {_said(column)}: one batch "
-                "holds windows of all, so bring them to one form."
+                f"series 0 has rows of {_said(found[0])}, but series {k} has rows of {_said(column)}: one "
+                "batch contains windows of all, so give them the same shape and dtype."
             )
         found.append(column)
     names = getattr(given[0], "columns", None)
@@ -159,12 +159,12 @@ def _said(column: ArrayColumn | LazyColumn) -> str:
 def _columns(
     chosen: Any, what: str, shape: tuple[int, ...], names: list[str] | None
 ) -> int | list[int] | None:
-    """Columns as numbers."""
+    """Column numbers."""
     if chosen is None:
         return None
     if len(shape) < 2:
         raise ValueError(
-            f"{what}={chosen!r:.80} are columns, and the series has none: its shape is {shape}. Leave "
+            f"{what}={chosen!r:.80} are columns, but the series has none: its shape is {shape}. Leave "
             f"{what}= out, or pass series[:, np.newaxis]."
         )
     if isinstance(chosen, (list, tuple, np.ndarray)):
@@ -181,30 +181,30 @@ def _column(chosen: Any, what: str, width: int, names: list[str] | None) -> int:
         if names is None or chosen not in names:
             there = f"it has {listed(names)}" if names else f"it has numbers, from 0 to {width - 1}"
             raise IndexError(
-                f"{what} has {chosen!r:.80}, and the series has no such column: {there}."
+                f"{what} has {chosen!r:.80}, but the series has no such column: {there}."
             )
         return names.index(chosen)
     if isinstance(chosen, (bool, np.bool_)) or not isinstance(chosen, (int, np.integer)):
         raise TypeError(
             f"{what} has {chosen!r:.80} ({type(chosen).__name__}), expected the number of a column, or a "
-            "name where the series is a table."
+            "name if the series is a table."
         )
     if not -width <= chosen < width:
         raise IndexError(
-            f"{what} has column {chosen}, and the series has {width}: 0 to {width - 1}."
+            f"{what} has column {chosen}, but the series has {width}: 0 to {width - 1}."
         )
     return int(chosen) % width
 
 
 def _gaps(given: Any, columns: list[Any], several: bool) -> list[Indices]:
-    """For each series the rows at which something new begins."""
+    """For each series the rows at which a new stretch begins."""
     if given is None:
         return [np.zeros(0, np.int64) for _ in columns]
     each = given if several else [given]
     if len(each) != len(columns):
         raise ValueError(
-            f"gaps has {len(each)} lists for {len(columns)} series, expected one for each; [] where a "
-            "series has none."
+            f"gaps has {len(each)} lists for {len(columns)} series, expected one for each; use [] for a "
+            "series without gaps."
         )
     found = []
     for k, (rows, column) in enumerate(zip(each, columns, strict=True)):
@@ -213,12 +213,12 @@ def _gaps(given: Any, columns: list[Any], several: bool) -> list[Indices]:
         if array.dtype.kind not in "iu" or array.ndim != 1:
             raise TypeError(
                 f"{whose} is {array.dtype} of shape {array.shape}, expected the numbers of rows at "
-                "which something new begins: np.flatnonzero(np.diff(times) > usual) + 1."
+                "which a new stretch begins: np.flatnonzero(np.diff(times) > usual) + 1."
             )
         wrong = array[(array <= 0) | (array >= len(column))]
         if wrong.size:
             raise IndexError(
-                f"{whose} has row {wrong[0]}, and something new can begin at rows 1 to "
+                f"{whose} has row {wrong[0]}, but a new stretch can begin only at rows 1 to "
                 f"{len(column) - 1} of {len(column)}."
             )
         found.append(np.unique(array).astype(np.int64))

@@ -1,4 +1,4 @@
-"""Objects by their URL: read, list and write, with retries while the storage does not answer."""
+"""Reads, lists and writes objects by URL, and retries while the storage does not answer."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Seconds before the second try, and at most before a later one.
+# The number of seconds before the second try, and the maximum before a later one.
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 15.0
-# Seconds between checks whether anybody still waits.
+# The number of seconds between checks whether a thread still waits.
 _LOOK_SECONDS = 0.25
 # An outage longer than this is reported.
 _REPORT_SECONDS = 10.0
-# An object that breaks off this often, while others arrive, is itself at fault.
+# An object whose transfer breaks off this often, while others arrive, is itself at fault.
 _TRANSFERS = 8
 
 
 class _Outages:
-    """Since when each place has not answered."""
+    """For each place that does not answer, the time since when."""
 
     def __init__(self) -> None:
         self.after_fork()
@@ -64,11 +64,11 @@ class _Outages:
 
     @property
     def any(self) -> bool:
-        """Whether a place does not answer."""
+        """Whether any place does not answer."""
         return bool(self._since)
 
     def failed(self, place: str, said: str, patience: float) -> None:
-        """A request was not answered."""
+        """Record that a request was not answered."""
         now = time.monotonic()
         with self._lock:
             since = self._since.setdefault(place, now)
@@ -76,12 +76,12 @@ class _Outages:
                 return
             self._reported.add(place)
         warn(
-            f"{place} has not answered for {now - since:.0f} seconds ({said}). Each request is made "
-            f"again for up to {patience:g} seconds in all; training continues when it answers."
+            f"{place} has not answered for {now - since:.0f} seconds ({said}). Each request is retried "
+            f"for up to {patience:g} seconds in total; training continues when it answers."
         )
 
     def answered(self, place: str) -> None:
-        """A request was answered."""
+        """Record that a request was answered."""
         if place in self._since:
             with self._lock:
                 since = self._since.pop(place, None)
@@ -102,18 +102,18 @@ def patiently(
     failed: Callable[[TransientError], None] | None = None,
     wanted: Callable[[], bool] | None = None,
 ) -> T:
-    """Call `attempt()` until it raises no TransientError; returns its result.
+    """Call `attempt()` until it raises no TransientError; return its result.
 
     Args:
         attempt: makes one request.
         url: the requested URL.
-        patience: seconds to keep trying; None: those of the URL's place.
+        patience: the number of seconds to keep trying; None: the setting of the URL's place.
         failed: called with each TransientError.
-        wanted: False once nobody waits for the result; the last error is raised then.
+        wanted: returns False once no thread waits for the result; then the last error is raised.
 
     Raises:
         OutageError: it failed for that long.
-        BrokenTransferError: the answer breaks off each time.
+        BrokenTransferError: the transfer broke off each time.
     """
     begin, wait, transfers = time.monotonic(), _FIRST_WAIT, 0
     while True:
@@ -130,18 +130,18 @@ def patiently(
             waited = time.monotonic() - begin
             if transfers >= _TRANSFERS:
                 raise BrokenTransferError(
-                    f"{url} never comes whole: its transfer broke off {transfers} times"
+                    f"{url} never arrives completely: its transfer broke off {transfers} times"
                 ) from None
             if waited + wait > patience:
                 raise OutageError(
                     f"{place} has not answered a request for {url} for {waited:.0f} seconds ({error}). "
                     "Check the network and the endpoint, and resume; kloaders.storage(..., patience=) "
-                    "sets how long it is asked."
+                    "sets how long requests are retried."
                 ) from None
             if not error.transfer:
                 _outages.failed(place, str(error), patience)
             if not _paused(wait * random.uniform(0.5, 1.0), wanted):  # noqa: S311  jitter
-                raise OutageError(f"{place}: nobody waits for {url} any more.") from None
+                raise OutageError(f"{place}: no thread waits for {url} any more.") from None
             wait = min(2 * wait, _LONGEST_WAIT)
         except Exception as error:
             error.__context__ = None  # the client's message may contain keys
@@ -153,7 +153,7 @@ def patiently(
 
 
 def _paused(seconds: float, wanted: Callable[[], bool] | None) -> bool:
-    """Wait as long as somebody still wants the result; returns whether somebody does."""
+    """Wait, as long as a thread still wants the result; return whether one does."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         if exiting.wait(min(left, _LOOK_SECONDS)) or not (wanted is None or wanted()):
@@ -167,19 +167,19 @@ def _place(url: str) -> tuple[Place, str]:
 
 
 def read(url: str, etag: str = "") -> bytes:
-    """The whole object; with an ETag, only if it still has that one."""
+    """Read a whole object; with an ETag, only if the object still has it."""
     place, name = _place(url)
     return patiently(lambda: place.read(name, etag)[0], url, place.patience)
 
 
 def read_with_etag(url: str) -> tuple[bytes, str]:
-    """The whole object and its ETag; "" if the storage has no ETags."""
+    """Read a whole object; return it and its ETag, or "" if the storage has no ETags."""
     place, name = _place(url)
     return patiently(lambda: place.read(name), url, place.patience)
 
 
 def read_range(url: str, start: int, stop: int, etag: str = "") -> bytes:
-    """Bytes start to stop of an object, fewer at its end."""
+    """Read bytes start to stop of an object, fewer at its end."""
     place, name = _place(url)
     if stop <= start:
         return b""
@@ -187,7 +187,7 @@ def read_range(url: str, start: int, stop: int, etag: str = "") -> bytes:
 
 
 def head(url: str) -> Entry:
-    """Size and ETag of an object."""
+    """The size and ETag of an object."""
     place, name = _place(url)
     return patiently(lambda: place.head(name), url, place.patience)
 
@@ -211,7 +211,7 @@ def put(url: str, parts: Sequence[bytes], only_if_absent: bool = False, etag: st
     """Write an object atomically.
 
     Args:
-        url: of the object.
+        url: the URL of the object.
         parts: its content.
         only_if_absent: raise FileExistsError if it exists.
         etag: raise ChangedError if the existing object has another ETag.
@@ -226,7 +226,7 @@ def put(url: str, parts: Sequence[bytes], only_if_absent: bool = False, etag: st
             failed=tries.append,
         )
     except (FileExistsError, ChangedError):
-        # An earlier try may have succeeded with only its answer lost.
+        # An earlier try may have succeeded, with only its answer lost.
         if not tries or read(url) != b"".join(parts):
             raise
 
@@ -242,7 +242,7 @@ def put_file(url: str, path: str, only_if_absent: bool = False) -> None:
         return
     place, name = _place(url)
     if only_if_absent and exists(url):
-        raise FileExistsError(f"{url} is there already.")
+        raise FileExistsError(f"{url} already exists.")
     patiently(lambda: place.put_file(name, path), url, place.patience)
 
 
@@ -253,7 +253,7 @@ def inside(folder: str) -> list[Entry]:
 
 
 def list_below(folder: str) -> list[tuple[str, Entry]]:
-    """All objects below the URL of a folder, by relative name, sorted.
+    """All objects below a folder's URL, by relative name, sorted.
 
     Folder markers are left out.
     """

@@ -1,13 +1,13 @@
-"""Keeps fetched objects on a local disk, in a folder of bounded size that processes share.
+"""A cache of fetched objects on a local disk, in a folder with a maximum size that processes share.
 
-Large objects with many samples are kept in blocks of 4 MiB, others as a whole. An epoch reads each object
-once, so a least-recently-used cache would never hit: the kept objects are fixed instead by a hash of their
-URLs, as large a share of the data as the budget allows. Every epoch then finds the same ones, and objects
-of one data set never evict each other.
+Large objects with many samples are stored in blocks of 4 MiB, others as a whole. An epoch reads each object
+once, so a least-recently-used cache would never have a hit. Instead, a hash of the URLs selects a fixed set
+of objects, which is as large a share of the data as the budget permits. Every epoch then finds the same
+objects, and objects of one data set never evict each other.
 
 Objects are appended to segments. Each process writes its own segments, under a lock on the folder, and
-checks the total size first: the budget holds however a process ends. Entries have a checksum and the ETag
-of the object. Only files that end in `.objects` in a folder with our marker are ever deleted.
+checks the total size first, so that the budget holds however a process ends. Entries have a checksum and the
+object's ETag. Only files ending in `.objects`, in a folder with this package's marker, are ever deleted.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ except ImportError:  # Windows: processes do not wait for each other
 
 __all__ = ["BLOCK_BYTES", "DownloadCache"]
 
-#: The minimum budget, and the size of the blocks of objects that are read by ranges.
+#: The minimum budget, and the block size for objects that are read by ranges.
 BLOCK_BYTES = 4 * 2**20
 _REFRESH_SECONDS = 2.0
 # Free disk space that is never used.
@@ -72,23 +72,23 @@ class DownloadCache:
     """The cache of one data set, in a folder that others may share.
 
     Args:
-        folder: created if missing; empty, or a download cache.
-        budget: maximum bytes of all segments in the folder; None: the whole disk but 1 GiB.
-        total: approximate bytes of the data set.
+        folder: created if missing; it must be empty, or a download cache.
+        budget: the maximum size in bytes of all segments in the folder; None: the disk except 1 GiB.
+        total: the approximate size in bytes of the data set.
         data: a short text that identifies the data set.
 
     Raises:
-        ValueError: the budget is below `BLOCK_BYTES`, or the folder holds other files.
+        ValueError: the budget is below `BLOCK_BYTES`, or the folder contains other files.
         NotADirectoryError: the folder is a file.
 
-    Threads: all methods may be called from several at once.
+    Threads: several may call all methods at once.
     """
 
     def __init__(self, folder: str, budget: int | None, total: int, data: str) -> None:
         if budget is not None and budget < BLOCK_BYTES:
             raise ValueError(
                 f"download_budget={format_bytes(budget)} is less than one block of "
-                f"{format_bytes(BLOCK_BYTES)}: give more, or leave download_cache= out."
+                f"{format_bytes(BLOCK_BYTES)}: pass more, or leave download_cache= out."
             )
         share = 1.0 if budget is None else min(1.0, budget / max(1, total))
         self._begin(
@@ -115,7 +115,7 @@ class DownloadCache:
         self._index: dict[bytes, At] = {}
         self._looked: dict[str, int] = {}
         self._checked: set[str] = set()
-        # Entries whose checksum was compared.
+        # The entries whose checksum was compared.
         self._sound: set[At] = set()
         self._own: str | None = None
         self._refreshed = -_REFRESH_SECONDS
@@ -130,10 +130,10 @@ class DownloadCache:
         self._begin(state["settings"])
 
     def read(self, url: str, etag: str, span: Span = ()) -> bytes:
-        """An object or block, from the cache or fetched; stored if it belongs to the kept ones.
+        """Read an object or block from the cache, or fetch it, and store it if it is in the fixed set.
 
-        If no listing gave its ETag, it is requested when the object is first used: a new version is
-        never served from an old entry.
+        If no listing gave its ETag, the ETag is requested when the object is first used, so that an
+        outdated entry is never served.
         """
         found = self._kept(url, etag, span)
         if found is not None:
@@ -144,33 +144,33 @@ class DownloadCache:
         return data
 
     def belongs(self, url: str, span: Span = ()) -> bool:
-        """Whether an object or block is one of the kept ones."""
+        """Whether an object or block is in the fixed set."""
         digest = hashlib.blake2b(_named(url, ()), digest_size=8, key=b"kept")
         at = int.from_bytes(digest.digest(), "little") / 2**64
-        if span:  # spread evenly: of each object the share is right to one block
+        if span:  # spread evenly: the share of each object is exact to one block
             at = (at + span[0] // BLOCK_BYTES * self.settings.share) % 1.0
         return self.settings.share >= 1.0 or at < self.settings.share
 
     def keeps(self, url: str, etag: str, span: Span) -> bool:
-        """Whether a block is stored, or is one of the kept ones and would find room."""
+        """Whether a block is stored, or is in the fixed set and there is room for it."""
         return self.holds(url, etag, span) or (
             not (self._full or self._stopped) and self.belongs(url, span)
         )
 
     def holds(self, url: str, etag: str, span: Span = ()) -> bool:
-        """Whether an object or block is stored, as far as memory knows; reads nothing."""
+        """Whether an object or block is stored, as far as is known without reading."""
         with self._lock:
             at = self._at(_key(url, span))
         return at is not None and self._is_of(at, url, etag)
 
     def _is_of(self, at: At, url: str, etag: str) -> bool:
-        """Whether an entry has this ETag; if none is given, whether its ETag was compared before."""
+        """Whether an entry has this ETag; without an ETag, whether the entry's was compared before."""
         return at.etag == etag if etag else url in self._checked
 
     def part(
         self, url: str, etag: str, span: Span = (), start: int = 0, stop: int | None = None
     ) -> bytes | None:
-        """Bytes of an object that lie in this block, or in the whole object, if it is stored; no request.
+        """Read a stored object or block, or bytes of it, without a request; None if it is not stored.
 
         The first read verifies the checksum of the whole block; later ones read only these bytes.
         """
@@ -189,7 +189,7 @@ class DownloadCache:
             begin, raw = at.offset + HEAD_BYTES + len(at.etag.encode()) + start - first, b""
             with contextlib.suppress(OSError):
                 raw = read_all(file, stop - start, begin)
-            # A descriptor that was closed meanwhile may be that of another file.
+            # If the descriptor was closed meanwhile, it may now belong to another file.
             if len(raw) == stop - start and closings == self._closings:
                 self.asked, self.hits = self.asked + 1, self.hits + 1
                 return raw
@@ -209,7 +209,7 @@ class DownloadCache:
     # ------------------------------------------------------------------ reading
 
     def _at(self, key: bytes) -> At | None:
-        """Where an entry is. The lock is held."""
+        """The position of an entry. The caller holds the lock."""
         if key not in self._index and time.monotonic() - self._refreshed > _REFRESH_SECONDS:
             self._refresh()
         return self._index.get(key)
@@ -231,7 +231,7 @@ class DownloadCache:
             self.hits += 1
             return body
         warn(
-            f"{self.folder}: what is kept of {url} is damaged, and is fetched again.",
+            f"{self.folder}: the cached copy of {url} is damaged, and is fetched again.",
             once=f"download cache {self.folder}",
         )
         with self._lock:
@@ -243,7 +243,7 @@ class DownloadCache:
         return place_of(where).head(where.name).etag
 
     def _open(self, segment: str) -> int | None:
-        """The descriptor of a segment. The lock is held."""
+        """The descriptor of a segment. The caller holds the lock."""
         if segment not in self._files:
             try:
                 path = os.path.join(self.folder, segment)
@@ -254,7 +254,7 @@ class DownloadCache:
         return self._files[segment]
 
     def _refresh(self) -> None:
-        """Read the entries that other processes have written. The lock is held."""
+        """Read the index of entries that other processes wrote. The caller holds the lock."""
         self._refreshed = time.monotonic()
         for segment in segments_of(self.folder):
             file = self._open(segment.name)
@@ -284,8 +284,8 @@ class DownloadCache:
             except OSError as error:
                 self._stopped = True
                 warn(
-                    f"{error.strerror or error}: nothing more goes into the download cache in "
-                    f"{self.folder}, training goes on."
+                    f"{error.strerror or error}: the download cache in {self.folder} stores no more "
+                    "objects; training continues."
                 )
                 return
             assert self._own is not None
@@ -307,7 +307,7 @@ class DownloadCache:
         """Whether this many more bytes may be written. The folder is locked."""
         used = sum(segment.size for segment in segments_of(self.folder))
         if self.budget is not None and size > self.budget:
-            return False  # whatever is deleted for it
+            return False  # deleting other segments would not help
         if self.budget is not None and used + size > self.budget:
             used -= self._push_out(used + size - self.budget)
             if used + size > self.budget:
@@ -315,7 +315,7 @@ class DownloadCache:
         return shutil.disk_usage(self.folder).free > _DISK_RESERVE + size
 
     def _push_out(self, wanted: int) -> int:
-        """Delete unused segments of other data sets; returns the freed bytes."""
+        """Delete unused segments of other data sets; return the number of bytes freed."""
         freed = 0
         for segment in sorted(segments_of(self.folder), key=lambda one: one.used):
             if freed >= wanted or segment.name.startswith(f"{self.settings.data}-"):
@@ -357,20 +357,20 @@ def _made_folder(folder: str) -> None:
         others = os.listdir(folder)
     except (FileExistsError, NotADirectoryError):
         raise NotADirectoryError(
-            f"download_cache={folder!r:.80} is or lies in a file, expected a folder: choose another name."
+            f"download_cache={folder!r:.80} is a file or inside one, expected a folder: choose another name."
         ) from None
     if MARKER not in others:
         if others:
             raise ValueError(
-                f"download_cache={folder!r:.80} holds other files, such as {min(others)!r:.80}: choose a folder "
-                "of its own, which is made if it is not there."
+                f"download_cache={folder!r:.80} contains other files, such as {min(others)!r:.80}: choose a "
+                "separate folder, which is created if missing."
             )
         Path(folder, MARKER).touch()
 
 
 @contextlib.contextmanager
 def _locked(folder: str) -> Iterator[None]:
-    """Inside, no other process writes to the folder."""
+    """A context in which no other process writes to the folder."""
     with open(os.path.join(folder, MARKER), "rb+") as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
-"""Errors of remote storage ("places"), and what each of them means for a sample.
+"""Errors of remote storage ("places"), and what each means for a sample.
 
-No message repeats a server's or client's text about a request, which may contain keys.
+No message repeats the text of a server or client about a request, because it may contain keys.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ __all__ = [
 
 
 class PlaceError(OSError):
-    """The remote storage or the way it is accessed is at fault, not a single sample.
+    """The remote storage, or the way it is accessed, is at fault, rather than a single sample.
 
-    It is raised at once, whatever `on_error` is.
+    It is raised immediately, whatever `on_error` is.
     """
 
     recovery: Recovery | None = Recovery.REFUSED
 
 
 class AccessError(PlaceError):
-    """The storage refuses the request: credentials, rights, or the region."""
+    """The storage refuses the request because of credentials, permissions, or the region."""
 
 
 class OutageError(PlaceError):
@@ -44,17 +44,17 @@ class ChangedError(OSError):
 
 
 class BrokenTransferError(OSError):
-    """An object never arrives whole, although the storage answers."""
+    """An object never arrives completely, although the storage answers."""
 
     recovery: Recovery | None = None
 
 
 class TransientError(Exception):
-    """A request failed that may succeed when it is repeated.
+    """A request failed, but may succeed when it is repeated.
 
     Attributes:
         throttled: the storage asks for fewer requests.
-        transfer: the answer had begun.
+        transfer: the transfer had begun.
     """
 
     def __init__(self, said: str, throttled: bool = False, transfer: bool = False) -> None:
@@ -66,10 +66,10 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>|\"(?:code|reason)\": *\"(\w+)\"")
 _REGION = re.compile(r"<Region>([\w-]+)</Region>|expecting '([\w-]+)'")
 _READING = (
-    "Reading needs the right to get objects, and to list the bucket: without the latter, an object that "
+    "Reading needs permission to get objects, and to list the bucket: without the latter, an object that "
     "does not exist is refused as well."
 )
-_WRITING = "Writing needs the right to put, get and delete objects, and to list the bucket."
+_WRITING = "Writing needs permission to put, get and delete objects, and to list the bucket."
 _REGIONS = (
     "AuthorizationHeaderMalformed",
     "PermanentRedirect",
@@ -78,13 +78,13 @@ _REGIONS = (
 
 
 def failure_of(error: BaseException, url: str, place: str, writing: bool = False) -> Exception:
-    """Translate a client's error into one of ours, to be raised `from None`.
+    """Translate a client's error into an error of this package, to be raised `from None`.
 
     Args:
         error: obstore's error.
         url: the requested URL.
         place: its bucket or server.
-        writing: the request was to write or delete it.
+        writing: whether the request was to write or delete the object.
     """
     text = str(error)
     found, code = _STATUS.search(text), _CODE.search(text)
@@ -99,25 +99,25 @@ def failure_of(error: BaseException, url: str, place: str, writing: bool = False
         return with_recovery(FileNotFoundError(f"{url} does not exist"), None)
     if status == 412 or kind == "PreconditionError":
         return ChangedError(
-            f"{url} is written by somebody else at the same time."
+            f"another program writes {url} at the same time."
             if writing
-            else f"{url} has changed since it was listed: make the loader again, to train on what is there "
+            else f"{url} has changed since it was listed: make a new loader, to train on what is there "
             "now."
         )
     if reason in _REGIONS or "incorrectly configured region" in text or status in (301, 307):
         named = _REGION.search(text)
         region = (named[1] or named[2]) if named else "the region of the bucket"
         return AccessError(
-            f"{place} is asked in the wrong region: kloaders.storage({scheme!r:.80}, region="
+            f"{place} was accessed in the wrong region: kloaders.storage({scheme!r:.80}, region="
             f'"{region}"), or AWS_DEFAULT_REGION in the environment.'
             if named
-            else f"{place} is asked in the wrong region ({said}): pass the bucket's own with "
+            else f"{place} was accessed in the wrong region ({said}): pass the bucket's region with "
             f"kloaders.storage({scheme!r:.80}, region=...), or set AWS_DEFAULT_REGION."
         )
     if "Expired" in reason or reason == "InvalidToken":
         return AccessError(
-            f"the credentials for {place} have expired ({said}): log in again, or call "
-            f"kloaders.storage({scheme!r:.80}, ...) with new ones, and resume."
+            f"the credentials for {place} have expired ({said}): log in again, or pass new ones with "
+            f"kloaders.storage({scheme!r:.80}, ...), and resume."
         )
     if "169.254.169.254" in text or "metadata.google.internal" in text:
         return AccessError(
@@ -128,17 +128,17 @@ def failure_of(error: BaseException, url: str, place: str, writing: bool = False
         return AccessError(
             f"{place} refuses access to {url} ({said}). {_how(scheme)} {_WRITING if writing else _READING}"
         )
-    if status == 400 and not reason:  # an answer to HEAD has no text
+    if status == 400 and not reason:  # the answer to a HEAD request has no text
         return AccessError(
-            f"{place} refuses a look at {url} (400), as it does in the wrong region and with credentials "
-            f"that have expired. {_how(scheme)}"
+            f"{place} refuses a HEAD request for {url} (400), which happens in the wrong region and with "
+            f"expired credentials. {_how(scheme)}"
         )
     if status in (408, 425, 429, 500, 502, 503, 504) or reason in ("SlowDown", "RequestTimeout"):
         return TransientError(said, status in (429, 503) or reason == "SlowDown")
     if "RangeNotSupported" in text or "NotPartial" in text:
         return PlaceError(
-            f"{place} gives all of {url} where a part of it is asked for: copy the file to a disk, or to "
-            "a place that answers requests for ranges."
+            f"{place} returned all of {url} when a part of it was requested: copy the file to a disk, or to "
+            "a server that supports range requests."
         )
     if status or kind in ("NotSupportedError", "NotImplementedError", "InvalidPathError"):
         return PlaceError(f"{place} does not answer a request for {url} ({said}).")

@@ -1,8 +1,9 @@
-"""Prefetches objects for the threads that decode them: many requests, a bounded number of bytes.
+"""Prefetches objects for the threads that decode them: many requests, a limited number of bytes.
 
-Reads are announced; a thread that needs an object takes the fetched bytes, or fetches them itself if
-nobody has begun. The number of requests in flight follows the throughput: 16 at first, more while that
-raises it, half as many when the storage asks for fewer requests, at most 256.
+Reads are announced. A thread that needs an object takes the fetched bytes, or fetches them itself if
+fetching has not begun. The number of requests in flight follows the demand: it begins at 16, rises while
+threads wait for objects and more requests increase the throughput, is halved when the storage asks for
+fewer requests, and never exceeds 256. Each request has a thread.
 """
 
 from __future__ import annotations
@@ -35,34 +36,34 @@ __all__ = [
     "read_once",
 ]
 
-#: Maximum number of bytes that are fetched or on their way, and not yet taken.
+#: The maximum number of bytes that are fetched or in transfer, and not yet taken.
 HELD_BYTES = 256 * 2**20
 _FIRST, _MOST, _LEAST = 16, 256, 4
 # More requests are tried if threads waited for objects for this share of the time.
 _WAITED = 0.1
-# Number of spans that are searched for one that holds certain bytes.
+# The number of spans that are searched for one that contains certain bytes.
 _OVERLAPPING = 8
-# Assumed size of an object until some have arrived.
+# The assumed size of an object until some have arrived.
 _GUESS = 256 * 2**10
-# Seconds, and objects per request in flight, for which one number of requests in flight is tried; and the
-# number of trials after which more requests are tried again.
+# A number of requests in flight is tried for this many seconds, and this many objects per request. After
+# this many trials, more requests are tried again.
 _TRIAL_SECONDS, _TRIAL_OBJECTS, _TRIALS = 0.1, 4, 50
-# Seconds between looks at whether a waiting thread should go on.
+# The number of seconds between checks whether a waiting thread should continue to wait.
 _LOOK_SECONDS = 0.25
-# The gain of twice as many requests that justifies them: each one is a thread, with its wake-ups.
+# The minimum gain that justifies twice as many requests: each is a thread that is woken again and again.
 _GAIN = 1.2
 
 
 class Traffic(NamedTuple):
-    """Statistics of the fetching.
+    """Statistics of fetching.
 
     Attributes:
-        objects: number of answers.
-        nbytes: their bytes.
-        seconds: the sum of their durations.
-        in_flight: requests at the moment.
-        limit: maximum number of requests in flight.
-        retries: requests that had to be repeated.
+        objects: the number of answers.
+        nbytes: the number of bytes received.
+        seconds: the sum of the durations.
+        in_flight: the current number of requests in flight.
+        limit: the maximum number of requests in flight.
+        retries: the number of requests that had to be repeated.
     """
 
     objects: int
@@ -73,29 +74,29 @@ class Traffic(NamedTuple):
     retries: int
 
 
-#: A byte range of an object, the end excluded; () for all of it.
+#: A byte range of an object, end excluded; () for the whole object.
 Span = tuple[int, int] | tuple[()]
-#: `read(url, etag)` reads a URL with this ETag, `read(url, etag, span)` a byte range: one request.
+#: `read(url, etag)` reads an object with this ETag, `read(url, etag, span)` a byte range: one request.
 Read = Callable[..., bytes]
 
 
 def read_once(url: str, etag: str, span: Span = ()) -> bytes:
-    """A whole object, or bytes that are known to exist in it, by one request."""
+    """Read a whole object, or bytes that are known to exist in it, with one request."""
     found = parsed(url)
     if not span:
         return place_of(found).read(found.name, etag)[0]
     start, stop = span
     data = place_of(found).read_range(found.name, start, stop, etag)
     if len(data) != stop - start:
-        raise TransientError(f"{len(data)} bytes came of {stop - start}", transfer=True)
+        raise TransientError(f"{len(data)} of {stop - start} bytes arrived", transfer=True)
     return data
 
 
 class Fetched:
-    """An object, or a span of one, that is or will be fetched, for one or more batches.
+    """An object, or a span of one, that was or will be fetched, for one or more batches.
 
-    claims: of batches that will take it. takers: number of threads taking it at the moment. shared:
-    a batch takes it several times, and it is kept until the batch releases it.
+    claims: the number of batches that will take it. takers: the number of threads that are taking it.
+    shared: whether a batch takes it several times, so that it is kept until the batch releases it.
     """
 
     __slots__ = (
@@ -107,20 +108,20 @@ class Fetched:
         self.url, self.etag, self.read, self.span = url, etag, read, span
         self.claims = self.takers = 0
         self.shared = False
-        self.state = "queued"  # then "begun", "done"; or "dropped"
+        self.state = "queued"  # later "begun" and "done"; or "dropped"
         self.data: bytes | None = None
         self.error: Exception | None = None
         self._done: threading.Event | None = None
 
     def wait(self, wanted: Callable[[], bool]) -> None:
-        """Wait until it is done or dropped, or `wanted()` is False."""
+        """Wait until it is done or dropped, or `wanted()` returns False."""
         if self._done is None:
             self._done = threading.Event()
         while self.state not in ("done", "dropped") and wanted():
             self._done.wait(_LOOK_SECONDS)
 
     def ended(self, state: str) -> None:
-        """Wake all waiting threads."""
+        """Set the final state, and wake all waiting threads."""
         self.state = state
         if self._done is not None:
             self._done.set()
@@ -135,7 +136,7 @@ _waiter = threading.local()
 
 @contextlib.contextmanager
 def giving_up(wanted: Callable[[], bool]) -> Iterator[None]:
-    """Inside, this thread waits for objects only while `wanted()` is true."""
+    """A context in which this thread waits for objects only while `wanted()` returns True."""
     before = _waiter.__dict__.get("wanted", _always)
     _waiter.wanted = wanted
     try:
@@ -151,7 +152,7 @@ class Claim:
         self._owner, self._objects = owner, objects
 
     def release(self) -> None:
-        """Give up objects that nobody has taken yet."""
+        """Release objects that were not taken."""
         objects, self._objects = self._objects, []
         self._owner.release(objects)
 
@@ -162,7 +163,7 @@ class Fetcher:
     Args:
         held_bytes: see `HELD_BYTES`.
 
-    Threads: all methods may be called from several at once.
+    Threads: several may call all methods at once.
     """
 
     def __init__(self, held_bytes: int = HELD_BYTES) -> None:
@@ -174,7 +175,7 @@ class Fetcher:
         """Start with nothing in flight."""
         self._lock = threading.Lock()
         self._objects: dict[tuple[str, Span], Fetched] = {}
-        # For each URL, the sorted spans among these.
+        # For each URL, its spans, sorted.
         self._spans: dict[str, list[tuple[int, int]]] = {}
         self._queue: deque[Fetched] = deque()
         self._workers = Workers(_MOST)
@@ -182,7 +183,7 @@ class Fetcher:
         self.limit = _FIRST
         self._count = self._bytes = self._retries = 0
         self._seconds = 0.0
-        # The trial of the present limit: its start, the number of objects, and the rate before it.
+        # The trial of the current limit: its start, the number of objects, and the rate before it.
         self._since, self._came, self._best, self._waited = time.monotonic(), 0, 0.0, 0.0
         self._settled = self._throttled = False
         self._trials = 0
@@ -197,16 +198,16 @@ class Fetcher:
     def announce(
         self, wanted: Sequence[tuple[str, str]], read: Read = read_once, only_new: bool = False
     ) -> Claim:
-        """Fetch these (url, etag) as far as there is room; they are kept until taken.
+        """Fetch these (url, etag) as far as there is room; they are kept until they are taken.
 
-        only_new: skip what is announced already.
+        only_new: skip objects that are already announced.
         """
         return self.announce_spans([(url, etag, (), read) for url, etag in wanted], only_new)
 
     def announce_spans(
         self, wanted: Sequence[tuple[str, str, Span, Read]], only_new: bool = False
     ) -> Claim:
-        """As `announce`, for (url, etag, span, read); spans are kept until the claim is released."""
+        """Like `announce`, for (url, etag, span, read); spans are kept until the claim is released."""
         objects = []
         with self._lock:
             for url, etag, span, read in wanted:
@@ -226,13 +227,13 @@ class Fetcher:
     def covering(self, url: str, etag: str, start: int, stop: int) -> tuple[int, int] | None:
         """An announced or fetched span of an object that contains the first of these bytes.
 
-        It has the same version. If it ends before the last of the bytes, other spans may continue it.
+        It has the same ETag. If it ends before the last of the bytes, other spans may continue it.
         """
         if url not in self._spans:
             return None
         with self._lock:
             spans = self._spans.get(url, [])
-            # Spans of two batches may overlap: the first one that fits is among the last few.
+            # Spans of two batches may overlap: the first that fits is one of the last few.
             at = bisect.bisect_right(spans, (start, 2**63))
             near = [
                 span
@@ -252,7 +253,7 @@ class Fetcher:
         self._start(begun)
 
     def take(self, url: str, etag: str = "", read: Read = read_once, span: Span = ()) -> bytes:
-        """The bytes of an object or span; waits for them, or fetches them here if nobody has begun.
+        """Return the bytes of an object or span; wait for them, or fetch them here if not begun.
 
         Raises:
             FileNotFoundError, ChangedError, BrokenTransferError: the object is at fault.
@@ -267,7 +268,7 @@ class Fetcher:
                     found = self._begun(url, etag, span, read)
                     found.claims = 1
                 found.takers += 1
-                # Whoever waits for the first ones of all waits whatever the number of requests.
+                # Waiting for the very first objects does not depend on the number of requests.
                 begin = 0.0 if found.state == "done" or not self._came else time.monotonic()
                 mine = found.state == "queued"
                 if mine:
@@ -291,27 +292,27 @@ class Fetcher:
                 raise error
             if data is not None:
                 return data
-            if not wanted():  # otherwise another loader released it while this one waited
-                raise OutageError(f"nobody waits for {url} any more.")
+            if not wanted():  # otherwise another loader released it while this thread waited
+                raise OutageError(f"no thread waits for {url} any more.")
 
-    # ------------------------------------------------------------------ inside
+    # ------------------------------------------------------------------ internal
 
     def _begun(self, url: str, etag: str, span: Span, read: Read) -> Fetched:
-        """A new object, replacing one with another ETag. The lock is held."""
+        """A new object, which replaces one with another ETag. The caller holds the lock."""
         if span and (url, span) not in self._objects:
             bisect.insort(self._spans.setdefault(url, []), span)
         found = self._objects[url, span] = Fetched(url, etag, read, span)
         return found
 
     def _known(self, url: str, etag: str, span: Span) -> Fetched | None:
-        """An object that matches this ETag. The lock is held."""
+        """A known object that matches this ETag. The caller holds the lock."""
         found = self._objects.get((url, span))
         if found is not None and etag and found.etag and etag != found.etag:
             return None
         return found
 
     def _drop(self, one: Fetched) -> None:
-        """Forget an object. The lock is held."""
+        """Forget an object. The caller holds the lock."""
         if self._objects.get((one.url, one.span)) is one:
             del self._objects[one.url, one.span]
             if one.span:
@@ -326,7 +327,7 @@ class Fetcher:
             one.ended("dropped")
 
     def _startable(self) -> list[Fetched]:
-        """The objects to fetch next. The lock is held."""
+        """The objects to fetch next. The caller holds the lock."""
         begun: list[Fetched] = []
         mean = self._bytes / self._count if self._count else _GUESS
         while self._queue and self._in_flight < self.limit:
@@ -335,7 +336,7 @@ class Fetcher:
             if self._held >= self._held_bytes:
                 break
             one = self._queue.popleft()
-            if one.state != "queued":  # taken by a waiting thread, or dropped
+            if one.state != "queued":  # a waiting thread took it, or it was dropped
                 continue
             one.state = "begun"
             self._in_flight += 1
@@ -347,7 +348,7 @@ class Fetcher:
             self._workers.submit(_Job(self, one))
 
     def _fetch(self, one: Fetched, wanted: Callable[[], bool] = _always) -> list[Fetched]:
-        """Fetch an object that has begun, in this thread; returns those to fetch next."""
+        """Fetch an object whose state is "begun", in this thread; return the objects to fetch next."""
         begin = time.perf_counter()
         data: bytes | None = None
         error: Exception | None = None
@@ -358,7 +359,7 @@ class Fetcher:
                 failed=self._failed,
                 wanted=lambda: (one.claims > 0 or one.takers > 0) and wanted(),
             )
-        except Exception as raised:  # raised in the thread that takes it
+        except Exception as raised:  # raised again in the thread that takes the object
             error = raised
         with self._lock:
             self._in_flight -= 1
@@ -385,17 +386,17 @@ class Fetcher:
                 self._trial(settled=False)
 
     def _adapt(self) -> None:
-        """Try more requests in flight while that raises the throughput. The lock is held."""
+        """Try more requests in flight while this increases the throughput. The caller holds the lock."""
         self._came += 1
         if self._in_flight < self.limit - 1 and not self._queue:
-            self._trial(self._settled)  # too few were requested: the measurement says nothing
+            self._trial(self._settled)  # too few were requested: the measurement means nothing
             return
         seconds = time.monotonic() - self._since
         if seconds < _TRIAL_SECONDS or self._came < _TRIAL_OBJECTS * self.limit:
             return
         rate = self._came / seconds
         if self._waited < _WAITED * seconds:
-            self._trial(self._settled)  # more objects a second would be of no use
+            self._trial(self._settled)  # more objects per second would not help
         elif self._settled:
             self._best = 0.9 * self._best + 0.1 * rate if self._best else rate
             self._trials += 1
@@ -404,7 +405,7 @@ class Fetcher:
         elif rate > _GAIN * self._best:
             self._best = rate
             self._more(settled=self.limit == _MOST)
-        else:  # the last step brought nothing
+        else:  # the last increase brought no gain
             step = _LEAST if self._throttled else self.limit // 2
             self.limit = max(_LEAST if self._throttled else _FIRST, self.limit - step)
             self._settled = True
@@ -421,7 +422,7 @@ class Fetcher:
 
 
 class _Job:
-    """An object for a thread to fetch, and the next ones after it: without a hand-over to another thread."""
+    """The job of fetching an object and the ones after it, without passing them to other threads."""
 
     __slots__ = ("fetcher", "one")
 
@@ -432,7 +433,7 @@ class _Job:
         fetcher, begun = self.fetcher, [self.one]
         while begun and not exiting.is_set():
             self.one, *others = begun
-            fetcher._start(others)  # noqa: SLF001  of this module's class
+            fetcher._start(others)  # noqa: SLF001  a class of this module
             begun = fetcher._fetch(self.one)  # noqa: SLF001
         for one in begun:
             one.ended("dropped")
@@ -441,5 +442,5 @@ class _Job:
         self.one.ended("dropped")
 
 
-#: The fetching stage of this process: all loaders share the network.
+#: The fetcher of this process: all its loaders share the network.
 fetcher = Fetcher()

@@ -1,4 +1,4 @@
-"""Other file systems, read by fsspec: hf://, hdfs://, sftp:// and all others installed for it."""
+"""Other file systems, accessed with fsspec: hf://, hdfs://, sftp:// and all others that it supports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FileSystem"]
 class FileSystem:
     """All files of one fsspec file system below the first part of a URL.
 
-    A read cannot depend on an ETag: a file that changes after it was listed is read as it is then.
+    A read cannot depend on an ETag: a file that changes after it was listed is read in its new state.
     """
 
     def __init__(self, url: Url, storage: Storage) -> None:
@@ -25,26 +25,26 @@ class FileSystem:
             import fsspec
         except ImportError:
             raise ImportError(
-                f"{url.scheme}:// is read by fsspec, which is not installed: pip install fsspec, and "
-                "what it needs for this scheme (hf://: pip install huggingface_hub)."
+                f"{url.scheme}:// needs fsspec, which is not installed: pip install fsspec, and "
+                "the package for this scheme (hf://: pip install huggingface_hub)."
             ) from None
         try:
             self._files: Any = fsspec.filesystem(url.scheme, **storage.options)
         except ImportError as error:
-            raise ImportError(f"{url.scheme}:// is read by fsspec: {error}.") from None
+            raise ImportError(f"{url.scheme}:// is accessed with fsspec: {error}.") from None
         except ValueError:
             raise ValueError(
-                f"{url.scheme}:// is no scheme known: it is neither s3, gs, az, https or http nor one "
-                "of those that fsspec has here (fsspec.available_protocols())."
+                f"{url.scheme}:// is not a known scheme: it is neither s3, gs, az, https or http, nor "
+                "supported by fsspec here (fsspec.available_protocols())."
             ) from None
 
     def _path(self, name: str) -> str:
-        return str(self._files._strip_protocol(f"{self.url}/{name}"))  # noqa: SLF001  fsspec's own way
+        return str(self._files._strip_protocol(f"{self.url}/{name}"))  # noqa: SLF001  used by fsspec itself
 
     def _failure(self, error: Exception, name: str) -> Exception:
         url = f"{self.url}/{name}"
         if isinstance(error, FileExistsError):
-            return FileExistsError(f"{url} is there already.")
+            return FileExistsError(f"{url} already exists.")
         if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
             found = FileNotFoundError(f"{url} does not exist")
             found.recovery = None  # type: ignore[attr-defined]  # read by core.errors
@@ -60,7 +60,7 @@ class FileSystem:
     def list(self, prefix: str) -> Iterator[Entry]:
         root = self._path("").rstrip("/")
         try:
-            # Bypasses fsspec's caches.
+            # Bypass fsspec's caches.
             self._files.invalidate_cache()
             found = self._files.find(self._path(prefix), detail=True)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Buckets and web servers, read by obstore: S3 and compatible stores, GCS, Azure, HTTP."""
+"""Buckets and web servers, accessed with obstore: S3 and compatible stores, GCS, Azure, HTTP."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from kloaders.places.urls import Url
 
 __all__ = ["ObjectStore"]
 
-# A request without any answer for this long is tried again.
+# A request without any answer for this many seconds is tried again.
 _TIMEOUT, _CONNECT_TIMEOUT = "60s", "10s"
-# An object may have 10,000 parts: large objects get larger ones. This many are sent at a time.
+# An object may have 10,000 parts, so large objects get larger ones. This many are sent at a time.
 _PARTS, _PARTS_AT_A_TIME = 9_000, 4
-# The client repeats single parts of a large file, not the whole file.
+# The client repeats single parts of a large file, rather than the whole file.
 _TRIES = 10
 
-# The process that created the client: its threads do not survive a fork.
+# The process that created the client, whose threads do not survive a fork.
 _used_by: int | None = None
 
 
@@ -39,12 +39,12 @@ class ObjectStore:
             import obstore
         except ImportError:
             raise ImportError(
-                f'{url.place} is read by obstore, which is not installed: pip install "kloaders[cloud]".'
+                f'{url.place} needs obstore, which is not installed: pip install "kloaders[cloud]".'
             ) from None
         if _used_by not in (None, os.getpid()):
             raise PlaceError(
-                f"{url.place} cannot be read in a process that was forked from one that has read from "
-                "an object store: its client would wait for ever. Use the loader's threads, or "
+                f"{url.place} cannot be read in a process that was forked from one that has accessed "
+                "an object store: its client would wait forever. Use the loader's threads, or "
                 'processes=True, or multiprocessing.get_context("spawn").'
             )
         _use()
@@ -52,12 +52,12 @@ class ObjectStore:
         self._obstore: Any = obstore
         try:
             self._store = _store(url, storage)
-            # `access` counts the tries and sees why each fails, except for parts of a file.
+            # `access` counts the tries and sees the error of each, except for parts of a file.
             patience = timedelta(seconds=storage.patience)
             retries = {"max_retries": _TRIES, "retry_timeout": patience}
             self._patient = _store(url, storage, retries)
         except obstore.exceptions.BaseError as error:
-            # The first line names the setting; the following ones may contain its value.
+            # The first line names the setting; the following lines may contain its value.
             raise ValueError(
                 f"{url.place} cannot be reached with these settings ({type(error).__name__}): see "
                 "kloaders.storage(...) and the environment variables of this kind of store."
@@ -133,7 +133,7 @@ class ObjectStore:
                 **({} if multipart else {"mode": mode}),
             )
         except self._obstore.exceptions.AlreadyExistsError:
-            raise FileExistsError(f"{self.url}/{name} is there already.") from None
+            raise FileExistsError(f"{self.url}/{name} already exists.") from None
         except Exception as error:
             raise self._failure(error, name, writing=True) from None
 

@@ -1,7 +1,7 @@
 """The protocol of remote storage: objects by name, in a bucket, on a server or in a file system.
 
-The rest of the package knows nothing else about clouds. Local files do not use it: they are read by
-system calls directly.
+The rest of the package knows nothing else about clouds. Local files do not use it: they are read
+directly with system calls.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class Entry(NamedTuple):
 
 
 class Place(Protocol):
-    """Objects by name. Methods make each request once: `access` retries.
+    """Objects by name. A method makes each request only once; `access` retries.
 
-    Threads: all methods may be called from several at once.
+    Threads: several may call all methods at once.
 
     Raises:
         TransientError: a retry may succeed.
         FileNotFoundError: the object does not exist.
         ChangedError: the object has another ETag.
-        PlaceError: the storage refuses.
+        PlaceError: the storage refuses the request.
     """
 
-    #: Seconds for which requests are retried while the storage does not answer.
+    #: For this many seconds requests are retried while the storage does not answer.
     patience: float
 
     def list(self, prefix: str) -> Iterator[Entry]:

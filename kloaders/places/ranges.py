@@ -1,8 +1,8 @@
-"""Remote objects read by byte ranges: files of records, lines or members, by their URL.
+"""Reads remote objects by byte ranges: files of records, lines or members, by URL.
 
-Announced ranges that are close together become one request, from which later reads are served. With a
-download cache, its blocks of 4 MiB are fetched and stored as a whole, and read from disk afterwards. All
-requests are for one version of the object: the first one that the loader met.
+Announced ranges that are close together become one request, which serves later reads. With a download
+cache, its blocks of 4 MiB are fetched and stored as a whole, and then read from disk. All requests are for
+the same version of the object: the first one that the loader used.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["RangeUrls", "RemoteFile", "Walk", "walking"]
 
 # Ranges with smaller gaps become one request: reading the gap takes less time than a request.
 _GAP = 2**16
-# Sequential reads get the bytes between their ranges too, up to this many.
+# Sequential reads also get the bytes between their ranges, up to this many.
 _SKIPPED = 2**20
-# First read of a sequential reader, and the number of blocks fetched ahead.
+# The size of a sequential reader's first read, and the number of blocks that it fetches ahead.
 _FIRST_WINDOW, _WINDOWS_AHEAD = 2**16, 3
-# Number of objects whose metadata is requested at a time.
+# The number of objects whose metadata is requested at a time.
 _LOOKING = 32
 
 # A piece of an object that is fetched as a whole: (url, etag, span, read).
@@ -41,17 +41,17 @@ class RemoteFile:
     """A remote object with the interface of `OpenFile`.
 
     Args:
-        url: of the object.
-        size: in bytes.
-        etag: of the version to read; "" if the storage has no ETags.
-        cache: stores blocks of it; None for no cache.
+        url: the URL of the object.
+        size: its size in bytes.
+        etag: the version to read; "" if the storage has no ETags.
+        cache: stores blocks of the object; None for no cache.
 
-    Safe for threads.
+    Thread-safe.
     """
 
     __slots__ = ("_stamp", "cache", "etag", "size", "url")
 
-    #: Not a descriptor: system calls cannot read it.
+    #: Not a descriptor, because system calls cannot read it.
     number = -1
 
     def __init__(self, url: str, size: int, etag: str, cache: DownloadCache | None) -> None:
@@ -61,15 +61,15 @@ class RemoteFile:
         self._stamp = size, int.from_bytes(digest.digest(), "little")
 
     def stamp(self) -> tuple[int, int]:
-        """Size, and a number that changes with the version."""
+        """The size, and a number that changes with the version."""
         return self._stamp
 
     def read(self, size: int, offset: int) -> bytes:
-        """At most `size` bytes; fewer at the end of the object.
+        """Read up to `size` bytes; fewer only at the end of the object.
 
         Raises:
             ChangedError: the object has changed.
-            BrokenTransferError: it never arrives whole.
+            BrokenTransferError: it never arrives completely.
             PlaceError: the storage is at fault.
         """
         at, end = max(0, offset), min(offset + size, self.size)
@@ -113,7 +113,7 @@ class RemoteFile:
         return start, min(start + BLOCK_BYTES, self.size)
 
     def _kept(self, block: tuple[int, int]) -> bool:
-        """Whether the cache keeps this block."""
+        """Whether the cache stores this block."""
         return self.cache is not None and self.cache.keeps(self.url, self.etag, block)
 
     def _stop(self, at: int, end: int) -> int:
@@ -126,7 +126,7 @@ class RemoteFile:
         return min(stop, end)
 
     def pieces(self, ranges: Iterable[tuple[int, int]]) -> list[_Piece]:
-        """The requests for these ranges (start, end excluded): close ranges are joined."""
+        """The requests for these ranges (start, end excluded); close ranges are joined."""
         found: list[_Piece] = []
         spans: list[list[int]] = []
         blocks: dict[tuple[int, int], None] = {}
@@ -154,10 +154,10 @@ class RemoteFile:
 
 
 class Walk:
-    """Reads an object front to back, in few large ranges that are fetched ahead.
+    """Reads an object from front to back, in a few large ranges that are fetched ahead.
 
-    For readers that search for positions. Small gaps between reads are read too; large ones are
-    skipped. Threads may share it; they wait for each other.
+    For readers that search for positions. Small gaps between reads are read as well; large ones are
+    skipped. Several threads may use it; they wait for each other.
     """
 
     number = -1
@@ -172,7 +172,7 @@ class Walk:
         return self.file.stamp()
 
     def read(self, size: int, offset: int) -> bytes:
-        """As `RemoteFile.read`."""
+        """Like `RemoteFile.read`."""
         if size >= BLOCK_BYTES:
             return self.file.read(size, offset)
         with self._lock:
@@ -217,19 +217,19 @@ class Walk:
 
 
 def walking(file: Any) -> Any:
-    """A file for sequential reading: a remote object comes in few large ranges."""
+    """A file for sequential reading; a remote object is read in a few large ranges."""
     return Walk(file) if isinstance(file, RemoteFile) else file
 
 
 class RangeUrls:
-    """Opens objects of a list, with the sizes and versions that they have when this is created.
+    """Opens the objects of a list, with the sizes and versions that they have at the beginning.
 
     Args:
-        urls: of the objects; local paths among them are left to the caller.
-        folder: of the download cache; None for none.
-        budget: its maximum number of bytes.
+        urls: the URLs of the objects; local paths among them are left to the caller.
+        folder: the folder of the download cache; None for no cache.
+        budget: the maximum size of the download cache.
 
-        Pickles without open files and credentials. Safe for threads.
+    Pickles without open files and credentials. Thread-safe.
     """
 
     def __init__(self, urls: Sequence[str], folder: Any = None, budget: Any = None) -> None:
@@ -248,7 +248,7 @@ class RangeUrls:
             self.cache = DownloadCache(os.fspath(folder), size, total, digest.hexdigest()[:16])
 
     def open(self, url: str) -> RemoteFile:
-        """An object of the list."""
+        """Open an object of the list."""
         entry = self.entries[url]
         return RemoteFile(url, entry.size, entry.etag, self.cache)
 

@@ -1,4 +1,4 @@
-"""The places of this process: one client for each bucket or server, created on first use."""
+"""The places that this process uses: one client for each bucket or server, created on first use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["place_of"]
 
 
 class _Places:
-    """The places of this process, by URL; cleared by a fork and by new settings."""
+    """The places of this process, by URL. A fork and new settings clear them."""
 
     def __init__(self) -> None:
         self.after_fork()
@@ -50,7 +50,7 @@ def place_of(url: Url) -> Place:
     """The place of a URL; its client is created on first use.
 
     Raises:
-        ImportError: the package that reads such URLs is not installed; has the pip line.
+        ImportError: the package for such URLs is not installed; the message has the pip line.
         ValueError: the scheme is unknown, or its settings are wrong.
     """
     return _places.of(url)

@@ -1,6 +1,6 @@
 """The segments of a download cache: files of entries, locked while a process uses them.
 
-Which object an entry belongs to is not known here.
+This module does not know which object an entry belongs to.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = [
 MARKER = "kloaders-download-cache"
 SUFFIX = ".objects"
 _MAGIC = b"KLO1"
-# Magic, key of the URL, length of the ETag and of the content, checksum of both; then that of these.
+# Magic, key of the URL, sizes of the ETag and of the content, checksum of both; then a checksum of these.
 _HEAD = struct.Struct("<4s16sIQI")
 _SUM = struct.Struct("<I")
 HEAD_BYTES = _HEAD.size + _SUM.size
 
 
 class At(NamedTuple):
-    """Where an entry is, and the version and size of what it holds."""
+    """The position of an entry, and the version and size of its content."""
 
     segment: str
     offset: int
@@ -55,14 +55,14 @@ class At(NamedTuple):
 
 
 def entry_of(key: bytes, etag: str, data: bytes) -> bytes:
-    """An entry as it is written."""
+    """An entry as it is written to a segment."""
     tag = etag.encode()
     head = _HEAD.pack(_MAGIC, key, len(tag), len(data), zlib.crc32(data, zlib.crc32(tag)))
     return head + _SUM.pack(zlib.crc32(head)) + tag + data
 
 
 def content_of(file: int, at: At, key: bytes | None = None) -> bytes | None:
-    """What an entry holds, compared with its checksum, and with its key; None where it is damaged."""
+    """The content of an entry, after checking its checksum and key; None if it is damaged."""
     tag = at.etag.encode()
     raw = read_all(file, HEAD_BYTES + len(tag) + at.size, at.offset)
     if len(raw) != HEAD_BYTES + len(tag) + at.size:
@@ -74,7 +74,7 @@ def content_of(file: int, at: At, key: bytes | None = None) -> bytes | None:
 
 
 def append(file: int, entry: bytes, offset: int) -> None:
-    """Write an entry, of any size, as a whole or not at all."""
+    """Write an entry, of any size, completely or not at all."""
     left = memoryview(entry)
     try:
         while left:
@@ -85,7 +85,7 @@ def append(file: int, entry: bytes, offset: int) -> None:
 
 
 def read_all(file: int, size: int, offset: int) -> bytes:
-    """So many bytes, fewer at the end; the system reads no more than 2 GiB at a time."""
+    """Read `size` bytes, fewer at the end; a system call reads at most 2 GiB."""
     data = os.pread(file, size, offset)
     while len(data) < size and (more := os.pread(file, size - len(data), offset + len(data))):
         data += more
@@ -93,14 +93,14 @@ def read_all(file: int, size: int, offset: int) -> bytes:
 
 
 def lock_shared(file: int) -> None:
-    """Note that a segment is in use, for as long as it is open."""
+    """Mark a segment as used, for as long as it is open."""
     if fcntl is not None:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def delete_unused(path: str) -> bool:
-    """Delete a segment that no process has open; whether it was deleted."""
+    """Delete a segment unless a process has it open; return whether it was deleted."""
     if fcntl is None:
         return False
     try:
@@ -110,7 +110,7 @@ def delete_unused(path: str) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(file).st_size and os.pread(file, len(_MAGIC), 0) != _MAGIC:
-            return False  # of that name, and not ours
+            return False  # a file of another kind with such a name
         os.unlink(path)
     except OSError:
         return False
@@ -120,7 +120,7 @@ def delete_unused(path: str) -> bool:
 
 
 def entries(file: int, segment: str, start: int) -> Iterator[tuple[bytes, At]]:
-    """Keys and positions of the whole entries of a segment, up to the first that is not."""
+    """Keys and positions of a segment's entries, up to the first incomplete or damaged one."""
     size, at = os.fstat(file).st_size, start
     while at + HEAD_BYTES <= size:
         head = os.pread(file, HEAD_BYTES, at)
@@ -141,10 +141,10 @@ class Segment(NamedTuple):
     """A file of a download cache.
 
     Attributes:
-        name: in its folder.
-        size: in bytes.
-        used: when it was last written to, in seconds since 1970.
-        data: which data set it was written for.
+        name: its name in the folder.
+        size: its size in bytes.
+        used: when it was last written, in seconds since 1970.
+        data: the data set for which it was written.
     """
 
     name: str
@@ -154,14 +154,14 @@ class Segment(NamedTuple):
 
 
 def segments_of(folder: str) -> list[Segment]:
-    """The segments of a download cache; none of a folder that is no such."""
+    """The segments of a download cache; empty if the folder is not one."""
     found = []
     if not os.path.exists(os.path.join(folder, MARKER)):
         return []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(SUFFIX):
-                with contextlib.suppress(OSError):  # deleted meanwhile
+                with contextlib.suppress(OSError):  # it was deleted meanwhile
                     about = entry.stat()
                     data = entry.name.partition("-")[0]
                     found.append(Segment(entry.name, about.st_size, about.st_mtime, data))
@@ -169,7 +169,7 @@ def segments_of(folder: str) -> list[Segment]:
 
 
 def damaged_in(folder: str, segment: Segment) -> tuple[int, int]:
-    """How many objects of a segment are whole, and how many are damaged."""
+    """The number of intact objects in a segment, and of damaged ones."""
     whole = damaged = 0
     file = os.open(os.path.join(folder, segment.name), os.O_RDONLY)
     try:
@@ -182,7 +182,7 @@ def damaged_in(folder: str, segment: Segment) -> tuple[int, int]:
 
 
 def clear(folder: str) -> tuple[int, int]:
-    """Delete the segments that no process uses; how many bytes are gone, and how many stay."""
+    """Delete the segments that no process uses; return the bytes freed, and the bytes that remain."""
     gone = stay = 0
     for segment in segments_of(folder):
         if delete_unused(os.path.join(folder, segment.name)):

@@ -1,7 +1,7 @@
-"""Endpoints and credentials of remote storage, from the program or the environment.
+"""Endpoints and credentials of remote storage, set by the program or the environment.
 
-They are kept in this process only: no loader, pickle, state, log or message contains them. Worker
-processes get them in their environment.
+They are kept only in this process: no loader, pickle, state, log or message contains them. Worker
+processes get them through their environment.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = [
 #: The environment variable that passes the arguments of `storage` to worker processes.
 ENVIRONMENT = "KLOADERS_STORAGE"
 
-#: Seconds for which requests are retried while the storage does not answer.
+#: By default, requests are retried for this many seconds while the storage does not answer.
 PATIENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Settings of one place; None uses the environment. Its text shows no credentials."""
+    """Settings for one place; None uses the environment. Its text shows no credentials."""
 
     endpoint: str | None = None
     region: str | None = None
@@ -50,7 +50,7 @@ class Storage:
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> Any:
-        raise TypeError("how a place is reached is never pickled: it holds credentials.")
+        raise TypeError("settings of a place are never pickled, because they contain credentials.")
 
 
 #: Arguments of `storage`, by scheme or bucket.
@@ -74,7 +74,7 @@ def storage(
 ) -> None:
     """Set how URLs of one kind are accessed, in this process and its worker processes.
 
-    Without it, credentials come from where each store's own tools find them: AWS_ACCESS_KEY_ID and
+    Without it, credentials come from where the tools of each store find them: AWS_ACCESS_KEY_ID and
     similar variables or `~/.aws`, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME and
     similar ones. They are never written to pickles, states, logs or messages. A later call for the
     same place replaces an earlier one; existing loaders use it from then on.
@@ -150,7 +150,7 @@ def exported() -> dict[str, str]:
 
 
 def _import() -> None:
-    """Take over the settings of the process that started this one."""
+    """Adopt the settings of the process that started this one."""
     text = os.environ.pop(ENVIRONMENT, "")
     if text:
         with _lock:
@@ -159,7 +159,7 @@ def _import() -> None:
 
 
 def _with_aws_files(found: Storage) -> Storage:
-    """Add settings from `~/.aws` where neither the program nor the environment has them."""
+    """Add settings from `~/.aws` if neither the program nor the environment sets them."""
     if found.anonymous or found.access_key or os.environ.get("AWS_ACCESS_KEY_ID"):
         return found
     profile = os.environ.get("AWS_PROFILE", "default")
@@ -193,20 +193,20 @@ def _with_aws_files(found: Storage) -> Storage:
 
 
 def check_download_cache(folder: Any, budget: Any, remote: bool) -> None:
-    """Raise ValueError for a budget without a folder, or a folder without any URL to fetch.
+    """Raise ValueError for a budget without a folder, or a folder although no path is a URL.
 
     Args:
-        folder: `download_cache=`, as the user gave it.
-        budget: `download_budget=`, as the user gave it.
+        folder: `download_cache=`, as the user passed it.
+        budget: `download_budget=`, as the user passed it.
         remote: whether any path is a URL.
     """
     if folder is None and budget is not None:
         raise ValueError(
-            f"download_budget={budget!r:.80} is the size of a download cache, and there is none: give "
+            f"download_budget={budget!r:.80} is the size of a download cache, but there is none: pass "
             "its folder, download_cache=..., or leave it out."
         )
     if folder is not None and not remote:
         raise ValueError(
-            f"download_cache={folder!r:.80} keeps what is fetched by URL, and no path here is one: leave "
-            "it out. cache=<folder> keeps decoded samples of local files."
+            f"download_cache={folder!r:.80} caches data fetched by URL, but no path here is a URL: leave "
+            "it out. cache=<folder> caches decoded samples of local files."
         )

@@ -1,4 +1,4 @@
-"""URLs of data: how they are recognised and split. Nothing is read."""
+"""Recognizes and splits URLs of data. Nothing is read."""
 
 from __future__ import annotations
 
@@ -65,21 +65,21 @@ def parsed(url: str) -> Url:
     if scheme in OBJECT_STORES:
         if "@" in root:
             raise ValueError(
-                f"a URL holds a user name or password ({scheme}://...@{root.rpartition('@')[2]}), which "
+                f"a URL contains a user name or password ({scheme}://...@{root.rpartition('@')[2]}), which "
                 f'would end up in states and messages: call kloaders.storage("{scheme}", ...) instead.'
             )
         if not root:
             where = "server" if scheme in _WEB else "bucket"
             raise ValueError(
-                f"{shortened(url, 80)!r:.80} names no {where}, expected {scheme}://{where}/name."
+                f"{shortened(url, 80)!r:.80} has no {where}, expected {scheme}://{where}/name."
             )
     if scheme in _WEB:
         name, question, _ = name.partition("?")
         if question:
             shown = shortened(f"{scheme}://{root}/{name}", 80)
             raise ValueError(
-                f"{visible(shown)} is followed by a query (?...), as signed "
-                "URLs have: it would end up in states and messages, and expire. For a bucket use its "
+                f"{visible(shown)} is followed by a query (?...), as in signed "
+                "URLs: it would end up in states and messages, and expire. For a bucket use its "
                 "s3://, gs:// or az:// URL, and kloaders.storage(...) or the environment for credentials."
             )
         name = urllib.parse.unquote(name)
@@ -87,23 +87,23 @@ def parsed(url: str) -> Url:
 
 
 def local_path(path: str | os.PathLike[str], what: str) -> str:
-    """A local path as text; `what` is the user's name for it.
+    """Return a local path as a string; `what` is the argument's name.
 
     Raises:
-        ValueError: it is a URL, which cannot be used here (and is never taken as a folder name).
+        ValueError: it is a URL, which cannot be used here (and is never taken for a folder's name).
     """
     return check_place(os.fspath(path), what)
 
 
 def join(folder: str, name: str) -> str:
-    """The URL of an object below another URL; `name` as a store names it."""
+    """The URL of an object below another URL; `name` is its name in the store."""
     if folder.startswith(("https://", "http://")):
         name = urllib.parse.quote(name)
     return f"{folder.rstrip('/')}/{name}"
 
 
 def without_pattern(url: str) -> tuple[str, str] | None:
-    """Split a pattern of URLs into its fixed folder and the pattern below it; None if it is none.
+    """Split a pattern of URLs into its fixed folder and the pattern below it; None if it has none.
 
     >>> without_pattern("s3://bucket/photos/*/[ab].jpg")
     ('s3://bucket/photos', '*/[ab].jpg')

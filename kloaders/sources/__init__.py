@@ -1,1 +1,1 @@
-"""Numbered samples: columns of files and arrays, tables, labels."""
+"""Sources of numbered samples: columns of files and arrays, tables, labels."""

@@ -1,4 +1,4 @@
-"""Patterns with braces, as WebDataset and shells have them: shards-{000..003}.tar."""
+"""Expands patterns with braces, as used by WebDataset and shells: shards-{000..003}.tar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PART = re.compile(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}")
 
 
 def without_braces(files: Any) -> Any:
-    """Paths in which each pattern in braces is replaced by all its alternatives.
+    """A list of paths in which each pattern in braces is replaced by all its alternatives.
 
     A file that exists with exactly that name is used unchanged.
 
@@ -34,7 +34,7 @@ def _is_path(item: Any) -> bool:
 def _expanded(path: str) -> list[str]:
     if os.path.exists(path):
         return [path]
-    parts = _PART.split(path)  # text, what stands in braces, text, ...
+    parts = _PART.split(path)  # text, the content of the braces, text, ...
     choices = [_choices(part) if k % 2 else [part] for k, part in enumerate(parts)]
     return ["".join(chosen) for chosen in itertools.product(*choices)]
 

@@ -1,4 +1,4 @@
-"""Samples of any source, with x in another dtype."""
+"""Samples of any source, converted to another dtype."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["CastSource"]
 
 
 class CastSource(WrappedSource):
-    """Another source, whose inputs or labels are cast as they are read.
+    """Another source, with inputs or labels converted to another dtype as they are read.
 
-    Kinds of sources that come with kloaders cast while they copy, which is faster.
+    The sources in this package convert while copying, which is faster.
     """
 
     def __init__(self, inner: Source, dtype: Any, labels: Any = None) -> None:
         super().__init__(inner)
-        self.columns = None  # their values are not what this source gives
+        self.columns = None  # the inner source's columns have other values than this source
         self.dtypes = checked_dtype(dtype), checked_dtype(labels)
 
     @classmethod
     def of(cls, samples: Any, dtype: Any) -> Any:
-        """`samples`, if it is no source, or nothing is to be cast."""
+        """Return `samples` with a cast; unchanged if it is not a source, or there is nothing to cast."""
         return cls(samples, dtype) if dtype is not None and isinstance(samples, Source) else samples
 
     def _cast(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -59,7 +59,7 @@ class CastSource(WrappedSource):
         for row, (_, read) in enumerate(self.readers(indices, moment)):
             try:
                 out.put(row, read(), report)
-            except Exception as error:  # errors of user code belong to the sample
+            except Exception as error:  # user code failed for this sample
                 report(row, error)
 
     def take(self, numbers: Indices) -> Source:

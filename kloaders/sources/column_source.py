@@ -1,4 +1,4 @@
-"""Samples whose arrays come from columns: arrays, lists, files, functions of a path."""
+"""Samples whose arrays come from columns: arrays, lists, files, or functions of a path."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = ["ColumnSource", "checked_columns"]
 
 
 class ColumnSource(Source):
-    """Samples that are put together from one value of each column.
+    """Samples that are composed of one value from each column.
 
     Args:
-        columns: (x,) or (x, y): a column for each array, nested as the arrays of a sample are.
+        columns: (x,) or (x, y): a column for each array, nested like the arrays of a sample.
         paths: the file of each sample, if it has one.
     """
 
@@ -73,7 +73,7 @@ class ColumnSource(Source):
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
         if dtype_differs:
             return "Pass dtype=, or convert the arrays to one dtype."
-        return "Pad them by kl.padded_batches(loader), or use batch_size=1."
+        return "Pad them with kl.padded_batches(loader), or use batch_size=1."
 
     def fingerprint(self) -> dict[str, str]:
         return fingerprint.of_parts(self.columns)
@@ -103,7 +103,7 @@ class ColumnSource(Source):
         return self.with_columns((self.columns[0], labels, *self.columns[2:]))
 
     def with_columns(self, columns: tuple[Any, ...]) -> Source:
-        """These samples with other columns, in the same form."""
+        """The same samples with other columns, nested in the same way."""
         found: Source = self._with(columns=columns, _leaves=flatten(columns))
         return found
 
@@ -120,10 +120,10 @@ def _spec(column: Any, spec: ArraySpec) -> ArraySpec:
 
 
 def runs_user_code(column: Any) -> bool:
-    """Whether a column calls a user's function for a value."""
+    """Whether reading a column calls a user's function."""
     while column is not None:
         if isinstance(column, CallColumn):
-            return False  # of a path, which is cheap, and known for all samples
+            return False  # a cheap function of the path, already known for all samples
         if isinstance(column, PathColumn):
             return getattr(column.read_path, "decode", None) is not None
         column = getattr(column, "column", None)
@@ -131,11 +131,11 @@ def runs_user_code(column: Any) -> bool:
 
 
 def _check_lists(parts: list[tuple[Any, str]], lengths: dict[str, int]) -> None:
-    """ValueError for a list of equally long arrays that may be several inputs or outputs.
+    """Raise ValueError for a list of equally long arrays that may be several inputs or outputs.
 
-    `[x1, x2]` is two inputs to every user of Keras, and a list of a sample each here. Which is meant
-    follows from the lengths of the other parts; else a list that has fewer arrays than these have rows
-    is told apart from a few samples by nobody.
+    To Keras users `[x1, x2]` means two inputs; here a list holds one array per sample. The lengths of
+    the other parts usually show which is meant. If they do not, a list with fewer arrays than each
+    array has rows is ambiguous.
     """
     leaves = [
         (part, name, column)
@@ -154,14 +154,14 @@ def _check_lists(parts: list[tuple[Any, str]], lengths: dict[str, int]) -> None:
             continue
         several = "inputs" if part is parts[0][0] else "outputs"
         raise ValueError(
-            f"{name} is a list of {count} arrays of {each:,} rows each, which may be {count} {several} "
-            f"or {count} samples: for {several} pass a tuple, tuple({name}), or a dict by name; for "
-            f"samples one array, np.stack({name})."
+            f"{name} is a list of {count} arrays with {each:,} rows each, which may be {count} {several} "
+            f"or {count} samples: for {several} pass a tuple, tuple({name}), or a dict with names; for "
+            f"samples pass one array, np.stack({name})."
         )
 
 
 def _rows_of(column: Any) -> int | None:
-    """How many rows each array of a list has, if all have as many; None for other columns."""
+    """The number of rows of each array in a list, if it is the same for all; None for other columns."""
     found = lengths_of(column)
     return int(found[0]) if found is not None and len(set(found.tolist())) == 1 else None
 
@@ -169,13 +169,13 @@ def _rows_of(column: Any) -> int | None:
 def checked_columns(
     owner: str, x: Structure, y: Structure | None, names: tuple[str, str]
 ) -> tuple[Any, ...]:
-    """Columns of both parts, of one length.
+    """Check that the columns of both parts have the same length.
 
     Args:
-        owner: whose they are, for messages.
+        owner: the class that owns them, for error messages.
         x: columns, nested.
-        y: likewise; None for no labels.
-        names: what the user calls x and y.
+        y: columns, nested; None for no labels.
+        names: the argument names of x and y.
 
     Raises:
         ValueError: lengths differ, or there are no samples.
@@ -198,7 +198,7 @@ def checked_columns(
         raise ValueError(
             f"lengths differ: {said}{f' and so on, {len(lengths)} in all' if many else ''}. Every "
             "sample needs one value in each. A tuple means several inputs or outputs: if yours "
-            "has one row a sample, pass list(...) of it."
+            "has one row per sample, pass list(...) of it."
         )
     if samples == 0:
         raise ValueError(no_samples(owner, f"print len({names[0]}), or the pattern that found it"))

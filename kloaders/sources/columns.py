@@ -49,24 +49,24 @@ __all__ = [
 
 
 class Column(Protocol):
-    """Values of all samples. Threads share it; it pickles."""
+    """The values of all samples. Several threads may use it, and it can be pickled."""
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Array:
-        """The value of one sample, a fresh array."""
+        """The value of one sample, as a new array."""
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
-        """Row r of `out` becomes the value of sample indices[r]; what fails is reported."""
+        """Write the value of sample indices[r] to row r of `out`; report rows that fail."""
 
     def name(self, index: int) -> str:
-        """A readable name for this value; for messages."""
+        """A readable name for this value, for messages."""
 
 
 class ArrayColumn:
-    """Rows of an array; a memory map stays one, and where its file is truncated, that is an error.
+    """Rows of an array. A memory map is not copied; if its file was truncated, reading it is an error.
 
-    class_names: what the numbers are called, where they are those of classes.
+    class_names: the names of the classes, if the values are class numbers.
     """
 
     def __init__(self, array: Array, class_names: list[str] | None = None) -> None:
@@ -79,7 +79,7 @@ class ArrayColumn:
     def read(self, index: int) -> Array:
         if self.file is not None:
             self.file.check(index)
-        return np.array(self.array[index, ...])  # also of texts, an array
+        return np.array(self.array[index, ...])  # an array even for a single text
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         if self.file is not None:
@@ -89,9 +89,9 @@ class ArrayColumn:
                 self._fill_one_by_one(self.file, indices, out, report)
                 return
         if self.array.flags.c_contiguous:
-            # The default mode="raise" would go through a buffer and take twice as long.
+            # The default mode="raise" would use a buffer and take twice as long.
             self.array.take(indices, axis=0, out=out, mode="clip")
-        else:  # take would copy all of it first
+        else:  # take would copy the whole array first
             out[...] = self.array[indices]
 
     def _fill_one_by_one(
@@ -112,7 +112,7 @@ class ArrayColumn:
         return self.array
 
     def __getstate__(self) -> Any:
-        # A memory map pickles as a copy of all its data; the file's name is enough.
+        # A pickled memory map contains all its data; the file's name is enough.
         a = self.array
         place = place_in_file(a)
         whole = {"array": a, "class_names": self.class_names}
@@ -121,13 +121,13 @@ class ArrayColumn:
     def __setstate__(self, state: Any) -> None:
         if "map" in state:
             name, dtype, offset, shape = state["map"]
-            self.__init__(np.memmap(name, dtype, "r", offset, shape))  # type: ignore[misc]  # unpickled as it was made
+            self.__init__(np.memmap(name, dtype, "r", offset, shape))  # type: ignore[misc]  # for unpickling
         else:
-            self.__init__(**state)  # type: ignore[misc]  # likewise
+            self.__init__(**state)  # type: ignore[misc]  # for unpickling
 
 
 class ListColumn:
-    """One array per sample, in a list; shapes may differ between batches."""
+    """A list with one array per sample; shapes may differ between batches."""
 
     def __init__(self, arrays: Sequence[Any]) -> None:
         self.arrays = list(arrays)
@@ -164,7 +164,7 @@ class CastColumn:
         if isinstance(self.column, ArrayColumn) and self.column.file is None:
             out[...] = self.column.array[indices]
             return
-        if isinstance(self.column, LazyColumn):  # which casts as it copies
+        if isinstance(self.column, LazyColumn):  # it casts while copying
             self.column.fill(indices, out, leaf, report)
             return
         for row, index in enumerate(indices.tolist()):
@@ -174,15 +174,15 @@ class CastColumn:
         return self.column.name(index)
 
     def known_values(self) -> Array | None:
-        """The values of all samples, where the column knows them."""
+        """The values of all samples, if the column knows them."""
         values = values_of(self.column)
         return None if values is None else cast(values, self.dtype)
 
 
 def in_ram(column: Any) -> tuple[Array, Any] | None:
-    """The array whose rows a column delivers, before a cast, and which rows (None: all).
+    """The array whose rows a column delivers, before a cast, and the row numbers (None: all rows).
 
-    None where it delivers no rows of an array in RAM.
+    None if the column does not deliver rows of an array in RAM.
     """
     if isinstance(column, CastColumn):
         return in_ram(column.column)
@@ -197,7 +197,7 @@ def in_ram(column: Any) -> tuple[Array, Any] | None:
     return None
 
 
-# read(path, out) -> array: `out` itself where the value was put there, else another array.
+# read(path, out) -> array: `out` itself if the value was written there, otherwise a new array.
 ReadPath = Callable[[str, "Array | None"], Any]
 
 
@@ -215,12 +215,15 @@ class PathColumn:
         return np.asarray(self.read_path(self.paths[index], None))
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
-        read, paths = self.read_path, self.paths
-        for row, index in enumerate(stall_watch.at_each(self, indices.tolist())):
-            target = out[row, ...]
+        for_rows = getattr(self.read_path, "for_rows", None)
+        read = self.read_path if for_rows is None else for_rows(out)
+        paths = stall_watch.at_each(self, indices, self.paths.at(indices))
+        # Iterating over `out` is three times as fast as indexing, but gives scalars if it has one dimension.
+        rows = out if out.ndim > 1 else (out[k, ...] for k in range(len(out)))
+        for row, (path, target) in enumerate(zip(paths, rows, strict=False)):
             try:
-                got = read(paths[index], target)
-            except Exception as error:  # errors of a user's hook belong to the sample
+                got = read(path, target)
+            except Exception as error:  # a user's hook failed for this sample
                 report(row, error)
                 continue
             if got is not target:
@@ -230,12 +233,12 @@ class PathColumn:
         return self.paths[index]
 
     def with_paths(self, paths: PackedPaths) -> PathColumn:
-        """Other files, read likewise."""
+        """A column that reads other files in the same way."""
         return PathColumn(paths, self.read_path)
 
 
 class CallColumn:
-    """A function of the path that gives numbers."""
+    """A function of the path that returns numbers."""
 
     def __init__(self, function: Callable[[str], Any], paths: PackedPaths) -> None:
         self.function = function
@@ -248,8 +251,9 @@ class CallColumn:
         value = np.asarray(self.function(self.paths[index]))
         if value.dtype.kind in "USO":
             raise ValueError(
-                f"the labels function gave {value.tolist()!r:.80} for {visible(self.paths[index])}, expected a "
-                "number, as for the first path: return numbers, names of classes or paths for all."
+                f"the labels function returned {value.tolist()!r:.80} for {visible(self.paths[index])}, "
+                "expected a number, as for the first path: return only numbers, only class "
+                "names or only paths."
             )
         return value
 
@@ -269,7 +273,7 @@ class CallColumn:
 
 
 class SubsetColumn:
-    """Some values of a column, by number; nothing is copied."""
+    """Some values of a column, selected by number without copying."""
 
     def __init__(self, column: Column, numbers: Array) -> None:
         self.column = column
@@ -288,13 +292,13 @@ class SubsetColumn:
         return self.column.name(int(self.numbers[index]))
 
     def known_values(self) -> Array | None:
-        """The values of the chosen samples, where the column knows them."""
+        """The values of the selected samples, if the column knows them."""
         values = values_of(self.column)
         return None if values is None else values[self.numbers]
 
 
 class OneHotColumn:
-    """Rows of zeros with a one at the class, made when they are asked for."""
+    """One-hot rows, made when they are read."""
 
     def __init__(self, column: Column, classes: int) -> None:
         self.column = column
@@ -323,7 +327,7 @@ class OneHotColumn:
 
 
 def labels_of(columns: Structure | None) -> Array | None:
-    """The values of y, where they are one array that is known without reading any file."""
+    """The values of y, if y is a single array that is known without reading files."""
     if columns is None or len(columns) < 2:
         return None
     leaves = flatten(columns[1])
@@ -331,11 +335,11 @@ def labels_of(columns: Structure | None) -> Array | None:
 
 
 def lengths_of(column: Any) -> Array | None:
-    """The first axis of each value of a list of arrays; None for other columns."""
+    """The length of the first axis of each array in a list of arrays; None for other columns."""
     if isinstance(column, SubsetColumn):
         found = lengths_of(column.column)
         return None if found is None else found[column.numbers]
-    column = getattr(column, "column", column)  # cast
+    column = getattr(column, "column", column)  # below a cast
     if isinstance(column, ListColumn):
         return np.array([len(a) for a in column.arrays], np.int64)
     return None
@@ -349,7 +353,7 @@ def values_of(column: Any) -> Array | None:
 
 
 def prefetch(column: Column, indices: Indices) -> None:
-    """Announce samples that will be read soon: the kernel begins to read their files."""
+    """Tell the kernel which samples will be read soon, so that it begins to read their files."""
     if isinstance(column, SubsetColumn):
         prefetch(column.column, column.numbers[indices])
     elif isinstance(column, CastColumn):
@@ -360,12 +364,12 @@ def prefetch(column: Column, indices: Indices) -> None:
 
 
 def fetches(column: Any) -> bool:
-    """Whether values lie elsewhere, and are fetched."""
+    """Whether values are remote, and have to be fetched."""
     return hasattr(inner_column(column), "fetch_ahead")
 
 
 def fetch_ahead(column: Any, indices: Indices) -> Sequence[Claim]:
-    """Begin to fetch values that lie elsewhere; see `Source.fetch_ahead`."""
+    """Begin to fetch remote values; see `Source.fetch_ahead`."""
     if isinstance(column, SubsetColumn):
         return fetch_ahead(column.column, column.numbers[indices].astype(np.int64))
     if hasattr(column, "fetch_ahead"):
@@ -375,7 +379,7 @@ def fetch_ahead(column: Any, indices: Indices) -> Sequence[Claim]:
 
 
 def take_rows(column: Column, numbers: Indices) -> Column:
-    """Some values of a column, by number; columns of files stay such."""
+    """Select values of a column by number; a column of files remains one."""
     if isinstance(column, PathColumn):
         return column.with_paths(column.paths.take(numbers))
     if isinstance(column, CallColumn):
@@ -384,7 +388,7 @@ def take_rows(column: Column, numbers: Indices) -> Column:
 
 
 def close_column(column: Any) -> None:
-    """Let go of open files, those of columns below this one included."""
+    """Close open files, including those of columns inside this one."""
     while column is not None:
         if hasattr(column, "close"):
             column.close()
@@ -392,17 +396,17 @@ def close_column(column: Any) -> None:
 
 
 def inner_column(column: Any) -> Any:
-    """The column below one that takes some of its values, or casts them."""
+    """The innermost column, below any selection or cast."""
     while hasattr(column, "column"):
         column = column.column
     return column
 
 
 def spec_of_all(column: Column, spec: ArraySpec) -> ArraySpec:
-    """The spec of one value, with None for dimensions in which values in RAM are known to differ."""
+    """The spec of one value, with None for dimensions in which values in RAM differ."""
     inner: Any = column
     while not isinstance(inner, ListColumn):
-        inner = getattr(inner, "column", None)  # of some rows, or cast
+        inner = getattr(inner, "column", None)  # the column below a selection or cast
         if inner is None:
             return spec
     sides = {array.shape for array in inner.arrays if len(array.shape) == len(spec.shape)}

@@ -1,4 +1,4 @@
-"""Fields of CSV rows as numbers, many rows at a time, none rounded in silence. Not where rows lie."""
+"""Parses fields of CSV rows as numbers, many rows at a time. No number is rounded without an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kloaders.core.messages import shortened
 
 __all__ = ["CsvNumbers", "split_rows"]
 
-# Up to here a float holds every integer.
+# A float holds every integer up to this one.
 _EXACT = {"float32": 2**24, "float64": 2**53}
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*")
 
@@ -25,12 +25,12 @@ class CsvNumbers:
 
     Args:
         names: the names of all columns.
-        positions: the columns that are parsed, in ascending order.
-        dtype: of the numbers; None: float32, and an integer that it would round is an error.
-        options: for each column the option that sets its dtype, for messages.
-        delimiter, quote: of the rows.
-        missing: the number for a field without a value; None: it is an error.
-        na_values: texts of fields without a value, beside the empty one.
+        positions: the positions of the parsed columns, in ascending order.
+        dtype: the dtype of the array; None: float32, and an integer that it would round is an error.
+        options: for each column the option that sets its dtype, for error messages.
+        delimiter, quote: the delimiter and the quote character.
+        missing: the number for a field without a value; None: such a field is an error.
+        na_values: texts that mean "no value", in addition to an empty field.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class CsvNumbers:
         """The columns of these rows, of shape (rows, columns).
 
         Raises:
-            ValueError: a field is no number, or none that the dtype holds. Of one row it says which
-                field; of several it may not.
+            ValueError: a field is not a number, or the dtype does not hold it. For a single row the
+                message names the field; for several rows it may not.
         """
         dtype = self.dtype
         try:
             if dtype is not None and dtype.kind in "iu":
-                with contextlib.suppress(ValueError):  # as fractions have, and what is too large
+                with contextlib.suppress(ValueError):  # fractions and numbers that are too large
                     return self._filled(lines, dtype)
                 found = self._filled(lines, np.dtype(np.float64))
                 self._check_rounded(lines, found, "float64")
@@ -73,10 +73,10 @@ class CsvNumbers:
         except ValueError as error:
             if isinstance(error, _UnheldError):
                 raise ValueError(str(error)) from None
-            if len(lines) > 1:  # asked for again one by one, to find the row at fault
+            if len(lines) > 1:  # the caller will parse row by row to find the one at fault
                 raise
             raise ValueError(self._what_is_wrong(lines[0], error)) from None
-        with np.errstate(over="ignore"):  # 1e60 is infinite
+        with np.errstate(over="ignore"):  # 1e60 becomes infinite
             return found.astype(np.float32)
 
     def _filled(self, lines: list[str], dtype: np.dtype[Any]) -> Array:
@@ -97,14 +97,14 @@ class CsvNumbers:
             ndmin=2,
             quotechar=self.quote,
         )
-        if len(found) < len(lines):  # a row of nothing
+        if len(found) < len(lines):  # an empty row
             raise ValueError("a row has no fields")
         return found
 
-    # ------------------------------------------------------------------ what is missing
+    # ------------------------------------------------------------------ missing values
 
     def _without_gaps(self, lines: list[str]) -> list[str]:
-        """Rows with a number in every field without a value."""
+        """The rows, with `missing` in every field without a value."""
         value = float(self.missing or 0.0)
         number = repr(int(value)) if value.is_integer() else repr(value)
         if self.quote is not None and any(self.quote in line for line in lines):
@@ -120,7 +120,7 @@ class CsvNumbers:
         gap = re.compile(rf"(?:(?<={mark})|^){blank}{texts}(?={mark}|$)")
         return [gap.sub(number, line) for line in lines]
 
-    # ------------------------------------------------------------------ what is not exact
+    # ------------------------------------------------------------------ inexact numbers
 
     def _check_rounded(self, lines: list[str], found: Array, held_by: str) -> None:
         """Raise ValueError for an integer that this float dtype cannot represent."""
@@ -155,7 +155,7 @@ class CsvNumbers:
         """Raise ValueError for a number outside the range of an integer dtype."""
         limits = np.iinfo(dtype)
         whole = np.trunc(found)
-        # As floats the limits of 64 bits are one too large.
+        # Converted to float, the upper limit of 64-bit integers is one too large.
         held = (whole >= float(limits.min)) & (whole < float(limits.max) + 1)
         if not held.all():
             row, column = np.argwhere(~held)[0].tolist()
@@ -165,7 +165,7 @@ class CsvNumbers:
                 f'does not hold: pass another {self.options[position]}=, such as "int64".'
             )
 
-    # ------------------------------------------------------------------ what is no number
+    # ------------------------------------------------------------------ fields without a number
 
     def _what_is_wrong(self, line: str, error: ValueError) -> str:
         fields = split_rows([line], self.delimiter, self.quote)[0]
@@ -183,20 +183,20 @@ class CsvNumbers:
                     )
                 if text.strip() in self.na_values:
                     return (
-                        f"column {name!r} holds {shortened(text, 80)!r}, one of na_values, and "
-                        "there is no number for it: pass missing=, such as 0.0."
+                        f"column {name!r} holds {shortened(text, 80)!r}, one of na_values, but there is "
+                        "no number to use for it: pass missing=, such as 0.0."
                     )
                 return (
-                    f"column {name!r} holds {shortened(text, 80)!r}, expected a number: choose "
-                    "other columns by x= and y=, or pass "
+                    f"column {name!r} holds {shortened(text, 80)!r}, expected a number: select "
+                    "other columns with x= and y=, or pass "
                     f"classes={{{name!r}: [...]}}, the texts that it may hold, or "
-                    "na_values=[...] and missing=, where it means that there is no value."
+                    "na_values=[...] and missing=, if it means that there is no value."
                 )
         return str(error)
 
 
 class _UnheldError(ValueError):
-    """The error of a number that would be changed."""
+    """A number does not fit the dtype without being changed."""
 
 
 def _holds(name: str, number: int) -> bool:
@@ -206,16 +206,16 @@ def _holds(name: str, number: int) -> bool:
 
 
 def split_rows(lines: list[str], delimiter: str, quote: str | None) -> list[list[str]]:
-    """The fields of rows, each a str: the ends of lines in it are in quotes.
+    """The fields of rows, each a str; line breaks inside quotes are kept.
 
-    Raises ValueError where a text is no row.
+    Raises ValueError if a line is not a CSV row.
     """
     if quote is None:
         return [line.split(delimiter) for line in lines]
     try:
         return list(csv.reader(lines, delimiter=delimiter, quotechar=quote))
     except csv.Error as error:
-        raise ValueError(f"it is no row of CSV: {error}.") from None
+        raise ValueError(f"it is not a CSV row: {error}.") from None
 
 
 def _quoted(fields: list[str], delimiter: str, quote: str) -> str:

@@ -1,7 +1,7 @@
-"""Samples whose arrays are decoded from named values of a row: members of a tar file, columns of a table.
+"""Samples that are decoded from the named values of a row: members of a tar file, columns of a table.
 
-What gives the values is a subclass; here is what becomes of a value. A value is bytes (an image, the
-content of an .npy file, or what `decode` takes), a text, a number, or an array.
+A subclass provides the values, and this module decodes them. A value is bytes (an image, the
+content of an .npy file, or the input of `decode`), a text, a number, or an array.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ __all__ = [
     "part_of",
 ]
 
-#: Values of some samples by name: for each an array with a row for each sample, or a list.
+#: Values of several samples by name; each is an array with one row per sample, or a list.
 Block = Mapping[str, Any]
 
 
 class Pixels:
-    """An image as stored: gray, RGB or RGBA."""
+    """An undecoded image array: gray, RGB or RGBA."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
 
 
 class Field:
-    """How one array of a sample is made. Threads share it; it pickles.
+    """How one array of a sample is made. Several threads may use it, and it can be pickled.
 
     Args:
-        name: which value it is made of; a list of names makes a row of float32, one number each.
-        options: how images are decoded; its dtype is what other values are cast to.
-        decode: a function of the value, bytes for an image, that gives the array.
-        class_names: a text is replaced by its index in this list.
+        name: the value to use; a list of names makes a float32 row with one number from each value.
+        options: how images are decoded; other values are cast to its dtype.
+        decode: a function that returns the array for a value (bytes for an image).
+        class_names: texts are replaced by their index in this list.
     """
 
     def __init__(
@@ -76,19 +76,19 @@ class Field:
 
     @property
     def name(self) -> str:
-        """Its name in messages."""
+        """The name in messages."""
         return self.names[0] if self.alone else listed(self.names)
 
     def described(self) -> tuple[Any, ...]:
-        """The settings that decide its array, besides the values and `decode`."""
+        """The settings that determine the array, apart from the values and `decode`."""
         return tuple(self.names), self.alone, self.options, self.class_names
 
     # ------------------------------------------------------------------ one value
 
     def read(self, value: Any, out: Array | None) -> Array:
-        """The array of one value. `out` itself where the value was put there, else another one.
+        """The array of one value; `out` itself if the value was written there.
 
-        Raises DecodeError if the value has another type, and errors of decode.
+        Raises DecodeError if the value has the wrong type, and any error of `decode`.
         """
         if value is None:
             raise DecodeError(
@@ -120,8 +120,8 @@ class Field:
             if not raw:
                 raise DecodeError(f"{self.name!r:.80} is empty (0 bytes).") from None
             raise DecodeError(
-                f"{error} For bytes of another kind pass decode=, a function of them."
-                if "is no picture" in str(error)
+                f"{error} For bytes in another format pass decode=, a function of the bytes."
+                if "is not an image" in str(error)
                 else str(error)
             ) from error
 
@@ -129,7 +129,7 @@ class Field:
         if self.class_names is None:
             raise DecodeError(
                 f"{self.name!r:.80} holds the text {shortened(text, 70)!r:.80}, expected numbers: pass "
-                "class_names=[...] for the name of a class, or a function of the text: decode= for "
+                "class_names=[...] for class names, or a function of the text: decode= for "
                 'x, label_options={"decode": ...} for y.'
             )
         number = self._numbers.get(text)
@@ -144,8 +144,8 @@ class Field:
         got = as_arrays(value)
         if not isinstance(got, np.ndarray):
             raise TypeError(
-                f"decode gave a {type(got).__name__} for {self.name!r:.80}, expected one array: several "
-                'inputs are several values, x={"a": ..., "b": ...}.'
+                f"decode returned a {type(got).__name__} for {self.name!r:.80}, expected one array: for "
+                'several inputs pass several values, x={"a": ..., "b": ...}.'
             )
         return got
 
@@ -153,7 +153,7 @@ class Field:
         if isinstance(value, dict):
             raise DecodeError(
                 f"{self.name!r:.80} holds a dictionary of {listed([repr(key) for key in value])}, expected "
-                f'numbers: name what is in it, as "{self.name}:KEY", or pass decode=.'
+                f'numbers: name one of its values, as "{self.name}:KEY", or pass decode=.'
             )
         try:
             found: Array = as_arrays(value)
@@ -177,7 +177,7 @@ class Field:
     # ------------------------------------------------------------------ many values
 
     def column(self, block: Block) -> Any:
-        """Its values: an array with one row each, as delivered, or a list of arguments for `read`."""
+        """The values: an array with one row each, as delivered, or a list of arguments for `read`."""
         if self.alone:
             values = block[self.names[0]]
             if not isinstance(values, np.ndarray) or self.decode is not None:
@@ -207,12 +207,12 @@ def fields_of(
     labels: tuple[ImageOptions, Decode | None],
     class_names: Sequence[str] | None,
 ) -> tuple[Structure, ...]:
-    """A `Field` for each name, in the form of a sample: (x,) or (x, y).
+    """A `Field` for each name, nested like a sample: (x,) or (x, y).
 
-    inputs: its options may be a dict by input, where x is one.
+    inputs: the first item, image options, may be a dict by input name if x is a dict.
 
     Raises:
-        TypeError: a name is no text.
+        TypeError: a name is not a string.
     """
 
     def field(part: str, decode: Any, names: Any) -> Callable[[Any, ImageOptions], Field]:
@@ -236,10 +236,10 @@ def fields_of(
 
 
 class EncodedSource(Source):
-    """Samples that are made of named values; a subclass gives the values (`blocks`, `name`).
+    """Samples that are made of named values. A subclass provides the values (`blocks`, `name`).
 
     Args:
-        fields: what each array is made of, in the form of a sample.
+        fields: how each array is made, nested like a sample.
     """
 
     reads_many = True
@@ -249,39 +249,39 @@ class EncodedSource(Source):
     def __init__(self, fields: tuple[Structure, ...]) -> None:
         self.fields = fields
         self.runs_user_code = any(field.decode is not None for field in flatten(fields))
-        #: Whether some values are decoded by us, as images are.
+        #: Whether this package decodes some of the values, such as images.
         self.encoded = False
 
     @property
     def wanted(self) -> list[str]:
-        """The names of the values that are read, each once."""
+        """The names of the values that are read, without duplicates."""
         return list(dict.fromkeys(name for field in flatten(self.fields) for name in field.names))
 
     def blocks(self, indices: Indices) -> Iterator[tuple[list[int], Block | Exception]]:
-        """Some of these samples at a time, by their places in `indices`, and their values."""
+        """Yield these samples in groups: their positions in `indices`, and their values or an error."""
         raise NotImplementedError
 
     def file_of(self, index: int) -> str:
-        """The file that a sample is in, one of `paths_of_all`."""
+        """The file of a sample, one of `paths_of_all`."""
         raise NotImplementedError
 
     @property
     def paths_of_all(self) -> list[str]:
-        """The files that samples are in; none where they are in none."""
+        """The files that contain the samples; empty if samples are not in files."""
         return []
 
     @property
     def file_firsts(self) -> Indices:
-        """The first sample of each of these files, and how many there are in all."""
+        """The number of the first sample in each of these files, followed by the number of samples."""
         return np.zeros(1, np.int64)
 
     def names_of(self, index: int) -> tuple[str, ...]:
-        """The names of a sample and its parts in lists of samples to exclude."""
+        """The names by which an exclude list may refer to a sample."""
         return (self.name(index),)
 
     @property
     def kind(self) -> str:
-        """The identity of these samples for a cache, besides their files."""
+        """What identifies these samples in a cache, in addition to their files."""
         return type(self).__name__
 
     def ranges(self, indices: Indices) -> Iterable[tuple[str, int, int]]:
@@ -289,18 +289,18 @@ class EncodedSource(Source):
         return ()
 
     def fetch_ranges(self, indices: Indices, only_new: bool = False) -> list[Claim]:
-        """Begin to fetch remote data of these samples."""
+        """Begin to fetch the remote data of these samples."""
         return self.opener.fetch_ahead(self.ranges(indices), only_new)
 
     @property
     def token(self) -> str | None:
-        """A digest of these values for a cache in a folder; None: their files are enough."""
+        """A digest of the values for a folder cache; None if their files identify them."""
         return None
 
     def labels_in(self, blocks: Callable[[str], Iterable[Any]]) -> Array | None:
-        """The labels of all samples, where they are one number or class each.
+        """The labels of all samples, if each is one number or class; otherwise None.
 
-        blocks: `blocks(name)` gives all values of that name, some at a time.
+        blocks: `blocks(name)` yields all values of that name, several at a time.
         """
         labels = flatten(self.fields[1]) if len(self.fields) > 1 else []
         if len(labels) != 1 or not labels[0].alone or labels[0].decode is not None:
@@ -321,7 +321,7 @@ class EncodedSource(Source):
         return np.concatenate(found) if found else None
 
     def settle(self, tries: int) -> None:
-        """Look at the first sample that can be read: whether images are decoded."""
+        """Read the first readable sample to find out whether this package decodes images."""
         for index in range(min(tries, len(self))):
             for _, block in self.blocks(np.array([index], np.int64)):
                 if isinstance(block, Exception):
@@ -372,7 +372,7 @@ class EncodedSource(Source):
             if len(rows) == 1:
                 _report(report, rows[0], error, failed)
                 return
-            for row in rows:  # one by one, to find the sample at fault
+            for row in rows:  # one at a time, to find the sample at fault
                 for _, one in self.blocks(indices[[row]]):
                     if isinstance(one, Exception):
                         _report(report, row, one, failed)
@@ -392,7 +392,7 @@ class EncodedSource(Source):
                 got = _value(field, values, k, target)
                 if got is not target:
                     copy_into_row(got, out, row, leaf, report)
-            except Exception as error:  # errors of a user's decode belong to the sample
+            except Exception as error:  # a user's decode failed for this sample
                 _report(report, row, error, failed)
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
@@ -402,14 +402,14 @@ class EncodedSource(Source):
 
 
 def _report(report: Report, row: int, error: Exception, failed: set[int]) -> None:
-    """Report a row once, however many of its arrays fail."""
+    """Report a row only once, even if several of its arrays fail."""
     if row not in failed:
         failed.add(row)
         report(row, error)
 
 
 def _value(field: Field, values: Any, k: int, out: Array | None) -> Array:
-    """The array of sample k of some, whose values are `values`."""
+    """The array of the k-th sample, from the values of several samples."""
     if isinstance(values, np.ndarray) and field.decode is None:
         found: Array = np.array(values[k])
         if not is_numeric(found.dtype):
@@ -419,19 +419,19 @@ def _value(field: Field, values: Any, k: int, out: Array | None) -> Array:
 
 
 def json_value(raw: bytes, path: str, name: str) -> Any:
-    """The value at "key:key" of a JSON text; "" for all of it.
+    """The value at "key:key" in a JSON text; "" for the whole text.
 
-    Raises DecodeError if it is not JSON, or lacks the key.
+    Raises DecodeError if the text is not JSON, or lacks the key.
     """
     try:
         value = json.loads(raw)
     except ValueError as error:
-        raise DecodeError(f"{name!r:.80} is no JSON: {error}.") from None
+        raise DecodeError(f"{name!r:.80} is not JSON: {error}.") from None
     return part_of(value, path, name)
 
 
 def part_of(value: Any, path: str, name: str) -> Any:
-    """The value at "key:key" of nested dicts and lists; "" for all of it.
+    """The value at "key:key" in nested dicts and lists; "" for the whole value.
 
     Raises DecodeError if it lacks the key.
     """
@@ -445,10 +445,10 @@ def part_of(value: Any, path: str, name: str) -> Any:
 
 
 def column_of(name: str, names: list[str]) -> str:
-    """The column that a name is of, or of a part of."""
+    """The column that a name refers to, as a whole or in part."""
     if name in names:
         return name
     column = name.partition(":")[0]
     if column not in names:
-        raise ValueError(f"there is no column {name!r:.80}, there are {listed(names)}.")
+        raise ValueError(f"there is no column {name!r:.80}, the columns are {listed(names)}.")
     return column

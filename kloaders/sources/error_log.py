@@ -1,4 +1,4 @@
-"""Samples that did not load: each recorded once, logged, written to the quarantine, and counted."""
+"""Records samples that fail to load: once each, in the log, in the quarantine file and as a count."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from kloaders.sources.remote_quarantine import quarantine_at
 
 __all__ = ["ErrorLog"]
 
-# Bad samples that are logged one by one; then the hundredth, the thousandth and so on.
+# Log this many bad samples one by one, then only the 100th, the 1000th and so on.
 _LOGGED_ONE_BY_ONE, _MILESTONES = 10, frozenset(10**k for k in range(2, 12))
 
 
 class ErrorLog:
-    """Handles samples that do not load.
+    """Records samples that fail to load.
 
     Args:
-        options: the policy.
-        samples: how many samples there are.
-        name: the name of a sample.
+        options: the fault options.
+        samples: the number of samples.
+        name: returns the name of a sample.
 
     Attributes:
-        errors: one SampleError for each sample that did not load, in the order in which they were
-            met; without tracebacks, so that a long list holds no batches.
-        quarantine: the file that they are written to, or None.
-        quiet: no warning for them: who asked for the samples reports them.
+        errors: a SampleError for each sample that failed, in the order of occurrence. The errors have
+            no tracebacks, so that a long list keeps no batches alive.
+        quarantine: the file that bad samples are written to, or None.
+        quiet: if True, no warnings are logged, because the caller reports the errors.
 
-    Threads: `record` may be called from several at once.
+    Threads: several threads may call `record` at once.
     """
 
     def __init__(self, options: FaultOptions, samples: int, name: Callable[[int], str]) -> None:
@@ -49,7 +49,7 @@ class ErrorLog:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """New locks, in the child of a fork."""
+        """Create new locks, in the child of a fork."""
         self._lock = threading.Lock()
 
     @property
@@ -58,11 +58,11 @@ class ErrorLog:
         return self.options.on_error
 
     def explained(self, index: int, error: BaseException) -> SampleError:
-        """The error as one that names its sample."""
+        """The error as a SampleError that names the sample."""
         return as_sample_error(index, self.name(index), error)
 
     def record(self, error: SampleError) -> None:
-        """Take down a sample that does not load: once, however often it is met.
+        """Record a sample that failed to load. Only its first failure counts.
 
         Raises:
             SampleError: more samples failed than `max_errors` allows.
@@ -84,7 +84,7 @@ class ErrorLog:
             ):
                 self._log_bad_sample(error, count)
         if self.policy != "raise":
-            # Repeated errors too: a prefetched batch that failed is made again when it is requested.
+            # Checked for repeated errors, too: a failed prefetched batch is made again on request.
             where = None if self.quarantine is None else self.quarantine.path
             check_limit(self.errors, self.options.max_errors, self.samples, where)
 
@@ -92,7 +92,7 @@ class ErrorLog:
         assert self.quarantine is not None
         try:
             self.quarantine.add([(error.name, error.cause)])
-        except (OSError, ValueError) as problem:  # the night is not to end for it
+        except (OSError, ValueError) as problem:  # an unwritable list must not stop a long run
             warn(
                 f"{self.quarantine.path} cannot be written ({problem}): bad samples are listed in "
                 "loader.errors only.",
@@ -104,23 +104,25 @@ class ErrorLog:
         more = ""
         if count == 1 and self.policy == "skip":
             more = (
-                ", and its batch is one sample shorter: rows of predict() behind it do not line up "
+                ", and its batch is one sample shorter: the later rows of predict() do not line up "
                 'with the data; on_error="replace" keeps them in place'
             )
         elif count == _LOGGED_ONE_BY_ONE:
-            more = "; of others only each tenfold is told, and all are in loader.errors"
+            more = "; from now on only the 100th, 1000th, ... are logged; all are in loader.errors"
         elif self.quarantine is not None and not blames_the_sample(error):
-            more = ", and not listed as bad: it may load when the disk, or memory, is there again"
+            more = (
+                ", and not listed as bad: it may load when the disk, or memory, is available again"
+            )
         elif count > _LOGGED_ONE_BY_ONE:
             more = f", the {count:,}th of {self.samples:,} samples that does not load"
         warn(f"{str(error).rstrip('.')}. It is {done}{more}.")
 
     def nothing_left(self, index: int) -> SampleError:
-        """The error of a batch in which every sample failed: Keras cannot take an empty one."""
+        """The error for a batch in which every sample failed: Keras does not accept an empty batch."""
         first = next((error for error in self.errors if error.index == index), None)
         return SampleError(
             index,
             self.name(index),
-            f"{first.cause if first else 'did not load'} (and so for every other sample of this "
-            "batch: nothing is left to skip to. Look at loader.errors, or use on_error='replace')",
+            f"{first.cause if first else 'did not load'} (and so did every other sample of this "
+            "batch, so that nothing is left. Look at loader.errors, or use on_error='replace')",
         )

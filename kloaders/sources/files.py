@@ -17,6 +17,7 @@ from kloaders.core.places import where_of
 from kloaders.core.structure import Structure, as_arrays, cast, flatten, map_structure
 from kloaders.formats import by_suffix
 from kloaders.formats.files import IMAGE_SUFFIXES, check_plain, check_suffix, read_bytes, suffix_of
+from kloaders.formats.npy import row_reader
 from kloaders.formats.options import ImageOptions
 from kloaders.sources.column_source import ColumnSource
 from kloaders.sources.columns import PathColumn, inner_column
@@ -34,23 +35,23 @@ __all__ = [
     "takes_empty",
 ]
 
-# Number of paths checked before the first epoch: 0.2 s on a local disk.
+# The number of paths that are checked before the first epoch: 0.2 s on a local disk.
 _CHECKED = 2000
 
-#: A function of a file's bytes that gives its array.
+#: A function that returns the array for a file's bytes.
 Decode = Callable[[bytes], Any]
-#: How files become arrays: options of images, and a user's function that does it instead.
+#: How files become arrays: image options, and a user's function that replaces the decoder.
 Reading = tuple[ImageOptions, "Decode | None"]
 
 
 class FileSource(ColumnSource):
-    """Samples with arrays that are read from one file each.
+    """Samples with arrays that are each read from one file.
 
     Args:
         columns: (x,) or (x, y), nested.
         paths: the files of the first input that is read from files.
-        decode: whether a user's function decodes them.
-        hooked: whether a hook of the user's reads them.
+        decode: whether a user's function decodes the files.
+        hooked: whether a user's hook reads the files.
     """
 
     def __init__(
@@ -74,22 +75,24 @@ class FileSource(ColumnSource):
                 "Pass depth=8, which brings images of 16 bits to 8, or scale" if deep else "Scale"
             )
             return (
-                f"{first} them in load_sample(): dtype= alone scales nothing, and one would be many "
+                f"{first} them in load_sample(): dtype= alone does not scale, and one image would be many "
                 "times as bright as the other."
             )
         if dtype_differs:
             return f"Pass dtype=, or convert in {hook}."
         if image:
             return "Pass size=(height, width), resize in load_sample(), or pad: kl.padded_batches(loader)."
-        return f"Bring them to one shape in {hook} or in transform=, or take kl.padded_batches(loader)."
+        return (
+            f"Convert them to one shape in {hook} or transform=, or use kl.padded_batches(loader)."
+        )
 
 
 def check_paths_of(source: FileSource, check_paths: bool | str) -> None:
-    """Look whether files exist and can be read by their suffix, before the first epoch.
+    """Check before the first epoch that files exist and have a known suffix.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: a path is no file; names it.
-        ValueError: a suffix is not known.
+        FileNotFoundError, IsADirectoryError: a path is not a file; the message names it.
+        ValueError: a suffix is unknown.
     """
     if check_paths not in (True, False, "sample"):
         raise ValueError(f'check_paths={check_paths!r:.80}: choose "sample", True or False.')
@@ -97,7 +100,7 @@ def check_paths_of(source: FileSource, check_paths: bool | str) -> None:
     for column in flatten(source.columns):
         if isinstance(column, PathColumn) and len(column):
             count = len(column) if check_paths is True else min(len(column), _CHECKED)
-            # Spread over all: the first few are rarely the ones that are wrong.
+            # Spread over all paths: the first few are rarely the wrong ones.
             looked = np.unique(np.linspace(0, len(column) - 1, count).astype(np.int64))
             files = [column.paths[k] for k in looked.tolist()]
             if check_paths and hasattr(column, "check_objects"):
@@ -114,12 +117,12 @@ def check_paths_of(source: FileSource, check_paths: bool | str) -> None:
 def readings(
     decode: Any,
     label_options: Any,
-    meant: str = "pictures that are read by their suffix, and decode= reads these files instead",
+    meant: str = "images that are read by their suffix, but decode= reads these files instead",
     **images: Any,
 ) -> tuple[Reading, Reading]:
-    """How the files of inputs and those of labels are read, of the user's words, checked.
+    """Check the options for reading input files and label files.
 
-    images: fields of `ImageOptions`. meant: what these are for, where `decode` makes the arrays.
+    images: fields of `ImageOptions`. meant: what these are for, for the error if `decode` is set.
     """
     given = ImageOptions(**images)
     if decode is not None:
@@ -136,23 +139,23 @@ def readings(
 def options_by_input(
     inputs: Any, part: str = "paths", **images: Any
 ) -> dict[Any, dict[str, Any]] | None:
-    """Options of images for each input, where some are a dict by input; None where none is.
+    """Image options for each input, if an option is a dict by input; None if none is.
 
     Args:
-        inputs: what the user gave, a dict where there are several inputs.
-        part: what messages call that.
-        images: fields of `ImageOptions`. What a dict leaves out has its default.
+        inputs: the user's argument, a dict if there are several inputs.
+        part: the name of that argument.
+        images: fields of `ImageOptions`. Inputs missing from a dict get the default.
 
     Raises:
         TypeError: the inputs have no names.
-        ValueError: a dict names none of the inputs.
+        ValueError: a dict names an unknown input, or is empty.
     """
     given = {name: value for name, value in images.items() if isinstance(value, dict)}
     for name, value in given.items():
         if not isinstance(inputs, dict):
             raise TypeError(
-                f"{name}={value!r:.80} is a dict by input, and {part} is a {type(inputs).__name__}: give "
-                f'{part} as a dict, such as {{"a": ..., "b": ...}}, or one value for all.'
+                f"{name}={value!r:.80} is a dict by input, but {part} is a {type(inputs).__name__}: pass "
+                f'{part} as a dict, such as {{"a": ..., "b": ...}}, or one value for all inputs.'
             )
         wrong = next((key for key in value if key not in inputs), None)
         if wrong is not None or not value:
@@ -177,24 +180,24 @@ def options_by_input(
 def readings_by_input(
     inputs: Any, part: str, decode: Any, label_options: Any, **images: Any
 ) -> tuple[dict[Any, ImageOptions], Reading, dict[Any, dict[str, Any]] | None]:
-    """How inputs and labels that are values of a record or row are read, of the user's words, checked.
+    """Check the options for reading inputs and labels that are values of a record or row.
 
     Args:
-        inputs: what the inputs are made of, a dict where there are several.
-        part: what messages call that.
+        inputs: the values of the inputs, a dict if there are several inputs.
+        part: the name of that argument.
         decode: a user's function of the bytes of an input, or None.
-        label_options: how labels are read where it is otherwise, or None.
+        label_options: how labels are read if not like the inputs, or None.
         images: fields of `ImageOptions`; size, interpolation and channels may be dicts by input.
 
     Returns:
-        The options of images by input, of all as that of None where they are the same; how labels are
-        read; and what `options_by_input` gives.
+        The image options by input (under the key None if all are the same); how labels are read; and
+        the result of `options_by_input`.
     """
     by_input = options_by_input(inputs, part, **images)
     if isinstance(images["size"], dict) and isinstance(label_options or {}, dict):
-        # Which of these sizes would be theirs? As stored, unless the user says.
+        # It is unclear which size the labels would have: keep them as stored by default.
         label_options = {"size": None, **(label_options or {})}
-    meant = "images that this loader decodes, and decode= does so instead"
+    meant = "images that this loader decodes, but decode= replaces its decoder"
     found: dict[Any, ImageOptions] = {}
     for name, own in ({None: images} if by_input is None else by_input).items():
         (found[name], _), labels = readings(decode, label_options, meant, **own)
@@ -206,7 +209,7 @@ def each_input(
     inputs: Structure,
     options: ImageOptions | dict[Any, ImageOptions],
 ) -> Structure:
-    """What `make` makes of each part of the inputs and its options; a dict of these: by input."""
+    """Call `make` with each part of the inputs and its options; `options` may be a dict by input."""
     if isinstance(options, dict) and None in options:
         options = options[None]
     if isinstance(options, dict):
@@ -226,24 +229,24 @@ def _checked_label_options(options: Any) -> dict[str, Any]:
         return {}
     if not isinstance(options, dict):
         raise TypeError(
-            f"label_options={options!r:.80}, expected a dict of options of images: {', '.join(known)}."
+            f"label_options={options!r:.80}, expected a dict of image options: {', '.join(known)}."
         )
     unknown = [name for name in options if name not in known]
     if unknown:
         meant = meant_by(str(unknown[0]), known) or f"they are {', '.join(known)}."
         raise TypeError(
-            f"label_options has {unknown[0]!r:.80}, which is no option of images: {meant}"
+            f"label_options has {unknown[0]!r:.80}, which is not an image option: {meant}"
         )
     return options
 
 
 def _refuse_image_options(given: ImageOptions, meant: str) -> None:
-    """Raise ValueError for an image option if `decode` makes the arrays."""
+    """Raise ValueError if an image option is set although `decode` makes the arrays."""
     for field in dataclasses.fields(ImageOptions):
         value = getattr(given, field.name)
         if value != field.default and field.name not in ("dtype", "max_pixels", "max_bytes"):
             raise ValueError(
-                f"{field.name}={value!r:.80} is for {meant}: do it in there, and leave it out here."
+                f"{field.name}={value!r:.80} is for {meant}: do it in that function, and leave it out here."
             )
 
 
@@ -263,13 +266,13 @@ def _check_files(files: list[str], total: int) -> None:
             )
     if missing:
         others = len(missing) - 1
-        of = f"{len(files):,} looked at" + (f" of {total:,}" if total > len(files) else "")
+        of = f"checked {len(files):,}" + (f" of {total:,}" if total > len(files) else "")
         more = f" ({of})"
         if others:
             more = f", and {others:,} other{'s do' if others > 1 else ' does'} not either ({of})"
         raise FileNotFoundError(
             f"{visible(missing[0])} does not exist{more}. {where_of(missing[0])} "
-            "check_paths=False leaves this check out."
+            "check_paths=False skips this check."
         )
 
 
@@ -279,7 +282,7 @@ def takes_empty(decode: Any) -> bool:
 
 
 class FileReader:
-    """Reads one file into a row; pickles with the loader."""
+    """Reads one file into a row. It is pickled with the loader."""
 
     def __init__(self, options: ImageOptions, decode: Decode | None) -> None:
         self.options = options
@@ -292,3 +295,7 @@ class FileReader:
             got = as_arrays(self.decode(read_bytes(path, takes_empty(self.decode))))
         dtype = self.options.dtype
         return got if dtype is None or got is out else cast(got, dtype)
+
+    def for_rows(self, out: Array) -> Callable[[str, Array], Any]:
+        """A reader for rows of this array, for one thread; faster for small arrays."""
+        return (row_reader(out, self) if self.decode is None else None) or self

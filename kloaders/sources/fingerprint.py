@@ -1,6 +1,6 @@
-"""Short texts that identify the data and options that a saved position belongs to.
+"""Short digests that identify the data and options of a saved position.
 
-Nothing is read but names and a few rows of arrays, and that once: a million paths take 0.3 s.
+Only names and a few rows of arrays are read, and only once: a million paths take 0.3 s.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ __all__ = [
     "spread",
 ]
 
-# Number of samples checked, evenly spread, if checking all would mean reading all.
+# The number of samples that are read, evenly spread, if reading all would be expensive.
 _SPREAD = 256
-# Arrays in RAM up to this size are checked as a whole.
+# Arrays in RAM up to this size are read as a whole.
 _WHOLE = 64 * 2**20
 
 
 class Digest:
-    """A short text for much data. Folders that lead to all of it do not count: data may move."""
+    """A short digest of much data. The common folder of paths does not count, so data may be moved."""
 
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=12)
 
     def add(self, *values: object) -> None:
-        """Texts, numbers, tuples of them."""
+        """Add texts, numbers, or tuples of these."""
         for value in values:
             self._hash.update(f"{value!r}\0".encode("utf-8", "surrogateescape"))
 
     def add_bytes(self, data: Any) -> None:
-        """Bytes, or an array's."""
+        """Add bytes, or the bytes of an array."""
         array = np.ascontiguousarray(
             np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
         )
@@ -56,23 +56,23 @@ class Digest:
         self._hash.update(array.reshape(-1).view(np.uint8).data)
 
     def add_names(self, names: Sequence[str]) -> None:
-        """Names of files or samples, without the folders that they have in common."""
+        """Add names of files or samples, without their common folder."""
         cut = len(_folder(names))
         self.add(*(name[cut:] for name in names))
 
     def add_paths(self, paths: PackedPaths) -> None:
-        """All paths, in their order."""
+        """Add all paths, in order."""
         data = b"\0" + paths.joined()
         folder = _folder([paths[k] for k in spread(len(paths))])
         self._hash.update(data.replace(b"\0" + os.fsencode(folder), b"\0"))
 
     def text(self) -> str:
-        """The short text."""
+        """The digest as a short text."""
         return self._hash.hexdigest()
 
 
 def _folder(names: Sequence[str]) -> str:
-    """How all names begin, up to the last separator: they need not be paths."""
+    """The common prefix of all names, up to the last separator. The names need not be paths."""
     first, last = min(names), max(names)
     same = next(
         (k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
@@ -81,15 +81,15 @@ def _folder(names: Sequence[str]) -> str:
 
 
 def common_folder(*groups: Sequence[str]) -> str:
-    """The folder that all these paths lie in, with its separator; "" if they have none in common."""
+    """The common folder of all these paths, with a trailing separator; "" if there is none."""
     return _folder([_folder_of(group) for group in groups]) if groups else ""
 
 
 def _folder_of(paths: Sequence[str]) -> str:
     if not isinstance(paths, PackedPaths):
         return _folder(paths)
-    # A few paths say which it may be, and one look at the block of all whether it is: ten million
-    # paths take a second.
+    # Guess the folder from a few paths, then verify it on the joined text of all paths: ten
+    # million paths take a second.
     folder = _folder([paths[k] for k in spread(len(paths))])
     data = b"\0" + paths.joined()
     while data.count(b"\0" + folder.encode("utf-8", "surrogateescape")) < len(paths):
@@ -98,12 +98,12 @@ def _folder_of(paths: Sequence[str]) -> str:
 
 
 def spread(count: int) -> list[int]:
-    """Sample numbers from all over the data, the first and the last among them."""
+    """Evenly spread sample numbers, including the first and the last."""
     return [int(k) for k in np.unique(np.linspace(0, count - 1, min(count, _SPREAD)).astype(int))]
 
 
 def of_columns(part: Structure) -> str:
-    """A short text for one value of each sample."""
+    """A digest of columns, which have one value for each sample."""
     digest = Digest()
     for column in flatten(part):
         _add(digest, column)
@@ -111,7 +111,7 @@ def of_columns(part: Structure) -> str:
 
 
 def of_parts(parts: Sequence[Structure]) -> dict[str, str]:
-    """`of_columns` of x, of y and of weights, as far as they are there, by what a saved state calls them."""
+    """`of_columns` of x, y and weights, as far as they exist, by their key in a saved state."""
     names = ("data", "labels", "weights")
     return {name: of_columns(part) for name, part in zip(names, parts, strict=False)}
 
@@ -119,7 +119,7 @@ def of_parts(parts: Sequence[Structure]) -> dict[str, str]:
 def of_names(
     name: Callable[[int], str], samples: int, arrays: Iterable[np.ndarray[Any, Any]] = ()
 ) -> str:
-    """A short text for samples by their names, and other known facts."""
+    """A digest of samples from their names, and from other known arrays."""
     digest = Digest()
     digest.add_names([name(k) for k in spread(samples)])
     for array in arrays:
@@ -139,14 +139,14 @@ def _add(digest: Digest, column: Column) -> None:
                 digest.add_bytes(np.asarray(inner.arrays[k]))
         elif isinstance(paths := getattr(inner, "paths", None), PackedPaths):
             digest.add_paths(paths)
-        elif isinstance(numbers := getattr(inner, "numbers", None), np.ndarray):  # of a subset
+        elif isinstance(numbers := getattr(inner, "numbers", None), np.ndarray):  # a selection
             digest.add_bytes(numbers)
         elif isinstance(parts := getattr(inner, "parts", None), list):  # checksums of a pack
             digest.add(*parts)
 
 
 def _layers(column: Any) -> Iterator[Any]:
-    """A column and the columns that it takes its values from, without caches."""
+    """A column and the columns inside it, without caches."""
     while column is not None:
         inner = getattr(column, "column", None)
         if not hasattr(column, "store"):
@@ -154,7 +154,7 @@ def _layers(column: Any) -> Iterator[Any]:
         column = inner
 
 
-#: Version of a state. An incompatible format gets another number.
+#: The version of a state. An incompatible format gets a new number.
 VERSION = 1
 
 _LEAST = {
@@ -170,21 +170,21 @@ _LEAST_OR_NONE = {"stored": 0, "window": 1, "ram_batch": 1}
 
 
 def checked_state(state: Any, own: dict[str, Any], whose: str) -> dict[str, Any]:
-    """A state that may be used by a loader over such data, with such options.
+    """Return a state if it fits a loader with this data and these options.
 
     Raises:
-        TypeError: it is no dictionary.
-        ValueError: it is damaged, or belongs to other data or options; says to which.
+        TypeError: it is not a dictionary.
+        ValueError: it is damaged, or belongs to other data or options; the message says which.
     """
     if not isinstance(state, dict):
         raise TypeError(
-            f"a state is {type(state).__name__}, expected what state_dict() returned; as JSON text "
-            "it goes through json.loads first."
+            f"a state is {type(state).__name__}, expected the result of state_dict(); decode JSON text "
+            "with json.loads first."
         )
     if state.get("version") != VERSION:
         raise ValueError(
-            f"this is no state of a loader, or one of another version ({state.get('version')!r:.80} "
-            f"instead of {VERSION}): give what state_dict() returned."
+            f"this is not a loader's state, or has another version ({state.get('version')!r:.80} "
+            f"instead of {VERSION}): pass the result of state_dict()."
         )
     for name, least in (_LEAST | _LEAST_OR_NONE).items():
         value = state.get(name)
@@ -204,7 +204,7 @@ def checked_state(state: Any, own: dict[str, Any], whose: str) -> dict[str, Any]
     ]
     if found:
         raise ValueError(
-            f"this state belongs to other data or options than {whose} has: {'; '.join(found)}. "
-            "Make the loader as it was, or begin anew without the state."
+            f"this state belongs to other data or options than those of {whose}: {'; '.join(found)}. "
+            "Make the loader as it was, or start again without the state."
         )
     return state

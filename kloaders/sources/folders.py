@@ -1,6 +1,6 @@
-"""Folders of files: one folder per class, and the files below it. Opens no file.
+"""Lists folders of files: one folder per class, and the files in it. Opens no file.
 
-All walks of a data set use these functions, so that the same files are verified and loaded.
+All code that walks a data set uses these functions, so that it verifies and loads the same files.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = [
     "spelt_alike",
 ]
 
-#: Folders that systems put beside the data: what macOS adds to archives, thumbnails, bins and
-#: snapshots of network drives, and of disks.
+#: Folders that systems create next to the data: macOS in archives, network drives for thumbnails,
+#: deleted files and snapshots, and file systems on disks.
 SYSTEM_FOLDERS = frozenset(
     {
         "__MACOSX",
@@ -43,11 +43,10 @@ SYSTEM_FOLDERS = frozenset(
 
 
 def folders_and_files(root: str, meant: Iterable[str] = ()) -> tuple[list[str], list[str]]:
-    """The names in a folder, sorted: of the folders, links to some included, and of all others.
+    """The sorted names of the folders (and links to folders) in a folder, and of everything else.
 
-    Left out are names that begin with a dot and, with a warning, folders of the system and links
-    that lead to the folder itself or above it. meant: names that are taken for folders of data
-    anyway.
+    Names that begin with a dot are left out, and, with a warning, system folders and links to the
+    folder itself or a parent of it. meant: names that count as data folders in any case.
     """
     folders, files = [], []
     meant = set(meant)
@@ -63,10 +62,10 @@ def folders_and_files(root: str, meant: Iterable[str] = ()) -> tuple[list[str], 
 
 
 def class_folders(root: str, class_names: list[str] | None) -> list[str]:
-    """The folders in `root`, sorted by name; or those that are named, in that order.
+    """The folders in `root`, sorted by name; or those in `class_names`, in that order.
 
-    A name may be spelt with composed or decomposed accents (NFC, NFD), as long as one folder has it;
-    what is returned is the folder's own spelling. Two folders of one name so spelt are told.
+    A class name may be spelt with composed or decomposed accents (NFC, NFD), as long as only one folder
+    matches; the folder's own spelling is returned. If two folders match, a warning is logged.
     """
     try:
         there, others = folders_and_files(root, class_names or ())
@@ -74,8 +73,8 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
         raise FileNotFoundError(f"{visible(root)} does not exist. {where_of(root)}") from None
     except NotADirectoryError:
         raise NotADirectoryError(
-            f"{visible(root)} is a file, expected a folder that holds class/file. For a table of files use "
-            "from_dataframe()."
+            f"{visible(root)} is a file, expected a folder that contains class/file. For a table of files "
+            "use from_dataframe()."
         ) from None
     return chosen_classes(root, there, len(there) + len(others), class_names)
 
@@ -83,11 +82,11 @@ def class_folders(root: str, class_names: list[str] | None) -> list[str]:
 def chosen_classes(
     root: str, there: list[str], shown: int, class_names: list[str] | None
 ) -> list[str]:
-    """The classes of a folder with these subfolders, and its number of files and folders."""
+    """The classes among the subfolders `there`; `shown` is the number of entries in the folder."""
     if not there:
         files = f"{shown:,} files" if shown else "nothing"
         raise ValueError(
-            f"{visible(root)} holds {files} and no folders, expected one folder of files for each class: "
+            f"{visible(root)} contains {files} and no folders, expected one folder of files for each class: "
             f"{visible(os.path.join(root, 'cat', '1.jpg'))}. For a flat folder use split(paths, labels), "
             "where labels may be a function of the path."
         )
@@ -101,7 +100,7 @@ def chosen_classes(
     missing = [name for name in class_names if name not in there]
     if missing:
         raise ValueError(
-            f"class_names holds {missing[0]!r:.80}, and {visible(root)} has no such folder: it has "
+            f"class_names holds {missing[0]!r:.80}, but {visible(root)} has no such folder: it has "
             f"{listed(there)}."
         )
     if len(set(class_names)) < len(class_names):
@@ -115,7 +114,7 @@ READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES
 
 
 def spelt_alike(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names by their Unicode-normalised form."""
+    """Names by their Unicode-normalized form."""
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(_composed(name), []).append(name)
@@ -125,13 +124,13 @@ def spelt_alike(names: Iterable[str]) -> dict[str, list[str]]:
 def said_alike(names: list[str]) -> str:
     """The warning about folders whose names look the same."""
     return (
-        f"{len(names)} classes look like {names[0]!r}, and differ in how their accents are written "
-        f"({', '.join(map(ascii, names))}): if they are one, move their files into one folder."
+        f"{len(names)} classes look like {names[0]!r}, but differ in how their accents are encoded "
+        f"({', '.join(map(ascii, names))}): if they are one class, move their files into one folder."
     )
 
 
 def _spelling_of(name: str, there: list[str]) -> str:
-    """The name that a folder has, of one that may have other accents."""
+    """The spelling of `name` that exists as a folder; accents may be encoded differently."""
     alike = [] if name in there else [one for one in there if _composed(one) == _composed(name)]
     return alike[0] if len(alike) == 1 else name
 
@@ -143,7 +142,7 @@ def _composed(name: str) -> str:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself; reported when it is read
+    except OSError:  # a link to itself; reported when it is read
         return False
 
 
@@ -151,7 +150,7 @@ def _is_system(entry: os.DirEntry[str]) -> bool:
     if entry.name not in SYSTEM_FOLDERS:
         return False
     warn(
-        f"folders called {entry.name} are left out, such as {entry.path}: a system puts them there. "
+        f"folders called {entry.name} are left out, such as {entry.path}: a system creates them. "
         "Rename it if it holds data.",
         once=f"system folder {entry.name}",
     )
@@ -159,18 +158,18 @@ def _is_system(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_round(entry: os.DirEntry[str], folder: str) -> bool:
-    """Whether an entry is a link to the folder it is in, or to one above: that would never end."""
+    """Whether an entry is a link to its own folder or a parent, which would never end."""
     if not entry.is_symlink():
         return False
     here = os.path.join(os.path.realpath(folder), "")
     if not here.startswith(os.path.join(os.path.realpath(entry.path), "")):
         return False
-    warn(f"{entry.path} is left out: it is a link to a folder that it lies in.", once=entry.path)
+    warn(f"{entry.path} is left out: it is a link to a folder that contains it.", once=entry.path)
     return True
 
 
 class LeftOut:
-    """Files without a known suffix."""
+    """Files that are left out because their suffix is unknown."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -185,9 +184,9 @@ class LeftOut:
     def tell(self, root: str) -> None:
         kinds = ", ".join(f"{suffix} {n:,}" for suffix, n in self.suffixes.most_common(4))
         warn(
-            f"{root}: {self.count:,} files left out, since nothing here reads them ({kinds}), such "
-            f"as {self.first}. decode= takes them, a function of a file's bytes; extensions= says "
-            "which files are meant."
+            f"{root}: {self.count:,} files left out, because their suffixes are unknown ({kinds}), such "
+            f"as {self.first}. To load them pass decode=, a function of a file's bytes; extensions= "
+            "selects the suffixes to load."
         )
 
 
@@ -199,17 +198,17 @@ def files_below(
     special: Callable[[str], None] | None = None,
     unreadable: Callable[[str, OSError], None] | None = None,
 ) -> Iterator[str]:
-    """Files below a folder: folders sorted by their path, files in them by name, as Keras does.
+    """Yield the files below a folder: folders sorted by path, files in each by name, as Keras does.
 
     Args:
         top: the folder; it may be a link.
-        wanted: the suffixes of files that are taken; None for all.
-        follow_links: look into links to folders; None of them is followed round, and those that
-            are not followed are told.
-        left_out: called with the path of each file of another suffix.
-        special: called with the path of each pipe, socket or device, whatever its suffix: to open
-            one may wait for ever. None: a warning.
-        unreadable: called for each folder that cannot be read; None: its error is raised.
+        wanted: the suffixes of files to yield; None for all.
+        follow_links: whether to enter links to folders. A folder is entered only once; a link that
+            is not followed is reported in a warning.
+        left_out: called with the path of each file with another suffix.
+        special: called with the path of each pipe, socket or device, whatever its suffix, because
+            opening one may block forever. None: log a warning.
+        unreadable: called for each folder that cannot be read; None: raise the error.
     """
     found: list[tuple[str, list[str]]] = []
     waiting, seen = [top], {os.path.realpath(top)}
@@ -252,26 +251,26 @@ def files_below(
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    # The type of an entry comes with its name: a file costs no system call of its own.
+    # The type of an entry comes with its name, so that no system call per file is needed.
     with os.scandir(folder) as entries:
         return list(entries)
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Whether it exists, and is neither a folder nor a file."""
+    """Whether an entry exists, and is neither a folder nor a file."""
     try:
         return not entry.is_file() and stat.S_IFMT(entry.stat().st_mode) not in (0, stat.S_IFREG)
-    except OSError:  # a link that leads nowhere: a file that is missing
+    except OSError:  # a broken link, which counts as a missing file
         return False
 
 
 def _tell_special(path: str) -> None:
-    warn(f"{path} is left out: it is a pipe, a socket or a device, no file.")
+    warn(f"{path} is left out: it is a pipe, a socket or a device, not a file.")
 
 
 def _tell_not_followed(path: str, top: str) -> None:
     warn(
-        f"{path} is left out, as other links to folders in {top} are: follow_links=True looks into "
+        f"{path} is left out, and so are other links to folders in {top}: follow_links=True enters "
         "them.",
         once=f"link in {top}",
     )

@@ -1,4 +1,4 @@
-"""Columns from a user's x, paths, labels or weights; what cannot be one is named."""
+"""Turns a user's x, paths, labels or weights into columns; rejects what cannot be one."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def columns_of(
 ) -> Structure:
     """A column for every leaf of an argument.
 
-    read: reads files, for leaves that are paths. paths: what a labels function is applied to.
-    dtype: what arrays are cast to; `read` does so itself.
+    read: reads files, for leaves that are paths. paths: the arguments of a labels function.
+    dtype: the dtype to cast arrays to; `read` casts files itself.
     """
     if dtype is not None:
         return map_structure(
             lambda c: c if isinstance(c, PathColumn) or _has_texts(c) else CastColumn(c, dtype),
             columns_of(values, what, read, paths),
         )
-    # A tuple of paths or numbers is one column that happens to be a tuple.
+    # A tuple of paths or numbers is a single column that happens to be a tuple.
     one = isinstance(values, tuple) and bool(values)
     if one and (np.isscalar(values[0]) or isinstance(values[0], os.PathLike)):
         values = list(values)
@@ -68,7 +68,7 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
     if isinstance(values, _PATH) and read is None:
         raise TypeError(
             f"{what} is the text {os.fspath(values)!r:.80}, expected arrays: np.load(path, "
-            'mmap_mode="r") maps an .npy file of many samples. For one file a sample use '
+            'mmap_mode="r") maps an .npy file of many samples. For one file per sample use '
             "PathSequenceLoader."
         )
     if isinstance(values, _PATH) and what == "paths" and glob.has_magic(os.fspath(values)):
@@ -83,12 +83,12 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
     if isinstance(values, np.ma.MaskedArray) or isinstance(first, np.ma.MaskedArray):
         raise TypeError(
             f"{what} is a masked array, and its mask would be lost: fill it, {what}.filled(0), and give "
-            "what is missing a weight of 0 (sample_weights=), or a label of its own."
+            "masked values a weight of 0 (sample_weights=), or a label of their own."
         )
-    if hasattr(values, "toarray"):  # SciPy's sparse matrices
+    if hasattr(values, "toarray"):  # sparse matrices of SciPy
         raise TypeError(
-            f"{what} is a sparse {type(values).__name__}: a batch is dense, {what}.toarray(), or "
-            "made row by row in load_sample()."
+            f"{what} is a sparse {type(values).__name__}, but batches are dense: pass {what}.toarray(), or "
+            "make dense rows in load_sample()."
         )
     if is_lazy(values):
         lazy = LazyArray(values, what)
@@ -97,20 +97,20 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
     if not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
         raise TypeError(
             f"{what} is a {type(values).__name__}, expected something with a length and an "
-            f"order: an array, a list, or a tuple or dict of these. list({what}) makes one."
+            f"order: an array, a list, or a tuple or dict of these. list({what}) may do."
         )
     first = values[0] if isinstance(values, list) and values else None
     if isinstance(first, _PATH) and (what != "x" or _is_file(values[:1])):
         return _texts(values, what, read)
-    if isinstance(first, str):  # NumPy would make texts of numbers among them
+    if isinstance(first, str):  # NumPy would turn numbers among them into texts
         array = np.empty(len(values), object)
         array[:] = values
         return _text_column(array, what)
     if is_lazy(first):
         raise TypeError(
-            f"{what} is a list of {len(values)} arrays that lie elsewhere ({type(first).__name__}): for "
-            f"several inputs or outputs pass a tuple, tuple({what}), or a dict by name; for samples of "
-            f"their own, np.asarray() of each."
+            f"{what} is a list of {len(values)} arrays outside RAM ({type(first).__name__}): for "
+            f"several inputs or outputs pass a tuple, tuple({what}), or a dict with names; for one array "
+            f"per sample, pass np.asarray() of each."
         )
     if not isinstance(first, np.ndarray) and getattr(first, "shape", None):  # tensors
         values = [np.asarray(one) for one in values]
@@ -121,7 +121,7 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
     if array.dtype.kind in "USOT":
         if what == "x" and not (array.ndim == 1 and _is_file(array[:1])):
             made = array.dtype.kind == "U" and not isinstance(values, np.ndarray)
-            own = np.array(values, object) if made else array  # numbers among them stay such
+            own = np.array(values, object) if made else array  # numbers among them stay numbers
             return _text_column(own, what)
         if array.ndim != 1 and array.dtype.kind in "US":
             raise ValueError(
@@ -140,7 +140,7 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
         raise _object(what)
     _check_numeric(array.dtype, what)
     if array.ndim == 0:
-        raise ValueError(f"{what} is the single number {array}, expected one value a sample.")
+        raise ValueError(f"{what} is the single number {array}, expected one value per sample.")
     column = ArrayColumn(array)
     if array.dtype.isnative:
         return column
@@ -151,7 +151,7 @@ _PATH = (str, os.PathLike)
 _KNOWN = IMAGE_SUFFIXES | ARRAY_SUFFIXES
 
 
-# How many files are given at once, for labels and for inputs.
+# How to pass many files, for labels and for inputs.
 _MANY = (
     "that belong to inputs come from a function of the path, or use from_folders()",
     "of a folder are a pattern, folder + '/*.jpg', or use from_directory()",
@@ -159,7 +159,7 @@ _MANY = (
 
 
 def _is_file(first: Any) -> bool:
-    """Whether the first value of a column is a path: a text that looks like one, or a `Path`."""
+    """Whether the first value of a column is a path: a `Path`, or a text that looks like one."""
     return len(first) > 0 and (
         isinstance(first[0], os.PathLike)
         or (isinstance(first[0], str) and suffix_of(first[0]) in _KNOWN and " " not in first[0])
@@ -167,7 +167,7 @@ def _is_file(first: Any) -> bool:
 
 
 def _text_column(array: Array, what: str) -> Column:
-    """Texts that are inputs."""
+    """A column of texts that are inputs."""
     if array.dtype.kind == "S":
         raise TypeError(
             f"{what} holds bytes such as {array.ravel()[:1].tolist()!r:.80}, expected texts: "
@@ -185,7 +185,7 @@ def _text_column(array: Array, what: str) -> Column:
     odd = next(k for k, one in enumerate(items) if not isinstance(one, str))
     raise TypeError(
         f"{what}[{odd}] is {items[odd]!r:.80} ({type(items[odd]).__name__}), expected a text like the "
-        'others: "" for one that is missing.'
+        'others: use "" for a missing text.'
     )
 
 
@@ -196,7 +196,7 @@ def _has_texts(column: Any) -> bool:
 def _check_numeric(dtype: np.dtype[Any], what: str) -> None:
     if not is_numeric(dtype):
         raise TypeError(
-            f"{what} has dtype {dtype}, which Keras cannot take: convert it to numbers first."
+            f"{what} has dtype {dtype}, which Keras does not accept: convert it to numbers first."
         )
 
 
@@ -206,7 +206,7 @@ def _of_function(
     """The results of a function of the path: numbers, class names, or paths of files."""
     try:
         first = function(paths[0])
-    except Exception:  # the sample that it belongs to is named when it is read
+    except Exception:  # the error is raised again, with the sample's name, when that sample is read
         return CallColumn(function, paths)
     if not isinstance(first, _PATH):
         return CallColumn(function, paths)
@@ -214,8 +214,8 @@ def _of_function(
     odd = next((k for k, one in enumerate(given) if not isinstance(one, _PATH)), None)
     if odd is not None:
         raise TypeError(
-            f"the {what} function gave {given[odd]!r:.80} for {paths[odd]}, and the text {first!r:.80} for "
-            f"{paths[0]}: return numbers, names of classes or paths for all."
+            f"the {what} function returned {given[odd]!r:.80} for {paths[odd]}, but the text {first!r:.80} "
+            f"for {paths[0]}: return only numbers, only class names or only paths."
         )
     if suffix_of(os.fspath(first)) in _KNOWN or getattr(read, "decode", None) is not None:
         assert read is not None
@@ -223,8 +223,8 @@ def _of_function(
     names, codes = encoded([os.fspath(one) for one in given])
     if len(names) == len(paths) > 2:
         warn(
-            f"the {what} function gave another text for each of {len(paths):,} paths, such as {first!r:.80} "
-            f"for {paths[0]}, and texts are names of classes: return the name of a class, or a path "
+            f"the {what} function returned another text for each of {len(paths):,} paths, such as "
+            f"{first!r:.80} for {paths[0]}, but texts are class names: return the name of a class, or a path "
             "with its suffix."
         )
     return ArrayColumn(codes.astype(np.int32), names)
@@ -240,13 +240,13 @@ def _arrays_in_a_list(values: list[Any], what: str) -> Column:
                 continue
             raise TypeError(
                 f"{what}[{k}] is {value!r:.80} ({kind}), expected an array of "
-                f"{'texts' if texts else 'numbers'}, one a sample."
+                f"{'texts' if texts else 'numbers'}, one per sample."
             )
     return ListColumn([as_texts(v) for v in values] if texts else values)
 
 
 def _check_mixture(items: list[Any], what: str) -> None:
-    """Paths, or none: what stands among paths and is none is named."""
+    """Raise an error for an item that is not a path in a list of paths."""
     if any(isinstance(item, _PATH) for item in items):
         for k, item in enumerate(items):
             if not isinstance(item, _PATH):
@@ -263,20 +263,20 @@ def _array(values: Any, what: str) -> Array:
         if isinstance(values, list):
             _check_mixture(values, what)
             raise ValueError(
-                f"{what} is a list whose entries have different lengths: give one numpy array a "
-                f"sample, [np.asarray(v) for v in {what}], and a batch of equal shapes, or pad them."
+                f"{what} is a list whose entries have different lengths: pass one NumPy array per "
+                f"sample, [np.asarray(v) for v in {what}], with equal shapes in each batch, or pad them."
             ) from None
         raise
     if array.dtype == np.float64 and isinstance(values, (list, tuple)):
-        # Python's floats carry no choice of precision; Keras' own default does.
+        # Python's floats express no choice of precision; use Keras' default.
         return array.astype(np.float32)
     return array
 
 
 def _object(what: str) -> TypeError:
     return TypeError(
-        f"{what} has dtype object, which can't be put into a batch: use numbers, one numeric array "
-        f"a sample in a list, or np.stack({what}) where all have one shape."
+        f"{what} has dtype object, which can't be put into a batch: use numbers, a list of one numeric "
+        f"array per sample, or np.stack({what}) if all have the same shape."
     )
 
 
@@ -306,9 +306,9 @@ def _texts(values: list[Any], what: str, read: ReadPath | None) -> Column:
 
 
 def _expanded(paths: list[Any]) -> list[Any]:
-    """Paths, with patterns replaced by their matches; a file with the pattern's own name stays."""
-    with contextlib.suppress(TypeError):  # there are others than texts
-        if "*" not in "".join(paths):  # of millions, in a fiftieth of a second
+    """Paths, with patterns replaced by their matches. A file whose name is the pattern itself is kept."""
+    with contextlib.suppress(TypeError):  # not all items are strings
+        if "*" not in "".join(paths):  # 50 times faster than a test of each path
             return paths
     found: list[Any] = []
     for path in paths:

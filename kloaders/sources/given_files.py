@@ -1,4 +1,4 @@
-"""Files as a user gives them: paths, patterns, or a list of these."""
+"""Expands a user's files argument: paths, patterns, or a list of these."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["files_matching", "files_of"]
 def files_of(
     files: Any, what: str = "TFRecord files", pattern: str = "train-*.tfrecord"
 ) -> list[str]:
-    """Paths and URLs, with patterns replaced by what matches."""
+    """Paths and URLs, with patterns replaced by their matches."""
     if isinstance(files, (str, os.PathLike)):
         files = [files]
     found: list[str] = []
@@ -45,21 +45,21 @@ def files_of(
 
 
 def _objects_of(url: str) -> list[str]:
-    """The URLs that a pattern of them matches, sorted; one that is no pattern, as it is."""
+    """The sorted URLs that match a pattern; a URL without a pattern is returned as it is."""
     listed = listed_pattern(url)
     if listed == []:
-        raise FileNotFoundError(f"no object matches {url!r:.80}: look at its bucket and folders.")
+        raise FileNotFoundError(f"no object matches {url!r:.80}: check the bucket and the folders.")
     return [url] if listed is None else [found for found, _ in listed if not is_index(found)]
 
 
 def files_matching(pattern: str) -> list[str]:
-    """The files that match a pattern, sorted by name; folders and indexes of ours are none.
+    """The files that match a pattern, sorted by name; folders and our index files are left out.
 
     Raises:
-        FileNotFoundError: none matches.
+        FileNotFoundError: no file matches.
     """
     matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
-    # A path with a suffix is rarely a folder, and checking a million of them takes seconds.
+    # A path with a suffix is rarely a folder, and checking a million paths takes seconds.
     files = [m for m in matches if not is_index(m) and (suffix_of(m) or not os.path.isdir(m))]
     if not files:
         raise FileNotFoundError(f"no file matches {pattern!r:.80}. {where_of(pattern)}")

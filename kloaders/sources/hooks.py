@@ -1,4 +1,4 @@
-"""Samples that the hooks of a loader's class give: `load_sample` and `load_batch` of a user's subclass."""
+"""Samples returned by the hooks of a user's subclass: `load_sample` and `load_batch`."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def default_hook(function: F) -> F:
-    """Mark a hook of one of our own classes: a subclass that has another one overrides it."""
-    function.is_default_hook = True  # type: ignore[attr-defined]  # a mark
+    """Mark a hook of one of our own classes; a subclass with another hook overrides it."""
+    function.is_default_hook = True  # type: ignore[attr-defined]  # the mark
     return function
 
 
 def overrides(kind: type[Any], hook: str) -> bool:
-    """Whether a class has a hook of a user's, in place of ours."""
+    """Whether a class has a user's hook in place of ours."""
     return not getattr(getattr(kind, hook), "is_default_hook", False)
 
 
@@ -62,17 +62,17 @@ class Hooks(Protocol):
 
 
 class LoaderGoneError(BaseException):
-    """The loader was dropped while samples were read for it: nobody waits for them any more.
+    """The loader was deleted while samples were read for it, so that nothing waits for them any more.
 
-    No Exception, since it says nothing about the sample.
+    It is not an Exception, because it says nothing about the sample.
     """
 
 
 class LoaderRef:
-    """A loader whose hooks are called: kept alive, or not.
+    """A reference to the loader whose hooks are called; it may or may not keep the loader alive.
 
-    A loader refers to its source. Were that source to keep the loader alive, a forgotten one would
-    wait for the garbage collector, with its arrays. Pickled, it is kept alive.
+    A loader refers to its source. If the source kept the loader alive, a deleted loader and its arrays
+    would stay until the next garbage collection. A pickled reference keeps the loader alive.
     """
 
     def __init__(self, loader: Hooks, keep: bool = False) -> None:
@@ -92,11 +92,11 @@ class LoaderRef:
         return LoaderRef(self(), keep=True)
 
     def rebound(self, old: Any, new: Any) -> LoaderRef:
-        """A reference that does not keep `new` alive, if this one is to `old`; else this one."""
+        """A reference to `new`, not keeping it alive, if this one refers to `old`; otherwise this one."""
         return LoaderRef(new) if self.loader() is old else self
 
     def for_worker(self) -> LoaderRef:
-        """A reference to the parts of a loader that a worker process needs: hooks and attributes."""
+        """A reference to a copy of the loader with only what a worker process needs: hooks, attributes."""
         few = {
             "weights": None,
             "classes": None,
@@ -118,18 +118,18 @@ def _same(loader: Any) -> Any:
 
 
 def _form_of(loader: Hooks, by_batch: bool) -> Call:
-    """How the hook of a loader is called.
+    """How to call a loader's hook.
 
     Raises:
-        TypeError: it takes something else than a hook gets.
+        TypeError: its signature does not fit.
     """
     hook = loader.load_batch if by_batch else loader.load_sample
     if not by_batch:
         return Call(hook, "load_sample", ("sample",), ("rng", "epoch"), returns=_SAMPLE).form()
     if "rng" in inspect.signature(hook).parameters:
         raise TypeError(
-            "load_batch takes rng, and each sample has random numbers of its own: take rngs, a list of "
-            "a generator for each of the indices."
+            "load_batch takes rng, but each sample has its own random numbers: take rngs, a list with "
+            "one generator for each index."
         )
     return Call(hook, "load_batch", ("indices",), ("rngs", "epoch"), returns=_SAMPLE).form()
 
@@ -138,14 +138,14 @@ _SAMPLE = "x, (x, y) or (x, y, weights)"
 
 
 class HookSource(Source):
-    """Samples that a loader's `load_sample(index)` or `load_batch(indices)` gives.
+    """Samples that a loader's `load_sample(index)` or `load_batch(indices)` returns.
 
     Args:
-        loader: has the hooks.
-        samples: how many samples there are.
-        dtype: of x; None keeps what the hook gives.
-        by_batch: `load_batch` is called; else `load_sample`.
-        base: the source without hooks, which gives names of samples and advice.
+        loader: the loader with the hooks.
+        samples: the number of samples.
+        dtype: the dtype of x; None keeps the hook's.
+        by_batch: whether to call `load_batch` instead of `load_sample`.
+        base: the source without hooks, which provides sample names and advice.
     """
 
     runs_user_code = True
@@ -168,13 +168,13 @@ class HookSource(Source):
         if not self.form.plain:
             self.random = True
             self.not_kept = (
-                f"{'load_batch' if by_batch else 'load_sample'} takes random numbers or the epoch, and "
-                "so a sample is another one in each epoch, and cannot be kept: read all of it there, "
-                "and choose in transform=."
+                f"{'load_batch' if by_batch else 'load_sample'} takes random numbers or the epoch, so "
+                "that a sample differs between epochs and cannot be cached: read all of it there, "
+                "and make the random choices in transform=."
             )
         if base is not None:
             self.paths, self.columns, self.in_order = base.paths, base.columns, base.in_order
-            # A hook that is given files reads them itself.
+            # A load_batch hook reads its files itself.
             self.fetches = base.fetches and not (by_batch and base.columns is not None)
 
     def __len__(self) -> int:
@@ -191,11 +191,11 @@ class HookSource(Source):
         return found
 
     def load(self, index: int, moment: Moment) -> tuple[Any, ...]:
-        """The result of `load_sample`, as parts."""
+        """The result of `load_sample`, as a tuple of parts."""
         return self._cast(sample_parts(as_arrays(self._loaded(index, index, moment))))
 
     def _loaded(self, what: Any, index: int, moment: Moment) -> Any:
-        """What `load_sample` returns for the sample of this number, called with `what`."""
+        """Call `load_sample` with `what` for the sample of this number."""
         hook, form = self.hooks().load_sample, self.form
         if form.plain:
             return hook(what)
@@ -203,7 +203,7 @@ class HookSource(Source):
         return form.call(hook, sample=what, rng=rng, epoch=moment.epoch)
 
     def _batch(self, indices: Indices, moment: Moment) -> tuple[Any, ...]:
-        """The result of `load_batch`, as parts."""
+        """The result of `load_batch`, as a tuple of parts."""
         return self._cast(sample_parts(as_arrays(self._loaded_batch(indices, moment))))
 
     def _loaded_batch(self, indices: Indices, moment: Moment) -> Any:
@@ -219,7 +219,7 @@ class HookSource(Source):
         return form.call(hook, indices=indices, rngs=rngs, epoch=moment.epoch)
 
     def _cast(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Parts with x in the dtype asked for."""
+        """The parts, with x in the requested dtype."""
         if self.dtype is None:
             return parts
         return cast(parts[0], self.dtype), *parts[1:]
@@ -238,7 +238,7 @@ class HookSource(Source):
             if len(indices) == 1:
                 report(0, error)
                 return
-            for row in range(len(indices)):  # one by one, to find the sample at fault
+            for row in range(len(indices)):  # one at a time, to find the sample at fault
                 one = slice(row, row + 1)
                 at = report_at(report, row)
                 self._fill_by_batch(indices[one], out.part(one), at, moment.part(one))
@@ -246,7 +246,7 @@ class HookSource(Source):
         for leaf, rows in enumerate(leaves):
             if len(rows) != len(indices):
                 raise ValueError(
-                    f"load_batch({len(indices)} indices) gave an array of {len(rows)} rows, "
+                    f"load_batch({len(indices)} indices) returned an array of {len(rows)} rows, "
                     "expected one row for each index, in their order."
                 )
             array = out.arrays[leaf]
@@ -261,7 +261,7 @@ class HookSource(Source):
     ) -> Iterator[tuple[int, Callable[[], tuple[Any, ...]]]]:
         parts: tuple[Any, ...] | None = None
         if self.by_batch:
-            with suppress(Exception):  # read one by one then, to find the sample at fault
+            with suppress(Exception):  # then read one at a time, to find the sample at fault
                 parts = self._batch(indices, moment)
         if parts is None:
             yield from super().readers(indices, moment)
@@ -318,10 +318,10 @@ class HookSource(Source):
 
 
 class PathHookSource(HookSource):
-    """Inputs that `load_sample(path)` or `load_batch(indices)` of a loader over files gives.
+    """Inputs that `load_sample(path)` or `load_batch(indices)` of a loader of files returns.
 
     Args:
-        inputs: columns of x, some of them files: the hook is called for each of these.
+        inputs: columns of x; the hook is called for each column of files.
         base: the loader's source without the hook.
     """
 
@@ -336,7 +336,7 @@ class PathHookSource(HookSource):
     ) -> None:
         super().__init__(loader, len(base), dtype, by_batch=by_batch, base=base)
         self.inputs = inputs
-        #: Whether the hook gives one of several inputs, and not a whole sample.
+        #: Whether the hook returns one of several inputs, rather than a whole sample.
         self.several = isinstance(inputs, (tuple, dict))
 
     def load(self, index: int, moment: Moment) -> tuple[Any, ...]:
@@ -362,9 +362,9 @@ class LabelledSource(WrappedSource):
     """Samples whose x comes from a source, and whose y comes from columns.
 
     Args:
-        inner: gives x alone.
-        labels: columns of y, one value for each sample.
-        columns: what the loader was given for x and y.
+        inner: the source of x.
+        labels: columns of y, with one value for each sample.
+        columns: the loader's own columns of x and y.
     """
 
     def __init__(self, inner: Source, labels: Structure, columns: tuple[Any, ...]) -> None:
@@ -380,9 +380,9 @@ class LabelledSource(WrappedSource):
     def _labelled(self, index: int, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(parts) > 1:
             raise TypeError(
-                f"the hook returned a tuple of {len(parts)}, which is a sample (x, y), and the loader "
-                "was given labels as well. For two inputs return a dict, {'a': a, 'b': b}, or a tuple "
-                "in a tuple, ((a, b),); for inputs and labels from the hook leave labels= out."
+                f"the hook returned a tuple of {len(parts)}, which is a sample (x, y), but the loader "
+                "also has labels. For two inputs return a dict, {'a': a, 'b': b}, or a tuple "
+                "in a tuple, ((a, b),); if the hook returns inputs and labels, leave labels= out."
             )
         return *parts, map_structure(lambda column: column.read(index), self.label_columns)
 

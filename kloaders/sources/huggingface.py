@@ -1,4 +1,4 @@
-"""Samples that are rows of a Hugging Face Dataset, as they are stored: images stay encoded until decoded here."""
+"""Samples that are rows of a Hugging Face Dataset. Images are read encoded, and decoded here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kloaders.sources.fingerprint import spread
 
 __all__ = ["HuggingFaceSource"]
 
-# Number of rows whose values identify a data set.
+# The number of rows whose values identify a data set.
 _LOOKED_AT = 16
 
 
@@ -24,11 +24,11 @@ class HuggingFaceSource(EncodedSource):
     """Rows of a `datasets.Dataset`.
 
     Args:
-        dataset: the Dataset; its format is not used, its `select`, `filter` and `shuffle` are.
-        fields: which columns each array is made of; "column:key" is a part of a struct.
+        dataset: the Dataset. Its `select`, `filter` and `shuffle` apply; its format is ignored.
+        fields: the columns that each array is made of; "column:key" is a part of a struct.
 
     Raises:
-        ValueError: the column does not exist.
+        ValueError: a column does not exist.
     """
 
     def __init__(self, dataset: Any, fields: tuple[Structure, ...]) -> None:
@@ -51,7 +51,7 @@ class HuggingFaceSource(EncodedSource):
             if len(rows) == 1:
                 yield rows, error
                 return
-            for row in rows:  # one by one, to find the row at fault
+            for row in rows:  # one at a time, to find the row at fault
                 yield from (([row], block) for _, block in self.blocks(indices[row : row + 1]))
 
     def _block(self, numbers: Any) -> Block:

@@ -1,4 +1,4 @@
-"""Samples made of items that are dictionaries, such as those of a TFDS data source."""
+"""Samples made of items that are dictionaries, such as the items of a TFDS data source."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["ItemSource"]
 
 
 class ItemSource(EncodedSource):
-    """Items of anything with a length and items by number, each a dictionary.
+    """Items of any object with a length and access by number. Each item is a dictionary.
 
     Args:
-        items: has `__len__` and `__getitem__`, and may be called by several threads. If it has
-            `__getitems__` as well, which takes a list of numbers, many items are read by one call.
-        fields: which values of an item each array is made of; "name:key" is a part of one.
-        title: what the items are called, for messages.
+        items: has `__len__` and `__getitem__`, which several threads may call at once. If it also has
+            `__getitems__`, which takes a list of numbers, many items are read with one call.
+        fields: the values of an item that each array is made of; "name:key" is a part of a value.
+        title: what to call the items in messages.
     """
 
     def __init__(self, items: Any, fields: tuple[Structure, ...], title: str) -> None:
@@ -38,7 +38,9 @@ class ItemSource(EncodedSource):
         numbers = indices.tolist()
         if len(numbers) > 1 and hasattr(self.items, "__getitems__"):
             block: Block | None = None
-            with contextlib.suppress(Exception):  # read one by one, to find the item at fault
+            with contextlib.suppress(
+                Exception
+            ):  # then read one at a time, to find the item at fault
                 found = self.items.__getitems__(numbers)
                 block = {name: [_value(item, name) for item in found] for name in self.wanted}
             if block is not None:
@@ -60,7 +62,7 @@ class ItemSource(EncodedSource):
 
 
 def _value(item: Any, name: str) -> Any:
-    """The value of this name, or of a part of it."""
+    """The value of this name, or a part of it."""
     if name in item:
         value = item[name]
     else:
@@ -68,5 +70,5 @@ def _value(item: Any, name: str) -> Any:
         if top not in item:
             raise DecodeError(f"it has no {name!r:.80}, it has {listed(sorted(map(repr, item)))}.")
         value = part_of(item[top], path, top)
-    # Python's whole numbers are those of a label.
+    # A Python int becomes int64, like a label.
     return np.int64(value) if type(value) is int else value

@@ -1,4 +1,4 @@
-"""Rows of encoded values without those that a list of bad ones names."""
+"""Rows of encoded values, without those on an exclude list."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class KeptRows(EncodedSource):
     """Some samples of another source of rows.
 
     Args:
-        rows: the other one.
-        kept: the numbers of its samples that stay, in ascending order.
+        rows: the other source.
+        kept: the numbers of the samples to keep, in ascending order.
     """
 
     def __init__(self, rows: EncodedSource, kept: Indices) -> None:
@@ -75,36 +75,36 @@ class KeptRows(EncodedSource):
 
 
 def files_kept(files: list[str], exclude: Any, quarantine: Any) -> list[str]:
-    """Files without those that a list of bad ones names: they may be of such a kind that none opens.
+    """The files that are not on the exclude list, since a file on it may be too damaged to open.
 
     Raises:
-        ValueError: none is left.
+        ValueError: no file is left.
     """
     names = excluded(exclude, quarantine)
     kept = [path for path in files if whole_name(path) not in names] if names else files
     if len(kept) < len(files):
         if not kept:
             raise ValueError(
-                f"exclude= leaves out all {len(files):,} files, so that none is left to load: look at "
-                "what it lists, or leave it out."
+                f"exclude= leaves out all {len(files):,} files, so that none is left to load: check "
+                "its content, or leave exclude= out."
             )
         inform(f"exclude: {len(files) - len(kept):,} of {len(files):,} files are left out.")
     return kept
 
 
 def without(rows: EncodedSource, names: set[str], options: Any) -> EncodedSource:
-    """The rows that are not among `names`, as `whole_name` gives them; `options` has their weights.
+    """The rows whose name (`whole_name`) is not in `names`; `options` holds their weights.
 
-    A name may also be that of a row group, of which all rows are left out then.
+    The name of a row group excludes all its rows.
 
     Raises:
-        ValueError: none is left.
+        ValueError: no row is left.
     """
     keep = np.ones(len(rows), bool)
     firsts = rows.file_firsts.tolist()
     for path, first, end in zip(rows.paths_of_all, firsts, firsts[1:], strict=False):
         whole = whole_name(path)
-        # Checking each sample takes a second per million, and most files are in no such list.
+        # Checking each sample takes a second per million, and most files are not listed at all.
         if any(name.startswith(f"{whole}, ") for name in names):
             for index in range(first, end):
                 keep[index] = not any(whole_name(n) in names for n in rows.names_of(index))
@@ -112,8 +112,8 @@ def without(rows: EncodedSource, names: set[str], options: Any) -> EncodedSource
     say_left_out(count, len(rows), names)
     if count == len(rows):
         raise ValueError(
-            f"exclude= leaves out all {len(rows):,} samples, so that none is left to load: look at "
-            "what it lists, or leave it out."
+            f"exclude= leaves out all {len(rows):,} samples, so that none is left to load: check "
+            "its content, or leave exclude= out."
         )
     kept = np.flatnonzero(keep)
     weights = weights_of(options.get("sample_weights"), len(rows))

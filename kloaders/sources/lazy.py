@@ -1,4 +1,4 @@
-"""Values that are rows of an array outside of RAM, in HDF5, zarr and similar: never read whole."""
+"""Rows of an array outside RAM, such as HDF5 or zarr, which is never read as a whole."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kloaders.core.rows import Report, RowMismatch, copy_into_row
 
 __all__ = ["LazyArray", "LazyColumn", "is_lazy"]
 
-# Labels up to this size are read as a whole, where somebody asks for all of them.
+# Labels up to this size are read as a whole when all labels are needed.
 _LABELS = 2**26
 
 
 def is_lazy(values: Any) -> bool:
-    """Whether these are rows that have to be read: shape, dtype and `[rows]`, and no memory behind.
+    """Whether values have to be read in rows: they have a shape, a dtype and `[rows]`, but no memory.
 
-    What shares its memory (NumPy, torch, TensorFlow, JAX) is an array, and pandas' rows have labels.
+    Objects that share their memory (NumPy, torch, TensorFlow, JAX) are arrays; pandas' rows have labels.
     """
     if isinstance(values, PerThread):
         return True
@@ -41,14 +41,14 @@ def is_lazy(values: Any) -> bool:
 
 
 class LazyArray:
-    """Rows of an array that lies elsewhere, read by a handle for each thread where that can be.
+    """Rows of an array outside RAM. If possible, each thread reads with its own handle.
 
-    Datasets of h5py are opened again in each thread and process, by the name of their file. Arrays of
-    zarr are read by all threads. A `PerThread` opens what the user says. Anything else is shared, and
-    read by one thread at a time; worker processes get a pickled copy.
+    Each thread and process opens h5py datasets again by the name of their file. All threads share a
+    zarr array. A `PerThread` calls the user's function. Any other object is shared, and read by one
+    thread at a time; worker processes get a pickled copy.
 
     Raises:
-        TypeError: it has no axis of rows, or what a PerThread opened is no array.
+        TypeError: it has no axis of rows, or the PerThread did not open an array.
     """
 
     def __init__(self, values: Any, what: str = "x") -> None:
@@ -62,7 +62,7 @@ class LazyArray:
             found = self._open()
             if not is_lazy(found) and not isinstance(found, np.ndarray):
                 raise TypeError(
-                    f"{what} is a PerThread that opens a {type(found).__name__}, expected what opens "
+                    f"{what} is a PerThread that opens a {type(found).__name__}, expected one that opens "
                     'an array of rows, as PerThread(lambda: h5py.File("a.h5")["x"]).'
                 )
         module = type(found).__module__.partition(".")[0]
@@ -79,29 +79,29 @@ class LazyArray:
         self.shape = tuple(int(side) for side in found.shape)
         self.dtype: np.dtype[Any] = np.dtype(found.dtype)
         if not self.shape:
-            raise TypeError(f"{what} is a single value, expected an array of one row a sample.")
+            raise TypeError(f"{what} is a single value, expected an array with one row per sample.")
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows."""
+        """The size of all rows in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def rows(self, start: int, stop: int) -> Array:
-        """Neighbouring rows.
+        """Read consecutive rows.
 
         Raises:
-            ValueError: fewer came back, or some have no value.
-            Exception: what the library raises.
+            ValueError: the array returned fewer rows, or masked values.
+            Exception: any error of the library.
         """
         with self._lock or contextlib.nullcontext():
             return self._checked(self._handle()[start:stop], stop - start)
 
     def take(self, numbers: Indices) -> Array:
-        """Rows of rising numbers, each once: one read for each run of neighbours."""
-        if self._whole_selection and len(numbers) > 1:  # one call reads many chunks at a time
+        """Read rows by ascending, distinct numbers; each run of consecutive rows is one read."""
+        if self._whole_selection and len(numbers) > 1:  # zarr reads many chunks in one call
             return self._checked(self._handle().oindex[numbers], len(numbers))
         cuts = np.flatnonzero(np.diff(numbers) != 1) + 1
         ends = [0, *cuts.tolist(), len(numbers)]
@@ -111,7 +111,7 @@ class LazyArray:
         return runs[0] if len(runs) == 1 else np.concatenate(runs)
 
     def close(self) -> None:
-        """Let go of the handles of threads; they are opened again when rows are read."""
+        """Close the handles of all threads; they are opened again when rows are read."""
         if self._open is not None:
             self._open = self._open.again()
 
@@ -123,13 +123,13 @@ class LazyArray:
             if np.ma.is_masked(got):
                 raise ValueError(
                     f"{self.what} has masked values, which a batch cannot hold: fill them in the file, "
-                    "or in load_sample() of a loader of your own."
+                    "or in load_sample() of your own loader."
                 )
             got = got.data
         array = np.asarray(got)
         if array.shape[:1] != (count,):
             raise ValueError(
-                f"{self.what} of shape {self.shape} gave {array.shape} for {count} rows, expected "
+                f"{self.what} of shape {self.shape} returned {array.shape} for {count} rows, expected "
                 f"{(count, *self.shape[1:])}: was it changed since the loader was made?"
             )
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -148,7 +148,7 @@ def _open_hdf5(path: str, name: str) -> Any:
 
 
 class LazyColumn:
-    """One row per sample of an array outside of RAM."""
+    """An array outside RAM with one row per sample."""
 
     def __init__(self, array: LazyArray) -> None:
         self.array = array
@@ -166,7 +166,7 @@ class LazyColumn:
         stall_watch.at(self, int(rising[0]))
         try:
             rows = self.array.take(rising)
-        except Exception:  # of a library: which rows are at fault is found one by one
+        except Exception:  # an error of the library: read one row at a time to find the bad ones
             self._fill_one_by_one(indices, out, leaf, report)
             return
         if rows.shape[1:] == out.shape[1:]:
@@ -189,18 +189,18 @@ class LazyColumn:
         return f"row {index} of {self.array.place}" if self.array.place else f"row {index}"
 
     def known_values(self) -> Array | None:
-        """The values of all samples, where they are small, as labels are."""
+        """The values of all samples if they are small, such as labels."""
         array = self.array
         small = len(array.shape) == 1 or (len(array.shape) == 2 and array.nbytes <= _LABELS)
         return array.rows(0, len(array)) if small else None
 
     @property
     def parts(self) -> list[Any]:
-        """A digest of the array: its form, and its first, middle and last row."""
+        """A digest of the array: its shape and dtype, and its first, middle and last row."""
         array, last = self.array, len(self.array) - 1
         found: list[Any] = [array.shape, array.dtype.str]
         for k in sorted({0, last // 2, last}):
-            with contextlib.suppress(Exception):  # a row that does not load is no sample to go by
+            with contextlib.suppress(Exception):  # a row that cannot be read identifies nothing
                 found.append(self.read(k).tobytes())
         return found
 

@@ -1,4 +1,4 @@
-"""Samples that are lines of text files, or rows of CSV files, without keeping them in RAM."""
+"""Samples that are lines of text files, or rows of CSV files. The files are not kept in RAM."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class LineSource(Source):
 
     Args:
         lines: the files.
-        encoding: of the text.
-        decode: a function of a line that gives x or (x, y); None where hooks do that.
-        dtype: of x; None keeps what `decode` gives.
+        encoding: the text encoding.
+        decode: a function of a line that returns x or (x, y); None if hooks do this.
+        dtype: the dtype of x; None keeps that of `decode`.
     """
 
     runs_user_code = True
@@ -56,9 +56,9 @@ class LineSource(Source):
         return parts if self.dtype is None else (cast(parts[0], self.dtype), *parts[1:])
 
     def text(self, indices: Any) -> list[str]:
-        """The lines of these sample numbers, in this order, without their ends."""
+        """The lines with these sample numbers, in this order, without line breaks."""
         lines = self.lines.lines(np.asarray(indices, np.int64))
-        # Blank rows are with the row before, and those at the top with the first.
+        # Blank lines belong to the row before them, and those at the top to the first row.
         ends = "\r\n" if self.lines.rows else ""
         return [
             line.decode(self.encoding).removeprefix("\ufeff").rstrip("\r\n").lstrip(ends)
@@ -76,12 +76,12 @@ class LineSource(Source):
 
 
 class CsvSource(LineSource):
-    """Rows of CSV files, whose numbers NumPy's parser reads many rows at a time.
+    """Rows of CSV files. NumPy's parser reads the numbers of many rows at a time.
 
     Args:
         lines: the files, by row.
         files: their paths.
-        x, y: names of columns; see `CsvSequenceLoader`, as for the others.
+        x, y: names of columns; see `CsvSequenceLoader`, also for the other arguments.
     """
 
     runs_user_code = False
@@ -107,13 +107,13 @@ class CsvSource(LineSource):
         super().__init__(lines, encoding, dtype=dtype)
         self.files, self.delimiter, self.quote = files, delimiter, quote
         self.label_dtype = label_dtype
-        #: What the columns are called.
+        #: The names of the columns.
         self.names: list[Any] = self._names_of_columns(header)
         if not len(self):
             others = f" and {len(files) - 1:,} others" if len(files) > 1 else ""
             have = "have" if others else "has"
             raise ValueError(
-                f"{files[0]}{others} {have} a row of names and no other rows: leave it out, or pass "
+                f"{files[0]}{others} {have} a row of names but no other rows: leave it out, or pass "
                 "header=False if the first row has values."
             )
         self._codes = {
@@ -137,7 +137,7 @@ class CsvSource(LineSource):
         stall_watch.at(self, int(indices[0]) if len(indices) else 0)
         try:
             leaves = flatten(self.batch(indices))
-        except Exception as error:  # asked for again one by one, to find the row at fault
+        except Exception as error:  # read one row at a time to find the one at fault
             if len(indices) == 1:
                 report(0, error)
                 return
@@ -154,7 +154,7 @@ class CsvSource(LineSource):
                     copy_into_row(rows[row], array, row, leaf, report)
 
     def batch(self, indices: Indices) -> tuple[Any, ...]:
-        """Several samples at once: (x,) or (x, y), each with one row for each of `indices`."""
+        """Several samples at once: (x,) or (x, y), with one row for each of `indices`."""
         lines = self.text(indices)
         self._checked_counts(lines)
         numbers = {dtype: some.parsed(lines) for dtype, some in self._numbers.items()}
@@ -202,20 +202,20 @@ class CsvSource(LineSource):
             names: list[Any] = fields if header else list(range(len(fields)))
             if known and names != known:
                 raise ValueError(
-                    f"{visible(path)} has the columns {listed(names)}, and {visible(self.files[0])} has "
-                    f"{listed(known)}: files of one loader need the same ones in the same order."
+                    f"{visible(path)} has the columns {listed(names)}, but {visible(self.files[0])} has "
+                    f"{listed(known)}: files of one loader need the same columns in the same order."
                 )
             known = names
         return known
 
     def _position(self, name: Any, what: str) -> int:
-        """The number of a column, by its name, or by that number."""
+        """The position of a column, given its name or position."""
         places = [k for k, known in enumerate(self.names) if known == name]
         if len(places) > 1:
             numbers = " and ".join(map(str, places))
             raise ValueError(
-                f"{what} names the column {name!r:.80}, and {visible(self.files[0])} has {len(places)} of this "
-                f"name: choose by number, counted from 0 ({numbers}), such as "
+                f"{what} names the column {name!r:.80}, but {visible(self.files[0])} has {len(places)} with "
+                f"this name: pass its number, counted from 0 ({numbers}), such as "
                 f"{what}={places[1]!r:.80}, or rename one in the file."
             )
         if places:
@@ -223,7 +223,7 @@ class CsvSource(LineSource):
         if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(self.names):
             return name
         raise ValueError(
-            f"{what} names the column {name!r:.80}, and {visible(self.files[0])} has {listed(self.names)}."
+            f"{what} names the column {name!r:.80}, but {visible(self.files[0])} has {listed(self.names)}."
         )
 
     def _chosen(self, x: Any, y: Any) -> tuple[Structure, ...]:
@@ -244,7 +244,7 @@ class CsvSource(LineSource):
         return (inputs,) if labels is None else (inputs, labels)
 
     def _number_columns(self, **form: Any) -> dict[np.dtype[Any] | None, CsvNumbers]:
-        """The parser of the columns of numbers: one for all of a dtype."""
+        """The parsers of the numeric columns, one for each dtype."""
         wanted: dict[np.dtype[Any] | None, set[int]] = {}
         options: dict[int, str] = {}
         for option, part in zip(("dtype", "label_dtype"), self._read, strict=False):
@@ -262,7 +262,7 @@ class CsvSource(LineSource):
     # ------------------------------------------------------------------ parsing
 
     def _checked_counts(self, lines: list[str]) -> None:
-        """ValueError for a row that has other fields than the first one, and so is shifted."""
+        """Raise ValueError for a row with another number of fields, whose values would be shifted."""
         mark, quote = self.delimiter, self.quote
         counts = [line.count(mark) + 1 for line in lines]
         if quote is not None:
@@ -270,7 +270,9 @@ class CsvSource(LineSource):
             if quoted:
                 rows = self.fields([lines[k] for k in quoted])
                 if len(rows) != len(quoted):
-                    raise ValueError("it ends inside of a quoted field, which has no end.")
+                    raise ValueError(
+                        "it ends inside a quoted field, whose closing quote is missing."
+                    )
                 for k, row in zip(quoted, rows, strict=True):
                     counts[k] = len(row)
         expected = len(self.names)
@@ -279,8 +281,8 @@ class CsvSource(LineSource):
             return
         advice = ""
         if wrong > expected:
-            within = f"put fields that hold {mark!r} in quotes"
-            advice = f" In the file {within}." if quote is not None else " Mend the file."
+            within = f"put fields that contain {mark!r} in quotes"
+            advice = f" In the file {within}." if quote is not None else " Repair the file."
         raise ValueError(
             f"it has {wrong} fields, expected {expected}, as in the first row.{advice}"
         )
@@ -297,7 +299,7 @@ class CsvSource(LineSource):
 
 
 class _Leaf:
-    """Columns that make one array; alone: a number a sample, not a row."""
+    """Columns that make one array. alone: one number per sample, rather than a row."""
 
     def __init__(self, positions: list[int], alone: bool, dtype: np.dtype[Any] | None) -> None:
         self.positions = positions

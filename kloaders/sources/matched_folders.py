@@ -1,4 +1,4 @@
-"""Files of several folders that belong together: those of the same path, but for folder and suffix."""
+"""Matches files in several folders that have the same relative path, apart from the suffix."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from kloaders.sources.tables import listed
 
 __all__ = ["matched", "warn_of_proportions"]
 
-# Pairs of images whose sides are compared, and bytes in which most headers say them.
+# The number of image pairs whose sizes are compared, and the bytes in which most headers fit.
 _LOOKED, _HEAD = 32, 2**16
 
 
 def matched(
     folders: list[str], wanted: list[frozenset[str] | None], follow_links: bool
 ) -> list[list[str]]:
-    """For each folder its files that have a partner in all others, in the same order.
+    """For each folder, the files that have a partner in all other folders, in the same order.
 
     Args:
-        folders: their paths.
-        wanted: suffixes of the files of each; None for any.
-        follow_links: look into links to folders.
+        folders: the paths of the folders.
+        wanted: the suffixes of the files in each; None for any.
+        follow_links: whether to enter links to folders.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: there is the folder does not exist.
-        ValueError: no file has partners, or two of one folder would have the same.
+        FileNotFoundError, NotADirectoryError: a folder does not exist.
+        ValueError: no file has partners, or two files in a folder would have the same partner.
     """
     pairs = zip(folders, wanted, strict=True)
     found = [_by_stem(folder, suffixes, follow_links) for folder, suffixes in pairs]
@@ -39,8 +39,8 @@ def matched(
         raise ValueError(
             f"no file of {folders[0]} has a partner in {' and '.join(folders[1:])}: these have "
             f"{_said(found[0])} and {' and '.join(map(_said, found[1:]))}. Partners have the same path "
-            "in their folders, but for the suffix; for other names use split(paths, labels), where "
-            "labels may be a function of a path that gives the path of its partner."
+            "in their folders, apart from the suffix; for other names use split(paths, labels), where "
+            "labels may be a function that returns the partner of a path."
         )
     alone = {
         folder: [path for stem, path in files.items() if stem not in common]
@@ -52,13 +52,13 @@ def matched(
             for folder, paths in alone.items()
             if paths
         )
-        warn(f"files left out, since they have no partner: {said}.")
+        warn(f"files left out, because they have no partner: {said}.")
     stems = [stem for stem in found[0] if stem in common]
     return [[files[stem] for stem in stems] for files in found]
 
 
 def _by_stem(folder: str, wanted: frozenset[str] | None, follow_links: bool) -> dict[str, str]:
-    """Files below a folder, by their path in it without suffix."""
+    """Files below a folder, by their relative path without suffix."""
     if not os.path.isdir(folder):
         if os.path.exists(folder):
             raise NotADirectoryError(f"{visible(folder)} is a file, expected a folder of files.")
@@ -70,8 +70,8 @@ def _by_stem(folder: str, wanted: frozenset[str] | None, follow_links: bool) -> 
         stem = os.path.relpath(path[: len(path) - len(suffix)] if suffix else path, folder)
         if stem in found:
             raise ValueError(
-                f"{visible(found[stem])} and {visible(path)} differ in their suffix only, and which of them is meant "
-                "cannot be told: move one away, or pass extensions= with the suffix to take."
+                f"{visible(found[stem])} and {visible(path)} differ only in their suffix, so it is "
+                "unclear which one to use: move one away, or pass extensions= with the suffix to use."
             )
         found[stem] = path
     if left_out.count:
@@ -79,7 +79,7 @@ def _by_stem(folder: str, wanted: frozenset[str] | None, follow_links: bool) -> 
     if not found:
         kinds = " ".join(sorted(wanted)) if wanted else "any suffix"
         raise ValueError(
-            f"{visible(folder)} has no file of {kinds}: look there, or pass extensions=."
+            f"{visible(folder)} has no file of {kinds}: check the folder, or pass extensions=."
         )
     return found
 
@@ -89,9 +89,9 @@ def _said(files: dict[str, str]) -> str:
 
 
 def warn_of_proportions(first: list[str], others: list[str]) -> None:
-    """Log where partners are images of other proportions: resized, one would not fit the other.
+    """Log if partners are images of different proportions: after resizing they would not match.
 
-    Headers of some pairs are read, spread over all.
+    Only the headers of some pairs, evenly spread, are read.
     """
     if not first:
         return
@@ -108,25 +108,25 @@ def warn_of_proportions(first: list[str], others: list[str]) -> None:
             odd.append(said)
     if odd:
         warn(
-            f"{len(odd):,} of {min(_LOOKED, len(looked)):,} pairs that were looked at have different "
-            f"proportions, so that what is in one does not lie at the same place in the other: {odd[0]}."
+            f"{len(odd):,} of {min(_LOOKED, len(looked)):,} checked pairs have different proportions, so "
+            f"that the same point lies at different places in the two images: {odd[0]}."
         )
 
 
 def _shape_of(path: str) -> tuple[int, int] | None:
-    """(height, width) of an image, None if it is not an image or damaged."""
+    """The (height, width) of an image; None if it is not an image, or damaged."""
     if suffix_of(path) not in IMAGE_SUFFIXES:
         return None
     try:
         with open(path, "rb") as file:
             shape = image_shape(file.read(_HEAD))
         return shape or image_shape(read_bytes(path))
-    except Exception:  # an invalid header; reading the sample reports it
+    except Exception:  # an invalid header, which is reported when the sample is read
         return None
 
 
 def _differ(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Whether one is no scaled copy of the other, but for a pixel of rounding."""
+    """Whether one size is not a scaled copy of the other, allowing for a pixel of rounding."""
     height = b[0] * a[1] / max(1, b[1])
     rounding = 1 + a[1] / max(1, b[1])
     return abs(height - a[0]) > rounding + 0.01 * a[0]

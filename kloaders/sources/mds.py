@@ -1,4 +1,4 @@
-"""Samples of MDS folders, as MosaicML Streaming writes them, read without its package."""
+"""Samples of MDS folders as written by MosaicML Streaming, read without its package."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class MDSSource(EncodedSource):
     """Samples of the shards of one or more folders.
 
     Args:
-        shards: as their indexes describe them, with the same columns.
-        fields: which columns each array is made of; "column:key" is a part of a JSON column.
+        shards: the shards as described by their index files; all have the same columns.
+        fields: the columns that each array is made of; "column:key" is a part of a JSON column.
         opener: how the shards are opened.
 
     Raises:
-        ValueError: the column does not exist.
-        DecodeError: a shard is not as its index describes it, or a column is of no known encoding.
+        ValueError: a column does not exist.
+        DecodeError: a shard does not match its index, or a column has an unknown encoding.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class MDSSource(EncodedSource):
         super().__init__(fields)
         self.shards, self.opener = shards, opener
         self.files = RangeFiles([shard.path for shard in shards], opener)
-        #: The first sample of each shard, and how many there are in all.
+        #: The first sample of each shard, followed by the number of samples.
         self.firsts: Indices = np.cumsum([0, *(shard.samples for shard in shards)], dtype=np.int64)
         with ThreadPool(min(len(shards), 16 if opener.fetches else 1), "kloaders-index") as pool:
             tables = list(
@@ -47,7 +47,7 @@ class MDSSource(EncodedSource):
         self._offsets = np.concatenate(tables)
         names = list(shards[0].names)
         self._columns = {name: column_of(name, names) for name in self.wanted}
-        # A decode= gets the bytes as they are.
+        # decode= gets the stored bytes.
         self._raw = {n for field in flatten(fields) if field.decode for n in field.names}
         self._decoders = self._made()
 
@@ -129,7 +129,7 @@ class MDSSource(EncodedSource):
 
 
 def _image(value: Any) -> Any:
-    """Images that are not encoded, as the source's fields take them."""
+    """Unencoded images, in the form that the source's fields accept."""
     if isinstance(value, tuple):
         return Pixels(value[1])
     if isinstance(value, list) and value and isinstance(value[0], tuple):
@@ -141,7 +141,7 @@ def _offsets(files: RangeFiles, file: int, shard: Shard) -> Array:
     """Where each sample of a shard begins, and where the last one ends."""
     if files.size(file) != shard.size:
         raise DecodeError(
-            f"{shard.path} has {files.size(file)} bytes, and the index says {shard.size}. Copy or "
+            f"{shard.path} has {files.size(file)} bytes, but its index says {shard.size}. Copy or "
             "download it again."
         )
     head = 4 * (shard.samples + 2)
@@ -150,7 +150,7 @@ def _offsets(files: RangeFiles, file: int, shard: Shard) -> Array:
     offsets = table[1:].astype(np.int64)
     if not whole or (np.diff(offsets) < 0).any() or offsets[-1] > shard.size:
         raise DecodeError(
-            f"{shard.path} is damaged: its table of samples is not that of {shard.samples} samples. "
+            f"{shard.path} is damaged: its sample table does not fit its {shard.samples} samples. "
             "Copy or download it again."
         )
     return offsets

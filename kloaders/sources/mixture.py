@@ -1,4 +1,4 @@
-"""Samples of several sources, numbered one source after another, each transformed in its own way."""
+"""Samples of several sources, numbered one source after another. Each keeps its own transforms."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["MixtureSource"]
 
 
 class MixtureSource(Source):
-    """Samples of several pipelines, as each of them delivers them."""
+    """The samples of several pipelines, each transformed by its own pipeline."""
 
     random = True
     not_kept = (
-        "samples of several loaders are transformed each time, and cannot be kept: preload "
-        "or pack the loaders first, and mix what comes of it, or concatenate it."
+        "samples of several loaders are transformed each time, and cannot be cached: preload "
+        "or pack the loaders first, then mix or concatenate the results."
     )
 
     def __init__(self, pipelines: list[SamplePipeline]) -> None:
@@ -79,7 +79,7 @@ class MixtureSource(Source):
         report: Report,
         moment: Moment,
     ) -> None:
-        """Fill rows that are not neighbours in one call, which is dear however few it is for."""
+        """Fill rows that are not adjacent with one call, for sources where each call is expensive."""
         if not len(rows):
             return
 
@@ -114,7 +114,7 @@ class MixtureSource(Source):
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
         pipeline, number = self._where(index)
-        # Labels are told apart by the loader; here all arrays are inputs of the one that differs.
+        # The loader distinguishes labels; here all arrays count as inputs of the pipeline at fault.
         return pipeline.advice(number, leaf, dtype_differs, raw=False, inputs=leaf + 1)
 
     def fingerprint(self) -> dict[str, str]:
@@ -126,7 +126,7 @@ class MixtureSource(Source):
 
     def labels(self) -> Array | None:
         if any(pipeline.transforms.transform is not None for pipeline in self.pipelines):
-            return None  # which may change them
+            return None  # the transform may change the labels
         found = [pipeline.source.labels() for pipeline in self.pipelines]
         known = [labels for labels in found if labels is not None]
         if len(known) < len(found) or len({labels.shape[1:] for labels in known}) > 1:

@@ -1,4 +1,4 @@
-"""The samples of a pack as columns: rows of .npy files that are mapped into memory."""
+"""The samples of a pack as columns: rows of memory-mapped .npy files."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ __all__ = ["PackColumn"]
 
 _CAN_ASK = hasattr(mmap, "MADV_WILLNEED")  # not on Windows
 
-# Fewer values than this NumPy copies without giving the GIL away. Between two threads, to
-# give it away and wait for it again takes longer than to copy a batch of labels.
+# NumPy copies fewer values than this without releasing the GIL. With two threads, releasing and
+# reacquiring the GIL takes longer than copying a batch of labels.
 _LOCKED = 500
 
 
 class PackColumn:
-    """One array of every sample of a pack, mapped when it is first read.
+    """One array of every sample of a pack. Its files are mapped when they are first read.
 
-    starts: the first sample of each shard, and their number at the end. shape: None in the
-    dimensions in which samples differ, or altogether if their number differs.
+    starts: the first sample of each shard, followed by the number of samples. shape: None for dimensions
+    that vary between samples, or None altogether if the number of dimensions varies.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class PackColumn:
         self.folder, self.parts, self.starts, self.dtype = folder, parts, starts, dtype
         self.shape = self._common_shape()
         self._ends = starts[1:]
-        # All rows of each file: a shard may have some of them.
+        # The rows of each file: a shard may use only a part of them.
         self._rows: dict[str, int] = {}
         for part in parts:
             for file in part.files:
                 stop = file.shape[0] + (file.first or 0)
                 self._rows[file.name] = max(stop, self._rows.get(file.name, 0))
-        #: The file that all samples are rows of, if there is one.
+        #: The file that contains all samples as rows, if there is one.
         self._one: File | None = None
-        # From a sample's number to its row there, for each shard; None where they are the same.
+        # For each shard, the difference between row and sample number; None if it is always 0.
         self._shifts: Indices | None = None
         full = [k for k, part in enumerate(parts) if starts[k] < starts[k + 1]]
         names = {parts[k].values.name for k in full}
@@ -64,7 +64,7 @@ class PackColumn:
         self._cold: bool | None = None
 
     def _common_shape(self) -> tuple[int | None, ...] | None:
-        """As far as the manifest shows: indexes are not read."""
+        """The shape as far as the manifest shows it; indexes are not read."""
         full = [part for k, part in enumerate(self.parts) if self.starts[k] < self.starts[k + 1]]
         if any(part.index is not None for part in full):
             shapes = {part.values.shape[1:] for part in full if part.index is None}
@@ -83,7 +83,7 @@ class PackColumn:
 
     @property
     def files(self) -> list[str]:
-        """Paths of all files of this column."""
+        """The paths of all files of this column."""
         return [os.path.join(self.folder, name) for name in self._rows]
 
     def read(self, index: int) -> Array:
@@ -92,7 +92,7 @@ class PackColumn:
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         try:
             self._fill(indices, out, leaf, report)
-        except DecodeError:  # a file was truncated: samples of other files load
+        except DecodeError:  # a file was truncated, but samples in other files can be read
             self._fill_one_by_one(indices, out, leaf, report)
 
     def _fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
@@ -110,13 +110,13 @@ class PackColumn:
         one = self._one
         if one is not None:
             rows = indices
-            if self._shifts is not None:  # of some shards not all samples were written
+            if self._shifts is not None:  # some shards have unused rows
                 rows = indices + self._shifts[self._ends.searchsorted(indices, "right")]
             values = self._map(one.name, one.shape, self.dtype)
             if out.size < _LOCKED:
                 out[...] = values[rows]
             else:
-                # mode="raise" would go through a buffer and take twice as long.
+                # mode="raise" would use a buffer and take twice as long.
                 values.take(rows, 0, out, "clip")
             return
         shards = self._ends.searchsorted(indices, "right")
@@ -139,13 +139,13 @@ class PackColumn:
         return f"row {row + (file.first or 0)} of {os.path.join(self.folder, file.name)}"
 
     def known_values(self) -> Array | None:
-        """The values of all samples, where they are numbers or rows of them."""
-        # Images as labels are no classes, and perhaps more than RAM.
+        """The values of all samples, if each is a number or a row of numbers."""
+        # Labels that are images are not classes, and may exceed the RAM.
         small = self.shape is not None and len(self.shape) < 2 and None not in self.shape
         return self.all() if small else None
 
     def all(self) -> Array:
-        """The values of all samples, in RAM; they have one shape."""
+        """The values of all samples in RAM; all have the same shape."""
         assert self.shape is not None
         out = np.empty((len(self), *(n or 0 for n in self.shape)), self.dtype)
         self.fill(np.arange(len(self)), out, 0, _raise)
@@ -156,7 +156,7 @@ class PackColumn:
         return shard, index - int(self.starts[shard])
 
     def _span(self, index: int) -> tuple[int, int, tuple[int, ...]]:
-        """Shard, first value and shape of one sample."""
+        """The shard, first value and shape of one sample."""
         shard, row = self._place(index)
         part = self.parts[shard]
         if part.index is None:
@@ -168,13 +168,13 @@ class PackColumn:
         size, there = math.prod(shape), part.values.shape[0]
         if not 0 <= start <= start + size <= there:
             raise ValueError(
-                f"{visible(os.path.join(self.folder, part.index.name))}, row {row}, is damaged: it places "
-                f"{size} values at {start}, and there are {there}. Write the pack again."
+                f"{visible(os.path.join(self.folder, part.index.name))}, row {row}, is damaged: it refers to "
+                f"{size} values at {start}, but there are only {there}. Write the pack again."
             )
         return shard, start, shape
 
     def _row(self, index: int) -> Array:
-        """The value of one sample, a view of the map."""
+        """The value of one sample, as a view of the memory map."""
         shard, start, shape = self._span(index)
         file, size = self.parts[shard].values, math.prod(shape)
         end = HEADER_BYTES + (start + size) * self.dtype.itemsize
@@ -182,14 +182,14 @@ class PackColumn:
         return values.reshape(-1)[start : start + size].reshape(shape)
 
     def _ask_for(self, indices: Indices) -> None:
-        """Have the disk read these samples, and nothing else, all at once.
+        """Tell the kernel to read exactly these samples, all at once.
 
-        A page fault reads the 128 KiB around it, one fault after the other. That is right where
-        all of the file stays in memory; else it reads twice as much, and gave 5,600 samples of
-        150 KB a second where this gives 14,300.
+        A page fault reads the surrounding 128 KiB, and faults are served one after another. This is good
+        if the whole file stays in memory. Otherwise it reads twice as much: it gave 5,600 samples of
+        150 KB per second, and this method 14,300.
         """
         for index in indices.tolist():
-            with contextlib.suppress(ValueError):  # reported when it is read
+            with contextlib.suppress(ValueError):  # reported when the sample is read
                 shard, start, shape = self._span(index)
                 first = HEADER_BYTES + start * self.dtype.itemsize
                 stop = first + math.prod(shape) * self.dtype.itemsize
@@ -202,22 +202,22 @@ class PackColumn:
     def _map(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], end: int | None = None
     ) -> Array:
-        """The values of a file, which reaches to its byte `end`; None: which is whole."""
+        """The values of a file that must reach to byte `end`; None: the file must be complete."""
         path = os.path.join(self.folder, name)
         found = self._maps.get(name)
         if found is None:
             whole = (self._rows[name], *shape[1:])
             with _many_files():
                 mapped = np.memmap(path, stored_dtype(dtype), "r", HEADER_BYTES, whole)
-            # A row of an ordinary array is made twice as fast as one of np.memmap.
-            found = mapped.view(np.ndarray).view(dtype), mapped._mmap  # type: ignore[attr-defined]  # noqa: SLF001  NumPy tells it by no other name
+            # Slicing an ordinary array is twice as fast as slicing np.memmap.
+            found = mapped.view(np.ndarray).view(dtype), mapped._mmap  # type: ignore[attr-defined]  # noqa: SLF001  no public name
             self._maps[name] = found
         array, raw = found
         check_whole(raw, path, HEADER_BYTES + array.nbytes if end is None else end)
         return array
 
     def close(self) -> None:
-        """Let go of the files; they are mapped again when they are read."""
+        """Close the files; they are mapped again when they are read."""
         self._maps, self._cold = {}, None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class PackColumn:
 
 @contextlib.contextmanager
 def _many_files() -> Iterator[None]:
-    """Give advice if the process may not open this many files."""
+    """Add advice to the error if the process may not open this many files."""
     try:
         yield
     except OSError as error:
@@ -235,7 +235,7 @@ def _many_files() -> Iterator[None]:
         raise OSError(
             error.errno,
             f"{error.strerror}: a pack keeps its files open, and this one has many. Raise "
-            "the limit (ulimit -n 4096), or write it again, with size= or a larger shard_size",
+            "the limit (ulimit -n 4096), or write the pack again with size= or a larger shard_size",
             error.filename,
         ) from error
 

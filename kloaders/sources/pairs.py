@@ -21,19 +21,20 @@ __all__ = ["PairSource"]
 
 
 class PairSource(MixtureSource):
-    """Sample i of a pipeline, with one or two partners.
+    """Sample i of a pipeline with one or two partners.
 
-    codes: class of each sample, from 0 without gaps. same: the share of partners of the same class;
-    None: each sample has one of its class and one of another (a triplet, without labels).
+    codes: the class of each sample, numbered from 0 without gaps. same: the share of partners from the
+    same class; None: each sample has one partner of its class and one of another (a triplet, without
+    labels).
 
-    In each epoch that share of all samples is exact; which of them, and the partners, follow from
-    seed, epoch and sample number. What was transformed as a partner is not what it is by itself.
+    The share is exact in each epoch. Seed, epoch and sample number determine which samples get a partner
+    of their class, and the partners. A sample is transformed differently as a partner than by itself.
     """
 
     random = True
     not_kept = (
-        "partners are drawn in each epoch, and cannot be kept: preload or pack the loader first, "
-        "and make pairs of what comes of it."
+        "partners are drawn in each epoch, and cannot be cached: preload or pack the loader first, "
+        "then make pairs of the result."
     )
 
     def __init__(self, pipeline: SamplePipeline, codes: Indices, same: float | None) -> None:
@@ -60,7 +61,7 @@ class PairSource(MixtureSource):
         Source.fill(self, indices, out, report, moment)
 
     def is_alike(self, index: int, epoch: int) -> bool:
-        """Whether the partner of a sample is of its class in this epoch."""
+        """Whether the partner of a sample is of the same class in this epoch."""
         assert self.same is not None
         samples = len(self)
         key = int.from_bytes(mixed(self._seed, "alike")[:8], "little")
@@ -68,7 +69,7 @@ class PairSource(MixtureSource):
         return bool(rank[0] < round(self.same * samples))
 
     def _x(self, number: int, moment: Moment, use: int | None = None, anchor: int = 0) -> Structure:
-        if use is not None:  # with other random numbers than by itself, or beside another anchor
+        if use is not None:  # as a partner, with random numbers that depend on its anchor
             assert isinstance(moment.draw, int)
             moment = Moment(moment.epoch, (2 * moment.draw + use + 1) << 40 | anchor)
         return self.pipelines[0].sample(number, moment)[0]
@@ -92,8 +93,8 @@ class PairSource(MixtureSource):
 
     def take(self, numbers: Indices) -> Source:
         raise ValueError(
-            "partners come from all samples, so that both parts would share some: split or choose "
-            "first, and make pairs of each part."
+            "partners are drawn from all samples, so that both parts would share some: split or select "
+            "first, then make pairs of each part."
         )
 
     def _each(self, change: Callable[[Source], Source]) -> Source:

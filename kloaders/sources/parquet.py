@@ -1,4 +1,4 @@
-"""Samples that are rows of Parquet files, read by row groups; the last ones are cached in RAM."""
+"""Samples that are rows of Parquet files, read in row groups. Recently used groups are cached in RAM."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class ParquetTables:
     """The row groups of Parquet files.
 
     Args:
-        paths: the files, with the same columns.
-        owner: who reads them, for messages.
+        paths: the files; all have the same columns.
+        owner: the class that reads them, for error messages.
         opener: how the files are opened.
 
     Raises:
-        DecodeError: a file is empty or no Parquet file, or has other columns than the first.
+        DecodeError: a file is empty or not a Parquet file, or its columns differ from the first file's.
     """
 
     def __init__(self, paths: list[str], owner: str, opener: Opener = LOCAL) -> None:
@@ -48,20 +48,20 @@ class ParquetTables:
             try:
                 found = pa.parquet.read_metadata(self._opened(file))
             except pa.ArrowException as error:
-                raise DecodeError(f"{path} is no Parquet file, or cut short: {error}") from None
+                raise DecodeError(f"{path} is not a Parquet file, or cut short: {error}") from None
             schema = found.schema.to_arrow_schema()
             if file == 0:
                 self.schema = schema
             elif not schema.equals(self.schema):
                 raise DecodeError(
-                    f"{path} has the columns {_columns(schema)}, and {paths[0]} has "
-                    f"{_columns(self.schema)}: files of one loader need the same ones."
+                    f"{path} has the columns {_columns(schema)}, but {paths[0]} has "
+                    f"{_columns(self.schema)}: files of one loader need the same columns."
                 )
             self.metadata.append(found)
             for group in range(found.num_row_groups):
                 sizes.append(found.row_group(group).num_rows)
                 self._places.append((file, group))
-        #: The number of each group's first row, and how many there are in all.
+        #: The number of each group's first row, followed by the number of rows.
         self.firsts: Indices = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class ParquetTables:
         return pa.PythonFile(RangeFile(self.files, file), mode="r")
 
     def place(self, group: int) -> tuple[int, int]:
-        """The file of a row group, and its number there."""
+        """The file of a row group, and its number in that file."""
         return self._places[group]
 
     def group_name(self, group: int) -> str:
@@ -83,12 +83,12 @@ class ParquetTables:
 
     @property
     def file_firsts(self) -> Indices:
-        """The number of each file's first row, and how many there are in all."""
+        """The number of each file's first row, followed by the number of rows."""
         files = [file for file, _ in self._places]
         return self.firsts[np.searchsorted(files, np.arange(len(self.files.paths) + 1))]
 
     def bytes_of(self, group: int, columns: list[str]) -> int:
-        """Bytes of these columns of a row group, decompressed."""
+        """The decompressed size in bytes of these columns of a row group."""
         file, number = self._places[group]
         row_group = self.metadata[file].row_group(number)
         tops = {name.partition(":")[0] for name in columns}
@@ -102,12 +102,12 @@ class ParquetTables:
         tops = {name.partition(":")[0] for name in columns}
         for chunk in (row_group.column(k) for k in range(row_group.num_columns)):
             if _top(chunk.path_in_schema, tops):
-                # A dictionary lies before the values that it is of; without one this is None, or 0.
+                # A dictionary is stored before its values; without one the offset is None or 0.
                 start = chunk.dictionary_page_offset or chunk.data_page_offset
                 yield self.files.paths[file], start, start + chunk.total_compressed_size
 
     def read(self, group: int, columns: list[str]) -> dict[str, Any]:
-        """The values of these columns, for all rows of a group.
+        """The values of these columns for all rows of a group.
 
         Raises:
             DecodeError: the content is damaged.
@@ -123,7 +123,7 @@ class ParquetTables:
             table = opened.read_row_group(number, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # a disk error, not a damaged file
+                raise  # a disk error rather than a damaged file
             raise DecodeError(
                 f"{self.group_name(group)} is damaged: {error}. Copy or download the file again."
             ) from None
@@ -139,7 +139,7 @@ def _columns(schema: Any) -> str:
 
 
 class _Groups:
-    """Row groups in RAM, within a budget; each is read by one thread."""
+    """A cache of row groups in RAM with a budget. Each group is read by one thread."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -151,14 +151,14 @@ class _Groups:
         self._kept: OrderedDict[int, tuple[Block, int]] = OrderedDict()
         self._bytes = 0
         self._reading: dict[int, threading.Lock] = {}
-        #: Row groups read, for tests and messages.
+        #: The number of row groups read, for tests and messages.
         self.reads = 0
 
     def __reduce__(self) -> Any:
         return _Groups, (self.budget,)
 
     def get(self, group: int, size: int, read: Callable[[], Block]) -> Block:
-        """The block of a group, read if it is not kept; size: bytes that it takes."""
+        """The block of a group, from the cache or read now; size: its size in bytes."""
         with self._lock:
             lock = self._reading.setdefault(group, threading.Lock())
         with lock:
@@ -178,7 +178,7 @@ class _Groups:
             return block
 
     def has(self, group: int) -> bool:
-        """Whether a group is kept."""
+        """Whether a group is cached."""
         return group in self._kept
 
     def clear(self) -> None:
@@ -192,11 +192,11 @@ class ParquetSource(EncodedSource):
 
     Args:
         tables: the files.
-        fields: which columns each array is made of; "column:key" is a part of a struct.
-        budget: bytes of row groups that stay in RAM.
+        fields: the columns that each array is made of; "column:key" is a part of a struct.
+        budget: the maximum size in bytes of cached row groups.
 
     Raises:
-        ValueError: the column does not exist.
+        ValueError: a column does not exist.
     """
 
     neighbours = True
@@ -239,15 +239,15 @@ class ParquetSource(EncodedSource):
         return self._groups.get(group, size, lambda: tables.read(group, columns))
 
     def warn_of_rereading(self) -> None:
-        """Log where a shuffled epoch reads row groups again and again."""
+        """Log a warning if a shuffled epoch would read row groups repeatedly."""
         groups = len(self.tables.firsts) - 1
         whole = sum(self.tables.bytes_of(group, self._columns) for group in range(groups))
         if groups > 1 and whole > self._groups.budget:
             warn(
                 f"{self.tables.files.paths[0]} and so on hold {format_bytes(whole)} in {groups:,} row "
-                "groups, of which row_group_cache="
-                f"{format_bytes(self._groups.budget)} stays in RAM. A shuffled epoch reads rows of "
-                "all groups, each as a whole, in every batch: pass ram_batch_size=, so that they are "
+                "groups, but row_group_cache= keeps only "
+                f"{format_bytes(self._groups.budget)} in RAM. In a shuffled epoch every batch needs rows "
+                "of all groups, and each group is read as a whole: pass ram_batch_size=, so that they are "
                 "read once for each RAM batch, or a larger row_group_cache; or write_pack(loader, "
                 "folder) once.",
                 once=f"row groups of {self.tables.files.paths[0]}",
@@ -286,7 +286,7 @@ class ParquetSource(EncodedSource):
         return [self.tables.firsts, np.array(sizes, np.int64)]
 
     def class_names(self) -> list[str] | None:
-        """The class names of the label, if the files have them."""
+        """The class names of the label, if the files contain them."""
         labels = flatten(self.fields[1]) if len(self.fields) > 1 else []
         if len(labels) != 1 or not labels[0].alone:
             return None

@@ -1,4 +1,4 @@
-"""Lists of paths that take little memory: millions of them in one block, and some of them by number."""
+"""Lists of paths that take little memory: millions of paths in one block, and selections of them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["PackedPaths", "SubsetPaths"]
 
 
 class PackedPaths(Sequence[str]):
-    """Millions of paths in one block of bytes: 5 bytes per path besides its text (9 above 4 GiB).
+    """Millions of paths in one block of bytes: 5 bytes per path plus its text (9 above 4 GiB).
 
-    A list of str costs 57 bytes per path besides its characters, and as many objects for the
-    garbage collector to walk.
+    A list of str takes 57 bytes per path plus its characters, and gives the garbage collector as many
+    objects to visit.
     """
 
     def __init__(self, paths: Iterable[Any], what: str = "paths") -> None:
         items = paths if isinstance(paths, (list, tuple)) else list(paths)
         try:
-            # One join over the whole list; surrogates carry names that are not UTF-8.
+            # One join for the whole list; surrogates represent names that are not UTF-8.
             text = _joined(items)
-        except TypeError:  # there are others than str
+        except TypeError:  # not all items are str
             for k, item in enumerate(items):
                 if not isinstance(item, (str, os.PathLike)):
                     raise TypeError(
@@ -41,14 +41,14 @@ class PackedPaths(Sequence[str]):
         if len(self._ends) != len(items):
             bad_path = next(p for p in items if "\0" in p)
             raise ValueError(
-                f"the path {bad_path!r:.80} holds a NUL character, which no file name can."
+                f"the path {bad_path!r:.80} contains a NUL character, which no file name can."
             )
 
     @classmethod
     def of_block(cls, block: bytes, ends: Indices) -> PackedPaths:
-        """Paths of which each is followed by a NUL character in `block`, at `ends`."""
+        """Paths from `block`, where each is followed by a NUL character at one of the positions `ends`."""
         paths = cls.__new__(cls)
-        paths._set(block, ends)  # noqa: SLF001  of this very class
+        paths._set(block, ends)  # noqa: SLF001  the same class
         return paths
 
     def _set(self, block: bytes, ends: Indices) -> None:
@@ -73,9 +73,20 @@ class PackedPaths(Sequence[str]):
         start = ends.item(k - 1) + 1 if k else 0
         return self._bytes[start : ends.item(k)].decode("utf-8", "surrogateescape")
 
+    def at(self, indices: Indices) -> list[str]:
+        """The paths at these positions, which are not negative; takes a third of the time of `self[k]`."""
+        ends, block = self._ends, self._bytes
+        starts = ends[indices - 1] + 1
+        starts[indices == 0] = 0
+        stops = ends[indices].tolist()
+        return [
+            block[start:stop].decode("utf-8", "surrogateescape")
+            for start, stop in zip(starts.tolist(), stops, strict=True)
+        ]
+
     def take(self, indices: Indices) -> PackedPaths:
         """The paths at these positions, packed."""
-        return PackedPaths([self[k] for k in indices.tolist()])
+        return PackedPaths(self.at(indices))
 
     def joined(self) -> bytes:
         """All paths, each followed by a NUL character."""
@@ -83,7 +94,7 @@ class PackedPaths(Sequence[str]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
+        """The size in memory in bytes."""
         return len(self._bytes) + self._ends.nbytes
 
 
@@ -92,7 +103,7 @@ def _joined(paths: Sequence[str]) -> str:
 
 
 class SubsetPaths(Sequence[str]):
-    """Some of the paths, by number; nothing is copied."""
+    """Some of the paths, selected by number without copying."""
 
     def __init__(self, paths: Sequence[str], numbers: Array) -> None:
         self._paths = paths
@@ -119,5 +130,5 @@ class SubsetPaths(Sequence[str]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory, the shared paths included."""
+        """The size in memory in bytes, including the shared paths."""
         return int(getattr(self._paths, "nbytes", 0)) + self._numbers.nbytes

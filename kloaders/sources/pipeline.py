@@ -1,4 +1,4 @@
-"""From a sample's number to its arrays as they are delivered: a source, and what transforms do to it."""
+"""Turns a sample number into the delivered arrays: a source, followed by its transforms."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ __all__ = ["SamplePipeline"]
 
 @dataclass(frozen=True)
 class SamplePipeline:
-    """Samples of a source, transformed: a pure function of (seed, epoch, sample number, draw).
+    """Transformed samples of a source: a pure function of (seed, epoch, sample number, draw).
 
-    It is all that a worker process needs of a loader. Threads share it.
+    It is all that a worker process needs of a loader. Several threads may use it.
 
     Attributes:
-        source: where samples come from.
-        transforms: applied to them.
+        source: the source of the samples.
+        transforms: the transforms to apply.
         seed: fixes the random numbers of transforms.
-        part: which shard this is; batch transforms of different shards draw different numbers.
-        inputs_as_labels: transforms get x as y, too.
-        weights: one number for each sample, for a transform that takes them.
+        part: the shard's number; batch transforms of different shards draw different random numbers.
+        inputs_as_labels: whether transforms get x as y, too.
+        weights: one number for each sample, for a transform that takes weights.
     """
 
     source: Source
@@ -51,11 +51,11 @@ class SamplePipeline:
 
     @property
     def runs_user_code(self) -> bool:
-        """Whether a sample needs a user's function, which may hold the GIL."""
+        """Whether reading a sample calls a user's function, which may hold the GIL."""
         return self.transforms.transform is not None or self.source.runs_user_code
 
     def sample(self, index: int, moment: Moment, raw: bool = False) -> tuple[Any, ...]:
-        """One sample as parts, as delivered, or as stored (raw)."""
+        """One sample as a tuple of parts, as it is delivered, or as it is stored (raw)."""
         stall_watch.at(self.source, index)
         found = self.source.sample(index, moment)
         return (
@@ -69,7 +69,7 @@ class SamplePipeline:
         return spec_of(self.sample(index, Moment(), raw))
 
     def transformed(self, index: int, sample: tuple[Any, ...], moment: Moment) -> tuple[Any, ...]:
-        """The result of `transform` for a sample's parts, which it may write to."""
+        """The result of `transform` for the parts of a sample. It may modify these."""
         call = self.transforms.calls["transform"]
         x, y, w = self._arguments(sample, call, index)
         x = texts_as_str(x)
@@ -83,7 +83,7 @@ class SamplePipeline:
     def _arguments(
         self, parts: tuple[Any, ...], call: Call, indices: int | Indices
     ) -> tuple[Any, Any, Any]:
-        """x, y and weights for a transform; None for missing ones."""
+        """x, y and weights for a transform; None for those that are missing."""
         y = parts[1] if len(parts) > 1 else None
         w = parts[2] if len(parts) > 2 else None
         if w is None and self.weights is not None and call.takes("w"):
@@ -93,9 +93,9 @@ class SamplePipeline:
     def fill(
         self, indices: Indices, out: Rows, report: Report, moment: Moment, raw: bool = False
     ) -> None:
-        """Row r of `out` becomes sample indices[r]; what fails is reported.
+        """Fill row r of `out` with sample indices[r]; report rows that fail.
 
-        Runs in several threads at once, each with rows of its own.
+        Several threads call this at once, each with its own rows.
         """
         if raw or self.transforms.transform is None:
             self.source.fill(indices, out, report, moment)
@@ -116,20 +116,20 @@ class SamplePipeline:
         report: Report,
         moment: Moment,
     ) -> None:
-        """Transform one stored sample into its row."""
+        """Transform one stored sample, and write the result to its row."""
         out.put(row, self.transformed(index, stored, moment), report)
 
     def batch_transformed(
         self, parts: tuple[Any, ...], epoch: int, batch: int, indices: Indices
     ) -> Any:
-        """The result of `batch_transform` for the parts of a batch; as many rows.
+        """The result of `batch_transform` for the parts of a batch, with the same number of rows.
 
-        indices: sample numbers of the rows.
+        indices: the sample numbers of the rows.
 
         Raises:
-            RuntimeError: it raised an error.
-            ValueError, TypeError: it returned anything but (x, y), or (x, y, weights), with a row
-                for each row.
+            RuntimeError: the transform raised an error.
+            ValueError, TypeError: it did not return (x, y) or (x, y, weights) with the same number
+                of rows.
         """
         call = self.transforms.calls["batch_transform"]
         x, y, w = self._arguments(parts, call, indices)
@@ -139,7 +139,7 @@ class SamplePipeline:
             got = call(x=x, y=y, w=w, rng=rng, epoch=epoch)
         except Exception as error:  # a user's function may raise anything
             raise RuntimeError(
-                f"batch_transform failed on batch {batch} of epoch {epoch}, of {rows} samples: "
+                f"batch_transform failed for batch {batch} of epoch {epoch}, with {rows} samples: "
                 f"{type(error).__name__}: {error}"
             ) from error
         made = with_weights(transformed_parts(got, "batch_transform"), w, call, "batch_transform")
@@ -147,16 +147,16 @@ class SamplePipeline:
             for leaf_name, leaf in zip(names_of(part, name), flatten(part), strict=True):
                 if leaf.shape[:1] != (rows,):
                     raise ValueError(
-                        f"batch_transform gave {leaf_name} of shape {leaf.shape} for a batch of "
-                        f"{rows} samples, expected {rows} rows: weights and rows of predict go by "
-                        "row. Take the number of rows from len(x); the last batch may be shorter."
+                        f"batch_transform returned {leaf_name} of shape {leaf.shape} for a batch of "
+                        f"{rows} samples, expected {rows} rows: weights and rows of predict() belong to "
+                        "rows. Take the number of rows from len(x); the last batch may be shorter."
                     )
         return made
 
     def advice(self, index: int, leaf: int, dtype_differs: bool, raw: bool, inputs: int) -> str:
-        """Advice for array `leaf` of a sample, whose dtype or shape differs.
+        """Advice for array `leaf` of a sample whose dtype or shape differs.
 
-        inputs: how many arrays x has as it is stored.
+        inputs: the number of arrays that x has as stored.
         """
         pad = "" if dtype_differs else ", or pad them: kl.padded_batches(loader)"
         if self.transforms.transform is not None and not raw:
@@ -169,13 +169,13 @@ class SamplePipeline:
         return self.source.advice(index, leaf, dtype_differs)
 
     def without_transforms(self) -> SamplePipeline:
-        """For validation: samples as they are stored."""
+        """This pipeline for validation: samples as they are stored."""
         source = self.source.without_transforms()
         transforms = replace(self.transforms, transform=None, batch_transform=None)
         return replace(self, source=source, transforms=transforms)
 
     def for_worker(self) -> SamplePipeline:
-        """Without what workers have no use for: whole batches are transformed in this process."""
+        """This pipeline without what workers do not need: this process transforms whole batches."""
         return replace(
             self,
             source=self.source.for_worker(),
@@ -183,5 +183,5 @@ class SamplePipeline:
         )
 
     def twin(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Parts of a sample or batch, with x as y where inputs are labels: the same arrays."""
+        """The parts of a sample or batch; if inputs are labels, y is the same arrays as x."""
         return parts * 2 if self.inputs_as_labels and len(parts) == 1 else parts

@@ -1,4 +1,4 @@
-"""Columns of a CSV file without quotes, where they lie among its bytes: many rows at a time, no str for each."""
+"""Columns of a CSV file without quotes, read from its bytes many rows at a time, without a str for each."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kloaders.sources.path_lists import PackedPaths
 
 __all__ = ["PlainColumn", "parsed", "plain_columns"]
 
-# Rows at a time, whose bytes stay in the processor's cache.
+# The number of rows that are processed at a time; their bytes stay in the processor's cache.
 _ROWS = 8192
-# Bytes that are compared at a time, as one number; and the longest value that is compared so.
+# The number of bytes that are compared at a time, as one number; and the longest value compared this way.
 _WORD, _LONGEST = 8, 64
-# With more distinct values than this, or with more than half of the first few, a dict is faster.
+# With more distinct values than this, or if more than half of the first values differ, a dict is faster.
 _DISTINCT, _FIRST = 1 << 16, 8192
 _LOW = np.array([(1 << 8 * k) - 1 for k in range(_WORD + 1)], np.uint64)
 
 
 def plain_columns(content: bytes, delimiter: str) -> tuple[list[str], list[PlainColumn]] | None:
-    """Names and columns of a file that is split at each delimiter.
+    """The names and columns of a file without quotes, which is split at each delimiter.
 
-    None where there is more to it: quotes, blank lines, lines of another length, no UTF-8.
+    None if this is not possible: quotes, blank lines, lines of different lengths, invalid UTF-8.
     """
     content = content.removeprefix(codecs.BOM_UTF8)
     if b"\r" in content:
@@ -56,10 +56,10 @@ def plain_columns(content: bytes, delimiter: str) -> tuple[list[str], list[Plain
 
 
 class PlainColumn:
-    """The values of one column. Texts that are all numbers are numbers, an empty one is None.
+    """The values of one column. If all texts are numbers, they become numbers; an empty one is None.
 
-    content: of the file; has no NUL character. ends: where the fields of each row end, the row of
-    names too. number: of the column.
+    content: the content of the file, without NUL characters. ends: where the fields of each row end,
+    including the row of names. number: the number of the column.
     """
 
     def __init__(self, content: bytes, ends: Indices, number: int) -> None:
@@ -78,38 +78,38 @@ class PlainColumn:
         return (values[k] for k in codes)
 
     def tolist(self) -> list[Any]:
-        """The values."""
+        """The values as a list."""
         if self.codes is None:
             return list(self._items)
         values, codes = self.codes
         return list(map(values.__getitem__, codes.tolist()))
 
     def to_numpy(self) -> Array:
-        """Numbers, or objects: texts, and None."""
+        """The values as an array of numbers, or of objects: texts and None."""
         values, codes = self.codes or (self._items, None)
         texts = any(isinstance(value, str) for value in values)
         array = np.array(values, object) if texts else np.asarray(values)
         return array if codes is None else array[codes]
 
-    # ------------------------------------------------------------------ without a str for each
+    # ------------------------------------------------------------------ without a str per row value
 
     @cached_property
     def is_text(self) -> bool:
-        """Whether all values are texts, and none is None; False where that is not known at once."""
+        """Whether all values are texts, and none is None; False if this takes more than a quick check."""
         return len(self) > 0 and self._sizes.min() > 0 and not _is_number(self._text(0))
 
     def has(self, character: str) -> bool:
-        """Whether this ASCII character is in a value."""
+        """Whether any value contains this ASCII character."""
         mark = character.encode()
         return mark in self._content and mark in self._block()
 
     def begins_with(self, *characters: str) -> bool:
-        """Whether a value that is not empty begins with one of these ASCII characters."""
+        """Whether any non-empty value begins with one of these ASCII characters."""
         first = np.frombuffer(self._content, np.uint8)[self._before + 1]
         return any((first == ord(character)).any() for character in characters)
 
     def packed(self, prefix: str = "") -> PackedPaths:
-        """The values as paths, each behind this prefix; None is an empty one."""
+        """The values as paths, each after this prefix; None becomes an empty path."""
         before = prefix.encode("utf-8", "surrogateescape")
         ends: Indices = np.cumsum(self._sizes + (1 + len(before)), dtype=np.int64)
         ends -= 1
@@ -117,9 +117,9 @@ class PlainColumn:
 
     @cached_property
     def codes(self) -> tuple[list[Any], Indices] | None:
-        """Values, distinct texts in sorted order, and which of them each row has.
+        """The distinct texts in sorted order, parsed; and the index into them for each row.
 
-        None where some are empty, where many are distinct, or long.
+        None if some are empty, if there are many distinct ones, or if they are long.
         """
         sizes = self._sizes
         if not len(self) or sizes.min() == 0 or sizes.max() > _LONGEST:
@@ -127,13 +127,13 @@ class PlainColumn:
         count, codes = 1, None
         for words in self._words(-(-int(sizes.max()) // _WORD)):
             found = _numbered(words)
-            if found is not None and codes is not None:  # with the bytes before them
+            if found is not None and codes is not None:  # combine with the preceding bytes
                 found = _numbered(codes * found[0] + found[1])
             if found is None:
                 return None
             count, codes = found
         rows = np.empty(count, np.int64)
-        rows[codes] = np.arange(len(self))  # one for each
+        rows[codes] = np.arange(len(self))  # any row with this text
         texts = [self._text(row) for row in rows.tolist()]
         order = sorted(range(count), key=texts.__getitem__)
         places = np.empty(count, np.int64)
@@ -157,13 +157,13 @@ class PlainColumn:
         return self._content[int(self._before[row]) + 1 : int(self._ends[row])].decode()
 
     def _parts(self) -> Iterator[tuple[slice, int, int]]:
-        """Some rows, and between which bytes of the file their fields are, the mark behind included."""
+        """Groups of rows, and the start and end of their bytes in the file, including the last delimiter."""
         for first in range(0, len(self), _ROWS):
             rows = slice(first, min(first + _ROWS, len(self)))
             yield rows, int(self._before[rows.start]) + 1, int(self._ends[rows.stop - 1]) + 1
 
     def _block(self, before: bytes = b"") -> bytes:
-        """All fields, each behind `before` and followed by a NUL character."""
+        """All fields, each preceded by `before` and followed by a NUL character."""
         found = []
         for rows, start, stop in self._parts():
             raw = np.frombuffer(self._content, np.uint8)[start:stop].copy()
@@ -172,7 +172,7 @@ class PlainColumn:
             if not self._alone:
                 turns = np.zeros(len(raw) + 1, np.uint8)
                 turns[begins] = turns[ends + 1] = 1
-                # From each begin to its end an odd number of turns is behind.
+                # Inside a field, the number of preceding turns is odd.
                 raw = raw[np.bitwise_xor.accumulate(turns[:-1]).view(bool)]
             fields = raw.tobytes()
             if before:
@@ -181,7 +181,7 @@ class PlainColumn:
         return b"".join(found)
 
     def _words(self, count: int) -> Iterator[Array]:
-        """Eight bytes of every field as a number, then the next eight; 0 for those behind its end."""
+        """Eight bytes of every field as a number, then the next eight; 0 for bytes after its end."""
         words = np.empty((count, len(self)), np.uint64)
         for rows, start, stop in self._parts():
             piece = self._content[start:stop] + bytes(count * _WORD)
@@ -195,7 +195,7 @@ class PlainColumn:
 
 
 def _numbered(keys: Array) -> tuple[int, Indices] | None:
-    """How many distinct ones there are, and the number of each; None if there are too many."""
+    """The number of distinct keys, and the index of each key; None if there are too many."""
     if len(np.unique(keys[:_FIRST])) > _FIRST // 2:
         return None
     distinct = np.unique(keys)
@@ -203,7 +203,7 @@ def _numbered(keys: Array) -> tuple[int, Indices] | None:
 
 
 def parsed(column: list[Any]) -> list[Any]:
-    """Texts as integers, else as floats, else as they are."""
+    """Texts as integers if possible, else as floats, else unchanged."""
     for kind in (int, float):
         try:
             return [None if value is None else kind(value) for value in column]
@@ -213,7 +213,7 @@ def parsed(column: list[Any]) -> list[Any]:
 
 
 def _is_number(text: str) -> bool:
-    """Whether it may be one; whatever is an integer is a float, too."""
+    """Whether a text may be a number; float() also accepts all integers."""
     try:
         float(text)
     except ValueError:

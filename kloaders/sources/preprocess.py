@@ -1,4 +1,4 @@
-"""`preprocess=`: a user's function that belongs to the data, and is applied for every reader."""
+"""`preprocess=`: a user's function that is part of the data, and is applied whenever a sample is read."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["PreprocessedSource"]
 
 
 class PreprocessedSource(WrappedSource):
-    """Samples of another source as a function makes them of these.
+    """The samples of another source, processed by a function.
 
-    Its random numbers depend on the sample's number alone, so that a sample is the same in each
-    epoch, whatever the seed of the loader is: it may be kept.
+    Its random numbers depend only on the sample's number. A sample is therefore the same in each epoch,
+    whatever the loader's seed, and may be cached.
 
     Args:
-        inner: gives the samples.
+        inner: the source of the samples.
         call: the function.
     """
 
@@ -50,7 +50,7 @@ class PreprocessedSource(WrappedSource):
     def readers(
         self, indices: Indices, moment: Moment
     ) -> Iterator[tuple[int, Callable[[], tuple[Any, ...]]]]:
-        # By the numbers of this source, which decide the random numbers.
+        # The sample numbers are this source's own, because they determine the random numbers.
         for index, (_, read) in zip(
             indices.tolist(), self.inner.readers(indices, moment), strict=True
         ):
@@ -63,7 +63,7 @@ class PreprocessedSource(WrappedSource):
         for row, (_, read) in enumerate(self.readers(indices, moment)):
             try:
                 out.put(row, read(), report)
-            except Exception as error:  # errors of user code belong to the sample
+            except Exception as error:  # user code failed for this sample
                 report(row, error)
 
     def lengths(self) -> Array | None:

@@ -1,4 +1,4 @@
-"""Samples that do not load, in a CSV file that runs share: what one met, the next leaves out."""
+"""A CSV file of samples that failed to load. Later runs can leave these samples out."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ __all__ = [
 
 FIELDS = ("path", "error", "first_seen")
 
-# Maximum length of an error text.
+# The maximum length of an error text.
 _ERROR_LENGTH = 240
 
-# The pattern of names of TFRecord records.
+# The pattern for names of TFRecord records.
 _RECORD = re.compile(r"(.+), record (\d+) at byte \d+( of the decompressed content)?", re.DOTALL)
-# The pattern of names of samples of an array, a pack, or a custom loader.
+# The pattern for names of samples of an array, a pack, or a custom loader.
 _NUMBER = re.compile(r"(row|index) \d+( of .*)?")
 
 
 class Quarantine:
-    """A CSV file of samples that do not load: path, error, first_seen (ISO 8601, UTC).
+    """A CSV file of samples that failed to load: path, error, first_seen (ISO 8601, UTC).
 
-    path: of the file; it is made, with its header, if it is not there, and so is its folder.
+    path: the path of the file. The file, with its header, and its folder are created if missing.
 
-    What is in it already is not added again, whoever wrote it: another thread, process or run, or
-    a person. Each line goes to the end of the file in one piece, under a lock of the system; what
-    a killed process left of a line is taken away. Pickles as its path.
+    A sample that is already listed is not added again, whether another thread, process or run added it,
+    or a person. A write appends whole lines, under a lock of the system. An incomplete line that a
+    killed process left is removed. Only the path is pickled.
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: the file exists, but is not of this kind.
+        ValueError: the file exists, but is not a quarantine file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -76,7 +76,7 @@ class Quarantine:
         self.after_fork()
         forks.watch(self)
         self._known: set[str] = set()
-        self._at = 0  # up to where the file was read, and which file that was
+        self._at = 0  # the position up to which the file was read, and that file's inode
         self._file_number = -1
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Quarantine:
         self._set_up()
 
     def add(self, errors: Iterable[tuple[str, str]]) -> int:
-        """Append those that are new, (name, error) each; how many there were."""
+        """Append the errors that are new, each (name, error); return their number."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with self._opened() as file:
             self._catch_up(file)
@@ -106,13 +106,13 @@ class Quarantine:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:
         with self._lock, open(self.path, "a+b", 0, opener=open_to_read) as file:
-            _wait_for_lock(file, self.path)  # given back when the file is closed
+            _wait_for_lock(file, self.path)  # released when the file is closed
             yield file
 
     def _catch_up(self, file: IO[bytes]) -> None:
-        """Read the lines added since the last call; leaves a file that ends with a complete line."""
+        """Read the lines added since the last call; make sure that the file ends with a complete line."""
         status = os.fstat(file.fileno())
-        if status.st_ino != self._file_number or status.st_size < self._at:  # another file by now
+        if status.st_ino != self._file_number or status.st_size < self._at:  # the file was replaced
             self._known, self._at, self._file_number = set(), 0, status.st_ino
         if status.st_size > self._at:
             file.seek(self._at)
@@ -134,9 +134,9 @@ class Quarantine:
 
 
 def added_to(content: bytes, errors: Iterable[tuple[str, str]], path: str) -> tuple[bytes, int]:
-    """The content of such a file with the new errors added, and their number.
+    """The content of a quarantine file with new errors added, and the number of these.
 
-    ValueError where it is none of this kind.
+    Raises ValueError if the content is not that of a quarantine file.
     """
     _check_header(content, path)
     whole = _whole_lines(content)
@@ -150,9 +150,9 @@ def added_to(content: bytes, errors: Iterable[tuple[str, str]], path: str) -> tu
 
 
 def first_seen(path: str | os.PathLike[str]) -> dict[str, str]:
-    """When each path was listed first, by a file that may not be there.
+    """When each path was first listed; empty if the file does not exist.
 
-    ValueError where the file is none of this kind: it is not to be overwritten.
+    Raises ValueError if the file is not a quarantine file, which must not be overwritten.
     """
     name = os.fspath(path)
     try:
@@ -165,9 +165,9 @@ def first_seen(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def lines(rows: Iterable[Sequence[str]]) -> bytes:
-    """Rows as they lie in the file."""
+    """The rows as lines of the file."""
 
-    # csv.writer leaves a lone carriage return without quotes, and no reader takes it so.
+    # csv.writer does not quote a lone carriage return, and readers reject it.
     def cell(text: str) -> str:
         return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
@@ -176,9 +176,9 @@ def lines(rows: Iterable[Sequence[str]]) -> bytes:
 
 
 def _one_line(error: str) -> str:
-    """The text of an error as a person can read it in a table: short, and nothing but text.
+    """An error's text for a table: short, on one line, and printable.
 
-    The message of a library may hold all of a file.
+    The error of a library may contain a whole file.
     """
     text = "".join(c if c.isprintable() else " " for c in shortened(error, 10 * _ERROR_LENGTH))
     return shortened(" ".join(text.split()), _ERROR_LENGTH)
@@ -188,20 +188,20 @@ _QUOTED = re.compile(r'[,"\r\n]')
 
 
 def _write(file: IO[bytes], content: bytes) -> None:
-    """Appended by one call of the system, if the disk takes it whole."""
+    """Append the content, with a single system call if the disk accepts it all."""
     while content:
         content = content[file.write(content) :]
 
 
 def _whole_lines(content: bytes) -> bytes:
-    """Without the rest of a line that a killed process, or a full disk, left at the end."""
+    """The content without an incomplete line that a killed process, or a full disk, left at the end."""
     end = len(content)
     if not content.endswith(b"\n") or content.count(b'"') % 2:
         end = content.rfind(b"\n") + 1
-        while content.count(b'"', 0, end) % 2:  # a name that holds a line break
+        while content.count(b'"', 0, end) % 2:  # this line break is inside a quoted name
             end = content.rfind(b"\n", 0, end - 1) + 1
         last = _cells(content[end:])
-        # A table program may leave out the last line break: that line is whole.
+        # Spreadsheet programs may omit the last line break: such a line is complete.
         if len(last) == 1 and len(last[0]) == len(FIELDS) and _is_time(last[0][2]):
             return content
     return content[:end]
@@ -217,11 +217,11 @@ def _is_time(text: str) -> bool:
 
 def _cells(content: bytes) -> list[list[str]]:
     text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    with _field_limit:  # the limit is one for the process, 128 KiB by default
+    with _field_limit:  # the limit is global to the process, 128 KiB by default
         before = csv.field_size_limit(max(len(text), csv.field_size_limit()))
         try:
             return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-        except csv.Error:  # a NUL
+        except csv.Error:  # a NUL character
             return []
         finally:
             csv.field_size_limit(before)
@@ -231,24 +231,24 @@ _field_limit = threading.Lock()
 
 
 def _check_header(content: bytes, path: str) -> None:
-    """Nothing is to be added to, or cut off, a file that was named by mistake."""
-    if lines([FIELDS]).startswith(content):  # a killed process came no further
+    """Raise ValueError for another kind of file, so that it is neither extended nor cut."""
+    if lines([FIELDS]).startswith(content):  # a killed process wrote only a part of the header
         return
     rows = _cells(content[: content.find(b"\n") + 1])
     if not rows or tuple(rows[0][: len(FIELDS)]) != FIELDS:
-        raise _no_list(content, path, "Name another file, which need not be there.")
+        raise _no_list(content, path, "Name another file, which need not exist.")
 
 
 def _no_list(content: bytes, path: str, advice: str) -> ValueError:
     first = content.split(b"\n", 1)[0][:80]
     return ValueError(
-        f"{visible(path)} is no list of bad files: its first line is {first!r:.80}, expected "
+        f"{visible(path)} is not a list of bad files: its first line is {first!r:.80}, expected "
         f"{','.join(FIELDS)}. {advice}"
     )
 
 
 def _rows(content: bytes, path: str) -> list[list[str]]:
-    """Rows whose first cell is the path. ValueError where the header names no path."""
+    """Rows, with the path as the first cell. Raises ValueError if no column is called path."""
     rows = _cells(content)
     header = rows[0] if rows else []
     if FIELDS[0] not in header:
@@ -266,39 +266,39 @@ def _wait_for_lock(file: IO[bytes], path: str) -> None:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX)
     except OSError as error:  # some network drives
         warn(
-            f"{path} cannot be locked ({error}): if several processes write to it at a time, a "
+            f"{path} cannot be locked ({error}): if several processes write to it at the same time, a "
             "bad file may be listed twice.",
             once="quarantine lock",
         )
 
 
-# ------------------------------------------------------------------------------- leaving them out
+# ---------------------------------------------------------------------- leaving out listed samples
 
 
 def whole_name(name: str) -> str:
-    """A file's name that holds in any folder; the place of a record stays behind it."""
+    """The absolute path of a file. A suffix that names a record in the file is kept."""
     record = _RECORD.fullmatch(name)
     path = record[1] if record else name
-    # An address, which load_sample() understands; or a sample that is no file.
+    # A URL that load_sample() understands, or a sample that is not a file.
     if "://" in path or _NUMBER.fullmatch(path):
         return name
     return os.path.abspath(path) + name[len(path) :]
 
 
 def record_of(name: str) -> tuple[str, int] | None:
-    """File and number of a record, by what `RecordFiles.name` calls it; None for another name."""
+    """The file and number of a record, from the name that `RecordFiles.name` returns; else None."""
     found = _RECORD.fullmatch(name)
     return (found[1], int(found[2])) if found else None
 
 
 def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
-    """Names listed in one or several CSV files, as `whole_name` gives them.
+    """The names listed in one or several CSV files, in the form of `whole_name`.
 
-    exclude: a path, or a list of paths; files with a header, and a column called path.
-    quarantine: a path at which a file may not be there yet, since this run is to make it.
+    exclude: a path or a list of paths of files with a header and a column called path.
+    quarantine: a path whose file may not exist yet, because this run will create it.
 
     Raises:
-        FileNotFoundError, ValueError: the file does not exist, or has no column path.
+        FileNotFoundError, ValueError: a file does not exist, or has no column called path.
     """
     if exclude is None:
         return set()
@@ -307,8 +307,8 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
     for item in files:
         if not isinstance(item, (str, os.PathLike)):
             raise TypeError(
-                f"exclude={item!r:.80}, expected the path of a CSV file, as quarantine= and "
-                '`kloaders verify --csv` write it: exclude="bad.csv", or a list of such.'
+                f"exclude={item!r:.80}, expected the path of a CSV file as written by quarantine= or "
+                '`kloaders verify --csv`, such as exclude="bad.csv", or a list of such paths.'
             )
         path = os.fspath(item)
         try:
@@ -322,7 +322,7 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
                 continue
             raise FileNotFoundError(
                 f"exclude={path!r:.80} does not exist. {where_of(path)} "
-                "`kloaders verify FOLDER --csv bad.csv` makes such a file."
+                "`kloaders verify FOLDER --csv bad.csv` creates such a file."
             ) from None
         if content:
             names.update(whole_name(row[0]) for row in _rows(content, path))
@@ -334,8 +334,8 @@ def _same(one: str, other: str) -> bool:
 
 
 def numbers_of(names: set[str], paths: Sequence[str]) -> Indices:
-    """Which of the paths are among the names; a second for a million paths."""
-    # The last part usually distinguishes paths, without a look at the folder.
+    """The indices of the paths that are among the names; takes a second for a million paths."""
+    # The last part usually distinguishes paths, without checking the folder.
     lasts = {os.path.basename(name) for name in names}
     found = [
         k
@@ -346,7 +346,7 @@ def numbers_of(names: set[str], paths: Sequence[str]) -> Indices:
 
 
 def say_left_out(count: int, samples: int, names: set[str]) -> None:
-    """Tell how many samples `exclude` left out."""
+    """Log how many samples `exclude` left out."""
     if names:
-        none = " (none of the paths listed is among these)" if not count else ""
+        none = " (none of the listed paths is among these)" if not count else ""
         inform(f"exclude: {count:,} of {samples:,} samples are left out{none}.")

@@ -1,4 +1,4 @@
-"""Samples that lie in objects elsewhere, many in each: fetched as ranges of bytes before they are read."""
+"""Samples in remote objects that contain many samples each: byte ranges are fetched before reading."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["RangedSource", "ranged"]
 
 
 class RangedSource(WrappedSource):
-    """A source that reads ranges of objects.
+    """A source that reads byte ranges of remote objects.
 
     Args:
-        inner: reads them, one after another.
-        fetch: `fetch(indices, only_new)` has what these samples need fetched.
+        inner: the source that reads the samples, one after another.
+        fetch: `fetch(indices, only_new)` begins to fetch the data of these samples.
     """
 
     def __init__(self, inner: Source, fetch: Callable[[Indices, bool], list[Claim]]) -> None:
@@ -30,7 +30,7 @@ class RangedSource(WrappedSource):
         return self._fetch(indices, False)
 
     def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
-        claims = self._fetch(indices, True)  # all at once, where nobody has announced them
+        claims = self._fetch(indices, True)  # all at once, for those that were not announced
         try:
             self.inner.fill(indices, out, report, moment)
         finally:

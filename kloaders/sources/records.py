@@ -1,4 +1,4 @@
-"""Samples that are records of TFRecord files, found through an index of their positions."""
+"""Samples that are records of TFRecord files, located by an index."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from kloaders.sources.tfrecord.layouts import Jobs, Layout, learnt, read_rows
 
 __all__ = ["RecordSource", "found_in"]
 
-# Sizes of records that layouts are learnt for: encoded images, which have none, have all sizes.
+# The number of record sizes to learn layouts for. Encoded images have all sizes, and no layout.
 _SIZES = 4096
-# Records of one size that a layout is learnt from, or tried to be.
+# The number of records of one size from which a layout is learnt.
 _TRIES = 256
 
 
 class RecordSource(Source):
-    """Records of TFRecord files, parsed as features say.
+    """Records of TFRecord files, parsed as their features specify.
 
     Args:
         records: the files.
-        leaves: for each array of a sample, which feature it is and how it is read; () where hooks
-            parse records themselves.
-        encoded: whether some are decoded by us, as images are.
-        title: what the loader is called, for messages.
+        leaves: for each array of a sample, its feature and how to read it; () if hooks parse the
+            records themselves.
+        encoded: whether this package decodes some features, such as images.
+        title: the loader's name for messages.
     """
 
     reads_many = True
@@ -44,7 +44,7 @@ class RecordSource(Source):
     ) -> None:
         self.records, self.leaves, self.encoded, self.title = records, leaves, encoded, title
         self.in_order = records.compressed
-        # Objects elsewhere are not read into rows by the system.
+        # io_submit cannot read remote objects into rows.
         self._tries = 0 if records.opener.fetches or records.compressed else _TRIES
         self.runs_user_code = any(leaf.decode is not None for leaf in flatten(leaves))
         self._forget()
@@ -62,8 +62,8 @@ class RecordSource(Source):
     def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
         if not self.leaves:
             raise TypeError(
-                f"{self.title} overrides a hook and has no features: pass features=, or "
-                "parse the bytes that read_record(index) gives."
+                f"{self.title} overrides a hook but has no features: pass features=, or "
+                "parse the bytes that read_record(index) returns."
             )
         record = self.records.read(index)
         found = found_in(record, self.leaves)
@@ -78,7 +78,7 @@ class RecordSource(Source):
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
         if dtype_differs:
             return "Pass dtype=, or kl.Feature(name, dtype=...) in features."
-        return "Pass size=(height, width) for pictures; kl.padded_batches(loader) pads lists."
+        return "Pass size=(height, width) for images; kl.padded_batches(loader) pads lists."
 
     def extent(self) -> Iterable[Array]:
         return self.records.extent()
@@ -86,7 +86,7 @@ class RecordSource(Source):
     def close(self) -> None:
         self.records.close()
 
-    # ------------------------------------------------------------------ many at once
+    # ------------------------------------------------------------------ many samples at once
 
     def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
         leaves, arrays = flatten(self.leaves), out.arrays
@@ -106,11 +106,11 @@ class RecordSource(Source):
                     if got is not target:
                         copy_into_row(got, arrays[number], row, number, report)
                 self._learn(int(indices[row]), raw, record, found, arrays)
-            except Exception as error:  # errors of a user's decode belong to the sample
+            except Exception as error:  # a user's decode failed for this sample
                 report(row, error)
 
     def _fill_by_layout(self, indices: Indices, out: list[Array]) -> list[int]:
-        """Read records of known layouts; returns the remaining rows."""
+        """Read records whose layout is known; return the remaining rows."""
         if not self._layouts:
             return list(range(len(indices)))
         files, starts, ends = self.records.locate(indices)
@@ -132,7 +132,7 @@ class RecordSource(Source):
     def _learn(
         self, index: int, raw: bytes, record: bytes, found: dict[str, Found], out: list[Array]
     ) -> None:
-        """Take down the form of a record, so that others like it are read at once."""
+        """Learn the layout of a record, so that similar records are read many at a time."""
         size = len(raw)
         tried = self._tried.get(size, 0)
         if tried >= self._tries or len(self._tried) > _SIZES:
@@ -143,8 +143,8 @@ class RecordSource(Source):
             return
         known = self._layouts.setdefault(size, layout)
         if layout.direct or known.direct:
-            # Which one it is must be known before: writers may order features differently, but
-            # hardly within a file. Files of one order share theirs, so that records go together.
+            # A record's layout must be known before reading. Writers may order features differently,
+            # but hardly within a file, so files whose features have the same order share a layout.
             file, _ = self.records.where(index)
             self._layouts[file, size] = self._layouts.setdefault((size, *layout.same), layout)
         elif all(one.same != layout.same for one in known.siblings):
@@ -152,5 +152,5 @@ class RecordSource(Source):
 
 
 def found_in(record: bytes, leaves: tuple[Structure, ...]) -> dict[str, Found]:
-    """The features of a record. A leaf without a name is the whole record, which is no Example then."""
+    """The features of a record. A leaf without a name is the whole record, which need not be an Example."""
     return features_of(record) if flatten(leaves)[0].name else {}

@@ -1,4 +1,4 @@
-"""Files of samples that lie elsewhere: columns of URLs, fetched ahead and decoded as local files are."""
+"""Remote sample files: columns of URLs that are prefetched and decoded like local files."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ __all__ = [
     "has_urls",
 ]
 
-# Objects that are asked for at a time where it is looked whether they are there, and how many of all.
+# When existence is checked: the number of simultaneous requests, and of checked objects.
 _LOOKING, _LOOKED_AT = 32, 32
 
 
 class ListedPaths(PackedPaths):
-    """URLs from a listing, with their ETags: what changes afterwards is an error when it is read.
+    """URLs from a listing, with their ETags: reading an object that has changed is an error.
 
-    total: bytes of all of them.
+    total: the size of all objects in bytes.
     """
 
     def __init__(self, paths: Iterable[Any], etags: Iterable[str], total: int = 0) -> None:
@@ -66,7 +66,7 @@ class ListedPaths(PackedPaths):
 
 
 def expanded(paths: Any) -> Any:
-    """The URLs that a pattern of URLs matches; whatever else is given as it is.
+    """The URLs that a pattern of URLs matches; any other argument is returned unchanged.
 
     Raises:
         FileNotFoundError: nothing matches.
@@ -77,28 +77,30 @@ def expanded(paths: Any) -> Any:
     if found is None:
         return paths
     if not found:
-        raise FileNotFoundError(f"no object matches {paths!r:.80}: look at its bucket and folders.")
+        raise FileNotFoundError(
+            f"no object matches {paths!r:.80}: check the bucket and the folders."
+        )
     return ListedPaths.of(found)
 
 
 def has_urls(paths: PackedPaths) -> bool:
-    """Whether there are URLs among these paths; a look at one block of bytes."""
+    """Whether any of these paths is a URL; a search in the joined text."""
     block = paths.joined()
-    # One character is searched for much faster than several.
+    # Searching for one character is much faster than for several.
     return b":" in block and b"://" in block and any(map(is_url, paths))
 
 
 def fetched(columns: Structure, folder: Any = None, budget: Any = None) -> Any:
-    """Columns that fetch their files, in place of those of files whose paths are URLs; others as they are.
+    """Replace columns of files whose paths are URLs by columns that fetch them.
 
     Args:
-        columns: of a loader.
-        folder: of the download cache; None for none.
-        budget: the most that it may hold.
+        columns: the columns of a loader.
+        folder: the folder of the download cache; None for no cache.
+        budget: the maximum size of the download cache.
 
     Raises:
-        ImportError: what fetches them is not installed.
-        ValueError: a URL that names nothing, or has credentials in it; a cache of nothing.
+        ImportError: the package that fetches such URLs is not installed.
+        ValueError: a URL is incomplete or contains credentials; the cache's size is 0.
     """
     remote = [c for c in flatten(columns) if isinstance(c, PathColumn) and has_urls(c.paths)]
     check_download_cache(folder, budget, bool(remote))
@@ -124,7 +126,7 @@ def _cache_of(columns: list[Any], folder: Any, budget: Any) -> DownloadCache:
 
 
 def _total_bytes(paths: PackedPaths) -> int:
-    """Bytes of all objects: from a listing, or estimated from a few of them."""
+    """The size of all objects in bytes, from a listing or estimated from a few of them."""
     if isinstance(paths, ListedPaths):
         return paths.total
     looked = np.unique(np.linspace(0, len(paths) - 1, _LOOKED_AT).astype(np.int64)).tolist()
@@ -143,7 +145,7 @@ def _size_of(url: str) -> int | None:
 
 
 def _check_urls(column: PathColumn) -> None:
-    """Create the clients of its URLs, or report what is wrong with one."""
+    """Create the clients for the URLs, or raise an error if a URL is invalid."""
     seen = set()
     for path in column.paths:
         if is_url(path):
@@ -154,12 +156,12 @@ def _check_urls(column: PathColumn) -> None:
 
 
 class RemoteColumn(PathColumn):
-    """One object a sample, by URL. A path that is none is read as any local file.
+    """One object per sample, by URL. A path that is not a URL is read as a local file.
 
     Args:
-        paths: URLs.
-        read: decodes files; of a hook of the user's, which is given the URL.
-        cache: keeps what was fetched; what is there is read as local files are, by who decodes it.
+        paths: the URLs.
+        read: decodes files; a user's hook is called with the URL instead.
+        cache: the download cache; its files are read like local files.
     """
 
     def __init__(
@@ -172,11 +174,11 @@ class RemoteColumn(PathColumn):
         return RemoteColumn(paths, self.read_path, self.cache)
 
     def check_objects(self, every: bool) -> None:
-        """Look whether objects are there: a few of them, or every one. Those of a listing are.
+        """Check that objects exist, either a few or all of them. Those from a listing are not checked.
 
         Raises:
-            FileNotFoundError: one is not; names it.
-            PlaceError: the place refuses.
+            FileNotFoundError: an object does not exist; the message names it.
+            PlaceError: the storage service refuses the request.
         """
         if isinstance(self.paths, ListedPaths):
             return
@@ -192,7 +194,7 @@ class RemoteColumn(PathColumn):
         return self.paths[index], "" if etags is None else etags[index]
 
     def fetch_ahead(self, indices: Indices, only_new: bool = False) -> Claim:
-        """Begin to fetch these."""
+        """Begin to fetch these samples."""
         return self._announced([self._object(index) for index in indices.tolist()], only_new)
 
     def _announced(self, objects: list[tuple[str, str]], only_new: bool) -> Claim:
@@ -206,7 +208,7 @@ class RemoteColumn(PathColumn):
 
     @property
     def _fetch(self) -> Read:
-        """Makes one request for an object."""
+        """The function that makes one request for an object."""
         return read_once if self.cache is None else self.cache.read
 
     def read(self, index: int) -> Array:
@@ -222,14 +224,14 @@ class RemoteColumn(PathColumn):
 
     def fill(self, indices: Indices, out: Array, leaf: int, report: Report) -> None:
         objects = [self._object(index) for index in indices.tolist()]
-        claim = self._announced(objects, only_new=True)  # where nobody has announced them
+        claim = self._announced(objects, only_new=True)  # those that were not announced
         try:
             for row, index in enumerate(indices.tolist()):
                 stall_watch.at(self, index)
                 target = out[row, ...]
                 try:
                     got = self._read(*objects[row], target)
-                except Exception as error:  # whatever a user's decoder raises belongs to the sample
+                except Exception as error:  # a user's decoder failed for this sample
                     report(row, error)
                     continue
                 if got is not target:
@@ -238,7 +240,7 @@ class RemoteColumn(PathColumn):
             claim.release()
 
     def stamp(self, index: int) -> Stamp:
-        """The identity of an object's version: its ETag, if a listing had it."""
+        """The version of an object: its ETag, if a listing contained it."""
         url, etag = self._object(index)
         if not is_url(url):
             return stamp_of(url)
@@ -248,7 +250,7 @@ class RemoteColumn(PathColumn):
 
 
 class CachedRemoteColumn(CachedColumn):
-    """A column of URLs whose arrays are kept in a store."""
+    """A column of URLs whose arrays are cached in a store."""
 
     column: RemoteColumn
 

@@ -14,7 +14,7 @@ __all__ = ["RemoteFolder"]
 
 
 class RemoteFolder:
-    """Everything below the URL of a folder, as `class_folders` and `files_below` do for local files."""
+    """Everything below a folder's URL; like `class_folders` and `files_below` for local folders."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -30,15 +30,15 @@ class RemoteFolder:
                 self._below.setdefault(top, []).append(rest)
 
     def classes(self, class_names: list[str] | None) -> list[str]:
-        """The folders in it, sorted by name; or those that are named, in that order.
+        """The subfolders, sorted by name; or those in `class_names`, in that order.
 
         Raises:
             FileNotFoundError: there is nothing below the URL.
-            ValueError: no folders of classes in it.
+            ValueError: there are no class folders.
         """
         if not self._found:
             raise FileNotFoundError(
-                f"nothing lies below {self.url}: look at the name of the bucket and the folder."
+                f"there is nothing below {self.url}: check the names of the bucket and the folder."
             )
         return chosen_classes(self.url, sorted(self._below), len(self._found), class_names)
 
@@ -48,7 +48,7 @@ class RemoteFolder:
         wanted: frozenset[str] | None,
         left_out: Callable[[str], None] | None = None,
     ) -> Iterator[str]:
-        """URLs of the files of a class: folders sorted by their path, files in them by name."""
+        """The URLs of a class's files: folders sorted by path, files in each by name."""
         found = [rest.rpartition("/") for rest in self._below.get(name, ())]
         for folder, slash, file in sorted(found):
             below = f"{name}/{folder}{slash}{file}"
@@ -58,6 +58,6 @@ class RemoteFolder:
                 left_out(join(self.url, below))
 
     def listed(self, urls: list[str]) -> ListedPaths:
-        """These URLs, with what the listing says of each."""
+        """These URLs, with their metadata from the listing."""
         entries = {join(self.url, name): entry for name, entry in self._found.items()}
         return ListedPaths.of([(url, entries[url]) for url in urls])

@@ -1,4 +1,4 @@
-"""The samples of a remote pack: small columns are fetched whole, only the needed rows of large ones."""
+"""Samples of a remote pack. Small columns are fetched whole; of large ones only the needed rows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from kloaders.sources.pack import PackColumn
 
 __all__ = ["RemotePackColumn"]
 
-# Columns with no more bytes are fetched whole when they are first read: a request for each label would
-# double the requests for an epoch.
+# Columns up to this size are fetched whole when they are first read: a request for each label would
+# double the number of requests per epoch.
 _WHOLE_BYTES = 64 * 2**20
 
 
@@ -30,7 +30,7 @@ class RemotePackColumn(PackColumn):
     Args:
         folder: the URL of the pack.
         parts, starts, dtype: see `PackColumn`.
-        opener: opens its files.
+        opener: opens the files.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RemotePackColumn(PackColumn):
             claim.release()
 
     def _place_of(self, index: int) -> tuple[int, int, int, tuple[int, ...]]:
-        """For a sample's value: number of the file, first byte, bytes and shape."""
+        """For a sample's value: the number of its file, its first byte, its size and its shape."""
         shard, start, shape = self._span(index)
         size = math.prod(shape) * self.dtype.itemsize
         file = self._numbers[self.parts[shard].values.name]

@@ -1,4 +1,4 @@
-"""The list of samples that do not load, as an object at a URL. Its lines are those of `quarantine`."""
+"""A list of samples that failed to load, as a remote object. Its lines are those of `quarantine`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from kloaders.sources.quarantine import Quarantine, added_to
 
 __all__ = ["AnyQuarantine", "RemoteQuarantine", "quarantine_at"]
 
-# Number of lost races after which it gives up; maximum seconds to wait before each.
+# The number of attempts when other writers are faster, and the maximum wait before each.
 _TRIES, _LONGEST_WAIT = 50, 0.5
 
 
 def quarantine_at(path: Any) -> AnyQuarantine:
-    """The list at a path or URL, made if it is not there; OSError or ValueError as for `Quarantine`."""
+    """The list at a path or URL, created if missing; raises OSError or ValueError like `Quarantine`."""
     return RemoteQuarantine(path) if is_url(path) else Quarantine(path)
 
 
 class RemoteQuarantine:
-    """An object that several threads, processes and machines add lines to.
+    """A remote object to which several threads, processes and machines add lines.
 
-    It is read and rewritten, on the condition that it has not changed meanwhile (If-Match): no
-    line of another writer is lost, and a killed one leaves it as it was. Through fsspec, which has no
-    such condition, the last one of two writers at a time stays. Pickles as its URL.
+    The object is read and then replaced on the condition that it has not changed meanwhile (If-Match).
+    Thus no writer's lines are lost, and a killed writer changes nothing. fsspec has no such condition:
+    with two simultaneous writers, the last one wins. Only the URL is pickled.
     """
 
     def __init__(self, url: str) -> None:
@@ -54,7 +54,7 @@ class RemoteQuarantine:
         self._set_up()
 
     def add(self, errors: Iterable[tuple[str, str]]) -> int:
-        """Append those that are new, (name, error) each; how many there were."""
+        """Append the errors that are new, each (name, error); return their number."""
         errors = list(errors)
         with self._lock:
             for _ in range(_TRIES):
@@ -69,11 +69,11 @@ class RemoteQuarantine:
                 else:
                     return added
         raise PlaceError(
-            f"{self.path} was written by somebody else {_TRIES} times while a line was added."
+            f"other writers changed {self.path} {_TRIES} times while a line was added."
         )
 
     def _now(self) -> tuple[bytes | None, str]:
-        """The content, None if there is none, and its ETag."""
+        """The content, None if the object does not exist, and its ETag."""
         try:
             return access.read_with_etag(self.path)
         except FileNotFoundError:

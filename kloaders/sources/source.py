@@ -1,4 +1,4 @@
-"""The interface of a source: numbered samples, and nothing about batches, order or Keras."""
+"""The interface of a source: numbered samples, without batches, order or Keras."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ __all__ = ["Source", "SubsetSource", "WrappedSource"]
 class Source:
     """Numbered samples, and everything that is known about them.
 
-    For a format, a store or a protocol of your own override `__len__` and `read`; everything else
-    has a default that is built on these two. `SequenceLoader(source, batch_size)` is a loader over
-    it. The page "Add a source" has an example.
+    For your own format, store or protocol override `__len__` and `read`; all other methods have
+    defaults built on these two. `SequenceLoader(source, batch_size)` makes a loader from it. The page
+    "Add a source" has an example.
 
     Threads: a loader calls all methods from several threads at once. Worker processes get a pickled
     copy, so keep open files in a `PerThread`, or out of `__getstate__`.
 
     Attributes:
-        runs_user_code: reading a sample runs a user's function, which may hold the GIL.
-        random: samples depend on the moment that `sample` and `fill` are given.
-        not_kept: why samples may not be kept as they are read, in a pack or in RAM; "" where they may.
-        reads_many: `fill` is faster for many samples at once than for one after another.
-        whole_batches: `fill` wants all samples of a batch in one call: a call has a cost of its own.
-        neighbours: samples that lie side by side are read together, as rows of one row group are.
-        in_order: to read a sample takes reading all that lie before it, as in compressed files.
-        fetches: samples lie elsewhere, and `fetch_ahead` has them fetched.
-        columns: where each array of a sample comes from a column of its own, these columns, in the
-            structure of a sample; else None.
-        paths: the file of each sample; None where samples are not single files.
+        runs_user_code: reading a sample calls a user's function, which may hold the GIL.
+        random: samples depend on the moment that is passed to `sample` and `fill`.
+        not_kept: why samples may not be cached or packed as they are read; "" if they may.
+        reads_many: `fill` is faster with many samples than with one at a time.
+        whole_batches: `fill` needs all samples of a batch in one call, because each call is expensive.
+        neighbours: adjacent samples are read together, such as rows of one row group.
+        in_order: reading a sample requires reading all samples before it, as in compressed files.
+        fetches: samples are remote, and `fetch_ahead` fetches them.
+        columns: if each array of a sample comes from its own column, these columns, nested like a
+            sample; otherwise None.
+        paths: the file of each sample; None if samples are not single files.
     """
 
     runs_user_code = False
@@ -62,157 +62,160 @@ class Source:
     # ------------------------------------------------------------------ reading
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         raise NotImplementedError
 
     def read(self, index: int) -> Any:
-        """One sample: x, (x, y) or (x, y, weights), of arrays, numbers, or tuples and dicts of them.
+        """Read one sample: x, (x, y) or (x, y, weights), of arrays, numbers, or tuples and dicts of them.
 
         Args:
             index: the sample's number, from 0 to len(self) - 1.
 
         Raises:
-            Exception: whatever is raised becomes a SampleError that names the sample, or is dealt
-                with as the loader's `on_error` says.
+            Exception: any error becomes a SampleError that names the sample, or is handled according
+                to the loader's `on_error`.
         """
         if type(self).sample is Source.sample:
-            raise NotImplementedError(f"{type(self).__name__} has to override read(index).")
+            raise NotImplementedError(f"{type(self).__name__} must override read(index).")
         return self.sample(index, Moment())
 
     def sample(self, index: int, moment: Moment) -> tuple[Any, ...]:
-        """One sample as parts, (x,), (x, y) or (x, y, weights), of fresh arrays. By default what `read` gives.
+        """Read one sample as a tuple (x,), (x, y) or (x, y, weights) of new arrays. Calls `read` by default.
 
-        Override it in place of `read` where samples differ from epoch to epoch (`random`):
-        `moment.rng(seed, index)` is their random generator.
+        Override this instead of `read` if samples differ between epochs (`random`):
+        `moment.rng(seed, index)` is the random generator of a sample.
         """
         return as_sample(self.read(index))
 
     def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
-        """Row r of `out` becomes sample indices[r]. By default one `sample` after another.
+        """Fill row r of `out` with sample indices[r]. By default it calls `sample` for each.
 
-        Override it where many samples are read faster at once. The arrays in `out` belong to this
-        call until it returns; several threads call it at the same time, each with rows of its own.
+        Override this if many samples are read faster at once. The arrays in `out` belong to this call
+        until it returns; several threads call it at the same time, each with its own rows.
 
         Args:
-            indices: sample numbers, int64, in any order; one may come twice.
-            out: arrays with a row for each of them.
-            report: to be called as report(row, error) for a sample that does not load. Its row may
-                hold anything then. Samples whose arrays do not fit are reported by `out.put`.
+            indices: sample numbers, int64, in any order, possibly with repetitions.
+            out: arrays with a row for each of these samples.
+            report: call report(row, error) for a sample that fails to load; its row may then contain
+                anything. `out.put` reports samples whose arrays do not fit.
             moment: see `sample`.
         """
         for row, index in enumerate(indices.tolist()):
             stall_watch.at(self, index)
             try:
                 out.put(row, self.sample(index, moment.part(row)), report)
-            except Exception as error:  # errors of user code belong to the sample
+            except Exception as error:  # user code failed for this sample
                 report(row, error)
 
     def readers(
         self, indices: Indices, moment: Moment
     ) -> Iterator[tuple[int, Callable[[], tuple[Any, ...]]]]:
-        """For each of these samples its number, and a function that gives it as `sample` does.
+        """Yield for each of these samples its number, and a function that returns what `sample` returns.
 
-        Override it where many samples are read at once and `fill` does not do, since each of them
-        goes through a transform.
+        Override this if many samples are read faster at once and `fill` cannot be used, because each
+        sample goes through a transform.
         """
         for row, index in enumerate(indices.tolist()):
             yield index, functools.partial(self.sample, index, moment.part(row))
 
     def prefetch(self, indices: Indices) -> None:
-        """These samples will be read soon, after others that are read already."""
+        """Called for samples that will be read soon, after those that are being read already."""
 
     def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
-        """Begin to fetch what these samples are read from, as `prefetch` where data lie elsewhere.
+        """Begin to fetch the remote data of these samples; corresponds to `prefetch` for local data.
 
         Returns:
-            Claims, to be released when the samples are read or are not wanted any more.
+            Claims, to be released when the samples have been read or are no longer wanted.
         """
         return ()
 
     def prepare(self) -> None:
-        """Called before the first sample is read: raises errors that no single sample causes."""
+        """Called before the first sample is read; raises errors that no single sample causes."""
 
     # ------------------------------------------------------------------ properties
 
     def name(self, index: int) -> str:
-        """The name of this sample, such as a file or a row, for errors and quarantine files."""
+        """The name of a sample, such as a file or a row, for errors and quarantine files."""
         return f"index {index}"
 
     def advice(self, index: int, leaf: int, dtype_differs: bool) -> str:
-        """Advice for an array of a sample whose shape or dtype differs from that of others.
+        """Advice for an array of a sample whose shape or dtype differs from those of other samples.
 
         Args:
             index: the sample's number.
-            leaf: which array of x, in the order of `flatten`; labels have advice of their own.
-            dtype_differs: the dtype is another one; else the shape is.
+            leaf: the position of the array in x, in the order of `flatten`; labels have other advice.
+            dtype_differs: whether the dtype differs; otherwise the shape does.
         """
         if dtype_differs:
             return "Pass dtype=, or convert in the hook."
-        return "Bring them to one shape in the hook or in transform=, take kl.padded_batches(loader), or use batch_size=1."
+        return (
+            "Give them one shape in the hook or in transform=, or use kl.padded_batches(loader) or "
+            "batch_size=1."
+        )
 
     def fingerprint(self) -> dict[str, str]:
-        """Short texts that tell these samples from others; a saved position belongs to them.
+        """Short digests that identify these samples; a saved position is valid only for the same samples.
 
         By default they are made from sample names, which is fast and reads no sample.
         """
         return {"data": fingerprint.of_names(self.name, len(self), self.extent())}
 
     def extent(self) -> Iterable[Array]:
-        """Arrays that belong to the fingerprint in addition to names, such as the sizes of files."""
+        """Arrays that are part of the fingerprint in addition to names, such as the sizes of files."""
         return ()
 
     def labels(self) -> Array | None:
-        """The labels of all samples, where they are one array that is known without reading any."""
+        """The labels of all samples, if they are one array that is known without reading samples."""
         return None
 
     def lengths(self) -> Array | None:
-        """The first axis of x for each sample, where that is known without reading any."""
+        """The length of x along its first axis for each sample, if known without reading samples."""
         return None
 
     def spans(self) -> Spans | None:
-        """Which rows of a series each sample covers, where samples may share rows; else None."""
+        """The rows of a series that each sample covers, if samples may share rows; otherwise None."""
         return None
 
     def delivered(self, spec: Structure) -> Structure:
-        """`spec`, the spec of one sample, with None for the dimensions in which samples may differ."""
+        """`spec`, the spec of one sample, with None for dimensions that may vary between samples."""
         return spec
 
-    # ------------------------------------------------------------------ sources made of it
+    # ------------------------------------------------------------------ derived sources
 
     def take(self, numbers: Indices) -> Source:
-        """The samples of these numbers, in this order, as a source; nothing is read or copied."""
+        """A source of the samples with these numbers, in this order; nothing is read or copied."""
         return SubsetSource(self, numbers)
 
     def without_transforms(self) -> Source:
-        """This source for validation: without transforms of loaders that it is made of."""
+        """This source for validation: without the transforms of the loaders that it consists of."""
         return self
 
     def with_seed(self, seed: int) -> Source:
-        """This source, with the seed of a loader, for samples that are `random`."""
+        """This source with a loader's seed, for samples that are `random`."""
         return self
 
     def with_labels(self, change: Callable[[Any], Any]) -> Source | None:
-        """This source with other label columns, by `change(column)`; None if it has no label columns."""
+        """This source with label columns replaced by `change(column)`; None if it has no label columns."""
         return None
 
     def held(self) -> Source:
-        """This source, but keeping alive whatever it reads with; see `owner`."""
+        """This source, keeping alive the loader that it reads with; see `owner`."""
         return self
 
     def rebound(self, old: Any, new: Any) -> Source:
-        """This source, calling the hooks of the loader `new` where it calls those of `old`."""
+        """This source, calling the hooks of the loader `new` in place of those of `old`."""
         return self
 
     def owner(self) -> Any:
-        """The object that must live while samples are read: the loader whose hooks are called, or None."""
+        """The loader whose hooks are called, and which must live while samples are read; or None."""
         return None
 
     def for_worker(self) -> Source:
-        """The part of it that a worker process needs."""
+        """The part of this source that a worker process needs."""
         return self
 
     def _with(self, **attributes: Any) -> Any:
-        """A shallow copy with other attributes."""
+        """A shallow copy with some attributes changed."""
         new = copy.copy(self)
         for name, value in attributes.items():
             setattr(new, name, value)
@@ -221,15 +224,15 @@ class Source:
     # ------------------------------------------------------------------ resources
 
     def stores(self) -> list[Store]:
-        """The caches in front of it, and of the sources that it reads from."""
+        """The caches in front of this source, and of the sources that it reads from."""
         return []
 
     def close(self) -> None:
-        """Let go of open files; they are opened again when a sample is read."""
+        """Close open files; they are opened again when a sample is read."""
 
 
 class WrappedSource(Source):
-    """A source that changes another one; everything it does not override comes from that one."""
+    """A source that changes another one. Methods that it does not override call the inner source's."""
 
     def __init__(self, inner: Source) -> None:
         self.inner = inner
@@ -325,7 +328,7 @@ class WrappedSource(Source):
         self.inner.close()
 
 
-# What a wrapper takes over.
+# The attributes that a wrapper copies from the inner source.
 _FACTS = (
     *("runs_user_code", "random", "not_kept", "reads_many", "whole_batches", "neighbours"),
     *("in_order", "columns", "paths", "fetches"),
@@ -333,10 +336,10 @@ _FACTS = (
 
 
 class SubsetSource(WrappedSource):
-    """Some samples of another source, by number; nothing is copied.
+    """Some samples of another source, selected by number without copying.
 
-    What reads them is called with the numbers of the whole: a hook may look samples up by number in
-    a store of its own. Takes 4 bytes of RAM per sample, 8 above four billion.
+    The inner source is called with its own numbers, because a hook may use them to look samples up.
+    Takes 4 bytes of RAM per sample, or 8 if there are more than four billion.
     """
 
     def __init__(self, inner: Source, numbers: Array) -> None:

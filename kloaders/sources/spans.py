@@ -1,4 +1,4 @@
-"""Samples that are pieces of series: which rows each one covers, and how they are parted in time."""
+"""The rows of a series that samples cover, and how to split samples in time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Spans"]
 
 @dataclass(frozen=True)
 class Spans:
-    """The rows that each sample covers: `length` of them, from row `first` of series `series` on.
+    """The rows that each sample covers: `length` rows of series `series`, starting at row `first`.
 
     Attributes:
-        series: a number for each sample.
-        first: a row for each sample.
-        length: rows of every sample.
+        series: for each sample, the number of its series.
+        first: for each sample, its first row.
+        length: the number of rows of every sample.
     """
 
     series: Indices
@@ -27,18 +27,18 @@ class Spans:
 
     @classmethod
     def of_single(cls, samples: int) -> Spans:
-        """Samples that share nothing, one after another in storage order."""
+        """Spans of samples that share no rows, one after another in storage order."""
         return cls(np.zeros(samples, np.int64), np.arange(samples, dtype=np.int64), 1)
 
     def take(self, numbers: Indices) -> Spans:
-        """For the samples with these numbers."""
+        """The spans of the samples with these numbers."""
         return Spans(self.series[numbers], self.first[numbers], self.length)
 
     def cut(self, share: float, gap: int) -> tuple[Indices, Indices]:
-        """Earlier and later samples of each series, by number, sorted.
+        """The numbers of the earlier and the later samples of each series, sorted.
 
-        The later ones are `share` of a series' samples, to the nearest. Of the others those stay that
-        end `gap` rows before the first of the later ones, or earlier. Either may be empty.
+        The later part is `share` of each series' samples, rounded. The earlier part is the samples that end
+        at least `gap` rows before the first later one. Either part may be empty.
         """
         early, late = [], []
         order = np.lexsort((self.first, self.series))
@@ -56,14 +56,12 @@ class Spans:
         return np.sort(np.concatenate([none, *early])), np.sort(np.concatenate([none, *late]))
 
     def sharing(self, numbers: Indices, others: Indices) -> Indices:
-        """Those of `numbers` that cover a row which one of `others` covers, too."""
-        # Rows of all series on one axis, so far apart that none reaches into the next.
+        """Those of `numbers` that share a row with one of `others`."""
+        # Put the rows of all series on one axis, far enough apart that no two series overlap.
         wide = int(self.first.max(initial=0)) + 2 * self.length
         places = np.unique(self.series[others] * wide + self.first[others])
         mine = self.series[numbers] * wide + self.first[numbers]
-        at = np.searchsorted(
-            places, mine - self.length, side="right"
-        )  # the first that may reach it
+        at = np.searchsorted(places, mine - self.length, side="right")  # the first that may overlap
         near = at < len(places)
         near[near] = places[at[near]] < mine[near] + self.length
         return numbers[near]

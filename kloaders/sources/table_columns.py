@@ -1,4 +1,4 @@
-"""Columns of a table as inputs and outputs of a model: nested as the user nests their names. No files."""
+"""Columns of a table as a model's inputs and outputs, nested like the column names that the user passes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LABEL_MODES = ("int", "categorical", "multi_label")
 
 @dataclass
 class Output:
-    """Labels of one output.
+    """The labels of one output.
 
-    values: of all rows. names: of classes; None where they are numbers. one_hot: how many classes
-    the numbers in `values` are to be rows of; None: they are what is served.
+    values: the values of all rows. names: the class names; None if labels are numbers. one_hot: the
+    number of classes if `values` are to become one-hot rows; None: deliver `values`.
     """
 
     values: Array
@@ -36,10 +36,11 @@ class Output:
 
 
 def inputs_of(table: Table, columns: Any, folder: str | None, packed: bool = False) -> Structure:
-    """Inputs of all rows: paths for a column of texts, else numbers; a list of columns is a row of numbers.
+    """The inputs of all rows: paths for a column of texts, otherwise numbers.
 
-    columns: the name of a column of paths; or a dict, or a list for a tuple of inputs, of names of
-        columns and lists of these. packed: paths may be `PackedPaths`; else they are lists.
+    columns: the name of a column of paths; or a dict, or a list for a tuple of inputs, of column names
+        and lists of these. A list of columns makes a row of numbers.
+    packed: whether paths may be `PackedPaths`; otherwise they are lists.
     """
     paths = table.packed_paths if packed else table.paths
     if isinstance(columns, str):
@@ -79,7 +80,7 @@ def _row(table: Table, columns: Any) -> Array:
 def outputs_of(table: Table, columns: Any, class_names: Any, mode: Any) -> Any:
     """An `Output`, or a dict of them.
 
-    columns: the name of a column, a list of columns of numbers, or a dict of these by output.
+    columns: the name of a column, a list of numeric columns, or a dict of these by output.
     class_names, mode: for all outputs, or dicts by output.
     """
     if not isinstance(columns, dict):
@@ -90,12 +91,12 @@ def outputs_of(table: Table, columns: Any, class_names: Any, mode: Any) -> Any:
         wrong = None if not isinstance(given, dict) else next(iter(set(given) - set(columns)), None)
         if wrong is not None:
             raise ValueError(
-                f"{what} names an output {wrong!r:.80}, and label_column has "
+                f"{what} names an output {wrong!r:.80}, but label_column has "
                 f"{listed(list(map(str, columns)))}."
             )
     if class_names is not None and not isinstance(class_names, dict):
         raise TypeError(
-            f"class_names is {class_names!r:.80}, and there are several outputs: give a dict of "
+            f"class_names is {class_names!r:.80}, but there are several outputs: pass a dict of "
             "lists, by output."
         )
     modes = mode if isinstance(mode, dict) else dict.fromkeys(columns, mode)
@@ -106,22 +107,22 @@ def outputs_of(table: Table, columns: Any, class_names: Any, mode: Any) -> Any:
 
 
 def column_weights(table: Table, columns: Any, labels: Any) -> Any:
-    """Weights of all rows: numbers, or a dict of them by output; 1 for outputs that are left out.
+    """The weights of all rows: numbers, or a dict of them by output; 1 for outputs without weights.
 
-    columns: the name of a column, or a dict of names by output. labels: `label_column` of the user.
+    columns: the name of a column, or a dict of names by output. labels: the user's `label_column`.
     """
     if not isinstance(columns, dict):
         return table.numbers(columns)
     if not isinstance(labels, dict):
         raise TypeError(
-            f"weight_column={columns!r:.80} names outputs, and label_column={labels!r:.80} has one: "
-            "give the name of a column of weights."
+            f"weight_column={columns!r:.80} names outputs, but label_column={labels!r:.80} has one: "
+            "pass the name of a column of weights."
         )
     wrong = next((name for name in columns if name not in labels), None)
     if wrong is not None or not columns:
         said = f"names an output {wrong!r:.80}" if columns else "is an empty dict"
         raise ValueError(
-            f"weight_column {said}, and label_column has {listed(list(map(str, labels)))}: name a "
+            f"weight_column {said}, but label_column has {listed(list(map(str, labels)))}: name a "
             "column of weights for some of these."
         )
     found = {name: table.numbers(column) for name, column in columns.items()}
@@ -133,14 +134,14 @@ def _output(table: Table, column: Any, class_names: Any, mode: Any) -> Output:
     if mode not in (*LABEL_MODES, None):
         raise ValueError(
             f"label_mode={mode!r:.80} is not known: choose "
-            f"{', '.join(map(repr, LABEL_MODES))} or None, which follows the values."
+            f"{', '.join(map(repr, LABEL_MODES))}, or None to choose by the values."
         )
     if isinstance(column, (list, tuple)):
         if not column:
             raise ValueError("label_column is an empty list: name columns, or None for no labels.")
         if mode is not None:
             raise ValueError(
-                f"label_mode={mode!r:.80} is for one column, and label_column is {len(column)} columns, "
+                f"label_mode={mode!r:.80} is for one column, but label_column is {len(column)} columns, "
                 "which make a row of numbers: leave label_mode out."
             )
         return Output(_row(table, column))
@@ -151,7 +152,7 @@ def _output(table: Table, column: Any, class_names: Any, mode: Any) -> Output:
         return Output(values, names)
     if values.dtype.kind not in "biu" or (len(values) and values.min() < 0):
         raise ValueError(
-            f'label_mode="categorical" is for classes, texts or numbers from 0, and column '
+            f'label_mode="categorical" is for classes, texts or numbers from 0, but column '
             f"{column!r:.80} holds {values.dtype.name} such as {values[0]}."
         )
     count = len(names) if names is not None else int(values.max()) + 1
@@ -167,7 +168,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _multi_hot(table: Table, column: str, class_names: Any) -> Output:
-    """Rows of 0 and 1 of a column of lists, or of texts such as "a,b"."""
+    """Rows of 0 and 1 from a column of lists, or of texts such as "a,b"."""
     rows, missing = [], 0
     for k, value in enumerate(table.items(column)):
         if not _is_list(value) and not isinstance(value, str):
@@ -183,7 +184,7 @@ def _multi_hot(table: Table, column: str, class_names: Any) -> Output:
         rows.append([tag for tag in tags if tag != ""])
     if missing:
         warn(
-            f"{missing:,} of {len(rows):,} rows have no value in column {column!r:.80}: no label there."
+            f"{missing:,} of {len(rows):,} rows have no value in column {column!r:.80}: they get no label."
         )
     distinct: set[Any] = {tag for row in rows for tag in row}
     texts = all(isinstance(tag, str) for tag in distinct)
@@ -191,7 +192,7 @@ def _multi_hot(table: Table, column: str, class_names: Any) -> Output:
     if not distinct or not (texts or numbers):
         raise ValueError(
             f"column {column!r:.80} holds {listed(sorted(map(repr, distinct))) or 'no label at all'}, "
-            "expected lists of texts, or of numbers of classes."
+            "expected lists of texts, or of class numbers."
         )
     names = None if class_names is None else list(class_names)
     if texts:

@@ -1,4 +1,4 @@
-"""Samples in tar files, as WebDataset lays them out: neighbouring members of one name, by suffix."""
+"""Samples in tar files, as in WebDataset: adjacent members with the same name and different suffixes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kloaders.sources.tables import listed
 
 __all__ = ["TarSamples", "TarSource", "guessed"]
 
-# How the text of a member is read; others are bytes.
+# Suffixes of members that are read as text; others are bytes.
 _INTEGERS = {"cls", "cls2", "class", "count", "index", "inx", "id"}
 _TEXTS = {"txt", "text", "transcript"}
 _JSON = {"json", "jsn"}
@@ -27,9 +27,9 @@ _NOWHERE = np.empty(0, np.int64), np.empty(0, np.int64)
 
 
 def _key_and_suffix(name: str) -> tuple[str, str] | None:
-    """The key of a sample and the suffix of a member; None for what is not part of a sample.
+    """The key of a member's sample, and its suffix; None if the member is not part of a sample.
 
-    The suffix begins at the first dot of the name behind the folders: "a/b.seg.png" -> "a/b", "seg.png".
+    The suffix begins at the first dot after the folders: "a/b.seg.png" -> "a/b", "seg.png".
     """
     folder, slash, base = name.rpartition("/")
     stem, dot, suffix = base.partition(".")
@@ -39,13 +39,13 @@ def _key_and_suffix(name: str) -> tuple[str, str] | None:
 
 
 class TarSamples:
-    """The samples of tar files: which members each has, and where these lie.
+    """The samples of tar files: the members of each sample, and where they are.
 
     Args:
         files: the tar files.
-        index_folder: folder for indexes; None: next to the files.
+        index_folder: the folder for indexes; None: next to the files.
 
-    Takes 16 bytes of memory a member, and the names of samples.
+    Takes 16 bytes of memory per member, plus the names of samples.
     """
 
     def __init__(self, files: RangeFiles, index_folder: str | None) -> None:
@@ -63,11 +63,11 @@ class TarSamples:
             firsts.append(len(keys))
             tables.append(table)
         self.keys = keys
-        #: The first sample of each file, and how many there are in all.
+        #: The first sample of each file, followed by the number of samples.
         self.firsts: Indices = np.array(firsts, np.int64)
-        #: Each suffix that is met, in the order in which they are.
+        #: All suffixes, in the order of their first occurrence.
         self.suffixes = list(dict.fromkeys(suffix for table in tables for suffix in table))
-        #: Of each suffix where its member lies in each sample, -1 where there is none; and its size.
+        #: For each suffix, the offset of its member in each sample (-1 if there is none), and its size.
         self.places: dict[str, tuple[Array, Array]] = {}
         for suffix in self.suffixes:
             offsets = np.full(len(keys), -1, np.int64)
@@ -81,15 +81,15 @@ class TarSamples:
         return len(self.keys)
 
     def only(self, suffixes: Iterable[str]) -> None:
-        """Forget where members of other suffixes lie."""
+        """Forget the positions of members with other suffixes."""
         self.places = {suffix: self.places[suffix] for suffix in suffixes if suffix in self.places}
 
     def file_of(self, index: int) -> int:
-        """The number of the file that a sample is in."""
+        """The number of the file that contains a sample."""
         return int(np.searchsorted(self.firsts, index, side="right")) - 1
 
     def has(self, index: int) -> list[str]:
-        """The suffixes that a sample has, of those that are read."""
+        """The suffixes of a sample, among those that are read."""
         return [suffix for suffix, (offsets, _) in self.places.items() if offsets[index] >= 0]
 
 
@@ -107,13 +107,13 @@ def _grouped(index: TarIndex, path: str) -> tuple[list[str], dict[str, tuple[Arr
         members = found.setdefault(suffix, [])
         if members and members[-1][0] == len(keys) - 1:
             raise DecodeError(
-                f"{path} has {name} twice in one sample. Write the file again with one name for "
-                "each sample."
+                f"{path} has {name} twice in one sample. Write the file again, with a different name "
+                "for each sample."
             )
         members.append((len(keys) - 1, number))
     if not keys:
         raise DecodeError(
-            f"{path} holds no samples, which are members such as 000.jpg and 000.cls: it has "
+            f"{path} contains no samples, which are members such as 000.jpg and 000.cls: it has "
             f"{listed(index.names) or 'nothing'}. Leave it out."
         )
     tables = {}
@@ -126,18 +126,18 @@ def _grouped(index: TarIndex, path: str) -> tuple[list[str], dict[str, tuple[Arr
 
 
 def guessed(samples: TarSamples) -> tuple[str, str | None]:
-    """Which suffixes are x and y: an image or array, and a class.
+    """Guess the suffixes of x and y: an image or array, and a class.
 
     Raises:
-        ValueError: no suffix is that of an image or an array.
+        ValueError: no suffix belongs to an image or an array.
     """
     kinds = [(suffix, suffix.rpartition(".")[2]) for suffix in samples.suffixes]
     inputs = [s for s, kind in kinds if f".{kind}" in IMAGE_SUFFIXES]
     inputs += [s for s, kind in kinds if kind == "npy"]
     if not inputs:
         raise ValueError(
-            f"{samples.files.paths[0]}: samples have {listed(samples.suffixes)}, of which none is "
-            'an image or an array. Say what is what: x="SUFFIX", y="SUFFIX", with decode=.'
+            f"{samples.files.paths[0]}: samples have {listed(samples.suffixes)}, none of which is "
+            'an image or an array. Name the suffixes: x="SUFFIX", y="SUFFIX", with decode=.'
         )
     labels = [s for s, kind in kinds if kind in _INTEGERS]
     return inputs[0], labels[0] if labels else None
@@ -148,25 +148,25 @@ class TarSource(EncodedSource):
 
     Args:
         samples: the files.
-        fields: what each array is made of. The name of a value is a suffix, or several with ";"
-            between, of which the first that a sample has is taken; "json:key" is a part of a
-            JSON text.
+        fields: how each array is made. The name of a value is a suffix, or several suffixes
+            separated by ";", of which the first that a sample has is used; "json:key" is a part of
+            a JSON text.
 
     Raises:
-        ValueError: no sample has this suffix.
+        ValueError: no sample has a member with this suffix.
     """
 
     def __init__(self, samples: TarSamples, fields: tuple[Structure, ...]) -> None:
         super().__init__(fields)
         self.samples, self.opener = samples, samples.files.opener
-        # A decode= gets the bytes as they are.
+        # decode= gets the stored bytes.
         self._raw = {n for field in flatten(fields) if field.decode for n in field.names}
         self._choices = {name: _choices(name) for name in self.wanted}
         for name, choices in self._choices.items():
             if not any(suffix in samples.places for suffix, _ in choices):
                 raise ValueError(
                     f"{samples.files.paths[0]}: no sample has {name!r:.80}, they have "
-                    f"{listed(samples.suffixes)}. Choose of these by x= and y=."
+                    f"{listed(samples.suffixes)}. Select from these with x= and y=."
                 )
         samples.only({suffix for choices in self._choices.values() for suffix, _ in choices})
 
@@ -175,7 +175,7 @@ class TarSource(EncodedSource):
 
     def blocks(self, indices: Indices) -> Iterator[tuple[list[int], Block | Exception]]:
         files = np.searchsorted(self.samples.firsts, indices, side="right") - 1
-        # In file order, which is faster for disks.
+        # In file order, which is faster on disks.
         for row in np.lexsort((indices, files)).tolist():
             index, file = int(indices[row]), int(files[row])
             try:
@@ -195,7 +195,7 @@ class TarSource(EncodedSource):
                         break
 
     def values(self, index: int) -> dict[str, Any]:
-        """A sample's value for each suffix that is read, or why it is missing."""
+        """A sample's value for each suffix that is read, or the error if it is missing."""
         found: dict[str, Any] = {}
         file = self.samples.file_of(index)
         for suffix in self.samples.has(index):
@@ -251,14 +251,14 @@ def _choices(name: str) -> list[tuple[str, str]]:
 
 
 def _meaning(raw: bytes, suffix: str, path: str) -> Any:
-    """The value of a member by its suffix."""
+    """Decode a member's bytes according to its suffix."""
     kind = suffix.rpartition(".")[2]
     if kind in _INTEGERS:
         try:
             return np.int64(int(raw))
         except ValueError:
             raise DecodeError(
-                f"{suffix!r:.80} holds {raw[:40]!r:.80}, expected a whole number."
+                f"{suffix!r:.80} holds {raw[:40]!r:.80}, expected an integer."
             ) from None
     if kind in _JSON:
         return json_value(raw, path, suffix)

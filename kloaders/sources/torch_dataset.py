@@ -1,4 +1,4 @@
-"""Samples of anything with a length and items by number, such as a torch Dataset, which is not imported."""
+"""Samples of any object with a length and items by number, such as a torch Dataset; imports no torch."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ __all__ = ["TorchSource"]
 
 
 class TorchSource(Source):
-    """The result of `dataset[i]`, as arrays.
+    """The results of `dataset[i]`, as arrays.
 
     Args:
         dataset: has `__len__` and `__getitem__`.
-        select: a function of `dataset[i]` that gives x or (x, y); None takes it as it is.
-        seeded: the global generators are seeded by the loader's seed, the epoch and i; else they are
-            left alone.
-        one_at_a_time: whether the dataset may be called by one thread at a time only.
-        dtype: of x; None keeps it.
+        select: a function of `dataset[i]` that returns x or (x, y); None uses the item itself.
+        seeded: whether to seed the global random generators from the loader's seed, the epoch and i.
+        one_at_a_time: whether only one thread at a time may call the dataset.
+        dtype: the dtype of x; None keeps it.
     """
 
     runs_user_code = True
@@ -55,7 +54,7 @@ class TorchSource(Source):
         self.__dict__.update(state)
         torch = sys.modules.get("torch")
         if torch is not None and os.environ.get(WORKER):
-            torch.set_num_threads(1)  # else each process would use all cores
+            torch.set_num_threads(1)  # otherwise each process would use all cores
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -71,7 +70,7 @@ class TorchSource(Source):
     def _parts(self, item: Any) -> tuple[Any, ...]:
         if self.select is None and isinstance(item, tuple) and len(item) == 3:
             raise TypeError(
-                "the dataset gives three parts, and it is not known whether the third one is weights: "
+                "the dataset returned three parts, and it is unclear whether the third one is weights: "
                 "pass select=, as in select=lambda item: item[:2], or a function that returns "
                 "(x, y, weights)."
             )
@@ -86,7 +85,7 @@ class TorchSource(Source):
         try:
             with self._one_at_a_time:
                 items = self.dataset.__getitems__(indices.tolist())
-        except Exception:  # read one by one, to find the sample at fault
+        except Exception:  # read one sample at a time, to find the one at fault
             super().fill(indices, out, report, moment)
             return
         for row, item in enumerate(items):
@@ -94,7 +93,7 @@ class TorchSource(Source):
                 out.put(
                     row, self._parts(item if self.select is None else self.select(item)), report
                 )
-            except Exception as error:  # errors of user code belong to the sample
+            except Exception as error:  # user code failed for this sample
                 report(row, error)
 
     def with_seed(self, seed: int) -> Source:
@@ -106,7 +105,7 @@ class TorchSource(Source):
 
 
 class _Lock:
-    """A lock, or none, that pickles as a fresh one."""
+    """A lock, or none; after unpickling it is a new one."""
 
     def __init__(self, locks: bool) -> None:
         self.locks = locks
@@ -127,7 +126,7 @@ class _Lock:
 
 
 class _GlobalLock(_Lock):
-    """One lock for all loaders of the process, whose datasets draw from the same generators."""
+    """One lock for all loaders of the process, because their datasets share the global generators."""
 
     def __reduce__(self) -> str:
         return "_generators"
@@ -138,7 +137,7 @@ _generators = _GlobalLock(True)
 
 @contextlib.contextmanager
 def _seeded(rng: np.random.Generator | None) -> Iterator[None]:
-    """Seed the global generators meanwhile; not at all without `rng`."""
+    """A context in which the global generators are seeded; without `rng` it does nothing."""
     if rng is None:
         yield
         return
@@ -160,7 +159,7 @@ def _seeded(rng: np.random.Generator | None) -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """An item of a dataset, with arrays for tensors and images, and tuples for lists of such."""
+    """An item of a dataset, with tensors and images as arrays, and lists of them as tuples."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, tuple):
@@ -171,7 +170,7 @@ def _plain(value: Any) -> Any:
         return tuple(map(_plain, value))
     if hasattr(value, "detach"):  # a tensor
         value = value.detach().cpu()
-        # NumPy has no bfloat16 of its own.
+        # NumPy itself has no bfloat16.
         return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
     if hasattr(value, "convert") and hasattr(value, "getbands"):  # a PIL image
         return np.asarray(value)

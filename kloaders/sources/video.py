@@ -1,4 +1,4 @@
-"""Samples that are clips of video files, each frame found exactly."""
+"""Samples that are clips of video files. Seeking is exact to the frame."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from kloaders.sources.source import Source
 
 __all__ = ["VideoSource"]
 
-# Files that a thread holds open: a decoder is some megabytes.
+# The maximum number of files that a thread keeps open: a decoder takes some megabytes.
 _OPEN_FILES = 2
-# Up to this many frames ahead are decoded and dropped instead of seeking, which starts at a keyframe anyway.
+# Up to this many frames are decoded and dropped instead of seeking, which starts at a keyframe anyway.
 _SKIP = 16
-# Where the container leads to another frame than was asked for, this many frames earlier are tried.
+# If seeking leads to a wrong frame, try this many frames earlier.
 _BACK = (0, 32, 256)
 
 
@@ -39,17 +39,17 @@ class VideoSource(Source):
     """Clips of video files.
 
     Args:
-        files: their paths.
-        labels: columns of one value for each file, nested; None for none.
-        clip: frames per sample; None: one, without that axis.
+        files: the paths of the files.
+        labels: columns with one value for each file, nested; None for none.
+        clip: frames per sample; None: a single frame, without the axis of frames.
         step: take every step-th frame.
-        stride: frames from the beginning of a clip to that of the next; None: as many as it spans.
+        stride: frames between the starts of two clips; None: the length of a clip.
         options: size, interpolation and channels of frames.
-        folder: folder for indexes; None: next to the files.
+        folder: the folder for indexes; None: next to the files.
 
     Raises:
         DecodeError: OpenCV finds no frames in a file, or fewer than its header says.
-        ValueError: no file has as many frames as a clip.
+        ValueError: no file is as long as a clip.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class VideoSource(Source):
             for times in threads.map(lambda path: _times_of(path, folder), files):
                 self._times.append(times)
                 bar.update(1)
-        span = taken - step + 1  # from the first frame of a clip to its last
+        span = taken - step + 1  # from the first frame of a clip to the last
         counts = [max(0, (len(times) - span) // self.stride + 1) for times in self._times]
         if not sum(counts):
             longest = max(map(len, self._times))
             raise ValueError(
-                f"a clip spans {span} frames, and the longest of {len(files)} files has "
+                f"a clip spans {span} frames, but the longest of {len(files)} files has "
                 f"{longest}: lower clip or step."
             )
         self._firsts: Indices = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -89,7 +89,7 @@ class VideoSource(Source):
         return int(self._firsts[-1])
 
     def where(self, index: int) -> tuple[int, int]:
-        """The file of a clip, by its number in `files`, and the clip's first frame there."""
+        """The number of a clip's file in `files`, and the clip's first frame in that file."""
         file = int(np.searchsorted(self._firsts, index, side="right")) - 1
         return file, (index - int(self._firsts[file])) * self.stride
 
@@ -131,20 +131,20 @@ class VideoSource(Source):
 
 
 class _Videos:
-    """Decoders of a thread."""
+    """The decoders of one thread."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, _Video] = OrderedDict()
 
     def read(self, path: str, times: Array, first: int, count: int, step: int) -> list[Array]:
-        """`count` frames of a file, every step-th, BGR."""
+        """Read `count` frames of a file, every step-th, in BGR."""
         video = self._open.pop(path, None) or _Video(path)
         try:
             frames = video.read(times, first, count, step)
         except DecodeError:
             frames = _Video(path).read(
                 times, first, count, step
-            )  # its state may have been at fault
+            )  # the old decoder's state may have been at fault
         self._open[path] = video
         while len(self._open) > _OPEN_FILES:
             self._open.popitem(last=False)
@@ -152,14 +152,14 @@ class _Videos:
 
 
 class _Video:
-    """A decoder and the frame that it gives next."""
+    """A decoder, and the number of the frame that it returns next."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.capture = cv2.VideoCapture(path)
         if not self.capture.isOpened():
-            os.stat(path)  # an OSError where it is not there, which is no fault of its content
-            raise DecodeError(f"{path} is no video that OpenCV can read, or is damaged.")
+            os.stat(path)  # raises OSError if the file is missing, rather than damaged
+            raise DecodeError(f"{path} is not a video that OpenCV can read, or is damaged.")
         self.container = container_of(OpenFile(path).read(12, 0))
         self.next = 0
 
@@ -184,7 +184,7 @@ class _Video:
             for _ in range(ahead + 1):
                 self._grab(times)
             return
-        # Times that several frames share tell nothing, nor do those that are guessed after a seek.
+        # A time shared by several frames identifies none, and some containers guess times after a seek.
         alone = (
             self.container.keeps_times
             and np.count_nonzero(times[max(0, first - 1) : first + 2] == times[first]) == 1
@@ -192,7 +192,7 @@ class _Video:
         for back in _BACK if alone else ():
             start = max(0, first - back)
             self.capture.set(cv2.CAP_PROP_POS_FRAMES, start)
-            # Wherever that led, the time of a frame says which one it is.
+            # Wherever the seek led, a frame's time shows which frame it is.
             while self.capture.grab():
                 at = time_of(self.capture)
                 if at == times[first]:
@@ -204,8 +204,8 @@ class _Video:
                 break
         if not self.container.keeps_times:
             warn(
-                f"{self.path} is {self.container.name}, in which a frame is only found by decoding "
-                "all before it: put it into another container, ffmpeg -i IN -c copy OUT.mp4.",
+                f"{self.path} is {self.container.name}, in which finding a frame requires decoding all "
+                "frames before it: convert it to another container, ffmpeg -i IN -c copy OUT.mp4.",
                 once=f"no seeking in {self.path}",
             )
         self.capture = cv2.VideoCapture(self.path)
@@ -219,12 +219,12 @@ class _Video:
         self.next += 1
 
     def _error(self, frame: int) -> DecodeError:
-        number, self.next = self.next, 1 << 62  # where the decoder stands is not known
+        number, self.next = self.next, 1 << 62  # the decoder's position is now unknown
         return DecodeError(f"{self.path}: frame {max(frame, number)} cannot be decoded.")
 
 
 def _times_of(path: str, folder: str | None) -> Array:
-    """When each frame is shown, in microseconds: read from an index, else found by decoding."""
+    """The presentation time of each frame in microseconds, from an index or by decoding the file."""
     file = OpenFile(path)
     status = os.fstat(file.number)
     places = sidecar_index.places(f"{path}.frames", folder)
@@ -234,11 +234,11 @@ def _times_of(path: str, folder: str | None) -> Array:
         if found is not None:
             return found.offsets[1:].astype(np.int64) - 1
     shown = frame_times(path)
-    # An index of rising numbers that begin with 0: times may begin there as well.
+    # An index has ascending numbers that begin with 0. Add 1, because times may also begin with 0.
     offsets = np.concatenate([[0], shown + 1]).astype(np.uint64)
     sidecar_index.save(Index(offsets, "", status.st_size, status.st_mtime_ns, ends), places)
     return shown
 
 
-# A year, in microseconds.
+# About a year, in microseconds.
 _LATEST = 366 * 24 * 3600 * 10**6

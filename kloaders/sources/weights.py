@@ -1,4 +1,4 @@
-"""Weights of samples, next to x and y: one number per sample, or nested like labels."""
+"""Sample weights, next to x and y: one number per sample, or nested like labels."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ __all__ = ["WeightColumns", "WeightedSource", "taken", "weights_of"]
 
 
 class WeightColumns:
-    """Weights that go with their samples as labels do: columns, nested as they were given."""
+    """Weights stored per sample, like labels: columns, nested as the user passed them."""
 
     def __init__(self, columns: Structure) -> None:
         self.columns = columns
 
     def take(self, numbers: Indices) -> WeightColumns:
-        """Those of some of the samples."""
+        """The weights of some of the samples."""
         return WeightColumns(map_structure(lambda c: take_rows(c, numbers), self.columns))
 
 
 def weights_of(
     given: Any, samples: int, read: ReadPath | None = None, paths: Any = None
 ) -> Array | WeightColumns | None:
-    """The argument `sample_weights=`, checked against the number of samples.
+    """Check the argument `sample_weights=` against the number of samples.
 
     Args:
-        given: of the user's.
-        samples: how many there are.
-        read: reads weights that are files; None: as images and arrays by suffix.
-        paths: the file of each sample, which a function is applied to.
+        given: the user's argument.
+        samples: the number of samples.
+        read: reads weights from files; None: as images and arrays by suffix.
+        paths: the file of each sample, the arguments of a function.
 
     Returns:
-        float32 of shape (samples,) for one number a sample in RAM; columns for anything else.
+        float32 of shape (samples,) for one number per sample in RAM; columns for anything else.
 
     Raises:
-        TypeError, ValueError: it cannot be weights, or has not one value per sample.
+        TypeError, ValueError: these are not weights, or there is not one value per sample.
     """
     if given is None or isinstance(given, WeightColumns):
         return given
@@ -71,8 +71,8 @@ def weights_of(
         return single.astype(np.float32, copy=False)
     if callable(given) and paths is None:
         raise TypeError(
-            "sample_weights is a function, and these samples have no files whose paths it could be "
-            "called with: give one value for each sample."
+            "sample_weights is a function, but these samples have no file paths to call it "
+            "with: pass one value for each sample."
         )
     columns = columns_of(given, "sample_weights", read or _reader(), paths)
     names = names_of(columns, "sample_weights")
@@ -81,7 +81,7 @@ def weights_of(
         if len(column) != samples and each is not None and set(each.tolist()) == {samples}:
             raise ValueError(
                 f"{name} is a list of {len(column)} arrays of {samples:,} values: for several outputs pass "
-                f"a tuple, tuple({name}), or a dict by name."
+                f"a tuple, tuple({name}), or a dict with names."
             )
         if len(column) != samples:
             raise ValueError(
@@ -96,7 +96,7 @@ def weights_of(
 def taken(
     weights: Array | WeightColumns | None, numbers: Indices | None
 ) -> Array | WeightColumns | None:
-    """The result of `weights_of` for some of the samples; None: all of them."""
+    """The result of `weights_of` for some of the samples; None: for all of them."""
     if numbers is None:
         return weights
     if isinstance(weights, WeightColumns):
@@ -105,7 +105,7 @@ def taken(
 
 
 def _reader() -> ReadPath:
-    """Reads images and arrays by suffix, as they are stored."""
+    """A function that reads images and arrays by suffix, as they are stored."""
     from kloaders.formats.options import ImageOptions
     from kloaders.sources.files import FileReader
 
@@ -113,7 +113,7 @@ def _reader() -> ReadPath:
 
 
 def _one_number_each(given: Any) -> Array | None:
-    """Numbers of one axis that lie in RAM; None for whatever else may be weights."""
+    """The numbers of a one-dimensional array in RAM; None for any other kind of weights."""
     if isinstance(given, dict) or callable(given) or type(given) is np.memmap:
         return None
     if isinstance(given, tuple) and not (given and np.isscalar(given[0])):
@@ -131,17 +131,17 @@ def _one_number_each(given: Any) -> Array | None:
         return None
     raise TypeError(
         f"sample_weights is a {type(given).__name__} of {array.dtype}, expected one number for each "
-        "sample, np.asarray(weights, np.float32), or what labels may be: arrays with a value for "
-        "each pixel or step, files of such, a tuple or dict for several outputs."
+        "sample, np.asarray(weights, np.float32), or anything that labels may be: arrays with a value for "
+        "each pixel or step, files with such arrays, a tuple or dict for several outputs."
     )
 
 
 class WeightedSource(WrappedSource):
-    """Samples of another source with weights as a third part.
+    """Samples of another source, with weights as a third part.
 
     Args:
-        inner: gives (x, y).
-        weights: columns of the weights, one value for each sample; float32 comes out.
+        inner: the source of (x, y).
+        weights: columns of weights, with one value for each sample; they are delivered as float32.
     """
 
     def __init__(self, inner: Source, weights: Structure) -> None:
@@ -159,12 +159,12 @@ class WeightedSource(WrappedSource):
     def _weighted(self, index: int, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(parts) == 1:
             raise ValueError(
-                "sample_weights= need labels beside them: Keras weights a loss, and without labels "
-                "there is none. Leave them out, or give labels."
+                "sample_weights= needs labels: Keras applies weights to a loss, and without labels "
+                "there is none. Leave the weights out, or pass labels."
             )
         if len(parts) == 3:
             raise TypeError(
-                "the sample has weights already, as its third part, and the loader was given "
+                "the sample already has weights as its third part, but the loader was given "
                 "sample_weights= as well: leave one of them out."
             )
         return *parts, as_weights(map_structure(lambda c: np.asarray(c.read(index)), self.weights))

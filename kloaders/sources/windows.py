@@ -1,4 +1,4 @@
-"""Samples that are windows of long series: cut out of the series as they are asked for."""
+"""Samples that are windows of long series, cut out when they are read."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["Cut", "WindowSource"]
 
 @dataclass(frozen=True)
 class Cut:
-    """Which rows of a window, counted from its first, and which columns of these become an array.
+    """The rows and columns of a window that become an array. Rows count from the window's start.
 
     Attributes:
         first: the first row.
-        count: how many rows.
-        step: from one row to the next.
-        columns: a number drops the axis of columns; None takes all.
-        dtype: None keeps that of the series.
+        count: the number of rows.
+        step: the distance between rows.
+        columns: the columns; a single number drops this axis, None takes all.
+        dtype: the dtype; None keeps that of the series.
     """
 
     first: int
@@ -43,24 +43,24 @@ class Cut:
 
     @property
     def length(self) -> int:
-        """Rows from the window's first to the last that is taken."""
+        """The number of rows from the start of the window to the last row taken."""
         return self.first + (self.count - 1) * self.step + 1
 
     def of(self, rows: Array) -> Array:
-        """The array of one window, given as its rows."""
+        """The array of one window, from the window's rows."""
         return self._picked(rows[self.first : self.length : self.step], 1)
 
     def view(self, series: Array) -> Array:
-        """For each row of a series the array of the window that begins there; a view."""
+        """A view with, for each row of a series, the array of the window that begins at that row."""
         span = self.length - self.first
         windows = sliding_window_view(series[self.first :], span, axis=0)
         return np.moveaxis(windows, -1, 1)[:, :: self.step]
 
     def fill(self, view: Array, firsts: Indices, out: Array, rows: Indices | slice) -> None:
-        """Copy the arrays of windows that begin at `firsts` into rows of a batch."""
+        """Copy the arrays of windows that begin at `firsts` to rows of a batch."""
         chosen = self.columns
         if isinstance(chosen, list) and np.all(np.diff(chosen) == 1):
-            out[rows] = view[:, :, chosen[0] : chosen[-1] + 1][firsts]  # nothing else is copied
+            out[rows] = view[:, :, chosen[0] : chosen[-1] + 1][firsts]  # copy only these columns
         else:
             out[rows] = self._picked(view[firsts], 2)
 
@@ -69,14 +69,14 @@ class Cut:
 
 
 class WindowSource(Source):
-    """Windows of rows of one series or several; none reaches from one into another, or over a gap.
+    """Windows of rows of one or several series. No window spans two series, or a gap.
 
     Args:
         series: a column for each series, whose values are its rows.
-        cuts: the arrays of a sample: that of x, and maybe that of y.
-        stride: rows from the beginning of one window to that of the next.
-        gaps: for each series the rows at which something new begins, rising.
-        labels: y, one value for each window, where the series does not hold it.
+        cuts: the arrays of a sample: x, and optionally y.
+        stride: the number of rows between the starts of two windows.
+        gaps: for each series the rows at which a new stretch begins, ascending.
+        labels: y, with one value for each window, if it is not part of the series.
 
     Raises:
         ValueError: no stretch is as long as a window.
@@ -105,7 +105,7 @@ class WindowSource(Source):
         if not sum(counts):
             what = "series" if len(stretches) == len(series) else "stretches between gaps"
             raise ValueError(
-                f"a window spans {self.length:,} rows with its horizon, and the longest of "
+                f"a window spans {self.length:,} rows with its horizon, but the longest of "
                 f"{len(stretches)} {what} has {max(stretches):,}: lower window or horizon."
             )
         if 0 in counts:
@@ -124,13 +124,13 @@ class WindowSource(Source):
         return int(self._before[-1])
 
     def places(self, indices: Indices) -> tuple[Indices, Indices]:
-        """The series of each of these windows, and its first row there."""
+        """The series of each of these windows, and its first row in the series."""
         stretch = np.searchsorted(self._before, indices, side="right") - 1
         firsts = self._begins[stretch] + (indices - self._before[stretch]) * self.stride
         return self._owners[stretch], firsts
 
     def where(self, index: int) -> tuple[int, int]:
-        """The series of a window, and its first row there."""
+        """The series of a window, and its first row in the series."""
         owners, firsts = self.places(np.array([index], np.int64))
         return int(owners[0]), int(firsts[0])
 
@@ -172,7 +172,7 @@ class WindowSource(Source):
         try:
             if column.file is not None:
                 column.file.check()
-        except Exception:  # found row by row, and reported
+        except Exception:  # the rows at fault are found one by one, and reported
             return False
         return True
 
@@ -193,7 +193,7 @@ class WindowSource(Source):
         outs: list[Array],
         report: Report,
     ) -> None:
-        """Windows of one series, into these rows of a batch: those that overlap are read as one."""
+        """Fill rows of a batch with windows of one series; overlapping windows are read at once."""
         order = rows[np.argsort(firsts[rows], kind="stable")]
         apart = np.flatnonzero(np.diff(firsts[order]) >= self.length) + 1
         for some in np.split(order, apart):
@@ -201,7 +201,9 @@ class WindowSource(Source):
             stall_watch.at(self, int(indices[some[0]]))
             try:
                 block = self._rows(column, begin, end)
-            except Exception:  # of a library: which windows are at fault is found one by one
+            except (
+                Exception
+            ):  # an error of the library: read one window at a time to find the bad ones
                 block = None
             for row in some.tolist():
                 first = int(firsts[row])
@@ -247,5 +249,5 @@ class WindowSource(Source):
                 column.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Views would be written out, window by window.
+        # Pickling views would copy every window.
         return {**self.__dict__, "_views": {}}

@@ -1,4 +1,4 @@
-"""Samples that are put together from one sample of each of several sources."""
+"""Samples that are composed of one sample from each of several sources."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["ZippedSource"]
 
 
 class ZippedSource(Source):
-    """Sample k of several pipelines as one sample, as each of them delivers it.
+    """Sample k of several pipelines as one sample, each part transformed by its own pipeline.
 
     Args:
-        pipelines: of equally many samples.
-        form: for x, and maybe for y, what goes where: leaves are (pipeline, part), by number. Every
-            part of every pipeline is there once.
+        pipelines: the pipelines; all have the same number of samples.
+        form: the structure of x, and optionally of y. Its leaves are pairs of numbers (pipeline, part),
+            and contain every part of every pipeline once.
     """
 
     random = True
     not_kept = (
-        "samples of zipped loaders are transformed each time, and cannot be kept: preload or pack the "
-        "loaders first, and zip what comes of it."
+        "samples of zipped loaders are transformed each time, and cannot be cached: preload or pack the "
+        "loaders first, then zip the results."
     )
 
     def __init__(self, pipelines: list[SamplePipeline], form: tuple[Structure, ...]) -> None:
@@ -51,7 +51,7 @@ class ZippedSource(Source):
         return parts
 
     def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
-        # The part and pipeline of each array.
+        # The pipeline and part of each array.
         numbers = unflatten(out.form, list(range(len(out.arrays))))
         mine: dict[int, dict[int, Structure]] = {}
         _collect(self.form, numbers, mine)
@@ -113,14 +113,14 @@ class ZippedSource(Source):
 
 
 class _Leaf:
-    """One part of the samples of one pipeline; no tuple, which would be a structure."""
+    """A part of a pipeline's samples. It is not a tuple, because a tuple would be a structure."""
 
     def __init__(self, pipeline: int, part: int) -> None:
         self.pipeline, self.part = pipeline, part
 
 
 def _as_leaves(form: Structure) -> Structure:
-    """The same form, with what is a pair of numbers as one leaf."""
+    """The same structure, with each pair of numbers as one leaf."""
     if isinstance(form, _Leaf):
         return form
     if isinstance(form, dict):
@@ -131,7 +131,7 @@ def _as_leaves(form: Structure) -> Structure:
 
 
 def _collect(form: Structure, numbers: Structure, found: dict[int, dict[int, Structure]]) -> None:
-    """For each pipeline and part the numbers of its arrays, in their structure."""
+    """For each pipeline and part, the numbers of its arrays, nested like the part."""
     if isinstance(form, _Leaf):
         found.setdefault(form.pipeline, {})[form.part] = numbers
         return
@@ -140,7 +140,7 @@ def _collect(form: Structure, numbers: Structure, found: dict[int, dict[int, Str
 
 
 def _reported(report: Report, places: list[int]) -> Report:
-    """A report for arrays that are these of the whole."""
+    """A report function for arrays with these positions in the whole sample."""
 
     def reported(row: int, error: Exception) -> None:
         if isinstance(error, RowMismatch):

@@ -158,7 +158,7 @@ def reader_hangs(kl, folder, long):
         found.append(next(line for line in said if "17" in line))
         said.clear()
     for line in found:
-        assert "has not come for" in line
+        assert "has not arrived for" in line
         assert f"sample 17 ({paths[17]})" in line, line
     return {"survived": "the log names the sample, its file and the time; then all samples arrive"}
 

@@ -117,7 +117,7 @@ def test_a_csv_of_another_kind_stays(photos: Path, spoilt: dict[str, str], tmp_p
     table.write_text("file,label\na,1\n")
     done = run(photos, "--csv", table)
     assert done.exit_code == 2
-    assert "train.csv is no list of bad files" in done.stderr
+    assert "train.csv is not a list of bad files" in done.stderr
     assert table.read_text() == "file,label\na,1\n"
 
 

@@ -79,5 +79,5 @@ def test_tar_parquet_and_mds(tmp_path):
                 assert x[:, 0].tolist() == y.tolist()
                 loader.close()
     write_mds(tmp_path / "other", {"a": "int"}, [{"a": 1}])
-    with pytest.raises(TypeError, match="got no x=, the columns that are the input: there are a"):
+    with pytest.raises(TypeError, match="got no x=, the columns of the input: there are a"):
         any_loader(str(tmp_path / "other"), TableColumns(), ImageShape(), 4)

@@ -184,7 +184,7 @@ def test_a_journal_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         real(descriptor)
 
     monkeypatch.setattr(conversion.os, "fsync", fsync)
-    with pytest.raises(OSError, match=r"free some, and run the same again.*journal"):
+    with pytest.raises(OSError, match=r"free some space, and run the same again.*journal"):
         convert(tmp_path)
     monkeypatch.undo()
     convert(tmp_path)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import pytest
 
 import kloaders as kl
 from kloaders.core.errors import WorkerPoolError
+from kloaders.core.stall_watch import INTERVAL
+from kloaders.engine.ray import overdue
 from tests.support.packs import Stored
 from tests.support.parts import SAMPLES, data, finish_records, pack, records, source
 from tests.support.ray_cluster import no_cpu_free
@@ -80,6 +84,40 @@ def test_a_worker_that_dies(ray: Any, tmp_path: Path, caplog: Any) -> None:
         pack(tmp_path / "b", fatal, engine=kl.Ray(cpus=2))
     pack(tmp_path / "b", fatal, engine=kl.Ray(cpus=2))
     assert (tmp_path / "b" / "x.npy").read_bytes() == (tmp_path / "here" / "x.npy").read_bytes()
+
+
+class Hangs(Fatal):
+    """The first process that gets sample 21 writes its number, and waits."""
+
+    def load_sample(self, index: int) -> Any:
+        if index == 21 and not os.listdir(self.folder):
+            (Path(self.folder) / str(os.getpid())).touch()
+            threading.Event().wait()
+        return np.full(3, index)
+
+
+@pytest.mark.ray
+def test_a_worker_that_hangs_is_named(
+    ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its shard and process, which ends by what the warning says; another one takes over."""
+    monkeypatch.setenv(INTERVAL, "0.05")
+    monkeypatch.setattr(overdue, "_LONG", 0)  # the first work may wait for a busy machine's imports
+    (tmp_path / "hangs").mkdir()
+    killed = []
+
+    def warned(message: str) -> None:
+        found = re.match(r"shard \d+ has taken .* so far on .* process (\d+)\), and", message)
+        assert found is not None
+        if found[1] in os.listdir(tmp_path / "hangs") and not killed:
+            killed.append(int(found[1]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(overdue, "warn", warned)
+    pack(tmp_path / "pack", Hangs(str(tmp_path / "hangs"), 0), engine=kl.Ray(cpus=1))
+    assert killed
+    written = np.load(tmp_path / "pack" / "x.npy")
+    assert written[:, 0].tolist() == list(range(SAMPLES))
 
 
 @pytest.mark.ray

@@ -154,7 +154,7 @@ def test_a_broken_file_is_named(
     with pytest.raises(kl.SampleError, match=r"sample 9 .*09\.png.*no picture"):
         write(paths, tmp_path / "pack", **arguments)
     assert not our_threads()
-    with pytest.raises(FileNotFoundError, match="not finished: run the same write_pack again"):
+    with pytest.raises(FileNotFoundError, match="unfinished pack: run the same write_pack again"):
         kl.PackSequenceLoader(tmp_path / "pack")
     paths[9].write_bytes(good)
     written = shards_written(monkeypatch)

@@ -49,7 +49,7 @@ def shown(url: str) -> dict[str, bytes]:
 
 
 def staged(tmp_path: Path) -> list[str]:
-    """The remaining staged files."""
+    """What is left of what was staged."""
     return [str(p) for p in (tmp_path / "user-cache" / "kloaders").rglob("*") if p.is_file()]
 
 
@@ -107,7 +107,7 @@ def test_a_large_file_is_sent_in_parts(s3, tmp_path, monkeypatch) -> None:
     etag = access.head(s3.url("out/x.npy")).etag
     assert etag.endswith('-3"'), "not by parts"
     (tmp_path / "file").write_bytes(bytes(2**20 + 1))
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         access.put_file(s3.url("out/x.npy"), str(tmp_path / "file"), only_if_absent=True)
     assert access.head(s3.url("out/x.npy")).etag == etag
 
@@ -192,7 +192,7 @@ def test_a_place_that_another_machine_writes_to(s3, tmp_path, kind) -> None:
 
 
 def test_a_claim_that_is_lost_ends_the_upload(s3, monkeypatch) -> None:
-    """If another process began with overwrite=True meanwhile, no mixed pack is made."""
+    """Somebody else began with overwrite=True meanwhile: there is no pack of two halves."""
     real = access.put_file
 
     def put_file(url: str, *args: Any, **options: Any) -> None:
@@ -253,14 +253,14 @@ def test_no_right_to_write(tmp_path, monkeypatch, kind) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     with serving() as refusing:
         refusing.fault = lambda method, *_: (403, "AccessDenied") if method == "PUT" else None
-        with pytest.raises(AccessError, match="Writing needs the right to put"):
+        with pytest.raises(AccessError, match="Writing needs permission to put"):
             to_url(kind, refusing.url("out"))
         assert refusing.objects == {}
     assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_an_outage_in_the_upload(tmp_path, monkeypatch) -> None:
-    """The call waits for `patience`; calling it again resumes without decoding again."""
+    """It is waited for, and after `patience` the same call goes on, with nothing decoded again."""
     pytest.importorskip("obstore")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     with serving(patience=0.3) as server:
@@ -386,7 +386,7 @@ for kind in ("pack", "records"):
     "step", [pytest.param(50, id="some"), pytest.param(9, id="more", marks=pytest.mark.slow)]
 )
 def test_killed_at_any_moment(s3, tmp_path, step) -> None:
-    """The pack is complete or absent, and the same call resumes to the same bytes."""
+    """What is there then is whole or no pack at all, and the same call goes on to the same bytes."""
     expected = {kind: local_bytes(kind, tmp_path / kind) for kind in ("pack", "records")}
     cache = tmp_path / "user-cache"
     command = [sys.executable, "-c", KILLED, str(step), repr(s3.settings), str(cache)]
@@ -435,7 +435,7 @@ def test_killed_and_the_source_has_changed(s3, tmp_path, monkeypatch) -> None:
 
 
 def test_two_processes_on_one_machine(s3, tmp_path, monkeypatch) -> None:
-    """The second process gets an error that names the first."""
+    """The second is told that the first is at it."""
     real = access.put_file
 
     def put_file(*args: Any, **options: Any) -> None:

@@ -124,7 +124,7 @@ def test_what_other_libraries_transform_with(name):
         "Module", (), {"__call__": lambda s, *a, **k: 0, "__module__": "torch.nn.modules"}
     )
     one = type("Flip", (of_torch,), {"forward": lambda s, image: image})
-    with pytest.raises(TypeError, match="a module of torch, which takes its own tensors"):
+    with pytest.raises(TypeError, match="a module of torch, which needs its own tensors"):
         checks.call_of(one(), name)
     three = type("Mine", (of_torch,), {"forward": lambda s, x, y, rng: (x, y)})()
     assert checks.call_of(three, name).function is three

@@ -119,7 +119,7 @@ def test_a_mixture_is_told_where_an_option_goes(tmp_path):
     for k in range(4):
         np.save(tmp_path / f"{k}.npy", np.zeros(3))
     loader = kl.PathSequenceLoader([tmp_path / f"{k}.npy" for k in range(4)], batch_size=2)
-    with pytest.raises(ValueError, match=r"mix\(size=\): give size= to the loaders"):
+    with pytest.raises(ValueError, match=r"mix\(size=\): pass size= to the loaders"):
         kl.mix([loader, loader.view()], size=(2, 2))
     with pytest.raises(
         TypeError, match="a mixture has no option image_size=: it has class_weight, seed"
@@ -139,6 +139,6 @@ def test_split_of_a_loader():
 
 def test_options_of_labels(tmp_path):
     with pytest.raises(
-        TypeError, match=r"'image_size', which is no option of images: that is size="
+        TypeError, match=r"'image_size', which is not an image option: that is size="
     ):
         kl.PathSequenceLoader(["a.png"], ["b.png"], label_options={"image_size": (2, 2)})

@@ -13,7 +13,7 @@ from kloaders.core.places import check_place, where_of
 def test_addresses(scheme):
     path = f"{scheme}://host/a.jpg"
     assert where_of(path).startswith(
-        f"{scheme}:// begins a URL, and this is read and written on local disks only"
+        f"{scheme}:// begins a URL, but this works only on local disks"
     )
     with pytest.raises(
         ValueError, match=f"cache='{scheme.replace('+', '.')}://host/a.jpg': {scheme[:3]}"

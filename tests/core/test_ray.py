@@ -13,7 +13,7 @@ from kloaders.core.ray import checked_engine
         ({"cpus": 0}, ValueError, "cpus"),
         ({"cpus": 2.5}, TypeError, "cpus"),
         ({"cpus": 2, "min_cpus": 3}, ValueError, "min_cpus=3 is more than cpus=2"),
-        ({"cpus": 2, "address": 8265}, TypeError, 'expected a text such as "auto"'),
+        ({"cpus": 2, "address": 8265}, TypeError, 'expected a string such as "auto"'),
         ({"cpus": 2, "patience": 0}, ValueError, "more than 0 seconds"),
         ({"cpus": 2, "patience": "long"}, TypeError, "a number of seconds"),
     ],

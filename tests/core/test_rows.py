@@ -46,7 +46,7 @@ def test_another_shape_or_dtype_is_reported_and_not_written(value):
 
 @pytest.mark.parametrize("sample", [(np.zeros(2),), (np.zeros(2), 1), (np.zeros(2), {"b": 1})])
 def test_another_structure_is_an_error(sample):
-    with pytest.raises(TypeError, match="nest otherwise than the first sample"):
+    with pytest.raises(TypeError, match="nested differently from the first sample"):
         three_rows().put(0, sample, Reports())
 
 

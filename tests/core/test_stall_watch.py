@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import operator
 import os
 import threading
 import weakref
@@ -121,14 +122,20 @@ def test_a_name_that_fails_is_left_out(reports):
 
 
 def test_each_sample_is_noted_as_it_is_taken():
-    """at_each() gives the samples in order; only a watched thread's are noted, one at a time."""
-    owner, ident = Files(), threading.get_ident()
-    assert list(stall_watch.at_each(owner, [4, 2])) == [4, 2]
+    """at_each() gives what each sample has in order; only a watched thread's are noted, one at a time."""
+    owner, ident, indices, names = Files(), threading.get_ident(), np.array([4, 2]), ["d", "b"]
+
+    def noted():
+        who, index = stall_watch._slots[ident]
+        assert who is owner
+        return operator.index(index)
+
+    assert list(stall_watch.at_each(owner, indices, names)) == names
     assert ident not in stall_watch._slots
     with stall_watch.watched():
-        for index in stall_watch.at_each(owner, [4, 2]):
-            assert stall_watch._slots[ident] == (owner, index)
-        assert stall_watch._slots[ident] == (owner, 2)
+        each = stall_watch.at_each(owner, indices, names)
+        assert [(name, noted()) for name in each] == [("d", 4), ("b", 2)]
+        assert noted() == 2
         stall_watch.done()
         assert stall_watch._slots[ident] is None
 
@@ -238,7 +245,7 @@ def test_a_loader_that_hangs_names_the_sample(make, tmp_path, reports, keep):
     loader, name = make(event, tmp_path)
     keep(loader)
     assert np.concatenate([loader[b] for b in range(5)]).ravel().tolist() == list(range(20))
-    assert name in next(line for line in handler.lines if "has not come" in line)
+    assert name in next(line for line in handler.lines if "has not arrived" in line)
 
 
 def test_threads_of_ours_are_watched(nothing_running):

@@ -102,7 +102,7 @@ def test_samples_are_arrays_of_native_numbers():
     [
         (b"text", r"'text'.*expected numbers or texts"),
         (([1], "text"), "a label is the text .*expected numbers"),
-        ([[1], [1, 2]], "a list of 2 that is no array"),
+        ([[1], [1, 2]], "a list of 2 items that is not an array"),
         ((1, 2, 3, 4), r"a tuple of 4 parts, expected x, \(x, y\) or \(x, y, weights\)"),
         ((1, 2, 3j), "weights are complex128, expected real numbers"),
         ((), "a tuple of 0 parts"),

@@ -20,7 +20,7 @@ def test_a_product_is_for_all_outputs_or_output_by_output():
     assert nested["a"].tolist() == [1, 4]
     assert nested["b"].shape == (2, 3, 3)
     assert product({"a": per_sample}, {"a": per_sample})["a"].tolist() == [1, 4]
-    with pytest.raises(TypeError, match="nest otherwise"):
+    with pytest.raises(TypeError, match="nested differently"):
         product({"a": per_sample}, (per_sample,))
 
 
@@ -41,9 +41,9 @@ def test_a_number_goes_with_its_sample_and_a_map_must_be_taken():
     assert with_weights((X, Y), None, call, "transform") == (X, Y)
     assert with_weights((X, Y), number, call, "transform")[2] == 2
     assert with_weights((X, Y, np.asarray(np.float32(3))), number, call, "transform")[2] == 6
-    with pytest.raises(TypeError, match=r"of shape \(3, 3\), which it would leave behind"):
+    with pytest.raises(TypeError, match=r"of shape \(3, 3\), which would stay untransformed"):
         with_weights((X, Y), pixels, call, "transform")
-    with pytest.raises(TypeError, match=r"take them too, batch_transform\(x, y, w, rng\)"):
+    with pytest.raises(TypeError, match=r"add a parameter, batch_transform\(x, y, w, rng\)"):
         with_weights((X, Y), ones(4, 3), call_of(plain, "batch_transform"), "batch_transform")
     with_weights((X, Y), ones(4), call_of(plain, "batch_transform"), "batch_transform")
     with pytest.raises(TypeError, match="returned no labels"):
@@ -53,7 +53,7 @@ def test_a_number_goes_with_its_sample_and_a_map_must_be_taken():
 def test_weights_that_were_taken_come_back():
     call = call_of(weighed, "transform")
     assert len(with_weights((X, Y, ones(3, 3)), ones(3, 3), call, "transform")) == 3
-    with pytest.raises(TypeError, match="given weights as w, and returned none"):
+    with pytest.raises(TypeError, match="given weights as w, but returned none"):
         with_weights((X, Y), ones(3, 3), call, "transform")
 
 

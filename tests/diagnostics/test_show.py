@@ -100,7 +100,7 @@ def test_a_sample_that_does_not_load_is_a_named_tile(tmp_path, on_error, caplog)
         names = [f"{tmp_path.name}/{k}.png" for k in range(4)]
         unbroken = [t.replace("failed to load\n", "! ").replace("\n", "") for t in captions]
         assert unbroken == [f"! {names[0]}", names[1], f"! {names[2]}", names[3]]
-        assert sum("no picture that OpenCV" in t.replace("\n", " ") for t in texts(figure)) == 2
+        assert sum("not an image that OpenCV" in t.replace("\n", " ") for t in texts(figure)) == 2
     # A look is no fit: nothing is taken down, written or warned of for one.
     assert (loader.errors, caplog.text) == ([], "")
     assert "png" not in (tmp_path / "bad.csv").read_text()

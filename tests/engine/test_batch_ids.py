@@ -18,7 +18,7 @@ def test_a_batch_is_known_by_identity() -> None:
     ids.of(x)[0] = 9
     assert ids.of(x)[0] == 5
     for other in (x["a"].copy(), x["b"], x["a"][:], (), None, "x"):
-        with pytest.raises(ValueError, match="as this very loader delivered it"):
+        with pytest.raises(ValueError, match="as this loader delivered it"):
             ids.of(other)
 
 

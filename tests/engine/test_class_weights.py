@@ -97,7 +97,7 @@ def test_balanced_by_output_and_with_a_class_that_never_comes():
         ({0: -1}, ValueError, "of at least 0"),
         ({0: float("nan")}, ValueError, "finite"),
         ({"cat": 2.0}, TypeError, "classes are numbers"),
-        ("balanced", ValueError, "not known before they are read"),
+        ("balanced", ValueError, "unknown before they are read"),
     ],
 )
 def test_what_is_no_class_weight(given, error, words):
@@ -111,7 +111,7 @@ def test_balanced_needs_classes():
             class_weights_of("balanced", source(known))
     with pytest.raises(ValueError, match=r"there are several outputs.*'a': \"balanced\""):
         class_weights_of("balanced", source({"a": ArrayColumn(KNOWN), "b": ArrayColumn(KNOWN)}))
-    with pytest.raises(ValueError, match="not known before"):
+    with pytest.raises(ValueError, match="unknown before"):
         class_weights_of("balanced", source((ListColumn([KNOWN] * 6),))) if False else (
             class_weights_of(
                 "balanced", ColumnSource((ArrayColumn(KNOWN), ListColumn([KNOWN] * 6)))
@@ -122,14 +122,14 @@ def test_balanced_needs_classes():
 @pytest.mark.parametrize(
     ("given", "y", "words"),
     [
-        (GIVEN, np.array([0, 3]), "y holds 3, and class_weight has the classes"),
+        (GIVEN, np.array([0, 3]), "y holds 3, but class_weight has the classes"),
         (GIVEN, np.array([0.5, 1]), "y holds 0.5"),
         (GIVEN, np.eye(3, dtype=int), "is that a one-hot row, or a class for each step"),
         (GIVEN, np.ones((2, 3), np.float32), "rows that do not sum to 1"),
         (GIVEN, np.ones((2, 4), np.float32), "rows of 4 numbers"),
-        (GIVEN, {"a": CODES}, "several outputs, and class_weight is for one"),
-        ({"b": GIVEN}, {"a": CODES}, "for the output 'b', and the outputs have 'a'"),
-        ((GIVEN,), CODES, "labels are no such tuple"),
+        (GIVEN, {"a": CODES}, "several outputs, but class_weight is for one"),
+        ({"b": GIVEN}, {"a": CODES}, "for the output 'b', but the outputs have 'a'"),
+        ((GIVEN,), CODES, "labels are not such a tuple"),
     ],
     ids=["unknown", "no class", "int rows", "tags", "count", "outputs", "name", "tuple"],
 )

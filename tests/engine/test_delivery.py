@@ -50,7 +50,7 @@ def test_inputs_as_labels_are_the_same_arrays():
 
 
 def test_weights_without_labels_are_an_error():
-    with pytest.raises(ValueError, match="sample_weights= need labels beside them"):
+    with pytest.raises(ValueError, match="sample_weights= needs labels"):
         Delivery(WEIGHTS, 3)((X,), INDICES)
 
 

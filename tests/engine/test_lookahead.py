@@ -315,7 +315,7 @@ def test_who_asks_counts_as_one_of_the_threads(
     made.prepare(range(1, cores + 2), asked)
     asked.wait_until(lambda: len(asked.makers) == 1 + threads)
     assert made.workers._state.busy == threads
-    said = "the one that asks among them" in made.why(1)
+    said = "including the calling thread" in made.why(1)
     assert said == (cores > 1)
     for gate in gates:
         gate.set()

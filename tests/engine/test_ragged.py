@@ -58,7 +58,7 @@ def test_what_varies_is_said():
         "table": (),
     }
     assert y.shape == (None, 4)
-    assert "each array padded to its longest" in padded().summary()
+    assert "each array padded to its maximum" in padded().summary()
 
 
 def test_labels_need_a_value():
@@ -111,7 +111,7 @@ def test_a_broken_sample_is_skipped_or_replaced(files, keep, policy, left, proce
 def test_another_axis_than_was_seen_is_named():
     x = [np.zeros((1 + k % 3, 2)) for k in range(9)] + [np.zeros((1, 5))] + [np.zeros((1, 2))]
     loader = kl.padded_batches(kl.ArraySequenceLoader(x, batch_size=4), look=3)
-    with pytest.raises(SampleError, match=r"row 9.*x is \(1, 5\), and axis 1 .*look=None"):
+    with pytest.raises(SampleError, match=r"row 9.*x is \(1, 5\), but axis 1 .*look=None"):
         list(loader.epoch_batches())
     every = kl.padded_batches(kl.ArraySequenceLoader(x, batch_size=4), look=None)
     assert [batch.shape for batch in every.epoch_batches()] == [(4, 3, 2), (4, 3, 2), (3, 3, 5)]

@@ -85,7 +85,7 @@ def test_shuffled_requests_for_a_fixed_order_are_said_once(requests, caplog):
         assert all(rows[0] == 4 * k for k, rows in found.items())
         asked.runner.tickets.end()
     (said,) = warnings(caplog)
-    assert "Numbered(shuffle=False) is asked for its batches in a random order" in said
+    assert "batches of Numbered(shuffle=False) are requested in a random order" in said
 
 
 def test_requests_in_order_say_nothing(requests, caplog):

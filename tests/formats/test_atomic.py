@@ -51,7 +51,7 @@ def test_a_file_that_fails_leaves_nothing(tmp_path: Path, kind: Any) -> None:
 def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     """The file is named, and the advice is that of a conversion, which goes on."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(OSError, match=r"free some, and run the same again.*'.*/a'") as caught:
+    with pytest.raises(OSError, match=r"free some space, and run the same again.*'.*/a'") as caught:
         write_half(tmp_path / "a", full)
     assert caught.value.errno == errno.ENOSPC
     assert contents(tmp_path) == {}
@@ -62,7 +62,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The error that the system gives at the flush is the one that is told."""
     real = open
     monkeypatch.setattr(atomic, "open", lambda path, mode: real("/dev/full", mode), raising=False)
-    with pytest.raises(OSError, match="free some, and run the same again"):
+    with pytest.raises(OSError, match="free some space, and run the same again"):
         write_half(tmp_path / "a")
 
 
@@ -234,7 +234,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
-        with pytest.raises(OSError, match="is no file: choose another name") as caught:
+        with pytest.raises(OSError, match="is not a file: choose another name") as caught:
             write_half(tmp_path / name)
         assert caught.value.filename == str(tmp_path / name)
     assert set(os.listdir(tmp_path)) == {"pipe", "folder"}

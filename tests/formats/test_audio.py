@@ -58,9 +58,11 @@ def test_length_cuts_and_fills_up():
 
 
 def test_what_is_no_sound_is_named():
-    with pytest.raises(DecodeError, match=r"no sound file, or damaged.*begins with b'not a sound"):
+    with pytest.raises(
+        DecodeError, match=r"not a sound file, or damaged.*begins with b'not a sound"
+    ):
         kl.Audio()(b"not a sound file at all")
-    with pytest.raises(DecodeError, match="without a frame"):
+    with pytest.raises(DecodeError, match="without frames"):
         kl.Audio()(sound(np.zeros(0)))
     for options, words in [({"rate": 0}, "rate=0"), ({"length": -1}, "length=-1")]:
         with pytest.raises(ValueError, match=words):
@@ -130,7 +132,7 @@ def test_a_folder_of_sounds_is_read_as_stored(tmp_path):
     whole, _ = kl.from_directory(speech(tmp_path), validation=None, batch_size=1)
     x, y = whole[0]
     assert (whole.samples, x.shape, y.tolist()) == (12, (1, 40, 1), [0])
-    with pytest.raises(ValueError, match="Bring them to one shape in decode="):
+    with pytest.raises(ValueError, match="Convert them to one shape in decode="):
         kl.from_directory(tmp_path, validation=None, batch_size=4)[0][0]
     np.save(tmp_path / "a" / "row.npy", np.zeros(3))
     whole, _ = kl.from_directory(tmp_path, validation=None)

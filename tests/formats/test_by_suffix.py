@@ -25,7 +25,7 @@ def test_read_sample(tmp_path):
     assert read_sample(str(tmp_path / "a.npy"), options).tolist() == [0, 1, 2]
     row = np.zeros((2, 8, 9, 3), np.uint8)[1]
     assert read_sample(str(tmp_path / "a.PNG"), options, row) is row
-    with pytest.raises(ValueError, match="suffixes known"):
+    with pytest.raises(ValueError, match="known suffixes"):
         read_sample(str(tmp_path / "a.txt"), options)
 
 
@@ -51,5 +51,5 @@ def test_content_is_decoded_as_a_file_is(tmp_path, suffix):
         decode_sample(b"", name, options)
     with pytest.raises(DecodeError, match="s3://bucket/a"):
         decode_sample(raw[: len(raw) // 2], name, options)
-    with pytest.raises(ValueError, match="suffixes known"):
+    with pytest.raises(ValueError, match="known suffixes"):
         decode_sample(raw, "s3://bucket/a.xyz", options)

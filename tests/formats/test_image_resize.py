@@ -84,7 +84,7 @@ def test_pillow_has_8_bits():
     """Other pictures are refused, with what does resize them."""
     raw = encoded(".png", np.zeros((4, 4, 1), np.uint16))
     options = ImageOptions(size=(2, 2), interpolation="pillow-box", channels=1)
-    with pytest.raises(DecodeError, match=r'8 bits only.*"area"'):
+    with pytest.raises(DecodeError, match=r'only 8-bit images.*"area"'):
         decode_image(raw, options)
     assert decode_image(raw, replace(options, interpolation="area")).shape == (2, 2, 1)
 

@@ -372,7 +372,7 @@ def test_damaged_files(kind):
     [
         (b"", "is empty"),
         (b"<!DOCTYPE html><p>404", "begins with b'<!DOCTYPE ht'.*decode="),
-        (b"\xff\xd8\xff\xd9", "truncated: a JPEG without picture data"),
+        (b"\xff\xd8\xff\xd9", "truncated: a JPEG without image data"),
         (b"\xff\xd8" + b"\xff" * 50_000, "truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "0 x 0 by its header"),
         (b"BM", "no picture|begins with"),
@@ -415,7 +415,7 @@ def test_what_depth_leaves_out_is_reported(caplog, monkeypatch):
     caplog.set_level("WARNING", "kloaders")
     for dtype in (np.uint8, np.uint16, np.uint16):
         decode_image(encoded(".png", picture(dtype=dtype)), ImageOptions(depth=8), name="x.png")
-    assert caplog.text.count("x.png stores 16 bits, and depth=8 keeps the upper 8 of them") == 1
+    assert caplog.text.count("x.png stores 16 bits, but depth=8 keeps only the upper 8") == 1
 
 
 @pytest.mark.parametrize("start", [b"II*\0", b"MM\0*", b"II+\0"])

@@ -78,7 +78,8 @@ def test_quotes_inside_of_fields_are_those_of_the_csv_module(text, chunk, end, t
             found = LineFiles([str(path)], True, '"', progress=False)
         except kl.DecodeError as error:
             blank = not text.strip("\n\r")
-            assert ("blank" if blank else "quoted field, which has no end") in str(error)  # noqa: PT017
+            words = "blank" if blank else "quoted field, whose closing quote is missing"
+            assert words in str(error)  # noqa: PT017
             return
     rows = [line.decode().strip("\n\r") for line in found.lines(np.arange(len(found)))]
     if end in text:  # else it may have ended within quotes, which the csv module forgives

@@ -56,7 +56,7 @@ def test_a_file_cut_short(mapped: Any) -> None:
     rows = FileRows.of(mapped)
     assert rows is not None
     rows.check()
-    words = r"x\.npy was cut short since it was mapped: it has 2,128 bytes, and the array ends at "
+    words = r"x\.npy was cut short since it was mapped: it has 2,128 bytes, but the array ends at "
     with cut(mapped.filename, 128 + 40 * 50):
         rows.check(49)
         with pytest.raises(DecodeError, match=words + "2,168"):

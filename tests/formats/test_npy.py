@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from kloaders.formats import npy
 from kloaders.formats.errors import DecodeError
-from kloaders.formats.npy import read_array
+from kloaders.formats.npy import read_array, row_reader
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -111,6 +111,51 @@ def test_one_read_for_a_known_header(tmp_path, monkeypatch):
         without.setattr(os, "read", None)
         assert read_array(str(tmp_path / "1.npy"), out) is out
     assert (out == 1).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="not on Windows")
+@pytest.mark.parametrize("shape", [(), (3,), (0, 2), (2, 3)])
+def test_rows_of_a_batch_are_read_with_one_lookup(tmp_path, shape):
+    """A file that is not as expected, or not there, is left to `read_array`, with its own error."""
+    out = np.zeros((3, *shape), np.float32)
+    np.save(tmp_path / "a.npy", np.full(shape, 5, np.float32))
+    read_array(str(tmp_path / "a.npy"), out[0, ...])  # its header is known from here on
+    others = []
+
+    def otherwise(path, row):
+        others.append(Path(path).name)
+        return read_array(path, row)
+
+    read = row_reader(out, otherwise)
+    row = out[1, ...]
+    assert read(str(tmp_path / "a.npy"), row) is row
+    assert (out[1] == 5).all()
+    assert not others
+    np.save(tmp_path / "wide.npy", np.full(shape, 6, np.float64))
+    np.save(tmp_path / "b", np.full(shape, 7, np.float32))
+    (tmp_path / "b.npy").rename(tmp_path / "b.NPY")
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "short.npy").write_bytes(content[:100])
+    (tmp_path / "folder.npy").mkdir()
+    assert read(str(tmp_path / "wide.npy"), row).dtype == np.float64
+    assert read(str(tmp_path / "b.NPY"), row) is row
+    assert (out[1] == 7).all()
+    with pytest.raises(DecodeError, match="truncated"):
+        read(str(tmp_path / "short.npy"), row)
+    for name in ("none.npy", "folder.npy"):
+        with pytest.raises(OSError, match=name):
+            read(str(tmp_path / name), row)
+    assert others == ["wide.npy", "b.NPY", "short.npy", "none.npy", "folder.npy"]
+
+
+def test_rows_that_cannot_be_read_straight(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.zeros(3, np.int16))
+    out = np.zeros((2, 3), np.int16)
+    read_array(str(tmp_path / "a.npy"), out[0])
+    assert row_reader(np.zeros((2, 3), np.int8), read_array) is None
+    assert row_reader(np.zeros((2, 6), np.int16)[:, ::2], read_array) is None
+    monkeypatch.setattr(npy, "_HAS_PREADV", False)
+    assert row_reader(out, read_array) is None
 
 
 def test_read_without_preadv(tmp_path, monkeypatch):

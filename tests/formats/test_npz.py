@@ -52,7 +52,7 @@ def test_npz_bombs(tmp_path):
         read_array(str(path))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("x.npy", header)
-    with pytest.raises(DecodeError, match="compressed by method 14"):
+    with pytest.raises(DecodeError, match="compressed with method 14"):
         read_array(str(path))
 
 

@@ -57,12 +57,12 @@ def test_an_object_that_is_not_there(server):
 
 
 def test_a_url_with_a_password():
-    with pytest.raises(ValueError, match="holds a user name or password"):
+    with pytest.raises(ValueError, match="contains a user name or password"):
         opener_of(["s3://me:secret@bucket/a"])
 
 
 def test_caches_of_nothing(tmp_path):
-    with pytest.raises(ValueError, match="there is none: give its folder"):
+    with pytest.raises(ValueError, match="there is none: pass its folder"):
         opener_of(["a"], None, "1GB")
-    with pytest.raises(ValueError, match="no path here is one"):
+    with pytest.raises(ValueError, match="no path here is a URL"):
         opener_of(["a"], tmp_path / "c")

@@ -23,7 +23,7 @@ def test_files_that_are_cut(tmp_path: Path, cut: int) -> None:
     """The size is looked at when the pack is opened."""
     folder = small(tmp_path)
     os.truncate(folder / "x.npy", cut)
-    with pytest.raises(ValueError, match=rf"x\.npy has {cut} bytes, and pack.json says"):
+    with pytest.raises(ValueError, match=rf"x\.npy has {cut} bytes, but pack.json says"):
         kl.PackSequenceLoader(folder)
 
 

@@ -106,7 +106,7 @@ def test_what_pillow_refuses_is_named(kind):
     raw = saved(COLOUR, kind)
     with pytest.raises(DecodeError, match=r"^it "):
         decode_image(raw[: len(raw) // 2], ImageOptions(reader="pillow"), None, "it")
-    with pytest.raises(DecodeError, match=r"^it is no image that Pillow knows") as caught:
+    with pytest.raises(DecodeError, match=r"^it is not an image that Pillow can read") as caught:
         decode_image(b"no image at all", ImageOptions(reader="pillow"), None, "it")
     assert "0x" not in str(caught.value)
 

@@ -33,7 +33,7 @@ def test_a_file_that_changed_is_an_error(files):
     files.read(0, 0, 1)
     with open(files.paths[0], "ab") as file:
         file.write(b"more")
-    with pytest.raises(DecodeError, match=r"0\.bin was changed"):
+    with pytest.raises(DecodeError, match=r"0\.bin has changed"):
         files.read(0, 0, 1)
 
 

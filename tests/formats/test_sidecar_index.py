@@ -129,7 +129,7 @@ def test_where_nothing_can_be_written_it_says_so(file, tmp_path, walks, monkeypa
     path = file()
     assert len(index_of(path)) == len(index_of(path)) == len(DATA)
     assert len(walks) == 2
-    assert caplog.text.count("give index_folder=, a folder that can be written") == 1
+    assert caplog.text.count("pass index_folder=, a writable folder") == 1
 
 
 def test_two_processes_make_one_index_at_a_time(file):

@@ -104,7 +104,7 @@ def test_a_compressed_file_is_refused_with_advice(tmp_path, compress, said):
 
 def test_what_is_no_tar_file_is_named(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"hello" * 300)
-    with pytest.raises(DecodeError, match=r"a\.tar is no tar file: it begins with b'hellohel"):
+    with pytest.raises(DecodeError, match=r"a\.tar is not a tar file: it begins with b'hellohel"):
         index_of(tmp_path / "a.tar")
     (tmp_path / "b.tar").write_bytes(b"")
     with pytest.raises(DecodeError, match=r"b\.tar is empty"):

@@ -29,7 +29,7 @@ def test_long_texts_are_cut_by_characters():
 
 
 def test_what_is_no_text_says_where():
-    with pytest.raises(DecodeError, match=r"no text in utf-8: byte 2 of 5 is b'\\xf6we'") as error:
+    with pytest.raises(DecodeError, match=r"not text in utf-8: byte 2 of 5 is b'\\xf6we'") as error:
         Text()(b"a \xf6we"[:5])
     assert 'decode=kl.Text(encoding="latin-1")' in str(error.value)
 

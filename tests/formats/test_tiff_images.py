@@ -81,7 +81,7 @@ def test_bands_in_other_numbers_of_channels() -> None:
     raw = tiff_of(bands(4))
     np.testing.assert_array_equal(read(raw, channels=4), bands(4))
     for channels in (1, 3):
-        with pytest.raises(DecodeError, match=r"x.tif stores 4 bands.*no colours.*channels=None"):
+        with pytest.raises(DecodeError, match=r"x.tif stores 4 bands.*not colours.*channels=None"):
             read(raw, channels=channels)
 
 
@@ -283,7 +283,7 @@ def test_pages_left_out_are_reported(caplog: Any, monkeypatch: Any) -> None:
     assert not caplog.text
     read(tiff_of(pages(3)))
     read(tiff_of(pages(3)))
-    assert caplog.text.count('x.tif has 3 pages, and only the first is read. pages="all"') == 1
+    assert caplog.text.count('x.tif has 3 pages, but only the first is read. pages="all"') == 1
 
 
 def test_previews_are_no_pages() -> None:

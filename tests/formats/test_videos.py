@@ -95,7 +95,7 @@ def test_fewer_frames_than_the_header_says(tmp_path):
     struct.pack_into("<I", raw, 48, 90)  # dwTotalFrames
     struct.pack_into("<I", raw, raw.find(b"strh") + 8 + 32, 90)  # dwLength
     path.write_bytes(raw)
-    with pytest.raises(DecodeError, match=r"90 frames by its header, and 30 frames can be decoded"):
+    with pytest.raises(DecodeError, match=r"90 frames by its header, but 30 frames can be decoded"):
         frame_times(str(path))
 
 

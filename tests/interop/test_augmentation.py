@@ -316,7 +316,7 @@ def test_worker_processes_get_no_layer():
     ) as loader:
         alone = kl.ArraySequenceLoader(x, batch_size=5, batch_transform=flip, seed=3)
         assert alike(batches(loader), batches(alone))
-    with pytest.raises(TypeError, match="give it as batch_transform="):
+    with pytest.raises(TypeError, match="pass it as batch_transform="):
         kl.ArraySequenceLoader(x, batch_size=5, transform=flip, **options)
 
 

@@ -146,7 +146,9 @@ def test_an_order_that_nobody_chose_is_warned_of(caplog, monkeypatch):
 
 def test_another_order_than_a_sampled_one_is_refused():
     loader = loader_of(class_balance=Y % 2)
-    with pytest.raises(ValueError, match="contradicts the order of this loader, which samples"):
+    with pytest.raises(
+        ValueError, match="contradicts the order of this loader, which draws samples"
+    ):
         kl.to_tf_dataset(loader, shuffle=False)
 
 

@@ -160,7 +160,7 @@ def test_it_may_go_on_being_processed():
         ({"transform": lambda x, y, rng: (x, y)}, "transform= is a function in Python"),
         ({"batch_transform": lambda x, y, rng: (x, y)}, "batch_transform= is a function"),
         ({"pad_last": True}, "pad_last= pads in NumPy"),
-        ({"labels": None, "sample_weights": np.ones(N)}, "sample_weights= need labels"),
+        ({"labels": None, "sample_weights": np.ones(N)}, "sample_weights= needs labels"),
     ],
 )
 def test_what_takes_python_is_refused(options, words):

@@ -81,6 +81,15 @@ def slurm(monkeypatch, rank, count, step=True):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", str(count))
 
 
+def keras_distribution(monkeypatch, rank, count):
+    """One that says its part, as since Keras 3.16; it exists on JAX and torch."""
+    monkeypatch.setattr(
+        hosts.distributed,
+        "distribution_of",
+        lambda keras: types.SimpleNamespace(data_shard_id=rank, num_data_shards=count),
+    )
+
+
 # A distribution that is set wins over all others; here none is.
 no_distribution = pytest.mark.usefixtures("_no_distribution")
 
@@ -97,16 +106,23 @@ def _no_distribution(monkeypatch):
 
 @no_distribution
 def test_the_order_of_who_is_asked(monkeypatch, caplog):
-    """SLURM, Ray Train, JAX, torch: each that comes is asked before those that were there."""
+    """SLURM, Ray Train, JAX, torch, Keras: each that comes is asked before those that were there."""
     caplog.set_level(logging.INFO, "kloaders")
     assert loader().shard == (0, 1)
     assert "no job of several processes was found" in caplog.text
-    steps = [(slurm, "SLURM"), (ray_train, "Ray Train"), (jax_job, "jax"), (torch_group, "torch")]
+    steps = [
+        (slurm, "SLURM (srun)"),
+        (ray_train, "Ray Train"),
+        (jax_job, "jax.distributed"),
+        (torch_group, "torch.distributed"),
+        (keras_distribution, "keras.distribution"),
+    ]
+    assert [name for _, name in reversed(steps)] == list(hosts._FINDERS)
     for k, (add, name) in enumerate(steps):
         add(monkeypatch, k, 10)
         assert loader().shard == (k, 10)
-        assert f"{name}" in caplog.records[-1].getMessage()
-        assert f"part {k} of 10, from" in caplog.records[-1].getMessage()
+        assert caplog.messages[-1] == f'shard="auto": part {k} of 10, from {name}.'
+        assert caplog.records[-1].levelno == logging.INFO
 
 
 @no_distribution

@@ -147,7 +147,7 @@ def test_caches_refuse_texts(tmp_path, keep, cache):
     (tmp_path / "a.txt").write_text("abc")
     place = cache if cache == "ram" else tmp_path / "cache"
     loader = keep(kl.PathSequenceLoader([tmp_path / "a.txt"], decode=kl.Text(), cache=place))
-    with pytest.raises(Exception, match="cache= keeps arrays of numbers, and this is a text"):
+    with pytest.raises(Exception, match="cache= stores arrays of numbers, but this is a text"):
         loader[0]
 
 

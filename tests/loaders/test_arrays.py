@@ -315,14 +315,14 @@ def test_preload_where_no_file_loads(files: list[str]) -> None:
     for path in files:
         Path(path).write_bytes(b"no array")
     loader = kl.PathSequenceLoader(files, labels(), on_error="skip")
-    with pytest.raises(kl.SampleError, match=r"sample \d+ .*npy.*no \.npy file"):
+    with pytest.raises(kl.SampleError, match=r"sample \d+ .*npy.*not an \.npy file"):
         kl.preload(loader, progress=False)
 
 
 def test_preload_names_a_broken_file(files: list[str], nothing_running: None) -> None:
     """on_error="raise" names the file, and leaves no thread behind."""
     Path(files[7]).write_bytes(b"no array")
-    with pytest.raises(kl.SampleError, match=r"sample 7 .*07\.npy.*no \.npy file"):
+    with pytest.raises(kl.SampleError, match=r"sample 7 .*07\.npy.*not an \.npy file"):
         kl.preload(kl.PathSequenceLoader(files, labels(), workers=2), progress=False)
     assert not our_threads()
 

@@ -77,7 +77,7 @@ def test_lengths_make_buckets():
 
 
 def test_a_plan_without_a_batch_is_refused():
-    with pytest.raises(ValueError, match=r"^3 samples make no full batch of 8 .batch_size"):
+    with pytest.raises(ValueError, match=r"^3 samples do not make a full batch of 8 .batch_size"):
         plan_of(options_of(4, 3, drop_last=True, shard=(0, 2)), 3)
 
 
@@ -161,7 +161,7 @@ def test_the_policy_of_faults_is_the_options(made):
     ("ram", "more", "words"),
     [
         (RamOptions(ram_batch_size=4, draw="windows"), {}, r'draw="windows" reads runs'),
-        (RamOptions(ram_batch_size=4, draw="front to back"), {}, r"read from start to end"),
+        (RamOptions(ram_batch_size=4, draw="front to back"), {}, r"read only from start to end"),
         (RamOptions(ram_batch_size=4), {"echo": 2}, r"echo=2 serves a RAM batch several times"),
     ],
     ids=["windows", "front to back", "echo"],

@@ -71,7 +71,7 @@ def test_views_parts_and_pickles_have_it():
 def test_labels_of_its_own_are_refused():
     with pytest.raises(
         ValueError,
-        match=r"^inputs_as_labels\(ArraySequenceLoader\): this loader has labels already",
+        match=r"^inputs_as_labels\(ArraySequenceLoader\): this loader already has labels",
     ):
         kl.inputs_as_labels(kl.ArraySequenceLoader(X, X, 4))
 

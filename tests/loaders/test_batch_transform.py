@@ -231,7 +231,11 @@ def test_fit_trains_on_what_it_gives(make):
         (lambda x, y, rng: (x[:2], y), ValueError, r"x of shape \(2, 2\).*4 samples.*len\(x\)"),
         (lambda x, y, rng: (x, y.sum()), ValueError, r"y of shape \(\)"),
         (lambda x, y, rng: x, TypeError, "batch_transform returned a ndarray, expected a tuple"),
-        (lambda x, y, rng: 1 / 0, RuntimeError, "failed on batch 0 of epoch 0, of 4 samples: Zero"),
+        (
+            lambda x, y, rng: 1 / 0,
+            RuntimeError,
+            "failed for batch 0 of epoch 0, with 4 samples: Zero",
+        ),
     ],
 )
 def test_what_it_may_not_do(make, function, error, words):

@@ -65,7 +65,7 @@ def test_caches(tmp_path, keep, cache, kind):
 
 def test_npy_files_forget_the_type_and_the_error_says_what_to_do(tmp_path, keep):
     np.save(tmp_path / "a.npy", X[0])
-    with pytest.raises(kl.SampleError, match=r"forgets the type of bfloat16.*view"):
+    with pytest.raises(kl.SampleError, match=r"loses dtypes such as bfloat16.*view"):
         keep(kl.PathSequenceLoader([tmp_path / "a.npy"]))[0]
 
 

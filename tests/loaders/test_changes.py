@@ -167,20 +167,20 @@ def test_what_a_state_cannot_hold_has_to_be_set_again():
         np.testing.assert_array_equal(x, y)
     changed = arrays()
     changed.set(transform=plus(1))
-    with pytest.raises(ValueError, match="of a loader that was not"):
+    with pytest.raises(ValueError, match="from a loader that was not"):
         changed.load_state_dict(arrays().state_dict(epoch=1, batch=1))
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"batch_size": 8}, TypeError, "batch_size is fixed when a loader is made, and set"),
+        ({"batch_size": 8}, TypeError, "batch_size is fixed when a loader is made; set"),
         ({"transfrom": None}, TypeError, "did you mean transform="),
         ({"transform": 3}, TypeError, "expected a function transform"),
-        ({"size": (4, 4)}, TypeError, "for loaders over image files"),
+        ({"size": (4, 4)}, TypeError, "for loaders of image files"),
         ({"class_weight": [1.0]}, TypeError, "expected a dict of class to weight"),
     ],
-    ids=["batch_size", "misspelt", "no function", "size", "class_weight"],
+    ids=["batch_size", "misspelt", "not a function", "size", "class_weight"],
 )
 def test_what_cannot_be_set(changes, error, words):
     loader = arrays()

@@ -25,7 +25,7 @@ def path(tmp_path):
         ({"class_names": ["a", 1]}, TypeError, "expected a list of texts"),
         ({"class_names": ["a", "a"]}, ValueError, "class_names holds 'a' twice"),
         ({"draw": "some"}, ValueError, "draw='some' is not known"),
-        ({"size": 3.5}, TypeError, "size=3.5, expected two whole numbers"),
+        ({"size": 3.5}, TypeError, "size=3.5, expected two integers"),
         ({"decode": 3}, TypeError, "decode=3 is not a function"),
         ({"decode": len, "size": (3, 3)}, ValueError, r"size=\(3, 3\) is for images that this"),
         ({"y": 3}, TypeError, "y holds 3"),

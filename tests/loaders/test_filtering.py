@@ -66,7 +66,7 @@ def test_the_numbers_are_kept_in_a_file(keep, tmp_path, caplog):
     chosen = keep(kl.filter(second, is_even, cache=place, progress=False))
     assert not second.reads
     assert chosen.samples == 12
-    assert "12 of 24 samples are left" in caplog.text
+    assert "12 of 24 samples are selected" in caplog.text
 
 
 @pytest.mark.parametrize("changed", ["function", "data", "file"])
@@ -83,7 +83,7 @@ def test_numbers_of_something_else_are_not_taken(changed, keep, tmp_path, caplog
     loader = keep(kl.filter(keep(Counting(samples, 5)), function, cache=place, progress=False))
     assert loader.samples == samples // 2
     assert numbers_of(loader[0][0])[0] == (1 if changed == "function" else 0)
-    assert "is written again" in caplog.text
+    assert "will be overwritten" in caplog.text
 
 
 def test_a_cache_key_stands_for_a_function_that_has_no_value(keep, tmp_path):
@@ -121,11 +121,11 @@ def test_what_does_not_load_is_left_out_where_the_loader_skips(keep):
 
 
 REFUSED = {
-    "no function": (3, TypeError, "expected a function of x and y"),
-    "no answer": (lambda x, y: None, TypeError, "gave None .NoneType. for index 0"),
+    "not a function": (3, TypeError, "expected a function of x and y"),
+    "no answer": (lambda x, y: None, TypeError, "returned None .NoneType. for index 0"),
     "an array": (lambda x, y: x > 0, TypeError, r"\.all\(\) of an array"),
     "a failure": (lambda x, y: y[3] > 0, kl.SampleError, "filter's function failed"),
-    "nothing left": (lambda x, y: False, ValueError, "leaves none of 24 samples"),
+    "nothing left": (lambda x, y: False, ValueError, "selects none of 24 samples"),
 }
 
 

@@ -99,7 +99,7 @@ def test_categories_have_their_own_order(frame, tmp_path, caplog):
     few = frame[frame["kind"] != "middle"]
     part, _ = kl.from_dataframe(few, "file", "kind", folder=tmp_path, validation=None)
     assert part.class_names == ["small", "middle", "large"]
-    assert "no row of column 'kind' is of class 'middle': it keeps its number" in caplog.text
+    assert "no row of column 'kind' has the class 'middle': it keeps its number" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["categorical", "multi_label"])
@@ -232,12 +232,12 @@ def test_each_output_has_its_column_of_weights(frame, tmp_path):
         (
             {"a": "size"},
             {"b": "weight"},
-            "weight_column names an output 'b', and label_column has a",
+            "weight_column names an output 'b', but label_column has a",
         ),
-        ({"a": "size"}, {}, "weight_column is an empty dict, and label_column has a"),
+        ({"a": "size"}, {}, "weight_column is an empty dict, but label_column has a"),
         ({"a": "size"}, {"a": "wight"}, "the table has no column 'wight'"),
-        ("size", {"a": "weight"}, "give the name of a column of weights"),
-        (None, {"a": "weight"}, "give the name of a column of weights"),
+        ("size", {"a": "weight"}, "pass the name of a column of weights"),
+        (None, {"a": "weight"}, "pass the name of a column of weights"),
     ],
 )
 def test_columns_of_weights_that_are_for_no_output(frame, tmp_path, labels, weights, said):

@@ -230,20 +230,20 @@ def test_groups_stay_together(files):
         ({"validation": 0}, "validation=0, expected a share"),
         ({"validation": True}, "validation=True, expected a share"),
         ({"validation": 0.99}, "validation=0.99 of 50 samples leaves none to train on"),
-        ({"stratify": True}, "stratify=True needs labels, and there are none"),
+        ({"stratify": True}, "stratify=True needs labels, but there are none"),
         ({"labels": np.random.rand(50), "stratify": True}, "labels that are classes"),
         ({"labels": np.ones((50, 3)), "stratify": True}, "labels that are classes"),
         ({"stratify": [0] * 49 + [7]}, "class 7 has one sample; stratify needs two"),
-        ({"stratify": ["a", "b", "c"] + ["d"] * 47}, "class 'a' has one sample, and so have 2"),
-        ({"stratify": np.arange(50) // 2}, "too few to hold each of 25 classes"),
-        ({"stratify": [0, 1]}, "lengths differ: stratify has 2 values, the data 50 samples"),
+        ({"stratify": ["a", "b", "c"] + ["d"] * 47}, "class 'a' has one sample, and so do 2"),
+        ({"stratify": np.arange(50) // 2}, "too few to include each of 25 classes"),
+        ({"stratify": [0, 1]}, "lengths differ: stratify has 2 values, but there are 50 samples"),
         ({"stratify": np.zeros((50, 2))}, r"stratify has shape \(50, 2\), expected one value"),
         ({"groups": range(49)}, "lengths differ: groups has 49 values"),
         ({"groups": [None] * 50}, r"groups\[0\] is missing"),
         ({"groups": [1] * 50}, "validation=0.2 of 1 groups leaves none to train on"),
         ({"groups": range(50), "stratify": [0] * 50}, "choose one"),
         ({"labels": range(49)}, "lengths differ"),
-        ({"batch_size": 41, "drop_last": True}, "the training part: 40 samples make no full"),
+        ({"batch_size": 41, "drop_last": True}, "the training part: 40 samples do not make a full"),
         (
             {"batch_size": 3, "shard": (0, 3)},
             "the validation part: the last batch of an epoch has 1 samples",
@@ -260,9 +260,9 @@ def test_split_refuses_options_beside_a_loader(files):
     """Options of a loader that is made already would have no effect."""
     with pytest.raises(TypeError, match=r"got a loader together with batch_size, size"):
         split(PathSequenceLoader(files), batch_size=8, size=(4, 4))
-    with pytest.raises(TypeError, match="gave a list, expected a loader"):
+    with pytest.raises(TypeError, match="returned a list, expected a loader"):
         split(files, loader=lambda *a, **o: [])
-    with pytest.raises(ValueError, match="labels are not known in advance"):
+    with pytest.raises(ValueError, match="labels are not known before reading"):
         split(Numbers(20), stratify=True)
 
 
@@ -385,7 +385,7 @@ def test_what_is_left_out_is_said_once(photos, said):
     assert train.samples == 45
     assert train.class_names == ["Owl", "bird", "cat", "cat-big", "dog"]
     lines = "\n".join(said())
-    assert lines.count("3 files left out, since nothing here reads them (.xml 2, .txt 1)") == 1
+    assert lines.count("3 files left out, because their suffixes are unknown (.xml 2, .txt 1)") == 1
     assert "class 'bird' has no files" in lines
 
 
@@ -424,15 +424,17 @@ def test_bad_folders_are_named(photos, tmp_path):
         from_directory("nowhere")
     with pytest.raises(NotADirectoryError, match=r"is a file, expected a folder.*from_dataframe"):
         from_directory(photos / "readme.txt")
-    with pytest.raises(ValueError, match=r"holds 4 files and no folders.*split\(paths, labels\)"):
+    with pytest.raises(
+        ValueError, match=r"contains 4 files and no folders.*split\(paths, labels\)"
+    ):
         from_directory(flat(tmp_path))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds nothing and no folders"):
+    with pytest.raises(ValueError, match="contains nothing and no folders"):
         from_directory(tmp_path / "empty")
     (tmp_path / "bare" / "cat").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"1 folders of classes \(cat\), but no file of"):
         from_directory(tmp_path / "bare")
-    with pytest.raises(ValueError, match=r"'fish', and .* has no such folder: it has Owl, cat"):
+    with pytest.raises(ValueError, match=r"'fish', but .* has no such folder: it has Owl, cat"):
         from_directory(photos, class_names=["cat", "fish"])
     with pytest.raises(ValueError, match="'cat' twice"):
         from_directory(photos, class_names=["cat", "cat"])
@@ -660,7 +662,7 @@ def test_a_folder_of_texts(texts, keep):
 def test_a_text_in_another_encoding_is_named(texts, keep):
     (texts / "bad" / "04.txt").write_bytes("4: schön".encode("latin-1"))
     whole, _ = from_directory(texts, validation=None, batch_size=12)
-    with pytest.raises(SampleError, match=r"04\.txt.*no text in utf-8: byte 6 of 8"):
+    with pytest.raises(SampleError, match=r"04\.txt.*not text in utf-8: byte 6 of 8"):
         keep(whole)[0]
     whole, _ = from_directory(
         texts, validation=None, decode=Text(encoding="latin-1"), batch_size=12

@@ -72,7 +72,7 @@ def test_what_is_left_out_is_logged(folders, keep, caplog):
     cv2.imwrite(str(folders / "masks/05.bmp"), np.zeros((8, 4), np.uint8))
     train, val = kl.from_folders(folders / "images", folders / "masks", size=(4, 4), seed=1)
     assert keep(train).samples + keep(val).samples == N - 1
-    assert "since they have no partner: 1 of" in caplog.text
+    assert "because they have no partner: 1 of" in caplog.text
     assert "03.png" in caplog.text
     assert "05.png is 8 x 8" in caplog.text
 

@@ -122,9 +122,9 @@ def test_bad_groups_are_named(options, words):
 
 def test_what_has_an_order_of_its_own_is_refused():
     for made, words in [
-        (loader(class_balance=True), "samples already"),
+        (loader(class_balance=True), "already samples"),
         (loader(shuffle=False), "has shuffle=False"),
-        (loader(labels=np.random.default_rng(0).random(N)), r"class_batches\(\) goes by classes"),
+        (loader(labels=np.random.default_rng(0).random(N)), r"class_batches\(\) needs classes"),
     ]:
         with pytest.raises(ValueError, match=words):
             kl.class_batches(made)
@@ -183,15 +183,15 @@ def test_pairs_of_files_by_class_names(tmp_path):
 def test_bad_pairs_are_named():
     for made, options, error, words in [
         (loader(), {"same": 1.5}, ValueError, "same=1.5, expected a share"),
-        (loader(np.zeros(4, int)), {}, ValueError, "all samples are of one class"),
+        (loader(np.zeros(4, int)), {}, ValueError, "all samples have the same class"),
         (loader(np.array([0, 0, 1])), {}, ValueError, "class 1 has a single sample"),
-        (kl.pairs(loader()), {}, ValueError, "makes pairs already"),
-        (loader(np.random.default_rng(0).random(N)), {}, ValueError, r"pairs\(\) goes by classes"),
+        (kl.pairs(loader()), {}, ValueError, "already makes pairs"),
+        (loader(np.random.default_rng(0).random(N)), {}, ValueError, r"pairs\(\) needs classes"),
         ("no loader", {}, TypeError, "pairs"),
     ]:
         with pytest.raises(error, match=words):
             kl.pairs(made, **options)
-    with pytest.raises(ValueError, match="split or choose first"):
+    with pytest.raises(ValueError, match="split or select first"):
         kl.split(kl.pairs(loader()), seed=1)
 
 
@@ -202,7 +202,7 @@ def test_weights_of_samples_stay_and_others_are_refused():
     *_, found = kl.pairs(kl.ArraySequenceLoader(k, k % 3, 6, sample_weights=weights))[1]
     assert found.tolist() == list(range(7, 13))
     rows = kl.ArraySequenceLoader(k, k % 3, 6, sample_weights=weights[:, None])
-    with pytest.raises(ValueError, match="gives weights of its labels, which pairs have not"):
+    with pytest.raises(ValueError, match="delivers weights of its labels, which pairs have not"):
         kl.pairs(rows)
     _, y, found = kl.class_batches(rows, classes=3, samples=2)[0]
     assert (len(set(y.tolist())), found.shape) == (3, (6, 1))

@@ -139,7 +139,7 @@ def test_a_hook_that_takes_something_else_is_refused():
 
     with pytest.raises(TypeError, match=r"load_sample.*expected a function load_sample\(sample\)"):
         Three(N)
-    with pytest.raises(TypeError, match="take rngs, a list of a generator"):
+    with pytest.raises(TypeError, match="take rngs, a list with one generator"):
         OneRng(N)
 
 

@@ -124,7 +124,7 @@ def test_what_is_broken_is_named_and_left_out(keep):
         (lambda d: datasets.DatasetDict({"train": d}), r"from_huggingface\(dataset\['train'\]\)"),
         (lambda d: d.to_iterable_dataset(), "load it without streaming=True"),
         (lambda d: [1, 2], r"dataset is a list, .* from_source\(d\)"),
-        (lambda d: d.with_transform(lambda b: b), "has a transform of its own"),
+        (lambda d: d.with_transform(lambda b: b), "has its own transform"),
     ],
     ids=["splits", "stream", "list", "transform"],
 )

@@ -158,7 +158,7 @@ def test_labels_that_are_images_of_rows(tmp_path, keep):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"x": "a", "size": {"a": 4}}, "is a dict by input, and x is a str: give x as a dict"),
+        ({"x": "a", "size": {"a": 4}}, "is a dict by input, but x is a str: pass x as a dict"),
         ({"size": {"c": 4}}, "names 'c', expected some of the inputs: 'a', 'b'"),
         ({"channels": {"a": 2}}, "channels=2, expected 1"),
         (
@@ -177,7 +177,7 @@ def test_what_cannot_be_meant_of_records(tmp_path):
     pytest.importorskip("tensorflow")
     records(tmp_path).close()
     files = f"{tmp_path}/train*.tfrecord"
-    with pytest.raises(TypeError, match=r"and features\['x'\] is a str: give .* as a dict"):
+    with pytest.raises(TypeError, match=r"but features\['x'\] is a str: pass .* as a dict"):
         kl.TFRecordSequenceLoader(files, {"x": "a"}, size={"a": 4})
     with pytest.raises(ValueError, match="names 'c', expected some of the inputs: 'a', 'b'"):
         kl.TFRecordSequenceLoader(files, {"x": {"a": "a", "b": "b"}}, size={"c": 4})
@@ -200,7 +200,7 @@ class Own(kl.PathSequenceLoader):
     [
         (
             lambda p: kl.PathSequenceLoader(p["a"], size={"a": 4}),
-            "is a dict by input, and paths is a str",
+            "is a dict by input, but paths is a str",
         ),
         (
             lambda p: kl.PathSequenceLoader(p, size={"c": 4}),
@@ -209,12 +209,12 @@ class Own(kl.PathSequenceLoader):
         (lambda p: kl.PathSequenceLoader(p, size={}), "expected some of the inputs"),
         (
             lambda p: kl.PathSequenceLoader(p, size={"a": "big"}),
-            "size='big', expected two whole numbers",
+            "size='big', expected two integers",
         ),
         (lambda p: kl.PathSequenceLoader(p, channels={"a": 2}), "channels=2, expected 1"),
         (
             lambda p: kl.PathSequenceLoader(p, np.arange(N), size={"a": 4}).set(size=3),
-            "options of their own",
+            "separate options",
         ),
         (lambda p: Own(p, size={"a": 4}), "Own reads files itself"),
         (

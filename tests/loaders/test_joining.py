@@ -191,12 +191,12 @@ REFUSED = {
     "other shapes": (
         lambda: kl.concatenate([only(A), only(np.zeros((3, 2)))]),
         ValueError,
-        "not like those of loader 0",
+        "differ from those of loader 0",
     ),
     "a transform": (
         lambda: kl.concatenate([part(0, 3), part(3, 5)], transform=negated),
         ValueError,
-        "give transform= to the loaders",
+        "pass transform= to the loaders",
     ),
     "sampling": (
         lambda: kl.concatenate([part(0, 3, epoch_batches=2), part(3, 5)]),
@@ -206,7 +206,7 @@ REFUSED = {
     "a batch transform": (
         lambda: kl.zip_loaders(only(A, batch_transform=negated), only(B)),
         ValueError,
-        "give it to zip_loaders",
+        "pass it to zip_loaders",
     ),
     "a shard": (
         lambda: kl.concatenate([only(A, shard=(0, 2), shuffle=True), only(B)]),
@@ -214,11 +214,11 @@ REFUSED = {
         "with shard=",
     ),
     "sizes": (lambda: kl.zip_loaders(only(A), only(B[:5])), ValueError, "loaders of 6, 5 samples"),
-    "twice": (lambda: kl.zip_loaders([ONE, ONE]), ValueError, "one loader twice"),
+    "twice": (lambda: kl.zip_loaders([ONE, ONE]), ValueError, "the same loader twice"),
     "labels twice": (
         lambda: kl.zip_loaders(kl.ArraySequenceLoader(A, B), only(C)),
         ValueError,
-        "loader 0 of zip_loaders.. has labels already",
+        "loader 0 of zip_loaders.. already has labels",
     ),
     "alone": (lambda: kl.zip_loaders(only(A)), ValueError, "got one loader"),
     "an unknown option": (

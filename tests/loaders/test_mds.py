@@ -76,7 +76,7 @@ def test_what_is_no_folder_of_mds(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"index\.json does not exist"):
         kl.MDSSequenceLoader(tmp_path, x="image")
     (tmp_path / "index.json").write_text(json.dumps({"shards": []}))
-    with pytest.raises(ValueError, match="have no shards"):
+    with pytest.raises(ValueError, match="contain no shards"):
         kl.MDSSequenceLoader(tmp_path, x="image")
 
 

@@ -77,7 +77,7 @@ def test_a_mixture_without_proportions_is_of_all_samples(keep):
         ),
         (lambda: [numbered(5)] * 2, {"proportions": [1, 0]}, ValueError, "positive numbers"),
         (lambda: [numbered(5)] * 2, {"proportions": 0.5}, TypeError, r"as in \[0.7, 0.3\]"),
-        (lambda: [numbered(5)] * 2, {"transform": noisy}, ValueError, "give transform= to the"),
+        (lambda: [numbered(5)] * 2, {"transform": noisy}, ValueError, "pass transform= to the"),
         (lambda: [numbered(5)] * 2, {"epoch_batch": 3}, TypeError, "did you mean epoch_batches"),
         (
             lambda: [numbered(5), kl.ArraySequenceLoader(np.zeros((5, 3), np.float32), np.ones(5))],
@@ -85,7 +85,7 @@ def test_a_mixture_without_proportions_is_of_all_samples(keep):
             ValueError,
             r"loader 1 \(float32\[3\].*loader 0 \(float32\[2\]",
         ),
-        (lambda: [numbered(8, shard=(0, 2)), numbered(8)], {}, ValueError, "give shard= to mix"),
+        (lambda: [numbered(8, shard=(0, 2)), numbered(8)], {}, ValueError, "pass shard= to mix"),
         (lambda: [kl.mix([numbered(5)] * 2), numbered(5)], {}, ValueError, "got a mixture"),
     ],
 )
@@ -95,7 +95,7 @@ def test_what_cannot_be_mixed(loaders, arguments, error, words):
 
 
 def test_ram_batches_are_not_mixed_nor_mixtures_cut(npy):
-    with pytest.raises(ValueError, match=r"RAM batches.*mix loaders of one level"):
+    with pytest.raises(ValueError, match=r"RAM batches.*mix loaders without RAM batches"):
         kl.mix([LOADERS["ram"](npy), numbered(5)])
     mixture = kl.mix([numbered(5, transform=noisy), numbered(5)])
     with pytest.raises(ValueError, match="split, take or preload the loaders first"):

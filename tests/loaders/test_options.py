@@ -83,7 +83,7 @@ def test_each_option_has_its_attribute():
             {"class_balance": [0, 1] * 5, "sampling_weights": [1] * SAMPLES},
             {},
             ValueError,
-            r"class_balance and sampling_weights are both given",
+            r"class_balance and sampling_weights are both set",
         ),
         ({"replacement": True}, {}, ValueError, r"pass sampling_weights=np\.ones\(samples\)"),
         (

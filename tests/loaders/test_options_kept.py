@@ -367,13 +367,13 @@ REFUSED = {
         ("bucket_by_length", name): "decide which samples share a batch"
         for name in ("epoch_batches", "class_balance", "sampling_weights", "replacement")
     },
-    **{(name, "batch_transform"): "may change what is padded" for name in PADDING},
+    **{(name, "batch_transform"): "may change the padded arrays" for name in PADDING},
     **{
-        (function, name): "order is that of its RAM batches"
+        (function, name): "RAM batches have their own order"
         for function in PADDING
         for name in ("ram_batch_size", "draw", "echo", "samples_per_file")
     },
-    **{("inputs_as_labels", name): "has labels already" for name in ("label_options",)},
+    **{("inputs_as_labels", name): "already has labels" for name in ("label_options",)},
 }
 
 #: (what is made, option): what is seen instead, and why.
@@ -434,7 +434,7 @@ def test_an_option_is_kept(name, function, files, keep, tmp_path, monkeypatch):
             changed = option.of(option.seen(plain), made.numbers)
         if isinstance(changed, tuple) and changed[-1] is ...:
             found, changed = found[:-1], changed[:-1]
-        assert same(found, changed), f"{name} of what {function} makes ({made.what})"
+        assert same(found, changed), f"{name} of the result of {function} ({made.what})"
 
 
 def test_every_function_is_here():

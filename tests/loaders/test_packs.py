@@ -144,7 +144,7 @@ def test_shapes_that_differ_in_a_batch(ragged: Path, keep: Any) -> None:
     with pytest.raises(
         ValueError,
         match=r"row 0 of .*x-00000\.npy\): it is float32 of shape \(0,\), but row 4 of .*, in the same "
-        r"batch, is float32 of shape \(1,\)\. Bring them to one shape in transform=, use batch_size=1",
+        r"batch, is float32 of shape \(1,\)\. Give them one shape in transform=, use batch_size=1",
     ):
         loader[0]
     assert len(epoch(keep(kl.PackSequenceLoader(ragged, 1)))) == SAMPLES

@@ -77,10 +77,10 @@ def test_lengths_of_files_are_read_where_they_are_not_given(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"boundaries": (8, 16)}, r"row \d+ has 29 steps, and the last boundary is 16"),
-        ({"boundaries": (8, 8)}, "expected 1 to 255 rising lengths"),
-        ({"boundaries": ()}, "rising lengths"),
-        ({"boundaries": "ab"}, "rising lengths"),
+        ({"boundaries": (8, 16)}, r"row \d+ has 29 steps, but the last boundary is 16"),
+        ({"boundaries": (8, 8)}, "expected 1 to 255 ascending lengths"),
+        ({"boundaries": ()}, "ascending lengths"),
+        ({"boundaries": "ab"}, "ascending lengths"),
         ({"given": [1, 2]}, "expected one integer for each of 37 samples"),
         ({"given": np.ones(37)}, "float64"),
         ({"given": -np.arange(37)}, "expected 0 or more"),
@@ -113,12 +113,12 @@ def test_a_state_for_other_buckets_is_refused():
 
 @pytest.mark.parametrize("function", [kl.bucket_by_length, kl.padded_batches])
 def test_a_loader_that_pads_is_refused(function):
-    with pytest.raises(ValueError, match=r"pads already: give it the one"):
+    with pytest.raises(ValueError, match=r"already pads: pass the loader"):
         function(bucketed())
 
 
 def test_lengths_by_a_function_are_whole_numbers():
-    with pytest.raises(ValueError, match=r"lengths= gave 1.5 for row 0, expected the number"):
+    with pytest.raises(ValueError, match=r"lengths= returned 1.5 for row 0, expected the number"):
         bucketed(given=lambda x, y: 1.5)
     with pytest.raises(ValueError, match=r"lengths= as a function and mask=True"):
         bucketed(given=lambda x, y: len(x), pad={"mask": True})
@@ -175,7 +175,7 @@ def test_the_error_of_unequal_shapes_names_what_pads(labels):
 def test_two_levels_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(3))
     loader = kl.RamBatchSequenceLoader([tmp_path / "a.npy"] * 4, batch_size=2, ram_batch_size=2)
-    with pytest.raises(ValueError, match="a loader of one level"):
+    with pytest.raises(ValueError, match="a loader without RAM batches"):
         kl.bucket_by_length(loader)
 
 

@@ -73,7 +73,7 @@ def test_a_warning_where_the_cache_is_too_small(files, keep, caplog):
     keep(kl.ParquetSequenceLoader(files, 8, x="row", ram_batch_size=16, row_group_cache=100))
     assert "row groups" not in caplog.text
     keep(kl.ParquetSequenceLoader(files, 8, x="row", row_group_cache="100 B"))
-    assert "row_group_cache=100 bytes stays in RAM" in caplog.text
+    assert "row_group_cache= keeps only 100 bytes in RAM" in caplog.text
 
 
 def test_classes_are_balanced_by_texts(files, keep):

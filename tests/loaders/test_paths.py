@@ -445,5 +445,5 @@ def test_bad_patterns_and_functions_are_named(classes, monkeypatch):
     def mixed(path):
         return 3 if "dog" in path else "cat"
 
-    with pytest.raises(TypeError, match=r"labels function gave 3 for .*and the text 'cat' for"):
+    with pytest.raises(TypeError, match=r"labels function returned 3 for .*but the text 'cat' for"):
         kl.PathSequenceLoader("photos/*/*.png", mixed)

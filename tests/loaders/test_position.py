@@ -95,8 +95,8 @@ def test_a_state_is_what_json_takes():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"epoch": 1}, TypeError, "epoch= and batch= go together"),
-        ({"batch": 1}, TypeError, "epoch= and batch= go together"),
+        ({"epoch": 1}, TypeError, "epoch= and batch= belong together"),
+        ({"batch": 1}, TypeError, "epoch= and batch= belong together"),
         ({"epoch": 0, "batch": 7}, ValueError, "batch=7 is after the end of an epoch of 6"),
         ({"epoch": -1, "batch": 0}, ValueError, "epoch=-1"),
         ({"epoch": 0, "batch": -1}, ValueError, "batch=-1"),

@@ -192,8 +192,8 @@ def test_a_pickle_carries_no_ram_batch(two_level: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, ["8 samples", "96 bytes", "3 an epoch", "from all samples"]),
-        ({"draw": "windows"}, ["8 samples", "96 bytes", "3 an epoch", "storage order"]),
+        ({}, ["8 samples", "96 bytes", "3 per epoch", "from all samples"]),
+        ({"draw": "windows"}, ["8 samples", "96 bytes", "3 per epoch", "storage order"]),
         ({"echo": 2}, ["8 samples", "served 2 times"]),
         ({"ram_budget": "1MB"}, ["24 samples", "288 bytes", "all samples", "read once"]),
     ],
@@ -293,7 +293,7 @@ def test_shapes_that_differ_without_a_transform_are_refused(
     loader = keep(
         kl.RamBatchSequenceLoader(raw_files, batch_size=BATCH, ram_batch_size=RAM, decode=Unequal())
     )
-    with pytest.raises(kl.SampleError, match="one shape, unless transform= gives them one"):
+    with pytest.raises(kl.SampleError, match="the same shape, unless transform= gives it to them"):
         list(loader)
 
 

@@ -372,7 +372,7 @@ def test_a_position_told_by_the_caller(data, keep):
     assert loader.state_dict(epoch=0, batch=12)["epoch"] == 1
     with pytest.raises(ValueError, match="after the end of an epoch of 12 batches"):
         loader.state_dict(epoch=0, batch=13)
-    with pytest.raises(TypeError, match="go together"):
+    with pytest.raises(TypeError, match="belong together"):
         loader.state_dict(epoch=1)
 
 
@@ -435,7 +435,7 @@ def test_other_stores_are_refused(kind, data, keep, tmp_path):
     ("damage", "error", "said"),
     [
         (lambda s: "text", TypeError, "json.loads"),
-        (lambda s: {}, ValueError, "no state of a loader"),
+        (lambda s: {}, ValueError, "not a loader's state"),
         (lambda s: s | {"version": 99}, ValueError, "another version"),
         (lambda s: s | {"batch": -1}, ValueError, "batch is -1"),
         (lambda s: s | {"epoch": 1.5}, ValueError, "epoch is 1.5"),

@@ -84,7 +84,7 @@ def test_every_option_is_fixed(kind, name):
             caught.value
         )
     else:
-        text = f"{name} of a loader is fixed when it is made: make another one, with {name}=True."
+        text = f"{name} of a loader is fixed when it is made: make another loader with {name}=True."
         assert str(caught.value) == text
     assert name not in vars(loader)
     for part, old in zip(loader[0], before, strict=True):
@@ -110,7 +110,7 @@ def test_what_a_loader_lives_on_is_fixed(name):
 
 def test_labels_of_arrays_are_fixed_under_the_other_loaders_name_too():
     loader = arrays()
-    text = "labels of a loader is fixed when it is made: make another one, with y=None."
+    text = "labels of a loader is fixed when it is made: make another loader with y=None."
     with pytest.raises(AttributeError, match=f"^{text}$"):
         loader.labels = None
     own = Numbers(8)

@@ -63,7 +63,7 @@ def test_validation_with_so_many_samples(count):
 
 def test_a_loader_in_a_list_is_refused():
     """The message does not ask for paths only."""
-    with pytest.raises(TypeError, match=r"paths holds a loader.*pass the loader itself"):
+    with pytest.raises(TypeError, match=r"paths contains a loader.*pass the loader itself"):
         kl.split([loader_of()])
 
 
@@ -181,15 +181,15 @@ def test_a_share_that_is_none_is_refused(share):
             {"validation": 0.9, "groups": np.arange(SAMPLES) // 10},
             "0.9 of 2 groups leaves none to train on",
         ),
-        ({"stratify": True, "groups": CLASSES}, "stratify and groups are both given"),
+        ({"stratify": True, "groups": CLASSES}, "stratify and groups are both set"),
         ({"stratify": [0] * 19 + [1]}, "class 1 has one sample; stratify needs two of each"),
         (
             {"stratify": [0] * 17 + [1, 2, 3]},
-            "class 1 has one sample, and so have 2 others",
+            "class 1 has one sample, and so do 2 others",
         ),
         (
             {"stratify": np.arange(SAMPLES) // 2, "validation": 0.2},
-            "16 samples to train on and 4 to validate with, too few to hold each of 10 classes",
+            "16 samples to train on and 4 to validate with, too few to include each of 10 classes",
         ),
         ({"stratify": [0, 1]}, "stratify"),
         ({"groups": [0, 1]}, "groups"),
@@ -218,7 +218,7 @@ def test_a_loader_with_more_is_refused(given, named):
 def test_what_makes_no_loader_is_refused():
     with pytest.raises(TypeError, match=r"makes no loaders, expected a class.*split.loader"):
         kl.split(X, CLASSES, loader=loader_of())
-    with pytest.raises(TypeError, match="gave a list, expected a loader"):
+    with pytest.raises(TypeError, match="returned a list, expected a loader"):
         made(lambda *data: list(data), X)
 
 

@@ -40,7 +40,7 @@ def test_repeated_samples_are_augmented_anew():
     [
         ([3, 5], IndexError, "sample 5: samples are numbered from 0 to 4"),
         ([-1], IndexError, "sample -1"),
-        ([], ValueError, "chooses no samples"),
+        ([], ValueError, "selects no samples"),
         ([True, False], TypeError, "bool of shape"),
         ([0.5], TypeError, "float64 of shape"),
     ],
@@ -95,7 +95,7 @@ def test_folds_have_each_sample_once(npy, keep):
 
 
 def test_folds_say_what_is_wrong():
-    with pytest.raises(TypeError, match="expected how many folds, a splitter of scikit-learn, "):
+    with pytest.raises(TypeError, match="expected the number of folds, a scikit-learn splitter, "):
         kl.folds(numbered(5), "3")
 
 
@@ -146,14 +146,14 @@ def test_folds_that_are_given():
 @pytest.mark.parametrize(
     ("given", "options", "error", "words"),
     [
-        (1, {}, ValueError, r"folds\(loader, 1\): expected from 2 to 5 folds"),
-        (6, {}, ValueError, "expected from 2 to 5 folds"),
-        (True, {}, TypeError, "splitter=True.*expected how many folds"),
+        (1, {}, ValueError, r"folds\(loader, 1\): expected 2 to 5 folds"),
+        (6, {}, ValueError, "expected 2 to 5 folds"),
+        (True, {}, TypeError, "splitter=True.*expected the number of folds"),
         ([], {}, ValueError, "expected at least one"),
         ([1, 2], {}, TypeError, r"fold 0 is 1, expected \(train, validation\)"),
         ([([0, 1], [1, 2])], {}, ValueError, "fold 0 has sample 1 in both parts, and 0 others"),
         ([([0, 1], [5])], {}, IndexError, "sample 5"),
-        ([([0], [1])], {"labels": [0, 0, 0, 1, 1]}, ValueError, "which only splitters look at"),
+        ([([0], [1])], {"labels": [0, 0, 0, 1, 1]}, ValueError, "which only splitters use"),
     ],
     ids=str,
 )

@@ -42,7 +42,7 @@ def test_what_x_and_y_are_is_guessed_and_logged(tars, keep, caplog):
     x, y = loader[1]
     np.testing.assert_array_equal(x, PICTURES[4:8])
     assert y.tolist() == [4, 5, 6, 7]
-    assert "x is 'png', y is 'cls'. x= and y= choose otherwise." in caplog.text
+    assert "x is 'png', y is 'cls'. x= and y= change this." in caplog.text
 
 
 def test_a_guess_keeps_the_y_that_was_given(tars, keep):

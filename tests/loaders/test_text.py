@@ -22,7 +22,7 @@ def test_a_file_that_changes_under_a_loader_is_an_error(tmp_path):
     assert loader[0].tolist() == [1, 2]
     with open(path, "a") as file:
         file.write("3\n")
-    with pytest.raises(kl.SampleError, match="was changed after this loader had read its index"):
+    with pytest.raises(kl.SampleError, match="has changed since this loader read its index"):
         loader[0]
 
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_indexed_is_refused(content, message, tmp_path):
 
 
 def test_text_needs_a_function(tmp_path):
-    with pytest.raises(TypeError, match="a function of a line that gives numbers"):
+    with pytest.raises(TypeError, match="a function of a line that returns numbers"):
         kl.TextLineSequenceLoader(numbered(tmp_path))
 
 
@@ -171,7 +171,7 @@ def test_a_row_that_is_too_short_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"x": "m"}, "names the column 'm', and .* has"),
+        ({"x": "m"}, "names the column 'm', but .* has"),
         ({"x": []}, "x is an empty list"),
         ({"delimiter": ",,"}, "one ASCII character"),
     ],
@@ -184,8 +184,8 @@ def test_wrong_options_are_said(options, message, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"na_values": "NA"}, TypeError, "na_values='NA', expected a list of texts"),
-        ({"label_dtype": "int64"}, ValueError, "label_dtype= is of y, and there is none"),
+        ({"na_values": "NA"}, TypeError, "na_values='NA', expected a list of strings"),
+        ({"label_dtype": "int64"}, ValueError, "label_dtype= is for y, but there is none"),
         ({"label_dtype": "text"}, TypeError, "not a NumPy dtype"),
     ],
 )

@@ -77,7 +77,7 @@ def test_classes_have_names_and_images_a_size(tfds, keep):
 def test_what_is_wrong_is_named(tfds, monkeypatch):
     with pytest.raises(ValueError, match="there is no feature 'm', there are image, label, n"):
         kl.from_tfds("numbers", "m")
-    with pytest.raises(TypeError, match=r"dataset is a list, .* there is from_source\(source\)"):
+    with pytest.raises(TypeError, match=r"dataset is a list, .* use from_source\(source\)"):
         kl.from_tfds([1])
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError, match="pip install tensorflow-datasets array_record"):

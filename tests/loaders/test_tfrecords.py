@@ -54,7 +54,7 @@ def test_pictures_of_tensorflows_tutorial(write, keep, compression, said):
         assert y.tolist() == [n % 3 for n in numbers]
         assert numbers_of(everything(loader)[0]) == list(range(SAMPLES))
     assert "x is 'image_raw', y is 'label'; left out: depth, height, width." in said()
-    assert ("compressed: records are read front to back" in said()) == bool(compression)
+    assert ("compressed: its records are read from front to back" in said()) == bool(compression)
 
 
 def test_features_of_tensorflows_tutorial(write, keep):
@@ -127,7 +127,7 @@ def test_lists_of_any_length(write, keep):
 
 def test_one_number_is_a_number_and_no_list(write, keep):
     path = write([{"v": [1]}, {"v": [1, 2]}])
-    with pytest.raises(kl.SampleError, match=r"2 values, and the first record one. kl.Feature"):
+    with pytest.raises(kl.SampleError, match=r"2 values, but the first record has one. kl.Feature"):
         keep(kl.TFRecordSequenceLoader(path, {"x": "v"}, 2))[0]
     loader = keep(
         kl.TFRecordSequenceLoader(path, {"x": kl.Feature("v", shape=(None,))}, batch_size=1)
@@ -139,10 +139,10 @@ def test_one_number_is_a_number_and_no_list(write, keep):
 def test_raw_pixels(write, keep):
     """What TensorFlow's older examples wrote: tobytes(), and nothing that says so."""
     path = write([{"pixels": picture_of(n).tobytes(), "label": n} for n in range(10)])
-    with pytest.raises(ValueError, match="of which none is a picture") as caught:
+    with pytest.raises(ValueError, match="none of which is an image") as caught:
         kl.TFRecordSequenceLoader(path, None)
     assert "kl.Feature(" in str(caught.value) or "label" in str(caught.value)
-    with pytest.raises(ValueError, match=r"48 bytes that are no picture; .*kl.Feature\('pixels'"):
+    with pytest.raises(ValueError, match=r"48 bytes that are not an image; .*kl.Feature\('pixels'"):
         kl.TFRecordSequenceLoader(path, {"x": "pixels"})
     pixels = kl.Feature("pixels", shape=(4, 4, 3), dtype="uint8")
     x, y = everything(keep(kl.TFRecordSequenceLoader(path, {"x": pixels, "y": "label"}, 4)))
@@ -152,7 +152,7 @@ def test_raw_pixels(write, keep):
 def test_records_of_another_kind(write, keep):
     """With decode= a record may hold anything."""
     path = write([b"%d,%d" % (n, n * n) for n in range(10)])
-    with pytest.raises(ValueError, match=r"no tf.train.Example"):
+    with pytest.raises(ValueError, match=r"not a tf.train.Example"):
         kl.TFRecordSequenceLoader(path)
     loader = keep(
         kl.TFRecordSequenceLoader(
@@ -199,7 +199,7 @@ def test_hooks_and_features(write, keep):
     assert x[:, 0].tolist() == [-n for n in range(6)]
     assert y.tolist() == list(range(6))
     with pytest.raises(
-        kl.SampleError, match="overrides a hook and has no features: pass features="
+        kl.SampleError, match="overrides a hook but has no features: pass features="
     ):
         keep(Negated(path, None, 4))[0]
 
@@ -262,17 +262,17 @@ def test_errors_of_features(write):
             {"x": "imag"},
             "it has no feature 'imag', it has 'image', 'label'.* Did you mean 'image'?",
         ),
-        ({"image": "x"}, r"features is a dict of 'image', expected which features are x and y"),
+        ({"image": "x"}, r"features is a dict of 'image', expected the features that are x and y"),
         ({"x": "image", "z": "label"}, "features is a dict of 'x', 'z', expected"),
         ({"x": {}}, r"features\['x'\] is empty"),
-        (("image", "label"), "expected which features are x and y"),
+        (("image", "label"), "expected the features that are x and y"),
     ]:
         with pytest.raises(ValueError, match=words):
             kl.TFRecordSequenceLoader(path, features)
     for features in ({"x": 3}, {"x": tf.io.SparseFeature("i", "v", tf.int64, 3)}):
         with pytest.raises(TypeError, match=r"features: 'x' is .*, expected a feature's name"):
             kl.TFRecordSequenceLoader(path, features)
-    with pytest.raises(ValueError, match="at most one is None"):
+    with pytest.raises(ValueError, match="at most one of which is None"):
         kl.Feature("a", shape=(None, None))
 
 
@@ -422,7 +422,7 @@ def test_compressed_files_are_read_front_to_back(write, keep, said):
         cut = [sorted((n - windows_start(windows)) % 100 for n in window) for window in windows]
         assert [window[0] // 20 for window in cut] == [0, 1, 2, 3, 4]
         assert all(window != sorted(window) for window in windows)
-    assert said().count("read front to back") == 1
+    assert said().count("read from front to back") == 1
 
 
 def windows_start(windows):

@@ -44,7 +44,7 @@ def test_windows_that_share_nothing_may_be_drawn(keep):
 
 
 def test_a_random_split_of_windows_that_overlap_is_refused(keep):
-    with pytest.raises(ValueError, match='order="time", which cuts each series in time'):
+    with pytest.raises(ValueError, match='order="time", which splits each series in time'):
         kl.split(windows())
     train, val = map(keep, kl.split(windows(), order="random"))
     assert train.samples + val.samples == 93
@@ -74,7 +74,7 @@ def test_folds_that_share_rows_are_logged(keep, caplog):
     for splitter, said in ((KFold(3), True), (TimeSeriesSplit(3, gap=7), False)):
         caplog.clear()
         list(kl.folds(loader, splitter))
-        assert ("share rows with windows to train on" in caplog.text) is said
+        assert ("share rows with windows for training" in caplog.text) is said
     groups = np.arange(93) // 50
     caplog.clear()
     list(kl.folds(loader, GroupShuffleSplit(1, random_state=0), groups=groups))
@@ -84,8 +84,8 @@ def test_folds_that_share_rows_are_logged(keep, caplog):
 REFUSED = {
     "order": ({"order": "shuffled"}, 'choose "time"'),
     "gap alone": ({"gap": 3}, 'pass order="time"'),
-    "groups": ({"order": "time", "groups": np.arange(93)}, "groups= are both given"),
-    "stratify": ({"order": "time", "stratify": True}, "stratify= are both given"),
+    "groups": ({"order": "time", "groups": np.arange(93)}, "groups= are both set"),
+    "stratify": ({"order": "time", "stratify": True}, "stratify= are both set"),
     "all": ({"order": "time", "validation": 0.95}, "leaves none of 93 samples to train on"),
     "too wide": ({"order": "time", "gap": 80}, "none ends 80 rows before"),
     "none": ({"order": "time", "validation": 0.001}, "leaves none to validate with"),

@@ -130,7 +130,7 @@ def test_what_is_no_video_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"clip": 60}, "a clip spans 60 frames, and the longest of 2 files has 45"),
+        ({"clip": 60}, "a clip spans 60 frames, but the longest of 2 files has 45"),
         ({"labels": [1]}, "labels has 1 values for 2 files"),
         ({"channels": 4}, "choose 3"),
     ],
@@ -172,7 +172,7 @@ def test_a_container_without_times_is_read_from_its_beginning(
     for index in (50, 3, 40):
         assert numbers_of(loader[index]).tolist() == [index]
     assert bool(sought) == seeks
-    assert ("only found by decoding all before it" in caplog.text) != seeks
+    assert ("requires decoding all frames before it" in caplog.text) != seeks
 
 
 def test_a_video_that_is_cut_is_an_error(tmp_path):

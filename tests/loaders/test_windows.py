@@ -164,7 +164,7 @@ REFUSED = {
     "stride": ({"stride": 1.5}, TypeError, "stride=1.5 is float"),
     "too long": ({"window": 119}, ValueError, "longest of 1 series has 120"),
     "targets without horizon": ({"horizon": None}, ValueError, "pass horizon=1"),
-    "no such column": ({"targets": [3]}, IndexError, "targets has column 3, and the series has 3"),
+    "no such column": ({"targets": [3]}, IndexError, "targets has column 3, but the series has 3"),
     "no column": ({"targets": []}, ValueError, "at least one column"),
     "a name": ({"inputs": "up"}, IndexError, "it has numbers, from 0 to 2"),
     "no number": ({"inputs": [1.5]}, TypeError, "expected the number of a column"),
@@ -174,7 +174,7 @@ REFUSED = {
     "other columns": (
         {"series": [table(), table()[:, :2]]},
         ValueError,
-        r"series 0 has rows of float32\[3\], and series 1 of float32\[2\]",
+        r"series 0 has rows of float32\[3\], but series 1 has rows of float32\[2\]",
     ),
     "gaps of one": ({"gaps": [120]}, IndexError, "gaps has row 120"),
     "gaps of two": (

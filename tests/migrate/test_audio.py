@@ -17,7 +17,7 @@ def sounds(tmp_path):
         folder.mkdir(exist_ok=True)
         frames = np.full((30 + n % 4, 1), (n + 1) / 64)
         soundfile.write(folder / f"{n:02}.wav", frames, 8000, subtype="PCM_16")
-    (tmp_path / "a" / "notes.txt").write_text("no sound")
+    (tmp_path / "a" / "notes.txt").write_text("not a sound")
     return tmp_path
 
 

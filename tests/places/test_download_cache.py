@@ -136,7 +136,7 @@ def test_nothing_of_the_users_is_touched(server, tmp_path):
     """A folder with other files is refused; beside segments, other files stay."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(ValueError, match=r"holds other files, such as 'thesis.tex'"):
+    with pytest.raises(ValueError, match=r"contains other files, such as 'thesis.tex'"):
         DownloadCache(tmp_path / "mine", None, 1, "a")
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError, match="expected a folder"):
@@ -229,7 +229,7 @@ def test_training_goes_on_without_the_cache(server, tmp_path, monkeypatch, caplo
     with caplog.at_level(logging.WARNING, "kloaders"):
         read_all(cache, found)
         read_all(cache, found)
-    assert caplog.text.count("nothing more goes into the download cache") == 1
+    assert caplog.text.count("stores no more objects") == 1
 
 
 WRITER = """

@@ -55,7 +55,7 @@ def test_what_an_answer_means(server, fault, kind, recovery, said):
     [
         ((404, "NoSuchKey"), FileNotFoundError, "does not exist"),
         ((403, "AccessDenied"), AccessError, "refuses access"),
-        ((400, "ExpiredToken"), AccessError, "wrong region and with credentials that have expired"),
+        ((400, "ExpiredToken"), AccessError, "wrong region and with expired credentials"),
         ((301, "PermanentRedirect"), AccessError, "wrong region"),
     ],
 )

@@ -279,7 +279,7 @@ def test_who_gives_up_does_not_wait(place, released):
         claim.release()
     thread.join(20)
     claim.release()
-    assert outcome == ["nobody waits for s3://b/0 any more."]
+    assert outcome == ["no thread waits for s3://b/0 any more."]
 
 
 def test_a_fork_begins_anew(place):

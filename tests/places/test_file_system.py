@@ -31,7 +31,7 @@ def test_objects_by_name(files):
 def test_an_object_is_put_once(files):
     access.put("memory://a/new", [b"x", b"y"], only_if_absent=True)
     assert access.read("memory://a/new") == b"xy"
-    with pytest.raises(FileExistsError, match="memory://a/new is there already"):
+    with pytest.raises(FileExistsError, match="memory://a/new already exists"):
         access.put("memory://a/new", [b"z"], only_if_absent=True)
 
 

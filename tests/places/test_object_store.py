@@ -58,7 +58,7 @@ def test_ranges_of_one_version(s3):
 
 def test_an_object_is_put_whole_and_once(s3):
     access.put(s3.url("new"), [b"ab", b"c"], only_if_absent=True)
-    with pytest.raises(FileExistsError, match="s3://bucket/new is there already"):
+    with pytest.raises(FileExistsError, match="s3://bucket/new already exists"):
         access.put(s3.url("new"), [b"other"], only_if_absent=True)
     assert access.read(s3.url("new")) == b"abc"
     access.put(s3.url("new"), [b"other"])

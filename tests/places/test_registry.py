@@ -54,5 +54,5 @@ def test_a_package_that_is_missing_is_named(url, package, said, monkeypatch):
 
 def test_a_scheme_that_nobody_knows():
     pytest.importorskip("fsspec")
-    with pytest.raises(ValueError, match="s4:// is no scheme known"):
+    with pytest.raises(ValueError, match="s4:// is not a known scheme"):
         kl.PathSequenceLoader(["s4://bucket/a.jpg"])

@@ -41,9 +41,9 @@ def test_the_parts_of_a_url(url, parts):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("s3://", "names no bucket, expected s3://bucket/name"),
-        ("https:///a", "names no server"),
-        ("https://me:secret@host/a", "holds a user name or password"),
+        ("s3://", "has no bucket, expected s3://bucket/name"),
+        ("https:///a", "has no server"),
+        ("https://me:secret@host/a", "contains a user name or password"),
         ("s3://AKID:secret@bucket/a", 'kloaders.storage("s3", ...)'),
         ("https://host/a.jpg?X-Amz-Signature=secret", "is followed by a query"),
     ],
@@ -91,7 +91,7 @@ def test_what_is_local_only_is_refused(call, what, tmp_path, monkeypatch):
     """Before, a folder called "s3:" was made, and written to."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        ValueError, match=f"{what}='s3://bucket/x': s3:// begins a URL, and this is read"
+        ValueError, match=f"{what}='s3://bucket/x': s3:// begins a URL, but this works only"
     ):
         call(kl.ArraySequenceLoader([1, 2]))
     assert list(tmp_path.iterdir()) == []

@@ -214,7 +214,7 @@ class Weighted(kl.SequenceLoader):
         ({"epoch_batches": 0}, ValueError, "epoch_batches=0 is too small"),
         ({"epoch_batches": 2.5}, TypeError, "epoch_batches=2.5 is float"),
         ({"class_balance": True}, ValueError, "in a hook.*pass class_balance=, an array"),
-        ({"class_balance": [1, 2]}, ValueError, "class_balance has 2 values, the data 5"),
+        ({"class_balance": [1, 2]}, ValueError, "class_balance has 2 values, but there are 5"),
         ({"class_balance": np.zeros((5, 2))}, ValueError, "class_balance has shape"),
         ({"sampling_weights": [1, 2]}, ValueError, r"sampling_weights has shape \(2,\)"),
         ({"sampling_weights": [1, 2, -1, 1, 1]}, ValueError, r"sampling_weights\[2\] is -1"),
@@ -242,7 +242,7 @@ def test_options_that_mean_nothing_are_refused(options, error, words):
     ("options", "words"),
     [
         ({"echo": 2}, "echo=2 serves a RAM batch several times"),
-        ({"draw": "windows"}, 'reads runs of neighbouring samples.*draw="global"'),
+        ({"draw": "windows"}, 'reads runs of adjacent samples.*draw="global"'),
     ],
 )
 def test_what_ram_batches_cannot_do(npy, options, words):

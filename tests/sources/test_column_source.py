@@ -119,9 +119,7 @@ def test_columns_that_do_not(x, y, message):
 
 
 TWO = [np.zeros((20, 2)), np.ones((20, 2))]
-BOTH = (
-    "{} is a list of 2 arrays of 20 rows each, which may be 2 {} or 2 samples: for {} pass a tuple"
-)
+BOTH = "{} is a list of 2 arrays with 20 rows each, which may be 2 {} or 2 samples: for {} pass a tuple"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +158,5 @@ def test_a_list_of_arrays_that_lie_elsewhere(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["a"] = file["b"] = np.zeros((20, 2))
-        with pytest.raises(
-            TypeError, match=r"x is a list of 2 arrays that lie elsewhere .*tuple\(x\)"
-        ):
+        with pytest.raises(TypeError, match=r"x is a list of 2 arrays outside RAM .*tuple\(x\)"):
             kl.ArraySequenceLoader([file["a"], file["b"]])

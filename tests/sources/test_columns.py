@@ -132,7 +132,7 @@ def test_a_function_that_fails_belongs_to_its_row(kind):
 
 
 def test_a_labels_function_that_gives_texts():
-    with pytest.raises(ValueError, match=r"gave 'cat' for 0.txt, expected a number"):
+    with pytest.raises(ValueError, match=r"returned 'cat' for 0.txt, expected a number"):
         CallColumn(lambda path: "cat", PATHS).read(0)
 
 

@@ -86,5 +86,5 @@ def test_a_minus_is_no_gap_within_a_number():
 def test_rows_of_text():
     assert split_rows(['a 5" disk,"b, c"'], ",", '"') == [['a 5" disk', "b, c"]]
     assert split_rows(['a,"b, c"'], ",", None) == [["a", '"b', ' c"']]
-    with pytest.raises(ValueError, match="it is no row of CSV"):
+    with pytest.raises(ValueError, match="it is not a CSV row"):
         split_rows(["a\rb,c"], ",", '"')

@@ -110,7 +110,7 @@ def test_decode_gets_the_value():
     assert field(decode=len).read(b"abc", None) == 3
     assert field(decode=len).read("abcd", None) == 4
     assert field(decode=lambda v: v * 2).read(np.int64(4), None) == 8
-    with pytest.raises(TypeError, match="decode gave a tuple for 'x'"):
+    with pytest.raises(TypeError, match="decode returned a tuple for 'x'"):
         field(decode=lambda raw: (1, 2)).read(b"", None)
 
 
@@ -119,10 +119,10 @@ def test_decode_gets_the_value():
     [
         (None, "'x' is missing"),
         (b"", r"'x' is empty \(0 bytes\)"),
-        (b"no picture", "For bytes of another kind pass decode="),
+        (b"no picture", "For bytes in another format pass decode="),
         (png_bytes(PICTURE)[:-20], "'x' is truncated"),
         ({"a": 1, "b": 2}, r"a dictionary of 'a', 'b', expected numbers: .*\"x:KEY\""),
-        ([[1], [2, 3]], "'x': got a list of 2 that is no array"),
+        ([[1], [2, 3]], "'x': got a list of 2 items that is not an array"),
     ],
 )
 def test_values_that_are_no_array_are_named(value, said):
@@ -213,7 +213,7 @@ def test_parts_of_json():
         json_value(raw, "c", "json")
     with pytest.raises(DecodeError, match="'json' has no '7'"):
         json_value(raw, "a:b:7", "json")
-    with pytest.raises(DecodeError, match="'json' is no JSON"):
+    with pytest.raises(DecodeError, match="'json' is not JSON"):
         json_value(b"{", "", "json")
 
 

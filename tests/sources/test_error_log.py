@@ -99,7 +99,7 @@ def test_many_are_told_at_milestones(said):
     for index in range(1500):
         fail(log, index)
     assert len(said.messages) == 12
-    assert "only each tenfold is told" in said.messages[9]
+    assert "only the 100th, 1000th, ... are logged" in said.messages[9]
     assert "the 100th of 2,000 samples" in said.messages[10]
     assert "the 1,000th of 2,000 samples" in said.messages[11]
 
@@ -157,5 +157,5 @@ def test_a_batch_of_which_nothing_is_left():
     fail(log, 3)
     error = log.nothing_left(3)
     assert (error.index, error.name) == (3, "file 3")
-    assert "ValueError: bad 3 (and so for every other sample of this batch" in error.cause
+    assert "ValueError: bad 3 (and so did every other sample of this batch" in error.cause
     assert "did not load" in log.nothing_left(4).cause

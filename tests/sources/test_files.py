@@ -42,6 +42,17 @@ def test_a_file_is_read_in_place_where_that_goes(tmp_path):
 
 
 @pytest.mark.parametrize("decode", [None, count_of])
+def test_rows_of_one_array_are_read_as_each_alone(tmp_path, decode):
+    out = np.zeros((2, 3), np.float32)
+    np.save(tmp_path / "a.npy", np.float32([1, 2, 3]))
+    path = str(tmp_path / "a.npy")
+    for _ in range(2):  # the header is known the second time
+        reader = FileReader(ImageOptions(), decode)
+        read = reader.for_rows(out)
+        np.testing.assert_array_equal(read(path, out[1]), reader(path, None))
+
+
+@pytest.mark.parametrize("decode", [None, count_of])
 def test_what_is_read_is_cast(tmp_path, decode):
     np.save(tmp_path / "a.npy", np.arange(3))
     read = pickle.loads(pickle.dumps(FileReader(ImageOptions(dtype=np.dtype("f2")), decode)))
@@ -65,7 +76,7 @@ def test_samples_are_called_as_their_files():
     ("source", "shape", "dtype"),
     [
         (source_of(["a.png"]), "size=", "load_sample()"),
-        (source_of(["a.npy"]), "load_sample() or in transform=", "load_sample()"),
+        (source_of(["a.npy"]), "load_sample() or transform=", "load_sample()"),
         (source_of(["a.png"], count_of), "decode= or", "decode="),
         (source_of(["a.png"], hooked=True), "load_sample() or", "load_sample()"),
     ],
@@ -94,7 +105,7 @@ def test_files_that_are_there(files):
 
 @pytest.mark.parametrize("check", [True, "sample"])
 def test_a_missing_file_is_named(files, check):
-    with pytest.raises(FileNotFoundError, match=r"29.npy does not exist \(30 looked at\)"):
+    with pytest.raises(FileNotFoundError, match=r"29.npy does not exist \(checked 30\)"):
         check_paths_of(source_of(files), check)
     check_paths_of(source_of(files), False)
 
@@ -109,7 +120,7 @@ def test_several_missing_files_are_counted(files):
 def test_a_sample_of_many_is_spread_over_all(files, monkeypatch):
     """The last one is among those that are looked at, and how many were is said."""
     monkeypatch.setattr("kloaders.sources.files._CHECKED", 4)
-    with pytest.raises(FileNotFoundError, match=r"29.npy does not exist \(4 looked at of 30\)"):
+    with pytest.raises(FileNotFoundError, match=r"29.npy does not exist \(checked 4 of 30\)"):
         check_paths_of(source_of(files), "sample")
 
 
@@ -164,9 +175,15 @@ def test_options_of_masks_go_before():
     ("decode", "labels", "images", "error", "message"),
     [
         (5, None, {}, TypeError, "decode=5 is not a function of a file's bytes"),
-        (count_of, None, {"size": (8, 9)}, ValueError, r"size=\(8, 9\) is for pictures"),
+        (count_of, None, {"size": (8, 9)}, ValueError, r"size=\(8, 9\) is for images"),
         (None, "size", {}, TypeError, "label_options='size', expected a dict"),
-        (None, {"sise": 3}, {}, TypeError, "label_options has 'sise', which is no option"),
+        (
+            None,
+            {"sise": 3},
+            {},
+            TypeError,
+            "label_options has 'sise', which is not an image option",
+        ),
     ],
 )
 def test_options_that_do_not_go(decode, labels, images, error, message):

@@ -155,8 +155,8 @@ def test_a_state_of_the_same_data_and_options_is_taken():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ("{}", TypeError, "a state is str, expected what state_dict"),
-        ({}, ValueError, "no state of a loader, or one of another version"),
+        ("{}", TypeError, "a state is str, expected the result of state_dict"),
+        ({}, ValueError, "not a loader's state, or has another version"),
         (state(version=99), ValueError, "another version .99 instead of 1"),
         (state(epoch=-1), ValueError, "damaged: epoch is -1, expected an integer of at least 0"),
         (state(batch=True), ValueError, "damaged: batch is True"),
@@ -168,7 +168,7 @@ def test_a_state_of_the_same_data_and_options_is_taken():
         (
             state(made_for={"data": "xyz", "seed": "3"}),
             ValueError,
-            "the loader has: data was 'xyz' and is 'abc'. Make",
+            "those of the loader: data was 'xyz' and is 'abc'. Make",
         ),
         (state(made_for={**OWN, "more": "1"}), ValueError, "more was '1' and is None"),
     ],

@@ -69,11 +69,11 @@ def test_what_is_wrong_with_folders(root):
         class_folders(str(root / "none"), None)
     with pytest.raises(NotADirectoryError, match=r"0.npy is a file, expected a folder"):
         class_folders(str(root / "a/0.npy"), None)
-    with pytest.raises(ValueError, match=r"holds 2 files and no folders"):
+    with pytest.raises(ValueError, match=r"contains 2 files and no folders"):
         class_folders(str(root / "a"), None)
-    with pytest.raises(ValueError, match=r"holds nothing and no folders"):
+    with pytest.raises(ValueError, match=r"contains nothing and no folders"):
         class_folders(str(root / ".git"), None)
-    with pytest.raises(ValueError, match=r"class_names holds 'c', and .* it has a, b"):
+    with pytest.raises(ValueError, match=r"class_names holds 'c', but .* it has a, b"):
         class_folders(str(root), ["a", "c"])
     with pytest.raises(ValueError, match=r"class_names holds 'a' twice"):
         class_folders(str(root), ["a", "b", "a"])
@@ -101,7 +101,7 @@ def test_links_to_folders_are_told(root, tmp_path_factory, caplog):
     (root / "b" / "linked").symlink_to(other)
     assert "b/linked/9.png" not in found(root)
     assert "b/linked is left out" in caplog.text
-    assert "follow_links=True looks into them" in caplog.text
+    assert "follow_links=True enters them" in caplog.text
     assert "b/linked/9.png" in found(root, follow_links=True)
 
 
@@ -123,7 +123,7 @@ def test_classes_that_are_links(root, tmp_path_factory, caplog):
     (root / "round").symlink_to(root / "round")
     assert class_folders(str(root), None) == ["a", "b", "c"]
     assert found(root / "c") == ["9.png"]
-    assert "me is left out: it is a link to a folder that it lies in" in caplog.text
+    assert "me is left out: it is a link to a folder that contains it" in caplog.text
     assert folders_and_files(str(root)) == (["a", "b", "c"], ["round"])
 
 

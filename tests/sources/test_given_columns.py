@@ -97,9 +97,9 @@ class Sparse:
     ("given", "error", "message"),
     [
         ("a.npy", TypeError, r"x is the text 'a.npy', expected arrays: np.load"),
-        (Sparse(), TypeError, r"x is a sparse Sparse: a batch is dense, x.toarray\(\)"),
+        (Sparse(), TypeError, r"x is a sparse Sparse, but batches are dense: pass x.toarray\(\)"),
         (5, TypeError, r"x is a int, expected something with a length"),
-        (iter([1]), TypeError, r"expected something with a length.*list\(x\) makes one"),
+        (iter([1]), TypeError, r"expected something with a length.*list\(x\) may do"),
         (np.array(5), ValueError, "x is the single number 5"),
         (np.array(["2020-01-01"], "M8[D]"), TypeError, "x has dtype datetime64"),
         ([[1, 2], [3]], ValueError, "entries have different lengths"),

@@ -175,7 +175,7 @@ def test_a_batch_of_too_few_rows_blames_the_hook():
             return super().load_batch(indices[:-1])
 
     loader = Short()
-    with pytest.raises(ValueError, match=r"load_batch\(3 indices\) gave an array of 2 rows"):
+    with pytest.raises(ValueError, match=r"load_batch\(3 indices\) returned an array of 2 rows"):
         filled(HookSource(loader, COUNT, by_batch=True), [3, 1, 2])
 
 
@@ -263,5 +263,5 @@ def test_known_labels_change_with_their_column():
 def test_labels_from_the_hook_and_from_columns_are_one_too_many():
     labels = ArrayColumn(np.arange(COUNT))
     source = LabelledSource(Numbered(COUNT), labels, (labels, labels))
-    with pytest.raises(TypeError, match=r"returned a tuple of 2.*given labels as well"):
+    with pytest.raises(TypeError, match=r"returned a tuple of 2.*loader also has labels"):
         source.sample(0, Moment())

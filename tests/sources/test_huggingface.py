@@ -77,5 +77,7 @@ def test_it_pickles(dataset):
 
 
 def test_a_column_that_is_not_there(dataset):
-    with pytest.raises(ValueError, match="there is no column 'm', there are n, label, array, box"):
+    with pytest.raises(
+        ValueError, match="there is no column 'm', the columns are n, label, array, box"
+    ):
         source_of(dataset, "m")

@@ -57,7 +57,7 @@ def test_what_is_not_among_them(files, tmp_path, keep, caplog):
             kl.TarSequenceLoader(files, 4, "npy", exclude=excluding(tmp_path, "other.jpg"))
         )
     assert loader.samples == 18
-    assert "none of the paths listed is among these" in caplog.text
+    assert "none of the listed paths is among these" in caplog.text
 
 
 def test_the_file_of_a_run_that_is_its_own_list(files, tmp_path, keep):

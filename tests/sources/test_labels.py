@@ -54,7 +54,7 @@ def test_labels_that_are_no_classes(labels):
 
 
 def test_no_labels():
-    with pytest.raises(ValueError, match=r"balance=True needs labels, and there are none"):
+    with pytest.raises(ValueError, match=r"balance=True needs labels, but there are none"):
         classes_of(source_of(), "balance")
 
 
@@ -83,7 +83,7 @@ def test_codes_are_numbers_of_sorted_values(values, names, codes):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1, 2], "lengths differ: groups has 2 values, the data 3 samples"),
+        ([1, 2], "lengths differ: groups has 2 values, but there are 3 samples"),
         (np.zeros((3, 2)), r"groups has shape \(3, 2\), expected one value for each of 3"),
         ([1.0, np.nan, 2.0], r"groups\[1\] is missing \(nan\)"),
         (["a", "b", None], r"groups\[2\] is missing \(None\)"),

@@ -166,7 +166,7 @@ def test_a_class_that_is_not_known(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"x": ["c"]}, "x names the column 'c', and .* has a, b, y"),
+        ({"x": ["c"]}, "x names the column 'c', but .* has a, b, y"),
         ({"y": "c"}, "y names the column 'c'"),
         ({"x": []}, "x is an empty list"),
         ({"classes": {"c": ["d"]}}, "classes names the column 'c'"),
@@ -178,7 +178,7 @@ def test_columns_that_are_not_there(tmp_path, options, message):
 
 
 def test_files_of_other_columns(tmp_path):
-    with pytest.raises(ValueError, match=r"1.txt has the columns b, a, and .*0.txt has a, b"):
+    with pytest.raises(ValueError, match=r"1.txt has the columns b, a, but .*0.txt has a, b"):
         csv_of(tmp_path, "a,b\n1,2\n", "b,a\n1,2\n")
 
 
@@ -205,7 +205,7 @@ def test_two_columns_of_one_name(tmp_path):
     text = "a,b,b,c\n1,2,3,4\n5,6,7,8\n"
     assert batch(csv_of(tmp_path, text), 0, 1)[0].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
     for options in ({"x": ["a", "b"]}, {"y": "b"}, {"classes": {"b": ["x"]}}):
-        with pytest.raises(ValueError, match=r"has 2 of this name: choose by number.*\(1 and 2\)"):
+        with pytest.raises(ValueError, match=r"has 2 with this name: pass its number.*\(1 and 2\)"):
             csv_of(tmp_path, text, **options)
     x, y = batch(csv_of(tmp_path, text, x=["a", 2], y=1), 1)
     assert (x.tolist(), y.tolist()) == ([[5, 7]], [6])
@@ -224,7 +224,7 @@ def test_rows_that_end_in_carriage_returns(tmp_path):
 
 
 def test_no_rows_below_the_names(tmp_path):
-    with pytest.raises(ValueError, match=r"0.txt has a row of names and no other rows"):
+    with pytest.raises(ValueError, match=r"0.txt has a row of names but no other rows"):
         csv_of(tmp_path, "a,b\n")
     assert len(csv_of(tmp_path, "a,b\n", "a,b\n1,2\n")) == 1  # as those who write parts do
     with pytest.raises(kl.DecodeError, match=r"0.txt: its first row cannot be read"):

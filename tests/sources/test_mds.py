@@ -67,7 +67,9 @@ def test_images_that_are_not_encoded(tmp_path):
 
 
 def test_what_is_broken_is_named(folder):
-    with pytest.raises(ValueError, match="there is no column 'm', there are array, half, json"):
+    with pytest.raises(
+        ValueError, match="there is no column 'm', the columns are array, half, json"
+    ):
         source_of(folder, "m")
     with pytest.raises(DecodeError, match="'json' has no 'cat', it has 'box'"):
         source_of(folder, "json:cat").sample(0, Moment())
@@ -75,10 +77,10 @@ def test_what_is_broken_is_named(folder):
     raw = bytearray(shard.read_bytes())
     raw[:4] = b"\7\0\0\0"
     shard.write_bytes(raw)
-    with pytest.raises(DecodeError, match=r"shard\.00001\.mds is damaged: its table"):
+    with pytest.raises(DecodeError, match=r"shard\.00001\.mds is damaged: its sample table"):
         source_of(folder)
     shard.write_bytes(raw[:-1])
-    with pytest.raises(DecodeError, match=r"shard\.00001\.mds has \d+ bytes, and the index says"):
+    with pytest.raises(DecodeError, match=r"shard\.00001\.mds has \d+ bytes, but its index says"):
         source_of(folder)
 
 

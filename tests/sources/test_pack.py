@@ -70,7 +70,7 @@ def test_an_index_that_lies(tmp_path: Path, keep: Any, monkeypatch: Any) -> None
         path.write_bytes(good[:256] + index.tobytes())
         monkeypatch.setattr(columns, "available_bytes", lambda value=value: value % 2)
         loader = keep(kl.PackSequenceLoader(tmp_path, 1, shuffle=False))
-        with pytest.raises(kl.SampleError, match=r"index\.npy, row 2, is damaged: it places"):
+        with pytest.raises(kl.SampleError, match=r"index\.npy, row 2, is damaged: it refers to"):
             loader[2]
         assert loader[3].shape == (1, 4)
 
@@ -161,7 +161,7 @@ def test_damage_in_a_pack_of_version_1(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x0-00001\.npy changed since the pack was written"):
         kl.PackSequenceLoader(folder, 1).verify()
     path.write_bytes(raw[:-1])
-    with pytest.raises(ValueError, match=r"x0-00001\.npy has 495 bytes, and pack\.json says 496"):
+    with pytest.raises(ValueError, match=r"x0-00001\.npy has 495 bytes, but pack\.json says 496"):
         kl.PackSequenceLoader(folder, 1)
 
 

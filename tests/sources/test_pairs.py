@@ -72,5 +72,5 @@ def test_each_of_a_pair_is_transformed_with_random_numbers_of_its_own():
 
 
 def test_parts_of_pairs_would_share_samples():
-    with pytest.raises(ValueError, match="split or choose first"):
+    with pytest.raises(ValueError, match="split or select first"):
         source(0.5).take(np.arange(3))

@@ -117,21 +117,23 @@ def test_a_warning_where_groups_are_read_again_and_again(paths, caplog):
     assert not caplog.text
     source_of(paths, budget=100).warn_of_rereading()
     assert "pass ram_batch_size=" in caplog.text
-    assert "in 5 row groups, of which row_group_cache=100 bytes stays" in caplog.text
+    assert "in 5 row groups, but row_group_cache= keeps only 100 bytes" in caplog.text
 
 
 def test_what_is_broken_is_named(paths, tmp_path):
-    with pytest.raises(ValueError, match="there is no column 'm', there are n, half, text, struct"):
+    with pytest.raises(
+        ValueError, match="there is no column 'm', the columns are n, half, text, struct"
+    ):
         source_of(paths, "m")
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(DecodeError, match="empty is empty"):
         source_of([str(tmp_path / "empty")])
     (tmp_path / "text").write_bytes(b"a,b\n" * 100)
-    with pytest.raises(DecodeError, match="text is no Parquet file, or cut short"):
+    with pytest.raises(DecodeError, match="text is not a Parquet file, or cut short"):
         source_of([str(tmp_path / "text")])
     pq.write_table(pa.table({"m": [1]}), tmp_path / "other")
     with pytest.raises(
-        DecodeError, match=r"other has the columns m \(int64\), and .* has n \(int64\)"
+        DecodeError, match=r"other has the columns m \(int64\), but .* has n \(int64\)"
     ):
         source_of([paths[0], str(tmp_path / "other")])
 

@@ -32,6 +32,12 @@ def test_no_paths():
     assert list(PackedPaths([])) == []
 
 
+def test_many_at_once():
+    packed, order = PackedPaths(NAMES), [5, 0, 2, 0, 4]
+    assert packed.at(np.array(order)) == [NAMES[k] for k in order]
+    assert packed.at(np.array([], np.int64)) == []
+
+
 @pytest.mark.parametrize("index", [6, -7])
 def test_a_number_out_of_range(index):
     with pytest.raises(IndexError, match=f"path {index} of 6"):
@@ -44,7 +50,7 @@ def test_what_is_no_path_is_named():
 
 
 def test_a_nul_character_is_named():
-    with pytest.raises(ValueError, match="'b\\\\x00c' holds a NUL character"):
+    with pytest.raises(ValueError, match="'b\\\\x00c' contains a NUL character"):
         PackedPaths(["a", "b\0c"])
 
 

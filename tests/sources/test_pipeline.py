@@ -163,11 +163,15 @@ def test_a_batch_is_transformed_with_numbers_of_its_own():
 @pytest.mark.parametrize(
     ("function", "error", "message"),
     [
-        (lambda x, y, rng: (x[:2], y), ValueError, r"gave x of shape \(2, 2\) for a batch of 3"),
-        (lambda x, y, rng: (x, y.sum()), ValueError, r"gave y of shape \(\) for a batch of 3"),
-        (lambda x, y, rng: ({"a": x[0]}, y), ValueError, r"gave x\['a'\] of shape"),
+        (
+            lambda x, y, rng: (x[:2], y),
+            ValueError,
+            r"returned x of shape \(2, 2\) for a batch of 3",
+        ),
+        (lambda x, y, rng: (x, y.sum()), ValueError, r"returned y of shape \(\) for a batch of 3"),
+        (lambda x, y, rng: ({"a": x[0]}, y), ValueError, r"returned x\['a'\] of shape"),
         (lambda x, y, rng: x, TypeError, "batch_transform returned a ndarray"),
-        (lambda x, y, rng: 1 / 0, RuntimeError, "failed on batch 2 of epoch 1, of 3 samples"),
+        (lambda x, y, rng: 1 / 0, RuntimeError, "failed for batch 2 of epoch 1, with 3 samples"),
     ],
 )
 def test_a_batch_transform_that_does_not_give_a_batch(function, error, message):

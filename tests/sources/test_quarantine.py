@@ -207,7 +207,7 @@ def test_raise_names_file_position_and_cause_through_fit(
     index, name = re.search(r"sample (\d+) \((.*?)\)", str(caught.value)).groups()  # type: ignore[union-attr]
     assert files[int(index)] == name
     assert int(index) in BAD
-    assert "no .npy file: it begins with b'no array'" in str(caught.value)
+    assert "not an .npy file: it begins with b'no array'" in str(caught.value)
     assert name in paths_of(quarantine)  # so that the next run can do without it
 
 
@@ -228,7 +228,7 @@ def test_a_first_sample_that_raises_is_written_down(
         run()
     assert paths_of(bad) == [files[0]]
     while len(paths_of(bad)) < 1 + len(BAD):  # each run names at least one more
-        with pytest.raises(kl.SampleError, match=r"no \.npy file"):
+        with pytest.raises(kl.SampleError, match=r"not an \.npy file"):
             run()
     loader = keep(loader_of(files, None, two_levels, quarantine=bad, exclude=bad))
     assert flat(epoch(loader)) == sorted(set(range(SAMPLES)) - {0, *BAD})
@@ -276,7 +276,7 @@ def test_columns_and_time(files: Any, tmp_path: Path, keep: Any) -> None:
     epoch(loader)
     rows = rows_of(tmp_path / "new" / "bad.csv")
     assert sorted(row["path"] for row in rows) == [files[k] for k in BAD]
-    assert all("no .npy file" in row["error"] for row in rows)
+    assert all("not an .npy file" in row["error"] for row in rows)
     for row in rows:
         seen = datetime.fromisoformat(row["first_seen"])
         assert abs(datetime.now(timezone.utc) - seen) < timedelta(minutes=5)
@@ -388,11 +388,11 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     for content in (b"file,label\na,1\n", b"file,label", b"\x89PNG\0", b"path,label\na,1\n"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"labels\.csv is no list.*path,error"):
+        with pytest.raises(ValueError, match=r"labels\.csv is not a list.*path,error"):
             Quarantine(path)
         assert path.read_bytes() == content
         if b"path" not in content:
-            with pytest.raises(ValueError, match=r"labels\.csv is no list.*column called path"):
+            with pytest.raises(ValueError, match=r"labels\.csv is not a list.*column called path"):
                 excluded(path)
 
 
@@ -605,7 +605,7 @@ def test_wrong_lists(files: Any, tmp_path: Path, caplog: Any) -> None:
     Quarantine(tmp_path / "other.csv").add([("/elsewhere/00.npy", "bad")])
     with caplog.at_level("INFO", "kloaders"):
         assert loader_of(files, exclude=tmp_path / "other.csv").samples == SAMPLES
-    assert "none of the paths listed is among these" in caplog.text
+    assert "none of the listed paths is among these" in caplog.text
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

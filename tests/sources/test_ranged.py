@@ -175,7 +175,7 @@ def test_credentials_are_in_no_pickle_and_no_state(far, tmp_path, caplog):
 
 
 def test_options_of_the_cache(far, tmp_path):
-    with pytest.raises(ValueError, match="there is none: give its folder"):
+    with pytest.raises(ValueError, match="there is none: pass its folder"):
         far(download_budget="1GB")
     with pytest.raises(ValueError, match="less than one block"):
         far(download_cache=tmp_path / "c", download_budget=100)
@@ -183,7 +183,7 @@ def test_options_of_the_cache(far, tmp_path):
 
 def test_a_cache_of_local_files(kind, tmp_path):
     folder = made(kind, tmp_path / "files")
-    with pytest.raises(ValueError, match="no path here is one"):
+    with pytest.raises(ValueError, match="no path here is a URL"):
         KINDS[kind].load(folder, 8, download_cache=tmp_path / "c")
 
 

@@ -109,7 +109,7 @@ def test_a_damaged_record_is_reported_whether_layouts_are_known_or_not(source, l
 def test_hooks_without_features_parse_for_themselves(source):
     bare = RecordSource(source.records, (), False, "Mine")
     with pytest.raises(
-        TypeError, match=r"Mine overrides a hook and has no features: pass features="
+        TypeError, match=r"Mine overrides a hook but has no features: pass features="
     ):
         bare.sample(0, Moment())
     assert not bare.runs_user_code

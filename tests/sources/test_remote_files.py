@@ -358,9 +358,9 @@ def test_parts_of_a_loader_share_the_cache(server, keep, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"download_budget": "1GiB"}, "is the size of a download cache, and there is none"),
+        ({"download_budget": "1GiB"}, "is the size of a download cache, but there is none"),
         ({"download_cache": "c", "download_budget": "1kB"}, "less than one block"),
-        ({"download_cache": "c", "download_budget": "much"}, "is no size"),
+        ({"download_cache": "c", "download_budget": "much"}, "is not a size"),
     ],
 )
 def test_what_is_no_download_cache(server, tmp_path, monkeypatch, options, said):
@@ -371,5 +371,5 @@ def test_what_is_no_download_cache(server, tmp_path, monkeypatch, options, said)
 
 def test_a_download_cache_of_local_files(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(3))
-    with pytest.raises(ValueError, match="no path here is one"):
+    with pytest.raises(ValueError, match="no path here is a URL"):
         kl.PathSequenceLoader([tmp_path / "a.npy"], download_cache=tmp_path / "c")

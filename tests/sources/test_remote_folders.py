@@ -89,8 +89,8 @@ def test_options_of_from_directory(server, keep):
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("nothing", {}, "nothing lies below s3://bucket/nothing"),
-        ("photos/cat/deep/er", {}, "holds 1 files and no folders"),
+        ("nothing", {}, "there is nothing below s3://bucket/nothing"),
+        ("photos/cat/deep/er", {}, "contains 1 files and no folders"),
         ("photos", {"class_names": ["cow"]}, "class_names holds 'cow'"),
         ("photos", {"extensions": "jpg"}, "no file of .jpg in them"),
     ],

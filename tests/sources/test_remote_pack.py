@@ -104,11 +104,11 @@ def test_verify(server, tmp_path, keep):
 
 
 def test_what_is_no_pack(server, tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no pack"):
+    with pytest.raises(FileNotFoundError, match="contains no pack"):
         kl.PackSequenceLoader(server.url("nothing"))
     url = pack(tmp_path / "p", server, [(np.zeros(5), k) for k in range(6)])
     server.objects["p/x.npy"] = server.objects["p/x.npy"][:-8]
-    with pytest.raises(ValueError, match=r"x\.npy has \d+ bytes, and pack\.json says"):
+    with pytest.raises(ValueError, match=r"x\.npy has \d+ bytes, but pack\.json says"):
         kl.PackSequenceLoader(url)
     del server.objects["p/x.npy"]
     with pytest.raises(FileNotFoundError, match=r"p/x\.npy does not exist"):

@@ -78,7 +78,7 @@ def test_nobodys_line_is_lost() -> None:
 def test_an_object_that_is_something_else(server) -> None:
     """It is left alone."""
     server.objects["train.csv"] = b"file,label\na,1\n"
-    with pytest.raises(ValueError, match="is no list of bad files"):
+    with pytest.raises(ValueError, match="is not a list of bad files"):
         RemoteQuarantine(server.url("train.csv"))
     assert server.objects["train.csv"] == b"file,label\na,1\n"
 
@@ -86,7 +86,7 @@ def test_an_object_that_is_something_else(server) -> None:
 def test_no_right_to_write(server) -> None:
     """It is said when the loader is made."""
     server.fault = lambda method, *_: (403, "AccessDenied") if method == "PUT" else None
-    with pytest.raises(AccessError, match="Writing needs the right to put"):
+    with pytest.raises(AccessError, match="Writing needs permission to put"):
         kl.PathSequenceLoader(fill(server, 4), batch_size=2, quarantine=server.url("bad.csv"))
 
 

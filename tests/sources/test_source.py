@@ -349,7 +349,7 @@ class _Drawn(Source):
 
 
 def test_a_source_without_read_says_so():
-    with pytest.raises(NotImplementedError, match=r"_Half has to override read\(index\)"):
+    with pytest.raises(NotImplementedError, match=r"_Half must override read\(index\)"):
         _Half().read(0)
     with pytest.raises(NotImplementedError):
         len(Source())
@@ -376,7 +376,7 @@ def test_a_sample_of_another_structure_is_reported():
     rows, reports = filled(source, [0, 1, 2])
     ((row, error),) = reports
     assert (row, type(error)) == (1, TypeError)
-    assert "nest otherwise" in str(error)
+    assert "nested differently" in str(error)
     assert [int(rows[k][1]) for k in (0, 2)] == [0, 2]
 
 

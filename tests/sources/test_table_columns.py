@@ -65,7 +65,7 @@ def test_one_hot_and_several_labels(table):
 def test_a_row_without_labels_is_warned_about(caplog):
     found = outputs_of(Table({"tags": ["a,b", None, "b"]}), "tags", None, "multi_label")
     assert found.values.tolist() == [[1, 1], [0, 0], [0, 1]]
-    assert "1 of 3 rows have no value in column 'tags': no label there" in caplog.text
+    assert "1 of 3 rows have no value in column 'tags': they get no label" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_a_row_without_labels_is_warned_about(caplog):
     [
         ({}, None, None, ValueError, "label_column is an empty dict"),
         ([], None, None, ValueError, "label_column is an empty list"),
-        ({"a": "kind"}, ["x"], None, TypeError, "there are several outputs: give a dict"),
+        ({"a": "kind"}, ["x"], None, TypeError, "there are several outputs: pass a dict"),
         ({"a": "kind"}, {"b": ["x"]}, None, ValueError, "class_names names an output 'b'"),
         ({"a": "kind"}, None, {"b": "int"}, ValueError, "label_mode names an output 'b'"),
         ("kind", None, "one-hot", ValueError, "label_mode='one-hot' is not known: choose 'int'"),
-        (["age", "size"], None, "int", ValueError, "for one column, and label_column is 2"),
+        (["age", "size"], None, "int", ValueError, "for one column, but label_column is 2"),
         ("size", None, "categorical", ValueError, "holds float32 such as 0.5"),
         ("age", None, "multi_label", ValueError, "row 0 .*holds 3, expected several labels"),
         ("words", ["red", "new"], "multi_label", ValueError, "row 2 .*'blue' in column 'words'"),

@@ -85,7 +85,9 @@ def test_labels_that_are_none_of_the_classes():
     table = Table({"a": ["cat", "cow"], "n": [0, 2]})
     with pytest.raises(ValueError, match=r"row 1 .*'cow' in column 'a' is not among class_names"):
         table.labels("a", ["cat", "dog"])
-    with pytest.raises(ValueError, match=r"row 1 .*2 in column 'n' is no class.*from 0 to 1"):
+    with pytest.raises(
+        ValueError, match=r"row 1 .*2 in column 'n' is not the number of a class.*from 0 to 1"
+    ):
         table.labels("n", ["cat", "dog"])
 
 
@@ -166,9 +168,9 @@ def test_a_column_of_its_own(tmp_path):
     [
         (b"a,b\n1,2\n3\n", r"line 3, has 1 values, the header 2"),
         (b"a,b\n1,2,3\n4\n", r"line 2, has 3 values, the header 2"),
-        (b"a,b\n1,\xff\n", r"behind line 0, is no CSV in UTF-8"),
-        (b"a,b\n", r"has a row of names \(a, b\), and no rows"),
-        (b"a,b", r"has a row of names \(a, b\), and no rows"),
+        (b"a,b\n1,\xff\n", r"after line 0, is not CSV in UTF-8"),
+        (b"a,b\n", r"has a row of names \(a, b\), but no other rows"),
+        (b"a,b", r"has a row of names \(a, b\), but no other rows"),
         (b"\xef\xbb\xbf", r"is empty"),
     ],
 )
@@ -226,14 +228,14 @@ def test_two_columns_of_one_name(tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r"])
 def test_a_table_of_names_alone_is_named(tmp_path, end):
     with pytest.raises(
-        ValueError, match=r"table.csv has a row of names \(path, label\), and no rows"
+        ValueError, match=r"table.csv has a row of names \(path, label\), but no other rows"
     ):
         Table(written(tmp_path, f"path,label{end}"))
     assert Table(written(tmp_path, f"a,b{end}1,2{end}")).numbers("b").tolist() == [2]
 
 
 def test_what_is_no_csv_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"table.csv, behind line 0, is no CSV in UTF-8"):
+    with pytest.raises(ValueError, match=r"table.csv, after line 0, is not CSV in UTF-8"):
         Table(written(tmp_path, "a\né\n", encoding="latin-1"))
 
 

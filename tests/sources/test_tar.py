@@ -74,14 +74,14 @@ def test_what_is_missing_or_wrong_is_named(tmp_path):
     source = source_of(samples_of(tmp_path, members), "cls")
     with pytest.raises(DecodeError, match="it has no 'cls', it has none of those read"):
         source.sample(1, Moment())
-    with pytest.raises(DecodeError, match=r"'cls' holds b'3\?', expected a whole number"):
+    with pytest.raises(DecodeError, match=r"'cls' holds b'3\?', expected an integer"):
         source.sample(2, Moment())
     with pytest.raises(ValueError, match="no sample has 'jpg', they have cls, npy"):
         source_of(samples_of(tmp_path, members), "jpg")
 
 
 def test_files_without_samples_are_named(tmp_path):
-    with pytest.raises(DecodeError, match=r"0\.tar holds no samples, .* it has README"):
+    with pytest.raises(DecodeError, match=r"0\.tar contains no samples, .* it has README"):
         samples_of(tmp_path, {"README": b"x"})
     with pytest.raises(DecodeError, match=r"1\.tar has 1\.CLS twice in one sample"):
         samples_of(tmp_path, {"0.cls": b""}, {"1.cls": b"", "1.CLS": b""})
@@ -91,7 +91,7 @@ def test_what_is_guessed(tmp_path):
     both = samples_of(tmp_path, {"1.cls": b"1", "1.npy": b"", "1.seg.jpg": b"", "1.txt": b""})
     assert guessed(both) == ("seg.jpg", "cls")
     assert guessed(samples_of(tmp_path, {"1.npy": b""})) == ("npy", None)
-    with pytest.raises(ValueError, match="samples have txt, of which none is an image or an array"):
+    with pytest.raises(ValueError, match="samples have txt, none of which is an image or an array"):
         guessed(samples_of(tmp_path, {"1.txt": b""}))
 
 

@@ -96,11 +96,11 @@ def test_colours_are_red_green_blue(tmp_path):
 
 def test_what_is_no_clip_or_no_video(files, tmp_path):
     with pytest.raises(
-        ValueError, match=r"a clip spans 10 frames, and the longest of 2 files has 9"
+        ValueError, match=r"a clip spans 10 frames, but the longest of 2 files has 9"
     ):
         source_of(files, clip=10)
     path = tmp_path / "text.mp4"
-    path.write_text("no video")
+    path.write_text("not a video")
     with pytest.raises(DecodeError, match=r"text.mp4 has no frames that OpenCV can read"):
         source_of([str(path)])
     with pytest.raises(FileNotFoundError):

@@ -70,7 +70,7 @@ def test_files_and_functions_of_paths(tmp_path):
     assert values(weights_of(paths, N), 5)[0].tolist() == [[5, 5], [5, 5]]
     found = weights_of(lambda path: float(path[-5]) / 2, N, paths=paths)
     assert values(found, 3)[0] == 1.5
-    with pytest.raises(TypeError, match="have no files"):
+    with pytest.raises(TypeError, match="have no file paths"):
         weights_of(lambda path: 1.0, N)
 
 
@@ -132,9 +132,9 @@ def test_each_weight_goes_with_its_sample(numbers):
 
 def test_weights_need_labels_and_come_from_one_place():
     alone = ColumnSource((ArrayColumn(NUMBERS),))
-    with pytest.raises(ValueError, match="need labels beside them"):
+    with pytest.raises(ValueError, match="needs labels"):
         WeightedSource(alone, ArrayColumn(NUMBERS)).read(0)
-    with pytest.raises(TypeError, match="has weights already"):
+    with pytest.raises(TypeError, match="already has weights"):
         WeightedSource(weighted(), ArrayColumn(NUMBERS)).read(0)
 
 

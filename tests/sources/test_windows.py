@@ -93,7 +93,7 @@ def test_what_is_too_short_for_a_window_is_logged(caplog):
 
 def test_without_any_window_the_longest_series_is_said():
     with pytest.raises(
-        ValueError, match="spans 13 rows with its horizon, and the longest of 2 ser"
+        ValueError, match="spans 13 rows with its horizon, but the longest of 2 ser"
     ):
         source_of([series(12), series(2)], Cut(0, 3, 1), Cut(10, 3, 1))
 

@@ -258,7 +258,7 @@ def test_ids_of_a_batch(kind: str, workers: int, keep: Any) -> None:
         np.testing.assert_array_equal(loader.ids_of(x), ids)
         seen += ids.tolist()
     assert sorted(seen) == list(range(SAMPLES))
-    with pytest.raises(ValueError, match="as this very loader"):
+    with pytest.raises(ValueError, match="as this loader"):
         loader.ids_of(np.array(x))
 
 

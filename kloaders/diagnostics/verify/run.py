@@ -151,7 +151,11 @@ def _from_cluster(tasks: list[Task], max_pixels: int, ray: Ray) -> Iterator[tupl
         (first, [as_question(task, max_pixels) for task in tasks[first : first + _AT_ONCE]])
         for first in range(0, len(tasks), _AT_ONCE)
     )
-    for (first, questions), answers in called(ray, Inspections(), blocks) if tasks else ():
+
+    def name(block: tuple[int, list[Any]]) -> str:
+        return f"one of {len(block[1])} checks, of which the first is of {block[1][0]['path']},"
+
+    for (first, questions), answers in called(ray, Inspections(), blocks, name) if tasks else ():
         yield from zip(tasks[first : first + len(questions)], answers, strict=True)
 
 

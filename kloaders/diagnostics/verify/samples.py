@@ -170,7 +170,12 @@ def _blocks_read(source: Source, blocks: list[Indices], ray: Ray | None) -> Iter
         from kloaders.engine.ray.calls import called
 
         one_by_one = dataclasses.replace(ray, cpus=1, min_cpus=None) if source.in_order else ray
-        for _, found in called(one_by_one, partial(_read, source.for_worker()), blocks):
+
+        def name(block: Indices) -> str:
+            first, last = int(block[0]), int(block[-1])
+            return f"one of samples {first} to {last} ({source.name(first)} and the next)"
+
+        for _, found in called(one_by_one, partial(_read, source.for_worker()), blocks, name):
             yield found
         return
     workers = 1 if source.in_order else usable_cores()

@@ -1,5 +1,5 @@
-"""One worker process as its parent sees it: the pipe, and the current row."""
-# ruff: noqa: S301  both ends of what is pickled are ours
+"""A worker process as its parent sees it: the pipe, and the current row."""
+# ruff: noqa: S301  both ends unpickle only this package's own messages
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ class Raised:
 
 
 class WorkerLost(Exception):
-    """A worker ended, or was killed, at a row of its job; -1: before the first."""
+    """A worker ended, or was killed, at this row of its job; -1: before the first row."""
 
     def __init__(self, row: int, how: str, hangs: bool = False) -> None:
         super().__init__(how)
         self.row, self.hangs = row, hangs
 
     def as_error(self, times: int, timeouts: Timeouts) -> Exception:
-        """The error of a sample at which this many workers died."""
+        """The error for a sample at which this many workers died."""
         if self.hangs:
             error: Exception = TimeoutError(
                 f"not loaded after {timeouts.sample:g} seconds in a worker process, {times} "
                 f"times. If a sample may take longer, set the environment variable {SAMPLE}, in "
                 "seconds, before the first batch."
             )
-            return with_recovery(error, None)  # it was tried more than once
+            return with_recovery(error, None)  # it has already been tried more than once
         error = RuntimeError(
-            f"the worker process that loaded it {self}, {times} times: a crash in a library, or "
-            "no memory left."
+            f"the worker process that loaded it {self}, {times} times: a library crashed, or "
+            "there was no memory left."
         )
-        # Linux sends SIGKILL when it is out of memory.
+        # If memory runs out, Linux sends SIGKILL.
         return with_recovery(error, Recovery.LOST if self.args[0].endswith("SIGKILL") else None)
 
 
@@ -79,7 +79,7 @@ class WorkerHandle:
             os.close(cell)
 
     def wait_ready(self) -> None:
-        """Block until the worker has loaded the loader."""
+        """Block until the worker has loaded the pipeline."""
         if self.ready:
             return
         try:
@@ -93,7 +93,7 @@ class WorkerHandle:
             ) from None
         if kind == "failed":
             raise WorkerPoolError(
-                "a worker process could not load this loader; what it says:\n\n" + rest[0]
+                "a worker process could not load this loader; its message:\n\n" + rest[0]
             )
         self.ready = True
 
@@ -106,7 +106,7 @@ class WorkerHandle:
     ) -> Any:
         """Run a job; failed rows are added to `troubles` as they occur.
 
-        blocks: memory of the job. in_use: numbers of all existing blocks; the worker drops others.
+        blocks: the memory for the job. in_use: the numbers of all existing blocks; the worker drops others.
         """
         self._row[0] = -1
         stale, self._known = self._known - in_use, self._known & in_use
@@ -170,7 +170,7 @@ class WorkerHandle:
     def kill(self) -> None:
         """Kill it if it is still running."""
         self.process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel
+        with contextlib.suppress(subprocess.TimeoutExpired):  # if it hangs in the kernel
             self.process.wait(5)
 
     def end(self) -> None:

@@ -1,5 +1,5 @@
-"""A pipeline for worker processes: pickled once, with its arrays in shared memory."""
-# ruff: noqa: S301  both ends of what is pickled are ours
+"""A pipeline for worker processes, pickled once, with its arrays in shared memory."""
+# ruff: noqa: S301  both ends unpickle only this package's own messages
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ __all__ = ["PickledPipeline", "check_sendable", "load_pickled"]
 
 
 class PickledPipeline:
-    """A pipeline's pickled form in an in-memory file, followed by its arrays, which workers share."""
+    """A pickled pipeline in an in-memory file, followed by its arrays, which workers share."""
 
     def __init__(self, pipeline: SamplePipeline) -> None:
         buffers: list[Any] = []
         try:
             data, main = _pickled(pipeline.for_worker(), lambda b: buffers.append(b.raw()))
         except Exception:
-            check_sendable(pipeline)  # names the object that cannot be pickled
+            check_sendable(pipeline)  # raises an error that names the object
             raise
         sizes = [view.nbytes for view in buffers]
         starts = [0, *itertools.accumulate(size + -size % ALIGNMENT for size in sizes)]
         head = pickle.dumps((sys.argv, main, data, starts, sizes))
-        #: Offset of the arrays in the file.
+        #: The offset of the arrays in the file.
         self.head = len(head) + -len(head) % mmap.ALLOCATIONGRANULARITY
         with held():
             self.fd = anonymous_file(self.head + starts[-1])
-            #: Closes the file; so does the last reference to this object.
+            #: Closes the file, when called or when the last reference to this object is gone.
             self.close = weakref.finalize(self, os.close, self.fd)
             self.close.atexit = False
         with mmap.mmap(self.fd, self.head + starts[-1]) as mapped:
@@ -50,7 +50,7 @@ class PickledPipeline:
 
 def load_pickled(fd: int, head: int) -> SamplePipeline:
     """In a worker process: the pipeline of a PickledPipeline with this file and head."""
-    # Private pages: a hook that writes to one of its arrays does so in its own process only.
+    # Private pages: if a hook writes to one of its arrays, only its own process sees the change.
     mapped = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
     argv, main, data, starts, sizes = pickle.loads(mapped)
     spawn.prepare({"sys_argv": argv, **main})
@@ -63,7 +63,7 @@ def _pickled(value: Any, take_buffer: Callable[[Any], Any]) -> tuple[bytes, dict
     """The pickled form, and what `spawn.prepare` needs to import the main script, if necessary."""
     by_value = _cloudpickle()
     if by_value is not None:
-        # Functions and classes of the script or notebook are pickled by value: workers don't import it.
+        # Pickle functions and classes of the script or notebook by value: workers don't import it.
         return by_value.dumps(value, protocol=5, buffer_callback=take_buffer), {}
     data = pickle.dumps(value, protocol=5, buffer_callback=take_buffer)
     return data, _main_script() if b"__main__" in data else {}
@@ -107,8 +107,8 @@ def check_sendable(pipeline: SamplePipeline) -> None:
     wants = [name for name, function in given.items() if getattr(function, "needs_keras", False)]
     if wants:
         raise TypeError(
-            f"processes=True, but {wants[0]}= applies a Keras layer, and worker processes import no "
-            "Keras: give it as batch_transform=, or leave processes out."
+            f"processes=True, but {wants[0]}= applies a Keras layer, and worker processes do not import "
+            "Keras: pass it as batch_transform=, or leave processes out."
         )
     sent = pipeline.for_worker()
     error = sendable(sent)
@@ -128,7 +128,7 @@ def check_sendable(pipeline: SamplePipeline) -> None:
     if _cloudpickle() is None:
         advice = "Define it at the top level of a module (a .py file), or pip install cloudpickle."
     else:
-        advice = "Open files, locks and models inside the function, when it first runs, not before."
+        advice = "Open files, locks and models inside the function, on its first call, not before."
     raise TypeError(
         f"processes=True, but {what} cannot be sent to a worker process: {error}. {advice}"
     ) from error

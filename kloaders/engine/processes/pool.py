@@ -1,7 +1,7 @@
-"""Worker processes for hooks that hold the GIL: they fill rows in shared memory, and may die.
+"""Worker processes for hooks that hold the GIL. They fill rows in shared memory, and may die.
 
-A thread of the engine passes its part of a batch to a worker and waits. A worker's result depends on
-its arguments only, so if the worker dies another one repeats the part.
+A thread of the engine passes its part of a batch to a worker and waits. The worker's result depends
+only on its arguments, so if a worker dies, another one repeats the part.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["ProcessPool"]
 
-# A sample at which this many workers died is at fault, not the machine.
+# A sample at which this many workers died is at fault, rather than the machine.
 _DEATHS = 3
-# The same for workers that die during start-up, one after another.
+# The same limit for consecutive workers that die while starting.
 _EARLY_DEATHS = 10
-# Seconds for idle workers to exit by themselves before they are killed.
+# The number of seconds that idle workers get to exit by themselves before they are killed.
 _SHUTDOWN_SECONDS = 0.7
 
 
 class ProcessPool:
     """Up to `count` processes, each with a copy of a pipeline.
 
-    They start together at the first job, run until `close`, and are replaced when they die. The
-    pool refers to the pipeline's pickled form and never to a loader, so that an unused loader is
-    garbage-collected and its workers end.
+    All start with the first job, run until `close`, and are replaced if they die. The pool refers to
+    the pickled pipeline and never to a loader, so that an unused loader is garbage-collected and its
+    workers end.
 
-    Threads: all methods may be called from several at once.
+    Threads: several may call all methods at once.
     """
 
     kind = "processes"
@@ -56,8 +56,8 @@ class ProcessPool:
     def __init__(self, pipeline: SamplePipeline, count: int) -> None:
         if is_worker():
             raise RuntimeError(
-                "a worker process, which imports your script again, asked for a batch itself: put "
-                "what builds and trains the model under `if __name__ == '__main__':`, or pip "
+                "a worker process, which imports your script again, requested a batch itself: put "
+                "the code that builds and trains the model under `if __name__ == '__main__':`, or pip "
                 "install cloudpickle, with which workers need not import the script."
             )
         self.count = count
@@ -86,10 +86,10 @@ class ProcessPool:
         raw: bool,
         stored: Rows | None = None,
     ) -> None:
-        """`pipeline.fill` in a worker process.
+        """Run `pipeline.fill` in a worker process.
 
-        A sample that repeatedly kills its worker or hangs is reported like one that does not load.
-        Blocks until all rows are done; the GIL is free meanwhile.
+        A sample that repeatedly kills its worker, or hangs, is reported like one that does not load.
+        Blocks until all rows are done, with the GIL released.
 
         stored: the samples before the transform, if they need not be read.
         """
@@ -119,12 +119,12 @@ class ProcessPool:
         def name(row: int) -> str:
             return f"sample {indices[row]} ({pipeline.source.name(int(indices[row]))})"
 
-        # The load_batch hook wants many samples at once; otherwise the worker reports each sample.
+        # load_batch needs many samples at once; otherwise the worker reports each sample.
         step = rows if stored is None and pipeline.source.whole_batches else 1
         self._run(job, rows, step, name, report, blocks)
 
     def look(self, pipeline: SamplePipeline, index: int, raw: bool) -> Structure:
-        """The specs of one sample; raises its error."""
+        """The specs of one sample; raises the sample's error."""
 
         def report(row: int, error: Exception) -> NoReturn:
             raise error
@@ -141,7 +141,7 @@ class ProcessPool:
         """End the workers, within about a second. Running jobs fail."""
         self._group.close()
 
-    # ------------------------------------------------------------------ one job, however often
+    # ------------------------------------------------------------------ one job, with retries
 
     def _run(
         self,
@@ -152,7 +152,7 @@ class ProcessPool:
         report: Report,
         blocks: Sequence[Block] = (),
     ) -> Any:
-        """Run `job(at, step)`: rows from `at` on, `step` of them at a time."""
+        """Run `job(at, step)`: rows from `at` on, `step` rows at a time."""
         at = 0
         gone: Counter[int] = Counter()
         while True:
@@ -163,14 +163,14 @@ class ProcessPool:
             except WorkerLost as end:
                 row = end.row
                 gone[row] += 1
-                # Everything before that row is done; the row itself may be partly done.
+                # All rows before that row are done; the row itself may be partly done.
                 for trouble in [t for t in troubles if 0 <= t[0] < row]:
                     report(*trouble)
                 at = max(at, row)
                 if row < 0:
                     if gone[row] >= _EARLY_DEATHS:
                         raise WorkerPoolError(
-                            f"worker processes end before they do anything ({end}); "
+                            f"worker processes end before they do any work ({end}); "
                             f"{gone[row]} were tried."
                         ) from None
                     continue
@@ -203,7 +203,7 @@ class _WorkerGroup:
         self.change = threading.Condition()
         self.pid = os.getpid()
         self.early = 0
-        # Workers exit when this pipe closes, however this process ends.
+        # When this process ends in any way, this pipe closes, and the workers exit.
         with held():
             self.life = os.pipe()
             self._close_life = weakref.finalize(self, _close_both, *self.life)
@@ -234,7 +234,7 @@ class _WorkerGroup:
 
     def _take(self, count: int) -> WorkerHandle:
         if not (self.all or self.closed):
-            template.prepare(self.timeouts)  # outside of the lock: it may take a second
+            template.prepare(self.timeouts)  # outside the lock, because it may take a second
         with self.change:
             while not self.closed:
                 for worker in [w for w in self.free if w.process.poll() is not None]:
@@ -247,7 +247,7 @@ class _WorkerGroup:
                 if not missing:
                     self.change.wait()
                     continue
-                # The first job starts all of them, so that they import at the same time.
+                # The first job starts all workers, so that they import at the same time.
                 try:
                     for _ in range(1 if self.all else missing):
                         with held():
@@ -257,7 +257,7 @@ class _WorkerGroup:
                 except WorkerPoolError as error:
                     if not self.all:
                         raise
-                    warn(f"{error} Those that are there do all of it.", once="fewer processes")
+                    warn(f"{error} The existing ones do all the work.", once="fewer processes")
                     if not self.free:
                         self.change.wait()
                 self.change.notify_all()
@@ -268,7 +268,7 @@ class _WorkerGroup:
             return WorkerHandle(self.pickled, self.life[0], self.timeouts)
         except OSError as error:
             raise WorkerPoolError(
-                f"a worker process cannot be started ({error}), {len(self.all)} are there: pass a "
+                f"a worker process cannot be started ({error}), {len(self.all)} exist: pass a "
                 "smaller workers=, or leave processes=True out."
             ) from error
 
@@ -286,7 +286,7 @@ class _WorkerGroup:
             self._close()
 
     def _close(self) -> None:
-        if self.pid != os.getpid():  # in a fork they belong to the parent, and so does the lock
+        if self.pid != os.getpid():  # in a fork, workers and lock belong to the parent
             self.closed = True
             for worker in self.all:
                 worker.process.returncode = 0

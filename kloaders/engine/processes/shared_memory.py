@@ -22,19 +22,19 @@ from kloaders.core.memory import ALIGNMENT, aligned, format_bytes, references_ar
 __all__ = ["Block", "Layout", "SharedBlocks", "anonymous_file", "arrays_at"]
 
 NO_TEXTS = (
-    "processes=True, and samples have texts, which processes cannot share: leave processes out, or "
-    "let transform= make numbers of the texts."
+    "processes=True, but samples contain texts, which processes cannot share: leave processes out, or "
+    "let transform= turn the texts into numbers."
 )
-# Smaller arrays are copied when a batch is complete: labels that a user keeps then hold no block.
+# Smaller arrays are copied when a batch is complete, so that labels that a user keeps hold no block.
 _SMALL = 1 << 16
 
 
 class SharedBlocks:
-    """Memory for batches that workers fill; like `memory.BufferPool`, one block per batch.
+    """Memory for batches that workers fill; like `memory.BufferPool`, with one block per batch.
 
-    A block is reused when nobody holds an array of it; if that is not known
-    (`memory.references_are_counted`), it is dropped with its last array. Each is an unnamed file,
-    so that nothing is left behind however the processes end.
+    A block is reused once nothing refers to an array of it. If this cannot be determined
+    (`memory.references_are_counted`), it is dropped with its last array. Each block is an unnamed
+    file, so that nothing is left behind however the processes end.
     """
 
     def __init__(self, limit: int = 16) -> None:
@@ -48,7 +48,7 @@ class SharedBlocks:
         """Arrays of these shapes and dtypes in one block, each on a 64-byte boundary.
 
         Raises:
-            TypeError: a dtype is object, such as texts, which belong to one process.
+            TypeError: a dtype is object, such as for texts, which exist in one process only.
         """
         if any(dtype.hasobject for _, dtype in needs):
             raise TypeError(NO_TEXTS)
@@ -63,13 +63,13 @@ class SharedBlocks:
 
     def _free(self, nbytes: int) -> Array:
         if self.recycles:
-            # Only the block itself and getrefcount's argument refer to it.
+            # Only the block itself and getrefcount's argument may refer to it.
             free = [b for b in self._blocks.values() if sys.getrefcount(b.kept) == 2]
             for block in free:
                 if nbytes <= block.nbytes <= 2 * nbytes + mmap.PAGESIZE and not block.spare:
                     assert block.kept is not None
                     return block.kept
-            for block in free:  # of another size
+            for block in free:  # blocks of another size
                 if block.spare or len(self._blocks) >= self.limit:
                     del self._blocks[id(block.kept)]
         block = Block(next(self._numbers), nbytes, len(self._blocks) >= self.limit)
@@ -97,14 +97,14 @@ class SharedBlocks:
 
     def numbers(self) -> set[int]:
         """The numbers of all blocks."""
-        # A copy, since a dropped block disappears with its last array.
+        # A copy, because a dropped block disappears with its last array.
         return {block.number for block in list(self._blocks.values())}
 
     def keep(self, leaves: list[Array]) -> list[Array]:
-        """The arrays to deliver: small ones are copied, so that they hold no block.
+        """The arrays to deliver. Small ones are copied, so that they hold no block.
 
-        So are all arrays of a block beyond the limit: a user who keeps every batch of an epoch keeps
-        ordinary memory, not one file descriptor per batch.
+        Arrays of a block beyond the limit are also copied: if a user keeps every batch of an epoch, each
+        holds ordinary memory instead of a file descriptor.
         """
         return [self._kept(leaf) for leaf in leaves]
 
@@ -117,19 +117,19 @@ class SharedBlocks:
         return copy
 
 
-#: Number of a block, and (offset, (shape, dtype)) of its arrays.
+#: The number of a block, and (offset, (shape, dtype)) of its arrays.
 Layout = tuple[int, list[tuple[int, tuple[tuple[int, ...], np.dtype[Any]]]]]
 
 
 class Place(NamedTuple):
-    """The location of arrays: a block, and the layout by which another process finds them."""
+    """The location of arrays: a block, and the layout with which another process finds them."""
 
     block: Block
     layout: Layout
 
 
 def arrays_at(layout: Layout, blocks: dict[int, Array]) -> list[Array]:
-    """The arrays of a layout, in mapped blocks by number; nothing is copied."""
+    """The arrays of a layout, as views of mapped blocks by number."""
     number, arrays = layout
     return [
         np.ndarray(shape, dtype, buffer=blocks[number], offset=offset)
@@ -143,7 +143,7 @@ class Block:
     Attributes:
         number: identifies it in all processes.
         nbytes: its size.
-        spare: it is beyond the limit, and never reused.
+        spare: whether it is beyond the limit, and never reused.
         fd: the file descriptor.
         kept: the array over the whole block, if the block is reused.
     """
@@ -175,7 +175,7 @@ def anonymous_file(nbytes: int) -> int:
             fd = os.dup(file.fileno())
     try:
         os.ftruncate(fd, nbytes)
-        # Allocate now: a lack of memory is an error here, but SIGBUS at a later write.
+        # Allocate now: a lack of memory is an error here, but would be SIGBUS at a later write.
         with contextlib.suppress(AttributeError):  # not on macOS
             os.posix_fallocate(fd, 0, nbytes)
     except OSError as error:

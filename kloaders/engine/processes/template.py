@@ -1,10 +1,10 @@
-"""Starts worker processes: forks of one template process, which has imported the package once per program.
+"""Starts worker processes as forks of a template process that has already imported the package.
 
-Importing NumPy, OpenCV and this package takes a second of CPU time; forking a process that has imported them
-takes milliseconds. The template has a single thread and runs no user code, so a fork of it is as good as a
-new process. If no template can be started, each worker is a new Python process.
+Importing NumPy, OpenCV and this package takes a second of CPU time; forking a process that has imported
+them takes milliseconds. The template has a single thread and runs no user code, so a fork of it is as
+good as a new process. If no template can be started, each worker is a new Python process.
 """
-# ruff: noqa: S301  both ends of what is pickled are ours
+# ruff: noqa: S301  both ends unpickle only this package's own messages
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ _PRELOADED = (
     "cv2", "simplejpeg", "cloudpickle", "numpy.random", "kloaders.loaders.paths",
     "kloaders.loaders.arrays", "kloaders.sources.column_source",
 )  # fmt: skip
-# A process id or an exit code, sent by the template.
+# A process id or an exit code, as sent by the template.
 _NUMBER = struct.Struct("<q")
-# A running template answers at once.
+# A running template answers immediately.
 _ANSWER_SECONDS = 10.0
 _MOST_BYTES, _MOST_FDS = 1 << 18, 16
 
@@ -59,7 +59,7 @@ class Process(Protocol):
     returncode: int | None
 
     def poll(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """The exit code; None while it runs."""
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end and return the exit code; raises TimeoutExpired after `timeout` seconds."""
@@ -77,16 +77,16 @@ class Process(Protocol):
 def serve(number: int, idle: float) -> None:
     """Run the template until its program ends, or for `idle` seconds after its last worker.
 
-    Returns in workers only, when they are done.
+    Returns only in workers, when they are done.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in _PRELOADED:
-        with contextlib.suppress(Exception):  # the worker that needs it reports this
+        with contextlib.suppress(Exception):  # the worker that needs the module reports the error
             importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # so that the garbage collector does not touch pages shared with workers
+    gc.freeze()  # the garbage collector must not touch pages that are shared with workers
     conn = socket.socket(fileno=number)
-    # A fork keeps one thread only, and locks held by others stay locked: so there must be no others.
+    # A fork keeps only one thread, and locks held by others stay locked, so there must be no others.
     with contextlib.suppress(OSError):  # the program has ended
         conn.send(_NUMBER.pack(len(os.listdir("/proc/self/task"))))
     work(*_next_worker(conn, idle))
@@ -219,7 +219,7 @@ class _Forked:
 
 
 class Template:
-    """A process that forks workers. `state`: see `_state`, what it inherited from the program."""
+    """A process that forks workers. `state`: what it inherited from the program, see `_state`."""
 
     def __init__(self, state: tuple[Any, ...], idle: float) -> None:
         self.state = state
@@ -232,14 +232,14 @@ class Template:
             undo.pop_all()
 
     def wait_ready(self, limit: float) -> bool | None:
-        """Wait until it has imported its modules. -> Whether it can fork; None after `limit` seconds."""
+        """Wait until it has imported its modules. Return whether it can fork; None after `limit` seconds."""
         if self.threads is None and _readable(self.conn.fileno(), limit):
             answer = self.conn.recv(_NUMBER.size)
             self.threads = _NUMBER.unpack(answer)[0] if answer else 0
         return None if self.threads is None else self.threads == 1
 
     def fork(self, fds: Sequence[int], arguments: tuple[Any, ...]) -> _Forked | None:
-        """Fork a worker. -> None if the template has ended. Raises OSError if the system refuses."""
+        """Fork a worker; None if the template has ended. Raises OSError if the system refuses."""
         folder = os.open(".", os.O_PATH)
         ours, theirs = os.pipe()
         try:
@@ -298,16 +298,16 @@ class _Templates:
                 try:
                     with held():
                         now = self.current = Template(state, timeouts.idle)
-                except OSError:  # whoever starts a worker reports it, if it happens again
+                except OSError:  # if it occurs again, starting the worker reports it
                     return None
             there = now.wait_ready(timeouts.start)
-            if there is False:  # it has ended, or has threads; so would the next one
+            if there is False:  # it has ended, or has threads; the next one would do the same
                 self.possible = False
                 self.retire()
             return now if there else None
 
     def retire(self) -> None:
-        """Use the current template no longer."""
+        """Stop using the current template."""
         with self.lock:
             now, self.current = self.current, None
             if now is not None:
@@ -331,7 +331,7 @@ def start(fds: Sequence[int], arguments: tuple[Any, ...], timeouts: Timeouts) ->
     Raises:
         OSError: the limit of processes or of memory is reached.
     """
-    for _ in range(2):  # an idle template may have exited just now
+    for _ in range(2):  # an idle template may have just exited
         template = _templates.ready(timeouts)
         worker = template and template.fork(fds, arguments)
         if worker:
@@ -347,7 +347,7 @@ def start(fds: Sequence[int], arguments: tuple[Any, ...], timeouts: Timeouts) ->
 
 
 def prepare(timeouts: Timeouts) -> None:
-    """Start the template and wait for it, so that workers then start at once."""
+    """Start the template and wait for it, so that workers can then start immediately."""
     _templates.ready(timeouts)
 
 
@@ -366,24 +366,24 @@ def pids() -> set[int]:
 def _python(code: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
     """A new Python process that runs this code with the environment of workers."""
     executable, flags, environment, *_ = _state()
-    # The package's own path first: it may be importable only through this process's path.
+    # The package may be importable only through this process's path, so set the path first.
     code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
     return subprocess.Popen(  # noqa: S603  this interpreter, our module
         [executable, *flags, "-c", code],
         pass_fds=fds,
         env=environment,
         stdin=subprocess.DEVNULL,
-        # This process handles Ctrl-C.
+        # Only this process handles Ctrl-C.
         start_new_session=True,
     )
 
 
 def _state() -> tuple[Any, ...]:
-    """What a process inherits when it is started and cannot be given later."""
+    """What a process inherits when it is started, and cannot be changed later."""
     environment = {**os.environ, WORKER: "1", **exported()}
     for single in _SINGLE:
         environment.setdefault(single, "1")
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  -X and -W have no public form
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  no public API
     executable = os.fsdecode(spawn.get_executable())
     if sys.platform != "linux":
         return executable, flags, environment
@@ -426,16 +426,16 @@ def _runs(pid: int) -> bool:
             state = file.read().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
         return False
-    return state not in (b"Z", b"X")  # nobody may reap it, as in a container without init
+    return state not in (b"Z", b"X")  # in a container without init, zombies may stay
 
 
 _templates = _Templates()
 
 
 def _end() -> None:
-    _templates.possible = False  # a thread may still ask for a worker
+    _templates.possible = False  # another thread may still request a worker
     shut_down()
 
 
-# Finalizers run in reverse order: at exit this runs after those of all pools.
+# Finalizers run in reverse order, so at exit this one runs after those of all pools.
 weakref.finalize(_templates, _end)

@@ -18,9 +18,9 @@ class Timeouts(NamedTuple):
 
     Attributes:
         sample: a worker that works on one sample for longer is killed, and the sample is tried again.
-        start: maximum time for a worker to start, which includes importing the user's modules.
+        start: the maximum time for a worker to start, including imports of the user's modules.
         idle: a worker without a job for this long exits, so that a loader that Keras keeps after
-            `fit` uses few resources. A new one takes a fraction of a second.
+            `fit` uses few resources. Starting a new one takes a fraction of a second.
     """
 
     sample: float = 60.0

@@ -1,5 +1,5 @@
 """The main loop of a worker process: waits for jobs, fills rows in shared memory, reports errors."""
-# ruff: noqa: S301  both ends of what is pickled are ours
+# ruff: noqa: S301  both ends unpickle only this package's own messages
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _do(
     _, (target, source), indices, at, step, moment, raw, (form, stored_form) = job
     out = Rows(form, arrays_at(target, blocks))
     stored = source and arrays_at(source, blocks)
-    # Remote objects are fetched all at once, not row by row.
+    # Fetch remote objects all at once, rather than row by row.
     claims = () if stored is not None else pipeline.source.fetch_ahead(indices[at:])
     try:
         for first in range(at, len(indices), step):
@@ -136,7 +136,7 @@ def _do(
 def pack_error(
     pipeline: SamplePipeline, index: int | None, error: BaseException
 ) -> tuple[bytes, str]:
-    """An error for the parent: pickled, or as text if it cannot be, with its traceback."""
+    """An error for the parent: pickled, or as text if that fails, together with its traceback."""
     with contextlib.suppress(AttributeError):  # a class with __slots__
         error.line_of_the_user = line_of_the_user(error)  # type: ignore[attr-defined]  # read by core.errors
     told = "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -1,1 +1,1 @@
-"""Batches made by actors of a Ray cluster instead of worker processes of this machine."""
+"""Makes batches with actors of a Ray cluster instead of worker processes on this machine."""

@@ -1,6 +1,6 @@
 """The code that runs on the cluster: an actor that holds a pipeline and fills rows with samples.
 
-Pickled by value: its top imports only the standard library, as kloaders may not be there yet.
+Pickled by value. Its top imports only the standard library, because kloaders may not be installed there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Decoder", "Worker", "modules_of", "node", "write_shard"]
 
 
 def modules_of(folder: str) -> tuple[dict[str, bytes], str]:
-    """The modules of a package kloaders in a folder, by file name, and their digest."""
+    """The modules of a kloaders package in a folder, by file name, and their digest."""
     found: dict[str, bytes] = {}
     for place, _, names in sorted(os.walk(os.path.join(folder, "kloaders"))):
         for name in sorted(names):
@@ -34,11 +34,11 @@ def modules_of(folder: str) -> tuple[dict[str, bytes], str]:
 
 
 def _loaded(package: tuple[str, str, Any], pickled: Any) -> Any:
-    """Import kloaders, and unpickle the references: see `Decoder`."""
+    """Import kloaders, and load the pickled object from its references; see `Decoder`."""
     ray: Any = import_module("ray")
-    os.environ["KLOADERS_WORKER"] = "1"  # no Keras is imported
+    os.environ["KLOADERS_WORKER"] = "1"  # do not import Keras
     folder, digest, archive = package
-    if modules_of(folder)[1] != digest:  # another machine with another version
+    if modules_of(folder)[1] != digest:  # a machine with no kloaders, or another version
         here = os.path.join(tempfile.gettempdir(), f"kloaders-{os.getuid()}-{digest}")
         if not os.path.isdir(here):
             whole = tempfile.mkdtemp(prefix="kloaders-")
@@ -55,7 +55,7 @@ def _loaded(package: tuple[str, str, Any], pickled: Any) -> Any:
     import pickle
 
     head, buffers, current = pickled
-    with contextlib.suppress(OSError):  # relative paths are relative to the program's folder
+    with contextlib.suppress(OSError):  # make the program's relative paths valid here
         os.chdir(current)
     return pickle.loads(ray.get(head), buffers=ray.get(list(buffers)))  # noqa: S301  ours
 
@@ -71,13 +71,13 @@ def write_shard(
 ) -> Iterator[Any]:
     """Write one shard of a conversion, as a task.
 
-    Yields where it runs, as it begins; and then (True, (names, note)), or (False, what was raised).
+    Yields where it runs, when it begins; and then (True, (names, note)), or (False, the error).
 
     Args:
         package: as for `Decoder`.
         pickled: references to the pickled writer.
-        journal: path of the journal, which shows that the output folder is visible here.
-        shard: its number.
+        journal: the path of the journal, which shows whether this node sees the output folder.
+        shard: the shard's number.
     """
     yield node()
     if not os.path.isfile(journal):
@@ -99,20 +99,20 @@ def write_shard(
 
 
 class Decoder:
-    """Fills the rows of whole batches; one call at a time."""
+    """Fills the rows of whole batches, one call at a time."""
 
     def __init__(self, package: tuple[str, str, Any], pickled: Any) -> None:
         """Import kloaders and load the pipeline.
 
         Args:
-            package: the folder of kloaders in the program that started this, the digest of its files,
-                and a reference to a ZIP file of them.
+            package: the folder of kloaders in the program that started this actor, the digest of its
+                files, and a reference to a ZIP file of them.
             pickled: references to the pickled pipeline, and to its arrays.
         """
         self.pipeline = _loaded(package, pickled)
 
     def ready(self) -> str:
-        """Where it runs; answers when the pipeline is loaded."""
+        """Where it runs; answers once the pipeline is loaded."""
         return node()
 
     def look(self, index: int, raw: bool) -> Any:
@@ -129,14 +129,14 @@ class Decoder:
 
 
 class Worker:
-    """Holds a function; one call at a time."""
+    """Holds a function, which it calls for one job at a time."""
 
     def __init__(self, package: tuple[str, str, Any], pickled: Any) -> None:
-        """Import kloaders and load it; both as for `Decoder`."""
+        """Import kloaders and load the function; arguments as for `Decoder`."""
         self.function = _loaded(package, pickled)
 
     def ready(self) -> str:
-        """Where it runs; answers when the function is loaded."""
+        """Where it runs; answers once the function is loaded."""
         return node()
 
     def call(self, job: Any) -> Any:

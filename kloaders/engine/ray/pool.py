@@ -1,7 +1,7 @@
 """Actors of a Ray cluster that fill rows instead of worker processes. They may die, hang or never start.
 
-A thread of the engine passes a batch to an actor and waits. The result depends on the arguments only, so
-another actor can repeat it. Ray's own retries wait for the actor that died, or for its node, and are off.
+A thread of the engine passes a batch to an actor and waits. The result depends only on the arguments,
+so another actor can repeat it. Ray's own retries are off, because they wait for the dead actor or its node.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from kloaders.core.rows import Report, Rows, report_at
 from kloaders.core.structure import Structure, without_specs
 from kloaders.engine.processes.timeouts import SAMPLE, Timeouts
 from kloaders.engine.ray import cluster
-from kloaders.engine.ray.rows import Needs, put_stored, trouble_of
+from kloaders.engine.ray.rows import Needs, put_pieces, put_stored, trouble_of
 from kloaders.plan.rng import Moment
 from kloaders.sources.pipeline import SamplePipeline
 
 __all__ = ["RayPool"]
 
-# Batches assigned to an actor at a time: the current one and the next.
+# The number of batches assigned to an actor: the current one and the next.
 _EACH = 2
 # A batch that killed this many actors is read sample by sample; a sample that did so is at fault.
 _DEATHS = 3
-# A batch is given to a second actor after this multiple of the recent median time, in seconds ...
+# A batch is also given to a second actor after this multiple of the recent median time, in seconds.
 _SLOW, _SLOW_SECONDS = 3.0, 2.0
 _MEASURED = 64
-# ... and the interval of these checks.
+# The interval of these checks.
 _LOOK_SECONDS = 0.25
-# Seconds after which an unused actor is ended.
+# The number of seconds after which an unused actor is ended.
 _IDLE_SECONDS = 60.0
 
 
-# Their references must outlive a fork: releasing one in the child would use the parent's connection to
+# These references must outlive a fork: releasing one in the child would use the parent's connection to
 # the cluster, and break it.
 _open: set[_Actors] = set()
 
@@ -53,7 +53,7 @@ class _NoAnswer(Exception):
 
 
 class _Deadly(Exception):
-    """Every actor that got this job died, or did not finish."""
+    """Every actor that got this job died, or did not finish it."""
 
     def __init__(self, times: int, how: str, hangs: bool) -> None:
         super().__init__(how)
@@ -62,7 +62,7 @@ class _Deadly(Exception):
 
 @dataclass(eq=False)
 class _Actor:
-    """One actor, and its number of jobs."""
+    """An actor, and its number of jobs."""
 
     handle: Any
     ready: Any
@@ -87,11 +87,11 @@ class _Memory:
 
 
 class RayPool:
-    """Actors that hold a pipeline, the counterpart of `ProcessPool`.
+    """Actors that hold a pipeline; corresponds to `ProcessPool`.
 
-    They are created at the first batch, up to `Ray.cpus` of them, and end with `close`.
+    They are created for the first batch, up to `Ray.cpus` of them, and end with `close`.
 
-    Threads: all methods may be called from several at once.
+    Threads: several may call all methods at once.
     """
 
     kind = "Ray actors"
@@ -107,7 +107,7 @@ class RayPool:
         self._answered = time.monotonic()
         #: Whether no actor answered, so that this process makes the batches itself.
         self.local = False
-        #: Seconds that actors took for the delivered batches, in total.
+        #: The total number of seconds that actors took for the delivered batches.
         self.worked = 0.0
         weakref.finalize(self, _Actors.close, self._group)
 
@@ -126,14 +126,17 @@ class RayPool:
         raw: bool,
         stored: Rows | None = None,
     ) -> None:
-        """`pipeline.fill` on an actor; see `ProcessPool.fill`."""
+        """Run `pipeline.fill` on an actor; see `ProcessPool.fill`."""
         if self.local:
             self._here(pipeline, indices, out, report, moment, raw, stored)
             return
         needs = [(leaf.shape, leaf.dtype) for leaf in out.arrays]
+        job = self.ray.cloudpickle.dumps(
+            (indices, needs, without_specs(out.form), moment, raw), protocol=5
+        )
         given = None if stored is None else (without_specs(stored.form), list(stored.arrays))
         try:
-            found = self._ask("fill", indices, needs, without_specs(out.form), moment, raw, given)
+            found = self._ask("fill", job, given)
         except _NoAnswer:
             self._fall_back()
             self._here(pipeline, indices, out, report, moment, raw, stored)
@@ -160,13 +163,14 @@ class RayPool:
             return
         arrays, troubles, seconds = found
         self.worked += seconds
-        for leaf, made in zip(out.arrays, arrays, strict=True):
-            leaf[...] = made  # a batch_transform may write to it, but Ray's arrays are read-only
+        # A copy: Ray's arrays are read-only, and a batch_transform may write.
+        for leaf, pieces in zip(out.arrays, arrays, strict=True):
+            put_pieces(pieces, leaf)
         for trouble in troubles:
             report(*trouble_of(trouble))
 
     def look(self, pipeline: SamplePipeline, index: int, raw: bool) -> Structure:
-        """The specs of one sample; raises its error."""
+        """The specs of one sample; raises the sample's error."""
         if self.local:
             return pipeline.look(index, raw)
         try:
@@ -184,14 +188,14 @@ class RayPool:
         """End the actors. Running jobs fail."""
         self._group.close()
 
-    # ------------------------------------------------------------------ one job, however often
+    # ------------------------------------------------------------------ one job, with retries
 
     def _ask(self, method: str, *job: Any) -> Any:
         """The result of an actor's method for this job.
 
         Raises:
             _NoAnswer: no actor answers.
-            _Deadly: three actors died of it, or it does not finish.
+            _Deadly: three actors died of it, or none finishes it.
         """
         begun = time.monotonic()
         tries: dict[Any, tuple[_Actor, float]] = {}
@@ -216,7 +220,7 @@ class RayPool:
                             raise self._broken(error) from None
                         where = f"on {self._group.node(actor)} ({_first_line(error)})"
                         if self._group.drop(actor):
-                            warn(f"a Ray actor died {where}: its batches are made by others.")
+                            warn(f"a Ray actor died {where}: other actors make its batches.")
                         deaths, how, hangs = deaths + 1, f"died {where}", False
                     else:
                         self._answered = time.monotonic()
@@ -228,7 +232,7 @@ class RayPool:
                     where = f"on {self._group.node(actor)}"
                     how = f"did not answer for {self.timeouts.sample:g} seconds {where}"
                     if self._group.drop(actor):
-                        warn(f"a Ray actor {how}: its batches are made by others.")
+                        warn(f"a Ray actor {how}: other actors make its batches.")
                     deaths, hangs = deaths + 1, True
                 if deaths >= _DEATHS - hangs:
                     raise _Deadly(deaths, how, hangs)
@@ -241,7 +245,7 @@ class RayPool:
     def _start(
         self, tries: dict[Any, Any], method: str, job: tuple[Any, ...], begun: float
     ) -> None:
-        """Give the job to one more actor if one is free; the first try waits for one."""
+        """Give the job to one more actor if one is free; the first try waits for a free one."""
         taken = {id(actor) for actor, _ in tries.values()}
         while True:
             actor = self._group.take(taken, 0.0 if tries else _LOOK_SECONDS)
@@ -263,7 +267,7 @@ class RayPool:
         return bool(time.monotonic() - since > limit)
 
     def _late(self, tries: dict[Any, Any]) -> Any:
-        """The try that has used up its time, if other actors do answer."""
+        """The try whose time is over, if other actors have answered since it began."""
         now = time.monotonic()
         for ref, (_, since) in tries.items():
             if now - since > self.timeouts.sample and self._answered > since:
@@ -271,7 +275,7 @@ class RayPool:
         return None
 
     def _as_error(self, end: _Deadly) -> Exception:
-        """The error of a sample that killed actors."""
+        """The error for a sample that killed actors."""
         if end.hangs:
             slow: Exception = TimeoutError(
                 f"not loaded after {self.timeouts.sample:g} seconds on a Ray actor, {end.times} times. If "
@@ -282,14 +286,14 @@ class RayPool:
         return with_recovery(died, Recovery.LOST)
 
     def _broken(self, error: Exception) -> Exception:
-        """An actor could not load the pipeline, or a bug of ours."""
+        """The error if an actor could not load the pipeline, or for a bug of this package."""
         return WorkerPoolError(
             "a Ray actor could not do its work. Each node needs the packages that the loader uses "
             "(kloaders itself is sent along): install them there, or start Ray with "
-            f"ray.init(runtime_env={{'pip': [...]}}). What the actor says:\n\n{error}"
+            f"ray.init(runtime_env={{'pip': [...]}}). The actor's message:\n\n{error}"
         )
 
-    # ------------------------------------------------------------------ without Ray
+    # ------------------------------------------------------------------ without actors
 
     def _fall_back(self) -> None:
         if not self.local:
@@ -366,7 +370,7 @@ class _Actors:
                 self._strays[ref] = actor
 
     def drop(self, actor: _Actor) -> bool:
-        """Remove an actor that died or has to; another one will be created. -> Whether it was still listed."""
+        """Remove an actor that died or must end, to be replaced by another. Return whether it was listed."""
         with self._change:
             if actor.gone:
                 return False
@@ -379,7 +383,7 @@ class _Actors:
 
     def close(self) -> None:
         """End all actors."""
-        if self.pid != os.getpid():  # in a fork they belong to the parent, as does the connection
+        if self.pid != os.getpid():  # in a fork, actors and connection belong to the parent
             self.closed = True
             return
         with self._change:
@@ -405,7 +409,7 @@ class _Actors:
         try:
             return str(self.ray.get(actor.ready, timeout=0))
         except Exception:  # it was never ready
-            return "a node that it did not tell"
+            return "an unknown node"
 
     def _settle(self) -> None:
         """Release actors whose dropped jobs have finished."""

@@ -1,7 +1,8 @@
-"""The work of an actor with its pipeline: rows of samples, and a list of errors."""
+"""What an actor does with its pipeline: it fills rows with samples, and lists errors."""
 
 from __future__ import annotations
 
+import pickle
 import time
 from typing import Any
 
@@ -14,37 +15,35 @@ from kloaders.engine.processes.worker import pack_error, unpack_error
 from kloaders.plan.rng import Moment
 from kloaders.sources.pipeline import SamplePipeline
 
-__all__ = ["Needs", "Trouble", "fill", "look", "put_stored", "trouble_of"]
+__all__ = ["Needs", "Trouble", "fill", "look", "put_pieces", "put_stored", "trouble_of"]
 
 #: Shape of all rows, and dtype, of each array.
 Needs = list[tuple[tuple[int, ...], np.dtype[Any]]]
-#: A row and its problem: an array that does not fit, with its number, or a packed error.
+#: A row and its problem: an array that does not fit, with its leaf number, or a packed error.
 Trouble = tuple[int, int | None, Any]
+#: An array, as its rows in order.
+Pieces = list[Array]
+
+# Ray starts six threads to copy an array of more than 1 MiB, which takes longer than the copy.
+_PIECE_BYTES = 1 << 20
 
 
 def fill(
-    pipeline: SamplePipeline,
-    indices: Indices,
-    needs: Needs,
-    form: Structure,
-    moment: Moment,
-    raw: bool,
-    stored: tuple[Structure, list[Array]] | None,
-) -> tuple[list[Array], list[Trouble], float]:
+    pipeline: SamplePipeline, job: bytes, stored: tuple[Structure, list[Array]] | None
+) -> tuple[list[Pieces], list[Trouble], float]:
     """Read samples, on an actor.
 
     pipeline: loads and transforms samples.
-    indices: sample numbers, int64.
-    needs: the arrays to make.
-    form: the structure of a sample.
-    moment: random numbers are derived from it.
-    raw: whether to leave out the transform.
+    job: pickled in one, as Ray pickles each argument by itself: sample numbers, int64; the arrays to
+        make (`Needs`); the structure of a sample; the moment, from which random numbers are derived;
+        and whether to leave out the transform.
     stored: structure and arrays of the samples before the transform, if they need not be read.
 
     Returns:
-        The arrays, one row per sample; problems, by row; and the seconds that it took.
+        The arrays in pieces, with one row per sample; the problems by row; and the duration in seconds.
     """
     begin = time.perf_counter()
+    indices, needs, form, moment, raw = pickle.loads(job)  # noqa: S301  ours
     out = Rows(form, [np.empty(shape, dtype) for shape, dtype in needs])
     troubles: list[Trouble] = []
 
@@ -54,11 +53,33 @@ def fill(
         else:
             troubles.append((row, None, pack_error(pipeline, int(indices[row]), error)))
 
-    if stored is None:
-        pipeline.fill(indices, out, report, moment, raw)
-    else:
+    if stored is not None:
         put_stored(pipeline, indices, out, report, moment, Rows(*stored))
-    return out.arrays, troubles, time.perf_counter() - begin
+    else:
+        # Remote objects are fetched all at once, not row by row as a transform takes them.
+        claims = pipeline.source.fetch_ahead(indices)
+        try:
+            pipeline.fill(indices, out, report, moment, raw)
+        finally:
+            for claim in claims:
+                claim.release()
+    return [_pieces(array) for array in out.arrays], troubles, time.perf_counter() - begin
+
+
+def _pieces(array: Array) -> Pieces:
+    if array.nbytes <= _PIECE_BYTES:
+        return [array]
+    rows = max(1, _PIECE_BYTES * len(array) // array.nbytes)
+    return [array[k : k + rows] for k in range(0, len(array), rows)]
+
+
+def put_pieces(pieces: Pieces, out: Array) -> None:
+    """Copy an array that came in pieces."""
+    start = 0
+    for piece in pieces:
+        stop = start + len(piece)
+        out[start:stop] = piece
+        start = stop
 
 
 def put_stored(

@@ -1,1 +1,1 @@
-"""TFRecord files: records, their checksums, and the Examples in them."""
+"""TFRecord files: records, checksums, and Examples."""

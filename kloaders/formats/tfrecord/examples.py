@@ -1,15 +1,16 @@
-"""tf.train.Example in bytes, read and written without TensorFlow. No files, no Keras.
+"""Reads and writes tf.train.Example messages without TensorFlow.
 
 The messages are those of tensorflow/core/example/example.proto and feature.proto:
 
-    Example {Features features = 1}       Features {map<string, Feature> feature = 1}
+    Example {Features features = 1}    Features {map<string, Feature> feature = 1}
     Feature {oneof {BytesList = 1, FloatList = 2, Int64List = 3}}, each {repeated value = 1}
 
 in protobuf's wire format (protobuf.dev/programming-guides/encoding). A map is repeated entries
-{key = 1, value = 2}. Numbers lie packed, in one block, as all newer writers have them, or one by
-one; readers must take both.
+{key = 1, value = 2}. Numbers are packed in one block, as all newer writers store them, or stored one
+by one; a reader must accept both.
 
-TFRecord has no arrays. Ours are one list of values, with the shape beside it (`array_features`).
+TFRecord has no arrays. This package stores an array as a list of values, with its shape in another
+feature (`array_features`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-# The numbers of the lists in Feature.
+# The field numbers of the lists in Feature.
 BYTES, FLOAT, INT64 = 1, 2, 3
 KINDS = {0: "nothing", BYTES: "bytes", FLOAT: "float", INT64: "int64"}
 
@@ -47,7 +48,7 @@ _VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5
 class Found(NamedTuple):
     """A feature in a record: its kind, and the positions of its lists (nearly always one).
 
-    steps: of a list in a SequenceExample its steps, a feature each; None for all others.
+    steps: for a list of a SequenceExample its steps, each a feature; None for all others.
     """
 
     kind: int
@@ -59,7 +60,7 @@ class Found(NamedTuple):
 
 
 def _varint(record: bytes, at: int, end: int) -> tuple[int, int]:
-    """A number, and where it ends."""
+    """A varint, and the position after it."""
     value = shift = 0
     while at < end and shift < 70:
         byte = record[at]
@@ -73,13 +74,13 @@ def _varint(record: bytes, at: int, end: int) -> tuple[int, int]:
 
 def _malformed(at: int) -> DecodeError:
     return DecodeError(
-        f"it is no tf.train.Example: byte {at} of its data cannot be understood. Pass decode= and "
-        "features=None for records of another kind, or write the file again."
+        f"it is not a tf.train.Example: byte {at} of its data cannot be parsed. For other records "
+        "pass decode= and features=None, or write the file again."
     )
 
 
 def _fields(record: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Fields of a message between two bytes: number, wire type, and where the value lies."""
+    """The fields of a message between two bytes: number, wire type, and the position of the value."""
     while at < end:
         tag = record[at]
         at += 1
@@ -107,12 +108,12 @@ def _fields(record: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, i
 
 
 def features_of(record: bytes) -> dict[str, Found]:
-    """The features of an Example or SequenceExample by name: kinds and places, values untouched.
+    """The features of an Example or SequenceExample by name: kinds and positions, without values.
 
-    Lists of a SequenceExample are among them; one that is called like a feature of the context is
-    "feature_lists/NAME".
+    The lists of a SequenceExample are included; one with the same name as a feature of the context is
+    called "feature_lists/NAME".
 
-    Raises DecodeError where the bytes are no Example.
+    Raises DecodeError if the bytes are not an Example.
     """
     features: dict[str, Found] = {}
     lists: dict[str, Found] = {}
@@ -144,22 +145,22 @@ def features_of(record: bytes) -> dict[str, Found]:
 
 
 def _feature_at(record: bytes, start: int, stop: int, before: Found | None = None) -> Found:
-    """The Feature between two bytes; before: a part of it that was read already."""
+    """The Feature between two bytes; before: a part of it that was already read."""
     kind, spans = before[:2] if before else (0, [])
     for which, wire, a, z in _fields(record, start, stop):
         if wire == _BLOCK and which in (BYTES, FLOAT, INT64):
-            # In a oneof the last one counts; parts of one message are merged.
+            # In a oneof the last one counts; the parts of one message are merged.
             spans = [*spans, (a, z)] if which == kind else [(a, z)]
             kind = which
     return Found(kind, spans)
 
 
 def values_of(record: bytes, found: Found) -> Any:
-    """The values of a feature: a list of bytes, or a float32 or int64 array of one axis.
+    """The values of a feature: a list of bytes, or a one-dimensional float32 or int64 array.
 
-    For a list of a SequenceExample, those of all steps, one after another.
+    For a list of a SequenceExample, the values of all steps, concatenated.
 
-    Raises DecodeError where a list is damaged.
+    Raises DecodeError if a list is damaged.
     """
     if found.steps is not None:
         parts = [values_of(record, step) for step in found.steps if step.kind == found.kind]
@@ -181,7 +182,7 @@ def values_of(record: bytes, found: Found) -> Any:
 
 
 def parse_example(record: bytes, names: Any = None) -> dict[str, Any]:
-    """All features of an Example, or those of these names that it has; values as `values_of`.
+    """All features of an Example, or those in `names` that it has; values as in `values_of`.
 
     >>> parse_example(encode_example({"label": 7, "name": "cat"}))["name"]
     [b'cat']
@@ -204,7 +205,7 @@ def _floats(record: bytes, start: int, stop: int) -> Array:
             raise _malformed(block[1])
         count = (block[1] - block[0]) // 4
         return np.frombuffer(record, "<f4", count, block[0]).astype(np.float32)
-    if size % 5 == 0:  # one by one: a tag and four bytes each
+    if size % 5 == 0:  # stored one by one: a tag and four bytes each
         rows = np.frombuffer(record, np.uint8, size, start).reshape(-1, 5)
         if (rows[:, 0] == (1 << 3 | _FIXED32)).all():
             return rows[:, 1:].copy().view("<f4")[:, 0].astype(np.float32)
@@ -227,7 +228,7 @@ def _integers(record: bytes, start: int, stop: int) -> Array:
     if block is not None:
         return varints(record, *block)
     if record[start] == 1 << 3 | _VARINT:
-        # One by one: a tag and a number each, and a tag is such a number itself.
+        # Stored one by one: a tag and a number each, and a tag is a varint as well.
         both = varints(record, start, stop)
         if len(both) % 2 == 0 and (both[::2] == record[start]).all():
             return both[1::2]
@@ -240,7 +241,7 @@ def _integers(record: bytes, start: int, stop: int) -> Array:
 
 
 def packed(record: bytes, start: int, stop: int) -> tuple[int, int] | None:
-    """Where the values of a list lie, if they are one block and all of the list."""
+    """The position of a list's values if they are one packed block; otherwise None."""
     if stop - start < 2 or record[start] != 1 << 3 | _BLOCK:
         return None
     size, at = _varint(record, start + 1, stop)
@@ -248,7 +249,7 @@ def packed(record: bytes, start: int, stop: int) -> tuple[int, int] | None:
 
 
 def varints(record: bytes, start: int, stop: int) -> Array:
-    """All numbers between two bytes, as int64; at once, and not one by one."""
+    """All varints between two bytes as int64, decoded together."""
     if stop - start == 1 and record[start] < 0x80:
         return np.array([record[start]], np.int64)
     content = np.frombuffer(record, np.uint8, stop - start, start)
@@ -276,14 +277,14 @@ def varints(record: bytes, start: int, stop: int) -> Array:
 
 
 def encode_example(features: Mapping[str, Any]) -> bytes:
-    """An Example in bytes; the same ones for the same features, whatever their order.
+    """Encode an Example; the result is the same for the same features, whatever their order.
 
-    features: by name: text, bytes, a number, or a list or array of one axis of these. Integers
-        and booleans become int64, floats float32. For arrays with a shape see `array_features`.
+    features: for each name a text, bytes, a number, or a list or one-dimensional array of these.
+        Integers and booleans become int64, floats float32. For other arrays see `array_features`.
 
     Raises:
-        TypeError: a value of another kind; names the feature.
-        ValueError: an integer beyond int64.
+        TypeError: a value has another type; the message names the feature.
+        ValueError: an integer does not fit into int64.
     """
     entries = []
     for name in sorted(features):
@@ -323,8 +324,8 @@ def _feature(name: str, value: Any) -> bytes:
         array = np.empty(0, object)
     if array.ndim > 1:
         raise TypeError(
-            f"feature {name!r:.80} has shape {array.shape}, expected a value or a list of values. Give "
-            "write_tfrecords() the array itself, which keeps its shape."
+            f"feature {name!r:.80} has shape {array.shape}, expected a value or a list of values. Pass "
+            "the array itself to write_tfrecords(), which stores its shape as well."
         )
     array = array.reshape(-1)
     listed = isinstance(value, (list, tuple, np.ndarray)) and len(array) > 0
@@ -336,8 +337,8 @@ def _feature(name: str, value: Any) -> bytes:
     if array.dtype.kind in "biu":
         if array.dtype.kind == "u" and len(array) and int(array.max()) >= 2**63:
             raise ValueError(
-                f"feature {name!r:.80} holds {int(array.max())}, which int64 cannot: TFRecord has no "
-                "larger integers. Write it as float or text."
+                f"feature {name!r:.80} holds {int(array.max())}, which does not fit into int64: TFRecord has "
+                "no larger integers. Write it as float or text."
             )
         values = _encoded(array.astype(np.int64))
         return _block(INT64, _block(1, values) if values else b"")
@@ -354,12 +355,12 @@ def _content(name: str, value: Any) -> bytes:
         return bytes(value)
     raise TypeError(
         f"feature {name!r:.80} holds {value!r:.60} ({type(value).__name__}), expected text or bytes "
-        "as the others."
+        "like the others."
     )
 
 
 def _encoded(values: Array) -> bytes:
-    """Varints of int64 numbers, at once; negative ones take ten bytes."""
+    """Encode int64 numbers as varints, all at once; negative ones take ten bytes."""
     if len(values) == 1:
         return _number(int(values[0]) & 0xFFFFFFFFFFFFFFFF)
     left = values.view(np.uint64)
@@ -368,7 +369,7 @@ def _encoded(values: Array) -> bytes:
     digits = np.empty((len(left), 10), np.uint8)
     for place in range(10):
         digits[:, place] = left >> np.uint64(7 * place) & np.uint64(0x7F)
-    # A digit stays if it or a higher one is not zero; the lowest always does.
+    # A digit is kept if it or a higher one is not zero; the lowest is always kept.
     stays = np.maximum.accumulate(digits[:, ::-1] != 0, axis=1)[:, ::-1]
     stays[:, 0] = True
     goes_on = np.zeros_like(stays)
@@ -378,12 +379,12 @@ def _encoded(values: Array) -> bytes:
 
 
 def array_features(name: str, array: Array) -> dict[str, Any]:
-    """The features that hold one array so that it comes back with its shape and dtype.
+    """The features that store an array so that it is read with its shape and dtype.
 
-    A number is an int64 or float list of one, and float32 and int64 arrays of one axis are such
-    lists. Other shapes have the feature `NAME/shape` beside them, a list of int64. Arrays of other
-    dtypes are raw bytes, little-endian and in C order, with `NAME/dtype` beside them as well, the
-    name that NumPy and TensorFlow know it by: `tf.io.decode_raw` reads them.
+    A number is an int64 or float list with one value, and one-dimensional float32 and int64 arrays are
+    such lists. Arrays of other shapes have an additional feature `NAME/shape`, a list of int64. Arrays
+    of other dtypes are stored as raw bytes, little-endian and in C order, with a further feature
+    `NAME/dtype`, the name of the dtype in NumPy and TensorFlow: `tf.io.decode_raw` reads them.
 
     >>> array_features("x", np.full((2, 3), 65, np.uint8))
     {'x': b'AAAAAA', 'x/shape': [2, 3], 'x/dtype': 'uint8'}

@@ -1,9 +1,9 @@
-"""TFRecord files: random access to the records of many, by one number. Not their content.
+"""Random access to the records of many TFRecord files, by one number.
 
 A file is records, one after another: length (uint64), masked CRC-32C of the length, data, masked
 CRC-32C of the data, all little-endian. The format is described in TensorFlow's tutorial "TFRecord
-and tf.train.Example" and in tensorflow/core/lib/io/record_writer.h. It has no index: ours is a
-file beside it (`index_of`).
+and tf.train.Example" and in tensorflow/core/lib/io/record_writer.h. It has no index: this package
+creates one in a file next to it (`index_of`).
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ __all__ = [
 ]
 
 
-# Maximum number of bytes of neighbouring records that are read in one call.
+# The maximum number of bytes of adjacent records that are read in one call.
 _AT_ONCE = 1 << 24
 
 
-# A file that was changed so long ago shows by its time when it changes again.
+# If a file changed this long ago, a further change will change its modification time.
 _SETTLED_NS = 2 * 10**9
 
-# Whether a file has changed is looked up this often at most: for many files a batch it takes as long
-# as to read a record.
+# Check this often at most whether files have changed: with many files per batch, it takes as long as
+# reading a record.
 _LOOK_SECONDS = 0.05
 
-# Streams of compressed files with their blocks (128 MiB each).
+# The number of compressed files whose streams are kept, with their blocks (128 MiB each).
 _STREAMS = 2
 
 
@@ -64,14 +64,14 @@ class RecordFiles:
     """Random access to all records of some files, by one number.
 
     paths: the files, in the order of the numbers.
-    compression: "", "GZIP", "ZLIB" or "auto", which may differ from file to file.
-    index_folder: folder for indexes; None: next to the files.
+    compression: "", "GZIP", "ZLIB" or "auto", which may differ between files.
+    index_folder: the folder for indexes; None: next to the files.
     check_crc: compare the checksum of a record's data when it is read.
-    max_bytes: what a record of a compressed file may have; None: any number.
-    progress: show a bar while indexes are made, if that takes more than a second.
+    max_bytes: the maximum size of a record in a compressed file; None: no limit.
+    progress: show a progress bar while indexes are made, if this takes more than a second.
     opener: how the files are opened.
 
-    Takes 8 bytes of memory per record. Pickles without open files. Safe for threads.
+    Takes 8 bytes of memory per record. Pickles without open files. Thread-safe.
     """
 
     def __init__(
@@ -91,26 +91,26 @@ class RecordFiles:
         self.compressions = [index.compression for index in indexes]
         self.stamps = [(index.size, index.modified) for index in indexes]
         counts = np.array([len(index) for index in indexes], np.int64)
-        #: The number of each file's first record, and how many there are in all.
+        #: The number of each file's first record, followed by the number of records.
         self.firsts: Indices = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        #: Records that the numbers stand for, sorted, if some are left out.
+        #: If some records are left out, the numbers of those that are kept, sorted.
         self.kept: Indices | None = None
-        # For each file one more than its records: the end of the last one.
+        # For each file the start of each record, and the end of the last.
         self._offsets = np.concatenate([index.offsets.astype(np.int64) for index in indexes])
         self._set_up()
 
     def _set_up(self) -> None:
-        # For each record, whether its checksum was verified; and for each file, its state then.
+        # For each record, whether its checksum was verified; for each file, its state at that time.
         self._sound = np.zeros(int(self.firsts[-1]), bool)
         self._sound_in: dict[int, tuple[int, int]] = {}
         self._changes = 0
-        # When the files were last checked, and which of them since.
+        # When the files were last checked, and which ones have been checked since.
         self._looked, self._looked_at = -math.inf, set[int]()
         self.after_fork()
         forks.watch(self)
 
     def after_fork(self) -> None:
-        # A stream may have been read half-way: restart it.
+        # Start streams again: another thread may have been reading one.
         self._streams: OrderedDict[int, Stream] = OrderedDict()
         self._lock = threading.Lock()
         self._files = OpenFiles(self.paths, self.opener.open)
@@ -119,7 +119,7 @@ class RecordFiles:
         return int(self.firsts[-1]) if self.kept is None else len(self.kept)
 
     def leave_out(self, records: Iterable[tuple[str, int]]) -> int:
-        """Do without these, file and number each; how many of them there are."""
+        """Leave out these records, each a file and number; return how many of them exist."""
         files = {os.path.abspath(path): k for k, path in enumerate(self.paths)}
         keep = np.ones(int(self.firsts[-1]), bool)
         for path, number in records:
@@ -132,34 +132,34 @@ class RecordFiles:
 
     @property
     def compressed(self) -> bool:
-        """Whether any file is."""
+        """Whether any file is compressed."""
         return any(self.compressions)
 
     @property
     def bytes_in_all(self) -> int:
-        """Bytes of all files, as they are read."""
+        """The total size of all files in bytes, as stored."""
         return int(self._offsets.max()) if len(self._offsets) else 0
 
     def extent(self) -> list[Indices]:
-        """The first record of each file, where each record begins and ends, and which are kept."""
+        """The first record of each file, the bounds of each record, and which records are kept."""
         return [self.firsts, self._offsets, *([] if self.kept is None else [self.kept])]
 
     def numbers(self, indices: Indices) -> Indices:
-        """Numbers of records among all that the files hold."""
+        """The numbers of these records among all records in the files, including those left out."""
         return indices if self.kept is None else self.kept[indices]
 
     def locate(self, indices: Indices) -> tuple[Indices, Indices, Indices]:
-        """For each record the number of its file, and where it begins and ends there."""
+        """For each record the number of its file, and where it begins and ends in the file."""
         indices = self.numbers(indices)
         files = np.searchsorted(self.firsts, indices, side="right") - 1
         places = indices + files
         return files, self._offsets[places], self._offsets[places + 1]
 
     def to_check(self, records: Indices, files: Indices) -> tuple[Array, int]:
-        """Whether the checksum of each of these records, of these files, is to be compared.
+        """Whether the checksum of each of these records, in these files, has to be compared.
 
-        That is when a record is first read, and again when its file has changed. And how often
-        files have changed, to be passed to `checked`.
+        That is when a record is first read, and again after its file has changed. The second result is
+        how often files have changed; pass it to `checked`.
         """
         if not self.check_crc:
             return np.zeros(len(records), bool), self._changes
@@ -170,20 +170,20 @@ class RecordFiles:
             self._looked_at.add(file)
             try:
                 stamp = self.opened(file).stamp()
-            except OSError:  # raised again when it is read
+            except OSError:  # raised again when the record is read
                 continue
             if self._sound_in.get(file) != stamp:
                 with self._lock:
                     self._changes += 1
                     self._sound_in.pop(file, None)
                     self._sound[self.firsts[file] : self.firsts[file + 1]] = False
-                    # One that is being written may change again within a tick of its clock.
+                    # A file that is still being written may change without a new modification time.
                     if time.time_ns() - stamp[1] > _SETTLED_NS:
                         self._sound_in[file] = stamp
         return ~self._sound[records], self._changes
 
     def checked(self, records: Indices, changes: int) -> None:
-        """The checksums of these records are right, if no file has changed since `to_check`."""
+        """Record that these checksums are correct, unless a file has changed since `to_check`."""
         files = np.searchsorted(self.firsts, records, side="right") - 1
         with self._lock:
             if changes == self._changes:
@@ -191,14 +191,14 @@ class RecordFiles:
                 self._sound[records[settled]] = True
 
     def where(self, index: int) -> tuple[int, int]:
-        """The file of a record, and its number there."""
+        """The file of a record, and its number in the file."""
         if self.kept is not None:
             index = int(self.kept[index])
         file = int(np.searchsorted(self.firsts, index, side="right")) - 1
         return file, index - int(self.firsts[file])
 
     def file_of(self, index: int) -> str:
-        """The path of the file of a record."""
+        """The path of a record's file."""
         return self.paths[self.where(index)[0]]
 
     def _span(self, file: int, number: int) -> tuple[int, int]:
@@ -217,16 +217,16 @@ class RecordFiles:
     def read(self, index: int) -> bytes:
         """The data of one record.
 
-        Raises DecodeError where its frame is damaged, and OSError where the file cannot be read.
+        Raises DecodeError if its frame is damaged, and OSError if the file cannot be read.
         """
         raw = self._raw(index)
         self.check(raw, index)
         return raw[HEADER:-FOOTER]
 
     def read_many(self, indices: Indices) -> Iterator[tuple[int, bytes | Exception]]:
-        """Records with their frames, unchecked, and which of `indices` each is, in any order.
+        """Yield records with their frames, unchecked, in any order, each with its position in `indices`.
 
-        Those that lie side by side in a file are read by one call.
+        Records that are adjacent in a file are read in one call.
         """
         files, starts, ends = self.locate(indices)
         run: list[int] = []
@@ -247,7 +247,7 @@ class RecordFiles:
         block = b""
         base = int(starts[run[0]]) if run else 0
         if len(run) > 1 and not self.compressions[files[run[0]]]:
-            with contextlib.suppress(OSError):  # met again record by record
+            with contextlib.suppress(OSError):  # will occur again when reading record by record
                 block = self.opened(int(files[run[0]])).read(int(ends[run[-1]]) - base, base)
         for k in run:
             if block:
@@ -265,11 +265,13 @@ class RecordFiles:
         if self.compressions[file]:
             if self.max_bytes is not None and size > self.max_bytes:
                 raise DecodeError(
-                    f"it is of {size:,} bytes, decompressed, and max_bytes allows "
+                    f"it has {size:,} bytes when decompressed, but max_bytes allows "
                     f"{self.max_bytes:,}. Pass max_bytes={size} if you trust it."
                 )
             return self._stream(file).read(number)
-        if size > SEARCH_LIMIT and not self._fits(file, start, size):  # what a damaged length left
+        if size > SEARCH_LIMIT and not self._fits(
+            file, start, size
+        ):  # the rest after a damaged length
             size = HEADER
         raw: bytes = self.opened(file).read(size, start)
         return raw
@@ -279,7 +281,7 @@ class RecordFiles:
         return is_header(head) and length_of(head) + HEADER + FOOTER == size
 
     def check(self, raw: bytes, index: int) -> None:
-        """Raise DecodeError unless `raw` is that record, whole."""
+        """Raise DecodeError unless `raw` is this record, complete."""
         file, number = self.where(index)
         start, end = self._span(file, number)
         size = end - start
@@ -306,12 +308,12 @@ class RecordFiles:
     def _check_unchanged(self, file: int) -> None:
         if self.opener.stamp(self.paths[file]) != self.stamps[file]:
             raise DecodeError(
-                f"{self.paths[file]} was changed after this loader had read its index: make the "
-                "loader again."
+                f"{self.paths[file]} has changed since this loader read its index: make a "
+                "new loader."
             )
 
     def fetch_ahead(self, indices: Indices, only_new: bool = False) -> list[Claim]:
-        """Begin to fetch records of objects elsewhere; nothing of compressed ones."""
+        """Begin to fetch records of remote objects, except compressed ones."""
         files, starts, ends = self.locate(indices)
         plain = [
             (self.paths[file], start, min(end, start + SEARCH_LIMIT))
@@ -321,11 +323,11 @@ class RecordFiles:
         return self.opener.fetch_ahead(plain, only_new)
 
     def opened(self, file: int) -> Any:
-        """The open file; kept open, and closed only when nobody reads from it."""
+        """The open file. It is kept open, and closed only when no caller refers to it."""
         return self._files.get(file)
 
     def opened_at_once(self, files: list[int]) -> list[Any]:
-        """As `opened`, for each of these; None where a file does not open."""
+        """Like `opened`, for each of these files; None for a file that cannot be opened."""
         found: dict[int, Any] = {}
         for file in dict.fromkeys(files):
             try:
@@ -347,7 +349,7 @@ class RecordFiles:
             return found
 
     def close(self) -> None:
-        """Close files and drop decompressed data; both come back when needed."""
+        """Close files and drop decompressed data; both are loaded again on use."""
         self._files.close()
         with self._lock:
             self._streams.clear()
@@ -369,12 +371,12 @@ def _indexes(
 
     if not HARDWARE:
         warn(
-            "google-crc32c computes checksums of TFRecord data byte by byte, some hundred times "
+            "google-crc32c computes the checksums of TFRecord data byte by byte in Python, over 100 times "
             "slower than in C: install a wheel of it (pip install --force-reinstall google-crc32c), "
             "or pass check_crc=False.",
             once="crc32c",
         )
-    # Reading waits for the disk or the network, decompressing releases the lock.
+    # Threads, because reading waits for the disk or network, and decompressing releases the GIL.
     threads = max(16 if opener.fetches else 4, usable_cores())
     with (
         ThreadPool(min(len(paths), threads), "kloaders-index") as pool,

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-# Bytes before and after the data of a record.
+# The sizes of the frame before and after the data of a record.
 HEADER, FOOTER = 12, 4
 LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
@@ -43,24 +43,24 @@ def framed(data: bytes) -> bytes:
 
 
 def is_header(head: bytes) -> bool:
-    """Whether these are a length and its checksum, as a record begins."""
+    """Whether bytes are a length and its correct checksum, as at the start of a record."""
     return len(head) == HEADER and head[8:] == _CHECKSUM.pack(mask(crc32c(head[:8])))
 
 
 def length_of(head: bytes) -> int:
-    """How many bytes of data a record has, by its header."""
+    """The size of a record's data, according to its header."""
     return int(_FRAME.unpack(head)[0])
 
 
 def headers_are_right(rows: Array) -> Array:
-    """For each row of 12 bytes, whether it is a length and its checksum."""
+    """For each row of 12 bytes, whether it is a length and its correct checksum."""
     stored = np.ascontiguousarray(rows[:, 8:]).view("<u4")[:, 0]
     right: Array = mask_all(of_rows(rows[:, :8])) == stored
     return right
 
 
 def count_good_headers(heads: list[bytes]) -> int:
-    """How many are as their checksum says, before the first that is not."""
+    """The number of headers with a correct checksum before the first incorrect one."""
     if not heads:
         return 0
     table = np.frombuffer(b"".join(heads), np.uint8).reshape(-1, HEADER)
@@ -73,6 +73,6 @@ EMPTY_HEADER = framed(b"")[:HEADER]
 
 
 def data_matches(raw: bytes) -> bool:
-    """Whether the data of a record with its frame are as their checksum says."""
-    data = np.frombuffer(raw, np.uint8)[HEADER:-FOOTER]  # a slice of bytes would be a copy
+    """Whether the data of a record with its frame match their checksum."""
+    data = np.frombuffer(raw, np.uint8)[HEADER:-FOOTER]  # slicing bytes would copy them
     return raw[-FOOTER:] == _CHECKSUM.pack(mask(crc32c(data)))

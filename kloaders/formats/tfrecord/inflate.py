@@ -1,4 +1,4 @@
-"""Compressed files of records: decompressed front to back, and read by number."""
+"""Random access to records of compressed files, which are decompressed from front to back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
 
 
 class Inflate:
-    """The decompressed content of a file, front to back."""
+    """The decompressed content of a file, read from front to back."""
 
     def __init__(self, path: str, compression: str, opener: Opener = LOCAL) -> None:
         self.path, self.compression = path, compression
@@ -47,7 +47,7 @@ class Inflate:
         return taken.getvalue()
 
     def skip(self, size: int) -> int:
-        """Pass over `size` bytes; how many there were."""
+        """Skip `size` bytes; return the number of bytes skipped."""
         left = size
         while left:
             if self._at == len(self._ready) and not self._more():
@@ -58,9 +58,9 @@ class Inflate:
         return size - left
 
     def copy(self) -> Inflate:
-        """A copy that continues from here."""
+        """A copy that continues from the current position."""
         new = copy.copy(self)
-        new._inflate = self._inflate.copy()  # noqa: SLF001  of this very class
+        new._inflate = self._inflate.copy()  # noqa: SLF001  the same class
         return new
 
     def _more(self) -> bool:
@@ -70,9 +70,9 @@ class Inflate:
                 raw = self._inflate.unused_data or self._file.read(1 << 18, self._read)
                 if not self._inflate.unused_data:
                     self._read += len(raw)
-                if not raw.strip(b"\0"):  # gzip allows zeros behind
+                if not raw.strip(b"\0"):  # gzip permits trailing zeros
                     return False
-                # Several compressed streams, one after another, are one content.
+                # Several compressed streams in a row are one content.
                 self._inflate = zlib.decompressobj(_WINDOW_BITS[self.compression])
             elif not raw:
                 raw = self._file.read(1 << 18, self._read)
@@ -80,7 +80,7 @@ class Inflate:
                 if not raw:
                     raise DecodeError(
                         f"{self.path} is truncated: its {self.compression} data end after "
-                        f"{self._read} bytes, in the middle. Copy or write it again."
+                        f"{self._read} bytes, too early. Copy or write it again."
                     )
             try:
                 self._ready, self._at = self._inflate.decompress(raw, 1 << 20), 0
@@ -93,31 +93,31 @@ class Inflate:
                 return True
 
 
-# Size and number of the blocks of decompressed content that are kept: threads ask for
-# neighbours in no strict order.
+# The size and number of blocks of decompressed content that are kept, because threads read adjacent
+# records in no strict order.
 _BLOCK, _BLOCKS_KEPT = 4 << 20, 32
 
-# Positions in a file from which decompressing can continue.
+# The number of positions in a file from which decompression can continue.
 _CURSORS = 8
 
 
 class Stream:
-    """The records of a compressed file, by number: fast if requested in about their order.
+    """The records of a compressed file, by number. Fast if they are read roughly in order.
 
-    Going back further than the kept blocks restarts at the front. Safe for threads.
+    Reading further back than the kept blocks starts again at the front of the file. Thread-safe.
     """
 
     def __init__(self, path: str, compression: str, offsets: Array, opener: Opener = LOCAL) -> None:
         self.path, self.compression, self.opener = path, compression, opener
         self.offsets = offsets
         cuts = np.arange(0, int(offsets[-1]), _BLOCK)
-        # Blocks begin at the records that hold these bytes; a record as long as a block has its own.
+        # A block begins at the record at a multiple of its size; a record of that size is its own block.
         begins = np.searchsorted(offsets, cuts, side="right") - 1
         long = np.flatnonzero(np.diff(offsets.astype(np.int64)) >= _BLOCK)
         begins = np.concatenate([begins, long, long + 1])
         self.firsts = np.unique(begins[begins < len(offsets) - 1])
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._cursors: OrderedDict[int, Inflate] = OrderedDict()  # by the block that comes next
+        self._cursors: OrderedDict[int, Inflate] = OrderedDict()  # by the number of the next block
         self._lock = threading.Lock()
 
     def read(self, number: int) -> bytes:
@@ -133,13 +133,13 @@ class Stream:
     def _decompressed(self, k: int) -> bytes:
         at = max((place for place in self._cursors if place <= k), default=0)
         cursor = self._cursors.pop(at, None) or Inflate(self.path, self.compression, self.opener)
-        if k - at > _BLOCKS_KEPT // 2:  # too far to keep what lies between, and it may be wanted
+        if k - at > _BLOCKS_KEPT // 2:  # too far to keep the blocks in between; keep the position
             self._cursors[at] = cursor.copy()
             cursor.skip(self._start(k) - self._start(at))
             at = k
         for number in range(at, k + 1):
             size = self._start(number + 1) - self._start(number)
-            if number < k and size > 2 * _BLOCK:  # one long record, that nobody may want
+            if number < k and size > 2 * _BLOCK:  # a single long record, which may not be needed
                 self._cursors[number] = cursor.copy()
                 cursor.skip(size)
                 continue

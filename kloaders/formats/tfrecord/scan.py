@@ -1,4 +1,4 @@
-"""Where each record of a TFRecord file begins, in damaged files too, and the index that keeps it."""
+"""Finds where each record of a TFRecord file begins, even in damaged files, and stores an index."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ def index_of(
 ) -> Index:
     """The index of a file: read if a valid one exists, otherwise built and stored.
 
-    It lies beside the file, as `.NAME.index`: shells' and Python's patterns leave out such names,
-    so that nobody takes it for data. Where that folder cannot be written, it is kept in a folder of
-    the user's (XDG_CACHE_HOME), or in memory only. Valid is an index that is whole and was made of
-    a file with this size, modification time, beginning and end. Several processes may make one at
-    a time.
+    The index is next to the file, as `.NAME.index`; patterns of shells and Python do not match such
+    names, so that it is not mistaken for data. If that folder is not writable, it is stored in the user's
+    cache folder (XDG_CACHE_HOME), or kept only in memory. An index is valid if it is complete and was
+    made from a file with the same size, modification time, beginning and end. Several processes may
+    create it at the same time.
 
     path: the file.
-    compression: "", "GZIP", "ZLIB", or "auto", which looks at the first bytes.
-    folder: where to keep the index instead.
+    compression: "", "GZIP", "ZLIB", or "auto", which examines the first bytes.
+    folder: another folder for the index.
     opener: how the file is opened.
 
     Raises:
         OSError: the file cannot be read.
-        DecodeError: it is empty, no TFRecord, or compressed otherwise than said.
+        DecodeError: it is empty, not a TFRecord file, or has another compression.
     """
     file = opener.open(path)
     size, modified = file.stamp()
     if file.number >= 0 and stat.S_ISDIR(os.fstat(file.number).st_mode):
         raise IsADirectoryError(
-            f"{visible(path)} is a folder, expected a TFRecord file: give a pattern, "
+            f"{visible(path)} is a folder, expected a TFRecord file: pass a pattern, "
             f"{os.path.join(path, '*.tfrecord')!r:.80}."
         )
     if size == 0:
@@ -80,20 +80,20 @@ def index_of(
 
 
 def _compression(file: OpenFile, path: str, asked: str) -> str:
-    """The first bytes, checked against the requested format."""
+    """The compression according to the first bytes, checked against the requested one."""
     head = file.read(HEADER, 0)
     if is_header(head):
         found = ""
     elif head[:2] == b"\x1f\x8b":
         found = "GZIP"
-    # RFC 1950: method 8, and both bytes as one number a multiple of 31
+    # RFC 1950: method 8, and the first two bytes as one number are a multiple of 31
     elif len(head) > 1 and head[0] & 0x8F == 8 and int.from_bytes(head[:2], "big") % 31 == 0:
         found = "ZLIB"
     else:
         found = ""
     if asked == "auto":
         return found
-    # Two bytes of damaged plain data may look like ZLIB; gzip's magic, and a checksum, are no chance.
+    # Two bytes of damaged plain data may look like ZLIB by chance; gzip's magic and a checksum do not.
     if asked == "" and found == "GZIP":
         raise DecodeError(
             f"{path} is compressed (GZIP), expected a plain TFRecord file: pass "
@@ -105,21 +105,21 @@ def _compression(file: OpenFile, path: str, asked: str) -> str:
     return asked
 
 
-# Headers are read in steps of so much where records are small, and one by one where they are large.
+# The number of bytes in which headers of small records are read; those of large ones are read singly.
 _STEP, _LARGE = 1 << 18, 1 << 15
 
-# Headers whose checksums are compared in one go.
+# The number of headers whose checksums are compared together.
 _CHECKED = 1 << 15
 
-# How far a first record is looked for in a file that does not begin with one.
+# How far to search for a first record in a file that does not begin with one.
 SEARCH_LIMIT = 1 << 26
 
 
 def _walk(file: OpenFile, size: int, path: str) -> Array:
-    """Offsets of a plain file: reads headers only, and checks the length's checksum of each.
+    """The offsets of a plain file. Reads only headers, and checks the checksum of each length.
 
-    Behind a damaged length the next record is looked for, so that one record is lost and not the
-    rest of the file. Takes about 0.5 us a record, or a read of 12 bytes where records are large.
+    After a damaged length it searches for the next record, so that only one record is lost, and not
+    the rest of the file. Takes about 0.5 microseconds per record, or a read of 12 bytes for large ones.
     """
     found: list[Array] = []
     at = 0
@@ -131,13 +131,13 @@ def _walk(file: OpenFile, size: int, path: str) -> Array:
             head = file.read(HEADER, end)
             if end == 0 and after == size and not (is_header(head) or _data_is_whole(file, size)):
                 raise DecodeError(
-                    f"{path} is no TFRecord file: it begins with {head!r:.80}, and no record was found "
+                    f"{path} is not a TFRecord file: it begins with {head!r:.80}, and no record was found "
                     "in it. For files that hold one sample each use PathSequenceLoader."
                 )
             number = sum(map(len, found))
             warn(
-                f"{path}: record {number} at byte {end} is damaged in its length, or cut short; "
-                f"the file is read on from byte {after}."
+                f"{path}: record {number} at byte {end} has a damaged length, or is cut short; "
+                f"reading continues at byte {after}."
             )
             found.append(np.array([end], np.uint64))
             end = after
@@ -146,7 +146,7 @@ def _walk(file: OpenFile, size: int, path: str) -> Array:
 
 
 def _run(file: OpenFile, at: int, size: int) -> tuple[Array, int]:
-    """Offsets of the records from `at` on, and where the first one that is none begins."""
+    """The offsets of the records from `at` on, and the position of the first invalid one."""
     whole: list[Array] = []
     starts: list[int] = []
     heads: list[bytes] = []
@@ -163,7 +163,7 @@ def _run(file: OpenFile, at: int, size: int) -> tuple[Array, int]:
                 heads.append(chunk[inside : inside + HEADER])
                 at += unpack(chunk, inside)[0] + HEADER + FOOTER
             step = HEADER if at - base > _LARGE * (len(starts) - first) else _STEP
-            ended = end - base < HEADER  # the file is shorter than it was
+            ended = end - base < HEADER  # the file has become shorter
         if ended or len(starts) >= _CHECKED:
             good = count_good_headers(heads)
             if good and starts[good - 1] + length_of(heads[good - 1]) + HEADER + FOOTER > size:
@@ -177,7 +177,7 @@ def _run(file: OpenFile, at: int, size: int) -> tuple[Array, int]:
 
 
 def _lengths_before(head: bytes) -> list[int]:
-    """Lengths that differ from this header's in one byte, and have its checksum."""
+    """Lengths that differ from this header's in one byte, and match its checksum."""
     rows = np.repeat(np.frombuffer(head, np.uint8)[None], 8 * 256, axis=0)
     for place in range(8):
         rows[256 * place : 256 * (place + 1), place] = np.arange(256)
@@ -185,15 +185,15 @@ def _lengths_before(head: bytes) -> list[int]:
 
 
 def _next_record(file: OpenFile, at: int, size: int, bound: int) -> int:
-    """Where the record after the damaged one at `at` begins; `size` if there is none."""
+    """The start of the record after the damaged one at `at`; `size` if there is none."""
     head = file.read(HEADER, at)
-    # The length as it is, if only its checksum is damaged, or as it was before one byte changed.
+    # Either the length is correct and only its checksum is damaged, or one byte of the length is.
     for length in [length_of(head), *_lengths_before(head)] if len(head) == HEADER else []:
         after = at + length + HEADER + FOOTER
         if after == size or (after < size and is_header(file.read(HEADER, after))):
             return after
-    # A header may begin at any byte. Few numbers are a length that ends within the file, and of
-    # these one in 2**32 has its checksum behind it by chance.
+    # A header may begin at any byte. Few numbers are a length that ends within the file, and only one
+    # in 2**32 of these is followed by its checksum by chance.
     step = 1 << 20
     last = min(size - HEADER - FOOTER, at + bound)
     for base in range(at + 1, last + 1, step):
@@ -203,7 +203,7 @@ def _next_record(file: OpenFile, at: int, size: int, bound: int) -> int:
             break
         lengths = np.ndarray((places,), "<u8", chunk, strides=(1,))
         room = np.uint64(size - base - HEADER - FOOTER)
-        # Much data is zeros: records without data are looked for by their header instead.
+        # Much data consists of zeros, so records without data are found by their whole header.
         likely = np.flatnonzero((lengths <= room) & (lengths > 0))
         likely = likely[lengths[likely] + likely.astype(np.uint64) <= room]
         content = np.frombuffer(chunk, np.uint8)
@@ -218,20 +218,20 @@ def _next_record(file: OpenFile, at: int, size: int, bound: int) -> int:
 
 
 def _data_is_whole(file: OpenFile, size: int) -> bool:
-    """Whether a file is one record whose header alone is damaged."""
+    """Whether a file is a single record in which only the header is damaged."""
     if not HEADER + FOOTER <= size <= SEARCH_LIMIT:
         return False
     return data_matches(file.read(size, 0))
 
 
 def _walk_stream(path: str, compression: str, opener: Opener) -> Array:
-    """Offsets of the records in the decompressed content: all of it is decompressed once."""
+    """The offsets of the records in the decompressed content, all of which is decompressed once."""
     stream = Inflate(path, compression, opener)
     offsets = [0]
     while head := stream.take(HEADER):
         at, number = offsets[-1], len(offsets) - 1
         if not is_header(head):
-            what = "a file of TFRecords" if number == 0 else "a whole record"
+            what = "a TFRecord file" if number == 0 else "a whole record"
             raise DecodeError(
                 f"{path}: record {number} at byte {at} of its decompressed content is not {what}: "
                 f"it begins with {head!r:.80}. Write the file again."

@@ -1,10 +1,10 @@
-"""tf.train.SequenceExample in bytes, and records of kinds that are none. No files, no TensorFlow.
+"""Parses tf.train.SequenceExample messages, and detects records of other kinds.
 
     SequenceExample {Features context = 1; FeatureLists feature_lists = 2}
-    FeatureLists {map<string, FeatureList> feature_list = 1}    FeatureList {repeated Feature = 1}
-    ExampleListWithContext {repeated Example examples = 1; Example context = 2}    (TF-Ranking)
+    FeatureLists {map<string, FeatureList> feature_list = 1} FeatureList {repeated Feature = 1}
+    ExampleListWithContext {repeated Example examples = 1; Example context = 2} (TF-Ranking)
 
-An Example is a SequenceExample without lists, byte for byte.
+An Example is, byte for byte, a SequenceExample without lists.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from kloaders.formats.errors import DecodeError
 __all__ = ["check_no_list_with_context", "list_entries"]
 
 _BLOCK = 2
-#: `fields(record, start, stop)`: number, wire type, and where the value lies.
+#: `fields(record, start, stop)` yields number, wire type, and the position of the value.
 Fields = Callable[[bytes, int, int], Iterator[tuple[int, int, int, int]]]
 
 
 def list_entries(
     record: bytes, start: int, stop: int, fields: Fields
 ) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """The lists in a FeatureLists: the name of each, and where the Feature of each step lies."""
+    """The lists in a FeatureLists: the name of each, and the position of each step's Feature."""
     for number, wire, at, end in fields(record, start, stop):
         if number != 1 or wire != _BLOCK:
             continue
@@ -46,9 +46,9 @@ def list_entries(
 
 
 def check_no_list_with_context(name: bytes, fields: Fields) -> None:
-    """Raise a DecodeError if what should be a feature's name, without a value, is a feature itself.
+    """Raise a DecodeError if a feature's name has no value and is itself a feature.
 
-    So it looks where an ExampleListWithContext is read as an Example.
+    This happens when an ExampleListWithContext is parsed as an Example.
     """
     try:
         parts = [(number, wire) for number, wire, _, _ in fields(name, 0, len(name))]
@@ -56,7 +56,7 @@ def check_no_list_with_context(name: bytes, fields: Fields) -> None:
         return
     if sorted(parts) == [(1, _BLOCK), (2, _BLOCK)]:
         raise DecodeError(
-            "it is an ExampleListWithContext (TF-Ranking), a list of Examples for one query, and no "
-            "Example: pass decode= and features=None, a function of the whole record, or write one "
+            "it is an ExampleListWithContext (TF-Ranking), a list of Examples for one query, and not an "
+            "Example: pass decode=, a function of the whole record, and features=None, or write one "
             "Example for each item."
         )

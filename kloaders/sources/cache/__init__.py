@@ -1,1 +1,1 @@
-"""Decoded samples, kept in RAM or in a folder."""
+"""Caches of decoded samples, in RAM or in a folder."""

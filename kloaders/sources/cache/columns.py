@@ -1,7 +1,7 @@
-"""Stores in front of what reads, so that later epochs need not read and decode again.
+"""Caches in front of a reader, so that later epochs need not read and decode again.
 
-`CachedColumn` puts one in front of a column of files, `HookCache` in front of a loader's own hook. What
-they put there are a `RamCache` or a `FolderCache`.
+`CachedColumn` caches a column of files, and `HookCache` the samples of a loader's own hook. Both
+store arrays in a `RamCache` or a `FolderCache`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 
 class CachedColumn:
-    """A column of files whose arrays are kept in a store."""
+    """A column of files whose arrays are cached in a store."""
 
     def __init__(self, column: PathColumn, store: Store) -> None:
         self.column = column
@@ -71,7 +71,7 @@ class CachedColumn:
         return self.column.name(index)
 
 
-# What reads samples into rows of arrays: its arguments are those of a loader's `_fill_stored`.
+# A function that reads samples into rows of arrays; same arguments as a loader's `_fill_stored`.
 Read = Callable[[Indices, list[Array], Report], None]
 
 
@@ -84,11 +84,11 @@ def _fill(
     read: Read,
     leaves: Sequence[int],
 ) -> None:
-    """Row r of the arrays `out` becomes sample indices[r]: as it is kept, or by `read`, and kept.
+    """Fill row r of the arrays `out` with sample indices[r]: from the cache, or with `read`.
 
-    Arrays with another shape or dtype than a row's are reported as such.
+    Samples that `read` loads are cached. Arrays whose shape or dtype differs from the row's are reported.
 
-    leaves: which arrays of a sample `out` are.
+    leaves: the positions in a sample of the arrays `out`.
     """
     served = [store.serve(indices, leaf, stamp) for store, leaf in zip(stores, out, strict=True)]
     missing = functools.reduce(np.union1d, served)
@@ -132,9 +132,10 @@ def _others(
     report: Report,
     leaves: Sequence[int],
 ) -> Indices:
-    """Those of the rows `missing` that are not kept apart from the store's rows either.
+    """Fill rows that the stores keep outside their row arrays; return those still missing.
 
-    What is kept apart may fit, if there was no room for another row: it is copied, or reported.
+    Such an array may fit its row after all, if the row array had no room for it. It is copied if it
+    fits, and reported otherwise.
     """
     left = []
     for row in missing.tolist():
@@ -152,22 +153,23 @@ def _others(
 
 
 def _stamp_in(store: Store, of_files: Stamp) -> Stamp:
-    """The stamp of samples made now."""
+    """The stamp for a sample made now: that of its files, combined with that of its functions."""
     return of_files if store.made_by is None else store.made_by.stamp(of_files)
 
 
 def _changes(store: Store) -> int:
-    """How often the samples of files changed: results begun before a change are not stored."""
+    """How often the functions changed. A result whose reading began before a change is not stored."""
     return 0 if store.made_by is None else store.made_by.changes
 
 
 class HookCache:
-    """Whole samples that a hook makes: a store for each of their arrays.
+    """A cache for the whole samples that a hook returns: one store for each array of a sample.
 
     Args:
-        make: `make(key, k, beside)`, the store of array k, where those behind it have so many bytes.
-        files: what samples are read from.
-        key: what besides the files decides a sample; None: it is to be set before the first one.
+        make: `make(key, k, beside)` creates the store of array k; `beside` is the size in bytes of the
+            arrays after it.
+        files: the files that samples are read from.
+        key: a key for everything else that determines a sample; None: set it before the first sample.
     """
 
     def __init__(
@@ -195,7 +197,7 @@ class HookCache:
         self.made_by = made_by
 
     def remember(self, index: int, load: Callable[[], Structure]) -> Structure:
-        """The sample of this number: as it was kept, or loaded and kept."""
+        """Return sample `index` from the cache; if it is not cached, call `load` and cache the result."""
         arrays = [store.get(index, self.stamp) for store in self.stores]
         if arrays and all(array is not None for array in arrays):
             return unflatten(self._form, arrays)
@@ -212,20 +214,20 @@ class HookCache:
     def fill(
         self, form: Structure, indices: Indices, out: list[Array], report: Report, read: Read
     ) -> None:
-        """Row r of `out`, the arrays of samples of this form, becomes sample indices[r].
+        """Fill row r of the arrays `out`, of samples with this form, with sample indices[r].
 
-        Samples that are not stored come from `read`, and are stored then.
+        Samples that are not cached come from `read`, and are cached.
         """
         self._begin(form, [array[:1].nbytes for array in out])
         _fill(self.stores, self.stamp, indices, out, report, read, range(len(out)))
 
     def stamp(self, index: int) -> Stamp:
-        """The state that decides whether a stored sample is still valid."""
+        """The stamp that decides whether a cached sample is still valid."""
         found = self.files.stamp(index)
         return found if self.made_by is None else self.made_by.stamp(found)
 
     def _begin(self, form: Structure, sizes: list[int]) -> None:
-        """Create the stores, for samples whose arrays have these sizes in bytes."""
+        """Create the stores for samples whose arrays have these sizes in bytes."""
         with self._lock:
             if not self.stores:
                 key = self.key
@@ -237,12 +239,12 @@ class HookCache:
                 self.stores = made
 
 
-# The location of a cache: a budget of RAM, or a folder and its maximum size in bytes.
+# Where a cache is: a RAM budget, or a folder and its maximum size in bytes.
 Place = Budget | tuple[str, "int | None"]
 
 
 def store_at(place: Place, key: str, samples: int, names: Any, beside: int = 0) -> Store:
-    """A store of so many arrays; `FolderCache` says what key and names are, `RamCache` beside."""
+    """A store for this many samples; for `key` and `names` see `FolderCache`, for `beside` `RamCache`."""
     if isinstance(place, Budget):
         return RamCache(samples, place, beside)
     folder, budget = place
@@ -255,7 +257,7 @@ def leaf_store(place: Place, samples: int, names: Any, key: str, leaf: int, besi
 
 
 def stores_in(columns: Structure) -> list[Store]:
-    """The stores in front of columns, and of what columns are made of."""
+    """The stores of columns, and of the columns inside them."""
     found = []
     for column in flatten(columns):
         inner = column
@@ -268,7 +270,7 @@ def stores_in(columns: Structure) -> list[Store]:
 
 @contextmanager
 def paused(stores: list[Store]) -> Iterator[None]:
-    """Keep nothing new meanwhile."""
+    """A context in which nothing new is cached."""
     with _pausing:
         for store in stores:
             store.paused += 1
@@ -282,7 +284,7 @@ def paused(stores: list[Store]) -> Iterator[None]:
 
 @contextmanager
 def bypassed(stores: list[Store]) -> Iterator[None]:
-    """Read everything again for now, as if there were no cache; the cached samples stay."""
+    """A context in which everything is read as if there were no cache. Cached samples are kept."""
     with _pausing:
         for store in stores:
             store.bypassed += 1

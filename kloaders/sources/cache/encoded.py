@@ -1,4 +1,4 @@
-"""A cache in front of samples that are decoded from rows of files, which hold many samples each."""
+"""A cache for samples that are decoded from rows of files with many samples each."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["cached_rows"]
 
 
 class _ByNumber:
-    """Something of each sample, as a list of them would give it."""
+    """A value for each sample, computed on access; replaces a list of all values."""
 
     def __init__(self, get: Callable[[int], str], etag: Callable[[str], str] | None = None) -> None:
         self.get = get
-        #: Of files that are objects elsewhere: which versions these are.
+        #: For remote objects: the ETags of their current versions.
         self.etags = None if etag is None else _EtagByNumber(get, etag)
 
     def __getitem__(self, index: int) -> str:
@@ -32,7 +32,7 @@ class _ByNumber:
 
 
 class _EtagByNumber:
-    """The version of the file of each sample."""
+    """The ETag of each sample's file."""
 
     def __init__(self, file_of: Callable[[int], str], etag: Callable[[str], str]) -> None:
         self.file_of, self.etag = file_of, etag
@@ -54,25 +54,25 @@ def cached_rows(
     made_by: tuple[Any, ...],
     functions: Mapping[str, Any],
 ) -> Source:
-    """The source, with a cache in front of it where the options ask for one.
+    """The source, with a cache in front of it if the options ask for one.
 
     Args:
-        source: gives the samples.
-        cache: option of the loader.
-        work: likewise.
-        decoded: whether "auto" keeps samples, since decoding them takes time.
-        name: what a sample is called.
-        file_of: the file that it is in; None: in none.
+        source: the source of the samples.
+        cache: the loader's cache options.
+        work: the loader's worker options.
+        decoded: whether "auto" caches these samples because decoding takes time.
+        name: returns the name of a sample.
+        file_of: returns the file of a sample; None if samples are in no file.
         paths: all files.
-        etag: the version of a file that is an object elsewhere.
-        made_by: values that decide the samples.
-        functions: those that make them, by what the user calls them.
+        etag: returns the ETag of a file that is a remote object.
+        made_by: values that determine the samples.
+        functions: the functions that make the samples, by option name.
     """
     if cache.cache is None:
         return source
     if cache.cache == "auto":
-        # Not where a user's function runs, which may draw random numbers; and worker processes would
-        # each cache their own copy in RAM.
+        # A user's function may draw random numbers, and each worker process would keep its own
+        # copy of the cache in RAM.
         if not decoded or source.runs_user_code or work.processes:
             return source
     else:

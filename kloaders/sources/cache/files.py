@@ -15,17 +15,17 @@ __all__ = ["SampleFiles"]
 
 
 class SampleFiles:
-    """All files of each sample, by its number.
+    """The files of each sample, by sample number.
 
-    A folder cache knows a sample by the names of its files below the folder that all have in common,
-    so that data may be moved, and by their stamp, so that other data with the same names are told
-    apart.
+    A folder cache identifies a sample by its file names and their stamp. The names are relative to the
+    common folder of all files, so the data may be moved. The stamp tells apart different files with
+    the same names.
 
     Args:
-        paths: for each of its files, what gives its path by the number of a sample.
-        values: what else of a sample is part of what is kept: its value counts, not its number.
-        names: what samples are called, by number, for those that share a file; None: as their files.
-        folder: what all paths begin with and is no part of a name; None: what they have in common.
+        paths: for each file of a sample, a sequence of the paths for all samples.
+        values: columns whose values are part of a cached sample; they are identified by value.
+        names: for samples that share a file, a sequence of their names; None: the file names are used.
+        folder: the prefix of all paths that is not part of a name; None: the common folder.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class SampleFiles:
         return "\0".join(parts)
 
     def stamp(self, index: int) -> Stamp:
-        """How the files of a sample are now; None if one is not there."""
+        """The current stamp of a sample's files; None if a file is missing."""
         if not self.paths:
             return NO_FILES
         found = stamp_of(*[column[index] for column in self.paths])
         return self._stamp_of_urls(index) if found is None else found
 
     def _stamp_of_urls(self, index: int) -> Stamp:
-        """Names of remote objects, and their ETags if a listing had them."""
+        """A stamp of remote objects: their URLs, and their ETags if a listing contained these."""
         names = [column[index] for column in self.paths]
         if not all(map(is_url, names)):
             return None

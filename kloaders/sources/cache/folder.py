@@ -1,4 +1,4 @@
-"""Decoded samples in a folder, where they outlive the process and are shared by several."""
+"""A cache of decoded samples in a folder. It outlives the process, and processes may share it."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ from kloaders.sources.cache.store import SharedStore, Stamp, check_kept
 __all__ = ["FolderCache"]
 
 
-# A segment is a file that one process appends to: entries, each a head, a description of the
-# array ("|u1 224 224 3"), and its bytes. Who reads checks all of it, so that the entry which a
-# killed process leaves half-written, or a disk damages, is never served.
-_HEAD = struct.Struct("<4s16sIQI")  # magic, key, bytes of description and of array, their checksum
-_SUM = struct.Struct("<I")  # checksum of the head itself
+# A segment is a file that a single process appends to. It consists of entries: a head, a
+# description of the array ("|u1 224 224 3"), and the array's bytes. A reader checks all parts, so
+# that an entry that a killed process left half-written, or a disk damaged, is never served.
+_HEAD = struct.Struct("<4s16sIQI")  # magic, key, sizes of description and array, checksum of both
+_SUM = struct.Struct("<I")  # checksum of the head
 _HEAD_SIZE = _HEAD.size + _SUM.size
 _MAGIC = b"kle1"
 _SUFFIX = ".segment"
-# A place is the number of a segment and, in so many bits (16 TiB), the offset of the entry in it.
+# A place combines the number of a segment and the offset of an entry, in the low 44 bits (16 TiB).
 _OFFSET_BITS = 44
-# A folder cache leaves this much of a disk free.
+# A folder cache leaves this much free space on the disk.
 _DISK_RESERVE = 2**30
-# Other processes' entries are looked for when something is missing, at most so often.
+# If a sample is missing, look for new entries of other processes, but at most this often.
 _REFRESH_SECONDS = 5.0
 # The free disk space is checked after this many written bytes.
 _DISK_STEP = 2**26
 
 
 class FolderCache(SharedStore):
-    """Arrays in a folder, where they outlive the process; several processes may share it.
+    """A cache of arrays in a folder, which outlives the process. Several processes may share it.
 
-    folder: made if missing. key: what besides the files decides the array (`keys.key_of`). names:
-    what a sample's files are called, by number (`SampleFiles`). budget: most bytes in the folder; None: until the disk has less than
-    1 GiB left.
+    folder: created if missing. key: identifies everything except files that determines an array
+    (`keys.key_of`). names: the names of the samples' files, by sample number (`SampleFiles`). budget: the
+    maximum size in bytes of the folder; None: until less than 1 GiB of the disk is free.
 
     Raises:
-        OSError: the folder cannot be made or read.
+        OSError: the folder cannot be created or read.
     """
 
     def __init__(
@@ -72,22 +72,22 @@ class FolderCache(SharedStore):
             os.makedirs(self.folder, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise NotADirectoryError(
-                f"cache={folder!r:.80} is or lies in a file, expected a folder: choose another name."
+                f"cache={folder!r:.80} is a file or inside one, expected a folder: choose another name."
             ) from None
         self._set_up()
 
     _pid: int
-    _files: list[int]  # descriptors, by number of segment
-    _close: weakref.finalize[..., Any]  # closes them
-    _seen: dict[str, tuple[int, int]]  # segment -> its number, bytes looked at
-    _hashes: Array  # sorted: the first 8 bytes of keys
-    _places: Array  # of their entries
-    # Of each sample, once looked up:
-    _where: Array  # 1 + the place
+    _files: list[int]  # open descriptors, by segment number
+    _close: weakref.finalize[..., Any]  # closes the descriptors
+    _seen: dict[str, tuple[int, int]]  # segment name -> its number, and the bytes read so far
+    _hashes: Array  # the first 8 bytes of all keys, sorted
+    _places: Array  # the places of their entries
+    # For each sample that was looked up:
+    _where: Array  # its place + 1
     _keys: Array
     _looked_at: Array
-    _sound: Array  # the checksum was compared
-    _own: int | None  # number of the segment that this process writes
+    _sound: Array  # whether the checksum was compared
+    _own: int | None  # the number of the segment that this process writes
     _end: int
     _used: int
     _added: int
@@ -106,7 +106,7 @@ class FolderCache(SharedStore):
             "_seen": {},
             "_hashes": np.zeros(0, np.uint64),
             "_places": np.zeros(0, np.int64),
-            # Zeros take no memory before they are written to.
+            # Pages of zeros take no memory until they are written to.
             "_where": np.zeros(self.samples, np.int64),
             "_keys": np.zeros((self.samples, 16), np.uint8),
             "_looked_at": np.zeros(self.samples),
@@ -119,7 +119,7 @@ class FolderCache(SharedStore):
             "_refreshed": -_REFRESH_SECONDS,
             "_until_asked": 0,
         }
-        # All of it in one step: Ctrl-C in here must leave no place in a file that is closed.
+        # A single update: after a Ctrl-C here, no place may refer to a closed file.
         self.__dict__.update(fresh)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class FolderCache(SharedStore):
 
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
         found = self.other(index, stamp)
-        self._note(0, 1)  # `other` has noted whether it was there
+        self._note(0, 1)  # `other` has counted a hit
         return found
 
     def other(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
@@ -189,21 +189,21 @@ class FolderCache(SharedStore):
             self._sound[index] = right
         if not right:
             found = self._about_at(place)
-            if found is None or found[0] == about:  # damaged, and no array of another shape
+            if found is None or found[0] == about:  # damaged, rather than an array of another shape
                 self._where[index] = 0
         return right
 
     def _load(
         self, place: int, front: bytearray, body: memoryview, key: bytes, about: bytes
     ) -> int | None:
-        """Read an entry, and its checksum, if it is the one expected."""
+        """Read an entry; return its checksum, or None if it is not the expected entry."""
         offset = place & (1 << _OFFSET_BITS) - 1
         size = len(front) + len(body)
         try:
             file = self._files[place >> _OFFSET_BITS]
             if read_at(file, [front, body], offset, size) != size:
                 return None
-        except (OSError, IndexError):  # another thread has closed the loader
+        except (OSError, IndexError):  # another thread closed the loader
             return None
         magic, stored, length, nbytes, checksum = _HEAD.unpack_from(front)
         expected = (_MAGIC, key, len(about), len(body))
@@ -212,8 +212,8 @@ class FolderCache(SharedStore):
         return int(checksum)
 
     def _find(self, index: int, stamp: Callable[[int], Stamp]) -> int:
-        """The place of a sample's entry, -1 for none."""
-        if self._pid != os.getpid():  # a fork: each process writes a segment of its own
+        """The place of a sample's entry; -1 if there is none."""
+        if self._pid != os.getpid():  # after a fork: each process writes its own segment
             self.clear()
         now = time.monotonic()
         place = int(self._where[index]) - 1
@@ -241,7 +241,7 @@ class FolderCache(SharedStore):
     def _place_of(self, key: bytes, now: float) -> int:
         place = self._looked_up(key)
         if place < 0 and now - self._refreshed > _REFRESH_SECONDS:
-            with self._lock:  # a second thread waits for what the first one finds
+            with self._lock:  # other threads wait, and use what the first thread finds
                 if now - self._refreshed > _REFRESH_SECONDS:
                     self._refresh()
                     self._refreshed = now
@@ -256,7 +256,7 @@ class FolderCache(SharedStore):
         return int(places[at]) if found else -1
 
     def _refresh(self) -> None:
-        """Look at what other processes, now or earlier, have written."""
+        """Read the index of entries that other processes have written since the last call."""
         hashes, places = [], []
         for entry in sorted(Path(self.folder).glob(f"*{_SUFFIX}")):
             with suppress(OSError):
@@ -277,14 +277,15 @@ class FolderCache(SharedStore):
             merged = np.concatenate([self._hashes, np.array(hashes, np.uint64)])
             order = np.argsort(merged, kind="stable")
             both = np.concatenate([self._places, np.array(places, np.int64)])
-            # In this order: who looks meanwhile finds nothing, or an entry that its key refutes.
+            # Keep this order: a thread that searches meanwhile finds nothing, or an entry whose key
+            # does not match.
             self._places, self._hashes = both[order], merged[order]
 
     def _about_at(self, place: int) -> tuple[bytes, Array] | None:
-        """The description of an entry, and an array like it to read into."""
+        """The description of an entry, and an empty array with its shape and dtype."""
         offset = place & (1 << _OFFSET_BITS) - 1
         head = bytearray(_HEAD_SIZE)
-        # A damaged description counts as none.
+        # A damaged description is treated as missing.
         with suppress(OSError, ValueError, TypeError, IndexError, AttributeError, ImportError):
             file = self._files[place >> _OFFSET_BITS]
             if read_at(file, [head], offset, _HEAD_SIZE) == _HEAD_SIZE and _is_head(head):
@@ -304,14 +305,14 @@ class FolderCache(SharedStore):
         if key is None or self.paused or self.bypassed or self._full or self._pid != os.getpid():
             return
         check_kept(array.dtype)
-        values = np.asarray(array, order="C")  # ascontiguousarray makes a list of a number
+        values = np.asarray(array, order="C")  # ascontiguousarray turns a scalar into a 1-D array
         about, body = _about(values.dtype, values.shape), values.reshape(-1).view(np.uint8).data
         checksum = zlib.crc32(body, zlib.crc32(about))
         head = _HEAD.pack(_MAGIC, key, len(about), len(body), checksum)
         front = head + _SUM.pack(zlib.crc32(head)) + about
         with self._lock:
             if self._where[index] and self._keys[index].tobytes() == key:
-                return  # batches of two epochs have read it at the same time
+                return  # batches of two epochs have read the sample at the same time
             place = self._append(front, body)
             if place is not None:
                 self._keys[index] = np.frombuffer(key, np.uint8)
@@ -351,7 +352,7 @@ class FolderCache(SharedStore):
     def _room(self, size: int) -> bool:
         """Whether this many more bytes may be written."""
         if self.budget is not None and self._used + size > self.budget:
-            self._full = True  # as asked for: nothing to say
+            self._full = True  # the user's own limit: no warning
             return False
         self._until_asked -= size
         if self._until_asked < 0:
@@ -365,13 +366,13 @@ class FolderCache(SharedStore):
         if file is not None:
             with suppress(OSError):
                 os.ftruncate(file, self._end)
-        warn(f"{why}: nothing more goes into the cache in {self.folder}, training goes on.")
+        warn(f"{why}: the cache in {self.folder} stores no more samples; training continues.")
 
     def clear(self) -> None:
         files, close = self._files, self._close
         self._set_up()
         _close_all(files)
-        close.detach()  # until then it closes what Ctrl-C has left, when the cache is gone
+        close.detach()  # last: if Ctrl-C interrupts _close_all, the finalizer closes the rest
 
 
 def _close_all(files: list[int]) -> None:
@@ -382,7 +383,7 @@ def _close_all(files: list[int]) -> None:
 
 def _about(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """The description of an array: its dtype and shape."""
-    # Registered types such as bfloat16 are but bytes ("|V2") by their dtype.str.
+    # dtype.str of registered types such as bfloat16 is only their size ("|V2").
     name = dtype.name if dtype.isbuiltin == 2 else dtype.str
     return " ".join([name, *map(str, shape)]).encode("ascii")
 
@@ -396,7 +397,7 @@ def _is_head(head: bytes | bytearray) -> bool:
 
 
 def _entries(file: int, start: int) -> Iterator[tuple[bytes, int, int]]:
-    """Key, offset and end of the whole entries of a segment, up to the first that is not."""
+    """Key, offset and end of each entry of a segment, up to the first incomplete or damaged one."""
     size, at = os.fstat(file).st_size, start
     while at + _HEAD_SIZE <= size:
         head = bytearray(_HEAD_SIZE)
@@ -411,7 +412,7 @@ def _entries(file: int, start: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _write_at(file: int, parts: list[memoryview], offset: int) -> int:
-    """Write `parts` to a position in a file; returns the number of bytes."""
+    """Write `parts` at an offset of a file; return the number of bytes written."""
     done, wanted = 0, sum(map(len, parts))
     while done < wanted:
         more = os.pwritev(file, _rest(parts, done), offset + done)
@@ -422,7 +423,7 @@ def _write_at(file: int, parts: list[memoryview], offset: int) -> int:
 
 
 def _rest(parts: list[memoryview], done: int) -> list[memoryview]:
-    """The rest of `parts` after this many bytes."""
+    """What remains of `parts` after the first `done` bytes."""
     left = []
     for part in parts:
         left.append(part[done:])

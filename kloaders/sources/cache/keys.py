@@ -1,4 +1,4 @@
-"""What a cached array depends on besides files: options, and the functions that make it, by value."""
+"""Cache keys: everything except files that determines an array, with functions compared by value."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from kloaders.sources.source import Source
 
 __all__ = ["SampleKey", "key_of", "watched"]
 
-# Raise it when the same options begin to give other pixels.
-# 2: functions by value, and names of files below the folder that they have in common.
+# Increase this when the same options begin to give different pixels.
+# 2: functions are compared by value, and file names are relative to the common folder.
 _FORMAT = 2
 
 
@@ -32,14 +32,14 @@ def key_of(
     cache_key: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> str:
-    """The name of the part of a cache folder for arrays that are made like this.
+    """The name of the subfolder of a cache for arrays that are made with these options and functions.
 
     Args:
-        folder: where the cache lies; for messages.
-        options: values that decide the arrays.
-        functions: those that make them, by what the user calls them ("decode="); None for none. Of a
-            method of a loader the attributes of the loader that it reads count, too.
-        cache_key: the user's text, which stands for all of the functions.
+        folder: the cache's folder, for error messages.
+        options: values that determine the arrays.
+        functions: the functions that make the arrays, by the name to use in messages ("decode=");
+            None is ignored. For a method of a loader, the loader's attributes that it reads count, too.
+        cache_key: a string by the user that replaces all functions in the key.
         settings: attributes of such a loader that count if its method reads them.
 
     Raises:
@@ -61,9 +61,9 @@ def _digest(folder: str, name: str, function: Any, settings: Mapping[str, Any] |
         return digest_of(function, name, _SPECIAL)
     except NotComparable as error:
         raise ValueError(
-            f"cache={folder!r:.80} cannot tell what {visible(name)} makes from what another one makes: "
-            f"{error}, and so samples of before a change could be served after it. Pass "
-            f'cache_key="1", a text of your own, and change it whenever what {visible(name)} makes changes.'
+            f"cache={folder!r:.80} cannot detect changes of {visible(name)}: {error}, so that outdated "
+            f'samples could be served after a change. Pass cache_key="1", or any other string, and '
+            f"choose a new one whenever the result of {visible(name)} changes."
         ) from error
 
 
@@ -78,15 +78,16 @@ _SPECIAL: dict[type, Callable[[Any], Any]] = {PackedPaths: _of_paths}
 
 @dataclass(frozen=True)
 class SampleKey:
-    """The key of whole samples of a source, made when the first one is read.
+    """The key of a source's whole samples, computed when the first sample is read.
 
-    Not before: users set attributes that their hooks read after `super().__init__()`.
+    It is not computed earlier because users set attributes, which their hooks read, after
+    `super().__init__()`.
 
     Attributes:
-        folder: where the cache lies; "" for RAM.
-        options: values that decide the samples.
-        functions: those that make them, beside a hook of the source's owner.
-        cache_key: the user's text in place of these.
+        folder: the cache's folder; "" for RAM.
+        options: values that determine the samples.
+        functions: the functions that make them, in addition to the owner's hook.
+        cache_key: a string by the user that replaces the functions.
     """
 
     folder: str
@@ -95,7 +96,7 @@ class SampleKey:
     cache_key: str | None = None
 
     def __call__(self, source: Source) -> str:
-        """The key.
+        """Compute the key.
 
         Raises:
             ValueError: a function depends on something that cannot be compared by value.
@@ -106,10 +107,10 @@ class SampleKey:
         return key_of(self.folder, self.options, functions, self.cache_key, settings)
 
     def watched(self, source: Source) -> MadeBy:
-        """The key, and whether it is another one later. In RAM only the latter matters.
+        """An object that has the key and detects later changes. In RAM only the changes matter.
 
         Raises:
-            ValueError: as the key itself.
+            ValueError: a function depends on something that cannot be compared by value.
         """
         return watched(
             lambda: list(self._functions(source).values()),
@@ -123,11 +124,11 @@ class SampleKey:
 
 
 def watched(functions: Callable[[], list[Any]], key: Callable[[], str] | None = None) -> MadeBy:
-    """Whether functions come to read something else.
+    """Detect when functions begin to read different values.
 
     Args:
-        functions: gives them.
-        key: of what they make, in a folder; None in RAM, where all of before is forgotten.
+        functions: returns the functions.
+        key: computes their key, for a folder; None in RAM, where a change clears the cache.
     """
     count = itertools.count()
     return MadeBy(lambda: HookState(*functions()), key or (lambda: str(next(count))))

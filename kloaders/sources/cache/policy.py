@@ -1,4 +1,4 @@
-"""The location of a loader's cache, and the samples that it may keep."""
+"""Where a loader's cache is, and which samples it may hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["cached_in_ram", "cached_whole", "check_single_samples", "folder_of",
 
 
 def place_of(options: CacheOptions) -> Place:
-    """The location of the cache, and its maximum size."""
+    """Where the cache is, and its maximum size."""
     place, budget = options.place, options.budget_bytes
     if place in ("auto", "ram"):
         if budget is not None:
@@ -34,26 +34,26 @@ def folder_of(options: CacheOptions) -> str | None:
 
 
 def check_single_samples(source: Source, options: CacheOptions, work: WorkOptions) -> None:
-    """ValueError where samples of a hook cannot be kept one by one, as the cache does."""
+    """Raise ValueError if a hook's samples cannot be cached one by one."""
     if source.whole_batches:
         raise ValueError(
-            f"cache={options.cache!r:.80} keeps single samples, and load_batch gives many: override "
-            "load_sample instead, or leave cache= out."
+            f"cache={options.cache!r:.80} stores single samples, but load_batch returns whole batches: "
+            "override load_sample instead, or leave cache= out."
         )
     if source.random:
         raise ValueError(f"cache={options.cache!r:.80}: {source.not_kept}")
     if options.cache == "ram" and work.processes:
         raise ValueError(
-            'cache="ram" lies in this process, and processes=True reads in others: use '
-            "cache=<folder>, which processes share."
+            'cache="ram" is in the memory of this process, but processes=True reads in other processes: '
+            "use cache=<folder>, which processes share."
         )
 
 
 def cached_in_ram(source: Source, options: CacheOptions, work: WorkOptions) -> Source:
-    """A source that is no files, with a cache in front of it if one is asked for.
+    """A source that does not read files, with a cache in front of it if the options ask for one.
 
     Raises:
-        ValueError: its samples are arrays, or the cache is a folder.
+        ValueError: the samples are arrays in memory, or the cache is a folder.
     """
     if options.cache in (None, "auto"):
         return source
@@ -71,24 +71,24 @@ def cached_in_ram(source: Source, options: CacheOptions, work: WorkOptions) -> S
 
 def _no_folder(options: CacheOptions) -> ValueError:
     return ValueError(
-        f"cache={options.cache!r:.80}: a folder outlives the loader, and only files tell whether "
-        'a sample is still the same one. Use cache="ram", or a PathSequenceLoader.'
+        f"cache={options.cache!r:.80}: a folder outlives the loader, and only files show whether "
+        'a sample has changed. Use cache="ram", or a PathSequenceLoader.'
     )
 
 
 def cached_whole(
     source: Source, options: CacheOptions, work: WorkOptions, transforms: TransformOptions
 ) -> Source:
-    """Samples after `preprocess=`, with a cache in front of them.
+    """The samples after `preprocess=`, with a cache in front of them.
 
     Args:
-        source: gives the samples.
-        options: in RAM, or a folder.
-        work: who reads.
+        source: the source of the samples.
+        options: where to cache, in RAM or in a folder.
+        work: the worker options, which say which processes read.
         transforms: `preprocess`, and the dtype before it.
 
     Raises:
-        ValueError: such samples cannot be kept there.
+        ValueError: such samples cannot be cached there.
     """
     check_single_samples(source, options, work)
     folder, columns = folder_of(options), flatten(source.columns or ())
@@ -104,7 +104,7 @@ def cached_whole(
         f"decode= of file {k}": getattr(read, "decode", None) for k, read in enumerate(readers)
     }
     functions["preprocess="] = transforms.preprocess
-    from kloaders.formats.images import decoders  # OpenCV is imported already if there are files
+    from kloaders.formats.images import decoders  # OpenCV is already imported if there are files
 
     options_of = (getattr(read, "options", None) for read in readers)
     made_by = (transforms.dtype, *decoders(), *options_of)

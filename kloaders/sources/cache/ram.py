@@ -1,4 +1,4 @@
-"""Decoded samples in spare RAM, and the budget of bytes that loaders share for it."""
+"""A cache of decoded samples in free RAM, and the memory budget that loaders share for it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ __all__ = ["Budget", "RamCache", "spare_ram"]
 
 
 _NONE: Indices = np.zeros(0, np.int64)
-# How often it is looked whether memory has become short.
+# Check this often whether memory has become short.
 _MEMORY_SECONDS = 1.0
-# The maximum share of the free memory for all caches with cache="auto" together ...
+# The maximum share of the free memory for all caches with cache="auto" together.
 _SPARE_SHARE = 0.25
-# ... which is released when less than this share of it is left.
+# These caches release memory when less than this share of it is left.
 _SHORT_SHARE = 0.1
 # The maximum share of the free memory for cache="ram".
 _RAM_SHARE = 0.8
 
 
 class Budget:
-    """Bytes that one or several caches may use together.
+    """A number of bytes that one or several caches share.
 
-    total: how many; None for a share of what is free when the first of them begins. floor: where
-    less than this share of that is left free later, caches give back.
+    total: the number of bytes; None: a share of the memory that is free when the first cache begins.
+    floor: when less than this share of that memory is free, the caches release memory.
     """
 
     def __init__(self, total: int | None, share: float = _RAM_SHARE, floor: float = 0.0) -> None:
@@ -57,9 +57,9 @@ class Budget:
         return Budget, (self._given, self._share, self._floor_share)
 
     def reserve(self, wanted: int, unit: int, beside: int = 0) -> int:
-        """As much of `wanted` as is left, in whole units.
+        """Reserve as many of the `wanted` bytes as are left, in whole units; return the number of bytes.
 
-        beside: bytes that go with each unit, and will be reserved by others: room is left for them.
+        beside: bytes per unit that other stores will reserve later; room is left for them.
         """
         with self._lock:
             if not self._used:
@@ -72,18 +72,18 @@ class Budget:
             return granted
 
     def release(self, nbytes: int) -> None:
-        """Give back what `reserve` gave."""
+        """Return bytes that `reserve` granted."""
         with self._lock:
             self._used -= nbytes
 
     def left(self, free_bytes: int) -> int:
-        """Number of bytes that may still be reserved with this much free RAM."""
+        """The number of bytes that may still be reserved if this much RAM is free."""
         if self._used:
             return max(0, self.total - self._used)
         return int(self._share * free_bytes) if self._given is None else self._given
 
     def short(self) -> bool:
-        """Whether memory is to be given back."""
+        """Whether caches should release memory."""
         return bool(self._floor) and available_bytes() < self._floor
 
 
@@ -96,15 +96,16 @@ def _spare_ram() -> Budget:
 
 
 class RamCache(SharedStore):
-    """Arrays in memory that is used as it fills: of the shape and dtype of the first one, or any.
+    """A cache of arrays in RAM, which takes memory as it fills up.
 
-    As long as all are like the first one, they are rows of one array, for which room is reserved at
-    once. From the first other one on, room is reserved for each array as it comes.
+    While all arrays have the shape and dtype of the first one, they are rows of one large array, and
+    its size is reserved at once. After the first array that differs, room is reserved for each array
+    separately.
 
-    Nothing is thrown out for something newer: an epoch asks for each sample once, so any part of
-    the data is as good as any other. Where memory gets short, half of what is held goes.
+    Nothing is evicted to make room for newer samples: each epoch uses every sample once, so any part of
+    the data is as good as any other. When memory gets short, half of the cached data is released.
 
-    beside: bytes of a sample that are kept elsewhere and of no use without the others.
+    beside: bytes per sample that other stores keep, and that are useless without this store's part.
     """
 
     def __init__(self, samples: int, budget: Budget, beside: int = 0) -> None:
@@ -112,23 +113,23 @@ class RamCache(SharedStore):
         self.samples = samples
         self.budget = budget
         self.beside = beside
-        self._off = bool(os.environ.get(WORKER))  # each process would keep its own
+        self._off = bool(os.environ.get(WORKER))  # in a worker, which would keep its own copy
         self._reset()
 
     def after_fork(self) -> None:
         super().after_fork()
-        # Samples whose rows are being written.
+        # The samples whose rows are being written.
         self._writing: set[int] = set()
 
     def _reset(self) -> None:
         self._rows: Array | None = None
         self._map: mmap.mmap | None = None
-        self._slots = np.zeros(0, np.int32)  # of each sample: 1 + its row, 0 for none
+        self._slots = np.zeros(0, np.int32)  # for each sample: its row + 1, or 0
         self._capacity = self._count = self._reserved = 0
-        # A copy of a row counts only if this is the same before and after.
+        # A copy of rows is valid only if this number is the same before and after copying.
         self._generation = 0
         self._memory_looked_at = 0.0
-        # Arrays that are no rows: by sample, with their stamp, and when that was looked at.
+        # Arrays outside the rows, by sample: the array, its stamp, and when that was last checked.
         self._others: dict[int, tuple[Array, Stamp, float]] = {}
         self._others_bytes = 0
 
@@ -140,7 +141,7 @@ class RamCache(SharedStore):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays held."""
+        """The size of the cached arrays in bytes."""
         rows = self._rows
         return self._others_bytes + (0 if rows is None else self._count * rows[0].nbytes)
 
@@ -197,9 +198,9 @@ class RamCache(SharedStore):
     def _check(
         self, indices: Indices, at: Array, there: Array, stamp: Callable[[int], Stamp]
     ) -> None:
-        """Take out of `there` the rows whose file has changed."""
+        """Clear `there` for rows whose file has changed."""
         now = time.monotonic()
-        # Rows that are not there have the last one's time here, which `there` leaves out.
+        # For rows that are not cached, `at` is -1 and gives the last row's time; `there` masks it.
         old = there & (self._looked_at.take(at, mode="wrap") < now - stores.CHECK_SECONDS)
         for row in old.nonzero()[0].tolist():
             index, slot = int(indices[row]), int(at[row])
@@ -211,7 +212,7 @@ class RamCache(SharedStore):
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
         other = self.other(index, stamp)
         if other is not None:
-            self._note(0, 1)  # `other` has noted that it was there
+            self._note(0, 1)  # `other` has counted a hit
             return other
         rows = self._rows
         if rows is None:
@@ -239,13 +240,13 @@ class RamCache(SharedStore):
         return array.copy()
 
     def _put_other(self, index: int, stamp: Stamp, array: Array) -> None:
-        """Keep an array that is no row. The lock is held."""
+        """Keep an array outside the rows. The caller holds the lock."""
         self._end_rows()
         before = self._others.pop(index, None)
         if before is not None:
             self._give_back(before[0])
         slots = self._slots
-        if len(slots) and slots[index]:  # its value before it changed
+        if len(slots) and slots[index]:  # an outdated row of this sample
             slots[index] = 0
             self._generation += 1
         each = max(1, array.nbytes)
@@ -254,7 +255,7 @@ class RamCache(SharedStore):
             self._others[index] = np.array(array), stamp, time.monotonic()
 
     def _end_rows(self) -> None:
-        """Reserve no more for rows than those that are there."""
+        """Release the reserved room for further rows."""
         rows = self._rows
         if rows is not None and self._capacity > self._count:
             unused = (self._capacity - self._count) * rows[0].nbytes
@@ -282,13 +283,13 @@ class RamCache(SharedStore):
             if self._others or rows.shape[1:] != array.shape or rows.dtype != array.dtype:
                 self._put_other(index, stamp, array)
                 return
-            if index in self._writing:  # batches of two epochs read it at the same time
+            if index in self._writing:  # batches of two epochs read the sample at the same time
                 return
             slot = int(self._slots[index]) - 1
             if slot >= 0 and self._stamps[slot].tobytes() == stamp:
                 self._looked_at[slot] = time.monotonic()
                 return
-            if slot >= 0:  # changed since: nobody may copy from the row while it is written
+            if slot >= 0:  # outdated: no thread may copy from this row while it is written
                 self._slots[index] = 0
                 self._generation = generation = generation + 1
             elif self._count < self._capacity:
@@ -308,15 +309,15 @@ class RamCache(SharedStore):
             self._writing.discard(index)
 
     def _begin(self, array: Array) -> bool:
-        """Reserve room for arrays like this one."""
+        """Reserve room for rows like this array; return whether there is any."""
         each = array.nbytes
-        # An empty one, of boxes say, tells nothing of the others.
+        # The size of an empty array, such as an image's boxes, says nothing about other samples.
         if self._capacity < 0 or not each:
             return False
         self._reserved = self.budget.reserve(each * self.samples, each, self.beside)
         self._capacity = self._reserved // each
         if not self._capacity:
-            self._capacity = -1  # not asked for again
+            self._capacity = -1  # do not try again
             return False
         try:
             self._map = _mapped(self._reserved)
@@ -326,7 +327,7 @@ class RamCache(SharedStore):
             return False
         shape = (self._capacity, *array.shape)
         memory = np.frombuffer(self._map, np.uint8, self._reserved)
-        # Zeros take no memory before they are written to.
+        # Pages of zeros take no memory until they are written to.
         self._slots = np.zeros(self.samples, np.int32)
         self._stamps = np.zeros((self._capacity, stores.STAMP_BYTES), np.uint8)
         self._looked_at = np.zeros(self._capacity)
@@ -358,20 +359,23 @@ class RamCache(SharedStore):
             left = keep * rows[0].nbytes
             self.budget.release(self._reserved - left)
             self._reserved = left
-        warn(f"memory is short: the cache gives half of it back, and keeps {self}", once="short")
+        warn(
+            f"memory is short: the cache releases half of its samples, and keeps {self}",
+            once="short",
+        )
 
     def look_again(self) -> None:
-        self.clear()  # arrays of another size find room then
+        self.clear()  # afterwards there is room for arrays of another size
 
     def clear(self) -> None:
         with self._lock:
             reserved = self._reserved + self._others_bytes
-            self._reset()  # first: Ctrl-C in between must not give it back twice
+            self._reset()  # first: if Ctrl-C comes in between, nothing is released twice
             self.budget.release(reserved)
 
 
 def _mapped(nbytes: int) -> mmap.mmap:
-    """Zeroed memory that goes back to the system when it is freed."""
-    if hasattr(mmap, "MAP_PRIVATE"):  # shared memory, the default, could not be given back in part
+    """Zeroed memory that is returned to the system when it is freed."""
+    if hasattr(mmap, "MAP_PRIVATE"):  # the default, shared memory, cannot be released in part
         return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return mmap.mmap(-1, nbytes)

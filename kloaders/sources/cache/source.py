@@ -20,12 +20,12 @@ __all__ = ["CachedSource"]
 
 
 class CachedSource(WrappedSource):
-    """Samples of another source, kept as they are first read.
+    """The samples of another source, cached when they are first read.
 
     Args:
-        inner: gives the samples.
-        cache: keeps them.
-        key: `key(inner)` says what besides the files decides a sample; None where nothing does.
+        inner: the source of the samples.
+        cache: the cache.
+        key: `key(inner)` describes everything except files that determines a sample; None if nothing does.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CachedSource(WrappedSource):
         return Source.readers(self, indices, moment)
 
     def fill(self, indices: Indices, out: Rows, report: Report, moment: Moment) -> None:
-        if not self.reads_many:  # one by one, as it is read
+        if not self.reads_many:  # one sample at a time, as the inner source reads
             Source.fill(self, indices, out, report, moment)
             return
         self._begin()
@@ -74,7 +74,7 @@ class CachedSource(WrappedSource):
 
     def fetch_ahead(self, indices: Indices) -> Sequence[Claim]:
         stores, stamp = self.cache.stores, self.cache.stamp
-        if stores:  # samples that are not in all of them
+        if stores:  # only samples that at least one store lacks
             indices = np.unique(np.concatenate([store.missing(indices, stamp) for store in stores]))
         return self.inner.fetch_ahead(indices) if len(indices) else ()
 

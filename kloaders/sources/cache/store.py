@@ -1,7 +1,7 @@
 """The interface of a store of decoded samples: arrays by sample number. Nothing is stored here.
 
-What is kept is known by the stamp of its files: a file that changed is read again, at the latest
-CHECK_SECONDS later.
+A stored array is valid while the stamp of its files is unchanged. After a file changes, the array
+is read again CHECK_SECONDS later at the latest.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ __all__ = [
 
 
 STAMP_BYTES = 16
-# The state of files, to detect changes; None if one cannot be checked.
+# The state of files, to detect changes; None if it cannot be determined.
 Stamp = bytes | None
-# For a sample without files.
+# The stamp of a sample without files.
 NO_FILES = bytes(STAMP_BYTES)
 
-# A stored file is checked again before it is served, unless that was done this many seconds ago.
+# Before a stored array is served, its files are checked, unless that was done this recently.
 CHECK_SECONDS = 2.0
 
 
 def stamp_of(*paths: str) -> Stamp:
-    """Size, times of modification and change, and inode of files, in a few bytes.
+    """A short digest of files' sizes, modification and change times, and inodes.
 
-    Tools that copy files set the time of modification (rsync -t, tar), and it may be the same for all
-    files of a data set. The time of change no tool sets, and another file has another inode. Both
-    stay when a folder above is renamed; a copy of the file has others.
+    Tools that copy files set the modification time (rsync -t, tar), and it may be the same for all files
+    of a data set. No tool sets the change time, and another file has another inode. Both are unchanged
+    when a parent folder is renamed, but differ for a copy of the file.
     """
     facts = []
     for path in paths:
@@ -61,65 +61,66 @@ def stamp_of(*paths: str) -> Stamp:
 
 
 class Store(Protocol):
-    """Arrays by sample number. All methods may be called from several threads at once."""
+    """Arrays by sample number. Several threads may call all methods at once."""
 
     def serve(self, indices: Indices, out: Array, stamp: Callable[[int], Stamp]) -> Indices:
-        """Row r of `out` becomes the array of sample indices[r]; the rows that are not here."""
+        """Copy the array of sample indices[r] to row r of `out`; return the rows that are not stored."""
 
     def get(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
-        """A fresh copy of one sample's array, if it is here."""
+        """A new copy of one sample's array, or None if it is not stored."""
 
     def other(self, index: int, stamp: Callable[[int], Stamp]) -> Array | None:
-        """The same for what `serve` could not give, since its rows have another shape or dtype."""
+        """Like `get`, for an array that `serve` cannot return: it differs from rows in shape or dtype."""
 
     def missing(self, indices: Indices, stamp: Callable[[int], Stamp]) -> Indices:
-        """The samples that are not stored, as far as is known without reading any."""
+        """The samples that are not stored, as far as this is known without reading."""
 
     def put(self, index: int, stamp: Stamp, array: Array) -> None:
-        """Keep an array, if there is room. `stamp` was taken before its file was read."""
+        """Store an array if there is room. `stamp` was taken before its file was read."""
 
     def use(self, loader: Any) -> None:
-        """A loader begins to read through it."""
+        """A loader begins to use the store."""
 
     def release(self, loader: Any) -> None:
-        """A loader does so no longer: memory and files go with the last one. Folders stay."""
+        """A loader no longer uses the store. After the last one, memory and files are released."""
 
     def expected_share(self, sample_bytes: int, free_bytes: int) -> float:
-        """The expected share of stored samples after all were read.
+        """The expected share of samples that are stored after all were read once.
 
         Args:
             sample_bytes: bytes per stored sample.
-            free_bytes: RAM that is free.
+            free_bytes: bytes of free RAM.
         """
 
     def look_again(self) -> None:
-        """Check all stored samples again, whenever they were last checked."""
+        """Check every stored array again before it is served, even if it was checked recently."""
 
-    #: What makes the arrays; None where no user's function does.
+    #: The functions that make the arrays; None if no user function does.
     made_by: MadeBy | None
-    #: While more than 0, nothing new is kept.
+    #: While this is above 0, nothing new is stored.
     paused: int
-    #: While more than 0, nothing is served either: as if there were no cache.
+    #: While this is above 0, nothing is stored or served, as if there were no cache.
     bypassed: int
-    #: Arrays served, and asked for, by this process.
+    #: The number of arrays that this process got from the store, and that it asked for.
     counts: tuple[int, int]
 
     def __str__(self) -> str:
-        """The content, in words."""
+        """A description of the content."""
 
 
 class MadeBy:
-    """The functions that make the stored samples, and whether something that they read was reassigned.
+    """The functions that make the stored samples. Detects when a variable that they read is reassigned.
 
-    Its part of a stamp is empty until then: arrays of before are found, and none of after.
+    Before the first change, `stamp` returns the stamp of the files alone, so that samples from earlier
+    runs are found. After a change it differs, so that outdated samples are not found.
 
     Args:
-        state: what the functions read now; compared with what it gave before.
-        key: a text for what they make, as a folder has it.
+        state: returns what the functions read now; compared with its previous result.
+        key: computes a key for the functions, which a folder cache stores.
 
     Attributes:
-        first: the key when this was made.
-        changes: how often they began to make others.
+        first: the key at the beginning.
+        changes: how often the functions have changed.
     """
 
     def __init__(self, state: Callable[[], Any], key: Callable[[], str]) -> None:
@@ -130,7 +131,7 @@ class MadeBy:
         self.changes = 0
 
     def changed(self) -> bool:
-        """Whether they make others now than when this was last asked."""
+        """Whether the functions have changed since the last call."""
         if self._state is None:
             return False
         before, self._before = self._before, self._state()
@@ -142,21 +143,22 @@ class MadeBy:
         return part != self._part
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a worker process, whose functions stay as they are."""
+        """The state for a worker process, in which the functions do not change."""
         kept = {name: vars(self)[name] for name in ("first", "_part", "changes")}
         return {**kept, "_state": None}
 
     def stamp(self, of_files: Stamp) -> Stamp:
-        """The stamp of files, for samples made now."""
+        """Combine a stamp of files with the current state of the functions."""
         if of_files is None or not self._part:
             return of_files
         return hashlib.blake2b(of_files + self._part, digest_size=STAMP_BYTES).digest()
 
 
 def renew(stores: list[Store]) -> bool:
-    """A pass begins: what functions made that read something else now is not served any more.
+    """At the start of a pass, stop serving samples that changed functions made.
 
-    -> whether there is such.
+    Returns:
+        Whether any function has changed.
     """
     changed = {made_by for store in stores if (made_by := store.made_by) and made_by.changed()}
     for store in stores:
@@ -166,18 +168,18 @@ def renew(stores: list[Store]) -> bool:
 
 
 def check_kept(dtype: np.dtype[Any]) -> None:
-    """TypeError for texts."""
+    """Raise TypeError for texts, which are not cached."""
     if is_text(dtype):
         raise TypeError(
-            "cache= keeps arrays of numbers, and this is a text: leave cache out, preload(loader), or "
-            "let preprocess= make numbers of the texts."
+            "cache= stores arrays of numbers, but this is a text: leave cache= out, use preload(loader), "
+            "or let preprocess= turn texts into numbers."
         )
 
 
 class SharedStore:
-    """Shared by several views of a loader: cleared when the last one is closed."""
+    """A store that several views of a loader share. It is cleared when the last one is closed."""
 
-    # By sample or slot, by time.monotonic().
+    # When each sample or row was last checked, as time.monotonic().
     _looked_at: Array = np.zeros(0)
 
     def __init__(self) -> None:

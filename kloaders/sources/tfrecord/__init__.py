@@ -1,1 +1,1 @@
-"""The features of Examples as arrays."""
+"""Converts the features of Examples to arrays."""

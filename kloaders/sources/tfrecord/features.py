@@ -1,4 +1,4 @@
-"""Which features of a record become x and y, as a user says it. No files, no order."""
+"""Which features of a record become x and y, as specified by the user."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ Shape = tuple["int | None", ...]
 class Feature:
     """How one feature of a record becomes an array.
 
-    A name alone is enough where the record says the rest: images are decoded, arrays that
-    `write_tfrecords` wrote have their shape beside them, and a single number is a number.
+    A name alone is enough if the record contains the rest: images are decoded, arrays written by
+    `write_tfrecords` have their shape in another feature, and a single number is a number.
 
     Args:
-        name: of the feature in the record; by default the key under which this object stands.
-        shape: of one sample. One dimension may be None, which follows from the values: such
-            samples may differ in it from batch to batch.
-        dtype: of numbers: to which they are cast. Of bytes: what they hold, little-endian.
-        default: the value where a record lacks the feature.
-        decode: a function of the feature's bytes that gives its array.
+        name: the name of the feature in the record; by default the key of this object in `features=`.
+        shape: the shape of one sample. One dimension may be None; it then follows from the number of
+            values, and may differ between batches.
+        dtype: for numbers, the dtype to cast them to; for bytes, the dtype of their little-endian
+            content.
+        default: the value if a record lacks the feature.
+        decode: a function of the feature's bytes that returns an array.
 
     >>> Feature("pixels", shape=(28, 28, 1), dtype="uint8")
     Feature(name='pixels', shape=(28, 28, 1), dtype=dtype('uint8'), default=None, decode=None)
@@ -48,8 +49,8 @@ class Feature:
             shape = (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)
             if sum(n is None for n in shape) > 1 or any(n is not None and n < 0 for n in shape):
                 raise ValueError(
-                    f"shape={self.shape!r:.80} of feature {self.name!r:.80}: expected sizes, of which at "
-                    "most one is None."
+                    f"shape={self.shape!r:.80} of feature {self.name!r:.80}: expected sizes, at "
+                    "most one of which is None."
                 )
             object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "dtype", checked_dtype(self.dtype))
@@ -57,13 +58,13 @@ class Feature:
             raise TypeError(f"decode={self.decode!r:.80} is not a function of a feature's bytes.")
 
 
-# ------------------------------------------------------------------------------ what a user gives
+# ------------------------------------------------------------------------------ the user's features=
 
 
 def resolved(features: Any) -> dict[str, Structure]:
     """{"x": ..., "y": ...} with a `Feature` at every leaf.
 
-    Raises TypeError or ValueError where `features` is something else.
+    Raises TypeError or ValueError if `features` is anything else.
     """
     if isinstance(features, str):
         return {"x": Feature(features)}
@@ -74,15 +75,15 @@ def resolved(features: Any) -> dict[str, Structure]:
             else repr(features)
         )
         raise ValueError(
-            f"features is {got}, expected which features are x and y: "
+            f"features is {got}, expected the features that are x and y: "
             'features={"x": "image_raw", "y": "label"}; several inputs are a tuple or dict: '
-            '{"x": {"a": "name of a", "b": "name of b"}}. None looks at the first record.'
+            '{"x": {"a": "name of a", "b": "name of b"}}. None examines the first record.'
         )
     parts = {}
     if features.get("w") is not None and features.get("y") is None:
         raise ValueError(
-            'features has "w" and no "y": Keras weights a loss, and without labels there is none. Name '
-            "the labels too, or leave the weights out."
+            'features has "w" but no "y": Keras applies weights to a loss, and without labels there is none. '
+            "Name the labels as well, or leave the weights out."
         )
     for part in ("x", "y", "w"):
         if features.get(part) is not None:
@@ -110,7 +111,7 @@ def _resolved(value: Any, key: str) -> Structure:
 
 
 def _from_tensorflow(value: Any, key: str) -> Feature:
-    """From tf.io's FixedLenFeature, FixedLenSequenceFeature, VarLenFeature or RaggedFeature."""
+    """Convert tf.io's FixedLenFeature, FixedLenSequenceFeature, VarLenFeature or RaggedFeature."""
     if getattr(value, "partitions", ()):
         raise TypeError(
             f"features: {key!r:.80} is a RaggedFeature with partitions, expected one without: its "
@@ -120,14 +121,14 @@ def _from_tensorflow(value: Any, key: str) -> Feature:
     text = np.dtype(dtype).kind in "OSU"
     shape: Any = getattr(value, "shape", (None,))
     shape = tuple(shape.as_list() if hasattr(shape, "as_list") else shape)
-    if hasattr(value, "allow_missing"):  # FixedLenSequenceFeature
+    if hasattr(value, "allow_missing"):  # a FixedLenSequenceFeature
         shape = (None, *shape)
-    # As in TensorFlow: a missing feature of variable length is 0.
+    # As in TensorFlow, a missing feature of variable length is 0.
     empty = () if None in shape else None
     default = getattr(value, "default_value", None)
     return Feature(
         getattr(value, "value_key", None) or key,
-        # What a text's bytes hold has a shape of its own.
+        # The content of a string's bytes has its own shape.
         shape=None if text else shape,
         dtype=None if text else dtype,
         default=empty if None in shape else default,

@@ -1,4 +1,4 @@
-"""The structure of samples, which `write_tfrecords` notes in the first records of a file. No files."""
+"""The structure of samples, which `write_tfrecords` stores in the first records of a file."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from kloaders.sources.tfrecord.features import Feature
 
 __all__ = ["FORM", "FORMS", "Form", "feature_of", "features_for", "form_among"]
 
-# The feature that holds it, and how many records at the front of each file have it: damage to one
-# of them loses nothing.
+# The feature that contains it, and the number of records at the start of each file that have it, so
+# that it is not lost if one of them is damaged.
 FORM, FORMS = "kloaders/form", 3
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Form:
-    """Structure, dtypes and class names of samples.
+    """The structure, dtypes and class names of samples.
 
-    parts: by "x", "y" and "w" the features, nested as arrays of a sample are. class_names: a list,
+    parts: for "x", "y" and "w", the features, nested like the arrays of a sample. class_names: a list,
     or a dict of lists by output.
     """
 
@@ -42,17 +42,17 @@ class Form:
     class_names: Any = None
 
     def example(self) -> bytes:
-        """A tf.train.Example with nothing else; put behind another one it adds a feature to it."""
+        """A tf.train.Example with only this feature; appended to another Example, it adds the feature."""
         said = {part: _written(structure) for part, structure in self.parts.items()}
         content = {"version": _VERSION, **said, "class_names": self.class_names}
         return encode_example({FORM: json.dumps(content)})
 
 
 def features_for(name: str, array: Array, label: bool = False) -> dict[str, Any]:
-    """The features of one array, as parsers expect it, and none of its digits lost.
+    """The features for one array, in the form that parsers expect, and without loss of digits.
 
-    Labels are int64 or float32 lists; where that is not all of a value, it is there as well as raw
-    bytes, called `NAME/DTYPE`.
+    Labels become lists of int64 or float32. If these do not hold the exact value, it is also stored
+    as raw bytes in a feature called `NAME/DTYPE`.
     """
     found = array_features(name, _expected(array) if label else array)
     if _is_cut(array, label):
@@ -63,10 +63,10 @@ def features_for(name: str, array: Array, label: bool = False) -> dict[str, Any]
 
 
 def feature_of(name: str, array: Array | None, label: bool = False) -> Feature:
-    """How an array by `features_for` is read; None: as its file says."""
+    """How to read an array stored by `features_for`; None: as its file specifies."""
     if array is None:
         return Feature(name)
-    # For others the shape is in a second feature.
+    # For arrays with more axes, the shape is in a second feature.
     shape: Any = {0: (), 1: (None,)}.get(array.ndim)
     if _is_cut(array, label):
         return Feature(f"{name}/{array.dtype.name}", shape, array.dtype)
@@ -81,15 +81,15 @@ def _expected(value: Array) -> Array:
 
 
 def _is_cut(array: Array, label: bool) -> bool:
-    """Whether a list of float32 does not hold all of it."""
+    """Whether a list of float32 does not hold the exact value."""
     return (label or not array.ndim) and array.dtype.kind in "fc" and array.dtype.itemsize > 4
 
 
 def form_among(read: Callable[[int], bytes], first: int, count: int) -> Form | None:
-    """The form in some records of a file, of which the first that can be read counts.
+    """The form in some records of a file; the first readable record decides.
 
     Raises:
-        ValueError: it is of a later version.
+        ValueError: the form has a newer version.
     """
     for index in range(first, first + min(count, FORMS)):
         try:
@@ -114,10 +114,10 @@ def _read(raw: bytes) -> Form | None:
                 )
             return Form(parts, None if names is None else list(map(str, names)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # not by us
+        return None  # not written by this package
     raise ValueError(
-        f"its feature {FORM!r:.80} has version {version!r:.80}, and this kloaders reads {_VERSION}: "
-        "upgrade kloaders, or say what is what with features={...}."
+        f"its feature {FORM!r:.80} has version {version!r:.80}, but this kloaders reads {_VERSION}: "
+        "upgrade kloaders, or specify the features with features={...}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Which features of a record are x and y, where a user does not say. No files, no order."""
+"""Guesses which features of a record are x and y, if the user does not specify them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from kloaders.sources.tfrecord.pixels import pixels_in
 
 __all__ = ["guessed"]
 
-# What others call the label of an image.
+# Names that other writers use for the label of an image.
 _LABELS = ("label", "labels", "y", "target", "targets", "class", "category", "image/class/label")
 
 
 def guessed(
     record: bytes, decode: Decode | None, words: bool = False
 ) -> tuple[dict[str, Structure], str]:
-    """Which features of this record are x and y, and the same in words.
+    """Guess which features of this record are x and y; also describe the guess in words.
 
-    x is what holds an image or an array (with `decode`: the longest bytes), else all numbers; y is
-    a number called like a label, or the only one beside an image. words: a label may be a text.
+    x is each feature with an image or an array (with `decode`: the longest bytes), otherwise all
+    numbers. y is a number with a label's name, or the only number next to an image. words: a label may
+    be a text.
 
-    Raises ValueError if nothing could be x.
+    Raises ValueError if no feature can be x.
     """
     try:
         found = {name: f for name, f in features_of(record).items() if f.kind}
@@ -58,8 +59,8 @@ def guessed(
         y = None  # a label in words
     if not inputs:
         raise ValueError(
-            f"the first record has {_described(record, found)}, of which none is a picture, an "
-            "array or a number to train on. Say what is what: "
+            f"the first record has {_described(record, found)}, none of which is an image, an "
+            "array or a number to train on. Specify the features: "
             'features={"x": kl.Feature("NAME", shape=(28, 28, 1), dtype="uint8"), "y": "NAME"}, or '
             "decode=, a function of a feature's bytes."
         )

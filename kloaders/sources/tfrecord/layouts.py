@@ -1,9 +1,10 @@
-"""Records of one form, read at once: large values straight into the batch, the rest as a matrix.
+"""Reads similar records together: large values straight into the batch, everything else as a matrix.
 
-Records by one writer mostly differ in their values only: names, lengths and order are the same
-bytes at the same places. A `Layout` is learnt from one such record. Others of its size are read
-with the values' bytes going to where they are wanted, and are then compared with it in a few calls
-of NumPy: what differs in any byte that is not a value is read again by itself, and parsed.
+Records by the same writer mostly differ only in their values: names, lengths and order are the same
+bytes at the same offsets. A `Layout` is learnt from one such record. Other records of the same size
+are read so that the bytes of large values go directly to their rows of the batch. A few calls of
+NumPy then compare the other bytes with the layout. If a record differs in any byte that is not part
+of a value, it is read again by itself, and parsed.
 """
 
 from __future__ import annotations
@@ -25,27 +26,28 @@ from kloaders.sources.tfrecord.leaves import Leaf, Slot
 __all__ = ["Jobs", "Layout", "learnt", "read_rows"]
 
 
-# Values of at least this many bytes are read straight into the batch: one buffer more for the
-# system call, and one copy less.
+# Values of at least this size are read straight into the batch. This costs one more buffer in the
+# system call, and saves a copy.
 _DIRECT = 2048
-# Maximum number of bytes of neighbouring records that are read in one call.
+# The maximum number of bytes of adjacent records that are read in one call.
 _AT_ONCE = 1 << 24
 
 
 class Layout:
-    """Where the bytes of a record belong, frame included. Threads share it.
+    """Where the bytes of a record belong, including its frame. Several threads may use it.
 
-    raw: a record with its frame. slots: of each leaf. form: which bytes all such records share, as
-    a mask. direct: leaves whose values are read in place, in the order of their bytes.
-    siblings: itself, and others of this size that records read for it may be of instead. It has
-    none where values are read in place, since theirs would lie in another place.
+    raw: a record with its frame. slots: the values of each leaf. form: a mask of the bytes that all
+    such records have in common. direct: leaves whose values are read straight into the batch, in byte
+    order. siblings: this layout, and other layouts of the same size that a record read with this one may
+    have instead. There are no others if values are read straight into the batch, because another layout
+    has its values at other offsets.
     """
 
     def __init__(self, raw: bytes, slots: list[Slot], form: Array, direct: list[int]) -> None:
         self.size = len(raw)
         self.slots = slots
         self.direct = direct
-        # The part of a record that is not read in place is a row of the matrix.
+        # The bytes of a record that are not read straight into the batch are a row of the matrix.
         cuts = [HEADER + cut for k in direct for cut in (slots[k].start, slots[k].stop)]
         outside = list(zip([0, *cuts[1::2]], [*cuts[::2], len(raw)], strict=True))
         self.cuts = list(itertools.accumulate((z - a for a, z in outside), initial=0))
@@ -63,7 +65,7 @@ class Layout:
         }
 
     def parts(self, lines: Array, out: list[Array], rows: Array) -> list[Part]:
-        """Where records are read to: pieces of a row of the matrix, and rows of the batch."""
+        """The destinations of records' bytes: pieces of rows of the matrix, and rows of the batch."""
         parts: list[Part] = [(lines[:, : self.cuts[1]], None)]
         for number, leaf in enumerate(self.direct, 1):
             parts.append((out[leaf], rows))
@@ -71,7 +73,7 @@ class Layout:
         return parts
 
     def place(self, lines: Array, rows: Array, out: list[Array]) -> None:
-        """Values from rows of the matrix into rows of the batch."""
+        """Copy values from rows of the matrix to rows of the batch."""
         if len(rows):
             for leaf in self.columns:
                 out[leaf][rows] = self._values(leaf, lines)
@@ -87,7 +89,7 @@ class Layout:
 
 
 class _Varints:
-    """Decodes rows of numbers that take as many bytes each as these do."""
+    """Decodes rows of varints whose sizes in bytes are those of `block`."""
 
     def __init__(self, block: bytes) -> None:
         ends = np.flatnonzero(np.frombuffer(block, np.uint8) < 0x80)
@@ -108,14 +110,14 @@ def learnt(
     leaves: Sequence[Leaf],
     out: Sequence[Array],
 ) -> Layout | None:
-    """The layout of a record; None where a leaf is no plain block of values.
+    """The layout of a record; None if a leaf is not a plain block of values.
 
-    raw, record: with its frame, and without. out: arrays of the leaves, with a row a sample.
+    raw, record: with and without its frame. out: the arrays of the leaves, with a row per sample.
     """
     slots: list[Slot] = []
     for leaf, rows in zip(leaves, out, strict=True):
         slot = leaf.slot(record, found)
-        # An empty block has no place; a feature that two leaves share has one only.
+        # An empty block has no position, and two leaves cannot share a feature.
         if slot is None or slot.shape != rows.shape[1:] or slot.start == slot.stop:
             return None
         if any(slot.start == other.start for other in slots):
@@ -129,7 +131,7 @@ def learnt(
             for start, stop in feature.spans:
                 form[HEADER + start : HEADER + stop] = 0
     for leaf, slot in zip(leaves, slots, strict=True):
-        # In front of the values lies form again, and each number keeps its count of bytes.
+        # The bytes before the values must match again, and each varint must keep its size.
         start = found[leaf.name].spans[0][0]
         form[HEADER + start : HEADER + slot.start] = 0xFF
         form[HEADER + slot.start : HEADER + slot.stop] = 0x80 if slot.stored is None else 0
@@ -142,9 +144,9 @@ def learnt(
 
 
 class Jobs(NamedTuple):
-    """Records that are to be read into rows of a batch, sorted by file and by place in it.
+    """Records to read into rows of a batch, sorted by file and position.
 
-    records: their numbers among all records of all files. files, starts, ends: where they lie.
+    records: their numbers among all records of all files. files, starts, ends: where they are.
     """
 
     records: Array
@@ -156,7 +158,7 @@ class Jobs(NamedTuple):
 
 
 class _Group:
-    """Jobs of one layout. places: their numbers among all jobs; lines: what is no direct value."""
+    """Jobs with the same layout. places: their numbers among all jobs; lines: rows of the matrix."""
 
     def __init__(self, layout: Layout, places: list[int]) -> None:
         self.layout, self.places = layout, np.array(places)
@@ -164,9 +166,9 @@ class _Group:
 
 
 def read_rows(files: RecordFiles, jobs: Jobs, out: list[Array]) -> list[int]:
-    """Fill rows of `out`; gives those whose record has another form or is damaged, in any order.
+    """Fill rows of `out`; return, in any order, the rows whose record is damaged or has another layout.
 
-    Neighbours in a file are one read, and all reads are submitted together (`read_many`).
+    Adjacent records of a file are one read, and all reads are submitted together (`read_many`).
     """
     by_layout: dict[Layout, list[int]] = {}
     for place, layout in enumerate(jobs.layouts):
@@ -195,7 +197,7 @@ def read_rows(files: RecordFiles, jobs: Jobs, out: list[Array]) -> list[int]:
 
 
 def _bounds(jobs: Jobs) -> Array:
-    """Jobs from one bound to the next are read at once: they lie side by side in a file."""
+    """Jobs between two bounds are read at once, because they are adjacent in a file."""
     starts, ends, count = jobs.starts, jobs.ends, len(jobs.starts)
     follows = np.zeros(count + 1, bool)
     follows[1:-1] = (jobs.files[1:] == jobs.files[:-1]) & (starts[1:] == ends[:-1])
@@ -214,7 +216,7 @@ def _place(
     sums: dict[int, int],
     out: list[Array],
 ) -> list[int]:
-    """Copy values from the matrix to the batch; returns rows with another layout, or damaged ones."""
+    """Copy values from the matrix to the batch; return rows that are damaged or have another layout."""
     layout, lines, rows = group.layout, group.lines, jobs.rows[group.places]
     bad: list[int] = []
     if sums:
@@ -240,7 +242,7 @@ def _place(
 
 
 def _checksum(pieces: Sequence[Array]) -> int:
-    """The checksum of a record's data that was read in pieces, frame included."""
+    """The checksum of a record's data, from the pieces that were read, which include the frame."""
     if len(pieces) == 1:
         return crc32c(pieces[0][HEADER:-FOOTER])
     crc = crc32c(pieces[0][HEADER:])

@@ -1,4 +1,4 @@
-"""How a feature of a record becomes an array. No files, no order."""
+"""Converts a feature of a record to an array."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from kloaders.sources.tfrecord.pixels import pixels_in
 
 __all__ = ["DTYPE", "SHAPE", "Leaf", "Slot", "is_picture", "leaves_of"]
 
-# Additional features of an array by `write_tfrecords`.
+# Additional features that `write_tfrecords` stores for an array.
 SHAPE, DTYPE = "/shape", "/dtype"
 
 
 def is_picture(raw: bytes) -> bool:
-    """Whether bytes begin as those of an image, or of an .npy file."""
+    """Whether bytes begin like an image or an .npy file."""
     return image_shape(raw) is not None or raw.startswith(b"\x93NUMPY")
 
 
 class Slot(NamedTuple):
-    """Where in a record the values of a leaf lie as one block, and as what."""
+    """Where in a record the values of a leaf are, as one block, and their type."""
 
     start: int
     stop: int
-    stored: np.dtype[Any] | None  # None: varints
+    stored: np.dtype[Any] | None  # None for varints
     shape: tuple[int, ...]
 
 
@@ -57,12 +57,12 @@ def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 class Leaf:
-    """One array of a sample, from one feature of its record. Threads share it; it pickles.
+    """One array of a sample, from one feature of its record. It can be pickled and used by many threads.
 
     feature: the feature, and its known properties.
-    options: how images are decoded; its dtype is what values are cast to, None for none.
-    decode: for bytes of unknown format, if the feature has no such function.
-    class_names: a text is replaced by its index in this list.
+    options: how images are decoded, and the dtype to cast to; None for no cast.
+    decode: for bytes of unknown format, if the feature itself has no decode function.
+    class_names: texts are replaced by their index in this list.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class Leaf:
         self.cast = options.dtype
         pixels = feature.dtype if options.dtype is None else options.dtype
         self.options = replace(options, dtype=pixels)
-        #: Whether the first record has one number, so that it is a number and no list of one.
+        #: Whether the first record has a single number, so that the value is a number, not a list.
         self.single = False
-        #: Whether the first record has an image or the like, which takes time to decode.
+        #: Whether the first record has an image or similar, which takes time to decode.
         self.encoded = False
 
     def described(self) -> tuple[Any, ...]:
-        """The settings that decide its array, besides the record and `decode`."""
+        """The settings that determine the array, apart from the record and `decode`."""
         feature = self.feature
         known = (self.name, feature.shape, feature.dtype, feature.default, self.single)
         return *known, self.options, self.cast, self.class_names
 
     def settle(self, record: bytes, found: dict[str, Found]) -> None:
-        """Read a first record: missing information is an error with advice."""
+        """Examine the first record; raise an error with advice if information is missing."""
         here = found.get(self.name)
         if self.name and (here is None or not here.kind) and self.feature.default is None:
             close = difflib.get_close_matches(self.name, set(found) - {self.name}, 1)
@@ -120,17 +120,17 @@ class Leaf:
                     images.decode_image(values[0], self.options)
                 except DecodeError:
                     raise ValueError(
-                        f"feature {self.name!r:.80} holds {len(values[0])} bytes that are no picture; "
-                        f"they begin with {values[0][:12]!r:.80}. Say what they are: "
+                        f"feature {self.name!r:.80} holds {len(values[0])} bytes that are not an image; "
+                        f"they begin with {values[0][:12]!r:.80}. Specify what they are: "
                         f'kl.Feature({self.name!r:.80}, shape=(28, 28, 1), dtype="uint8") for raw '
                         f"values, or kl.Feature({self.name!r:.80}, decode=...), a function of the "
-                        "bytes, for texts and formats of your own."
+                        "bytes, for texts and your own formats."
                     ) from None
 
     def read(self, record: bytes, found: dict[str, Found], out: Array | None) -> Array:
-        """The array. `out` itself where the value was put there, else another one.
+        """The array of a record; `out` itself if the values were written there.
 
-        Raises DecodeError where the record has something else, and whatever decode raises.
+        Raises DecodeError if the record does not fit, and any error of `decode`.
         """
         if not self.name:
             return self._from_user(record)
@@ -156,7 +156,7 @@ class Leaf:
         return array if array is out else self._casted(array)
 
     def _holds_words(self, record: bytes, here: Found) -> bool:
-        """Whether its texts are names of classes."""
+        """Whether the feature's texts are class names."""
         if self.class_names is None or here.kind != BYTES:
             return False
         values = values_of(record, here)
@@ -176,13 +176,13 @@ class Leaf:
         return codes
 
     def _of_steps(self, steps: list[Found], record: bytes, found: dict[str, Found]) -> Array:
-        """The array of a list of a SequenceExample: its first axis are the steps."""
+        """The array from a list of a SequenceExample; its first axis is the steps."""
         lists = [values_of(record, step) for step in steps]
         sizes = {len(values) for values in lists}
         if len(sizes) > 1:
             raise DecodeError(
                 f"its list {self.name!r:.80} has steps of {listed(sorted(map(str, sizes)))} values, expected "
-                "as many in each: choose other features, or pass decode= and features=None."
+                "the same number in each: choose other features, or pass decode= and features=None."
             )
         flat = [value for values in lists for value in values]
         if any(step.kind == BYTES for step in steps):
@@ -191,7 +191,7 @@ class Leaf:
             elif self.decode is None and self.feature.dtype is not None and not is_picture(flat[0]):
                 parts = [np.frombuffer(value, _little(self.feature.dtype)) for value in flat]
                 if len({len(part) for part in parts}) > 1:
-                    raise DecodeError(f"its list {self.name!r:.80} has steps of several lengths.")
+                    raise DecodeError(f"its list {self.name!r:.80} has steps of different lengths.")
                 array = np.concatenate(parts).astype(self.feature.dtype)
                 sizes = {len(parts[0])}
             else:
@@ -208,13 +208,13 @@ class Leaf:
         return self._shaped(array, shape)
 
     def _pixels(self, raw: bytes, record: bytes, found: dict[str, Found]) -> Array | None:
-        """Raw pixels, where the record tells height and width, and nobody says otherwise."""
+        """Raw pixels, if the record contains height and width and nothing specifies another format."""
         if self.decode is not None or self.feature.dtype is not None:
             return None
         return pixels_in(raw, self.name, record, found)
 
     def holds_pixels(self, record: bytes, found: dict[str, Found]) -> bool:
-        """Whether its image is not encoded, and known by the height and width beside it."""
+        """Whether the image is raw pixels, recognized by the height and width in other features."""
         values = values_of(record, found[self.name])
         raw = values[0] if len(values) else b""
         return not is_picture(raw) and self._pixels(raw, record, found) is not None
@@ -222,12 +222,12 @@ class Leaf:
     def _lacks(self, found: dict[str, Found]) -> str:
         if self.name in found:
             return (
-                f"its feature {self.name!r} holds nothing, neither bytes nor numbers. "
-                f"kl.Feature({self.name!r}, default=0) fills in where it is missing."
+                f"its feature {self.name!r} is empty: it has neither bytes nor numbers. "
+                f"kl.Feature({self.name!r}, default=0) fills in missing values."
             )
         return (
             f"it has no feature {self.name!r}, it has {listed(sorted(map(repr, found)))}. "
-            f"kl.Feature({self.name!r}, default=0) fills in where it is missing."
+            f"kl.Feature({self.name!r}, default=0) fills in missing values."
         )
 
     def _check_shape(self, array: Array) -> None:
@@ -239,7 +239,7 @@ class Leaf:
             return
         raise DecodeError(
             f"its feature {self.name!r:.80} is an array of shape {array.shape}, expected {want}. "
-            "Pass size=(height, width) for pictures, or leave shape= out."
+            "Pass size=(height, width) for images, or leave shape= out."
         )
 
     def _casted(self, array: Array) -> Array:
@@ -260,7 +260,7 @@ class Leaf:
         return self._casted(value)
 
     def _shape(self, record: bytes, found: dict[str, Found]) -> Shape:
-        """The known shape of its values."""
+        """The shape of the values, as far as it is known."""
         if self.feature.shape is not None:
             return self.feature.shape
         beside = found.get(self.name + SHAPE)
@@ -276,17 +276,17 @@ class Leaf:
         if (count != known) if None not in shape else (known == 0 or count % known):
             if shape == () and self.feature.shape is None:
                 raise DecodeError(
-                    f"its feature {self.name!r:.80} has {count} values, and the first record one. "
+                    f"its feature {self.name!r:.80} has {count} values, but the first record has one. "
                     f"kl.Feature({self.name!r:.80}, shape=(None,)) reads lists of any length."
                 )
             raise DecodeError(
-                f"its feature {self.name!r:.80} has {count} values, which make no array of shape "
+                f"its feature {self.name!r:.80} has {count} values, which do not make an array of shape "
                 f"{shape}."
             )
         return values.reshape(tuple(-1 if n is None else n for n in shape))
 
     def _stored(self, size: int, record: bytes, found: dict[str, Found]) -> np.dtype[Any] | None:
-        """The dtype of `size` raw bytes; None where they are encoded somehow."""
+        """The dtype of `size` raw bytes; None if they are encoded."""
         if self.feature.decode is not None:
             return None
         beside = found.get(self.name + DTYPE)
@@ -318,8 +318,8 @@ class Leaf:
         ):
             if len(raw) % stored.itemsize:
                 raise DecodeError(
-                    f"its feature {self.name!r:.80} has {len(raw)} bytes, which are no values of "
-                    f"{stored.itemsize} bytes each ({stored.name})."
+                    f"its feature {self.name!r:.80} has {len(raw)} bytes, which are not a whole number of "
+                    f"{stored.itemsize}-byte values ({stored.name})."
                 )
             values = np.frombuffer(raw, stored).astype(stored.newbyteorder("="))
             return self._shaped(values, self._shape(record, found))
@@ -329,7 +329,7 @@ class Leaf:
             return decode_array(raw, out if self.cast is None else None, self._said())
         if self.feature.dtype is not None and not is_picture(raw):
             raise DecodeError(
-                f"its feature {self.name!r:.80} has {len(raw)} bytes, which make no array of shape "
+                f"its feature {self.name!r:.80} has {len(raw)} bytes, which do not make an array of shape "
                 f"{self.feature.shape} and dtype {self.feature.dtype}."
             )
         pixels = None if is_picture(raw) else self._pixels(raw, record, found)
@@ -345,13 +345,13 @@ class Leaf:
         got = as_arrays(self.decode(raw))
         if not isinstance(got, np.ndarray):
             raise TypeError(
-                f"decode gave a {type(got).__name__}, expected one array: several inputs are "
+                f"decode returned a {type(got).__name__}, expected one array: several inputs are "
                 'several features, features={"x": {...}}.'
             )
         return self._casted(got)
 
     def slot(self, record: bytes, found: dict[str, Found]) -> Slot | None:
-        """Where this record has the values as they are delivered, but for a cast; or None."""
+        """Where this record has the values as they are delivered, apart from a cast; None if it has not."""
         here = found.get(self.name)
         if here is None or len(here.spans) != 1:
             return None
@@ -383,9 +383,9 @@ def leaves_of(
     decode_label: Decode | None,
     class_names: Sequence[str] | None = None,
 ) -> tuple[Structure, ...]:
-    """A `Leaf` for each `Feature`, in the form of a sample: (x,), (x, y) or (x, y, weights).
+    """A `Leaf` for each `Feature`, nested like a sample: (x,), (x, y) or (x, y, weights).
 
-    options: of inputs, or a dict by input, where these are one.
+    options: image options for the inputs, or a dict by input if x is a dict.
     """
 
     def leaf(feature: Feature, options: ImageOptions) -> Leaf:

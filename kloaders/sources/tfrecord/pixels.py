@@ -9,7 +9,7 @@ from kloaders.formats.tfrecord.examples import INT64, Found, values_of
 
 __all__ = ["pixels_in"]
 
-# What writers call these, alone or in the folder of the image: "height", "image/height".
+# Names that writers use for these, alone or with the image's prefix: "height", "image/height".
 _HEIGHT = ("height", "image_height", "img_height", "rows")
 _WIDTH = ("width", "image_width", "img_width", "cols")
 _DEPTH = ("depth", "channels", "image_channels", "num_channels")
@@ -17,12 +17,12 @@ _CHANNELS = (1, 3, 4)
 
 
 def pixels_in(raw: bytes, name: str, record: bytes, found: dict[str, Found]) -> Array | None:
-    """uint8 of (height, width, channels), where the record has just as many bytes as its sizes say.
+    """A uint8 array (height, width, channels), if the number of bytes matches the record's sizes.
 
     Args:
-        raw: what may be pixels.
-        name: of the feature that they are in.
-        record: all of it.
+        raw: bytes that may be pixels.
+        name: the name of their feature.
+        record: the whole record.
         found: its features.
     """
     folder = name.rpartition("/")[0]

@@ -43,7 +43,7 @@ def test_a_generator_as_data(files: Files) -> None:
 
 def test_a_single_number_as_data() -> None:
     """An array without axes has no samples in it."""
-    with refused(ValueError, "x is the single number 3", "one value a sample"):
+    with refused(ValueError, "x is the single number 3", "one value per sample"):
         kl.ArraySequenceLoader(np.array(3))
 
 

@@ -51,8 +51,8 @@ BROKEN = pytest.mark.parametrize(
     ("spoil", "name", "words"),
     [
         (cut_png, "bad.png", ["truncated", "leave it out"]),
-        (text, "bad.jpg", ["no picture", "decode="]),
-        (text, "bad.npy", ["no .npy file", "load_sample(path)"]),
+        (text, "bad.jpg", ["not an image", "decode="]),
+        (text, "bad.npy", ["not an .npy file", "load_sample(path)"]),
         (nothing, "bad.npy", ["empty", "leave it out"]),
         (pickled, "bad.npy", ["Python objects", "never unpickled", "np.save(path, np.asarray("]),
     ],
@@ -86,7 +86,7 @@ def test_a_sample_error_tells_its_parts(files: Files) -> None:
         read(kl.PathSequenceLoader([*files.npy, bad]))
     error = caught.value
     assert (error.index, error.name) == (12, bad)
-    assert "no .npy file" in error.cause
+    assert "not an .npy file" in error.cause
     assert isinstance(error.__cause__, kl.DecodeError)
 
 
@@ -151,7 +151,7 @@ def test_a_broken_file_under_keras(files: Files, over: Make, how: str) -> None:
     bad = str(files.folder / "bad.npy")
     text(bad)
     loader = over([*files.npy, bad], labels(13), BATCH)
-    with loader, refused(Exception, "sample 12", bad, "no .npy file"):
+    with loader, refused(Exception, "sample 12", bad, "not an .npy file"):
         getattr(model(), how)(loader, verbose=0)
     model.cache_clear()  # on JAX a failed step takes the weights with it
     gc.collect()  # ends what TensorFlow still holds of the failed pass

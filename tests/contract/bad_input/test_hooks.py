@@ -35,7 +35,7 @@ def test_a_transform_that_returns_another_thing(
 
 def test_a_transform_without_labels(files: Files) -> None:
     """The advice for loaders without labels: y is None."""
-    with refused(kl.SampleError, "ndarray", "y is None where there are no labels"):
+    with refused(kl.SampleError, "ndarray", "y is None if there are no labels"):
         read(path(files, y=None, transform=lambda x, y, rng: x))
     batches = read(path(files, y=None, transform=lambda x, y, rng: (x + 1, None), shuffle=False))
     assert batches[0][:, 0].tolist() == [1, 2, 3, 4]
@@ -115,7 +115,7 @@ def test_a_hook_that_nests_otherwise() -> None:
         def load_sample(self, index: int) -> Any:
             return ({"a": np.float32(1)} if index == 2 else np.float32(1)), np.float32(index)
 
-    with refused(kl.SampleError, "sample 2", "nest otherwise", "same tuples and dicts"):
+    with refused(kl.SampleError, "sample 2", "nested differently", "same tuples and dicts"):
         read(Nesting(3))
 
 

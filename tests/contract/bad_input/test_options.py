@@ -191,7 +191,7 @@ def test_use_multiprocessing(files: Files, make: Make, value: Any) -> None:
 def test_workers_set_later(files: Files, make: Make) -> None:
     """Options are fixed: the message says what to do instead."""
     loader = make(files)
-    with refused(AttributeError, "workers", "make another one, with workers=4"):
+    with refused(AttributeError, "workers", "make another loader with workers=4"):
         loader.workers = 4
     with refused(ValueError, "max_queue_size=-1", "at least 0"):
         loader.max_queue_size = -1
@@ -258,7 +258,7 @@ def test_options_of_pictures(files: Files, option: str, wrong: Any, words: list[
 
 def test_a_ram_batch_smaller_than_a_batch(files: Files) -> None:
     """Both sizes are named; a larger RAM batch works."""
-    with refused(ValueError, "ram_batch_size=8", "batch_size=32", "times as large"):
+    with refused(ValueError, "ram_batch_size=8", "batch_size=32", "times larger"):
         kl.RamBatchSequenceLoader(files.npy, labels(), 32, ram_batch_size=8)
     assert len(kl.RamBatchSequenceLoader(files.npy, labels(), 2, ram_batch_size=200)) == 6
 
@@ -357,7 +357,7 @@ def test_what_cannot_be_changed_later(files: Files) -> None:
     loader = path(files)
     names = ("batch_size", "shuffle", "seed", "drop_last", "shard")
     for name in (*names, "paths", "labels", "sample_weights", "transform", "size"):
-        with refused(AttributeError, name, "make another one"):
+        with refused(AttributeError, name, "make another loader"):
             setattr(loader, name, 1)
     for misspelt, meant in (("lables", "labels"), ("sample_weight", "sample_weights")):
         with refused(AttributeError, misspelt, f"did you mean {meant}?"):

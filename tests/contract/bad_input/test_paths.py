@@ -19,7 +19,7 @@ def test_a_path_that_does_not_exist(files: Files, over: Make, monkeypatch: Any) 
     monkeypatch.chdir(files.folder)
     with refused(FileNotFoundError, "gone.npy", "does not exist", str(files.folder)):
         over([*files.npy, "gone.npy"])
-    with refused(FileNotFoundError, "gone0.npy", "6 others", "19 looked at"):
+    with refused(FileNotFoundError, "gone0.npy", "6 others", "checked 19"):
         over([*files.npy, *(f"gone{k}.npy" for k in range(7))])
     # The advice: relative paths start at the current folder.
     assert over([Path(file).name for file in files.npy]).samples == SAMPLES
@@ -34,10 +34,10 @@ def test_a_missing_label_file(files: Files) -> None:
 def test_of_many_paths_some_are_looked_at(files: Files) -> None:
     """The check when a loader is made looks at a bounded number of files; True checks all."""
     many = [*files.npy * 500, *("gone.npy" for _ in range(6000))]
-    with refused(FileNotFoundError, "gone.npy", "2,000 looked at of 12,000"):
+    with refused(FileNotFoundError, "gone.npy", "checked 2,000 of 12,000"):
         kl.PathSequenceLoader(many)
     few = [*files.npy * 500, "gone.npy", *files.npy * 500]
-    with refused(FileNotFoundError, "gone.npy", "12,001 looked at"):
+    with refused(FileNotFoundError, "gone.npy", "checked 12,001"):
         kl.PathSequenceLoader(few, check_paths=True)
 
 

@@ -57,7 +57,7 @@ def test_arrays_of_different_shape(files: Files, over: Make, decode: Any) -> Non
 def test_pictures_of_different_depth(files: Files) -> None:
     """8 and 16 bits in one batch: both are named, and depth=8 works as advised."""
     cv2.imwrite(files.png[1], np.full((4, 4, 3), 257, np.uint16))
-    words = [*files.png[:2], "uint16", "uint8", "depth=8", "dtype= alone scales nothing"]
+    words = [*files.png[:2], "uint16", "uint8", "depth=8", "dtype= alone does not scale"]
     with refused(ValueError, *words):
         read(kl.PathSequenceLoader(files.png[:2], labels(2), size=(4, 4)))
     advised = kl.PathSequenceLoader(files.png[:2], labels(2), size=(4, 4), depth=8)

@@ -137,6 +137,28 @@ def test_on_a_cluster_the_report_is_the_same(
         assert there.findings
 
 
+def test_what_an_actor_reads_has_a_name(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the warning about one that takes long: the first file of a block, or its samples."""
+    from kloaders.engine.ray import calls
+
+    names = []
+
+    def called(_: Any, function: Any, jobs: Any, name: Any) -> Any:
+        for job in jobs:
+            names.append(name(job))
+            yield job, function(job)
+
+    monkeypatch.setattr(calls, "called", called)
+    paths = sorted(map(str, photos.glob("*/*.jpg")))
+    loader = kl.PathSequenceLoader(paths, None, 4, size=(8, 8), on_error="skip")
+    kl.verify(loader, engine=kl.Ray(cpus=1), progress=False)
+    last = len(paths) - 1
+    assert names == [
+        f"one of {len(paths)} checks, of which the first is of {paths[0]},",
+        f"one of samples 0 to {last} ({paths[0]} and the next)",
+    ]
+
+
 def test_a_wrong_engine(photos: Path) -> None:
     with pytest.raises(TypeError, match=r"engine='ray', expected None"):
         kl.verify(photos, engine="ray")  # type: ignore[arg-type]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 
 import kloaders as kl
 from kloaders.core.errors import WorkerPoolError
+from kloaders.core.stall_watch import INTERVAL
+from kloaders.engine.ray import overdue
 from kloaders.engine.ray.calls import called
 from tests.support.ray_cluster import no_cpu_free
 
@@ -38,8 +42,46 @@ def test_each_job_is_done_though_an_actor_dies(ray: Any, tmp_path: Path, caplog:
     assert f"a Ray actor on {os.uname().nodename} (" in caplog.text
 
 
+class Hangs:
+    """The first process that gets job 3 writes its number, and waits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pid = str(folder / "pid")
+
+    def __call__(self, job: int) -> int:
+        with contextlib.suppress(FileExistsError):
+            if job == 3:
+                with open(self.pid, "x") as file:
+                    file.write(str(os.getpid()))
+                threading.Event().wait()
+        return 10 * job
+
+
+def test_a_job_that_hangs_is_named(
+    ray: Any, tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the process, which ends by what the warning says, and another one does the job."""
+    monkeypatch.setenv(INTERVAL, "0.5")
+    monkeypatch.setattr(overdue, "_LONG", 0)  # the first work may wait for a busy machine's imports
+    hangs = Hangs(tmp_path)
+    real = overdue.warn
+
+    def warned(message: str) -> None:
+        real(message)
+        if message.startswith("part 3 has taken ") and os.path.exists(hangs.pid):
+            assert f" seconds so far on {os.uname().nodename} (" in message
+            pid = re.search(r", process (\d+)\), and goes on", message)
+            assert pid is not None
+            os.kill(int(pid[1]), signal.SIGKILL)
+
+    monkeypatch.setattr(overdue, "warn", warned)
+    done = list(called(kl.Ray(cpus=1), hangs, range(6), "part {}".format))
+    assert sorted(done) == [(k, 10 * k) for k in range(6)]
+    assert "its work is given to others" in caplog.text
+
+
 def test_a_job_that_kills_all_is_an_error(ray: Any, tmp_path: Path) -> None:
-    with pytest.raises(WorkerPoolError, match="3 Ray actors died while they did the same work"):
+    with pytest.raises(WorkerPoolError, match="3 Ray actors died while they did the same job"):
         list(called(kl.Ray(cpus=1), Deadly(tmp_path, 9), range(5, 9)))
 
 

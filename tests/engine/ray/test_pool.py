@@ -1,7 +1,10 @@
 """Ray actors: the batches that threads make, whatever happens to the actors."""
 
+import contextlib
 import gc
 import os
+import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -200,6 +203,16 @@ def actors_of(loader):
     return list(loader.runner._processes._group._all)
 
 
+def pid_of(ray, actor):
+    """The process that an actor runs in, which is one of this machine."""
+    return int(re.search(r"process (\d+)\)$", ray.get(actor.ready, timeout=60))[1])
+
+
+def sigkill(ray, actor):
+    """As the kernel ends a process for its memory: neither Ray nor the process is told before."""
+    os.kill(pid_of(ray, actor), signal.SIGKILL)
+
+
 @pytest.mark.parametrize("moment", range(8))
 def test_an_actor_is_killed(ray, files, moment):
     """Before the first batch, between two, while one is made, after the last: exact, in order, and soon."""
@@ -216,7 +229,7 @@ def test_an_actor_is_killed(ray, files, moment):
         got.append(batch)
         if k == moment:
             victims = actors_of(loader)
-            ray.kill(victims[moment % len(victims)].handle)
+            sigkill(ray, victims[moment % len(victims)])
     assert_same(got, epoch_of(want))
     assert longest < 10 * max(before, slowness(ray))
     loader.close()
@@ -227,10 +240,36 @@ def test_all_actors_are_killed(ray, files, caplog):
     loader = loader_of(files, transform=slow)
     loader[0]
     for actor in actors_of(loader):
-        ray.get(actor.ready)
-        ray.kill(actor.handle)
+        sigkill(ray, actor)
     assert_exact(epoch_of(loader))
     assert caplog.text.count(f"a Ray actor died on {os.uname().nodename} (") == 2
+    loader.close()
+
+
+class EndsAsItIsLoaded:
+    """A transform whose first unpickling ends the process."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __call__(self, x, y, rng):
+        return x, y
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+        if "KLOADERS_WORKER" in os.environ:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.marker, os.O_CREAT | os.O_EXCL))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_an_actor_is_killed_as_it_starts(ray, files, tmp_path, caplog):
+    """While it loads the pipeline: that is a death, not a pipeline that cannot be loaded."""
+    marker = tmp_path / "once"
+    loader = loader_of(files, transform=EndsAsItIsLoaded(str(marker)))
+    assert_exact(epoch_of(loader))
+    assert marker.exists()
+    assert "a Ray actor died on a node that it did not tell (" in caplog.text
     loader.close()
 
 

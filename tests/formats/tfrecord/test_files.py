@@ -85,7 +85,7 @@ def test_a_file_changed_while_it_is_used(file):
     files = RecordFiles([path])
     with open(path, "r+b") as handle:
         handle.truncate(1000)
-    with pytest.raises(DecodeError, match="was changed after this loader had read its index"):
+    with pytest.raises(DecodeError, match="has changed since this loader read its index"):
         files.read(3)
 
 

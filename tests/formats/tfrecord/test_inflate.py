@@ -91,7 +91,7 @@ def test_a_record_above_the_bound_is_refused_before_it_is_decompressed(file):
     files = RecordFiles([path], max_bytes=1000)
 
     def read():
-        with pytest.raises(DecodeError, match=rf"is of {LONG + 16:,} bytes.*max_bytes={LONG + 16}"):
+        with pytest.raises(DecodeError, match=rf"has {LONG + 16:,} bytes.*max_bytes={LONG + 16}"):
             files.read(1)
         return files.read(2), files.read(0)
 

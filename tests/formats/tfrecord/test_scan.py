@@ -65,7 +65,7 @@ def test_a_file_cut_short_loses_its_last_record(file, cut, caplog):
     assert found[:2] == [b"one", b"two"]
     assert len(found) == 3
     assert "truncated" in found[2]
-    assert "record 2 at byte 38 is damaged in its length, or cut short" in caplog.text
+    assert "record 2 at byte 38 has a damaged length, or is cut short" in caplog.text
 
 
 def test_a_single_record_cut_short(file):
@@ -88,12 +88,12 @@ def test_an_empty_file(file):
 
 @pytest.mark.parametrize("raw", [b"\x89PNG" + bytes(100), b"14 bytes here.", bytes(5000), b"x"])
 def test_no_tfrecord(file, raw):
-    with pytest.raises(DecodeError, match="is no TFRecord file: it begins with"):
+    with pytest.raises(DecodeError, match="is not a TFRecord file: it begins with"):
         index_of(file(raw=raw))
 
 
 def test_a_folder(tmp_path):
-    with pytest.raises(IsADirectoryError, match="give a pattern"):
+    with pytest.raises(IsADirectoryError, match="pass a pattern"):
         index_of(str(tmp_path))
 
 

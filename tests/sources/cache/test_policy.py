@@ -71,9 +71,11 @@ def test_what_cannot_be_kept_is_said(tmp_path):
         cached_in_ram(arrays(), ram, HERE)
     with pytest.raises(ValueError, match=r"a folder outlives the loader"):
         cached_in_ram(Numbered(3), CacheOptions(cache=tmp_path), HERE)
-    with pytest.raises(ValueError, match=r"keeps single samples, and load_batch gives many"):
+    with pytest.raises(
+        ValueError, match=r"stores single samples, but load_batch returns whole batches"
+    ):
         cached_in_ram(ByBatch(3), ram, HERE)
-    with pytest.raises(ValueError, match=r"processes=True reads in others"):
+    with pytest.raises(ValueError, match=r"processes=True reads in other processes"):
         cached_in_ram(Numbered(3), ram, WorkOptions(workers=1, processes=True))
 
 

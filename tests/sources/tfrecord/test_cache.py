@@ -151,7 +151,7 @@ def test_what_the_cache_cannot_do_is_refused(of_pictures, tmp_path):
         def load_batch(self, indices):
             return np.zeros((len(indices), 2))
 
-    with pytest.raises(ValueError, match="load_batch gives many"):
+    with pytest.raises(ValueError, match="load_batch returns whole batches"):
         Many(of_pictures, None, 4, cache=tmp_path / "c")
     kept = kl.TFRecordSequenceLoader(of_pictures, IMAGE, 4, cache="ram")
     with pytest.raises(ValueError, match=r"cache='ram' is kept in Python"):

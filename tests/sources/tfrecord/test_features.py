@@ -48,7 +48,7 @@ def test_names_dicts_and_tuples():
 @pytest.mark.parametrize(
     ("features", "error", "message"),
     [
-        (5, ValueError, "features is 5, expected which features are x and y"),
+        (5, ValueError, "features is 5, expected the features that are x and y"),
         ({"y": "label"}, ValueError, "features is a dict of 'y', expected"),
         ({"x": "a", "z": "b"}, ValueError, "a dict of 'x', 'z'"),
         ({"x": {}}, ValueError, r"features\['x'\] is empty"),
@@ -62,7 +62,7 @@ def test_what_names_no_features(features, error, message):
 
 @pytest.mark.parametrize("shape", [(None, None), (-1,), (2, -3)])
 def test_shapes_that_are_none(shape):
-    with pytest.raises(ValueError, match=r"expected sizes, of which at most one is None"):
+    with pytest.raises(ValueError, match=r"expected sizes, at most one of which is None"):
         Feature("a", shape=shape)
 
 
@@ -99,7 +99,7 @@ def test_with_decode_the_longest_bytes_are_x_or_the_whole_record():
 
 
 def test_nothing_that_could_be_x():
-    with pytest.raises(ValueError, match=r"the first record has 'id' \(1 bytes\), of which none"):
+    with pytest.raises(ValueError, match=r"the first record has 'id' \(1 bytes\), none of which"):
         guessed(encode_example({"id": "n3"}), None)
 
 
@@ -160,7 +160,7 @@ def test_functions_of_the_bytes():
     """That of the feature goes before that of the loader."""
     assert value_of(Feature("a", decode=first_byte), {"a": b"\7"}, decode=len) == 7
     assert value_of("a", {"a": b"\7\7"}, decode=len) == 2
-    with pytest.raises(TypeError, match=r"decode gave a tuple, expected one array"):
+    with pytest.raises(TypeError, match=r"decode returned a tuple, expected one array"):
         value_of(Feature("a", decode=pair), {"a": b"1"})
 
 
@@ -180,7 +180,9 @@ def test_a_first_record_without_the_feature():
 
 
 def test_bytes_that_say_nothing_of_themselves():
-    with pytest.raises(ValueError, match=r"'a' holds 4 bytes that are no picture; they begin with"):
+    with pytest.raises(
+        ValueError, match=r"'a' holds 4 bytes that are not an image; they begin with"
+    ):
         value_of("a", {"a": b"text"})
 
 
@@ -188,24 +190,24 @@ def test_bytes_that_say_nothing_of_themselves():
     ("features", "first", "later", "message"),
     [
         ("a", {"a": 1}, {"b": 1}, "it has no feature 'a', it has 'b'"),
-        ("a", {"a": 1}, {"a": [1, 2]}, "'a' has 2 values, and the first record one"),
+        ("a", {"a": 1}, {"a": [1, 2]}, "'a' has 2 values, but the first record has one"),
         (
             Feature("a", shape=(2,)),
             {"a": [1, 2]},
             {"a": [1, 2, 3]},
-            r"make no array of shape \(2,\)",
+            r"do not make an array of shape \(2,\)",
         ),
         (
             Feature("a", shape=(2,), dtype="int16"),
             {"a": bytes(4)},
             {"a": bytes(3)},
-            "3 bytes, which make no array of shape",
+            "3 bytes, which do not make an array of shape",
         ),
         (
             Feature("a", shape=(None,), dtype="int16"),
             {"a": bytes(4)},
             {"a": bytes(3)},
-            "3 bytes, which are no values of 2 bytes each",
+            "3 bytes, which are not a whole number of 2-byte values",
         ),
         (
             Feature("a", shape=(4, 6, 3)),

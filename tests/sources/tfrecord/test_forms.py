@@ -55,7 +55,7 @@ def test_what_others_call_so_is_none(content):
 
 
 def test_a_later_version_is_named():
-    with pytest.raises(ValueError, match=r"version 2, and this kloaders reads 1: upgrade"):
+    with pytest.raises(ValueError, match=r"version 2, but this kloaders reads 1: upgrade"):
         form_among(records(encode_example({FORM: '{"version": 2}'})), 0, 1)
 
 

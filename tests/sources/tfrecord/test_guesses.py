@@ -31,5 +31,5 @@ def test_lists_of_a_sequence_example():
 
 def test_nothing_to_take_says_what_there_is():
     record = sequence_example({"id": b"a"}, {"rgb": [b"ab", np.uint8(3).tobytes()]})
-    with pytest.raises(ValueError, match=r"'id' \(1 bytes\), 'rgb' \(2 bytes\), of which none is"):
+    with pytest.raises(ValueError, match=r"'id' \(1 bytes\), 'rgb' \(2 bytes\), none of which is"):
         guessed(record, None)

@@ -152,7 +152,7 @@ def test_a_checksum_is_compared_again_when_the_file_has_changed(write, keep, mon
         byte = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(kl.SampleError, match="was changed after"):
+    with pytest.raises(kl.SampleError, match="has changed since"):
         everything(loader)
 
 

@@ -29,7 +29,7 @@ NO_KIND = block(1, block(1, block(1, b"v") + block(2, b"")))
 WITHOUT = [encode_example({"other": 1}), NO_KIND, encode_example({"v": []})]
 
 
-@pytest.mark.parametrize("record", WITHOUT, ids=["missing", "no kind", "no values"])
+@pytest.mark.parametrize("record", WITHOUT, ids=["missing", "no kind", "not a whole number of"])
 def test_what_has_any_length_is_empty_where_it_is_missing_as_in_tensorflow(record):
     tf = pytest.importorskip("tensorflow")
     for spec in (
@@ -55,11 +55,11 @@ def _named(spec):
 
 def test_what_holds_nothing_is_said_so():
     with pytest.raises(
-        ValueError, match="its feature 'v' holds nothing, neither bytes nor numbers"
+        ValueError, match="its feature 'v' is empty: it has neither bytes nor numbers"
     ):
         read(NO_KIND, "v")
     full = encode_example({"v": 3})
-    with pytest.raises(DecodeError, match=r"holds nothing.* kl.Feature\('v', default=0\)"):
+    with pytest.raises(DecodeError, match=r"is empty.* kl.Feature\('v', default=0\)"):
         read(NO_KIND, "v", first=full)
     assert read(NO_KIND, Feature("v", default=7)) == 7
 
@@ -92,7 +92,7 @@ def test_raw_pixels_are_images():
     assert read(record, "v", size=(4, 4), channels=1).shape == (4, 4, 1)
     flat = read(record, Feature("v", shape=(24,), dtype="uint8"))
     assert flat.tolist() == list(range(24))
-    with pytest.raises(ValueError, match="holds 24 bytes that are no picture"):
+    with pytest.raises(ValueError, match="holds 24 bytes that are not an image"):
         read(encode_example({"v": pixels.tobytes(), "height": 3, "width": 4}), "v")
 
 
@@ -115,7 +115,7 @@ def test_lists_of_bytes_are_raw_values_texts_or_images():
     found = read(record, Feature("v", shape=(None, 4), dtype="uint8"))
     np.testing.assert_array_equal(found, rows)
     np.testing.assert_array_equal(read(record, Feature("v", dtype="uint8")), rows)
-    with pytest.raises(DecodeError, match="steps of several lengths"):
+    with pytest.raises(DecodeError, match="steps of different lengths"):
         read(sequence_example({}, {"v": [b"ab", b"c"]}), Feature("v", dtype="uint8"))
     words = sequence_example({}, {"v": [b"a", b"b", b"a"]})
     assert read(words, "v", class_names=["a", "b"]).tolist() == [0, 1, 0]
