@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from kloaders.core.messages import visible
+
 __all__ = ["check_place", "where_of"]
 
 # A single letter is a Windows drive.
@@ -29,7 +31,7 @@ def check_place(path: str, name: str, url: bool = False) -> str:
     address = _ADDRESS.match(path) if url else None
     problem = None if address and address[1].lower() != "file" else _unusual(path)
     if problem is not None:
-        raise ValueError(f"{name}={path!r:.80}: {problem}")
+        raise ValueError(f"{name}='{visible(path)}': {problem}")
     return path
 
 

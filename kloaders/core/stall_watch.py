@@ -65,7 +65,7 @@ def at(owner: Named, index: int) -> None:
 
 
 def at_each(owner: Named, indices: Indices, items: list[T]) -> Iterable[T]:
-    """The items of these samples, in order; the current sample is that of the item taken last.
+    """Iterate over `items`, one per sample; the current sample is the one whose item was taken last.
 
     The slot is written once for all of them, because the iterator knows how many items were taken.
     """
@@ -78,7 +78,7 @@ def at_each(owner: Named, indices: Indices, items: list[T]) -> Iterable[T]:
 
 
 class _Taken(NamedTuple):
-    """Samples, and an iterator over something of each."""
+    """Samples, and an iterator over one item per sample; its index is the current sample."""
 
     indices: Indices
     each: Iterator[Any]

@@ -333,7 +333,7 @@ def _form_in(head: bytes, member: zipfile.ZipInfo, path: str, several: bool) -> 
     try:
         layout = layout_of(head, member.file_size, path)
     except DecodeError as error:
-        # Of several arrays, a user's load_sample() selects one, and additional texts do no harm.
+        # A user's load_sample() may select one of several arrays, and others may hold strings.
         if several and ("expected plain numbers" in str(error) or "unpickled" in str(error)):
             return "no numbers"
         raise

@@ -61,7 +61,7 @@ def decoded_by_pillow(raw: bytes, header: Header | None, options: ImageOptions, 
 def stored_by_pillow(raw: bytes, header: Header, max_pixels: int, name: str) -> Array:
     """The image as stored, but upright: gray, RGB or RGBA; palettes and CMYK as colours.
 
-    Of an animation it returns the first frame. Transparent pixels, and those around a frame that is smaller
+    Returns the first frame of an animation. Transparent pixels, and those around a frame that is smaller
     than the canvas, have an alpha of 0.
 
     Raises:

@@ -27,7 +27,7 @@ from typing import Any
 
 from kloaders.core import forks
 from kloaders.core.memory import format_bytes
-from kloaders.core.messages import warn
+from kloaders.core.messages import visible, warn
 from kloaders.places.fetching import Span, read_once
 from kloaders.places.registry import place_of
 from kloaders.places.segments import (
@@ -357,12 +357,12 @@ def _made_folder(folder: str) -> None:
         others = os.listdir(folder)
     except (FileExistsError, NotADirectoryError):
         raise NotADirectoryError(
-            f"download_cache={folder!r:.80} is a file or inside one, expected a folder: choose another name."
+            f"download_cache='{visible(folder)}' is a file or inside one, expected a folder: choose another name."
         ) from None
     if MARKER not in others:
         if others:
             raise ValueError(
-                f"download_cache={folder!r:.80} contains other files, such as {min(others)!r:.80}: choose a "
+                f"download_cache='{visible(folder)}' contains other files, such as {min(others)!r:.80}: choose a "
                 "separate folder, which is created if missing."
             )
         Path(folder, MARKER).touch()

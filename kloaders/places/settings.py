@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kloaders.core.messages import visible
 from kloaders.places.urls import is_url, parsed
 
 __all__ = [
@@ -207,6 +208,6 @@ def check_download_cache(folder: Any, budget: Any, remote: bool) -> None:
         )
     if folder is not None and not remote:
         raise ValueError(
-            f"download_cache={folder!r:.80} caches data fetched by URL, but no path here is a URL: leave "
+            f"download_cache='{visible(folder)}' caches data fetched by URL, but no path here is a URL: leave "
             "it out. cache=<folder> caches decoded samples of local files."
         )

@@ -27,7 +27,7 @@ def files_of(
         if not isinstance(item, (str, os.PathLike)):
             raise TypeError(
                 f"files holds {item!r:.80} ({type(item).__name__}), expected paths of {what} or "
-                f"patterns such as {pattern!r:.80}."
+                f"patterns such as '{visible(pattern)}'."
             )
         if is_url(item):
             found += _objects_of(os.fspath(item))
@@ -48,7 +48,9 @@ def _objects_of(url: str) -> list[str]:
     """The sorted URLs that match a pattern; a URL without a pattern is returned as it is."""
     listed = listed_pattern(url)
     if listed == []:
-        raise FileNotFoundError(f"no object matches {url!r:.80}: check the bucket and the folders.")
+        raise FileNotFoundError(
+            f"no object matches '{visible(url)}': check the bucket and the folders."
+        )
     return [url] if listed is None else [found for found, _ in listed if not is_index(found)]
 
 
@@ -62,5 +64,5 @@ def files_matching(pattern: str) -> list[str]:
     # A path with a suffix is rarely a folder, and checking a million paths takes seconds.
     files = [m for m in matches if not is_index(m) and (suffix_of(m) or not os.path.isdir(m))]
     if not files:
-        raise FileNotFoundError(f"no file matches {pattern!r:.80}. {where_of(pattern)}")
+        raise FileNotFoundError(f"no file matches '{visible(pattern)}'. {where_of(pattern)}")
     return files

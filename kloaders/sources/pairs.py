@@ -28,7 +28,7 @@ class PairSource(MixtureSource):
     labels).
 
     The share is exact in each epoch. Seed, epoch and sample number determine which samples get a partner
-    of their class, and the partners. A sample is transformed differently as a partner than by itself.
+    of their class, and the partners. A partner is transformed with random numbers of its own.
     """
 
     random = True

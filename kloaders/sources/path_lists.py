@@ -10,6 +10,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.byte_search import found_at
+from kloaders.core.messages import visible
 
 __all__ = ["PackedPaths", "SubsetPaths"]
 
@@ -41,7 +42,7 @@ class PackedPaths(Sequence[str]):
         if len(self._ends) != len(items):
             bad_path = next(p for p in items if "\0" in p)
             raise ValueError(
-                f"the path {bad_path!r:.80} contains a NUL character, which no file name can."
+                f"the path '{visible(bad_path)}' contains a NUL character, which no file name can."
             )
 
     @classmethod

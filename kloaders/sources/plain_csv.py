@@ -95,7 +95,7 @@ class PlainColumn:
 
     @cached_property
     def is_text(self) -> bool:
-        """Whether all values are texts, and none is None; False if this takes more than a quick check."""
+        """Whether all values are strings and none is None; False if this takes more than a quick check."""
         return len(self) > 0 and self._sizes.min() > 0 and not _is_number(self._text(0))
 
     def has(self, character: str) -> bool:

@@ -321,7 +321,7 @@ def excluded(exclude: Any, quarantine: Any = None) -> set[str]:
             if quarantine is not None and _same(path, os.fspath(quarantine)):
                 continue
             raise FileNotFoundError(
-                f"exclude={path!r:.80} does not exist. {where_of(path)} "
+                f"exclude='{visible(path)}' does not exist. {where_of(path)} "
                 "`kloaders verify FOLDER --csv bad.csv` creates such a file."
             ) from None
         if content:

@@ -13,6 +13,7 @@ import numpy as np
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import parse_bytes
+from kloaders.core.messages import visible
 from kloaders.core.rows import Report, copy_into_row
 from kloaders.core.structure import Structure, as_arrays, cast, flatten, map_structure
 from kloaders.formats import by_suffix
@@ -78,7 +79,7 @@ def expanded(paths: Any) -> Any:
         return paths
     if not found:
         raise FileNotFoundError(
-            f"no object matches {paths!r:.80}: check the bucket and the folders."
+            f"no object matches '{visible(paths)}': check the bucket and the folders."
         )
     return ListedPaths.of(found)
 

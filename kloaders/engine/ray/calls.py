@@ -49,7 +49,7 @@ def called(
         engine: the cluster and the number of actors, each with one CPU.
         function: pickled; called again for a job whose actor died.
         jobs: the function's arguments; pickled as well.
-        name: names a job, for that warning.
+        name: returns a job's name for that warning.
 
     Raises:
         ImportError: Ray is not installed.
@@ -172,7 +172,7 @@ class _Running:
         return job, found
 
     def _look(self) -> None:
-        """Report what takes long. An actor works on the first of its jobs."""
+        """Report jobs that take long. An actor works on the first of its jobs."""
         current = dict(reversed(self.refs.values()))
         for worker, job in current.items():
             self.overdue.look(worker.turn, partial(self.name, job), worker.node)

@@ -1,6 +1,6 @@
-"""Reports work on a cluster that takes long: what it is, and where it runs.
+"""Report work on a cluster that takes long, and where it runs.
 
-It ends nothing: nobody knows how long a user's data may take.
+No work is ended, because nothing shows how long a user's data may take.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kloaders.core.stall_watch import DEFAULT, INTERVAL
 
 __all__ = ["Overdue", "Turn"]
 
-# Not before this multiple of what the longest finished work took.
+# Report only after this multiple of the time that the longest finished work took.
 _LONG = 3.0
 
 
@@ -31,15 +31,15 @@ class Turn:
 class Overdue:
     """Decides when a piece of work is reported, for all pieces of one call.
 
-    After KLOADERS_STALL_SECONDS, and again after twice, four times, ... as long.
+    The first report comes after KLOADERS_STALL_SECONDS, the next after two, four, ... times as long.
 
     Args:
         times: a multiple of that time, for pieces of many samples.
 
-    Threads: may share one.
+    Threads: several may share one.
 
     Raises:
-        ValueError: the environment variable is no number above 0.
+        ValueError: the environment variable is not a number above 0.
     """
 
     def __init__(self, times: float = 1.0) -> None:
@@ -48,22 +48,22 @@ class Overdue:
         self._lock = threading.Lock()
 
     def look(self, turn: Turn, what: Callable[[], str], where: str) -> None:
-        """Report it if it is time to.
+        """Report the work if it is due.
 
         Args:
             turn: the work.
-            what: says which it is, at the beginning of a sentence.
+            what: returns the name of the work, as the beginning of a sentence.
             where: its node and process.
         """
         waited = time.monotonic() - turn.begun
         if waited > max(self._least, _LONG * self._longest) * 2**turn.reports:
             turn.reports += 1
             warn(
-                f"{what()} has taken {waited:.0f} seconds so far on {where}, and goes on. If that process "
-                "hangs, end it there (`kill -9`): another one takes over."
+                f"{what()} has taken {waited:.0f} seconds so far on {where}, and continues. If that process "
+                "hangs, end it there (`kill -9`): another process takes over."
             )
 
     def done(self, turn: Turn) -> None:
-        """It is finished."""
+        """Record that the work has finished."""
         with self._lock:
             self._longest = max(self._longest, time.monotonic() - turn.begun)

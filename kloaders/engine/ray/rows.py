@@ -34,9 +34,9 @@ def fill(
     """Read samples, on an actor.
 
     pipeline: loads and transforms samples.
-    job: pickled in one, as Ray pickles each argument by itself: sample numbers, int64; the arrays to
-        make (`Needs`); the structure of a sample; the moment, from which random numbers are derived;
-        and whether to leave out the transform.
+    job: pickled as one argument, because Ray pickles each argument separately: the sample numbers,
+        int64; the arrays to make (`Needs`); the structure of a sample; the moment, from which random
+        numbers are derived; and whether to leave out the transform.
     stored: structure and arrays of the samples before the transform, if they need not be read.
 
     Returns:
@@ -56,7 +56,7 @@ def fill(
     if stored is not None:
         put_stored(pipeline, indices, out, report, moment, Rows(*stored))
     else:
-        # Remote objects are fetched all at once, not row by row as a transform takes them.
+        # Remote objects are fetched concurrently, not row by row as a transform reads them.
         claims = pipeline.source.fetch_ahead(indices)
         try:
             pipeline.fill(indices, out, report, moment, raw)
@@ -74,7 +74,7 @@ def _pieces(array: Array) -> Pieces:
 
 
 def put_pieces(pieces: Pieces, out: Array) -> None:
-    """Copy an array that came in pieces."""
+    """Copy an array that arrived in pieces."""
     start = 0
     for piece in pieces:
         stop = start + len(piece)

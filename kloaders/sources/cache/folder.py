@@ -20,7 +20,7 @@ import numpy as np
 
 from kloaders.core.arrays import Array, Indices
 from kloaders.core.memory import format_bytes
-from kloaders.core.messages import warn
+from kloaders.core.messages import visible, warn
 from kloaders.formats.files import open_to_read
 from kloaders.formats.pack import dtype_named
 from kloaders.formats.positioned_reads import read_at
@@ -72,7 +72,7 @@ class FolderCache(SharedStore):
             os.makedirs(self.folder, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise NotADirectoryError(
-                f"cache={folder!r:.80} is a file or inside one, expected a folder: choose another name."
+                f"cache='{visible(folder)}' is a file or inside one, expected a folder: choose another name."
             ) from None
         self._set_up()
 

@@ -61,7 +61,7 @@ def _digest(folder: str, name: str, function: Any, settings: Mapping[str, Any] |
         return digest_of(function, name, _SPECIAL)
     except NotComparable as error:
         raise ValueError(
-            f"cache={folder!r:.80} cannot detect changes of {visible(name)}: {error}, so that outdated "
+            f"cache='{visible(folder)}' cannot detect changes of {visible(name)}: {error}, so that outdated "
             f'samples could be served after a change. Pass cache_key="1", or any other string, and '
             f"choose a new one whenever the result of {visible(name)} changes."
         ) from error

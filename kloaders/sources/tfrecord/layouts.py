@@ -4,7 +4,7 @@ Records by the same writer mostly differ only in their values: names, lengths an
 bytes at the same offsets. A `Layout` is learnt from one such record. Other records of the same size
 are read so that the bytes of large values go directly to their rows of the batch. A few calls of
 NumPy then compare the other bytes with the layout. If a record differs in any byte that is not part
-of a value, it is read again by itself, and parsed.
+of a value, it is read again and parsed separately.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def test_a_job_that_hangs_is_named(
         real(message)
         if message.startswith("part 3 has taken ") and os.path.exists(hangs.pid):
             assert f" seconds so far on {os.uname().nodename} (" in message
-            pid = re.search(r", process (\d+)\), and goes on", message)
+            pid = re.search(r", process (\d+)\), and continues", message)
             assert pid is not None
             os.kill(int(pid[1]), signal.SIGKILL)
 
