@@ -70,7 +70,7 @@ def test_a_labels_function_that_gives_text(files: Files, caplog: Any) -> None:
     """Texts are names of classes; among numbers the file and the text are named."""
     names = [Path(file).stem for file in files.npy]
     last = files.npy[-1]
-    with refused(kl.SampleError, last, "'odd'", "expected a number", "for all"):
+    with refused(kl.SampleError, last, "'odd'", "expected a number", "return only"):
         read(kl.PathSequenceLoader(files.npy, lambda path: "odd" if path == last else 0))
     assert kl.PathSequenceLoader(files.npy, lambda path: Path(path).stem).class_names == names
     assert "another text for each of" in caplog.text
