@@ -37,34 +37,84 @@ PACK_ROWS, FEW = 3000, 50
 MARKS = "<!-- by_url: begin -->\n", "<!-- by_url: end -->"
 # The comparisons: our contestant, the other one, the wanted ratio, and a description.
 ROWS = [
-    ("url", "local", 0.9, "photographs by URL, nothing kept, beside the same files local"),
-    ("s3", "local", 0.9, "the same photographs in a bucket (s3://), beside the files local"),
+    (
+        "url",
+        "local",
+        0.9,
+        "photographs by URL, nothing kept, compared with the same files on the local disk",
+    ),
+    (
+        "s3",
+        "local",
+        0.9,
+        "the same photographs in a bucket (s3://), compared with the files on the local disk",
+    ),
     (
         "bare",
         "local",
         None,
-        "limit: fetched by obstore and decoded, without a loader, beside local",
+        "limit: fetched by obstore and decoded, without a loader, compared with local files",
     ),
-    ("bare_s3", "local", None, "limit: the same in a bucket, beside local"),
-    ("url", "bare", 0.95, "photographs by URL, beside that limit"),
-    ("s3", "bare_s3", 0.95, "photographs in a bucket, beside that limit"),
-    ("url", "fsspec", 3.0, "by URL, beside torch's DataLoader with fsspec, a batch at a time"),
-    ("s3", "s3fs", 3.0, "in a bucket, beside torch's DataLoader with s3fs, a batch at a time"),
-    ("local", "fsspec", None, "limit of these ratios: local files, beside fsspec by URL"),
-    ("local", "s3fs", None, "limit of these ratios: local files, beside s3fs in a bucket"),
-    ("url_raw", "fsspec_raw", 3.0, "fetched by URL and not decoded, beside the same with fsspec"),
-    ("s3_raw", "s3fs_raw", 3.0, "fetched from a bucket and not decoded, beside the same with s3fs"),
-    ("url", "fsspec_one", None, "by URL, beside the same with fsspec.open, file after file"),
-    ("cached", "local", 0.97, "from the download cache, beside the same files local"),
+    ("bare_s3", "local", None, "limit: the same in a bucket, compared with local files"),
+    ("url", "bare", 0.95, "photographs by URL, compared with that limit"),
+    ("s3", "bare_s3", 0.95, "photographs in a bucket, compared with that limit"),
+    (
+        "url",
+        "fsspec",
+        3.0,
+        "by URL, compared with torch's DataLoader with fsspec, a batch at a time",
+    ),
+    (
+        "s3",
+        "s3fs",
+        3.0,
+        "in a bucket, compared with torch's DataLoader with s3fs, a batch at a time",
+    ),
+    ("local", "fsspec", None, "limit of these ratios: local files, compared with fsspec by URL"),
+    ("local", "s3fs", None, "limit of these ratios: local files, compared with s3fs in a bucket"),
+    (
+        "url_raw",
+        "fsspec_raw",
+        3.0,
+        "fetched by URL and not decoded, compared with the same with fsspec",
+    ),
+    (
+        "s3_raw",
+        "s3fs_raw",
+        3.0,
+        "fetched from a bucket and not decoded, compared with the same with s3fs",
+    ),
+    ("url", "fsspec_one", None, "by URL, compared with the same with fsspec.open, file after file"),
+    (
+        "cached",
+        "local",
+        0.97,
+        "from the download cache, compared with the same files on the local disk",
+    ),
     (
         "pack_url",
         "pack_streaming",
         2.0,
-        "rows of 150 KB, the download cache holds half: a pack by URL, beside mosaicml-streaming (py1e)",
+        "rows of 150 KB, the download cache holds half: a pack by URL, compared with mosaicml-streaming (py1e)",
     ),
-    ("tar", "webdataset", 1.0, "tar shards, beside webdataset (shuffle buffer of all samples)"),
-    ("parquet", "datasets", 1.0, "Parquet, beside Hugging Face datasets with torch's DataLoader"),
-    ("mds", "streaming", 1.0, "MDS, beside mosaicml-streaming (py1e) with torch's DataLoader"),
+    (
+        "tar",
+        "webdataset",
+        1.0,
+        "tar shards, compared with webdataset (shuffle buffer of all samples)",
+    ),
+    (
+        "parquet",
+        "datasets",
+        1.0,
+        "Parquet, compared with Hugging Face datasets with torch's DataLoader",
+    ),
+    (
+        "mds",
+        "streaming",
+        1.0,
+        "MDS, compared with mosaicml-streaming (py1e) with torch's DataLoader",
+    ),
 ]
 Epoch = Callable[[], Iterator[Any]]
 
@@ -538,7 +588,7 @@ def measure(
 
 
 def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
-    titles = ["", "samples/s", "the other's", "ratio (rounds)", "wanted"]
+    titles = ["", "samples/s", "the other's", "ratio (rounds)", "goal"]
     titles += ["CPU us per sample (+ the server's)", "the other's"]
     lines = [f"| {' | '.join(titles)} |", "| --- |" + " --- |" * 6]
     short = []
@@ -556,17 +606,17 @@ def table(rows: list[Any], found: dict[str, Any], samples: int) -> str:
         rates = [count / median(r["seconds"] for r in them) for count, them in both]
         cpu = [_cpu_in_words(them, count) for count, them in both]
         missed = max(r["missed"] for r in theirs)
-        said = f"; the other left out up to {missed} samples an epoch" if missed else ""
+        said = f"; the other left out up to {missed} samples per epoch" if missed else ""
         if ours == "pack_url":
             hits = sorted(r["hits"] for r in mine)
-            said += f"; hits {hits[0]:.1%} to {hits[-1]:.1%} an epoch"
+            said += f"; hits {hits[0]:.1%} to {hits[-1]:.1%} per epoch"
         lines.append(
             f"| {words}{said} | {rates[0]:,.0f} | {rates[1]:,.0f} | {median(ratios):.2f} ({ratios[0]:.2f} to "
             f"{ratios[-1]:.2f}) | {wanted or ''} | {cpu[0]} | {cpu[1]} |"
         )
         if wanted and median(ratios) < wanted:
             short.append(words)
-    end = f"\nLess than wanted: {'; '.join(short)}.\n" if short else ""
+    end = f"\nBelow the goal: {'; '.join(short)}.\n" if short else ""
     return "\n".join(lines) + "\n" + end
 
 

@@ -115,7 +115,7 @@ def _table(found: Figures) -> Iterator[tuple[str, str, str]]:
     yield "the same / two worker processes", ratio("actors", "processes"), "at least 0.9"
     yield "bare Ray actors / two worker processes", ratio("bare", "processes"), ""
     yield "two Ray actors / bare Ray actors", ratio("actors", "bare"), "at least 0.95"
-    yield "CPU of all processes with Ray actors, ms a photograph", of("actors all cpu", 2), ""
+    yield "CPU of all processes with Ray actors, ms per photograph", of("actors all cpu", 2), ""
     yield "the same with bare Ray actors", of("bare all cpu", 2), ""
     yield "the same with worker processes", of("processes all cpu", 2), ""
     yield (
@@ -123,7 +123,7 @@ def _table(found: Figures) -> Iterator[tuple[str, str, str]]:
         ratio("processes all cpu", "actors all cpu"),
         "",
     )
-    yield "the caller's CPU with Ray actors, ms a photograph", of("actors cpu", 2), "at most 0.3"
+    yield "the caller's CPU with Ray actors, ms per photograph", of("actors cpu", 2), "at most 0.3"
     yield "the caller's CPU with worker processes", of("processes cpu", 2), ""
     for name in ("iter_batches", "to_tf"):
         if name in found:
