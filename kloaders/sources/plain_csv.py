@@ -13,7 +13,7 @@ from kloaders.core.arrays import Array, Indices
 from kloaders.core.byte_search import found_at
 from kloaders.sources.path_lists import PackedPaths
 
-__all__ = ["PlainColumn", "parsed", "plain_columns"]
+__all__ = ["PlainColumn", "joined_column", "parsed", "plain_columns"]
 
 # The number of rows that are processed at a time; their bytes stay in the processor's cache.
 _ROWS = 8192
@@ -53,6 +53,22 @@ def plain_columns(content: bytes, delimiter: str) -> tuple[list[str], list[Plain
     if width == 1 and (np.diff(ends[:, 0]) == 1).any():  # a blank line
         return None
     return names, [PlainColumn(content, ends, k) for k in range(width)]
+
+
+def joined_column(joined: bytes, sizes: Indices) -> PlainColumn | None:
+    """Texts of these lengths in bytes, joined by newlines, as a column.
+
+    None if one is empty or contains a newline or NUL character, or if all of them may be numbers.
+    """
+    if not len(sizes) or sizes.min() == 0 or b"\0" in joined:
+        return None
+    if joined.count(b"\n") != len(sizes) - 1:
+        return None
+    kind = np.uint32 if len(joined) < 2**32 - 2 else np.int64
+    ends: Indices = np.zeros((len(sizes) + 1, 1), kind)
+    ends[1:, 0] = np.cumsum(sizes + 1)
+    column = PlainColumn(b"\n" + joined + b"\n", ends, 0)
+    return column if column.is_text else None
 
 
 class PlainColumn:

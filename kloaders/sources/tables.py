@@ -17,7 +17,7 @@ from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, open_to_read,
 from kloaders.places import access
 from kloaders.places.urls import is_url, local_path
 from kloaders.sources.path_lists import PackedPaths
-from kloaders.sources.plain_csv import PlainColumn, parsed, plain_columns
+from kloaders.sources.plain_csv import PlainColumn, joined_column, parsed, plain_columns
 
 __all__ = ["Table", "array_of", "categories_of", "encoded", "first_missing", "is_missing", "listed"]
 
@@ -37,7 +37,23 @@ class _Parquet:
         self.column_names = self.file.schema_arrow.names
 
     def __getitem__(self, name: str) -> Any:
-        return self.file.read(columns=[name])[name]
+        column = self.file.read(columns=[name])[name]
+        return _plain(column) or column
+
+
+def _plain(column: Any) -> PlainColumn | None:
+    """Texts of a Parquet file as bytes, without a str per row; None for other columns."""
+    if str(column.type) not in ("string", "large_string") or column.null_count or not len(column):
+        return None
+    pyarrow = importlib.import_module("pyarrow")
+    compute = importlib.import_module("pyarrow.compute")
+    sizes = compute.binary_length(column).to_numpy().astype(np.int64)
+    if sizes.sum() + len(sizes) >= 2**31:  # more than fits in one string of Arrow
+        return None
+    texts = pyarrow.concat_arrays(column.chunks)
+    rows = pyarrow.ListArray.from_arrays(pyarrow.array([0, len(texts)], pyarrow.int32()), texts)
+    joined = compute.binary_join(rows, pyarrow.scalar("\n", texts.type))[0]
+    return joined_column(joined.as_buffer().to_pybytes(), sizes)
 
 
 class Table:

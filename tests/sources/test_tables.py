@@ -301,3 +301,59 @@ def test_no_str_is_made_for_each_row_of_a_plain_file(tmp_path, monkeypatch):
         ValueError, match=r"row 3: 'cat' in column 'class' is not among class_names"
     ):
         table.labels("class", ["dog", "bird"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["b.png", "é/a.png", "b.png"],
+        ["1", "2", "1"],
+        ["a", "2", "a"],
+        ["2", "a", "2"],
+        ["a\nb", "c", "c"],
+        ["a\0b", "c", "c"],
+        ["a", "", "c"],
+        ["a", None, "c"],
+        [f"{k}.png" for k in range(20000)],
+        [1, 2, 3],
+    ],
+    ids=[
+        "paths",
+        "digits",
+        "mixed",
+        "digits first",
+        "newline",
+        "NUL",
+        "empty",
+        "null",
+        "many",
+        "int",
+    ],
+)
+@pytest.mark.parametrize("large", [False, True])
+def test_texts_of_a_parquet_file_are_those_of_a_frame(tmp_path, values, large):
+    """Whether they are read as bytes or not: values, labels, class names, paths, and errors."""
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    column = pa.array(values)
+    if large and pa.types.is_string(column.type):
+        column = column.cast(pa.large_string())
+    file = str(tmp_path / "t.parquet")
+    parquet.write_table(pa.table({"a": column}), file, row_group_size=7000)
+    table, expected = Table(file), Table({"a": values})
+
+    expected.file = file  # named in the same way in errors
+
+    def outcome(of, call):
+        try:
+            return call(of)
+        except (TypeError, ValueError) as error:
+            return type(error), str(error)
+
+    def labels(of):
+        codes, names = of.labels("a", None)
+        return codes.tolist(), names
+
+    calls = labels, lambda of: list(of.packed_paths("a", "x")), lambda of: of.items("a")
+    for call in (*calls, lambda of: of.first("a")):
+        assert outcome(table, call) == outcome(expected, call)
