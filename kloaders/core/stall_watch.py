@@ -12,11 +12,13 @@ import operator
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex, TypeVar
 
-from kloaders.core.arrays import Indices
 from kloaders.core.environment import seconds_from
 from kloaders.core.messages import warn
+
+if TYPE_CHECKING:  # `kloaders --help` imports this module, and NumPy would make it slow
+    from kloaders.core.arrays import Indices
 
 __all__ = ["DEFAULT", "INTERVAL", "Named", "at", "at_each", "done", "wait", "watched"]
 

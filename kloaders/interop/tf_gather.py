@@ -65,7 +65,7 @@ class Gather:
                 ("padding is done in NumPy", loader.options.padding is not None),
                 ("pad_last= pads in NumPy", loader.pad_last),
                 (
-                    "sample_weights= need labels",
+                    "sample_weights= needs labels",
                     loader.weights is not None and not loader.has_weights,
                 ),
             ],

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kloaders.core.arrays import Array
-from kloaders.core.messages import warn
+from kloaders.core.messages import visible, warn
 from kloaders.core.structure import Structure, as_texts, is_numeric, is_text, map_structure
 from kloaders.formats.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from kloaders.sources.columns import (
@@ -67,7 +67,7 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
         return PathColumn(values, read)
     if isinstance(values, _PATH) and read is None:
         raise TypeError(
-            f"{what} is the text {os.fspath(values)!r:.80}, expected arrays: np.load(path, "
+            f"{what} is the text '{visible(os.fspath(values))}', expected arrays: np.load(path, "
             'mmap_mode="r") maps an .npy file of many samples. For one file per sample use '
             "PathSequenceLoader."
         )
@@ -76,7 +76,7 @@ def _column(values: Any, what: str, read: ReadPath | None, paths: PackedPaths | 
         return PathColumn(PackedPaths(files_matching(os.fspath(values))), read)
     if isinstance(values, _PATH):
         raise TypeError(
-            f"{what} is the single path {os.fspath(values)!r:.80}, expected a list: [{what}]. All files "
+            f"{what} is the single path '{visible(os.fspath(values))}', expected a list: [{what}]. All files "
             f"{_MANY[what == 'paths']}."
         )
     first = values[0] if isinstance(values, list) and values else values

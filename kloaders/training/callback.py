@@ -107,8 +107,8 @@ class LoaderCallback(Callback):
             )
         if self.path is not None and os.path.isdir(self.path):
             raise ValueError(
-                f"path={self.path!r:.80} is a folder, expected a file's name: "
-                f"{os.path.join(self.path, 'state')!r:.80}, for example."
+                f"path='{visible(self.path)}' is a folder, expected a file's name: "
+                f"'{visible(os.path.join(self.path, 'state'))}', for example."
             )
         #: The epoch that training begins with, for a custom loop; set in `on_train_begin`.
         self.initial_epoch = 0

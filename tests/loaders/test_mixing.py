@@ -98,7 +98,7 @@ def test_ram_batches_are_not_mixed_nor_mixtures_cut(npy):
     with pytest.raises(ValueError, match=r"RAM batches.*mix loaders without RAM batches"):
         kl.mix([LOADERS["ram"](npy), numbered(5)])
     mixture = kl.mix([numbered(5, transform=noisy), numbered(5)])
-    with pytest.raises(ValueError, match="split, take or preload the loaders first"):
+    with pytest.raises(ValueError, match="split, take or preload its loaders first"):
         kl.take(mixture, 3)
     with pytest.raises(ValueError, match="preload or pack the loaders first"):
         kl.preload(mixture, progress=False)

@@ -335,7 +335,7 @@ def test_the_length_is_that_of_the_rest_while_it_lasts(data, keep):
     assert len(loader) == 6
     loader.on_epoch_begin()
     assert len(loader) == len(list(loader)) == len(loader) == 2
-    with pytest.raises(IndexError, match="2 batches left: ask len"):
+    with pytest.raises(IndexError, match="2 batches left: call len"):
         loader[2]
     loader.on_epoch_end()
     assert len(loader) == 6

@@ -294,7 +294,7 @@ def test_loaders_made_of_it_have_as_many(several: Any) -> None:
     one_shape, _ = several(kl.PathSequenceLoader, decode=Reads(20))
     in_ram = kl.preload(one_shape, progress=False)
     assert Counter(files_of(epoch_of(in_ram))) == EACH
-    assert "3 samples from each file" in loader.summary()
+    assert "3 samples per file" in loader.summary()
 
 
 # ---------------------------------------------------------------- bad input

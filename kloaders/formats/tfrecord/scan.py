@@ -59,7 +59,7 @@ def index_of(
     if file.number >= 0 and stat.S_ISDIR(os.fstat(file.number).st_mode):
         raise IsADirectoryError(
             f"{visible(path)} is a folder, expected a TFRecord file: pass a pattern, "
-            f"{os.path.join(path, '*.tfrecord')!r:.80}."
+            f"'{visible(os.path.join(path, '*.tfrecord'))}'."
         )
     if size == 0:
         raise DecodeError(
