@@ -77,7 +77,7 @@ def test_a_job_that_hangs_is_named(
     monkeypatch.setattr(overdue, "warn", warned)
     done = list(called(kl.Ray(cpus=1), hangs, range(6), "part {}".format))
     assert sorted(done) == [(k, 10 * k) for k in range(6)]
-    assert "its work is given to others" in caplog.text
+    assert "other actors do its jobs" in caplog.text
 
 
 def test_a_job_that_kills_all_is_an_error(ray: Any, tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_an_actor_is_killed_as_it_starts(ray, files, tmp_path, caplog):
     loader = loader_of(files, transform=EndsAsItIsLoaded(str(marker)))
     assert_exact(epoch_of(loader))
     assert marker.exists()
-    assert "a Ray actor died on a node that it did not tell (" in caplog.text
+    assert "a Ray actor died on an unknown node (" in caplog.text
     loader.close()
 
 
