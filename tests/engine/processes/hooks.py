@@ -62,7 +62,7 @@ def witness(x, y, rng):
 
 def ends_at_19(x, y, rng):
     if y == 19:
-        assert os.environ.get("KLOADERS_WORKER"), "the tests' own process would end"
+        assert "pytest" not in sys.modules, "the tests' own process would end"
         os._exit(3)
     return x, y
 
