@@ -35,10 +35,13 @@ class _Parquet:
             ) from None
         self.file = parquet.ParquetFile(local_path(file, "frame"))
         self.column_names = self.file.schema_arrow.names
+        self._read: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        column = self.file.read(columns=[name])[name]
-        return _plain(column) or column
+        if name not in self._read:  # a column of paths in a dict of inputs is asked for twice
+            column = self.file.read(columns=[name])[name]
+            self._read[name] = _plain(column) or column
+        return self._read[name]
 
 
 def _plain(column: Any) -> PlainColumn | None:

@@ -99,7 +99,7 @@ class _Variable:
 def test_kept_errors_hold_nothing_but_words(policy: str, workers: int) -> None:
     """A kept error holds no partial batch, no variable of a hook, and none of the caller.
 
-    Otherwise a training over thousands of bad files would run out of memory.
+    Otherwise training on thousands of bad files would run out of memory.
     """
     variables: list[weakref.ref[_Variable]] = []
 
