@@ -65,36 +65,65 @@ def window(height: int, width: int, rng: Any) -> tuple[int, int, int, int]:
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def cropped(image: Any, rng: Any) -> Any:
-    """A random window of an image, resized to 224 x 224 and flipped half of the time."""
-    top, left, height, width = window(*image.shape[:2], rng)
-    image = cv2.resize(image[top : top + height, left : left + width], (SIDE, SIDE))
+def finished(part: Any, rng: Any) -> Any:
+    """A window resized to 224 x 224, and flipped half of the time."""
+    image = cv2.resize(part, (SIDE, SIDE))
     return cv2.flip(image, 1) if rng.random() < 0.5 else image
+
+
+def cropped(image: Any, rng: Any) -> Any:
+    """A random window of an image, resized and flipped."""
+    top, left, height, width = window(*image.shape[:2], rng)
+    return finished(image[top : top + height, left : left + width], rng)
 
 
 # ----------------------------------------------------------------------------------------- kloaders
 
 
-def ours(paths: list[str], cache: str | None) -> Epochs:
+def ours(paths: list[str], cache: str | None, whole: bool) -> Epochs:
     import kloaders as kl
 
-    def transform(x: Any, y: Any, rng: Any) -> Any:
+    if not whole:
+        from nvidia import nvimgcodec  # noqa: F401  the row is left out where it is missing
+
+    def whole_decoded(x: Any, y: Any, rng: Any) -> Any:
         return cropped(x, rng), y
 
+    def window_decoded(x: Any, y: Any, rng: Any) -> Any:
+        part = kl.decode_and_crop(x, lambda height, width: window(height, width, rng))
+        return finished(part, rng), y
+
     loader = kl.PathSequenceLoader(
-        paths, np.arange(len(paths)), BATCH, transform=transform, shuffle=True, seed=1, cache=cache
+        paths,
+        np.arange(len(paths)),
+        BATCH,
+        decode=None if whole else kl.keep_encoded,
+        transform=whole_decoded if whole else window_decoded,
+        shuffle=True,
+        seed=1,
+        cache=cache,
     )
     return lambda _: iter(loader)
 
 
-@takes_part("kloaders")
-def kloaders(paths: list[str], workers: int) -> Epochs:
-    return ours(paths, None)
+@takes_part("kloaders, whole photographs")
+def kloaders_whole(paths: list[str], workers: int) -> Epochs:
+    return ours(paths, None, whole=True)
 
 
-@takes_part("kloaders, kept in RAM")
+@takes_part("kloaders, decode_and_crop")
+def kloaders_window(paths: list[str], workers: int) -> Epochs:
+    return ours(paths, None, whole=False)
+
+
+@takes_part("kloaders, decode_and_crop, files kept in RAM")
+def kloaders_window_kept(paths: list[str], workers: int) -> Epochs:
+    return ours(paths, "ram", whole=False)
+
+
+@takes_part("kloaders, decoded photographs kept in RAM")
 def kloaders_kept(paths: list[str], workers: int) -> Epochs:
-    return ours(paths, "ram")
+    return ours(paths, "ram", whole=True)
 
 
 # ----------------------------------------------------------------------------------------- limit

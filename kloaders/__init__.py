@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kloaders.diagnostics.verify.run import verify
     from kloaders.formats.audio import Audio
     from kloaders.formats.errors import DecodeError, UnsupportedError
+    from kloaders.formats.image_window import decode_and_crop, keep_encoded
     from kloaders.formats.texts import Text
     from kloaders.interop.augmentation import albumentations_transform, keras_transform
     from kloaders.interop.from_source import from_source, from_torch
@@ -83,6 +84,7 @@ _HOMES = {
     "padded_batches": "loaders.padding",
     "concatenate": "loaders.joining",
     "filter": "loaders.filtering",
+    "decode_and_crop": "formats.image_window",
     "finish_pack": "convert.packs",
     "finish_tfrecords": "convert.tfrecords",
     "folds": "loaders.subsets",
@@ -94,6 +96,7 @@ _HOMES = {
     "from_tfds": "loaders.tfds",
     "from_torch": "interop.from_source",
     "inputs_as_labels": "loaders.autoencoders",
+    "keep_encoded": "formats.image_window",
     "keras_transform": "interop.augmentation",
     "class_batches": "loaders.grouping",
     "mix": "loaders.mixing",
@@ -141,6 +144,7 @@ __all__ = [
     "bucket_by_length",
     "class_batches",
     "concatenate",
+    "decode_and_crop",
     "filter",
     "finish_pack",
     "finish_tfrecords",
@@ -153,6 +157,7 @@ __all__ = [
     "from_tfds",
     "from_torch",
     "inputs_as_labels",
+    "keep_encoded",
     "keras_transform",
     "mix",
     "padded_batches",
