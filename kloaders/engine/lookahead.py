@@ -84,8 +84,10 @@ class Engine:
         try:
             return self._get(key, upcoming, make)
         finally:
-            self.batches += 1
-            self.wait_seconds += time.perf_counter() - begin
+            waited = time.perf_counter() - begin
+            with self._lock:
+                self.batches += 1
+                self.wait_seconds += waited
 
     def _get(self, key: Hashable, upcoming: Iterable[Hashable] | None, make: Make) -> Any:
         with self._lock:
@@ -250,8 +252,9 @@ class Engine:
 
     def worked(self, seconds: float, cpu_seconds: float, rows: int) -> None:
         """Record that a thread filled some rows."""
-        self._busy_seconds += seconds
-        self._cpu_seconds += cpu_seconds
+        with self._lock:
+            self._busy_seconds += seconds
+            self._cpu_seconds += cpu_seconds
         self.measured(seconds, rows)
 
     def measured(self, seconds: float, rows: int) -> None:

@@ -214,6 +214,11 @@ class DownloadCache:
             self._refresh()
         return self._index.get(key)
 
+    def note_asked(self) -> None:
+        """Count a request for bytes that are not stored."""
+        with self._lock:
+            self.asked += 1
+
     def _kept(self, url: str, etag: str, span: Span) -> bytes | None:
         key = _key(url, span)
         with self._lock:
@@ -228,7 +233,8 @@ class DownloadCache:
             self._checked.add(url)
         body = content_of(file, at, key)
         if body is not None:
-            self.hits += 1
+            with self._lock:
+                self.hits += 1
             return body
         warn(
             f"{self.folder}: the cached copy of {url} is damaged, and is fetched again.",

@@ -94,7 +94,7 @@ class RemoteFile:
                     found = whole[at - block[0] : stop - block[0]]
             else:
                 if self.cache is not None:
-                    self.cache.asked += 1
+                    self.cache.note_asked()
                 stop = self._stop(at, end)
                 span = fetcher.covering(self.url, self.etag, at, stop) or (
                     at,

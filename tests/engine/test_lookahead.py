@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kloaders as kl
+from kloaders.engine import lookahead
 from kloaders.engine.lookahead import Engine
 from tests.support.recording import our_threads
 from tests.support.threads import in_thread
@@ -204,6 +206,24 @@ def test_callers_share_an_engine(engine: Any) -> None:
     for first, (thread, outcome) in enumerate(running):
         thread.join(60)
         assert outcome == [[f"batch {k}" for k in range(first, 80, 4)]]
+
+
+def test_callers_are_counted_together(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that gets its batch while another one adds up its waiting time counts too."""
+    asked, made, here = Asked(), engine(0), threading.current_thread()
+    seconds, looks = itertools.count(), itertools.count()
+
+    def clock() -> float:
+        """A second per look; the fourth look of this thread is when it has its batch."""
+        if threading.current_thread() is here and next(looks) == 3:
+            other, _ = in_thread(lambda: made.get(1, None, asked))
+            other.join(30)
+        return float(next(seconds))
+
+    monkeypatch.setattr(lookahead, "time", SimpleNamespace(perf_counter=clock))
+    assert made.get(0, None, asked) == "batch 0"
+    assert made.batches == 2
+    assert made.wait_seconds == (7 - 0) + (6 - 3)
 
 
 # ---------------------------------------------------------------- in which thread
