@@ -139,6 +139,7 @@ def test_without_a_transform(paths: list[str]) -> None:
         loader[0]
 
 
+@pytest.mark.slow  # a process with TensorFlow
 def test_a_program_ends_while_workers_decode(paths: list[str]) -> None:
     program = f"""
 import numpy as np, kloaders as kl
@@ -162,3 +163,18 @@ loader[7]
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "terminate" not in done.stderr
+
+
+def test_explain_knows_that_the_transform_decodes(paths: list[str]) -> None:
+    """So it does not advise to leave the transform to the model."""
+    for loader, expected in (
+        (files(paths), True),
+        (kl.PathSequenceLoader(paths[:1], np.arange(1), 1, transform=as_it_is), False),
+    ):
+        with loader:
+            settings = loader.explain(seconds=0.05).measured.settings
+        assert settings.transform_decodes is expected
+
+
+def as_it_is(x: Any, y: Any, rng: Any) -> Any:
+    return x, y
