@@ -20,24 +20,26 @@ def jpeg_of_blocks(
     sampling: Sequence[tuple[int, int]],
     seed: int = 0,
     frame: int = 0xC0,
+    bits: int = 8,
 ) -> bytes:
     """A JPEG whose blocks have one random value each.
 
     sampling: the horizontal and the vertical factor of each component.
     frame: the marker of the frame; c0 is baseline.
+    bits: the precision that the frame claims.
     """
     draw = np.random.default_rng(seed)
     across = 8 * max(h for h, _ in sampling)
     down = 8 * max(v for _, v in sampling)
-    last, bits = [0] * len(sampling), []
+    last, codes = [0] * len(sampling), []
     for _ in range(-(-height // down) * -(-width // across)):
         for k, (h, v) in enumerate(sampling):
             for value in draw.integers(-100, 100, h * v).tolist():
                 step, last[k] = value - last[k], value
                 size = abs(step).bit_length()
                 number = step if step > 0 else step + (1 << size) - 1
-                bits.append(_SIZES[size] + (f"{number:0{size}b}" if size else "") + "0")
-    coded = "".join(bits)
+                codes.append(_SIZES[size] + (f"{number:0{size}b}" if size else "") + "0")
+    coded = "".join(codes)
     coded += "1" * (-len(coded) % 8)
     data = int(coded, 2).to_bytes(len(coded) // 8, "big").replace(b"\xff", b"\xff\0")
 
@@ -50,7 +52,7 @@ def jpeg_of_blocks(
     return (
         b"\xff\xd8"
         + segment(0xDB, bytes([0, *[8] * 64]))
-        + segment(frame, struct.pack(">BHHB", 8, height, width, len(sampling)) + parts)
+        + segment(frame, struct.pack(">BHHB", bits, height, width, len(sampling)) + parts)
         + segment(0xC4, b"\0" + _DC_TABLE)
         + segment(0xC4, b"\x10" + _AC_TABLE)
         + segment(0xDA, bytes([len(sampling)]) + tables + bytes([0, 63, 0]))
