@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -437,3 +438,19 @@ def test_a_forked_process_decodes() -> None:
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@installed
+@pytest.mark.slow
+def test_no_memory_is_lost() -> None:
+    """np.asarray() of nvImageCodec's image would lose 32 bytes each time."""
+    raw = jpeg(photo(40, 60))
+    process = psutil.Process()
+
+    def decode(times: int) -> int:
+        for _ in range(times):
+            kl.decode_and_crop(raw, fixed(10, 20, 20, 25))
+        return int(process.memory_info().rss)
+
+    before = decode(2000)
+    assert decode(30_000) - before < 30_000 * 16
