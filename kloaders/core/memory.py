@@ -22,6 +22,7 @@ __all__ = [
     "aligned",
     "available_bytes",
     "format_bytes",
+    "mapped",
     "parse_bytes",
     "references_are_counted",
 ]
@@ -34,7 +35,7 @@ _SMALL = 1 << 16
 _TINY = 1 << 12
 # From this size on, blocks are mapped as whole pages of their own.
 _MAPPED = 1 << 20
-# From this size on, blocks use huge pages, as NumPy's do.
+# From this size on, mapped memory uses huge pages, as NumPy's arrays do.
 _HUGE = 1 << 22
 
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -63,20 +64,30 @@ def aligned(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return raw[start : start + nbytes]
 
 
+def mapped(nbytes: int) -> mmap.mmap:
+    """Zeroed memory on pages of its own, returned to the system when it is freed; at least one byte.
+
+    Pages take memory when they are written to: 4 KiB each, or 2 MiB of a large block, whose rows are
+    copied in a seventh less time (W7).
+    """
+    private = getattr(mmap, "MAP_PRIVATE", None)  # not on Windows
+    # The default, shared memory, has no huge pages and cannot be released in part.
+    flags = {} if private is None else {"flags": private | mmap.MAP_ANONYMOUS}
+    block = mmap.mmap(-1, max(1, nbytes), **flags)
+    if nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return block
+
+
 def _block(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """New memory. Large blocks are returned to the system when they are freed.
 
     malloc would keep memory that one of our threads allocates and another thread frees.
     """
-    if nbytes < _MAPPED:
-        return np.empty(nbytes, np.uint8)
-    private = getattr(mmap, "MAP_PRIVATE", None)  # not on Windows
-    flags = {} if private is None else {"flags": private | mmap.MAP_ANONYMOUS}
-    block = mmap.mmap(-1, nbytes, **flags)
-    if nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without huge pages
-            block.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(block, np.uint8)
+    return (
+        np.empty(nbytes, np.uint8) if nbytes < _MAPPED else np.frombuffer(mapped(nbytes), np.uint8)
+    )
 
 
 class BufferPool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 
 from kloaders.core import stall_watch
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.memory import format_bytes
+from kloaders.core.memory import format_bytes, mapped
 from kloaders.core.messages import inform
 from kloaders.core.options import RamOptions
 from kloaders.core.rows import RowMismatch, Rows, report_at
@@ -224,9 +223,9 @@ class _RamBatch:
         self.arrays = []
         for spec in flatten(maker.specs.raw):
             shape = (count, *(n or 1 for n in spec.shape))
-            # Mapped memory returns to the system when it is freed; malloc would keep it.
+            # malloc would keep memory that this thread allocates and another one frees.
             nbytes = int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize
-            memory = np.frombuffer(mmap.mmap(-1, max(nbytes, 1)), np.uint8)
+            memory = np.frombuffer(mapped(nbytes), np.uint8)
             self.arrays.append(memory[:nbytes].view(spec.dtype).reshape(shape))
         self.alive = np.ones(count, bool)
         #: For each row, the arrays of a sample that do not fit above, as a dict by leaf.

@@ -28,6 +28,7 @@ class Header(NamedTuple):
     gray: bool = False  # known only for JPEG
     scan: int = 0  # JPEG: where the compressed pixels begin
     components: int = 0  # JPEG: 1 gray, 3 colour, 4 CMYK
+    progressive: bool = False  # JPEG: any frame but a sequential one with Huffman codes
     facts: BmpFacts | PngFacts | TiffFacts | None = None  # more facts for these formats
 
 
@@ -47,7 +48,7 @@ def _jpeg_header(raw: bytes) -> Header | None:
     """Visit the segments up to the pixels; None if there are no pixels."""
     exif: int | None = None
     xmp: int | None = None
-    height, width, components, at = -1, 0, 0, 2
+    height, width, components, progressive, at = -1, 0, 0, False, 2
     try:
         for _ in range(_STEPS):
             mark, marker, length = _SEGMENT.unpack_from(raw, at)
@@ -55,12 +56,14 @@ def _jpeg_header(raw: bytes) -> Header | None:
                 at = raw.index(b"\xff", at)  # like decoders, skip stray bytes between segments
             elif marker in _FRAME_MARKERS and height < 0:
                 _, height, width, components = _FRAME.unpack_from(raw, at + 4)
+                progressive = marker > 0xC1
                 at += 2 + length
             elif marker == 0xDA:
                 if height < 0:
                     return None
                 turned = exif or xmp or 1
-                return Header("jpeg", height, width, turned, components == 1, at, components)
+                gray = components == 1
+                return Header("jpeg", height, width, turned, gray, at, components, progressive)
             elif marker == 0xE1:
                 if raw.startswith(b"Exif\0\0", at + 4):
                     exif = of_exif(raw[at + 10 : at + 2 + length]) or exif

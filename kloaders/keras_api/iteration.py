@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from kloaders.core.threads import exiting
 from kloaders.keras_api.tickets import Tickets
 
 __all__ = ["iterate"]
@@ -27,6 +28,8 @@ def iterate(loader: _Sequence, tickets: Tickets) -> Iterator[Any]:
     if ours:
         loader.on_epoch_begin()
     mark, done = tickets.mark, 0
+    # Bound now: if the interpreter closes this generator at its exit, modules are empty already.
+    program_ends = exiting.is_set
     try:
         for index in range(len(loader)):
             if tickets.mark != mark:
@@ -35,7 +38,7 @@ def iterate(loader: _Sequence, tickets: Tickets) -> Iterator[Any]:
             done += 1
             yield made.pop()
     except BaseException:  # also when the loop is left early: that closes this generator
-        if ours:
+        if ours and not program_ends():
             tickets.leave(mark, done)
         raise
     if ours and tickets.mark == mark:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -188,6 +190,19 @@ def test_a_collection_may_end_an_iteration_anywhere():
 
 
 # ---------------------------------------------------------------- two at a time
+
+
+def test_an_iterator_may_be_left_open_when_the_program_ends():
+    """The interpreter closes it when the modules are empty already."""
+    program = (
+        "import numpy as np, kloaders as kl\n"
+        "batches = iter(kl.ArraySequenceLoader(np.zeros(8), None, 2))\n"
+        "next(batches)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "Exception ignored" not in ended.stderr
 
 
 def test_nested_iterations_are_refused(make):

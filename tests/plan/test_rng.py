@@ -1,5 +1,7 @@
 """Random numbers of samples and batches: the same in every thread, and frozen for every seed."""
 
+import pickle
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +102,40 @@ def test_a_moment_is_that_of_its_rows():
     assert Moment().rng(9, 17).random() == sample_rng(9, 0, 17).random()
     same = Moment(2, 5)
     assert same.part(slice(0, 3)) is same
+
+
+@given(st.integers(0, 2**32), st.integers(0, 1000), st.integers(0, 2**40), st.integers(0, 3))
+def test_generators_are_those_of_philox_with_the_key(
+    seed: int, epoch: int, sample: int, draw: int
+) -> None:
+    """The order of random numbers is frozen; only how the generator is made is ours."""
+    made = sample_rng(seed, epoch, sample, draw)
+    words = made.bit_generator.state["state"]["key"].tolist()
+    theirs = np.random.Generator(np.random.Philox(key=words[0] | words[1] << 64))
+    assert made.integers(2**63, size=3).tolist() == theirs.integers(2**63, size=3).tolist()
+    assert made.normal() == theirs.normal()
+
+
+def test_spawned_generators_follow_from_the_sample() -> None:
+    """NumPy's Philox(key=...) would spawn from random bytes of the operating system."""
+
+    def drawn(sample: int) -> list[float]:
+        rng = sample_rng(7, 1, sample)
+        return [child.random() for child in [*rng.spawn(2), *rng.spawn(1)]]
+
+    assert drawn(3) == drawn(3)
+    everything = [*drawn(3), *drawn(4), sample_rng(7, 1, 3).random(), sample_rng(7, 1, 4).random()]
+    assert len(set(everything)) == 8
+    assert [child.random() for child in batch_rng(7, 1, 3).spawn(2)] == [
+        child.random() for child in batch_rng(7, 1, 3).spawn(2)
+    ]
+
+
+def test_a_pickled_generator_goes_on() -> None:
+    rng = sample_rng(7, 1, 3)
+    rng.random()
+    again = pickle.loads(pickle.dumps(rng))
+    assert again.random() == rng.random()
+    assert again.spawn(1)[0].random() == rng.spawn(1)[0].random()
+    other = np.random.PCG64(rng.bit_generator.seed_seq)  # asks for another number of words
+    assert other.random_raw() == np.random.PCG64(rng.bit_generator.seed_seq).random_raw()

@@ -123,7 +123,7 @@ def _more_decoders(cost: EpochCost, resource: str, stage: str | None) -> list[Ad
 
 def _transform_in_the_model(cost: EpochCost, resource: str, stage: str | None) -> list[Advice]:
     m = cost.m
-    if stage != "transform" or not cost.s.has_transform:
+    if stage != "transform" or not cost.s.has_transform or cost.s.transform_decodes:
         return []
     cpu = max(1e-9, cost.cpu_s - m.transform_s)
     cores = cost.s.cores * m.alone_busy / cpu

@@ -34,6 +34,8 @@ class Settings:
     workers: int
     processes: bool = False
     has_transform: bool = False
+    #: Whether the transform turns bytes into an image, which no layer of a model does.
+    transform_decodes: bool = False
     #: Whether loading a sample calls a user's function, which may hold the GIL.
     users_code: bool = False
     #: Whether `cache=` can keep the samples, since they come from files or hooks.

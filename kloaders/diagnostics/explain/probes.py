@@ -169,6 +169,7 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         processes=bool(loader.processes),
         decoders=loader.processes.cpus if isinstance(loader.processes, Ray) else 0,
         has_transform=loader.transform is not None,
+        transform_decodes=_decodes(raws, specs),
         users_code=loader.runner.pipeline.runs_user_code,
         # Windows are not cacheable: a cache would copy each window, although the series is in RAM.
         cacheable=not arrays and loader.source.spans() is None,
@@ -184,6 +185,12 @@ def _settings(loader: Loader, stages: Stages) -> Settings:
         downloads_kept=_keeps_downloads(loader),
         files_fit=stored is None or stored * loader.samples < 0.5 * free,
     )
+
+
+def _decodes(raws: list[Any], specs: list[Any]) -> bool:
+    """Whether x is a row of bytes before the transform, and an image after it, as with kl.keep_encoded."""
+    before, after = raws[0], specs[0]
+    return str(before.dtype) == "uint8" and len(before.shape) == 1 and len(after.shape) == 3
 
 
 def _keeps_downloads(loader: Loader) -> bool:

@@ -26,6 +26,8 @@ from kloaders.diagnostics.verify.tasks import (
     plan_records,
     plan_rows,
 )
+from kloaders.formats.files import IMAGE_SUFFIXES, suffix_of
+from kloaders.formats.image_window import keep_encoded
 from kloaders.plan.rng import Moment
 from kloaders.sources.columns import PathColumn, SubsetColumn
 from kloaders.sources.files import FileReader
@@ -80,11 +82,15 @@ def _plan_columns(loader: Loader, source: Source, tasks: list[Task]) -> None:
             inner, numbers = _inner(column)
             if not isinstance(inner, PathColumn) or not isinstance(inner.read_path, FileReader):
                 continue
-            if inner.read_path.decode is not None:
+            decode = inner.read_path.decode
+            if decode not in (None, keep_encoded):
                 continue
             most = inner.read_path.options.max_pixels
             rows = range(len(inner)) if numbers is None else numbers.tolist()
             for place, row in enumerate(rows):
+                # What is kept encoded may have a format of the user's own.
+                if decode is not None and suffix_of(inner.paths[row]) not in IMAGE_SUFFIXES:
+                    continue
                 tasks.append(
                     {
                         "path": inner.paths[row],

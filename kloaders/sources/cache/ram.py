@@ -13,7 +13,7 @@ import numpy as np
 
 from kloaders.core import forks
 from kloaders.core.arrays import Array, Indices
-from kloaders.core.memory import available_bytes, format_bytes
+from kloaders.core.memory import available_bytes, format_bytes, mapped
 from kloaders.core.messages import warn
 from kloaders.keras_api.base import WORKER
 from kloaders.sources.cache import store as stores
@@ -320,7 +320,7 @@ class RamCache(SharedStore):
             self._capacity = -1  # do not try again
             return False
         try:
-            self._map = _mapped(self._reserved)
+            self._map = mapped(self._reserved)
         except (OSError, ValueError):
             self.budget.release(self._reserved)
             self._reserved, self._capacity = 0, -1
@@ -372,10 +372,3 @@ class RamCache(SharedStore):
             reserved = self._reserved + self._others_bytes
             self._reset()  # first: if Ctrl-C comes in between, nothing is released twice
             self.budget.release(reserved)
-
-
-def _mapped(nbytes: int) -> mmap.mmap:
-    """Zeroed memory that is returned to the system when it is freed."""
-    if hasattr(mmap, "MAP_PRIVATE"):  # the default, shared memory, cannot be released in part
-        return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return mmap.mmap(-1, nbytes)

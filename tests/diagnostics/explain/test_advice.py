@@ -74,3 +74,10 @@ def test_a_transform_is_left_to_the_model():
     (advice,) = judge(figures(own, transform_s=6e-3, warm=Run(990, 7.9), cold=Run(980, 7.9))).advice
     assert advice.setting == "Keras layers instead of transform="
     assert advice.change == ("transform", None)
+
+
+def test_a_transform_that_decodes_is_not():
+    """With decode=kl.keep_encoded; no layer of a model decodes images."""
+    own = {"has_transform": True, "cacheable": False, "transform_decodes": True}
+    found = judge(figures(own, transform_s=6e-3, warm=Run(990, 7.9), cold=Run(980, 7.9)))
+    assert found.advice == []
