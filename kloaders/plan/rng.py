@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,18 +62,19 @@ class _Key(ISpawnableSeedSequence):
 
     def __init__(self, key: int) -> None:
         self.key = key
-        self._family: SeedSequence | None = None
+
+    @cached_property
+    def _family(self) -> SeedSequence:
+        """Counts the children, so that further ones differ."""
+        return SeedSequence(self.key)
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Any:
         if n_words == 2 and dtype == np.uint64:  # Philox asks for its key
             return np.frombuffer(self.key.to_bytes(16, "little"), "<u8")
-        return SeedSequence(self.key).generate_state(n_words, dtype)
+        return self._family.generate_state(n_words, dtype)
 
     def spawn(self, n_children: int) -> list[Any]:
-        if self._family is None:
-            self._family = SeedSequence(self.key)
-        children: list[Any] = self._family.spawn(n_children)
-        return children
+        return list(self._family.spawn(n_children))
 
 
 def part_of(draw: Draw, rows: int | slice | Indices) -> Draw:
