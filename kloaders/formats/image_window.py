@@ -128,7 +128,7 @@ def _checked(window: Window, height: int, width: int, name: str) -> tuple[int, i
 
 
 def _cut(image: Array, box: tuple[int, int, int, int]) -> Array:
-    """A copy, as a view would keep the whole image in memory; writable."""
+    """The window, contiguous and writable; a copy where columns are cut, so that the rest is freed."""
     top, left, height, width = box
     return np.require(image[top : top + height, left : left + width], requirements=("C", "W"))
 

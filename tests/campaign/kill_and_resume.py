@@ -1,4 +1,4 @@
-"""Kills a training run at random moments and restarts it until it ends; then counts the samples.
+"""Kills a run at random moments and restarts it until it ends; then counts the samples.
 
     python -m tests.campaign.kill_and_resume --kills 100 --backend torch --json out.json
 

@@ -8,7 +8,7 @@ from kloaders.cli import demo
 
 
 def result(method, accuracy=0.97, **values):
-    """A result in the form that a training run returns."""
+    """A result in the form that a run returns."""
     figures = {"samples_per_second": 1234.5, "first_batch_seconds": 0.25, "step_seconds": 0.02}
     figures |= {"step_alone_seconds": 0.005, "peak_ram_bytes": 3 * 2**20, "backend": "jax"}
     return demo.Result(method, accuracy=accuracy, **{**figures, **values})
