@@ -18,12 +18,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from kloaders.core import memory
 from kloaders.core.memory import ALIGNMENT, BufferPool, aligned, format_bytes, parse_bytes
+from tests.support.marks import only_recycling
 
 LARGE = 2**17  # more than what the pool keeps at all
-
-recycling = pytest.mark.skipif(
-    not memory.references_are_counted(), reason="this interpreter's pool reuses no memory"
-)
 
 
 def address(array: Any) -> int:
@@ -94,7 +91,7 @@ Held.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadl
 TestHeld = Held.TestCase
 
 
-@recycling
+@only_recycling
 def test_memory_is_used_again_once_it_is_free() -> None:
     """The second array lies where the first did, but only when nobody refers to that any more."""
     pool = BufferPool()
@@ -121,7 +118,7 @@ def test_every_kind_of_reference_holds(holder: Any) -> None:
     del held
 
 
-@recycling
+@only_recycling
 def test_memory_much_larger_than_needed_is_not_used() -> None:
     """A short last batch does not take the memory of a batch three times its size."""
     pool = BufferPool()
@@ -130,7 +127,7 @@ def test_memory_much_larger_than_needed_is_not_used() -> None:
     assert address(pool.take((3 * LARGE,), np.dtype("uint8"))) == where
 
 
-@recycling
+@only_recycling
 def test_a_pool_keeps_no_more_than_its_limit() -> None:
     """Of ten arrays let go, a pool of three keeps three."""
     pool = BufferPool(limit=3)

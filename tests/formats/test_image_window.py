@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import struct
-import subprocess
 import sys
 import threading
 from importlib.util import find_spec
@@ -25,6 +24,8 @@ from kloaders.formats.options import ImageOptions
 from tests.support.images import encoded, jpeg_with_exif, picture, turned
 from tests.support.jpegs_by_hand import jpeg_of_blocks
 from tests.support.pillow_images import ALL, saved
+from tests.support.scripts import run_program
+from tests.support.threads import in_threads
 
 HERE = find_spec("nvidia") is not None and find_spec("nvidia.nvimgcodec") is not None
 installed = pytest.mark.skipif(not HERE, reason='needs pip install "kloaders[crop]"')
@@ -381,19 +382,13 @@ def test_without_the_library(
     assert not skips
 
 
-def run(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False
-    )
-
-
 def test_only_the_first_image_imports_the_library() -> None:
     """It prints errors about decoders for GPUs."""
     program = (
         "import sys, kloaders as kl; kl.decode_and_crop, kl.keep_encoded;"
         "sys.exit('nvidia.nvimgcodec' in sys.modules)"
     )
-    done = run(program)
+    done = run_program(program)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -414,11 +409,7 @@ def test_threads() -> None:
             if not np.array_equal(found, image[top : top + rows, left : left + columns]):
                 wrong.append((k, box))
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 4)
     assert not wrong
 
 

@@ -4,7 +4,6 @@ import ctypes
 import errno
 import itertools
 import os
-import threading
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from kloaders.formats import positioned_reads as reads
 from kloaders.formats.positioned_reads import Buffers, read_many
+from tests.support.threads import in_threads
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 20_000, np.uint8).tobytes()
 
@@ -194,11 +194,7 @@ def test_threads_read_beside_one_another(opened, way):
             ):
                 failed.append(seed)
 
-    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(run, 8)
     assert not failed
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -13,6 +11,7 @@ import kloaders as kl
 from kloaders.keras_api.iteration import iterate
 from kloaders.keras_api.tickets import Tickets
 from tests.support.recording import numbers_of, recording_model, row_of
+from tests.support.scripts import run_program
 
 SAMPLES, BATCH, BATCHES = 23, 4, 6
 SHUFFLES = [None, True, False]
@@ -199,9 +198,8 @@ def test_an_iterator_may_be_left_open_when_the_program_ends():
         "batches = iter(kl.ArraySequenceLoader(np.zeros(8), None, 2))\n"
         "next(batches)"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
-    )
+    ended = run_program(program)
+    assert ended.returncode == 0, ended.stderr
     assert "Exception ignored" not in ended.stderr
 
 

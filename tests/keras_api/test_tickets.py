@@ -20,6 +20,7 @@ from tests.support.recorded_keras import (
     replay,
     unknown,
 )
+from tests.support.threads import in_threads
 
 CASES = [pytest.param(*key, id=f"{key[1]}, {key[0]}".replace(" ", "_")) for key in KERAS]
 SHUFFLES = [None, True, False]
@@ -392,11 +393,7 @@ def test_many_threads_get_different_batches():
         gate.wait()
         found[index] = tickets.locate(index)
 
-    threads = [threading.Thread(target=ask, args=(index,)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(ask, 8)
     assert_exact(list(found.values()), plan)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import cv2
@@ -13,7 +10,9 @@ import pytest
 
 import kloaders as kl
 from kloaders.formats import image_window
+from tests.support.scripts import run_program
 from tests.support.tar_files import write_tar
+from tests.support.tfrecords import IMAGE
 
 SAMPLES, BATCH, SIDE = 21, 4, 24
 
@@ -67,14 +66,11 @@ def files(paths: list[str], **options: Any) -> Any:
 
 
 @pytest.fixture
-def expected(paths: list[str]) -> list[tuple[int, int, int, int]]:
+def expected(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int, int]]:
     """What must arrive: nothing is kept, and no library skips rows."""
-    library = image_window._library
-    image_window._library = lambda: None  # type: ignore[assignment]
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(image_window, "_library", lambda: None)
         found = arrived(files(paths))
-    finally:
-        image_window._library = library
     numbers = [number for number, *_ in found]
     assert numbers == [label for *_, label in found]
     assert sorted(numbers) == sorted([*range(SAMPLES)] * 2)
@@ -108,6 +104,11 @@ def test_encoded_images_of_other_sources(paths: list[str], expected: Any, tmp_pa
         members |= {f"{k:02}.jpg": photo(k), f"{k:02}.cls": str(k).encode()}
     tar = write_tar(tmp_path / "a.tar", members)
     read = kl.TarSequenceLoader(tar, BATCH, x="jpg", y="cls", decode=kl.keep_encoded, **options)
+    assert arrived(read) == expected
+    records = kl.write_tfrecords(
+        paths, np.arange(SAMPLES), tmp_path / "records", shards=2, progress=False
+    )
+    read = kl.TFRecordSequenceLoader(records.files, IMAGE, BATCH, decode=kl.keep_encoded, **options)
     assert arrived(read) == expected
     with files(paths, transform=None) as plain:
         kl.write_pack(plain, tmp_path / "pack")
@@ -152,14 +153,7 @@ for k, _ in enumerate(loader):
         break
 loader[7]
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
+    done = run_program(program, TF_CPP_MIN_LOG_LEVEL="3")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "terminate" not in done.stderr

@@ -15,6 +15,7 @@ from kloaders.places.errors import BrokenTransferError, ChangedError, PlaceError
 from kloaders.places.fetching import fetcher
 from kloaders.places.ranges import RangeUrls, Walk, walking
 from kloaders.places.segments import segments_of
+from tests.support.threads import in_threads
 
 SIZE = 3 * BLOCK_BYTES + 1000
 CONTENT = np.random.default_rng(0).bytes(SIZE)
@@ -235,11 +236,7 @@ def test_threads_share_a_block(server, tmp_path):
         if file.read(9, 100 * k) != CONTENT[100 * k : 100 * k + 9]:
             wrong.append(k)
 
-    threads = [threading.Thread(target=read, args=(k,)) for k in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(read, 8)
     assert not wrong
     assert len(spans(server)) <= 2
 

@@ -2,7 +2,6 @@
 
 import itertools
 import pickle
-import threading
 import tracemalloc
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from kloaders.plan.epoch import EpochPlan, Order
 from kloaders.plan.permutation import Permutation
+from tests.support.threads import in_threads
 
 DRAWS = ["windows", "global"]
 
@@ -398,11 +398,7 @@ def test_threads_share_a_plan():
         got = {batch: plan.indices(order, batch).tolist() for batch in mine}
         found[k] = [got[batch] for batch in range(plan.batches)]
 
-    threads = [threading.Thread(target=ask, args=(k,)) for k in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(ask, 8)
     assert all(one == expected for one in found)
 
 

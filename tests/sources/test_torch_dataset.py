@@ -13,6 +13,7 @@ import pytest
 
 import kloaders as kl
 from kloaders.sources import torch_dataset
+from tests.support.threads import in_threads
 
 SAMPLES, BATCH = 40, 4
 
@@ -76,11 +77,7 @@ def test_two_loaders_at_a_time_draw_what_each_draws_alone(keep):
     def read(k):
         found[k] = rows_of(loaders[k])
 
-    threads = [threading.Thread(target=read, args=(k,)) for k in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(read, 2)
     np.testing.assert_array_equal(found, expected)
     assert states() == before
     assert gate.most == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kloaders.core.memory import references_are_counted
 from tests.support.recording import BACKEND
 
 SHUFFLES = [None, True, False]
@@ -15,3 +16,6 @@ not_on_torch = pytest.mark.skipif(
 )
 only_tf = pytest.mark.skipif(not TF, reason="a part of TensorFlow")
 only_jax = pytest.mark.skipif(BACKEND != "jax", reason="a part of JAX")
+only_recycling = pytest.mark.skipif(
+    not references_are_counted(), reason="no memory is reused without the GIL"
+)

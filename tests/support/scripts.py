@@ -19,9 +19,9 @@ def environment(**others):
     return {**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": BACKEND, **others}
 
 
-def run_script(code, **variables):
-    """Run Python in a separate process; its last line of output is JSON."""
-    done = subprocess.run(
+def run_program(code, **variables):
+    """Run Python in a separate process; return the completed process, with its output as text."""
+    return subprocess.run(
         [sys.executable, "-c", code],
         env=environment(**variables),
         capture_output=True,
@@ -29,5 +29,10 @@ def run_script(code, **variables):
         timeout=120,
         check=False,
     )
+
+
+def run_script(code, **variables):
+    """Run Python in a separate process; its last line of output is JSON."""
+    done = run_program(code, **variables)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

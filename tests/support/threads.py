@@ -20,3 +20,15 @@ def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread, outcome
+
+
+def in_threads(function: Callable[[int], Any], count: int) -> None:
+    """Call a function with 0, 1, ... in one thread each, all at once, and wait for them.
+
+    Exceptions are lost: the function records what is wrong.
+    """
+    threads = [threading.Thread(target=function, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

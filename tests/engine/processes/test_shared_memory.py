@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 
-from kloaders.core.memory import references_are_counted
 from kloaders.engine.processes import shared_memory
 from kloaders.engine.processes.shared_memory import SharedBlocks, arrays_at
 from tests.engine.processes.hooks import (
@@ -18,6 +17,7 @@ from tests.engine.processes.hooks import (
     memory_files,
     wide,
 )
+from tests.support.marks import only_recycling
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no worker processes there")
 
@@ -38,7 +38,7 @@ def test_arrays_are_the_callers(files):
         assert len(memory_files()) < 2 * len(batches)
 
 
-@pytest.mark.skipif(not references_are_counted(), reason="no memory is reused without the GIL")
+@only_recycling
 def test_memory_is_reused(files):
     """Blocks come back when their batch is dropped: no more of them than are in flight."""
     with loader_of(files, transform=wide, max_queue_size=2) as loader:
